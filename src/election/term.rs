@@ -1,0 +1,193 @@
+//! The right to write, as a value: without a [`Term`] nothing can be applied.
+//!
+//! A term ends at its deadline by itself. Renewals move the deadline, and it is counted from the
+//! moment a renewal was *sent*: by the time anyone else may hold the Lease (the lease duration after
+//! the API server took that renewal), writing under this term has long ended.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// A term of leadership. Clones share one fate.
+#[derive(Clone, Debug)]
+pub struct Term(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None`: over.
+    deadline: Mutex<Option<Instant>>,
+    writes: AtomicUsize,
+    changed: Notify,
+}
+
+/// The term has ended: whatever was to be written is no longer ours to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this replica no longer leads")]
+pub struct TermOver;
+
+/// A write in flight. While one lives, the Lease is not released.
+#[derive(Debug)]
+pub struct Write {
+    term: Term,
+    /// When the write must have been answered.
+    pub deadline: Instant,
+}
+
+impl Term {
+    /// A term that ends at `deadline`. Private to the election: it alone hands out terms.
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self(Arc::new(Inner {
+            deadline: Mutex::new(Some(deadline)),
+            writes: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// The right to write without end, for a single replica without election.
+    pub(super) fn endless() -> Self {
+        // A century: far enough, and no overflow in sums with it.
+        Self::until(Instant::now() + std::time::Duration::from_secs(100 * 365 * 86_400))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let deadline = *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.filter(|deadline| Instant::now() < *deadline)
+    }
+
+    /// Begins a write.
+    ///
+    /// # Errors
+    /// The term is over.
+    pub fn begin_write(&self) -> Result<Write, TermOver> {
+        // Counted before the deadline is looked at, so that a release either sees this write or
+        // has ended the term before it.
+        self.0.writes.fetch_add(1, Ordering::SeqCst);
+        let mut write = Write { term: self.clone(), deadline: Instant::now() };
+        write.deadline = self.deadline().ok_or(TermOver)?;
+        Ok(write)
+    }
+
+    /// Whether writing is still allowed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.deadline().is_none()
+    }
+
+    /// Waits for the end of the term.
+    pub async fn over(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let Some(deadline) = self.deadline() else { return };
+            tokio::select! {
+                () = sleep_until(deadline) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Moves the deadline. A term that is over stays over.
+    pub(super) fn extend(&self, until: Instant) -> Result<(), TermOver> {
+        let mut deadline = self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        match *deadline {
+            Some(known) if Instant::now() < known => {
+                *deadline = Some(known.max(until));
+                Ok(())
+            }
+            _ => Err(TermOver),
+        }
+    }
+
+    /// The deadline as it stands, for the one who renews.
+    pub(super) fn ends_at(&self) -> Instant {
+        self.deadline().unwrap_or_else(Instant::now)
+    }
+
+    /// Ends the term now. Writes in flight go on until they are answered or their time is up.
+    pub(super) fn end(&self) {
+        *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until no write is in flight.
+    pub(super) async fn settled(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.0.writes.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        self.term.0.writes.fetch_sub(1, Ordering::SeqCst);
+        self.term.0.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_ends_at_its_deadline_by_itself() {
+        let term = Term::until(Instant::now() + seconds(4));
+        assert!(term.begin_write().is_ok());
+        let start = Instant::now();
+        term.over().await;
+        assert_eq!(start.elapsed().as_secs(), 4);
+        assert_eq!(term.begin_write().unwrap_err(), TermOver);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_moves_the_deadline_and_never_back() {
+        let start = Instant::now();
+        let term = Term::until(start + seconds(4));
+        term.extend(start + seconds(6)).unwrap();
+        term.extend(start + seconds(5)).unwrap();
+        term.over().await;
+        assert_eq!(start.elapsed().as_secs(), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_that_is_over_stays_over() {
+        let term = Term::until(Instant::now() + seconds(4));
+        tokio::time::advance(seconds(4)).await;
+        assert_eq!(term.extend(Instant::now() + seconds(4)), Err(TermOver));
+        assert!(term.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_must_be_answered_before_the_deadline_that_held_when_it_began() {
+        let start = Instant::now();
+        let term = Term::until(start + seconds(4));
+        let write = term.begin_write().unwrap();
+        term.extend(start + seconds(8)).unwrap();
+        assert_eq!(write.deadline, start + seconds(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_is_settled_when_its_last_write_has_ended() {
+        let term = Term::endless();
+        let write = term.begin_write().unwrap();
+        term.end();
+        assert!(term.begin_write().is_err(), "an ended term takes no more writes");
+        assert!(tokio::time::timeout(seconds(1), term.settled()).await.is_err());
+        drop(write);
+        term.settled().await;
+    }
+}

@@ -1,0 +1,298 @@
+//! What the cluster looks like, and who depends on whom. A change goes in, the keys of the managed
+//! Services that it concerns come out.
+//!
+//! Pure: the watches feed it, the reconciler reads snapshots of it; it does neither itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::model::{Defaults, ManagedService, ServiceKey, ServiceState, SliceKey, claims_to_be_ours, service_of, version_of};
+use crate::plan::{Snapshot, Source};
+
+mod slices;
+
+use slices::Slices;
+
+/// Keys of managed Services whose copies may have to change.
+pub type Dirty = BTreeSet<ServiceKey>;
+
+/// The two ways in which slices are watched. A slice is in one of them, by its managed-by label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Slices that bear our managed-by label, of whichever Service.
+    Copies,
+    /// Slices without it that belong to a Service of one of these names.
+    Named(Arc<BTreeSet<String>>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Index {
+    defaults: Defaults,
+    /// Every Service; of those that are not managed, the name alone.
+    services: HashMap<ServiceKey, Option<Arc<ManagedService>>>,
+    /// Managed Services by source.
+    dependants: BTreeMap<ServiceKey, Dirty>,
+    copies: Slices,
+    others: Slices,
+    services_listed: bool,
+    copies_listed: bool,
+    /// Names whose slices have been listed, so that their absence means something.
+    names_listed: BTreeSet<String>,
+}
+
+impl Index {
+    /// An index that knows nothing yet.
+    #[must_use]
+    pub fn new(defaults: Defaults) -> Self {
+        Self {
+            defaults,
+            services: HashMap::new(),
+            dependants: BTreeMap::new(),
+            copies: Slices::default(),
+            others: Slices::default(),
+            services_listed: false,
+            copies_listed: false,
+            names_listed: BTreeSet::new(),
+        }
+    }
+
+    /// A Service was added or changed.
+    pub fn apply_service(&mut self, service: &Service) -> Dirty {
+        let key = ServiceKey::of(&service.metadata);
+        let new = ManagedService::read(service, &self.defaults).map(Arc::new);
+        let old = self.services.insert(key.clone(), new.clone());
+        let mut dirty = Dirty::new();
+        match &old {
+            Some(old) if *old == new => {}
+            Some(old) => {
+                self.unlink(old.as_deref());
+                dirty.insert(key.clone());
+            }
+            None => {
+                dirty.extend(self.dependants.get(&key).into_iter().flatten().cloned());
+                if new.is_some() || self.copies.has_any(&key) {
+                    dirty.insert(key.clone());
+                }
+            }
+        }
+        if let Some(source) = new.as_ref().and_then(|new| new.source()) {
+            self.dependants.entry(source.clone()).or_default().insert(key);
+        }
+        dirty
+    }
+
+    /// A Service is gone.
+    pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
+        let Some(old) = self.services.remove(key) else { return Dirty::new() };
+        self.unlink(old.as_deref());
+        let mut dirty = self.dependants.get(key).cloned().unwrap_or_default();
+        if old.is_some() || self.copies.has_any(key) {
+            dirty.insert(key.clone());
+        }
+        dirty
+    }
+
+    /// A list of Services is complete: those not on it are gone.
+    pub fn services_listed(&mut self, listed: &HashSet<ServiceKey>) -> Dirty {
+        let gone: Vec<_> = self.services.keys().filter(|key| !listed.contains(key)).cloned().collect();
+        let mut dirty: Dirty = gone.iter().flat_map(|key| self.delete_service(key)).collect();
+        if !std::mem::replace(&mut self.services_listed, true) {
+            dirty.extend(self.all());
+        }
+        dirty
+    }
+
+    fn unlink(&mut self, service: Option<&ManagedService>) {
+        let Some((service, source)) = service.and_then(|service| Some((service, service.source()?))) else { return };
+        if let Some(dependants) = self.dependants.get_mut(source) {
+            dependants.remove(&service.key);
+            if dependants.is_empty() {
+                self.dependants.remove(source);
+            }
+        }
+    }
+
+    /// A slice was added or changed, or read by a GET.
+    pub fn apply_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
+        if self.slices(scope).knows_newer(&slice) {
+            return Dirty::new();
+        }
+        self.list_slice(scope, slice)
+    }
+
+    /// A slice is on a list. A list is the truth even where it is older than what was known: that is
+    /// how an etcd restored from a backup looks.
+    pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
+        let touched = self.slices_mut(scope).insert(slice);
+        self.concerned(touched)
+    }
+
+    /// A slice is gone, or has left the scope of this watch. `slice` bears the resourceVersion at
+    /// which that happened.
+    pub fn delete_slice(&mut self, scope: &Scope, slice: &EndpointSlice) -> Dirty {
+        self.slices_mut(scope).saw(slice);
+        let key = SliceKey::of(&slice.metadata);
+        let slices = self.slices(scope);
+        // One that moved to another watch's names is that watch's to report.
+        if slices.knows_newer(slice) || !slices.get(&key).is_some_and(|known| in_scope(scope, known)) {
+            return Dirty::new();
+        }
+        let touched = self.slices_mut(scope).remove(&key);
+        self.concerned(touched)
+    }
+
+    /// A list of slices is complete: those in scope and not on it are gone.
+    pub fn slices_listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> Dirty {
+        let slices = self.slices(scope);
+        let is_gone = |key: &&SliceKey| {
+            !listed.contains(*key) && slices.get(key).is_some_and(|known| in_scope(scope, known))
+        };
+        let gone: Vec<_> = slices.keys().filter(is_gone).cloned().collect();
+        let mut touched = BTreeSet::new();
+        for key in gone {
+            touched.extend(self.slices_mut(scope).remove(&key));
+        }
+        let mut dirty = self.concerned(touched);
+        match scope {
+            Scope::Copies => {
+                if !std::mem::replace(&mut self.copies_listed, true) {
+                    dirty.extend(self.all());
+                }
+            }
+            Scope::Named(names) => {
+                let new: BTreeSet<_> = names.difference(&self.names_listed).cloned().collect();
+                dirty.extend(self.dependants.iter().filter(|(source, _)| new.contains(source.name())).flat_map(|(_, keys)| keys.clone()));
+                self.names_listed.extend(new);
+            }
+        }
+        dirty
+    }
+
+    /// Names of Services whose slices matter: the sources in use and the managed Services.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let managed = self.services.values().flatten().map(|service| service.key.name());
+        let sources = self.dependants.keys().map(ServiceKey::name);
+        managed.chain(sources).map(str::to_owned).collect()
+    }
+
+    /// Only slices of these names are watched from now on: the others are forgotten.
+    pub fn retain_names(&mut self, names: &BTreeSet<String>) {
+        self.names_listed.retain(|name| names.contains(name));
+        let stale: Vec<_> = self.others.services().filter(|service| !names.contains(service.name())).cloned().collect();
+        for service in stale {
+            let keys: Vec<_> = self.others.of(&service).map(|slice| SliceKey::of(&slice.metadata)).collect();
+            for key in keys {
+                self.others.remove(&key);
+            }
+        }
+    }
+
+    /// Every key that has, wants or should lose copies.
+    #[must_use]
+    pub fn all(&self) -> Dirty {
+        let managed = self.services.iter().filter(|(_, service)| service.is_some()).map(|(key, _)| key);
+        managed.chain(self.copies.services()).cloned().collect()
+    }
+
+    /// Services that are managed.
+    pub fn managed(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
+        self.services.values().flatten()
+    }
+
+    /// Everything has been listed once.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        self.services_listed && self.copies_listed && self.names().is_subset(&self.names_listed)
+    }
+
+    /// What decides about one Service. `None` while too little is known to decide.
+    #[must_use]
+    pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
+        if !self.services_listed || !self.copies_listed {
+            return None;
+        }
+        let service = match self.services.get(key) {
+            None => ServiceState::Absent,
+            Some(None) => ServiceState::Unmanaged,
+            Some(Some(service)) => ServiceState::Managed(service.clone()),
+        };
+        let source = match &service {
+            ServiceState::Managed(service) => service.source(),
+            ServiceState::Absent | ServiceState::Unmanaged => None,
+        };
+        // Before its slices are listed, a source only looks empty.
+        if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
+            return None;
+        }
+        let mut slices: BTreeMap<SliceKey, Arc<EndpointSlice>> = BTreeMap::new();
+        for slice in self.copies.of(key).chain(self.others.of(key)) {
+            let newer = |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
+            let key = SliceKey::of(&slice.metadata);
+            if !slices.get(&key).is_some_and(newer) {
+                slices.insert(key, slice.clone());
+            }
+        }
+        Some(Snapshot {
+            key: key.clone(),
+            source: source.map(|source| self.source(source)),
+            service,
+            slices: slices.into_values().collect(),
+            seen: self.others.newest(),
+            confirmed: BTreeSet::new(),
+        })
+    }
+
+    fn source(&self, key: &ServiceKey) -> Source {
+        let mut slices: Vec<_> = self.others.of(key).cloned().collect();
+        slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        Source {
+            key: key.clone(),
+            exists: self.services.contains_key(key),
+            has_copies: self.copies.of(key).any(|copy| service_of(copy).as_ref() == Some(key)),
+            slices,
+        }
+    }
+
+    /// The managed Services that changed slices of these Services concern.
+    fn concerned(&self, touched: BTreeSet<ServiceKey>) -> Dirty {
+        let mut dirty = Dirty::new();
+        for service in touched {
+            dirty.extend(self.dependants.get(&service).into_iter().flatten().cloned());
+            // Be it managed or not: a Service without a right to them may have copies to lose.
+            if self.copies.has_any(&service) || matches!(self.services.get(&service), Some(Some(_))) {
+                dirty.insert(service);
+            }
+        }
+        dirty
+    }
+
+    fn slices(&self, scope: &Scope) -> &Slices {
+        match scope {
+            Scope::Copies => &self.copies,
+            Scope::Named(_) => &self.others,
+        }
+    }
+
+    fn slices_mut(&mut self, scope: &Scope) -> &mut Slices {
+        match scope {
+            Scope::Copies => &mut self.copies,
+            Scope::Named(_) => &mut self.others,
+        }
+    }
+}
+
+/// Whether a watch of this scope is the one that reports on a slice.
+fn in_scope(scope: &Scope, slice: &EndpointSlice) -> bool {
+    match scope {
+        Scope::Copies => claims_to_be_ours(slice),
+        Scope::Named(names) => service_of(slice).is_some_and(|service| names.contains(service.name())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! What a Service asks of the operator, read once when it arrives (contract, section 1).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+
+use super::{Defaults, Family, Finding, Reason, ServiceKey, annotation, annotation_of, is_dns_label};
+
+/// What became of a Service.
+#[derive(Clone, Debug)]
+pub enum ServiceState {
+    /// No such Service.
+    Absent,
+    /// It exists and asks for nothing.
+    Unmanaged,
+    /// It asks for copies, or tried to.
+    Managed(Arc<ManagedService>),
+}
+
+/// What a managed Service wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Copy the slices of this source.
+    Copy(ServiceKey),
+    /// What is written there cannot be understood: make nothing new, leave what there is.
+    Unclear(Finding),
+    /// It cannot have copies: remove ours.
+    Refused(Finding),
+}
+
+/// What `endpoint-copier/when-source-empty` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenEmpty {
+    /// Not set, or not understood: held for `default/kubernetes`, followed for others.
+    Default,
+    /// Keep the last good copies.
+    Hold,
+    /// Follow the source.
+    Follow,
+}
+
+/// A managed Service, reduced to what decides about its copies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManagedService {
+    /// Its name.
+    pub key: ServiceKey,
+    /// Its UID.
+    pub uid: String,
+    /// It has a deletionTimestamp.
+    pub deleting: bool,
+    /// What it wants.
+    pub intent: Intent,
+    /// What happens when its source is empty.
+    pub when_empty: WhenEmpty,
+    /// Set when `when_empty` was not understood.
+    pub remark: Option<Finding>,
+    /// IP families wanted.
+    pub families: Vec<Family>,
+    /// Every wanted family must be there: `RequireDualStack` on a Service with a cluster IP.
+    pub needs_all_families: bool,
+    /// `clusterIP: None`
+    pub headless: bool,
+    /// Ports of the Service.
+    pub ports: Vec<ServicePort>,
+    /// Asks for topology-aware routing, so hints are copied.
+    pub wants_hints: bool,
+    /// `externalTrafficPolicy: Local`
+    pub local_traffic: bool,
+}
+
+impl ManagedService {
+    /// Reads a Service. `None`: it is not managed.
+    #[must_use]
+    pub fn read(service: &Service, defaults: &Defaults) -> Option<Self> {
+        let key = ServiceKey::of(&service.metadata);
+        let intent = intent(service, &key, defaults)?;
+        let no_spec = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&no_spec);
+        let headless = spec.cluster_ip.as_deref() == Some("None");
+        let (when_empty, remark) = when_empty(service);
+        Some(Self {
+            uid: service.metadata.uid.clone().unwrap_or_default(),
+            deleting: service.metadata.deletion_timestamp.is_some(),
+            intent: refusal(spec, &key, &intent).map_or(intent, Intent::Refused),
+            when_empty,
+            remark,
+            families: families(spec),
+            needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
+            headless,
+            ports: spec.ports.clone().unwrap_or_default(),
+            wants_hints: wants_hints(service, spec),
+            local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
+            key,
+        })
+    }
+
+    /// The source, if it has a valid one.
+    #[must_use]
+    pub fn source(&self) -> Option<&ServiceKey> {
+        match &self.intent {
+            Intent::Copy(source) => Some(source),
+            Intent::Unclear(_) | Intent::Refused(_) => None,
+        }
+    }
+
+    /// Whether the last good copies outlive an empty source.
+    #[must_use]
+    pub fn holds(&self, source: &ServiceKey) -> bool {
+        match self.when_empty {
+            WhenEmpty::Hold => true,
+            WhenEmpty::Follow => false,
+            // An API server that answers is in that list: seen empty, the list is wrong.
+            WhenEmpty::Default => source.namespace() == "default" && source.name() == "kubernetes",
+        }
+    }
+}
+
+/// `None`: not managed.
+fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Option<Intent> {
+    let get = |name| annotation_of(&service.metadata, name);
+    match get(annotation::ENABLED) {
+        Some("true") => {}
+        Some("false") => return None,
+        Some(other) => {
+            return Some(Intent::Unclear(invalid(
+                annotation::ENABLED,
+                other,
+                "use \"true\" or \"false\"",
+            )));
+        }
+        None if defaults.managed.as_ref() == Some(key) => {}
+        None => return None,
+    }
+    let set = |name| get(name).filter(|value| !value.is_empty());
+    let (name, namespace) = (set(annotation::SOURCE_NAME), set(annotation::SOURCE_NAMESPACE));
+    for (annotation, value) in [
+        (annotation::SOURCE_NAME, name),
+        (annotation::SOURCE_NAMESPACE, namespace),
+    ] {
+        if let Some(value) = value.filter(|value| !is_dns_label(value)) {
+            return Some(Intent::Unclear(invalid(
+                annotation,
+                value,
+                "use a name of Kubernetes (a DNS label)",
+            )));
+        }
+    }
+    Some(match (name, namespace) {
+        (Some(name), namespace) => Intent::Copy(ServiceKey::new(
+            namespace.unwrap_or_else(|| key.namespace()),
+            name,
+        )),
+        (None, None) => Intent::Copy(defaults.source.clone()),
+        (None, Some(namespace)) => Intent::Unclear(Finding::new(
+            Reason::InvalidAnnotation,
+            format!(
+                "{}: {:?} is set without {}; set both, or neither for the default source {}",
+                annotation::SOURCE_NAMESPACE,
+                shorten(namespace),
+                annotation::SOURCE_NAME,
+                defaults.source
+            ),
+        )),
+    })
+}
+
+/// Why a Service that asks for copies can have none.
+fn refusal(spec: &ServiceSpec, key: &ServiceKey, intent: &Intent) -> Option<Finding> {
+    let Intent::Copy(source) = intent else { return None };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Some(Finding::new(
+            Reason::ExternalName,
+            "a Service of type ExternalName has no endpoints; change its type or remove endpoint-copier/enabled",
+        ));
+    }
+    if spec
+        .selector
+        .as_ref()
+        .is_some_and(|selector| !selector.is_empty())
+    {
+        return Some(Finding::new(
+            Reason::HasSelector,
+            "the Service has a selector, so Kubernetes keeps its EndpointSlices; remove spec.selector or endpoint-copier/enabled",
+        ));
+    }
+    (source == key).then(|| {
+        Finding::new(
+            Reason::SourceIsSelf,
+            format!("the Service names itself ({key}) as its source; name another one"),
+        )
+    })
+}
+
+fn when_empty(service: &Service) -> (WhenEmpty, Option<Finding>) {
+    match annotation_of(&service.metadata, annotation::WHEN_SOURCE_EMPTY) {
+        None | Some("") => (WhenEmpty::Default, None),
+        Some("hold") => (WhenEmpty::Hold, None),
+        Some("follow") => (WhenEmpty::Follow, None),
+        Some(other) => (
+            WhenEmpty::Default,
+            Some(invalid(
+                annotation::WHEN_SOURCE_EMPTY,
+                other,
+                "use \"hold\" or \"follow\"",
+            )),
+        ),
+    }
+}
+
+/// The API server fills in ipFamilies of every Service that has a type with endpoints; where they
+/// are missing all the same, IPv4 is what it would have written on a cluster with one family.
+fn families(spec: &ServiceSpec) -> Vec<Family> {
+    match &spec.ip_families {
+        Some(families) if !families.is_empty() => families
+            .iter()
+            .filter_map(|family| Family::parse(family))
+            .collect(),
+        _ => vec![Family::V4],
+    }
+}
+
+/// Topology is asked for by field, or by annotation in its new or old spelling.
+fn wants_hints(service: &Service, spec: &ServiceSpec) -> bool {
+    let asks = |key| {
+        annotation_of(&service.metadata, key)
+            .is_some_and(|mode| !mode.is_empty() && !mode.eq_ignore_ascii_case("disabled"))
+    };
+    spec.traffic_distribution
+        .as_deref()
+        .is_some_and(|value| !value.is_empty())
+        || asks("service.kubernetes.io/topology-mode")
+        || asks("service.kubernetes.io/topology-aware-hints")
+}
+
+fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
+    Finding::new(
+        Reason::InvalidAnnotation,
+        format!("{annotation}: {:?} is not understood; {help}", shorten(value)),
+    )
+}
+
+/// An annotation may be 256 KiB long; a note must not.
+fn shorten(value: &str) -> String {
+    const LONGEST: usize = 100;
+    match value.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! What a copy looks like (contract, section 2): one source slice and one managed Service in, one
+//! EndpointSlice out; and whether a slice that exists already says the same.
+
+use std::collections::BTreeMap;
+
+use data_encoding::{BASE32_NOPAD, Encoding};
+use k8s_openapi::api::core::v1::ServicePort;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use sha2::{Digest, Sha256};
+
+use crate::model::{MANAGED_BY, ManagedService, annotation_of, label, label_of, owner_of, provenance};
+
+/// Labels that are ours to set or to keep away.
+const LABELS: [&str; 4] = [
+    label::SERVICE_NAME,
+    label::MANAGED_BY,
+    label::SOURCE,
+    label::HEADLESS,
+];
+
+/// Annotations that say what a copy shows. The resourceVersion of the source is no part of it: a
+/// source that was touched without a change is not written again.
+const CONTENT_ANNOTATIONS: [&str; 4] = [
+    provenance::NAMESPACE,
+    provenance::SLICE,
+    provenance::UID,
+    provenance::TRIGGER_TIME,
+];
+
+/// Name of the copy of a source slice: `<service>-<10 base32 characters>`. The hash keeps slices of
+/// different namespaces and address types apart; `/` cannot occur in its parts.
+#[must_use]
+pub fn name(service: &str, source: &EndpointSlice) -> String {
+    let namespace = source.metadata.namespace.as_deref().unwrap_or_default();
+    let slice = source.metadata.name.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{namespace}/{slice}/{}", source.address_type));
+    let encoding: &Encoding = &BASE32_NOPAD;
+    let hash = encoding.encode(&digest)[..10].to_ascii_lowercase();
+    format!("{service}-{hash}")
+}
+
+/// The ports of a copy, and the names of those whose number is not known.
+#[derive(Debug, Default, PartialEq)]
+pub struct Ports {
+    /// Ports with a number.
+    pub known: Vec<EndpointPort>,
+    /// What the Service calls the others, and what they point to.
+    pub unresolved: Vec<String>,
+}
+
+impl Ports {
+    /// The ports of the Service, numbers looked up in those of a slice. A number that is not there
+    /// is left out: a guess would send traffic to whatever listens.
+    #[must_use]
+    pub fn resolve(wanted: &[ServicePort], slice: Option<&[EndpointPort]>) -> Self {
+        let mut ports = Self::default();
+        for port in wanted {
+            match number(port, slice.unwrap_or_default()) {
+                Ok(number) => ports.known.push(EndpointPort {
+                    // The API server turns a missing name into an empty one.
+                    name: Some(port.name.clone().unwrap_or_default()),
+                    port: Some(number),
+                    protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+                    app_protocol: port.app_protocol.clone(),
+                }),
+                Err(target) => ports.unresolved.push(target),
+            }
+        }
+        ports
+    }
+
+    /// The Service has ports and not one of them can be reached.
+    #[must_use]
+    pub fn none_known(&self) -> bool {
+        self.known.is_empty() && !self.unresolved.is_empty()
+    }
+}
+
+fn number(port: &ServicePort, slice: &[EndpointPort]) -> Result<i32, String> {
+    let target = match &port.target_port {
+        None => return Ok(port.port),
+        Some(IntOrString::Int(number)) => return Ok(*number),
+        Some(IntOrString::String(name)) => name,
+    };
+    let same = |candidate: &&EndpointPort| {
+        candidate.name.as_deref().unwrap_or_default() == target
+            && protocol(candidate.protocol.as_deref()) == protocol(port.protocol.as_deref())
+    };
+    slice
+        .iter()
+        .find(same)
+        .and_then(|found| found.port)
+        .ok_or_else(|| target.clone())
+}
+
+fn protocol(word: Option<&str>) -> &str {
+    word.filter(|word| !word.is_empty()).unwrap_or("TCP")
+}
+
+/// What is copied of a source slice's endpoints.
+#[must_use]
+pub fn endpoints(service: &ManagedService, source: &[Endpoint]) -> Vec<Endpoint> {
+    source
+        .iter()
+        .map(|endpoint| copy_endpoint(service, endpoint))
+        .collect()
+}
+
+fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
+    // Taken apart without `..`: a new field of the API has to be decided about here.
+    let Endpoint {
+        addresses,
+        conditions,
+        deprecated_topology: _,
+        hints,
+        hostname,
+        node_name,
+        target_ref,
+        zone,
+    } = endpoint;
+    let conditions = conditions.as_ref();
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    Endpoint {
+        addresses: addresses.clone(),
+        // kube-vip and ServiceLB read an absent condition as false.
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(conditions.and_then(|c| c.serving).unwrap_or(ready)),
+            terminating: Some(conditions.and_then(|c| c.terminating).unwrap_or(false)),
+        }),
+        deprecated_topology: None,
+        hints: hints.clone().filter(|_| service.wants_hints),
+        hostname: hostname.clone(),
+        node_name: node_name.clone(),
+        // A reference into another namespace means nothing to readers of the copy.
+        target_ref: target_ref.clone().filter(|target| {
+            target
+                .namespace
+                .as_deref()
+                .is_none_or(|ns| ns.is_empty() || ns == service.key.namespace())
+        }),
+        zone: zone.clone(),
+    }
+}
+
+/// A copy as it should be when nothing is there yet.
+#[must_use]
+pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+    EndpointSlice {
+        metadata: ObjectMeta {
+            name: Some(name(service.key.name(), source)),
+            namespace: Some(service.key.namespace().to_owned()),
+            labels: Some(labels(
+                service,
+                source.metadata.name.as_deref().unwrap_or_default(),
+            )),
+            annotations: Some(annotations(&source.metadata)),
+            owner_references: Some(vec![owner(service)]),
+            ..ObjectMeta::default()
+        },
+        address_type: source.address_type.clone(),
+        endpoints: Some(endpoints(
+            service,
+            source.endpoints.as_deref().unwrap_or_default(),
+        )),
+        ports: Some(ports),
+    }
+}
+
+/// A held copy: what it shows stays, what the Service decides follows.
+#[must_use]
+pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+    let meta = &current.metadata;
+    let keep = |key: &str| Some((key.to_owned(), annotation_of(meta, key)?.to_owned()));
+    let kept = CONTENT_ANNOTATIONS
+        .into_iter()
+        .chain([provenance::RESOURCE_VERSION])
+        .filter_map(keep);
+    EndpointSlice {
+        metadata: ObjectMeta {
+            labels: Some(labels(
+                service,
+                annotation_of(meta, provenance::SLICE).unwrap_or_default(),
+            )),
+            annotations: Some(kept.collect()),
+            owner_references: Some(vec![owner(service)]),
+            ..meta.clone()
+        },
+        address_type: current.address_type.clone(),
+        endpoints: Some(endpoints(
+            service,
+            current.endpoints.as_deref().unwrap_or_default(),
+        )),
+        ports: Some(ports),
+    }
+}
+
+fn labels(service: &ManagedService, source_slice: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        (label::SERVICE_NAME.to_owned(), service.key.name().to_owned()),
+        (label::MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
+    ]);
+    // A label's value ends at 63 characters, a slice's name at 253. A name that fits is a legal value.
+    if source_slice.len() <= 63 {
+        labels.insert(label::SOURCE.to_owned(), source_slice.to_owned());
+    }
+    if service.headless {
+        labels.insert(label::HEADLESS.to_owned(), String::new());
+    }
+    labels
+}
+
+fn annotations(source: &ObjectMeta) -> BTreeMap<String, String> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mut annotations = BTreeMap::from([
+        (provenance::NAMESPACE.to_owned(), text(&source.namespace)),
+        (provenance::SLICE.to_owned(), text(&source.name)),
+        (provenance::UID.to_owned(), text(&source.uid)),
+        (
+            provenance::RESOURCE_VERSION.to_owned(),
+            text(&source.resource_version),
+        ),
+    ]);
+    if let Some(time) = annotation_of(source, provenance::TRIGGER_TIME) {
+        annotations.insert(provenance::TRIGGER_TIME.to_owned(), time.to_owned());
+    }
+    annotations
+}
+
+fn owner(service: &ManagedService) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Service".to_owned(),
+        name: service.key.name().to_owned(),
+        uid: service.uid.clone(),
+        controller: Some(true),
+        // Deleting the Service must not wait for its copies.
+        block_owner_deletion: Some(false),
+    }
+}
+
+/// Whether `current` shows what `wanted` shows.
+#[must_use]
+pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+    let (is, should) = (&current.metadata, &wanted.metadata);
+    LABELS.iter().all(|key| label_of(is, key) == label_of(should, key))
+        && CONTENT_ANNOTATIONS.iter().all(|key| annotation_of(is, key) == annotation_of(should, key))
+        // An annotation that is no number would switch the check for newer copies off.
+        && crate::model::version(annotation_of(is, provenance::RESOURCE_VERSION)).is_some()
+        && owner_of(current) == owner_of(wanted)
+        && same_ports(current.ports.as_deref(), wanted.ports.as_deref())
+        && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
+}
+
+/// The API server stores an absent list and an empty one alike.
+fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> bool {
+    let normal = |port: &EndpointPort| {
+        let EndpointPort {
+            app_protocol,
+            name,
+            port,
+            protocol: word,
+        } = port.clone();
+        (
+            app_protocol,
+            name.unwrap_or_default(),
+            port,
+            protocol(word.as_deref()).to_owned(),
+        )
+    };
+    let (is, should) = (is.unwrap_or_default(), should.unwrap_or_default());
+    is.len() == should.len() && is.iter().map(normal).eq(should.iter().map(normal))
+}
+
+/// The order of endpoints means nothing.
+fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool {
+    let (is, should) = (is.unwrap_or_default(), should.unwrap_or_default());
+    if is.len() != should.len() {
+        return false;
+    }
+    is == should || {
+        let (mut is, mut should): (Vec<_>, Vec<_>) = (is.iter().collect(), should.iter().collect());
+        let order = |endpoint: &&Endpoint| {
+            (
+                endpoint.addresses.clone(),
+                endpoint.hostname.clone(),
+                endpoint.node_name.clone(),
+            )
+        };
+        is.sort_by_cached_key(order);
+        should.sort_by_cached_key(order);
+        is == should
+    }
+}
+
+/// `wanted`, written over `current`: what others added to its metadata stays.
+#[must_use]
+pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
+    let EndpointSlice {
+        metadata: ours,
+        address_type,
+        endpoints,
+        ports,
+    } = wanted;
+    let mut metadata = current.metadata.clone();
+    metadata.managed_fields = None;
+    let labels = metadata.labels.get_or_insert_default();
+    labels.retain(|key, _| !LABELS.contains(&key.as_str()));
+    labels.extend(ours.labels.unwrap_or_default());
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.remove(provenance::TRIGGER_TIME);
+    annotations.extend(ours.annotations.unwrap_or_default());
+    let owners = metadata.owner_references.get_or_insert_default();
+    // One controller at most; our reference to the Service's former self goes with it.
+    owners.retain(|owner| owner.controller != Some(true));
+    owners.extend(ours.owner_references.unwrap_or_default());
+    EndpointSlice {
+        metadata,
+        address_type,
+        endpoints,
+        ports,
+    }
+}
+
+#[cfg(test)]
+mod tests;

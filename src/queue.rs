@@ -1,0 +1,222 @@
+//! Dirty keys, each at most once, and the time before which a key must not be worked on again.
+//!
+//! A key is in one of four states: not here, ready, waiting until a moment, or being worked on.
+//! One that gets dirty while it is worked on becomes ready when that work ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::time::{DelayQueue, delay_queue};
+
+use crate::model::ServiceKey;
+
+/// Time between two syncs of one key. A burst of changes to one source costs some fifty writes a
+/// second and not one a change; the first change of a burst does not wait.
+pub const PACE: Duration = Duration::from_millis(20);
+
+/// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Inbox(Arc<InboxInner>);
+
+#[derive(Debug, Default)]
+struct InboxInner {
+    keys: Mutex<HashMap<ServiceKey, Instant>>,
+    arrived: Notify,
+}
+
+impl Inbox {
+    /// Marks keys as dirty, since now unless they are so already.
+    pub fn mark(&self, keys: impl IntoIterator<Item = ServiceKey>) {
+        let now = Instant::now();
+        let mut any = false;
+        let mut inbox = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys {
+            inbox.entry(key).or_insert(now);
+            any = true;
+        }
+        drop(inbox);
+        if any {
+            self.0.arrived.notify_one();
+        }
+    }
+
+    /// Takes what has arrived; waits while that is nothing. Cancelling it loses nothing.
+    pub async fn take(&self) -> HashMap<ServiceKey, Instant> {
+        loop {
+            let keys = std::mem::take(&mut *self.0.keys.lock().unwrap_or_else(PoisonError::into_inner));
+            if !keys.is_empty() {
+                return keys;
+            }
+            self.0.arrived.notified().await;
+        }
+    }
+}
+
+/// When a key is to be worked on again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// When it gets dirty.
+    WhenDirty,
+    /// At this moment, or earlier when it gets dirty.
+    At(Instant),
+    /// After a delay that grows from one failure to the next.
+    Later(Severity),
+}
+
+/// How a sync failed, as far as the next try is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The API server could not be reached or was busy: 100 ms to 1 s, so that the copies are right
+    /// at once when it is back.
+    Passing,
+    /// The API server says no: 5 s doubling to 30 s.
+    Final,
+}
+
+#[derive(Debug)]
+enum State {
+    Ready(Instant),
+    Waiting { timer: delay_queue::Key, since: Instant },
+    Active { dirty: Option<Instant> },
+}
+
+/// The queue of one worker loop.
+#[derive(Debug, Default)]
+pub struct Queue {
+    states: HashMap<ServiceKey, State>,
+    /// Ready keys whose source is the default source: API servers before all else.
+    urgent: VecDeque<ServiceKey>,
+    ready: VecDeque<ServiceKey>,
+    timers: DelayQueue<ServiceKey>,
+    failures: HashMap<ServiceKey, (Severity, ExponentialBackoff)>,
+    /// Keys that were synced a moment ago.
+    paced: HashMap<ServiceKey, Instant>,
+}
+
+impl Queue {
+    /// A key is dirty since a moment; `urgent` ones go before the others.
+    pub fn mark(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
+        match self.states.get_mut(&key) {
+            Some(State::Ready(_)) => {}
+            Some(State::Active { dirty }) => _ = dirty.get_or_insert(since),
+            Some(State::Waiting { timer, since: first }) => {
+                // What it waited for is still to be done; a pause after a sync is kept all the same.
+                let since = since.min(*first);
+                self.timers.remove(timer);
+                self.schedule(key, since, urgent);
+            }
+            None => self.schedule(key, since, urgent),
+        }
+    }
+
+    fn schedule(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
+        self.paced.retain(|_, until| *until > Instant::now());
+        if let Some(until) = self.paced.get(&key) {
+            let timer = self.timers.insert_at(key.clone(), *until);
+            self.states.insert(key, State::Waiting { timer, since });
+        } else {
+            self.enqueue(key, since, urgent);
+        }
+    }
+
+    fn enqueue(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
+        self.states.insert(key.clone(), State::Ready(since));
+        if urgent { self.urgent.push_back(key) } else { self.ready.push_back(key) }
+    }
+
+    /// The next key to work on and since when it is dirty. It is being worked on until
+    /// [`Queue::finished`].
+    pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
+        let key = self.urgent.pop_front().or_else(|| self.ready.pop_front())?;
+        let since = match self.states.insert(key.clone(), State::Active { dirty: None }) {
+            Some(State::Ready(since)) => since,
+            _ => Instant::now(),
+        };
+        Some((key, since))
+    }
+
+    /// Work on a key has ended. `wrote`: it changed something, so the next sync keeps its distance.
+    pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, urgent: bool) {
+        let dirty = match self.states.remove(&key) {
+            Some(State::Active { dirty }) => dirty,
+            _ => None,
+        };
+        if wrote {
+            self.paced.insert(key.clone(), Instant::now() + PACE);
+        }
+        let until = match again {
+            Again::WhenDirty => {
+                self.failures.remove(&key);
+                None
+            }
+            Again::At(until) => {
+                self.failures.remove(&key);
+                Some(until)
+            }
+            Again::Later(severity) => Some(Instant::now() + self.delay(&key, severity)),
+        };
+        if let Some(since) = dirty {
+            self.schedule(key, since, urgent);
+        } else if let Some(until) = until {
+            let timer = self.timers.insert_at(key.clone(), until);
+            self.states.insert(key, State::Waiting { timer, since: Instant::now() });
+        }
+    }
+
+    /// The next delay of a key that failed.
+    fn delay(&mut self, key: &ServiceKey, severity: Severity) -> Duration {
+        let (known, backoff) =
+            self.failures.entry(key.clone()).or_insert_with(|| (severity, policy(severity)));
+        if *known != severity {
+            (*known, *backoff) = (severity, policy(severity));
+        }
+        backoff.next_backoff().unwrap_or(backoff.max_interval)
+    }
+
+    /// Waits until a waiting key is due, and makes it ready. Never ends while none waits.
+    pub async fn due(&mut self, urgent: impl Fn(&ServiceKey) -> bool) {
+        let expired = poll_fn(|context| match self.timers.poll_expired(context) {
+            std::task::Poll::Ready(None) => std::task::Poll::Pending,
+            other => other,
+        });
+        if let Some(expired) = expired.await {
+            let key = expired.into_inner();
+            if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
+                let urgent = urgent(&key);
+                self.enqueue(key, since, urgent);
+            }
+        }
+    }
+
+    /// Keys that are ready or worked on.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.states.values().filter(|state| !matches!(state, State::Waiting { .. })).count()
+    }
+}
+
+fn policy(severity: Severity) -> ExponentialBackoff {
+    let (first, longest) = match severity {
+        Severity::Passing => (Duration::from_millis(100), Duration::from_secs(1)),
+        Severity::Final => (Duration::from_secs(5), Duration::from_secs(30)),
+    };
+    ExponentialBackoff {
+        current_interval: first,
+        initial_interval: first,
+        multiplier: 2.0,
+        max_interval: longest,
+        // Without this a key would be given up after a quarter of an hour.
+        max_elapsed_time: None,
+        randomization_factor: if severity == Severity::Passing { 0.3 } else { 0.0 },
+        ..ExponentialBackoff::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

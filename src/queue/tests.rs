@@ -1,0 +1,130 @@
+use super::*;
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+fn names(queue: &mut Queue) -> Vec<String> {
+    std::iter::from_fn(|| queue.pop()).map(|(key, _)| key.name().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_marked_twice_is_worked_on_once() {
+    let mut queue = Queue::default();
+    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), false);
+    assert_eq!(names(&mut queue), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_the_default_source_go_first() {
+    let mut queue = Queue::default();
+    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("vip"), Instant::now(), true);
+    assert_eq!(names(&mut queue), ["vip", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_changes_meanwhile() {
+    let mut queue = Queue::default();
+    queue.mark(key("a"), Instant::now(), false);
+    queue.pop().unwrap();
+    let changed = Instant::now();
+    queue.mark(key("a"), changed, false);
+    assert_eq!(queue.pop(), None);
+    queue.finished(key("a"), Again::WhenDirty, false, false);
+    assert_eq!(queue.pop(), Some((key("a"), changed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
+    let mut queue = Queue::default();
+    let start = Instant::now();
+    queue.mark(key("a"), start, false);
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::WhenDirty, true, false);
+    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("b"), Instant::now(), false);
+    assert_eq!(names(&mut queue), ["b"]);
+    queue.due(|_| false).await;
+    assert_eq!(names(&mut queue), ["a"]);
+    assert!(start.elapsed() >= PACE && start.elapsed() < 2 * PACE, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
+    let mut queue = Queue::default();
+    queue.mark(key("a"), Instant::now(), false);
+    let mut waits = Vec::new();
+    for _ in 0..1000 {
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::Later(Severity::Final), false, false);
+        let start = Instant::now();
+        queue.due(|_| false).await;
+        waits.push(start.elapsed().as_secs());
+    }
+    assert_eq!(waits[..5], [5, 10, 20, 30, 30]);
+    assert_eq!(waits[999], 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
+    let mut queue = Queue::default();
+    queue.mark(key("a"), Instant::now(), false);
+    for _ in 0..50 {
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::Later(Severity::Passing), false, false);
+        let start = Instant::now();
+        queue.due(|_| false).await;
+        assert!(start.elapsed() <= Duration::from_millis(1310), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(70), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
+    let mut queue = Queue::default();
+    queue.mark(key("a"), Instant::now(), false);
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::Later(Severity::Final), false, false);
+    assert_eq!(queue.pop(), None);
+    queue.mark(key("a"), Instant::now(), false);
+    assert_eq!(names(&mut queue), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_forgets_the_failures() {
+    let mut queue = Queue::default();
+    for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
+        queue.mark(key("a"), Instant::now(), false);
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::Later(again), false, false);
+        let start = Instant::now();
+        queue.due(|_| false).await;
+        assert_eq!(start.elapsed().as_secs(), expected);
+    }
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::WhenDirty, false, false);
+    queue.mark(key("a"), Instant::now(), false);
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::Later(Severity::Final), false, false);
+    let start = Instant::now();
+    queue.due(|_| false).await;
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
+    let inbox = Inbox::default();
+    let reader = tokio::spawn({
+        let inbox = inbox.clone();
+        async move { inbox.take().await }
+    });
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let first = Instant::now();
+    inbox.mark([key("a")]);
+    inbox.mark([key("a"), key("b")]);
+    let taken = reader.await.unwrap();
+    assert_eq!(taken[&key("a")], first);
+    assert_eq!(taken.len(), 2);
+}
