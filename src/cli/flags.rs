@@ -1,0 +1,412 @@
+//! The flags: one field each, its doc comment is its help. Below them, the rules that a value must meet.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::address::{Bind, bind};
+use super::{Config, ElectionConfig, LogConfig, LogFilter, LogFormat, go};
+use crate::model::{Defaults, ObjectKey, ServiceKey};
+
+/// Flags under this heading do nothing but warn.
+const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
+
+/// A candidate honours the duration that a Lease states up to this (contract, section 5). A longer one would
+/// let a successor begin while we still believe to hold it.
+const LONGEST_LEASE: Duration = Duration::from_secs(60);
+
+/// Why nothing is run.
+pub(super) enum Stop {
+    /// Help or version was asked for.
+    Asked(String),
+    /// One line: what is wrong, and what is allowed.
+    Refused(String),
+}
+
+/// The command line, as clap fills it.
+#[derive(Parser)]
+#[command(
+    name = env!("CARGO_PKG_NAME"),
+    version,
+    about = "Keeps the EndpointSlices of managed Services in step with those of their sources",
+    args_override_self = true,
+    after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. \
+                  A flag beats the environment."
+)]
+pub(super) struct Flags {
+    /// Where /metrics is served; 0 switches it off
+    #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = bind)]
+    metrics_bind_address: Bind,
+
+    /// Where /healthz, /livez and /readyz are served; 0 switches them off
+    #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = bind)]
+    health_probe_bind_address: Bind,
+
+    /// Kubeconfig to use [default: in a Pod its service account, else the current context]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<String>,
+
+    /// Name of the source of managed Services that name none
+    #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "kubernetes", value_parser = label)]
+    default_endpoint_name: String,
+
+    /// Namespace of that source
+    #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
+    default_endpoint_namespace: String,
+
+    /// Name of the Service that is managed without an annotation; empty: none
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Copying",
+        default_value = "kubernetes-vip",
+        value_parser = label_or_empty
+    )]
+    managed_endpoint_name: String,
+
+    /// Namespace of that Service
+    #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
+    managed_endpoint_namespace: String,
+
+    /// Race for the Lease; false: the right to write without end
+    #[arg(
+        long,
+        value_name = "BOOL",
+        help_heading = "Election",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        value_parser = go::boolean
+    )]
+    leader_elect: bool,
+
+    /// How long the Lease holds after a renewal; whole seconds, 2s to 60s
+    #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "6s", value_parser = go::duration)]
+    leader_election_lease_duration: Duration,
+
+    /// How long after its last renewal the leader may write
+    #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "4s", value_parser = go::duration)]
+    leader_election_renew_deadline: Duration,
+
+    /// Pause after a failed attempt
+    #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "1s", value_parser = go::duration)]
+    leader_election_retry_period: Duration,
+
+    /// Namespace of the Lease [default: the Pod's own, else the context's]
+    #[arg(long, value_name = "NAME", help_heading = "Election", value_parser = label_or_empty)]
+    leader_election_namespace: Option<String>,
+
+    /// Name of the Lease
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Election",
+        default_value = "f668ae63.endpoint-copier-operator",
+        value_parser = subdomain
+    )]
+    leader_election_id: String,
+
+    /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
+    log_level: Option<LogFilter>,
+
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = log_format)]
+    log_format: Option<LogFormat>,
+
+    /// The Go operator's --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
+    #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = zap_level)]
+    zap_log_level: Option<LevelFilter>,
+
+    /// The Go operator's --log-format: console or json
+    #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = zap_encoder)]
+    zap_encoder: Option<LogFormat>,
+
+    #[arg(long, value_name = "BOOL", help_heading = WITHOUT_EFFECT, num_args = 0..=1, require_equals = true)]
+    zap_devel: Option<String>,
+
+    #[arg(long, value_name = "LEVEL", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    zap_stacktrace_level: Option<String>,
+
+    #[arg(long, value_name = "ENCODING", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    zap_time_encoding: Option<String>,
+
+    #[arg(long, value_name = "PORT", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    apiserver_port: Option<String>,
+
+    #[arg(long, value_name = "PROTOCOL", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    apiserver_protocol: Option<String>,
+}
+
+/// The settings, and the warnings to log.
+pub(super) fn read(
+    args: impl IntoIterator<Item = std::ffi::OsString>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<(Config, Vec<String>), Stop> {
+    let mut command = Flags::command();
+    command.build();
+    let mut given = go::sort(&command, args).map_err(Stop::Refused)?;
+
+    let mut warnings = Vec::new();
+    let mut from_env = HashMap::new();
+    for arg in command
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values())
+    {
+        let Some(name) = arg.get_long() else { continue };
+        let is_given = given.iter().any(|flag| flag.name == name);
+        if arg.get_help_heading() == Some(WITHOUT_EFFECT) {
+            warnings.extend(is_given.then(|| format!("flag --{name} has no effect in this operator")));
+        } else if !is_given && let Some(value) = env(&variable(name)) {
+            given.push(go::Given {
+                name: name.to_owned(),
+                value: Some(value),
+            });
+            from_env.insert(name.to_owned(), variable(name));
+        }
+    }
+
+    let words = given.into_iter().map(|flag| match flag.value {
+        Some(value) => format!("--{}={value}", flag.name),
+        None => format!("--{}", flag.name),
+    });
+    let flags = command
+        .try_get_matches_from_mut(std::iter::once(env!("CARGO_PKG_NAME").to_owned()).chain(words))
+        .and_then(|matches| Flags::from_arg_matches(&matches))
+        .map_err(|error| stop(&error, &from_env))?;
+    let pod_namespace = env("POD_NAMESPACE");
+    let config = flags.check(pod_namespace, &from_env).map_err(Stop::Refused)?;
+    Ok((config, warnings))
+}
+
+fn variable(flag: &str) -> String {
+    format!("ENDPOINT_COPIER_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// A flag's name as the user knows it: the variable if the value came from there.
+fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
+    from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
+}
+
+fn stop(error: &clap::Error, from_env: &HashMap<String, String>) -> Stop {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Stop::Asked(error.render().to_string());
+    }
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let flag = context(ContextKind::InvalidArg)
+        .and_then(|arg| arg.strip_prefix("--"))
+        .and_then(|arg| arg.split(['=', ' ', '[']).next());
+    let rule = std::error::Error::source(error);
+    Stop::Refused(match (flag, context(ContextKind::InvalidValue), rule) {
+        (Some(flag), Some(value), Some(rule)) => format!("{} {value:?}: {rule}", origin(flag, from_env)),
+        _ => error
+            .render()
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    })
+}
+
+impl Flags {
+    /// Flags to settings. Taken apart in full, so that no flag can be forgotten.
+    fn check(
+        self,
+        pod_namespace: Option<String>,
+        from_env: &HashMap<String, String>,
+    ) -> Result<Config, String> {
+        let Self {
+            metrics_bind_address,
+            health_probe_bind_address,
+            kubeconfig,
+            default_endpoint_name,
+            default_endpoint_namespace,
+            managed_endpoint_name,
+            managed_endpoint_namespace,
+            leader_elect,
+            leader_election_lease_duration,
+            leader_election_renew_deadline,
+            leader_election_retry_period,
+            leader_election_namespace,
+            leader_election_id,
+            log_level,
+            log_format,
+            zap_log_level,
+            zap_encoder,
+            zap_devel: _,
+            zap_stacktrace_level: _,
+            zap_time_encoding: _,
+            apiserver_port: _,
+            apiserver_protocol: _,
+        } = self;
+        let election = ElectionConfig {
+            lease_duration: leader_election_lease_duration,
+            renew_deadline: leader_election_renew_deadline,
+            retry_period: leader_election_retry_period,
+            namespace: not_empty(leader_election_namespace).or_else(|| not_empty(pod_namespace)),
+            lease_name: leader_election_id,
+        };
+        check_times(&election, |flag| origin(flag, from_env))?;
+        let managed = not_empty(Some(managed_endpoint_name));
+        let service = |namespace: String, name: String| ServiceKey(ObjectKey::new(namespace, name));
+        Ok(Config {
+            metrics_bind_address: metrics_bind_address.0,
+            health_probe_bind_address: health_probe_bind_address.0,
+            leader_elect,
+            defaults: Defaults {
+                source: service(default_endpoint_namespace, default_endpoint_name),
+                managed: managed.map(|name| service(managed_endpoint_namespace, name)),
+            },
+            election,
+            kubeconfig: not_empty(kubeconfig).map(PathBuf::from),
+            log: LogConfig {
+                filter: log_level
+                    .or(zap_log_level.map(LogFilter::Level))
+                    .unwrap_or(LogFilter::Level(LevelFilter::INFO)),
+                format: log_format.or(zap_encoder).unwrap_or(LogFormat::Text),
+            },
+        })
+    }
+}
+
+fn not_empty(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn check_times(election: &ElectionConfig, origin: impl Fn(&str) -> String) -> Result<(), String> {
+    let ElectionConfig {
+        lease_duration,
+        renew_deadline,
+        retry_period,
+        ..
+    } = *election;
+    let refuse = |flag: &str, value: Duration, rule: String| {
+        Err(format!(
+            "{} {value:?}: {rule}",
+            origin(&format!("leader-election-{flag}"))
+        ))
+    };
+    if lease_duration.subsec_nanos() != 0
+        || !(Duration::from_secs(2)..=LONGEST_LEASE).contains(&lease_duration)
+    {
+        return refuse(
+            "lease-duration",
+            lease_duration,
+            "must be whole seconds, 2s to 60s".to_owned(),
+        );
+    }
+    if retry_period.is_zero() {
+        return refuse(
+            "retry-period",
+            retry_period,
+            "must be longer than zero".to_owned(),
+        );
+    }
+    if renew_deadline >= lease_duration {
+        let rule = format!("must be shorter than the lease duration, {lease_duration:?}");
+        return refuse("renew-deadline", renew_deadline, rule);
+    }
+    if renew_deadline.as_nanos() * 5 <= retry_period.as_nanos() * 6 {
+        let rule = format!("must be longer than 1.2 times the retry period, {retry_period:?}");
+        return refuse("renew-deadline", renew_deadline, rule);
+    }
+    Ok(())
+}
+
+/// A DNS label as Kubernetes checks it (RFC 1123).
+fn label(text: &str) -> Result<String, String> {
+    if is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "must be a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+            .to_owned(),
+    )
+}
+
+fn is_label(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.len() <= 63
+        && text.bytes().all(|b| legal(b) || b == b'-')
+        && text.bytes().next().is_some_and(legal)
+        && text.bytes().next_back().is_some_and(legal)
+}
+
+fn label_or_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        label(text)
+    }
+}
+
+/// A DNS subdomain, which is what the name of a Lease may be.
+fn subdomain(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        return Ok(text.to_owned());
+    }
+    Err("must be a DNS name: labels of a-z, 0-9 and '-', joined by '.', at most 253 characters".to_owned())
+}
+
+fn log_filter(text: &str) -> Result<LogFilter, String> {
+    if let Some(level) = level(text) {
+        return Ok(LogFilter::Level(level));
+    }
+    // A bare word would be taken for a target at its most talkative: "inof" must not mean that.
+    let spelled_out = |part: &str| level(part.rsplit_once('=').map_or(part, |(_, level)| level)).is_some();
+    if text.split(',').all(spelled_out) && EnvFilter::builder().parse(text).is_ok() {
+        return Ok(LogFilter::Directives(text.to_owned()));
+    }
+    Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
+}
+
+fn level(text: &str) -> Option<LevelFilter> {
+    match text.to_ascii_lowercase().as_str() {
+        "off" => Some(LevelFilter::OFF),
+        "error" => Some(LevelFilter::ERROR),
+        "warn" => Some(LevelFilter::WARN),
+        "info" => Some(LevelFilter::INFO),
+        "debug" => Some(LevelFilter::DEBUG),
+        "trace" => Some(LevelFilter::TRACE),
+        _ => None,
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+/// Zap counts verbosity upwards from info: 1 is debug, and there is no end to it.
+fn zap_level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" => Ok(LevelFilter::DEBUG),
+        "info" => Ok(LevelFilter::INFO),
+        "warn" => Ok(LevelFilter::WARN),
+        "error" | "dpanic" | "panic" | "fatal" => Ok(LevelFilter::ERROR),
+        number if number.parse().is_ok_and(|n: i8| n > 0) => Ok(LevelFilter::DEBUG),
+        _ => Err("must be debug, info, warn, error, panic, or an integer from 1 to 127".to_owned()),
+    }
+}
+
+fn zap_encoder(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "console" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be console or json".to_owned()),
+    }
+}

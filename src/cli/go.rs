@@ -1,0 +1,217 @@
+//! What the Go operator's flag package accepts: durations, booleans, one dash or two, `=` or a space.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Command;
+
+/// A flag as it was given, with its value if there was one.
+pub(super) struct Given {
+    pub(super) name: String,
+    pub(super) value: Option<String>,
+}
+
+/// How a flag takes its value.
+#[derive(Clone, Copy, PartialEq)]
+enum Takes {
+    /// Only after `=`, as Go's booleans do.
+    Attached,
+    /// After `=`, or as the next argument unless that is a flag.
+    Optional,
+    /// After `=`, or as the next argument whatever that is.
+    Always,
+}
+
+/// Sorts arguments (without the program's name) into flags of `command`. An error is one line for people.
+///
+/// Go stops silently at the first argument that is no flag, so that in `--leader-elect false --kubeconfig x`
+/// both words and the kubeconfig are lost. Here that is an error.
+pub(super) fn sort(
+    command: &Command,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Vec<Given>, String> {
+    let mut args = args.into_iter().map(text).peekable();
+    let mut given = Vec::new();
+    while let Some(arg) = args.next() {
+        let arg = arg?;
+        let Some(flag) = arg
+            .strip_prefix("--")
+            .or_else(|| arg.strip_prefix('-'))
+            .filter(|f| !f.is_empty())
+        else {
+            return Err(format!(
+                "unexpected argument {arg:?}: every setting is a flag, --name=value"
+            ));
+        };
+        let (name, mut value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let Some((name, takes)) = find(command, name) else {
+            return Err(format!(
+                "unknown flag {:?}: see --help",
+                arg.split('=').next().unwrap_or_default()
+            ));
+        };
+        if value.is_none() && takes != Takes::Attached {
+            let is_flag = |next: &Result<String, String>| next.as_ref().is_ok_and(|n| n.starts_with('-'));
+            value = args
+                .next_if(|next| takes == Takes::Always || !is_flag(next))
+                .transpose()?;
+            if value.is_none() && takes == Takes::Always {
+                return Err(format!("--{name} needs a value"));
+            }
+        }
+        given.push(Given { name, value });
+    }
+    Ok(given)
+}
+
+fn text(arg: OsString) -> Result<String, String> {
+    arg.into_string()
+        .map_err(|arg| format!("argument {arg:?} is not valid UTF-8"))
+}
+
+fn find(command: &Command, name: &str) -> Option<(String, Takes)> {
+    let arg = command.get_arguments().find(|arg| {
+        let short = arg.get_short().is_some_and(|short| name.chars().eq([short]));
+        short || arg.get_long() == Some(name)
+    })?;
+    let least = arg.get_num_args().map_or(1, |range| range.min_values());
+    let takes = match (
+        arg.is_require_equals_set() || !arg.get_action().takes_values(),
+        least,
+    ) {
+        (true, _) => Takes::Attached,
+        (false, 0) => Takes::Optional,
+        (false, _) => Takes::Always,
+    };
+    Some((arg.get_long()?.to_owned(), takes))
+}
+
+/// The values of Go's `strconv.ParseBool`.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+/// A duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`; never negative.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "must be a duration such as 6s, 1m30s or 500ms".to_owned())
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = 0;
+    // An empty text is no duration, hence a loop with its check at the end.
+    loop {
+        let (whole, after) = digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+        let end = after
+            .find(|c: char| c == '.' || c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        total = u64::checked_add(total, nanoseconds(whole, fraction, unit)?)?;
+        rest = after;
+        if rest.is_empty() {
+            return Some(Duration::from_nanos(total));
+        }
+    }
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn nanoseconds(whole: &str, fraction: &str, unit: &str) -> Option<u64> {
+    let unit: u64 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    };
+    let whole = match (whole, fraction) {
+        ("", "") => return None,
+        ("", _) => 0,
+        _ => whole.parse::<u64>().ok()?,
+    };
+    let mut total = whole.checked_mul(unit)?;
+    let mut place = unit;
+    for digit in fraction.bytes().map(|byte| u64::from(byte - b'0')) {
+        place /= 10;
+        total = total.checked_add(digit * place)?;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("+5s", 5_000),
+            ("6s", 6_000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("2h", 7_200_000),
+            ("1.5s", 1_500),
+            (".5s", 500),
+            ("1.s", 1_000),
+            ("1h15m30.918s", 4_530_918),
+            ("3000us", 3),
+            ("3000µs", 3),
+            ("3000μs", 3),
+            ("2000000ns", 2),
+            ("0.100000000000000000000s", 100),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_go_refuses_as_a_duration_is_refused() {
+        for text in [
+            "",
+            "+",
+            "6",
+            "s",
+            ".s",
+            ".",
+            "-1s",
+            "1d",
+            "1 s",
+            "1s ",
+            "1s2",
+            "é",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+        assert!(duration("300000h400000h5000000h").is_err(), "more than 584 years");
+    }
+
+    #[test]
+    fn booleans_are_those_of_go() {
+        for text in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert_eq!(boolean(text), Ok(true), "{text}");
+        }
+        for text in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert_eq!(boolean(text), Ok(false), "{text}");
+        }
+        for text in ["", "yes", "on", "tRUE", " true"] {
+            assert!(boolean(text).is_err(), "{text:?}");
+        }
+    }
+}

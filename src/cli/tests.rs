@@ -1,0 +1,573 @@
+use super::*;
+use crate::model::{ObjectKey, ServiceKey};
+
+const PROGRAM: &str = "endpoint-copier-operator";
+
+fn parsed(args: &str, env: &[(&str, &str)]) -> Parsed {
+    let args = std::iter::once(PROGRAM)
+        .chain(args.split_whitespace())
+        .map(OsString::from);
+    parse(args, |name| {
+        env.iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| (*value).to_owned())
+    })
+}
+
+#[track_caller]
+fn run(args: &str, env: &[(&str, &str)]) -> (Config, Vec<String>) {
+    match parsed(args, env) {
+        Parsed::Run { config, warnings } => (*config, warnings),
+        Parsed::Exit { text, .. } => panic!("{args}: {text}"),
+    }
+}
+
+#[track_caller]
+fn config(args: &str) -> Config {
+    run(args, &[]).0
+}
+
+/// The line without the program's name in front.
+#[track_caller]
+fn refused(args: &str, env: &[(&str, &str)]) -> String {
+    match parsed(args, env) {
+        Parsed::Exit { code: 2, text } => {
+            let line = text
+                .strip_prefix("endpoint-copier-operator: ")
+                .expect("begins with the program's name");
+            let line = line.strip_suffix('\n').expect("ends in a newline").to_owned();
+            assert!(!line.contains('\n'), "one line: {text}");
+            line
+        }
+        other => panic!("{args}: {other:?}"),
+    }
+}
+
+fn service(namespace: &str, name: &str) -> ServiceKey {
+    ServiceKey(ObjectKey::new(namespace, name))
+}
+
+#[test]
+fn without_flags_the_defaults_of_the_contract_hold() {
+    let (config, warnings) = run("", &[]);
+    assert_eq!(
+        config,
+        Config {
+            metrics_bind_address: Some(BindAddress::All { port: 8080 }),
+            health_probe_bind_address: Some(BindAddress::All { port: 8081 }),
+            leader_elect: true,
+            defaults: Defaults {
+                source: service("default", "kubernetes"),
+                managed: Some(service("default", "kubernetes-vip")),
+            },
+            election: ElectionConfig {
+                lease_duration: Duration::from_secs(6),
+                renew_deadline: Duration::from_secs(4),
+                retry_period: Duration::from_secs(1),
+                namespace: None,
+                lease_name: "f668ae63.endpoint-copier-operator".to_owned(),
+            },
+            kubeconfig: None,
+            log: LogConfig {
+                filter: LogFilter::Level(LevelFilter::INFO),
+                format: LogFormat::Text
+            },
+        }
+    );
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_go_operators_command_line_is_understood() {
+    let (config, warnings) = run(
+        "-leader-elect --health-probe-bind-address=:9081 -metrics-bind-address 127.0.0.1:9080 \
+         --default-endpoint-name=apiserver -default-endpoint-namespace ns1 \
+         -managed-endpoint-name=vip --managed-endpoint-namespace ns2",
+        &[],
+    );
+    assert!(config.leader_elect);
+    assert_eq!(
+        config.health_probe_bind_address,
+        Some(BindAddress::All { port: 9081 })
+    );
+    assert_eq!(config.metrics_bind_address.unwrap().to_string(), "127.0.0.1:9080");
+    assert_eq!(config.defaults.source, service("ns1", "apiserver"));
+    assert_eq!(config.defaults.managed, Some(service("ns2", "vip")));
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn every_way_to_write_a_boolean_is_understood() {
+    for (args, expected) in [
+        ("-leader-elect", true),
+        ("--leader-elect", true),
+        ("--leader-elect=true", true),
+        ("-leader-elect=1", true),
+        ("--leader-elect=false", false),
+        ("-leader-elect=F", false),
+        ("--leader-elect=0", false),
+    ] {
+        assert_eq!(config(args).leader_elect, expected, "{args}");
+    }
+}
+
+#[test]
+fn the_last_of_two_equal_flags_counts() {
+    assert!(!config("--leader-elect --leader-elect=false").leader_elect);
+    assert_eq!(
+        config("-leader-election-id a -leader-election-id b")
+            .election
+            .lease_name,
+        "b"
+    );
+}
+
+#[test]
+fn a_value_may_begin_with_a_dash() {
+    assert!(refused("--log-level -1", &[]).starts_with("--log-level \"-1\": must be "));
+}
+
+#[test]
+fn what_is_no_flag_is_refused() {
+    for (args, expected) in [
+        (
+            "--leader-elect false",
+            "unexpected argument \"false\": every setting is a flag, --name=value",
+        ),
+        (
+            "serve",
+            "unexpected argument \"serve\": every setting is a flag, --name=value",
+        ),
+        (
+            "--",
+            "unexpected argument \"--\": every setting is a flag, --name=value",
+        ),
+        (
+            "-",
+            "unexpected argument \"-\": every setting is a flag, --name=value",
+        ),
+        ("--nonsense=1", "unknown flag \"--nonsense\": see --help"),
+        ("---leader-elect", "unknown flag \"---leader-elect\": see --help"),
+        ("--=1", "unknown flag \"--\": see --help"),
+        ("--log-level", "--log-level needs a value"),
+    ] {
+        assert_eq!(refused(args, &[]), expected, "{args}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_argument_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let args = [OsString::from(PROGRAM), OsString::from_vec(vec![b'-', 0xff])];
+    assert!(matches!(parse(args, |_| None), Parsed::Exit { code: 2, .. }));
+}
+
+#[test]
+fn a_bad_value_is_refused_by_the_flags_name() {
+    for (args, expected) in [
+        (
+            "--leader-elect=maybe",
+            "--leader-elect \"maybe\": must be true or false",
+        ),
+        ("--leader-elect=", "--leader-elect \"\": must be true or false"),
+        (
+            "-metrics-bind-address 8080",
+            "--metrics-bind-address \"8080\": must be host:port, :port for all addresses, or 0 for none",
+        ),
+        (
+            "--leader-election-lease-duration=6",
+            "--leader-election-lease-duration \"6\": must be a duration such as 6s, 1m30s or 500ms",
+        ),
+        ("--log-format=xml", "--log-format \"xml\": must be text or json"),
+        (
+            "--zap-encoder=xml",
+            "--zap-encoder \"xml\": must be console or json",
+        ),
+        (
+            "--zap-log-level=0",
+            "--zap-log-level \"0\": must be debug, info, warn, error, panic, or an integer from 1 to 127",
+        ),
+        (
+            "--default-endpoint-name=",
+            "--default-endpoint-name \"\": must be a DNS label: at most 63 of a-z, 0-9 and '-', \
+             beginning and ending with a letter or digit",
+        ),
+        (
+            "--leader-election-id=A",
+            "--leader-election-id \"A\": must be a DNS name: labels of a-z, 0-9 and '-', \
+             joined by '.', at most 253 characters",
+        ),
+    ] {
+        assert_eq!(refused(args, &[]), expected, "{args}");
+    }
+}
+
+#[test]
+fn a_value_with_a_newline_still_makes_one_line() {
+    let env = [("ENDPOINT_COPIER_LOG_LEVEL", "in\nfo")];
+    assert!(refused("", &env).starts_with("ENDPOINT_COPIER_LOG_LEVEL \"in\\nfo\": must be "));
+}
+
+#[test]
+fn names_are_dns_labels() {
+    let label = "a".repeat(63);
+    for name in ["a", "0", "kubernetes-vip", "a--b", &label] {
+        assert_eq!(
+            config(&format!("--managed-endpoint-name={name}"))
+                .defaults
+                .managed
+                .unwrap()
+                .0
+                .name,
+            name
+        );
+    }
+    for name in ["A", "-a", "a-", "a.b", "a_b", "a/b", "é", &format!("{label}a")] {
+        for flag in [
+            "default-endpoint-name",
+            "default-endpoint-namespace",
+            "managed-endpoint-name",
+            "managed-endpoint-namespace",
+            "leader-election-namespace",
+        ] {
+            assert!(
+                refused(&format!("--{flag}={name}"), &[]).starts_with(&format!("--{flag} ")),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_empty_name_of_the_managed_service_switches_it_off() {
+    assert_eq!(config("--managed-endpoint-name=").defaults.managed, None);
+    assert_eq!(
+        run("", &[("ENDPOINT_COPIER_MANAGED_ENDPOINT_NAME", "")])
+            .0
+            .defaults
+            .managed,
+        None
+    );
+}
+
+#[test]
+fn zero_switches_a_listener_off() {
+    let config = config("--metrics-bind-address=0 --health-probe-bind-address 0");
+    assert_eq!(
+        (config.metrics_bind_address, config.health_probe_bind_address),
+        (None, None)
+    );
+}
+
+#[test]
+fn each_flag_is_also_read_from_the_environment() {
+    let (config, warnings) = run(
+        "",
+        &[
+            ("ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "0"),
+            ("ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS", ":1"),
+            ("ENDPOINT_COPIER_LEADER_ELECT", "F"),
+            ("ENDPOINT_COPIER_DEFAULT_ENDPOINT_NAME", "a"),
+            ("ENDPOINT_COPIER_DEFAULT_ENDPOINT_NAMESPACE", "b"),
+            ("ENDPOINT_COPIER_MANAGED_ENDPOINT_NAME", "c"),
+            ("ENDPOINT_COPIER_MANAGED_ENDPOINT_NAMESPACE", "d"),
+            ("ENDPOINT_COPIER_LEADER_ELECTION_LEASE_DURATION", "1m"),
+            ("ENDPOINT_COPIER_LEADER_ELECTION_RENEW_DEADLINE", "40s"),
+            ("ENDPOINT_COPIER_LEADER_ELECTION_RETRY_PERIOD", "10s"),
+            ("ENDPOINT_COPIER_LEADER_ELECTION_NAMESPACE", "e"),
+            ("ENDPOINT_COPIER_LEADER_ELECTION_ID", "f"),
+            ("ENDPOINT_COPIER_KUBECONFIG", "/g"),
+            ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
+            ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
+            ("ENDPOINT_COPIER_ZAP_DEVEL", "true"),
+        ],
+    );
+    assert_eq!(
+        config,
+        Config {
+            metrics_bind_address: None,
+            health_probe_bind_address: Some(BindAddress::All { port: 1 }),
+            leader_elect: false,
+            defaults: Defaults {
+                source: service("b", "a"),
+                managed: Some(service("d", "c"))
+            },
+            election: ElectionConfig {
+                lease_duration: Duration::from_secs(60),
+                renew_deadline: Duration::from_secs(40),
+                retry_period: Duration::from_secs(10),
+                namespace: Some("e".to_owned()),
+                lease_name: "f".to_owned(),
+            },
+            kubeconfig: Some("/g".into()),
+            log: LogConfig {
+                filter: LogFilter::Level(LevelFilter::WARN),
+                format: LogFormat::Json
+            },
+        }
+    );
+    assert_eq!(
+        warnings,
+        Vec::<String>::new(),
+        "a flag without effect is not read from the environment"
+    );
+}
+
+#[test]
+fn a_flag_beats_the_environment_even_a_bad_one() {
+    for value in ["true", "nonsense"] {
+        let env = [("ENDPOINT_COPIER_LEADER_ELECT", value)];
+        assert!(!run("--leader-elect=false", &env).0.leader_elect);
+    }
+}
+
+#[test]
+fn a_bad_value_from_the_environment_is_refused_by_the_variables_name() {
+    assert_eq!(
+        refused("", &[("ENDPOINT_COPIER_LEADER_ELECT", "")]),
+        "ENDPOINT_COPIER_LEADER_ELECT \"\": must be true or false"
+    );
+    assert_eq!(
+        refused("", &[("ENDPOINT_COPIER_LEADER_ELECTION_RETRY_PERIOD", "0")]),
+        "ENDPOINT_COPIER_LEADER_ELECTION_RETRY_PERIOD 0ns: must be longer than zero"
+    );
+}
+
+#[test]
+fn the_namespace_of_the_lease_is_the_flags_else_that_of_the_pod() {
+    let pod = [("POD_NAMESPACE", "pod")];
+    for (args, env, expected) in [
+        ("", &pod[..], Some("pod")),
+        ("--leader-election-namespace=flag", &pod, Some("flag")),
+        ("--leader-election-namespace=", &pod, Some("pod")),
+        ("", &[("POD_NAMESPACE", "")], None),
+    ] {
+        assert_eq!(run(args, env).0.election.namespace.as_deref(), expected, "{args}");
+    }
+}
+
+#[test]
+fn times_of_the_election_must_leave_room_for_each_other() {
+    let (lease, deadline) = (
+        "--leader-election-lease-duration",
+        "--leader-election-renew-deadline",
+    );
+    let retry = "--leader-election-retry-period";
+    for (times, expected) in [
+        (["2s", "1.5s", "1s"], Ok(())),
+        (["15s", "10s", "2s"], Ok(())),
+        (["60s", "59.999s", "1ns"], Ok(())),
+        (["6s", "1.2000001s", "1s"], Ok(())),
+        (
+            ["1s", "500ms", "100ms"],
+            Err(format!("{lease} 1s: must be whole seconds, 2s to 60s")),
+        ),
+        (
+            ["2500ms", "2s", "1s"],
+            Err(format!("{lease} 2.5s: must be whole seconds, 2s to 60s")),
+        ),
+        (
+            ["61s", "40s", "10s"],
+            Err(format!("{lease} 61s: must be whole seconds, 2s to 60s")),
+        ),
+        (
+            ["6s", "6s", "1s"],
+            Err(format!(
+                "{deadline} 6s: must be shorter than the lease duration, 6s"
+            )),
+        ),
+        (
+            ["6s", "500000h", "1s"],
+            Err(format!(
+                "{deadline} 1800000000s: must be shorter than the lease duration, 6s"
+            )),
+        ),
+        (
+            ["6s", "1.2s", "1s"],
+            Err(format!(
+                "{deadline} 1.2s: must be longer than 1.2 times the retry period, 1s"
+            )),
+        ),
+        (
+            ["6s", "4s", "500000h"],
+            Err(format!(
+                "{deadline} 4s: must be longer than 1.2 times the retry period, 1800000000s"
+            )),
+        ),
+        (
+            ["6s", "4s", "0s"],
+            Err(format!("{retry} 0ns: must be longer than zero")),
+        ),
+    ] {
+        let args = format!(
+            "{lease}={} {deadline}={} {retry}={}",
+            times[0], times[1], times[2]
+        );
+        match expected {
+            Ok(()) => drop(config(&args)),
+            Err(line) => assert_eq!(refused(&args, &[]), line),
+        }
+    }
+}
+
+#[test]
+fn two_renewals_fit_into_the_deadline() {
+    let interval = |args| config(args).election.renew_interval();
+    assert_eq!(interval(""), Duration::from_secs(2));
+    assert_eq!(
+        interval("--leader-election-retry-period=500ms"),
+        Duration::from_secs(1)
+    );
+    assert_eq!(
+        interval("--leader-election-retry-period=3s"),
+        Duration::from_secs(2)
+    );
+}
+
+#[test]
+fn a_log_level_is_a_level_or_directives_with_levels() {
+    for (text, expected) in [
+        ("off", Some(LogFilter::Level(LevelFilter::OFF))),
+        ("error", Some(LogFilter::Level(LevelFilter::ERROR))),
+        ("INFO", Some(LogFilter::Level(LevelFilter::INFO))),
+        ("debug", Some(LogFilter::Level(LevelFilter::DEBUG))),
+        ("trace", Some(LogFilter::Level(LevelFilter::TRACE))),
+        (
+            "info,kube=debug",
+            Some(LogFilter::Directives("info,kube=debug".to_owned())),
+        ),
+        ("h2=trace", Some(LogFilter::Directives("h2=trace".to_owned()))),
+        ("inof", None),
+        ("info,kube", None),
+        ("info,kube=", None),
+        ("info,kube=loud", None),
+        ("info,", None),
+        ("", None),
+        ("verbose", None),
+    ] {
+        match expected {
+            Some(filter) => assert_eq!(config(&format!("--log-level={text}")).log.filter, filter),
+            None => assert!(
+                refused(&format!("--log-level={text}"), &[]).starts_with("--log-level "),
+                "{text}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn the_go_operators_log_flags_are_mapped() {
+    for (text, level) in [
+        ("debug", LevelFilter::DEBUG),
+        ("1", LevelFilter::DEBUG),
+        ("5", LevelFilter::DEBUG),
+        ("Info", LevelFilter::INFO),
+        ("warn", LevelFilter::WARN),
+        ("error", LevelFilter::ERROR),
+        ("panic", LevelFilter::ERROR),
+    ] {
+        let (config, warnings) = run(&format!("-zap-log-level={text} --zap-encoder json"), &[]);
+        assert_eq!(
+            config.log,
+            LogConfig {
+                filter: LogFilter::Level(level),
+                format: LogFormat::Json
+            }
+        );
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+    assert_eq!(config("--zap-encoder=console").log.format, LogFormat::Text);
+}
+
+#[test]
+fn our_log_flags_beat_the_go_operators() {
+    let config = config("--log-level=warn --zap-log-level=debug --log-format=text --zap-encoder=json");
+    assert_eq!(
+        config.log,
+        LogConfig {
+            filter: LogFilter::Level(LevelFilter::WARN),
+            format: LogFormat::Text
+        }
+    );
+}
+
+#[test]
+fn flags_without_meaning_here_are_accepted_with_one_warning_each() {
+    for flag in [
+        "zap-devel",
+        "zap-stacktrace-level",
+        "zap-time-encoding",
+        "apiserver-port",
+        "apiserver-protocol",
+    ] {
+        for args in [
+            format!("--{flag}"),
+            format!("-{flag}=1"),
+            format!("--{flag}=1 -{flag}=2 --leader-elect=false"),
+        ] {
+            let (_, warnings) = run(&args, &[]);
+            assert_eq!(
+                warnings,
+                [format!("flag --{flag} has no effect in this operator")],
+                "{args}"
+            );
+        }
+    }
+    let (config, warnings) = run(
+        "--apiserver-port 6443 --apiserver-protocol --leader-elect=false --zap-devel -zap-time-encoding iso8601",
+        &[],
+    );
+    assert!(
+        !config.leader_elect,
+        "the flag after one without its value is read"
+    );
+    assert_eq!(warnings.len(), 4);
+}
+
+#[test]
+fn help_and_version_are_printed_with_code_zero() {
+    for args in ["--help", "-help", "-h", "--leader-elect -h"] {
+        match parsed(args, &[]) {
+            Parsed::Exit { code: 0, text } => {
+                for part in [
+                    "--leader-elect",
+                    "--zap-devel",
+                    "ENDPOINT_COPIER_LOG_LEVEL",
+                    "[default: :8080]",
+                ] {
+                    assert!(text.contains(part), "{part} in {text}");
+                }
+                assert!(text.ends_with('\n') && !text.contains('\u{1b}'));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    for args in ["--version", "-version", "-V"] {
+        match parsed(args, &[]) {
+            Parsed::Exit { code: 0, text } => {
+                assert_eq!(
+                    text,
+                    format!("endpoint-copier-operator {}\n", env!("CARGO_PKG_VERSION"))
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn variables_that_kubernetes_makes_from_services_are_not_taken_for_flags() {
+    // A Service "endpoint-copier-operator" puts such names into the environment of every Pod next to it.
+    let env = [
+        ("ENDPOINT_COPIER_OPERATOR_SERVICE_HOST", "10.0.0.1"),
+        ("ENDPOINT_COPIER_OPERATOR_PORT", "tcp://10.0.0.1:8080"),
+    ];
+    assert_eq!(run("", &env).0, config(""));
+}
+
+#[test]
+fn the_definition_of_the_flags_holds_together() {
+    use clap::CommandFactory;
+    flags::Flags::command().debug_assert();
+}
