@@ -1,0 +1,188 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+fn metrics() -> Metrics {
+    Metrics::new("f668ae63.endpoint-copier-operator").unwrap()
+}
+
+/// One of everything, so that metrics without a series at the start appear too.
+fn exercised() -> Metrics {
+    let metrics = metrics();
+    metrics.set_leader(true);
+    metrics.leader_changed();
+    metrics.observe_renewal(Duration::from_millis(3));
+    metrics.set_services(3, 2);
+    metrics.sync_finished(SyncResult::Success);
+    metrics.slice_changed(Operation::Create);
+    metrics.observe_propagation(Duration::from_millis(7));
+    metrics.set_findings(&BTreeMap::from([("HasSelector", 1)]));
+    metrics.watch_restarted(Watch::Services, Restart::Expired);
+    metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
+    metrics
+}
+
+#[track_caller]
+fn assert_line(metrics: &Metrics, line: &str) {
+    let text = metrics.render();
+    assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+}
+
+/// Name, type and labels of every metric.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_types_and_labels_are_these() {
+    let text = exercised().render();
+    let mut found = BTreeMap::<String, (String, BTreeSet<String>)>::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            current = name.to_owned();
+            found.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#')
+            && let Some((name, rest)) = line.split_once('{')
+        {
+            assert!(name.starts_with(&current), "{line}");
+            let labels = rest
+                .rsplit_once('}')
+                .unwrap()
+                .0
+                .split("\",")
+                .map(|pair| pair.split('=').next().unwrap());
+            found
+                .get_mut(&current)
+                .unwrap()
+                .1
+                .extend(labels.filter(|l| *l != "le").map(str::to_owned));
+        }
+    }
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|(name, (kind, labels))| {
+            format!(
+                "{name} {kind} {}",
+                labels.into_iter().collect::<Vec<_>>().join(",")
+            )
+            .trim_end()
+            .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "endpoint_copier_build_info gauge commit,version",
+            "endpoint_copier_findings gauge reason",
+            "endpoint_copier_leader_transitions_total counter",
+            "endpoint_copier_lease_renew_duration_seconds histogram",
+            "endpoint_copier_managed_services gauge",
+            "endpoint_copier_propagation_seconds histogram",
+            "endpoint_copier_services_in_sync gauge",
+            "endpoint_copier_slice_changes_total counter operation",
+            "endpoint_copier_syncs_total counter result",
+            "endpoint_copier_watch_restarts_total counter reason,resource",
+            "leader_election_master_status gauge name",
+            "process_cpu_seconds_total counter",
+            "process_max_fds gauge",
+            "process_open_fds gauge",
+            "process_resident_memory_bytes gauge",
+            "process_start_time_seconds gauge",
+            "process_threads gauge",
+            "process_virtual_memory_bytes gauge",
+            "rest_client_requests_total counter code,host,method",
+        ]
+    );
+}
+
+#[test]
+fn each_metric_has_one_help_and_one_type_and_the_text_ends_in_a_newline() {
+    let text = exercised().render();
+    assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
+    for kind in ["# HELP ", "# TYPE "] {
+        let names: Vec<_> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix(kind))
+            .filter_map(|l| l.split(' ').next())
+            .collect();
+        assert_eq!(
+            names.len(),
+            names.iter().collect::<BTreeSet<_>>().len(),
+            "{names:?}"
+        );
+        assert_eq!(names.len(), text.matches("# TYPE ").count());
+    }
+    let series: Vec<_> = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .map(|l| l.rsplit_once(' ').unwrap().0)
+        .collect();
+    assert_eq!(series.len(), series.iter().collect::<BTreeSet<_>>().len());
+}
+
+#[test]
+fn counters_begin_at_zero_and_nobody_leads() {
+    let metrics = metrics();
+    for line in [
+        "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"} 0",
+        "endpoint_copier_syncs_total{result=\"success\"} 0",
+        "endpoint_copier_syncs_total{result=\"error\"} 0",
+        "endpoint_copier_syncs_total{result=\"refused\"} 0",
+        "endpoint_copier_syncs_total{result=\"requeued\"} 0",
+        "endpoint_copier_slice_changes_total{operation=\"create\"} 0",
+        "endpoint_copier_slice_changes_total{operation=\"update\"} 0",
+        "endpoint_copier_slice_changes_total{operation=\"delete\"} 0",
+        "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"lease\"} 0",
+        "endpoint_copier_leader_transitions_total 0",
+        "endpoint_copier_propagation_seconds_count 0",
+        "endpoint_copier_propagation_seconds_bucket{le=\"0.0005\"} 0",
+        "endpoint_copier_propagation_seconds_bucket{le=\"30\"} 0",
+        "endpoint_copier_managed_services 0",
+        "endpoint_copier_services_in_sync 0",
+    ] {
+        assert_line(&metrics, line);
+    }
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let metrics = exercised();
+    metrics.api_request(&Method::PUT, None, "10.0.0.1:6443");
+    for line in [
+        "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"} 1",
+        "endpoint_copier_leader_transitions_total 1",
+        "endpoint_copier_lease_renew_duration_seconds_sum 0.003",
+        "endpoint_copier_managed_services 3",
+        "endpoint_copier_services_in_sync 2",
+        "endpoint_copier_syncs_total{result=\"success\"} 1",
+        "endpoint_copier_slice_changes_total{operation=\"create\"} 1",
+        "endpoint_copier_propagation_seconds_bucket{le=\"0.005\"} 0",
+        "endpoint_copier_propagation_seconds_bucket{le=\"0.01\"} 1",
+        "endpoint_copier_watch_restarts_total{reason=\"expired\",resource=\"services\"} 1",
+        "rest_client_requests_total{code=\"200\",host=\"kubernetes.default.svc\",method=\"GET\"} 1",
+        "rest_client_requests_total{code=\"<error>\",host=\"10.0.0.1:6443\",method=\"PUT\"} 1",
+    ] {
+        assert_line(&metrics, line);
+    }
+    metrics.set_leader(false);
+    assert_line(
+        &metrics,
+        "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"} 0",
+    );
+}
+
+#[test]
+fn a_finding_that_is_gone_goes_to_zero() {
+    let metrics = metrics();
+    metrics.set_findings(&BTreeMap::from([("HasSelector", 2), ("NameTaken", 1)]));
+    metrics.set_findings(&BTreeMap::from([("NameTaken", 3)]));
+    assert_line(&metrics, "endpoint_copier_findings{reason=\"HasSelector\"} 0");
+    assert_line(&metrics, "endpoint_copier_findings{reason=\"NameTaken\"} 3");
+}
+
+#[test]
+fn metrics_of_two_instances_do_not_meet() {
+    let (a, b) = (metrics(), metrics());
+    a.clone().leader_changed();
+    assert_line(&a, "endpoint_copier_leader_transitions_total 1");
+    assert_line(&b, "endpoint_copier_leader_transitions_total 0");
+}
