@@ -1,0 +1,203 @@
+//! A small HTTP/1 server for pages without input, which a slow, broken or hostile client cannot wear out.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// What a path shows; `None` is no such path. Called with path and query, must not block.
+pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<Page> + Send + Sync>;
+
+/// An answer.
+pub(super) struct Page {
+    pub(super) status: StatusCode,
+    pub(super) content_type: &'static str,
+    pub(super) body: String,
+}
+
+/// What one client, and all together, may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// From the first moment of waiting for a request to the end of its headers; so an idle connection, too,
+    /// lives no longer.
+    pub(super) header_time: Duration,
+    /// Headers of a request. Prometheus sends six.
+    pub(super) headers: usize,
+    /// Bytes of a request's head, and of what is buffered of an answer.
+    pub(super) buffer: usize,
+    /// Connections at once; more wait in the kernel's backlog.
+    pub(super) connections: usize,
+    /// Life of a connection: the end of a client that reads its answers too slowly, or not at all.
+    pub(super) age: Duration,
+    /// What is left for a running answer when the connection is to end.
+    pub(super) drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_time: Duration::from_secs(5),
+            headers: 32,
+            buffer: 16 * 1024,
+            connections: 64,
+            age: Duration::from_secs(60),
+            drain: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Serves `pages` until `shutdown`. Errors of a connection end that connection only.
+pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, shutdown: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    let accept = async {
+        let mut trouble = Trouble::default();
+        loop {
+            // Closed never: nobody closes it.
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    trouble.over();
+                    let (pages, shutdown) = (pages.clone(), shutdown.clone());
+                    connections.spawn(async move {
+                        connection(stream, pages, limits, shutdown).await;
+                        drop(slot);
+                    });
+                    while connections.try_join_next().is_some() {}
+                }
+                Err(error) => sleep(trouble.pause(&error)).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = shutdown.cancelled() => {}
+    }
+    drop(listener);
+    // Those that stay beyond their own time end when the set is dropped.
+    let _ = timeout(limits.drain, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+}
+
+/// Errors of `accept` in a row, which must not become a busy loop or a flood of log lines.
+#[derive(Default)]
+struct Trouble {
+    in_a_row: u32,
+}
+
+impl Trouble {
+    /// How long to wait after `error`: not at all if it was the client's, else 100 ms doubling to 1 s.
+    fn pause(&mut self, error: &io::Error) -> Duration {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return Duration::ZERO;
+        }
+        if self.in_a_row == 0 {
+            tracing::warn!(%error, "cannot accept HTTP connections for now");
+        }
+        let pause = Duration::from_millis(100) * 2_u32.saturating_pow(self.in_a_row.min(4));
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        pause.min(Duration::from_secs(1))
+    }
+
+    fn over(&mut self) {
+        if self.in_a_row > 0 {
+            tracing::info!("HTTP connections are accepted again");
+            self.in_a_row = 0;
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, pages: Pages, limits: Limits, shutdown: CancellationToken) {
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        let response = respond(&request, &pages);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time)
+            .max_headers(limits.headers)
+            .max_buf_size(limits.buffer)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        result = connection.as_mut() => result,
+        () = async { tokio::select! { () = shutdown.cancelled() => {} () = sleep(limits.age) => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(limits.drain, connection).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// The answer; the request's body is not read.
+fn respond<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
+    let plain = |status: StatusCode, body: &str| Page {
+        status,
+        content_type: "text/plain; charset=utf-8",
+        body: body.to_owned(),
+    };
+    let page = pages(request.uri().path(), request.uri().query());
+    let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
+    let page = match page {
+        None => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        Some(_) if !allowed => plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n"),
+        Some(page) => page,
+    };
+    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    *response.status_mut() = page.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if page.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_errors_wait_longer_each_time_up_to_a_second() {
+        let mut trouble = Trouble::default();
+        let full = io::Error::from_raw_os_error(24);
+        let pauses: Vec<_> = (0..6).map(|_| trouble.pause(&full).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+        trouble.over();
+        assert_eq!(trouble.pause(&full).as_millis(), 100);
+    }
+
+    #[test]
+    fn a_client_that_gave_up_early_delays_nobody() {
+        let mut trouble = Trouble::default();
+        let gone = io::Error::from(io::ErrorKind::ConnectionAborted);
+        assert_eq!(trouble.pause(&gone), Duration::ZERO);
+    }
+}

@@ -1,0 +1,605 @@
+//! Over real sockets on the loopback address.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+
+/// Far longer than anything here takes, so that a test that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(pages: server::Pages, limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(server::serve(listener, pages, limits, shutdown.clone()));
+        Self {
+            address,
+            shutdown,
+            task,
+        }
+    }
+
+    async fn health(health: &Health, limits: Limits) -> Self {
+        Self::start(health_pages(health.clone()), limits).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends `request` and reads until the server closes.
+    async fn say(&self, request: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect().await;
+        // The server may close before it has read everything.
+        let _ = stream.write_all(request.as_ref()).await;
+        rest(&mut stream).await
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.say(format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        ))
+        .await
+    }
+}
+
+/// What still comes until the end, however that looks.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the server closes");
+    String::from_utf8(bytes).unwrap()
+}
+
+/// One answer with a body of known length; the connection stays.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = header(head, "content-length").unwrap().parse::<usize>().unwrap();
+            if body.len() >= length {
+                return text;
+            }
+        }
+        let byte = timeout(PATIENCE, stream.read_u8())
+            .await
+            .expect("an answer in time")
+            .expect("a whole answer");
+        bytes.push(byte);
+    }
+}
+
+fn header<'a>(response: &'a str, name: &str) -> Option<&'a str> {
+    let head = response.split("\r\n\r\n").next()?;
+    head.lines()
+        .skip(1)
+        .filter_map(|l| l.split_once(": "))
+        .find(|(n, _)| *n == name)
+        .map(|(_, value)| value)
+}
+
+fn status(response: &str) -> u16 {
+    let word = response
+        .split(' ')
+        .nth(1)
+        .unwrap_or_else(|| panic!("no answer: {response:?}"));
+    word.parse().unwrap()
+}
+
+fn body(response: &str) -> &str {
+    response.split_once("\r\n\r\n").unwrap().1
+}
+
+#[track_caller]
+fn assert_alive(response: &str) {
+    assert_eq!((status(response), body(response)), (200, "ok"));
+}
+
+const KEEP_ALIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[tokio::test]
+async fn the_metrics_address_serves_metrics_and_nothing_else() {
+    let metrics = Metrics::new("lease").unwrap();
+    let server = Server::start(metrics_pages(metrics), Limits::default()).await;
+    let response = server.get("/metrics?x=1").await;
+    assert_eq!(status(&response), 200);
+    assert_eq!(
+        header(&response, "content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert!(body(&response).contains("\nleader_election_master_status{name=\"lease\"} 0\n"));
+    for path in [
+        "/",
+        "/metrics/",
+        "//metrics",
+        "/metrics/x",
+        "/healthz",
+        "/readyz",
+        "/livez",
+        "/../metrics",
+    ] {
+        assert_eq!(status(&server.get(path).await), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_health_address_serves_health_and_nothing_else() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    for path in [
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/readyz?x=verbose",
+        "/readyz?verbosely",
+    ] {
+        assert_alive(&server.get(path).await);
+    }
+    for path in ["/", "/metrics", "/healthz/", "/readyz/ping", "/READYZ"] {
+        assert_eq!(status(&server.get(path).await), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_check_is_named_with_its_reason() {
+    let health = Health::new();
+    health.check("caches", Probe::Readiness, || Ok(()));
+    health.check("watch/services", Probe::Readiness, || {
+        Err("silent for 91 s".to_owned())
+    });
+    let server = Server::health(&health, Limits::default()).await;
+    for path in ["/readyz", "/readyz?verbose"] {
+        let response = server.get(path).await;
+        assert_eq!(status(&response), 503);
+        assert_eq!(
+            body(&response),
+            "[+]ping ok\n[+]caches ok\n[-]watch/services failed: silent for 91 s\n[+]shutdown ok\n\
+             readyz check failed\n"
+        );
+    }
+    assert_alive(&server.get("/livez").await);
+    assert_alive(&server.get("/healthz").await);
+}
+
+#[tokio::test]
+async fn verbose_lists_the_checks_of_the_path() {
+    let health = Health::new();
+    health.check("caches", Probe::Readiness, || Ok(()));
+    let server = Server::health(&health, Limits::default()).await;
+    for (path, expected) in [
+        (
+            "/readyz?verbose",
+            "[+]ping ok\n[+]caches ok\n[+]shutdown ok\nreadyz check passed\n",
+        ),
+        (
+            "/readyz?a=b&verbose=1",
+            "[+]ping ok\n[+]caches ok\n[+]shutdown ok\nreadyz check passed\n",
+        ),
+        ("/healthz?verbose", "[+]ping ok\nhealthz check passed\n"),
+        ("/livez?verbose", "[+]ping ok\nlivez check passed\n"),
+    ] {
+        assert_eq!(body(&server.get(path).await), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_shuts_down_is_not_ready_but_alive() {
+    let health = Health::new();
+    let server = Server::health(&health, Limits::default()).await;
+    assert_alive(&server.get("/readyz").await);
+    health.shutting_down();
+    assert_eq!(status(&server.get("/readyz").await), 503);
+    assert_alive(&server.get("/livez").await);
+}
+
+#[tokio::test]
+async fn a_check_that_panics_harms_one_connection_only() {
+    let health = Health::new();
+    health.check("broken", Probe::Readiness, || panic!("on purpose"));
+    let server = Server::health(
+        &health,
+        Limits {
+            connections: 1,
+            ..Limits::default()
+        },
+    )
+    .await;
+    for _ in 0..3 {
+        assert_eq!(server.get("/readyz").await, "");
+    }
+    assert_alive(&server.get("/livez").await);
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let response = server
+        .say("HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await;
+    assert_eq!((status(&response), body(&response)), (200, ""));
+    assert_eq!(header(&response, "content-length"), Some("2"));
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_where_a_path_is_known() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
+        let request = |path| format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let response = server.say(request("/readyz")).await;
+        assert_eq!(status(&response), 405, "{method}");
+        assert_eq!(header(&response, "allow"), Some("GET, HEAD"), "{method}");
+        let response = server.say(request("/nonsense")).await;
+        assert_eq!(
+            (status(&response), header(&response, "allow")),
+            (404, None),
+            "{method}"
+        );
+    }
+    assert_eq!(
+        status(
+            &server
+                .say("CONNECT x:1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await
+        ),
+        404
+    );
+    assert_eq!(
+        status(
+            &server
+                .say("OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await
+        ),
+        404
+    );
+}
+
+#[tokio::test]
+async fn requests_in_one_go_are_answered_in_their_order() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let mut requests = KEEP_ALIVE.repeat(50);
+    requests.extend_from_slice(b"GET /nonsense HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let response = server.say(requests).await;
+    assert_eq!(response.matches("HTTP/1.1 200 OK\r\n").count(), 50);
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 51);
+    assert!(response.ends_with("404 page not found\n"));
+}
+
+#[tokio::test]
+async fn malformed_requests_end_their_connection_and_no_other() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let mut bystander = server.connect().await;
+    for request in [
+        &b"\0\0\0\0"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: \0\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\ntransfer-encoding: nonsense\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let response = server.say(request).await;
+        assert!(
+            response.is_empty() || status(&response) == 400,
+            "{request:?}: {response}"
+        );
+    }
+    bystander.write_all(KEEP_ALIVE).await.unwrap();
+    assert_alive(&answer(&mut bystander).await);
+}
+
+#[tokio::test]
+async fn the_body_of_a_request_is_not_waited_for() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let response = server
+        .say("GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
+        .await;
+    assert_alive(&response);
+    let chunk = "GET /livez HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\nabc";
+    assert_alive(&server.say(chunk).await);
+}
+
+#[tokio::test]
+async fn more_headers_than_the_limit_are_refused() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let request = |headers: usize| {
+        let lines: String = (0..headers).map(|n| format!("x-{n}: y\r\n")).collect();
+        format!("GET /livez HTTP/1.1\r\n{lines}\r\n")
+    };
+    assert_eq!(status(&server.say(request(33)).await), 431);
+    let mut stream = server.connect().await;
+    stream.write_all(request(32).as_bytes()).await.unwrap();
+    assert_alive(&answer(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_head_larger_than_the_buffer_is_refused() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let long = "y".repeat(17 * 1024);
+    assert_eq!(
+        status(&server.say(format!("GET /livez HTTP/1.1\r\nx: {long}")).await),
+        431
+    );
+    let response = server.say(format!("GET /{long}")).await;
+    assert!(
+        response.is_empty() || matches!(status(&response), 414 | 431),
+        "{response}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
+    let limits = Limits {
+        header_time: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = Server::health(&Health::new(), limits).await;
+    for beginning in ["", "GET /livez HTTP/1.1\r\nhost: x\r\n"] {
+        let (mut read, mut write) = server.connect().await.into_split();
+        write.write_all(beginning.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let trickle = tokio::spawn(async move {
+            // Each byte is progress, and none of it counts.
+            while beginning.is_empty() || write.write_all(b"a").await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut bytes = Vec::new();
+        let _ = timeout(PATIENCE, read.read_to_end(&mut bytes))
+            .await
+            .expect("cut");
+        trickle.abort();
+        assert!(
+            began.elapsed() >= Duration::from_millis(290),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    assert_alive(&server.get("/livez").await);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_a_while() {
+    let limits = Limits {
+        header_time: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = Server::health(&Health::new(), limits).await;
+    let mut stream = server.connect().await;
+    for _ in 0..3 {
+        stream.write_all(KEEP_ALIVE).await.unwrap();
+        assert_alive(&answer(&mut stream).await);
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut() {
+    let pages: server::Pages = Arc::new(|_, _| {
+        Some(Page {
+            status: StatusCode::OK,
+            content_type: "text/plain",
+            body: "y".repeat(1 << 20),
+        })
+    });
+    let drain = Duration::from_millis(100);
+    let limits = Limits {
+        age: Duration::from_millis(300),
+        drain,
+        connections: 1,
+        ..Limits::default()
+    };
+    let server = Server::start(pages, limits).await;
+    let mut deaf = server.connect().await;
+    deaf.write_all(&KEEP_ALIVE.repeat(100)).await.unwrap();
+    let response = server.get("/").await;
+    assert_eq!((status(&response), body(&response).len()), (200, 1 << 20));
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let server = Server::health(
+        &Health::new(),
+        Limits {
+            connections: 2,
+            ..Limits::default()
+        },
+    )
+    .await;
+    let mut first = server.connect().await;
+    let second = server.connect().await;
+    first.write_all(KEEP_ALIVE).await.unwrap();
+    assert_alive(&answer(&mut first).await);
+
+    let mut third = server.connect().await;
+    third.write_all(KEEP_ALIVE).await.unwrap();
+    let early = timeout(Duration::from_millis(200), third.readable()).await;
+    assert!(early.is_err(), "no answer while both places are taken");
+    drop(second);
+    assert_alive(&answer(&mut third).await);
+}
+
+#[tokio::test]
+async fn five_hundred_clients_at_once_are_all_answered() {
+    let server = Arc::new(Server::health(&Health::new(), Limits::default()).await);
+    let clients: Vec<_> = (0..500)
+        .map(|_| {
+            let server = server.clone();
+            tokio::spawn(async move { server.get("/livez").await })
+        })
+        .collect();
+    for client in clients {
+        assert_alive(&client.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_connections_at_once() {
+    let server = Server::health(
+        &Health::new(),
+        Limits {
+            drain: PATIENCE,
+            ..Limits::default()
+        },
+    )
+    .await;
+    let mut stream = server.connect().await;
+    stream.write_all(KEEP_ALIVE).await.unwrap();
+    assert_alive(&answer(&mut stream).await);
+    let began = Instant::now();
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+    assert_eq!(rest(&mut stream).await, "");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        TcpStream::connect(server.address).await.is_err(),
+        "nobody listens"
+    );
+}
+
+#[tokio::test]
+async fn shutdown_lets_a_running_answer_finish() {
+    let pages: server::Pages = Arc::new(|_, _| {
+        Some(Page {
+            status: StatusCode::OK,
+            content_type: "text/plain",
+            body: "y".repeat(16 << 20),
+        })
+    });
+    let server = Server::start(
+        pages,
+        Limits {
+            drain: PATIENCE,
+            ..Limits::default()
+        },
+    )
+    .await;
+    let mut stream = server.connect().await;
+    stream.write_all(KEEP_ALIVE).await.unwrap();
+    stream.readable().await.unwrap();
+    server.shutdown.cancel();
+    let response = rest(&mut stream).await;
+    assert_eq!(body(&response).len(), 16 << 20);
+    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_waits_half_a_second_at_most() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    let mut slow = server.connect().await;
+    slow.write_all(b"GET /livez HTT").await.unwrap();
+    assert_alive(&server.get("/livez").await);
+    let began = Instant::now();
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(rest(&mut slow).await, "");
+}
+
+#[tokio::test]
+async fn shutdown_is_heard_while_all_places_are_taken() {
+    let server = Server::health(
+        &Health::new(),
+        Limits {
+            connections: 1,
+            ..Limits::default()
+        },
+    )
+    .await;
+    let mut first = server.connect().await;
+    first.write_all(KEEP_ALIVE).await.unwrap();
+    assert_alive(&answer(&mut first).await);
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.task).await.expect("ends").unwrap();
+}
+
+#[tokio::test]
+async fn all_addresses_means_ipv4_in_any_case() {
+    let listener = bind(&BindAddress::All { port: 0 }).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok());
+    if listener.local_addr().unwrap().is_ipv6() {
+        let six = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await;
+        assert!(!six.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused));
+    }
+}
+
+#[tokio::test]
+async fn a_host_name_is_resolved() {
+    let listener = bind(&BindAddress::Host {
+        host: "localhost".to_owned(),
+        port: 0,
+    })
+    .await
+    .unwrap();
+    assert!(listener.local_addr().unwrap().ip().is_loopback());
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    for taken in [
+        BindAddress::Socket("127.0.0.1:0".parse().unwrap()),
+        BindAddress::All { port: 0 },
+    ] {
+        let listener = bind(&taken).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let again = match taken {
+            BindAddress::All { .. } => BindAddress::All { port },
+            _ => BindAddress::Socket(listener.local_addr().unwrap()),
+        };
+        let error = bind(&again).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("cannot listen on {again}: ")),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_public_servers_serve_until_they_are_told_to_end() {
+    let shutdown = CancellationToken::new();
+    let address = BindAddress::Socket("127.0.0.1:0".parse().unwrap());
+    let (first, second) = (bind(&address).await.unwrap(), bind(&address).await.unwrap());
+    let (metrics, health) = (first.local_addr().unwrap(), second.local_addr().unwrap());
+    let tasks = [
+        tokio::spawn(serve_metrics(
+            first,
+            Metrics::new("lease").unwrap(),
+            shutdown.clone(),
+        )),
+        tokio::spawn(serve_health(second, Health::new(), shutdown.clone())),
+    ];
+    for (address, path) in [(metrics, "/metrics"), (health, "/readyz")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(status(&rest(&mut stream).await), 200);
+    }
+    shutdown.cancel();
+    for task in tasks {
+        timeout(PATIENCE, task).await.expect("ends").unwrap();
+    }
+}
