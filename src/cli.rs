@@ -66,7 +66,7 @@ pub struct Config {
     pub defaults: Defaults,
     /// How to race for the Lease.
     pub election: ElectionConfig,
-    /// A kubeconfig to use instead of the ServiceAccount or the default kubeconfig.
+    /// A kubeconfig to use instead of the service account or the default kubeconfig.
     pub kubeconfig: Option<PathBuf>,
     /// What to log, and how.
     pub log: LogConfig,
@@ -81,7 +81,7 @@ pub struct ElectionConfig {
     pub renew_deadline: Duration,
     /// Pause before the next attempt after a failed one; 1.2 of it is shorter than `renew_deadline`.
     pub retry_period: Duration,
-    /// Namespace of the Lease by flag or `POD_NAMESPACE`; `None`: the ServiceAccount's or the context's.
+    /// Namespace of the Lease by flag or `POD_NAMESPACE`; `None`: the service account's or the context's.
     pub namespace: Option<String>,
     /// Name of the Lease.
     pub lease_name: String,

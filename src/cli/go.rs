@@ -69,7 +69,7 @@ pub(super) fn sort(
 
 fn text(arg: OsString) -> Result<String, String> {
     arg.into_string()
-        .map_err(|arg| format!("argument {arg:?} is not valid UTF-8"))
+        .map_err(|arg| format!("argument {:?} is not valid UTF-8", arg.to_string_lossy()))
 }
 
 fn find(command: &Command, name: &str) -> Option<(String, Takes)> {
