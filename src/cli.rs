@@ -6,6 +6,7 @@
 mod address;
 mod flags;
 mod go;
+mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

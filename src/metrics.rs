@@ -4,6 +4,7 @@
 //! value that is known beforehand, so that a first error is an increase. No label holds an address of an
 //! endpoint, a slice's name or an error's text.
 
+mod labels;
 mod process;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use labels::{Operation, Restart, SyncResult, Watch};
 use process::Process;
 
 /// From a write on the same machine to the worst that the timeouts allow.
@@ -28,81 +30,6 @@ const PROPAGATION_BUCKETS: [f64; 15] = [
 const RENEWAL_BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0,
 ];
-
-/// Declares the values of a label as a type.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident => $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$value_doc])* $value,)+
-        }
-
-        impl $name {
-            const ALL: &[Self] = &[$(Self::$value,)+];
-
-            /// The label's value.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$value => $text,)+ }
-            }
-        }
-    };
-}
-
-label! {
-    /// How a sync of one managed Service ended.
-    SyncResult {
-        /// Its copies are in step.
-        Success => "success",
-        /// A failure that another attempt may cure.
-        Error => "error",
-        /// Something that only a person can change.
-        Refused => "refused",
-        /// It waits for the watch to show its own write, or for its turn.
-        Requeued => "requeued",
-    }
-}
-
-label! {
-    /// What was done to a copy.
-    Operation {
-        /// POST.
-        Create => "create",
-        /// PUT.
-        Update => "update",
-        /// DELETE.
-        Delete => "delete",
-    }
-}
-
-label! {
-    /// A watch.
-    Watch {
-        /// All Services.
-        Services => "services",
-        /// The slices of sources, and whatever slices managed Services have.
-        Sources => "sources",
-        /// The slices that we manage.
-        Copies => "copies",
-        /// The Lease.
-        Lease => "lease",
-    }
-}
-
-label! {
-    /// Why a watch began anew.
-    Restart {
-        /// The API server no longer knows the resourceVersion (410).
-        Expired => "expired",
-        /// The API server answered with an error, or not at all.
-        Error => "error",
-        /// It showed no life for too long.
-        Stale => "stale",
-        /// Other names are to be watched.
-        Selector => "selector",
-    }
-}
 
 /// The metrics of this process; clones are the same metrics.
 #[derive(Clone)]

@@ -1,0 +1,93 @@
+//! What the value of a flag may be. An error says what is allowed, to follow the flag and its value.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::{LogFilter, LogFormat};
+
+/// A DNS label as Kubernetes checks it (RFC 1123).
+pub(super) fn label(text: &str) -> Result<String, String> {
+    if is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "must be a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+            .to_owned(),
+    )
+}
+
+fn is_label(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.len() <= 63
+        && text.bytes().all(|b| legal(b) || b == b'-')
+        && text.bytes().next().is_some_and(legal)
+        && text.bytes().next_back().is_some_and(legal)
+}
+
+pub(super) fn label_or_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        label(text)
+    }
+}
+
+/// A DNS subdomain, which is what the name of a Lease may be.
+pub(super) fn subdomain(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        return Ok(text.to_owned());
+    }
+    Err("must be a DNS name: labels of a-z, 0-9 and '-', joined by '.', at most 253 characters".to_owned())
+}
+
+pub(super) fn log_filter(text: &str) -> Result<LogFilter, String> {
+    if let Some(level) = level(text) {
+        return Ok(LogFilter::Level(level));
+    }
+    // A bare word would be taken for a target at its most talkative: "inof" must not mean that.
+    let spelled_out = |part: &str| level(part.rsplit_once('=').map_or(part, |(_, level)| level)).is_some();
+    if text.split(',').all(spelled_out) && EnvFilter::builder().parse(text).is_ok() {
+        return Ok(LogFilter::Directives(text.to_owned()));
+    }
+    Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
+}
+
+fn level(text: &str) -> Option<LevelFilter> {
+    match text.to_ascii_lowercase().as_str() {
+        "off" => Some(LevelFilter::OFF),
+        "error" => Some(LevelFilter::ERROR),
+        "warn" => Some(LevelFilter::WARN),
+        "info" => Some(LevelFilter::INFO),
+        "debug" => Some(LevelFilter::DEBUG),
+        "trace" => Some(LevelFilter::TRACE),
+        _ => None,
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+/// Zap counts verbosity upwards from info: 1 is debug, and there is no end to it.
+pub(super) fn zap_level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" => Ok(LevelFilter::DEBUG),
+        "info" => Ok(LevelFilter::INFO),
+        "warn" => Ok(LevelFilter::WARN),
+        "error" | "dpanic" | "panic" | "fatal" => Ok(LevelFilter::ERROR),
+        number if number.parse().is_ok_and(|n: i8| n > 0) => Ok(LevelFilter::DEBUG),
+        _ => Err("must be debug, info, warn, error, panic, or an integer from 1 to 127".to_owned()),
+    }
+}
+
+pub(super) fn zap_encoder(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "console" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be console or json".to_owned()),
+    }
+}

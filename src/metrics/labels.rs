@@ -1,0 +1,76 @@
+//! The values of labels, where they are known beforehand.
+
+/// Declares the values of a label as a type.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident => $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$value_doc])* $value,)+
+        }
+
+        impl $name {
+            pub(super) const ALL: &[Self] = &[$(Self::$value,)+];
+
+            /// The label's value.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+    };
+}
+
+label! {
+    /// How a sync of one managed Service ended.
+    SyncResult {
+        /// Its copies are in step.
+        Success => "success",
+        /// A failure that another attempt may cure.
+        Error => "error",
+        /// Something that only a person can change.
+        Refused => "refused",
+        /// It waits for the watch to show its own write, or for its turn.
+        Requeued => "requeued",
+    }
+}
+
+label! {
+    /// What was done to a copy.
+    Operation {
+        /// POST.
+        Create => "create",
+        /// PUT.
+        Update => "update",
+        /// DELETE.
+        Delete => "delete",
+    }
+}
+
+label! {
+    /// A watch.
+    Watch {
+        /// All Services.
+        Services => "services",
+        /// The slices of sources, and whatever slices managed Services have.
+        Sources => "sources",
+        /// The slices that we manage.
+        Copies => "copies",
+        /// The Lease.
+        Lease => "lease",
+    }
+}
+
+label! {
+    /// Why a watch began anew.
+    Restart {
+        /// The API server no longer knows the resourceVersion (410).
+        Expired => "expired",
+        /// The API server answered with an error, or not at all.
+        Error => "error",
+        /// It showed no life for too long.
+        Stale => "stale",
+        /// Other names are to be watched.
+        Selector => "selector",
+    }
+}
