@@ -9,8 +9,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::model::{Defaults, ManagedService, ServiceKey, ServiceState, SliceKey, claims_to_be_ours, service_of, version_of};
-use crate::plan::{Snapshot, Source};
+use crate::model::{
+    Defaults, ManagedService, ServiceKey, ServiceState, SliceKey, Snapshot, Source, claims_to_be_ours,
+    service_of, version_of,
+};
 
 mod slices;
 
@@ -87,7 +89,9 @@ impl Index {
 
     /// A Service is gone.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
-        let Some(old) = self.services.remove(key) else { return Dirty::new() };
+        let Some(old) = self.services.remove(key) else {
+            return Dirty::new();
+        };
         self.unlink(old.as_deref());
         let mut dirty = self.dependants.get(key).cloned().unwrap_or_default();
         if old.is_some() || self.copies.has_any(key) {
@@ -98,7 +102,12 @@ impl Index {
 
     /// A list of Services is complete: those not on it are gone.
     pub fn services_listed(&mut self, listed: &HashSet<ServiceKey>) -> Dirty {
-        let gone: Vec<_> = self.services.keys().filter(|key| !listed.contains(key)).cloned().collect();
+        let gone: Vec<_> = self
+            .services
+            .keys()
+            .filter(|key| !listed.contains(key))
+            .cloned()
+            .collect();
         let mut dirty: Dirty = gone.iter().flat_map(|key| self.delete_service(key)).collect();
         if !std::mem::replace(&mut self.services_listed, true) {
             dirty.extend(self.all());
@@ -107,7 +116,9 @@ impl Index {
     }
 
     fn unlink(&mut self, service: Option<&ManagedService>) {
-        let Some((service, source)) = service.and_then(|service| Some((service, service.source()?))) else { return };
+        let Some((service, source)) = service.and_then(|service| Some((service, service.source()?))) else {
+            return;
+        };
         if let Some(dependants) = self.dependants.get_mut(source) {
             dependants.remove(&service.key);
             if dependants.is_empty() {
@@ -165,7 +176,12 @@ impl Index {
             }
             Scope::Named(names) => {
                 let new: BTreeSet<_> = names.difference(&self.names_listed).cloned().collect();
-                dirty.extend(self.dependants.iter().filter(|(source, _)| new.contains(source.name())).flat_map(|(_, keys)| keys.clone()));
+                dirty.extend(
+                    self.dependants
+                        .iter()
+                        .filter(|(source, _)| new.contains(source.name()))
+                        .flat_map(|(_, keys)| keys.clone()),
+                );
                 self.names_listed.extend(new);
             }
         }
@@ -183,25 +199,80 @@ impl Index {
     /// Only slices of these names are watched from now on: the others are forgotten.
     pub fn retain_names(&mut self, names: &BTreeSet<String>) {
         self.names_listed.retain(|name| names.contains(name));
-        let stale: Vec<_> = self.others.services().filter(|service| !names.contains(service.name())).cloned().collect();
+        let stale: Vec<_> = self
+            .others
+            .services()
+            .filter(|service| !names.contains(service.name()))
+            .cloned()
+            .collect();
         for service in stale {
-            let keys: Vec<_> = self.others.of(&service).map(|slice| SliceKey::of(&slice.metadata)).collect();
+            let keys: Vec<_> = self
+                .others
+                .of(&service)
+                .map(|slice| SliceKey::of(&slice.metadata))
+                .collect();
             for key in keys {
                 self.others.remove(&key);
             }
         }
     }
 
+    /// A GET shows this slice, or that there is none of that name. Answers the Services concerned.
+    pub fn observe(&mut self, key: &SliceKey, slice: Option<EndpointSlice>) -> Dirty {
+        let (copy, other) = match slice {
+            Some(slice) if claims_to_be_ours(&slice) => (Some(slice), None),
+            other => (None, other),
+        };
+        let mut touched = BTreeSet::new();
+        for (slices, slice) in [(&mut self.copies, copy), (&mut self.others, other)] {
+            match slice {
+                Some(slice) if !slices.knows_newer(&slice) => touched.extend(slices.insert(slice)),
+                Some(_) => {}
+                None => touched.extend(slices.remove(key)),
+            }
+        }
+        self.concerned(touched)
+    }
+
+    /// A slice as it is known, copy or not.
+    #[must_use]
+    pub fn slice(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
+        let (copy, other) = (self.copies.get(key), self.others.get(key));
+        [copy, other]
+            .into_iter()
+            .flatten()
+            .max_by_key(|slice| version_of(&slice.metadata))
+    }
+
+    /// Whether a Service's copies go before those of others: they are the API servers' addresses,
+    /// or whatever the default source is.
+    #[must_use]
+    pub fn is_urgent(&self, key: &ServiceKey) -> bool {
+        self.dependants
+            .get(&self.defaults.source)
+            .is_some_and(|keys| keys.contains(key))
+    }
+
     /// Every key that has, wants or should lose copies.
     #[must_use]
     pub fn all(&self) -> Dirty {
-        let managed = self.services.iter().filter(|(_, service)| service.is_some()).map(|(key, _)| key);
+        let managed = self
+            .services
+            .iter()
+            .filter(|(_, service)| service.is_some())
+            .map(|(key, _)| key);
         managed.chain(self.copies.services()).cloned().collect()
     }
 
     /// Services that are managed.
     pub fn managed(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
         self.services.values().flatten()
+    }
+
+    /// Whether a Service is managed.
+    #[must_use]
+    pub fn is_managed(&self, key: &ServiceKey) -> bool {
+        matches!(self.services.get(key), Some(Some(_)))
     }
 
     /// Everything has been listed once.
@@ -231,7 +302,8 @@ impl Index {
         }
         let mut slices: BTreeMap<SliceKey, Arc<EndpointSlice>> = BTreeMap::new();
         for slice in self.copies.of(key).chain(self.others.of(key)) {
-            let newer = |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
+            let newer =
+                |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
             let key = SliceKey::of(&slice.metadata);
             if !slices.get(&key).is_some_and(newer) {
                 slices.insert(key, slice.clone());
@@ -253,7 +325,10 @@ impl Index {
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),
-            has_copies: self.copies.of(key).any(|copy| service_of(copy).as_ref() == Some(key)),
+            has_copies: self
+                .copies
+                .of(key)
+                .any(|copy| service_of(copy).as_ref() == Some(key)),
             slices,
         }
     }

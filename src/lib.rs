@@ -1,7 +1,19 @@
 //! Keeps the EndpointSlices of managed Services in step with those of their sources.
+//!
+//! [`run`] is the table of contents, [`plan`] the specification.
 
+pub mod apply;
 pub mod cli;
+pub mod client;
+pub mod election;
 pub mod http;
+pub mod index;
 pub mod metrics;
 pub mod model;
+pub mod plan;
+pub mod queue;
+pub mod reconcile;
+pub mod run;
 pub mod telemetry;
+pub mod watch;
+pub mod worker;

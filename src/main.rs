@@ -1,3 +1,38 @@
 //! Arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use endpoint_copier_operator::{cli, run, telemetry};
+
+fn main() -> ExitCode {
+    let (config, warnings) = match cli::parse(std::env::args_os().skip(1), |name| std::env::var(name).ok()) {
+        cli::Parsed::Run { config, warnings } => (*config, warnings),
+        cli::Parsed::Exit { code: 0, text } => {
+            println!("{}", text.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        cli::Parsed::Exit { code, text } => {
+            eprintln!("{}", text.trim_end());
+            return ExitCode::from(code);
+        }
+    };
+    telemetry::init(&config.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    // One thread serves hundreds of Services in a few milliseconds, and its memory is the smallest.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(run::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

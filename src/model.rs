@@ -9,9 +9,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 mod finding;
 mod service;
+mod snapshot;
 
 pub use finding::{Finding, Reason};
 pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
+pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.
 pub mod annotation {

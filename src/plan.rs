@@ -15,41 +15,11 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::model::{
-    Family, Finding, Intent, ManagedService, Reason, ServiceKey, ServiceState, SliceKey, annotation_of,
-    label, label_of, ours, owner_of, provenance, version, version_of,
+    Family, Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source, annotation_of,
+    label, label_of, ours, owner_of, provenance, version,
 };
 
 pub mod copy;
-
-/// All that decides about the copies of one Service, at one moment.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The Service.
-    pub key: ServiceKey,
-    /// What it asks for.
-    pub service: ServiceState,
-    /// Its source, if it names a valid one.
-    pub source: Option<Source>,
-    /// Slices that belong to the Service by owner or by label, ours and others'.
-    pub slices: Vec<Arc<EndpointSlice>>,
-    /// The highest resourceVersion that was seen among sources.
-    pub seen: u64,
-    /// Source slices that were just read from the API server: what we see of them is the latest.
-    pub confirmed: BTreeSet<SliceKey>,
-}
-
-/// A source as it looks at one moment.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The source Service.
-    pub key: ServiceKey,
-    /// A Service of that name exists.
-    pub exists: bool,
-    /// Copies of ours belong to it: it is a managed Service itself.
-    pub has_copies: bool,
-    /// Its slices, without copies of ours.
-    pub slices: Vec<Arc<EndpointSlice>>,
-}
 
 /// What has to be done. Creates, then updates, then deletes.
 #[derive(Debug, Default, PartialEq)]
@@ -440,16 +410,6 @@ fn report_foreign(snapshot: &Snapshot, plan: &mut Plan) {
             format!("EndpointSlices of others belong to this Service too, and traffic goes to them: {}; delete them", foreign.join(", ")),
         );
     }
-}
-
-/// The highest resourceVersion among some slices.
-#[must_use]
-pub fn newest<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> u64 {
-    slices
-        .into_iter()
-        .filter_map(|slice| version_of(&slice.metadata))
-        .max()
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -82,8 +82,15 @@ pub enum Severity {
 #[derive(Debug)]
 enum State {
     Ready(Instant),
-    Waiting { timer: delay_queue::Key, since: Instant },
-    Active { dirty: Option<Instant> },
+    /// `since`: what was dirty is still to be done.
+    Waiting {
+        timer: delay_queue::Key,
+        since: Option<Instant>,
+    },
+    Active {
+        since: Instant,
+        dirty: Option<Instant>,
+    },
 }
 
 /// The queue of one worker loop.
@@ -104,10 +111,10 @@ impl Queue {
     pub fn mark(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
         match self.states.get_mut(&key) {
             Some(State::Ready(_)) => {}
-            Some(State::Active { dirty }) => _ = dirty.get_or_insert(since),
+            Some(State::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
             Some(State::Waiting { timer, since: first }) => {
                 // What it waited for is still to be done; a pause after a sync is kept all the same.
-                let since = since.min(*first);
+                let since = first.map_or(since, |first| first.min(since));
                 self.timers.remove(timer);
                 self.schedule(key, since, urgent);
             }
@@ -119,7 +126,13 @@ impl Queue {
         self.paced.retain(|_, until| *until > Instant::now());
         if let Some(until) = self.paced.get(&key) {
             let timer = self.timers.insert_at(key.clone(), *until);
-            self.states.insert(key, State::Waiting { timer, since });
+            self.states.insert(
+                key,
+                State::Waiting {
+                    timer,
+                    since: Some(since),
+                },
+            );
         } else {
             self.enqueue(key, since, urgent);
         }
@@ -127,52 +140,62 @@ impl Queue {
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
         self.states.insert(key.clone(), State::Ready(since));
-        if urgent { self.urgent.push_back(key) } else { self.ready.push_back(key) }
+        if urgent {
+            self.urgent.push_back(key)
+        } else {
+            self.ready.push_back(key)
+        }
     }
 
     /// The next key to work on and since when it is dirty. It is being worked on until
     /// [`Queue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
         let key = self.urgent.pop_front().or_else(|| self.ready.pop_front())?;
-        let since = match self.states.insert(key.clone(), State::Active { dirty: None }) {
+        let since = match self.states.remove(&key) {
             Some(State::Ready(since)) => since,
             _ => Instant::now(),
         };
+        self.states
+            .insert(key.clone(), State::Active { since, dirty: None });
         Some((key, since))
     }
 
     /// Work on a key has ended. `wrote`: it changed something, so the next sync keeps its distance.
     pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, urgent: bool) {
-        let dirty = match self.states.remove(&key) {
-            Some(State::Active { dirty }) => dirty,
-            _ => None,
+        let Some(State::Active { since, dirty }) = self.states.remove(&key) else {
+            return;
         };
         if wrote {
             self.paced.insert(key.clone(), Instant::now() + PACE);
         }
-        let until = match again {
-            Again::WhenDirty => {
+        let (until, undone) = match again {
+            Again::Later(severity) => (Some(Instant::now() + self.delay(&key, severity)), Some(since)),
+            Again::WhenDirty | Again::At(_) => {
                 self.failures.remove(&key);
-                None
+                (
+                    if let Again::At(until) = again {
+                        Some(until)
+                    } else {
+                        None
+                    },
+                    None,
+                )
             }
-            Again::At(until) => {
-                self.failures.remove(&key);
-                Some(until)
-            }
-            Again::Later(severity) => Some(Instant::now() + self.delay(&key, severity)),
         };
-        if let Some(since) = dirty {
-            self.schedule(key, since, urgent);
+        if let Some(changed) = dirty {
+            self.schedule(key, undone.map_or(changed, |undone| undone.min(changed)), urgent);
         } else if let Some(until) = until {
             let timer = self.timers.insert_at(key.clone(), until);
-            self.states.insert(key, State::Waiting { timer, since: Instant::now() });
+            self.states.insert(key, State::Waiting { timer, since: undone });
         }
     }
 
     /// The next delay of a key that failed.
     fn delay(&mut self, key: &ServiceKey, severity: Severity) -> Duration {
-        let (known, backoff) =
-            self.failures.entry(key.clone()).or_insert_with(|| (severity, policy(severity)));
+        let (known, backoff) = self
+            .failures
+            .entry(key.clone())
+            .or_insert_with(|| (severity, policy(severity)));
         if *known != severity {
             (*known, *backoff) = (severity, policy(severity));
         }
@@ -189,7 +212,7 @@ impl Queue {
             let key = expired.into_inner();
             if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
                 let urgent = urgent(&key);
-                self.enqueue(key, since, urgent);
+                self.enqueue(key, since.unwrap_or_else(Instant::now), urgent);
             }
         }
     }
@@ -197,7 +220,10 @@ impl Queue {
     /// Keys that are ready or worked on.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.states.values().filter(|state| !matches!(state, State::Waiting { .. })).count()
+        self.states
+            .values()
+            .filter(|state| !matches!(state, State::Waiting { .. }))
+            .count()
     }
 }
 

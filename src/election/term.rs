@@ -4,7 +4,7 @@
 //! moment a renewal was *sent*: by the time anyone else may hold the Lease (the lease duration after
 //! the API server took that renewal), writing under this term has long ended.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -18,6 +18,7 @@ pub struct Term(Arc<Inner>);
 struct Inner {
     /// `None`: over.
     deadline: Mutex<Option<Instant>>,
+    revoked: AtomicBool,
     writes: AtomicUsize,
     changed: Notify,
 }
@@ -40,6 +41,7 @@ impl Term {
     pub(super) fn until(deadline: Instant) -> Self {
         Self(Arc::new(Inner {
             deadline: Mutex::new(Some(deadline)),
+            revoked: AtomicBool::new(false),
             writes: AtomicUsize::new(0),
             changed: Notify::new(),
         }))
@@ -64,7 +66,10 @@ impl Term {
         // Counted before the deadline is looked at, so that a release either sees this write or
         // has ended the term before it.
         self.0.writes.fetch_add(1, Ordering::SeqCst);
-        let mut write = Write { term: self.clone(), deadline: Instant::now() };
+        let mut write = Write {
+            term: self.clone(),
+            deadline: Instant::now(),
+        };
         write.deadline = self.deadline().ok_or(TermOver)?;
         Ok(write)
     }
@@ -104,6 +109,18 @@ impl Term {
     /// The deadline as it stands, for the one who renews.
     pub(super) fn ends_at(&self) -> Instant {
         self.deadline().unwrap_or_else(Instant::now)
+    }
+
+    /// Ends the term because the Lease is another's: what is in flight must be dropped too.
+    pub(super) fn revoke(&self) {
+        self.0.revoked.store(true, Ordering::SeqCst);
+        self.end();
+    }
+
+    /// Whether writes in flight must be dropped rather than waited for.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.0.revoked.load(Ordering::SeqCst)
     }
 
     /// Ends the term now. Writes in flight go on until they are answered or their time is up.

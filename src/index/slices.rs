@@ -19,7 +19,11 @@ pub(super) struct Slices {
 impl Slices {
     /// The slices that belong to a Service, by label or by owner.
     pub fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.by_service.get(service).into_iter().flatten().filter_map(|key| self.by_key.get(key))
+        self.by_service
+            .get(service)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.by_key.get(key))
     }
 
     pub fn has_any(&self, service: &ServiceKey) -> bool {
@@ -46,13 +50,19 @@ impl Slices {
     /// is no news.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let key = SliceKey::of(&slice.metadata);
-        if self.by_key.get(&key).is_some_and(|known| known.metadata.resource_version == slice.metadata.resource_version && known.metadata.uid == slice.metadata.uid) {
+        if self.by_key.get(&key).is_some_and(|known| {
+            known.metadata.resource_version == slice.metadata.resource_version
+                && known.metadata.uid == slice.metadata.uid
+        }) {
             return BTreeSet::new();
         }
         let mut touched = self.remove(&key);
         self.newest = self.newest.max(version_of(&slice.metadata).unwrap_or(0));
         for service in belongs_to(&slice) {
-            self.by_service.entry(service.clone()).or_default().insert(key.clone());
+            self.by_service
+                .entry(service.clone())
+                .or_default()
+                .insert(key.clone());
             touched.insert(service);
         }
         self.by_key.insert(key, Arc::new(slice));
@@ -61,7 +71,9 @@ impl Slices {
 
     /// Forgets a slice. Answers with the Services that it belonged to.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
-        let Some(slice) = self.by_key.remove(key) else { return BTreeSet::new() };
+        let Some(slice) = self.by_key.remove(key) else {
+            return BTreeSet::new();
+        };
         let touched = belongs_to(&slice);
         for service in &touched {
             if let Some(keys) = self.by_service.get_mut(service) {
@@ -82,7 +94,9 @@ impl Slices {
     /// Whether this state of a slice is older than the one known. A slice that was made anew is
     /// never older; where versions cannot be compared the latest word counts.
     pub fn knows_newer(&self, slice: &EndpointSlice) -> bool {
-        let Some(known) = self.by_key.get(&SliceKey::of(&slice.metadata)) else { return false };
+        let Some(known) = self.by_key.get(&SliceKey::of(&slice.metadata)) else {
+            return false;
+        };
         match (version_of(&known.metadata), version_of(&slice.metadata)) {
             (Some(known), Some(new)) => known > new,
             _ => false,

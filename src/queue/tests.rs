@@ -5,7 +5,9 @@ fn key(name: &str) -> ServiceKey {
 }
 
 fn names(queue: &mut Queue) -> Vec<String> {
-    std::iter::from_fn(|| queue.pop()).map(|(key, _)| key.name().to_owned()).collect()
+    std::iter::from_fn(|| queue.pop())
+        .map(|(key, _)| key.name().to_owned())
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +50,11 @@ async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
     assert_eq!(names(&mut queue), ["b"]);
     queue.due(|_| false).await;
     assert_eq!(names(&mut queue), ["a"]);
-    assert!(start.elapsed() >= PACE && start.elapsed() < 2 * PACE, "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= PACE && start.elapsed() < 2 * PACE,
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,8 +82,16 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
         queue.finished(key("a"), Again::Later(Severity::Passing), false, false);
         let start = Instant::now();
         queue.due(|_| false).await;
-        assert!(start.elapsed() <= Duration::from_millis(1310), "{:?}", start.elapsed());
-        assert!(start.elapsed() >= Duration::from_millis(70), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() <= Duration::from_millis(1310),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(
+            start.elapsed() >= Duration::from_millis(70),
+            "{:?}",
+            start.elapsed()
+        );
     }
 }
 

@@ -1,0 +1,292 @@
+//! A plan becomes API calls, under a [`Term`]; errors become kinds.
+//!
+//! Create is POST, which fails if the name is taken; update is PUT with the resourceVersion and UID
+//! of what was seen; delete has both as preconditions. So a write that arrives late, from a leader
+//! that is none any more, does nothing.
+
+use std::time::Duration;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::core::Status;
+use tokio::time::{Instant, timeout_at};
+
+use crate::election::term::{Term, TermOver};
+use crate::metrics::{Metrics, Operation};
+use crate::model::{SliceKey, version_of};
+use crate::plan::{Delete, Plan};
+
+/// A write that has no answer by then has failed.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a write that was answered will look like in the watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// The slice at this resourceVersion or a newer one.
+    Version(u64),
+    /// Something newer than this, or nothing.
+    NewerThan(u64),
+    /// Any slice of that name.
+    Exists,
+    /// Not the slice of this UID.
+    Gone(String),
+}
+
+/// How a write failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The object is not what we saw: look again.
+    Conflict,
+    /// The API server will not have it, now or later (400, 403, 405, 413, 422, …).
+    Refused,
+    /// The namespace is being deleted, and the Service with it.
+    NamespaceTerminating,
+    /// Overload, time-out, no connection, nonsense: try again.
+    Passing,
+    /// We no longer lead.
+    TermOver,
+}
+
+/// A write that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The slice.
+    pub key: SliceKey,
+    /// What was tried.
+    pub operation: Operation,
+    /// What to make of it.
+    pub kind: Kind,
+    /// What the API server or the client says.
+    pub message: String,
+}
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// How many writes succeeded.
+    pub written: usize,
+    /// What to wait for before the next plan.
+    pub echoes: Vec<(SliceKey, Echo)>,
+    /// What failed.
+    pub failures: Vec<Failure>,
+}
+
+/// Writes EndpointSlices.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    metrics: Metrics,
+}
+
+impl Writer {
+    /// A writer that uses this client.
+    #[must_use]
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics }
+    }
+
+    /// Carries a plan out: creates, updates, and then deletes, if every new copy is written or was
+    /// refused for good. Old copies never go before the new ones are there.
+    pub async fn apply(&self, term: &Term, plan: Plan) -> Applied {
+        let Plan {
+            creates,
+            updates,
+            deletes,
+            findings: _,
+            confirm: _,
+        } = plan;
+        let mut applied = Applied::default();
+        for slice in creates {
+            self.create(term, &slice, &mut applied).await;
+        }
+        for slice in updates {
+            self.update(term, &slice, &mut applied).await;
+        }
+        if applied
+            .failures
+            .iter()
+            .all(|failure| failure.kind == Kind::Refused)
+        {
+            for delete in deletes {
+                self.delete(term, delete, &mut applied).await;
+            }
+        }
+        applied
+    }
+
+    async fn create(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
+        let key = SliceKey::of(&slice.metadata);
+        let api = self.api(&key);
+        let post = PostParams::default();
+        let call = api.create(&post, slice);
+        match self.within(term, call).await {
+            Ok(made) => self.wrote(Operation::Create, key, echo_of(&made), applied),
+            Err(error) => self.failed(Operation::Create, key, error, Echo::Exists, applied),
+        }
+    }
+
+    async fn update(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
+        let key = SliceKey::of(&slice.metadata);
+        let seen = Echo::NewerThan(version_of(&slice.metadata).unwrap_or(0));
+        let api = self.api(&key);
+        let post = PostParams::default();
+        let call = api.replace(key.name(), &post, slice);
+        match self.within(term, call).await {
+            Ok(made) => self.wrote(Operation::Update, key, echo_of(&made), applied),
+            Err(error) => self.failed(Operation::Update, key, error, seen, applied),
+        }
+    }
+
+    async fn delete(&self, term: &Term, delete: Delete, applied: &mut Applied) {
+        let Delete {
+            key,
+            uid,
+            resource_version,
+        } = delete;
+        let seen = Echo::NewerThan(resource_version.parse().unwrap_or(0));
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.clone()),
+                resource_version: Some(resource_version),
+            }),
+            ..DeleteParams::default()
+        };
+        let api = self.api(&key);
+        let call = api.delete(key.name(), &params);
+        match self.within(term, call).await {
+            Ok(answer) => {
+                // With finalizers the slice stays a while: its deletionTimestamp is the echo.
+                let echo = answer
+                    .left()
+                    .as_ref()
+                    .filter(|left| left.metadata.deletion_timestamp.is_some())
+                    .and_then(echo_of);
+                self.wrote(
+                    Operation::Delete,
+                    key,
+                    Some(echo.unwrap_or(Echo::Gone(uid))),
+                    applied,
+                );
+            }
+            Err(error) => self.failed(Operation::Delete, key, error, seen, applied),
+        }
+    }
+
+    /// One call, from the right to make it until its answer.
+    async fn within<T>(&self, term: &Term, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+        let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
+        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
+        match timeout_at(limit, call).await {
+            Ok(answer) => answer.map_err(Error::Api),
+            Err(_) => Err(Error::NoAnswer),
+        }
+    }
+
+    fn wrote(&self, operation: Operation, key: SliceKey, echo: Option<Echo>, applied: &mut Applied) {
+        self.metrics.slice_changed(operation);
+        applied.written += 1;
+        applied.echoes.extend(echo.map(|echo| (key, echo)));
+    }
+
+    fn failed(&self, operation: Operation, key: SliceKey, error: Error, seen: Echo, applied: &mut Applied) {
+        let kind = error.kind();
+        if kind == Kind::Conflict {
+            applied.echoes.push((key.clone(), seen));
+        }
+        applied.failures.push(Failure {
+            key,
+            operation,
+            kind,
+            message: error.message(),
+        });
+    }
+
+    fn api(&self, key: &SliceKey) -> Api<EndpointSlice> {
+        Api::namespaced(self.client.clone(), key.namespace())
+    }
+}
+
+fn echo_of(slice: &EndpointSlice) -> Option<Echo> {
+    version_of(&slice.metadata).map(Echo::Version)
+}
+
+enum Error {
+    Api(kube::Error),
+    NoAnswer,
+    TermOver,
+}
+
+impl Error {
+    fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::TermOver => Kind::TermOver,
+            Self::NoAnswer => Kind::Passing,
+            Self::Api(_) => self.status().map_or(Kind::Passing, sort),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::TermOver => TermOver.to_string(),
+            Self::NoAnswer => "no answer in time".to_owned(),
+            Self::Api(error) => self
+                .status()
+                .map_or_else(|| error.to_string(), |status| status.message.clone()),
+        }
+    }
+}
+
+/// What an answer of the API server means for a write of ours.
+fn sort(status: &Status) -> Kind {
+    match status.code {
+        409 => Kind::Conflict,
+        // What we saw is not there; or, for a POST, the namespace is not.
+        404 if status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.kind == "namespaces") =>
+        {
+            Kind::NamespaceTerminating
+        }
+        404 => Kind::Conflict,
+        403 if is_terminating(status) => Kind::NamespaceTerminating,
+        // The token may be renewed, the overload may pass; 410 is about lists.
+        401 | 408 | 410 | 429 => Kind::Passing,
+        400..=499 => Kind::Refused,
+        _ => Kind::Passing,
+    }
+}
+
+fn is_terminating(status: &Status) -> bool {
+    let causes = status
+        .details
+        .as_ref()
+        .map(|details| details.causes.as_slice())
+        .unwrap_or_default();
+    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+impl Echo {
+    /// Whether the watch shows what a write left behind, or something later.
+    #[must_use]
+    pub fn is_shown(&self, slice: Option<&EndpointSlice>) -> bool {
+        let version = slice.and_then(|slice| version_of(&slice.metadata));
+        match self {
+            Self::Version(written) => version.is_some_and(|version| version >= *written),
+            Self::NewerThan(seen) => slice.is_none() || version.is_some_and(|version| version > *seen),
+            Self::Exists => slice.is_some(),
+            Self::Gone(uid) => slice.is_none_or(|slice| slice.metadata.uid.as_ref() != Some(uid)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! The race for the Lease, and the [`Term`] that its winner gets.
+//!
+//! ```text
+//!   watch of the Lease ──> Sighting ──> may we try? ──> LeaseLock behind Guard ──> Term
+//!                             ^                               │
+//!                             └── what its GET showed ────────┘
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
+use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use tokio::sync::{Notify, watch as channel};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tower::{Layer as _, service_fn};
+use tracing::{debug, info, warn};
+
+use crate::cli::ElectionConfig;
+use crate::client::one_line;
+use crate::metrics::Metrics;
+
+pub mod guard;
+pub mod sighting;
+pub mod term;
+
+use guard::Guard;
+use sighting::{Race, Sighting};
+use term::Term;
+
+/// How long a release waits for writes in flight. Without their end there is no release: the
+/// successor then waits for the lease duration, and no two write at once.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Time limit of the release itself.
+const RELEASE: Duration = Duration::from_millis(700);
+
+/// What is known of the Lease, shared by its watch and the candidate.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    sighting: Arc<Mutex<Sighting>>,
+    changed: Arc<Notify>,
+}
+
+impl Record {
+    /// The watch shows this Lease, or that there is none.
+    pub fn see(&self, lease: Option<&Lease>) {
+        let news = self
+            .sighting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .see(lease, Instant::now());
+        if news {
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn race(&self, us: &str, default_duration: Duration) -> Race {
+        self.sighting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .race(us, default_duration)
+    }
+
+    fn holder(&self) -> Option<String> {
+        self.sighting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .holder()
+            .map(str::to_owned)
+    }
+}
+
+/// One replica in the race.
+pub struct Candidate {
+    lock: LeaseLock,
+    us: String,
+    config: ElectionConfig,
+    record: Record,
+    terms: channel::Sender<Option<Term>>,
+    metrics: Metrics,
+}
+
+/// How an attempt to take or renew the Lease ended.
+enum Attempt {
+    /// It is ours; the request was sent at this moment.
+    Ours(Instant),
+    /// It is not.
+    Theirs,
+    /// Nobody knows.
+    Failed { error: String, conflict: bool },
+}
+
+enum Ending {
+    Lost,
+    Stopped,
+}
+
+impl Candidate {
+    /// A candidate under the identity `us`, and where its terms will appear. `client` must not
+    /// retry by itself: a repeated PATCH could land when the Lease is another's.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        us: String,
+        config: ElectionConfig,
+        record: Record,
+        metrics: Metrics,
+    ) -> (Self, channel::Receiver<Option<Term>>) {
+        let guard = Guard::new(&us, config.lease_duration, record.sighting.clone());
+        let send = service_fn(move |request| {
+            let client = client.clone();
+            async move { client.send(request).await }
+        });
+        let params = LeaseLockParams {
+            holder_id: us.clone(),
+            lease_name: config.lease_name.clone(),
+            lease_ttl: config.lease_duration,
+        };
+        let lock = LeaseLock::new(Client::new(guard.layer(send), namespace), namespace, params);
+        let (terms, receiver) = channel::channel(None);
+        (
+            Self {
+                lock,
+                us,
+                config,
+                record,
+                terms,
+                metrics,
+            },
+            receiver,
+        )
+    }
+
+    /// Races, leads, races again, until told to stop; then releases the Lease if it may.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = self.retry_backoff();
+        let mut last_error = String::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.turn() => {}
+            }
+            let attempt = tokio::select! {
+                () = stop.cancelled() => return,
+                attempt = self.attempt(self.config.renew_deadline) => attempt,
+            };
+            match attempt {
+                Attempt::Ours(sent) => {
+                    backoff.reset();
+                    last_error.clear();
+                    if let Ending::Stopped = self.lead(sent, &stop).await {
+                        return;
+                    }
+                }
+                Attempt::Theirs => {
+                    backoff.reset();
+                    self.report_holder();
+                }
+                Attempt::Failed { error, conflict } => {
+                    if conflict {
+                        debug!(%error, "another replica was quicker");
+                    } else if std::mem::replace(&mut last_error, error.clone()) != error {
+                        warn!(%error, lease = self.config.lease_name, "cannot try for the Lease");
+                    }
+                    let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until this candidate may try.
+    async fn turn(&self) {
+        loop {
+            let changed = self.record.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.record.race(&self.us, self.config.lease_duration) {
+                Race::Now => return,
+                Race::Unknown => changed.await,
+                Race::At(moment) => {
+                    tokio::select! {
+                        () = sleep_until(moment) => return,
+                        () = changed => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes or renews the Lease, within a time limit.
+    async fn attempt(&self, limit: Duration) -> Attempt {
+        let sent = Instant::now();
+        let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
+        match result {
+            Ok(Ok(LeaseLockResult::Acquired(lease))) => {
+                self.metrics.observe_renewal(sent.elapsed());
+                self.record.see(Some(&lease));
+                // A late renewal may be answered with a Lease that names another.
+                let holder = lease.spec.and_then(|spec| spec.holder_identity);
+                if holder.as_ref() == Some(&self.us) {
+                    Attempt::Ours(sent)
+                } else {
+                    Attempt::Theirs
+                }
+            }
+            Ok(Ok(LeaseLockResult::NotAcquired(_))) => Attempt::Theirs,
+            Ok(Err(error)) => {
+                let conflict = is_conflict(&error);
+                Attempt::Failed {
+                    error: one_line(&error),
+                    conflict,
+                }
+            }
+            Err(_) => Attempt::Failed {
+                error: format!("no answer within {limit:?}"),
+                conflict: false,
+            },
+        }
+    }
+
+    /// Leads from an acquisition on until the Lease is lost or this replica is to stop.
+    async fn lead(&self, sent: Instant, stop: &CancellationToken) -> Ending {
+        let term = Term::until(sent + self.config.renew_deadline);
+        if term.is_over() {
+            return Ending::Lost;
+        }
+        info!(
+            lease = self.config.lease_name,
+            identity = self.us,
+            "took the lead"
+        );
+        self.metrics.set_leader(true);
+        self.terms.send_replace(Some(term.clone()));
+        let ending = tokio::select! {
+            reason = self.keep(&term, sent) => {
+                warn!(lease = self.config.lease_name, reason, "lost the lead");
+                Ending::Lost
+            }
+            () = stop.cancelled() => Ending::Stopped,
+        };
+        match ending {
+            Ending::Lost => term.revoke(),
+            Ending::Stopped => term.end(),
+        }
+        self.terms.send_replace(None);
+        self.metrics.set_leader(false);
+        if let Ending::Stopped = ending {
+            self.release(&term).await;
+        }
+        ending
+    }
+
+    /// Renews until the term is over; answers why.
+    async fn keep(&self, term: &Term, mut sent: Instant) -> String {
+        let mut next = sent + self.config.renew_interval();
+        let mut last_error = None;
+        loop {
+            tokio::select! {
+                () = term.over() => return last_error.unwrap_or_else(|| "the renew deadline has passed".to_owned()),
+                () = sleep_until(next) => {}
+            }
+            let left = term.ends_at().saturating_duration_since(Instant::now());
+            // Half of what is left: an attempt that hangs leaves room for another.
+            match self
+                .attempt((left / 2).max(self.config.retry_period).min(left))
+                .await
+            {
+                Attempt::Ours(at) => {
+                    sent = at;
+                    if term.extend(sent + self.config.renew_deadline).is_err() {
+                        return "the renewal came too late".to_owned();
+                    }
+                    if last_error.take().is_some() {
+                        info!(lease = self.config.lease_name, "renewed the Lease again");
+                    }
+                    next = sent + self.config.renew_interval();
+                }
+                Attempt::Theirs => {
+                    let holder = self.record.holder().unwrap_or_default();
+                    return format!("the Lease names {holder:?}");
+                }
+                Attempt::Failed { error, .. } => {
+                    warn!(%error, lease = self.config.lease_name, "cannot renew the Lease");
+                    last_error = Some(format!("could not renew before the deadline: {error}"));
+                    next = Instant::now().max(sent + self.config.retry_period) + self.config.retry_period / 4;
+                }
+            }
+        }
+    }
+
+    /// Gives the Lease up, so that a successor need not wait; but never while a write may still land.
+    async fn release(&self, term: &Term) {
+        if timeout(SETTLE, term.settled()).await.is_err() {
+            warn!("a write is still in flight: the Lease is not released but left to run out");
+            return;
+        }
+        match timeout_at(Instant::now() + RELEASE, self.lock.step_down()).await {
+            Ok(Ok(())) => info!(lease = self.config.lease_name, "released the Lease"),
+            Ok(Err(error)) => warn!(error = one_line(&error), "could not release the Lease"),
+            Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
+        }
+    }
+
+    fn report_holder(&self) {
+        if let Some(holder) = self.record.holder() {
+            debug!(holder, "standing by");
+        }
+    }
+
+    fn retry_backoff(&self) -> ExponentialBackoff {
+        ExponentialBackoff {
+            current_interval: Duration::from_millis(100),
+            initial_interval: Duration::from_millis(100),
+            max_interval: self.config.retry_period,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        }
+    }
+}
+
+/// The only replica, without election: it may write until it stops.
+pub struct Unopposed(channel::Sender<Option<Term>>, Term);
+
+/// A term without end and without a Lease.
+#[must_use]
+pub fn unopposed(metrics: &Metrics) -> (Unopposed, channel::Receiver<Option<Term>>) {
+    metrics.set_leader(true);
+    let term = Term::endless();
+    let (terms, receiver) = channel::channel(Some(term.clone()));
+    (Unopposed(terms, term), receiver)
+}
+
+impl Unopposed {
+    /// Holds the term until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self(_terms, term) = self;
+        stop.cancelled().await;
+        term.end();
+    }
+}
+
+fn is_conflict(error: &kube_leader_election::Error) -> bool {
+    use kube_leader_election::Error;
+    matches!(
+        error,
+        Error::CreateLease(kube::Error::Api(status))
+            | Error::AcquireLease(kube::Error::Api(status))
+            | Error::RenewLease(kube::Error::Api(status)) if status.code == 409
+    )
+}
+
+#[cfg(test)]
+mod tests;

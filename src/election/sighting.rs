@@ -1,0 +1,148 @@
+//! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
+//!
+//! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
+//! times that a Lease states are those of other machines and are not read at all.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use tokio::time::Instant;
+
+/// A stated lease duration is honoured up to here; an absurd one must not lock everybody out.
+pub const LONGEST_HONOURED: Duration = Duration::from_secs(60);
+
+/// What is known of the Lease.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sighting {
+    /// The state of the Lease that was seen last, and since when; `None` before the first look.
+    state: Option<(State, Instant)>,
+    /// The last holder that was ever seen, through deletions and empty states.
+    holder: Option<String>,
+    /// The duration that this holder stated, as far as it is honoured.
+    duration: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    Absent,
+    /// A Lease of this identity and version.
+    Present {
+        uid: Option<String>,
+        version: Option<String>,
+        released: bool,
+    },
+}
+
+/// When a candidate may try to take the Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Race {
+    /// Nothing is known yet.
+    Unknown,
+    /// Now.
+    Now,
+    /// At this moment, unless the Lease changes before.
+    At(Instant),
+}
+
+impl Sighting {
+    /// Notes what a watch or a GET shows at a moment; `None`: there is no Lease. Answers whether it is news.
+    pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
+        let state = match lease {
+            None => State::Absent,
+            Some(lease) => State::Present {
+                uid: lease.metadata.uid.clone(),
+                version: lease.metadata.resource_version.clone(),
+                released: is_released(lease.spec.as_ref()),
+            },
+        };
+        if let Some((known, _)) = &self.state
+            && (*known == state || known.is_after(&state))
+        {
+            return false;
+        }
+        self.state = Some((state, now));
+        if let Some(spec) = lease.and_then(|lease| lease.spec.as_ref())
+            && let Some(holder) = spec
+                .holder_identity
+                .as_deref()
+                .filter(|holder| !holder.is_empty())
+        {
+            self.holder = Some(holder.to_owned());
+            self.duration = stated_duration(spec);
+        }
+        true
+    }
+
+    /// When the candidate `us` may try. A Lease that was released is free; one that never showed a
+    /// holder too; one that names us is ours to renew. Any other belongs to its last holder until
+    /// the duration has passed since its present state was first seen, also when it was deleted,
+    /// emptied or garbled meanwhile: its holder may be alive and about to write it anew.
+    #[must_use]
+    pub fn race(&self, us: &str, default_duration: Duration) -> Race {
+        let Some((state, since)) = &self.state else {
+            return Race::Unknown;
+        };
+        if matches!(state, State::Present { released: true, .. }) {
+            return Race::Now;
+        }
+        match &self.holder {
+            None => Race::Now,
+            Some(holder) if holder == us => Race::Now,
+            Some(_) => Race::At(*since + self.duration.unwrap_or(default_duration.min(LONGEST_HONOURED))),
+        }
+    }
+
+    /// Whether the candidate `us` may try at this moment.
+    #[must_use]
+    pub fn may_race(&self, us: &str, default_duration: Duration, now: Instant) -> bool {
+        match self.race(us, default_duration) {
+            Race::Unknown => false,
+            Race::Now => true,
+            Race::At(moment) => now >= moment,
+        }
+    }
+
+    /// The last holder that was seen.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
+    }
+}
+
+impl State {
+    /// Whether `self` is a later state of the same Lease: a watch may lag behind a GET.
+    fn is_after(&self, other: &Self) -> bool {
+        let (
+            Self::Present { uid, version, .. },
+            Self::Present {
+                uid: other_uid,
+                version: other_version,
+                ..
+            },
+        ) = (self, other)
+        else {
+            return false;
+        };
+        let number = |version: &Option<String>| crate::model::version(version.as_deref());
+        uid == other_uid
+            && matches!((number(version), number(other_version)), (Some(known), Some(new)) if known > new)
+    }
+}
+
+/// As client-go and `LeaseLock` give a Lease up: no holder, one second.
+fn is_released(spec: Option<&LeaseSpec>) -> bool {
+    spec.is_some_and(|spec| {
+        spec.holder_identity.as_deref().unwrap_or_default().is_empty()
+            && spec.lease_duration_seconds == Some(1)
+    })
+}
+
+fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())?;
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST_HONOURED))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,38 @@
+//! What the index knows about one Service, as the planner needs it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::{ServiceKey, ServiceState, SliceKey};
+
+/// All that decides about the copies of one Service, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The Service.
+    pub key: ServiceKey,
+    /// What it asks for.
+    pub service: ServiceState,
+    /// Its source, if it names a valid one.
+    pub source: Option<Source>,
+    /// Slices that belong to the Service by owner or by label, ours and others'.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// The highest resourceVersion that was seen among sources.
+    pub seen: u64,
+    /// Source slices that were just read from the API server: what we see of them is the latest.
+    pub confirmed: BTreeSet<SliceKey>,
+}
+
+/// A source as it looks at one moment.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The source Service.
+    pub key: ServiceKey,
+    /// A Service of that name exists.
+    pub exists: bool,
+    /// Copies of ours belong to it: it is a managed Service itself.
+    pub has_copies: bool,
+    /// Its slices, without copies of ours.
+    pub slices: Vec<Arc<EndpointSlice>>,
+}

@@ -1,0 +1,261 @@
+//! Wiring, supervision and the order of shutdown: the table of contents of the operator.
+//!
+//! ```text
+//!     watch ──> index ──> queue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
+//!       ^                                                                          │
+//!       └──────────── applied copies come back only through the watch ─────────────┘
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::cli::Config;
+use crate::client::{self, Access};
+use crate::election::{self, Candidate, Record};
+use crate::http::{self, Health, Probe};
+use crate::index::Index;
+use crate::metrics::Metrics;
+use crate::queue::Inbox;
+use crate::reconcile::{Reconciler, SharedIndex, lock};
+use crate::watch::{self, LIFE, Pulses, Watches};
+use crate::worker::Worker;
+
+/// The election, with its writes and its release, has ended by then.
+const STOP_ELECTION: Duration = Duration::from_millis(1750);
+
+/// Why the operator ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration leads nowhere. A restart will not help.
+    #[error(transparent)]
+    Configuration(#[from] client::Error),
+    /// The namespace of the Lease is not known.
+    #[error(
+        "the namespace of the Lease is not known: give --leader-election-namespace, or set POD_NAMESPACE"
+    )]
+    LeaseNamespace,
+    /// An address cannot be listened on, or a signal not waited for.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// Metrics contradict each other.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A task that runs for ever has ended.
+    #[error("the task {0} has ended unexpectedly")]
+    TaskEnded(String),
+}
+
+impl Error {
+    /// 2: the configuration is wrong; 1: a restart may help.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) | Self::LeaseNamespace => 2,
+            Self::System(_) | Self::Metrics(_) | Self::TaskEnded(_) => 1,
+        }
+    }
+}
+
+/// Runs until asked to stop.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(config: Config) -> Result<(), Error> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let metrics = Metrics::new(&config.election.lease_name)?;
+    let access = Access::find(config.kubeconfig.as_deref(), metrics.clone()).await?;
+    info!(version = env!("CARGO_PKG_VERSION"), api_server = %access.url(), "starting");
+
+    let health = Health::new();
+    let stop_http = CancellationToken::new();
+    let mut servers = serve(&config, &metrics, &health, &stop_http).await?;
+
+    let index: SharedIndex = Arc::new(Mutex::new(Index::new(config.defaults.clone())));
+    let inbox = Inbox::default();
+    let pulses = Pulses::default();
+    report_readiness(&health, &index, &pulses);
+
+    let mut tasks = Tasks::default();
+    let client = access.client()?;
+    watch_cluster(&mut tasks, &client, &index, &inbox, &pulses, &metrics);
+
+    let stop_election = CancellationToken::new();
+    let mut election = JoinSet::new();
+    let terms = if config.leader_elect {
+        let namespace = lease_namespace(&config, &access)?;
+        let lease_client = access.client()?;
+        let record = Record::default();
+        let (lease_name, us) = (config.election.lease_name.clone(), identity());
+        let (candidate, terms) = Candidate::new(
+            lease_client.clone(),
+            &namespace,
+            us,
+            config.election.clone(),
+            record.clone(),
+            metrics.clone(),
+        );
+        let lease_metrics = metrics.clone();
+        tasks.spawn("lease watch", async move {
+            watch::lease(&lease_client, &namespace, &lease_name, record, &lease_metrics).await;
+        });
+        election.spawn(candidate.run(stop_election.clone()));
+        terms
+    } else {
+        let (candidate, terms) = election::unopposed(&metrics);
+        election.spawn(candidate.run(stop_election.clone()));
+        terms
+    };
+    let reconciler = Arc::new(Reconciler::new(client, index.clone(), metrics));
+    let worker = Worker {
+        inbox,
+        index,
+        reconciler,
+        terms,
+    };
+    election.spawn(worker.run());
+
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        name = tasks.ended() => Err(Error::TaskEnded(name)),
+        _ = election.join_next() => Err(Error::TaskEnded("election".to_owned())),
+    };
+    info!("stopping");
+    // Nobody sends requests to a replica that is not ready; then no write may begin, those in flight
+    // end, the Lease is released; and until the last moment the probes are answered.
+    health.shutting_down();
+    stop_election.cancel();
+    if timeout(STOP_ELECTION, async {
+        while election.join_next().await.is_some() {}
+    })
+    .await
+    .is_err()
+    {
+        error!("writes or the release of the Lease took too long");
+    }
+    stop_http.cancel();
+    while servers.join_next().await.is_some() {}
+    ended
+}
+
+/// Metrics and probes, each on an address of its own.
+async fn serve(
+    config: &Config,
+    metrics: &Metrics,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<JoinSet<()>, Error> {
+    let mut servers = JoinSet::new();
+    if let Some(address) = &config.metrics_bind_address {
+        servers.spawn(http::serve_metrics(
+            http::bind(address).await?,
+            metrics.clone(),
+            stop.clone(),
+        ));
+    }
+    if let Some(address) = &config.health_probe_bind_address {
+        servers.spawn(http::serve_health(
+            http::bind(address).await?,
+            health.clone(),
+            stop.clone(),
+        ));
+    }
+    Ok(servers)
+}
+
+/// Ready: everything has been listed, and every watch is alive. Leading is no part of it.
+fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
+    let (index, pulses) = (index.clone(), pulses.clone());
+    health.check("caches", Probe::Readiness, move || {
+        if lock(&index).is_filled() {
+            Ok(())
+        } else {
+            Err("not everything has been listed yet".to_owned())
+        }
+    });
+    health.check("watches", Probe::Readiness, move || pulses.check(LIFE));
+}
+
+/// One task for each watch.
+fn watch_cluster(
+    tasks: &mut Tasks,
+    client: &kube::Client,
+    index: &SharedIndex,
+    inbox: &Inbox,
+    pulses: &Pulses,
+    metrics: &Metrics,
+) {
+    let watches = Watches {
+        client: client.clone(),
+        index: index.clone(),
+        inbox: inbox.clone(),
+        pulses: pulses.clone(),
+        metrics: metrics.clone(),
+    };
+    let (names, names_wanted) = channel::channel(BTreeSet::new());
+    tasks.spawn("Service watch", watches.clone().services(names));
+    tasks.spawn("copy watch", watches.clone().copies());
+    tasks.spawn("source watch", watch::named_slices(watches, names_wanted));
+}
+
+/// Tasks that run as long as the process.
+#[derive(Default)]
+struct Tasks(JoinSet<&'static str>);
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits until one of them ends, which none should.
+    async fn ended(&mut self) -> String {
+        match self.0.join_next().await {
+            Some(Ok(name)) => name.to_owned(),
+            Some(Err(error)) => error.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Where the Lease is: flag, Pod, ServiceAccount or context, in this order.
+fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
+    let set = |value: &String| !value.is_empty();
+    config
+        .election
+        .namespace
+        .clone()
+        .filter(set)
+        .or_else(|| std::env::var("POD_NAMESPACE").ok().filter(set))
+        .or_else(|| Some(access.namespace().to_owned()).filter(set))
+        .ok_or(Error::LeaseNamespace)
+}
+
+/// Who this replica is. It ends up as a field manager too, which may have 128 bytes.
+fn identity() -> String {
+    let name = std::env::var("POD_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .unwrap_or_default();
+    let uuid = uuid::Uuid::new_v4().to_string();
+    let mut name = name.trim().to_owned();
+    let longest = 128 - uuid.len() - 1;
+    name.truncate(
+        (0..=longest.min(name.len()))
+            .rev()
+            .find(|end| name.is_char_boundary(*end))
+            .unwrap_or(0),
+    );
+    format!("{name}_{uuid}")
+}

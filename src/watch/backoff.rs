@@ -1,0 +1,96 @@
+//! The pause between two attempts of one watch: 100 ms to 1 s, so that all is right within a second
+//! of the API server's return.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use tokio::time::Instant;
+
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_millis(750);
+
+/// A time without failures after which the next one counts as the first.
+const HEALTHY: Duration = Duration::from_secs(10);
+
+pub(super) struct ReadBackoff {
+    policy: ExponentialBackoff,
+    last_failure: Option<Instant>,
+}
+
+impl Default for ReadBackoff {
+    fn default() -> Self {
+        let policy = ExponentialBackoff {
+            current_interval: SHORTEST,
+            initial_interval: SHORTEST,
+            multiplier: 2.0,
+            max_interval: LONGEST,
+            randomization_factor: 0.3,
+            // A watch is never given up.
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        };
+        Self {
+            policy,
+            last_failure: None,
+        }
+    }
+}
+
+impl ReadBackoff {
+    /// The pause after a failure that happened now. One stream that opens well and breaks at once,
+    /// time after time, is no success: only time without failures resets it.
+    pub fn next(&mut self) -> Duration {
+        if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
+            self.policy.reset();
+        }
+        let pause = self.policy.next_backoff().unwrap_or(LONGEST);
+        self.last_failure = Some(Instant::now() + pause);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_from_a_tenth_of_a_second_to_one_and_stay_there() {
+        let mut backoff = ReadBackoff::default();
+        let pauses: Vec<_> = (0..20).map(|_| backoff.next()).collect();
+        assert!(
+            pauses[0] >= Duration::from_millis(70) && pauses[0] <= Duration::from_millis(130),
+            "{pauses:?}"
+        );
+        assert!(
+            pauses.iter().all(|pause| *pause <= Duration::from_secs(1)),
+            "{pauses:?}"
+        );
+        assert!(
+            pauses[10..]
+                .iter()
+                .all(|pause| *pause >= Duration::from_millis(500)),
+            "{pauses:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_opens_and_breaks_at_once_does_not_reset_the_pauses() {
+        let mut backoff = ReadBackoff::default();
+        for _ in 0..10 {
+            let pause = backoff.next();
+            tokio::time::advance(pause + Duration::from_millis(50)).await;
+        }
+        assert!(backoff.next() >= Duration::from_millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_healthy_time_resets_the_pauses() {
+        let mut backoff = ReadBackoff::default();
+        for _ in 0..10 {
+            backoff.next();
+        }
+        tokio::time::advance(HEALTHY + Duration::from_secs(2)).await;
+        assert!(backoff.next() <= Duration::from_millis(130));
+    }
+}

@@ -1,0 +1,102 @@
+//! The watches by Service name: their selectors follow the Services that are managed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch as channel;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Watches, named_selector};
+use crate::index::Scope;
+use crate::metrics::{self, Restart};
+use crate::reconcile::lock;
+
+/// Selectors are made anew at most this often.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Length of the names in one selector. The rest of the URL is short, and `http::Uri` takes 64 KiB;
+/// a comma is three bytes long there.
+const SELECTOR_BYTES: usize = 48 * 1024;
+
+/// Watches the slices of all names that it is told, until the sender of them is gone.
+pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSet<String>>) {
+    let mut running: HashMap<Arc<BTreeSet<String>>, AbortHandle> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let wanted = names.borrow_and_update().clone();
+        let changed_at = Instant::now();
+        lock(&watches.index).retain_names(&wanted);
+        let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
+        running.retain(|shard, task| {
+            let keep = shards.contains(shard);
+            if !keep {
+                watches
+                    .metrics
+                    .watch_restarted(metrics::Watch::Sources, Restart::Selector);
+                task.abort();
+            }
+            keep
+        });
+        for shard in shards {
+            if running.contains_key(&shard) {
+                continue;
+            }
+            let (watches, scope) = (watches.clone(), Scope::Named(shard.clone()));
+            let selector = named_selector(&shard);
+            let task =
+                tasks.spawn(async move { watches.slices(metrics::Watch::Sources, &selector, &scope).await });
+            running.insert(shard, task);
+        }
+        if names.changed().await.is_err() {
+            return;
+        }
+        sleep_until(changed_at + PAUSE).await;
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+/// Names in as few sets as fit into selectors.
+fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
+    let mut shards: Vec<BTreeSet<String>> = Vec::new();
+    let mut length = 0;
+    for name in names {
+        let more = name.len() + "%2C".len();
+        if shards.is_empty() || length + more > longest {
+            shards.push(BTreeSet::new());
+            length = 0;
+        }
+        length += more;
+        if let Some(shard) = shards.last_mut() {
+            shard.insert(name.clone());
+        }
+    }
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> BTreeSet<String> {
+        (0..count).map(|n| format!("{n:0>63}")).collect()
+    }
+
+    #[test]
+    fn names_are_split_where_a_selector_would_get_too_long() {
+        assert!(split(&names(0), SELECTOR_BYTES).is_empty());
+        assert_eq!(split(&names(500), SELECTOR_BYTES).len(), 1);
+        let shards = split(&names(2000), SELECTOR_BYTES);
+        assert_eq!(shards.len(), 3);
+        assert_eq!(shards.iter().map(BTreeSet::len).sum::<usize>(), 2000);
+        for shard in shards {
+            let selector = named_selector(&Arc::new(shard));
+            let encoded: usize = selector
+                .bytes()
+                .map(|c| if c.is_ascii_alphanumeric() { 1 } else { 3 })
+                .sum();
+            assert!(encoded < 60 * 1024, "{encoded}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Signs of life of watches: a watch that shows none is a stale view, however quiet the cluster.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::reconcile::lock;
+
+/// When one watch last showed life.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Mutex<Instant>>);
+
+impl Pulse {
+    fn new() -> Self {
+        // Its first sign of life is due like any other.
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// A sign of life.
+    pub fn beat(&self) {
+        *lock(&self.0) = Instant::now();
+    }
+
+    fn age(&self) -> Duration {
+        lock(&self.0).elapsed()
+    }
+}
+
+/// The pulses of all watches that run.
+#[derive(Clone, Debug, Default)]
+pub struct Pulses(Arc<Mutex<BTreeMap<(&'static str, String), Pulse>>>);
+
+/// A watch that runs; it is no longer expected to show life when this is dropped.
+pub struct Running {
+    pulses: Pulses,
+    key: (&'static str, String),
+    pulse: Pulse,
+}
+
+impl Pulses {
+    pub(super) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
+        let key = (watch, selector.unwrap_or_default().to_owned());
+        let pulse = Pulse::new();
+        lock(&self.0).insert(key.clone(), pulse.clone());
+        Running {
+            pulses: self.clone(),
+            key,
+            pulse,
+        }
+    }
+
+    /// Whether every watch has shown life within `limit`.
+    ///
+    /// # Errors
+    /// Those that have not.
+    pub fn check(&self, limit: Duration) -> Result<(), String> {
+        let pulses = lock(&self.0);
+        let dead: Vec<_> = pulses
+            .iter()
+            .map(|((watch, _), pulse)| (watch, pulse.age()))
+            .filter(|(_, age)| *age > limit)
+            .map(|(watch, age)| format!("{watch}: no sign of life for {} s", age.as_secs()))
+            .collect();
+        if dead.is_empty() {
+            Ok(())
+        } else {
+            Err(dead.join(", "))
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut pulses = lock(&self.pulses.0);
+        // A successor with the same selector may have begun already.
+        if pulses
+            .get(&self.key)
+            .is_some_and(|current| Arc::ptr_eq(&current.0, &self.pulse.0))
+        {
+            pulses.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
+        let pulses = Pulses::default();
+        let services = pulses.start("services", None);
+        let copies = pulses.start("copies", Some("a=b"));
+        tokio::time::advance(Duration::from_secs(80)).await;
+        services.pulse().beat();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(
+            pulses.check(Duration::from_secs(90)).unwrap_err(),
+            "copies: no sign of life for 100 s"
+        );
+        drop(copies);
+        assert_eq!(pulses.check(Duration::from_secs(90)), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_watch_does_not_hide_its_successor() {
+        let pulses = Pulses::default();
+        let first = pulses.start("sources", Some("x"));
+        let _second = pulses.start("sources", Some("x"));
+        drop(first);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert!(pulses.check(Duration::from_secs(90)).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! Keys from the queue to the reconciler, under a term, a few at once.
+
+use std::sync::Arc;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::election::term::Term;
+use crate::queue::{Inbox, Queue};
+use crate::reconcile::{Reconciler, SharedIndex, lock};
+
+/// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
+const AT_ONCE: usize = 8;
+
+/// The loop between the watches and the reconciler.
+pub struct Worker {
+    /// Where watches leave dirty keys.
+    pub inbox: Inbox,
+    /// What the cluster looks like.
+    pub index: SharedIndex,
+    /// Works on a key.
+    pub reconciler: Arc<Reconciler>,
+    /// The right to write, while there is one.
+    pub terms: watch::Receiver<Option<Term>>,
+}
+
+impl Worker {
+    /// Works whenever there is a term. Ends when the election has ended and the last term is over.
+    pub async fn run(mut self) {
+        loop {
+            let term = match self.terms.wait_for(Option::is_some).await {
+                Ok(term) => term.clone(),
+                Err(_) => return,
+            };
+            if let Some(term) = term.filter(|term| !term.is_over()) {
+                self.work(&term).await;
+                self.reconciler.forget();
+            } else if self.terms.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One term: every key is dirty at its start, since nobody knows what the last leader left.
+    async fn work(&self, term: &Term) {
+        let mut queue = Queue::default();
+        let mut active = FuturesUnordered::new();
+        let urgent = |key: &_| lock(&self.index).is_urgent(key);
+        let now = Instant::now();
+        let all = lock(&self.index).all();
+        for key in all {
+            let first = urgent(&key);
+            queue.mark(key, now, first);
+        }
+        loop {
+            while active.len() < AT_ONCE
+                && let Some((key, since)) = queue.pop()
+            {
+                let reconciler = &self.reconciler;
+                active.push(async move {
+                    let outcome = reconciler.reconcile(&key, since, term).await;
+                    (key, outcome)
+                });
+            }
+            tokio::select! {
+                () = term.over() => break,
+                Some((key, outcome)) = active.next() => {
+                    let first = urgent(&key);
+                    queue.finished(key, outcome.again, outcome.wrote, first);
+                }
+                keys = self.inbox.take() => {
+                    for (key, since) in keys {
+                        let first = urgent(&key);
+                        queue.mark(key, since, first);
+                    }
+                }
+                () = queue.due(&urgent) => {}
+            }
+        }
+        if !term.is_revoked() {
+            // Asked to stop: what is in flight may end. It cannot begin another write.
+            while active.next().await.is_some() {}
+        }
+    }
+}
