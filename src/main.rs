@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use endpoint_copier_operator::{cli, run, telemetry};
 
 fn main() -> ExitCode {
-    let (config, warnings) = match cli::parse(std::env::args_os().skip(1), |name| std::env::var(name).ok()) {
+    let (config, warnings) = match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
         cli::Parsed::Run { config, warnings } => (*config, warnings),
         cli::Parsed::Exit { code: 0, text } => {
-            println!("{}", text.trim_end());
+            print!("{text}");
             return ExitCode::SUCCESS;
         }
         cli::Parsed::Exit { code, text } => {
-            eprintln!("{}", text.trim_end());
+            eprint!("{text}");
             return ExitCode::from(code);
         }
     };

@@ -24,9 +24,9 @@ const SELECTOR_BYTES: usize = 48 * 1024;
 pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSet<String>>) {
     let mut running: HashMap<Arc<BTreeSet<String>>, AbortHandle> = HashMap::new();
     let mut tasks = JoinSet::new();
+    let mut made: Option<Instant> = None;
     loop {
         let wanted = names.borrow_and_update().clone();
-        let changed_at = Instant::now();
         lock(&watches.index).retain_names(&wanted);
         let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
         running.retain(|shard, task| {
@@ -48,11 +48,14 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
             let task =
                 tasks.spawn(async move { watches.slices(metrics::Watch::Sources, &selector, &scope).await });
             running.insert(shard, task);
+            made = Some(Instant::now());
         }
         if names.changed().await.is_err() {
             return;
         }
-        sleep_until(changed_at + PAUSE).await;
+        if let Some(made) = made {
+            sleep_until(made + PAUSE).await;
+        }
         while tasks.try_join_next().is_some() {}
     }
 }
