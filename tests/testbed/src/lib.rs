@@ -1,1 +1,43 @@
-//! x
+//! A Kubernetes API server in memory, for tests.
+
+pub mod answer;
+pub mod builders;
+mod clock;
+mod collect;
+mod discovery;
+mod events;
+mod faults;
+mod gate;
+mod history;
+mod kinds;
+mod kubeconfig;
+mod names;
+pub mod object;
+mod patch;
+mod pki;
+mod rbac;
+mod reads;
+mod requests;
+mod route;
+mod selector;
+mod serve;
+mod server;
+mod services;
+mod state;
+mod status;
+mod store;
+mod table;
+mod typed;
+mod validate;
+mod watches;
+mod writes;
+mod writing;
+
+pub use faults::{Effect, Ending, Fault, FaultId, Faults, Match};
+pub use kubeconfig::render as kubeconfig;
+pub use rbac::{RbacReport, Rule};
+pub use requests::{Request, RequestLog};
+pub use serve::Serving;
+pub use server::ApiServer;
+pub use status::ApiError;
+pub use store::{ADMIN_TOKEN, Store};

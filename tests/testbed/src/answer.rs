@@ -1,0 +1,156 @@
+//! Answers: JSON bodies in the shape the client accepts, errors, and bodies that are not what they should be.
+
+use crate::{kinds::Kind, status::ApiError, table};
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use serde_json::Value;
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of every answer.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// What `Accept` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// The objects.
+    Plain,
+    /// `kubectl get`: rows and columns.
+    Table,
+    /// Nothing this server has, such as only protobuf.
+    NotAcceptable,
+}
+
+impl Shape {
+    /// The first acceptable media type wins, as at the real server; weights do not matter.
+    pub fn negotiate(accept: &str) -> Self {
+        if accept.trim().is_empty() {
+            return Self::Plain;
+        }
+        for media in accept.split(',') {
+            let mut parts = media.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            if !matches!(media, "application/json" | "application/*" | "*/*") {
+                continue;
+            }
+            match parts.find_map(|p| p.strip_prefix("as=")) {
+                None => return Self::Plain,
+                Some("Table") => return Self::Table,
+                Some(_) => {}
+            }
+        }
+        Self::NotAcceptable
+    }
+
+    /// One object or a list, in this shape.
+    pub fn render(self, kind: &Kind, object: Value, now: jiff::Timestamp) -> Value {
+        if self == Self::Table {
+            table::render(kind, &object, now, true)
+        } else {
+            object
+        }
+    }
+}
+
+fn response(code: u16, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A JSON answer.
+pub(crate) fn json(code: u16, value: &Value) -> Response<Body> {
+    response(code, full(value.to_string()))
+}
+
+/// A text answer.
+pub(crate) fn text(code: u16, text: &'static str) -> Response<Body> {
+    let mut response = response(code, full(text));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// A stream of lines.
+pub(crate) fn stream(lines: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Response<Body> {
+    use futures::StreamExt;
+    response(
+        200,
+        BodyExt::boxed_unsync(StreamBody::new(lines.map(|line| line.map(Frame::data)))),
+    )
+}
+
+/// An error as a Status.
+pub(crate) fn error(error: &ApiError) -> Response<Body> {
+    let mut response = json(error.code, &error.to_status());
+    if let Some(seconds) = error.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// 406.
+pub(crate) fn not_acceptable() -> ApiError {
+    ApiError::new(
+        406,
+        "NotAcceptable",
+        "only the following media types are accepted: application/json",
+    )
+}
+
+/// The error that a fault asks for, worded as a real server might.
+pub(crate) fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
+    let (reason, message) = match code {
+        400 => ("BadRequest", "injected: bad request"),
+        401 => ("Unauthorized", "Unauthorized"),
+        403 => ("Forbidden", "injected: forbidden"),
+        404 => ("NotFound", "injected: not found"),
+        409 => ("Conflict", "injected: the object has been modified"),
+        410 => ("Expired", "injected: too old resource version"),
+        422 => ("Invalid", "injected: invalid"),
+        429 => (
+            "TooManyRequests",
+            "injected: too many requests, please try again later",
+        ),
+        500 => ("InternalError", "Internal error occurred: injected"),
+        503 => (
+            "ServiceUnavailable",
+            "injected: the server is currently unable to handle the request",
+        ),
+        504 => ("Timeout", "Timeout: injected"),
+        _ => ("", "injected"),
+    };
+    ApiError {
+        retry_after,
+        ..ApiError::new(code, reason, message)
+    }
+}
+
+/// 200, but no JSON.
+pub(crate) fn nonsense() -> Response<Body> {
+    response(200, full("<html><body>Please log in to continue</body></html>"))
+}
+
+/// Half of an answer, complete by its length.
+pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    let bytes = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))
+}

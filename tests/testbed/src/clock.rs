@@ -1,0 +1,70 @@
+//! The server's clock: wall time that advances as tokio's time does, so that it stands still under a paused clock.
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+/// Wall time at one instant; everything later is counted from there.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    wall: Timestamp,
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that shows the present now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            wall: Timestamp::now(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let elapsed = SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.wall.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
+    }
+
+    /// The present as `metav1.Time` writes it: whole seconds.
+    #[must_use]
+    pub fn seconds(&self) -> String {
+        self.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether a text is a `metav1.MicroTime`: RFC 3339 with exactly six digits after the point. Anything else is a
+/// 400 of the real server, even a time without a fraction.
+#[must_use]
+pub fn is_micro_time(text: &str) -> bool {
+    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    digits == 6 && text.as_bytes().get(10) == Some(&b'T') && text.parse::<Timestamp>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_micro_time;
+
+    #[test]
+    fn a_micro_time_has_six_digits() {
+        assert!(is_micro_time("2020-01-01T00:00:00.000000Z"));
+        assert!(is_micro_time("2020-01-01T00:00:00.123456+01:00"));
+        for bad in [
+            "2020-01-01T00:00:00Z",
+            "2020-01-01T00:00:00.123Z",
+            "2020-01-01 00:00",
+            "",
+            "x",
+        ] {
+            assert!(!is_micro_time(bad), "{bad}");
+        }
+    }
+}

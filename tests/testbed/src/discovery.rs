@@ -1,0 +1,101 @@
+//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources.
+
+use crate::{
+    answer::{self, Body},
+    kinds::{KINDS, Kind},
+    status::ApiError,
+};
+use http::Response;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Paths that need no token, as the role `system:public-info-viewer` has it.
+#[must_use]
+pub fn is_public(path: &str) -> bool {
+    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version")
+}
+
+/// The answer to a path that is no resource.
+pub(crate) fn answer(path: &str) -> Response<Body> {
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let value = match segments[..] {
+        ["healthz" | "livez" | "readyz"] => return answer::text(200, "ok"),
+        ["version"] => version(),
+        ["api"] => json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
+        }),
+        ["apis"] => {
+            let groups: BTreeSet<&str> = KINDS.iter().map(|k| k.group).filter(|g| !g.is_empty()).collect();
+            let groups: Vec<Value> = groups.into_iter().map(group).collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        ["api", "v1"] => resources(""),
+        ["apis", name, "v1"] if KINDS.iter().any(|k| k.group == name) => resources(name),
+        ["apis", name] if KINDS.iter().any(|k| k.group == name) => {
+            let mut group = group(name);
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+            group
+        }
+        ["apis" | "api", ..] => return answer::error(&ApiError::no_such_resource()),
+        _ => return answer::text(404, "404 page not found\n"),
+    };
+    answer::json(200, &value)
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": "v1.36.2", "gitCommit": "testbed", "gitTreeState": "clean",
+        "buildDate": "2026-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": "testbed",
+    })
+}
+
+fn group(name: &str) -> Value {
+    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+    json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+fn resources(group: &str) -> Value {
+    let mut resources = Vec::new();
+    for kind in KINDS.iter().filter(|k| k.group == group) {
+        resources.push(resource(kind));
+        if kind.status {
+            resources.push(json!({
+                "name": format!("{}/status", kind.plural), "singularName": "", "namespaced": kind.namespaced,
+                "kind": kind.kind, "verbs": ["get", "patch", "update"],
+            }));
+        }
+    }
+    let version = if group.is_empty() {
+        "v1".to_owned()
+    } else {
+        format!("{group}/v1")
+    };
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources})
+}
+
+fn resource(kind: &Kind) -> Value {
+    let verbs = [
+        "create",
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "update",
+        "watch",
+    ];
+    let verbs: Vec<&str> = verbs
+        .into_iter()
+        .filter(|v| kind.namespaced || *v != "deletecollection")
+        .collect();
+    let mut resource = json!({
+        "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
+        "verbs": verbs,
+    });
+    if !kind.short.is_empty() {
+        resource["shortNames"] = json!(kind.short);
+    }
+    resource
+}

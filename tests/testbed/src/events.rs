@@ -1,0 +1,76 @@
+//! The two views of an Event: `v1` (how it is kept) and `events.k8s.io/v1`. Same object, other field names.
+
+use crate::kinds::{Kind, Storage};
+use serde_json::{Map, Value, json};
+
+/// Field names of `events.k8s.io/v1` and what they are called in `v1`.
+const FIELDS: &[(&str, &str)] = &[
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+fn is_newer(kind: &Kind) -> bool {
+    kind.storage == Storage::Event && !kind.group.is_empty()
+}
+
+/// A stored object as a kind shows it.
+#[must_use]
+pub fn view(kind: &Kind, stored: &Value) -> Value {
+    if !is_newer(kind) {
+        return stored.clone();
+    }
+    let mut shown = rename(stored, |name| {
+        FIELDS.iter().find(|f| f.1 == name).map_or(name, |f| f.0)
+    });
+    shown["apiVersion"] = kind.api_version().into();
+    for field in ["reportingController", "reportingInstance"] {
+        if shown[field] == json!("") {
+            shown.as_object_mut().map(|o| o.remove(field));
+        }
+    }
+    shown
+}
+
+/// An object that came in as a kind, in its stored form.
+#[must_use]
+pub fn unview(kind: &Kind, shown: Value) -> Value {
+    if !is_newer(kind) {
+        return shown;
+    }
+    let mut stored = rename(&shown, |name| {
+        FIELDS.iter().find(|f| f.0 == name).map_or(name, |f| f.1)
+    });
+    stored["apiVersion"] = "v1".into();
+    stored
+}
+
+/// Fields that an Event always shows, empty or not.
+pub fn normalize(event: &mut Value) {
+    for (field, empty) in [
+        ("source", json!({})),
+        ("firstTimestamp", Value::Null),
+        ("lastTimestamp", Value::Null),
+        ("eventTime", Value::Null),
+        ("reportingComponent", json!("")),
+        ("reportingInstance", json!("")),
+        ("involvedObject", json!({})),
+    ] {
+        if event[field].is_null() {
+            event[field] = empty;
+        }
+    }
+}
+
+fn rename<'a>(object: &'a Value, name: impl Fn(&'a str) -> &'a str) -> Value {
+    let members = object.as_object().into_iter().flatten();
+    Value::Object(
+        members
+            .map(|(key, value)| (name(key).to_owned(), value.clone()))
+            .collect::<Map<_, _>>(),
+    )
+}

@@ -1,0 +1,163 @@
+//! What happened, newest last: watches read on from a resourceVersion, lists look back to one.
+
+use crate::kinds::Storage;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+/// Where an object is kept. The order is the order of a LIST: by namespace, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Which kind of object.
+    pub storage: Storage,
+    /// Namespace, empty for a cluster-wide object.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// All objects at one resourceVersion. Objects are shared, so that a copy of the map is cheap.
+pub type Objects = BTreeMap<Key, Arc<Value>>;
+
+/// One write.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its resourceVersion.
+    pub revision: u64,
+    /// What it wrote.
+    pub key: Key,
+    /// The object before, none for a creation.
+    pub old: Option<Arc<Value>>,
+    /// The object after, none for a deletion.
+    pub new: Option<Arc<Value>>,
+}
+
+/// A bounded log of changes.
+#[derive(Debug)]
+pub struct History {
+    changes: VecDeque<Change>,
+    capacity: usize,
+    compacted: u64,
+}
+
+/// Asked for something older than the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// The oldest resourceVersion that may still be asked for.
+    pub oldest: u64,
+}
+
+impl History {
+    /// A log of so many changes.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            changes: VecDeque::new(),
+            capacity,
+            compacted: 0,
+        }
+    }
+
+    /// Adds a change; the oldest goes when the log is full.
+    pub fn push(&mut self, change: Change) {
+        self.changes.push_back(change);
+        self.trim();
+    }
+
+    /// Sets how many changes are remembered.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while self.changes.len() > self.capacity {
+            if let Some(gone) = self.changes.pop_front() {
+                self.compacted = gone.revision;
+            }
+        }
+    }
+
+    /// Forgets everything up to a resourceVersion, as etcd's compaction does.
+    pub fn compact(&mut self, revision: u64) {
+        self.compacted = self.compacted.max(revision);
+        self.changes.retain(|c| c.revision > revision);
+    }
+
+    /// The changes after a resourceVersion, oldest first.
+    ///
+    /// # Errors
+    /// The resourceVersion is older than the log.
+    pub fn since(&self, revision: u64) -> Result<impl DoubleEndedIterator<Item = &Change>, Compacted> {
+        if revision < self.compacted {
+            return Err(Compacted {
+                oldest: self.compacted,
+            });
+        }
+        let start = self.changes.partition_point(|c| c.revision <= revision);
+        Ok(self.changes.range(start..))
+    }
+
+    /// What `present` was at an earlier resourceVersion: the changes since are undone, newest first.
+    ///
+    /// # Errors
+    /// The resourceVersion is older than the log.
+    pub fn at(&self, revision: u64, present: &Objects) -> Result<Objects, Compacted> {
+        let mut objects = present.clone();
+        for change in self.since(revision)?.rev() {
+            match &change.old {
+                Some(old) => objects.insert(change.key.clone(), Arc::clone(old)),
+                None => objects.remove(&change.key),
+            };
+        }
+        Ok(objects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn key(name: &str) -> Key {
+        Key {
+            storage: Storage::Lease,
+            namespace: "d".into(),
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn an_earlier_state_is_the_present_with_changes_undone() {
+        let (one, two) = (Arc::new(json!(1)), Arc::new(json!(2)));
+        let mut history = History::new(10);
+        let change = |revision, name: &str, old: Option<&Arc<Value>>, new: Option<&Arc<Value>>| Change {
+            revision,
+            key: key(name),
+            old: old.cloned(),
+            new: new.cloned(),
+        };
+        history.push(change(1, "a", None, Some(&one)));
+        history.push(change(2, "a", Some(&one), Some(&two)));
+        history.push(change(3, "b", None, Some(&one)));
+        history.push(change(4, "a", Some(&two), None));
+        let present = Objects::from([(key("b"), Arc::clone(&one))]);
+        let names = |revision| -> Vec<String> {
+            history
+                .at(revision, &present)
+                .unwrap()
+                .iter()
+                .map(|(k, v)| format!("{}{v}", k.name))
+                .collect()
+        };
+        assert_eq!(names(4), ["b1"]);
+        assert_eq!(names(3), ["a2", "b1"]);
+        assert_eq!(names(1), ["a1"]);
+        assert_eq!(names(0), [""; 0]);
+        history.compact(2);
+        assert_eq!(history.since(1).err(), Some(Compacted { oldest: 2 }));
+        assert_eq!(history.since(2).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,236 @@
+//! The table of kinds the server knows: one row each, everything that differs between them is a column.
+
+/// Where objects of a kind are kept. Two API kinds may share one storage: an Event has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Storage {
+    /// `v1` Service.
+    Service,
+    /// `v1` Endpoints.
+    Endpoints,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` and `events.k8s.io/v1` Event; kept in its `v1` form.
+    Event,
+    /// `coordination.k8s.io/v1` Lease.
+    Lease,
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` ServiceAccount.
+    ServiceAccount,
+}
+
+/// One kind of the API, with its answers to the questions a strategy of the real server answers.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_field_names,
+    clippy::struct_excessive_bools,
+    reason = "a row of a table, in Kubernetes' words"
+)]
+pub struct Kind {
+    /// API group, empty for the core group.
+    pub group: &'static str,
+    /// Version, always `v1` here.
+    pub version: &'static str,
+    /// Kind as in an object's `kind` field.
+    pub kind: &'static str,
+    /// Resource as in the URL.
+    pub plural: &'static str,
+    /// What `kubectl` accepts for one of them.
+    pub singular: &'static str,
+    /// Short names for `kubectl`.
+    pub short: &'static [&'static str],
+    /// False for Namespace only.
+    pub namespaced: bool,
+    /// Where its objects are.
+    pub storage: Storage,
+    /// It has a `/status` subresource.
+    pub status: bool,
+    /// PUT of a missing object creates it (`AllowCreateOnUpdate`).
+    pub create_on_update: bool,
+    /// PUT without a resourceVersion is accepted (`AllowUnconditionalUpdate`).
+    pub unconditional_update: bool,
+    /// DELETE answers with the object instead of a Status (`ReturnDeletedObject`).
+    pub returns_deleted: bool,
+    /// Path of its keys in etcd, seen in the text of some conflicts.
+    pub registry: &'static str,
+}
+
+impl Kind {
+    /// `v1`, or `group/v1`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `services`, or `leases.coordination.k8s.io`: the resource as error texts name it.
+    #[must_use]
+    pub fn qualified_resource(&self) -> String {
+        qualified(self.plural, self.group)
+    }
+
+    /// `Service`, or `Lease.coordination.k8s.io`: the kind as error texts name it.
+    #[must_use]
+    pub fn qualified_kind(&self) -> String {
+        qualified(self.kind, self.group)
+    }
+}
+
+fn qualified(name: &str, group: &str) -> String {
+    if group.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}.{group}")
+    }
+}
+
+/// Every kind of the server.
+pub static KINDS: &[Kind] = &[
+    Kind {
+        group: "",
+        version: "v1",
+        kind: "Service",
+        plural: "services",
+        singular: "service",
+        short: &["svc"],
+        namespaced: true,
+        storage: Storage::Service,
+        status: true,
+        create_on_update: false,
+        unconditional_update: true,
+        returns_deleted: true,
+        registry: "/registry/services/specs",
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        kind: "Endpoints",
+        plural: "endpoints",
+        singular: "endpoints",
+        short: &["ep"],
+        namespaced: true,
+        storage: Storage::Endpoints,
+        status: false,
+        create_on_update: true,
+        unconditional_update: true,
+        returns_deleted: false,
+        registry: "/registry/services/endpoints",
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        kind: "Namespace",
+        plural: "namespaces",
+        singular: "namespace",
+        short: &["ns"],
+        namespaced: false,
+        storage: Storage::Namespace,
+        status: true,
+        create_on_update: false,
+        unconditional_update: true,
+        returns_deleted: true,
+        registry: "/registry/namespaces",
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short: &["sa"],
+        namespaced: true,
+        storage: Storage::ServiceAccount,
+        status: false,
+        create_on_update: false,
+        unconditional_update: true,
+        returns_deleted: true,
+        registry: "/registry/serviceaccounts",
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short: &["ev"],
+        namespaced: true,
+        storage: Storage::Event,
+        status: false,
+        create_on_update: true,
+        unconditional_update: true,
+        returns_deleted: false,
+        registry: "/registry/events",
+    },
+    Kind {
+        group: "events.k8s.io",
+        version: "v1",
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short: &["ev"],
+        namespaced: true,
+        storage: Storage::Event,
+        status: false,
+        create_on_update: true,
+        unconditional_update: true,
+        returns_deleted: false,
+        registry: "/registry/events",
+    },
+    Kind {
+        group: "discovery.k8s.io",
+        version: "v1",
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        singular: "endpointslice",
+        short: &[],
+        namespaced: true,
+        storage: Storage::EndpointSlice,
+        status: false,
+        create_on_update: false,
+        unconditional_update: true,
+        returns_deleted: false,
+        registry: "/registry/endpointslices",
+    },
+    Kind {
+        group: "coordination.k8s.io",
+        version: "v1",
+        kind: "Lease",
+        plural: "leases",
+        singular: "lease",
+        short: &[],
+        namespaced: true,
+        storage: Storage::Lease,
+        status: false,
+        create_on_update: true,
+        unconditional_update: false,
+        returns_deleted: false,
+        registry: "/registry/leases",
+    },
+];
+
+/// The kind of a resource in a group and version.
+#[must_use]
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    KINDS
+        .iter()
+        .find(|k| k.group == group && k.version == version && k.plural == plural)
+}
+
+/// The kind that an object's `apiVersion` and `kind` name.
+#[must_use]
+pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    KINDS
+        .iter()
+        .find(|k| k.kind == kind && k.api_version() == api_version)
+}
+
+/// The kind a test means by a plural name, or by `events.events.k8s.io` for the newer view of Events.
+#[must_use]
+pub fn by_name(resource: &str) -> Option<&'static Kind> {
+    KINDS
+        .iter()
+        .find(|k| k.plural == resource || k.qualified_resource() == resource)
+}

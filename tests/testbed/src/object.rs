@@ -1,0 +1,92 @@
+//! Reading an object's metadata. Objects are JSON values; absent, null and empty read the same.
+
+use serde_json::{Map, Value};
+
+/// A text in `metadata`, empty when absent.
+#[must_use]
+pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// `metadata`, made when it is missing.
+///
+/// # Panics
+/// Never: whatever was in the place of the map is replaced.
+pub fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    if !object["metadata"].is_object() {
+        object["metadata"] = Value::Object(Map::new());
+    }
+    object["metadata"].as_object_mut().expect("made above")
+}
+
+/// `metadata.name`.
+#[must_use]
+pub fn name(object: &Value) -> &str {
+    meta(object, "name")
+}
+
+/// `metadata.namespace`, empty for a cluster-wide object.
+#[must_use]
+pub fn namespace(object: &Value) -> &str {
+    meta(object, "namespace")
+}
+
+/// `metadata.uid`.
+#[must_use]
+pub fn uid(object: &Value) -> &str {
+    meta(object, "uid")
+}
+
+/// `metadata.resourceVersion` as a number, 0 when absent.
+#[must_use]
+pub fn revision(object: &Value) -> u64 {
+    meta(object, "resourceVersion").parse().unwrap_or(0)
+}
+
+/// `metadata.finalizers`.
+#[must_use]
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    array(&object["metadata"]["finalizers"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// Whether the object waits for its finalizers.
+#[must_use]
+pub fn is_terminating(object: &Value) -> bool {
+    !meta(object, "deletionTimestamp").is_empty()
+}
+
+/// The UIDs of `metadata.ownerReferences`.
+#[must_use]
+pub fn owners(object: &Value) -> Vec<&str> {
+    array(&object["metadata"]["ownerReferences"])
+        .iter()
+        .filter_map(|o| o["uid"].as_str())
+        .collect()
+}
+
+/// A label's value.
+#[must_use]
+pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object["metadata"]["labels"].get(key)?.as_str()
+}
+
+/// The items of a list, none when it is absent.
+#[must_use]
+pub fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Sets a field of `metadata`, or takes it away.
+pub fn set_meta(object: &mut Value, field: &str, value: Option<Value>) {
+    let metadata = meta_mut(object);
+    match value {
+        Some(value) => metadata.insert(field.to_owned(), value),
+        None => metadata.remove(field),
+    };
+}

@@ -1,0 +1,110 @@
+//! The cluster's certificate authority and server certificates, made anew for each store.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use std::sync::Arc;
+use tokio_rustls::rustls::{
+    self, ServerConfig,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+/// Names under which clients reach an API server.
+const NAMES: &[&str] = &[
+    "127.0.0.1",
+    "::1",
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// A certificate authority.
+#[derive(Debug)]
+pub struct Pki {
+    issuer: Issuer<'static, KeyPair>,
+    ca_pem: String,
+}
+
+impl Default for Pki {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pki {
+    /// A new authority.
+    ///
+    /// # Panics
+    /// When no key can be made, which leaves nothing to test with.
+    #[must_use]
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key for the authority");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, "testbed-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_pem = params
+            .self_signed(&key)
+            .expect("a certificate for the authority")
+            .pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            ca_pem,
+        }
+    }
+
+    /// The authority's certificate.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// A server certificate and its key, as PEM.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    #[must_use]
+    pub fn server_pem(&self) -> (String, String) {
+        let (certificate, key) = self.server();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn server(&self) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key for a server");
+        let names: Vec<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("good names");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "kube-apiserver");
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .expect("a certificate for a server");
+        (certificate, key)
+    }
+
+    /// TLS for a server: HTTP/2 or HTTP/1.1, as the client likes.
+    ///
+    /// # Panics
+    /// When ring does not accept its own key.
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
+        let (certificate, key) = self.server();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider's own versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a key that fits its certificate");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+}

@@ -1,0 +1,130 @@
+//! RBAC rules as an optional filter: a user with rules may do what they say and nothing else, all others everything.
+
+use crate::{route::Route, status::ApiError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// One rule of a Role or `ClusterRole`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// `apiGroups`; the core group is the empty text, `*` is all.
+    pub api_groups: Vec<String>,
+    /// `resources`, with subresources as `services/status`; `*` is all.
+    pub resources: Vec<String>,
+    /// `verbs`; `*` is all.
+    pub verbs: Vec<String>,
+    /// `resourceNames`; empty is all.
+    pub resource_names: Vec<String>,
+    /// Namespaces of the `RoleBinding`s; empty for a `ClusterRoleBinding`.
+    pub namespaces: Vec<String>,
+}
+
+fn texts(items: &[&str]) -> Vec<String> {
+    items.iter().map(|s| (*s).to_owned()).collect()
+}
+
+impl Rule {
+    /// A rule for all names in all namespaces.
+    #[must_use]
+    pub fn new(api_groups: &[&str], resources: &[&str], verbs: &[&str]) -> Self {
+        Self {
+            api_groups: texts(api_groups),
+            resources: texts(resources),
+            verbs: texts(verbs),
+            ..Self::default()
+        }
+    }
+
+    /// Only for these names.
+    #[must_use]
+    pub fn names(mut self, names: &[&str]) -> Self {
+        self.resource_names = texts(names);
+        self
+    }
+
+    /// Only in these namespaces.
+    #[must_use]
+    pub fn namespaces(mut self, namespaces: &[&str]) -> Self {
+        self.namespaces = texts(namespaces);
+        self
+    }
+
+    fn allows(&self, route: &Route) -> bool {
+        let among = |list: &[String], value: &str| list.iter().any(|x| x == "*" || x == value);
+        among(&self.verbs, route.verb)
+            && among(&self.api_groups, route.group())
+            && among(&self.resources, &route.resource())
+            && (self.resource_names.is_empty() || among(&self.resource_names, route.rbac_name()))
+            && (self.namespaces.is_empty() || self.namespaces.contains(&route.namespace))
+    }
+}
+
+/// What a restricted user did.
+#[derive(Clone, Debug, Default)]
+pub struct RbacReport {
+    /// Each rule, and how many requests it allowed first.
+    pub used: Vec<(Rule, usize)>,
+    /// The text of each refusal.
+    pub refused: Vec<String>,
+}
+
+/// The rules of all users of a store.
+#[derive(Debug, Default)]
+pub struct Rbac {
+    users: Mutex<BTreeMap<String, RbacReport>>,
+}
+
+impl Rbac {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RbacReport>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on a user may do only this; what was recorded before is forgotten.
+    pub fn restrict(&self, user: &str, rules: Vec<Rule>) {
+        let unused = rules.into_iter().map(|rule| (rule, 0)).collect();
+        self.lock().insert(
+            user.to_owned(),
+            RbacReport {
+                used: unused,
+                refused: Vec::new(),
+            },
+        );
+    }
+
+    /// A user may do everything again.
+    pub fn allow_all(&self, user: &str) {
+        self.lock().remove(user);
+    }
+
+    /// What a restricted user did so far.
+    #[must_use]
+    pub fn report(&self, user: &str) -> RbacReport {
+        self.lock().get(user).cloned().unwrap_or_default()
+    }
+
+    /// Whether a request may go on.
+    pub(crate) fn check(&self, user: &str, route: &Route) -> Result<(), ApiError> {
+        let mut users = self.lock();
+        let Some(report) = users.get_mut(user) else {
+            return Ok(());
+        };
+        let Some(kind) = route.kind else { return Ok(()) };
+        if let Some((_, count)) = report.used.iter_mut().find(|(rule, _)| rule.allows(route)) {
+            *count += 1;
+            return Ok(());
+        }
+        let scope = if route.namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace {:?}", route.namespace)
+        };
+        let (verb, resource) = (route.verb, route.resource());
+        let group = kind.group;
+        let why = format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}");
+        let error = ApiError::forbidden(kind, route.rbac_name(), &why);
+        report.refused.push(error.message.clone());
+        Err(error)
+    }
+}

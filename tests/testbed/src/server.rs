@@ -1,0 +1,371 @@
+//! One API server: takes a request through authentication, faults, RBAC and the handler, and keeps the log.
+
+use crate::{
+    answer::{self, Body, BoxError, Shape},
+    discovery,
+    faults::{Effect, Faults},
+    history::Objects,
+    object,
+    rbac::{RbacReport, Rule},
+    reads,
+    requests::Request as Entry,
+    route::Route,
+    serve::{self, Serving},
+    status::{ApiError, Cause, FieldError},
+    store::Store,
+    watches, writing,
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response, header, request::Parts};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// As the real server: about once a minute.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+
+/// One server on a [`Store`]. Cheap to clone; clones are the same server. As a `tower::Service` it takes requests
+/// without a connection; [`ApiServer::serve`] offers the same over TCP.
+#[derive(Clone, Debug)]
+pub struct ApiServer {
+    pub(crate) shared: Arc<Shared>,
+    /// The user of requests without a token.
+    user: Option<Arc<str>>,
+}
+
+/// What clones of a server share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub name: String,
+    pub store: Store,
+    pub faults: Faults,
+    bookmark_period: Mutex<Duration>,
+    lag: Mutex<Option<Lag>>,
+}
+
+/// The state that a server with a stale watch cache still sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Lag {
+    pub revision: u64,
+    pub objects: Objects,
+}
+
+/// Body and meaning of a request.
+pub(crate) struct Incoming {
+    pub route: Route,
+    pub body: Bytes,
+    pub content_type: String,
+    pub shape: Shape,
+    pub user: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ApiServer {
+    /// A server on a store. As a tower service, requests without a token are the administrator's.
+    #[must_use]
+    pub fn new(store: &Store) -> Self {
+        Self::named(store, "api")
+    }
+
+    /// A server with a name, to tell several of one store apart in the log.
+    #[must_use]
+    pub fn named(store: &Store, name: &str) -> Self {
+        let shared = Shared {
+            name: name.to_owned(),
+            store: store.clone(),
+            faults: Faults::default(),
+            bookmark_period: Mutex::new(BOOKMARK_PERIOD),
+            lag: Mutex::new(None),
+        };
+        Self {
+            shared: Arc::new(shared),
+            user: Some("admin".into()),
+        }
+    }
+
+    /// The same server; requests without a token are this user's.
+    #[must_use]
+    pub fn as_user(&self, user: &str) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            user: Some(user.into()),
+        }
+    }
+
+    /// The same server; requests without a token are refused with 401, as over TCP.
+    #[must_use]
+    pub fn token_only(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            user: None,
+        }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// What goes wrong at this server.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// The requests to this server so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Entry> {
+        self.store().requests().matching(|r| r.server == self.shared.name)
+    }
+
+    /// Restricts a user to rules, on all servers of the store.
+    pub fn restrict(&self, user: &str, rules: Vec<Rule>) {
+        self.store().restrict(user, rules);
+    }
+
+    /// Which rules a restricted user needed, and what was refused.
+    #[must_use]
+    pub fn rbac_report(&self, user: &str) -> RbacReport {
+        self.store().rbac_report(user)
+    }
+
+    /// Sets how often a watch that asked for bookmarks gets one; it holds for watches opened from now on.
+    pub fn bookmark_every(&self, period: Duration) {
+        *lock(&self.shared.bookmark_period) = period;
+    }
+
+    /// The watch cache stands still: watches, and reads with a resourceVersion, see nothing newer than now.
+    /// Reads without a resourceVersion are consistent and see all.
+    pub fn lag(&self) {
+        let lag = self.store().read(|state| Lag {
+            revision: state.revision,
+            objects: state.objects.clone(),
+        });
+        *lock(&self.shared.lag) = Some(lag);
+    }
+
+    /// The watch cache catches up.
+    pub fn release(&self) {
+        *lock(&self.shared.lag) = None;
+        self.shared.faults.notify();
+    }
+
+    /// Offers this server over TCP and TLS.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn serve(&self, address: SocketAddr) -> io::Result<Serving> {
+        serve::serve(self, address).await
+    }
+
+    async fn handle<B>(self, request: Request<B>) -> Result<Response<Body>, BoxError>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        if self.shared.faults.is_refusing() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        }
+        self.shared.faults.thawed().await;
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(Into::into)?.to_bytes();
+        let user = self.user_of(&parts);
+        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+        let route = Route::parse(&parts.method, path, query);
+        let number = self.log(&parts, &body, user.as_deref(), route.as_ref().ok());
+        let response = match (user, route) {
+            (Some(user), Ok(route)) => self.answer(parts, body, user, route).await?,
+            (None, Ok(route)) if route.kind.is_none() && discovery::is_public(&route.path) => {
+                self.answer(parts, body, String::new(), route).await?
+            }
+            (None, _) => answer::error(&ApiError::unauthorized()),
+            (_, Err(error)) => answer::error(&error),
+        };
+        self.shared.faults.thawed().await;
+        self.store().requests().end(number, response.status().as_u16());
+        Ok(response)
+    }
+
+    fn user_of(&self, parts: &Parts) -> Option<String> {
+        let header = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|v| v.to_str().ok());
+        match header {
+            Some(value) => self
+                .store()
+                .user_of(value.strip_prefix("Bearer ").unwrap_or_default()),
+            None => self.user.as_deref().map(str::to_owned),
+        }
+    }
+
+    fn log(&self, parts: &Parts, body: &[u8], user: Option<&str>, route: Option<&Route>) -> u64 {
+        let body: Option<Value> = serde_json::from_slice(body).ok();
+        let header = |name| {
+            parts
+                .headers
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+        };
+        let name = match route.map_or("", Route::rbac_name) {
+            "" => body.as_ref().map_or("", object::name),
+            name => name,
+        };
+        self.store().requests().begin(Entry {
+            number: 0,
+            server: self.shared.name.clone(),
+            user: user.unwrap_or_default().to_owned(),
+            verb: route.map_or("", |r| r.verb),
+            group: route.map_or("", Route::group).to_owned(),
+            resource: route.and_then(|r| r.kind).map_or("", |k| k.plural).to_owned(),
+            subresource: if route.is_some_and(|r| r.status) {
+                "status".to_owned()
+            } else {
+                String::new()
+            },
+            namespace: route.map_or_else(String::new, |r| r.namespace.clone()),
+            name: name.to_owned(),
+            uri: parts
+                .uri
+                .path_and_query()
+                .map_or_else(String::new, ToString::to_string),
+            user_agent: header(header::USER_AGENT).to_owned(),
+            body,
+            at: Instant::now(),
+            status: None,
+            answered: None,
+        })
+    }
+
+    async fn answer(
+        &self,
+        parts: Parts,
+        body: Bytes,
+        user: String,
+        route: Route,
+    ) -> Result<Response<Body>, BoxError> {
+        let (latency, effect) = self.shared.faults.strike(&user, &route);
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let broken = || -> BoxError { io::Error::from(io::ErrorKind::ConnectionReset).into() };
+        match effect {
+            Some(Effect::Status { code, retry_after }) => {
+                return Ok(answer::error(&answer::injected(code, retry_after)));
+            }
+            Some(Effect::Nonsense) => return Ok(answer::nonsense()),
+            Some(Effect::Hang) => return std::future::pending().await,
+            Some(Effect::Break) => return Err(broken()),
+            _ => {}
+        }
+        let header = |name| {
+            parts
+                .headers
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+        };
+        let incoming = Incoming {
+            shape: Shape::negotiate(header(header::ACCEPT)),
+            content_type: header(header::CONTENT_TYPE).to_owned(),
+            body,
+            route,
+            user,
+        };
+        let response = self
+            .dispatch(incoming)
+            .await
+            .unwrap_or_else(|error| answer::error(&error));
+        match effect {
+            Some(Effect::LostReply) => Err(broken()),
+            Some(Effect::Unanswered) => std::future::pending().await,
+            Some(Effect::Truncated) => Ok(answer::truncated(response).await),
+            _ => Ok(response),
+        }
+    }
+
+    async fn dispatch(&self, incoming: Incoming) -> Result<Response<Body>, ApiError> {
+        let Some(kind) = incoming.route.kind else {
+            return Ok(discovery::answer(&incoming.route.path));
+        };
+        self.store().rbac().check(&incoming.user, &incoming.route)?;
+        if incoming.shape == Shape::NotAcceptable {
+            return Err(answer::not_acceptable());
+        }
+        let route = &incoming.route;
+        check_options(route)?;
+        match route.verb {
+            "get" => reads::get(self, kind, &incoming).await,
+            "list" => reads::list(self, kind, &incoming).await,
+            "watch" => watches::watch(self, kind, incoming).await,
+            _ => writing::write(self.store(), kind, &incoming),
+        }
+    }
+}
+
+/// `fieldManager` of a write: at most 128 bytes, or 422.
+fn check_options(route: &Route) -> Result<(), ApiError> {
+    const LIMIT: usize = 128;
+    if route.param("fieldManager").len() <= LIMIT {
+        return Ok(());
+    }
+    let options = match route.verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        _ => return Ok(()),
+    };
+    let why = format!("may not be more than {LIMIT} bytes");
+    let errors = [FieldError::bare(Cause::TooLong, "fieldManager", why)];
+    Err(ApiError::invalid_named("meta.k8s.io", options, "", &errors))
+}
+
+impl Shared {
+    pub fn bookmark_period(&self) -> Duration {
+        *lock(&self.bookmark_period)
+    }
+
+    pub fn lag(&self) -> Option<Lag> {
+        lock(&self.lag).clone()
+    }
+
+    /// The newest resourceVersion the watch cache has.
+    pub fn visible(&self) -> u64 {
+        lock(&self.lag)
+            .as_ref()
+            .map_or_else(|| self.store.revision(), |lag| lag.revision)
+    }
+}
+
+impl<B> tower::Service<Request<B>> for ApiServer
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Box::pin(self.clone().handle(request))
+    }
+}

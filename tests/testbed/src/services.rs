@@ -1,0 +1,177 @@
+//! What a Service gets that it did not ask for: defaults, a cluster IP, node ports (`SetDefaults_Service`, the
+//! allocators of pkg/registry/core/service).
+
+use crate::object::array;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// First two octets of the Service network.
+const NETWORK: (u8, u8) = (10, 96);
+/// First node port and how many there are, as `--service-node-port-range` has it by default.
+const NODE_PORTS: (u32, u32) = (30_000, 2_768);
+
+/// What the other Services already have.
+#[derive(Debug, Default)]
+pub struct Taken {
+    ips: BTreeSet<String>,
+    ports: BTreeSet<u32>,
+}
+
+impl Taken {
+    /// Reads what Services other than the one at hand have.
+    pub fn by<'a>(others: impl Iterator<Item = &'a Value>) -> Self {
+        let mut taken = Self::default();
+        for service in others {
+            taken
+                .ips
+                .extend(service["spec"]["clusterIP"].as_str().map(str::to_owned));
+            let ports = array(&service["spec"]["ports"])
+                .iter()
+                .filter_map(|p| p["nodePort"].as_u64());
+            taken.ports.extend(ports.filter_map(|p| u32::try_from(p).ok()));
+        }
+        taken
+    }
+
+    fn free_ip(&self) -> String {
+        // 0.1 is the Service `kubernetes` of every cluster, and low numbers are for people.
+        let mut free = (1..=255u8).flat_map(|c| (1..=254u8).map(move |d| (c, d)));
+        let ip = |(c, d): (u8, u8)| format!("{}.{}.{c}.{d}", NETWORK.0, NETWORK.1);
+        free.find_map(|n| (!self.ips.contains(&ip(n))).then(|| ip(n)))
+            .unwrap_or_default()
+    }
+
+    fn free_port(&mut self) -> u32 {
+        let port = (NODE_PORTS.0..NODE_PORTS.0 + NODE_PORTS.1)
+            .find(|p| !self.ports.contains(p))
+            .unwrap_or(0);
+        self.ports.insert(port);
+        port
+    }
+}
+
+/// Fills in what is missing. `old` is the Service it replaces; a PUT that leaves out what was allocated keeps it.
+pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
+    if service["status"]["loadBalancer"].is_null() {
+        service["status"] = json!({"loadBalancer": {}});
+    }
+    let spec = &mut service["spec"];
+    set_if_missing(spec, "sessionAffinity", "None".into());
+    if spec["sessionAffinity"] == "ClientIP" {
+        set_if_missing(
+            spec,
+            "sessionAffinityConfig",
+            json!({"clientIP": {"timeoutSeconds": 10800}}),
+        );
+    }
+    set_if_missing(spec, "type", "ClusterIP".into());
+    let service_type = spec["type"].as_str().unwrap_or_default().to_owned();
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        set_if_missing(port, "protocol", "TCP".into());
+        if port["targetPort"] == 0 || port["targetPort"] == "" || port["targetPort"].is_null() {
+            port["targetPort"] = port["port"].clone();
+        }
+    }
+    if service_type == "ExternalName" {
+        for field in [
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ] {
+            remove(spec, field);
+        }
+        return;
+    }
+    let outside = service_type == "LoadBalancer" || service_type == "NodePort";
+    set_if_missing(spec, "internalTrafficPolicy", "Cluster".into());
+    if outside {
+        set_if_missing(spec, "externalTrafficPolicy", "Cluster".into());
+    } else {
+        remove(spec, "externalTrafficPolicy");
+    }
+    if service_type == "LoadBalancer" {
+        set_if_missing(spec, "allocateLoadBalancerNodePorts", true.into());
+    } else {
+        remove(spec, "allocateLoadBalancerNodePorts");
+    }
+    cluster_ip(spec, old, &taken);
+    families(spec);
+    let wanted = service_type == "NodePort" || spec["allocateLoadBalancerNodePorts"] == true;
+    node_ports(spec, old, outside, wanted, &mut taken);
+}
+
+fn cluster_ip(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
+    if let Some(kept) = old.map(|o| &o["spec"]["clusterIP"]).filter(|ip| ip.is_string()) {
+        set_if_missing(spec, "clusterIP", kept.clone());
+    }
+    // `clusterIP` is the field people know; the list follows it.
+    if spec["clusterIP"].is_null() {
+        spec["clusterIP"] = match &spec["clusterIPs"][0] {
+            Value::String(ip) => ip.as_str().into(),
+            _ => taken.free_ip().into(),
+        };
+    }
+    spec["clusterIPs"] = json!([spec["clusterIP"]]);
+}
+
+/// A headless Service without selector is taken to be dual-stack whatever the cluster is, unless its policy says
+/// otherwise.
+fn families(spec: &mut Value) {
+    let open = spec["clusterIP"] == "None" && spec["selector"].is_null();
+    if open && spec["ipFamilyPolicy"] != "SingleStack" {
+        set_if_missing(spec, "ipFamilyPolicy", "RequireDualStack".into());
+        let second = if spec["ipFamilies"][0] == "IPv6" {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
+        match spec["ipFamilies"].as_array_mut() {
+            None => spec["ipFamilies"] = json!(["IPv4", "IPv6"]),
+            Some(families) if families.len() == 1 => families.push(second.into()),
+            Some(_) => {}
+        }
+    } else {
+        set_if_missing(spec, "ipFamilyPolicy", "SingleStack".into());
+        set_if_missing(spec, "ipFamilies", json!(["IPv4"]));
+    }
+}
+
+fn node_ports(spec: &mut Value, old: Option<&Value>, may: bool, wanted: bool, taken: &mut Taken) {
+    let before = old
+        .map(|o| array(&o["spec"]["ports"]).to_vec())
+        .unwrap_or_default();
+    let was_outside =
+        old.is_some_and(|o| o["spec"]["type"] == "LoadBalancer" || o["spec"]["type"] == "NodePort");
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        let had = before
+            .iter()
+            .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
+        if !may {
+            // Given back when a Service of that type becomes one without; an error of the user otherwise, which
+            // nobody here makes.
+            if was_outside {
+                remove(port, "nodePort");
+            }
+        } else if port["nodePort"].is_null() {
+            match had.map(|p| &p["nodePort"]).filter(|p| p.is_number()) {
+                Some(kept) => port["nodePort"] = kept.clone(),
+                None if wanted => port["nodePort"] = taken.free_port().into(),
+                None => {}
+            }
+        }
+    }
+}
+
+fn set_if_missing(map: &mut Value, field: &str, value: Value) {
+    if map[field].is_null() {
+        map[field] = value;
+    }
+}
+
+fn remove(map: &mut Value, field: &str) {
+    if let Some(map) = map.as_object_mut() {
+        map.remove(field);
+    }
+}

@@ -1,0 +1,341 @@
+//! Errors as the API server words them: a `Status` object with a reason, a code and details.
+//!
+//! Texts and codes are those of a kube-apiserver 1.36; clients match on `reason` and `code`, people read `message`.
+
+use crate::kinds::Kind;
+use serde_json::{Value, json};
+
+/// Why a field was refused; the names are those of `details.causes[].reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Malformed or out of range.
+    Invalid,
+    /// Missing.
+    Required,
+    /// Not one of the known values.
+    NotSupported,
+    /// Not allowed here.
+    Forbidden,
+    /// Longer than allowed.
+    TooLong,
+    /// More items than allowed.
+    TooMany,
+    /// Must be unique and is not.
+    Duplicate,
+}
+
+impl Cause {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Invalid => "FieldValueInvalid",
+            Self::Required => "FieldValueRequired",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::Duplicate => "FieldValueDuplicate",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid value",
+            Self::Required => "Required value",
+            Self::NotSupported => "Unsupported value",
+            Self::Forbidden => "Forbidden",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::Duplicate => "Duplicate value",
+        }
+    }
+}
+
+/// One refused field of an object.
+#[derive(Clone, Debug)]
+pub struct FieldError {
+    cause: Cause,
+    field: String,
+    value: Option<Value>,
+    detail: String,
+}
+
+impl FieldError {
+    /// A refused field with the value it had.
+    pub fn new(cause: Cause, field: impl Into<String>, value: &Value, detail: impl Into<String>) -> Self {
+        Self {
+            cause,
+            field: field.into(),
+            value: Some(value.clone()),
+            detail: detail.into(),
+        }
+    }
+
+    /// A malformed field.
+    pub fn invalid(field: impl Into<String>, value: &Value, detail: impl Into<String>) -> Self {
+        Self::new(Cause::Invalid, field, value, detail)
+    }
+
+    /// A refused field whose value the answer does not repeat.
+    pub fn bare(cause: Cause, field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            cause,
+            field: field.into(),
+            value: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// A missing field.
+    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::bare(Cause::Required, field, detail)
+    }
+
+    /// A value outside of a closed list.
+    pub fn not_supported(field: impl Into<String>, value: &Value, known: &[&str]) -> Self {
+        let known: Vec<String> = known.iter().map(|v| format!("{v:?}")).collect();
+        Self::new(
+            Cause::NotSupported,
+            field,
+            value,
+            format!("supported values: {}", known.join(", ")),
+        )
+    }
+
+    fn body(&self) -> String {
+        let mut body = self.cause.text().to_owned();
+        if let Some(value) = &self.value {
+            body.push_str(": ");
+            body.push_str(&value.to_string());
+        }
+        if !self.detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(&self.detail);
+        }
+        body
+    }
+}
+
+/// An answer other than success.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// HTTP status code, also in the Status object.
+    pub code: u16,
+    /// Machine-readable reason; empty when the real server gives none.
+    pub reason: &'static str,
+    /// The text for people.
+    pub message: String,
+    /// `details` of the Status object.
+    pub details: Option<Value>,
+    /// Seconds for a `Retry-After` header.
+    pub retry_after: Option<u32>,
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.code, self.reason, self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl ApiError {
+    /// An error with no details.
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            retry_after: None,
+        }
+    }
+
+    fn of_object(code: u16, reason: &'static str, kind: &Kind, name: &str, message: String) -> Self {
+        Self {
+            details: Some(details(name, kind.group, kind.plural)),
+            ..Self::new(code, reason, message)
+        }
+    }
+
+    /// 404 for an object.
+    #[must_use]
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} not found", kind.qualified_resource());
+        Self::of_object(404, "NotFound", kind, name, message)
+    }
+
+    /// 404 for a path that names no resource.
+    #[must_use]
+    pub fn no_such_resource() -> Self {
+        let message = "the server could not find the requested resource";
+        Self {
+            details: Some(json!({})),
+            ..Self::new(404, "NotFound", message)
+        }
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self {
+            details: Some(json!({})),
+            ..Self::new(405, "MethodNotAllowed", message)
+        }
+    }
+
+    /// 415.
+    #[must_use]
+    pub fn unsupported_media_type() -> Self {
+        let message = "415: Unsupported Media Type";
+        Self {
+            details: Some(json!({})),
+            ..Self::new(415, "UnsupportedMediaType", message)
+        }
+    }
+
+    /// 409 for a name that is taken.
+    #[must_use]
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} already exists", kind.qualified_resource());
+        Self::of_object(409, "AlreadyExists", kind, name, message)
+    }
+
+    /// 409 for a precondition that does not hold.
+    #[must_use]
+    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+        let resource = kind.qualified_resource();
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::of_object(409, "Conflict", kind, name, message)
+    }
+
+    /// 409 of a DELETE, which names the kind where the others name the resource.
+    #[must_use]
+    pub fn delete_conflict(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            kind.qualified_kind()
+        );
+        Self {
+            details: Some(details(name, kind.group, kind.kind)),
+            ..Self::new(409, "Conflict", message)
+        }
+    }
+
+    /// 409 for a resourceVersion that is not the newest.
+    #[must_use]
+    pub fn stale(kind: &Kind, name: &str) -> Self {
+        Self::conflict(
+            kind,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    /// 403.
+    #[must_use]
+    pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
+        let resource = kind.qualified_resource();
+        let message = if name.is_empty() {
+            format!("{resource} is forbidden: {why}")
+        } else {
+            format!("{resource} {name:?} is forbidden: {why}")
+        };
+        Self::of_object(403, "Forbidden", kind, name, message)
+    }
+
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 422 for an object.
+    #[must_use]
+    pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_named(kind.group, kind.kind, name, errors)
+    }
+
+    /// 422 for something that is no stored kind, such as the options of a request.
+    #[must_use]
+    pub fn invalid_named(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let texts: Vec<String> = errors
+            .iter()
+            .map(|e| format!("{}: {}", e.field, e.body()))
+            .collect();
+        let texts = if texts.len() == 1 {
+            texts[0].clone()
+        } else {
+            format!("[{}]", texts.join(", "))
+        };
+        let causes: Vec<Value> = errors
+            .iter()
+            .map(|e| json!({"reason": e.cause.reason(), "message": e.body(), "field": e.field}))
+            .collect();
+        let qualified = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
+        let mut details = details(name, group, kind);
+        details["causes"] = Value::from(causes);
+        Self {
+            details: Some(details),
+            ..Self::new(
+                422,
+                "Invalid",
+                format!("{qualified} {name:?} is invalid: {texts}"),
+            )
+        }
+    }
+
+    /// 410 for a resourceVersion that history no longer reaches.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// 504 for a resourceVersion of the future.
+    #[must_use]
+    pub fn too_large_resource_version(asked: u64, current: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        Self {
+            details: Some(json!({"causes": [cause], "retryAfterSeconds": 1})),
+            retry_after: Some(1),
+            ..Self::new(504, "Timeout", message)
+        }
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// The `Status` object of the answer.
+    #[must_use]
+    pub fn to_status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "code": self.code,
+        });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
+        if let Some(details) = &self.details {
+            status["details"] = details.clone();
+        }
+        status
+    }
+}
+
+/// `details` with its empty members left out, as the real server leaves them out.
+#[must_use]
+pub fn details(name: &str, group: &str, kind: &str) -> Value {
+    let mut details = json!({});
+    for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
+        if !value.is_empty() {
+            details[key] = value.into();
+        }
+    }
+    details
+}

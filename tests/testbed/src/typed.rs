@@ -1,0 +1,126 @@
+//! From JSON to a typed object and back: what the real server does to every body before it looks at it.
+//!
+//! A wrong type is a 400, an unknown field is dropped, an empty optional field is left out.
+
+use crate::{
+    clock, events,
+    kinds::{Kind, Storage},
+    object,
+    status::ApiError,
+};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Endpoints, Event, Namespace, Service, ServiceAccount},
+    discovery::v1::EndpointSlice,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// An object in its stored form, with defaults of the type set and empty fields gone.
+///
+/// # Errors
+/// 400 when a field has the wrong type.
+pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
+    let micro_times: &[&[&str]] = match kind.storage {
+        Storage::Lease => &[&["spec", "renewTime"], &["spec", "acquireTime"]],
+        Storage::Event => &[&["eventTime"], &["series", "lastObservedTime"]],
+        _ => &[],
+    };
+    for path in micro_times {
+        if let Some(text) = path.iter().fold(&stored, |value, key| &value[*key]).as_str()
+            && !clock::is_micro_time(text)
+        {
+            return Err(wrong_type(
+                kind,
+                &format!("parsing time {text:?} as \"2006-01-02T15:04:05.000000Z07:00\""),
+            ));
+        }
+    }
+    // Which fields changed hands is the business of server-side apply, which is not offered.
+    object::set_meta(&mut stored, "managedFields", None);
+    stored["apiVersion"] = if kind.storage == Storage::Event {
+        "v1".into()
+    } else {
+        kind.api_version().into()
+    };
+    stored["kind"] = kind.kind.into();
+    if kind.storage == Storage::Event {
+        events::normalize(&mut stored);
+    }
+    let through = match kind.storage {
+        Storage::Service => through::<Service>,
+        Storage::Endpoints => through::<Endpoints>,
+        Storage::EndpointSlice => through::<EndpointSlice>,
+        Storage::Event => through::<Event>,
+        Storage::Lease => through::<Lease>,
+        Storage::Namespace => through::<Namespace>,
+        Storage::ServiceAccount => through::<ServiceAccount>,
+    };
+    let mut typed = through(slice_lists(kind, stored)).map_err(|e| wrong_type(kind, &e.to_string()))?;
+    prune(&mut typed["metadata"]);
+    match kind.storage {
+        Storage::EndpointSlice => normalize_slice(&mut typed),
+        Storage::Event => events::normalize(&mut typed),
+        Storage::Lease | Storage::Service if typed["spec"].is_null() => typed["spec"] = json!({}),
+        Storage::Service => prune(&mut typed["spec"]),
+        _ => {}
+    }
+    Ok(typed)
+}
+
+fn through<T: DeserializeOwned + Serialize>(value: Value) -> serde_json::Result<Value> {
+    serde_json::to_value(serde_json::from_value::<T>(value)?)
+}
+
+fn wrong_type(kind: &Kind, why: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: {why}",
+        kind.kind, kind.version, kind.kind
+    ))
+}
+
+/// A slice without `addressType` is refused by validation (422), not by its type.
+fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
+    if kind.storage == Storage::EndpointSlice && stored["addressType"].is_null() {
+        stored["addressType"] = "".into();
+    }
+    for endpoint in stored["endpoints"].as_array_mut().into_iter().flatten() {
+        if endpoint["addresses"].is_null() {
+            endpoint["addresses"] = json!([]);
+        }
+    }
+    stored
+}
+
+/// Go writes a nil slice as null and an empty condition set as `{}`; both are what clients see.
+fn normalize_slice(slice: &mut Value) {
+    for list in ["endpoints", "ports"] {
+        if object::array(&slice[list]).is_empty() {
+            slice[list] = Value::Null;
+        }
+    }
+    for endpoint in slice["endpoints"].as_array_mut().into_iter().flatten() {
+        if endpoint["conditions"].is_null() {
+            endpoint["conditions"] = json!({});
+        }
+    }
+    for port in slice["ports"].as_array_mut().into_iter().flatten() {
+        for (field, default) in [("name", ""), ("protocol", "TCP")] {
+            if port[field].is_null() {
+                port[field] = default.into();
+            }
+        }
+    }
+}
+
+fn prune(map: &mut Value) {
+    if let Some(map) = map.as_object_mut() {
+        map.retain(|_, value| match value {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(members) => !members.is_empty(),
+            _ => true,
+        });
+    }
+}

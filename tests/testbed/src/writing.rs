@@ -1,0 +1,114 @@
+//! The HTTP side of writes: bodies in, answers out. What a write does is in `writes`.
+
+use crate::{
+    answer::{self, Body},
+    events,
+    kinds::Kind,
+    object,
+    patch::Patch,
+    reads,
+    selector::Selector,
+    server::Incoming,
+    state::select,
+    status::ApiError,
+    store::Store,
+    writes::{DeleteOptions, Part},
+};
+use http::Response;
+use serde_json::{Value, json};
+
+/// POST, PUT, PATCH, DELETE.
+pub(crate) fn write(
+    store: &Store,
+    kind: &'static Kind,
+    incoming: &Incoming,
+) -> Result<Response<Body>, ApiError> {
+    let route = &incoming.route;
+    if !route.param("dryRun").is_empty() {
+        return Err(ApiError::bad_request("dryRun is not offered by the testbed"));
+    }
+    let (namespace, name) = (route.namespace.as_str(), route.name.as_str());
+    let part = if route.status { Part::Status } else { Part::Main };
+    let (code, shown) = match route.verb {
+        "create" => {
+            let body = read_object(kind, incoming)?;
+            (
+                201,
+                store.write(|s| s.create(kind, namespace, body).map(|o| events::view(kind, &o)))?,
+            )
+        }
+        "update" => {
+            let body = read_object(kind, incoming)?;
+            let (object, created) = store.write(|s| s.update(kind, namespace, name, part, body))?;
+            (if created { 201 } else { 200 }, events::view(kind, &object))
+        }
+        "patch" => {
+            let patch = Patch::read(&incoming.content_type, &incoming.body)?;
+            let object = store.write(|s| s.patch(kind, namespace, name, part, &patch))?;
+            (200, events::view(kind, &object))
+        }
+        "delete" => {
+            let options = read_delete_options(incoming)?;
+            (200, store.write(|s| s.delete(kind, namespace, name, &options))?)
+        }
+        _ => (200, delete_collection(store, kind, incoming)?),
+    };
+    let is_object = shown["kind"] != "Status";
+    let shown = if is_object {
+        incoming.shape.render(kind, shown, store.now())
+    } else {
+        shown
+    };
+    Ok(answer::json(code, &shown))
+}
+
+fn read_object(kind: &Kind, incoming: &Incoming) -> Result<Value, ApiError> {
+    let media = incoming.content_type.split(';').next().unwrap_or_default().trim();
+    // The real server takes a body without a type for JSON.
+    if !matches!(media, "" | "application/json") {
+        return Err(ApiError::unsupported_media_type());
+    }
+    serde_json::from_slice(&incoming.body).map_err(|e| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {e}",
+            kind.kind
+        ))
+    })
+}
+
+fn read_delete_options(incoming: &Incoming) -> Result<DeleteOptions, ApiError> {
+    let mut options = if incoming.body.is_empty() {
+        DeleteOptions::default()
+    } else {
+        let body: Value =
+            serde_json::from_slice(&incoming.body).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        DeleteOptions::read(&body)
+    };
+    let policy = incoming.route.param("propagationPolicy");
+    if !policy.is_empty() {
+        options.propagation = Some(policy.to_owned());
+    }
+    Ok(options)
+}
+
+/// Deletes what a selector finds, and lists what that was.
+fn delete_collection(store: &Store, kind: &'static Kind, incoming: &Incoming) -> Result<Value, ApiError> {
+    let route = &incoming.route;
+    let selector = Selector::parse(kind, route.param("labelSelector"), route.param("fieldSelector"))?;
+    let options = read_delete_options(incoming)?;
+    store.write(|state| {
+        let found: Vec<_> = select(&state.objects, kind.storage, Some(&route.namespace))
+            .filter(|(_, o)| selector.matches(o))
+            .map(|(_, o)| o.clone())
+            .collect();
+        let revision = state.revision.to_string();
+        for object in &found {
+            state.delete(kind, &route.namespace, object::name(object), &options)?;
+        }
+        let items: Vec<Value> = found.iter().map(|o| reads::item(kind, o)).collect();
+        Ok(json!({
+            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+            "metadata": {"resourceVersion": revision}, "items": items,
+        }))
+    })
+}
