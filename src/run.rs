@@ -228,16 +228,14 @@ impl Tasks {
     }
 }
 
-/// Where the Lease is: flag, Pod, ServiceAccount or context, in this order.
+/// Where the Lease is: flag or `POD_NAMESPACE`, else the ServiceAccount's namespace or the context's.
 fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
-    let set = |value: &String| !value.is_empty();
+    let context = || Some(access.namespace().to_owned()).filter(|namespace| !namespace.is_empty());
     config
         .election
         .namespace
         .clone()
-        .filter(set)
-        .or_else(|| std::env::var("POD_NAMESPACE").ok().filter(set))
-        .or_else(|| Some(access.namespace().to_owned()).filter(set))
+        .or_else(context)
         .ok_or(Error::LeaseNamespace)
 }
 

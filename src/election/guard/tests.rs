@@ -1,1 +1,246 @@
+use std::sync::Mutex;
 
+use http_body_util::Full;
+use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use tower::service_fn;
+
+use super::*;
+
+const OURS: Duration = Duration::from_secs(6);
+
+/// An API server that knows one Lease, answers with canned text where told to, and keeps what it was sent.
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<Canned>>);
+
+#[derive(Default)]
+struct Canned {
+    lease: Option<Value>,
+    sent: Vec<(Method, Value)>,
+}
+
+impl Server {
+    fn with(lease: Option<Value>) -> Self {
+        Self(Arc::new(Mutex::new(Canned {
+            lease,
+            sent: Vec::new(),
+        })))
+    }
+
+    fn answer(&self, method: Method, body: Value) -> (StatusCode, Value) {
+        let mut canned = self.0.lock().unwrap();
+        canned.sent.push((method.clone(), body.clone()));
+        match (method, &canned.lease) {
+            (Method::POST, _) => (StatusCode::CREATED, body),
+            (_, None) => (
+                StatusCode::NOT_FOUND,
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
+            ),
+            (Method::PATCH, Some(lease)) => {
+                let mut lease = lease.clone();
+                for (key, value) in body["spec"].as_object().unwrap() {
+                    lease["spec"][key] = value.clone();
+                }
+                (StatusCode::OK, lease)
+            }
+            (_, Some(lease)) => (StatusCode::OK, lease.clone()),
+        }
+    }
+
+    fn sent(&self) -> Vec<Method> {
+        self.0
+            .lock()
+            .unwrap()
+            .sent
+            .iter()
+            .map(|(method, _)| method.clone())
+            .collect()
+    }
+
+    fn patch(&self) -> Value {
+        let canned = self.0.lock().unwrap();
+        canned
+            .sent
+            .iter()
+            .rfind(|(method, _)| *method == Method::PATCH)
+            .unwrap()
+            .1
+            .clone()
+    }
+
+    /// A lock behind a guard that knows what `sighting` knows.
+    fn lock(&self, sighting: Sighting) -> LeaseLock {
+        let server = self.clone();
+        let send = service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let (status, answer) = server.answer(parts.method, body);
+                let mut response = Response::new(Full::new(bytes::Bytes::from(answer.to_string())));
+                *response.status_mut() = status;
+                Ok::<_, BoxError>(response)
+            }
+        });
+        let guard = Guard::new("us", OURS, Arc::new(Mutex::new(sighting)));
+        LeaseLock::new(
+            kube::Client::new(guard.layer(send), "default"),
+            "default",
+            LeaseLockParams {
+                holder_id: "us".to_owned(),
+                lease_name: "lease".to_owned(),
+                lease_ttl: OURS,
+            },
+        )
+    }
+}
+
+fn lease(spec: Value) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "lease", "namespace": "default", "resourceVersion": "7", "uid": "u7"},
+        "spec": spec,
+    })
+}
+
+fn held(holder: &str, renewed: &str) -> Value {
+    json!({"holderIdentity": holder, "leaseDurationSeconds": 6, "renewTime": renewed, "acquireTime": renewed, "leaseTransitions": 3})
+}
+
+/// What a candidate knows that has seen this Lease unchanged since its duration and a bit.
+async fn seen_expired(spec: Value) -> Sighting {
+    let mut sighting = Sighting::default();
+    sighting.see(
+        Some(&serde_json::from_value(lease(spec)).unwrap()),
+        Instant::now(),
+    );
+    tokio::time::advance(Duration::from_secs(7)).await;
+    sighting
+}
+
+async fn attempt(lock: &LeaseLock) -> Result<bool, kube_leader_election::Error> {
+    Ok(matches!(
+        lock.try_acquire_or_renew().await?,
+        LeaseLockResult::Acquired(_)
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
+    let server = Server::with(Some(lease(held("a", "2001-01-01T00:00:00.000000Z"))));
+    assert!(!attempt(&server.lock(Sighting::default())).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_holder_whose_clock_was_an_hour_ahead_is_replaced() {
+    let spec = held("a", "2999-01-01T00:00:00.000000Z");
+    let server = Server::with(Some(lease(spec.clone())));
+    assert!(attempt(&server.lock(seen_expired(spec).await)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_changed_since_it_was_watched_is_not_taken() {
+    let old = seen_expired(held("a", "2026-01-01T00:00:00.000000Z")).await;
+    let mut renewed = lease(held("a", "2026-01-01T00:00:00.000000Z"));
+    renewed["metadata"]["resourceVersion"] = json!("8");
+    let server = Server::with(Some(renewed));
+    assert!(!attempt(&server.lock(old)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_patch_names_the_version_and_the_uid_that_were_read() {
+    for spec in [
+        held("us", "2026-01-01T00:00:00.000000Z"),
+        held("a", "2026-01-01T00:00:00.000000Z"),
+    ] {
+        let server = Server::with(Some(lease(spec.clone())));
+        assert!(attempt(&server.lock(seen_expired(spec).await)).await.unwrap());
+        let metadata = &server.patch()["metadata"];
+        assert_eq!(
+            (&metadata["resourceVersion"], &metadata["uid"]),
+            (&json!("7"), &json!("u7"))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_bound_to_what_was_read_too() {
+    let spec = held("us", "2026-01-01T00:00:00.000000Z");
+    let server = Server::with(Some(lease(spec.clone())));
+    server.lock(seen_expired(spec).await).step_down().await.unwrap();
+    let patch = server.patch();
+    assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    assert_eq!(patch["spec"]["holderIdentity"], "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
+    for spec in [
+        json!({}),
+        Value::Null,
+        json!({"holderIdentity": ""}),
+        json!({"holderIdentity": "", "leaseDurationSeconds": 1}),
+        json!({"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": i32::MAX}),
+        json!({"leaseTransitions": -5}),
+    ] {
+        let server = Server::with(Some(lease(spec.clone())));
+        let taken = attempt(&server.lock(Sighting::default())).await;
+        assert!(taken.as_ref().is_ok_and(|taken| *taken), "{spec}: {taken:?}");
+        assert_eq!(server.patch()["spec"]["holderIdentity"], "us", "{spec}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
+    let spec = json!({"holderIdentity": "a"});
+    let server = Server::with(Some(lease(spec.clone())));
+    assert!(!attempt(&server.lock(Sighting::default())).await.unwrap());
+    assert!(attempt(&server.lock(seen_expired(spec).await)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
+    let mut sighting = Sighting::default();
+    let was = lease(held("a", "2026-01-01T00:00:00.000000Z"));
+    sighting.see(Some(&serde_json::from_value(was).unwrap()), Instant::now());
+    let server = Server::with(None);
+    assert!(!attempt(&server.lock(sighting)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_under_us_is_made_anew() {
+    let mut sighting = Sighting::default();
+    let was = lease(held("us", "2026-01-01T00:00:00.000000Z"));
+    sighting.see(Some(&serde_json::from_value(was).unwrap()), Instant::now());
+    let server = Server::with(None);
+    assert!(attempt(&server.lock(sighting)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET, Method::POST]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_emptied_under_us_is_written_anew() {
+    let sighting = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
+    let mut emptied = lease(json!({"holderIdentity": "", "leaseDurationSeconds": 6}));
+    emptied["metadata"]["resourceVersion"] = json!("8");
+    let server = Server::with(Some(emptied));
+    assert!(attempt(&server.lock(sighting)).await.unwrap());
+    assert_eq!(server.patch()["spec"]["holderIdentity"], "us");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_without_a_get_before_it_is_not_sent() {
+    let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
+    let guard = Guard::new("us", OURS, Arc::default());
+    assert_eq!(guard.bind(br#"{"metadata": {"name": "lease"}}"#), None);
+    assert!(server.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
+    let server = Server::with(Some(json!("nonsense")));
+    assert!(attempt(&server.lock(Sighting::default())).await.is_err());
+}

@@ -1,1 +1,182 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::*;
+
+const OURS: Duration = Duration::from_secs(6);
+
+fn lease(version: u64, holder: Option<&str>, seconds: Option<i32>) -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            uid: Some("u1".to_owned()),
+            resource_version: Some(version.to_string()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: holder.map(str::to_owned),
+            lease_duration_seconds: seconds,
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// What is seen, one state a second; the answer is in seconds since the last one.
+fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
+    let start = Instant::now();
+    let mut sighting = Sighting::default();
+    let mut now = start;
+    for state in states {
+        now += seconds(1);
+        sighting.see(state.as_ref(), now);
+    }
+    match sighting.race("us", OURS) {
+        Race::Unknown => Err(()),
+        Race::Now => Ok(None),
+        Race::At(moment) => Ok(Some((moment - now).as_secs())),
+    }
+}
+
+#[test]
+fn who_may_try_when() {
+    let table: &[(&str, Vec<Option<Lease>>, Result<Option<u64>, ()>)] = &[
+        ("nothing seen yet: nobody", vec![], Err(())),
+        ("no Lease and never one: at once", vec![None], Ok(None)),
+        (
+            "held: after its duration",
+            vec![Some(lease(1, Some("a"), Some(15)))],
+            Ok(Some(15)),
+        ),
+        (
+            "held by us: at once",
+            vec![Some(lease(1, Some("us"), Some(15)))],
+            Ok(None),
+        ),
+        (
+            "released: at once",
+            vec![
+                Some(lease(1, Some("a"), Some(15))),
+                Some(lease(2, Some(""), Some(1))),
+            ],
+            Ok(None),
+        ),
+        (
+            "released without a holder field: at once",
+            vec![Some(lease(1, None, Some(1)))],
+            Ok(None),
+        ),
+        (
+            "deleted under its holder: after the holder's duration",
+            vec![Some(lease(1, Some("a"), Some(15))), None],
+            Ok(Some(15)),
+        ),
+        (
+            "emptied by hand: after the last holder's duration",
+            vec![
+                Some(lease(1, Some("a"), Some(15))),
+                Some(lease(2, Some(""), Some(15))),
+            ],
+            Ok(Some(15)),
+        ),
+        (
+            "holder removed by hand: likewise",
+            vec![Some(lease(1, Some("a"), Some(15))), Some(lease(2, None, None))],
+            Ok(Some(15)),
+        ),
+        (
+            "empty and never held: at once",
+            vec![Some(lease(1, Some(""), Some(15)))],
+            Ok(None),
+        ),
+        (
+            "a holder without a duration: ours",
+            vec![Some(lease(1, Some("a"), None))],
+            Ok(Some(6)),
+        ),
+        (
+            "a holder with a negative duration: ours",
+            vec![Some(lease(1, Some("a"), Some(-3)))],
+            Ok(Some(6)),
+        ),
+        (
+            "an absurd duration: a minute",
+            vec![Some(lease(1, Some("a"), Some(i32::MAX)))],
+            Ok(Some(60)),
+        ),
+        (
+            "a renewal starts the time anew",
+            vec![
+                Some(lease(1, Some("a"), Some(15))),
+                Some(lease(2, Some("a"), Some(15))),
+            ],
+            Ok(Some(15)),
+        ),
+        (
+            "the same state again does not",
+            vec![
+                Some(lease(1, Some("a"), Some(15))),
+                Some(lease(1, Some("a"), Some(15))),
+            ],
+            Ok(Some(14)),
+        ),
+        (
+            "an older state, from a watch that lags behind a GET, does not",
+            vec![
+                Some(lease(2, Some("a"), Some(15))),
+                Some(lease(1, Some("b"), Some(1))),
+            ],
+            Ok(Some(14)),
+        ),
+        (
+            "deleted under us: ours to write anew",
+            vec![Some(lease(1, Some("us"), Some(6))), None],
+            Ok(None),
+        ),
+        (
+            "released, and deleted after: the last holder's time",
+            vec![
+                Some(lease(1, Some("a"), Some(6))),
+                Some(lease(2, Some(""), Some(1))),
+                None,
+            ],
+            Ok(Some(6)),
+        ),
+    ];
+    for (name, states, expected) in table {
+        assert_eq!(race_after(states), *expected, "{name}");
+    }
+}
+
+#[test]
+fn a_lease_made_anew_is_news_whatever_its_version() {
+    let start = Instant::now();
+    let mut sighting = Sighting::default();
+    sighting.see(Some(&lease(9, Some("a"), Some(15))), start);
+    let mut anew = lease(3, Some("b"), Some(15));
+    anew.metadata.uid = Some("u2".to_owned());
+    assert!(sighting.see(Some(&anew), start + seconds(1)));
+    assert_eq!(sighting.holder(), Some("b"));
+}
+
+#[test]
+fn the_times_that_a_lease_states_are_not_read() {
+    let mut stale = lease(1, Some("a"), Some(15));
+    if let Some(spec) = &mut stale.spec {
+        spec.renew_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
+            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+        ));
+    }
+    assert_eq!(race_after(&[Some(stale)]), Ok(Some(15)));
+}
+
+#[test]
+fn may_race_says_the_same_as_race() {
+    let start = Instant::now();
+    let mut sighting = Sighting::default();
+    assert!(!sighting.may_race("us", OURS, start));
+    sighting.see(Some(&lease(1, Some("a"), Some(2))), start);
+    assert!(!sighting.may_race("us", OURS, start + Duration::from_millis(1999)));
+    assert!(sighting.may_race("us", OURS, start + seconds(2)));
+}
