@@ -6,7 +6,7 @@
 //!                             └── what its GET showed ────────┘
 //! ```
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
@@ -14,6 +14,7 @@ use backoff::backoff::Backoff as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch as channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -49,29 +50,18 @@ pub struct Record {
 impl Record {
     /// The watch shows this Lease, or that there is none.
     pub fn see(&self, lease: Option<&Lease>) {
-        let news = self
-            .sighting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .see(lease, Instant::now());
+        let news = self.sighting.lock().see(lease, Instant::now());
         if news {
             self.changed.notify_waiters();
         }
     }
 
     fn race(&self, us: &str, default_duration: Duration) -> Race {
-        self.sighting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .race(us, default_duration)
+        self.sighting.lock().race(us, default_duration)
     }
 
     fn holder(&self) -> Option<String> {
-        self.sighting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .holder()
-            .map(str::to_owned)
+        self.sighting.lock().holder().map(str::to_owned)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::Mutex;
 
 use crate::model::{
     Defaults, ManagedService, ServiceKey, ServiceState, SliceKey, Snapshot, Source, claims_to_be_ours,
@@ -29,6 +30,10 @@ pub enum Scope {
     /// Slices without it that belong to a Service of one of these names.
     Named(Arc<BTreeSet<String>>),
 }
+
+/// The index, shared by the watches that feed it and the reconciler that reads it. Never held
+/// across an await.
+pub type SharedIndex = Arc<Mutex<Index>>;
 
 /// See the module.
 #[derive(Debug)]

@@ -8,7 +8,9 @@ mod labels;
 mod process;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -178,11 +180,7 @@ impl Metrics {
 
     /// All findings of now, by reason. A reason shown before and now absent goes to 0.
     pub fn set_findings(&self, counts: &BTreeMap<&'static str, usize>) {
-        let mut shown = self
-            .0
-            .findings_shown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.0.findings_shown.lock();
         for reason in shown.iter().filter(|reason| !counts.contains_key(*reason)) {
             self.0.findings.with_label_values(&[reason]).set(0);
         }

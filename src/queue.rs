@@ -5,11 +5,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
@@ -35,7 +36,7 @@ impl Inbox {
     pub fn mark(&self, keys: impl IntoIterator<Item = ServiceKey>) {
         let now = Instant::now();
         let mut any = false;
-        let mut inbox = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.0.keys.lock();
         for key in keys {
             inbox.entry(key).or_insert(now);
             any = true;
@@ -49,7 +50,7 @@ impl Inbox {
     /// Takes what has arrived; waits while that is nothing. Cancelling it loses nothing.
     pub async fn take(&self) -> HashMap<ServiceKey, Instant> {
         loop {
-            let keys = std::mem::take(&mut *self.0.keys.lock().unwrap_or_else(PoisonError::into_inner));
+            let keys = std::mem::take(&mut *self.0.keys.lock());
             if !keys.is_empty() {
                 return keys;
             }

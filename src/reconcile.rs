@@ -4,25 +4,21 @@
 //! So the next plan is never made from a view that is older than our own last write.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::apply::{Applied, Echo, Kind, Writer};
 use crate::election::term::Term;
-use crate::index::Index;
+use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
 use crate::model::{Finding, Intent, Reason, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
 use crate::plan::{Plan, plan};
 use crate::queue::{Again, Severity};
-
-/// The index, shared by the watches that feed it and the reconciler that reads it. Never held
-/// across an await.
-pub type SharedIndex = Arc<Mutex<Index>>;
 
 /// How long a write may take to show in the watch before a GET is made.
 const ECHO: Duration = Duration::from_secs(1);
@@ -119,7 +115,7 @@ impl Reconciler {
     async fn await_echoes(&self, key: &ServiceKey) -> Result<(), Stop> {
         let unshown = {
             let index = self.index();
-            let mut memory = lock(&self.memory);
+            let mut memory = self.memory.lock();
             let Some(memory) = memory.get_mut(key) else {
                 return Ok(());
             };
@@ -145,7 +141,7 @@ impl Reconciler {
                 )));
             }
         }
-        if let Some(memory) = lock(&self.memory).get_mut(key) {
+        if let Some(memory) = self.memory.lock().get_mut(key) {
             memory.echoes.clear();
         }
         Ok(())
@@ -246,7 +242,7 @@ impl Reconciler {
             Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
         };
         {
-            let mut memory = lock(&self.memory);
+            let mut memory = self.memory.lock();
             let memory = memory.entry(key.clone()).or_default();
             memory.echoes = echoes;
             memory.until = Some(until);
@@ -256,7 +252,7 @@ impl Reconciler {
             && !waits
             && failures.is_empty()
         {
-            lock(&self.memory).remove(key);
+            self.memory.lock().remove(key);
         }
         Outcome {
             again,
@@ -289,7 +285,7 @@ impl Reconciler {
         if let Some(findings) = findings {
             self.report_findings(key, findings);
         }
-        let mut in_sync = lock(&self.in_sync);
+        let mut in_sync = self.in_sync.lock();
         let (managed, count) = {
             let index = self.index();
             // A conflict or a wait says nothing new.
@@ -304,7 +300,7 @@ impl Reconciler {
     }
 
     fn report_findings(&self, key: &ServiceKey, findings: BTreeSet<Finding>) {
-        let mut memories = lock(&self.memory);
+        let mut memories = self.memory.lock();
         let memory = memories.entry(key.clone()).or_default();
         for finding in findings.difference(&memory.findings) {
             warn!(service = %key, reason = %finding.reason, "{}", finding.note);
@@ -327,20 +323,15 @@ impl Reconciler {
 
     /// The term is over: what the leader remembers is worth nothing to a later one.
     pub fn forget(&self) {
-        lock(&self.memory).clear();
-        lock(&self.in_sync).clear();
+        self.memory.lock().clear();
+        self.in_sync.lock().clear();
         self.metrics.set_services(0, 0);
         self.metrics.set_findings(&BTreeMap::new());
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        lock(&self.index)
+        self.index.lock()
     }
-}
-
-/// A mutex whose holder panicked still holds whole values: each change under it is one call.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(service: &ServiceState) -> bool {

@@ -7,9 +7,10 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
@@ -21,10 +22,10 @@ use crate::cli::Config;
 use crate::client::{self, Access};
 use crate::election::{self, Candidate, Record};
 use crate::http::{self, Health, Probe};
-use crate::index::Index;
+use crate::index::{Index, SharedIndex};
 use crate::metrics::Metrics;
 use crate::queue::Inbox;
-use crate::reconcile::{Reconciler, SharedIndex, lock};
+use crate::reconcile::Reconciler;
 use crate::watch::{self, LIFE, Pulses, Watches};
 use crate::worker::Worker;
 
@@ -175,7 +176,7 @@ async fn serve(
 fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
     let (index, pulses) = (index.clone(), pulses.clone());
     health.check("caches", Probe::Readiness, move || {
-        if lock(&index).is_filled() {
+        if index.lock().is_filled() {
             Ok(())
         } else {
             Err("not everything has been listed yet".to_owned())

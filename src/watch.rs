@@ -24,11 +24,10 @@ use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use crate::election::Record;
-use crate::index::{Dirty, Scope};
+use crate::index::{Dirty, Scope, SharedIndex};
 use crate::metrics::{self, Metrics, Restart};
 use crate::model::{MANAGED_BY, ServiceKey, SliceKey, label};
 use crate::queue::Inbox;
-use crate::reconcile::{SharedIndex, lock};
 
 mod backoff;
 mod named;
@@ -65,7 +64,7 @@ impl Watches {
             metrics::Watch::Services,
             watcher::Config::default(),
             |event: Event<Service>| {
-                let mut index = lock(&self.index);
+                let mut index = self.index.lock();
                 let complete = !matches!(event, Event::Init | Event::InitApply(_));
                 let dirty = match event {
                     Event::Init => {
@@ -109,7 +108,7 @@ impl Watches {
         self.follow(watch, config, |event: Event<EndpointSlice>| {
             // Nobody here reads them, and they are half of a slice's size.
             let event = event.modify(|slice| slice.metadata.managed_fields = None);
-            let mut index = lock(&self.index);
+            let mut index = self.index.lock();
             let dirty = match event {
                 Event::Init => {
                     listed.clear();

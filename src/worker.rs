@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::election::term::Term;
+use crate::index::SharedIndex;
 use crate::queue::{Inbox, Queue};
-use crate::reconcile::{Reconciler, SharedIndex, lock};
+use crate::reconcile::Reconciler;
 
 /// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
 const AT_ONCE: usize = 8;
@@ -46,9 +47,9 @@ impl Worker {
     async fn work(&self, term: &Term) {
         let mut queue = Queue::default();
         let mut active = FuturesUnordered::new();
-        let urgent = |key: &_| lock(&self.index).is_urgent(key);
+        let urgent = |key: &_| self.index.lock().is_urgent(key);
         let now = Instant::now();
-        let all = lock(&self.index).all();
+        let all = self.index.lock().all();
         for key in all {
             let first = urgent(&key);
             queue.mark(key, now, first);

@@ -11,7 +11,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
@@ -54,12 +55,12 @@ impl Guard {
     /// What the lock is told after the API server has answered its GET with this Lease or none.
     fn show(&self, lease: Option<Lease>) -> Option<Lease> {
         let now = Instant::now();
-        let mut sighting = self.sighting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sighting = self.sighting.lock();
         sighting.see(lease.as_ref(), now);
         let free = sighting.may_race(&self.us, self.default_duration, now);
         let last_holder = sighting.holder().unwrap_or(NOBODY).to_owned();
         drop(sighting);
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = lease.as_ref().map(
+        *self.shown.lock() = lease.as_ref().map(
             |lease| json!({ "resourceVersion": lease.metadata.resource_version, "uid": lease.metadata.uid }),
         );
         if lease.is_none() && free {
@@ -91,7 +92,7 @@ impl Guard {
 
     /// The lock's PATCH as a compare-and-swap. `None`: it patches what it has not seen.
     fn bind(&self, patch: &[u8]) -> Option<Vec<u8>> {
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let shown = self.shown.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
         let metadata = patch.get_mut("metadata")?.as_object_mut()?;
         metadata.extend(shown.as_object()?.clone());

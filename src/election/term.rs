@@ -4,9 +4,10 @@
 //! moment a renewal was *sent*: by the time anyone else may hold the Lease (the lease duration after
 //! the API server took that renewal), writing under this term has long ended.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -54,7 +55,7 @@ impl Term {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let deadline = *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = *self.0.deadline.lock();
         deadline.filter(|deadline| Instant::now() < *deadline)
     }
 
@@ -96,7 +97,7 @@ impl Term {
 
     /// Moves the deadline. A term that is over stays over.
     pub(super) fn extend(&self, until: Instant) -> Result<(), TermOver> {
-        let mut deadline = self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deadline = self.0.deadline.lock();
         match *deadline {
             Some(known) if Instant::now() < known => {
                 *deadline = Some(known.max(until));
@@ -125,7 +126,7 @@ impl Term {
 
     /// Ends the term now. Writes in flight go on until they are answered or their time is up.
     pub(super) fn end(&self) {
-        *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.deadline.lock() = None;
         self.0.changed.notify_waiters();
     }
 

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+
+use parking_lot::RwLock;
 
 /// The question that a check answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,7 @@ impl Health {
             probe,
             run: Box::new(run),
         });
-        let mut checks = self.0.checks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut checks = self.0.checks.write();
         match checks.iter_mut().find(|other| other.name == check.name) {
             Some(other) => *other = check,
             None => checks.push(check),
@@ -65,12 +67,7 @@ impl Health {
 
     pub(super) fn report(&self, probe: Probe) -> Report {
         // A copy of the list, so that no check runs under the lock.
-        let checks = self
-            .0
-            .checks
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let checks = self.0.checks.read().clone();
         let mut results = vec![(Cow::Borrowed("ping"), Ok(()))];
         for check in checks
             .iter()

@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep_until};
 use super::{Watches, named_selector};
 use crate::index::Scope;
 use crate::metrics::{self, Restart};
-use crate::reconcile::lock;
 
 /// Selectors are made anew at most this often.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -27,7 +26,7 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
     let mut made: Option<Instant> = None;
     loop {
         let wanted = names.borrow_and_update().clone();
-        lock(&watches.index).retain_names(&wanted);
+        watches.index.lock().retain_names(&wanted);
         let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
         running.retain(|shard, task| {
             let keep = shards.contains(shard);

@@ -1,12 +1,11 @@
 //! Signs of life of watches: a watch that shows none is a stale view, however quiet the cluster.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::reconcile::lock;
 
 /// When one watch last showed life.
 #[derive(Clone, Debug)]
@@ -20,11 +19,11 @@ impl Pulse {
 
     /// A sign of life.
     pub fn beat(&self) {
-        *lock(&self.0) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 
     fn age(&self) -> Duration {
-        lock(&self.0).elapsed()
+        self.0.lock().elapsed()
     }
 }
 
@@ -43,7 +42,7 @@ impl Pulses {
     pub(super) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
         let key = (watch, selector.unwrap_or_default().to_owned());
         let pulse = Pulse::new();
-        lock(&self.0).insert(key.clone(), pulse.clone());
+        self.0.lock().insert(key.clone(), pulse.clone());
         Running {
             pulses: self.clone(),
             key,
@@ -56,7 +55,7 @@ impl Pulses {
     /// # Errors
     /// Those that have not.
     pub fn check(&self, limit: Duration) -> Result<(), String> {
-        let pulses = lock(&self.0);
+        let pulses = self.0.lock();
         let dead: Vec<_> = pulses
             .iter()
             .map(|((watch, _), pulse)| (watch, pulse.age()))
@@ -79,7 +78,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut pulses = lock(&self.pulses.0);
+        let mut pulses = self.pulses.0.lock();
         // A successor with the same selector may have begun already.
         if pulses
             .get(&self.key)

@@ -1,7 +1,6 @@
-use std::sync::Mutex;
-
 use http_body_util::Full;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use parking_lot::Mutex;
 use tower::service_fn;
 
 use super::*;
@@ -27,7 +26,7 @@ impl Server {
     }
 
     fn answer(&self, method: Method, body: Value) -> (StatusCode, Value) {
-        let mut canned = self.0.lock().unwrap();
+        let mut canned = self.0.lock();
         canned.sent.push((method.clone(), body.clone()));
         match (method, &canned.lease) {
             (Method::POST, _) => (StatusCode::CREATED, body),
@@ -57,7 +56,7 @@ impl Server {
     }
 
     fn patch(&self) -> Value {
-        let canned = self.0.lock().unwrap();
+        let canned = self.0.lock();
         canned
             .sent
             .iter()
