@@ -1,0 +1,139 @@
+//! Replicas race for the Lease; one leads, the others are ready to.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+
+use crate::cluster::{Cluster, LEASE, until};
+use crate::objects::{api_servers, vip};
+use crate::on_both;
+use crate::operator::{Operator, leader};
+
+/// Three replicas on two API servers, and which of them leads.
+async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
+    let replicas = vec![
+        Operator::start(cluster, "one", 0),
+        Operator::start(cluster, "two", 1),
+        Operator::start(cluster, "three", 0),
+    ];
+    cluster.create::<Service>(vip()).await;
+    cluster
+        .until_addresses(
+            "default",
+            "kubernetes-vip",
+            &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
+        )
+        .await;
+    for replica in &replicas {
+        replica.until_ready().await;
+    }
+    let first = leader(&replicas).await;
+    (replicas, first)
+}
+
+on_both! {
+    async fn of_three_replicas_one_leads_and_all_are_ready(cluster: &mut Cluster) {
+        let (replicas, first) = three(cluster).await;
+        let writes = "endpoint_copier_slice_changes_total{operation=\"create\"}";
+        for (number, replica) in replicas.iter().enumerate() {
+            assert_eq!(replica.metric(writes).await, if number == first { 1.0 } else { 0.0 });
+        }
+    }
+
+    async fn a_killed_leader_is_replaced_and_the_change_carried_over(cluster: &mut Cluster) {
+        let (mut replicas, first) = three(cluster).await;
+        replicas[first].signal("KILL");
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
+        replicas.remove(first);
+        leader(&replicas).await;
+    }
+
+    async fn a_leader_that_is_asked_to_stop_releases_the_lease_and_ends_well(cluster: &mut Cluster) {
+        let (mut replicas, first) = three(cluster).await;
+        for signal in ["TERM", "INT"] {
+            let number = leader(&replicas).await;
+            replicas[number].signal(signal);
+            let (status, took) = replicas[number].ended().await;
+            assert_eq!(status.code(), Some(0), "{signal}");
+            assert!(took < Duration::from_secs(2), "{signal}: {took:?}");
+            assert!(replicas[number].log().contains("released the Lease"), "{}", replicas[number].log());
+            replicas.remove(number);
+            leader(&replicas).await;
+        }
+        let _ = first;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.5"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.5"]).await;
+    }
+
+    async fn a_frozen_leader_is_replaced_and_writes_nothing_after_the_thaw(cluster: &mut Cluster) {
+        let (mut replicas, first) = three(cluster).await;
+        let frozen = replicas.remove(first);
+        frozen.signal("STOP");
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
+        let writes = |text: &str| text.matches("copies written").count();
+        let before = writes(&frozen.log());
+        frozen.signal("CONT");
+        until("the thawed one knows that it does not lead", async || {
+            frozen.log().contains("lost the lead")
+        }).await;
+        leader(&replicas).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.4"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.4"]).await;
+        assert_eq!(writes(&frozen.log()), before, "{}", frozen.log());
+        replicas.push(frozen);
+        leader(&replicas).await;
+    }
+
+    async fn a_lease_that_is_deleted_or_emptied_keeps_its_leader(cluster: &mut Cluster) {
+        let (replicas, first) = three(cluster).await;
+        let holder = cluster.holder().await;
+        for how in ["deleted", "emptied", "garbled"] {
+            match how {
+                "deleted" => cluster.delete::<Lease>("default", LEASE).await,
+                "emptied" => _ = cluster.patch::<Lease>("default", LEASE, json!({"spec": {"holderIdentity": ""}})).await,
+                _ => _ = cluster.patch::<Lease>("default", LEASE, json!({"spec": {
+                    "holderIdentity": null, "leaseDurationSeconds": null, "renewTime": null, "leaseTransitions": null,
+                }})).await,
+            }
+            until("the leader has written it anew", async || cluster.holder().await == holder).await;
+        }
+        assert_eq!(leader(&replicas).await, first);
+        for replica in &replicas {
+            assert!(!replica.log().contains("lost the lead"), "{}", replica.log());
+        }
+    }
+
+    async fn a_single_replica_without_election_writes_and_ends_well(cluster: &mut Cluster) {
+        let mut operator = Operator::start_with(cluster, "one", 0, &["--leader-elect=false"]);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        assert!(operator.leads().await);
+        assert_eq!(cluster.holder().await, "");
+        operator.signal("TERM");
+        assert_eq!(operator.ended().await.0.code(), Some(0));
+    }
+
+    /// The one test at defaults: 6 s of lease.
+    async fn with_default_durations_a_killed_leader_is_replaced(cluster: &mut Cluster) {
+        let replicas = [
+            Operator::start_with(cluster, "one", 0, &[]),
+            Operator::start_with(cluster, "two", 1, &[]),
+        ];
+        cluster.create::<Service>(vip()).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        let lease: Lease = cluster.try_get("default", LEASE).await.unwrap();
+        assert_eq!(lease.spec.unwrap().lease_duration_seconds, Some(6));
+        let first = leader(&replicas).await;
+        replicas[1 - first].until_ready().await;
+        let start = Instant::now();
+        replicas[first].signal("KILL");
+        replicas[1 - first].until_leads().await;
+        let took = start.elapsed();
+        assert!(took > Duration::from_secs(3), "{took:?}: before the lease could have run out");
+    }
+}

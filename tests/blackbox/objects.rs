@@ -1,0 +1,65 @@
+//! Objects that tests write, as users write them.
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+/// The flags' default managed Service, as in the README but for what a test needs not.
+pub fn vip() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes-vip", "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer",
+            "ports": [{"name": "https", "port": 6443, "targetPort": 6443, "protocol": "TCP"}],
+        },
+    })
+}
+
+/// A managed Service with a source of its own.
+pub fn managed(namespace: &str, name: &str, source_namespace: &str, source: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "annotations": {
+            "endpoint-copier/enabled": "true",
+            "endpoint-copier/default-service-name": source,
+            "endpoint-copier/default-service-namespace": source_namespace,
+        }},
+        "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+    })
+}
+
+/// A slice of a source.
+pub fn slice(namespace: &str, service: &str, name: &str, addresses: &[&str]) -> Value {
+    let endpoints: Vec<_> = addresses
+        .iter()
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    })
+}
+
+/// The list of the API servers.
+pub fn api_servers(addresses: &[&str]) -> Value {
+    let mut slice = slice("default", "kubernetes", "kubernetes", addresses);
+    slice["ports"] = json!([{"name": "https", "port": 6443, "protocol": "TCP"}]);
+    slice
+}
+
+/// All addresses of some slices, sorted.
+pub fn addresses(slices: &[EndpointSlice]) -> Vec<String> {
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let mut addresses: Vec<_> = endpoints
+        .flat_map(|endpoint| endpoint.addresses.clone())
+        .collect();
+    addresses.sort();
+    addresses
+}
+
+/// From JSON to a typed object.
+pub fn typed<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("an object of its kind")
+}

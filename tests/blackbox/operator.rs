@@ -1,0 +1,187 @@
+//! A replica of the operator: the real binary as a process.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::cluster::{Cluster, until, within};
+
+/// A replica. It is killed when this is dropped.
+pub struct Operator {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    metrics: u16,
+    health: u16,
+}
+
+/// A lease so short that a takeover is quick, and so long that a busy machine can keep it.
+pub const SHORT_LEASE: [&str; 3] = [
+    "--leader-election-lease-duration=3s",
+    "--leader-election-renew-deadline=2s",
+    "--leader-election-retry-period=500ms",
+];
+
+impl Operator {
+    /// Starts a replica with a short lease on one of the two API servers.
+    pub fn start(cluster: &Cluster, name: &str, server: usize) -> Self {
+        Self::start_with(cluster, name, server, &SHORT_LEASE)
+    }
+
+    /// Starts a replica with these flags.
+    pub fn start_with(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Self {
+        let log = cluster.directory().join(format!("{name}.log"));
+        let (metrics, health) = (free_port(), free_port());
+        let child = command()
+            .env("POD_NAME", name)
+            .arg(format!("--kubeconfig={}", cluster.kubeconfig(server).display()))
+            .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
+            .arg(format!("--health-probe-bind-address=127.0.0.1:{health}"))
+            .args(flags)
+            .stderr(File::create(&log).expect("a log file"))
+            .spawn()
+            .expect("the operator starts");
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            metrics,
+            health,
+        }
+    }
+
+    /// Sends a signal: KILL, TERM, INT, STOP or CONT.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status();
+        assert!(
+            status.expect("kill").success(),
+            "{} is not there to get {signal}",
+            self.name
+        );
+    }
+
+    /// Waits for the end of the process; how it ended and how long that took.
+    pub async fn ended(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let mut status = None;
+        let ended = within(Duration::from_secs(20), async || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        assert!(ended.await, "{} does not end", self.name);
+        (status.expect("ended"), start.elapsed())
+    }
+
+    /// Whether the process still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// What it wrote to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Status code and body of a probe or of `/metrics`; 0 while nobody listens.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let port = if path.starts_with("/metrics") {
+            self.metrics
+        } else {
+            self.health
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(5), get(port, path)).await;
+        answer.unwrap_or(Ok((0, String::new()))).unwrap_or_default()
+    }
+
+    /// The value of a series, written as in `/metrics`; labels in their order there.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
+    }
+
+    pub async fn leads(&self) -> bool {
+        self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
+            .await
+            == 1.0
+    }
+
+    pub async fn until_leads(&self) {
+        until(&format!("{} leads", self.name), async || self.leads().await).await;
+    }
+
+    pub async fn until_ready(&self) {
+        until(&format!("{} is ready", self.name), async || {
+            self.get("/readyz").await.0 == 200
+        })
+        .await;
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("--- log of {}\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// The binary, in an environment without what the machine happens to have.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_endpoint-copier-operator"));
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// The one replica that leads, once there is one.
+pub async fn leader(replicas: &[Operator]) -> usize {
+    let mut leaders = Vec::new();
+    let found = within(Duration::from_secs(30), async || {
+        leaders.clear();
+        for (number, replica) in replicas.iter().enumerate() {
+            if replica.leads().await {
+                leaders.push(number);
+            }
+        }
+        leaders.len() == 1
+    });
+    assert!(found.await, "leaders: {leaders:?}");
+    leaders[0]
+}
+
+/// Another process may take the port before the operator does; then its start fails, with a line in
+/// its log that says so.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+        .await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let code = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
+    Ok((code, body))
+}

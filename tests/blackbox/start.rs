@@ -1,0 +1,132 @@
+//! How the program starts, or says why not.
+
+use std::process::{Output, Stdio};
+
+use crate::operator::command;
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = command();
+    command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.output().expect("the operator starts")
+}
+
+/// Ends with this code and one line that says all of this.
+fn ends(arguments: &[&str], environment: &[(&str, &str)], code: i32, says: &[&str]) {
+    let output = run(arguments, environment);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    let errors: Vec<_> = text.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert_eq!(errors.len(), 1, "{arguments:?}: {text}");
+    for word in says {
+        assert!(errors[0].contains(word), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn bad_arguments_end_with_one_line_and_2() {
+    ends(&["--no-such-flag"], &[], 2, &["--no-such-flag"]);
+    ends(
+        &["--leader-election-lease-duration=1s"],
+        &[],
+        2,
+        &["--leader-election-lease-duration"],
+    );
+    ends(
+        &["--leader-election-renew-deadline=7s"],
+        &[],
+        2,
+        &["renew-deadline"],
+    );
+    ends(
+        &[],
+        &[("ENDPOINT_COPIER_LOG_FORMAT", "xml")],
+        2,
+        &["ENDPOINT_COPIER_LOG_FORMAT"],
+    );
+}
+
+#[test]
+fn without_a_cluster_the_program_ends_with_one_line_and_2() {
+    ends(&[], &[("HOME", "/nonexistent")], 2, &["kubeconfig"]);
+    ends(
+        &["--kubeconfig", "/nonexistent/config"],
+        &[],
+        2,
+        &["/nonexistent/config"],
+    );
+    ends(
+        &[],
+        &[
+            ("KUBERNETES_SERVICE_HOST", "192.0.2.1"),
+            ("KUBERNETES_SERVICE_PORT", "443"),
+        ],
+        2,
+        &["ServiceAccount"],
+    );
+}
+
+#[test]
+fn a_kubeconfig_that_is_none_ends_the_program_with_one_line_and_2() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("empty", ""),
+        ("nonsense", "\u{0}\u{1}nonsense: [[["),
+        ("no-context", "apiVersion: v1\nkind: Config\n"),
+        (
+            "no-cluster",
+            "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n",
+        ),
+        (
+            "bad-ca",
+            "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1', certificate-authority-data: '!!'}}]\nusers: [{name: u, user: {token: t}}]\n",
+        ),
+    ] {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let file = file.display().to_string();
+        ends(
+            &[
+                "--kubeconfig",
+                &file,
+                "--metrics-bind-address=0",
+                "--health-probe-bind-address=0",
+            ],
+            &[],
+            2,
+            &[],
+        );
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_ends_the_program_with_one_line_and_1() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = directory.path().join("config");
+    std::fs::write(
+        &file,
+        testbed::kubeconfig("https://127.0.0.1:1", "", "token", "default"),
+    )
+    .unwrap();
+    let file = file.display().to_string();
+    let flag = format!("--metrics-bind-address={address}");
+    ends(&["--kubeconfig", &file, &flag], &[], 1, &[&address]);
+}
+
+#[test]
+fn help_and_version_are_told_on_standard_output() {
+    for (flag, says) in [
+        ("--help", "--leader-elect"),
+        ("--version", env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = run(&[flag], &[]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(says), "{flag}");
+        assert!(output.stderr.is_empty());
+    }
+}

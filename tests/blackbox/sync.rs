@@ -1,0 +1,310 @@
+//! Copies are in step with their sources.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+
+use crate::cluster::{Cluster, until};
+use crate::objects::{addresses, api_servers, managed, slice, vip};
+use crate::on_both;
+use crate::operator::Operator;
+
+/// Our copies of a Service.
+fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
+    let ours = |slice: &&EndpointSlice| {
+        slice.metadata.labels.iter().flatten().any(|(key, value)| {
+            key == "endpointslice.kubernetes.io/managed-by" && value == "endpoint-copier-operator"
+        })
+    };
+    slices.iter().filter(ours).collect()
+}
+
+on_both! {
+    /// The main use: the VIP lists exactly the living API servers.
+    async fn the_vip_lists_exactly_the_living_api_servers(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+
+        let slices = cluster.slices_of("default", "kubernetes-vip").await;
+        assert_eq!(slices.len(), 1);
+        let copy = &slices[0];
+        assert_eq!(copy.metadata.name.as_deref(), Some("kubernetes-vip-mdxoxp2egu"));
+        let conditions = copy.endpoints.as_ref().unwrap()[0].conditions.clone().unwrap();
+        assert_eq!((conditions.ready, conditions.serving, conditions.terminating), (Some(true), Some(true), Some(false)));
+        let owner = &copy.metadata.owner_references.as_ref().unwrap()[0];
+        assert_eq!((owner.kind.as_str(), owner.controller, owner.block_owner_deletion), ("Service", Some(true), Some(false)));
+        operator.until_ready().await;
+        until("the metrics say that all is in step", async || {
+            operator.metric("endpoint_copier_managed_services").await == 1.0
+                && operator.metric("endpoint_copier_services_in_sync").await == 1.0
+        }).await;
+    }
+
+    async fn any_number_of_services_and_sources_in_any_namespaces(cluster: &mut Cluster) {
+        let _operator = Operator::start(cluster, "one", 0);
+        for namespace in ["blue", "green"] {
+            cluster.namespace(namespace).await;
+        }
+        for number in 0..5 {
+            let source = format!("source-{number}");
+            cluster.create::<EndpointSlice>(slice("blue", &source, &format!("{source}-x1"), &[&format!("10.1.0.{number}")])).await;
+            cluster.create::<EndpointSlice>(slice("blue", &source, &format!("{source}-x2"), &[&format!("10.2.0.{number}")])).await;
+            for copy in ["a", "b"] {
+                cluster.create::<Service>(managed("green", &format!("copy-{copy}-{number}"), "blue", &source)).await;
+            }
+        }
+        for number in 0..5 {
+            for copy in ["a", "b"] {
+                let wanted = [format!("10.1.0.{number}"), format!("10.2.0.{number}")];
+                let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+                cluster.until_addresses("green", &format!("copy-{copy}-{number}"), &wanted).await;
+            }
+        }
+        // One source changes, and both its copies follow; a slice of another goes, and its copies too.
+        cluster.put::<EndpointSlice>(slice("blue", "source-0", "source-0-x1", &["10.9.0.1", "10.9.0.2"])).await;
+        cluster.delete::<EndpointSlice>("blue", "source-1-x2").await;
+        for copy in ["a", "b"] {
+            cluster.until_addresses("green", &format!("copy-{copy}-0"), &["10.2.0.0", "10.9.0.1", "10.9.0.2"]).await;
+            cluster.until_addresses("green", &format!("copy-{copy}-1"), &["10.1.0.1"]).await;
+        }
+    }
+
+    async fn a_copy_that_is_edited_or_deleted_by_hand_is_repaired(cluster: &mut Cluster) {
+        let _operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        cluster.until_addresses("default", "kubernetes-vip", &all).await;
+        let name = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.name.clone().unwrap();
+
+        cluster.patch::<EndpointSlice>("default", &name, json!({"endpoints": [{"addresses": ["203.0.113.9"]}]})).await;
+        cluster.until_addresses("default", "kubernetes-vip", &all).await;
+
+        cluster.patch::<EndpointSlice>("default", &name, json!({
+            "metadata": {
+                "labels": {"kubernetes.io/service-name": "another", "team": "blue"},
+                "annotations": {"endpoint-copier/source-uid": "wrong"},
+            },
+        })).await;
+        cluster.until_addresses("default", "kubernetes-vip", &all).await;
+        let repaired: EndpointSlice = cluster.try_get("default", &name).await.unwrap();
+        let labels = repaired.metadata.labels.unwrap();
+        assert_eq!(labels["team"], "blue", "what others add stays");
+        assert_ne!(repaired.metadata.annotations.unwrap()["endpoint-copier/source-uid"], "wrong");
+
+        cluster.delete::<EndpointSlice>("default", &name).await;
+        cluster.until_addresses("default", "kubernetes-vip", &all).await;
+    }
+
+    async fn a_source_touched_without_a_change_costs_no_write(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        cluster.until_addresses("default", "kubernetes-vip", &all).await;
+        let before = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.resource_version.clone();
+        for touch in 0..20 {
+            cluster.patch::<EndpointSlice>("default", "kubernetes", json!({"metadata": {"annotations": {"touch": touch.to_string()}}})).await;
+        }
+        // A change that must be copied, after them on the same watch: when it is there they were seen.
+        cluster.create::<EndpointSlice>(slice("default", "kubernetes", "kubernetes-2", &["192.0.2.9"])).await;
+        let slices = cluster.until_slices("default", "kubernetes-vip", "two copies", |slices| slices.len() == 2).await;
+        let first = slices.iter().find(|slice| slice.metadata.name.as_deref() == Some("kubernetes-vip-mdxoxp2egu"));
+        assert_eq!(first.unwrap().metadata.resource_version, before);
+        assert_eq!(operator.metric("endpoint_copier_slice_changes_total{operation=\"update\"}").await, 0.0);
+    }
+
+    async fn another_source_is_followed_without_a_moment_of_nothing(cluster: &mut Cluster) {
+        cluster.create::<EndpointSlice>(slice("default", "old", "old-1", &["10.0.0.1"])).await;
+        cluster.create::<EndpointSlice>(slice("default", "new", "new-1", &["10.0.0.2"])).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(managed("default", "web", "default", "old")).await;
+        cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
+        let watched = cluster.watch_slices("default", "web").await;
+        let source = json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "new"}}});
+        cluster.patch::<Service>("default", "web", source).await;
+        let history = watched.up_to(&["10.0.0.2"]).await;
+        assert_eq!(history.first(), Some(&vec!["10.0.0.1".to_owned()]), "{history:?}");
+        assert!(history.iter().all(|addresses| !addresses.is_empty()), "{history:?}");
+    }
+
+    async fn copies_go_when_they_are_no_longer_wanted(cluster: &mut Cluster) {
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        for name in ["disabled", "released", "deleted", "mistyped"] {
+            cluster.create::<Service>(managed("default", name, "default", "source")).await;
+            cluster.until_addresses("default", name, &["10.0.0.1"]).await;
+        }
+        let enabled = |value: serde_json::Value| json!({"metadata": {"annotations": {"endpoint-copier/enabled": value}}});
+        cluster.patch::<Service>("default", "mistyped", enabled(json!("yes"))).await;
+        cluster.patch::<Service>("default", "disabled", enabled(json!("false"))).await;
+        cluster.patch::<Service>("default", "released", enabled(json!(null))).await;
+        cluster.delete::<Service>("default", "deleted").await;
+        for name in ["disabled", "released", "deleted"] {
+            cluster.until_addresses("default", name, &[]).await;
+        }
+        assert_eq!(cluster.addresses_of("default", "mistyped").await, ["10.0.0.1"], "a typo must not empty a VIP");
+    }
+
+    async fn a_service_made_anew_gets_copies_of_its_own(cluster: &mut Cluster) {
+        let _operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
+        cluster.delete::<Service>("default", "kubernetes-vip").await;
+        let anew = cluster.create::<Service>(vip()).await;
+        cluster.until_slices("default", "kubernetes-vip", "a copy of the new Service", |slices| {
+            let owner = slices.first().and_then(|slice| slice.metadata.owner_references.as_ref()?.first().cloned());
+            slices.len() == 1 && owner.is_some_and(|owner| Some(owner.uid) == anew.metadata.uid)
+        }).await;
+    }
+
+    async fn changes_made_while_nothing_runs_are_carried_over(cluster: &mut Cluster) {
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
+        let mut operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        for name in ["kept", "disabled", "deleted"] {
+            cluster.create::<Service>(managed("default", name, "default", "source")).await;
+            cluster.until_addresses("default", name, &["10.0.0.1"]).await;
+        }
+        operator.signal("TERM");
+        operator.ended().await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.7"])).await;
+        cluster.delete::<EndpointSlice>("default", "source-1").await;
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-2", &["10.0.0.2"])).await;
+        let disabled = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "false"}}});
+        cluster.patch::<Service>("default", "disabled", disabled).await;
+        cluster.delete::<Service>("default", "deleted").await;
+        cluster.create::<Service>(managed("default", "added", "default", "source")).await;
+
+        let operator = Operator::start(cluster, "two", 0);
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.7"]).await;
+        for (name, wanted) in [("kept", &["10.0.0.2"][..]), ("added", &["10.0.0.2"]), ("disabled", &[]), ("deleted", &[])] {
+            cluster.until_addresses("default", name, wanted).await;
+        }
+        operator.until_ready().await;
+    }
+
+    async fn a_restart_with_nothing_to_do_writes_nothing(cluster: &mut Cluster) {
+        let mut operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
+        let before = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.resource_version.clone();
+        operator.signal("TERM");
+        operator.ended().await;
+        let operator = Operator::start(cluster, "two", 0);
+        operator.until_leads().await;
+        until("it has looked", async || operator.metric("endpoint_copier_services_in_sync").await == 1.0).await;
+        let after = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.resource_version.clone();
+        assert_eq!(before, after);
+        for operation in ["create", "update", "delete"] {
+            assert_eq!(operator.metric(&format!("endpoint_copier_slice_changes_total{{operation=\"{operation}\"}}")).await, 0.0);
+        }
+    }
+
+    async fn one_bad_service_never_holds_up_another(cluster: &mut Cluster) {
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
+        let operator = Operator::start(cluster, "one", 0);
+        // The name of its copy is taken by a slice of nobody.
+        cluster.create::<Service>(managed("default", "aaa", "default", "source")).await;
+        let copy = cluster.until_slices("default", "aaa", "a copy", |slices| slices.len() == 1).await.remove(0);
+        let name = copy.metadata.name.unwrap();
+        let owners = json!({"metadata": {"ownerReferences": null, "labels": {"endpointslice.kubernetes.io/managed-by": "someone"}}});
+        cluster.patch::<EndpointSlice>("default", &name, owners).await;
+        cluster.create::<Service>(service_with_selector("bbb")).await;
+        let mut broken = managed("default", "ccc", "default", "source");
+        broken["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("no such/name");
+        cluster.create::<Service>(broken).await;
+        cluster.create::<Service>(managed("default", "zzz", "default", "source")).await;
+        cluster.until_addresses("default", "zzz", &["10.0.0.1"]).await;
+        cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.2"])).await;
+        cluster.until_addresses("default", "zzz", &["10.0.0.2"]).await;
+        assert_eq!(cluster.addresses_of("default", "aaa").await, ["10.0.0.1"], "what is not ours is never written");
+        assert!(copies(&cluster.slices_of("default", "bbb").await).is_empty());
+        until("the findings are counted", async || {
+            operator.metric("endpoint_copier_findings{reason=\"NameTaken\"}").await == 1.0
+                && operator.metric("endpoint_copier_findings{reason=\"HasSelector\"}").await == 1.0
+                && operator.metric("endpoint_copier_findings{reason=\"InvalidAnnotation\"}").await == 1.0
+        }).await;
+    }
+
+    async fn a_burst_of_changes_ends_in_the_last_state_with_few_writes(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
+        let start = std::time::Instant::now();
+        for number in 0..200 {
+            cluster.patch::<EndpointSlice>("default", "kubernetes", json!({"endpoints": [{"addresses": [format!("10.0.1.{number}")]}]})).await;
+        }
+        let took = start.elapsed();
+        cluster.until_addresses("default", "kubernetes-vip", &["10.0.1.199"]).await;
+        let writes = operator.metric("endpoint_copier_slice_changes_total{operation=\"update\"}").await;
+        let most = took.as_secs_f64() / 0.020 + 2.0;
+        assert!(writes >= 1.0 && writes <= most.min(200.0), "{writes} writes, {took:?}");
+    }
+
+    async fn slices_of_others_are_never_touched(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        let foreign = cluster.create::<EndpointSlice>(slice("default", "kubernetes-vip", "foreign", &["10.0.0.99"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["10.0.0.99", "192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["10.0.0.99", "192.0.2.1"]).await;
+        cluster.delete::<Service>("default", "kubernetes-vip").await;
+        cluster.until_slices("default", "kubernetes-vip", "the copy goes, the other stays", |slices| addresses(slices) == ["10.0.0.99"]).await;
+        let now: EndpointSlice = cluster.try_get("default", "foreign").await.unwrap();
+        assert_eq!(now, foreign);
+        drop(operator);
+    }
+}
+
+fn service_with_selector(name: &str) -> serde_json::Value {
+    let mut service = managed("default", name, "default", "source");
+    service["spec"]["selector"] = json!({"app": "web"});
+    service
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_every_code_pass_without_a_hot_loop() {
+    let cluster = Cluster::on_testbed().await;
+    let operator = Operator::start(&cluster, "one", 0);
+    cluster.create::<Service>(vip()).await;
+    cluster
+        .until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1)
+        .await;
+    let (store, server) = cluster.testbed().expect("on the testbed");
+    for (number, code) in [403, 404, 409, 410, 422, 429, 500, 503, 504]
+        .into_iter()
+        .enumerate()
+    {
+        let fault = server.faults().add(testbed::Fault::status(
+            testbed::Match::any().verb("update").resource("endpointslices"),
+            code,
+        ));
+        store.requests().clear();
+        let address = format!("10.0.2.{number}");
+        cluster.put::<EndpointSlice>(api_servers(&[&address])).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let tries = store
+            .requests()
+            .matching(|request| {
+                request.user_agent.starts_with("endpoint-copier") && request.is("update", "endpointslices")
+            })
+            .len();
+        assert!((1..=20).contains(&tries), "{code}: {tries} tries in 1.5 s");
+        server.faults().remove(fault);
+        // One that was refused for good is tried again after 5 s, or at once when something changes.
+        let touch = json!({"metadata": {"annotations": {"touch": code.to_string()}}});
+        cluster
+            .patch::<EndpointSlice>("default", "kubernetes", touch)
+            .await;
+        cluster
+            .until_addresses("default", "kubernetes-vip", &[&address])
+            .await;
+    }
+    assert!(!operator.log().contains("panicked"));
+}
