@@ -60,7 +60,9 @@ impl Record {
         self.sighting.lock().race(us, default_duration)
     }
 
-    fn holder(&self) -> Option<String> {
+    /// The last holder that was seen.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
         self.sighting.lock().holder().map(str::to_owned)
     }
 }

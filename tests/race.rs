@@ -1,0 +1,185 @@
+//! Candidates race 2,000 times for a Lease that has run out, and 2,000 times for one that was released:
+//! exactly one term each time.
+//!
+//! Many Leases are raced for at the same moment, on as many threads as there are, so that requests of
+//! candidates really cross.
+
+use std::time::Duration;
+
+use endpoint_copier_operator::cli::ElectionConfig;
+use endpoint_copier_operator::election::term::Term;
+use endpoint_copier_operator::election::{Candidate, Record};
+use endpoint_copier_operator::metrics::Metrics;
+use endpoint_copier_operator::watch;
+use futures::future::join_all;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use testbed::{ApiServer, Store};
+use tokio::sync::watch::Receiver;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const LANES: usize = 100;
+const ROUNDS: usize = 20;
+
+/// Time for a second term to appear, if there were one: attempts take milliseconds.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A candidate that runs.
+struct Runner {
+    name: String,
+    terms: Receiver<Option<Term>>,
+    record: Record,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    watch: AbortHandle,
+}
+
+impl Runner {
+    fn start(client: &Client, lease: &str, name: String) -> Self {
+        let config = ElectionConfig {
+            lease_duration: Duration::from_secs(1),
+            renew_deadline: Duration::from_millis(700),
+            retry_period: Duration::from_millis(200),
+            namespace: None,
+            lease_name: lease.to_owned(),
+        };
+        let metrics = Metrics::new(lease).expect("metrics");
+        let record = Record::default();
+        let (candidate, terms) = Candidate::new(
+            client.clone(),
+            "default",
+            name.clone(),
+            config,
+            record.clone(),
+            metrics.clone(),
+        );
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(candidate.run(stop.clone()));
+        let (client, lease, seen) = (client.clone(), lease.to_owned(), record.clone());
+        let watch =
+            tokio::spawn(async move { watch::lease(&client, "default", &lease, seen, &metrics).await })
+                .abort_handle();
+        Self {
+            name,
+            terms,
+            record,
+            stop,
+            task,
+            watch,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("no panic");
+        self.watch.abort();
+    }
+}
+
+/// Waits for the one that leads, and asserts that it is the only one. Answers which.
+async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
+    let leads = runners
+        .iter_mut()
+        .map(|runner| Box::pin(runner.terms.wait_for(Option::is_some)));
+    let first = timeout(Duration::from_secs(30), futures::future::select_all(leads)).await;
+    assert!(first.is_ok_and(|(won, ..)| won.is_ok()), "{what}: nobody leads");
+    tokio::time::sleep(GRACE).await;
+    let leaders: Vec<_> = runners
+        .iter()
+        .filter(|runner| runner.leads())
+        .map(|runner| &runner.name)
+        .collect();
+    assert_eq!(leaders.len(), 1, "{what}: {leaders:?}");
+    let leader = runners.iter().position(Runner::leads).expect("the one");
+    let holder = runners[leader].record.holder();
+    assert_eq!(holder.as_ref(), Some(&runners[leader].name), "{what}");
+    leader
+}
+
+/// A Lease of one second, held by a replica that is no more.
+async fn left_behind(client: &Client, name: &str, version: Option<String>) {
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: version.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some("dead".to_owned()),
+            lease_duration_seconds: Some(1),
+            ..LeaseSpec::default()
+        }),
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
+    let written = match version {
+        None => leases.create(&PostParams::default(), &lease).await,
+        Some(_) => leases.replace(name, &PostParams::default(), &lease).await,
+    };
+    written.expect("a Lease");
+}
+
+async fn lane(clients: &[Client], lane: usize, candidates: usize, rounds: usize) {
+    let lease = format!("lane-{candidates}-{lane}");
+    let leases: Api<Lease> = Api::namespaced(clients[0].clone(), "default");
+    for round in 0..rounds {
+        let version = leases
+            .get_opt(&lease)
+            .await
+            .expect("an API server")
+            .and_then(|lease| lease.metadata.resource_version);
+        left_behind(&clients[0], &lease, version).await;
+        // One more than needed: the winner of the first race leaves, the others race again.
+        let mut runners: Vec<_> = (0..=candidates)
+            .map(|number| {
+                Runner::start(
+                    &clients[number % clients.len()],
+                    &lease,
+                    format!("{round}-{number}"),
+                )
+            })
+            .collect();
+        let winner = one_leads(&mut runners, &format!("{lease}, round {round}, run out")).await;
+        runners.swap_remove(winner).stop().await;
+        let winner = one_leads(&mut runners, &format!("{lease}, round {round}, released")).await;
+        // Those that do not lead go first, or they would lead next.
+        let winner = runners.swap_remove(winner);
+        join_all(runners.into_iter().map(Runner::stop)).await;
+        winner.stop().await;
+    }
+}
+
+async fn race(clients: Vec<Client>, candidates: usize, lanes: usize, rounds: usize) {
+    let lanes = (0..lanes).map(|number| {
+        let clients = clients.clone();
+        tokio::spawn(async move { lane(&clients, number, candidates, rounds).await })
+    });
+    for ended in join_all(lanes).await {
+        ended.expect("one term each time");
+    }
+}
+
+fn on_testbed() -> Vec<Client> {
+    let store = Store::new();
+    ["a", "b"]
+        .into_iter()
+        .map(|name| Client::new(ApiServer::named(&store, name), "default"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_candidates_exactly_one_wins_each_of_2000_races() {
+    race(on_testbed(), 2, LANES, ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_candidates_exactly_one_wins_each_of_2000_races() {
+    race(on_testbed(), 3, LANES, ROUNDS).await;
+}
