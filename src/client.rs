@@ -144,16 +144,12 @@ impl Access {
             .http2_keep_alive_timeout(PING)
             .http2_keep_alive_while_idle(true)
             .build::<_, Body>(dial);
-        let counted = Counted {
-            inner: client,
-            metrics: self.metrics.clone(),
-            host: config
-                .cluster_url
-                .authority()
-                .map(ToString::to_string)
-                .unwrap_or_default()
-                .into(),
-        };
+        let host = config
+            .cluster_url
+            .authority()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let counted = Counted::new(client, &self.metrics, &host);
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
@@ -161,6 +157,18 @@ impl Access {
             .service(counted);
         Ok(Client::new(service, config.default_namespace.clone()))
     }
+}
+
+/// A client over any service that answers as an API server: counted and limited in time like ours.
+pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
+where
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Client::new(Counted::new(service, metrics, "service"), namespace)
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
@@ -173,6 +181,16 @@ struct Counted<S> {
     inner: S,
     metrics: Metrics,
     host: Arc<str>,
+}
+
+impl<S> Counted<S> {
+    fn new(inner: S, metrics: &Metrics, host: &str) -> Self {
+        Self {
+            inner,
+            metrics: metrics.clone(),
+            host: host.into(),
+        }
+    }
 }
 
 impl<S, B> Service<Request<Body>> for Counted<S>

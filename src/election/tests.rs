@@ -1,1 +1,427 @@
+use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::{Value, json};
+use testbed::{ApiServer, Effect, Fault, Match, Store};
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use super::*;
+use crate::watch;
+
+const LEASE: &str = "lease";
+
+/// A candidate that runs against an API server in memory, under paused time.
+struct Runner {
+    name: &'static str,
+    server: ApiServer,
+    terms: Receiver<Option<Term>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn config() -> ElectionConfig {
+    ElectionConfig {
+        lease_duration: seconds(6),
+        renew_deadline: seconds(4),
+        retry_period: seconds(1),
+        namespace: None,
+        lease_name: LEASE.to_owned(),
+    }
+}
+
+impl Runner {
+    /// Each has an API server of its own, so that faults can befall one alone.
+    fn start(store: &Store, name: &'static str) -> Self {
+        let server = ApiServer::named(store, name);
+        let metrics = Metrics::new(LEASE).unwrap();
+        let client = crate::client::over(server.as_user(name), "default", &metrics);
+        let record = Record::default();
+        let (candidate, terms) = Candidate::new(
+            client.clone(),
+            "default",
+            name.to_owned(),
+            config(),
+            record.clone(),
+            metrics.clone(),
+        );
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(candidate.run(stop.clone()));
+        tokio::spawn(async move { watch::lease(&client, "default", LEASE, record, &metrics).await });
+        Self {
+            name,
+            server,
+            terms,
+            stop,
+            task,
+        }
+    }
+
+    async fn leads(&mut self) -> Term {
+        let term = timeout(seconds(120), self.terms.wait_for(Option::is_some)).await;
+        term.unwrap_or_else(|_| panic!("{} never leads", self.name))
+            .unwrap()
+            .clone()
+            .unwrap()
+    }
+
+    fn requests(&self) -> usize {
+        let name = self.name;
+        self.server
+            .store()
+            .requests()
+            .matching(|request| request.user == name)
+            .len()
+    }
+
+    fn writes(&self) -> usize {
+        let name = self.name;
+        self.server
+            .store()
+            .requests()
+            .matching(|request| request.user == name && request.is_write())
+            .len()
+    }
+}
+
+fn spec(store: &Store) -> Value {
+    store
+        .get("leases", "default", LEASE)
+        .map(|lease| lease["spec"].clone())
+        .unwrap_or_default()
+}
+
+/// A Lease as another writes it.
+fn put(store: &Store, spec: Value) {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": "default"}, "spec": spec,
+    });
+    store.put(lease).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_lease_is_taken_at_once_and_renewed_every_two_seconds() {
+    let store = Store::new();
+    let start = Instant::now();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    assert!(start.elapsed() < seconds(1));
+    assert_eq!(spec(&store)["holderIdentity"], "one");
+    assert_eq!(spec(&store)["leaseDurationSeconds"], 6);
+    let before = one.writes();
+    sleep(seconds(60)).await;
+    assert!(
+        (29..=31).contains(&(one.writes() - before)),
+        "{}",
+        one.writes() - before
+    );
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn standbys_watch_and_do_not_poll() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(5)).await;
+    let before = two.requests();
+    sleep(seconds(300)).await;
+    // The watch itself is renewed every half minute.
+    assert!(two.requests() - before <= 11, "{}", two.requests() - before);
+    assert_eq!(two.writes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_without_its_api_server_stops_at_its_deadline_and_before_another_begins() {
+    for cut in [
+        Effect::Hang,
+        Effect::Break,
+        Effect::Status {
+            code: 503,
+            retry_after: Some(60),
+        },
+        Effect::Nonsense,
+    ] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let first = one.leads().await;
+        let mut two = Runner::start(&store, "two");
+        sleep(seconds(7)).await;
+        let fault = one.server.faults().add(Fault::new(Match::any(), cut.clone()));
+        let cut_at = Instant::now();
+        first.over().await;
+        let ended = Instant::now();
+        assert!(ended - cut_at <= seconds(4), "{cut:?}: {:?}", ended - cut_at);
+        let second = two.leads().await;
+        assert!(
+            Instant::now() > ended,
+            "{cut:?}: the successor began before the end"
+        );
+        assert!(
+            cut_at.elapsed() <= Duration::from_millis(6500),
+            "{cut:?}: {:?}",
+            cut_at.elapsed()
+        );
+        one.server.faults().remove(fault);
+        sleep(seconds(30)).await;
+        assert!(!second.is_over() && one.terms.borrow().is_none(), "{cut:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_is_counted_from_the_moment_the_renewal_was_sent() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    sleep(seconds(1)).await;
+    let slow = Duration::from_millis(900);
+    one.server
+        .faults()
+        .add(Fault::new(Match::any().verb("patch"), Effect::Latency(slow)).times(1));
+    // Sent at 2 s, answered at 2.9 s.
+    sleep(Duration::from_millis(1950)).await;
+    let sent = Instant::now() - Duration::from_millis(950);
+    let left = term.ends_at() - sent;
+    assert!(
+        left <= seconds(4) + Duration::from_millis(50) && left >= Duration::from_millis(3900),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_names_another_ends_the_term_at_the_next_renewal() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    put(
+        &store,
+        json!({"holderIdentity": "kubectl", "leaseDurationSeconds": 10}),
+    );
+    let start = Instant::now();
+    term.over().await;
+    assert!(
+        start.elapsed() <= Duration::from_millis(2100),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(term.is_revoked(), "what is in flight must be dropped");
+    let again = one.leads().await;
+    assert!(start.elapsed() >= seconds(10), "{:?}", start.elapsed());
+    assert!(!again.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_of_client_go_is_honoured_for_its_own_duration() {
+    let store = Store::new();
+    put(
+        &store,
+        json!({
+            "holderIdentity": "go", "leaseDurationSeconds": 15, "leaseTransitions": 4,
+            "acquireTime": "2001-01-01T00:00:00.000000Z", "renewTime": "2001-01-01T00:00:00.000000Z",
+        }),
+    );
+    let mut one = Runner::start(&store, "one");
+    for renewal in 0..10 {
+        sleep(seconds(2)).await;
+        store
+            .patch(
+                "leases",
+                "default",
+                LEASE,
+                json!({"spec": {"renewTime": format!("2001-01-01T00:00:{:02}.000000Z", renewal + 1)}}),
+            )
+            .unwrap();
+        assert!(one.terms.borrow().is_none());
+    }
+    let died = Instant::now();
+    one.leads().await;
+    assert!(
+        died.elapsed() >= seconds(15) && died.elapsed() < seconds(16),
+        "{:?}",
+        died.elapsed()
+    );
+    assert_eq!(spec(&store)["leaseTransitions"], 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_released_by_client_go_is_taken_at_once() {
+    let store = Store::new();
+    put(
+        &store,
+        json!({"holderIdentity": "go", "leaseDurationSeconds": 15}),
+    );
+    let mut one = Runner::start(&store, "one");
+    sleep(seconds(3)).await;
+    put(
+        &store,
+        json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2001-01-01T00:00:00.000000Z", "acquireTime": "2001-01-01T00:00:00.000000Z", "leaseTransitions": 1}),
+    );
+    let start = Instant::now();
+    one.leads().await;
+    assert!(
+        start.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_with_a_silent_watch_does_not_rob_a_living_leader() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    two.server.faults().silence_watches(Match::any());
+    for _ in 0..60 {
+        sleep(seconds(1)).await;
+        assert!(two.terms.borrow().is_none());
+    }
+    assert!(!first.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_leader_releases_the_lease_and_the_next_one_begins_at_once() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(1)).await;
+    let start = Instant::now();
+    one.stop.cancel();
+    two.leads().await;
+    assert!(
+        start.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(first.is_over() && !first.is_revoked());
+    one.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_waits_for_the_writes_in_flight() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let write = term.begin_write().unwrap();
+    one.stop.cancel();
+    sleep(Duration::from_millis(600)).await;
+    assert_eq!(
+        spec(&store)["holderIdentity"],
+        "one",
+        "released with a write in flight"
+    );
+    assert!(term.begin_write().is_err(), "no new write begins");
+    drop(write);
+    one.task.await.unwrap();
+    assert_eq!(spec(&store)["holderIdentity"], "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_write_that_does_not_end_there_is_no_release() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let _write = term.begin_write().unwrap();
+    let start = Instant::now();
+    one.stop.cancel();
+    one.task.await.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(1100),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(spec(&store)["holderIdentity"], "one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_or_emptied_is_written_anew_by_its_leader_and_left_alone_by_the_others() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    for round in 0..20 {
+        advance(Duration::from_millis(137)).await;
+        if round % 2 == 0 {
+            store.delete("leases", "default", LEASE).unwrap();
+        } else {
+            put(&store, json!({"holderIdentity": ""}));
+        }
+        store.until(|store| spec(store)["holderIdentity"] == "one").await;
+        assert!(two.terms.borrow().is_none() && !first.is_over());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_and_garbled_answers_are_tried_again_with_pauses_and_end_in_a_lead() {
+    for effect in [
+        Effect::Nonsense,
+        Effect::Truncated,
+        Effect::Hang,
+        Effect::Break,
+        Effect::Status {
+            code: 403,
+            retry_after: None,
+        },
+        Effect::Status {
+            code: 409,
+            retry_after: None,
+        },
+        Effect::Status {
+            code: 422,
+            retry_after: None,
+        },
+        Effect::Status {
+            code: 429,
+            retry_after: Some(30),
+        },
+        Effect::Status {
+            code: 500,
+            retry_after: None,
+        },
+    ] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let fault = one
+            .server
+            .faults()
+            .add(Fault::new(Match::any().resource("leases"), effect.clone()));
+        sleep(seconds(60)).await;
+        assert!(
+            one.requests() < 300,
+            "{effect:?}: {} requests in a minute",
+            one.requests()
+        );
+        one.server.faults().remove(fault);
+        let start = Instant::now();
+        one.leads().await;
+        assert!(start.elapsed() < seconds(8), "{effect:?}: {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_to_the_first_write_ends_in_a_lead_all_the_same() {
+    for effect in [Effect::LostReply, Effect::Unanswered] {
+        let store = Store::new();
+        let server_fault = |runner: &Runner| {
+            runner
+                .server
+                .faults()
+                .add(Fault::new(Match::any().verb("create"), effect.clone()).times(1));
+        };
+        let mut one = Runner::start(&store, "one");
+        server_fault(&one);
+        one.leads().await;
+        let lease: Lease = serde_json::from_value(store.get("leases", "default", LEASE).unwrap()).unwrap();
+        assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("one"));
+    }
+}

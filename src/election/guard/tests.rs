@@ -48,7 +48,6 @@ impl Server {
     fn sent(&self) -> Vec<Method> {
         self.0
             .lock()
-            .unwrap()
             .sent
             .iter()
             .map(|(method, _)| method.clone())
