@@ -1,4 +1,5 @@
-//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources.
+//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. And of OpenAPI the one sentence
+//! that kubectl looks for, that the server checks fields itself; else it wants whole schemas to check them with.
 
 use crate::{
     answer::{self, Body},
@@ -38,6 +39,9 @@ pub(crate) fn answer(path: &str) -> Response<Body> {
             group["apiVersion"] = "v1".into();
             group
         }
+        ["openapi", "v3"] => openapi_index(),
+        ["openapi", "v3", "api", "v1"] => openapi(""),
+        ["openapi", "v3", "apis", name, "v1"] => openapi(name),
         ["apis" | "api", ..] => return answer::error(&ApiError::no_such_resource()),
         _ => return answer::text(404, "404 page not found\n"),
     };
@@ -98,4 +102,40 @@ fn resource(kind: &Kind) -> Value {
         resource["shortNames"] = json!(kind.short);
     }
     resource
+}
+
+fn openapi_index() -> Value {
+    let mut paths = json!({});
+    for kind in KINDS {
+        let path = if kind.group.is_empty() {
+            "api/v1".to_owned()
+        } else {
+            format!("apis/{}/v1", kind.group)
+        };
+        paths[&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash=testbed")});
+    }
+    json!({"paths": paths})
+}
+
+fn openapi(group: &str) -> Value {
+    let mut paths = json!({});
+    for kind in KINDS.iter().filter(|k| k.group == group) {
+        let patch = json!({
+            "x-kubernetes-group-version-kind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+            "parameters": [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}],
+            "responses": {},
+        });
+        let root = if group.is_empty() {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{group}/v1")
+        };
+        let within = if kind.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
+        paths[format!("{root}{within}/{}/{{name}}", kind.plural)] = json!({"patch": patch});
+    }
+    json!({"openapi": "3.0.0", "info": {"title": "testbed", "version": "v1.36.2"}, "paths": paths})
 }

@@ -17,6 +17,7 @@ mod patch;
 mod pki;
 mod rbac;
 mod reads;
+pub mod real;
 mod requests;
 mod route;
 mod selector;

@@ -6,13 +6,18 @@ use rcgen::{
 };
 use std::sync::Arc;
 use tokio_rustls::rustls::{
-    self, ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    self, ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
 };
 
 /// Names under which clients reach an API server.
 const NAMES: &[&str] = &[
     "127.0.0.1",
+    // Several servers on one port, as real control-plane nodes have it.
+    "127.0.0.2",
+    "127.0.0.3",
+    "127.0.0.4",
+    "127.0.0.5",
     "::1",
     "localhost",
     "kubernetes",
@@ -88,6 +93,21 @@ impl Pki {
             .signed_by(&key, &self.issuer)
             .expect("a certificate for a server");
         (certificate, key)
+    }
+
+    /// TLS for a client that trusts this authority only.
+    ///
+    /// # Panics
+    /// When ring does not accept a certificate made with it.
+    pub(crate) fn client_config(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("our own PEM");
+        roots.add(ca).expect("our own certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider's own versions");
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
     }
 
     /// TLS for a server: HTTP/2 or HTTP/1.1, as the client likes.

@@ -231,16 +231,26 @@ fn pairs(map: &Value) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-/// An age as people read it: `45s`, `3m`, `5h`, `12d`.
+/// An age as people read it, with ever fewer digits: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`, `12d`.
 fn age(since: &str, now: Timestamp) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
     let Ok(since) = since.parse::<Timestamp>() else {
         return "<unknown>".to_owned();
     };
     let seconds = now.duration_since(since).as_secs().max(0);
+    let two = |big: i64, b: char, small: i64, s: char| match seconds % big / small {
+        0 => format!("{}{b}", seconds / big),
+        rest => format!("{}{b}{rest}{s}", seconds / big),
+    };
     match seconds {
         0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
+        120..600 => two(MINUTE, 'm', 1, 's'),
+        600..10_800 => format!("{}m", seconds / MINUTE),
+        10_800..28_800 => two(HOUR, 'h', MINUTE, 'm'),
+        28_800..172_800 => format!("{}h", seconds / HOUR),
+        172_800..691_200 => two(DAY, 'd', HOUR, 'h'),
+        _ => format!("{}d", seconds / DAY),
     }
 }

@@ -343,12 +343,11 @@ impl State {
                 let name = object::name(new).to_owned();
                 let metadata = object::meta_mut(new);
                 metadata.entry("labels").or_insert(json!({}))["kubernetes.io/metadata.name"] = name.into();
-                match old {
-                    Some(old) => new["spec"] = old["spec"].clone(),
-                    None => {
-                        new["spec"] = json!({"finalizers": ["kubernetes"]});
-                        new["status"] = json!({"phase": "Active"});
-                    }
+                if let Some(old) = old {
+                    new["spec"] = old["spec"].clone();
+                } else {
+                    new["spec"] = json!({"finalizers": ["kubernetes"]});
+                    new["status"] = json!({"phase": "Active"});
                 }
             }
             Storage::Endpoints => {

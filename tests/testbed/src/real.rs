@@ -1,0 +1,375 @@
+//! Real servers: `etcd` and any number of `kube-apiserver`s on it, on loopback, as children of the test.
+//!
+//! The binaries are found as envtest finds them: `KUBEBUILDER_ASSETS` names their folder. Nobody else's process is
+//! ever touched; every child is ended by its own handle when the [`RealCluster`] is dropped.
+
+use crate::{kubeconfig, pki::Pki};
+use rcgen::KeyPair;
+use std::{
+    fs::{self, File},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, pki_types::ServerName},
+};
+
+/// Starting takes 3 to 6 seconds on a quiet machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// The token of a user in `system:masters`.
+const TOKEN: &str = "admin-token";
+
+/// One etcd and its API servers.
+#[derive(Debug)]
+pub struct RealCluster {
+    /// Removed last: the servers write into it.
+    servers: Vec<RealServer>,
+    etcd: Guard,
+    pki: Pki,
+    folder: Folder,
+}
+
+/// One kube-apiserver.
+#[derive(Debug)]
+pub struct RealServer {
+    process: Option<Guard>,
+    command: Vec<String>,
+    log: PathBuf,
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+}
+
+/// A child that is killed when it is dropped.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // SIGKILL also ends a stopped process; an error is one that has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Guard {
+    fn start(command: &[String], log: &Path) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(Self(command.spawn()?))
+    }
+
+    /// Sends a signal by name. The standard library only knows KILL, and `unsafe` is forbidden here.
+    fn signal(&self, name: &str) -> io::Result<()> {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.0.id().to_string())
+            .status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("kill -{name}: {status}")))
+        }
+    }
+}
+
+/// A temporary folder.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("testbed-real-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<String> {
+        let file = self.0.join(name);
+        fs::write(&file, text)?;
+        Ok(file.display().to_string())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is left for the system to clean.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The folder of the binaries, if there is one; a test without it says that it is skipped.
+#[must_use]
+pub fn assets() -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
+    ["etcd", "kube-apiserver"]
+        .iter()
+        .all(|program| folder.join(program).is_file())
+        .then_some(folder)
+}
+
+impl RealCluster {
+    /// Starts etcd and so many API servers, and returns when all are ready.
+    ///
+    /// # Errors
+    /// A binary is missing or does not become ready; the text has the end of its log.
+    pub async fn start(servers: usize) -> io::Result<Self> {
+        let assets = assets().ok_or_else(|| io::Error::other("needs KUBEBUILDER_ASSETS"))?;
+        let folder = Folder::new()?;
+        let pki = Pki::new();
+        let [client, peer] = [free_port()?, free_port()?];
+        let etcd_url = format!("http://127.0.0.1:{client}");
+        let peer_url = format!("http://127.0.0.1:{peer}");
+        let etcd_log = folder.0.join("etcd.log");
+        let etcd = Guard::start(
+            &[
+                assets.join("etcd").display().to_string(),
+                format!("--data-dir={}", folder.0.join("etcd").display()),
+                format!("--listen-client-urls={etcd_url}"),
+                format!("--advertise-client-urls={etcd_url}"),
+                format!("--listen-peer-urls={peer_url}"),
+                format!("--initial-advertise-peer-urls={peer_url}"),
+                format!("--initial-cluster=default={peer_url}"),
+                // The data lives as long as the test.
+                "--unsafe-no-fsync".to_owned(),
+            ],
+            &etcd_log,
+        )?;
+        wait_for_port(SocketAddr::from((Ipv4Addr::LOCALHOST, client)), &etcd_log).await?;
+        let mut cluster = Self {
+            servers: Vec::new(),
+            etcd,
+            pki,
+            folder,
+        };
+        cluster.write_files()?;
+        // One port for all: default/kubernetes has one port for all of its addresses.
+        let port = free_port()?;
+        for number in 0..servers {
+            let last = u8::try_from(number + 1).map_err(io::Error::other)?;
+            let address = SocketAddr::from(([127, 0, 0, last], port));
+            let command = cluster.command(&assets, &etcd_url, address, number);
+            let log = cluster.folder.0.join(format!("kube-apiserver-{number}.log"));
+            let tls = cluster.pki.client_config();
+            let mut server = RealServer {
+                process: None,
+                command,
+                log,
+                address,
+                tls,
+            };
+            server.start().await?;
+            cluster.servers.push(server);
+        }
+        Ok(cluster)
+    }
+
+    fn write_files(&self) -> io::Result<()> {
+        let (certificate, key) = self.pki.server_pem();
+        self.folder.write("server.crt", &certificate)?;
+        self.folder.write("server.key", &key)?;
+        let account = KeyPair::generate().map_err(io::Error::other)?;
+        self.folder.write("account.key", &account.serialize_pem())?;
+        self.folder
+            .write("tokens.csv", &format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
+        Ok(())
+    }
+
+    fn command(&self, assets: &Path, etcd: &str, address: SocketAddr, number: usize) -> Vec<String> {
+        let file = |name: &str| self.folder.0.join(name).display().to_string();
+        vec![
+            assets.join("kube-apiserver").display().to_string(),
+            format!("--etcd-servers={etcd}"),
+            format!("--bind-address={}", address.ip()),
+            format!("--cert-dir={}", file("certificates")),
+            format!("--secure-port={}", address.port()),
+            // Each server lists itself in default/kubernetes, so each needs an address of its own. Loopback is
+            // refused there; nobody connects to this one.
+            format!("--advertise-address=192.0.2.{}", number + 1),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--anonymous-auth=false".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("account.key")),
+            format!("--service-account-signing-key-file={}", file("account.key")),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ]
+    }
+
+    /// The API servers.
+    #[must_use]
+    pub fn servers(&self) -> &[RealServer] {
+        &self.servers
+    }
+
+    /// One API server, to stop or restart it.
+    ///
+    /// # Panics
+    /// There is no such server.
+    pub fn server(&mut self, number: usize) -> &mut RealServer {
+        &mut self.servers[number]
+    }
+
+    /// The certificate of the cluster's authority.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        self.pki.ca_pem()
+    }
+
+    /// A token of a user who may do everything.
+    #[must_use]
+    pub fn token(&self) -> &'static str {
+        TOKEN
+    }
+
+    /// A kubeconfig for one of the servers, with this namespace.
+    #[must_use]
+    pub fn kubeconfig(&self, server: usize, namespace: &str) -> String {
+        kubeconfig::render(&self.servers[server].url(), self.ca_pem(), TOKEN, namespace)
+    }
+
+    /// Stops etcd as SIGSTOP does: API servers answer errors or hang.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn stop_etcd(&self) -> io::Result<()> {
+        self.etcd.signal("STOP")
+    }
+
+    /// Lets etcd go on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn continue_etcd(&self) -> io::Result<()> {
+        self.etcd.signal("CONT")
+    }
+}
+
+impl RealServer {
+    /// Where it is reachable; the same after a restart.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `https://127.0.0.<number>:<port>`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Kills it: connections are closed by the kernel.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Stops it as SIGSTOP does: connections stay, nothing is answered.
+    ///
+    /// # Errors
+    /// It does not run, or the signal cannot be sent.
+    pub fn stop(&self) -> io::Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It does not run, or the signal cannot be sent.
+    pub fn cont(&self) -> io::Result<()> {
+        self.signal("CONT")
+    }
+
+    /// Starts it again, on the same port, and returns when it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.kill();
+        self.start().await
+    }
+
+    fn signal(&self, name: &str) -> io::Result<()> {
+        self.process.as_ref().ok_or(io::ErrorKind::NotFound)?.signal(name)
+    }
+
+    async fn start(&mut self) -> io::Result<()> {
+        self.process = Some(Guard::start(&self.command, &self.log)?);
+        wait_for_port(self.address, &self.log).await?;
+        self.wait_until_ready().await
+    }
+
+    async fn is_ready(&self) -> io::Result<bool> {
+        let stream = tokio::net::TcpStream::connect(self.address).await?;
+        let name = ServerName::from(self.address.ip());
+        let mut stream = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, stream)
+            .await?;
+        let request = format!(
+            "GET /readyz HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut status = [0; b"HTTP/1.1 200".len()];
+        stream.read_exact(&mut status).await?;
+        Ok(status.ends_with(b" 200"))
+    }
+
+    async fn wait_until_ready(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !matches!(self.is_ready().await, Ok(true)) {
+            let ended = self
+                .process
+                .as_mut()
+                .is_none_or(|p| !matches!(p.0.try_wait(), Ok(None)));
+            if ended || Instant::now() > deadline {
+                return Err(not_ready(&self.log));
+            }
+            // A process that starts offers nothing to wait for.
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+}
+
+/// A port that is free now. Another process may take it before its server does; the server then fails to start.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+async fn wait_for_port(address: SocketAddr, log: &Path) -> io::Result<()> {
+    let open = async {
+        while TcpStream::connect(address).is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(START_TIMEOUT, open).await.map_err(|_| not_ready(log))
+}
+
+fn not_ready(log: &Path) -> io::Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(15)..].join("\n");
+    io::Error::other(format!("not ready: {}\n{end}", log.display()))
+}
