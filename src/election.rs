@@ -6,17 +6,14 @@
 //!                             └── what its GET showed ────────┘
 //! ```
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch as channel};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer as _, service_fn};
 use tracing::{debug, info, warn};
@@ -26,11 +23,12 @@ use crate::client::one_line;
 use crate::metrics::Metrics;
 
 pub mod guard;
+mod record;
 pub mod sighting;
 pub mod term;
 
 use guard::Guard;
-use sighting::{Race, Sighting};
+pub use record::Record;
 use term::Term;
 
 /// How long a release waits for writes in flight. Without their end there is no release: the
@@ -38,34 +36,7 @@ use term::Term;
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Time limit of the release itself.
-const RELEASE: Duration = Duration::from_millis(700);
-
-/// What is known of the Lease, shared by its watch and the candidate.
-#[derive(Clone, Debug, Default)]
-pub struct Record {
-    sighting: Arc<Mutex<Sighting>>,
-    changed: Arc<Notify>,
-}
-
-impl Record {
-    /// The watch shows this Lease, or that there is none.
-    pub fn see(&self, lease: Option<&Lease>) {
-        let news = self.sighting.lock().see(lease, Instant::now());
-        if news {
-            self.changed.notify_waiters();
-        }
-    }
-
-    fn race(&self, us: &str, default_duration: Duration) -> Race {
-        self.sighting.lock().race(us, default_duration)
-    }
-
-    /// The last holder that was seen.
-    #[must_use]
-    pub fn holder(&self) -> Option<String> {
-        self.sighting.lock().holder().map(str::to_owned)
-    }
-}
+const RELEASE: Duration = Duration::from_millis(500);
 
 /// One replica in the race.
 pub struct Candidate {
@@ -103,7 +74,7 @@ impl Candidate {
         record: Record,
         metrics: Metrics,
     ) -> (Self, channel::Receiver<Option<Term>>) {
-        let guard = Guard::new(&us, config.lease_duration, record.sighting.clone());
+        let guard = Guard::new(&us, config.lease_duration, record.clone());
         let send = service_fn(move |request| {
             let client = client.clone();
             async move { client.send(request).await }
@@ -132,10 +103,11 @@ impl Candidate {
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = self.retry_backoff();
         let mut last_error = String::new();
+        let mut leader = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.turn() => {}
+                () = self.turn(&mut leader) => {}
             }
             let attempt = tokio::select! {
                 () = stop.cancelled() => return,
@@ -149,10 +121,7 @@ impl Candidate {
                         return;
                     }
                 }
-                Attempt::Theirs => {
-                    backoff.reset();
-                    self.report_holder();
-                }
+                Attempt::Theirs => backoff.reset(),
                 Attempt::Failed { error, conflict } => {
                     if conflict {
                         debug!(%error, "another replica was quicker");
@@ -169,23 +138,17 @@ impl Candidate {
         }
     }
 
-    /// Waits until this candidate may try.
-    async fn turn(&self) {
-        loop {
-            let changed = self.record.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match self.record.race(&self.us, self.config.lease_duration) {
-                Race::Now => return,
-                Race::Unknown => changed.await,
-                Race::At(moment) => {
-                    tokio::select! {
-                        () = sleep_until(moment) => return,
-                        () = changed => {}
-                    }
+    /// Waits until this candidate may try. Says who leads meanwhile.
+    async fn turn(&self, leader: &mut Option<String>) {
+        let told = |holder: Option<&str>| {
+            if holder != leader.as_deref() {
+                *leader = holder.map(str::to_owned);
+                if let Some(holder) = holder.filter(|holder| *holder != self.us) {
+                    info!(lease = self.config.lease_name, holder, "standing by");
                 }
             }
-        }
+        };
+        self.record.turn(&self.us, self.config.lease_duration, told).await;
     }
 
     /// Takes or renews the Lease, within a time limit.
@@ -295,16 +258,10 @@ impl Candidate {
             warn!("a write is still in flight: the Lease is not released but left to run out");
             return;
         }
-        match timeout_at(Instant::now() + RELEASE, self.lock.step_down()).await {
+        match timeout(RELEASE, self.lock.step_down()).await {
             Ok(Ok(())) => info!(lease = self.config.lease_name, "released the Lease"),
             Ok(Err(error)) => warn!(error = one_line(&error), "could not release the Lease"),
             Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
-        }
-    }
-
-    fn report_holder(&self) {
-        if let Some(holder) = self.record.holder() {
-            debug!(holder, "standing by");
         }
     }
 

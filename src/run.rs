@@ -20,17 +20,21 @@ use tracing::{error, info};
 
 use crate::cli::Config;
 use crate::client::{self, Access};
+use crate::election::term::Term;
 use crate::election::{self, Candidate, Record};
 use crate::http::{self, Health, Probe};
 use crate::index::{Index, SharedIndex};
 use crate::metrics::Metrics;
 use crate::queue::Inbox;
 use crate::reconcile::Reconciler;
-use crate::watch::{self, LIFE, Pulses, Watches};
+use crate::watch::{self, LIFE, Pulses, Reader, Watches};
 use crate::worker::Worker;
 
 /// The election, with its writes and its release, has ended by then.
-const STOP_ELECTION: Duration = Duration::from_millis(1750);
+const STOP_ELECTION: Duration = Duration::from_millis(1550);
+
+/// Answers to probes have ended by then.
+const STOP_HTTP: Duration = Duration::from_millis(250);
 
 /// Why the operator ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -86,48 +90,42 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
     let mut tasks = Tasks::default();
     let client = access.client()?;
-    watch_cluster(&mut tasks, &client, &index, &inbox, &pulses, &metrics);
+    let reader = |client| Reader {
+        client,
+        pulses: pulses.clone(),
+        metrics: metrics.clone(),
+    };
+    watch_cluster(&mut tasks, reader(client.clone()), &index, &inbox);
 
     let stop_election = CancellationToken::new();
-    let mut election = JoinSet::new();
+    let mut writing = JoinSet::new();
     let terms = if config.leader_elect {
-        let namespace = lease_namespace(&config, &access)?;
-        let lease_client = access.client()?;
-        let record = Record::default();
-        let (lease_name, us) = (config.election.lease_name.clone(), identity());
-        let (candidate, terms) = Candidate::new(
-            lease_client.clone(),
-            &namespace,
-            us,
-            config.election.clone(),
-            record.clone(),
-            metrics.clone(),
-        );
-        let lease_metrics = metrics.clone();
-        tasks.spawn("lease watch", async move {
-            watch::lease(&lease_client, &namespace, &lease_name, record, &lease_metrics).await;
-        });
-        election.spawn(candidate.run(stop_election.clone()));
+        // A client of its own: nothing that goes on in the others delays a renewal.
+        let reader = reader(access.client()?);
+        let (candidate, terms) = candidate(&mut tasks, reader, &config, &access)?;
+        writing.spawn(candidate.run(stop_election.clone()));
         terms
     } else {
-        let (candidate, terms) = election::unopposed(&metrics);
-        election.spawn(candidate.run(stop_election.clone()));
+        let (unopposed, terms) = election::unopposed(&metrics);
+        writing.spawn(unopposed.run(stop_election.clone()));
         terms
     };
     let reconciler = Arc::new(Reconciler::new(client, index.clone(), metrics));
-    let worker = Worker {
-        inbox,
-        index,
-        reconciler,
-        terms,
-    };
-    election.spawn(worker.run());
+    writing.spawn(
+        Worker {
+            inbox,
+            index,
+            reconciler,
+            terms,
+        }
+        .run(),
+    );
 
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         name = tasks.ended() => Err(Error::TaskEnded(name)),
-        _ = election.join_next() => Err(Error::TaskEnded("election".to_owned())),
+        _ = writing.join_next() => Err(Error::TaskEnded("election or worker".to_owned())),
     };
     info!("stopping");
     // Nobody sends requests to a replica that is not ready; then no write may begin, those in flight
@@ -135,7 +133,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     health.shutting_down();
     stop_election.cancel();
     if timeout(STOP_ELECTION, async {
-        while election.join_next().await.is_some() {}
+        while writing.join_next().await.is_some() {}
     })
     .await
     .is_err()
@@ -143,7 +141,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         error!("writes or the release of the Lease took too long");
     }
     stop_http.cancel();
-    while servers.join_next().await.is_some() {}
+    _ = timeout(STOP_HTTP, async { while servers.join_next().await.is_some() {} }).await;
     ended
 }
 
@@ -186,25 +184,41 @@ fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
 }
 
 /// One task for each watch.
-fn watch_cluster(
-    tasks: &mut Tasks,
-    client: &kube::Client,
-    index: &SharedIndex,
-    inbox: &Inbox,
-    pulses: &Pulses,
-    metrics: &Metrics,
-) {
+fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, inbox: &Inbox) {
     let watches = Watches {
-        client: client.clone(),
+        reader,
         index: index.clone(),
         inbox: inbox.clone(),
-        pulses: pulses.clone(),
-        metrics: metrics.clone(),
     };
     let (names, names_wanted) = channel::channel(BTreeSet::new());
     tasks.spawn("Service watch", watches.clone().services(names));
     tasks.spawn("copy watch", watches.clone().copies());
     tasks.spawn("source watch", watch::named_slices(watches, names_wanted));
+}
+
+/// A candidate for the Lease, with a watch of it.
+fn candidate(
+    tasks: &mut Tasks,
+    reader: Reader,
+    config: &Config,
+    access: &Access,
+) -> Result<(Candidate, channel::Receiver<Option<Term>>), Error> {
+    let namespace = lease_namespace(config, access)?;
+    let record = Record::new(reader.metrics.clone());
+    let (election, metrics) = (config.election.clone(), reader.metrics.clone());
+    let lease_name = election.lease_name.clone();
+    let made = Candidate::new(
+        reader.client.clone(),
+        &namespace,
+        identity(),
+        election,
+        record.clone(),
+        metrics,
+    );
+    tasks.spawn("Lease watch", async move {
+        watch::lease(reader, &namespace, &lease_name, record).await;
+    });
+    Ok(made)
 }
 
 /// Tasks that run as long as the process.

@@ -30,9 +30,13 @@ impl Worker {
     /// Works whenever there is a term. Ends when the election has ended and the last term is over.
     pub async fn run(mut self) {
         loop {
-            let term = match self.terms.wait_for(Option::is_some).await {
-                Ok(term) => term.clone(),
-                Err(_) => return,
+            let term = tokio::select! {
+                term = self.terms.wait_for(Option::is_some) => match term {
+                    Ok(term) => term.clone(),
+                    Err(_) => return,
+                },
+                // Whoever leads sees to these; at the start of a term all keys are dirty anyway.
+                _ = self.inbox.take() => continue,
             };
             if let Some(term) = term.filter(|term| !term.is_over()) {
                 self.work(&term).await;

@@ -10,7 +10,7 @@ use endpoint_copier_operator::cli::ElectionConfig;
 use endpoint_copier_operator::election::term::Term;
 use endpoint_copier_operator::election::{Candidate, Record};
 use endpoint_copier_operator::metrics::Metrics;
-use endpoint_copier_operator::watch;
+use endpoint_copier_operator::watch::{self, Pulses, Reader};
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -48,7 +48,7 @@ impl Runner {
             lease_name: lease.to_owned(),
         };
         let metrics = Metrics::new(lease).expect("metrics");
-        let record = Record::default();
+        let record = Record::new(metrics.clone());
         let (candidate, terms) = Candidate::new(
             client.clone(),
             "default",
@@ -59,10 +59,14 @@ impl Runner {
         );
         let stop = CancellationToken::new();
         let task = tokio::spawn(candidate.run(stop.clone()));
-        let (client, lease, seen) = (client.clone(), lease.to_owned(), record.clone());
+        let reader = Reader {
+            client: client.clone(),
+            pulses: Pulses::default(),
+            metrics,
+        };
+        let (lease, seen) = (lease.to_owned(), record.clone());
         let watch =
-            tokio::spawn(async move { watch::lease(&client, "default", &lease, seen, &metrics).await })
-                .abort_handle();
+            tokio::spawn(async move { watch::lease(reader, "default", &lease, seen).await }).abort_handle();
         Self {
             name,
             terms,

@@ -3,7 +3,7 @@
 //! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
 //! whatever is there by then. The guard
 //! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
-//!   [`Sighting::race`] allows, and with the fields filled in without which it would fail for ever;
+//!   [`super::sighting`] allows, and with the fields filled in without which it would fail for ever;
 //! - turns its PATCH into a compare-and-swap on the version that it was shown, so that of many
 //!   candidates one wins and no late PATCH overwrites a successor.
 //!
@@ -23,43 +23,38 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
-use super::sighting::Sighting;
+use super::Record;
 
 /// What the lock is shown in place of a holder that it must not see as one.
 const NOBODY: &str = "(nobody)";
 
 /// State of the guard, shared with the watch of the Lease.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Guard {
     us: Arc<str>,
     default_duration: Duration,
-    sighting: Arc<Mutex<Sighting>>,
+    record: Record,
     /// Metadata of the Lease as the lock last saw it.
     shown: Arc<Mutex<Option<Value>>>,
 }
 
 impl Guard {
     /// A guard for the candidate `us`.
-    pub fn new(us: &str, default_duration: Duration, sighting: Arc<Mutex<Sighting>>) -> Self {
+    pub fn new(us: &str, default_duration: Duration, record: Record) -> Self {
         Self {
             us: us.into(),
             default_duration,
-            sighting,
+            record,
             shown: Arc::default(),
         }
     }
 
     /// What the lock is told after the API server has answered its GET with this Lease or none.
     fn show(&self, lease: Option<Lease>) -> Option<Lease> {
-        let now = Instant::now();
-        let mut sighting = self.sighting.lock();
-        sighting.see(lease.as_ref(), now);
-        let free = sighting.may_race(&self.us, self.default_duration, now);
-        let last_holder = sighting.holder().unwrap_or(NOBODY).to_owned();
-        drop(sighting);
+        self.record.see(lease.as_ref());
+        let free = self.record.may_race(&self.us, self.default_duration);
         *self.shown.lock() = lease.as_ref().map(
             |lease| json!({ "resourceVersion": lease.metadata.resource_version, "uid": lease.metadata.uid }),
         );
@@ -72,7 +67,7 @@ impl Guard {
         let holder = spec.holder_identity.get_or_insert_default();
         let ours = *holder == *self.us;
         if holder.is_empty() {
-            *holder = if free { NOBODY.to_owned() } else { last_holder };
+            *holder = if free { None } else { self.record.holder() }.unwrap_or_else(|| NOBODY.to_owned());
         }
         spec.lease_duration_seconds = Some(60);
         let age = if free && !ours {
@@ -112,7 +107,7 @@ impl<S> Layer<S> for Guard {
 }
 
 /// A client behind a [`Guard`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Guarded<S> {
     guard: Guard,
     inner: S,

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
-use crate::watch;
+use crate::watch::{self, Pulses, Reader};
 
 const LEASE: &str = "lease";
 
@@ -41,7 +41,7 @@ impl Runner {
         let server = ApiServer::named(store, name);
         let metrics = Metrics::new(LEASE).unwrap();
         let client = crate::client::over(server.as_user(name), "default", &metrics);
-        let record = Record::default();
+        let record = Record::new(metrics.clone());
         let (candidate, terms) = Candidate::new(
             client.clone(),
             "default",
@@ -52,7 +52,12 @@ impl Runner {
         );
         let stop = CancellationToken::new();
         let task = tokio::spawn(candidate.run(stop.clone()));
-        tokio::spawn(async move { watch::lease(&client, "default", LEASE, record, &metrics).await });
+        let reader = Reader {
+            client,
+            pulses: Pulses::default(),
+            metrics,
+        };
+        tokio::spawn(async move { watch::lease(reader, "default", LEASE, record).await });
         Self {
             name,
             server,

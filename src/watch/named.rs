@@ -32,6 +32,7 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
             let keep = shards.contains(shard);
             if !keep {
                 watches
+                    .reader
                     .metrics
                     .watch_restarted(metrics::Watch::Sources, Restart::Selector);
                 task.abort();

@@ -7,6 +7,10 @@ use super::*;
 
 const OURS: Duration = Duration::from_secs(6);
 
+fn unknown() -> Record {
+    Record::new(crate::metrics::Metrics::new("lease").unwrap())
+}
+
 /// An API server that knows one Lease, answers with canned text where told to, and keeps what it was sent.
 #[derive(Clone, Default)]
 struct Server(Arc<Mutex<Canned>>);
@@ -65,8 +69,8 @@ impl Server {
             .clone()
     }
 
-    /// A lock behind a guard that knows what `sighting` knows.
-    fn lock(&self, sighting: Sighting) -> LeaseLock {
+    /// A lock behind a guard that knows what this record knows.
+    fn lock(&self, record: Record) -> LeaseLock {
         let server = self.clone();
         let send = service_fn(move |request: Request<Body>| {
             let server = server.clone();
@@ -80,7 +84,7 @@ impl Server {
                 Ok::<_, BoxError>(response)
             }
         });
-        let guard = Guard::new("us", OURS, Arc::new(Mutex::new(sighting)));
+        let guard = Guard::new("us", OURS, record);
         LeaseLock::new(
             kube::Client::new(guard.layer(send), "default"),
             "default",
@@ -107,14 +111,11 @@ fn held(holder: &str, renewed: &str) -> Value {
 }
 
 /// What a candidate knows that has seen this Lease unchanged since its duration and a bit.
-async fn seen_expired(spec: Value) -> Sighting {
-    let mut sighting = Sighting::default();
-    sighting.see(
-        Some(&serde_json::from_value(lease(spec)).unwrap()),
-        Instant::now(),
-    );
+async fn seen_expired(spec: Value) -> Record {
+    let record = unknown();
+    record.see(Some(&serde_json::from_value(lease(spec)).unwrap()));
     tokio::time::advance(Duration::from_secs(7)).await;
-    sighting
+    record
 }
 
 async fn attempt(lock: &LeaseLock) -> Result<bool, kube_leader_election::Error> {
@@ -127,7 +128,7 @@ async fn attempt(lock: &LeaseLock) -> Result<bool, kube_leader_election::Error> 
 #[tokio::test(start_paused = true)]
 async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
     let server = Server::with(Some(lease(held("a", "2001-01-01T00:00:00.000000Z"))));
-    assert!(!attempt(&server.lock(Sighting::default())).await.unwrap());
+    assert!(!attempt(&server.lock(unknown())).await.unwrap());
     assert_eq!(server.sent(), [Method::GET]);
 }
 
@@ -185,7 +186,7 @@ async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
         json!({"leaseTransitions": -5}),
     ] {
         let server = Server::with(Some(lease(spec.clone())));
-        let taken = attempt(&server.lock(Sighting::default())).await;
+        let taken = attempt(&server.lock(unknown())).await;
         assert!(taken.as_ref().is_ok_and(|taken| *taken), "{spec}: {taken:?}");
         assert_eq!(server.patch()["spec"]["holderIdentity"], "us", "{spec}");
     }
@@ -195,44 +196,44 @@ async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
 async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
     let spec = json!({"holderIdentity": "a"});
     let server = Server::with(Some(lease(spec.clone())));
-    assert!(!attempt(&server.lock(Sighting::default())).await.unwrap());
+    assert!(!attempt(&server.lock(unknown())).await.unwrap());
     assert!(attempt(&server.lock(seen_expired(spec).await)).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
-    let mut sighting = Sighting::default();
+    let record = unknown();
     let was = lease(held("a", "2026-01-01T00:00:00.000000Z"));
-    sighting.see(Some(&serde_json::from_value(was).unwrap()), Instant::now());
+    record.see(Some(&serde_json::from_value(was).unwrap()));
     let server = Server::with(None);
-    assert!(!attempt(&server.lock(sighting)).await.unwrap());
+    assert!(!attempt(&server.lock(record)).await.unwrap());
     assert_eq!(server.sent(), [Method::GET]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_under_us_is_made_anew() {
-    let mut sighting = Sighting::default();
+    let record = unknown();
     let was = lease(held("us", "2026-01-01T00:00:00.000000Z"));
-    sighting.see(Some(&serde_json::from_value(was).unwrap()), Instant::now());
+    record.see(Some(&serde_json::from_value(was).unwrap()));
     let server = Server::with(None);
-    assert!(attempt(&server.lock(sighting)).await.unwrap());
+    assert!(attempt(&server.lock(record)).await.unwrap());
     assert_eq!(server.sent(), [Method::GET, Method::POST]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_emptied_under_us_is_written_anew() {
-    let sighting = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
+    let record = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
     let mut emptied = lease(json!({"holderIdentity": "", "leaseDurationSeconds": 6}));
     emptied["metadata"]["resourceVersion"] = json!("8");
     let server = Server::with(Some(emptied));
-    assert!(attempt(&server.lock(sighting)).await.unwrap());
+    assert!(attempt(&server.lock(record)).await.unwrap());
     assert_eq!(server.patch()["spec"]["holderIdentity"], "us");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_patch_without_a_get_before_it_is_not_sent() {
     let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
-    let guard = Guard::new("us", OURS, Arc::default());
+    let guard = Guard::new("us", OURS, unknown());
     assert_eq!(guard.bind(br#"{"metadata": {"name": "lease"}}"#), None);
     assert!(server.sent().is_empty());
 }
@@ -240,5 +241,5 @@ async fn a_patch_without_a_get_before_it_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
     let server = Server::with(Some(json!("nonsense")));
-    assert!(attempt(&server.lock(Sighting::default())).await.is_err());
+    assert!(attempt(&server.lock(unknown())).await.is_err());
 }

@@ -1,0 +1,88 @@
+//! What a replica knows of the Lease, shared by the watch of it, the guard and the candidate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::sighting::{Race, Sighting};
+use crate::metrics::Metrics;
+
+/// A [`Sighting`] that several parts of a replica add to and wait for.
+#[derive(Clone)]
+pub struct Record {
+    sighting: Arc<Mutex<Sighting>>,
+    changed: Arc<Notify>,
+    metrics: Metrics,
+}
+
+impl Record {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            sighting: Arc::default(),
+            changed: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// A watch or a GET shows this Lease, or that there is none.
+    pub fn see(&self, lease: Option<&Lease>) {
+        let mut sighting = self.sighting.lock();
+        let before = sighting.holder().map(str::to_owned);
+        if !sighting.see(lease, Instant::now()) {
+            return;
+        }
+        if before.is_some() && sighting.holder() != before.as_deref() {
+            self.metrics.leader_changed();
+        }
+        drop(sighting);
+        self.changed.notify_waiters();
+    }
+
+    /// The last holder that was seen.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        self.sighting.lock().holder().map(str::to_owned)
+    }
+
+    /// Whether the candidate `us` may try now.
+    pub(super) fn may_race(&self, us: &str, default_duration: Duration) -> bool {
+        self.sighting
+            .lock()
+            .may_race(us, default_duration, Instant::now())
+    }
+
+    /// Waits until the candidate `us` may try. `told` hears of each holder on the way.
+    pub(super) async fn turn(
+        &self,
+        us: &str,
+        default_duration: Duration,
+        mut told: impl FnMut(Option<&str>),
+    ) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let race = {
+                let sighting = self.sighting.lock();
+                told(sighting.holder());
+                sighting.race(us, default_duration)
+            };
+            match race {
+                Race::Now => return,
+                Race::Unknown => changed.await,
+                Race::At(moment) => {
+                    tokio::select! {
+                        () = sleep_until(moment) => return,
+                        () = changed => {}
+                    }
+                }
+            }
+        }
+    }
+}

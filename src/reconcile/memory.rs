@@ -1,0 +1,142 @@
+//! What the leader remembers between two syncs of a key: writes that the watch has not shown yet,
+//! what was found wrong, and whether the copies are in step. All of it ends with the term.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::apply::Echo;
+use crate::index::Index;
+use crate::metrics::{Metrics, SyncResult};
+use crate::model::{Finding, ServiceKey, SliceKey};
+
+/// Writes and what the watch will show of them.
+pub(super) type Echoes = Vec<(SliceKey, Echo)>;
+
+pub(super) struct Memory {
+    metrics: Metrics,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    pending: HashMap<ServiceKey, Pending>,
+    findings: HashMap<ServiceKey, BTreeSet<Finding>>,
+    in_sync: HashSet<ServiceKey>,
+}
+
+struct Pending {
+    echoes: Echoes,
+    /// How long the watch may take to show them.
+    until: Instant,
+}
+
+/// Whether the watch shows what was written.
+pub(super) enum Shown {
+    /// All of it.
+    All,
+    /// Not yet, and there is time until then.
+    Wait(Instant),
+    /// Not these, and the time is up.
+    Overdue(Echoes),
+}
+
+impl Memory {
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Compares what was written with what the index shows.
+    pub fn compare(&self, key: &ServiceKey, index: &Index) -> Shown {
+        let mut known = self.known.lock();
+        let Some(pending) = known.pending.get_mut(key) else {
+            return Shown::All;
+        };
+        pending
+            .echoes
+            .retain(|(slice, echo)| !echo.is_shown(index.slice(slice).map(AsRef::as_ref)));
+        if pending.echoes.is_empty() {
+            known.pending.remove(key);
+            Shown::All
+        } else if Instant::now() < pending.until {
+            Shown::Wait(pending.until)
+        } else {
+            Shown::Overdue(pending.echoes.clone())
+        }
+    }
+
+    /// Waits for these from now on, and for nothing else.
+    pub fn expect(&self, key: &ServiceKey, echoes: Echoes, until: Instant) {
+        let mut known = self.known.lock();
+        if echoes.is_empty() {
+            known.pending.remove(key);
+        } else {
+            known.pending.insert(key.clone(), Pending { echoes, until });
+        }
+    }
+
+    /// A sync has ended. A log line for each finding that appears or goes, and the metrics.
+    pub fn sync_ended(
+        &self,
+        key: &ServiceKey,
+        index: &Index,
+        result: SyncResult,
+        findings: Option<BTreeSet<Finding>>,
+    ) {
+        self.metrics.sync_finished(result);
+        let mut known = self.known.lock();
+        let managed = index.is_managed(key);
+        match result {
+            SyncResult::Success if managed => _ = known.in_sync.insert(key.clone()),
+            // A wait says nothing new.
+            SyncResult::Requeued => {}
+            SyncResult::Success | SyncResult::Error | SyncResult::Refused => _ = known.in_sync.remove(key),
+        }
+        if let Some(findings) = findings
+            && known.replace_findings(key, findings)
+        {
+            self.metrics.set_findings(&known.count_findings());
+        }
+        self.metrics
+            .set_services(index.managed().count(), known.in_sync.len());
+    }
+
+    /// The term is over.
+    pub fn forget(&self) {
+        *self.known.lock() = Known::default();
+        self.metrics.set_services(0, 0);
+        self.metrics.set_findings(&BTreeMap::new());
+    }
+}
+
+impl Known {
+    /// Answers whether anything changed.
+    fn replace_findings(&mut self, key: &ServiceKey, new: BTreeSet<Finding>) -> bool {
+        let old = self.findings.remove(key).unwrap_or_default();
+        for finding in new.difference(&old) {
+            warn!(service = %key, reason = %finding.reason, "{}", finding.note);
+        }
+        let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
+        for gone in old.difference(&new).filter(|gone| !lasts(gone)) {
+            info!(service = %key, reason = %gone.reason, "no longer so");
+        }
+        let changed = old != new;
+        if !new.is_empty() {
+            self.findings.insert(key.clone(), new);
+        }
+        changed
+    }
+
+    fn count_findings(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for finding in self.findings.values().flatten() {
+            *counts.entry(finding.reason.as_str()).or_insert(0) += 1;
+        }
+        counts
+    }
+}

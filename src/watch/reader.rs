@@ -1,0 +1,132 @@
+//! One watch, followed for ever: errors, pauses and signs of life.
+
+use std::fmt::Debug;
+
+use futures::{StreamExt as _, pin_mut};
+use http_body_util::BodyExt as _;
+use kube::core::Resource;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tower::service_fn;
+use tracing::{debug, info, warn};
+
+use super::backoff::ReadBackoff;
+use super::pulse::{Pulse, Pulses};
+use crate::metrics::{self, Metrics, Restart};
+
+/// The server ends a watch after this many seconds, and a new one shows that it is alive.
+const RENEW_SECONDS: u32 = 30;
+
+/// Reads the API by lists and watches.
+#[derive(Clone)]
+pub struct Reader {
+    /// Makes the calls.
+    pub client: Client,
+    /// Signs of life of each watch.
+    pub pulses: Pulses,
+    /// Counts restarts.
+    pub metrics: Metrics,
+}
+
+impl Reader {
+    /// Follows one watch for ever.
+    pub(super) async fn follow<K>(
+        &self,
+        watch: metrics::Watch,
+        api: impl FnOnce(Client) -> Api<K>,
+        config: watcher::Config,
+        mut handle: impl FnMut(Event<K>),
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let resource = watch.as_str();
+        let running = self.pulses.start(resource, config.label_selector.as_deref());
+        let api = api(with_pulse(&self.client, running.pulse()));
+        let config = config.timeout(RENEW_SECONDS);
+        let mut backoff = ReadBackoff::default();
+        let mut failing: Option<Instant> = None;
+        loop {
+            let stream = watcher(api.clone(), config.clone());
+            pin_mut!(stream);
+            // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
+            while let Some(event) = stream.next().await {
+                let error = match event {
+                    Ok(event) => {
+                        if let Some(since) = failing.take_if(|_| !matches!(event, Event::Init)) {
+                            info!(resource, seconds = since.elapsed().as_secs(), "watching again");
+                        }
+                        handle(event);
+                        continue;
+                    }
+                    Err(error) => error,
+                };
+                self.metrics.watch_restarted(
+                    watch,
+                    if is_expired(&error) {
+                        Restart::Expired
+                    } else {
+                        Restart::Error
+                    },
+                );
+                let text = error.to_string();
+                match failing {
+                    None => warn!(resource, error = text, "watch failed; trying again"),
+                    Some(_) => debug!(resource, error = text, "watch failed again"),
+                }
+                failing.get_or_insert_with(Instant::now);
+                tokio::time::sleep(backoff.next()).await;
+                if must_relist(&error) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The server no longer knows the resourceVersion.
+fn is_expired(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status) => status.code == 410,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
+        _ => false,
+    }
+}
+
+/// Whether going on from the last resourceVersion would fail for ever, or pass over an event that
+/// could not be read.
+fn must_relist(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => matches!(status.code, 400 | 410),
+        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) | watcher::Error::WatchError(_) => true,
+        watcher::Error::NoResourceVersion => true,
+        _ => false,
+    }
+}
+
+/// The same client, with each answer and each part of one as a sign of life.
+fn with_pulse(client: &Client, pulse: Pulse) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let client = client.clone();
+    let service = service_fn(move |request| {
+        let (client, pulse) = (client.clone(), pulse.clone());
+        async move {
+            let response = client.send(request).await?;
+            let ok = response.status().is_success();
+            let beat = move || {
+                if ok {
+                    pulse.beat()
+                }
+            };
+            beat();
+            Ok::<_, kube::Error>(response.map(|body| {
+                body.map_frame(move |frame| {
+                    beat();
+                    frame
+                })
+            }))
+        }
+    });
+    Client::new(service, namespace)
+}
