@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::real::RealCluster;
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -21,6 +20,7 @@ use kube::{Api, Client};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use testbed::real::{self, RealCluster};
 use testbed::{ApiServer, Serving, Store};
 use tokio::task::JoinHandle;
 
@@ -75,7 +75,8 @@ impl Cluster {
 
     /// Real binaries, if there are some.
     pub async fn on_api_server() -> Option<Self> {
-        let servers = RealCluster::start(2).await?;
+        real::assets()?;
+        let servers = RealCluster::start(2).await.expect("etcd and two API servers");
         Some(Self::with(Servers::Real(servers)).await)
     }
 
@@ -139,7 +140,7 @@ impl Cluster {
                     serving.shutdown().await;
                 }
             }
-            Servers::Real(cluster) => cluster.kill(number).await,
+            Servers::Real(cluster) => cluster.server(number).kill(),
         }
     }
 
@@ -154,7 +155,11 @@ impl Cluster {
                 } = &mut servers[number];
                 *serving = Some(server.serve(*address).await.expect("its old port"));
             }
-            Servers::Real(cluster) => cluster.restart(number).await,
+            Servers::Real(cluster) => cluster
+                .server(number)
+                .restart()
+                .await
+                .expect("the same server again"),
         }
     }
 

@@ -8,7 +8,6 @@ mod election;
 mod objects;
 mod operator;
 mod outage;
-mod real;
 mod start;
 mod sync;
 
