@@ -1,0 +1,54 @@
+# What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt build run tools clean
+
+# All versions are those of Cargo.lock.
+CARGO ?= cargo
+LOCKED := --locked
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# A skipped test is said beforehand, since the summary of the test runner comes last.
+SKIP_REAL := skipped: the tests on a real API server: needs KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl until Ctrl-C
+	@$(CARGO) build $(LOCKED) --package endpoint-copier-operator --package demo --bins
+	@$(TARGET)/debug/demo --readme README.md $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: ## runs all tests; ARGS= goes to the test runner
+	@$(if $(KUBEBUILDER_ASSETS),true,echo '$(SKIP_REAL)')
+	$(CARGO) test $(LOCKED) --workspace --doc --quiet
+	@if $(CARGO) nextest --version >/dev/null 2>&1; \
+	then set -x; exec $(CARGO) nextest run $(LOCKED) --workspace $(ARGS); \
+	else set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests $(ARGS); \
+	fi
+
+lint: ## checks format, clippy and docs; a warning is an error
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+fmt: ## formats all code
+	$(CARGO) fmt --all
+
+build: ## builds the operator for release: target/release/endpoint-copier-operator
+	$(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
+
+run: ## runs it against the current kubeconfig context, without election; ARGS= adds flags
+	$(CARGO) run $(LOCKED) --package endpoint-copier-operator -- --leader-elect=false $(ARGS)
+
+tools: ## brings what is missing beyond Rust and a C compiler, and says what it did
+	@cc --version >/dev/null 2>&1 || { echo 'tools: no C compiler: install gcc or clang (cc)'; exit 1; }
+	@for tool in fmt:rustfmt clippy:clippy; do \
+	  if $(CARGO) $${tool%%:*} --version >/dev/null 2>&1; then echo "tools: $${tool##*:} is here"; \
+	  else echo "tools: adding $${tool##*:}"; rustup component add $${tool##*:}; fi || exit 1; \
+	done
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'tools: cargo-nextest is here'; \
+	else echo 'tools: cargo-nextest is not here, make test does without (cargo install --locked cargo-nextest)'; fi
+	@$(CARGO) fetch $(LOCKED) --quiet && echo 'tools: the crates of Cargo.lock are here'
+
+clean: ## removes all that was built
+	$(CARGO) clean
