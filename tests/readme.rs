@@ -1,0 +1,115 @@
+//! Holds the README against what it tells of: flags, metrics, make targets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use endpoint_copier_operator::metrics::Metrics;
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Cells of the table rows below a heading, without the backticks.
+fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, section) = readme
+        .split_once(&format!("\n## {heading}\n"))
+        .expect("the heading");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split(" | ").map(|cell| cell.replace('`', "")).collect())
+        .collect()
+}
+
+/// Each flag that `--help` tells of with its default, but for those that only warn.
+fn flags() -> BTreeMap<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_endpoint-copier-operator"))
+        .arg("--help")
+        .output()
+        .expect("the operator starts");
+    let help = String::from_utf8(output.stdout).expect("a text");
+    let (help, _) = help
+        .split_once("\nAccepted from the Go operator")
+        .expect("the last heading");
+    let mut flags = BTreeMap::new();
+    let mut flag = "";
+    for line in help.lines() {
+        if let Some(begin) = line.trim_start().strip_prefix("--") {
+            flag = begin.split([' ', '[']).next().unwrap_or_default();
+            flags.insert(format!("--{flag}"), String::new());
+        }
+        if let Some((_, default)) = line.split_once("[default: ") {
+            let default = default.trim_end_matches(']').to_owned();
+            flags.insert(format!("--{flag}"), default);
+        }
+    }
+    flags
+}
+
+#[test]
+fn the_table_of_flags_is_that_of_help() {
+    let readme = file("README.md");
+    let mut known = flags();
+    for row in rows(&readme, "Flags") {
+        let [flag, variable, default, ..] = &row[..] else {
+            panic!("{row:?}")
+        };
+        let of_help = known
+            .remove(flag)
+            .unwrap_or_else(|| panic!("--help has no {flag}"));
+        assert_eq!(
+            default.to_lowercase(),
+            of_help.to_lowercase(),
+            "default of {flag}"
+        );
+        let name = flag.trim_start_matches('-').to_uppercase().replace('-', "_");
+        assert_eq!(*variable, format!("ENDPOINT_COPIER_{name}"));
+    }
+    // Those of the Go operator that mean the same as others are told of below the table.
+    known.retain(|flag, _| !flag.starts_with("--zap-"));
+    assert!(known.is_empty(), "not in the table: {known:?}");
+}
+
+#[test]
+fn the_metrics_named_are_there() {
+    let metrics = Metrics::new("lease").expect("metrics");
+    // Series that appear with their first label values.
+    metrics.api_request(&http::Method::GET, None, "host");
+    metrics.set_findings(&BTreeMap::from([("HasSelector", 1)]));
+    let page = metrics.render();
+    let named: Vec<_> = rows(&file("README.md"), "Metrics")
+        .iter()
+        .flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    for name in &named {
+        let begin = format!("# TYPE {}", name.trim_end_matches('*'));
+        assert!(page.contains(&begin), "there is no {name}");
+    }
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for family in families.filter_map(|line| line.split(' ').next()) {
+        let is_named = named.iter().any(|name| match name.strip_suffix('*') {
+            Some(begin) => family.starts_with(begin),
+            None => family == name,
+        });
+        assert!(is_named, "the README does not name {family}");
+    }
+}
+
+#[test]
+fn the_make_targets_named_are_there() {
+    let makefile = file("Makefile");
+    let readme = file("README.md");
+    let named = readme
+        .split("make ")
+        .skip(1)
+        .filter(|rest| rest.starts_with(|sign: char| sign.is_ascii_lowercase()))
+        .filter_map(|rest| rest.split(|sign: char| !sign.is_ascii_lowercase()).next());
+    let mut count = 0;
+    for target in named {
+        let rule = format!("\n{target}: ## ");
+        assert!(makefile.contains(&rule), "there is no make {target}");
+        count += 1;
+    }
+    assert!(count > 5);
+}
