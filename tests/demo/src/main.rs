@@ -1,0 +1,99 @@
+//! The operator at work, without a cluster: three real replicas against an API server in memory.
+//!
+//! A story with a time limit for each step, told as a timeline. It ends by itself with exit code 0, or with
+//! 1 if something did not happen in time.
+
+mod cluster;
+mod manifest;
+mod replica;
+mod stage;
+mod story;
+mod timeline;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use stage::{End, Stage};
+
+const USAGE: &str = "usage: demo --readme README.md [--operator BINARY] [--keep]";
+
+/// What the command line asks for.
+struct Arguments {
+    /// Where the Service to apply stands.
+    readme: PathBuf,
+    /// The operator's binary; by default the one beside this program.
+    operator: PathBuf,
+    /// Stay at the end, for kubectl.
+    keep: bool,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let (mut readme, mut operator, mut keep) = (None, None, false);
+    let mut words = std::env::args_os().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--keep") => keep = true,
+            Some("--readme") => readme = words.next().map(PathBuf::from),
+            Some("--operator") => operator = words.next().map(PathBuf::from),
+            _ => return Err(format!("unknown argument {}\n{USAGE}", word.display())),
+        }
+    }
+    let beside = || {
+        let demo = std::env::current_exe().map_err(|error| format!("where am I? {error}"))?;
+        Ok::<_, String>(demo.with_file_name("endpoint-copier-operator"))
+    };
+    let operator = operator.map_or_else(beside, Ok)?;
+    if !operator.is_file() {
+        let build = "cargo build --locked --package endpoint-copier-operator";
+        return Err(format!("there is no {}: {build}", operator.display()));
+    }
+    Ok(Arguments {
+        readme: readme.ok_or(USAGE)?,
+        operator,
+        keep,
+    })
+}
+
+/// Tells the story; whatever happens, no process of it is left behind.
+async fn run(arguments: &Arguments) -> Result<End, String> {
+    let service = manifest::service(&arguments.readme)?;
+    let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut stage = Stage::set(&arguments.operator).await?;
+    let story = async {
+        story::tell(&mut stage, service).await?;
+        if arguments.keep {
+            story::keep(&mut stage).await?;
+        }
+        Ok(())
+    };
+    let end = tokio::select! {
+        told = story => End::Told.unless(told),
+        _ = terminate.recv() => End::Stopped,
+        _ = interrupt.recv() => End::Stopped,
+    };
+    Ok(stage.clear(end).await)
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            eprintln!("demo: {usage}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments).await {
+        Ok(End::Told) => ExitCode::SUCCESS,
+        // Who stays is stopped by a person, and that is a good end.
+        Ok(End::Stopped) if arguments.keep => ExitCode::SUCCESS,
+        Ok(End::Stopped) => ExitCode::from(130),
+        Ok(End::Failed(reason)) | Err(reason) => {
+            eprintln!("demo: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

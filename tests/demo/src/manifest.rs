@@ -1,0 +1,26 @@
+//! The Service that the README tells users to apply, out of the README itself.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+/// The first YAML block that is a Service.
+pub fn service(readme: &Path) -> Result<Value, String> {
+    let text = std::fs::read_to_string(readme).map_err(|error| format!("{}: {error}", readme.display()))?;
+    let blocks = yaml_blocks(&text).into_iter();
+    let mut services = blocks.filter(|block| block.lines().any(|line| line == "kind: Service"));
+    let block = services
+        .next()
+        .ok_or_else(|| format!("{} shows no Service", readme.display()))?;
+    serde_saphyr::from_str(&block).map_err(|error| format!("the Service of {}: {error}", readme.display()))
+}
+
+fn yaml_blocks(markdown: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = markdown.lines();
+    while lines.any(|line| line == "```yaml") {
+        let block = lines.by_ref().take_while(|line| *line != "```");
+        blocks.push(block.collect::<Vec<_>>().join("\n"));
+    }
+    blocks
+}

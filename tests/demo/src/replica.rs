@@ -1,0 +1,175 @@
+//! One replica of the operator: the real program, in a process of its own.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+/// Namespace of the Lease, as if the replicas were Pods in it.
+pub const NAMESPACE: &str = "endpoint-copier-operator";
+
+/// A replica that asked to stop is gone by then.
+const STOP: Duration = Duration::from_secs(5);
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(2);
+
+/// Between two looks at a replica that is not ready.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A replica, running or not. Its process is killed when this is dropped.
+pub struct Replica {
+    pub name: String,
+    pub metrics: u16,
+    pub health: u16,
+    pub log: PathBuf,
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    child: Option<Child>,
+}
+
+impl Replica {
+    /// A replica with ports of its own, not yet started. Files go into `folder`.
+    pub fn new(name: &str, program: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, String> {
+        Ok(Self {
+            name: name.to_owned(),
+            metrics: free_port()?,
+            health: free_port()?,
+            log: folder.join(format!("{name}.log")),
+            program: program.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            child: None,
+        })
+    }
+
+    /// Starts it, with all flags at their defaults but the addresses.
+    pub fn start(&mut self) -> Result<(), String> {
+        let failed = |error| format!("cannot start {}: {error}", self.program.display());
+        let log = File::options().create(true).append(true).open(&self.log);
+        let child = Command::new(&self.program)
+            .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
+            .arg(format!("--metrics-bind-address=127.0.0.1:{}", self.metrics))
+            .arg(format!("--health-probe-bind-address=127.0.0.1:{}", self.health))
+            .env_clear()
+            .env("POD_NAME", &self.name)
+            .env("POD_NAMESPACE", NAMESPACE)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.map_err(failed)?)
+            // Ctrl-C is for the demo, which stops its replicas in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Its process, if there is one.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Ends it at once, as a power cut does.
+    pub async fn kill(&mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        child
+            .kill()
+            .await
+            .map_err(|error| format!("{}: {error}", self.name))
+    }
+
+    /// Sends TERM, and returns at once.
+    pub fn terminate(&self) -> Result<(), String> {
+        let Some(pid) = self.pid() else {
+            return Ok(());
+        };
+        // The shell's own kill is there where the program of that name is not.
+        let sent = std::process::Command::new("sh")
+            .args(["-c", "kill -TERM \"$0\"", &pid.to_string()])
+            .status();
+        match sent {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("cannot stop {}: kill: {status}", self.name)),
+            Err(error) => Err(format!("cannot stop {}: {error}", self.name)),
+        }
+    }
+
+    /// Waits for its end, which must be a good one; killed if it does not come. One that does not run
+    /// has stopped.
+    pub async fn stopped(&mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        match timeout(STOP, child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(format!("{} was asked to stop and ended with {status}", self.name)),
+            Ok(Err(error)) => Err(format!("{}: {error}", self.name)),
+            Err(_) => Err(format!("{} was asked to stop and does not", self.name)),
+        }
+    }
+
+    /// How it ended, if it ended without being asked to.
+    pub fn fell(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Waits until it is ready, and that is until everything has been listed.
+    pub async fn ready(&self, limit: Duration) -> Result<(), String> {
+        let is_ready = async || {
+            let answer = get(self.health, "/readyz").await;
+            answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+        };
+        let looking = async {
+            while !is_ready().await {
+                sleep(LOOK).await;
+            }
+        };
+        let ready = timeout(limit, looking).await;
+        ready.map_err(|_| format!("{} did not get ready within {} s", self.name, limit.as_secs()))
+    }
+
+    /// The value of a metric, if it answers.
+    pub async fn metric(&self, series: &str) -> Option<String> {
+        let text = get(self.metrics, "/metrics").await?;
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned);
+        text.lines().find_map(value)
+    }
+
+    /// The last lines of its log.
+    pub fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
+    }
+}
+
+/// The whole answer to a GET, head and body.
+async fn get(port: u16, path: &str) -> Option<String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n");
+    let exchange = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    timeout(REQUEST, exchange).await.ok()?.ok()
+}
+
+fn free_port() -> Result<u16, String> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    address
+        .map(|address| address.port())
+        .map_err(|error| format!("no free port: {error}"))
+}

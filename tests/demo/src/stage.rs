@@ -1,0 +1,125 @@
+//! The cluster and the replicas, and the waiting for what they do.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use testbed::Store;
+use tokio::time::timeout;
+
+use crate::cluster::Cluster;
+use crate::replica::Replica;
+use crate::timeline::Timeline;
+
+/// How the demo ended.
+pub enum End {
+    /// The story is told.
+    Told,
+    /// By Ctrl-C or TERM.
+    Stopped,
+    /// What did not happen.
+    Failed(String),
+}
+
+impl End {
+    /// The same, unless that failed. The first failure counts.
+    pub fn unless(self, result: Result<(), String>) -> Self {
+        match (self, result) {
+            (Self::Told | Self::Stopped, Err(reason)) => Self::Failed(reason),
+            (end, _) => end,
+        }
+    }
+}
+
+/// All that runs.
+pub struct Stage {
+    pub cluster: Cluster,
+    pub replicas: Vec<Replica>,
+    pub timeline: Timeline,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Starts the cluster and says what is where. The replicas do not run yet.
+    pub async fn set(program: &Path) -> Result<Self, String> {
+        let folder = tempfile::Builder::new()
+            .prefix("endpoint-copier-demo-")
+            .tempdir()
+            .map_err(|error| format!("no place for files: {error}"))?;
+        let cluster = Cluster::start(folder.path()).await?;
+        let mut replicas = Vec::new();
+        for name in ["replica-1", "replica-2", "replica-3"] {
+            replicas.push(Replica::new(name, program, &cluster.kubeconfig, folder.path())?);
+        }
+        println!("An API server in memory and three replicas of the operator, all on this machine:\n");
+        println!("  API server  {}", cluster.url);
+        println!("  kubeconfig  {}", cluster.kubeconfig.display());
+        for replica in &replicas {
+            let Replica {
+                name,
+                metrics,
+                health,
+                ..
+            } = replica;
+            println!("  {name}   http://127.0.0.1:{metrics}/metrics   http://127.0.0.1:{health}/readyz");
+        }
+        Ok(Self {
+            cluster,
+            replicas,
+            timeline: Timeline::begin(),
+            folder,
+        })
+    }
+
+    /// A replica by its name.
+    pub fn replica(&mut self, name: &str) -> Result<&mut Replica, String> {
+        let mut replicas = self.replicas.iter_mut();
+        replicas
+            .find(|replica| replica.name == name)
+            .ok_or_else(|| format!("{name:?} is no replica"))
+    }
+
+    /// Waits until the cluster is as wanted; since when is measured from `since`.
+    pub async fn until(
+        &self,
+        since: Instant,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&Store) -> bool,
+    ) -> Result<(), String> {
+        let left = (since + limit).saturating_duration_since(Instant::now());
+        let happened = timeout(left, self.cluster.store.until(wanted)).await;
+        happened.map_err(|_| format!("{what} did not happen within {} s", limit.as_secs()))
+    }
+
+    /// Stops every process. After a failure the logs stay.
+    pub async fn clear(mut self, mut end: End) -> End {
+        if let End::Failed(_) = end {
+            self.report();
+        }
+        for replica in &self.replicas {
+            end = end.unless(replica.terminate());
+        }
+        for replica in &mut self.replicas {
+            end = end.unless(replica.stopped().await);
+        }
+        if let End::Failed(_) = end {
+            let folder = self.folder.keep();
+            eprintln!("demo: the logs of the replicas are in {}", folder.display());
+        }
+        end
+    }
+
+    /// What may explain a failure.
+    fn report(&mut self) {
+        for replica in &mut self.replicas {
+            if let Some(status) = replica.fell() {
+                eprintln!("demo: {} had ended before, with {status}", replica.name);
+            }
+            eprintln!(
+                "--- the last lines of {}\n{}",
+                replica.log.display(),
+                replica.last_words()
+            );
+        }
+    }
+}

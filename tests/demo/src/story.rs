@@ -1,0 +1,270 @@
+//! What happens, in order.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testbed::Store;
+use tokio::time::sleep;
+
+use crate::cluster::{NODES, endpoints, holder, words};
+use crate::stage::Stage;
+
+/// Anything but a takeover happens by then, on a busy machine too.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A takeover waits for the lease duration, 6 s by default.
+const TAKEOVER: Duration = Duration::from_secs(16);
+
+/// Between two acts, so that a person can read along.
+const PAUSE: Duration = Duration::from_millis(700);
+
+/// Between two looks at what a person may have done to the replicas.
+const LOOK: Duration = Duration::from_millis(200);
+
+const SOURCE: &str = "kubernetes";
+const VIP: &str = "kubernetes-vip";
+const LEADS: &str = "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}";
+
+type Addresses = Option<BTreeSet<String>>;
+
+/// All of it. An error is the first thing that did not happen.
+pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
+    let [one, two, three] = NODES;
+    let first = begin(stage).await?;
+
+    let since = stage.cluster.apply(service, VIP)?;
+    let what = format!("the Service {VIP} of the README is applied");
+    stage.timeline.did(&what);
+    follow(stage, since, &[], &[one, two, three]).await?;
+
+    sleep(PAUSE).await;
+    let what = format!("control-plane node {two} is lost and leaves default/kubernetes");
+    let since = list(stage, &[one, three], &what)?;
+    follow(stage, since, &[one, two, three], &[one, three]).await?;
+
+    sleep(PAUSE).await;
+    let what = format!("control-plane node {two} is back");
+    let since = list(stage, &[one, two, three], &what)?;
+    follow(stage, since, &[one, three], &[one, two, three]).await?;
+
+    sleep(PAUSE).await;
+    let second = take_over(stage, &first).await?;
+    sleep(PAUSE).await;
+    hand_over(stage, &second).await?;
+
+    sleep(PAUSE).await;
+    report(stage).await
+}
+
+/// Three replicas start; one of them leads.
+async fn begin(stage: &mut Stage) -> Result<String, String> {
+    let since = Instant::now();
+    for replica in &mut stage.replicas {
+        replica.start()?;
+    }
+    stage.timeline.did("three replicas start");
+    let leader = elect(stage, since, "", "takes the Lease and leads, the others stand by").await?;
+    for replica in &stage.replicas {
+        replica.ready(SOON).await?;
+    }
+    let ready = "all three are ready: each has listed what it needs";
+    stage.timeline.came(since, ready);
+    Ok(leader)
+}
+
+/// Without a word to anybody the leader is gone, and then a node. Answers the next leader.
+async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
+    let [one, two, three] = NODES;
+    let killed = Instant::now();
+    stage.replica(leader)?.kill().await?;
+    let what = format!("{leader}, the leader, is killed (KILL); its Lease runs on for up to 6 s");
+    stage.timeline.did(&what);
+    sleep(PAUSE).await;
+    let what = format!("control-plane node {three} is lost, while nobody leads");
+    let changed = list(stage, &[one, two], &what)?;
+    let how = "takes the Lease that has run out, and leads";
+    let second = elect(stage, killed, leader, how).await?;
+    follow(stage, changed, &[one, two, three], &[one, two]).await?;
+
+    sleep(PAUSE).await;
+    start_again(stage, leader).await?;
+    Ok(second)
+}
+
+/// The leader is asked to stop, and releases the Lease.
+async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
+    let [one, two, three] = NODES;
+    let asked = Instant::now();
+    stage.replica(leader)?.terminate()?;
+    let what = format!("{leader}, the leader, is asked to stop (TERM)");
+    stage.timeline.did(&what);
+    let how = "takes the Lease that was released, and leads";
+    elect(stage, asked, leader, how).await?;
+    stage.replica(leader)?.stopped().await?;
+    let what = format!("{leader} has ended, with exit code 0");
+    stage.timeline.came(asked, &what);
+
+    let what = format!("control-plane node {three} is back");
+    let since = list(stage, &[one, two, three], &what)?;
+    follow(stage, since, &[one, two], &[one, two, three]).await?;
+
+    sleep(PAUSE).await;
+    start_again(stage, leader).await
+}
+
+/// Waits until another than the last leader holds the Lease. Answers who.
+async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> Result<String, String> {
+    let elected = |store: &Store| ![last, ""].contains(&holder(store).as_str());
+    let limit = if last.is_empty() { SOON } else { TAKEOVER };
+    stage.until(since, limit, "an election", elected).await?;
+    let leader = holder(&stage.cluster.store);
+    stage.timeline.came(since, &format!("{leader} {how}"));
+    Ok(leader)
+}
+
+async fn start_again(stage: &mut Stage, name: &str) -> Result<(), String> {
+    let since = Instant::now();
+    stage.replica(name)?.start()?;
+    stage.timeline.did(&format!("{name} is started again"));
+    stage.replica(name)?.ready(SOON).await?;
+    let what = format!("{name} is ready and stands by");
+    stage.timeline.came(since, &what);
+    Ok(())
+}
+
+/// Changes `default/kubernetes`. When that was, a moment before so that nothing is missed.
+fn list(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
+    let since = Instant::now();
+    stage.cluster.list_nodes(nodes)?;
+    stage.timeline.did(what);
+    Ok(since)
+}
+
+/// Waits until the Service shows the new addresses, and no others.
+async fn follow(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Result<(), String> {
+    let set = |nodes: &[&str]| -> Addresses {
+        (!nodes.is_empty()).then(|| nodes.iter().map(|node| (*node).to_owned()).collect())
+    };
+    let (old, new) = (set(old), set(new));
+    let arrived = |store: &Store| endpoints(store, "default", VIP) == new;
+    stage
+        .until(since, SOON, &format!("the change of {VIP}"), arrived)
+        .await?;
+    let change = format!("{VIP}: {} → {}", words(old.as_ref()), words(new.as_ref()));
+    stage.timeline.came(since, &change);
+    Ok(())
+}
+
+/// What the replicas say of themselves.
+async fn report(stage: &mut Stage) -> Result<(), String> {
+    println!("\n  /metrics of   leads   created   updated   (each since its start)");
+    let mut leaders = 0;
+    for replica in &stage.replicas {
+        let name = &replica.name;
+        let silent = || format!("{name} does not answer for its metrics");
+        let leads = replica.metric(LEADS).await.ok_or_else(silent)?;
+        let mut writes = Vec::new();
+        for operation in ["create", "update"] {
+            let series = format!("endpoint_copier_slice_changes_total{{operation=\"{operation}\"}}");
+            writes.push(replica.metric(&series).await.ok_or_else(silent)?);
+        }
+        println!("  {name}     {leads}       {:<9} {}", writes[0], writes[1]);
+        leaders += usize::from(leads == "1");
+    }
+    if leaders == 1 {
+        println!("\nDone: every change was copied.");
+        Ok(())
+    } else {
+        Err(format!("{leaders} replicas lead"))
+    }
+}
+
+/// Says what one can do, and goes on with the timeline until somebody stops the demo.
+pub async fn keep(stage: &mut Stage) -> Result<(), String> {
+    say_what_to_try(stage)?;
+    let store = stage.cluster.store.clone();
+    let mut seen = View::of(&store);
+    loop {
+        tokio::select! {
+            () = store.until(|store| View::of(store) != seen) => {}
+            () = sleep(LOOK) => {}
+        }
+        for replica in &mut stage.replicas {
+            if let Some(status) = replica.fell() {
+                let again = format!("{} has ended with {status} and is started again", replica.name);
+                stage.timeline.did(&again);
+                replica.start()?;
+            }
+        }
+        let now = View::of(&store);
+        if now.leader != seen.leader {
+            let leader = if now.leader.is_empty() {
+                "nobody"
+            } else {
+                &now.leader
+            };
+            stage.timeline.did(&format!("{leader} leads"));
+        }
+        let source = (SOURCE, &seen.source, &now.source);
+        let copy = (VIP, &seen.copy, &now.copy);
+        for (name, old, new) in [source, copy].into_iter().filter(|(_, old, new)| old != new) {
+            let (old, new) = (words(old.as_ref()), words(new.as_ref()));
+            stage.timeline.did(&format!("{name}: {old} → {new}"));
+        }
+        seen = now;
+    }
+}
+
+/// What the timeline goes on about.
+#[derive(PartialEq)]
+struct View {
+    leader: String,
+    source: Addresses,
+    copy: Addresses,
+}
+
+impl View {
+    fn of(store: &Store) -> Self {
+        Self {
+            leader: holder(store),
+            source: endpoints(store, "default", SOURCE),
+            copy: endpoints(store, "default", VIP),
+        }
+    }
+}
+
+fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
+    let kubeconfig = stage.cluster.kubeconfig.display().to_string();
+    let metrics = stage.replicas[0].metrics;
+    let leader = holder(&stage.cluster.store);
+    let pid = stage.replica(&leader)?.pid().ok_or("the leader does not run")?;
+    println!("\nAll of it stays until Ctrl-C, and the timeline goes on. In another terminal:");
+    let try_this = |why: &str, command: &str| println!("\n  # {why}\n  {command}");
+    try_this("first", &format!("export KUBECONFIG={kubeconfig}"));
+    try_this("the source and the copy", "kubectl get services,endpointslices");
+    try_this("the Service", &format!("kubectl describe service {VIP}"));
+    try_this("who leads", "kubectl get leases --all-namespaces");
+    try_this(
+        "two of three nodes are lost",
+        r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[{"addresses":["192.0.2.1"]}]}'"#,
+    );
+    try_this(
+        "a copy that is deleted comes back",
+        "kubectl delete endpointslices -l endpointslice.kubernetes.io/managed-by=endpoint-copier-operator",
+    );
+    try_this(
+        "a list without any API server cannot be true: the copy is held",
+        r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[]}'"#,
+    );
+    try_this(
+        "the leader is killed, and started again",
+        &format!("kill -9 {pid}"),
+    );
+    try_this(
+        "what a replica says of itself",
+        &format!("curl -s http://127.0.0.1:{metrics}/metrics | grep ^endpoint_copier"),
+    );
+    println!();
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! What happens, one line each, with the time since the start and the time that it took.
+
+use std::time::{Duration, Instant};
+
+/// Prints lines as things happen.
+pub struct Timeline {
+    start: Instant,
+}
+
+impl Timeline {
+    /// Begins now.
+    pub fn begin() -> Self {
+        println!("\n       at      took   what happens (at: since the start; took: since what caused it)");
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    /// Something was done.
+    pub fn did(&self, what: &str) {
+        println!("{}            {what}", self.at(Instant::now()));
+    }
+
+    /// Something came of it.
+    pub fn came(&self, since: Instant, what: &str) {
+        let now = Instant::now();
+        println!("{}{}   {what}", self.at(now), took(now - since));
+    }
+
+    fn at(&self, now: Instant) -> String {
+        format!("{:7.3} s", (now - self.start).as_secs_f64())
+    }
+}
+
+/// Nine columns, in the unit that a person would use.
+fn took(time: Duration) -> String {
+    if time < Duration::from_millis(100) {
+        format!("{:6.1} ms", time.as_secs_f64() * 1000.0)
+    } else if time < Duration::from_secs(1) {
+        format!("{:6.0} ms", time.as_secs_f64() * 1000.0)
+    } else {
+        format!("{:6.2} s ", time.as_secs_f64())
+    }
+}
