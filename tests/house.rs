@@ -193,13 +193,13 @@ impl Source {
         paths.extend(paths_in(&rest));
         paths
             .iter()
-            .filter_map(|path| self.from_root(path))
+            .filter_map(|path| self.absolute(path))
             .filter(|path| !path.is_empty())
             .collect()
     }
 
     /// `None`: the path leads into another crate.
-    fn from_root(&self, path: &str) -> Option<String> {
+    fn absolute(&self, path: &str) -> Option<String> {
         let mut at: Vec<&str> = match self.modules()[..] {
             ["lib" | "main"] => Vec::new(),
             ref modules => modules.to_vec(),
@@ -243,7 +243,10 @@ fn sources() -> Vec<Source> {
 
 fn collect(root: &Path, folder: &Path, files: &mut Vec<Source>) {
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.file_stem().is_some_and(|stem| stem == "tests") {
+        if entry
+            .file_stem()
+            .is_some_and(|stem| stem == "tests" || stem == "testing")
+        {
             continue;
         }
         if entry.is_dir() {
