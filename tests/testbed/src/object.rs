@@ -82,6 +82,15 @@ pub fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// The items of a list, to change them. Indexing would put a null in the place of a missing list.
+pub fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    object
+        .get_mut(field)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
 /// Sets a field of `metadata`, or takes it away.
 pub fn set_meta(object: &mut Value, field: &str, value: Option<Value>) {
     let metadata = meta_mut(object);

@@ -189,6 +189,7 @@ impl RealCluster {
         self.folder.write("server.key", &key)?;
         let account = KeyPair::generate().map_err(io::Error::other)?;
         self.folder.write("account.key", &account.serialize_pem())?;
+        self.folder.write("account.pub", &account.public_key_pem())?;
         self.folder
             .write("tokens.csv", &format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
         Ok(())
@@ -211,7 +212,7 @@ impl RealCluster {
             "--authorization-mode=RBAC".to_owned(),
             "--anonymous-auth=false".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", file("account.key")),
+            format!("--service-account-key-file={}", file("account.pub")),
             format!("--service-account-signing-key-file={}", file("account.key")),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),

@@ -1,7 +1,7 @@
 //! What a Service gets that it did not ask for: defaults, a cluster IP, node ports (`SetDefaults_Service`, the
 //! allocators of pkg/registry/core/service).
 
-use crate::object::array;
+use crate::object::{self, array};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     }
     set_if_missing(spec, "type", "ClusterIP".into());
     let service_type = spec["type"].as_str().unwrap_or_default().to_owned();
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    for port in object::items_mut(spec, "ports") {
         set_if_missing(port, "protocol", "TCP".into());
         if port["targetPort"] == 0 || port["targetPort"] == "" || port["targetPort"].is_null() {
             port["targetPort"] = port["port"].clone();
@@ -144,7 +144,7 @@ fn node_ports(spec: &mut Value, old: Option<&Value>, may: bool, wanted: bool, ta
         .unwrap_or_default();
     let was_outside =
         old.is_some_and(|o| o["spec"]["type"] == "LoadBalancer" || o["spec"]["type"] == "NodePort");
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    for port in object::items_mut(spec, "ports") {
         let had = before
             .iter()
             .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);

@@ -84,7 +84,7 @@ fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
     if kind.storage == Storage::EndpointSlice && stored["addressType"].is_null() {
         stored["addressType"] = "".into();
     }
-    for endpoint in stored["endpoints"].as_array_mut().into_iter().flatten() {
+    for endpoint in object::items_mut(&mut stored, "endpoints") {
         if endpoint["addresses"].is_null() {
             endpoint["addresses"] = json!([]);
         }
@@ -99,12 +99,12 @@ fn normalize_slice(slice: &mut Value) {
             slice[list] = Value::Null;
         }
     }
-    for endpoint in slice["endpoints"].as_array_mut().into_iter().flatten() {
+    for endpoint in object::items_mut(slice, "endpoints") {
         if endpoint["conditions"].is_null() {
             endpoint["conditions"] = json!({});
         }
     }
-    for port in slice["ports"].as_array_mut().into_iter().flatten() {
+    for port in object::items_mut(slice, "ports") {
         for (field, default) in [("name", ""), ("protocol", "TCP")] {
             if port[field].is_null() {
                 port[field] = default.into();

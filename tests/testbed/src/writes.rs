@@ -351,8 +351,8 @@ impl State {
                 }
             }
             Storage::Endpoints => {
-                for subset in new["subsets"].as_array_mut().into_iter().flatten() {
-                    for port in subset["ports"].as_array_mut().into_iter().flatten() {
+                for subset in object::items_mut(new, "subsets") {
+                    for port in object::items_mut(subset, "ports") {
                         if port["protocol"].is_null() {
                             port["protocol"] = "TCP".into();
                         }
