@@ -8,8 +8,10 @@ CARGO ?= cargo
 LOCKED := --locked
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# A skipped test is said beforehand, since the summary of the test runner comes last.
-SKIP_REAL := skipped: the tests on a real API server: needs KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver
+# Tests that need a real API server: KUBEBUILDER_ASSETS is a folder with etcd and kube-apiserver. Without it they
+# are named as skipped, beforehand, since the summary of the test runner comes last.
+ON_API_SERVER := test(/on_(a_real_)?api_server$$/)
+NEEDS := needs KUBEBUILDER_ASSETS
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,11 +21,16 @@ demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl
 	@$(TARGET)/debug/demo --readme README.md $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: ## runs all tests; ARGS= goes to the test runner
-	@$(if $(KUBEBUILDER_ASSETS),true,echo '$(SKIP_REAL)')
 	$(CARGO) test $(LOCKED) --workspace --doc --quiet
-	@if $(CARGO) nextest --version >/dev/null 2>&1; \
-	then set -x; exec $(CARGO) nextest run $(LOCKED) --workspace $(ARGS); \
-	else set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests $(ARGS); \
+	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)';) \
+	  set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests $(ARGS); \
+	elif [ -z '$(KUBEBUILDER_ASSETS)' ]; then \
+	  $(CARGO) nextest list $(LOCKED) --workspace --message-format oneline -E '$(ON_API_SERVER)' | \
+	    sed 's/.*/skipped: &: $(NEEDS)/' && \
+	  set -x && exec $(CARGO) nextest run $(LOCKED) --workspace --profile no-api-server $(ARGS); \
+	else \
+	  set -x; exec $(CARGO) nextest run $(LOCKED) --workspace $(ARGS); \
 	fi
 
 lint: ## checks format, clippy and docs; a warning is an error
