@@ -220,6 +220,7 @@ impl Candidate {
         let mut last_error = None;
         loop {
             tokio::select! {
+                biased;
                 () = term.over() => return last_error.unwrap_or_else(|| "the renew deadline has passed".to_owned()),
                 () = sleep_until(next) => {}
             }

@@ -15,7 +15,9 @@ use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+use testbed::real::{self, RealCluster};
 use testbed::{ApiServer, Store};
 use tokio::sync::watch::Receiver;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -186,4 +188,22 @@ async fn of_two_candidates_exactly_one_wins_each_of_2000_races() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_candidates_exactly_one_wins_each_of_2000_races() {
     race(on_testbed(), 3, LANES, ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_and_three_candidates_exactly_one_wins_each_of_2000_races_on_api_server() {
+    if real::assets().is_none() {
+        println!("skipped: needs KUBEBUILDER_ASSETS");
+        return;
+    }
+    let cluster = RealCluster::start(2).await.expect("etcd and two API servers");
+    let mut clients = Vec::new();
+    for server in 0..2 {
+        let kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig(server, "default")).expect("a kubeconfig");
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        clients.push(Client::try_from(config.expect("a configuration")).expect("a client"));
+    }
+    for candidates in [2, 3] {
+        race(clients.clone(), candidates, LANES, ROUNDS).await;
+    }
 }

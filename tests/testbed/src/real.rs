@@ -133,6 +133,14 @@ impl RealCluster {
     /// # Errors
     /// A binary is missing or does not become ready; the text has the end of its log.
     pub async fn start(servers: usize) -> io::Result<Self> {
+        Self::start_with(servers, &[]).await
+    }
+
+    /// The same, with more flags for the API servers.
+    ///
+    /// # Errors
+    /// As [`RealCluster::start`].
+    pub async fn start_with(servers: usize, flags: &[&str]) -> io::Result<Self> {
         let assets = assets().ok_or_else(|| io::Error::other("needs KUBEBUILDER_ASSETS"))?;
         let folder = Folder::new()?;
         let pki = Pki::new();
@@ -167,7 +175,8 @@ impl RealCluster {
         for number in 0..servers {
             let last = u8::try_from(number + 1).map_err(io::Error::other)?;
             let address = SocketAddr::from(([127, 0, 0, last], port));
-            let command = cluster.command(&assets, &etcd_url, address, number);
+            let mut command = cluster.command(&assets, &etcd_url, address, number);
+            command.extend(flags.iter().map(ToString::to_string));
             let log = cluster.folder.0.join(format!("kube-apiserver-{number}.log"));
             let tls = cluster.pki.client_config();
             let mut server = RealServer {
