@@ -236,9 +236,8 @@ impl View {
 
 fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
     let kubeconfig = stage.cluster.kubeconfig.display().to_string();
-    let metrics = stage.replicas[0].metrics;
-    let leader = holder(&stage.cluster.store);
-    let pid = stage.replica(&leader)?.pid().ok_or("the leader does not run")?;
+    let leader = stage.replica(&holder(&stage.cluster.store))?;
+    let (metrics, pid) = (leader.metrics, leader.pid().ok_or("the leader does not run")?);
     println!("\nAll of it stays until Ctrl-C, and the timeline goes on. In another terminal:");
     let try_this = |why: &str, command: &str| println!("\n  # {why}\n  {command}");
     try_this("first", &format!("export KUBECONFIG={kubeconfig}"));
@@ -258,12 +257,12 @@ fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
         r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[]}'"#,
     );
     try_this(
-        "the leader is killed, and started again",
-        &format!("kill -9 {pid}"),
+        "what the leader says of itself",
+        &format!("curl -s http://127.0.0.1:{metrics}/metrics | grep ^endpoint_copier | grep -v _bucket"),
     );
     try_this(
-        "what a replica says of itself",
-        &format!("curl -s http://127.0.0.1:{metrics}/metrics | grep ^endpoint_copier"),
+        "the leader is killed, and started again",
+        &format!("kill -9 {pid}"),
     );
     println!();
     Ok(())
