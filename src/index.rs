@@ -143,8 +143,10 @@ impl Index {
     /// A slice is on a list. A list is the truth even where it is older than what was known: that is
     /// how an etcd restored from a backup looks.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
-        let touched = self.slices_mut(scope).insert(slice);
-        self.concerned(touched)
+        let slices = self.slices_mut(scope);
+        slices.saw(&slice);
+        let touched = slices.insert(slice);
+        self.concerned(scope, &touched)
     }
 
     /// A slice is gone, or has left the scope of this watch. `slice` bears the resourceVersion at
@@ -158,21 +160,19 @@ impl Index {
             return Dirty::new();
         }
         let touched = self.slices_mut(scope).remove(&key);
-        self.concerned(touched)
+        self.concerned(scope, &touched)
     }
 
     /// A list of slices is complete: those in scope and not on it are gone.
     pub fn slices_listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> Dirty {
-        let slices = self.slices(scope);
-        let is_gone = |key: &&SliceKey| {
-            !listed.contains(*key) && slices.get(key).is_some_and(|known| in_scope(scope, known))
-        };
-        let gone: Vec<_> = slices.keys().filter(is_gone).cloned().collect();
+        let gone = self
+            .slices(scope)
+            .keys_where(|slice| in_scope(scope, slice) && !listed.contains(&SliceKey::of(&slice.metadata)));
         let mut touched = BTreeSet::new();
         for key in gone {
             touched.extend(self.slices_mut(scope).remove(&key));
         }
-        let mut dirty = self.concerned(touched);
+        let mut dirty = self.concerned(scope, &touched);
         match scope {
             Scope::Copies => {
                 if !std::mem::replace(&mut self.copies_listed, true) {
@@ -204,21 +204,8 @@ impl Index {
     /// Only slices of these names are watched from now on: the others are forgotten.
     pub fn retain_names(&mut self, names: &BTreeSet<String>) {
         self.names_listed.retain(|name| names.contains(name));
-        let stale: Vec<_> = self
-            .others
-            .services()
-            .filter(|service| !names.contains(service.name()))
-            .cloned()
-            .collect();
-        for service in stale {
-            let keys: Vec<_> = self
-                .others
-                .of(&service)
-                .map(|slice| SliceKey::of(&slice.metadata))
-                .collect();
-            for key in keys {
-                self.others.remove(&key);
-            }
+        for key in self.others.keys_where(|slice| !bears_one_of(names, slice)) {
+            self.others.remove(&key);
         }
     }
 
@@ -226,17 +213,16 @@ impl Index {
     pub fn observe(&mut self, key: &SliceKey, slice: Option<EndpointSlice>) -> Dirty {
         let (copy, other) = match slice {
             Some(slice) if claims_to_be_ours(&slice) => (Some(slice), None),
-            other => (None, other),
+            // One that no watch shows is not kept: nobody would say when it is gone.
+            other => (
+                None,
+                other.filter(|slice| bears_one_of(&self.names_listed, slice)),
+            ),
         };
-        let mut touched = BTreeSet::new();
-        for (slices, slice) in [(&mut self.copies, copy), (&mut self.others, other)] {
-            match slice {
-                Some(slice) if !slices.knows_newer(&slice) => touched.extend(slices.insert(slice)),
-                Some(_) => {}
-                None => touched.extend(slices.remove(key)),
-            }
-        }
-        self.concerned(touched)
+        let (by_copy, by_other) = (self.copies.learn(key, copy), self.others.learn(key, other));
+        let mut dirty = self.concerned_by_copies(&by_copy);
+        dirty.extend(self.concerned_by_others(&by_other));
+        dirty
     }
 
     /// A slice as it is known, copy or not.
@@ -325,30 +311,38 @@ impl Index {
     }
 
     fn source(&self, key: &ServiceKey) -> Source {
-        let mut slices: Vec<_> = self.others.of(key).cloned().collect();
-        slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        let belongs = |slice: &&Arc<EndpointSlice>| service_of(slice).as_ref() == Some(key);
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),
-            has_copies: self
-                .copies
-                .of(key)
-                .any(|copy| service_of(copy).as_ref() == Some(key)),
-            slices,
+            has_copies: self.copies.of(key).any(|copy| belongs(&copy)),
+            slices: self.others.of(key).filter(belongs).cloned().collect(),
         }
     }
 
-    /// The managed Services that changed slices of these Services concern.
-    fn concerned(&self, touched: BTreeSet<ServiceKey>) -> Dirty {
-        let mut dirty = Dirty::new();
-        for service in touched {
-            dirty.extend(self.dependants.get(&service).into_iter().flatten().cloned());
-            // Be it managed or not: a Service without a right to them may have copies to lose.
-            if self.copies.has_any(&service) || matches!(self.services.get(&service), Some(Some(_))) {
-                dirty.insert(service);
-            }
+    /// The keys that a change of slices of these Services concerns.
+    fn concerned(&self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
+        match scope {
+            Scope::Copies => self.concerned_by_copies(touched),
+            Scope::Named(_) => self.concerned_by_others(touched),
         }
-        dirty
+    }
+
+    /// Managed or not: a Service without a right to copies may have some to lose.
+    fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
+        touched
+            .iter()
+            .cloned()
+            .chain(self.concerned_by_others(touched))
+            .collect()
+    }
+
+    fn concerned_by_others(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
+        let dependants = touched.iter().filter_map(|service| self.dependants.get(service));
+        let own = touched
+            .iter()
+            .filter(|service| self.is_managed(service) || self.copies.has_any(service));
+        dependants.flatten().chain(own).cloned().collect()
     }
 
     fn slices(&self, scope: &Scope) -> &Slices {
@@ -370,8 +364,13 @@ impl Index {
 fn in_scope(scope: &Scope, slice: &EndpointSlice) -> bool {
     match scope {
         Scope::Copies => claims_to_be_ours(slice),
-        Scope::Named(names) => service_of(slice).is_some_and(|service| names.contains(service.name())),
+        Scope::Named(names) => bears_one_of(names, slice),
     }
+}
+
+/// Whether a slice belongs to a Service of one of these names.
+fn bears_one_of(names: &BTreeSet<String>, slice: &EndpointSlice) -> bool {
+    service_of(slice).is_some_and(|service| names.contains(service.name()))
 }
 
 #[cfg(test)]

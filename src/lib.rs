@@ -15,5 +15,7 @@ pub mod queue;
 pub mod reconcile;
 pub mod run;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod watch;
 pub mod worker;

@@ -11,7 +11,7 @@ mod finding;
 mod service;
 mod snapshot;
 
-pub use finding::{Finding, Reason};
+pub use finding::{Finding, Reason, a_few};
 pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
 pub use snapshot::{Snapshot, Source};
 
@@ -245,6 +245,19 @@ pub fn ours(slice: &EndpointSlice) -> Option<ServiceKey> {
         slice.metadata.namespace.clone().unwrap_or_default(),
         owner.name.clone(),
     ))
+}
+
+/// Characters of the hash in the name of a copy.
+pub const HASH_LENGTH: usize = 10;
+
+/// The Service that a slice of this name would be a copy for: `<service>-<hash>`. Whatever the slice
+/// is, it stands where a copy of that Service may have to be.
+#[must_use]
+pub fn named_like_a_copy_of(slice: &SliceKey) -> Option<ServiceKey> {
+    let (service, hash) = slice.name().rsplit_once('-')?;
+    let is_base32 = |c: u8| matches!(c, b'a'..=b'z' | b'2'..=b'7');
+    (hash.len() == HASH_LENGTH && hash.bytes().all(is_base32))
+        .then(|| ServiceKey::new(slice.namespace(), service))
 }
 
 /// Whether a name is a DNS label (RFC 1123): what Services and namespaces are called.

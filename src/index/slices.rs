@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::model::{ServiceKey, SliceKey, ours, service_of, version_of};
+use crate::model::{ServiceKey, SliceKey, named_like_a_copy_of, ours, service_of, version_of};
 
 /// Slices as one kind of watch shows them.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
     by_service: HashMap<ServiceKey, BTreeSet<SliceKey>>,
-    /// Highest resourceVersion ever seen.
+    /// Highest resourceVersion that a watch has shown.
     newest: u64,
 }
 
 impl Slices {
-    /// The slices that belong to a Service, by label or by owner.
+    /// The slices that concern a Service: by label, by owner, or by the name of one of its copies.
     pub fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         self.by_service
             .get(service)
@@ -34,8 +34,10 @@ impl Slices {
         self.by_service.keys()
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = &SliceKey> {
-        self.by_key.keys()
+    /// The keys of the slices of which this is true.
+    pub fn keys_where(&self, is_so: impl Fn(&EndpointSlice) -> bool) -> Vec<SliceKey> {
+        let chosen = self.by_key.iter().filter(|(_, slice)| is_so(slice));
+        chosen.map(|(key, _)| key.clone()).collect()
     }
 
     pub fn get(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
@@ -46,19 +48,19 @@ impl Slices {
         self.newest
     }
 
-    /// Takes a slice in. Answers with the Services that it belongs or belonged to; with none when it
+    /// Takes a slice in. Answers with the Services that it concerns or concerned; with none when it
     /// is no news.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let key = SliceKey::of(&slice.metadata);
         if self.by_key.get(&key).is_some_and(|known| {
-            known.metadata.resource_version == slice.metadata.resource_version
+            known.metadata.resource_version.is_some()
+                && known.metadata.resource_version == slice.metadata.resource_version
                 && known.metadata.uid == slice.metadata.uid
         }) {
             return BTreeSet::new();
         }
         let mut touched = self.remove(&key);
-        self.newest = self.newest.max(version_of(&slice.metadata).unwrap_or(0));
-        for service in belongs_to(&slice) {
+        for service in concerns(&slice) {
             self.by_service
                 .entry(service.clone())
                 .or_default()
@@ -69,12 +71,12 @@ impl Slices {
         touched
     }
 
-    /// Forgets a slice. Answers with the Services that it belonged to.
+    /// Forgets a slice. Answers with the Services that it concerned.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let Some(slice) = self.by_key.remove(key) else {
             return BTreeSet::new();
         };
-        let touched = belongs_to(&slice);
+        let touched = concerns(&slice);
         for service in &touched {
             if let Some(keys) = self.by_service.get_mut(service) {
                 keys.remove(key);
@@ -86,7 +88,16 @@ impl Slices {
         touched
     }
 
-    /// Notes that something of this version was seen, be it a deletion.
+    /// Takes in what a GET showed under this name, if it is not older than what is known.
+    pub fn learn(&mut self, key: &SliceKey, slice: Option<EndpointSlice>) -> BTreeSet<ServiceKey> {
+        match slice {
+            Some(slice) if self.knows_newer(&slice) => BTreeSet::new(),
+            Some(slice) => self.insert(slice),
+            None => self.remove(key),
+        }
+    }
+
+    /// Notes that a watch has come as far as this version, be it a deletion.
     pub fn saw(&mut self, slice: &EndpointSlice) {
         self.newest = self.newest.max(version_of(&slice.metadata).unwrap_or(0));
     }
@@ -104,6 +115,11 @@ impl Slices {
     }
 }
 
-fn belongs_to(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
-    service_of(slice).into_iter().chain(ours(slice)).collect()
+fn concerns(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
+    let by_name = named_like_a_copy_of(&SliceKey::of(&slice.metadata));
+    service_of(slice)
+        .into_iter()
+        .chain(ours(slice))
+        .chain(by_name)
+        .collect()
 }

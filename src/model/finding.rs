@@ -82,21 +82,41 @@ impl fmt::Display for Reason {
     }
 }
 
+/// An Event's note ends here; the API server refuses 1,024 bytes and more.
+const LONGEST_NOTE: usize = 1000;
+
 /// One thing that is wrong with one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// What kind of thing.
     pub reason: Reason,
-    /// What exactly, and what to do about it.
+    /// What exactly, and what to do about it: at most 1,000 bytes.
     pub note: String,
 }
 
 impl Finding {
-    /// A finding with its note.
+    /// A finding with its note, which is cut if it is too long.
     pub fn new(reason: Reason, note: impl Into<String>) -> Self {
-        Self {
-            reason,
-            note: note.into(),
+        const CUT: &str = "…";
+        let mut note = note.into();
+        if note.len() > LONGEST_NOTE {
+            let ends = (0..=LONGEST_NOTE - CUT.len()).rev();
+            let end = ends.into_iter().find(|&end| note.is_char_boundary(end));
+            note.truncate(end.unwrap_or_default());
+            note.push_str(CUT);
         }
+        Self { reason, note }
+    }
+}
+
+/// Names for a note: the first few of them, and how many more there are.
+#[must_use]
+pub fn a_few<S: AsRef<str>>(names: &[S]) -> String {
+    const FEW: usize = 3;
+    let first = names.iter().take(FEW).map(AsRef::as_ref).collect::<Vec<_>>();
+    let first = first.join(", ");
+    match names.len().saturating_sub(FEW) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }

@@ -73,15 +73,19 @@ impl ManagedService {
     #[must_use]
     pub fn read(service: &Service, defaults: &Defaults) -> Option<Self> {
         let key = ServiceKey::of(&service.metadata);
-        let intent = intent(service, &key, defaults)?;
         let no_spec = ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&no_spec);
+        let intent = match is_managed(service, &key, defaults) {
+            Ok(false) => return None,
+            Ok(true) => intent(service, spec, &key, defaults),
+            Err(unclear) => Intent::Unclear(unclear),
+        };
         let headless = spec.cluster_ip.as_deref() == Some("None");
         let (when_empty, remark) = when_empty(service);
         Some(Self {
             uid: service.metadata.uid.clone().unwrap_or_default(),
             deleting: service.metadata.deletion_timestamp.is_some(),
-            intent: refusal(spec, &key, &intent).map_or(intent, Intent::Refused),
+            intent,
             when_empty,
             remark,
             families: families(spec),
@@ -115,43 +119,52 @@ impl ManagedService {
     }
 }
 
-/// `None`: not managed.
-fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Option<Intent> {
-    let get = |name| annotation_of(&service.metadata, name);
-    match get(annotation::ENABLED) {
-        Some("true") => {}
-        Some("false") => return None,
-        Some(other) => {
-            return Some(Intent::Unclear(invalid(
-                annotation::ENABLED,
-                other,
-                "use \"true\" or \"false\"",
-            )));
-        }
-        None if defaults.managed.as_ref() == Some(key) => {}
-        None => return None,
+fn is_managed(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<bool, Finding> {
+    match annotation_of(&service.metadata, annotation::ENABLED) {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(invalid(annotation::ENABLED, other, "use \"true\" or \"false\"")),
+        None => Ok(defaults.managed.as_ref() == Some(key)),
     }
-    let set = |name| get(name).filter(|value| !value.is_empty());
+}
+
+fn intent(service: &Service, spec: &ServiceSpec, key: &ServiceKey, defaults: &Defaults) -> Intent {
+    if let Some(refused) = refusal(spec) {
+        return Intent::Refused(refused);
+    }
+    match source(service, key, defaults) {
+        Err(unclear) => Intent::Unclear(unclear),
+        Ok(source) if source == *key => Intent::Refused(Finding::new(
+            Reason::SourceIsSelf,
+            format!("the Service names itself ({key}) as its source; name another one"),
+        )),
+        Ok(source) => Intent::Copy(source),
+    }
+}
+
+/// The source that annotations name, or else the flags.
+fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<ServiceKey, Finding> {
+    let set = |name| annotation_of(&service.metadata, name).filter(|value| !value.is_empty());
     let (name, namespace) = (set(annotation::SOURCE_NAME), set(annotation::SOURCE_NAMESPACE));
     for (annotation, value) in [
         (annotation::SOURCE_NAME, name),
         (annotation::SOURCE_NAMESPACE, namespace),
     ] {
         if let Some(value) = value.filter(|value| !is_dns_label(value)) {
-            return Some(Intent::Unclear(invalid(
+            return Err(invalid(
                 annotation,
                 value,
                 "use a name of Kubernetes (a DNS label)",
-            )));
+            ));
         }
     }
-    Some(match (name, namespace) {
-        (Some(name), namespace) => Intent::Copy(ServiceKey::new(
+    match (name, namespace) {
+        (Some(name), namespace) => Ok(ServiceKey::new(
             namespace.unwrap_or_else(|| key.namespace()),
             name,
         )),
-        (None, None) => Intent::Copy(defaults.source.clone()),
-        (None, Some(namespace)) => Intent::Unclear(Finding::new(
+        (None, None) => Ok(defaults.source.clone()),
+        (None, Some(namespace)) => Err(Finding::new(
             Reason::InvalidAnnotation,
             format!(
                 "{}: {:?} is set without {}; set both, or neither for the default source {}",
@@ -161,32 +174,22 @@ fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Option<In
                 defaults.source
             ),
         )),
-    })
+    }
 }
 
-/// Why a Service that asks for copies can have none.
-fn refusal(spec: &ServiceSpec, key: &ServiceKey, intent: &Intent) -> Option<Finding> {
-    let Intent::Copy(source) = intent else { return None };
+/// Why a Service can have no copies, wherever they would come from.
+fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Some(Finding::new(
             Reason::ExternalName,
             "a Service of type ExternalName has no endpoints; change its type or remove endpoint-copier/enabled",
         ));
     }
-    if spec
-        .selector
-        .as_ref()
-        .is_some_and(|selector| !selector.is_empty())
-    {
-        return Some(Finding::new(
+    let selector = spec.selector.as_ref();
+    selector.is_some_and(|selector| !selector.is_empty()).then(|| {
+        Finding::new(
             Reason::HasSelector,
             "the Service has a selector, so Kubernetes keeps its EndpointSlices; remove spec.selector or endpoint-copier/enabled",
-        ));
-    }
-    (source == key).then(|| {
-        Finding::new(
-            Reason::SourceIsSelf,
-            format!("the Service names itself ({key}) as its source; name another one"),
         )
     })
 }

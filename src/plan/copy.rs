@@ -10,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
-use crate::model::{MANAGED_BY, ManagedService, annotation_of, label, label_of, owner_of, provenance};
+use crate::model::{
+    HASH_LENGTH, MANAGED_BY, ManagedService, annotation_of, label, label_of, owner_of, provenance, version,
+};
 
 /// Labels that are ours to set or to keep away.
 const LABELS: [&str; 4] = [
@@ -37,7 +39,7 @@ pub fn name(service: &str, source: &EndpointSlice) -> String {
     let slice = source.metadata.name.as_deref().unwrap_or_default();
     let digest = Sha256::digest(format!("{namespace}/{slice}/{}", source.address_type));
     let encoding: &Encoding = &BASE32_NOPAD;
-    let hash = encoding.encode(&digest)[..10].to_ascii_lowercase();
+    let hash = encoding.encode(&digest)[..HASH_LENGTH].to_ascii_lowercase();
     format!("{service}-{hash}")
 }
 
@@ -90,12 +92,13 @@ fn number(port: &ServicePort, slice: &[EndpointPort]) -> Result<i32, String> {
     };
     slice
         .iter()
-        .find(same)
-        .and_then(|found| found.port)
+        .filter(same)
+        .find_map(|found| found.port)
         .ok_or_else(|| target.clone())
 }
 
-fn protocol(word: Option<&str>) -> &str {
+/// The protocol that is meant where none is said is TCP.
+pub(super) fn protocol(word: Option<&str>) -> &str {
     word.filter(|word| !word.is_empty()).unwrap_or("TCP")
 }
 
@@ -245,13 +248,23 @@ fn owner(service: &ManagedService) -> OwnerReference {
 #[must_use]
 pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let (is, should) = (&current.metadata, &wanted.metadata);
-    LABELS.iter().all(|key| label_of(is, key) == label_of(should, key))
-        && CONTENT_ANNOTATIONS.iter().all(|key| annotation_of(is, key) == annotation_of(should, key))
-        // An annotation that is no number would switch the check for newer copies off.
-        && crate::model::version(annotation_of(is, provenance::RESOURCE_VERSION)).is_some()
+    LABELS
+        .iter()
+        .all(|key| label_of(is, key) == label_of(should, key))
+        && CONTENT_ANNOTATIONS
+            .iter()
+            .all(|key| annotation_of(is, key) == annotation_of(should, key))
+        && same_version(is, should)
         && owner_of(current) == owner_of(wanted)
         && same_ports(current.ports.as_deref(), wanted.ports.as_deref())
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
+}
+
+/// An older version is as good: the source was touched without a change. One that is no number would
+/// switch the check for newer copies off.
+fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
+    let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
+    version(read(is)).is_some() || read(is) == read(should)
 }
 
 /// The API server stores an absent list and an empty one alike.
@@ -282,13 +295,8 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     }
     is == should || {
         let (mut is, mut should): (Vec<_>, Vec<_>) = (is.iter().collect(), should.iter().collect());
-        let order = |endpoint: &&Endpoint| {
-            (
-                endpoint.addresses.clone(),
-                endpoint.hostname.clone(),
-                endpoint.node_name.clone(),
-            )
-        };
+        // By all that they say: Pods on one host network differ in their targets alone.
+        let order = |endpoint: &&Endpoint| format!("{endpoint:?}");
         is.sort_by_cached_key(order);
         should.sort_by_cached_key(order);
         is == should

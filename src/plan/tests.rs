@@ -1,1 +1,9 @@
+//! Given objects, when one changes, then these writes.
 
+mod empty;
+mod findings;
+mod following;
+mod foreign;
+mod hostile;
+mod laws;
+mod stale;

@@ -1,1 +1,326 @@
+use super::*;
+use crate::testing::{Build, BuildService, defaults, plain_service, service};
 
+fn read(service: &Service) -> Option<ManagedService> {
+    ManagedService::read(service, &defaults())
+}
+
+fn managed(service: &Service) -> ManagedService {
+    read(service).expect("a managed Service")
+}
+
+/// What became of the intent, in one line.
+fn intent_of(service: &Service) -> String {
+    match read(service).map(|service| service.intent) {
+        None => "unmanaged".to_owned(),
+        Some(Intent::Copy(source)) => source.to_string(),
+        Some(Intent::Unclear(finding)) => format!("unclear: {}", finding.reason),
+        Some(Intent::Refused(finding)) => format!("refused: {}", finding.reason),
+    }
+}
+
+#[test]
+fn a_service_is_managed_by_annotation_or_by_flag() {
+    for (name, enabled, expected) in [
+        ("vip", None, "unmanaged"),
+        ("vip", Some("true"), "default/kubernetes"),
+        ("vip", Some("false"), "unmanaged"),
+        ("vip", Some(""), "unclear: InvalidAnnotation"),
+        ("vip", Some("True"), "unclear: InvalidAnnotation"),
+        ("vip", Some(" true"), "unclear: InvalidAnnotation"),
+        ("vip", Some("1"), "unclear: InvalidAnnotation"),
+        ("kubernetes-vip", None, "default/kubernetes"),
+        ("kubernetes-vip", Some("true"), "default/kubernetes"),
+        ("kubernetes-vip", Some("false"), "unmanaged"),
+        ("kubernetes-vip", Some("no"), "unclear: InvalidAnnotation"),
+    ] {
+        let mut service = plain_service(name);
+        if let Some(value) = enabled {
+            service = service.annotate(annotation::ENABLED, value);
+        }
+        assert_eq!(intent_of(&service), expected, "{name}, enabled: {enabled:?}");
+    }
+}
+
+#[test]
+fn the_flags_service_is_managed_in_its_namespace_only_and_not_at_all_when_switched_off() {
+    let elsewhere = plain_service("kubernetes-vip").namespace("web");
+    assert_eq!(read(&elsewhere), None);
+    let off = Defaults {
+        managed: None,
+        ..defaults()
+    };
+    assert_eq!(ManagedService::read(&plain_service("kubernetes-vip"), &off), None);
+}
+
+#[test]
+fn the_source_is_named_by_annotations_and_else_by_flags() {
+    let long = "a".repeat(64);
+    for (namespace, name, expected) in [
+        (None, None, "default/kubernetes"),
+        (Some(""), Some(""), "default/kubernetes"),
+        (Some(""), None, "default/kubernetes"),
+        (None, Some("app"), "apps/app"),
+        (Some(""), Some("app"), "apps/app"),
+        (Some("web"), Some("app"), "web/app"),
+        (Some("web"), None, "unclear: InvalidAnnotation"),
+        (Some("web"), Some(""), "unclear: InvalidAnnotation"),
+        (Some("web"), Some(" app"), "unclear: InvalidAnnotation"),
+        (Some("web "), Some("app"), "unclear: InvalidAnnotation"),
+        (Some("web"), Some("app,other"), "unclear: InvalidAnnotation"),
+        (Some("web"), Some("../secrets"), "unclear: InvalidAnnotation"),
+        (Some("web"), Some("App"), "unclear: InvalidAnnotation"),
+        (Some("web"), Some(&long), "unclear: InvalidAnnotation"),
+        (Some("a.b"), Some("app"), "unclear: InvalidAnnotation"),
+        (Some("apps"), Some("vip"), "refused: SourceIsSelf"),
+        (None, Some("vip"), "refused: SourceIsSelf"),
+        (Some("web"), Some("vip"), "web/vip"),
+    ] {
+        let mut service = service("vip").namespace("apps");
+        if let Some(value) = namespace {
+            service = service.annotate(annotation::SOURCE_NAMESPACE, value);
+        }
+        if let Some(value) = name {
+            service = service.annotate(annotation::SOURCE_NAME, value);
+        }
+        assert_eq!(intent_of(&service), expected, "{namespace:?}, {name:?}");
+    }
+}
+
+#[test]
+fn annotations_beat_flags_on_the_flags_own_service() {
+    let service = plain_service("kubernetes-vip").source("web", "app");
+    assert_eq!(intent_of(&service), "web/app");
+}
+
+#[test]
+fn a_service_that_is_its_own_default_source_is_refused() {
+    assert_eq!(intent_of(&service("kubernetes")), "refused: SourceIsSelf");
+}
+
+#[test]
+fn a_service_whose_slices_belong_to_another_controller_is_refused() {
+    let with_selector = |service: Service, selector: &[(&str, &str)]| {
+        let selector = selector
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        service.edit(|service| service.spec_mut().selector = Some(selector))
+    };
+    let external =
+        |service: Service| service.edit(|service| service.spec_mut().type_ = Some("ExternalName".to_owned()));
+    let typo = |service: Service| service.source("web", "No Name");
+    for (what, service, expected) in [
+        (
+            "selector",
+            with_selector(service("vip"), &[("app", "web")]),
+            "refused: HasSelector",
+        ),
+        (
+            "empty selector",
+            with_selector(service("vip"), &[]),
+            "default/kubernetes",
+        ),
+        ("ExternalName", external(service("vip")), "refused: ExternalName"),
+        (
+            "ExternalName by flag",
+            external(plain_service("kubernetes-vip")),
+            "refused: ExternalName",
+        ),
+        (
+            "selector and a source that cannot be understood",
+            with_selector(typo(service("vip")), &[("app", "web")]),
+            "refused: HasSelector",
+        ),
+        (
+            "ExternalName and a source that cannot be understood",
+            external(typo(service("vip"))),
+            "refused: ExternalName",
+        ),
+        (
+            "selector, and not known whether it is managed",
+            with_selector(service("vip"), &[("app", "web")]).annotate(annotation::ENABLED, "yes"),
+            "unclear: InvalidAnnotation",
+        ),
+        (
+            "selector, not managed",
+            with_selector(plain_service("vip"), &[("app", "web")]),
+            "unmanaged",
+        ),
+    ] {
+        assert_eq!(intent_of(&service), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
+    for (service, words) in [
+        (
+            service("vip").annotate(annotation::ENABLED, "yes"),
+            ["endpoint-copier/enabled", "\"yes\"", "\"true\" or \"false\""],
+        ),
+        (
+            service("vip").annotate(annotation::SOURCE_NAME, "A b"),
+            ["endpoint-copier/default-service-name", "\"A b\"", "DNS label"],
+        ),
+        (
+            service("vip").annotate(annotation::SOURCE_NAMESPACE, "web"),
+            [
+                "endpoint-copier/default-service-namespace",
+                "without endpoint-copier/default-service-name",
+                "default/kubernetes",
+            ],
+        ),
+    ] {
+        let Intent::Unclear(finding) = managed(&service).intent else {
+            panic!("{words:?} is understood");
+        };
+        for word in words {
+            assert!(finding.note.contains(word), "{word} is not in {:?}", finding.note);
+        }
+    }
+}
+
+#[test]
+fn an_empty_source_is_held_for_the_api_servers_own_service_unless_told_otherwise() {
+    let own = ServiceKey::new("default", "kubernetes");
+    let others = [
+        ServiceKey::new("default", "app"),
+        ServiceKey::new("web", "kubernetes"),
+    ];
+    for (value, holds_own, holds_others, remark) in [
+        (None, true, false, false),
+        (Some(""), true, false, false),
+        (Some("hold"), true, true, false),
+        (Some("follow"), false, false, false),
+        (Some("Hold"), true, false, true),
+        (Some("keep"), true, false, true),
+    ] {
+        let mut service = service("vip");
+        if let Some(value) = value {
+            service = service.annotate(annotation::WHEN_SOURCE_EMPTY, value);
+        }
+        let managed = managed(&service);
+        assert_eq!(managed.holds(&own), holds_own, "{value:?}");
+        for other in &others {
+            assert_eq!(managed.holds(other), holds_others, "{value:?}, {other}");
+        }
+        let reason = managed.remark.map(|finding| finding.reason);
+        assert_eq!(reason, remark.then_some(Reason::InvalidAnnotation), "{value:?}");
+    }
+}
+
+#[test]
+fn families_are_those_of_the_service() {
+    use Family::{V4, V6};
+    for (families, expected) in [
+        (&["IPv4"][..], &[V4][..]),
+        (&["IPv6"], &[V6]),
+        (&["IPv6", "IPv4"], &[V6, V4]),
+        (&[], &[V4]),
+        (&["IPv5"], &[]),
+    ] {
+        assert_eq!(
+            managed(&service("vip").families(families)).families,
+            expected,
+            "{families:?}"
+        );
+    }
+    let none = service("vip").edit(|service| service.spec_mut().ip_families = None);
+    assert_eq!(managed(&none).families, [V4]);
+}
+
+#[test]
+fn all_families_are_needed_by_a_service_that_requires_them_for_its_cluster_ip() {
+    let policy = |service: Service, policy: &str| {
+        service.edit(|service| service.spec_mut().ip_family_policy = Some(policy.to_owned()))
+    };
+    for (service, expected) in [
+        (policy(service("vip"), "SingleStack"), false),
+        (policy(service("vip"), "PreferDualStack"), false),
+        (policy(service("vip"), "RequireDualStack"), true),
+        (policy(service("vip").headless(), "RequireDualStack"), false),
+    ] {
+        assert_eq!(
+            managed(&service).needs_all_families,
+            expected,
+            "{:?}",
+            service.spec
+        );
+    }
+}
+
+#[test]
+fn topology_is_asked_for_by_field_or_by_annotation() {
+    let distribution = |value: &str| {
+        service("vip").edit(|service| service.spec_mut().traffic_distribution = Some(value.to_owned()))
+    };
+    let mode = |value| service("vip").annotate("service.kubernetes.io/topology-mode", value);
+    let old = |value| service("vip").annotate("service.kubernetes.io/topology-aware-hints", value);
+    for (service, expected) in [
+        (service("vip"), false),
+        (distribution("PreferClose"), true),
+        (distribution("PreferSameNode"), true),
+        (distribution(""), false),
+        (mode("Auto"), true),
+        (mode("Disabled"), false),
+        (mode("disabled"), false),
+        (mode(""), false),
+        (old("auto"), true),
+        (old("disabled"), false),
+    ] {
+        assert_eq!(managed(&service).wants_hints, expected, "{service:?}");
+    }
+}
+
+#[test]
+fn the_rest_is_read_as_it_stands() {
+    let plain = managed(&service("vip"));
+    assert_eq!(plain.uid, "uid-vip");
+    assert!(!plain.deleting && !plain.headless && !plain.local_traffic);
+    assert_eq!(plain.ports.len(), 1);
+
+    let local = "Local".to_owned();
+    let other = service("vip")
+        .deleting()
+        .headless()
+        .no_ports()
+        .edit(|service| service.spec_mut().external_traffic_policy = Some(local));
+    let other = managed(&other);
+    assert!(other.deleting && other.headless && other.local_traffic);
+    assert_eq!(other.ports, []);
+}
+
+#[test]
+fn a_service_with_nothing_in_it_is_read_without_a_panic() {
+    assert_eq!(read(&Service::default()), None);
+    let mut bare = Service::default().annotate(annotation::ENABLED, "true");
+    bare.spec = None;
+    let managed = managed(&bare);
+    assert_eq!(managed.uid, "");
+    assert_eq!(managed.source(), Some(&ServiceKey::new("default", "kubernetes")));
+}
+
+#[test]
+fn a_note_stays_short_whatever_an_annotation_holds() {
+    let huge = "ä\u{1f980}\u{10ffff}\"\\\n".repeat(20_000);
+    assert!(huge.len() > 200 * 1024);
+    for annotation in [
+        annotation::ENABLED,
+        annotation::SOURCE_NAME,
+        annotation::SOURCE_NAMESPACE,
+        annotation::WHEN_SOURCE_EMPTY,
+    ] {
+        let managed = managed(&service("vip").annotate(annotation, &huge));
+        let finding = match managed.intent {
+            Intent::Unclear(finding) | Intent::Refused(finding) => finding,
+            Intent::Copy(_) => managed.remark.expect(annotation),
+        };
+        assert_eq!(finding.reason, Reason::InvalidAnnotation);
+        assert!(
+            finding.note.len() <= 1000,
+            "{annotation}: {} bytes",
+            finding.note.len()
+        );
+    }
+}

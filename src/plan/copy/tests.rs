@@ -1,1 +1,513 @@
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::discovery::v1::{EndpointHints, ForZone};
 
+use super::*;
+use crate::model::Defaults;
+use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
+
+fn read(service: &k8s_openapi::api::core::v1::Service) -> ManagedService {
+    ManagedService::read(service, &defaults() as &Defaults).expect("a managed Service")
+}
+
+fn copy_of(source: &EndpointSlice) -> EndpointSlice {
+    fresh(&read(&service("vip")), source, vec![slice_port("https", 6443)])
+}
+
+/// A copy as it comes back from the API server.
+fn stored(source: &EndpointSlice) -> EndpointSlice {
+    copy_of(source).uid("uid-copy").version(7)
+}
+
+#[test]
+fn the_name_of_a_copy_never_changes_between_releases() {
+    for (namespace, address_type, expected) in [
+        ("default", "IPv4", "vip-mdxoxp2egu"),
+        ("default", "IPv6", "vip-v6iiq4k2dw"),
+        ("web", "IPv4", "vip-izgh6ujmmi"),
+    ] {
+        let source = slice("kubernetes").namespace(namespace).family(address_type);
+        assert_eq!(name("vip", &source), expected);
+    }
+}
+
+#[test]
+fn a_long_service_name_is_not_truncated_in_the_name_of_a_copy() {
+    let service = "s".repeat(63);
+    let name = name(&service, &slice(&"x".repeat(253)));
+    assert!(name.starts_with(&format!("{service}-")), "{name}");
+    assert_eq!(name.len(), 63 + 1 + 10);
+}
+
+#[test]
+fn a_copy_bears_our_labels_and_none_of_its_source() {
+    let source = slice("kubernetes")
+        .label(label::HEADLESS, "")
+        .label("endpointslice.kubernetes.io/skip-mirror", "true")
+        .label("app", "web");
+    let labels = |service| {
+        let copy = fresh(&read(&service), &source, Vec::new());
+        copy.metadata.labels.expect("labels")
+    };
+    let expected = |more: &[&str]| -> BTreeMap<String, String> {
+        [
+            ("kubernetes.io/service-name", "vip"),
+            (
+                "endpointslice.kubernetes.io/managed-by",
+                "endpoint-copier-operator",
+            ),
+            ("endpoint-copier/source", "kubernetes"),
+        ]
+        .into_iter()
+        .chain(more.iter().map(|&key| (key, "")))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+    };
+    assert_eq!(labels(service("vip")), expected(&[]));
+    assert_eq!(
+        labels(service("vip").headless()),
+        expected(&["service.kubernetes.io/headless"])
+    );
+}
+
+#[test]
+fn the_name_of_the_source_slice_is_a_label_only_where_it_fits() {
+    for (length, fits) in [(1, true), (63, true), (64, false), (253, false)] {
+        let source = "x".repeat(length);
+        let copy = copy_of(&slice(&source));
+        let label = label_of(&copy.metadata, label::SOURCE);
+        assert_eq!(label, fits.then_some(source.as_str()), "{length} characters");
+        assert_eq!(
+            annotation_of(&copy.metadata, "endpoint-copier/source-slice"),
+            Some(&*source)
+        );
+    }
+}
+
+#[test]
+fn a_copy_says_where_it_comes_from() {
+    let source = slice("kubernetes")
+        .namespace("web")
+        .version(42)
+        .annotate("owner", "somebody");
+    let expect = |source: &EndpointSlice, more: &[(&str, &str)]| {
+        let expected: BTreeMap<_, _> = [
+            ("endpoint-copier/source-namespace", "web"),
+            ("endpoint-copier/source-slice", "kubernetes"),
+            ("endpoint-copier/source-uid", "uid-kubernetes"),
+            ("endpoint-copier/source-resource-version", "42"),
+        ]
+        .iter()
+        .chain(more)
+        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+        assert_eq!(copy_of(source).metadata.annotations, Some(expected));
+    };
+    expect(&source, &[]);
+    let time = (
+        "endpoints.kubernetes.io/last-change-trigger-time",
+        "2025-01-01T00:00:00Z",
+    );
+    expect(&source.annotate(time.0, time.1), &[time]);
+}
+
+#[test]
+fn a_copy_belongs_to_its_service_and_does_not_hold_up_its_deletion() {
+    let copy = copy_of(&slice("kubernetes"));
+    assert_eq!(
+        copy.metadata.owner_references,
+        Some(vec![crate::testing::owner("vip")])
+    );
+    assert_eq!(copy.metadata.namespace.as_deref(), Some("default"));
+}
+
+fn udp(mut port: EndpointPort) -> EndpointPort {
+    port.protocol = Some("UDP".to_owned());
+    port
+}
+
+#[test]
+fn ports_come_from_the_service_and_only_their_numbers_from_the_source() {
+    let no_target = |name: &str| {
+        service("vip").no_ports().number(name, 0).edit(|service| {
+            for port in service.spec_mut().ports.iter_mut().flatten() {
+                port.target_port = None;
+            }
+        })
+    };
+    let plain = || service("vip").no_ports();
+    let any = EndpointPort {
+        port: None,
+        ..slice_port("api", 0)
+    };
+    for (what, service, source, known, unresolved) in [
+        (
+            "a number needs no source",
+            plain().number("https", 8443),
+            vec![],
+            vec![("https", 8443)],
+            vec![],
+        ),
+        (
+            "a number beats the source",
+            plain().number("https", 8443),
+            vec![slice_port("https", 6443)],
+            vec![("https", 8443)],
+            vec![],
+        ),
+        (
+            "no target is the port itself",
+            no_target("https"),
+            vec![],
+            vec![("https", 443)],
+            vec![],
+        ),
+        (
+            "a name is looked up",
+            plain().port("https", "api"),
+            vec![slice_port("web", 80), slice_port("api", 6443)],
+            vec![("https", 6443)],
+            vec![],
+        ),
+        (
+            "the only port of another name is no guess",
+            plain().port("https", "api"),
+            vec![slice_port("https", 6443)],
+            vec![],
+            vec!["api"],
+        ),
+        (
+            "the protocol counts",
+            plain().port("https", "api"),
+            vec![udp(slice_port("api", 53))],
+            vec![],
+            vec!["api"],
+        ),
+        (
+            "the right one of two protocols",
+            plain().port("https", "api"),
+            vec![udp(slice_port("api", 53)), slice_port("api", 6443)],
+            vec![("https", 6443)],
+            vec![],
+        ),
+        (
+            "a port without number",
+            plain().port("https", "api"),
+            vec![any],
+            vec![],
+            vec!["api"],
+        ),
+        (
+            "one of two",
+            plain().port("https", "api").port("metrics", "m"),
+            vec![slice_port("api", 6443)],
+            vec![("https", 6443)],
+            vec!["m"],
+        ),
+        (
+            "none at all",
+            plain().headless(),
+            vec![slice_port("api", 6443)],
+            vec![],
+            vec![],
+        ),
+    ] {
+        let ports = Ports::resolve(&read(&service).ports, Some(&source));
+        let expected: Vec<_> = known
+            .iter()
+            .map(|&(name, number)| slice_port(name, number))
+            .collect();
+        assert_eq!(ports.known, expected, "{what}");
+        assert_eq!(ports.unresolved, unresolved, "{what}");
+        assert_eq!(
+            ports.none_known(),
+            known.is_empty() && !unresolved.is_empty(),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_port_keeps_protocol_and_app_protocol_of_the_service() {
+    let service = service("vip").no_ports().port("dns", "dns").edit(|service| {
+        for port in service.spec_mut().ports.iter_mut().flatten() {
+            port.protocol = Some("UDP".to_owned());
+            port.app_protocol = Some("kubernetes.io/h2c".to_owned());
+            port.name = None;
+        }
+    });
+    let source = [EndpointPort {
+        app_protocol: Some("theirs".to_owned()),
+        ..udp(slice_port("dns", 5353))
+    }];
+    let expected = EndpointPort {
+        name: Some(String::new()),
+        port: Some(5353),
+        protocol: Some("UDP".to_owned()),
+        app_protocol: Some("kubernetes.io/h2c".to_owned()),
+    };
+    assert_eq!(
+        Ports::resolve(&read(&service).ports, Some(&source)).known,
+        [expected]
+    );
+}
+
+#[test]
+fn a_copy_without_ports_has_an_empty_list_of_them() {
+    let copy = fresh(
+        &read(&service("vip").headless().no_ports()),
+        &slice("a"),
+        Vec::new(),
+    );
+    assert_eq!(copy.ports, Some(Vec::new()));
+}
+
+#[test]
+fn conditions_are_always_said() {
+    let (yes, no) = (Some(true), Some(false));
+    for (given, expected) in [
+        ((None, None, None), (true, true, false)),
+        ((yes, None, None), (true, true, false)),
+        ((no, None, None), (false, false, false)),
+        ((no, yes, yes), (false, true, true)),
+        ((yes, no, None), (true, false, false)),
+        ((None, no, no), (true, false, false)),
+    ] {
+        let (ready, serving, terminating) = given;
+        let given = EndpointConditions {
+            ready,
+            serving,
+            terminating,
+        };
+        let copied = copy_endpoint(
+            &read(&service("vip")),
+            &Endpoint {
+                conditions: Some(given.clone()),
+                ..endpoint("192.0.2.1")
+            },
+        );
+        let expected = EndpointConditions {
+            ready: Some(expected.0),
+            serving: Some(expected.1),
+            terminating: Some(expected.2),
+        };
+        assert_eq!(copied.conditions, Some(expected), "{given:?}");
+    }
+    let copied = copy_endpoint(&read(&service("vip")), &endpoint("192.0.2.1"));
+    assert_eq!(
+        copied.conditions.and_then(|conditions| conditions.ready),
+        Some(true)
+    );
+}
+
+#[test]
+fn an_endpoint_keeps_its_addresses_node_zone_and_hostname() {
+    let given = Endpoint {
+        addresses: vec!["192.0.2.1".to_owned(), "192.0.2.2".to_owned()],
+        node_name: Some("n1".to_owned()),
+        zone: Some("z1".to_owned()),
+        hostname: Some("h1".to_owned()),
+        deprecated_topology: Some(BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+        ..Endpoint::default()
+    };
+    let copied = copy_endpoint(&read(&service("vip")), &given);
+    let expected = Endpoint {
+        conditions: copied.conditions.clone(),
+        deprecated_topology: None,
+        ..given
+    };
+    assert_eq!(copied, expected);
+}
+
+#[test]
+fn a_target_is_kept_where_readers_of_the_copy_can_follow_it() {
+    for (namespace, kept) in [
+        (None, true),
+        (Some(""), true),
+        (Some("default"), true),
+        (Some("web"), false),
+    ] {
+        let given = Endpoint {
+            target_ref: Some(ObjectReference {
+                kind: Some("Pod".to_owned()),
+                namespace: namespace.map(str::to_owned),
+                ..ObjectReference::default()
+            }),
+            ..endpoint("192.0.2.1")
+        };
+        let copied = copy_endpoint(&read(&service("vip")), &given);
+        assert_eq!(
+            copied.target_ref,
+            given.target_ref.filter(|_| kept),
+            "{namespace:?}"
+        );
+    }
+}
+
+#[test]
+fn hints_are_kept_for_a_service_that_asks_for_topology() {
+    let given = Endpoint {
+        hints: Some(EndpointHints {
+            for_zones: Some(vec![ForZone {
+                name: "z1".to_owned(),
+            }]),
+            ..EndpointHints::default()
+        }),
+        ..endpoint("192.0.2.1")
+    };
+    let plain = read(&service("vip"));
+    assert_eq!(copy_endpoint(&plain, &given).hints, None);
+    let asks = read(&service("vip").annotate("service.kubernetes.io/topology-mode", "Auto"));
+    assert_eq!(copy_endpoint(&asks, &given).hints, given.hints);
+}
+
+#[test]
+fn what_a_copy_shows_is_compared_and_nothing_else() {
+    let source = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]);
+    let stored = || stored(&source);
+    let rename = |copy: &mut EndpointSlice, key: &str| {
+        for owner in copy.metadata.owner_references.iter_mut().flatten() {
+            match key {
+                "uid" => owner.uid = "other".to_owned(),
+                _ => owner.block_owner_deletion = Some(true),
+            }
+        }
+    };
+    for (what, current, expected) in [
+        ("as written", stored(), true),
+        ("labels of others", stored().label("app", "web"), true),
+        ("annotations of others", stored().annotate("note", "x"), true),
+        (
+            "an older version of the source",
+            stored().annotate(provenance::RESOURCE_VERSION, "99"),
+            true,
+        ),
+        (
+            "a version that is no number",
+            stored().annotate(provenance::RESOURCE_VERSION, "new"),
+            false,
+        ),
+        (
+            "another order",
+            stored().edit(|copy| copy.endpoints.as_mut().unwrap().reverse()),
+            true,
+        ),
+        (
+            "service-name",
+            stored().label(label::SERVICE_NAME, "other"),
+            false,
+        ),
+        ("source label", stored().label(label::SOURCE, "other"), false),
+        ("no source label", stored().without_label(label::SOURCE), false),
+        ("headless", stored().label(label::HEADLESS, ""), false),
+        (
+            "source-slice",
+            stored().annotate(provenance::SLICE, "other"),
+            false,
+        ),
+        (
+            "source-namespace",
+            stored().annotate(provenance::NAMESPACE, "other"),
+            false,
+        ),
+        ("source-uid", stored().annotate(provenance::UID, "other"), false),
+        (
+            "trigger time",
+            stored().annotate(provenance::TRIGGER_TIME, "now"),
+            false,
+        ),
+        ("owner's UID", stored().edit(|copy| rename(copy, "uid")), false),
+        (
+            "blockOwnerDeletion",
+            stored().edit(|copy| rename(copy, "block")),
+            false,
+        ),
+        (
+            "fewer endpoints",
+            stored().edit(|copy| _ = copy.endpoints.as_mut().unwrap().pop()),
+            false,
+        ),
+        ("no endpoints", stored().edit(|copy| copy.endpoints = None), false),
+        (
+            "a zone",
+            stored().edit(|copy| copy.endpoints.as_mut().unwrap()[0].zone = Some("z".to_owned())),
+            false,
+        ),
+        ("a port", stored().ports(&[slice_port("https", 1)]), false),
+        ("no ports", stored().ports(&[]), false),
+    ] {
+        assert_eq!(same(&current, &copy_of(&source)), expected, "{what}");
+    }
+}
+
+#[test]
+fn lists_that_are_absent_are_as_good_as_empty_ones() {
+    let source = slice("kubernetes");
+    let service = read(&service("vip").headless().no_ports());
+    let wanted = fresh(&service, &source, Vec::new());
+    let mut current = wanted.clone().version(7);
+    (current.ports, current.endpoints) = (None, None);
+    assert!(same(&current, &wanted));
+}
+
+#[test]
+fn the_order_of_endpoints_with_one_address_means_nothing_either() {
+    let pod = |name: &str| Endpoint {
+        target_ref: Some(ObjectReference {
+            name: Some(name.to_owned()),
+            ..ObjectReference::default()
+        }),
+        ..endpoint("192.0.2.1")
+    };
+    let with =
+        |pods: [&str; 2]| slice("kubernetes").edit(|slice| slice.endpoints = Some(pods.map(pod).to_vec()));
+    let current = stored(&with(["a", "b"]));
+    assert!(
+        same(&current, &copy_of(&with(["b", "a"]))),
+        "two pods on one host network"
+    );
+    assert!(!same(&current, &copy_of(&with(["a", "a"]))));
+}
+
+#[test]
+fn what_others_added_stays_and_what_is_reserved_is_set_right() {
+    let source = slice("kubernetes").endpoints(["192.0.2.1"]);
+    let mut current = stored(&source)
+        .label("app", "web")
+        .label(label::HEADLESS, "")
+        .label(label::SOURCE, "wrong")
+        .annotate("note", "kept")
+        .annotate(provenance::SLICE, "wrong")
+        .annotate(provenance::TRIGGER_TIME, "wrong");
+    let watcher = OwnerReference {
+        kind: "ConfigMap".to_owned(),
+        controller: None,
+        ..crate::testing::owner("watcher")
+    };
+    let former = OwnerReference {
+        uid: "former".to_owned(),
+        ..crate::testing::owner("vip")
+    };
+    current.metadata.owner_references = Some(vec![former, watcher.clone()]);
+    current.metadata.managed_fields = Some(Vec::new());
+
+    let written = over(&current, copy_of(&source));
+    let mut expected = stored(&source).label("app", "web").annotate("note", "kept");
+    expected.metadata.owner_references = Some(vec![watcher, crate::testing::owner("vip")]);
+    assert_eq!(written, expected);
+    assert!(same(&written, &copy_of(&source)));
+}
+
+#[test]
+fn a_held_copy_keeps_its_endpoints_and_follows_the_ports_of_the_service() {
+    let current = stored(&slice("kubernetes").version(55).endpoints(["192.0.2.1"]));
+    let held = held(
+        &read(&service("vip").headless()),
+        &current,
+        vec![slice_port("new", 1)],
+    );
+    assert_eq!(held.endpoints, current.endpoints);
+    assert_eq!(held.ports, Some(vec![slice_port("new", 1)]));
+    assert_eq!(held.metadata.annotations, current.metadata.annotations);
+    assert_eq!(label_of(&held.metadata, label::HEADLESS), Some(""));
+    assert!(!same(&current, &held) && same(&over(&current, held.clone()), &held));
+}

@@ -1,0 +1,91 @@
+//! Copies that outlive an empty source: what they show stays, what the Service decides follows.
+
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{Copies, copy};
+use crate::model::{
+    Family, ManagedService, SliceKey, Snapshot, Source, annotation_of, ours, owner_of, provenance,
+};
+
+/// No endpoint is in it. Unready ones are endpoints.
+pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
+    slice.endpoints.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// The last good copies of one family, made from this source for this very Service.
+pub(super) fn copies(
+    service: &ManagedService,
+    source: &Source,
+    family: Family,
+    snapshot: &Snapshot,
+) -> Copies {
+    let mut held = Copies::default();
+    for current in &snapshot.slices {
+        let is_mine = ours(current).as_ref() == Some(&service.key)
+            && owner_of(current).is_some_and(|owner| owner.uid == service.uid);
+        if !is_mine
+            || current.address_type != family.as_str()
+            || is_empty(current)
+            || !is_made_from(service, current, source)
+        {
+            continue;
+        }
+        let ports = ports(service, current, source);
+        let reachable = !ports.none_known();
+        held.unresolved.extend(ports.unresolved);
+        if reachable {
+            let copy = copy::held(service, current, ports.known);
+            held.by_name.insert(SliceKey::of(&copy.metadata), copy);
+        }
+    }
+    held
+}
+
+/// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
+/// the last that was known.
+fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> copy::Ports {
+    let slice_name = annotation_of(&current.metadata, provenance::SLICE);
+    let mut known: Vec<_> = source
+        .slices
+        .iter()
+        .filter(|slice| slice.metadata.name.as_deref() == slice_name)
+        .flat_map(|slice| slice.ports.iter().flatten().cloned())
+        .collect();
+    for port in &service.ports {
+        let Some(IntOrString::String(target)) = &port.target_port else {
+            continue;
+        };
+        let shown = current.ports.iter().flatten().find(|shown| {
+            shown.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                && copy::protocol(shown.protocol.as_deref()) == copy::protocol(port.protocol.as_deref())
+        });
+        known.extend(shown.map(|shown| EndpointPort {
+            name: Some(target.clone()),
+            ..shown.clone()
+        }));
+    }
+    copy::Ports::resolve(&service.ports, Some(&known))
+}
+
+/// Whether a copy came from this source and not from one that the Service named before: it is the
+/// copy of a slice that is there, or it says so, or the name of its slice does.
+fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source) -> bool {
+    let own_name = copy.metadata.name.as_deref();
+    let slice = annotation_of(&copy.metadata, provenance::SLICE).unwrap_or_default();
+    let there = |is_it: &dyn Fn(&EndpointSlice) -> bool| source.slices.iter().any(|present| is_it(present));
+    there(&|present| own_name == Some(&copy::name(service.key.name(), present)))
+        || annotation_of(&copy.metadata, provenance::NAMESPACE) == Some(source.key.namespace())
+            && (there(&|present| present.metadata.name.as_deref() == Some(slice))
+                || is_named_after(slice, source.key.name()))
+}
+
+/// Whether a slice bears the name of a Service, as the API server's own does, or that and one more
+/// word, as Kubernetes names slices: 5 characters behind what is left of `<service>-` at 58.
+fn is_named_after(slice: &str, service: &str) -> bool {
+    const LONGEST: usize = 58;
+    let stem = format!("{service}-");
+    let stem = stem.get(..LONGEST).unwrap_or(&stem);
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
+    slice == service || slice.strip_prefix(stem).is_some_and(is_word)
+}

@@ -1,0 +1,128 @@
+//! What users should know: what is wrong, and what to do about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::Plan;
+use crate::model::{
+    Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
+};
+
+/// Why copies of this family are not as empty as their source.
+pub(super) fn held(source: &Source, family: Family) -> String {
+    format!(
+        "{} has no {} endpoint; its last good copy is kept. Check the source; endpoint-copier/when-source-empty: follow empties the copy",
+        source.key,
+        family.as_str()
+    )
+}
+
+/// Which ports are left out.
+pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
+    let names: Vec<_> = names.iter().collect();
+    format!(
+        "{} has no port named {}; use a number as targetPort, or the name of a port of the source",
+        source.key,
+        a_few(&names)
+    )
+}
+
+/// What is to be said of the source.
+pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan) {
+    if source.slices.is_empty() {
+        if source.has_copies {
+            plan.find(
+                Reason::SourceIsCopy,
+                format!(
+                    "all slices of {} are copies made by this operator; name their source instead",
+                    source.key
+                ),
+            );
+        } else if !source.exists {
+            plan.find(
+                Reason::SourceNotFound,
+                format!("there is no Service {} and no slice of it", source.key),
+            );
+        }
+        return;
+    }
+    let there = |family: &Family| {
+        source
+            .slices
+            .iter()
+            .any(|slice| slice.address_type == family.as_str())
+    };
+    let other = source
+        .slices
+        .iter()
+        .find(|slice| Family::parse(&slice.address_type).is_none());
+    if let Some(slice) = other {
+        plan.find(
+            Reason::UnsupportedAddressType,
+            format!(
+                "slice {} of {} has address type {}; only IPv4 and IPv6 are copied",
+                SliceKey::of(&slice.metadata).name(),
+                source.key,
+                slice.address_type
+            ),
+        );
+    }
+    let missing: Vec<_> = service
+        .families
+        .iter()
+        .filter(|family| !there(family))
+        .map(|family| family.as_str())
+        .collect();
+    let none = missing.len() == service.families.len();
+    if none || (service.needs_all_families && !missing.is_empty()) {
+        plan.find(
+            Reason::FamilyMissing,
+            format!(
+                "{} has no {} slice; set spec.ipFamilies to the families of the source",
+                source.key,
+                missing.join(" and no ")
+            ),
+        );
+    }
+}
+
+/// What is to be said of the endpoints.
+pub(super) fn endpoints(
+    service: &ManagedService,
+    wanted: &BTreeMap<SliceKey, EndpointSlice>,
+    plan: &mut Plan,
+) {
+    let mut endpoints = wanted
+        .values()
+        .flat_map(|copy| copy.endpoints.iter().flatten())
+        .peekable();
+    if service.local_traffic
+        && endpoints.peek().is_some()
+        && endpoints.all(|endpoint| endpoint.node_name.is_none())
+    {
+        plan.find(
+            Reason::NodeNameMissing,
+            "externalTrafficPolicy is Local and no endpoint has a nodeName, so no node will announce the address; set it to Cluster",
+        );
+    }
+}
+
+/// Slices of others, which kube-proxy merges with ours.
+pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
+    let foreign: Vec<_> = snapshot
+        .slices
+        .iter()
+        .filter(|slice| {
+            ours(slice).is_none()
+                && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
+        })
+        .map(|slice| SliceKey::of(&slice.metadata).name().to_owned())
+        .collect();
+    if !foreign.is_empty() {
+        plan.find(
+            Reason::ForeignSlices,
+            format!("EndpointSlices of others belong to this Service too, and traffic goes to them: {}; delete them", a_few(&foreign)),
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! An empty source: followed, except where that must be a mistake.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+
+use crate::model::{Reason, SliceKey, annotation, provenance};
+use crate::plan::copy;
+use crate::testing::world::{World, Write};
+use crate::testing::{Build, BuildService, BuildSlice, service, slice, slice_port};
+
+fn hold(service: Service) -> Service {
+    service.annotate(annotation::WHEN_SOURCE_EMPTY, "hold")
+}
+
+/// `vip` with a copy of the API servers' list.
+fn copied() -> World {
+    World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .settled("vip")
+}
+
+/// `vip` with copies of two slices of `web/app`.
+fn copied_app(service: Service) -> World {
+    World::new()
+        .service(service.source("web", "app"))
+        .slice(
+            slice("app-aaaaa")
+                .of("app")
+                .namespace("web")
+                .endpoints(["192.0.2.1"]),
+        )
+        .slice(slice("app-bbbbb").of("app").namespace("web").endpoints([]))
+        .settled("vip")
+}
+
+fn key(name: &str) -> SliceKey {
+    SliceKey::new("default", name)
+}
+
+fn app(name: &str) -> SliceKey {
+    SliceKey::new("web", name)
+}
+
+fn copy_of(source: &EndpointSlice) -> SliceKey {
+    key(&copy::name("vip", source))
+}
+
+/// The two ways in which the API servers' list looks empty.
+fn emptied() -> [World; 2] {
+    let (mut gone, mut bare) = (copied(), copied());
+    gone.slices.remove(&key("kubernetes"));
+    bare.edit(&key("kubernetes"), |slice| slice.endpoints = Some(Vec::new()));
+    [gone, bare]
+}
+
+#[test]
+fn the_api_servers_list_seen_empty_is_a_mistake_and_the_last_good_copy_is_held() {
+    for mut world in emptied() {
+        let before = world.copy("vip").clone();
+        assert_eq!(world.settle("vip"), []);
+        assert_eq!(*world.copy("vip"), before);
+        assert!(
+            world.reasons("vip").contains(&Reason::SourceEmptyHeld),
+            "{:?}",
+            world.findings("vip")
+        );
+    }
+}
+
+#[test]
+fn the_api_servers_list_is_held_for_a_service_of_any_namespace() {
+    let key = crate::model::ServiceKey::new("apps", "vip");
+    let mut world = World::new()
+        .service(service("vip").namespace("apps").source("default", "kubernetes"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]));
+    world.apply(world.plan_for(&key));
+    world.slices.remove(&SliceKey::new("default", "kubernetes"));
+    let plan = world.plan_for(&key);
+    assert!(plan.is_done(), "{plan:#?}");
+    assert!(
+        plan.findings
+            .iter()
+            .any(|finding| finding.reason == Reason::SourceEmptyHeld)
+    );
+}
+
+#[test]
+fn copies_follow_again_when_the_source_is_back() {
+    for mut world in emptied() {
+        world.settle("vip");
+        world.put(slice("kubernetes").endpoints(["192.0.2.2"]));
+        assert_eq!(
+            world.settle("vip"),
+            [Write::Update(copy_of(&slice("kubernetes")))]
+        );
+        assert_eq!(world.reasons("vip"), []);
+    }
+}
+
+#[test]
+fn an_unready_endpoint_is_an_endpoint() {
+    let mut world = copied();
+    world.edit(&key("kubernetes"), |slice| {
+        for endpoint in slice.endpoints.iter_mut().flatten() {
+            endpoint.conditions = Some(EndpointConditions {
+                ready: Some(false),
+                ..EndpointConditions::default()
+            });
+        }
+    });
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(world.reasons("vip"), []);
+}
+
+#[test]
+fn another_source_that_is_empty_is_followed() {
+    let mut world = copied_app(service("vip"));
+    world.edit(&app("app-aaaaa"), |slice| slice.endpoints = None);
+    assert_eq!(world.settle("vip").len(), 1);
+    assert!(
+        world
+            .copies("vip")
+            .iter()
+            .all(|copy| copy.endpoints.iter().all(Vec::is_empty))
+    );
+    assert_eq!(
+        world.copies("vip").len(),
+        2,
+        "each slice has its copy, empty or not"
+    );
+    world.slices.retain(|key, _| key.namespace() == "default");
+    assert_eq!(world.settle("vip").len(), 2);
+    assert_eq!(world.reasons("vip"), [Reason::SourceNotFound]);
+}
+
+#[test]
+fn an_annotation_decides_otherwise() {
+    for (value, own_writes, app_writes) in [("hold", 0, 0), ("follow", 1, 1), ("", 0, 1), ("keep", 0, 1)] {
+        let annotated = || service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, value);
+        let mut own = copied();
+        own.put_service(annotated());
+        own.edit(&key("kubernetes"), |slice| slice.endpoints = None);
+        assert_eq!(
+            own.settle("vip").len(),
+            own_writes,
+            "default/kubernetes, {value:?}"
+        );
+        let understood = value != "keep";
+        assert_eq!(
+            own.reasons("vip").contains(&Reason::InvalidAnnotation),
+            !understood,
+            "{value:?}"
+        );
+
+        let mut other = copied_app(annotated());
+        other.edit(&app("app-aaaaa"), |slice| slice.endpoints = None);
+        assert_eq!(other.settle("vip").len(), app_writes, "web/app, {value:?}");
+    }
+}
+
+#[test]
+fn an_empty_copy_stays_beside_a_held_one() {
+    let mut world = copied_app(hold(service("vip")));
+    assert_eq!(world.copies("vip").len(), 2);
+    world.edit(&app("app-aaaaa"), |slice| slice.endpoints = None);
+    assert_eq!(
+        world.settle("vip"),
+        [],
+        "nothing is written for a source that is held"
+    );
+    world.slices.remove(&app("app-bbbbb"));
+    assert_eq!(
+        world.settle("vip").len(),
+        1,
+        "its source is gone, and it shows nothing"
+    );
+    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
+}
+
+#[test]
+fn a_held_copy_that_is_deleted_by_hand_stays_gone() {
+    for mut world in emptied() {
+        world.slices.remove(&copy_of(&slice("kubernetes")));
+        assert_eq!(world.settle("vip"), []);
+        assert!(!world.reasons("vip").contains(&Reason::SourceEmptyHeld));
+    }
+}
+
+#[test]
+fn nothing_is_made_of_a_held_source_that_was_never_good() {
+    let mut world = World::new().service(service("vip")).slice(slice("kubernetes"));
+    assert_eq!(world.settle("vip"), []);
+}
+
+#[test]
+fn each_family_is_held_for_itself() {
+    let mut world = World::new()
+        .service(service("vip").families(&["IPv4", "IPv6"]))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .slice(slice("kubernetes-6").family("IPv6").endpoints(["2001:db8::1"]))
+        .settled("vip");
+    world.edit(&key("kubernetes"), |slice| slice.endpoints = None);
+    world.put(slice("kubernetes-6").family("IPv6").endpoints(["2001:db8::2"]));
+    assert_eq!(world.settle("vip").len(), 1, "IPv6 follows, IPv4 is held");
+    let note = &world.findings("vip")[0].note;
+    assert!(note.contains("IPv4") && !note.contains("IPv6"), "{note}");
+}
+
+#[test]
+fn a_family_that_the_service_gives_up_is_not_held() {
+    let mut world = copied();
+    world.edit(&key("kubernetes"), |slice| slice.endpoints = None);
+    world.put_service(service("vip").families(&["IPv6"]));
+    assert_eq!(
+        world.settle("vip"),
+        [Write::Delete(copy_of(&slice("kubernetes")))]
+    );
+}
+
+#[test]
+fn nothing_is_held_over_from_another_source() {
+    for (source, name) in [
+        (slice("app-aaaaa").of("app").namespace("web"), ("web", "app")),
+        (slice("app").of("app"), ("default", "app")),
+        (
+            slice("kubernetes").of("kubernetes").namespace("web"),
+            ("web", "kubernetes"),
+        ),
+    ] {
+        let mut world = World::new()
+            .service(hold(service("vip").source(name.0, name.1)))
+            .slice(source.endpoints(["192.0.2.1"]))
+            .settled("vip");
+        assert_eq!(world.copies("vip").len(), 1);
+        world.put_service(service("vip"));
+        assert_eq!(world.settle("vip").len(), 1, "{name:?}");
+        assert_eq!(world.copies("vip").len(), 0, "{name:?}");
+    }
+}
+
+#[test]
+fn a_copy_is_known_by_the_name_of_its_source_slice_when_that_is_gone() {
+    let long = "s".repeat(60);
+    let longest = "s".repeat(63);
+    for (source, slice_name, held) in [
+        ("app", "app", true),
+        ("app", "app-x7k2p", true),
+        ("app", "app-api-x7k2p", false),
+        ("app", "application", false),
+        ("app", "app-", false),
+        (&long, &*format!("{}x7k2p", &long[..58]), true),
+        (&longest, &*format!("{}x7k2p", &longest[..58]), true),
+        (&long, &*format!("{}x7-2p", &long[..58]), false),
+    ] {
+        let mut world = World::new()
+            .service(hold(service("vip").source("default", source)))
+            .slice(slice(slice_name).of(source).endpoints(["192.0.2.1"]))
+            .settled("vip");
+        world.slices.remove(&key(slice_name));
+        world.settle("vip");
+        assert_eq!(
+            world.copies("vip").len(),
+            usize::from(held),
+            "{slice_name} of {source}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_held_over_from_another_uid_of_the_service() {
+    for mut world in emptied() {
+        world.put_service(service("vip").uid("new"));
+        world.settle("vip");
+        assert!(
+            world
+                .copies("vip")
+                .iter()
+                .all(|copy| copy.endpoints.iter().all(Vec::is_empty)),
+            "{:#?}",
+            world.copies("vip")
+        );
+    }
+}
+
+#[test]
+fn the_ports_of_a_held_copy_follow_the_service() {
+    for mut world in emptied() {
+        world.put_service(service("vip").no_ports().number("https", 8443).headless());
+        assert_eq!(world.settle("vip").len(), 1);
+        let copy = world.copy("vip");
+        assert_eq!(copy.ports, Some(vec![slice_port("https", 8443)]));
+        assert_eq!(copy.endpoints.as_ref().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_port_of_a_held_copy_keeps_the_last_number_that_was_known() {
+    let named = || service("vip").no_ports().port("https", "api");
+    let mut world = World::new()
+        .service(named())
+        .slice(
+            slice("kubernetes")
+                .ports(&[slice_port("api", 6443)])
+                .endpoints(["192.0.2.1"]),
+        )
+        .settled("vip");
+    world.put(slice("kubernetes").ports(&[]));
+    assert_eq!(world.settle("vip"), []);
+    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
+    world.slices.remove(&key("kubernetes"));
+    assert_eq!(world.settle("vip"), []);
+
+    world.put_service(named().port("metrics", "m"));
+    assert_eq!(world.settle("vip"), []);
+    assert!(world.reasons("vip").contains(&Reason::PortUnresolved));
+}
+
+#[test]
+fn a_source_that_is_there_but_empty_still_knows_its_ports() {
+    let ports = |numbers: [(&str, i32); 2]| numbers.map(|(name, number)| slice_port(name, number));
+    let named = || service("vip").no_ports().port("https", "api");
+    let mut world = World::new()
+        .service(named())
+        .slice(
+            slice("kubernetes")
+                .ports(&[slice_port("api", 6443)])
+                .endpoints(["192.0.2.1"]),
+        )
+        .settled("vip");
+    world.put(slice("kubernetes").ports(&ports([("api", 7443), ("m", 9090)])));
+    world.put_service(named().port("metrics", "m").port("other", "nobody"));
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(
+        world.copy("vip").ports,
+        Some(vec![slice_port("https", 7443), slice_port("metrics", 9090)]),
+        "one port that is not known says nothing of the others"
+    );
+}
+
+#[test]
+fn a_held_copy_without_a_version_of_its_source_is_written_no_more_than_once() {
+    for mut world in emptied() {
+        let copy = copy_of(&slice("kubernetes"));
+        world.edit(&copy, |copy| {
+            *copy = copy.clone().without_annotation(provenance::RESOURCE_VERSION)
+        });
+        world.settle("vip");
+    }
+}
+
+#[test]
+fn a_held_copy_goes_when_the_service_is_told_to_follow() {
+    let [mut gone, mut bare] = emptied();
+    let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    gone.put_service(follow.clone());
+    assert_eq!(gone.settle("vip"), [Write::Delete(copy_of(&slice("kubernetes")))]);
+    bare.put_service(follow);
+    assert_eq!(bare.settle("vip"), [Write::Update(copy_of(&slice("kubernetes")))]);
+}

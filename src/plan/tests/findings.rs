@@ -1,0 +1,209 @@
+//! What users are told, and when they are told nothing.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::model::Reason;
+use crate::testing::world::World;
+use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
+
+fn reasons(service: Service, slices: &[EndpointSlice]) -> Vec<Reason> {
+    let world = slices.iter().fold(World::new().service(service), |world, slice| {
+        world.slice(slice.clone())
+    });
+    let (before, after) = (world.reasons("vip"), world.settled("vip").reasons("vip"));
+    assert_eq!(before, after, "writing changes nothing of what is wrong");
+    after
+}
+
+fn good() -> EndpointSlice {
+    slice("kubernetes").endpoints(["192.0.2.1"])
+}
+
+fn good6() -> EndpointSlice {
+    slice("kubernetes-6").family("IPv6").endpoints(["2001:db8::1"])
+}
+
+fn fqdn() -> EndpointSlice {
+    slice("kubernetes-name")
+        .family("FQDN")
+        .endpoints(["api.example.com"])
+}
+
+fn policy(service: Service, policy: &str) -> Service {
+    service.edit(|service| service.spec_mut().ip_family_policy = Some(policy.to_owned()))
+}
+
+#[test]
+fn nothing_is_said_of_what_is_right() {
+    assert_eq!(reasons(service("vip"), &[good()]), []);
+    assert_eq!(reasons(plain_service("vip"), &[good()]), []);
+}
+
+#[test]
+fn a_missing_family_is_reported_where_none_is_there_or_all_are_required() {
+    use Reason::FamilyMissing;
+    let dual = || service("vip").families(&["IPv4", "IPv6"]);
+    let required = || policy(dual(), "RequireDualStack");
+    for (what, service, slices, expected) in [
+        ("IPv4 alone, there", service("vip"), vec![good()], vec![]),
+        (
+            "IPv4 alone, not there",
+            service("vip"),
+            vec![good6()],
+            vec![FamilyMissing],
+        ),
+        (
+            "IPv6 alone, not there",
+            service("vip").families(&["IPv6"]),
+            vec![good()],
+            vec![FamilyMissing],
+        ),
+        (
+            "one of two",
+            policy(dual(), "PreferDualStack"),
+            vec![good()],
+            vec![],
+        ),
+        (
+            "one of two required",
+            required(),
+            vec![good()],
+            vec![FamilyMissing],
+        ),
+        (
+            "both required and there",
+            required(),
+            vec![good(), good6()],
+            vec![],
+        ),
+        // A headless Service without selector gets both families on clusters of one, too.
+        (
+            "one of two, headless",
+            required().headless(),
+            vec![good6()],
+            vec![],
+        ),
+        (
+            "an empty slice is there",
+            service("vip"),
+            vec![slice("kubernetes")],
+            vec![],
+        ),
+    ] {
+        assert_eq!(reasons(service, &slices), expected, "{what}");
+    }
+}
+
+#[test]
+fn names_instead_of_addresses_are_reported() {
+    use Reason::{FamilyMissing, UnsupportedAddressType};
+    for (slices, expected) in [
+        (vec![good(), fqdn()], vec![UnsupportedAddressType]),
+        (vec![fqdn()], vec![UnsupportedAddressType, FamilyMissing]),
+        (vec![good(), good6()], vec![]),
+    ] {
+        assert_eq!(reasons(service("vip"), &slices), expected, "{slices:?}");
+    }
+}
+
+#[test]
+fn a_source_that_is_not_there_is_reported() {
+    let world = World::new().service(service("vip").source("web", "app"));
+    assert_eq!(world.reasons("vip"), [Reason::SourceNotFound]);
+    assert!(world.findings("vip")[0].note.contains("web/app"));
+
+    let source = plain_service("app").namespace("web");
+    assert_eq!(
+        world.clone().service(source).reasons("vip"),
+        [],
+        "a Service without slices is empty"
+    );
+    let slice = slice("app-1").of("app").namespace("web").endpoints(["192.0.2.1"]);
+    assert_eq!(world.slice(slice).reasons("vip"), [], "slices need no Service");
+}
+
+#[test]
+fn a_source_with_a_selector_is_a_normal_source() {
+    let selected = plain_service("app").namespace("web").edit(|service| {
+        service.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
+    });
+    let mut world = World::new()
+        .service(service("vip").source("web", "app"))
+        .service(selected)
+        .slice(slice("app-1").of("app").namespace("web").endpoints(["192.0.2.1"]));
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(world.reasons("vip"), []);
+}
+
+#[test]
+fn a_port_without_a_number_is_reported_and_left_out() {
+    let named = || {
+        service("vip")
+            .port("api", "api")
+            .port("web", "web")
+            .port("again", "api")
+    };
+    let world = World::new().service(named()).slice(good()).settled("vip");
+    assert_eq!(world.copy("vip").ports.as_ref().unwrap().len(), 1);
+    let findings = world.findings("vip");
+    assert_eq!(world.reasons("vip"), [Reason::PortUnresolved]);
+    assert!(
+        findings[0].note.contains("api, web;"),
+        "each name once: {}",
+        findings[0].note
+    );
+}
+
+#[test]
+fn there_is_no_copy_where_no_port_has_a_number() {
+    let service = service("vip").no_ports().port("api", "api");
+    let mut world = World::new().service(service).slice(good());
+    assert_eq!(world.settle("vip"), []);
+    assert_eq!(world.reasons("vip"), [Reason::PortUnresolved]);
+}
+
+#[test]
+fn a_copy_whose_last_port_loses_its_number_goes() {
+    let mut world = World::new().service(service("vip")).slice(good()).settled("vip");
+    world.put_service(service("vip").no_ports().port("api", "api"));
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(world.copies("vip").len(), 0);
+}
+
+#[test]
+fn a_headless_service_without_ports_has_a_copy_without_ports() {
+    let mut world = World::new()
+        .service(service("vip").headless().no_ports())
+        .slice(good());
+    world.settle("vip");
+    assert_eq!(world.copy("vip").ports, Some(Vec::new()));
+    assert_eq!(world.reasons("vip"), []);
+}
+
+#[test]
+fn local_traffic_needs_an_endpoint_with_a_node() {
+    let local = || {
+        service("vip").edit(|service| service.spec_mut().external_traffic_policy = Some("Local".to_owned()))
+    };
+    let on_node = good().endpoints(["192.0.2.1", "192.0.2.2"]).edit(|slice| {
+        slice.endpoints.as_mut().unwrap()[1].node_name = Some("n1".to_owned());
+    });
+    for (what, service, slices, expected) in [
+        ("no node", local(), vec![good()], vec![Reason::NodeNameMissing]),
+        ("one node", local(), vec![on_node.clone()], vec![]),
+        (
+            "in another slice",
+            local(),
+            vec![
+                good(),
+                slice("more").edit(|slice| slice.endpoints = on_node.endpoints),
+            ],
+            vec![],
+        ),
+        ("no endpoint", local(), vec![slice("kubernetes")], vec![]),
+        ("not Local", service("vip"), vec![good()], vec![]),
+    ] {
+        assert_eq!(reasons(service, &slices), expected, "{what}");
+    }
+}

@@ -1,0 +1,429 @@
+//! Copies follow source, Service and hand edits.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::model::{Reason, ServiceKey, SliceKey, annotation, label, ours, provenance};
+use crate::plan::copy;
+use crate::testing::world::{World, Write};
+use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
+
+/// A managed Service and the API servers' slice.
+fn world() -> World {
+    World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]))
+}
+
+fn key(name: &str) -> SliceKey {
+    SliceKey::new("default", name)
+}
+
+/// The name of the copy of `default/<source>`, IPv4, for the Service `vip`.
+fn copy_key(source: &str) -> SliceKey {
+    key(&copy::name("vip", &slice(source)))
+}
+
+fn addresses(slice: &EndpointSlice) -> Vec<&str> {
+    slice
+        .endpoints
+        .iter()
+        .flatten()
+        .flat_map(|endpoint| &endpoint.addresses)
+        .map(String::as_str)
+        .collect()
+}
+
+#[test]
+fn a_managed_service_gets_one_copy_of_each_slice_of_its_source() {
+    let mut world = world()
+        .slice(slice("more").endpoints(["192.0.2.3"]))
+        .slice(slice("other").of("other").endpoints(["192.0.2.4"]))
+        .slice(slice("elsewhere").namespace("web").endpoints(["192.0.2.5"]));
+    let mut writes = world.settle("vip");
+    writes.sort();
+    let mut expected = vec![
+        Write::Create(copy_key("kubernetes")),
+        Write::Create(copy_key("more")),
+    ];
+    expected.sort();
+    assert_eq!(writes, expected);
+    assert_eq!(
+        addresses(&world.slices[&copy_key("kubernetes")]),
+        ["192.0.2.1", "192.0.2.2"]
+    );
+    assert_eq!(addresses(&world.slices[&copy_key("more")]), ["192.0.2.3"]);
+    assert_eq!(world.reasons("vip"), []);
+}
+
+#[test]
+fn a_created_copy_has_neither_uid_nor_version() {
+    let plan = world().plan("vip");
+    let [copy] = &plan.creates[..] else {
+        panic!("{:?}", plan.creates)
+    };
+    assert_eq!(
+        (&copy.metadata.uid, &copy.metadata.resource_version),
+        (&None, &None)
+    );
+}
+
+#[test]
+fn slices_of_families_that_the_service_has_not_are_not_copied() {
+    for (families, expected) in [
+        (&["IPv4"][..], &["a4"][..]),
+        (&["IPv6"], &["a6"]),
+        (&["IPv4", "IPv6"], &["a4", "a6"]),
+    ] {
+        let world = World::new()
+            .service(service("vip").families(families))
+            .slice(slice("a4").endpoints(["192.0.2.1"]))
+            .slice(slice("a6").family("IPv6").endpoints(["2001:db8::1"]))
+            .slice(slice("name").family("FQDN").endpoints(["api.example.com"]))
+            .settled("vip");
+        let mut copied: Vec<_> = world
+            .copies("vip")
+            .into_iter()
+            .map(|copy| copy.metadata.labels.as_ref().unwrap()[label::SOURCE].as_str())
+            .collect();
+        copied.sort_unstable();
+        assert_eq!(copied, expected, "{families:?}");
+    }
+}
+
+#[test]
+fn a_source_in_another_namespace_is_copied() {
+    let world = World::new()
+        .service(service("vip").source("web", "app"))
+        .slice(slice("app-1").of("app").namespace("web").endpoints(["192.0.2.9"]))
+        .slice(slice("app-1").of("app").endpoints(["192.0.2.8"]))
+        .settled("vip");
+    assert_eq!(addresses(world.copy("vip")), ["192.0.2.9"]);
+}
+
+#[test]
+fn a_changed_source_slice_is_one_update() {
+    let mut world = world().slice(slice("more")).settled("vip");
+    world.edit(&key("kubernetes"), |slice| {
+        _ = slice.endpoints.as_mut().unwrap().pop()
+    });
+    assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
+    assert_eq!(addresses(&world.slices[&copy_key("kubernetes")]), ["192.0.2.1"]);
+}
+
+#[test]
+fn an_update_names_the_slice_that_was_seen() {
+    let mut world = world().settled("vip");
+    world.edit(&key("kubernetes"), |slice| slice.endpoints = None);
+    world.put_service(service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow"));
+    let plan = world.plan("vip");
+    let seen = &world.copy("vip").metadata;
+    let [update] = &plan.updates[..] else {
+        panic!("{:?}", plan.updates)
+    };
+    assert_eq!(update.metadata.uid, seen.uid);
+    assert_eq!(update.metadata.resource_version, seen.resource_version);
+}
+
+#[test]
+fn a_source_touched_without_a_change_is_no_write() {
+    let mut world = world().settled("vip");
+    let touches: [fn(&mut EndpointSlice); 5] = [
+        |_| {},
+        |slice| {
+            *slice = slice.clone().label("app", "x").annotate("note", "y");
+        },
+        |slice| slice.metadata.managed_fields = Some(Vec::new()),
+        |slice| slice.endpoints.as_mut().unwrap().reverse(),
+        |slice| slice.metadata.generation = Some(9),
+    ];
+    for touch in touches {
+        world.edit(&key("kubernetes"), touch);
+        let plan = world.plan("vip");
+        assert!(plan.is_done(), "{plan:#?}");
+    }
+}
+
+#[test]
+fn a_source_slice_that_goes_takes_its_copy_along() {
+    let mut world = world()
+        .slice(slice("more").endpoints(["192.0.2.3"]))
+        .settled("vip");
+    world.slices.remove(&key("more"));
+    assert_eq!(world.settle("vip"), [Write::Delete(copy_key("more"))]);
+}
+
+#[test]
+fn a_source_slice_made_anew_under_its_name_is_an_update() {
+    let mut world = world().settled("vip");
+    world.slices.remove(&key("kubernetes"));
+    world.put(slice("kubernetes").endpoints(["192.0.2.7"]));
+    assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
+    assert_eq!(addresses(world.copy("vip")), ["192.0.2.7"]);
+}
+
+#[test]
+fn another_source_is_creates_before_deletes() {
+    let mut world = world()
+        .slice(slice("app-1").of("app").namespace("web").endpoints(["192.0.2.9"]))
+        .settled("vip");
+    let old = copy_key("kubernetes");
+    world.put_service(service("vip").source("web", "app"));
+    let writes = world.settle("vip");
+    assert!(
+        matches!(&writes[..], [Write::Create(_), Write::Delete(gone)] if *gone == old),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn copies_go_when_the_service_is_no_longer_managed() {
+    let copied = world().settled("vip");
+    let without = |service| {
+        let mut world = copied.clone();
+        world.services.clear();
+        service_or_nothing(&mut world, service);
+        world
+    };
+    for (what, service) in [
+        ("no annotation", Some(plain_service("vip"))),
+        (
+            "false",
+            Some(service("vip").annotate(annotation::ENABLED, "false")),
+        ),
+        ("deleted", None),
+        (
+            "a selector",
+            Some(service("vip").edit(|service| {
+                let selector = [("app".to_owned(), "web".to_owned())];
+                service.spec_mut().selector = Some(selector.into());
+            })),
+        ),
+        (
+            "ExternalName",
+            Some(service("vip").edit(|service| service.spec_mut().type_ = Some("ExternalName".to_owned()))),
+        ),
+        ("itself", Some(service("vip").source("default", "vip"))),
+    ] {
+        let mut world = without(service);
+        assert_eq!(
+            world.settle("vip"),
+            [Write::Delete(copy_key("kubernetes"))],
+            "{what}"
+        );
+    }
+}
+
+fn service_or_nothing(world: &mut World, service: Option<Service>) {
+    if let Some(service) = service {
+        world.put_service(service);
+    }
+}
+
+#[test]
+fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
+    for service in [
+        service("vip").annotate(annotation::ENABLED, ""),
+        service("vip").annotate(annotation::ENABLED, "ture"),
+        service("vip").annotate(annotation::SOURCE_NAME, "not a name"),
+        service("vip").annotate(annotation::SOURCE_NAMESPACE, "web"),
+    ] {
+        let mut world = world().settled("vip");
+        world.put_service(service.clone());
+        world.edit(&key("kubernetes"), |slice| {
+            _ = slice.endpoints.as_mut().unwrap().pop()
+        });
+        let plan = world.plan("vip");
+        assert!(plan.is_done(), "{:?}: {plan:#?}", service.metadata.annotations);
+        assert_eq!(world.reasons("vip"), [Reason::InvalidAnnotation]);
+
+        let fresh = World::new().service(service).slice(slice("kubernetes"));
+        assert!(fresh.plan("vip").is_done(), "nothing new is made");
+    }
+}
+
+#[test]
+fn the_flags_service_is_copied_to_without_an_annotation_and_its_absence_is_silent() {
+    let mut world = world();
+    let managed = defaults().managed.unwrap();
+    assert_eq!(world.plan_for(&managed), crate::plan::Plan::default());
+    world.put_service(
+        plain_service("kubernetes-vip")
+            .edit(|service| service.spec_mut().ports = None)
+            .number("https", 6443),
+    );
+    assert_eq!(world.settle("kubernetes-vip").len(), 1);
+}
+
+#[test]
+fn a_service_made_anew_takes_its_copies_over() {
+    let mut world = world().settled("vip");
+    world.put_service(service("vip").uid("new"));
+    assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
+    let owners = world.copy("vip").metadata.owner_references.as_ref().unwrap();
+    assert_eq!(
+        owners.iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>(),
+        ["new"]
+    );
+}
+
+#[test]
+fn a_service_that_is_being_deleted_gets_updates_and_deletes_but_nothing_new() {
+    let mut world = world().slice(slice("gone")).settled("vip");
+    world.put_service(service("vip").deleting());
+    world.slices.remove(&key("gone"));
+    world.put(slice("new"));
+    world.edit(&key("kubernetes"), |slice| {
+        _ = slice.endpoints.as_mut().unwrap().pop()
+    });
+    assert_eq!(
+        world.settle("vip"),
+        [
+            Write::Update(copy_key("kubernetes")),
+            Write::Delete(copy_key("gone"))
+        ]
+    );
+}
+
+#[test]
+fn a_port_of_the_service_that_changes_is_an_update() {
+    let mut world = world().settled("vip");
+    world.put_service(service("vip").number("metrics", 9090));
+    assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
+    assert_eq!(world.copy("vip").ports.as_ref().unwrap().len(), 2);
+}
+
+#[test]
+fn a_copy_is_repaired_after_an_edit_by_hand() {
+    for (what, edit) in [
+        (
+            "endpoints",
+            (|copy| copy.endpoints = None) as fn(&mut EndpointSlice),
+        ),
+        ("ports", |copy| copy.ports = None),
+        ("service-name", |copy| *copy = copy.clone().of("other")),
+        ("no service-name", |copy| {
+            *copy = copy.clone().without_label(label::SERVICE_NAME)
+        }),
+        ("headless", |copy| *copy = copy.clone().label(label::HEADLESS, "")),
+        ("source label", |copy| {
+            *copy = copy.clone().without_label(label::SOURCE)
+        }),
+        ("source-slice", |copy| {
+            *copy = copy.clone().annotate(provenance::SLICE, "x")
+        }),
+        ("source-uid", |copy| {
+            *copy = copy.clone().annotate(provenance::UID, "x")
+        }),
+        ("no version", |copy| {
+            *copy = copy.clone().without_annotation(provenance::RESOURCE_VERSION)
+        }),
+        ("nonsense for a version", |copy| {
+            *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, "-1");
+        }),
+        ("owner", |copy| {
+            copy.metadata.owner_references.as_mut().unwrap()[0].uid = "x".to_owned()
+        }),
+    ] {
+        let before = world().settled("vip");
+        let mut world = before.clone();
+        world.edit(&copy_key("kubernetes"), edit);
+        assert_eq!(
+            world.settle("vip"),
+            [Write::Update(copy_key("kubernetes"))],
+            "{what}"
+        );
+        let (mut is, mut was) = (world.copy("vip").clone(), before.copy("vip").clone());
+        (is.metadata.resource_version, was.metadata.resource_version) = (None, None);
+        assert_eq!(is, was, "{what}");
+    }
+}
+
+#[test]
+fn a_copy_is_made_anew_after_a_deletion_by_hand() {
+    let mut world = world().settled("vip");
+    world.slices.remove(&copy_key("kubernetes"));
+    assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
+}
+
+#[test]
+fn what_others_add_to_a_copy_is_no_reason_to_write() {
+    let mut world = world().settled("vip");
+    world.edit(&copy_key("kubernetes"), |copy| {
+        *copy = copy.clone().label("app", "x").annotate("note", "y");
+    });
+    assert!(world.plan("vip").is_done());
+}
+
+#[test]
+fn a_copy_whose_owner_was_edited_to_another_service_is_not_the_end_of_it() {
+    let mut world = world().service(plain_service("other")).settled("vip");
+    world.edit(&copy_key("kubernetes"), |copy| {
+        copy.metadata.owner_references = Some(vec![crate::testing::owner("other")]);
+    });
+    assert_eq!(world.reasons("vip"), [Reason::NameTaken]);
+    assert_eq!(world.settle("other"), [Write::Delete(copy_key("kubernetes"))]);
+    assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
+}
+
+#[test]
+fn a_copy_of_another_address_type_goes_before_the_right_one_comes() {
+    // The type is immutable, so this is the only way.
+    let mut world = world().settled("vip");
+    world.edit(&copy_key("kubernetes"), |copy| {
+        copy.address_type = "IPv6".to_owned()
+    });
+    let plan = world.plan("vip");
+    assert_eq!(world.apply(plan), [Write::Delete(copy_key("kubernetes"))]);
+    assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
+}
+
+#[test]
+fn a_copy_that_is_being_deleted_already_is_not_deleted_again() {
+    for spoil in [
+        (|copy| *copy = copy.clone().deleting()) as fn(&mut EndpointSlice),
+        |copy| *copy = copy.clone().deleting().family("IPv6"),
+    ] {
+        let mut world = world().settled("vip");
+        world.edit(&copy_key("kubernetes"), spoil);
+        if world.copy("vip").address_type == "IPv4" {
+            world.put_service(plain_service("vip"));
+        }
+        assert!(world.plan("vip").is_done(), "{:#?}", world.plan("vip"));
+    }
+}
+
+#[test]
+fn a_slice_that_we_manage_is_never_a_source() {
+    let mut world = world()
+        .service(service("second").source("default", "vip"))
+        .settled("vip");
+    assert!(world.plan("second").is_done());
+    assert_eq!(world.reasons("second"), [Reason::SourceIsCopy]);
+
+    world.put(slice("own").of("vip").endpoints(["192.0.2.9"]));
+    world.settle("second");
+    assert_eq!(addresses(world.copy("second")), ["192.0.2.9"]);
+    assert_eq!(world.reasons("second"), []);
+}
+
+#[test]
+fn a_slice_with_our_label_alone_is_no_source_either() {
+    let world = World::new()
+        .service(service("vip"))
+        .slice(slice("odd").label(label::MANAGED_BY, crate::model::MANAGED_BY));
+    let odd = &world.slices[&key("odd")];
+    assert_eq!(ours(odd), None);
+    assert!(world.plan("vip").is_done());
+    assert_eq!(world.reasons("vip"), [Reason::SourceIsCopy]);
+}
+
+#[test]
+fn two_services_of_one_source_have_copies_of_their_own() {
+    let mut world = world().service(service("second"));
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(world.settle("second").len(), 1);
+    assert!(world.plan("vip").is_done());
+    assert_eq!(world.copies("vip").len() + world.copies("second").len(), 2);
+    assert!(world.index().is_managed(&ServiceKey::new("default", "second")));
+}

@@ -1,0 +1,185 @@
+//! What is not ours is never touched.
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::model::{MANAGED_BY, Reason, SliceKey, annotation, label, provenance};
+use crate::plan::copy;
+use crate::testing::world::{World, Write};
+use crate::testing::{Build, BuildService, BuildSlice, owner, plain_service, service, slice};
+
+/// The name that the copy of `default/kubernetes` for `vip` will have.
+fn taken() -> String {
+    copy::name("vip", &slice("kubernetes"))
+}
+
+/// A slice that lacks one thing of what makes a copy ours, under each name that could matter.
+fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
+    let name = taken();
+    let ours = || {
+        slice(&name)
+            .copied("vip", "kubernetes")
+            .endpoints(["203.0.113.1"])
+    };
+    let owned = |change: fn(&mut k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference)| {
+        let mut owner = owner("vip");
+        change(&mut owner);
+        ours().edit(|slice| slice.metadata.owner_references = Some(vec![owner]))
+    };
+    vec![
+        ("no managed-by label", ours().without_label(label::MANAGED_BY)),
+        (
+            "another manager",
+            ours().label(label::MANAGED_BY, "endpointslice-controller.k8s.io"),
+        ),
+        (
+            "no source namespace",
+            ours().without_annotation(provenance::NAMESPACE),
+        ),
+        ("no source slice", ours().without_annotation(provenance::SLICE)),
+        ("no source UID", ours().without_annotation(provenance::UID)),
+        (
+            "no owner",
+            ours().edit(|slice| slice.metadata.owner_references = None),
+        ),
+        (
+            "an owner that does not control it",
+            owned(|owner| owner.controller = None),
+        ),
+        (
+            "an owner of another kind",
+            owned(|owner| owner.kind = "Endpoints".to_owned()),
+        ),
+        (
+            "an owner of another API",
+            owned(|owner| owner.api_version = "example.com/v1".to_owned()),
+        ),
+    ]
+}
+
+#[test]
+fn a_slice_that_lacks_anything_of_ours_is_neither_written_nor_deleted() {
+    for (what, slice_there) in almost_ours() {
+        for service in [
+            service("vip"),
+            plain_service("vip"),
+            service("vip").source("default", "vip"),
+            service("vip").source("web", "nothing"),
+        ] {
+            let world = World::new()
+                .service(service.clone())
+                .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+                .slice(slice_there.clone());
+            let plan = world.plan("vip");
+            assert!(
+                plan.is_done(),
+                "{what}, {:?}: {plan:#?}",
+                service.metadata.annotations
+            );
+        }
+    }
+}
+
+#[test]
+fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
+    for (what, slice_there) in almost_ours() {
+        let unlabelled = slice_there
+            .clone()
+            .without_label(label::SERVICE_NAME)
+            .label(label::MANAGED_BY, MANAGED_BY);
+        let of_another = slice_there
+            .clone()
+            .of("other")
+            .label(label::MANAGED_BY, MANAGED_BY);
+        for slice_there in [slice_there, unlabelled, of_another] {
+            if crate::model::ours(&slice_there).is_some() {
+                continue;
+            }
+            let world = World::new()
+                .service(service("vip"))
+                .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+                .slice(slice_there);
+            let findings = world.findings("vip");
+            let finding = findings
+                .iter()
+                .find(|finding| finding.reason == Reason::NameTaken);
+            let note = &finding.unwrap_or_else(|| panic!("{what}: {findings:?}")).note;
+            assert!(note.contains(&taken()), "{note}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_free_again_is_used() {
+    for (_, slice_there) in almost_ours() {
+        let mut world = World::new()
+            .service(service("vip"))
+            .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+            .slice(slice_there);
+        world.settle("vip");
+        let key = SliceKey::new("default", taken());
+        world.slices.remove(&key);
+        assert_eq!(world.settle("vip"), [Write::Create(key)]);
+    }
+}
+
+#[test]
+fn one_name_taken_does_not_hold_up_the_other_copies() {
+    let (_, slice_there) = almost_ours().swap_remove(0);
+    let mut world = World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .slice(slice("more").endpoints(["192.0.2.2"]))
+        .slice(slice_there);
+    assert_eq!(world.settle("vip").len(), 1);
+}
+
+#[test]
+fn slices_of_others_for_a_managed_service_are_reported() {
+    let world = World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .slice(slice("theirs").of("vip").endpoints(["203.0.113.1"]))
+        .slice(slice("elsewhere").of("vip").namespace("web"))
+        .settled("vip");
+    let findings = world.findings("vip");
+    assert_eq!(world.reasons("vip"), [Reason::ForeignSlices]);
+    assert!(findings[0].note.contains("theirs"), "{}", findings[0].note);
+    assert!(!findings[0].note.contains("elsewhere"), "{}", findings[0].note);
+}
+
+#[test]
+fn the_note_on_many_slices_of_others_still_says_what_to_do() {
+    let mut world = World::new().service(service("vip")).slice(slice("kubernetes"));
+    for n in 0..300 {
+        world = world.slice(slice(&format!("{}{n}", "x".repeat(240))).of("vip"));
+    }
+    let findings = world.findings("vip");
+    let note = &findings
+        .iter()
+        .find(|finding| finding.reason == Reason::ForeignSlices)
+        .unwrap()
+        .note;
+    assert!(note.len() <= 1000, "{} bytes", note.len());
+    assert!(
+        note.contains("297 more") && note.contains("delete them"),
+        "{note}"
+    );
+}
+
+#[test]
+fn slices_of_a_service_that_is_not_known_to_be_ours_to_manage_are_nobodys_business() {
+    let selector = |service: k8s_openapi::api::core::v1::Service| {
+        service.edit(|service| {
+            service.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
+        })
+    };
+    for service in [
+        plain_service("vip"),
+        selector(service("vip")),
+        // Told to delete them, a user would empty the Service.
+        selector(service("vip")).annotate(annotation::ENABLED, "yes"),
+    ] {
+        let world = World::new().service(service).slice(slice("vip-x7k2p").of("vip"));
+        assert!(!world.reasons("vip").contains(&Reason::ForeignSlices));
+    }
+}

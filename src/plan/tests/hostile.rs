@@ -1,0 +1,178 @@
+//! Whatever the cluster holds: no panic, short notes, and no write that is repeated for ever.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::model::{
+    Finding, ManagedService, ServiceKey, ServiceState, Snapshot, Source, annotation, provenance,
+};
+use crate::plan::{Plan, copy, plan};
+use crate::testing::world::World;
+use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
+
+/// Plans straight from objects, also such as no index would let through.
+fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice]) -> Plan {
+    let managed = ManagedService::read(service, &defaults()).expect("a managed Service");
+    let shared = |slices: &[EndpointSlice]| slices.iter().cloned().map(Into::into).collect();
+    let plan = plan(&Snapshot {
+        key: managed.key.clone(),
+        source: managed.source().map(|key| Source {
+            key: key.clone(),
+            exists: false,
+            has_copies: false,
+            slices: shared(source),
+        }),
+        service: ServiceState::Managed(managed.into()),
+        slices: shared(there),
+        seen: u64::MAX,
+        confirmed: BTreeSet::new(),
+    });
+    for Finding { reason, note } in &plan.findings {
+        assert!(note.len() <= 1000, "{reason}: {} bytes", note.len());
+    }
+    plan
+}
+
+#[test]
+fn objects_with_nothing_in_them_are_planned_without_a_panic() {
+    let bare = Service::default().annotate(annotation::ENABLED, "true");
+    let empty_spec = bare
+        .clone()
+        .edit(|service| service.spec = Some(ServiceSpec::default()));
+    let unnamed = EndpointSlice::default();
+    let nothing_but_type = EndpointSlice {
+        address_type: "IPv4".to_owned(),
+        endpoints: Some(vec![Endpoint::default()]),
+        ..EndpointSlice::default()
+    };
+    let odd_type = slice("odd").family("IPv5");
+    let all = [unnamed, nothing_but_type, odd_type, slice("")];
+    for service in [bare, empty_spec, service(""), service("vip")] {
+        plan_of(&service, &all, &all);
+        plan_of(&service, &[], &all);
+    }
+}
+
+#[test]
+fn copies_without_uid_or_version_are_not_deleted_blindly() {
+    let copy = slice("copy")
+        .copied("vip", "gone")
+        .edit(|copy| copy.metadata.uid = None);
+    let plan = plan_of(&service("vip"), &[slice("kubernetes")], &[copy]);
+    assert_eq!(plan.deletes, []);
+}
+
+#[test]
+fn versions_that_are_no_numbers_are_written_once() {
+    for version in [
+        None,
+        Some(""),
+        Some("abc"),
+        Some("-1"),
+        Some("99999999999999999999999"),
+    ] {
+        let source = slice("kubernetes").endpoints(["192.0.2.1"]);
+        let source = source.edit(|slice| slice.metadata.resource_version = version.map(str::to_owned));
+        World::new().service(service("vip")).slice(source).settled("vip");
+    }
+}
+
+#[test]
+fn impossible_port_numbers_are_copied_for_the_api_server_to_refuse() {
+    let ports = [i32::MIN, -1, 0, i32::MAX];
+    let service = ports
+        .iter()
+        .fold(service("vip").no_ports(), |service, &number| {
+            service.number("p", number)
+        })
+        .add_port("", IntOrString::String(String::new()));
+    let ports = ports.map(|number| slice_port("p", number));
+    let source = slice("kubernetes").ports(&ports).endpoints(["192.0.2.1"]);
+    let plan = plan_of(&service, &[source], &[]);
+    assert_eq!(plan.creates.len(), 1);
+}
+
+#[test]
+fn the_largest_slice_and_service_are_planned() {
+    let addresses: Vec<_> = (0..1000)
+        .map(|n| format!("192.0.{}.{}", n / 250, n % 250))
+        .collect();
+    let service_name = "s".repeat(63);
+    let ports: Vec<_> = (0..100)
+        .map(|n| slice_port(&format!("port-{n}"), n + 1))
+        .collect();
+    let managed = (0..100).fold(service(&service_name).no_ports(), |service, n| {
+        service.port(&format!("p-{n}"), &format!("port-{}", n * 2))
+    });
+    let source = slice(&"x".repeat(253))
+        .ports(&ports)
+        .endpoints(addresses.iter().map(String::as_str))
+        .annotate(provenance::TRIGGER_TIME, &"ä".repeat(100 * 1024));
+    let mut world = World::new().service(managed).slice(source);
+    assert_eq!(world.settle(&service_name).len(), 1);
+    let copy = world.copy(&service_name);
+    assert_eq!(copy.endpoints.as_ref().map(Vec::len), Some(1000));
+    assert_eq!(copy.ports.as_ref().map(Vec::len), Some(50));
+    for finding in world.findings(&service_name) {
+        assert!(
+            finding.note.len() <= 1000 && finding.note.contains("use a number"),
+            "{}",
+            finding.note
+        );
+    }
+}
+
+#[test]
+fn two_source_slices_that_say_the_same_have_a_copy_each() {
+    let source = [
+        slice("a").endpoints(["192.0.2.1"]),
+        slice("b").endpoints(["192.0.2.1"]),
+    ];
+    let plan = plan_of(&service("vip"), &source, &[]);
+    assert_eq!(plan.creates.len(), 2);
+}
+
+#[test]
+fn an_endpoint_named_twice_is_compared_as_often_as_it_is_there() {
+    let twice = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.1"]);
+    let mut world = World::new().service(service("vip")).slice(twice).settled("vip");
+    let key = crate::model::SliceKey::new("default", "kubernetes");
+    world.edit(&key, |slice| slice.endpoints = Some(vec![endpoint("192.0.2.1")]));
+    assert_eq!(world.settle("vip").len(), 1);
+}
+
+#[test]
+fn a_note_of_the_api_server_is_cut_between_characters() {
+    for length in 990..1010 {
+        let finding = Finding::new(
+            crate::model::Reason::WriteRefused,
+            "x".repeat(length) + &"ä".repeat(500),
+        );
+        assert!(finding.note.len() <= 1000, "{} bytes", finding.note.len());
+        assert!(finding.note.starts_with(&"x".repeat(length.min(990))));
+    }
+    let short = Finding::new(crate::model::Reason::WriteRefused, "ä".repeat(500));
+    assert_eq!(
+        short.note,
+        "ä".repeat(500),
+        "exactly 1,000 bytes are no reason to cut"
+    );
+}
+
+#[test]
+fn a_slice_claimed_for_two_services_at_once_is_the_owners() {
+    let there = slice("x").copied("vip", "gone").of("other");
+    let plan = plan_of(
+        &service("vip"),
+        &[slice("kubernetes")],
+        std::slice::from_ref(&there),
+    );
+    assert_eq!(plan.deletes.len(), 1, "ours by owner, whatever the label says");
+    let plan = plan_of(&service("other"), &[slice("kubernetes")], &[there]);
+    assert_eq!(plan.deletes, []);
+    assert_ne!(copy::name("vip", &slice("a")), copy::name("other", &slice("a")));
+    assert_eq!(ServiceKey::new("a", "b").to_string(), "a/b");
+}

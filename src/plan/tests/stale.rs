@@ -1,0 +1,117 @@
+//! A view that may be old: ask before it overwrites what a newer one wrote.
+
+use std::collections::BTreeSet;
+
+use crate::model::{SliceKey, provenance};
+use crate::plan::{Plan, copy, plan};
+use crate::testing::world::World;
+use crate::testing::{Build, BuildSlice, plain_service, service, slice};
+
+/// A copy that was made from version 200 of the source, while we see it at this one.
+fn ahead_of(seen: u64) -> World {
+    World::new()
+        .service(service("vip").annotate(crate::model::annotation::WHEN_SOURCE_EMPTY, "follow"))
+        .slice(slice("kubernetes").version(200).endpoints(["192.0.2.1"]))
+        .settled("vip")
+        .slice(slice("kubernetes").version(seen).endpoints(["192.0.2.9"]))
+}
+
+fn source() -> SliceKey {
+    SliceKey::new("default", "kubernetes")
+}
+
+/// The plan for `vip`, once before and once after the source was read.
+fn plans(world: &World) -> (Plan, Plan) {
+    let mut snapshot = world.snapshot(&crate::model::ServiceKey::new("default", "vip"));
+    let before = plan(&snapshot);
+    snapshot.confirmed = BTreeSet::from([source()]);
+    (before, plan(&snapshot))
+}
+
+#[test]
+fn a_copy_that_claims_a_newer_source_is_not_overwritten_before_the_source_was_read() {
+    let (before, after) = plans(&ahead_of(150));
+    assert!(
+        before.updates.is_empty() && before.deletes.is_empty(),
+        "{before:#?}"
+    );
+    assert_eq!(before.confirm, BTreeSet::from([source()]));
+    assert_eq!(
+        (after.updates.len(), after.confirm.len()),
+        (1, 0),
+        "what was read is the latest"
+    );
+}
+
+#[test]
+fn a_copy_of_the_same_or_an_older_version_is_overwritten_at_once() {
+    for seen in [200, 201] {
+        let (before, _) = plans(&ahead_of(seen));
+        assert_eq!(
+            (before.updates.len(), before.confirm.len()),
+            (1, 0),
+            "seen: {seen}"
+        );
+    }
+}
+
+#[test]
+fn a_version_of_another_uid_says_nothing() {
+    let world = ahead_of(150).slice(slice("kubernetes").version(150).uid("new").endpoints([]));
+    let (before, _) = plans(&world);
+    assert_eq!((before.updates.len(), before.confirm.len()), (1, 0));
+}
+
+#[test]
+fn a_copy_that_shows_the_same_needs_no_question() {
+    let world = ahead_of(150).slice(slice("kubernetes").version(150).endpoints(["192.0.2.1"]));
+    assert_eq!(plans(&world).0, Plan::default());
+}
+
+#[test]
+fn a_copy_newer_than_all_that_was_seen_is_not_deleted_before_its_source_was_read() {
+    let mut world = ahead_of(150);
+    world.slices.remove(&source());
+    let (before, after) = plans(&world);
+    assert!(before.deletes.is_empty(), "{before:#?}");
+    assert_eq!(before.confirm, BTreeSet::from([source()]));
+    assert_eq!(after.deletes.len(), 1);
+}
+
+#[test]
+fn a_source_slice_that_vanished_from_a_newer_view_needs_no_question() {
+    let mut world = ahead_of(150).slice(slice("other").version(300));
+    world.slices.remove(&source());
+    let (before, _) = plans(&world);
+    assert_eq!((before.deletes.len(), before.confirm.len()), (1, 0));
+}
+
+#[test]
+fn copies_of_a_service_that_asks_for_none_go_without_a_question() {
+    let mut world = ahead_of(150);
+    world.slices.remove(&source());
+    world.put_service(plain_service("vip"));
+    let (before, _) = plans(&world);
+    assert_eq!((before.deletes.len(), before.confirm.len()), (1, 0));
+}
+
+#[test]
+fn nothing_else_waits_for_the_question() {
+    let world = ahead_of(150).slice(slice("more").endpoints(["192.0.2.3"]));
+    let (before, _) = plans(&world);
+    assert_eq!((before.creates.len(), before.confirm.len()), (1, 1));
+}
+
+#[test]
+fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
+    let mut world = ahead_of(200).settled("vip");
+    let copy = SliceKey::new("default", copy::name("vip", &slice("kubernetes")));
+    let huge = u64::MAX.to_string();
+    world.edit(&copy, |copy| {
+        *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, &huge)
+    });
+    world.edit(&source(), |slice| slice.endpoints = None);
+    let (before, _) = plans(&world);
+    assert_eq!(before.confirm.len(), 1);
+    assert_eq!(world.settle("vip").len(), 1);
+}
