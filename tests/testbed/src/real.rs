@@ -76,6 +76,14 @@ impl Guard {
         Ok(Self(command.spawn()?))
     }
 
+    /// A signal arrives after `kill` has returned; until then threads go on answering.
+    fn wait_until_stopped(&self) {
+        let patience = std::time::Instant::now() + Duration::from_secs(5);
+        while !all_stopped(self.0.id()) && std::time::Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Sends a signal by name. The standard library only knows KILL, and `unsafe` is forbidden here.
     fn signal(&self, name: &str) -> io::Result<()> {
         let status = Command::new("kill")
@@ -88,6 +96,20 @@ impl Guard {
             Err(io::Error::other(format!("kill -{name}: {status}")))
         }
     }
+}
+
+/// Whether every thread of a process is stopped; a system without `/proc` cannot say.
+fn all_stopped(process: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let status = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state is the first word after the name, which is in parentheses and may hold anything.
+        status
+            .rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// A temporary folder.
@@ -265,7 +287,9 @@ impl RealCluster {
     /// # Errors
     /// The signal cannot be sent.
     pub fn stop_etcd(&self) -> io::Result<()> {
-        self.etcd.signal("STOP")
+        self.etcd.signal("STOP")?;
+        self.etcd.wait_until_stopped();
+        Ok(())
     }
 
     /// Lets etcd go on.
@@ -300,7 +324,10 @@ impl RealServer {
     /// # Errors
     /// It does not run, or the signal cannot be sent.
     pub fn stop(&self) -> io::Result<()> {
-        self.signal("STOP")
+        let process = self.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        process.signal("STOP")?;
+        process.wait_until_stopped();
+        Ok(())
     }
 
     /// Lets it go on.

@@ -1,0 +1,136 @@
+//! The server on TCP: connections that end, stand still and come back.
+
+use crate::{lease, slice};
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::{coordination::v1::Lease, discovery::v1::EndpointSlice};
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, PostParams, WatchEvent, WatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::time::Duration;
+use testbed::{ApiServer, Effect, Ending, Fault, Match, Serving, Store};
+use tokio::time::timeout;
+
+const SHORT: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn start() -> (Serving, Client) {
+    let serving = ApiServer::new(&Store::new())
+        .serve(([127, 0, 0, 1], 0).into())
+        .await
+        .unwrap();
+    let client = client(&serving.kubeconfig("operator", "default")).await;
+    (serving, client)
+}
+
+async fn client(kubeconfig: &str) -> Client {
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    config.default_retry = false;
+    Client::try_from(config).unwrap()
+}
+
+fn leases(client: &Client) -> Api<Lease> {
+    Api::default_namespaced(client.clone())
+}
+
+#[tokio::test]
+async fn a_kubeconfig_file_leads_to_it_as_its_user() {
+    let (serving, _) = start().await;
+    let file = std::env::temp_dir().join(format!("testbed-{}.kubeconfig", std::process::id()));
+    serving
+        .write_kubeconfig(&file, "operator", "kube-system")
+        .unwrap();
+    let client = client(&std::fs::read_to_string(&file).unwrap()).await;
+    std::fs::remove_file(&file).unwrap();
+    leases(&client).list(&ListParams::default()).await.unwrap();
+    let log = serving.server().requests();
+    assert_eq!(
+        (log[0].user.as_str(), log[0].namespace.as_str()),
+        ("operator", "kube-system")
+    );
+}
+
+#[tokio::test]
+async fn a_killed_server_breaks_its_watches_and_comes_back_on_its_port() {
+    let (serving, client) = start().await;
+    let (store, address) = (serving.server().store().clone(), serving.address());
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let watch = slices.watch(&WatchParams::default(), "4").await.unwrap();
+    pin_mut!(watch);
+    store.put(slice("a")).unwrap();
+    let first = timeout(PATIENCE, watch.next()).await.unwrap();
+    assert!(matches!(first, Some(Ok(WatchEvent::Added(_)))));
+    serving.shutdown().await;
+    let end = timeout(PATIENCE, watch.next())
+        .await
+        .expect("the end of the connection");
+    assert!(!matches!(end, Some(Ok(_))));
+    assert!(leases(&client).list(&ListParams::default()).await.is_err());
+    let serving = ApiServer::new(&store).serve(address).await.unwrap();
+    assert_eq!(serving.address(), address);
+    assert_eq!(slices.list(&ListParams::default()).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_frozen_server_takes_connections_and_answers_none() {
+    let (serving, client) = start().await;
+    leases(&client).list(&ListParams::default()).await.unwrap();
+    serving.freeze();
+    let list = leases(&client);
+    let parameters = ListParams::default();
+    let waiting = list.list(&parameters);
+    pin_mut!(waiting);
+    assert!(timeout(SHORT, &mut waiting).await.is_err());
+    tokio::net::TcpStream::connect(serving.address())
+        .await
+        .expect("the kernel takes it");
+    serving.thaw();
+    timeout(PATIENCE, waiting)
+        .await
+        .expect("an answer after the thaw")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_reply_breaks_the_connection_after_the_write() {
+    let (serving, client) = start().await;
+    let creates = Match::any().verb("create");
+    serving
+        .server()
+        .faults()
+        .add(Fault::new(creates, Effect::LostReply).times(1));
+    let lease: Lease = serde_json::from_value(lease("a")).unwrap();
+    let lost = timeout(PATIENCE, leases(&client).create(&PostParams::default(), &lease)).await;
+    assert!(lost.expect("a broken connection, not silence").is_err());
+    let again = leases(&client).create(&PostParams::default(), &lease).await;
+    assert!(matches!(again, Err(kube::Error::Api(status)) if status.is_already_exists()));
+}
+
+#[tokio::test]
+async fn watches_can_be_broken_one_kind_at_a_time() {
+    let (serving, client) = start().await;
+    let leases = leases(&client);
+    let watch = leases.watch(&WatchParams::default(), "4").await.unwrap();
+    pin_mut!(watch);
+    serving
+        .server()
+        .faults()
+        .end_watches(Match::any().resource("leases"), Ending::Abrupt);
+    let end = timeout(PATIENCE, watch.next())
+        .await
+        .expect("the end of the stream");
+    assert!(!matches!(end, Some(Ok(_))));
+}
+
+#[tokio::test]
+async fn a_refusing_server_closes_connections_without_a_word() {
+    let (serving, client) = start().await;
+    serving.server().faults().refuse(true);
+    assert!(leases(&client).list(&ListParams::default()).await.is_err());
+    serving.server().faults().refuse(false);
+    leases(&client).list(&ListParams::default()).await.unwrap();
+}
