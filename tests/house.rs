@@ -79,9 +79,6 @@ const IMPURE: [&str; 14] = [
 /// Lines of a file without its tests. A longer one has a second idea in it.
 const LONGEST: usize = 400;
 
-/// Files that are longer, each with its own limit. Better none.
-const LONGER: &[(&str, usize)] = &[("src/plan.rs", 420)];
-
 #[test]
 fn a_module_imports_only_what_the_house_allows() {
     let mut wrong = Vec::new();
@@ -131,13 +128,9 @@ fn the_pure_half_knows_no_client_no_async_no_clock_no_environment_and_no_logging
 #[test]
 fn a_file_without_its_tests_is_short() {
     let lines = |file: &Source| file.text.lines().count();
-    let limit = |file: &Source| {
-        let own = LONGER.iter().find(|(name, _)| *name == file.name());
-        own.map_or(LONGEST, |(_, lines)| *lines)
-    };
     let long: Vec<_> = sources()
         .iter()
-        .filter(|file| lines(file) > limit(file))
+        .filter(|file| lines(file) > LONGEST)
         .map(|file| format!("{} has {} lines", file.name(), lines(file)))
         .collect();
     assert!(long.is_empty(), "longer than {LONGEST}:\n  {}", long.join("\n  "));
