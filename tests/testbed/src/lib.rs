@@ -56,6 +56,8 @@ mod collect;
 mod discovery;
 mod events;
 mod faults;
+mod field;
+mod fill;
 mod gate;
 mod history;
 mod kinds;

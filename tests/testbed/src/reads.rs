@@ -3,12 +3,13 @@
 use crate::{
     answer::{self, Body},
     events,
+    field::{Cause, FieldError},
     history::{Key, Objects},
     kinds::Kind,
     selector::Selector,
     server::{ApiServer, Incoming},
     state::{State, select},
-    status::{ApiError, Cause, FieldError},
+    status::ApiError,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::Response;

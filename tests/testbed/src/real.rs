@@ -3,18 +3,16 @@
 //! The binaries are found as envtest finds them: `KUBEBUILDER_ASSETS` names their folder. Nobody else's process is
 //! ever touched; every child is ended by its own handle when the [`RealCluster`] is dropped.
 
+mod process;
+
 use crate::{kubeconfig, pki::Pki};
+use process::{Folder, Guard};
 use rcgen::KeyPair;
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -49,94 +47,6 @@ pub struct RealServer {
     log: PathBuf,
     address: SocketAddr,
     tls: Arc<ClientConfig>,
-}
-
-/// A child that is killed when it is dropped.
-#[derive(Debug)]
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // SIGKILL also ends a stopped process; an error is one that has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Guard {
-    fn start(command: &[String], log: &Path) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(log)?;
-        let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        Ok(Self(command.spawn()?))
-    }
-
-    /// A signal arrives after `kill` has returned; until then threads go on answering.
-    fn wait_until_stopped(&self) {
-        let patience = std::time::Instant::now() + Duration::from_secs(5);
-        while !all_stopped(self.0.id()) && std::time::Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Sends a signal by name. The standard library only knows KILL, and `unsafe` is forbidden here.
-    fn signal(&self, name: &str) -> io::Result<()> {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.0.id().to_string())
-            .status()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("kill -{name}: {status}")))
-        }
-    }
-}
-
-/// Whether every thread of a process is stopped; a system without `/proc` cannot say.
-fn all_stopped(process: u32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
-        return true;
-    };
-    threads.flatten().all(|thread| {
-        let status = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // The state is the first word after the name, which is in parentheses and may hold anything.
-        status
-            .rsplit_once(") ")
-            .is_none_or(|(_, rest)| rest.starts_with('T'))
-    })
-}
-
-/// A temporary folder.
-#[derive(Debug)]
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> io::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("testbed-real-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        Ok(Self(folder))
-    }
-
-    fn write(&self, name: &str, text: &str) -> io::Result<String> {
-        let file = self.0.join(name);
-        fs::write(&file, text)?;
-        Ok(file.display().to_string())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed is left for the system to clean.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// The folder of the binaries, if there is one; a test without it says that it is skipped.

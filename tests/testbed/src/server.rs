@@ -11,7 +11,7 @@ use crate::{
     requests::Request as Entry,
     route::Route,
     serve::{self, Serving},
-    status::{ApiError, Cause, FieldError},
+    status::ApiError,
     store::Store,
     watches, writing,
 };
@@ -307,7 +307,6 @@ impl ApiServer {
             return Err(answer::not_acceptable());
         }
         let route = &incoming.route;
-        check_options(route)?;
         match route.verb {
             "get" => reads::get(self, kind, &incoming).await,
             "list" => reads::list(self, kind, &incoming).await,
@@ -315,23 +314,6 @@ impl ApiServer {
             _ => writing::write(self.store(), kind, &incoming),
         }
     }
-}
-
-/// `fieldManager` of a write: at most 128 bytes, or 422.
-fn check_options(route: &Route) -> Result<(), ApiError> {
-    const LIMIT: usize = 128;
-    if route.param("fieldManager").len() <= LIMIT {
-        return Ok(());
-    }
-    let options = match route.verb {
-        "create" => "CreateOptions",
-        "update" => "UpdateOptions",
-        "patch" => "PatchOptions",
-        _ => return Ok(()),
-    };
-    let why = format!("may not be more than {LIMIT} bytes");
-    let errors = [FieldError::bare(Cause::TooLong, "fieldManager", why)];
-    Err(ApiError::invalid_named("meta.k8s.io", options, "", &errors))
 }
 
 impl Shared {

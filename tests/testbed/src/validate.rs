@@ -8,9 +8,9 @@ mod service;
 mod slice;
 
 use crate::{
+    field::FieldError,
     kinds::{Kind, Storage},
     names,
-    status::FieldError,
 };
 use serde_json::Value;
 

@@ -4,6 +4,7 @@ use crate::{
     answer::{self, Body, BoxError, Shape},
     events,
     faults::{Ending, Verdict},
+    field::{Cause, FieldError},
     history::Change,
     kinds::Kind,
     object, reads,
@@ -11,7 +12,7 @@ use crate::{
     selector::Selector,
     server::{ApiServer, Incoming, Shared},
     state::select,
-    status::{ApiError, Cause, FieldError},
+    status::ApiError,
     table,
 };
 use bytes::Bytes;

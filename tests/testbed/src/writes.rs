@@ -3,13 +3,13 @@
 
 use crate::{
     events,
+    field::FieldError,
     history::Key,
     kinds::{Kind, Storage},
     object::{self, meta},
     patch::Patch,
-    services,
-    state::{State, select},
-    status::{ApiError, FieldError, details},
+    state::State,
+    status::{ApiError, details},
     typed, validate,
 };
 use serde_json::{Value, json};
@@ -319,59 +319,6 @@ impl State {
         }
         Err(error)
     }
-
-    /// Defaults, and fields that follow from others.
-    fn fill_in(&mut self, kind: &Kind, new: &mut Value, old: Option<&Value>) {
-        match kind.storage {
-            Storage::Service => {
-                let uid = object::uid(new).to_owned();
-                let others = select(&self.objects, Storage::Service, None).map(|(_, o)| &**o);
-                let taken = services::Taken::by(others.filter(|o| object::uid(o) != uid));
-                services::default(new, old, taken);
-            }
-            Storage::EndpointSlice => {
-                let generation = match old {
-                    None => 1,
-                    Some(old) => {
-                        let before = old["metadata"]["generation"].as_u64().unwrap_or(0);
-                        before + u64::from(is_new_generation(new, old))
-                    }
-                };
-                object::set_meta(new, "generation", Some(generation.into()));
-            }
-            Storage::Namespace => {
-                let name = object::name(new).to_owned();
-                let metadata = object::meta_mut(new);
-                metadata.entry("labels").or_insert(json!({}))["kubernetes.io/metadata.name"] = name.into();
-                if let Some(old) = old {
-                    new["spec"] = old["spec"].clone();
-                } else {
-                    new["spec"] = json!({"finalizers": ["kubernetes"]});
-                    new["status"] = json!({"phase": "Active"});
-                }
-            }
-            Storage::Endpoints => {
-                for subset in object::items_mut(new, "subsets") {
-                    for port in object::items_mut(subset, "ports") {
-                        if port["protocol"].is_null() {
-                            port["protocol"] = "TCP".into();
-                        }
-                    }
-                }
-            }
-            Storage::Event | Storage::Lease | Storage::ServiceAccount => {}
-        }
-    }
-}
-
-/// A slice's generation counts changes of its content and of its labels.
-fn is_new_generation(new: &Value, old: &Value) -> bool {
-    let content = |o: &Value| {
-        let mut o = o.clone();
-        o.as_object_mut().map(|m| m.remove("metadata"));
-        o
-    };
-    new["metadata"]["labels"] != old["metadata"]["labels"] || content(new) != content(old)
 }
 
 /// Nothing keeps the object from going. A Namespace has its finalizers in `spec`, too.

@@ -3,10 +3,12 @@
 use crate::{
     answer::{self, Body},
     events,
+    field::{Cause, FieldError},
     kinds::Kind,
     object,
     patch::Patch,
     reads,
+    route::Route,
     selector::Selector,
     server::Incoming,
     state::select,
@@ -24,6 +26,7 @@ pub(crate) fn write(
     incoming: &Incoming,
 ) -> Result<Response<Body>, ApiError> {
     let route = &incoming.route;
+    check_options(route)?;
     if !route.param("dryRun").is_empty() {
         return Err(ApiError::bad_request("dryRun is not offered by the testbed"));
     }
@@ -60,6 +63,23 @@ pub(crate) fn write(
         shown
     };
     Ok(answer::json(code, &shown))
+}
+
+/// `fieldManager` of a write: at most 128 bytes, or 422.
+fn check_options(route: &Route) -> Result<(), ApiError> {
+    const LIMIT: usize = 128;
+    if route.param("fieldManager").len() <= LIMIT {
+        return Ok(());
+    }
+    let options = match route.verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        _ => return Ok(()),
+    };
+    let why = format!("may not be more than {LIMIT} bytes");
+    let errors = [FieldError::bare(Cause::TooLong, "fieldManager", why)];
+    Err(ApiError::invalid_named("meta.k8s.io", options, "", &errors))
 }
 
 fn read_object(kind: &Kind, incoming: &Incoming) -> Result<Value, ApiError> {

@@ -1,7 +1,7 @@
 //! Endpoints (`ValidateEndpoints`): addresses that may be sent to, ports in range and named when there are several.
 
 use super::{SUPPORTED_PROTOCOLS, complaints, slice::special};
-use crate::{names, object::array, status::FieldError};
+use crate::{field::FieldError, names, object::array};
 use serde_json::Value;
 use std::net::IpAddr;
 

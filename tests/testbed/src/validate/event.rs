@@ -2,7 +2,7 @@
 //! view it came through; one through `events.k8s.io` must have it.
 
 use super::{complaints, immutable};
-use crate::{kinds::Kind, names, object, status::FieldError};
+use crate::{field::FieldError, kinds::Kind, names, object};
 use serde_json::{Value, json};
 
 pub fn check(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<FieldError> {

@@ -1,6 +1,6 @@
 //! Lease (`ValidateLeaseSpec`): a holder may be empty, a duration must not be zero, transitions not negative.
 
-use crate::status::{Cause, FieldError};
+use crate::field::{Cause, FieldError};
 use serde_json::Value;
 
 pub fn check(new: &Value) -> Vec<FieldError> {

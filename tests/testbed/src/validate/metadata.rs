@@ -2,9 +2,9 @@
 
 use super::{complaints, immutable};
 use crate::{
+    field::{Cause, FieldError},
     names,
     object::{self, array, meta},
-    status::{Cause, FieldError},
 };
 use serde_json::{Value, json};
 

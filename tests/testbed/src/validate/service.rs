@@ -2,9 +2,9 @@
 
 use super::complaints;
 use crate::{
+    field::{Cause, FieldError},
     names,
     object::array,
-    status::{Cause, FieldError},
 };
 use serde_json::{Value, json};
 

@@ -2,9 +2,9 @@
 
 use super::{SUPPORTED_PROTOCOLS, complaints, immutable};
 use crate::{
+    field::{Cause, FieldError},
     names,
     object::array,
-    status::{Cause, FieldError},
 };
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
