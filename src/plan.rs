@@ -84,8 +84,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
             let wanted = wanted_copies(service, source, snapshot, &mut plan);
             report::endpoints(service, &wanted, &mut plan);
             let names = wanted.keys().cloned().collect();
-            for (key, copy) in wanted {
-                write(service, snapshot, key, copy, &mut plan);
+            for copy in wanted.into_values() {
+                write(service, snapshot, copy, &mut plan);
             }
             remove_unwanted(snapshot, &names, &mut plan);
             report::foreign(snapshot, &mut plan);
@@ -158,7 +158,8 @@ fn current<'a>(snapshot: &'a Snapshot, key: &SliceKey) -> Option<&'a EndpointSli
 }
 
 /// One wanted copy: nothing, a create, an update, or a reason why not.
-fn write(service: &ManagedService, snapshot: &Snapshot, key: SliceKey, copy: EndpointSlice, plan: &mut Plan) {
+fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, plan: &mut Plan) {
+    let key = SliceKey::of(&copy.metadata);
     let Some(current) = current(snapshot, &key) else {
         if !service.deleting {
             plan.creates.push(copy);

@@ -41,6 +41,10 @@ pub enum WhenEmpty {
 
 /// A managed Service, reduced to what decides about its copies.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own to the Service"
+)]
 pub struct ManagedService {
     /// Its name.
     pub key: ServiceKey,

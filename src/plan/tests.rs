@@ -6,4 +6,5 @@ mod following;
 mod foreign;
 mod hostile;
 mod laws;
+mod repair;
 mod stale;

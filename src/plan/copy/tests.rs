@@ -1,3 +1,5 @@
+//! What a copy looks like.
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForZone};
 
@@ -5,17 +7,14 @@ use super::*;
 use crate::model::Defaults;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
+mod compare;
+
 fn read(service: &k8s_openapi::api::core::v1::Service) -> ManagedService {
     ManagedService::read(service, &defaults() as &Defaults).expect("a managed Service")
 }
 
 fn copy_of(source: &EndpointSlice) -> EndpointSlice {
     fresh(&read(&service("vip")), source, vec![slice_port("https", 6443)])
-}
-
-/// A copy as it comes back from the API server.
-fn stored(source: &EndpointSlice) -> EndpointSlice {
-    copy_of(source).uid("uid-copy").version(7)
 }
 
 #[test]
@@ -358,156 +357,4 @@ fn hints_are_kept_for_a_service_that_asks_for_topology() {
     assert_eq!(copy_endpoint(&plain, &given).hints, None);
     let asks = read(&service("vip").annotate("service.kubernetes.io/topology-mode", "Auto"));
     assert_eq!(copy_endpoint(&asks, &given).hints, given.hints);
-}
-
-#[test]
-fn what_a_copy_shows_is_compared_and_nothing_else() {
-    let source = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]);
-    let stored = || stored(&source);
-    let rename = |copy: &mut EndpointSlice, key: &str| {
-        for owner in copy.metadata.owner_references.iter_mut().flatten() {
-            match key {
-                "uid" => owner.uid = "other".to_owned(),
-                _ => owner.block_owner_deletion = Some(true),
-            }
-        }
-    };
-    for (what, current, expected) in [
-        ("as written", stored(), true),
-        ("labels of others", stored().label("app", "web"), true),
-        ("annotations of others", stored().annotate("note", "x"), true),
-        (
-            "an older version of the source",
-            stored().annotate(provenance::RESOURCE_VERSION, "99"),
-            true,
-        ),
-        (
-            "a version that is no number",
-            stored().annotate(provenance::RESOURCE_VERSION, "new"),
-            false,
-        ),
-        (
-            "another order",
-            stored().edit(|copy| copy.endpoints.as_mut().unwrap().reverse()),
-            true,
-        ),
-        (
-            "service-name",
-            stored().label(label::SERVICE_NAME, "other"),
-            false,
-        ),
-        ("source label", stored().label(label::SOURCE, "other"), false),
-        ("no source label", stored().without_label(label::SOURCE), false),
-        ("headless", stored().label(label::HEADLESS, ""), false),
-        (
-            "source-slice",
-            stored().annotate(provenance::SLICE, "other"),
-            false,
-        ),
-        (
-            "source-namespace",
-            stored().annotate(provenance::NAMESPACE, "other"),
-            false,
-        ),
-        ("source-uid", stored().annotate(provenance::UID, "other"), false),
-        (
-            "trigger time",
-            stored().annotate(provenance::TRIGGER_TIME, "now"),
-            false,
-        ),
-        ("owner's UID", stored().edit(|copy| rename(copy, "uid")), false),
-        (
-            "blockOwnerDeletion",
-            stored().edit(|copy| rename(copy, "block")),
-            false,
-        ),
-        (
-            "fewer endpoints",
-            stored().edit(|copy| _ = copy.endpoints.as_mut().unwrap().pop()),
-            false,
-        ),
-        ("no endpoints", stored().edit(|copy| copy.endpoints = None), false),
-        (
-            "a zone",
-            stored().edit(|copy| copy.endpoints.as_mut().unwrap()[0].zone = Some("z".to_owned())),
-            false,
-        ),
-        ("a port", stored().ports(&[slice_port("https", 1)]), false),
-        ("no ports", stored().ports(&[]), false),
-    ] {
-        assert_eq!(same(&current, &copy_of(&source)), expected, "{what}");
-    }
-}
-
-#[test]
-fn lists_that_are_absent_are_as_good_as_empty_ones() {
-    let source = slice("kubernetes");
-    let service = read(&service("vip").headless().no_ports());
-    let wanted = fresh(&service, &source, Vec::new());
-    let mut current = wanted.clone().version(7);
-    (current.ports, current.endpoints) = (None, None);
-    assert!(same(&current, &wanted));
-}
-
-#[test]
-fn the_order_of_endpoints_with_one_address_means_nothing_either() {
-    let pod = |name: &str| Endpoint {
-        target_ref: Some(ObjectReference {
-            name: Some(name.to_owned()),
-            ..ObjectReference::default()
-        }),
-        ..endpoint("192.0.2.1")
-    };
-    let with =
-        |pods: [&str; 2]| slice("kubernetes").edit(|slice| slice.endpoints = Some(pods.map(pod).to_vec()));
-    let current = stored(&with(["a", "b"]));
-    assert!(
-        same(&current, &copy_of(&with(["b", "a"]))),
-        "two pods on one host network"
-    );
-    assert!(!same(&current, &copy_of(&with(["a", "a"]))));
-}
-
-#[test]
-fn what_others_added_stays_and_what_is_reserved_is_set_right() {
-    let source = slice("kubernetes").endpoints(["192.0.2.1"]);
-    let mut current = stored(&source)
-        .label("app", "web")
-        .label(label::HEADLESS, "")
-        .label(label::SOURCE, "wrong")
-        .annotate("note", "kept")
-        .annotate(provenance::SLICE, "wrong")
-        .annotate(provenance::TRIGGER_TIME, "wrong");
-    let watcher = OwnerReference {
-        kind: "ConfigMap".to_owned(),
-        controller: None,
-        ..crate::testing::owner("watcher")
-    };
-    let former = OwnerReference {
-        uid: "former".to_owned(),
-        ..crate::testing::owner("vip")
-    };
-    current.metadata.owner_references = Some(vec![former, watcher.clone()]);
-    current.metadata.managed_fields = Some(Vec::new());
-
-    let written = over(&current, copy_of(&source));
-    let mut expected = stored(&source).label("app", "web").annotate("note", "kept");
-    expected.metadata.owner_references = Some(vec![watcher, crate::testing::owner("vip")]);
-    assert_eq!(written, expected);
-    assert!(same(&written, &copy_of(&source)));
-}
-
-#[test]
-fn a_held_copy_keeps_its_endpoints_and_follows_the_ports_of_the_service() {
-    let current = stored(&slice("kubernetes").version(55).endpoints(["192.0.2.1"]));
-    let held = held(
-        &read(&service("vip").headless()),
-        &current,
-        vec![slice_port("new", 1)],
-    );
-    assert_eq!(held.endpoints, current.endpoints);
-    assert_eq!(held.ports, Some(vec![slice_port("new", 1)]));
-    assert_eq!(held.metadata.annotations, current.metadata.annotations);
-    assert_eq!(label_of(&held.metadata, label::HEADLESS), Some(""));
-    assert!(!same(&current, &held) && same(&over(&current, held.clone()), &held));
 }

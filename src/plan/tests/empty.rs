@@ -343,7 +343,7 @@ fn a_held_copy_without_a_version_of_its_source_is_written_no_more_than_once() {
     for mut world in emptied() {
         let copy = copy_of(&slice("kubernetes"));
         world.edit(&copy, |copy| {
-            *copy = copy.clone().without_annotation(provenance::RESOURCE_VERSION)
+            *copy = copy.clone().without_annotation(provenance::RESOURCE_VERSION);
         });
         world.settle("vip");
     }

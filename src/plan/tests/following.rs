@@ -1,15 +1,15 @@
-//! Copies follow source, Service and hand edits.
+//! Copies follow source and Service.
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::model::{Reason, ServiceKey, SliceKey, annotation, label, ours, provenance};
+use crate::model::{Reason, ServiceKey, SliceKey, annotation, label, ours};
 use crate::plan::copy;
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
 
 /// A managed Service and the API servers' slice.
-fn world() -> World {
+pub(super) fn world() -> World {
     World::new()
         .service(service("vip"))
         .slice(slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]))
@@ -20,7 +20,7 @@ fn key(name: &str) -> SliceKey {
 }
 
 /// The name of the copy of `default/<source>`, IPv4, for the Service `vip`.
-fn copy_key(source: &str) -> SliceKey {
+pub(super) fn copy_key(source: &str) -> SliceKey {
     key(&copy::name("vip", &slice(source)))
 }
 
@@ -105,7 +105,7 @@ fn a_source_in_another_namespace_is_copied() {
 fn a_changed_source_slice_is_one_update() {
     let mut world = world().slice(slice("more")).settled("vip");
     world.edit(&key("kubernetes"), |slice| {
-        _ = slice.endpoints.as_mut().unwrap().pop()
+        _ = slice.endpoints.as_mut().unwrap().pop();
     });
     assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
     assert_eq!(addresses(&world.slices[&copy_key("kubernetes")]), ["192.0.2.1"]);
@@ -231,7 +231,7 @@ fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
         let mut world = world().settled("vip");
         world.put_service(service.clone());
         world.edit(&key("kubernetes"), |slice| {
-            _ = slice.endpoints.as_mut().unwrap().pop()
+            _ = slice.endpoints.as_mut().unwrap().pop();
         });
         let plan = world.plan("vip");
         assert!(plan.is_done(), "{:?}: {plan:#?}", service.metadata.annotations);
@@ -274,7 +274,7 @@ fn a_service_that_is_being_deleted_gets_updates_and_deletes_but_nothing_new() {
     world.slices.remove(&key("gone"));
     world.put(slice("new"));
     world.edit(&key("kubernetes"), |slice| {
-        _ = slice.endpoints.as_mut().unwrap().pop()
+        _ = slice.endpoints.as_mut().unwrap().pop();
     });
     assert_eq!(
         world.settle("vip"),
@@ -291,106 +291,6 @@ fn a_port_of_the_service_that_changes_is_an_update() {
     world.put_service(service("vip").number("metrics", 9090));
     assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);
     assert_eq!(world.copy("vip").ports.as_ref().unwrap().len(), 2);
-}
-
-#[test]
-fn a_copy_is_repaired_after_an_edit_by_hand() {
-    for (what, edit) in [
-        (
-            "endpoints",
-            (|copy| copy.endpoints = None) as fn(&mut EndpointSlice),
-        ),
-        ("ports", |copy| copy.ports = None),
-        ("service-name", |copy| *copy = copy.clone().of("other")),
-        ("no service-name", |copy| {
-            *copy = copy.clone().without_label(label::SERVICE_NAME)
-        }),
-        ("headless", |copy| *copy = copy.clone().label(label::HEADLESS, "")),
-        ("source label", |copy| {
-            *copy = copy.clone().without_label(label::SOURCE)
-        }),
-        ("source-slice", |copy| {
-            *copy = copy.clone().annotate(provenance::SLICE, "x")
-        }),
-        ("source-uid", |copy| {
-            *copy = copy.clone().annotate(provenance::UID, "x")
-        }),
-        ("no version", |copy| {
-            *copy = copy.clone().without_annotation(provenance::RESOURCE_VERSION)
-        }),
-        ("nonsense for a version", |copy| {
-            *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, "-1");
-        }),
-        ("owner", |copy| {
-            copy.metadata.owner_references.as_mut().unwrap()[0].uid = "x".to_owned()
-        }),
-    ] {
-        let before = world().settled("vip");
-        let mut world = before.clone();
-        world.edit(&copy_key("kubernetes"), edit);
-        assert_eq!(
-            world.settle("vip"),
-            [Write::Update(copy_key("kubernetes"))],
-            "{what}"
-        );
-        let (mut is, mut was) = (world.copy("vip").clone(), before.copy("vip").clone());
-        (is.metadata.resource_version, was.metadata.resource_version) = (None, None);
-        assert_eq!(is, was, "{what}");
-    }
-}
-
-#[test]
-fn a_copy_is_made_anew_after_a_deletion_by_hand() {
-    let mut world = world().settled("vip");
-    world.slices.remove(&copy_key("kubernetes"));
-    assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
-}
-
-#[test]
-fn what_others_add_to_a_copy_is_no_reason_to_write() {
-    let mut world = world().settled("vip");
-    world.edit(&copy_key("kubernetes"), |copy| {
-        *copy = copy.clone().label("app", "x").annotate("note", "y");
-    });
-    assert!(world.plan("vip").is_done());
-}
-
-#[test]
-fn a_copy_whose_owner_was_edited_to_another_service_is_not_the_end_of_it() {
-    let mut world = world().service(plain_service("other")).settled("vip");
-    world.edit(&copy_key("kubernetes"), |copy| {
-        copy.metadata.owner_references = Some(vec![crate::testing::owner("other")]);
-    });
-    assert_eq!(world.reasons("vip"), [Reason::NameTaken]);
-    assert_eq!(world.settle("other"), [Write::Delete(copy_key("kubernetes"))]);
-    assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
-}
-
-#[test]
-fn a_copy_of_another_address_type_goes_before_the_right_one_comes() {
-    // The type is immutable, so this is the only way.
-    let mut world = world().settled("vip");
-    world.edit(&copy_key("kubernetes"), |copy| {
-        copy.address_type = "IPv6".to_owned()
-    });
-    let plan = world.plan("vip");
-    assert_eq!(world.apply(plan), [Write::Delete(copy_key("kubernetes"))]);
-    assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
-}
-
-#[test]
-fn a_copy_that_is_being_deleted_already_is_not_deleted_again() {
-    for spoil in [
-        (|copy| *copy = copy.clone().deleting()) as fn(&mut EndpointSlice),
-        |copy| *copy = copy.clone().deleting().family("IPv6"),
-    ] {
-        let mut world = world().settled("vip");
-        world.edit(&copy_key("kubernetes"), spoil);
-        if world.copy("vip").address_type == "IPv4" {
-            world.put_service(plain_service("vip"));
-        }
-        assert!(world.plan("vip").is_done(), "{:#?}", world.plan("vip"));
-    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
     let copy = SliceKey::new("default", copy::name("vip", &slice("kubernetes")));
     let huge = u64::MAX.to_string();
     world.edit(&copy, |copy| {
-        *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, &huge)
+        *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, &huge);
     });
     world.edit(&source(), |slice| slice.endpoints = None);
     let (before, _) = plans(&world);

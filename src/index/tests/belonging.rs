@@ -1,0 +1,176 @@
+//! Whose a slice is, when watches, reads and names say different things.
+
+use super::*;
+
+#[test]
+fn a_copy_belongs_to_its_owner_whatever_its_label_says() {
+    let mut index = filled();
+    let dirty = index.apply_slice(&Scope::Copies, copy_slice().of("other"));
+    assert!(dirty.contains(&key("vip")), "{dirty:?}");
+    assert_eq!(index.snapshot(&key("vip")).unwrap().slices.len(), 1);
+}
+
+#[test]
+fn a_slice_with_the_name_of_a_copy_is_seen_whatever_it_belongs_to() {
+    let name = copy_slice().metadata.name.unwrap();
+    let stranger = || slice(&name).of("kubernetes");
+    for (scope, slice) in [
+        (named(&["kubernetes", "vip"]), stranger()),
+        (
+            Scope::Copies,
+            stranger().label(crate::model::label::MANAGED_BY, crate::model::MANAGED_BY),
+        ),
+    ] {
+        let mut index = filled();
+        assert!(index.apply_slice(&scope, slice.clone()).contains(&key("vip")));
+        assert_eq!(index.snapshot(&key("vip")).unwrap().slices.len(), 1, "{scope:?}");
+        assert!(
+            index
+                .delete_slice(&scope, &slice.version(101))
+                .contains(&key("vip"))
+        );
+    }
+}
+
+#[test]
+fn a_slice_by_its_name_alone_is_no_slice_of_the_source() {
+    let mut index = filled();
+    index.apply_service(&service("second").source("default", "vip"));
+    index.slices_listed(&named(&["second"]), &HashSet::new());
+    let name = copy_slice().metadata.name.unwrap();
+    index.apply_slice(&named(&["kubernetes", "vip"]), slice(&name).of("kubernetes"));
+    let source = index.snapshot(&key("second")).unwrap().source.unwrap();
+    assert!(source.slices.is_empty());
+}
+
+#[test]
+fn a_slice_that_moves_between_two_watches_is_in_one_of_them() {
+    let (one, two) = (named(&["kubernetes"]), named(&["other"]));
+    let (before, after) = (slice("x").version(100), slice("x").of("other").version(105));
+    // A watch tells that a slice has left it by the old state at the new version.
+    let left = before.clone().version(105);
+    for arrives_first in [true, false] {
+        let mut index = filled();
+        index.apply_service(&service("second").source("default", "other"));
+        index.slices_listed(&two, &HashSet::new());
+        index.apply_slice(&one, before.clone());
+        let mut dirty = Dirty::new();
+        if arrives_first {
+            dirty.extend(index.apply_slice(&two, after.clone()));
+            dirty.extend(index.delete_slice(&one, &left));
+        } else {
+            dirty.extend(index.delete_slice(&one, &left));
+            dirty.extend(index.apply_slice(&two, after.clone()));
+        }
+        assert_eq!(dirty, keys(&["second", "vip"]), "arrives first: {arrives_first}");
+        assert_eq!(source_slices(&index), [""; 0]);
+        let source = index.snapshot(&key("second")).unwrap().source.unwrap();
+        assert_eq!(source.slices.len(), 1, "arrives first: {arrives_first}");
+
+        index.slices_listed(&one, &HashSet::new());
+        assert_eq!(
+            index
+                .snapshot(&key("second"))
+                .unwrap()
+                .source
+                .unwrap()
+                .slices
+                .len(),
+            1,
+            "not this watch's to lose"
+        );
+    }
+}
+
+#[test]
+fn a_slice_that_becomes_ours_or_no_longer_is_counts_at_its_newest() {
+    let scope = named(&["kubernetes", "vip"]);
+    let copy = copy_slice();
+    let lost = copy
+        .clone()
+        .without_label(crate::model::label::MANAGED_BY)
+        .version(105);
+    let mut index = filled();
+    index.apply_slice(&Scope::Copies, copy.clone());
+    index.apply_slice(&scope, lost.clone());
+    let ours_of = |index: &Index| {
+        let slices = index.snapshot(&key("vip")).unwrap().slices;
+        slices
+            .iter()
+            .map(|slice| crate::model::ours(slice).is_some())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ours_of(&index), [false], "one slice, as it is now");
+    index.delete_slice(&Scope::Copies, &copy.clone().version(105));
+    assert_eq!(ours_of(&index), [false]);
+    index.apply_slice(&Scope::Copies, copy.version(106));
+    assert_eq!(ours_of(&index), [true]);
+}
+
+#[test]
+fn a_slice_that_was_read_counts_from_then_on() {
+    let mut index = filled();
+    let source = SliceKey::new("default", "kubernetes");
+    assert_eq!(
+        index.observe(&source, Some(slice("kubernetes").version(200))),
+        keys(&["vip"])
+    );
+    let scope = named(&["kubernetes", "vip"]);
+    assert_eq!(
+        index.apply_slice(&scope, slice("kubernetes").version(150)),
+        keys(&[]),
+        "the watch is behind"
+    );
+    assert_eq!(source_slices(&index), ["kubernetes"]);
+    assert_eq!(index.observe(&source, None), keys(&["vip"]));
+    assert_eq!(source_slices(&index), [""; 0]);
+    assert_eq!(
+        index.observe(&SliceKey::new("default", "vip-x"), Some(copy_slice())),
+        keys(&["vip"])
+    );
+}
+
+#[test]
+fn what_was_read_is_no_proof_that_the_watch_saw_it() {
+    let mut index = filled();
+    let scope = named(&["kubernetes", "vip"]);
+    index.apply_slice(&scope, slice("kubernetes").version(100));
+    index.observe(&SliceKey::new("default", "new"), Some(slice("new").version(200)));
+    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
+    // A list that was taken before the read takes the slice away again: its copy must raise a question.
+    index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
+    let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
+    copied = copied.annotate("endpoint-copier/source-resource-version", "200");
+    index.apply_slice(&Scope::Copies, copied);
+    let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap());
+    assert_eq!((plan.deletes.len(), plan.confirm.len()), (0, 1));
+}
+
+#[test]
+fn a_slice_that_was_read_and_that_no_watch_shows_is_not_kept() {
+    // Nobody would say when it is gone.
+    let mut index = filled();
+    for stranger in [
+        slice("x").without_label(crate::model::label::SERVICE_NAME),
+        slice("x").of("nobody"),
+    ] {
+        let x = SliceKey::new("default", "x");
+        index.observe(&x, Some(slice("x")));
+        assert!(index.slice(&x).is_some());
+        assert_eq!(
+            index.observe(&x, Some(stranger.version(300))),
+            keys(&["vip"]),
+            "it has left the source"
+        );
+        assert!(index.slice(&x).is_none());
+    }
+}
+
+#[test]
+fn a_deletion_counts_as_seen() {
+    let mut index = filled();
+    let scope = named(&["kubernetes", "vip"]);
+    index.apply_slice(&scope, slice("kubernetes"));
+    index.delete_slice(&scope, &slice("kubernetes").version(333));
+    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 333);
+}

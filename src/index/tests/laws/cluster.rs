@@ -1,0 +1,334 @@
+//! An API server, its watches, and the index at their end.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::*;
+use crate::model::{MANAGED_BY, label};
+use crate::plan::{Plan, plan};
+use crate::testing::world::shows;
+
+pub(super) const SERVICES: [(&str, &str); 5] = [
+    ("default", "kubernetes"),
+    ("default", "vip"),
+    ("default", "second"),
+    ("web", "app"),
+    ("web", "vip"),
+];
+
+/// The watches of slices: ours, and two that share the names.
+pub(super) fn scopes() -> [Scope; 3] {
+    [
+        Scope::Copies,
+        named(&["app", "kubernetes"]),
+        named(&["second", "vip"]),
+    ]
+}
+
+/// Names of slices that matter: a source's, a copy's, another's.
+pub(super) fn slice_names() -> Vec<String> {
+    let copy_of = |service| copy::name(service, &slice("kubernetes"));
+    ["kubernetes", "other"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["vip", "second"].map(copy_of))
+        .collect()
+}
+
+/// What happens in the cluster, in a watch, or between the two.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// A Service is changed (or made), and the index told.
+    Service(usize, Option<(&'static str, &'static str)>, u8),
+    DeleteService(usize),
+    /// Services are listed anew, some of them gone meanwhile.
+    ListServices(usize),
+    /// A slice is changed (or made); its watches have yet to say so.
+    Slice(Change),
+    DeleteSlice(&'static str, usize),
+    /// A watch delivers its next event.
+    Deliver(usize),
+    /// A watch delivers an event once more.
+    Repeat(usize),
+    /// A watch starts again with a list.
+    Relist(usize),
+    /// A slice is read by a GET.
+    Read(&'static str, usize),
+    /// Names that are not in use are dropped.
+    Forget,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) namespace: &'static str,
+    pub(super) name: usize,
+    pub(super) of: Option<&'static str>,
+    /// None, the label alone, or all that makes a slice ours.
+    pub(super) ours: u8,
+    pub(super) endpoints: u8,
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let namespace = || select(vec!["default", "web"]);
+    let sources = vec![
+        None,
+        Some(("default", "kubernetes")),
+        Some(("default", "vip")),
+        Some(("web", "app")),
+        Some(("web", "no name")),
+    ];
+    let change = (
+        namespace(),
+        0..4usize,
+        select(vec![
+            None,
+            Some("kubernetes"),
+            Some("vip"),
+            Some("second"),
+            Some("app"),
+        ]),
+        0..3u8,
+        0..3u8,
+    );
+    prop_oneof![
+        3 => (0..SERVICES.len(), select(sources), 0..5u8).prop_map(|(n, source, kind)| Step::Service(n, source, kind)),
+        1 => (0..SERVICES.len()).prop_map(Step::DeleteService),
+        1 => (0..=SERVICES.len()).prop_map(Step::ListServices),
+        6 => change.prop_map(|(namespace, name, of, ours, endpoints)| Step::Slice(Change { namespace, name, of, ours, endpoints })),
+        2 => (namespace(), 0..4usize).prop_map(|(namespace, name)| Step::DeleteSlice(namespace, name)),
+        8 => (0..3usize).prop_map(Step::Deliver),
+        1 => (0..3usize).prop_map(Step::Repeat),
+        1 => (0..3usize).prop_map(Step::Relist),
+        1 => (namespace(), 0..4usize).prop_map(|(namespace, name)| Step::Read(namespace, name)),
+        1 => Just(Step::Forget),
+    ]
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Apply(EndpointSlice),
+    Delete(EndpointSlice),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    pub(super) pending: VecDeque<Event>,
+    last: Option<Event>,
+}
+
+/// An API server, its watches, and the index at their end.
+pub(super) struct Cluster {
+    services: BTreeMap<ServiceKey, Service>,
+    slices: BTreeMap<SliceKey, EndpointSlice>,
+    version: u64,
+    pub(super) watches: [Watch; 3],
+    names: Vec<String>,
+    pub(super) index: Index,
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        let mut index = Index::new(defaults());
+        index.services_listed(&HashSet::new());
+        for scope in scopes() {
+            index.slices_listed(&scope, &HashSet::new());
+        }
+        Self {
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            version: 100,
+            watches: Default::default(),
+            names: slice_names(),
+            index,
+        }
+    }
+
+    /// The slice changes in the store, and each watch hears what its selector makes of it.
+    fn write(&mut self, key: &SliceKey, new: Option<EndpointSlice>) {
+        self.version += 1;
+        let old = self.slices.remove(key);
+        let new = new.map(|new| {
+            let uid = old.as_ref().and_then(|old| old.metadata.uid.clone());
+            new.uid(&uid.unwrap_or_else(|| format!("uid-{}", self.version)))
+                .version(self.version)
+        });
+        for (watch, scope) in self.watches.iter_mut().zip(scopes()) {
+            let shown = |slice: &Option<EndpointSlice>| slice.clone().filter(|slice| shows(&scope, slice));
+            match (shown(&old), shown(&new)) {
+                (_, Some(new)) => watch.pending.push_back(Event::Apply(new)),
+                (Some(old), None) => watch.pending.push_back(Event::Delete(old.version(self.version))),
+                (None, None) => {}
+            }
+        }
+        self.slices.extend(new.map(|new| (key.clone(), new)));
+    }
+
+    pub(super) fn deliver(&mut self, watch: usize, event: Event) -> Dirty {
+        let scope = &scopes()[watch];
+        self.watches[watch].last = Some(event.clone());
+        match event {
+            Event::Apply(slice) => self.index.apply_slice(scope, slice),
+            Event::Delete(slice) => self.index.delete_slice(scope, &slice),
+        }
+    }
+
+    pub(super) fn relist(&mut self, watch: usize) -> Dirty {
+        let scope = &scopes()[watch];
+        self.watches[watch] = Watch::default();
+        let shown: Vec<_> = self
+            .slices
+            .values()
+            .filter(|slice| shows(scope, slice))
+            .cloned()
+            .collect();
+        let listed = shown.iter().map(|slice| SliceKey::of(&slice.metadata)).collect();
+        let mut dirty: Dirty = shown
+            .into_iter()
+            .flat_map(|slice| self.index.list_slice(scope, slice))
+            .collect();
+        dirty.extend(self.index.slices_listed(scope, &listed));
+        dirty
+    }
+
+    fn key(&self, namespace: &str, name: usize) -> SliceKey {
+        SliceKey::new(namespace, &self.names[name])
+    }
+
+    /// An index that knows of this cluster only what lists say.
+    pub(super) fn listed_anew(&self) -> Index {
+        let (services, slices) = (self.services.clone(), self.slices.clone());
+        let mut fresh = Self {
+            services,
+            slices,
+            ..Self::new()
+        };
+        fresh.take(Step::ListServices(SERVICES.len()));
+        for watch in 0..3 {
+            fresh.relist(watch);
+        }
+        fresh.index
+    }
+
+    pub(super) fn take(&mut self, step: Step) -> Dirty {
+        match step {
+            Step::Service(n, source, kind) => {
+                let service = some_service(SERVICES[n], source, kind);
+                self.services
+                    .insert(ServiceKey::of(&service.metadata), service.clone());
+                self.index.apply_service(&service)
+            }
+            Step::DeleteService(n) => {
+                let key = ServiceKey::new(SERVICES[n].0, SERVICES[n].1);
+                self.services.remove(&key);
+                self.index.delete_service(&key)
+            }
+            Step::ListServices(gone) => {
+                self.services.retain(|key, _| {
+                    SERVICES
+                        .get(gone)
+                        .is_none_or(|gone| (key.namespace(), key.name()) != *gone)
+                });
+                let listed: HashSet<_> = self.services.keys().cloned().collect();
+                let mut dirty: Dirty = self
+                    .services
+                    .values()
+                    .flat_map(|service| self.index.apply_service(service))
+                    .collect();
+                dirty.extend(self.index.services_listed(&listed));
+                dirty
+            }
+            Step::Slice(change) => {
+                let key = self.key(change.namespace, change.name);
+                self.write(&key, Some(some_slice(&key, &change)));
+                Dirty::new()
+            }
+            Step::DeleteSlice(namespace, name) => {
+                let key = self.key(namespace, name);
+                if self.slices.contains_key(&key) {
+                    self.write(&key, None);
+                }
+                Dirty::new()
+            }
+            Step::Deliver(watch) => match self.watches[watch].pending.pop_front() {
+                Some(event) => self.deliver(watch, event),
+                None => Dirty::new(),
+            },
+            Step::Repeat(watch) => match self.watches[watch].last.clone() {
+                Some(event) => self.deliver(watch, event),
+                None => Dirty::new(),
+            },
+            Step::Relist(watch) => self.relist(watch),
+            Step::Read(namespace, name) => {
+                let key = self.key(namespace, name);
+                self.index.observe(&key, self.slices.get(&key).cloned())
+            }
+            Step::Forget => {
+                // With a copy's watch behind, the other watch alone knows that a slice is ours no longer.
+                let mut dirty = Dirty::new();
+                while let Some(event) = self.watches[0].pending.pop_front() {
+                    dirty.extend(self.deliver(0, event));
+                }
+                self.index.retain_names(&self.index.names());
+                dirty
+            }
+        }
+    }
+
+    /// All plans that could be made, with nothing left to ask.
+    pub(super) fn plans(&self) -> Vec<(ServiceKey, Option<Plan>)> {
+        let plan_for = |key: &ServiceKey| {
+            let mut snapshot = self.index.snapshot(key)?;
+            snapshot.seen = u64::MAX;
+            snapshot.confirmed = self
+                .names
+                .iter()
+                .flat_map(|name| ["default", "web"].map(|ns| SliceKey::new(ns, name)))
+                .collect();
+            Some(plan(&snapshot))
+        };
+        SERVICES
+            .iter()
+            .map(|(namespace, name)| ServiceKey::new(*namespace, *name))
+            .map(|key| (key.clone(), plan_for(&key)))
+            .collect()
+    }
+}
+
+pub(super) fn some_service(
+    (namespace, name): (&str, &str),
+    source: Option<(&str, &str)>,
+    kind: u8,
+) -> Service {
+    let mut built = match kind {
+        0 => plain_service(name),
+        1 => service(name).headless(),
+        2 => service(name).deleting(),
+        _ => service(name),
+    };
+    if let Some((namespace, name)) = source {
+        built = built.source(namespace, name);
+    }
+    built.namespace(namespace)
+}
+
+pub(super) fn some_slice(key: &SliceKey, change: &Change) -> EndpointSlice {
+    let mut built = slice(key.name())
+        .namespace(key.namespace())
+        .without_label(label::SERVICE_NAME);
+    if change.ours == 1 {
+        built = built.label(label::MANAGED_BY, MANAGED_BY);
+    }
+    if change.ours == 2 {
+        let owner = if change.name == 3 { "second" } else { "vip" };
+        built = built
+            .copied(owner, "kubernetes")
+            .without_label(label::SERVICE_NAME);
+    }
+    if let Some(of) = change.of {
+        built = built.of(of);
+    }
+    let addresses: Vec<_> = (0..change.endpoints).map(|n| format!("192.0.2.{n}")).collect();
+    built.endpoints(addresses.iter().map(String::as_str))
+}
