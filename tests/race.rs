@@ -1,9 +1,8 @@
 //! Candidates race 2,000 times for a Lease that has run out, and 2,000 times for one that was released:
 //! exactly one term each time.
-//!
-//! Many Leases are raced for at the same moment, on as many threads as there are, so that requests of
-//! candidates really cross.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use endpoint_copier_operator::cli::ElectionConfig;
@@ -18,13 +17,16 @@ use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use testbed::real::{self, RealCluster};
-use testbed::{ApiServer, Store};
+use testbed::{ApiServer, Effect, Fault, Match, Store};
 use tokio::sync::watch::Receiver;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const RACES: usize = 2000;
+
+/// Leases that are raced for at the same time.
+const LANES: usize = 100;
 
 /// Time for a second term to appear, if there were one: attempts take milliseconds.
 const GRACE: Duration = Duration::from_millis(100);
@@ -137,15 +139,21 @@ async fn left_behind(client: &Client, name: &str, duration: Duration) {
     }
 }
 
-async fn lane(clients: &[Client], lane: usize, candidates: usize, duration: Duration, rounds: usize) {
-    let lease = format!("lane-{candidates}-{lane}");
+/// Races of one Lease. `client` makes the client of a candidate in a round.
+async fn lane(
+    client: Arc<dyn Fn(usize, usize) -> Client + Send + Sync>,
+    lease: String,
+    candidates: usize,
+    duration: Duration,
+    rounds: usize,
+) {
     for round in 0..rounds {
-        left_behind(&clients[0], &lease, duration).await;
+        left_behind(&client(round, 0), &lease, duration).await;
         // One more than needed: the winner of the first race leaves, the others race again.
         let mut runners: Vec<_> = (0..=candidates)
             .map(|number| {
                 Runner::start(
-                    &clients[number % clients.len()],
+                    &client(round, number),
                     &lease,
                     format!("{round}-{number}"),
                     duration,
@@ -162,35 +170,52 @@ async fn lane(clients: &[Client], lane: usize, candidates: usize, duration: Dura
     }
 }
 
-/// Candidates race for so many Leases of this duration at once.
-async fn race(clients: Vec<Client>, candidates: usize, duration: Duration, lanes: usize) {
-    let lanes = (0..lanes).map(|number| {
-        let clients = clients.clone();
-        tokio::spawn(async move { lane(&clients, number, candidates, duration, RACES / lanes).await })
-    });
-    for ended in join_all(lanes).await {
+async fn all_lanes(lanes: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
+    for ended in join_all(lanes.into_iter().map(tokio::spawn)).await {
         ended.expect("one term each time");
     }
 }
 
-fn on_testbed() -> Vec<Client> {
+/// Each candidate has an API server of its own on one store, each as quick or slow as chance has it, so that
+/// reads and writes of candidates cross in every order.
+async fn on_testbed(candidates: usize) {
     let store = Store::new();
-    ["a", "b"]
-        .into_iter()
-        .map(|name| Client::new(ApiServer::named(&store, name), "default"))
-        .collect()
+    let lanes = (0..LANES).map(|number| {
+        let store = store.clone();
+        let client = move |round: usize, candidate: usize| {
+            let server = ApiServer::new(&store);
+            for verb in ["get", "patch", "watch"] {
+                let mut hasher = DefaultHasher::new();
+                (candidates, number, round, candidate, verb).hash(&mut hasher);
+                let latency = Duration::from_millis(hasher.finish() % 20);
+                server
+                    .faults()
+                    .add(Fault::new(Match::any().verb(verb), Effect::Latency(latency)));
+            }
+            Client::new(server, "default")
+        };
+        lane(
+            Arc::new(client),
+            format!("lane-{number}"),
+            candidates,
+            Duration::from_secs(6),
+            RACES / LANES,
+        )
+    });
+    all_lanes(lanes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn of_two_candidates_exactly_one_wins_each_of_2000_races() {
-    race(on_testbed(), 2, Duration::from_secs(1), 200).await;
+    on_testbed(2).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn of_three_candidates_exactly_one_wins_each_of_2000_races() {
-    race(on_testbed(), 3, Duration::from_secs(1), 200).await;
+    on_testbed(3).await;
 }
 
+/// In real time, on as many threads as there are. With a hundred Leases at once a renewal may take a second there.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_and_three_candidates_exactly_one_wins_each_of_2000_races_on_api_server() {
     if real::assets().is_none() {
@@ -205,7 +230,17 @@ async fn of_two_and_three_candidates_exactly_one_wins_each_of_2000_races_on_api_
         clients.push(Client::try_from(config.expect("a configuration")).expect("a client"));
     }
     for candidates in [2, 3] {
-        // With so many at once a renewal may take a second there.
-        race(clients.clone(), candidates, Duration::from_secs(2), 100).await;
+        let lanes = (0..LANES).map(|number| {
+            let clients = clients.clone();
+            let client = move |_, candidate: usize| clients[candidate % 2].clone();
+            lane(
+                Arc::new(client),
+                format!("lane-{candidates}-{number}"),
+                candidates,
+                Duration::from_secs(2),
+                RACES / LANES,
+            )
+        });
+        all_lanes(lanes).await;
     }
 }
