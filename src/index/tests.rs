@@ -157,6 +157,15 @@ fn a_change_of_a_service_concerns_itself_and_those_that_copy_it() {
 }
 
 #[test]
+fn a_service_that_comes_or_goes_while_it_has_copies_is_looked_at_managed_or_not() {
+    let mut index = filled();
+    index.services_listed(&HashSet::new());
+    index.apply_slice(&Scope::Copies, copy_slice());
+    assert_eq!(index.apply_service(&plain_service("vip")), keys(&["vip"]));
+    assert_eq!(index.delete_service(&key("vip")), keys(&["vip"]));
+}
+
+#[test]
 fn a_service_that_is_not_on_the_list_is_gone() {
     let mut index = filled();
     index.apply_service(&plain_service("kubernetes"));
