@@ -24,7 +24,7 @@ test: ## runs all tests; ARGS= goes to the test runner
 	$(CARGO) test $(LOCKED) --workspace --doc --quiet
 	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)';) \
-	  set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests $(ARGS); \
+	  set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests --no-fail-fast $(ARGS); \
 	elif [ -z '$(KUBEBUILDER_ASSETS)' ]; then \
 	  $(CARGO) nextest list $(LOCKED) --workspace --message-format oneline -E '$(ON_API_SERVER)' | \
 	    sed 's/.*/skipped: &: $(NEEDS)/' && \
