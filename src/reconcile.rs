@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::apply::{Applied, Echo, Failure, Kind, Writer};
 use crate::election::term::Term;
+use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
 use crate::model::{Finding, Intent, Reason, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
@@ -47,6 +48,7 @@ pub struct Reconciler {
     index: SharedIndex,
     metrics: Metrics,
     memory: Memory,
+    herald: Herald,
 }
 
 /// A plan that needs no more reads, and what it was made from.
@@ -68,9 +70,9 @@ enum Stop {
 }
 
 impl Reconciler {
-    /// A reconciler that reads and writes with `client`.
+    /// A reconciler that reads and writes with `client`, and lets `herald` say what it finds.
     #[must_use]
-    pub fn new(client: Client, index: SharedIndex, metrics: Metrics) -> Self {
+    pub fn new(client: Client, index: SharedIndex, metrics: Metrics, herald: Herald) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
         let memory = Memory::new(metrics.clone());
         Self {
@@ -79,6 +81,7 @@ impl Reconciler {
             index,
             metrics,
             memory,
+            herald,
         }
     }
 
@@ -95,14 +98,15 @@ impl Reconciler {
         let findings = plan.findings.iter().cloned().collect();
         let applied = self.writer.apply(term, plan).await;
         if applied.written > 0 && applied.failures.is_empty() {
-            self.report_write(key, since, &snapshot, applied.written);
+            self.report_write(term, key, since, &snapshot, applied.written);
         }
-        self.conclude(key, &snapshot, findings, taken, applied)
+        self.conclude(term, key, &snapshot, findings, taken, applied)
     }
 
     /// The term is over: what the leader remembers is worth nothing to a later one.
     pub fn forget(&self) {
         self.memory.forget();
+        self.herald.forget();
     }
 
     /// client: only where the watch is late or in doubt.
@@ -191,6 +195,7 @@ impl Reconciler {
     /// no client: what the writes, or their failures, mean for the key.
     fn conclude(
         &self,
+        term: &Term,
         key: &ServiceKey,
         snapshot: &Snapshot,
         mut findings: BTreeSet<Finding>,
@@ -224,14 +229,29 @@ impl Reconciler {
             Again::At(_) if matches!(self.memory.compare(key, &index), Shown::All) => Again::At(now + PACE),
             again => again,
         };
+        let look_again = match &snapshot.service {
+            ServiceState::Managed(service) => self.herald.report(term, service, &findings),
+            ServiceState::Absent | ServiceState::Unmanaged => None,
+        };
         self.memory.sync_ended(key, &index, result, Some(findings));
         Outcome {
-            again,
+            again: match (again, look_again) {
+                // What lasts is said again, though nothing changes.
+                (Again::WhenDirty, Some(moment)) => Again::At(moment),
+                (again, _) => again,
+            },
             wrote: written > 0,
         }
     }
 
-    fn report_write(&self, key: &ServiceKey, since: Instant, snapshot: &Snapshot, written: usize) {
+    fn report_write(
+        &self,
+        term: &Term,
+        key: &ServiceKey,
+        since: Instant,
+        snapshot: &Snapshot,
+        written: usize,
+    ) {
         let took = since.elapsed();
         self.metrics.observe_propagation(took);
         let source = snapshot.source.as_ref();
@@ -247,6 +267,13 @@ impl Reconciler {
             ms = took.as_secs_f64() * 1e3,
             "copies written"
         );
+        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, source) {
+            let note = format!(
+                "the copies are in step with {}: {endpoints} endpoints",
+                source.key
+            );
+            self.herald.synced(term, service, note);
+        }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

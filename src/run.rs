@@ -22,6 +22,7 @@ use crate::cli::Config;
 use crate::client::{self, Access};
 use crate::election::term::Term;
 use crate::election::{self, Candidate, Record};
+use crate::events::Herald;
 use crate::http::{self, Health, Probe};
 use crate::index::{Index, SharedIndex};
 use crate::metrics::Metrics;
@@ -110,7 +111,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
         writing.spawn(unopposed.run(stop_election.clone()));
         terms
     };
-    let reconciler = Arc::new(Reconciler::new(client, index.clone(), metrics));
+    let (herald, scribe) = Herald::new(client.clone(), &pod_name());
+    tasks.spawn("Events", scribe.run());
+    let reconciler = Arc::new(Reconciler::new(client, index.clone(), metrics, herald));
     writing.spawn(
         Worker {
             inbox,
@@ -256,19 +259,15 @@ fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
 
 /// Who this replica is. It ends up as a field manager too, which may have 128 bytes.
 fn identity() -> String {
-    let name = std::env::var("POD_NAME")
-        .ok()
-        .filter(|name| !name.is_empty())
-        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
-        .unwrap_or_default();
     let uuid = uuid::Uuid::new_v4().to_string();
-    let mut name = name.trim().to_owned();
-    let longest = 128 - uuid.len() - 1;
-    name.truncate(
-        (0..=longest.min(name.len()))
-            .rev()
-            .find(|end| name.is_char_boundary(*end))
-            .unwrap_or(0),
-    );
+    let mut name = pod_name();
+    name.truncate(name.floor_char_boundary(128 - uuid.len() - 1));
     format!("{name}_{uuid}")
+}
+
+/// The Pod's name, or the host's.
+fn pod_name() -> String {
+    let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    pod.unwrap_or_else(host).trim().to_owned()
 }

@@ -32,6 +32,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         &[
             "apply",
             "election::term",
+            "events::Herald",
             "index",
             "metrics",
             "model",
@@ -39,6 +40,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "queue",
         ],
     ),
+    ("events", &["election::term", "model"]),
     ("apply", &["election::term", "metrics", "model", "plan"]),
     (
         "election",

@@ -26,7 +26,6 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
     let mut made: Option<Instant> = None;
     loop {
         let wanted = names.borrow_and_update().clone();
-        watches.index.lock().retain_names(&wanted);
         let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
         running.retain(|shard, task| {
             let keep = shards.contains(shard);
@@ -39,6 +38,8 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
             }
             keep
         });
+        // Only now: a watch that still ran could list a name that is forgotten here.
+        watches.index.lock().retain_names(&wanted);
         for shard in shards {
             if running.contains_key(&shard) {
                 continue;

@@ -234,6 +234,15 @@ impl Cluster {
         self.api(namespace).get_opt(name).await.expect("an API server")
     }
 
+    /// All objects of a kind.
+    pub async fn list<K: Object>(&self, namespace: &str) -> Vec<K> {
+        self.api(namespace)
+            .list(&ListParams::default())
+            .await
+            .expect("a list")
+            .items
+    }
+
     /// The slices of a Service.
     pub async fn slices_of(&self, namespace: &str, service: &str) -> Vec<EndpointSlice> {
         let of = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod election;
+mod events;
 mod objects;
 mod operator;
 mod outage;

@@ -1,0 +1,67 @@
+//! What `kubectl describe service` says.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event;
+use serde_json::json;
+
+use crate::cluster::{Cluster, until};
+use crate::objects::{managed, slice, vip};
+use crate::on_both;
+use crate::operator::Operator;
+
+/// Type, reason and note of the Events on a Service, oldest first.
+async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
+    let mut events: Vec<Event> = cluster.list("default").await;
+    events.retain(|event| {
+        event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()
+    });
+    events.sort_by_key(|event| event.event_time.clone());
+    let told = |event: Event| {
+        (
+            event.type_.unwrap_or_default(),
+            event.reason.unwrap_or_default(),
+            event.note.unwrap_or_default(),
+        )
+    };
+    events.into_iter().map(told).collect()
+}
+
+on_both! {
+    async fn what_is_wrong_is_said_once_and_said_anew_when_its_detail_changes(cluster: &mut Cluster) {
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
+        let _operators = [Operator::start(cluster, "one", 0), Operator::start(cluster, "two", 1)];
+        let mut service = managed("default", "web", "default", "source");
+        service["spec"]["ports"] = json!([{"name": "a", "port": 80, "targetPort": "alpha"}, {"name": "http", "port": 81, "targetPort": "http"}]);
+        let service = cluster.create::<Service>(service).await;
+        until("the unknown port is reported", async || {
+            events_on(cluster, &service).await.iter().any(|(kind, reason, note)| kind == "Warning" && reason == "PortUnresolved" && note.contains("alpha"))
+        }).await;
+        cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
+        // Many syncs of the same finding …
+        for number in 2..6 {
+            cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &[&format!("10.0.0.{number}")])).await;
+            cluster.until_addresses("default", "web", &[&format!("10.0.0.{number}")]).await;
+        }
+        // … and then another detail.
+        let ports = json!({"spec": {"ports": [{"name": "a", "port": 80, "targetPort": "beta"}, {"name": "http", "port": 81, "targetPort": "http"}]}});
+        cluster.patch::<Service>("default", "web", ports).await;
+        until("the other port is reported", async || {
+            events_on(cluster, &service).await.iter().any(|(_, reason, note)| reason == "PortUnresolved" && note.contains("beta"))
+        }).await;
+        let events = events_on(cluster, &service).await;
+        let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
+        assert_eq!(warnings.len(), 2, "{events:#?}");
+        assert!(events.iter().any(|(kind, reason, note)| kind == "Normal" && reason == "Synced" && note.contains("default/source")), "{events:#?}");
+    }
+
+    async fn a_service_that_is_well_gets_no_warning(cluster: &mut Cluster) {
+        let _operator = Operator::start(cluster, "one", 0);
+        let service = cluster.create::<Service>(vip()).await;
+        until("it is said that all is well", async || {
+            events_on(cluster, &service).await.iter().any(|(_, reason, _)| reason == "Synced")
+        }).await;
+        let events = events_on(cluster, &service).await;
+        assert!(events.iter().all(|(kind, ..)| kind == "Normal"), "{events:#?}");
+    }
+}
