@@ -72,6 +72,14 @@ pub struct Applied {
     pub failures: Vec<Failure>,
 }
 
+impl Applied {
+    /// There was nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.written == 0 && self.failures.is_empty()
+    }
+}
+
 /// Writes EndpointSlices.
 #[derive(Clone)]
 pub struct Writer {
@@ -93,6 +101,7 @@ impl Writer {
             creates,
             updates,
             deletes,
+            leftovers,
             findings: _,
             confirm: _,
         } = plan;
@@ -110,6 +119,11 @@ impl Writer {
         {
             for delete in deletes {
                 self.delete(term, delete, &mut applied).await;
+            }
+        }
+        if applied.failures.is_empty() {
+            for leftover in leftovers {
+                self.delete(term, leftover, &mut applied).await;
             }
         }
         applied

@@ -20,9 +20,10 @@ use crate::model::{
 
 pub mod copy;
 mod hold;
+mod leftover;
 mod report;
 
-/// What has to be done. Creates, then updates, then deletes.
+/// What has to be done. Creates, then updates, then deletes, and leftovers last.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     /// Slices to POST.
@@ -31,6 +32,9 @@ pub struct Plan {
     pub updates: Vec<EndpointSlice>,
     /// Slices to DELETE.
     pub deletes: Vec<Delete>,
+    /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
+    /// refused replaces nothing.
+    pub leftovers: Vec<Delete>,
     /// What the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to be read first: copies of them claim to be newer than what we see, and wait.
@@ -55,6 +59,7 @@ impl Plan {
         self.creates.is_empty()
             && self.updates.is_empty()
             && self.deletes.is_empty()
+            && self.leftovers.is_empty()
             && self.confirm.is_empty()
     }
 
@@ -88,6 +93,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
                 write(service, snapshot, copy, &mut plan);
             }
             remove_unwanted(snapshot, &names, &mut plan);
+            remove_leftovers(snapshot, &names, &mut plan);
             report::foreign(snapshot, &mut plan);
         }
     }
@@ -222,6 +228,26 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
             None => plan.deletes.extend(delete(slice)),
         }
     }
+}
+
+/// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive.
+fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
+    let is_ours = |slice: &EndpointSlice| ours(slice).as_ref() == Some(&snapshot.key);
+    let is_made = |key: &SliceKey| {
+        plan.creates
+            .iter()
+            .any(|slice| SliceKey::of(&slice.metadata) == *key)
+    };
+    let will_be_there = |key| current(snapshot, key).map_or_else(|| is_made(key), is_ours);
+    if wanted.is_empty() || !wanted.iter().all(will_be_there) {
+        return;
+    }
+    let leftovers = snapshot
+        .slices
+        .iter()
+        .filter(|slice| leftover::is_slice(slice, &snapshot.key));
+    let alive = leftovers.filter(|slice| slice.metadata.deletion_timestamp.is_none());
+    plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }
 
 /// The source slice of a copy that is newer than all that we have seen of sources: its source may

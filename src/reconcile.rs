@@ -22,8 +22,10 @@ use crate::model::{Finding, Intent, Reason, ServiceKey, ServiceState, SliceKey, 
 use crate::plan::{Plan, plan};
 use crate::queue::{Again, PACE, Severity};
 
+mod legacy;
 mod memory;
 
+use legacy::Legacy;
 use memory::{Echoes, Memory, Shown};
 
 /// How long a write may take to show in the watch before a GET is made.
@@ -49,6 +51,7 @@ pub struct Reconciler {
     metrics: Metrics,
     memory: Memory,
     herald: Herald,
+    legacy: Legacy,
 }
 
 /// A plan that needs no more reads, and what it was made from.
@@ -75,6 +78,7 @@ impl Reconciler {
     pub fn new(client: Client, index: SharedIndex, metrics: Metrics, herald: Herald) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
         let memory = Memory::new(metrics.clone());
+        let legacy = Legacy::new(client.clone());
         Self {
             client,
             writer,
@@ -82,6 +86,7 @@ impl Reconciler {
             metrics,
             memory,
             herald,
+            legacy,
         }
     }
 
@@ -95,18 +100,31 @@ impl Reconciler {
             Ok(decision) => decision,
             Err(stop) => return self.stopped(key, stop),
         };
-        let findings = plan.findings.iter().cloned().collect();
+        let mut findings: BTreeSet<_> = plan.findings.iter().cloned().collect();
         let applied = self.writer.apply(term, plan).await;
+        let legacy = match &snapshot.service {
+            ServiceState::Managed(service) if applied.is_empty() => {
+                self.legacy.remove(term, service, &snapshot).await
+            }
+            _ => Ok(None),
+        };
+        findings.extend(legacy.as_ref().ok().cloned().flatten());
         if applied.written > 0 && applied.failures.is_empty() {
             self.report_write(term, key, since, &snapshot, applied.written);
         }
-        self.conclude(term, key, &snapshot, findings, taken, applied)
+        let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
+        if let Err(error) = legacy {
+            debug!(service = %key, error, "cannot look for Endpoints of the Go operator");
+            outcome.again = Again::Later(Severity::Passing);
+        }
+        outcome
     }
 
     /// The term is over: what the leader remembers is worth nothing to a later one.
     pub fn forget(&self) {
         self.memory.forget();
         self.herald.forget();
+        self.legacy.forget();
     }
 
     /// client: only where the watch is late or in doubt.

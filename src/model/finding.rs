@@ -33,11 +33,13 @@ pub enum Reason {
     NodeNameMissing,
     /// Others keep slices for the managed Service too.
     ForeignSlices,
+    /// An `Endpoints` object of the Go operator is mirrored, and we may not remove it.
+    LegacyEndpoints,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidAnnotation,
         Self::HasSelector,
         Self::ExternalName,
@@ -52,6 +54,7 @@ impl Reason {
         Self::SourceEmptyHeld,
         Self::NodeNameMissing,
         Self::ForeignSlices,
+        Self::LegacyEndpoints,
     ];
 
     /// The word for Events, logs and metrics.
@@ -72,6 +75,7 @@ impl Reason {
             Self::SourceEmptyHeld => "SourceEmptyHeld",
             Self::NodeNameMissing => "NodeNameMissing",
             Self::ForeignSlices => "ForeignSlices",
+            Self::LegacyEndpoints => "LegacyEndpoints",
         }
     }
 }

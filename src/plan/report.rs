@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::Plan;
+use super::{Plan, leftover};
 use crate::model::{
     Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
 };
@@ -115,6 +115,7 @@ pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
         .iter()
         .filter(|slice| {
             ours(slice).is_none()
+                && !leftover::is_slice(slice, &snapshot.key)
                 && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
         })
         .map(|slice| SliceKey::of(&slice.metadata).name().to_owned())

@@ -6,5 +6,6 @@ mod following;
 mod foreign;
 mod hostile;
 mod laws;
+mod leftovers;
 mod repair;
 mod stale;

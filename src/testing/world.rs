@@ -179,7 +179,7 @@ impl World {
             );
             writes.push(Write::Update(self.put(slice)));
         }
-        for delete in plan.deletes {
+        for delete in plan.deletes.into_iter().chain(plan.leftovers) {
             let known = self.slices.remove(&delete.key).expect("DELETE of what is there");
             assert_eq!(Some(delete.uid), known.metadata.uid, "DELETE {}: UID", delete.key);
             assert_eq!(

@@ -223,6 +223,11 @@ impl Cluster {
             .expect("a valid patch")
     }
 
+    pub async fn gone<K: Object>(&self, namespace: &str, name: &str) {
+        let what = format!("{namespace}/{name} is gone");
+        until(&what, async || self.try_get::<K>(namespace, name).await.is_none()).await;
+    }
+
     pub async fn delete<K: Object>(&self, namespace: &str, name: &str) {
         self.api::<K>(namespace)
             .delete(name, &DeleteParams::default())

@@ -11,6 +11,7 @@ mod operator;
 mod outage;
 mod start;
 mod sync;
+mod upgrade;
 
 /// Makes the two tests of one scenario.
 macro_rules! on_both {

@@ -140,6 +140,12 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
             delete.key
         );
     }
+    for leftover in &plan.leftovers {
+        assert_eq!(
+            leftover.key.0, key.0,
+            "the Go operator's slice has the Service's name"
+        );
+    }
     for written in plan.creates.iter().chain(&plan.updates) {
         assert_eq!(ours(written).as_ref(), Some(key), "what we write is ours");
         assert_eq!(label_of(&written.metadata, label::SERVICE_NAME), Some(key.name()));
@@ -213,17 +219,20 @@ proptest! {
         for change in &changes {
             let before = history.world.clone();
             history.make(change);
-            let plan = history.world.plan("vip");
+            let mut plan = history.world.plan("vip");
             check_ownership(&history.world, &key, &plan);
             check_order(&plan);
             if matches!(change, Change::Touch(_)) {
                 prop_assert!(plan.is_done(), "a touched source plans a write: {plan:#?}");
             }
             let others: BTreeMap<_, _> = history.world.slices.clone().into_iter().filter(|(_, slice)| ours(slice).as_ref() != Some(&key)).collect();
+            // What the Go operator left goes besides.
+            let leftovers = std::mem::take(&mut plan.leftovers);
             let writes = history.world.apply(plan);
             for (name, slice) in &others {
                 prop_assert_eq!(history.world.slices.get(name), Some(slice), "not ours, and written");
             }
+            history.world.apply(Plan { leftovers, ..Plan::default() });
             if let Change::Source(n, ..) | Change::SourceGone(n) = change {
                 // With the family no longer empty, or no longer held, its other slices are followed again.
                 let was_held = before.reasons("vip").contains(&Reason::SourceEmptyHeld);

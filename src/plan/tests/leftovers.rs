@@ -1,0 +1,91 @@
+use crate::model::{Reason, SliceKey, label};
+use crate::plan::Plan;
+use crate::testing::world::{World, Write};
+use crate::testing::{Build, BuildService, BuildSlice, service, slice};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// What version 0.3 of the Go operator makes for a Service.
+fn leftover(name: &str) -> EndpointSlice {
+    slice(name)
+        .of(name)
+        .label(label::SOURCE, "kubernetes")
+        .endpoints(["192.0.2.9"])
+}
+
+fn world() -> World {
+    World::new()
+        .service(service("vip").source("default", "kubernetes"))
+        .slice(leftover("vip"))
+}
+
+fn source() -> EndpointSlice {
+    slice("kubernetes").of("kubernetes").endpoints(["192.0.2.1"])
+}
+
+fn removes(plan: &Plan) -> Vec<&str> {
+    plan.leftovers.iter().map(|delete| delete.key.name()).collect()
+}
+
+#[test]
+fn a_slice_of_the_go_operator_goes_after_the_copies_have_come() {
+    let mut world = world().slice(source());
+    let plan = world.plan("vip");
+    assert_eq!((plan.creates.len(), removes(&plan)), (1, vec!["vip"]));
+    let writes = world.settle("vip");
+    assert!(
+        matches!(writes[..], [Write::Create(_), Write::Delete(_)]),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn without_a_copy_to_replace_it_it_stays() {
+    assert!(world().plan("vip").is_done(), "the source has no slice");
+    let empty = source().endpoints([]);
+    assert!(
+        world().slice(empty).plan("vip").is_done(),
+        "the list of API servers is held while empty"
+    );
+    let mut dying = world().slice(source());
+    dying.put_service(service("vip").source("default", "kubernetes").deleting());
+    assert!(dying.plan("vip").is_done(), "a dying Service gets no copies");
+}
+
+#[test]
+fn a_copy_whose_name_is_taken_replaces_nothing() {
+    let mut world = world().slice(source());
+    let name = SliceKey::of(&world.plan("vip").creates[0].metadata);
+    world.put(slice(name.name()).of("vip"));
+    assert!(removes(&world.plan("vip")).is_empty());
+}
+
+#[test]
+fn only_what_the_go_operator_made_is_a_leftover() {
+    let cases: [(&str, fn(EndpointSlice) -> EndpointSlice); 4] = [
+        ("another name", |slice| {
+            slice.edit(|slice| slice.metadata.name = Some("vip-2".to_owned()))
+        }),
+        ("no source in a label", |slice| slice.without_label(label::SOURCE)),
+        ("managed by another", |slice| {
+            slice.label(label::MANAGED_BY, "someone")
+        }),
+        ("owned", |slice| {
+            slice.edit(|slice| slice.metadata.owner_references = Some(vec![Default::default()]))
+        }),
+    ];
+    for (what, edit) in cases {
+        let world = World::new()
+            .service(service("vip").source("default", "kubernetes"))
+            .slice(source())
+            .slice(edit(leftover("vip")));
+        assert!(removes(&world.plan("vip")).is_empty(), "{what}");
+        assert!(world.reasons("vip").contains(&Reason::ForeignSlices), "{what}");
+    }
+    assert!(
+        !world()
+            .slice(source())
+            .reasons("vip")
+            .contains(&Reason::ForeignSlices),
+        "a leftover is no stranger"
+    );
+}

@@ -1,0 +1,121 @@
+//! The `Endpoints` object that version 0.2 of the Go operator made for a Service. Kubernetes mirrors it
+//! into a slice for ever, beside our copies; so it goes when they are there.
+//!
+//! Endpoints are not watched: one GET for each Service in a term is enough, since nobody makes them anew.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Client, Error};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+
+use crate::election::term::Term;
+use crate::model::{Finding, MANAGED_BY, ManagedService, Reason, Snapshot, label, label_of, ours};
+
+/// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
+const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
+
+/// Time limit of the whole removal.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Removes `Endpoints` of the Go operator.
+pub(super) struct Legacy {
+    client: Client,
+    /// UIDs of Services that have none, or none that we may see.
+    clean: Mutex<HashSet<String>>,
+}
+
+impl Legacy {
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            clean: Mutex::default(),
+        }
+    }
+
+    pub fn forget(&self) {
+        self.clean.lock().clear();
+    }
+
+    /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed.
+    ///
+    /// # Errors
+    /// The API server did not answer, or not well; to be tried again.
+    pub async fn remove(
+        &self,
+        term: &Term,
+        service: &ManagedService,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Finding>, String> {
+        let is_mirrored = snapshot.slices.iter().any(|slice| is_mirror(slice));
+        let is_copied = snapshot
+            .slices
+            .iter()
+            .any(|slice| ours(slice).as_ref() == Some(&service.key));
+        if !is_copied || !is_mirrored && self.clean.lock().contains(&service.uid) {
+            return Ok(None);
+        }
+        let Ok(write) = term.begin_write() else {
+            return Ok(None);
+        };
+        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
+        let removed = timeout_at(limit, self.get_and_delete(service)).await;
+        match removed.unwrap_or_else(|_| Err(Error::Service("no answer in time".into()))) {
+            Ok(()) => {}
+            Err(Error::Api(status)) if status.code == 403 => {
+                if is_mirrored {
+                    return Ok(Some(finding(service)));
+                }
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        self.clean.lock().insert(service.uid.clone());
+        Ok(None)
+    }
+
+    async fn get_and_delete(&self, service: &ManagedService) -> Result<(), Error> {
+        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), service.key.namespace());
+        let Some(found) = api.get_opt(service.key.name()).await? else {
+            return Ok(());
+        };
+        if label_of(&found.metadata, label::MANAGED_BY) != Some(MANAGED_BY) {
+            return Ok(());
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: found.metadata.uid,
+                resource_version: found.metadata.resource_version,
+            }),
+            ..DeleteParams::default()
+        };
+        match api.delete(service.key.name(), &params).await {
+            Ok(_) => {
+                info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made")
+            }
+            Err(Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+fn is_mirror(slice: &EndpointSlice) -> bool {
+    label_of(&slice.metadata, label::MANAGED_BY) == Some(MIRROR)
+}
+
+fn finding(service: &ManagedService) -> Finding {
+    Finding::new(
+        Reason::LegacyEndpoints,
+        format!(
+            "Kubernetes mirrors the Endpoints object {0} into a slice, and we may not remove it; allow get and delete of endpoints, or run: kubectl delete endpoints {1} --namespace {2}",
+            service.key,
+            service.key.name(),
+            service.key.namespace()
+        ),
+    )
+}
