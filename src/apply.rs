@@ -136,7 +136,7 @@ impl Writer {
         let call = api.create(&post, slice);
         match self.within(term, call).await {
             Ok(made) => self.wrote(Operation::Create, key, echo_of(&made), applied),
-            Err(error) => self.failed(Operation::Create, key, error, Echo::Exists, applied),
+            Err(error) => Self::failed(Operation::Create, key, error, Echo::Exists, applied),
         }
     }
 
@@ -148,7 +148,7 @@ impl Writer {
         let call = api.replace(key.name(), &post, slice);
         match self.within(term, call).await {
             Ok(made) => self.wrote(Operation::Update, key, echo_of(&made), applied),
-            Err(error) => self.failed(Operation::Update, key, error, seen, applied),
+            Err(error) => Self::failed(Operation::Update, key, error, seen, applied),
         }
     }
 
@@ -183,7 +183,7 @@ impl Writer {
                     applied,
                 );
             }
-            Err(error) => self.failed(Operation::Delete, key, error, seen, applied),
+            Err(error) => Self::failed(Operation::Delete, key, error, seen, applied),
         }
     }
 
@@ -203,7 +203,7 @@ impl Writer {
         applied.echoes.extend(echo.map(|echo| (key, echo)));
     }
 
-    fn failed(&self, operation: Operation, key: SliceKey, error: Error, seen: Echo, applied: &mut Applied) {
+    fn failed(operation: Operation, key: SliceKey, error: Error, seen: Echo, applied: &mut Applied) {
         let kind = error.kind();
         if kind == Kind::Conflict {
             applied.echoes.push((key.clone(), seen));

@@ -23,6 +23,7 @@ use rustls::pki_types::ServerName;
 use tower::{BoxError, Service, ServiceBuilder};
 use tracing::warn;
 
+use crate::error::one_line;
 use crate::metrics::Metrics;
 
 /// A dial, TLS included, is done by then or given up.
@@ -222,18 +223,4 @@ where
             answer?.map_err(Into::into)
         })
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text.replace('\n', " ")
 }

@@ -19,7 +19,7 @@ use tower::{Layer as _, service_fn};
 use tracing::{debug, info, warn};
 
 use crate::cli::ElectionConfig;
-use crate::client::one_line;
+use crate::error::one_line;
 use crate::metrics::Metrics;
 
 pub mod guard;

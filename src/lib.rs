@@ -6,6 +6,7 @@ pub mod apply;
 pub mod cli;
 pub mod client;
 pub mod election;
+pub mod error;
 pub mod events;
 pub mod http;
 pub mod index;

@@ -142,9 +142,9 @@ impl Queue {
     fn enqueue(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
         self.states.insert(key.clone(), State::Ready(since));
         if urgent {
-            self.urgent.push_back(key)
+            self.urgent.push_back(key);
         } else {
-            self.ready.push_back(key)
+            self.ready.push_back(key);
         }
     }
 

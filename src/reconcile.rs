@@ -282,7 +282,7 @@ impl Reconciler {
             source = source.map(|source| source.key.to_string()),
             endpoints,
             writes = written,
-            ms = took.as_secs_f64() * 1e3,
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "copies written"
         );
         if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, source) {
@@ -317,7 +317,7 @@ fn report_failure(key: &ServiceKey, failure: &Failure) -> Option<Finding> {
         Kind::Conflict => debug!(%slice, operation, "conflict: looking again"),
         Kind::NamespaceTerminating => debug!(service = %key, "the namespace is being deleted"),
         Kind::Passing => {
-            warn!(service = %key, %slice, operation, error = message, "write failed, will be tried again")
+            warn!(service = %key, %slice, operation, error = message, "write failed, will be tried again");
         }
         Kind::Refused => {
             return Some(Finding::new(

@@ -257,11 +257,12 @@ fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
         .ok_or(Error::LeaseNamespace)
 }
 
-/// Who this replica is. It ends up as a field manager too, which may have 128 bytes.
+/// Who this replica is. It ends up as a field manager too, which may have 128 bytes, all printable.
 fn identity() -> String {
     let uuid = uuid::Uuid::new_v4().to_string();
     let mut name = pod_name();
-    name.truncate(name.floor_char_boundary(128 - uuid.len() - 1));
+    name.retain(|c| c.is_ascii_graphic());
+    name.truncate(128 - uuid.len() - 1);
     format!("{name}_{uuid}")
 }
 

@@ -44,9 +44,10 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("apply", &["election::term", "metrics", "model", "plan"]),
     (
         "election",
-        &["cli::ElectionConfig", "client", "metrics", "model::version"],
+        &["cli::ElectionConfig", "error", "metrics", "model::version"],
     ),
-    ("client", &["metrics"]),
+    ("client", &["error", "metrics"]),
+    ("error", &[]),
     // What people touch and see.
     ("cli", &["model"]),
     ("http", &["cli::BindAddress", "metrics"]),

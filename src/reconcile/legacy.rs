@@ -95,7 +95,7 @@ impl Legacy {
         };
         match api.delete(service.key.name(), &params).await {
             Ok(_) => {
-                info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made")
+                info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made");
             }
             Err(Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(error),

@@ -71,9 +71,10 @@ impl Reader {
                     },
                 );
                 let text = error.to_string();
-                match failing {
-                    None => warn!(resource, error = text, "watch failed; trying again"),
-                    Some(_) => debug!(resource, error = text, "watch failed again"),
+                if failing.is_none() {
+                    warn!(resource, error = text, "watch failed; trying again");
+                } else {
+                    debug!(resource, error = text, "watch failed again");
                 }
                 failing.get_or_insert_with(Instant::now);
                 tokio::time::sleep(backoff.next()).await;
@@ -116,7 +117,7 @@ fn with_pulse(client: &Client, pulse: Pulse) -> Client {
             let ok = response.status().is_success();
             let beat = move || {
                 if ok {
-                    pulse.beat()
+                    pulse.beat();
                 }
             };
             beat();

@@ -43,7 +43,7 @@ enum Servers {
         store: Store,
         servers: Vec<TestbedServer>,
     },
-    Real(RealCluster),
+    Real(Box<RealCluster>),
 }
 
 struct TestbedServer {
@@ -79,7 +79,7 @@ impl Cluster {
         let servers = RealCluster::start_with(2, &["--endpoint-reconciler-type=none"]).await;
         // The tests themselves say which API servers live.
         let servers = servers.expect("etcd and two API servers");
-        Some(Self::with(Servers::Real(servers)).await)
+        Some(Self::with(Servers::Real(Box::new(servers))).await)
     }
 
     async fn with(servers: Servers) -> Self {
@@ -300,7 +300,7 @@ impl Cluster {
                     match event.expect("a watch that holds") {
                         Event::Init | Event::InitDone => {}
                         Event::Apply(slice) | Event::InitApply(slice) => {
-                            _ = slices.insert(slice.metadata.name.clone(), slice)
+                            slices.insert(slice.metadata.name.clone(), slice);
                         }
                         Event::Delete(slice) => _ = slices.remove(&slice.metadata.name),
                     }

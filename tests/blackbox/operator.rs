@@ -100,19 +100,20 @@ impl Operator {
         answer.unwrap_or(Ok((0, String::new()))).unwrap_or_default()
     }
 
-    /// The value of a series, written as in `/metrics`; labels in their order there.
-    pub async fn metric(&self, series: &str) -> f64 {
+    /// The value of a gauge or counter of whole numbers, named as in `/metrics` with labels in their order
+    /// there; `None` while there is none.
+    pub async fn metric(&self, series: &str) -> Option<u64> {
         let (_, text) = self.get("/metrics").await;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
+        line?.parse().ok()
     }
 
     pub async fn leads(&self) -> bool {
         self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
             .await
-            == 1.0
+            == Some(1)
     }
 
     pub async fn until_leads(&self) {

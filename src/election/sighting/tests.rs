@@ -39,9 +39,13 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     }
 }
 
+/// What it is, what is seen of the Lease, and when one may try.
+type Case = (&'static str, Vec<Option<Lease>>, Result<Option<u64>, ()>);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn who_may_try_when() {
-    let table: &[(&str, Vec<Option<Lease>>, Result<Option<u64>, ()>)] = &[
+    let table: &[Case] = &[
         ("nothing seen yet: nobody", vec![], Err(())),
         ("no Lease and never one: at once", vec![None], Ok(None)),
         (

@@ -61,7 +61,8 @@ fn a_copy_whose_name_is_taken_replaces_nothing() {
 
 #[test]
 fn only_what_the_go_operator_made_is_a_leftover() {
-    let cases: [(&str, fn(EndpointSlice) -> EndpointSlice); 4] = [
+    type Edit = fn(EndpointSlice) -> EndpointSlice;
+    let cases: [(&str, Edit); 4] = [
         ("another name", |slice| {
             slice.edit(|slice| slice.metadata.name = Some("vip-2".to_owned()))
         }),
@@ -70,7 +71,7 @@ fn only_what_the_go_operator_made_is_a_leftover() {
             slice.label(label::MANAGED_BY, "someone")
         }),
         ("owned", |slice| {
-            slice.edit(|slice| slice.metadata.owner_references = Some(vec![Default::default()]))
+            slice.edit(|slice| slice.metadata.owner_references = Some(vec![crate::testing::owner("vip")]))
         }),
     ];
     for (what, edit) in cases {
