@@ -10,12 +10,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::Status;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use crate::election::term::{Term, TermOver};
+use crate::election::term::{Term, TermOver, Write};
 use crate::metrics::{Metrics, Operation};
 use crate::model::{SliceKey, version_of};
 use crate::plan::{Delete, Plan};
+
+mod attempts;
+
+use attempts::Attempts;
 
 /// A write that has no answer by then has failed.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -81,17 +86,26 @@ impl Applied {
 }
 
 /// Writes EndpointSlices.
-#[derive(Clone)]
 pub struct Writer {
     client: Client,
     metrics: Metrics,
+    attempts: Mutex<Attempts>,
 }
 
 impl Writer {
     /// A writer that uses this client.
     #[must_use]
     pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics }
+        Self {
+            client,
+            metrics,
+            attempts: Mutex::default(),
+        }
+    }
+
+    /// The term is over: what was tried under it is worth nothing to a later one.
+    pub fn forget(&self) {
+        *self.attempts.lock() = Attempts::default();
     }
 
     /// Carries a plan out: creates, updates, and then deletes, if every new copy is written or was
@@ -131,10 +145,16 @@ impl Writer {
 
     async fn create(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
         let key = SliceKey::of(&slice.metadata);
+        if self.must_wait(Operation::Create, slice, applied) {
+            return;
+        }
         let api = self.api(&key);
         let post = PostParams::default();
         let call = api.create(&post, slice);
-        match self.within(term, call).await {
+        // Nothing in a POST says that it is late but the name that it takes.
+        let answer = self.within(term, call, Write::doubt).await;
+        self.note(slice, &answer);
+        match answer {
             Ok(made) => self.wrote(Operation::Create, key, echo_of(&made), applied),
             Err(error) => Self::failed(Operation::Create, key, error, Echo::Exists, applied),
         }
@@ -142,11 +162,16 @@ impl Writer {
 
     async fn update(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
         let key = SliceKey::of(&slice.metadata);
+        if self.must_wait(Operation::Update, slice, applied) {
+            return;
+        }
         let seen = Echo::NewerThan(version_of(&slice.metadata).unwrap_or(0));
         let api = self.api(&key);
         let post = PostParams::default();
         let call = api.replace(key.name(), &post, slice);
-        match self.within(term, call).await {
+        let answer = self.within(term, call, drop).await;
+        self.note(slice, &answer);
+        match answer {
             Ok(made) => self.wrote(Operation::Update, key, echo_of(&made), applied),
             Err(error) => Self::failed(Operation::Update, key, error, seen, applied),
         }
@@ -168,7 +193,7 @@ impl Writer {
         };
         let api = self.api(&key);
         let call = api.delete(key.name(), &params);
-        match self.within(term, call).await {
+        match self.within(term, call, drop).await {
             Ok(answer) => {
                 // With finalizers the slice stays a while: its deletionTimestamp is the echo.
                 let echo = answer
@@ -187,13 +212,48 @@ impl Writer {
         }
     }
 
-    /// One call, from the right to make it until its answer.
-    async fn within<T>(&self, term: &Term, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    /// One call, from the right to make it until its answer. `unanswered`: what becomes of the write
+    /// when there is none.
+    async fn within<T>(
+        &self,
+        term: &Term,
+        call: impl Future<Output = kube::Result<T>>,
+        unanswered: fn(Write),
+    ) -> Result<T, Error> {
         let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
         let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
-        match timeout_at(limit, call).await {
+        let answer = match timeout_at(limit, call).await {
             Ok(answer) => answer.map_err(Error::Api),
             Err(_) => Err(Error::NoAnswer),
+        };
+        if answer.as_ref().is_err_and(|error| error.status().is_none()) {
+            unanswered(write);
+        }
+        answer
+    }
+
+    /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as
+    /// refused once more.
+    fn must_wait(&self, operation: Operation, slice: &EndpointSlice, applied: &mut Applied) -> bool {
+        let Err(message) = self.attempts.lock().check(slice, Instant::now()) else {
+            return false;
+        };
+        applied.failures.push(Failure {
+            key: SliceKey::of(&slice.metadata),
+            operation,
+            kind: Kind::Refused,
+            message,
+        });
+        true
+    }
+
+    fn note<T>(&self, slice: &EndpointSlice, answer: &Result<T, Error>) {
+        let (mut attempts, now) = (self.attempts.lock(), Instant::now());
+        attempts.forget_old(now);
+        match answer {
+            Ok(_) => attempts.written(slice, now),
+            Err(error) if error.kind() == Kind::Refused => attempts.refused(slice, &error.message(), now),
+            Err(_) => {}
         }
     }
 

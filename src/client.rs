@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client as HyperClient;
@@ -20,6 +22,7 @@ use kube::client::{Body, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustls::pki_types::ServerName;
+use tokio::time::timeout;
 use tower::{BoxError, Service, ServiceBuilder};
 use tracing::warn;
 
@@ -34,6 +37,9 @@ const PING: Duration = Duration::from_secs(1);
 
 /// An answer has begun by then. A watch answers at once and then goes on.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.
+const WHOLE: Duration = Duration::from_secs(20);
 
 /// Access to the API of one cluster.
 #[derive(Clone)]
@@ -125,6 +131,10 @@ impl Access {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Where HTTP/2 is not spoken, this is what notices a dead peer.
+        tcp.set_keepalive(Some(Duration::from_secs(5)));
+        tcp.set_keepalive_interval(Some(PING));
+        tcp.set_keepalive_retries(Some(3));
         let mut tls = HttpsConnectorBuilder::new()
             .with_tls_config(config.rustls_client_config()?)
             .https_or_http();
@@ -176,7 +186,16 @@ async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError>
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }
 
-/// Counts requests by their answer, and limits the time until one begins.
+/// Whether a request asks for a stream that goes on.
+pub fn is_watch<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query
+        .split('&')
+        .any(|pair| pair == "watch=true" || pair == "watch=1")
+}
+
+/// Counts requests by their answer, and limits the time until one begins and, but for watches, until
+/// it is whole.
 #[derive(Clone)]
 struct Counted<S> {
     inner: S,
@@ -199,8 +218,10 @@ where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    type Response = S::Response;
+    type Response = Response<Either<Full<Bytes>, B>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -210,17 +231,22 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (metrics, host) = (self.metrics.clone(), self.host.clone());
-        let method = request.method().clone();
+        let (method, goes_on) = (request.method().clone(), is_watch(&request));
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = tokio::time::timeout(ANSWER, answer).await;
-            let status = answer
-                .as_ref()
-                .ok()
-                .and_then(|answer| answer.as_ref().ok())
-                .map(Response::status);
+            let answer = match timeout(ANSWER, answer).await {
+                Ok(answer) => answer.map_err(Into::<BoxError>::into),
+                Err(late) => Err(late.into()),
+            };
+            let status = answer.as_ref().ok().map(Response::status);
             metrics.api_request(&method, status, &host);
-            answer?.map_err(Into::into)
+            let (parts, body) = answer?.into_parts();
+            if goes_on && parts.status.is_success() {
+                return Ok(Response::from_parts(parts, Either::Right(body)));
+            }
+            // A peer that dies in the middle of a list would be waited for without end.
+            let whole = timeout(WHOLE, body.collect()).await?.map_err(Into::into)?;
+            Ok(Response::from_parts(parts, Either::Left(whole.to_bytes().into())))
         })
     }
 }

@@ -255,8 +255,8 @@ impl Candidate {
 
     /// Gives the Lease up, so that a successor need not wait; but never while a write may still land.
     async fn release(&self, term: &Term) {
-        if timeout(SETTLE, term.settled()).await.is_err() {
-            warn!("a write is still in flight: the Lease is not released but left to run out");
+        if timeout(SETTLE, term.settled()).await.is_err() || term.is_doubtful() {
+            warn!("a write may still be in flight: the Lease is not released but left to run out");
             return;
         }
         match timeout(RELEASE, self.lock.step_down()).await {

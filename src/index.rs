@@ -15,8 +15,10 @@ use crate::model::{
     service_of, version_of,
 };
 
+mod seen;
 mod slices;
 
+pub use seen::SliceState;
 use slices::Slices;
 
 /// Keys of managed Services whose copies may have to change.
@@ -209,22 +211,6 @@ impl Index {
         }
     }
 
-    /// A GET shows this slice, or that there is none of that name. Answers the Services concerned.
-    pub fn observe(&mut self, key: &SliceKey, slice: Option<EndpointSlice>) -> Dirty {
-        let (copy, other) = match slice {
-            Some(slice) if claims_to_be_ours(&slice) => (Some(slice), None),
-            // One that no watch shows is not kept: nobody would say when it is gone.
-            other => (
-                None,
-                other.filter(|slice| bears_one_of(&self.names_listed, slice)),
-            ),
-        };
-        let (by_copy, by_other) = (self.copies.learn(key, copy), self.others.learn(key, other));
-        let mut dirty = self.concerned_by_copies(&by_copy);
-        dirty.extend(self.concerned_by_others(&by_other));
-        dirty
-    }
-
     /// A slice as it is known, copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
@@ -233,6 +219,12 @@ impl Index {
             .into_iter()
             .flatten()
             .max_by_key(|slice| version_of(&slice.metadata))
+    }
+
+    /// Whether the flags and its annotations make a Service a managed one.
+    #[must_use]
+    pub fn would_manage(&self, service: &Service) -> bool {
+        ManagedService::read(service, &self.defaults).is_some()
     }
 
     /// Whether a Service's copies go before those of others: they are the API servers' addresses,

@@ -21,6 +21,17 @@ use crate::model::ServiceKey;
 /// second and not one a change; the first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
+/// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
+const AT_ONCE: usize = 8;
+
+/// Of these so many are for copies of the default source alone: no other Service, however slow its
+/// writes are, delays the list of the API servers.
+const RESERVED: usize = 1;
+
+/// And so many at most are for keys that failed last time: a slow or hanging write must not hold up
+/// those that would succeed.
+const FAILING: usize = 4;
+
 /// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Inbox(Arc<InboxInner>);
@@ -64,8 +75,10 @@ impl Inbox {
 pub enum Again {
     /// When it gets dirty.
     WhenDirty,
-    /// At this moment, or earlier when it gets dirty.
+    /// At this moment, or earlier when it gets dirty. All that was known is done.
     At(Instant),
+    /// At this moment, or earlier when it gets dirty, to go on with what is not done yet.
+    Resume(Instant),
     /// After a delay that grows from one failure to the next.
     Later(Severity),
 }
@@ -80,6 +93,16 @@ pub enum Severity {
     Final,
 }
 
+/// Which keys go first, and how many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Copies of the default source: API servers before all else.
+    Urgent,
+    Normal,
+    /// The API server could not be reached, or took too long, last time.
+    Failing,
+}
+
 #[derive(Debug)]
 enum State {
     Ready(Instant),
@@ -91,6 +114,7 @@ enum State {
     Active {
         since: Instant,
         dirty: Option<Instant>,
+        lane: Lane,
     },
 }
 
@@ -98,9 +122,8 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Queue {
     states: HashMap<ServiceKey, State>,
-    /// Ready keys whose source is the default source: API servers before all else.
-    urgent: VecDeque<ServiceKey>,
-    ready: VecDeque<ServiceKey>,
+    ready: [VecDeque<ServiceKey>; 3],
+    active: [usize; 3],
     timers: DelayQueue<ServiceKey>,
     failures: HashMap<ServiceKey, (Severity, ExponentialBackoff)>,
     /// Keys that were synced a moment ago.
@@ -141,47 +164,65 @@ impl Queue {
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
         self.states.insert(key.clone(), State::Ready(since));
-        if urgent {
-            self.urgent.push_back(key);
-        } else {
-            self.ready.push_back(key);
+        let failing = matches!(self.failures.get(&key), Some((Severity::Passing, _)));
+        match (failing, urgent) {
+            (true, true) => self.ready[Lane::Failing as usize].push_front(key),
+            (true, false) => self.ready[Lane::Failing as usize].push_back(key),
+            (false, true) => self.ready[Lane::Urgent as usize].push_back(key),
+            (false, false) => self.ready[Lane::Normal as usize].push_back(key),
         }
     }
 
-    /// The next key to work on and since when it is dirty. It is being worked on until
-    /// [`Queue::finished`].
+    /// The next key to work on, if there is room for it, and since when it is dirty. It is being worked
+    /// on until [`Queue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
-        let key = self.urgent.pop_front().or_else(|| self.ready.pop_front())?;
+        let lane = [Lane::Urgent, Lane::Normal, Lane::Failing]
+            .into_iter()
+            .find(|lane| !self.ready[*lane as usize].is_empty() && self.has_room(*lane))?;
+        let key = self.ready[lane as usize].pop_front()?;
         let since = match self.states.remove(&key) {
             Some(State::Ready(since)) => since,
             _ => Instant::now(),
         };
-        self.states
-            .insert(key.clone(), State::Active { since, dirty: None });
+        self.active[lane as usize] += 1;
+        self.states.insert(
+            key.clone(),
+            State::Active {
+                since,
+                dirty: None,
+                lane,
+            },
+        );
         Some((key, since))
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        let [urgent, normal, failing] = self.active;
+        let room = urgent + normal + failing < AT_ONCE;
+        match lane {
+            Lane::Urgent => room,
+            Lane::Normal => room && normal + failing < AT_ONCE - RESERVED,
+            Lane::Failing => room && normal + failing < AT_ONCE - RESERVED && failing < FAILING,
+        }
     }
 
     /// Work on a key has ended. `wrote`: it changed something, so the next sync keeps its distance.
     pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, urgent: bool) {
-        let Some(State::Active { since, dirty }) = self.states.remove(&key) else {
+        let Some(State::Active { since, dirty, lane }) = self.states.remove(&key) else {
             return;
         };
+        self.active[lane as usize] -= 1;
         if wrote {
             self.paced.insert(key.clone(), Instant::now() + PACE);
         }
+        if let Again::WhenDirty | Again::At(_) = again {
+            self.failures.remove(&key);
+        }
         let (until, undone) = match again {
             Again::Later(severity) => (Some(Instant::now() + self.delay(&key, severity)), Some(since)),
-            Again::WhenDirty | Again::At(_) => {
-                self.failures.remove(&key);
-                (
-                    if let Again::At(until) = again {
-                        Some(until)
-                    } else {
-                        None
-                    },
-                    None,
-                )
-            }
+            Again::Resume(until) => (Some(until), Some(since)),
+            Again::WhenDirty => (None, None),
+            Again::At(until) => (Some(until), None),
         };
         if let Some(changed) = dirty {
             self.schedule(key, undone.map_or(changed, |undone| undone.min(changed)), urgent);

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::MutexGuard;
@@ -15,12 +16,13 @@ use tracing::{debug, info, warn};
 
 use crate::apply::{Applied, Echo, Failure, Kind, Writer};
 use crate::election::term::Term;
+use crate::error::one_line;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
 use crate::model::{Finding, Intent, Reason, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
 use crate::plan::{Plan, plan};
-use crate::queue::{Again, PACE, Severity};
+use crate::queue::{Again, Inbox, PACE, Severity};
 
 mod legacy;
 mod memory;
@@ -30,6 +32,9 @@ use memory::{Echoes, Memory, Shown};
 
 /// How long a write may take to show in the watch before a GET is made.
 const ECHO: Duration = Duration::from_secs(1);
+
+/// The pause after a GET that the watch has overtaken.
+const OVERTAKEN: Duration = Duration::from_millis(100);
 
 /// Time limit of a GET.
 const READ: Duration = Duration::from_secs(5);
@@ -48,6 +53,7 @@ pub struct Reconciler {
     client: Client,
     writer: Writer,
     index: SharedIndex,
+    inbox: Inbox,
     metrics: Metrics,
     memory: Memory,
     herald: Herald,
@@ -73,9 +79,10 @@ enum Stop {
 }
 
 impl Reconciler {
-    /// A reconciler that reads and writes with `client`, and lets `herald` say what it finds.
+    /// A reconciler that reads and writes with `client`, and lets `herald` say what it finds. What its
+    /// reads make dirty it leaves in `inbox`.
     #[must_use]
-    pub fn new(client: Client, index: SharedIndex, metrics: Metrics, herald: Herald) -> Self {
+    pub fn new(client: Client, index: SharedIndex, inbox: Inbox, metrics: Metrics, herald: Herald) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
         let memory = Memory::new(metrics.clone());
         let legacy = Legacy::new(client.clone());
@@ -83,6 +90,7 @@ impl Reconciler {
             client,
             writer,
             index,
+            inbox,
             metrics,
             memory,
             herald,
@@ -125,6 +133,7 @@ impl Reconciler {
         self.memory.forget();
         self.herald.forget();
         self.legacy.forget();
+        self.writer.forget();
     }
 
     /// client: only where the watch is late or in doubt.
@@ -135,10 +144,8 @@ impl Reconciler {
             let mut snapshot = self.index().snapshot(key).ok_or(Stop::Unlisted)?;
             snapshot.confirmed.clone_from(&confirmed);
             let unseen = |slice: &&Arc<EndpointSlice>| {
-                !snapshot
-                    .slices
-                    .iter()
-                    .any(|seen| seen.metadata.uid == slice.metadata.uid)
+                let uid = &slice.metadata.uid;
+                !snapshot.slices.iter().any(|seen| seen.metadata.uid == *uid)
             };
             let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
             let taken = unseen
@@ -148,6 +155,7 @@ impl Reconciler {
             snapshot.slices.extend(unseen);
             let plan = plan(&snapshot);
             if plan.confirm.is_empty() {
+                self.confirm_withdrawal(&snapshot, &plan).await?;
                 return Ok(Decision {
                     snapshot,
                     plan,
@@ -162,6 +170,20 @@ impl Reconciler {
         }
     }
 
+    /// client: before copies go because their Service is not there or not managed, a GET says so too. A
+    /// new leader's view of Services may be older than its view of copies.
+    async fn confirm_withdrawal(&self, snapshot: &Snapshot, plan: &Plan) -> Result<(), Stop> {
+        if plan.deletes.is_empty() || matches!(snapshot.service, ServiceState::Managed(_)) {
+            return Ok(());
+        }
+        let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
+        let service = answer(api.get_opt(snapshot.key.name())).await?;
+        if service.is_some_and(|service| self.index().would_manage(&service)) {
+            return Err(Stop::Wait(Instant::now() + ECHO));
+        }
+        Ok(())
+    }
+
     /// client: a GET for each write that the watch has not shown in time. Answers the slices that are
     /// not ours where a copy was to be.
     async fn overdue(&self, key: &ServiceKey) -> Result<Vec<Arc<EndpointSlice>>, Stop> {
@@ -173,9 +195,9 @@ impl Reconciler {
         };
         let mut strangers = Vec::new();
         for (slice, _) in overdue {
+            let found = self.read(&slice).await?;
             strangers.extend(
-                self.read(&slice)
-                    .await?
+                found
                     .filter(|found| ours(found).as_ref() != Some(key))
                     .map(Arc::new),
             );
@@ -184,25 +206,26 @@ impl Reconciler {
         Ok(strangers)
     }
 
-    /// One consistent GET of a slice, put into the index.
+    /// One consistent GET of a slice, put into the index. Whatever else depends on it is dirty: the
+    /// watch will have no news of it.
     async fn read(&self, key: &SliceKey) -> Result<Option<EndpointSlice>, Stop> {
+        let before = self.index().state(key);
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
-        let found = match timeout(READ, api.get_opt(key.name())).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => return Err(Stop::Unread(error.to_string())),
-            Err(_) => return Err(Stop::Unread(format!("no answer within {READ:?}"))),
+        let found = answer(api.get_opt(key.name())).await?;
+        let Some(dirty) = self.index().observe(key, &before, found.clone()) else {
+            return Err(Stop::Wait(Instant::now() + OVERTAKEN));
         };
-        self.index().observe(key, found.clone());
+        self.inbox.mark(dirty);
         Ok(found)
     }
 
     /// no client.
     fn stopped(&self, key: &ServiceKey, stop: Stop) -> Outcome {
         let (result, again) = match stop {
-            Stop::Wait(until) => (SyncResult::Requeued, Again::At(until)),
+            Stop::Wait(until) => (SyncResult::Requeued, Again::Resume(until)),
             Stop::Unlisted => (SyncResult::Requeued, Again::WhenDirty),
             Stop::Unread(error) => {
-                warn!(service = %key, error, "cannot read an EndpointSlice");
+                warn!(service = %key, error, "cannot read what decides about the copies");
                 (SyncResult::Error, Again::Later(Severity::Passing))
             }
         };
@@ -234,7 +257,7 @@ impl Reconciler {
             None if refused(&snapshot.service) => (SyncResult::Refused, Again::WhenDirty),
             None => (SyncResult::Success, Again::WhenDirty),
             Some(Rank::Silent) => (SyncResult::Refused, Again::WhenDirty),
-            Some(Rank::Conflict) => (SyncResult::Requeued, Again::At(until)),
+            Some(Rank::Conflict) => (SyncResult::Requeued, Again::Resume(until)),
             Some(Rank::Refused) => (SyncResult::Refused, Again::Later(Severity::Final)),
             Some(Rank::Passing) => (SyncResult::Error, Again::Later(Severity::Passing)),
             Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
@@ -244,7 +267,9 @@ impl Reconciler {
         let index = self.index();
         // What a conflict was about may be here already; then nothing will mark the key again.
         let again = match again {
-            Again::At(_) if matches!(self.memory.compare(key, &index), Shown::All) => Again::At(now + PACE),
+            Again::Resume(_) if matches!(self.memory.compare(key, &index), Shown::All) => {
+                Again::Resume(now + PACE)
+            }
             again => again,
         };
         let look_again = match &snapshot.service {
@@ -296,6 +321,15 @@ impl Reconciler {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
+    }
+}
+
+/// The answer to a GET, within its time limit.
+async fn answer<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Stop> {
+    match timeout(READ, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Stop::Unread(one_line(&error))),
+        Err(_) => Err(Stop::Unread(format!("no answer within {READ:?}"))),
     }
 }
 

@@ -113,7 +113,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let (herald, scribe) = Herald::new(client.clone(), &pod_name());
     tasks.spawn("Events", scribe.run());
-    let reconciler = Arc::new(Reconciler::new(client, index.clone(), metrics, herald));
+    let reconciler = Arc::new(Reconciler::new(
+        client,
+        index.clone(),
+        inbox.clone(),
+        metrics,
+        herald,
+    ));
     writing.spawn(
         Worker {
             inbox,

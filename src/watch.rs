@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
-use tokio::sync::watch as channel;
+use tokio::sync::{oneshot, watch as channel};
 
 use crate::election::Record;
 use crate::index::{Dirty, Scope, SharedIndex};
@@ -89,11 +89,18 @@ impl Watches {
     /// Watches the slices that bear our managed-by label.
     pub async fn copies(self) {
         let selector = format!("{}={MANAGED_BY}", label::MANAGED_BY);
-        self.slices(metrics::Watch::Copies, &selector, &Scope::Copies)
+        self.slices(metrics::Watch::Copies, &selector, &Scope::Copies, None)
             .await;
     }
 
-    async fn slices(&self, watch: metrics::Watch, selector: &str, scope: &Scope) {
+    /// `listed_once` is told when the first list is complete.
+    async fn slices(
+        &self,
+        watch: metrics::Watch,
+        selector: &str,
+        scope: &Scope,
+        mut listed_once: Option<oneshot::Sender<()>>,
+    ) {
         let mut listed = HashSet::new();
         let config = watcher::Config::default().labels(selector);
         self.reader
@@ -112,7 +119,11 @@ impl Watches {
                     }
                     Event::Apply(slice) => index.apply_slice(scope, slice),
                     Event::Delete(slice) => index.delete_slice(scope, &slice),
-                    Event::InitDone => index.slices_listed(scope, &std::mem::take(&mut listed)),
+                    Event::InitDone => {
+                        // Nobody waits any more if the watch is being replaced already.
+                        listed_once.take().map(|told| told.send(()));
+                        index.slices_listed(scope, &std::mem::take(&mut listed))
+                    }
                 };
                 drop(index);
                 self.inbox.mark(dirty);

@@ -1,18 +1,19 @@
 //! Keys from the queue to the reconciler, under a term, a few at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::election::term::Term;
 use crate::index::SharedIndex;
 use crate::queue::{Inbox, Queue};
 use crate::reconcile::Reconciler;
 
-/// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
-const AT_ONCE: usize = 8;
+/// How long keys that are worked on may take to end when this replica is asked to stop.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// The loop between the watches and the reconciler.
 pub struct Worker {
@@ -59,9 +60,7 @@ impl Worker {
             queue.mark(key, now, first);
         }
         loop {
-            while active.len() < AT_ONCE
-                && let Some((key, since)) = queue.pop()
-            {
+            while let Some((key, since)) = queue.pop() {
                 let reconciler = &self.reconciler;
                 active.push(async move {
                     let outcome = reconciler.reconcile(&key, since, term).await;
@@ -85,7 +84,7 @@ impl Worker {
         }
         if !term.is_revoked() {
             // Asked to stop: what is in flight may end. It cannot begin another write.
-            while active.next().await.is_some() {}
+            _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
     }
 }

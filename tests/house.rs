@@ -19,7 +19,14 @@ const HOUSE: &[(&str, &[&str])] = &[
     // From the API server to the queue.
     (
         "watch",
-        &["election::Record", "index", "metrics", "model", "queue"],
+        &[
+            "client::is_watch",
+            "election::Record",
+            "index",
+            "metrics",
+            "model",
+            "queue",
+        ],
     ),
     ("queue", &["model"]),
     // From the queue to the API server.
@@ -32,6 +39,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         &[
             "apply",
             "election::term",
+            "error",
             "events::Herald",
             "index",
             "metrics",

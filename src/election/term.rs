@@ -6,10 +6,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+
+/// How long an API server works on a request at most: its `--request-timeout`.
+const LATEST: Duration = Duration::from_secs(60);
 
 /// A term of leadership. Clones share one fate.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ struct Inner {
     deadline: Mutex<Option<Instant>>,
     revoked: AtomicBool,
     writes: AtomicUsize,
+    /// A write without an answer may still be carried out until then.
+    doubtful: Mutex<Option<Instant>>,
     changed: Notify,
 }
 
@@ -44,6 +50,7 @@ impl Term {
             deadline: Mutex::new(Some(deadline)),
             revoked: AtomicBool::new(false),
             writes: AtomicUsize::new(0),
+            doubtful: Mutex::default(),
             changed: Notify::new(),
         }))
     }
@@ -51,7 +58,7 @@ impl Term {
     /// The right to write without end, for a single replica without election.
     pub(super) fn endless() -> Self {
         // A century: far enough, and no overflow in sums with it.
-        Self::until(Instant::now() + std::time::Duration::from_secs(100 * 365 * 86_400))
+        Self::until(Instant::now() + Duration::from_secs(100 * 365 * 86_400))
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -130,6 +137,11 @@ impl Term {
         self.0.changed.notify_waiters();
     }
 
+    /// Whether a write that was not answered may still be carried out.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.0.doubtful.lock().is_some_and(|until| Instant::now() < until)
+    }
+
     /// Waits until no write is in flight.
     pub(super) async fn settled(&self) {
         loop {
@@ -144,6 +156,13 @@ impl Term {
     }
 }
 
+impl Write {
+    /// It ends without an answer, and may be carried out late.
+    pub fn doubt(self) {
+        *self.term.0.doubtful.lock() = Some(Instant::now() + LATEST);
+    }
+}
+
 impl Drop for Write {
     fn drop(&mut self) {
         self.term.0.writes.fetch_sub(1, Ordering::SeqCst);
@@ -153,8 +172,6 @@ impl Drop for Write {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn seconds(n: u64) -> Duration {

@@ -348,6 +348,19 @@ async fn with_a_write_that_does_not_end_there_is_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_write_without_an_answer_there_is_no_release_for_a_minute() {
+    for (later, holder) in [(50, "one"), (70, "")] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.leads().await.begin_write().unwrap().doubt();
+        sleep(seconds(later)).await;
+        one.stop.cancel();
+        one.task.await.unwrap();
+        assert_eq!(spec(&store)["holderIdentity"], holder, "after {later} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_deleted_or_emptied_is_written_anew_by_its_leader_and_left_alone_by_the_others() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");

@@ -88,6 +88,12 @@ impl Slices {
         touched
     }
 
+    /// Whether a watch has passed this state of a slice and the slice is gone: a GET was answered before.
+    pub fn has_passed(&self, slice: &EndpointSlice) -> bool {
+        !self.by_key.contains_key(&SliceKey::of(&slice.metadata))
+            && version_of(&slice.metadata).is_some_and(|version| version <= self.newest)
+    }
+
     /// Takes in what a GET showed under this name, if it is not older than what is known.
     pub fn learn(&mut self, key: &SliceKey, slice: Option<EndpointSlice>) -> BTreeSet<ServiceKey> {
         match slice {

@@ -264,7 +264,7 @@ fn objects_with_nothing_in_them_do_no_harm() {
         index.delete_slice(&scope, &EndpointSlice::default());
         index.slices_listed(&scope, &HashSet::new());
     }
-    index.observe(&SliceKey::new("", ""), Some(EndpointSlice::default()));
+    look(&mut index, &SliceKey::new("", ""), Some(EndpointSlice::default()));
     assert!(index.snapshot(&ServiceKey::new("", "")).is_some());
 }
 
@@ -287,4 +287,35 @@ fn copies_of_the_default_source_are_urgent() {
     index.apply_service(&service("web-vip").source("web", "app"));
     assert!(index.is_urgent(&key("vip")));
     assert!(!index.is_urgent(&key("web-vip")) && !index.is_urgent(&key("nobody")));
+}
+
+/// A GET that no watch overtakes.
+fn look(index: &mut Index, key: &SliceKey, slice: Option<EndpointSlice>) -> Dirty {
+    let before = index.state(key);
+    index.observe(key, &before, slice).unwrap_or_default()
+}
+
+#[test]
+fn a_get_that_a_watch_has_overtaken_changes_nothing() {
+    let names = Scope::Named(Arc::new(BTreeSet::from(["kubernetes".to_owned()])));
+    let key = SliceKey::new("default", "kubernetes");
+    let source = |version| slice("kubernetes").of("kubernetes").version(version);
+    let new = || {
+        let mut index = Index::new(defaults());
+        index.slices_listed(&names, &HashSet::new());
+        index
+    };
+    // Sent when there was none; made, and answered with 404 only then.
+    let mut index = new();
+    let before = index.state(&key);
+    index.apply_slice(&names, source(10));
+    assert_eq!(index.observe(&key, &before, None), None);
+    assert!(index.slice(&key).is_some());
+    // Sent when there was none; made and deleted again, and answered with what was there between.
+    let mut index = new();
+    let before = index.state(&key);
+    index.apply_slice(&names, source(10));
+    index.delete_slice(&names, &source(11));
+    assert_eq!(index.observe(&key, &before, Some(source(10))), None);
+    assert!(index.slice(&key).is_none(), "a ghost");
 }

@@ -57,6 +57,29 @@ impl Reason {
         Self::LegacyEndpoints,
     ];
 
+    /// Whether something that the user asked for is not there while this lasts. The others say that
+    /// what is there may not be what was meant.
+    #[must_use]
+    pub fn leaves_undone(self) -> bool {
+        match self {
+            Self::InvalidAnnotation
+            | Self::HasSelector
+            | Self::ExternalName
+            | Self::SourceIsSelf
+            | Self::PortUnresolved
+            | Self::NameTaken
+            | Self::WriteRefused => true,
+            Self::SourceIsCopy
+            | Self::SourceNotFound
+            | Self::UnsupportedAddressType
+            | Self::FamilyMissing
+            | Self::SourceEmptyHeld
+            | Self::NodeNameMissing
+            | Self::ForeignSlices
+            | Self::LegacyEndpoints => false,
+        }
+    }
+
     /// The word for Events, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

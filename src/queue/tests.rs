@@ -142,3 +142,55 @@ async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
     assert_eq!(taken[&key("a")], first);
     assert_eq!(taken.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_most_eight_keys_are_worked_on_at_once_and_one_place_is_kept_for_the_api_servers() {
+    let mut queue = Queue::default();
+    for number in 0..20 {
+        queue.mark(key(&number.to_string()), Instant::now(), false);
+    }
+    assert_eq!(names(&mut queue).len(), 7);
+    queue.mark(key("vip"), Instant::now(), true);
+    queue.mark(key("vip-2"), Instant::now(), true);
+    assert_eq!(names(&mut queue), ["vip"]);
+    queue.finished(key("3"), Again::WhenDirty, false, false);
+    assert_eq!(names(&mut queue), ["vip-2"]);
+    queue.finished(key("vip"), Again::WhenDirty, false, true);
+    assert_eq!(names(&mut queue).len(), 1, "the seventh of the others");
+    queue.finished(key("vip-2"), Again::WhenDirty, false, true);
+    assert!(names(&mut queue).is_empty(), "the last place is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_failed_leave_room_for_those_that_did_not() {
+    let mut queue = Queue::default();
+    for number in 0..7 {
+        queue.mark(key(&number.to_string()), Instant::now(), false);
+    }
+    for name in names(&mut queue) {
+        queue.finished(key(&name), Again::Later(Severity::Passing), false, false);
+    }
+    tokio::time::advance(Duration::from_secs(2)).await;
+    for _ in 0..7 {
+        queue.due(|_| false).await;
+    }
+    assert_eq!(names(&mut queue).len(), 4, "of those that failed");
+    for number in 10..20 {
+        queue.mark(key(&number.to_string()), Instant::now(), false);
+    }
+    assert_eq!(names(&mut queue), ["10", "11", "12"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
+    type Until = fn(Instant) -> Again;
+    for (again, keeps) in [(Again::Resume as Until, true), (Again::At as Until, false)] {
+        let mut queue = Queue::default();
+        let changed = Instant::now();
+        queue.mark(key("a"), changed, false);
+        queue.pop().unwrap();
+        queue.finished(key("a"), again(changed + PACE), false, false);
+        queue.due(|_| false).await;
+        assert_eq!(queue.pop().unwrap().1 == changed, keeps);
+    }
+}

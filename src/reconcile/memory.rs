@@ -80,7 +80,8 @@ impl Memory {
         }
     }
 
-    /// A sync has ended. A log line for each finding that appears or goes, and the metrics.
+    /// A sync has ended. `findings`: all of them, or `None` if nothing new is known. A log line for each
+    /// that appears or goes, and the metrics.
     pub fn sync_ended(
         &self,
         key: &ServiceKey,
@@ -90,17 +91,17 @@ impl Memory {
     ) {
         self.metrics.sync_finished(result);
         let mut known = self.known.lock();
-        let managed = index.is_managed(key);
-        match result {
-            SyncResult::Success if managed => _ = known.in_sync.insert(key.clone()),
-            // A wait says nothing new.
-            SyncResult::Requeued => {}
-            SyncResult::Success | SyncResult::Error | SyncResult::Refused => _ = known.in_sync.remove(key),
-        }
-        if let Some(findings) = findings
-            && known.replace_findings(key, findings)
-        {
-            self.metrics.set_findings(&known.count_findings());
+        if let Some(findings) = findings {
+            let is_right =
+                result == SyncResult::Success && !findings.iter().any(|it| it.reason.leaves_undone());
+            if is_right && index.is_managed(key) {
+                known.in_sync.insert(key.clone());
+            } else {
+                known.in_sync.remove(key);
+            }
+            if known.replace_findings(key, findings) {
+                self.metrics.set_findings(&known.count_findings());
+            }
         }
         self.metrics
             .set_services(index.managed().count(), known.in_sync.len());

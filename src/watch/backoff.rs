@@ -38,10 +38,15 @@ impl Default for ReadBackoff {
 }
 
 impl ReadBackoff {
+    /// Whether the last failure is so long ago that the next one is another matter.
+    pub fn is_rested(&self) -> bool {
+        self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY)
+    }
+
     /// The pause after a failure that happened now. One stream that opens well and breaks at once,
     /// time after time, is no success: only time without failures resets it.
     pub fn next(&mut self) -> Duration {
-        if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
+        if self.is_rested() {
             self.policy.reset();
         }
         let pause = self.policy.next_backoff().unwrap_or(LONGEST);

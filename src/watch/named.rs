@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch as channel;
+use futures::future::join_all;
+use tokio::sync::{oneshot, watch as channel};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -19,14 +20,37 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// a comma is three bytes long there.
 const SELECTOR_BYTES: usize = 48 * 1024;
 
-/// Watches the slices of all names that it is told, until the sender of them is gone.
+/// Watches the slices of all names that it is told, until the sender of them is gone or a watch ends,
+/// which none should.
 pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSet<String>>) {
     let mut running: HashMap<Arc<BTreeSet<String>>, AbortHandle> = HashMap::new();
     let mut tasks = JoinSet::new();
-    let mut made: Option<Instant> = None;
     loop {
         let wanted = names.borrow_and_update().clone();
+        let made = Instant::now();
         let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
+        let mut lists = Vec::new();
+        for shard in &shards {
+            if running.contains_key(shard) {
+                continue;
+            }
+            let (listed, list) = oneshot::channel();
+            let (watches, scope) = (watches.clone(), Scope::Named(shard.clone()));
+            let selector = named_selector(shard);
+            let task = tasks.spawn(async move {
+                watches
+                    .slices(metrics::Watch::Sources, &selector, &scope, Some(listed))
+                    .await;
+            });
+            running.insert(shard.clone(), task);
+            lists.push(list);
+        }
+        let is_new = !lists.is_empty();
+        // Until the new watches have listed, the old ones go on: no change of names makes us blind.
+        tokio::select! {
+            _ = join_all(lists) => {}
+            () = unexpected_end(&mut tasks) => return,
+        }
         running.retain(|shard, task| {
             let keep = shards.contains(shard);
             if !keep {
@@ -40,24 +64,24 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
         });
         // Only now: a watch that still ran could list a name that is forgotten here.
         watches.index.lock().retain_names(&wanted);
-        for shard in shards {
-            if running.contains_key(&shard) {
-                continue;
-            }
-            let (watches, scope) = (watches.clone(), Scope::Named(shard.clone()));
-            let selector = named_selector(&shard);
-            let task =
-                tasks.spawn(async move { watches.slices(metrics::Watch::Sources, &selector, &scope).await });
-            running.insert(shard, task);
-            made = Some(Instant::now());
+        tokio::select! {
+            changed = names.changed() => if changed.is_err() { return },
+            () = unexpected_end(&mut tasks) => return,
         }
-        if names.changed().await.is_err() {
-            return;
-        }
-        if let Some(made) = made {
+        if is_new {
             sleep_until(made + PAUSE).await;
         }
-        while tasks.try_join_next().is_some() {}
+    }
+}
+
+/// Waits until a watch ends that was not aborted.
+async fn unexpected_end(tasks: &mut JoinSet<()>) {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_cancelled() => {}
+            Some(_) => return,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -1,23 +1,32 @@
 //! One watch, followed for ever: errors, pauses and signs of life.
 
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt as _, pin_mut};
+use http::Request;
 use http_body_util::BodyExt as _;
+use kube::client::Body;
 use kube::core::Resource;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use super::backoff::ReadBackoff;
 use super::pulse::{Pulse, Pulses};
+use crate::client::is_watch;
 use crate::metrics::{self, Metrics, Restart};
 
 /// The server ends a watch after this many seconds, and a new one shows that it is alive.
 const RENEW_SECONDS: u32 = 30;
+
+/// Time between the beginnings of two requests of one watch, at least.
+const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
 /// Reads the API by lists and watches.
 #[derive(Clone)]
@@ -71,6 +80,8 @@ impl Reader {
                     },
                 );
                 let text = error.to_string();
+                // A quiet watch that works again has nothing to show for it.
+                failing.take_if(|_| backoff.is_rested());
                 if failing.is_none() {
                     warn!(resource, error = text, "watch failed; trying again");
                 } else {
@@ -106,13 +117,22 @@ fn must_relist(error: &watcher::Error) -> bool {
     }
 }
 
-/// The same client, with each answer and each part of one as a sign of life.
+/// The same client, with each answer and each part of one as a sign of life. Watches that end as soon
+/// as they have begun begin again after a pause: kube's watcher makes none after a clean end.
 fn with_pulse(client: &Client, pulse: Pulse) -> Client {
     let namespace = client.default_namespace().to_owned();
     let client = client.clone();
-    let service = service_fn(move |request| {
-        let (client, pulse) = (client.clone(), pulse.clone());
+    let last_watch: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let service = service_fn(move |request: Request<Body>| {
+        let (client, pulse, last_watch) = (client.clone(), pulse.clone(), last_watch.clone());
         async move {
+            if is_watch(&request) {
+                let last = last_watch.lock().replace(Instant::now());
+                if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
+                    sleep_until(last + BETWEEN_WATCHES).await;
+                    *last_watch.lock() = Some(Instant::now());
+                }
+            }
             let response = client.send(request).await?;
             let ok = response.status().is_success();
             let beat = move || {

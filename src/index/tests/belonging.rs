@@ -112,7 +112,7 @@ fn a_slice_that_was_read_counts_from_then_on() {
     let mut index = filled();
     let source = SliceKey::new("default", "kubernetes");
     assert_eq!(
-        index.observe(&source, Some(slice("kubernetes").version(200))),
+        look(&mut index, &source, Some(slice("kubernetes").version(200))),
         keys(&["vip"])
     );
     let scope = named(&["kubernetes", "vip"]);
@@ -122,10 +122,10 @@ fn a_slice_that_was_read_counts_from_then_on() {
         "the watch is behind"
     );
     assert_eq!(source_slices(&index), ["kubernetes"]);
-    assert_eq!(index.observe(&source, None), keys(&["vip"]));
+    assert_eq!(look(&mut index, &source, None), keys(&["vip"]));
     assert_eq!(source_slices(&index), [""; 0]);
     assert_eq!(
-        index.observe(&SliceKey::new("default", "vip-x"), Some(copy_slice())),
+        look(&mut index, &SliceKey::new("default", "vip-x"), Some(copy_slice())),
         keys(&["vip"])
     );
 }
@@ -135,7 +135,11 @@ fn what_was_read_is_no_proof_that_the_watch_saw_it() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes").version(100));
-    index.observe(&SliceKey::new("default", "new"), Some(slice("new").version(200)));
+    look(
+        &mut index,
+        &SliceKey::new("default", "new"),
+        Some(slice("new").version(200)),
+    );
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
     // A list that was taken before the read takes the slice away again: its copy must raise a question.
     index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
@@ -155,10 +159,10 @@ fn a_slice_that_was_read_and_that_no_watch_shows_is_not_kept() {
         slice("x").of("nobody"),
     ] {
         let x = SliceKey::new("default", "x");
-        index.observe(&x, Some(slice("x")));
+        look(&mut index, &x, Some(slice("x")));
         assert!(index.slice(&x).is_some());
         assert_eq!(
-            index.observe(&x, Some(stranger.version(300))),
+            look(&mut index, &x, Some(stranger.version(300))),
             keys(&["vip"]),
             "it has left the source"
         );

@@ -262,7 +262,7 @@ impl Cluster {
             Step::Relist(watch) => self.relist(watch),
             Step::Read(namespace, name) => {
                 let key = self.key(namespace, name);
-                self.index.observe(&key, self.slices.get(&key).cloned())
+                look(&mut self.index, &key, self.slices.get(&key).cloned())
             }
             Step::Forget => {
                 // With a copy's watch behind, the other watch alone knows that a slice is ours no longer.
