@@ -1,0 +1,246 @@
+//! The operator's watches, index, queue, worker and reconciler as tasks of the test, against an API server in memory:
+//! no process, no connection, and under paused time. The wiring is that of `src/run.rs`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use endpoint_copier_operator::client;
+use endpoint_copier_operator::election;
+use endpoint_copier_operator::events::Herald;
+use endpoint_copier_operator::index::{Index, SharedIndex};
+use endpoint_copier_operator::metrics::Metrics;
+use endpoint_copier_operator::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::queue::Inbox;
+use endpoint_copier_operator::reconcile::Reconciler;
+use endpoint_copier_operator::watch::{self, Pulses, Reader, Watches};
+use endpoint_copier_operator::worker::Worker;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use testbed::{ApiServer, Request, Store, builders};
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes by its rule.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A replica that leads without end. Each of its watches, and its writer, has an API server of its own on the one
+/// store, so that a fault or a stale cache can befall one alone.
+pub struct Operator {
+    pub store: Store,
+    pub services: ApiServer,
+    pub copies: ApiServer,
+    pub sources: ApiServer,
+    /// Serves the writes, the GETs and the Events.
+    pub writer: ApiServer,
+    metrics: Metrics,
+    stop: CancellationToken,
+    worker: JoinSet<()>,
+    _watches: JoinSet<()>,
+}
+
+impl Operator {
+    pub fn start(store: &Store) -> Self {
+        let services = ApiServer::named(store, "services");
+        let copies = ApiServer::named(store, "copies");
+        let sources = ApiServer::named(store, "sources");
+        let writer = ApiServer::named(store, "writer");
+        let metrics = Metrics::new("lease").expect("metrics");
+        let (inbox, pulses) = (Inbox::default(), Pulses::default());
+        let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
+            source: ServiceKey::new("default", "kubernetes"),
+            managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+        })));
+        let client = |server: &ApiServer| client::over(server.clone(), "default", &metrics);
+        let watches = |server: &ApiServer| Watches {
+            reader: Reader {
+                client: client(server),
+                pulses: pulses.clone(),
+                metrics: metrics.clone(),
+            },
+            index: index.clone(),
+            inbox: inbox.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        let (names, names_wanted) = channel::channel(BTreeSet::new());
+        tasks.spawn(watches(&services).services(names));
+        tasks.spawn(watches(&copies).copies());
+        tasks.spawn(watch::named_slices(watches(&sources), names_wanted));
+
+        let (unopposed, terms) = election::unopposed(&metrics);
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(unopposed.run(stop.clone()));
+        let (herald, scribe) = Herald::new(client(&writer), "replica");
+        tasks.spawn(scribe.run());
+        let reconciler = Reconciler::new(
+            client(&writer),
+            index.clone(),
+            inbox.clone(),
+            metrics.clone(),
+            herald,
+        );
+        running.spawn(
+            Worker {
+                inbox,
+                index,
+                reconciler: Arc::new(reconciler),
+                terms,
+            }
+            .run(),
+        );
+        Self {
+            store: store.clone(),
+            services,
+            copies,
+            sources,
+            writer,
+            metrics,
+            stop,
+            worker: running,
+            _watches: tasks,
+        }
+    }
+
+    /// As on TERM: what is in flight ends, nothing else begins.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.worker.join_next().await {
+            ended.expect("no panic");
+        }
+    }
+
+    /// Requests for slices by this verb: what the reconciler reads and writes.
+    pub fn slice_requests(&self, verb: &str) -> Vec<Request> {
+        let wanted = |request: &Request| request.server == "writer" && request.is(verb, "endpointslices");
+        self.store.requests().matching(wanted)
+    }
+
+    /// Verb and name of all that the reconciler asked for slices, in order.
+    pub fn asked(&self) -> Vec<String> {
+        let slices = |request: &Request| request.server == "writer" && request.resource == "endpointslices";
+        let requests = self.store.requests().matching(slices);
+        requests
+            .iter()
+            .map(|request| format!("{} {}", request.verb, request.name))
+            .collect()
+    }
+
+    /// The value of a metric, named with its labels as in `/metrics`.
+    pub fn metric(&self, series: &str) -> Option<u64> {
+        let text = self.metrics.render();
+        let mut values = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.next()?.parse().ok()
+    }
+
+    /// Waits until the slices of a Service of namespace `default` show these addresses. Answers how long that took.
+    pub async fn until_addresses(&self, service: &str, wanted: &[&str]) -> Duration {
+        let what = format!("{service} shows {wanted:?}");
+        until(&self.store, &what, |store| addresses(store, service) == wanted).await
+    }
+}
+
+/// Waits until a store is in a state. Answers how long that took.
+pub async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) -> Duration {
+    let start = Instant::now();
+    let met = timeout(PATIENCE, store.until(wanted)).await;
+    assert!(
+        met.is_ok(),
+        "never: {what}\n{:#?}",
+        store.list("endpointslices", None)
+    );
+    start.elapsed()
+}
+
+/// Lets everything happen that is due within this time.
+pub async fn pass(time: Duration) {
+    sleep(time).await;
+}
+
+pub const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A store with `default/kubernetes` as these API servers write it.
+pub fn cluster(api_servers: &[&str]) -> Store {
+    let store = Store::new();
+    put(&store, builders::kubernetes_service());
+    put(&store, builders::kubernetes_slice(api_servers));
+    store
+}
+
+/// Writes as an administrator does.
+pub fn put(store: &Store, object: Value) -> Value {
+    store.put(object).expect("a valid object")
+}
+
+/// A managed Service `default/<name>` of the default source.
+pub fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "annotations": {"endpoint-copier/enabled": "true"}},
+        "spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 6443}]},
+    })
+}
+
+/// The same with a source of its own.
+pub fn service_of(name: &str, source: &str) -> Value {
+    let mut service = service(name);
+    service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!(source);
+    service
+}
+
+/// A slice `default/<name>` of the Service `default/<service>`.
+pub fn slice(service: &str, name: &str, addresses: &[&str]) -> Value {
+    let mut slice = builders::kubernetes_slice(addresses);
+    slice["metadata"]["name"] = json!(name);
+    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": service});
+    slice
+}
+
+/// Slices that belong to a Service of namespace `default`.
+pub fn slices_of(store: &Store, service: &str) -> Vec<Value> {
+    let mut slices = store.list("endpointslices", Some("default"));
+    slices.retain(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service);
+    slices
+}
+
+/// The addresses that they show, sorted.
+pub fn addresses(store: &Store, service: &str) -> Vec<String> {
+    let slices = slices_of(store, service);
+    let endpoints = slices
+        .iter()
+        .flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let mut addresses: Vec<_> = endpoints
+        .filter_map(|endpoint| Some(endpoint["addresses"][0].as_str()?.to_owned()))
+        .collect();
+    addresses.sort();
+    addresses
+}
+
+/// Reason and note of the Events on a Service of namespace `default`, by its UID; oldest first.
+pub fn events(store: &Store, service: &str) -> Vec<(String, String)> {
+    let service = store.get("services", "default", service).expect("the Service");
+    let mut events = store.list("events.events.k8s.io", Some("default"));
+    events.retain(|event| event["regarding"]["uid"] == service["metadata"]["uid"]);
+    events.sort_by_key(|event| event["eventTime"].as_str().map(str::to_owned));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    events
+        .iter()
+        .map(|event| (text(&event["reason"]), text(&event["note"])))
+        .collect()
+}
+
+/// The reasons of the Events on a Service, without the good news.
+pub fn warnings(store: &Store, service: &str) -> Vec<String> {
+    let reasons = events(store, service).into_iter().map(|(reason, _)| reason);
+    reasons.filter(|reason| reason != "Synced").collect()
+}

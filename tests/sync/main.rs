@@ -1,0 +1,10 @@
+//! Rules about time and order, shown by the operator's own tasks against an API server in memory, under paused time:
+//! a wait of half an hour takes no time, and a pause of 250 ms is 250 ms on any machine.
+
+mod events;
+mod harness;
+mod order;
+mod parked;
+mod refused;
+mod stale;
+mod views;

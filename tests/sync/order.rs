@@ -1,0 +1,242 @@
+//! Who goes first, how many at once, and who waits for whom.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use testbed::{Effect, Fault, Match, Request};
+use tokio::time::Instant;
+
+use crate::harness::{
+    Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, until,
+};
+
+/// The most that were in flight at one moment.
+fn at_once(requests: &[Request]) -> usize {
+    let in_flight = |moment: Instant| {
+        let is_open = |request: &&Request| {
+            request.at <= moment && request.answered.is_none_or(|answered| answered > moment)
+        };
+        requests.iter().filter(is_open).count()
+    };
+    requests
+        .iter()
+        .map(|request| in_flight(request.at))
+        .max()
+        .unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_the_default_source_are_written_first() {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("app", "app-1", &["10.0.0.1"]));
+    for number in 0..40 {
+        put(&store, service_of(&format!("a-{number}"), "app"));
+    }
+    for number in 0..4 {
+        put(&store, service(&format!("z-{number}")));
+    }
+    let operator = Operator::start(&store);
+    until(&store, "all copies", |store| {
+        store.list("endpointslices", None).len() == 2 + 44
+    })
+    .await;
+    let creates = operator.slice_requests("create");
+    let first: BTreeSet<_> = creates[..4]
+        .iter()
+        .map(|create| create.name.chars().next())
+        .collect();
+    assert_eq!(first, [Some('z')].into(), "{:?}", operator.asked());
+
+    // And so when both sources change at one moment.
+    store.requests().clear();
+    pass(seconds(2)).await;
+    put(&store, slice("app", "app-1", &["10.0.0.2"]));
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    until(&store, "all of them again", |_| {
+        operator.slice_requests("update").len() == 44
+    })
+    .await;
+    let updates = operator.slice_requests("update");
+    let last = updates
+        .iter()
+        .rposition(|update| update.name.starts_with('z'))
+        .expect("four");
+    // Those that were in hand when the news came may end first.
+    assert!(last < 8 + 4, "{:?}", operator.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_writes_are_in_flight_at_most_and_one_for_each_service() {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("kubernetes", "kubernetes-2", &["192.0.2.2"]));
+    for number in 0..30 {
+        put(&store, service(&format!("s-{number}")));
+    }
+    let operator = Operator::start(&store);
+    let slow = Match::any().verb("create").resource("endpointslices");
+    operator
+        .writer
+        .faults()
+        .add(Fault::new(slow, Effect::Latency(ms(100))));
+    until(&store, "two copies each", |store| {
+        store.list("endpointslices", None).len() == 2 + 60
+    })
+    .await;
+    let creates = operator.slice_requests("create");
+    assert_eq!(creates.len(), 60);
+    assert_eq!(at_once(&creates), 8);
+    for number in 0..30 {
+        let prefix = format!("s-{number}-");
+        let of_one: Vec<_> = creates
+            .iter()
+            .filter(|create| create.name.starts_with(&prefix))
+            .cloned()
+            .collect();
+        assert_eq!((of_one.len(), at_once(&of_one)), (2, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_hangs_holds_up_no_other_service() {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, service("bad"));
+    let operator = Operator::start(&store);
+    operator.until_addresses("bad", &["192.0.2.1"]).await;
+    let name = slices_of(&store, "bad")[0]["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let hang = Match::any().verb("update").name(&name);
+    operator.writer.faults().add(Fault::new(hang, Effect::Hang));
+    for number in 0..20 {
+        put(&store, service(&format!("good-{number}")));
+    }
+    for round in 2..6 {
+        let address = format!("192.0.2.{round}");
+        put(&store, slice("kubernetes", "kubernetes", &[&address]));
+        let good = |number: usize| addresses(&store, &format!("good-{number}")) == [address.as_str()];
+        let took = until(&store, "all others", |_| (0..20).all(good)).await;
+        assert!(took < ms(100), "round {round}: {took:?}");
+        pass(seconds(1)).await;
+    }
+    pass(seconds(60)).await;
+    // 5 s for an answer, then again within a second and a bit.
+    let tries = operator
+        .slice_requests("update")
+        .iter()
+        .filter(|update| update.name == name)
+        .count();
+    assert!((8..=14).contains(&tries), "{tries}");
+    operator.writer.faults().clear();
+    operator.until_addresses("bad", &["192.0.2.5"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_and_harms_nobody() {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, service("busy"));
+    put(&store, service("calm"));
+    let operator = Operator::start(&store);
+    operator.until_addresses("busy", &["192.0.2.1"]).await;
+    store.requests().clear();
+    for number in 0..2000 {
+        let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 1 + number}]}});
+        store
+            .patch("services", "default", "busy", ports)
+            .expect("a patch");
+        pass(ms(1)).await;
+    }
+    pass(seconds(2)).await;
+    let asked = operator.asked();
+    // Two seconds at one write each 20 ms.
+    assert!((50..=102).contains(&asked.len()), "{}", asked.len());
+    assert!(
+        asked.iter().all(|asked| asked.starts_with("update busy-")),
+        "{asked:?}"
+    );
+    assert_eq!(slices_of(&store, "busy")[0]["ports"][0]["port"], 2000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_of_sources_is_made_anew_every_250_ms_at_most() {
+    let store = cluster(&["192.0.2.1"]);
+    let operator = Operator::start(&store);
+    pass(seconds(1)).await;
+    store.requests().clear();
+    for number in 0..200 {
+        put(
+            &store,
+            slice(
+                &format!("app-{number}"),
+                &format!("app-{number}-1"),
+                &["10.0.0.1"],
+            ),
+        );
+        put(
+            &store,
+            service_of(&format!("web-{number}"), &format!("app-{number}")),
+        );
+        pass(ms(10)).await;
+    }
+    pass(seconds(1)).await;
+    let watches = store
+        .requests()
+        .matching(|request| request.server == "sources" && request.verb == "watch");
+    assert!((4..=10).contains(&watches.len()), "{}", watches.len());
+    let mut opened: Vec<_> = watches.iter().map(|watch| watch.at).collect();
+    opened.dedup();
+    let pauses: Vec<_> = opened.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= ms(250)), "{pauses:?}");
+    for number in 0..200 {
+        assert_eq!(
+            addresses(&store, &format!("web-{number}")),
+            ["10.0.0.1"],
+            "{number}"
+        );
+    }
+    // The first new name does not wait.
+    put(&store, slice("app-last", "app-last-1", &["10.0.0.2"]));
+    put(&store, service_of("web-last", "app-last"));
+    let took = operator.until_addresses("web-last", &["10.0.0.2"]).await;
+    assert!(took < ms(50), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
+    for what in [
+        Effect::Break,
+        Effect::Nonsense,
+        Effect::Status {
+            code: 429,
+            retry_after: Some(60),
+        },
+        Effect::Status {
+            code: 500,
+            retry_after: None,
+        },
+        Effect::Status {
+            code: 503,
+            retry_after: Some(60),
+        },
+        Effect::Status {
+            code: 504,
+            retry_after: None,
+        },
+    ] {
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        let writes = Match::any().verb("create").resource("endpointslices");
+        operator.writer.faults().add(Fault::new(writes, what.clone()));
+        put(&operator.store, service("vip"));
+        pass(seconds(60)).await;
+        let tries = operator.slice_requests("create");
+        let longest = tries.windows(2).map(|pair| pair[1].at - pair[0].at).max();
+        assert!(
+            longest.is_some_and(|longest| longest <= ms(1300)),
+            "{what:?}: {longest:?}"
+        );
+        assert!(tries.len() <= 100, "{what:?}: {}", tries.len());
+        operator.writer.faults().clear();
+        let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+        assert!(took <= ms(1300), "{what:?}: {took:?}");
+    }
+}

@@ -1,0 +1,253 @@
+//! After a write a Service waits until the watch shows it, at most a second; then one GET decides.
+
+use serde_json::json;
+use testbed::{Effect, Fault, Match};
+use tokio::time::Instant;
+
+use crate::harness::{
+    Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, until,
+};
+
+fn change(operator: &Operator, address: &str) {
+    put(&operator.store, slice("kubernetes", "kubernetes", &[address]));
+}
+
+fn copy_name(operator: &Operator) -> String {
+    let copies = slices_of(&operator.store, "vip");
+    assert_eq!(copies.len(), 1, "{copies:#?}");
+    copies[0]["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_watch_shows_is_asked_for_by_nobody() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    for number in 2..10 {
+        let address = format!("192.0.2.{number}");
+        change(&operator, &address);
+        let took = operator.until_addresses("vip", &[&address]).await;
+        assert!(took < ms(30), "{took:?}");
+    }
+    pass(seconds(60)).await;
+    assert!(
+        operator.slice_requests("get").is_empty(),
+        "{:?}",
+        operator.asked()
+    );
+    assert_eq!(operator.slice_requests("update").len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_watch_does_not_show_is_asked_for_once_after_a_second() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    operator.copies.lag();
+
+    change(&operator, "192.0.2.2");
+    operator.until_addresses("vip", &["192.0.2.2"]).await;
+    // While it waits it plans nothing: a plan from the old view would be a conflict.
+    pass(ms(200)).await;
+    change(&operator, "192.0.2.3");
+    let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
+    assert!(took >= ms(700) && took <= ms(900), "{took:?}");
+    pass(seconds(20)).await;
+
+    let name = copy_name(&operator);
+    let [create, update, get] = ["create", "update", "get"].map(|verb| format!("{verb} {name}"));
+    assert_eq!(
+        operator.asked(),
+        [&create, &update, &get, &update, &get].map(String::as_str)
+    );
+    let writes = operator.slice_requests("update");
+    assert!(
+        writes.iter().all(|write| write.status == Some(200)),
+        "{writes:#?}"
+    );
+    let gets = operator.slice_requests("get");
+    let waited = gets[0].at - writes[0].answered.expect("an answer");
+    assert!(waited >= seconds(1) && waited < ms(1050), "{waited:?}");
+
+    // What the watch shows at last is no news.
+    operator.copies.release();
+    pass(seconds(10)).await;
+    assert_eq!(operator.asked().len(), 5, "{:?}", operator.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_waits_for_the_watch_and_then_one_get_decides() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    let name = copy_name(&operator);
+    operator.copies.lag();
+    // An edit by hand that the watch does not show: the version that we hold is an old one.
+    let edit = json!({"metadata": {"labels": {"team": "blue"}}});
+    operator
+        .store
+        .patch("endpointslices", "default", &name, edit)
+        .expect("a patch");
+    change(&operator, "192.0.2.2");
+    let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
+    assert!(took >= seconds(1) && took < ms(1100), "{took:?}");
+    let answers: Vec<_> = operator
+        .slice_requests("update")
+        .iter()
+        .map(|write| write.status)
+        .collect();
+    assert_eq!(answers, [Some(409), Some(200)]);
+    assert_eq!(operator.slice_requests("get").len(), 1);
+    assert_eq!(
+        slices_of(&operator.store, "vip")[0]["metadata"]["labels"]["team"],
+        "blue"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_whose_reply_is_lost_ends_in_one_copy_and_no_error() {
+    for lagging in [false, true] {
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        pass(seconds(1)).await;
+        if lagging {
+            operator.copies.lag();
+        }
+        let lost = Match::any().verb("create").resource("endpointslices");
+        operator
+            .writer
+            .faults()
+            .add(Fault::new(lost, Effect::LostReply).times(1));
+        put(&operator.store, service("vip"));
+        operator.until_addresses("vip", &["192.0.2.1"]).await;
+        pass(seconds(60)).await;
+        assert_eq!(slices_of(&operator.store, "vip").len(), 1);
+        assert_eq!(
+            operator.metric("endpoint_copier_services_in_sync"),
+            Some(1),
+            "lagging: {lagging}"
+        );
+        // Where the watch is late the object in the way is found to be ours by a GET.
+        let asked = operator.asked();
+        assert_eq!(asked.len(), if lagging { 3 } else { 1 }, "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_made_anew() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    let name = copy_name(&operator);
+    operator.copies.lag();
+    operator
+        .store
+        .delete("endpointslices", "default", &name)
+        .expect("a copy");
+    change(&operator, "192.0.2.2");
+    let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
+    assert!(took < ms(1200), "{took:?}");
+    let verbs: Vec<_> = operator
+        .asked()
+        .iter()
+        .skip(1)
+        .map(|asked| asked.replace(&format!(" {name}"), ""))
+        .collect();
+    assert_eq!(verbs, ["update", "get", "create"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waited_for() {
+    // The name of the copy is known once it has been there.
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let name = copy_name(&operator);
+    operator.stop().await;
+
+    let store = cluster(&["192.0.2.1"]);
+    let mut stranger = slice("", &name, &["203.0.113.9"]);
+    stranger["metadata"]["labels"] = json!({});
+    put(&store, stranger);
+    let operator = Operator::start(&store);
+    put(&store, service("vip"));
+    put(&store, slice("app", "app-1", &["10.0.0.1"]));
+    put(&store, service_of("other", "app"));
+    pass(seconds(10)).await;
+    eprintln!(
+        "DBG {:?} {:?}",
+        operator.asked(),
+        crate::harness::events(&store, "vip")
+    );
+    until(&store, "it is said that the name is taken", |store| {
+        crate::harness::warnings(store, "vip") == ["NameTaken"]
+    })
+    .await;
+    assert_eq!(
+        operator
+            .asked()
+            .iter()
+            .filter(|asked| **asked == format!("get {name}"))
+            .count(),
+        1
+    );
+    assert_eq!(
+        addresses(&store, "other"),
+        ["10.0.0.1"],
+        "the next Service is not harmed"
+    );
+    pass(seconds(120)).await;
+    // 5 s doubling to 30 s: one GET each, and no write.
+    let gets = operator.slice_requests("get");
+    assert!((5..=8).contains(&gets.len()), "{:?}", operator.asked());
+    assert_eq!(
+        crate::harness::warnings(&store, "vip"),
+        ["NameTaken"],
+        "said once"
+    );
+    let found = store
+        .get("endpointslices", "default", &name)
+        .expect("never touched");
+    assert_eq!(found["endpoints"][0]["addresses"][0], "203.0.113.9");
+
+    store.delete("endpointslices", "default", &name).expect("it");
+    let freed = Instant::now();
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(freed.elapsed() <= seconds(31), "{:?}", freed.elapsed());
+    pass(ms(100)).await;
+    assert_eq!(
+        operator.metric("endpoint_copier_findings{reason=\"NameTaken\"}"),
+        Some(0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_of_the_service_in_a_copys_place_is_seen_by_the_watch_and_its_end_too() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let name = copy_name(&operator);
+    // Somebody makes it theirs.
+    let theirs = json!({"metadata": {
+        "labels": {"endpointslice.kubernetes.io/managed-by": "someone"}, "ownerReferences": null,
+    }});
+    operator
+        .store
+        .patch("endpointslices", "default", &name, theirs)
+        .expect("a patch");
+    until(&operator.store, "it is said", |store| {
+        crate::harness::warnings(store, "vip").contains(&"NameTaken".to_owned())
+    })
+    .await;
+    let before = operator.asked().len();
+    pass(seconds(60)).await;
+    assert_eq!(operator.asked().len(), before, "{:?}", operator.asked());
+    operator
+        .store
+        .delete("endpointslices", "default", &name)
+        .expect("it");
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(took < ms(50), "{took:?}");
+}

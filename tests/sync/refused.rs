@@ -1,0 +1,155 @@
+//! What the API server refuses: for good, or because the namespace is going.
+
+use serde_json::json;
+use testbed::{Fault, Match, builders};
+
+use crate::harness::{
+    Operator, cluster, events, ms, pass, put, seconds, service, slice, slices_of, warnings,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_write_is_tried_after_5_seconds_doubling_to_30_and_said_once() {
+    for code in [422, 403] {
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        let create = Match::any().verb("create").resource("endpointslices");
+        let fault = operator.writer.faults().add(Fault::status(create, code));
+        put(&operator.store, service("vip"));
+        pass(seconds(100)).await;
+        let tries = operator.slice_requests("create");
+        let pauses: Vec<_> = tries
+            .windows(2)
+            .map(|pair| (pair[1].at - pair[0].at).as_millis())
+            .collect();
+        let about = [5_000, 10_000, 20_000, 30_000, 30_000];
+        assert_eq!(pauses.len(), about.len(), "{code}: {pauses:?}");
+        for (pause, about) in pauses.iter().zip(about) {
+            assert!((about..about + 50).contains(pause), "{code}: {pauses:?}");
+        }
+        let events = events(&operator.store, "vip");
+        assert_eq!(events.len(), 1, "{code}: {events:#?}");
+        let (reason, note) = &events[0];
+        assert_eq!(reason, "WriteRefused");
+        assert!(note.contains("refuses to create EndpointSlice vip-"), "{note}");
+        assert!(note.contains("injected: "), "the server's reason: {note}");
+        assert_eq!(
+            operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}"),
+            Some(1)
+        );
+        assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(0));
+
+        operator.writer.faults().remove(fault);
+        let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+        assert!(took <= ms(30_050), "{took:?}");
+        pass(seconds(2)).await;
+        assert_eq!(
+            operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}"),
+            Some(0)
+        );
+        assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_write_is_tried_at_once_when_something_changes() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let create = Match::any().verb("create").resource("endpointslices");
+    operator.writer.faults().add(Fault::status(create, 422).times(1));
+    put(&operator.store, service("vip"));
+    pass(seconds(1)).await;
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
+    assert!(took < ms(100), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_copies_go_when_their_replacements_are_refused_for_good_and_not_while_they_may_still_come() {
+    for (code, stays) in [(422, false), (503, true)] {
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+        put(&operator.store, service("vip"));
+        operator.until_addresses("vip", &["192.0.2.1"]).await;
+        let create = Match::any().verb("create").resource("endpointslices");
+        operator.writer.faults().add(Fault::status(create, code));
+        let source = json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "app"}}});
+        operator
+            .store
+            .patch("services", "default", "vip", source)
+            .expect("a patch");
+        pass(seconds(10)).await;
+        assert_eq!(!slices_of(&operator.store, "vip").is_empty(), stays, "{code}");
+        operator.writer.faults().clear();
+        operator.until_addresses("vip", &["10.0.0.1"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_changes() {
+    let mut service = service("vip");
+    service["metadata"]["namespace"] = json!("blue");
+    service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
+    service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("kubernetes");
+    let store = cluster(&["192.0.2.1"]);
+    // As on a cluster whose controller manager is slow to empty it.
+    store.collect_after(None);
+    put(&store, builders::namespace("blue"));
+    put(&store, service);
+    store.delete("namespaces", "", "blue").expect("a namespace");
+    let operator = Operator::start(&store);
+    pass(seconds(600)).await;
+    let tries = operator.slice_requests("create");
+    assert_eq!(tries.len(), 1, "{:?}", operator.asked());
+    assert_eq!(tries[0].status, Some(403));
+    assert!(store.list("events.events.k8s.io", None).is_empty());
+    assert_eq!(
+        operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}"),
+        None
+    );
+    let touch = json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": "follow"}}});
+    store.patch("services", "blue", "vip", touch).expect("a patch");
+    pass(seconds(600)).await;
+    assert_eq!(
+        operator.slice_requests("create").len(),
+        2,
+        "{:?}",
+        operator.asked()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_new() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    put(
+        &operator.store,
+        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
+    );
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    let finalizer = json!({"metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}});
+    operator
+        .store
+        .patch("services", "default", "vip", finalizer)
+        .expect("a patch");
+    operator
+        .store
+        .delete("services", "default", "vip")
+        .expect("a Service");
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
+    operator.until_addresses("vip", &["192.0.2.2", "192.0.2.3"]).await;
+    operator
+        .store
+        .delete("endpointslices", "default", "kubernetes-2")
+        .expect("a slice");
+    operator.until_addresses("vip", &["192.0.2.3"]).await;
+    put(
+        &operator.store,
+        slice("kubernetes", "kubernetes-3", &["192.0.2.4"]),
+    );
+    pass(seconds(10)).await;
+    assert_eq!(
+        operator.slice_requests("create").len(),
+        2,
+        "{:?}",
+        operator.asked()
+    );
+    assert_eq!(warnings(&operator.store, "vip"), Vec::<String>::new());
+}

@@ -1,0 +1,98 @@
+//! A copy that claims to be newer than its source looks: one consistent GET of the source decides.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Operator, addresses, cluster, ms, pass, put, seconds, service, slice, slices_of};
+
+/// An operator whose view of sources stands still, and the name of the copy.
+async fn with_stale_sources() -> (Operator, String) {
+    let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    pass(seconds(2)).await;
+    let name = slices_of(&operator.store, "vip")[0]["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    operator.sources.lag();
+    (operator, name)
+}
+
+/// What a replica writes that sees the source as it is.
+fn written_by_another(operator: &Operator, copy: &str, source: &Value, address: &str) {
+    let patch = json!({
+        "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true, "serving": true, "terminating": false}}],
+    });
+    operator
+        .store
+        .patch("endpointslices", "default", copy, patch)
+        .expect("a patch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
+    let (operator, copy) = with_stale_sources().await;
+    let source = put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
+    written_by_another(&operator, &copy, &source, "192.0.2.1");
+    pass(seconds(30)).await;
+    assert_eq!(
+        addresses(&operator.store, "vip"),
+        ["192.0.2.1"],
+        "the dead one is not brought back"
+    );
+    assert!(
+        operator.slice_requests("update").is_empty(),
+        "{:?}",
+        operator.asked()
+    );
+    let gets = operator.slice_requests("get");
+    assert_eq!(gets.len(), 1, "{:?}", operator.asked());
+    assert_eq!(gets[0].name, "kubernetes");
+    assert!(
+        !gets[0].uri.contains("resourceVersion"),
+        "consistent: {}",
+        gets[0].uri
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_not_true_costs_one_get_and_one_write() {
+    let (operator, copy) = with_stale_sources().await;
+    let claim = json!({"metadata": {"resourceVersion": "999999"}});
+    written_by_another(&operator, &copy, &claim, "203.0.113.9");
+    let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    assert!(took < ms(100), "{took:?}");
+    pass(seconds(30)).await;
+    let verbs: Vec<_> = operator.asked().into_iter().skip(1).collect();
+    assert_eq!(verbs, ["get kubernetes".to_owned(), format!("update {copy}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    operator.sources.lag();
+    // Another replica, which sees it, has copied a second slice of the source.
+    let second = put(
+        &operator.store,
+        slice("kubernetes", "kubernetes-2", &["192.0.2.9"]),
+    );
+    let mut copy = slices_of(&operator.store, "vip").remove(0);
+    copy["metadata"] = json!({
+        "name": "vip-written-by-another", "namespace": "default", "labels": copy["metadata"]["labels"],
+        "annotations": copy["metadata"]["annotations"], "ownerReferences": copy["metadata"]["ownerReferences"],
+    });
+    let annotations = &mut copy["metadata"]["annotations"];
+    annotations["endpoint-copier/source-slice"] = json!("kubernetes-2");
+    annotations["endpoint-copier/source-uid"] = second["metadata"]["uid"].clone();
+    annotations["endpoint-copier/source-resource-version"] = second["metadata"]["resourceVersion"].clone();
+    copy["endpoints"] = json!([{"addresses": ["192.0.2.9"]}]);
+    put(&operator.store, copy);
+    pass(ms(500)).await;
+    assert_eq!(operator.slice_requests("get").len(), 1, "{:?}", operator.asked());
+    let shown = addresses(&operator.store, "vip");
+    assert!(shown.contains(&"192.0.2.9".to_owned()), "{shown:?}");
+}

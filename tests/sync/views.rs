@@ -1,0 +1,237 @@
+//! Views of the cluster that are late, change, or come and go.
+
+use serde_json::json;
+use testbed::{Effect, Ending, Fault, Match};
+
+use crate::harness::{
+    Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of,
+};
+
+fn name_of_copy(operator: &Operator, service: &str) -> String {
+    slices_of(&operator.store, service)[0]["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_get_shows_reaches_every_service_of_that_source() {
+    let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
+    for name in ["a", "b"] {
+        put(&operator.store, service(name));
+        operator.until_addresses(name, &["192.0.2.1", "192.0.2.2"]).await;
+    }
+    pass(seconds(2)).await;
+    operator.sources.lag();
+    // The former leader has seen the change, written one copy of it, and ended.
+    let source = put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
+    let written = json!({
+        "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
+        "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true, "serving": true, "terminating": false}}],
+    });
+    operator
+        .store
+        .patch(
+            "endpointslices",
+            "default",
+            &name_of_copy(&operator, "a"),
+            written,
+        )
+        .expect("a patch");
+    let took = operator.until_addresses("b", &["192.0.2.1"]).await;
+    assert!(took < seconds(1), "{took:?}");
+    operator.sources.release();
+    pass(seconds(5)).await;
+    assert_eq!(addresses(&operator.store, "a"), ["192.0.2.1"]);
+    assert_eq!(addresses(&operator.store, "b"), ["192.0.2.1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("seen"));
+    operator.until_addresses("seen", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    operator.services.lag();
+    let new = put(&operator.store, service("new"));
+    // Another replica, which sees it, has made its copy.
+    let mut copy = slices_of(&operator.store, "seen").remove(0);
+    copy["metadata"] = json!({
+        "name": copy["metadata"]["name"].as_str().expect("a name").replace("seen", "new"), "namespace": "default",
+        "labels": copy["metadata"]["labels"], "annotations": copy["metadata"]["annotations"],
+        "ownerReferences": copy["metadata"]["ownerReferences"],
+    });
+    copy["metadata"]["labels"]["kubernetes.io/service-name"] = json!("new");
+    copy["metadata"]["ownerReferences"][0]["name"] = json!("new");
+    copy["metadata"]["ownerReferences"][0]["uid"] = new["metadata"]["uid"].clone();
+    put(&operator.store, copy);
+    pass(seconds(30)).await;
+    assert_eq!(addresses(&operator.store, "new"), ["192.0.2.1"]);
+    assert!(
+        operator.slice_requests("delete").is_empty(),
+        "{:?}",
+        operator.asked()
+    );
+    operator.services.release();
+    pass(seconds(5)).await;
+    assert_eq!(addresses(&operator.store, "new"), ["192.0.2.1"]);
+    // When it is gone indeed, so are they; here by the operator, for nothing else collects them.
+    operator.store.collect_after(None);
+    operator
+        .store
+        .delete("services", "default", "new")
+        .expect("it is there");
+    operator.until_addresses("new", &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_come_and_go_do_not_blind_us_to_the_sources_of_others() {
+    let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    // A list takes longer than the pause between two selectors.
+    operator
+        .sources
+        .faults()
+        .add(Fault::new(Match::any().verb("list"), Effect::Latency(ms(600))));
+    let store = operator.store.clone();
+    let churn = tokio::spawn(async move {
+        for number in 0..200 {
+            put(
+                &store,
+                service_of(&format!("other-{number}"), &format!("source-{number}")),
+            );
+            pass(ms(100)).await;
+        }
+    });
+    for round in 1..10 {
+        pass(seconds(2)).await;
+        let address = format!("192.0.2.{round}");
+        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
+        let took = operator.until_addresses("vip", &[&address]).await;
+        assert!(took < ms(300), "{took:?}");
+    }
+    churn.await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_as_soon_as_it_begins_is_no_hot_loop() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let before = operator.store.requests().all().len();
+    for _ in 0..1000 {
+        for server in [&operator.services, &operator.sources, &operator.copies] {
+            server.faults().end_watches(Match::any(), Ending::Clean);
+        }
+        pass(ms(10)).await;
+    }
+    let requests = operator.store.requests().all().len() - before;
+    assert!(
+        requests <= 3 * 4 * 10 + 10,
+        "{requests} requests of three watches in 10 s"
+    );
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.9"]));
+    let took = operator.until_addresses("vip", &["192.0.2.9"]).await;
+    assert!(took < seconds(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
+    let effects = [403, 404, 409, 410, 422, 429, 500, 503].map(|code| Effect::Status {
+        code,
+        retry_after: None,
+    });
+    for effect in
+        effects
+            .into_iter()
+            .chain([Effect::Nonsense, Effect::Truncated, Effect::Hang, Effect::Break])
+    {
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        put(&operator.store, service("vip"));
+        operator.until_addresses("vip", &["192.0.2.1"]).await;
+        let servers = [&operator.services, &operator.sources, &operator.copies];
+        for server in servers {
+            server.faults().add(Fault::new(Match::any(), effect.clone()));
+            server.faults().end_watches(Match::any(), Ending::Abrupt);
+        }
+        let before = operator.store.requests().all().len();
+        pass(seconds(60)).await;
+        let requests = operator.store.requests().all().len() - before;
+        assert!(
+            requests < 3 * 150,
+            "{effect:?}: {requests} requests of three watches in a minute"
+        );
+        put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+        put(&operator.store, service("later"));
+        for server in servers {
+            server.faults().clear();
+        }
+        // A request that hangs is given up after 10 s.
+        let limit = if effect == Effect::Hang {
+            seconds(11)
+        } else {
+            seconds(2)
+        };
+        let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
+        assert!(took < limit, "{effect:?}: {took:?}");
+        let took = operator.until_addresses("later", &["192.0.2.2"]).await;
+        assert!(took < limit * 2, "{effect:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_writes_hang_does_not_hold_up_the_api_servers() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    put(&operator.store, slice("slow", "slow-1", &["10.0.0.1"]));
+    for number in 0..20 {
+        put(&operator.store, service_of(&format!("slow-{number}"), "slow"));
+        operator
+            .until_addresses(&format!("slow-{number}"), &["10.0.0.1"])
+            .await;
+    }
+    pass(seconds(2)).await;
+    for number in 0..20 {
+        let name = name_of_copy(&operator, &format!("slow-{number}"));
+        operator
+            .writer
+            .faults()
+            .add(Fault::new(Match::any().verb("update").name(&name), Effect::Hang));
+    }
+    put(&operator.store, slice("slow", "slow-1", &["10.0.0.2"]));
+    pass(ms(100)).await;
+    for round in 2..20 {
+        let address = format!("192.0.2.{round}");
+        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
+        let took = operator.until_addresses("vip", &[&address]).await;
+        assert!(took < ms(100), "{took:?}");
+        pass(ms(700)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_others_change_back_each_time_is_not_fought_for() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let (store, name) = (operator.store.clone(), name_of_copy(&operator, "vip"));
+    let other = tokio::spawn(async move {
+        let wrong = json!({"endpoints": [{"addresses": ["203.0.113.9"]}]});
+        loop {
+            store
+                .until(|store| addresses(store, "vip") == ["192.0.2.1"])
+                .await;
+            store
+                .patch("endpointslices", "default", &name, wrong.clone())
+                .expect("a patch");
+        }
+    });
+    pass(seconds(60)).await;
+    let updates = operator.slice_requests("update").len();
+    assert!((6..=12).contains(&updates), "{updates} writes in a minute");
+    let warned = crate::harness::warnings(&operator.store, "vip");
+    assert!(warned.contains(&"WriteRefused".to_owned()), "{warned:?}");
+    other.abort();
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+}
