@@ -20,7 +20,7 @@ use testbed::real::{self, RealCluster};
 use testbed::{ApiServer, Effect, Fault, Match, Store};
 use tokio::sync::watch::Receiver;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 const RACES: usize = 2000;
@@ -139,13 +139,22 @@ async fn left_behind(client: &Client, name: &str, duration: Duration) {
     }
 }
 
-/// Races of one Lease. `client` makes the client of a candidate in a round.
+/// How often the Lease has changed hands since it was left behind.
+async fn transitions(client: &Client, lease: &str) -> i32 {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
+    let lease = leases.get(lease).await.expect("the Lease");
+    lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)
+}
+
+/// Races of one Lease. `client` makes the client of a candidate in a round. `paused`: time stands still while
+/// anything works, so nothing is late and every race has one winner and no second one after it.
 async fn lane(
     client: Arc<dyn Fn(usize, usize) -> Client + Send + Sync>,
     lease: String,
     candidates: usize,
     duration: Duration,
     rounds: usize,
+    paused: bool,
 ) {
     for round in 0..rounds {
         left_behind(&client(round, 0), &lease, duration).await;
@@ -160,9 +169,26 @@ async fn lane(
                 )
             })
             .collect();
-        let winner = one_leads(&mut runners, &format!("{lease}, round {round}, run out")).await;
+        let what = format!("{lease}, round {round}");
+        let winner = one_leads(&mut runners, &format!("{what}, run out")).await;
+        if paused {
+            assert_eq!(transitions(&client(round, 0), &lease).await, 1, "{what}, run out");
+        }
         runners.swap_remove(winner).stop().await;
-        let winner = one_leads(&mut runners, &format!("{lease}, round {round}, released")).await;
+        let released = Instant::now();
+        let winner = one_leads(&mut runners, &format!("{what}, released")).await;
+        if paused {
+            let took = released.elapsed();
+            assert!(
+                took < duration / 4,
+                "{what}: {took:?} from release to lead, so the Lease ran out instead"
+            );
+            assert_eq!(
+                transitions(&client(round, 0), &lease).await,
+                2,
+                "{what}, released"
+            );
+        }
         // Those that do not lead go first, or they would lead next.
         let winner = runners.swap_remove(winner);
         join_all(runners.into_iter().map(Runner::stop)).await;
@@ -200,6 +226,7 @@ async fn on_testbed(candidates: usize) {
             candidates,
             Duration::from_secs(6),
             RACES / LANES,
+            true,
         )
     });
     all_lanes(lanes).await;
@@ -239,6 +266,7 @@ async fn of_two_and_three_candidates_exactly_one_wins_each_of_2000_races_on_api_
                 candidates,
                 Duration::from_secs(2),
                 RACES / LANES,
+                false,
             )
         });
         all_lanes(lanes).await;
