@@ -28,16 +28,6 @@ impl Index {
         slice: Option<EndpointSlice>,
     ) -> Option<Dirty> {
         let is_copy = slice.as_ref().is_some_and(claims_to_be_ours);
-        let passed = |slice| {
-            if is_copy {
-                self.copies.has_passed(slice)
-            } else {
-                self.others.has_passed(slice)
-            }
-        };
-        if self.state(key) != *before || slice.as_ref().is_some_and(passed) {
-            return None;
-        }
         // One that no watch shows is not kept: nobody would say when it is gone.
         let (copy, other) = match slice {
             Some(slice) if is_copy => (Some(slice), None),
@@ -46,6 +36,12 @@ impl Index {
                 other.filter(|slice| bears_one_of(&self.names_listed, slice)),
             ),
         };
+        // Nor can a watch have passed it.
+        let has_passed = copy.as_ref().is_some_and(|slice| self.copies.has_passed(slice))
+            || other.as_ref().is_some_and(|slice| self.others.has_passed(slice));
+        if has_passed || self.state(key) != *before {
+            return None;
+        }
         let (by_copy, by_other) = (self.copies.learn(key, copy), self.others.learn(key, other));
         let mut dirty = self.concerned_by_copies(&by_copy);
         dirty.extend(self.concerned_by_others(&by_other));

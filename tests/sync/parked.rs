@@ -175,12 +175,6 @@ async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waite
     put(&store, service("vip"));
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
     put(&store, service_of("other", "app"));
-    pass(seconds(10)).await;
-    eprintln!(
-        "DBG {:?} {:?}",
-        operator.asked(),
-        crate::harness::events(&store, "vip")
-    );
     until(&store, "it is said that the name is taken", |store| {
         crate::harness::warnings(store, "vip") == ["NameTaken"]
     })

@@ -171,6 +171,21 @@ fn a_slice_that_was_read_and_that_no_watch_shows_is_not_kept() {
 }
 
 #[test]
+fn a_slice_that_no_watch_shows_was_passed_by_none() {
+    let mut index = filled();
+    index.apply_slice(&named(&["kubernetes", "vip"]), slice("kubernetes").version(300));
+    let stranger = slice("x")
+        .without_label(crate::model::label::SERVICE_NAME)
+        .version(200);
+    let x = SliceKey::new("default", "x");
+    let before = index.state(&x);
+    assert!(
+        index.observe(&x, &before, Some(stranger)).is_some(),
+        "it would be asked for for ever"
+    );
+}
+
+#[test]
 fn a_deletion_counts_as_seen() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
