@@ -172,6 +172,21 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    /// A client of an administrator.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Sends an object as it is, whatever fields it has; the code of the answer.
+    pub async fn post(&self, path: &str, object: Value) -> u16 {
+        let request = http::Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(object.to_string().into_bytes().into())
+            .expect("a request");
+        let answer = self.client.send(request).await.expect("an API server");
+        answer.status().as_u16()
+    }
+
     pub async fn namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let namespace = typed(testbed::builders::namespace(name));

@@ -11,7 +11,7 @@ use crate::on_both;
 use crate::operator::Operator;
 
 /// Type, reason and note of the Events on a Service, oldest first.
-async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
+pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
     let mut events: Vec<Event> = cluster.list("default").await;
     events.retain(|event| {
         event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()

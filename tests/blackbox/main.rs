@@ -5,7 +5,10 @@
 
 mod cluster;
 mod election;
+mod empty;
 mod events;
+mod hostile;
+mod managed;
 mod objects;
 mod operator;
 mod outage;

@@ -1,0 +1,242 @@
+//! What nobody writes on purpose: the operator does a bounded amount of work, says what is wrong, and goes on with
+//! the next Service.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, until};
+use crate::events::events_on;
+use crate::objects::{managed, slice};
+use crate::on_both;
+use crate::operator::Operator;
+
+/// More than this in all annotations of an object is refused by API servers.
+const ANNOTATIONS: usize = 256 * 1024;
+
+/// A Service and a source of their own are served as if nothing were, now and after a change; and nothing panicked.
+async fn until_the_next_is_served(cluster: &Cluster, operator: &Operator) {
+    for address in ["10.255.0.1", "10.255.0.2"] {
+        cluster
+            .put::<EndpointSlice>(slice("default", "next-source", "next-source", &[address]))
+            .await;
+        if cluster.try_get::<Service>("default", "next").await.is_none() {
+            cluster
+                .create::<Service>(managed("default", "next", "default", "next-source"))
+                .await;
+        }
+        cluster.until_addresses("default", "next", &[address]).await;
+    }
+    assert!(!operator.log().contains("panicked"), "{}", operator.log());
+}
+
+async fn until_event(cluster: &Cluster, service: &Service, reason: &str) -> String {
+    let mut said = String::new();
+    until(&format!("an Event {reason}"), async || {
+        let events = events_on(cluster, service).await;
+        let found = events.into_iter().find(|(_, what, _)| what == reason);
+        found.map(|(.., note)| said = note).is_some()
+    })
+    .await;
+    assert!(said.len() <= 1000, "{} bytes", said.len());
+    said
+}
+
+on_both! {
+    async fn a_thousand_endpoints_and_a_hundred_ports_are_copied(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        let addresses: Vec<_> = (0..1000).map(|number| format!("10.1.{}.{}", number / 250, number % 250 + 1)).collect();
+        let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+        let mut source = slice("default", "source", "source-x", &addresses);
+        source["ports"] = (0..100).map(|n| json!({"name": format!("port-{n}"), "port": 1000 + n, "protocol": "TCP"})).collect();
+        cluster.create::<EndpointSlice>(source).await;
+        let mut service = managed("default", "web", "default", "source");
+        service["spec"]["ports"] = (0..100).map(|n| json!({"name": format!("p-{n}"), "port": 2000 + n, "targetPort": format!("port-{n}")})).collect();
+        cluster.create::<Service>(service).await;
+        let copies = cluster.until_slices("default", "web", "a copy", |slices| slices.len() == 1).await;
+        assert_eq!(copies[0].endpoints.as_ref().map(Vec::len), Some(1000));
+        let ports = copies[0].ports.as_ref().expect("ports");
+        assert_eq!(ports.len(), 100);
+        assert!(ports.iter().all(|port| port.port.is_some_and(|number| (1000..1100).contains(&number))));
+        until_the_next_is_served(cluster, &operator).await;
+        assert_eq!(operator.metric("endpoint_copier_slice_changes_total{operation=\"update\"}").await, Some(1), "the next one's");
+    }
+
+    async fn long_names_are_copied_whole(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        let (service, source, long) = ("s".repeat(63), "o".repeat(63), "x".repeat(253));
+        cluster.create::<EndpointSlice>(slice("default", &source, &"y".repeat(120), &["10.0.0.1"])).await;
+        cluster.create::<EndpointSlice>(slice("default", &source, &long, &["10.0.0.2"])).await;
+        cluster.create::<Service>(managed("default", &service, "default", &source)).await;
+        cluster.until_addresses("default", &service, &["10.0.0.1", "10.0.0.2"]).await;
+        for copy in cluster.slices_of("default", &service).await {
+            assert!(!copy.metadata.labels.unwrap().contains_key("endpoint-copier/source"), "it would not fit");
+            assert_eq!(copy.metadata.name.unwrap().len(), 63 + 1 + 10);
+        }
+        cluster.delete::<EndpointSlice>("default", &long).await;
+        cluster.until_addresses("default", &service, &["10.0.0.1"]).await;
+        until_the_next_is_served(cluster, &operator).await;
+    }
+
+    async fn names_that_are_none_reach_no_request(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        let bad = [
+            "Web", "web.app", "web,app", "../../secrets", "web/status", "web?x=1", "web%2Fapp", "-web", "web-", " web",
+            "web ", "w\u{e4}b", "web\nX: y", "in (web)", "!web", "\u{0}", &"w".repeat(64), &"w".repeat(200_000),
+        ];
+        let mut count = 0;
+        for (annotation, other) in [("default-service-name", "default-service-namespace"), ("default-service-namespace", "default-service-name")] {
+            for value in bad {
+                let mut service = managed("default", &format!("bad-{count}"), "default", "web");
+                service["metadata"]["annotations"][format!("endpoint-copier/{annotation}")] = json!(value);
+                service["metadata"]["annotations"][format!("endpoint-copier/{other}")] = json!("web");
+                let service = cluster.create::<Service>(service).await;
+                let note = until_event(cluster, &service, "InvalidAnnotation").await;
+                assert!(note.contains(annotation), "{note}");
+                count += 1;
+            }
+        }
+        until_the_next_is_served(cluster, &operator).await;
+        assert_eq!(operator.metric("endpoint_copier_findings{reason=\"InvalidAnnotation\"}").await, Some(count));
+        assert!(cluster.list::<EndpointSlice>("default").await.iter().all(|slice| {
+            !slice.metadata.name.as_deref().unwrap_or_default().starts_with("bad-")
+        }));
+        if let Some((store, _)) = cluster.testbed() {
+            let asked = store.requests().matching(|request| request.user_agent.starts_with("endpoint-copier"));
+            for request in asked.iter().filter(|request| request.resource != "events") {
+                assert!(!["secrets", "status", "app", "X:", "www"].iter().any(|part| request.uri.contains(part)), "{}", request.uri);
+            }
+        }
+    }
+
+    async fn annotations_as_large_as_they_get_are_named_and_not_repeated(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
+        let huge = "ä".repeat((ANNOTATIONS - 1000) / 2);
+        for (name, annotation, wanted) in [
+            ("enabled", "endpoint-copier/enabled", &[][..]),
+            ("when", "endpoint-copier/when-source-empty", &["10.0.0.1"][..]),
+        ] {
+            let mut service = managed("default", name, "default", "source");
+            service["metadata"]["annotations"][annotation] = json!(huge);
+            let service = cluster.create::<Service>(service).await;
+            let note = until_event(cluster, &service, "InvalidAnnotation").await;
+            assert!(note.contains(annotation) && note.contains("use \""), "{note}");
+            cluster.until_addresses("default", name, wanted).await;
+        }
+        // One that is taken over into the copy, and has no room there beside ours.
+        let mut source = slice("default", "timing", "timing-x", &["10.0.0.1"]);
+        let trigger = "x".repeat(ANNOTATIONS - 80);
+        source["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": trigger});
+        cluster.create::<EndpointSlice>(source).await;
+        let service = cluster.create::<Service>(managed("default", "timed", "default", "timing")).await;
+        let note = until_event(cluster, &service, "WriteRefused").await;
+        assert!(note.contains("annotations"), "{note}");
+        // Others may fill the annotations of a copy.
+        cluster.create::<Service>(managed("default", "web", "default", "source")).await;
+        let copy = cluster.until_slices("default", "web", "a copy", |slices| slices.len() == 1).await.remove(0);
+        let name = copy.metadata.name.unwrap();
+        cluster.patch::<EndpointSlice>("default", &name, json!({"metadata": {"annotations": {"team": huge}}})).await;
+        cluster.put::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.2"])).await;
+        cluster.until_addresses("default", "web", &["10.0.0.2"]).await;
+        until_the_next_is_served(cluster, &operator).await;
+        assert!(operator.log().len() < 100_000, "{} bytes of log", operator.log().len());
+    }
+
+    async fn missing_null_and_unknown_fields_and_conditions_are_read(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        let source = |name: &str, rest: Value| {
+            let mut slice = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "colour": "red",
+                "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "source"}, "mood": ["odd"]},
+            });
+            slice.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            slice
+        };
+        for (name, rest) in [
+            ("nothing", json!({"endpoints": []})),
+            ("nulls", json!({"endpoints": null, "ports": null})),
+            ("bare", json!({"endpoints": [{"addresses": ["10.0.0.1"]}]})),
+            ("null-conditions", json!({"endpoints": [{"addresses": ["10.0.0.2"], "conditions": null, "hints": null, "targetRef": null, "zone": null}]})),
+            ("null-ready", json!({"endpoints": [{"addresses": ["10.0.0.3"], "conditions": {"ready": null, "serving": false, "terminating": null}}]})),
+            ("unknown", json!({
+                "endpoints": [{"addresses": ["10.0.0.4"], "conditions": {"ready": false, "sparkling": true}, "flavour": {"sweet": 1}}],
+                "ports": [{"name": "http", "port": 8080, "protocol": "TCP", "speed": "high"}, {"name": "portless"}],
+            })),
+            ("many-addresses", json!({"endpoints": [{"addresses": ["10.0.0.5", "10.0.0.6"], "deprecatedTopology": {"x": "y"}}]})),
+        ] {
+            let code = cluster.post("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", source(name, rest)).await;
+            assert_eq!(code, 201, "{name}");
+        }
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "colour": "red",
+            "metadata": {"name": "web", "namespace": "default", "labels": null, "annotations": {
+                "endpoint-copier/enabled": "true", "endpoint-copier/default-service-name": "source", "endpoint-copier/no-such": "x",
+            }},
+            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080, "speed": "high"}], "selector": null, "mood": "odd"},
+        });
+        assert_eq!(cluster.post("/api/v1/namespaces/default/services", service).await, 201);
+        let copies = cluster.until_slices("default", "web", "seven copies", |slices| slices.len() == 7).await;
+        let mut seen: Vec<_> = copies.iter().flat_map(|copy| copy.endpoints.iter().flatten()).map(|endpoint| {
+            let conditions = endpoint.conditions.clone().expect("always said");
+            (endpoint.addresses[0].clone(), conditions.ready, conditions.serving, conditions.terminating)
+        }).collect();
+        seen.sort();
+        let said = |address: &str, ready, serving| (address.to_owned(), Some(ready), Some(serving), Some(false));
+        assert_eq!(seen, [
+            said("10.0.0.1", true, true), said("10.0.0.2", true, true), said("10.0.0.3", true, false),
+            said("10.0.0.4", false, false), said("10.0.0.5", true, true),
+        ]);
+        // A port without a name and without a source for its number.
+        let nameless = json!({"spec": {"ports": [{"name": null, "port": 80, "targetPort": "portless"}]}});
+        let service = cluster.patch::<Service>("default", "web", nameless).await;
+        until_event(cluster, &service, "PortUnresolved").await;
+        until_the_next_is_served(cluster, &operator).await;
+    }
+
+    async fn a_service_that_changes_between_every_two_calls_costs_a_bounded_number_of_writes(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
+        cluster.create::<EndpointSlice>(slice("default", "other", "other-x", &["10.0.0.2"])).await;
+        cluster.create::<Service>(managed("default", "busy", "default", "source")).await;
+        cluster.until_addresses("default", "busy", &["10.0.0.1"]).await;
+        if let Some((store, _)) = cluster.testbed() {
+            store.requests().clear();
+        }
+        let start = Instant::now();
+        let mut changes = 0_u32;
+        let change = async {
+            while start.elapsed() < Duration::from_secs(2) {
+                let (enabled, source, port) = [("true", "source", 1), ("true", "other", 2), ("false", "other", 3), ("ture", "source", 4)][changes as usize % 4];
+                cluster.patch::<Service>("default", "busy", json!({
+                    "metadata": {"annotations": {"endpoint-copier/enabled": enabled, "endpoint-copier/default-service-name": source}},
+                    "spec": {"ports": [{"name": "http", "port": 80, "targetPort": port}]},
+                })).await;
+                changes += 1;
+            }
+        };
+        tokio::join!(change, until_the_next_is_served(cluster, &operator));
+        let took = start.elapsed();
+        let last = json!({
+            "metadata": {"annotations": {"endpoint-copier/enabled": "true", "endpoint-copier/default-service-name": "other"}},
+            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 9}]},
+        });
+        cluster.patch::<Service>("default", "busy", last).await;
+        cluster.until_addresses("default", "busy", &["10.0.0.2"]).await;
+        cluster.until_slices("default", "busy", "the last port", |slices| {
+            slices.iter().flat_map(|slice| slice.ports.iter().flatten()).all(|port| port.port == Some(9))
+        }).await;
+        if let Some((store, _)) = cluster.testbed() {
+            let ours = |request: &testbed::Request| request.user_agent.starts_with("endpoint-copier") && request.resource == "endpointslices";
+            let asked = store.requests().matching(ours).len();
+            // One sync in 20 ms, each with a create and a delete or an update, and a GET now and then.
+            let most = took.as_millis() / 20 * 3 + 20;
+            assert!(asked as u128 <= most, "{asked} requests for {changes} changes in {took:?}");
+        }
+        let events = cluster.list::<k8s_openapi::api::events::v1::Event>("default").await.len();
+        assert!(events <= 60, "{events} Events");
+        assert!(!operator.log().contains("panicked"), "{}", operator.log());
+    }
+}
