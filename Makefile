@@ -17,7 +17,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl until Ctrl-C
-	@$(CARGO) build $(LOCKED) --package endpoint-copier-operator --package demo --bins
+	@$(CARGO) build $(LOCKED) --workspace --bins
 	@$(TARGET)/debug/demo --readme README.md $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: ## runs all tests; ARGS= goes to the test runner
@@ -45,7 +45,7 @@ build: ## builds the operator for release: target/release/endpoint-copier-operat
 	$(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
 
 run: ## runs it against the current kubeconfig context, without election; ARGS= adds flags
-	$(CARGO) run $(LOCKED) --package endpoint-copier-operator -- --leader-elect=false $(ARGS)
+	$(CARGO) run $(LOCKED) --workspace --bin endpoint-copier-operator -- --leader-elect=false $(ARGS)
 
 tools: ## brings what is missing beyond Rust and a C compiler, and says what it did
 	@cc --version >/dev/null 2>&1 || { echo 'tools: no C compiler: install gcc or clang (cc)'; exit 1; }

@@ -71,6 +71,8 @@ pub struct Failure {
 pub struct Applied {
     /// How many writes succeeded.
     pub written: usize,
+    /// The same by operation: creates, updates, deletes.
+    pub by_operation: [usize; 3],
     /// What to wait for before the next plan.
     pub echoes: Vec<(SliceKey, Echo)>,
     /// What failed.
@@ -116,6 +118,7 @@ impl Writer {
             updates,
             deletes,
             leftovers,
+            endpoints: _,
             findings: _,
             confirm: _,
         } = plan;
@@ -260,6 +263,7 @@ impl Writer {
     fn wrote(&self, operation: Operation, key: SliceKey, echo: Option<Echo>, applied: &mut Applied) {
         self.metrics.slice_changed(operation);
         applied.written += 1;
+        applied.by_operation[operation as usize] += 1;
         applied.echoes.extend(echo.map(|echo| (key, echo)));
     }
 

@@ -42,6 +42,8 @@ const RELEASE: Duration = Duration::from_millis(500);
 pub struct Candidate {
     lock: LeaseLock,
     us: String,
+    /// Namespace and name, for logs.
+    lease: String,
     config: ElectionConfig,
     record: Record,
     terms: channel::Sender<Option<Term>>,
@@ -79,6 +81,7 @@ impl Candidate {
             let client = client.clone();
             async move { client.send(request).await }
         });
+        let lease = format!("{namespace}/{}", config.lease_name);
         let params = LeaseLockParams {
             holder_id: us.clone(),
             lease_name: config.lease_name.clone(),
@@ -90,6 +93,7 @@ impl Candidate {
             Self {
                 lock,
                 us,
+                lease,
                 config,
                 record,
                 terms,
@@ -126,7 +130,7 @@ impl Candidate {
                     if conflict {
                         debug!(%error, "another replica was quicker");
                     } else if std::mem::replace(&mut last_error, error.clone()) != error {
-                        warn!(%error, lease = self.config.lease_name, "cannot try for the Lease");
+                        warn!(%error, lease = self.lease, "cannot try for the Lease");
                     }
                     let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
                     tokio::select! {
@@ -144,7 +148,7 @@ impl Candidate {
             if holder != leader.as_deref() {
                 *leader = holder.map(str::to_owned);
                 if let Some(holder) = holder.filter(|holder| *holder != self.us) {
-                    info!(lease = self.config.lease_name, holder, "standing by");
+                    info!(lease = self.lease, holder, "standing by");
                 }
             }
         };
@@ -176,7 +180,7 @@ impl Candidate {
                 }
             }
             Err(_) => Attempt::Failed {
-                error: format!("no answer within {limit:?}"),
+                error: format!("no answer within {} ms", limit.as_millis()),
                 conflict: false,
             },
         }
@@ -188,16 +192,12 @@ impl Candidate {
         if term.is_over() {
             return Ending::Lost;
         }
-        info!(
-            lease = self.config.lease_name,
-            identity = self.us,
-            "took the lead"
-        );
+        info!(lease = self.lease, identity = self.us, "took the lead");
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
         let ending = tokio::select! {
             reason = self.keep(&term, sent) => {
-                warn!(lease = self.config.lease_name, reason, "lost the lead");
+                warn!(lease = self.lease, reason, "lost the lead");
                 Ending::Lost
             }
             () = stop.cancelled() => Ending::Stopped,
@@ -224,6 +224,7 @@ impl Candidate {
                 () = term.over() => return last_error.unwrap_or_else(|| "the renew deadline has passed".to_owned()),
                 () = sleep_until(next) => {}
             }
+            let attempted = Instant::now();
             let left = term.ends_at().saturating_duration_since(Instant::now());
             // Half of what is left: an attempt that hangs leaves room for another.
             match self
@@ -236,7 +237,7 @@ impl Candidate {
                         return "the renewal came too late".to_owned();
                     }
                     if last_error.take().is_some() {
-                        info!(lease = self.config.lease_name, "renewed the Lease again");
+                        info!(lease = self.lease, "renewed the Lease again");
                     }
                     next = sent + self.config.renew_interval();
                 }
@@ -245,9 +246,9 @@ impl Candidate {
                     return format!("the Lease names {holder:?}");
                 }
                 Attempt::Failed { error, .. } => {
-                    warn!(%error, lease = self.config.lease_name, "cannot renew the Lease");
+                    warn!(%error, lease = self.lease, "cannot renew the Lease");
                     last_error = Some(format!("could not renew before the deadline: {error}"));
-                    next = Instant::now().max(sent + self.config.retry_period) + self.config.retry_period / 4;
+                    next = attempted + self.config.retry_period;
                 }
             }
         }
@@ -260,7 +261,7 @@ impl Candidate {
             return;
         }
         match timeout(RELEASE, self.lock.step_down()).await {
-            Ok(Ok(())) => info!(lease = self.config.lease_name, "released the Lease"),
+            Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
             Ok(Err(error)) => warn!(error = one_line(&error), "could not release the Lease"),
             Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
         }
@@ -283,6 +284,7 @@ pub struct Unopposed(channel::Sender<Option<Term>>, Term);
 /// A term without end and without a Lease.
 #[must_use]
 pub fn unopposed(metrics: &Metrics) -> (Unopposed, channel::Receiver<Option<Term>>) {
+    warn!("without election: this replica writes without a Lease, and no other may run beside it");
     metrics.set_leader(true);
     let term = Term::endless();
     let (terms, receiver) = channel::channel(Some(term.clone()));

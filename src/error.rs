@@ -1,16 +1,80 @@
 //! Errors as people read them.
 
-/// An error with its causes, in one line.
+use std::error::Error;
+
+/// An error with its causes, in one line. What an API server answered is told by code and message.
 #[must_use]
-pub fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            // Its text is also at the end of what wraps it, with all fields of the Status.
+            let wrapped = error.to_string();
+            for part in &mut parts {
+                cut(part, &wrapped);
+            }
+            parts.push(format!("{} {}: {}", status.code, status.reason, status.message));
+            break;
         }
-        source = cause.source();
+        let (text, cause) = (error.to_string(), error.source());
+        for part in &mut parts {
+            cut(part, &text);
+        }
+        parts.push(text);
+        next = cause;
     }
-    text.replace('\n', " ")
+    parts.retain(|part| !part.is_empty());
+    parts.dedup();
+    parts.join(": ").replace('\n', " ")
+}
+
+/// Many errors end in the text of their cause.
+fn cut(text: &mut String, cause: &str) {
+    if let Some(own) = text.strip_suffix(cause).filter(|_| !cause.is_empty()) {
+        *text = own.trim_end_matches([':', ' ']).to_owned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use kube::runtime::watcher;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: {0}")]
+    struct Wrapping(#[source] std::io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Silent(#[source] std::io::Error);
+
+    #[test]
+    fn causes_follow_once_whether_or_not_an_error_tells_them_itself() {
+        assert_eq!(
+            one_line(&Wrapping(std::io::Error::other("inner"))),
+            "outer: inner"
+        );
+        assert_eq!(one_line(&Silent(std::io::Error::other("inner"))), "outer: inner");
+    }
+
+    #[test]
+    fn an_answer_of_the_api_server_is_its_code_and_message() {
+        let status = Status {
+            code: 401,
+            ..Status::failure("who are you", "Unauthorized")
+        };
+        let error = watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()));
+        assert_eq!(
+            one_line(&error),
+            "failed to perform initial object list: 401 Unauthorized: who are you"
+        );
+    }
+
+    #[test]
+    fn a_line_is_one_line() {
+        assert_eq!(one_line(&std::io::Error::other("a\nb")), "a b");
+    }
 }

@@ -259,9 +259,25 @@ impl Index {
     }
 
     /// Everything has been listed once.
-    #[must_use]
-    pub fn is_filled(&self) -> bool {
-        self.services_listed && self.copies_listed && self.names().is_subset(&self.names_listed)
+    ///
+    /// # Errors
+    /// What has not.
+    pub fn is_filled(&self) -> Result<(), String> {
+        let mut missing = Vec::new();
+        if !self.services_listed {
+            missing.push("services");
+        }
+        if !self.copies_listed {
+            missing.push("copies");
+        }
+        if !self.names().is_subset(&self.names_listed) {
+            missing.push("sources");
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("not listed yet: {}", missing.join(", ")))
+        }
     }
 
     /// What decides about one Service. `None` while too little is known to decide.

@@ -1,4 +1,4 @@
-//! The words of the contract as types: keys, labels, annotations, families, what a Service asks for.
+//! The words that users and the operator share, as types: keys, labels, annotations, families, what a Service asks for.
 //!
 //! Pure: no client, no clock, no environment, no logging.
 
@@ -138,7 +138,7 @@ key! {
     SliceKey
 }
 
-/// What the flags say of Services without annotations (contract, section 1).
+/// What the flags say of Services without annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// Source of a managed Service that names none.
@@ -229,7 +229,7 @@ pub fn owner_of(slice: &EndpointSlice) -> Option<&OwnerReference> {
 }
 
 /// The managed Service of a slice that is ours: managed-by label, source annotations and a
-/// controller reference to a Service (contract, section 2). `None`: not ours, never to be touched.
+/// controller reference to a Service. `None`: not ours, never to be touched.
 #[must_use]
 pub fn ours(slice: &EndpointSlice) -> Option<ServiceKey> {
     let has = |key| annotation_of(&slice.metadata, key).is_some();

@@ -35,6 +35,8 @@ pub struct Plan {
     /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
     /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
+    /// Endpoints that the copies show when all this is done.
+    pub endpoints: usize,
     /// What the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to be read first: copies of them claim to be newer than what we see, and wait.
@@ -87,6 +89,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         (Intent::Copy(_), Some(source)) => {
             report::source(service, source, &mut plan);
             let wanted = wanted_copies(service, source, snapshot, &mut plan);
+            plan.endpoints = wanted
+                .values()
+                .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
+                .sum();
+            report::emptiness(service, source, &mut plan);
             report::endpoints(service, &wanted, &mut plan);
             let names = wanted.keys().cloned().collect();
             for copy in wanted.into_values() {

@@ -2,6 +2,8 @@
 //!
 //! After a write the key waits until the watch shows it, at most a second; then one GET decides.
 //! So the next plan is never made from a view that is older than our own last write.
+//!
+//! Each step says whether it asks the API server (`client`) or only thinks (`no client`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -109,6 +111,7 @@ impl Reconciler {
             Err(stop) => return self.stopped(key, stop),
         };
         let mut findings: BTreeSet<_> = plan.findings.iter().cloned().collect();
+        let endpoints = plan.endpoints;
         let applied = self.writer.apply(term, plan).await;
         let legacy = match &snapshot.service {
             ServiceState::Managed(service) if applied.is_empty() => {
@@ -118,7 +121,8 @@ impl Reconciler {
         };
         findings.extend(legacy.as_ref().ok().cloned().flatten());
         if applied.written > 0 && applied.failures.is_empty() {
-            self.report_write(term, key, since, &snapshot, applied.written);
+            self.report_write(key, since, &snapshot, endpoints, &applied);
+            self.tell_synced(term, &snapshot, endpoints, &findings);
         }
         let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
         if let Err(error) = legacy {
@@ -245,6 +249,7 @@ impl Reconciler {
     ) -> Outcome {
         let Applied {
             written,
+            by_operation: _,
             mut echoes,
             failures,
         } = applied;
@@ -289,30 +294,36 @@ impl Reconciler {
 
     fn report_write(
         &self,
-        term: &Term,
         key: &ServiceKey,
         since: Instant,
         snapshot: &Snapshot,
-        written: usize,
+        endpoints: usize,
+        applied: &Applied,
     ) {
         let took = since.elapsed();
         self.metrics.observe_propagation(took);
-        let source = snapshot.source.as_ref();
-        let slices = source.iter().flat_map(|source| &source.slices);
-        let endpoints: usize = slices
-            .map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len))
-            .sum();
+        let [created, updated, deleted] = applied.by_operation;
         info!(
             service = %key,
-            source = source.map(|source| source.key.to_string()),
+            source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
             endpoints,
-            writes = written,
+            created,
+            updated,
+            deleted,
             ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "copies written"
         );
-        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, source) {
+    }
+
+    /// Good news, if there is no bad news with it.
+    fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize, findings: &BTreeSet<Finding>) {
+        let is_mixed = |it: &Finding| it.reason.leaves_undone() || it.reason == Reason::SourceEmptyHeld;
+        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source)
+            && !findings.iter().any(is_mixed)
+        {
+            let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
-                "the copies are in step with {}: {endpoints} endpoints",
+                "the copies are in step with {}: {endpoints} endpoint{plural}",
                 source.key
             );
             self.herald.synced(term, service, note);

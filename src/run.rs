@@ -1,5 +1,8 @@
 //! Wiring, supervision and the order of shutdown: the table of contents of the operator.
 //!
+//! To follow one slice: `watch.rs` hears of it, `index.rs` knows whom it concerns, `queue.rs` holds those
+//! keys, `worker.rs` takes them, `reconcile.rs` works on one, `plan.rs` decides, `apply.rs` writes.
+//!
 //! ```text
 //!     watch ──> index ──> queue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
 //!       ^                                                                          │
@@ -163,18 +166,14 @@ async fn serve(
 ) -> Result<JoinSet<()>, Error> {
     let mut servers = JoinSet::new();
     if let Some(address) = &config.metrics_bind_address {
-        servers.spawn(http::serve_metrics(
-            http::bind(address).await?,
-            metrics.clone(),
-            stop.clone(),
-        ));
+        let listener = http::bind(address).await?;
+        info!(%address, "serving /metrics");
+        servers.spawn(http::serve_metrics(listener, metrics.clone(), stop.clone()));
     }
     if let Some(address) = &config.health_probe_bind_address {
-        servers.spawn(http::serve_health(
-            http::bind(address).await?,
-            health.clone(),
-            stop.clone(),
-        ));
+        let listener = http::bind(address).await?;
+        info!(%address, "serving probes");
+        servers.spawn(http::serve_health(listener, health.clone(), stop.clone()));
     }
     Ok(servers)
 }
@@ -182,13 +181,7 @@ async fn serve(
 /// Ready: everything has been listed, and every watch is alive. Leading is no part of it.
 fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
     let (index, pulses) = (index.clone(), pulses.clone());
-    health.check("caches", Probe::Readiness, move || {
-        if index.lock().is_filled() {
-            Ok(())
-        } else {
-            Err("not everything has been listed yet".to_owned())
-        }
-    });
+    health.check("caches", Probe::Readiness, move || index.lock().is_filled());
     health.check("watches", Probe::Readiness, move || pulses.check(LIFE));
 }
 

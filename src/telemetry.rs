@@ -22,6 +22,9 @@ const FRAMES: &str = "h2";
 /// Libraries that tell at info of what is their matter only. A name stands for all crates that begin with it.
 const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
 
+/// It reports each failed handshake as an error of its own, beside ours.
+const VERIFIER: &str = "rustls_platform_verifier=off";
+
 /// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
 /// terminal and `NO_COLOR` is unset. A second call changes nothing.
 pub fn init(log: &LogConfig) {
@@ -79,8 +82,10 @@ fn directives(filter: &LogFilter) -> String {
     if everywhere == LevelFilter::INFO {
         quiet.extend(LIBRARIES);
     }
+    let verifier =
+        (everywhere >= LevelFilter::ERROR && everywhere < LevelFilter::DEBUG).then(|| VERIFIER.to_owned());
     let quiet = quiet.into_iter().map(|target| format!("{target}=warn"));
-    quiet.chain([asked]).collect::<Vec<_>>().join(",")
+    quiet.chain(verifier).chain([asked]).collect::<Vec<_>>().join(",")
 }
 
 /// Makes a panic a line of the log. The usual report comes too where a backtrace is asked for, and alone where
@@ -145,12 +150,18 @@ mod tests {
 
     #[test]
     fn libraries_are_quieter_than_we_unless_more_is_asked_for() {
-        let quiet = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn";
+        let quiet = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn,rustls_platform_verifier=off";
         for (asked, expected) in [
             (INFO, format!("{quiet},info")),
             (LogFilter::Level(LevelFilter::OFF), "off".to_owned()),
-            (LogFilter::Level(LevelFilter::ERROR), "error".to_owned()),
-            (LogFilter::Level(LevelFilter::WARN), "warn".to_owned()),
+            (
+                LogFilter::Level(LevelFilter::ERROR),
+                "rustls_platform_verifier=off,error".to_owned(),
+            ),
+            (
+                LogFilter::Level(LevelFilter::WARN),
+                "rustls_platform_verifier=off,warn".to_owned(),
+            ),
             (
                 LogFilter::Level(LevelFilter::DEBUG),
                 "kube_leader_election=warn,h2=warn,debug".to_owned(),

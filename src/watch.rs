@@ -23,6 +23,7 @@ use crate::queue::Inbox;
 
 mod backoff;
 mod named;
+mod outage;
 mod pulse;
 mod reader;
 

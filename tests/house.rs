@@ -22,6 +22,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         &[
             "client::is_watch",
             "election::Record",
+            "error",
             "index",
             "metrics",
             "model",

@@ -16,7 +16,7 @@ use crate::model::{Defaults, ObjectKey, ServiceKey};
 /// Flags under this heading do nothing but warn.
 const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
 
-/// A candidate honours the duration that a Lease states up to this (contract, section 5). A longer one would
+/// A candidate honours the duration that a Lease states up to this. A longer one would
 /// let a successor begin while we still believe to hold it.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
 

@@ -48,7 +48,7 @@ fn service(namespace: &str, name: &str) -> ServiceKey {
 }
 
 #[test]
-fn without_flags_the_defaults_of_the_contract_hold() {
+fn without_flags_the_defaults_hold() {
     let (config, warnings) = run("", &[]);
     assert_eq!(
         config,

@@ -29,6 +29,8 @@ pub enum Reason {
     WriteRefused,
     /// The source is empty and its last good copies are kept.
     SourceEmptyHeld,
+    /// The source is empty, it is not to be followed into that, and there is no copy to keep.
+    SourceEmpty,
     /// `externalTrafficPolicy: Local`, and no endpoint has a node.
     NodeNameMissing,
     /// Others keep slices for the managed Service too.
@@ -39,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidAnnotation,
         Self::HasSelector,
         Self::ExternalName,
@@ -52,6 +54,7 @@ impl Reason {
         Self::NameTaken,
         Self::WriteRefused,
         Self::SourceEmptyHeld,
+        Self::SourceEmpty,
         Self::NodeNameMissing,
         Self::ForeignSlices,
         Self::LegacyEndpoints,
@@ -68,6 +71,7 @@ impl Reason {
             | Self::SourceIsSelf
             | Self::PortUnresolved
             | Self::NameTaken
+            | Self::SourceEmpty
             | Self::WriteRefused => true,
             Self::SourceIsCopy
             | Self::SourceNotFound
@@ -96,6 +100,7 @@ impl Reason {
             Self::NameTaken => "NameTaken",
             Self::WriteRefused => "WriteRefused",
             Self::SourceEmptyHeld => "SourceEmptyHeld",
+            Self::SourceEmpty => "SourceEmpty",
             Self::NodeNameMissing => "NodeNameMissing",
             Self::ForeignSlices => "ForeignSlices",
             Self::LegacyEndpoints => "LegacyEndpoints",

@@ -1,4 +1,4 @@
-//! What a Service asks of the operator, read once when it arrives (contract, section 1).
+//! What a Service asks of the operator, read once when it arrives.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a copy looks like (contract, section 2): one source slice and one managed Service in, one
+//! What a copy looks like: one source slice and one managed Service in, one
 //! EndpointSlice out; and whether a slice that exists already says the same.
 
 use std::collections::BTreeMap;

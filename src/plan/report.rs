@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::{Plan, leftover};
+use super::{Plan, hold, leftover};
 use crate::model::{
     Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
 };
@@ -83,6 +83,18 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
                 source.key,
                 missing.join(" and no ")
             ),
+        );
+    }
+}
+
+/// A Service without endpoints although its source would be held: there is nothing to hold.
+pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
+    let is_there = source.exists || !source.slices.is_empty();
+    let has_endpoints = source.slices.iter().any(|slice| !hold::is_empty(slice));
+    if service.holds(&source.key) && is_there && !has_endpoints && plan.endpoints == 0 {
+        plan.find(
+            Reason::SourceEmpty,
+            format!("{} has no endpoint, and there is no copy to keep: this Service has none either. Check the source", source.key),
         );
     }
 }

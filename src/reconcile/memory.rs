@@ -124,7 +124,7 @@ impl Known {
         }
         let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
         for gone in old.difference(&new).filter(|gone| !lasts(gone)) {
-            info!(service = %key, reason = %gone.reason, "no longer so");
+            info!(service = %key, "{} is over", gone.reason);
         }
         let changed = old != new;
         if !new.is_empty() {

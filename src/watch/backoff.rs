@@ -39,7 +39,7 @@ impl Default for ReadBackoff {
 
 impl ReadBackoff {
     /// Whether the last failure is so long ago that the next one is another matter.
-    pub fn is_rested(&self) -> bool {
+    fn is_rested(&self) -> bool {
         self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY)
     }
 

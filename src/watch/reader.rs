@@ -15,11 +15,12 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 use tower::service_fn;
-use tracing::{debug, info, warn};
 
 use super::backoff::ReadBackoff;
+use super::outage::Outage;
 use super::pulse::{Pulse, Pulses};
 use crate::client::is_watch;
+use crate::error::one_line;
 use crate::metrics::{self, Metrics, Restart};
 
 /// The server ends a watch after this many seconds, and a new one shows that it is alive.
@@ -52,10 +53,15 @@ impl Reader {
     {
         let resource = watch.as_str();
         let running = self.pulses.start(resource, config.label_selector.as_deref());
-        let api = api(with_pulse(&self.client, running.pulse()));
+        let outage = Outage::default();
+        let api = api(with_pulse(
+            &self.client,
+            running.pulse(),
+            resource,
+            outage.clone(),
+        ));
         let config = config.timeout(RENEW_SECONDS);
         let mut backoff = ReadBackoff::default();
-        let mut failing: Option<Instant> = None;
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
@@ -63,31 +69,15 @@ impl Reader {
             while let Some(event) = stream.next().await {
                 let error = match event {
                     Ok(event) => {
-                        if let Some(since) = failing.take_if(|_| !matches!(event, Event::Init)) {
-                            info!(resource, seconds = since.elapsed().as_secs(), "watching again");
-                        }
                         handle(event);
                         continue;
                     }
                     Err(error) => error,
                 };
-                self.metrics.watch_restarted(
-                    watch,
-                    if is_expired(&error) {
-                        Restart::Expired
-                    } else {
-                        Restart::Error
-                    },
-                );
-                let text = error.to_string();
-                // A quiet watch that works again has nothing to show for it.
-                failing.take_if(|_| backoff.is_rested());
-                if failing.is_none() {
-                    warn!(resource, error = text, "watch failed; trying again");
-                } else {
-                    debug!(resource, error = text, "watch failed again");
-                }
-                failing.get_or_insert_with(Instant::now);
+                let expired = is_expired(&error);
+                self.metrics
+                    .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
+                outage.failed(resource, &one_line(&error));
                 tokio::time::sleep(backoff.next()).await;
                 if must_relist(&error) {
                     break;
@@ -119,14 +109,16 @@ fn must_relist(error: &watcher::Error) -> bool {
 
 /// The same client, with each answer and each part of one as a sign of life. Watches that end as soon
 /// as they have begun begin again after a pause: kube's watcher makes none after a clean end.
-fn with_pulse(client: &Client, pulse: Pulse) -> Client {
+fn with_pulse(client: &Client, pulse: Pulse, resource: &'static str, outage: Outage) -> Client {
     let namespace = client.default_namespace().to_owned();
     let client = client.clone();
     let last_watch: Arc<Mutex<Option<Instant>>> = Arc::default();
     let service = service_fn(move |request: Request<Body>| {
         let (client, pulse, last_watch) = (client.clone(), pulse.clone(), last_watch.clone());
+        let outage = outage.clone();
         async move {
-            if is_watch(&request) {
+            let watches = is_watch(&request);
+            if watches {
                 let last = last_watch.lock().replace(Instant::now());
                 if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
                     sleep_until(last + BETWEEN_WATCHES).await;
@@ -141,6 +133,9 @@ fn with_pulse(client: &Client, pulse: Pulse) -> Client {
                 }
             };
             beat();
+            if ok && watches {
+                outage.over(resource);
+            }
             Ok::<_, kube::Error>(response.map(|body| {
                 body.map_frame(move |frame| {
                     beat();

@@ -358,3 +358,39 @@ fn a_held_copy_goes_when_the_service_is_told_to_follow() {
     bare.put_service(follow);
     assert_eq!(bare.settle("vip"), [Write::Update(copy_of(&slice("kubernetes")))]);
 }
+
+#[test]
+fn a_service_that_is_left_without_endpoints_because_nothing_can_be_held_is_told_so() {
+    let empty = || {
+        World::new()
+            .service(service("vip").source("default", "kubernetes"))
+            .slice(slice("kubernetes"))
+    };
+    assert_eq!(empty().reasons("vip"), [Reason::SourceEmpty], "a new Service");
+    let mut world = World::new()
+        .service(service("vip").source("default", "kubernetes"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    world.put(slice("kubernetes"));
+    assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
+    let copy = world.plan("vip");
+    assert!(copy.is_done(), "{copy:#?}");
+    let held = SliceKey::of(&world.copies("vip")[0].metadata);
+    world.slices.remove(&held);
+    assert_eq!(
+        world.reasons("vip"),
+        [Reason::SourceEmpty],
+        "deleted by hand, and stays gone"
+    );
+    let follows = service("vip")
+        .source("default", "kubernetes")
+        .annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    assert!(
+        World::new()
+            .service(follows)
+            .slice(slice("kubernetes"))
+            .reasons("vip")
+            .is_empty(),
+        "as asked for"
+    );
+}

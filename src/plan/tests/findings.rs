@@ -88,7 +88,7 @@ fn a_missing_family_is_reported_where_none_is_there_or_all_are_required() {
             "an empty slice is there",
             service("vip"),
             vec![slice("kubernetes")],
-            vec![],
+            vec![Reason::SourceEmpty],
         ),
     ] {
         assert_eq!(reasons(service, &slices), expected, "{what}");
@@ -201,7 +201,12 @@ fn local_traffic_needs_an_endpoint_with_a_node() {
             ],
             vec![],
         ),
-        ("no endpoint", local(), vec![slice("kubernetes")], vec![]),
+        (
+            "no endpoint",
+            local(),
+            vec![slice("kubernetes")],
+            vec![Reason::SourceEmpty],
+        ),
         ("not Local", service("vip"), vec![good()], vec![]),
     ] {
         assert_eq!(reasons(service, &slices), expected, "{what}");
