@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use endpoint_copier_operator::metrics::Metrics;
+use endpoint_copier_operator::model::{MANAGED_BY, label};
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -112,4 +113,27 @@ fn the_make_targets_named_are_there() {
         count += 1;
     }
     assert!(count > 5);
+}
+
+#[test]
+fn the_commands_to_remove_copies_and_to_go_back_are_there() {
+    let readme = file("README.md");
+    let ours = format!("-l {}={}", label::MANAGED_BY, MANAGED_BY);
+    let commands: Vec<_> = readme
+        .lines()
+        .filter(|line| line.trim_start().starts_with("kubectl delete endpointslices"))
+        .collect();
+    let [remove, go_back] = commands.as_slice() else {
+        panic!("{commands:?}");
+    };
+    assert!(
+        remove.contains("--all-namespaces") && remove.ends_with(&ours),
+        "{remove}"
+    );
+    assert!(
+        !go_back.contains("--all-namespaces") && go_back.ends_with(&ours),
+        "{go_back}"
+    );
+    // Not before the other operator's slice is there, or the VIP would be empty in between.
+    assert!(readme.contains("kubectl wait --for=create -n default endpointslice/kubernetes-vip"));
 }

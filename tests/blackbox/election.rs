@@ -37,6 +37,9 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
 on_both! {
     async fn of_three_replicas_one_leads_and_all_are_ready(cluster: &mut Cluster) {
         let (replicas, first) = three(cluster).await;
+        let holder = cluster.holder().await;
+        let (pod, uuid) = holder.split_once('_').expect("POD_NAME_uuid");
+        assert_eq!((pod, uuid.len()), (["one", "two", "three"][first], 36), "{holder}");
         let writes = "endpoint_copier_slice_changes_total{operation=\"create\"}";
         for (number, replica) in replicas.iter().enumerate() {
             assert_eq!(replica.metric(writes).await, Some(u64::from(number == first)));
@@ -116,6 +119,8 @@ on_both! {
         assert_eq!(cluster.holder().await, "");
         operator.signal("TERM");
         assert_eq!(operator.ended().await.0.code(), Some(0));
+        let left = cluster.addresses_of("default", "kubernetes-vip").await;
+        assert_eq!(left, ["192.0.2.1", "192.0.2.2", "192.0.2.3"], "the copies stay");
     }
 
     /// The one test at defaults: 6 s of lease.

@@ -3,6 +3,7 @@
 
 mod events;
 mod harness;
+mod leftovers;
 mod order;
 mod parked;
 mod refused;

@@ -1,0 +1,72 @@
+//! `Endpoints` of version 0.2 of the Go operator, where they may not be removed.
+
+use serde_json::{Value, json};
+use testbed::{Fault, Match, Store};
+
+use crate::harness::{Operator, cluster, pass, put, seconds, service, slice, until, warnings};
+
+/// The object, with a label as the Go operator wrote it.
+fn endpoints() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "vip", "namespace": "default", "labels": {
+            "endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator",
+        }},
+        "subsets": [{"addresses": [{"ip": "203.0.113.9"}], "ports": [{"name": "https", "port": 6443}]}],
+    })
+}
+
+/// What Kubernetes makes of it.
+fn mirror() -> Value {
+    let mut mirror = slice("vip", "vip-mirror", &["203.0.113.9"]);
+    mirror["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
+        json!("endpointslicemirroring-controller.k8s.io");
+    mirror
+}
+
+fn is_there(store: &Store) -> bool {
+    store.get("endpoints", "default", "vip").is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_may_not_be_removed_are_reported_while_they_are_mirrored() {
+    for verb in ["get", "delete"] {
+        let store = cluster(&["192.0.2.1"]);
+        put(&store, endpoints());
+        put(&store, mirror());
+        let operator = Operator::start(&store);
+        let forbidden = Match::any().verb(verb).resource("endpoints");
+        operator.writer.faults().add(Fault::status(forbidden, 403));
+        put(&store, service("vip"));
+        until(&store, "it is said", |store| {
+            warnings(store, "vip").contains(&"LegacyEndpoints".to_owned())
+        })
+        .await;
+        assert!(is_there(&store));
+        // It is asked for now and then, not all the time.
+        pass(seconds(600)).await;
+        let asked = store
+            .requests()
+            .matching(|request| request.resource == "endpoints");
+        assert!(asked.len() <= 4, "{verb}: {} requests", asked.len());
+
+        operator.writer.faults().clear();
+        pass(seconds(1800)).await;
+        assert!(!is_there(&store), "{verb}: removed when that is allowed");
+        let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
+        assert_eq!(found, Some(0), "{verb}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_right_to_endpoints_and_without_a_mirror_nothing_is_said() {
+    let store = cluster(&["192.0.2.1"]);
+    let operator = Operator::start(&store);
+    let forbidden = Match::any().resource("endpoints");
+    operator.writer.faults().add(Fault::status(forbidden, 403));
+    put(&store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(3600)).await;
+    assert_eq!(warnings(&store, "vip"), Vec::<String>::new());
+    assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(1));
+}
