@@ -52,7 +52,13 @@ on_both! {
         let events = events_on(cluster, &service).await;
         let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
         assert_eq!(warnings.len(), 2, "{events:#?}");
-        assert!(events.iter().any(|(kind, reason, note)| kind == "Normal" && reason == "Synced" && note.contains("default/source")), "{events:#?}");
+        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no good news with the bad: {events:#?}");
+        // Mended, it is well.
+        let ports = json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8081}]}});
+        cluster.patch::<Service>("default", "web", ports).await;
+        until("it is said that all is well", async || {
+            events_on(cluster, &service).await.iter().any(|(kind, reason, note)| kind == "Normal" && reason == "Synced" && note.contains("default/source: 1 endpoint"))
+        }).await;
     }
 
     async fn a_service_that_is_well_gets_no_warning(cluster: &mut Cluster) {
