@@ -19,11 +19,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The pause after a refusal of something else: what is new may be taken, but is not tried in a flood.
 const OTHER: Duration = Duration::from_secs(1);
 
-/// So often the same may be written into a slice that others keep changing …
-const REPAIRS: u32 = 5;
+/// So often the same may be written into a slice that others keep changing: more than a person changes it,
+/// and less than a second of a policy that changes all that we write …
+const REPAIRS: u32 = 30;
 
 /// … within this time of each other.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -92,10 +93,9 @@ impl Attempts {
     pub fn written(&mut self, slice: &EndpointSlice, now: Instant) {
         let content = content(slice);
         let last = self.slices.get(&SliceKey::of(&slice.metadata));
-        let again = |last: &&Attempt| {
-            last.content == content
-                && now < last.at + SOON.max(pause(last.writes.saturating_sub(REPAIRS)) * 2)
-        };
+        // While it waits between two repairs, they are further apart.
+        let window = |writes: u32| writes.checked_sub(REPAIRS).map_or(SOON, |over| pause(over) * 2);
+        let again = |last: &&Attempt| last.content == content && now < last.at + window(last.writes);
         let before = last.filter(again).map_or(0, |last| last.writes);
         let attempt = Attempt {
             content,
@@ -222,7 +222,7 @@ mod tests {
         for _ in 0..100 {
             assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
             attempts.written(&showing("10.0.0.1"), now);
-            now += seconds(11);
+            now += seconds(1);
         }
     }
 
