@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -181,7 +181,12 @@ async fn serve(
 /// Ready: everything has been listed, and every watch is alive. Leading is no part of it.
 fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
     let (index, pulses) = (index.clone(), pulses.clone());
-    health.check("caches", Probe::Readiness, move || index.lock().is_filled());
+    // Filled once is filled: a Service that comes later waits for its own source, and no other does.
+    let filled = OnceLock::new();
+    health.check("caches", Probe::Readiness, move || match filled.get() {
+        Some(()) => Ok(()),
+        None => index.lock().is_filled().map(|()| _ = filled.set(())),
+    });
     health.check("watches", Probe::Readiness, move || pulses.check(LIFE));
 }
 
