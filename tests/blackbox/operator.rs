@@ -1,9 +1,10 @@
 //! A replica of the operator: the real binary as a process.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,8 +17,8 @@ pub struct Operator {
     name: String,
     child: Child,
     log: PathBuf,
-    metrics: u16,
-    health: u16,
+    metrics: SocketAddr,
+    health: SocketAddr,
 }
 
 /// A lease so short that a takeover is quick, and so long that a busy machine can keep it.
@@ -36,12 +37,12 @@ impl Operator {
     /// Starts a replica with these flags.
     pub fn start_with(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Self {
         let log = cluster.directory().join(format!("{name}.log"));
-        let (metrics, health) = (free_port(), free_port());
+        let (metrics, health) = (own_address(), own_address());
         let child = command()
             .env("POD_NAME", name)
             .arg(format!("--kubeconfig={}", cluster.kubeconfig(server).display()))
-            .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
-            .arg(format!("--health-probe-bind-address=127.0.0.1:{health}"))
+            .arg(format!("--metrics-bind-address={metrics}"))
+            .arg(format!("--health-probe-bind-address={health}"))
             .args(flags)
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
@@ -91,12 +92,12 @@ impl Operator {
 
     /// Status code and body of a probe or of `/metrics`; 0 while nobody listens.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let port = if path.starts_with("/metrics") {
+        let address = if path.starts_with("/metrics") {
             self.metrics
         } else {
             self.health
         };
-        let answer = tokio::time::timeout(Duration::from_secs(5), get(port, path)).await;
+        let answer = tokio::time::timeout(Duration::from_secs(5), get(address, path)).await;
         answer.unwrap_or(Ok((0, String::new()))).unwrap_or_default()
     }
 
@@ -161,15 +162,17 @@ pub async fn leader(replicas: &[Operator]) -> usize {
     leaders[0]
 }
 
-/// Another process may take the port before the operator does; then its start fails, with a line in
-/// its log that says so.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+/// An address that nobody else listens on or dials from: the whole of 127.0.0.0/8 is this machine, and what is no
+/// server's gets 127.0.0.1.
+fn own_address() -> SocketAddr {
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, 128 | high, middle, low);
+    (ip, PORT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
     stream
         .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
         .await?;
