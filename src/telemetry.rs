@@ -7,8 +7,9 @@ use std::sync::Once;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogConfig, LogFilter, LogFormat};
@@ -38,24 +39,25 @@ fn subscriber<W>(log: &LogConfig, colour: bool, writer: W) -> Box<dyn Subscriber
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .parse(directives(&log.filter))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    // The directives were parsed once already, as a flag.
+    let filter: Targets = directives(&log.filter).parse().unwrap_or_default();
     // A failed write is dropped in silence: the report of it would panic where standard error is closed.
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        // What is logged is the filter's to say.
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
         .with_ansi(colour && log.format == LogFormat::Text)
         .log_internal_errors(false);
     match log.format {
-        LogFormat::Text => Box::new(builder.finish()),
+        LogFormat::Text => Box::new(builder.finish().with(filter)),
         LogFormat::Json => Box::new(
             builder
                 .json()
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false)
-                .finish(),
+                .finish()
+                .with(filter),
         ),
     }
 }

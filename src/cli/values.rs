@@ -1,7 +1,7 @@
 //! What the value of a flag may be. An error says what is allowed, to follow the flag and its value.
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::{LogFilter, LogFormat};
 
@@ -46,7 +46,7 @@ pub(super) fn log_filter(text: &str) -> Result<LogFilter, String> {
     }
     // A bare word would be taken for a target at its most talkative: "inof" must not mean that.
     let spelled_out = |part: &str| level(part.rsplit_once('=').map_or(part, |(_, level)| level)).is_some();
-    if text.split(',').all(spelled_out) && EnvFilter::builder().parse(text).is_ok() {
+    if text.split(',').all(spelled_out) && text.parse::<Targets>().is_ok() {
         return Ok(LogFilter::Directives(text.to_owned()));
     }
     Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
