@@ -100,7 +100,8 @@ on_both! {
             }
         }
         until_the_next_is_served(cluster, &operator).await;
-        assert_eq!(operator.metric("endpoint_copier_findings{reason=\"InvalidAnnotation\"}").await, Some(count));
+        let invalid = "endpoint_copier_findings{reason=\"InvalidAnnotation\"}";
+        until("all of them are counted", async || operator.metric(invalid).await == Some(count)).await;
         assert!(cluster.list::<EndpointSlice>("default").await.iter().all(|slice| {
             !slice.metadata.name.as_deref().unwrap_or_default().starts_with("bad-")
         }));

@@ -148,7 +148,8 @@ on_both! {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-z", &["10.0.0.4"])).await;
         cluster.delete::<EndpointSlice>("default", "source-y").await;
         cluster.until_addresses("default", "web", &["10.0.0.3"]).await;
-        assert_eq!(operator.metric("endpoint_copier_slice_changes_total{operation=\"create\"}").await, Some(2));
+        let creates = "endpoint_copier_slice_changes_total{operation=\"create\"}";
+        until("two creates are counted", async || operator.metric(creates).await == Some(2)).await;
         cluster.patch::<Service>("default", "web", json!({"metadata": {"finalizers": null}})).await;
         cluster.gone::<Service>("default", "web").await;
         cluster.until_addresses("default", "web", &[]).await;
