@@ -1,7 +1,8 @@
 //! Wiring, supervision and the order of shutdown: the table of contents of the operator.
 //!
-//! To follow one slice: `watch.rs` hears of it, `index.rs` knows whom it concerns, `queue.rs` holds those
-//! keys, `worker.rs` takes them, `reconcile.rs` works on one, `plan.rs` decides, `apply.rs` writes.
+//! To follow one slice from watch to write, read on in six files: `watch.rs` hears of it, `index.rs` knows
+//! whom it concerns, `worker.rs` takes these keys from the queue, `reconcile.rs` works on one, `plan.rs`
+//! decides, `apply.rs` writes.
 //!
 //! ```text
 //!     watch ──> index ──> queue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
