@@ -10,11 +10,13 @@ use crate::objects::{managed, slice, vip};
 use crate::on_both;
 use crate::operator::Operator;
 
-/// Type, reason and note of the Events on a Service, oldest first.
+/// Type, reason and note of our Events on a Service, oldest first. API servers write some too, when they repair the
+/// allocation of a cluster IP.
 pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
     let mut events: Vec<Event> = cluster.list("default").await;
     events.retain(|event| {
-        event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()
+        event.reporting_controller.as_deref() == Some("endpoint-copier-operator")
+            && event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()
     });
     events.sort_by_key(|event| event.event_time.clone());
     let told = |event: Event| {
