@@ -238,13 +238,19 @@ impl Writer {
     /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as
     /// refused once more.
     fn must_wait(&self, operation: Operation, slice: &EndpointSlice, applied: &mut Applied) -> bool {
-        let Err(message) = self.attempts.lock().check(slice, Instant::now()) else {
+        let attempts = self.attempts.lock();
+        let (kind, message) = if attempts.is_given_up(slice) {
+            (Kind::NamespaceTerminating, String::new())
+        } else if let Err(message) = attempts.check(slice, Instant::now()) {
+            (Kind::Refused, message)
+        } else {
             return false;
         };
+        let key = SliceKey::of(&slice.metadata);
         applied.failures.push(Failure {
-            key: SliceKey::of(&slice.metadata),
+            key,
             operation,
-            kind: Kind::Refused,
+            kind,
             message,
         });
         true
@@ -255,8 +261,11 @@ impl Writer {
         attempts.forget_old(now);
         match answer {
             Ok(_) => attempts.written(slice, now),
-            Err(error) if error.kind() == Kind::Refused => attempts.refused(slice, &error.message(), now),
-            Err(_) => {}
+            Err(error) => match error.kind() {
+                Kind::Refused => attempts.refused(slice, &error.message(), now),
+                Kind::NamespaceTerminating => attempts.give_up(slice),
+                Kind::Conflict | Kind::Passing | Kind::TermOver => {}
+            },
         }
     }
 

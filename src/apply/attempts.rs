@@ -3,14 +3,14 @@
 //!
 //! Pure: moments go in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::time::Instant;
 
-use crate::model::SliceKey;
+use crate::model::{SliceKey, owner_of};
 
 /// The pause after a refusal: 5 s, doubling to 30 s.
 const FIRST: Duration = Duration::from_secs(5);
@@ -29,6 +29,9 @@ const SOON: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     slices: HashMap<SliceKey, Attempt>,
+    /// Slices that cannot be made because their namespace is going, and the UIDs of their Services: one
+    /// in a namespace of that name made anew has another.
+    hopeless: HashSet<(SliceKey, Option<String>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +75,18 @@ impl Attempts {
         })
     }
 
+    /// The namespace is going: there is nothing to wait for.
+    pub fn give_up(&mut self, slice: &EndpointSlice) {
+        self.hopeless
+            .insert((SliceKey::of(&slice.metadata), service_uid(slice)));
+    }
+
+    /// Whether a slice was given up.
+    pub fn is_given_up(&self, slice: &EndpointSlice) -> bool {
+        self.hopeless
+            .contains(&(SliceKey::of(&slice.metadata), service_uid(slice)))
+    }
+
     /// The API server refused this.
     pub fn refused(&mut self, slice: &EndpointSlice, reason: &str, now: Instant) {
         let content = content(slice);
@@ -113,6 +128,10 @@ impl Attempts {
     }
 }
 
+fn service_uid(slice: &EndpointSlice) -> Option<String> {
+    owner_of(slice).map(|owner| owner.uid.clone())
+}
+
 fn pause(times: u32) -> Duration {
     FIRST.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST)
 }
@@ -133,7 +152,7 @@ fn content(slice: &EndpointSlice) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{BuildSlice, slice};
+    use crate::testing::{Build, BuildSlice, slice};
 
     fn showing(address: &str) -> EndpointSlice {
         slice("vip-1").endpoints([address])
@@ -232,5 +251,21 @@ mod tests {
         attempts.written(&showing("10.0.0.1"), now);
         attempts.forget_old(now + seconds(100));
         assert!(attempts.slices.is_empty());
+    }
+
+    #[test]
+    fn what_was_given_up_stays_so_for_that_service_alone() {
+        let mut attempts = Attempts::default();
+        let owned = |uid: &str| {
+            let mut owner = crate::testing::owner("vip");
+            owner.uid = uid.to_owned();
+            showing("10.0.0.1").edit(|slice| slice.metadata.owner_references = Some(vec![owner]))
+        };
+        attempts.give_up(&owned("a"));
+        assert!(attempts.is_given_up(&owned("a")));
+        assert!(
+            !attempts.is_given_up(&owned("b")),
+            "made anew in a namespace made anew"
+        );
     }
 }

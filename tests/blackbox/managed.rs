@@ -167,6 +167,16 @@ on_both! {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.2"])).await;
         cluster.create::<Service>(with("next", |_| ())).await;
         cluster.until_addresses("default", "next", &["10.0.0.1", "10.0.0.2"]).await;
+        // Nor is it tried again when its source changes.
+        for number in 3..8 {
+            let address = format!("10.0.0.{number}");
+            cluster.put::<EndpointSlice>(slice("default", "source", "source-y", &[&address])).await;
+            cluster.until_addresses("default", "next", &["10.0.0.1", &address]).await;
+        }
+        let (_, metrics) = operator.get("/metrics").await;
+        let refused = metrics.lines().filter(|line| line.starts_with("rest_client_requests_total{code=\"403\"") && line.contains("POST"));
+        let tries: u32 = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).sum();
+        assert!(tries <= 1, "{tries} tries");
         assert_eq!(operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}").await.unwrap_or(0), 0);
         assert!(!operator.log().contains("WriteRefused"), "{}", operator.log());
     }
