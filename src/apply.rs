@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::election::term::{Term, TermOver, Write};
 use crate::metrics::{Metrics, Operation};
-use crate::model::{SliceKey, version_of};
+use crate::model::{ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
 
 mod attempts;
@@ -80,6 +80,20 @@ pub struct Applied {
 }
 
 impl Applied {
+    fn fail(&mut self, slice: &EndpointSlice, operation: Operation, kind: Kind, message: String) {
+        let key = SliceKey::of(&slice.metadata);
+        self.failures.push(Failure {
+            key,
+            operation,
+            kind,
+            message,
+        });
+    }
+
+    fn has_failed_as(&self, kind: Kind) -> bool {
+        self.failures.iter().any(|failure| failure.kind == kind)
+    }
+
     /// There was nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -110,9 +124,9 @@ impl Writer {
         *self.attempts.lock() = Attempts::default();
     }
 
-    /// Carries a plan out: creates, updates, and then deletes, if every new copy is written or was
-    /// refused for good. Old copies never go before the new ones are there.
-    pub async fn apply(&self, term: &Term, plan: Plan) -> Applied {
+    /// Carries the plan for a Service out: creates, updates, and then deletes, if every new copy is written
+    /// or was refused for good. Old copies never go before the new ones are there.
+    pub async fn apply(&self, term: &Term, service: &ServiceState, plan: Plan) -> Applied {
         let Plan {
             creates,
             updates,
@@ -123,8 +137,25 @@ impl Writer {
             confirm: _,
         } = plan;
         let mut applied = Applied::default();
+        let service = match service {
+            ServiceState::Managed(service) => Some(service),
+            ServiceState::Absent | ServiceState::Unmanaged => None,
+        };
+        let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
-            self.create(term, &slice, &mut applied).await;
+            if is_hopeless {
+                applied.fail(
+                    &slice,
+                    Operation::Create,
+                    Kind::NamespaceTerminating,
+                    String::new(),
+                );
+            } else {
+                self.create(term, &slice, &mut applied).await;
+            }
+        }
+        if let Some(service) = service.filter(|_| applied.has_failed_as(Kind::NamespaceTerminating)) {
+            self.attempts.lock().give_up(service);
         }
         for slice in updates {
             self.update(term, &slice, &mut applied).await;
@@ -238,21 +269,10 @@ impl Writer {
     /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as
     /// refused once more.
     fn must_wait(&self, operation: Operation, slice: &EndpointSlice, applied: &mut Applied) -> bool {
-        let attempts = self.attempts.lock();
-        let (kind, message) = if attempts.is_given_up(slice) {
-            (Kind::NamespaceTerminating, String::new())
-        } else if let Err(message) = attempts.check(slice, Instant::now()) {
-            (Kind::Refused, message)
-        } else {
+        let Err(message) = self.attempts.lock().check(slice, Instant::now()) else {
             return false;
         };
-        let key = SliceKey::of(&slice.metadata);
-        applied.failures.push(Failure {
-            key,
-            operation,
-            kind,
-            message,
-        });
+        applied.fail(slice, operation, Kind::Refused, message);
         true
     }
 
@@ -261,11 +281,8 @@ impl Writer {
         attempts.forget_old(now);
         match answer {
             Ok(_) => attempts.written(slice, now),
-            Err(error) => match error.kind() {
-                Kind::Refused => attempts.refused(slice, &error.message(), now),
-                Kind::NamespaceTerminating => attempts.give_up(slice),
-                Kind::Conflict | Kind::Passing | Kind::TermOver => {}
-            },
+            Err(error) if error.kind() == Kind::Refused => attempts.refused(slice, &error.message(), now),
+            Err(_) => {}
         }
     }
 

@@ -112,7 +112,7 @@ impl Reconciler {
         };
         let mut findings: BTreeSet<_> = plan.findings.iter().cloned().collect();
         let endpoints = plan.endpoints;
-        let applied = self.writer.apply(term, plan).await;
+        let applied = self.writer.apply(term, &snapshot.service, plan).await;
         let legacy = match &snapshot.service {
             ServiceState::Managed(service) if applied.is_empty() => {
                 self.legacy.remove(term, service, &snapshot).await

@@ -3,14 +3,15 @@
 //!
 //! Pure: moments go in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::time::Instant;
 
-use crate::model::{SliceKey, owner_of};
+use crate::model::{ManagedService, ServiceKey, SliceKey};
 
 /// The pause after a refusal: 5 s, doubling to 30 s.
 const FIRST: Duration = Duration::from_secs(5);
@@ -29,9 +30,8 @@ const SOON: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     slices: HashMap<SliceKey, Attempt>,
-    /// Slices that cannot be made because their namespace is going, and the UIDs of their Services: one
-    /// in a namespace of that name made anew has another.
-    hopeless: HashSet<(SliceKey, Option<String>)>,
+    /// Services whose namespace is going, as they were when that was found.
+    hopeless: HashMap<ServiceKey, Arc<ManagedService>>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,16 +75,14 @@ impl Attempts {
         })
     }
 
-    /// The namespace is going: there is nothing to wait for.
-    pub fn give_up(&mut self, slice: &EndpointSlice) {
-        self.hopeless
-            .insert((SliceKey::of(&slice.metadata), service_uid(slice)));
+    /// The namespace of a Service is going: there is nothing to wait for.
+    pub fn give_up(&mut self, service: &Arc<ManagedService>) {
+        self.hopeless.insert(service.key.clone(), service.clone());
     }
 
-    /// Whether a slice was given up.
-    pub fn is_given_up(&self, slice: &EndpointSlice) -> bool {
-        self.hopeless
-            .contains(&(SliceKey::of(&slice.metadata), service_uid(slice)))
+    /// Whether a Service was given up, and has not changed since.
+    pub fn is_given_up(&self, service: &Arc<ManagedService>) -> bool {
+        self.hopeless.get(&service.key) == Some(service)
     }
 
     /// The API server refused this.
@@ -128,10 +126,6 @@ impl Attempts {
     }
 }
 
-fn service_uid(slice: &EndpointSlice) -> Option<String> {
-    owner_of(slice).map(|owner| owner.uid.clone())
-}
-
 fn pause(times: u32) -> Duration {
     FIRST.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST)
 }
@@ -152,7 +146,7 @@ fn content(slice: &EndpointSlice) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Build, BuildSlice, slice};
+    use crate::testing::{Build, BuildSlice, service, slice};
 
     fn showing(address: &str) -> EndpointSlice {
         slice("vip-1").endpoints([address])
@@ -254,18 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_stays_so_for_that_service_alone() {
+    fn what_was_given_up_stays_so_until_the_service_changes() {
+        let read = |service| Arc::new(ManagedService::read(&service, &crate::testing::defaults()).unwrap());
         let mut attempts = Attempts::default();
-        let owned = |uid: &str| {
-            let mut owner = crate::testing::owner("vip");
-            owner.uid = uid.to_owned();
-            showing("10.0.0.1").edit(|slice| slice.metadata.owner_references = Some(vec![owner]))
-        };
-        attempts.give_up(&owned("a"));
-        assert!(attempts.is_given_up(&owned("a")));
-        assert!(
-            !attempts.is_given_up(&owned("b")),
-            "made anew in a namespace made anew"
-        );
+        attempts.give_up(&read(service("vip")));
+        assert!(attempts.is_given_up(&read(service("vip"))));
+        assert!(!attempts.is_given_up(&read(service("vip").uid("another"))));
+        assert!(!attempts.is_given_up(&read(service("other"))));
     }
 }
