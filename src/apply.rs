@@ -69,9 +69,7 @@ pub struct Failure {
 /// What became of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// How many writes succeeded.
-    pub written: usize,
-    /// The same by operation: creates, updates, deletes.
+    /// How many writes succeeded: creates, updates, deletes.
     pub by_operation: [usize; 3],
     /// What to wait for before the next plan.
     pub echoes: Vec<(SliceKey, Echo)>,
@@ -94,10 +92,16 @@ impl Applied {
         self.failures.iter().any(|failure| failure.kind == kind)
     }
 
+    /// Something was written.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.by_operation != [0; 3]
+    }
+
     /// There was nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.written == 0 && self.failures.is_empty()
+        !self.has_written() && self.failures.is_empty()
     }
 }
 
@@ -288,7 +292,6 @@ impl Writer {
 
     fn wrote(&self, operation: Operation, key: SliceKey, echo: Option<Echo>, applied: &mut Applied) {
         self.metrics.slice_changed(operation);
-        applied.written += 1;
         applied.by_operation[operation as usize] += 1;
         applied.echoes.extend(echo.map(|echo| (key, echo)));
     }

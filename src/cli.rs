@@ -89,6 +89,10 @@ pub struct ElectionConfig {
 }
 
 impl ElectionConfig {
+    /// A candidate honours the duration that a Lease states up to this: an absurd one must not lock
+    /// everybody out, and a longer one of ours would let a successor begin while we believe to hold it.
+    pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
+
     /// Pause between two renewals while they succeed: two fit into the deadline, whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {

@@ -125,7 +125,7 @@ impl Metrics {
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
                 "Watches that began anew, by what they watch and why. selector is normal when Services come or \
-                 go; stale and error: the API server or the way to it is in trouble.",
+                 go; error: the API server or the way to it is in trouble.",
                 &["resource", "reason"],
             )?,
             api_requests: page.counters(

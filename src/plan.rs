@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
 use crate::model::{
     Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source, annotation_of, ours,
@@ -150,24 +150,34 @@ struct Copies {
     unresolved: BTreeSet<String>,
 }
 
-/// A copy of each slice. Ports without a number are left out; a copy with none left is not made.
+impl Copies {
+    /// Adds a copy with these ports. Those without a number are left out; with none left it is not made.
+    fn add(&mut self, ports: copy::Ports, make: impl FnOnce(Vec<EndpointPort>) -> EndpointSlice) {
+        let reachable = !ports.none_known();
+        self.unresolved.extend(ports.unresolved);
+        if reachable {
+            let copy = make(ports.known);
+            self.by_name.insert(SliceKey::of(&copy.metadata), copy);
+        }
+    }
+}
+
+/// A copy of each slice.
 fn fresh_copies(service: &ManagedService, slices: &[&EndpointSlice]) -> Copies {
     let mut copies = Copies::default();
     for slice in slices {
         let ports = copy::Ports::resolve(&service.ports, slice.ports.as_deref());
-        let reachable = !ports.none_known();
-        copies.unresolved.extend(ports.unresolved);
-        if reachable {
-            let copy = copy::fresh(service, slice, ports.known);
-            copies.by_name.insert(SliceKey::of(&copy.metadata), copy);
-        }
+        copies.add(ports, |ports| copy::fresh(service, slice, ports));
     }
     copies
 }
 
 fn current<'a>(snapshot: &'a Snapshot, key: &SliceKey) -> Option<&'a EndpointSlice> {
-    let mut slices = snapshot.slices.iter().map(AsRef::as_ref);
-    slices.find(|slice: &&EndpointSlice| SliceKey::of(&slice.metadata) == *key)
+    let is_it = |slice: &&EndpointSlice| {
+        slice.metadata.name.as_deref() == Some(key.name())
+            && slice.metadata.namespace.as_deref() == Some(key.namespace())
+    };
+    snapshot.slices.iter().map(AsRef::as_ref).find(is_it)
 }
 
 /// One wanted copy: nothing, a create, an update, or a reason why not.

@@ -258,15 +258,6 @@ impl Queue {
             }
         }
     }
-
-    /// Keys that are ready or worked on.
-    #[must_use]
-    pub fn depth(&self) -> usize {
-        self.states
-            .values()
-            .filter(|state| !matches!(state, State::Waiting { .. }))
-            .count()
-    }
 }
 
 fn policy(severity: Severity) -> ExponentialBackoff {

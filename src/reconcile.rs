@@ -120,7 +120,7 @@ impl Reconciler {
             _ => Ok(None),
         };
         findings.extend(legacy.as_ref().ok().cloned().flatten());
-        if applied.written > 0 && applied.failures.is_empty() {
+        if applied.has_written() && applied.failures.is_empty() {
             self.report_write(key, since, &snapshot, endpoints, &applied);
             self.tell_synced(term, &snapshot, endpoints, &findings);
         }
@@ -206,7 +206,7 @@ impl Reconciler {
                     .map(Arc::new),
             );
         }
-        self.memory.expect(key, Vec::new(), Instant::now());
+        self.memory.wait_for(key, Vec::new(), Instant::now());
         Ok(strangers)
     }
 
@@ -247,8 +247,8 @@ impl Reconciler {
         taken: Echoes,
         applied: Applied,
     ) -> Outcome {
+        let wrote = applied.has_written();
         let Applied {
-            written,
             by_operation: _,
             mut echoes,
             failures,
@@ -257,7 +257,7 @@ impl Reconciler {
         let now = Instant::now();
         let until = if echoes.is_empty() { now } else { now + ECHO };
         let (result, again) = match failures.iter().map(|failure| rank(failure.kind)).max() {
-            None if written > 0 && !echoes.is_empty() => (SyncResult::Success, Again::At(until)),
+            None if wrote && !echoes.is_empty() => (SyncResult::Success, Again::At(until)),
             None if !taken.is_empty() => (SyncResult::Refused, Again::Later(Severity::Final)),
             None if refused(&snapshot.service) => (SyncResult::Refused, Again::WhenDirty),
             None => (SyncResult::Success, Again::WhenDirty),
@@ -268,7 +268,7 @@ impl Reconciler {
             Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
         };
         echoes.extend(taken);
-        self.memory.expect(key, echoes, until);
+        self.memory.wait_for(key, echoes, until);
         let index = self.index();
         // What a conflict was about may be here already; then nothing will mark the key again.
         let again = match again {
@@ -288,7 +288,7 @@ impl Reconciler {
                 (Again::WhenDirty, Some(moment)) => Again::At(moment),
                 (again, _) => again,
             },
-            wrote: written > 0,
+            wrote,
         }
     }
 

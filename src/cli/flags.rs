@@ -16,10 +16,6 @@ use crate::model::{Defaults, ObjectKey, ServiceKey};
 /// Flags under this heading do nothing but warn.
 const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
 
-/// A candidate honours the duration that a Lease states up to this. A longer one would
-/// let a successor begin while we still believe to hold it.
-const LONGEST_LEASE: Duration = Duration::from_secs(60);
-
 /// Why nothing is run.
 pub(super) enum Stop {
     /// Help or version was asked for.
@@ -298,7 +294,7 @@ fn check_times(election: &ElectionConfig, origin: impl Fn(&str) -> String) -> Re
         ))
     };
     if lease_duration.subsec_nanos() != 0
-        || !(Duration::from_secs(2)..=LONGEST_LEASE).contains(&lease_duration)
+        || !(Duration::from_secs(2)..=ElectionConfig::LONGEST_LEASE).contains(&lease_duration)
     {
         return refuse(
             "lease-duration",

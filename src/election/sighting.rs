@@ -8,8 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use tokio::time::Instant;
 
-/// A stated lease duration is honoured up to here; an absurd one must not lock everybody out.
-pub const LONGEST_HONOURED: Duration = Duration::from_secs(60);
+use crate::cli::ElectionConfig;
 
 /// What is known of the Lease.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,7 +87,12 @@ impl Sighting {
         match &self.holder {
             None => Race::Now,
             Some(holder) if holder == us => Race::Now,
-            Some(_) => Race::At(*since + self.duration.unwrap_or(default_duration.min(LONGEST_HONOURED))),
+            Some(_) => Race::At(
+                *since
+                    + self
+                        .duration
+                        .unwrap_or(default_duration.min(ElectionConfig::LONGEST_LEASE)),
+            ),
         }
     }
 
@@ -141,7 +145,7 @@ fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())?;
-    (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST_HONOURED))
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(ElectionConfig::LONGEST_LEASE))
 }
 
 #[cfg(test)]

@@ -68,8 +68,6 @@ label! {
         Expired => "expired",
         /// The API server answered with an error, or not at all.
         Error => "error",
-        /// It showed no life for too long.
-        Stale => "stale",
         /// Other names are to be watched.
         Selector => "selector",
     }

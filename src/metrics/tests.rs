@@ -131,7 +131,7 @@ fn counters_begin_at_zero_and_nobody_leads() {
         "endpoint_copier_slice_changes_total{operation=\"create\"} 0",
         "endpoint_copier_slice_changes_total{operation=\"update\"} 0",
         "endpoint_copier_slice_changes_total{operation=\"delete\"} 0",
-        "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"lease\"} 0",
+        "endpoint_copier_watch_restarts_total{reason=\"error\",resource=\"lease\"} 0",
         "endpoint_copier_leader_transitions_total 0",
         "endpoint_copier_propagation_seconds_count 0",
         "endpoint_copier_propagation_seconds_bucket{le=\"0.0005\"} 0",

@@ -4,9 +4,7 @@ use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Copies, copy};
-use crate::model::{
-    Family, ManagedService, SliceKey, Snapshot, Source, annotation_of, ours, owner_of, provenance,
-};
+use crate::model::{Family, ManagedService, Snapshot, Source, annotation_of, ours, owner_of, provenance};
 
 /// No endpoint is in it. Unready ones are endpoints.
 pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
@@ -32,12 +30,7 @@ pub(super) fn copies(
             continue;
         }
         let ports = ports(service, current, source);
-        let reachable = !ports.none_known();
-        held.unresolved.extend(ports.unresolved);
-        if reachable {
-            let copy = copy::held(service, current, ports.known);
-            held.by_name.insert(SliceKey::of(&copy.metadata), copy);
-        }
+        held.add(ports, |ports| copy::held(service, current, ports));
     }
     held
 }

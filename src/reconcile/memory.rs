@@ -71,7 +71,7 @@ impl Memory {
     }
 
     /// Waits for these from now on, and for nothing else.
-    pub fn expect(&self, key: &ServiceKey, echoes: Echoes, until: Instant) {
+    pub fn wait_for(&self, key: &ServiceKey, echoes: Echoes, until: Instant) {
         let mut known = self.known.lock();
         if echoes.is_empty() {
             known.pending.remove(key);
