@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::election::term::{Term, TermOver, Write};
+use crate::error::is_namespace_terminating;
 use crate::metrics::{Metrics, Operation};
 use crate::model::{ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
@@ -364,21 +365,12 @@ fn sort(status: &Status) -> Kind {
             Kind::NamespaceTerminating
         }
         404 => Kind::Conflict,
-        403 if is_terminating(status) => Kind::NamespaceTerminating,
+        403 if is_namespace_terminating(status) => Kind::NamespaceTerminating,
         // The token may be renewed, the overload may pass; 410 is about lists.
         401 | 408 | 410 | 429 => Kind::Passing,
         400..=499 => Kind::Refused,
         _ => Kind::Passing,
     }
-}
-
-fn is_terminating(status: &Status) -> bool {
-    let causes = status
-        .details
-        .as_ref()
-        .map(|details| details.causes.as_slice())
-        .unwrap_or_default();
-    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 impl Echo {

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use kube::core::Status;
+
 /// An error with its causes, in one line. What an API server answered is told by code and message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
@@ -36,9 +38,19 @@ fn cut(text: &mut String, cause: &str) {
     }
 }
 
+/// Whether an API server refused to create something because the namespace is going.
+#[must_use]
+pub fn is_namespace_terminating(status: &Status) -> bool {
+    let causes = status
+        .details
+        .as_ref()
+        .map(|details| details.causes.as_slice())
+        .unwrap_or_default();
+    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
     use kube::runtime::watcher;
 
     use super::*;

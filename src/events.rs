@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::election::term::Term;
+use crate::error::{is_namespace_terminating, one_line};
 use crate::model::{Finding, ManagedService};
 
 mod ledger;
@@ -144,7 +145,9 @@ impl Scribe {
                     failing = false;
                     continue;
                 }
-                Ok(Err(error)) => error.to_string(),
+                // Where nothing may be created any more, nobody waits for news.
+                Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => continue,
+                Ok(Err(error)) => one_line(&error),
                 Err(_) => "no answer in time".to_owned(),
             };
             if std::mem::replace(&mut failing, true) {

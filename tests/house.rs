@@ -49,8 +49,8 @@ const HOUSE: &[(&str, &[&str])] = &[
             "queue",
         ],
     ),
-    ("events", &["election::term", "model"]),
-    ("apply", &["election::term", "metrics", "model", "plan"]),
+    ("events", &["election::term", "error", "model"]),
+    ("apply", &["election::term", "error", "metrics", "model", "plan"]),
     (
         "election",
         &["cli::ElectionConfig", "error", "metrics", "model::version"],
