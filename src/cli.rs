@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::model::Defaults;
 
-pub use address::BindAddress;
+pub use address::{BindAddress, ServerAddress};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -69,8 +69,30 @@ pub struct Config {
     pub election: ElectionConfig,
     /// A kubeconfig to use instead of the service account or the default kubeconfig.
     pub kubeconfig: Option<PathBuf>,
+    /// Where the API servers are.
+    pub api_server: ApiServerConfig,
     /// What to log, and how.
     pub log: LogConfig,
+}
+
+/// Where the API servers are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiServerConfig {
+    /// Which addresses to use; `None`: [`ApiServerMode::Auto`] in a Pod, [`ApiServerMode::Cluster`] elsewhere.
+    pub mode: Option<ApiServerMode>,
+    /// More addresses, in any mode.
+    pub addresses: Vec<ServerAddress>,
+}
+
+/// Which addresses of API servers to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiServerMode {
+    /// The configured address, and behind it those that `default/kubernetes` lists.
+    Auto,
+    /// The configured address alone.
+    Cluster,
+    /// This node's API server first, then as [`ApiServerMode::Auto`].
+    Local(ServerAddress),
 }
 
 /// How to race for the Lease.

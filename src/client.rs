@@ -1,50 +1,62 @@
 //! How API servers are dialed: where to, how long, and how a dead connection is noticed.
 //!
 //! kube's own stack speaks HTTP/1.1 without keepalive: after a silent power-off a request on a
-//! pooled connection hung for a quarter of an hour. This one speaks HTTP/2 and pings.
+//! pooled connection hung for a quarter of an hour. This one speaks HTTP/2 and pings, and knows
+//! more than one address:
+//!
+//! ```text
+//!   kube ──> credentials ──> Counted: time limits ──> Lines: one line at a time ──> Dialer ──> Book of addresses
+//! ```
 
-use std::future::Future;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, header};
-use http_body_util::{BodyExt as _, Either, Full};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
-use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::time::timeout;
 use tower::{BoxError, Service, ServiceBuilder};
 use tracing::warn;
 
+use crate::cli::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::error::one_line;
 use crate::metrics::Metrics;
 
-/// A dial, TLS included, is done by then or given up.
-const DIAL: Duration = Duration::from_millis(1500);
+mod book;
+mod dial;
+mod limits;
+mod line;
+
+use book::Book;
+use dial::{Dialer, TlsName};
+use limits::Counted;
+use line::Lines;
 
 /// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
 const PING: Duration = Duration::from_secs(1);
 
-/// An answer has begun by then. A watch answers at once and then goes on.
-const ANSWER: Duration = Duration::from_secs(10);
+/// In a request's extensions: the server that the last request went to is not to be asked, for this reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere(pub &'static str);
 
-/// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.
-const WHOLE: Duration = Duration::from_secs(20);
+/// Where the cluster's own list of API servers is to be had.
+type Listed = Arc<OnceLock<Box<dyn Fn() -> BTreeSet<(String, u16)> + Send + Sync>>>;
 
 /// Access to the API of one cluster.
 #[derive(Clone)]
 pub struct Access {
     config: Config,
+    book: Arc<Mutex<Book>>,
+    name: TlsName,
+    /// The cluster's own list of API servers, if that is used.
+    learns: bool,
+    listed: Listed,
     metrics: Metrics,
 }
 
@@ -80,15 +92,18 @@ impl Access {
     ///
     /// # Errors
     /// None of them can be used.
-    pub async fn find(kubeconfig: Option<&Path>, metrics: Metrics) -> Result<Self, Error> {
+    pub async fn find(
+        kubeconfig: Option<&Path>,
+        api_server: &ApiServerConfig,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let in_pod = kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
         let mut config = match kubeconfig {
             Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
                 path: path.display().to_string(),
                 error: one_line(&error),
             })?,
-            None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
-                Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?
-            }
+            None if in_pod => Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?,
             None => Config::from_kubeconfig(&KubeConfigOptions::default())
                 .await
                 .map_err(|error| Error::Context(one_line(&error)))?,
@@ -100,7 +115,60 @@ impl Access {
         config
             .headers
             .push((header::USER_AGENT, HeaderValue::from_static(agent)));
-        Ok(Self { config, metrics })
+        Self::to(config, in_pod, api_server, metrics)
+    }
+
+    fn to(
+        mut config: Config,
+        in_pod: bool,
+        api_server: &ApiServerConfig,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let unusable = |error: &str| Error::Credentials {
+            url: config.cluster_url.to_string(),
+            error: error.to_owned(),
+        };
+        let configured = configured(&config.cluster_url).ok_or_else(|| unusable("no host"))?;
+        let tls_name = config
+            .tls_server_name
+            .clone()
+            .or_else(|| in_pod.then(|| dial::KUBERNETES.to_owned()));
+        let name = match tls_name {
+            Some(name) => {
+                TlsName::Fixed(ServerName::try_from(name).map_err(|_| unusable("no legal tls-server-name"))?)
+            }
+            None => TlsName::Own {
+                configured: configured.clone(),
+            },
+        };
+        if in_pod {
+            // The Host that every API server knows itself by, whatever its address.
+            config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
+        }
+        // Outside of the cluster its own addresses may lead nowhere.
+        let otherwise = if in_pod {
+            ApiServerMode::Auto
+        } else {
+            ApiServerMode::Cluster
+        };
+        let mode = api_server.mode.as_ref().unwrap_or(&otherwise);
+        let local = match mode {
+            ApiServerMode::Local(address) => Some(address.clone()),
+            ApiServerMode::Auto | ApiServerMode::Cluster => None,
+        };
+        let fixed = local
+            .into_iter()
+            .chain([configured])
+            .chain(api_server.addresses.clone());
+        let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
+        Ok(Self {
+            book: Arc::new(Mutex::new(Book::new(fixed.collect(), turn))),
+            name,
+            learns: *mode != ApiServerMode::Cluster,
+            listed: Arc::default(),
+            config,
+            metrics,
+        })
     }
 
     /// Namespace of the ServiceAccount or the context.
@@ -109,65 +177,64 @@ impl Access {
         &self.config.default_namespace
     }
 
-    /// The API server's address.
+    /// The API server's address, as it was configured.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.config.cluster_url
     }
 
-    /// A client with connections of its own. It never repeats a request by itself.
+    /// Whether the addresses that the cluster itself names are used. Then they are to be had from
+    /// [`Access::learn_from`].
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.learns
+    }
+
+    /// `listed` tells addresses and ports of the API servers as they are known; it is asked at each dial.
+    pub fn learn_from(&self, listed: impl Fn() -> BTreeSet<(String, u16)> + Send + Sync + 'static) {
+        _ = self.listed.set(Box::new(listed));
+    }
+
+    /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
     ///
     /// # Errors
     /// Certificates or credentials cannot be used.
-    pub fn client(&self) -> Result<Client, Error> {
-        self.stack().map_err(|error| Error::Credentials {
+    pub fn client(&self, purpose: &'static str) -> Result<Client, Error> {
+        self.stack(purpose).map_err(|error| Error::Credentials {
             url: self.config.cluster_url.to_string(),
             error: one_line(&error),
         })
     }
 
-    fn stack(&self) -> kube::Result<Client> {
+    fn stack(&self, purpose: &'static str) -> kube::Result<Client> {
         let config = &self.config;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        // Where HTTP/2 is not spoken, this is what notices a dead peer.
-        tcp.set_keepalive(Some(Duration::from_secs(5)));
-        tcp.set_keepalive_interval(Some(PING));
-        tcp.set_keepalive_retries(Some(3));
-        let mut tls = HttpsConnectorBuilder::new()
-            .with_tls_config(config.rustls_client_config()?)
-            .https_or_http();
-        if let Some(name) = config
-            .tls_server_name
-            .clone()
-            .and_then(|name| ServerName::try_from(name).ok())
-        {
-            tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
-        }
-        // Around the whole dial: a time limit of the TCP connector would leave TLS out.
-        let mut dial = TimeoutConnector::new(tls.enable_http1().enable_http2().wrap_connector(tcp));
-        dial.set_connect_timeout(Some(DIAL));
-        let client = HyperClient::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
-            .http2_keep_alive_while_idle(true)
-            .build::<_, Body>(dial);
-        let host = config
-            .cluster_url
-            .authority()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let counted = Counted::new(client, &self.metrics, &host);
+        let dialer = Dialer {
+            book: self.book.clone(),
+            listed: self.listed.clone(),
+            scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
+            tls: Arc::new(config.rustls_client_config()?),
+            name: self.name.clone(),
+        };
+        let lines = Lines::new(dialer, purpose, self.metrics.clone());
+        let host = config.cluster_url.authority().map_or("", Authority::as_str);
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
-            .service(counted);
+            .service(Counted::new(lines, &self.metrics, host));
         Ok(Client::new(service, config.default_namespace.clone()))
     }
+}
+
+/// Host and port of a URL.
+fn configured(url: &Uri) -> Option<ServerAddress> {
+    let default = if url.scheme() == Some(&Scheme::HTTP) {
+        80
+    } else {
+        443
+    };
+    let port = url.port_u16().unwrap_or(default);
+    url.host().map(|host| ServerAddress::new(host, port))
 }
 
 /// A client over any service that answers as an API server: counted and limited in time like ours.
@@ -192,61 +259,4 @@ pub fn is_watch<B>(request: &Request<B>) -> bool {
     query
         .split('&')
         .any(|pair| pair == "watch=true" || pair == "watch=1")
-}
-
-/// Counts requests by their answer, and limits the time until one begins and, but for watches, until
-/// it is whole.
-#[derive(Clone)]
-struct Counted<S> {
-    inner: S,
-    metrics: Metrics,
-    host: Arc<str>,
-}
-
-impl<S> Counted<S> {
-    fn new(inner: S, metrics: &Metrics, host: &str) -> Self {
-        Self {
-            inner,
-            metrics: metrics.clone(),
-            host: host.into(),
-        }
-    }
-}
-
-impl<S, B> Service<Request<Body>> for Counted<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Either<Full<Bytes>, B>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (metrics, host) = (self.metrics.clone(), self.host.clone());
-        let (method, goes_on) = (request.method().clone(), is_watch(&request));
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = match timeout(ANSWER, answer).await {
-                Ok(answer) => answer.map_err(Into::<BoxError>::into),
-                Err(late) => Err(late.into()),
-            };
-            let status = answer.as_ref().ok().map(Response::status);
-            metrics.api_request(&method, status, &host);
-            let (parts, body) = answer?.into_parts();
-            if goes_on && parts.status.is_success() {
-                return Ok(Response::from_parts(parts, Either::Right(body)));
-            }
-            // A peer that dies in the middle of a list would be waited for without end.
-            let whole = timeout(WHOLE, body.collect()).await?.map_err(Into::into)?;
-            Ok(Response::from_parts(parts, Either::Left(whole.to_bytes().into())))
-        })
-    }
 }

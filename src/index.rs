@@ -17,9 +17,11 @@ use crate::model::{
 
 mod seen;
 mod slices;
+mod sources;
 
 pub use seen::SliceState;
 use slices::Slices;
+pub use sources::Listing;
 
 /// Keys of managed Services whose copies may have to change.
 pub type Dirty = BTreeSet<ServiceKey>;
@@ -51,6 +53,8 @@ pub struct Index {
     copies_listed: bool,
     /// Names whose slices have been listed, so that their absence means something.
     names_listed: BTreeSet<String>,
+    /// Names that matter for another reason than a managed Service.
+    always: BTreeSet<String>,
 }
 
 impl Index {
@@ -66,6 +70,7 @@ impl Index {
             services_listed: false,
             copies_listed: false,
             names_listed: BTreeSet::new(),
+            always: BTreeSet::new(),
         }
     }
 
@@ -200,7 +205,8 @@ impl Index {
     pub fn names(&self) -> BTreeSet<String> {
         let managed = self.services.values().flatten().map(|service| service.key.name());
         let sources = self.dependants.keys().map(ServiceKey::name);
-        managed.chain(sources).map(str::to_owned).collect()
+        let always = self.always.iter().map(String::as_str);
+        managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
     /// Only slices of these names are watched from now on: the others are forgotten.

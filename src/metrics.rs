@@ -51,6 +51,8 @@ struct Inner {
     findings_shown: Mutex<Vec<&'static str>>,
     watch_restarts: IntCounterVec,
     api_requests: IntCounterVec,
+    api_address_changes: IntCounter,
+    clock_skew: Gauge,
 }
 
 impl Metrics {
@@ -133,6 +135,16 @@ impl Metrics {
                 "Requests to the API server by method, host and status code; code <error>: no answer.",
                 &["method", "code", "host"],
             )?,
+            api_address_changes: page.counter(
+                "endpoint_copier_api_address_changes_total",
+                "Changes from one API server's address to another, by any client of this replica; the log has \
+                 both addresses. More than a few an hour: an API server or the way to it is in trouble.",
+            )?,
+            clock_skew: page.float_gauge(
+                "endpoint_copier_clock_skew_seconds",
+                "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
+                 Nothing depends on it but the times in logs, Events and the Lease.",
+            )?,
             registry: page.finish()?,
         };
         inner.start_at_zero();
@@ -212,6 +224,16 @@ impl Metrics {
             .inc();
     }
 
+    /// A client has connected to another address than before.
+    pub fn api_address_changed(&self) {
+        self.0.api_address_changes.inc();
+    }
+
+    /// The clock here is so many seconds ahead of the API server's.
+    pub fn set_clock_skew(&self, seconds: f64) {
+        self.0.clock_skew.set(seconds);
+    }
+
     /// All metrics in Prometheus' text exposition format.
     #[must_use]
     pub fn render(&self) -> String {
@@ -225,6 +247,8 @@ impl Metrics {
 
 impl Inner {
     fn start_at_zero(&self) {
+        // Nobody has looked yet; 0 would say that all is well.
+        self.clock_skew.set(f64::NAN);
         for result in SyncResult::ALL {
             self.syncs.with_label_values(&[result.as_str()]);
         }
@@ -267,6 +291,10 @@ impl Page {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.add(IntGauge::new(name, help))
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.add(Gauge::new(name, help))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {

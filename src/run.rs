@@ -30,6 +30,7 @@ use crate::events::Herald;
 use crate::http::{self, Health, Probe};
 use crate::index::{Index, SharedIndex};
 use crate::metrics::Metrics;
+use crate::model::ServiceKey;
 use crate::queue::Inbox;
 use crate::reconcile::Reconciler;
 use crate::watch::{self, LIFE, Pulses, Reader, Watches};
@@ -81,7 +82,7 @@ impl Error {
 pub async fn run(config: Config) -> Result<(), Error> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let metrics = Metrics::new(&config.election.lease_name)?;
-    let access = Access::find(config.kubeconfig.as_deref(), metrics.clone()).await?;
+    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
     info!(version = env!("CARGO_PKG_VERSION"), api_server = %access.url(), "starting");
 
     let health = Health::new();
@@ -94,7 +95,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     report_readiness(&health, &index, &pulses);
 
     let mut tasks = Tasks::default();
-    let client = access.client()?;
+    let client = access.client("watches and writes")?;
+    if access.learns() {
+        let kubernetes = ServiceKey::new("default", "kubernetes");
+        index.lock().always_watch(kubernetes.name());
+        let index = index.clone();
+        access.learn_from(move || index.lock().addresses_of(&kubernetes, "https"));
+    }
     let reader = |client| Reader {
         client,
         pulses: pulses.clone(),
@@ -106,7 +113,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut writing = JoinSet::new();
     let terms = if config.leader_elect {
         // A client of its own: nothing that goes on in the others delays a renewal.
-        let reader = reader(access.client()?);
+        let reader = reader(access.client("election")?);
         let (candidate, terms) = candidate(&mut tasks, reader, &config, &access)?;
         writing.spawn(candidate.run(stop_election.clone()));
         terms
@@ -201,6 +208,7 @@ fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, inbox: 
     let (names, names_wanted) = channel::channel(BTreeSet::new());
     tasks.spawn("Service watch", watches.clone().services(names));
     tasks.spawn("copy watch", watches.clone().copies());
+    tasks.spawn("check of sources", watches.clone().check_sources());
     tasks.spawn("source watch", watch::named_slices(watches, names_wanted));
 }
 

@@ -5,7 +5,6 @@
 //! down is on no stream.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -22,6 +21,7 @@ use crate::model::{MANAGED_BY, ServiceKey, SliceKey, label};
 use crate::queue::Inbox;
 
 mod backoff;
+mod check;
 mod named;
 mod outage;
 mod pulse;
@@ -47,7 +47,8 @@ impl Watches {
     /// that set changes.
     pub async fn services(self, names: channel::Sender<BTreeSet<String>>) {
         let mut listed = HashSet::new();
-        let mut changed = false;
+        // Some names matter whatever Services there are.
+        let mut changed = true;
         self.reader
             .follow(
                 metrics::Watch::Services,
@@ -154,7 +155,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) 
 }
 
 /// Slices of these names that are not ours.
-fn named_selector(names: &Arc<BTreeSet<String>>) -> String {
+fn named_selector(names: &BTreeSet<String>) -> String {
     let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     format!(
         "{} in ({names}),{}!={MANAGED_BY}",

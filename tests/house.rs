@@ -20,6 +20,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "watch",
         &[
+            "client::Elsewhere",
             "client::is_watch",
             "election::Record",
             "error",
@@ -55,7 +56,16 @@ const HOUSE: &[(&str, &[&str])] = &[
         "election",
         &["cli::ElectionConfig", "error", "metrics", "model::version"],
     ),
-    ("client", &["error", "metrics"]),
+    (
+        "client",
+        &[
+            "cli::ApiServerConfig",
+            "cli::ApiServerMode",
+            "cli::ServerAddress",
+            "error",
+            "metrics",
+        ],
+    ),
     ("error", &[]),
     // What people touch and see.
     ("cli", &["model"]),

@@ -1,7 +1,7 @@
-//! An address to listen on, in Go's notation.
+//! Addresses to listen on and to dial, in Go's notation.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +70,96 @@ fn parse(text: &str) -> Option<BindAddress> {
     }
 }
 
+/// Where an API server is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerAddress {
+    /// IP address, without brackets, or DNS name.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl ServerAddress {
+    /// An IP address may stand in brackets.
+    #[must_use]
+    pub fn new(host: &str, port: u16) -> Self {
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Self { host, port }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
+    }
+}
+
+/// A flag's value: the address of an API server.
+pub(super) fn server(text: &str) -> Result<ServerAddress, String> {
+    let address = match parse(text) {
+        Some(BindAddress::Socket(address)) if !address.ip().is_unspecified() => {
+            Some(ServerAddress::new(&address.ip().to_string(), address.port()))
+        }
+        Some(BindAddress::Host { host, port }) => Some(ServerAddress { host, port }),
+        _ => None,
+    };
+    address
+        .filter(|address| address.port != 0)
+        .ok_or_else(|| "must be host:port, such as 192.0.2.1:6443 or [2001:db8::1]:6443".to_owned())
+}
+
+/// A flag's value: the host of an API server.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let is_name = || server(&format!("{text}:1")).is_ok();
+    if text.is_empty() || text.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified()) || is_name() {
+        return Ok(text.to_owned());
+    }
+    Err("must be an IP address or a DNS name, without a port".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_an_api_server_has_host_and_port() {
+        for text in ["192.0.2.1:6443", "[2001:db8::1]:6443", "api.example.com:443"] {
+            assert_eq!(server(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "192.0.2.1",
+            ":6443",
+            "0.0.0.0:6443",
+            "[::]:6443",
+            "host:0",
+            "https://host:6443",
+            "",
+            "a b:1",
+        ] {
+            assert!(server(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_an_api_server_has_no_port() {
+        for text in ["", "192.0.2.1", "2001:db8::1", "node-1.example.com"] {
+            assert_eq!(host(text).unwrap(), text);
+        }
+        for text in [
+            "192.0.2.1:6443",
+            "0.0.0.0",
+            "[2001:db8::1]:6443",
+            "a b",
+            "300.1.1.1",
+        ] {
+            assert!(host(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn addresses_are_those_of_go() {

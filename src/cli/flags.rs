@@ -8,9 +8,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
-use super::address::{Bind, bind};
-use super::values::{label, label_or_empty, log_filter, log_format, subdomain, zap_encoder, zap_level};
-use super::{Config, ElectionConfig, LogConfig, LogFilter, LogFormat, go};
+use super::address::{Bind, ServerAddress, bind, host, server};
+use super::values::{
+    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain, zap_encoder,
+    zap_level,
+};
+use super::{ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, go};
 use crate::model::{Defaults, ObjectKey, ServiceKey};
 
 /// Flags under this heading do nothing but warn.
@@ -108,6 +111,30 @@ pub(super) struct Flags {
         value_parser = subdomain
     )]
     leader_election_id: String,
+
+    /// auto: the configured address, then those that default/kubernetes lists; cluster: the configured one
+    /// alone; local: this node's API server first [default: auto in a Pod, else cluster]
+    #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
+    api_server_mode: Option<ModeName>,
+
+    /// This node's address, for mode local; from status.hostIP in a Pod
+    #[arg(long, value_name = "HOST", help_heading = "API servers", value_parser = host)]
+    api_server_host: Option<String>,
+
+    /// Port of this node's API server
+    #[arg(long, value_name = "PORT", help_heading = "API servers", default_value = "6443", value_parser = port)]
+    api_server_port: u16,
+
+    /// Address of one more API server, in any mode; may be given several times, or with commas
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        help_heading = "API servers",
+        action = ArgAction::Append,
+        value_delimiter = ',',
+        value_parser = server
+    )]
+    api_server_address: Vec<ServerAddress>,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
@@ -236,6 +263,10 @@ impl Flags {
             leader_election_retry_period,
             leader_election_namespace,
             leader_election_id,
+            api_server_mode,
+            api_server_host,
+            api_server_port,
+            api_server_address,
             log_level,
             log_format,
             zap_log_level,
@@ -254,6 +285,18 @@ impl Flags {
             lease_name: leader_election_id,
         };
         check_times(&election, |flag| origin(flag, from_env))?;
+        let mode = match (api_server_mode, not_empty(api_server_host)) {
+            (None, _) => None,
+            (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
+            (Some(ModeName::Cluster), _) => Some(ApiServerMode::Cluster),
+            (Some(ModeName::Local), Some(host)) => {
+                Some(ApiServerMode::Local(ServerAddress::new(&host, api_server_port)))
+            }
+            (Some(ModeName::Local), None) => {
+                let flag = origin("api-server-mode", from_env);
+                return Err(format!("{flag} \"local\": needs --api-server-host"));
+            }
+        };
         let managed = not_empty(Some(managed_endpoint_name));
         let service = |namespace: String, name: String| ServiceKey(ObjectKey::new(namespace, name));
         Ok(Config {
@@ -266,6 +309,10 @@ impl Flags {
             },
             election,
             kubeconfig: not_empty(kubeconfig).map(PathBuf::from),
+            api_server: ApiServerConfig {
+                mode,
+                addresses: api_server_address,
+            },
             log: LogConfig {
                 filter: log_level
                     .or(zap_log_level.map(LogFilter::Level))

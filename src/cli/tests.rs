@@ -68,6 +68,10 @@ fn without_flags_the_defaults_hold() {
                 lease_name: "f668ae63.endpoint-copier-operator".to_owned(),
             },
             kubeconfig: None,
+            api_server: ApiServerConfig {
+                mode: None,
+                addresses: Vec::new(),
+            },
             log: LogConfig {
                 filter: LogFilter::Level(LevelFilter::INFO),
                 format: LogFormat::Text
@@ -278,6 +282,10 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_LEADER_ELECTION_NAMESPACE", "e"),
             ("ENDPOINT_COPIER_LEADER_ELECTION_ID", "f"),
             ("ENDPOINT_COPIER_KUBECONFIG", "/g"),
+            ("ENDPOINT_COPIER_API_SERVER_MODE", "local"),
+            ("ENDPOINT_COPIER_API_SERVER_HOST", "h"),
+            ("ENDPOINT_COPIER_API_SERVER_PORT", "2"),
+            ("ENDPOINT_COPIER_API_SERVER_ADDRESS", "i:3"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
             ("ENDPOINT_COPIER_ZAP_DEVEL", "true"),
@@ -301,6 +309,10 @@ fn each_flag_is_also_read_from_the_environment() {
                 lease_name: "f".to_owned(),
             },
             kubeconfig: Some("/g".into()),
+            api_server: ApiServerConfig {
+                mode: Some(ApiServerMode::Local(ServerAddress::new("h", 2))),
+                addresses: vec![ServerAddress::new("i", 3)],
+            },
             log: LogConfig {
                 filter: LogFilter::Level(LevelFilter::WARN),
                 format: LogFormat::Json
@@ -570,4 +582,71 @@ fn variables_that_kubernetes_makes_from_services_are_not_taken_for_flags() {
 fn the_definition_of_the_flags_holds_together() {
     use clap::CommandFactory;
     flags::Flags::command().debug_assert();
+}
+
+#[test]
+fn addresses_of_api_servers_are_given_one_by_one_or_with_commas() {
+    let addresses = |config: Config| -> Vec<String> {
+        let addresses = config.api_server.addresses.iter();
+        addresses.map(ToString::to_string).collect()
+    };
+    let flags = "--api-server-address=192.0.2.1:6443 -api-server-address 192.0.2.2:6443,host:1";
+    assert_eq!(
+        addresses(config(flags)),
+        ["192.0.2.1:6443", "192.0.2.2:6443", "host:1"]
+    );
+    let env = [("ENDPOINT_COPIER_API_SERVER_ADDRESS", "192.0.2.1:1,192.0.2.2:2")];
+    assert_eq!(addresses(run("", &env).0), ["192.0.2.1:1", "192.0.2.2:2"]);
+    assert_eq!(addresses(run("--api-server-address=host:3", &env).0), ["host:3"]);
+    assert_eq!(
+        refused("--api-server-address=host", &[]),
+        "--api-server-address \"host\": must be host:port, such as 192.0.2.1:6443 or [2001:db8::1]:6443"
+    );
+}
+
+#[test]
+fn the_mode_says_which_api_servers_to_use() {
+    let mode = |args: &str| config(args).api_server.mode;
+    assert_eq!(mode("--api-server-mode=auto"), Some(ApiServerMode::Auto));
+    assert_eq!(mode("--api-server-mode=cluster"), Some(ApiServerMode::Cluster));
+    let local = |host: &str, port| Some(ApiServerMode::Local(ServerAddress::new(host, port)));
+    assert_eq!(
+        mode("--api-server-mode=local --api-server-host=192.0.2.7"),
+        local("192.0.2.7", 6443)
+    );
+    let env = [("ENDPOINT_COPIER_API_SERVER_HOST", "2001:db8::7")];
+    let (config, _) = run("--api-server-mode=local --api-server-port=443", &env);
+    assert_eq!(config.api_server.mode, local("2001:db8::7", 443));
+}
+
+#[test]
+fn mode_local_needs_the_address_of_this_node() {
+    assert_eq!(
+        refused("--api-server-mode=local", &[]),
+        "--api-server-mode \"local\": needs --api-server-host"
+    );
+    let env = [
+        ("ENDPOINT_COPIER_API_SERVER_MODE", "local"),
+        ("ENDPOINT_COPIER_API_SERVER_HOST", ""),
+    ];
+    assert_eq!(
+        refused("", &env),
+        "ENDPOINT_COPIER_API_SERVER_MODE \"local\": needs --api-server-host"
+    );
+    for (args, line) in [
+        (
+            "--api-server-mode=near",
+            "--api-server-mode \"near\": must be auto, cluster or local",
+        ),
+        (
+            "--api-server-port=0",
+            "--api-server-port \"0\": must be a port, 1 to 65535",
+        ),
+        (
+            "--api-server-host=192.0.2.1:6443",
+            "--api-server-host \"192.0.2.1:6443\": must be an IP address or a DNS name, without a port",
+        ),
+    ] {
+        assert_eq!(refused(args, &[]), line);
+    }
 }

@@ -84,6 +84,29 @@ pub(super) fn zap_level(text: &str) -> Result<LevelFilter, String> {
     }
 }
 
+/// The name of an [`super::ApiServerMode`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ModeName {
+    Auto,
+    Cluster,
+    Local,
+}
+
+pub(super) fn api_server_mode(text: &str) -> Result<ModeName, String> {
+    match text {
+        "auto" => Ok(ModeName::Auto),
+        "cluster" => Ok(ModeName::Cluster),
+        "local" => Ok(ModeName::Local),
+        _ => Err("must be auto, cluster or local".to_owned()),
+    }
+}
+
+/// A TCP port to dial.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| "must be a port, 1 to 65535".to_owned())
+}
+
 pub(super) fn zap_encoder(text: &str) -> Result<LogFormat, String> {
     match text {
         "console" => Ok(LogFormat::Text),

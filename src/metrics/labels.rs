@@ -70,5 +70,7 @@ label! {
         Error => "error",
         /// Other names are to be watched.
         Selector => "selector",
+        /// The watch did not show what a consistent read of the API shows.
+        Stale => "stale",
     }
 }

@@ -71,7 +71,9 @@ fn names_types_and_labels_are_these() {
     assert_eq!(
         found,
         [
+            "endpoint_copier_api_address_changes_total counter",
             "endpoint_copier_build_info gauge commit,version",
+            "endpoint_copier_clock_skew_seconds gauge",
             "endpoint_copier_findings gauge reason",
             "endpoint_copier_leader_transitions_total counter",
             "endpoint_copier_lease_renew_duration_seconds histogram",

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// Length of the names in one selector. The rest of the URL is short, and `http::Uri` takes 64 KiB;
 /// a comma is three bytes long there.
-const SELECTOR_BYTES: usize = 48 * 1024;
+pub(super) const SELECTOR_BYTES: usize = 48 * 1024;
 
 /// Watches the slices of all names that it is told, until the sender of them is gone or a watch ends,
 /// which none should.
@@ -86,7 +86,7 @@ async fn unexpected_end(tasks: &mut JoinSet<()>) {
 }
 
 /// Names in as few sets as fit into selectors.
-fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
+pub(super) fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
     let mut shards: Vec<BTreeSet<String>> = Vec::new();
     let mut length = 0;
     for name in names {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(shards.len(), 3);
         assert_eq!(shards.iter().map(BTreeSet::len).sum::<usize>(), 2000);
         for shard in shards {
-            let selector = named_selector(&Arc::new(shard));
+            let selector = named_selector(&shard);
             let encoded: usize = selector
                 .bytes()
                 .map(|c| if c.is_ascii_alphanumeric() { 1 } else { 3 })

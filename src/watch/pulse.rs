@@ -5,25 +5,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// When one watch last showed life.
+/// When one watch last showed life, and whether it is to begin anew.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<Mutex<Instant>>);
+pub struct Pulse(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    last: Mutex<Instant>,
+    restart: Notify,
+}
 
 impl Pulse {
     fn new() -> Self {
-        // Its first sign of life is due like any other.
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Inner {
+            // Its first sign of life is due like any other.
+            last: Mutex::new(Instant::now()),
+            restart: Notify::new(),
+        }))
     }
 
     /// A sign of life.
     pub fn beat(&self) {
-        *self.0.lock() = Instant::now();
+        *self.0.last.lock() = Instant::now();
     }
 
     fn age(&self) -> Duration {
-        self.0.lock().elapsed()
+        self.0.last.lock().elapsed()
+    }
+
+    /// Waits until this watch is to begin anew.
+    pub async fn restart(&self) {
+        self.0.restart.notified().await;
     }
 }
 
@@ -47,6 +62,14 @@ impl Pulses {
             pulses: self.clone(),
             key,
             pulse,
+        }
+    }
+
+    /// Watches of this name are behind the API: they begin anew.
+    pub fn restart(&self, watch: &str) {
+        let pulses = self.0.lock();
+        for (_, pulse) in pulses.iter().filter(|((name, _), _)| *name == watch) {
+            pulse.0.restart.notify_one();
         }
     }
 

@@ -1,30 +1,36 @@
 //! One watch, followed for ever: errors, pauses and signs of life.
 
 use std::fmt::Debug;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{StreamExt as _, pin_mut};
-use http::Request;
-use http_body_util::BodyExt as _;
+use http::{Request, Response};
+use http_body::Frame;
 use kube::client::Body;
 use kube::core::Resource;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until};
-use tower::service_fn;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tower::{BoxError, service_fn};
 
 use super::backoff::ReadBackoff;
 use super::outage::Outage;
 use super::pulse::{Pulse, Pulses};
-use crate::client::is_watch;
+use crate::client::{Elsewhere, is_watch};
 use crate::error::one_line;
 use crate::metrics::{self, Metrics, Restart};
 
 /// The server ends a watch after this many seconds, and a new one shows that it is alive.
-const RENEW_SECONDS: u32 = 30;
+const RENEW_SECONDS: u32 = 25;
+
+/// A watch that the server has not ended by then is ended here: it may be silent because it is dead.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Time between the beginnings of two requests of one watch, at least.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
@@ -54,25 +60,40 @@ impl Reader {
         let resource = watch.as_str();
         let running = self.pulses.start(resource, config.label_selector.as_deref());
         let outage = Outage::default();
-        let api = api(with_pulse(
-            &self.client,
-            running.pulse(),
+        let pulse = running.pulse();
+        let calls = Calls {
+            client: self.client.clone(),
             resource,
-            outage.clone(),
-        ));
+            pulse: pulse.clone(),
+            outage: outage.clone(),
+            last_watch: Arc::default(),
+            elsewhere: Arc::default(),
+        };
+        let elsewhere = calls.elsewhere.clone();
+        let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
         let mut backoff = ReadBackoff::default();
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
             // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
-            while let Some(event) = stream.next().await {
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    () = pulse.restart() => None,
+                    event = stream.next() => event,
+                };
                 let error = match event {
-                    Ok(event) => {
+                    Some(Ok(event)) => {
                         handle(event);
                         continue;
                     }
-                    Err(error) => error,
+                    Some(Err(error)) => error,
+                    None => {
+                        *elsewhere.lock() = Some(Elsewhere("its watch is behind"));
+                        self.metrics.watch_restarted(watch, Restart::Stale);
+                        break;
+                    }
                 };
                 let expired = is_expired(&error);
                 self.metrics
@@ -107,42 +128,97 @@ fn must_relist(error: &watcher::Error) -> bool {
     }
 }
 
-/// The same client, with each answer and each part of one as a sign of life. Watches that end as soon
-/// as they have begun begin again after a pause: kube's watcher makes none after a clean end.
-fn with_pulse(client: &Client, pulse: Pulse, resource: &'static str, outage: Outage) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let client = client.clone();
-    let last_watch: Arc<Mutex<Option<Instant>>> = Arc::default();
-    let service = service_fn(move |request: Request<Body>| {
-        let (client, pulse, last_watch) = (client.clone(), pulse.clone(), last_watch.clone());
-        let outage = outage.clone();
-        async move {
-            let watches = is_watch(&request);
-            if watches {
-                let last = last_watch.lock().replace(Instant::now());
-                if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
-                    sleep_until(last + BETWEEN_WATCHES).await;
-                    *last_watch.lock() = Some(Instant::now());
-                }
-            }
-            let response = client.send(request).await?;
-            let ok = response.status().is_success();
-            let beat = move || {
-                if ok {
-                    pulse.beat();
-                }
-            };
-            beat();
-            if ok && watches {
-                outage.over(resource);
-            }
-            Ok::<_, kube::Error>(response.map(|body| {
-                body.map_frame(move |frame| {
-                    beat();
-                    frame
-                })
-            }))
+/// A client's calls for one watch: each answer and each part of one is a sign of life.
+#[derive(Clone)]
+struct Calls {
+    client: Client,
+    resource: &'static str,
+    pulse: Pulse,
+    outage: Outage,
+    last_watch: Arc<Mutex<Option<Instant>>>,
+    /// The next request is to go to another server.
+    elsewhere: Arc<Mutex<Option<Elsewhere>>>,
+}
+
+impl Calls {
+    fn into_client(self) -> Client {
+        let namespace = self.client.default_namespace().to_owned();
+        let service = service_fn(move |request| {
+            let calls = self.clone();
+            async move { calls.call(request).await }
+        });
+        Client::new(service, namespace)
+    }
+
+    async fn call(
+        self,
+        mut request: Request<Body>,
+    ) -> kube::Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError> + use<>>> {
+        let watches = is_watch(&request);
+        if watches {
+            self.keep_distance().await;
         }
-    });
-    Client::new(service, namespace)
+        if let Some(elsewhere) = self.elsewhere.lock().take() {
+            request.extensions_mut().insert(elsewhere);
+        }
+        let response = self.client.send(request).await?;
+        let ok = response.status().is_success();
+        if ok {
+            self.pulse.beat();
+        }
+        if ok && watches {
+            self.outage.over(self.resource);
+        }
+        let end = Box::pin(sleep(LONGEST));
+        Ok(response.map(|body| Followed {
+            body,
+            end: watches.then_some(end),
+            ok,
+            calls: self,
+        }))
+    }
+
+    /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
+    /// after a clean end.
+    async fn keep_distance(&self) {
+        let last = self.last_watch.lock().replace(Instant::now());
+        if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
+            sleep_until(last + BETWEEN_WATCHES).await;
+            *self.last_watch.lock() = Some(Instant::now());
+        }
+    }
+}
+
+/// The body of an answer. One of a watch breaks if it does not end.
+struct Followed {
+    body: Body,
+    end: Option<Pin<Box<Sleep>>>,
+    ok: bool,
+    calls: Calls,
+}
+
+impl http_body::Body for Followed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            if self.ok {
+                self.calls.pulse.beat();
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let late = self
+            .end
+            .as_mut()
+            .is_some_and(|end| end.as_mut().poll(context).is_ready());
+        if !late {
+            return Poll::Pending;
+        }
+        *self.calls.elsewhere.lock() = Some(Elsewhere("it does not end a watch"));
+        Poll::Ready(Some(Err("a watch that does not end".into())))
+    }
 }

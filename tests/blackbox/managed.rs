@@ -162,7 +162,8 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(managed("blue", "web", "default", "source")).await;
         cluster.until_addresses("blue", "web", &["10.0.0.1"]).await;
-        until("the good news is told", async || !cluster.list::<Event>("blue").await.is_empty()).await;
+        let told = |event: &Event| event.reason.as_deref() == Some("Synced");
+        until("the good news is told", async || cluster.list("blue").await.iter().any(told)).await;
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         namespaces.delete("blue", &DeleteParams::default()).await.expect("a namespace");
         // Without a controller manager the Service stays, and a copy of this cannot be made.

@@ -38,7 +38,8 @@ pub struct Operator {
     metrics: Metrics,
     stop: CancellationToken,
     worker: JoinSet<()>,
-    _watches: JoinSet<()>,
+    watches: JoinSet<()>,
+    check: Option<Watches>,
 }
 
 impl Operator {
@@ -68,6 +69,7 @@ impl Operator {
         tasks.spawn(watches(&services).services(names));
         tasks.spawn(watches(&copies).copies());
         tasks.spawn(watch::named_slices(watches(&sources), names_wanted));
+        let check = watches(&sources);
 
         let (unopposed, terms) = election::unopposed(&metrics);
         let stop = CancellationToken::new();
@@ -100,8 +102,15 @@ impl Operator {
             metrics,
             stop,
             worker: running,
-            _watches: tasks,
+            watches: tasks,
+            check: Some(check),
         }
+    }
+
+    /// From now on the sources are compared with consistent lists too, by way of the server of their watch.
+    pub fn check_sources(&mut self) {
+        let check = self.check.take().expect("once");
+        self.watches.spawn(check.check_sources());
     }
 
     /// As on TERM: what is in flight ends, nothing else begins.

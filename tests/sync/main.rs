@@ -1,6 +1,7 @@
 //! Rules about time and order, shown by the operator's own tasks against an API server in memory, under paused time:
 //! a wait of half an hour takes no time, and a pause of 250 ms is 250 ms on any machine.
 
+mod check;
 mod events;
 mod harness;
 mod leftovers;

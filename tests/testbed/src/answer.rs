@@ -6,7 +6,7 @@ use futures::Stream;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -20,6 +20,8 @@ pub(crate) enum Shape {
     Plain,
     /// `kubectl get`: rows and columns.
     Table,
+    /// The metadata of objects alone.
+    Metadata,
     /// Nothing this server has, such as only protobuf.
     NotAcceptable,
 }
@@ -39,6 +41,7 @@ impl Shape {
             match parts.find_map(|p| p.strip_prefix("as=")) {
                 None => return Self::Plain,
                 Some("Table") => return Self::Table,
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Self::Metadata,
                 Some(_) => {}
             }
         }
@@ -47,12 +50,24 @@ impl Shape {
 
     /// One object or a list, in this shape.
     pub fn render(self, kind: &Kind, object: Value, now: jiff::Timestamp) -> Value {
-        if self == Self::Table {
-            table::render(kind, &object, now, true)
-        } else {
-            object
+        match self {
+            Self::Table => table::render(kind, &object, now, true),
+            Self::Metadata => metadata(&object),
+            Self::Plain | Self::NotAcceptable => object,
         }
     }
+}
+
+/// An object without spec and status, or a list of such.
+pub(crate) fn metadata(object: &Value) -> Value {
+    let list = object["items"].as_array();
+    let kind = list.map_or("PartialObjectMetadata", |_| "PartialObjectMetadataList");
+    let mut rendered =
+        json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] });
+    if let Some(items) = list {
+        rendered["items"] = items.iter().map(metadata).collect();
+    }
+    rendered
 }
 
 fn response(code: u16, body: Body) -> Response<Body> {

@@ -268,11 +268,13 @@ impl Watch {
     }
 
     fn push(&mut self, event: &str, object: Value) {
-        let object = if self.shape == Shape::Table {
-            let first = !std::mem::replace(&mut self.header_sent, true);
-            table::render(self.kind, &object, self.shared.store.now(), first)
-        } else {
-            object
+        let object = match self.shape {
+            Shape::Table => {
+                let first = !std::mem::replace(&mut self.header_sent, true);
+                table::render(self.kind, &object, self.shared.store.now(), first)
+            }
+            Shape::Metadata => answer::metadata(&object),
+            Shape::Plain | Shape::NotAcceptable => object,
         };
         let line = json!({"type": event, "object": object}).to_string() + "\n";
         self.lines.push_back(line.into());

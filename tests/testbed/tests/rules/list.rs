@@ -191,6 +191,26 @@ pub async fn a_get_of_any_version_works(t: Target) {
         .fails(404, "NotFound");
 }
 
+pub async fn a_list_of_metadata_has_no_specs(t: Target) {
+    make(&t, &["a", "b"]).await;
+    let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let path = format!("{}?labelSelector=app%21%3Dx", t.all("endpointslices"));
+    let response = t
+        .send(Method::GET, &path, &[("accept", accept)], Vec::new())
+        .await;
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let list: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert!(list["metadata"]["resourceVersion"].is_string());
+    let items = list["items"].as_array().unwrap();
+    let names: Vec<_> = items.iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["a", "b"]);
+    for item in items {
+        assert_eq!(item["kind"], "PartialObjectMetadata");
+        assert!(item["metadata"]["uid"].is_string() && item.get("endpoints").is_none());
+    }
+}
+
 pub async fn a_table_has_columns_and_rows(t: Target) {
     make(&t, &["a"]).await;
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";

@@ -110,6 +110,7 @@ rules! {
         a_bad_version_is_a_bad_request
         a_match_without_a_version_is_invalid
         a_get_of_any_version_works
+        a_list_of_metadata_has_no_specs
         a_table_has_columns_and_rows
     }
     watch {

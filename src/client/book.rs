@@ -1,0 +1,194 @@
+//! Which addresses lead to the API, and which of them to try first.
+//!
+//! Pure: moments go in.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cli::ServerAddress;
+
+/// How long an address is skipped after it failed, doubling from one failure to the next.
+const SKIP: Duration = Duration::from_secs(10);
+const LONGEST_SKIP: Duration = Duration::from_secs(160);
+
+/// The addresses of the API servers of one cluster, best first, and what is known against them.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Those that were configured, in the order in which they are wanted.
+    fixed: Vec<ServerAddress>,
+    /// Those that the cluster itself names.
+    learnt: Vec<ServerAddress>,
+    marks: HashMap<ServerAddress, Mark>,
+    /// Where in the learnt ones this process begins, so that replicas do not all go to the same one.
+    turn: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    until: Instant,
+    failures: u32,
+}
+
+impl Book {
+    pub fn new(fixed: Vec<ServerAddress>, turn: usize) -> Self {
+        let mut book = Self {
+            turn,
+            ..Self::default()
+        };
+        for address in fixed {
+            if !book.fixed.contains(&address) {
+                book.fixed.push(address);
+            }
+        }
+        book
+    }
+
+    /// The cluster names these now. None at all is a contradiction, as one of them has just said so.
+    pub fn learn(&mut self, addresses: Vec<ServerAddress>) {
+        if addresses.is_empty() {
+            return;
+        }
+        self.learnt = addresses;
+        let (fixed, learnt) = (&self.fixed, &self.learnt);
+        self.marks
+            .retain(|address, _| fixed.contains(address) || learnt.contains(address));
+    }
+
+    /// All addresses, in the order in which to try them: those that failed lately come last, but they come.
+    pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
+        let mut all = self.fixed.clone();
+        let turn = self.turn % self.learnt.len().max(1);
+        let (behind, ahead) = self.learnt.split_at(turn);
+        let learnt = ahead.iter().chain(behind);
+        all.extend(learnt.filter(|address| !self.fixed.contains(address)).cloned());
+        all.sort_by_key(|address| self.skipped_until(address, now));
+        all
+    }
+
+    /// `None`: it is not skipped.
+    fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
+        let mark = self.marks.get(address)?;
+        Some(mark.until).filter(|until| now < *until)
+    }
+
+    /// Whether something can be gained by another address than this one.
+    pub fn has_better(&self, address: &ServerAddress, now: Instant) -> bool {
+        self.order(now).first().is_some_and(|best| best != address)
+    }
+
+    /// Whether another address than this one is not skipped.
+    pub fn has_other(&self, address: &ServerAddress, now: Instant) -> bool {
+        let order = self.order(now);
+        order
+            .iter()
+            .any(|other| other != address && self.skipped_until(other, now).is_none())
+    }
+
+    /// A dial or a request to this address failed.
+    pub fn failed(&mut self, address: &ServerAddress, now: Instant) {
+        let before = self.marks.get(address);
+        // Several clients learn of one failure.
+        if before.is_some_and(|mark| now < mark.until) {
+            return;
+        }
+        let failures = before.map_or(0, |mark| mark.failures);
+        let skip = SKIP
+            .saturating_mul(2_u32.saturating_pow(failures))
+            .min(LONGEST_SKIP);
+        self.marks.insert(
+            address.clone(),
+            Mark {
+                until: now + skip,
+                failures: failures + 1,
+            },
+        );
+    }
+
+    /// It answers. What was known against it is forgotten when its time is over.
+    pub fn answered(&mut self, address: &ServerAddress, now: Instant) {
+        if self.marks.get(address).is_some_and(|mark| now >= mark.until) {
+            self.marks.remove(address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u8) -> ServerAddress {
+        ServerAddress::new(&format!("10.0.0.{number}"), 6443)
+    }
+
+    fn order(book: &Book, now: Instant) -> Vec<u8> {
+        let last =
+            |address: &ServerAddress| address.host.rsplit('.').next().and_then(|last| last.parse().ok());
+        book.order(now).iter().filter_map(last).collect()
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn configured_addresses_come_before_learnt_ones_and_each_once() {
+        let mut book = Book::new(vec![address(9), address(1), address(9)], 0);
+        book.learn(vec![address(1), address(2), address(3)]);
+        assert_eq!(order(&book, Instant::now()), [9, 1, 2, 3]);
+    }
+
+    #[test]
+    fn replicas_begin_at_different_learnt_addresses() {
+        for (turn, wanted) in [(0, [9, 1, 2, 3]), (1, [9, 2, 3, 1]), (5, [9, 3, 1, 2])] {
+            let mut book = Book::new(vec![address(9)], turn);
+            book.learn(vec![address(1), address(2), address(3)]);
+            assert_eq!(order(&book, Instant::now()), wanted);
+        }
+    }
+
+    #[test]
+    fn a_dead_address_is_skipped_for_a_while_and_then_it_is_the_first_again() {
+        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        book.failed(&address(1), now);
+        assert_eq!(order(&book, now + seconds(9)), [2, 1]);
+        assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+    }
+
+    #[test]
+    fn an_address_that_fails_again_is_skipped_for_longer_and_one_that_answers_is_not() {
+        let (mut book, mut now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        for skip in [10, 20, 40, 80, 160, 160] {
+            book.failed(&address(1), now);
+            book.failed(&address(1), now + seconds(1));
+            assert!(!book.has_better(&address(2), now + seconds(skip - 1)));
+            now += seconds(skip);
+            assert!(book.has_better(&address(2), now));
+        }
+        book.answered(&address(1), now);
+        book.failed(&address(1), now);
+        assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+    }
+
+    #[test]
+    fn when_all_have_failed_none_is_left_out_and_the_one_that_rests_longest_is_first() {
+        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        book.failed(&address(2), now);
+        assert!(!book.has_other(&address(1), now));
+        book.failed(&address(1), now + seconds(1));
+        assert_eq!(order(&book, now + seconds(2)), [2, 1]);
+    }
+
+    #[test]
+    fn an_empty_list_is_not_learnt_and_an_address_that_has_gone_is_forgotten() {
+        let (mut book, now) = (Book::new(vec![address(9)], 0), Instant::now());
+        book.learn(vec![address(1), address(2)]);
+        book.learn(Vec::new());
+        assert_eq!(order(&book, now), [9, 1, 2]);
+        book.failed(&address(1), now);
+        book.learn(vec![address(2)]);
+        book.learn(vec![address(1), address(2)]);
+        assert_eq!(order(&book, now), [9, 1, 2], "it is another server by now");
+    }
+}

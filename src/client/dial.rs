@@ -1,0 +1,238 @@
+//! One dial: TCP and TLS to the first of several addresses that answers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use http::Uri;
+use http::uri::Scheme;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{BoxError, Service};
+
+use super::book::Book;
+use super::{Listed, PING};
+use crate::cli::ServerAddress;
+use crate::error::one_line;
+
+/// A dial, TLS included, is done by then or given up.
+const DIAL: Duration = Duration::from_millis(1500);
+
+/// An address that has not answered by then gets company: the next one is dialed beside it.
+const STAGGER: Duration = Duration::from_millis(300);
+
+/// So many dials are begun anew where all addresses are silent: behind the cluster IP another API server may
+/// take the next one.
+const REPEATS: usize = 3;
+
+/// A connection.
+pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// Whom the certificate of an API server must name.
+#[derive(Clone, Debug)]
+pub(super) enum TlsName {
+    /// This name, at every address.
+    Fixed(ServerName<'static>),
+    /// The address itself, as it was configured. Other addresses are the cluster's own, whose certificates
+    /// name the Service `kubernetes`; or themselves, where they were made by hand.
+    Own {
+        /// The address that was configured.
+        configured: ServerAddress,
+    },
+}
+
+/// The name of the API in certificates of API servers.
+pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
+
+impl TlsName {
+    /// The names to try, in this order.
+    fn of(&self, address: &ServerAddress) -> Vec<ServerName<'static>> {
+        let own = || ServerName::try_from(address.host.clone()).ok();
+        match self {
+            Self::Fixed(name) => vec![name.clone()],
+            Self::Own { configured } if configured == address => own().into_iter().collect(),
+            Self::Own { .. } => {
+                let kubernetes = ServerName::try_from(KUBERNETES).ok();
+                kubernetes.into_iter().chain(own()).collect()
+            }
+        }
+    }
+}
+
+/// Where to dial, and how.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub book: Arc<Mutex<Book>>,
+    pub listed: Listed,
+    pub scheme: Scheme,
+    pub tls: Arc<ClientConfig>,
+    pub name: TlsName,
+}
+
+/// What has become of the dials of one race.
+#[derive(Default)]
+struct Dials {
+    /// Addresses that have neither answered nor failed, oldest first.
+    silent: Vec<ServerAddress>,
+    /// Address and reason of the others.
+    errors: Vec<String>,
+}
+
+impl Dialer {
+    /// A connection to the first address that answers.
+    pub async fn dial(&self) -> Result<(ServerAddress, Stream), BoxError> {
+        if let Some(listed) = self.listed.get() {
+            let listed = listed();
+            let addresses = listed.iter().map(|(host, port)| ServerAddress::new(host, *port));
+            self.book.lock().learn(addresses.collect());
+        }
+        let order = self.book.lock().order(Instant::now());
+        let mut dials = Dials::default();
+        let won = timeout(DIAL, self.race(&order, &mut dials)).await;
+        let (lost, answer) = match won {
+            Ok(Some((address, stream))) => {
+                // Those that had more time and did not use it.
+                let before = dials.silent.iter().position(|other| *other == address);
+                dials.silent.truncate(before.unwrap_or(0));
+                (dials.silent, Ok((address, stream)))
+            }
+            Ok(None) => (Vec::new(), Err(dials.errors.join(", ").into())),
+            Err(_) => {
+                let late = |address: &_| format!("{address}: no answer within {} ms", DIAL.as_millis());
+                dials.errors.extend(dials.silent.iter().map(late));
+                (dials.silent, Err(dials.errors.join(", ").into()))
+            }
+        };
+        let mut book = self.book.lock();
+        for address in lost {
+            book.failed(&address, Instant::now());
+        }
+        answer
+    }
+
+    /// Dials one address after the other, and waits for all of them; `None`: all have failed.
+    async fn race(&self, order: &[ServerAddress], dials: &mut Dials) -> Option<(ServerAddress, Stream)> {
+        let mut next = order.iter().chain(order.iter().cycle().take(REPEATS));
+        let mut first_round = order.len();
+        let mut running = FuturesUnordered::new();
+        let mut go_on = true;
+        loop {
+            if go_on && let Some(address) = next.next() {
+                first_round = first_round.saturating_sub(1);
+                if !dials.silent.contains(address) {
+                    dials.silent.push(address.clone());
+                }
+                running.push(async move { (address, self.connect(address).await) });
+            } else if running.is_empty() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                Some((address, answer)) = running.next() => match answer {
+                    Ok(stream) => return Some((address.clone(), stream)),
+                    Err(error) => {
+                        self.book.lock().failed(address, Instant::now());
+                        dials.silent.retain(|other| other != address);
+                        dials.errors.push(format!("{address}: {}", one_line(&*error)));
+                        go_on = first_round > 0;
+                    }
+                },
+                () = sleep(STAGGER) => go_on = true,
+            }
+        }
+    }
+
+    async fn connect(&self, address: &ServerAddress) -> Result<Stream, BoxError> {
+        let mut names = self.name.of(address).into_iter().peekable();
+        while let Some(name) = names.next() {
+            match self.connect_as(address, name).await {
+                Err(error) if names.peek().is_some() && is_another_name(&*error) => {}
+                answer => return answer,
+            }
+        }
+        Err("no name that a certificate could bear".into())
+    }
+
+    async fn connect_as(
+        &self,
+        address: &ServerAddress,
+        name: ServerName<'static>,
+    ) -> Result<Stream, BoxError> {
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(address.to_string())
+            .path_and_query("/")
+            .build()?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Where HTTP/2 is not spoken, this is what notices a dead peer.
+        tcp.set_keepalive(Some(Duration::from_secs(5)));
+        tcp.set_keepalive_interval(Some(PING));
+        tcp.set_keepalive_retries(Some(3));
+        let mut tls = HttpsConnectorBuilder::new()
+            .with_tls_config((*self.tls).clone())
+            .https_or_http()
+            .with_server_name_resolver(FixedServerNameResolver::new(name))
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        std::future::poll_fn(|context| tls.poll_ready(context)).await?;
+        tls.call(uri).await
+    }
+}
+
+/// Whether a certificate is good, but for another name.
+fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        let tls = inner
+            .and_then(|inner| inner.downcast_ref())
+            .or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
+            return matches!(reason, NotValidForName | NotValidForNameContext { .. });
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The dialer as one line's connector: it tells the line where it leads.
+#[derive(Clone)]
+pub(super) struct Connector {
+    pub dialer: Dialer,
+    pub connected: Arc<dyn Fn(ServerAddress) + Send + Sync>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The URL names the cluster; the book knows where that is.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { dialer, connected } = self.clone();
+        Box::pin(async move {
+            let (address, stream) = dialer.dial().await?;
+            connected(address);
+            Ok(stream)
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! What every call is subject to: it is counted, its time is limited, and it tells what time the server has.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use http_body_util::{BodyExt as _, Either, Full};
+use kube::client::Body;
+use tokio::time::timeout;
+use tower::{BoxError, Service};
+
+use super::is_watch;
+use crate::metrics::Metrics;
+
+/// An answer has begun by then. A watch answers at once and then goes on.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.
+const WHOLE: Duration = Duration::from_secs(20);
+
+/// Counts requests by their answer, and limits the time until one begins and, but for watches, until
+/// it is whole.
+#[derive(Clone)]
+pub(super) struct Counted<S> {
+    inner: S,
+    metrics: Metrics,
+    host: Arc<str>,
+}
+
+impl<S> Counted<S> {
+    pub fn new(inner: S, metrics: &Metrics, host: &str) -> Self {
+        Self {
+            inner,
+            metrics: metrics.clone(),
+            host: host.into(),
+        }
+    }
+}
+
+impl<S, B> Service<Request<Body>> for Counted<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Either<Full<Bytes>, B>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (metrics, host) = (self.metrics.clone(), self.host.clone());
+        let (method, goes_on) = (request.method().clone(), is_watch(&request));
+        let answer = self.inner.call(request);
+        let sent = SystemTime::now();
+        Box::pin(async move {
+            let answer = match timeout(ANSWER, answer).await {
+                Ok(answer) => answer.map_err(Into::<BoxError>::into),
+                Err(late) => Err(late.into()),
+            };
+            let status = answer.as_ref().ok().map(Response::status);
+            metrics.api_request(&method, status, &host);
+            if let Ok(answer) = &answer
+                && let Some(skew) = skew(answer.headers(), sent, SystemTime::now())
+            {
+                metrics.set_clock_skew(skew);
+            }
+            let (parts, body) = answer?.into_parts();
+            if goes_on && parts.status.is_success() {
+                return Ok(Response::from_parts(parts, Either::Right(body)));
+            }
+            // A peer that dies in the middle of a list would be waited for without end.
+            let whole = timeout(WHOLE, body.collect()).await?.map_err(Into::into)?;
+            Ok(Response::from_parts(parts, Either::Left(whole.to_bytes().into())))
+        })
+    }
+}
+
+/// By how many seconds the clock of this host is ahead of the API server's, as far as is certain: the Date of an
+/// answer is cut to whole seconds, and was written some time between request and answer.
+fn skew(headers: &HeaderMap, sent: SystemTime, received: SystemTime) -> Option<f64> {
+    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    let ahead_at_most = seconds_after(received, date);
+    let ahead_at_least = seconds_after(sent, date) - 1.0;
+    // A clock that was set between both says nothing.
+    (ahead_at_least <= ahead_at_most).then(|| 0.0_f64.clamp(ahead_at_least, ahead_at_most))
+}
+
+fn seconds_after(moment: SystemTime, other: SystemTime) -> f64 {
+    match moment.duration_since(other) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(millis)
+    }
+
+    fn skew_of(server: u64, sent: u64, received: u64) -> Option<f64> {
+        let mut headers = HeaderMap::new();
+        let date = httpdate::fmt_http_date(at(server)).parse().ok()?;
+        headers.insert(header::DATE, date);
+        skew(&headers, at(sent), at(received))
+    }
+
+    #[test]
+    fn clocks_that_may_agree_have_no_skew() {
+        for (server, sent, received) in [
+            (5_000, 5_100, 5_200),
+            (5_999, 5_990, 6_010),
+            (5_500, 4_600, 5_600),
+        ] {
+            assert_eq!(skew_of(server, sent, received), Some(0.0));
+        }
+    }
+
+    #[test]
+    fn the_skew_is_what_is_certain_of_it_and_positive_when_this_clock_is_ahead() {
+        assert_eq!(skew_of(5_999, 3_605_000, 3_605_100), Some(3_599.0));
+        assert_eq!(skew_of(3_605_000, 5_000, 5_100), Some(-3_599.9));
+    }
+
+    #[test]
+    fn no_date_no_skew() {
+        assert_eq!(skew(&HeaderMap::new(), at(0), at(1)), None);
+        let nonsense = HeaderMap::from_iter([(header::DATE, "yesterday".parse().unwrap())]);
+        assert_eq!(skew(&nonsense, at(0), at(1)), None);
+        assert_eq!(
+            skew_of(5_000, 9_000, 2_000),
+            None,
+            "the clock went back meanwhile"
+        );
+    }
+}
