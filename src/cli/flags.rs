@@ -117,7 +117,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,
 
-    /// This node's address, for mode local; from status.hostIP in a Pod
+    /// This node's address, for mode local; from status.hostIP in a Pod [default: none]
     #[arg(long, value_name = "HOST", help_heading = "API servers", value_parser = host)]
     api_server_host: Option<String>,
 
@@ -125,7 +125,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "PORT", help_heading = "API servers", default_value = "6443", value_parser = port)]
     api_server_port: u16,
 
-    /// Address of one more API server, in any mode; may be given several times, or with commas
+    /// Address of one more API server, in any mode; several times, or with commas [default: none]
     #[arg(
         long,
         value_name = "HOST:PORT",
