@@ -35,6 +35,9 @@ use term::Term;
 /// successor then waits for the lease duration, and no two write at once.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// The pause of a candidate between two attempts that failed: a lead within a second of the API's return.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// Time limit of the release itself.
 const RELEASE: Duration = Duration::from_millis(500);
 
@@ -271,7 +274,9 @@ impl Candidate {
         ExponentialBackoff {
             current_interval: Duration::from_millis(100),
             initial_interval: Duration::from_millis(100),
-            max_interval: self.config.retry_period,
+            // Nobody writes meanwhile, so this is shorter than a leader's pause.
+            max_interval: self.config.retry_period.min(LONGEST_PAUSE),
+            randomization_factor: 0.3,
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         }

@@ -262,7 +262,7 @@ impl Queue {
 
 fn policy(severity: Severity) -> ExponentialBackoff {
     let (first, longest) = match severity {
-        Severity::Passing => (Duration::from_millis(100), Duration::from_secs(1)),
+        Severity::Passing => (Duration::from_millis(100), Duration::from_millis(750)),
         Severity::Final => (Duration::from_secs(5), Duration::from_secs(30)),
     };
     ExponentialBackoff {
