@@ -6,6 +6,7 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, s
 
 mod belonging;
 mod laws;
+mod sources;
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)

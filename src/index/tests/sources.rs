@@ -1,0 +1,126 @@
+//! Which sources are in use, what a consistent list says of the watches, and the addresses of API servers.
+
+use super::*;
+use crate::index::Listing;
+use crate::model::version_of;
+use crate::testing::{endpoint, slice_port};
+use k8s_openapi::api::discovery::v1::EndpointConditions;
+
+/// A list of namespace `default` at a version.
+fn listing(version: u64, slices: &[&EndpointSlice]) -> Listing {
+    let mut listing = Listing {
+        namespace: Some("default".to_owned()),
+        names: ["kubernetes".to_owned()].into(),
+        version: Some(version),
+        ..Listing::default()
+    };
+    for slice in slices {
+        listing.add(&slice.metadata);
+    }
+    listing
+}
+
+fn with(slices: &[&EndpointSlice]) -> Index {
+    let mut index = filled();
+    for &slice in slices {
+        index.apply_slice(&named(&["kubernetes"]), slice.clone());
+    }
+    index
+}
+
+#[test]
+fn a_watch_that_shows_what_a_list_shows_or_more_is_not_behind() {
+    let (old, new) = (slice("kubernetes").version(5), slice("kubernetes").version(7));
+    assert!(with(&[&new]).shows(&listing(7, &[&new])));
+    assert!(with(&[&new]).shows(&listing(6, &[&old])), "the watch is ahead");
+    assert!(
+        with(&[&new]).shows(&listing(6, &[])),
+        "it was made after the list"
+    );
+    assert!(filled().shows(&listing(9, &[])));
+}
+
+#[test]
+fn a_watch_that_lacks_a_change_an_addition_or_a_deletion_is_behind() {
+    let (old, new) = (slice("kubernetes").version(5), slice("kubernetes").version(7));
+    assert!(!with(&[&old]).shows(&listing(7, &[&new])));
+    assert!(!filled().shows(&listing(7, &[&new])));
+    assert!(!with(&[&old]).shows(&listing(7, &[])));
+    assert!(!with(&[&old]).shows(&listing(7, &[&new.clone().uid("made anew")])));
+}
+
+#[test]
+fn a_slice_that_is_gone_again_when_the_list_arrives_is_not_missed() {
+    let (first, second) = (slice("kubernetes").version(5), slice("kubernetes-2").version(9));
+    let mut index = with(&[&first]);
+    index.delete_slice(&named(&["kubernetes"]), &first.clone().version(8));
+    index.apply_slice(&named(&["kubernetes"]), second.clone());
+    assert!(index.shows(&listing(6, &[&first])));
+    assert!(
+        !index.shows(&listing(10, &[&first, &second])),
+        "nothing was seen after this list"
+    );
+}
+
+#[test]
+fn slices_of_other_services_and_namespaces_are_none_of_a_lists_business() {
+    let elsewhere = slice("kubernetes").namespace("blue").version(5);
+    let other = slice("vip-by-hand").of("vip").version(5);
+    let index = with(&[&elsewhere, &other]);
+    assert!(index.shows(&listing(9, &[])));
+    let mut all = listing(9, &[]);
+    all.namespace = None;
+    assert!(!index.shows(&all), "{:?}", version_of(&elsewhere.metadata));
+}
+
+#[test]
+fn sources_in_use_are_those_of_managed_services_that_have_been_listed() {
+    let mut index = filled();
+    index.apply_service(&service("web").source("blue", "app"));
+    let default: std::collections::BTreeMap<_, _> =
+        [("default".to_owned(), ["kubernetes".to_owned()].into())].into();
+    assert_eq!(index.sources(), default);
+    index.slices_listed(&named(&["app"]), &HashSet::new());
+    assert_eq!(index.sources().len(), 2);
+    index.delete_service(&key("web"));
+    assert_eq!(index.sources(), default);
+}
+
+#[test]
+fn a_name_that_is_always_watched_needs_no_service() {
+    let mut index = Index::new(defaults());
+    assert!(index.names().is_empty());
+    index.always_watch("kubernetes");
+    assert_eq!(index.names(), ["kubernetes".to_owned()].into());
+}
+
+#[test]
+fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port() {
+    let ready = |ready| {
+        Some(EndpointConditions {
+            ready,
+            ..EndpointConditions::default()
+        })
+    };
+    let mut unready = endpoint("192.0.2.9");
+    unready.conditions = ready(Some(false));
+    let mut silent = endpoint("192.0.2.2");
+    silent.conditions = ready(None);
+    let kubernetes = slice("kubernetes")
+        .edit(|slice| slice.endpoints = Some(vec![endpoint("192.0.2.1"), silent, unready]));
+    let six = slice("kubernetes-6")
+        .family("IPv6")
+        .endpoints(["2001:db8::1"])
+        .ports(&[slice_port("https", 443)]);
+    let unnamed = slice("kubernetes-x")
+        .endpoints(["192.0.2.7"])
+        .ports(&[slice_port("http", 80)]);
+    let elsewhere = slice("kubernetes").namespace("blue").endpoints(["192.0.2.8"]);
+    let names = slice("kubernetes-n")
+        .family("FQDN")
+        .endpoints(["api.example.com"]);
+    let index = with(&[&kubernetes, &six, &unnamed, &elsewhere, &names]);
+    let wanted = [("192.0.2.1", 6443), ("192.0.2.2", 6443), ("2001:db8::1", 443)];
+    let wanted = wanted.map(|(address, port)| (address.to_owned(), port));
+    assert_eq!(index.addresses_of(&key("kubernetes"), "https"), wanted.into());
+}
