@@ -1,6 +1,9 @@
 //! What goes wrong on request. One [`Faults`] per server; all of it can be changed while requests are under way.
 
-use crate::route::Route;
+use crate::{
+    route::Route,
+    signal::{Changes, Signal},
+};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -165,7 +168,7 @@ pub struct Faults {
     rules: Mutex<Rules>,
     frozen: watch::Sender<bool>,
     refusing: watch::Sender<bool>,
-    changed: watch::Sender<u64>,
+    changed: Signal,
 }
 
 impl Default for Faults {
@@ -174,7 +177,7 @@ impl Default for Faults {
             rules: Mutex::default(),
             frozen: watch::Sender::new(false),
             refusing: watch::Sender::new(false),
-            changed: watch::Sender::new(0),
+            changed: Signal::default(),
         }
     }
 }
@@ -243,6 +246,7 @@ impl Faults {
     /// The server goes on.
     pub fn thaw(&self) {
         self.frozen.send_replace(false);
+        self.notify();
     }
 
     /// Whether the server stands still.
@@ -266,17 +270,19 @@ impl Faults {
 
     /// Returns while the server does not stand still.
     pub(crate) async fn thawed(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.frozen.subscribe().wait_for(|frozen| !frozen).await;
+        let mut changes = self.changes();
+        while self.is_frozen() {
+            changes.changed().await;
+        }
     }
 
     /// Wakes with every change that an open watch must look at.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> Changes {
         self.changed.subscribe()
     }
 
     pub(crate) fn notify(&self) {
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.send();
     }
 
     pub(crate) fn watch_number(&self) -> u64 {

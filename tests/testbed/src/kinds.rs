@@ -234,3 +234,12 @@ pub fn by_name(resource: &str) -> Option<&'static Kind> {
         .iter()
         .find(|k| k.plural == resource || k.qualified_resource() == resource)
 }
+
+/// The plural of what is kept in a storage.
+#[must_use]
+pub fn plural_of(storage: Storage) -> &'static str {
+    KINDS
+        .iter()
+        .find(|k| k.storage == storage)
+        .map_or("", |k| k.plural)
+}

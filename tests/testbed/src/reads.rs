@@ -182,8 +182,9 @@ async fn cached(server: &ApiServer, at_least: u64) -> Result<Snapshot, ApiError>
     let reached = async {
         while shared.visible() < at_least {
             tokio::select! {
-                _ = writes.changed() => {}
-                _ = releases.changed() => {}
+                biased;
+                () = writes.changed() => {}
+                () = releases.changed() => {}
             }
         }
     };

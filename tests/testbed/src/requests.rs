@@ -1,11 +1,15 @@
 //! The log of requests: who asked what of which server, and what the answer was.
 
+use crate::signal::Signal;
 use serde_json::Value;
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 /// How many requests are kept; the oldest go first.
 const CAPACITY: usize = 100_000;
@@ -60,19 +64,11 @@ impl Request {
 }
 
 /// The requests to all servers of one store.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RequestLog {
     entries: Mutex<VecDeque<Request>>,
-    changed: watch::Sender<u64>,
-}
-
-impl Default for RequestLog {
-    fn default() -> Self {
-        Self {
-            entries: Mutex::default(),
-            changed: watch::Sender::new(0),
-        }
-    }
+    begun: AtomicU64,
+    changed: Signal,
 }
 
 impl RequestLog {
@@ -100,25 +96,22 @@ impl RequestLog {
     pub async fn until(&self, wanted: impl Fn(&[Request]) -> bool) {
         let mut changed = self.changed.subscribe();
         loop {
-            changed.borrow_and_update();
             if wanted(self.lock().make_contiguous()) {
                 return;
             }
-            if changed.changed().await.is_err() {
-                return;
-            }
+            changed.changed().await;
         }
     }
 
     pub(crate) fn begin(&self, mut request: Request) -> u64 {
         let mut entries = self.lock();
-        let number = *self.changed.borrow();
+        let number = self.begun.fetch_add(1, Ordering::SeqCst);
         request.number = number;
         entries.push_back(request);
         if entries.len() > CAPACITY {
             entries.pop_front();
         }
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.send();
         number
     }
 
@@ -129,6 +122,6 @@ impl RequestLog {
             entries[at].answered = Some(Instant::now());
         }
         drop(entries);
-        self.changed.send_modify(|_| {});
+        self.changed.send();
     }
 }

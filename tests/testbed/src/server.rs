@@ -156,6 +156,14 @@ impl ApiServer {
         *lock(&self.shared.lag) = Some(lag);
     }
 
+    /// The same, but it stands still at an older resourceVersion. Nothing happens where that is forgotten already.
+    pub fn lag_since(&self, revision: u64) {
+        let objects = self.store().read(|state| state.at(revision));
+        if let Ok(objects) = objects {
+            *lock(&self.shared.lag) = Some(Lag { revision, objects });
+        }
+    }
+
     /// The watch cache catches up.
     pub fn release(&self) {
         *lock(&self.shared.lag) = None;

@@ -9,6 +9,7 @@ use crate::{
     pki::Pki,
     rbac::{Rbac, RbacReport, Rule},
     requests::RequestLog,
+    signal::{Changes, Signal},
     state::{State, select},
     status::ApiError,
     writes::{DeleteOptions, Part},
@@ -22,7 +23,6 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
 
 /// How long after a write the garbage collector runs, unless a test says otherwise.
 const COLLECT_AFTER: Duration = Duration::from_millis(50);
@@ -38,7 +38,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     state: Mutex<State>,
-    revision: watch::Sender<u64>,
+    written: Signal,
     collect_after: Mutex<Option<Duration>>,
     collecting: AtomicBool,
     requests: RequestLog,
@@ -71,11 +71,10 @@ impl Store {
     }
 
     fn with(state: State) -> Self {
-        let revision = watch::Sender::new(state.revision);
         let tokens = BTreeMap::from([(ADMIN_TOKEN.to_owned(), "admin".to_owned())]);
         let inner = Inner {
             state: Mutex::new(state),
-            revision,
+            written: Signal::default(),
             collect_after: Mutex::new(Some(COLLECT_AFTER)),
             collecting: AtomicBool::new(false),
             requests: RequestLog::default(),
@@ -94,12 +93,13 @@ impl Store {
 
     pub(crate) fn write<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.inner.state);
+        let before = state.revision;
         let result = f(&mut state);
-        let (revision, garbage) = (state.revision, state.garbage);
+        let (is_written, garbage) = (state.revision != before, state.garbage);
         drop(state);
-        self.inner
-            .revision
-            .send_if_modified(|r| std::mem::replace(r, revision) != revision);
+        if is_written {
+            self.inner.written.send();
+        }
         if garbage {
             self.schedule_collection();
         }
@@ -273,18 +273,18 @@ impl Store {
 
     /// Wakes with every write.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.revision.subscribe()
+    pub fn changes(&self) -> Changes {
+        self.inner.written.subscribe()
     }
 
     /// Waits until the store is as the test wants it, now or after any write.
     pub async fn until(&self, wanted: impl Fn(&Self) -> bool) {
         let mut changes = self.changes();
         loop {
-            changes.borrow_and_update();
-            if wanted(self) || changes.changed().await.is_err() {
+            if wanted(self) {
                 return;
             }
+            changes.changed().await;
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     route::Route,
     selector::Selector,
     server::{ApiServer, Incoming, Shared},
+    signal::Changes,
     state::select,
     status::ApiError,
     table,
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use http::Response;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 /// A watch without `timeoutSeconds` ends after 30 to 60 minutes at the real server.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
@@ -109,8 +110,8 @@ struct Watch {
     next_bookmark: Instant,
     deadline: Instant,
     number: u64,
-    writes: watch::Receiver<u64>,
-    changes: watch::Receiver<u64>,
+    writes: Changes,
+    changes: Changes,
     header_sent: bool,
     /// Nothing follows what is in `lines` but this end.
     ended: Option<Ending>,
@@ -137,8 +138,8 @@ impl Watch {
     async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
         loop {
             self.shared.faults.thawed().await;
-            self.changes.borrow_and_update();
-            self.writes.borrow_and_update();
+            self.changes.catch_up();
+            self.writes.catch_up();
             match self.shared.faults.verdict(self.number, &self.user, &self.route) {
                 Verdict::Run => {}
                 Verdict::End(ending) => {
@@ -147,7 +148,7 @@ impl Watch {
                 }
                 // A silent watch does not even reach its time-out.
                 Verdict::Silent => {
-                    self.changes.changed().await.ok()?;
+                    self.changes.changed().await;
                     continue;
                 }
             }
@@ -172,8 +173,10 @@ impl Watch {
     async fn wait(&mut self) {
         let bookmark = tokio::time::sleep_until(self.next_bookmark);
         tokio::select! {
-            _ = self.writes.changed() => {}
-            _ = self.changes.changed() => {}
+            // In one order, so that it is the same again under paused time.
+            biased;
+            () = self.writes.changed() => {}
+            () = self.changes.changed() => {}
             () = tokio::time::sleep_until(self.deadline) => self.ended = Some(Ending::Clean),
             () = bookmark, if self.bookmarks => {
                 if self.cursor > 0 {
