@@ -113,10 +113,12 @@ impl Candidate {
         let mut leader = None;
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.turn(&mut leader) => {}
             }
             let attempt = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 attempt = self.attempt(self.config.renew_deadline) => attempt,
             };
@@ -137,6 +139,7 @@ impl Candidate {
                     }
                     let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => return,
                         () = sleep(pause) => {}
                     }
@@ -199,6 +202,8 @@ impl Candidate {
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
         let ending = tokio::select! {
+            // What is lost is not to be released.
+            biased;
             reason = self.keep(&term, sent) => {
                 warn!(lease = self.lease, reason, "lost the lead");
                 Ending::Lost

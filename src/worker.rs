@@ -32,6 +32,7 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             let term = tokio::select! {
+                biased;
                 term = self.terms.wait_for(Option::is_some) => match term {
                     Ok(term) => term.clone(),
                     Err(_) => return,
@@ -68,6 +69,8 @@ impl Worker {
                 });
             }
             tokio::select! {
+                // Nothing begins when the term is over; and what has ended makes room.
+                biased;
                 () = term.over() => break,
                 Some((key, outcome)) = active.next() => {
                     let first = urgent(&key);

@@ -78,8 +78,10 @@ impl Record {
                 Race::Unknown => changed.await,
                 Race::At(moment) => {
                     tokio::select! {
-                        () = sleep_until(moment) => return,
+                        // News first: it may be that the holder has renewed at the last moment.
+                        biased;
                         () = changed => {}
+                        () = sleep_until(moment) => return,
                     }
                 }
             }

@@ -1,12 +1,12 @@
 //! The watches by Service name: their selectors follow the Services that are managed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{AbortHandle, Abortable, Aborted, join_all};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{oneshot, watch as channel};
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Watches, named_selector};
@@ -23,8 +23,9 @@ pub(super) const SELECTOR_BYTES: usize = 48 * 1024;
 /// Watches the slices of all names that it is told, until the sender of them is gone or a watch ends,
 /// which none should.
 pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSet<String>>) {
-    let mut running: HashMap<Arc<BTreeSet<String>>, AbortHandle> = HashMap::new();
-    let mut tasks = JoinSet::new();
+    let mut running: BTreeMap<Arc<BTreeSet<String>>, AbortHandle> = BTreeMap::new();
+    // No tasks: a watch that is replaced has ended at once, and not when a task of it next looks up.
+    let mut following = FuturesUnordered::new();
     loop {
         let wanted = names.borrow_and_update().clone();
         let made = Instant::now();
@@ -37,49 +38,57 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
             let (listed, list) = oneshot::channel();
             let (watches, scope) = (watches.clone(), Scope::Named(shard.clone()));
             let selector = named_selector(shard);
-            let task = tasks.spawn(async move {
+            let (handle, aborted) = AbortHandle::new_pair();
+            let watch = async move {
                 watches
                     .slices(metrics::Watch::Sources, &selector, &scope, Some(listed))
                     .await;
-            });
-            running.insert(shard.clone(), task);
+            };
+            following.push(Abortable::new(Box::pin(watch), aborted));
+            running.insert(shard.clone(), handle);
             lists.push(list);
         }
         let is_new = !lists.is_empty();
         // Until the new watches have listed, the old ones go on: no change of names makes us blind.
         tokio::select! {
+            biased;
+            () = unexpected_end(&mut following) => return,
             _ = join_all(lists) => {}
-            () = unexpected_end(&mut tasks) => return,
         }
-        running.retain(|shard, task| {
+        running.retain(|shard, watch| {
             let keep = shards.contains(shard);
             if !keep {
                 watches
                     .reader
                     .metrics
                     .watch_restarted(metrics::Watch::Sources, Restart::Selector);
-                task.abort();
+                watch.abort();
             }
             keep
         });
         // Only now: a watch that still ran could list a name that is forgotten here.
         watches.index.lock().retain_names(&wanted);
         tokio::select! {
+            biased;
+            () = unexpected_end(&mut following) => return,
             changed = names.changed() => if changed.is_err() { return },
-            () = unexpected_end(&mut tasks) => return,
         }
         if is_new {
-            sleep_until(made + PAUSE).await;
+            tokio::select! {
+                biased;
+                () = unexpected_end(&mut following) => return,
+                () = sleep_until(made + PAUSE) => {}
+            }
         }
     }
 }
 
 /// Waits until a watch ends that was not aborted.
-async fn unexpected_end(tasks: &mut JoinSet<()>) {
+async fn unexpected_end(following: &mut FuturesUnordered<impl Future<Output = Result<(), Aborted>>>) {
     loop {
-        match tasks.join_next().await {
-            Some(Err(error)) if error.is_cancelled() => {}
-            Some(_) => return,
+        match following.next().await {
+            Some(Err(Aborted)) => {}
+            Some(Ok(())) => return,
             None => std::future::pending().await,
         }
     }
