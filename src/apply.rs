@@ -130,7 +130,7 @@ impl Writer {
     }
 
     /// Carries the plan for a Service out: creates, updates, and then deletes, if every new copy is written
-    /// or was refused for good. Old copies never go before the new ones are there.
+    /// or was refused for good. Old copies never go, nor get empty, before the new ones are there.
     pub async fn apply(&self, term: &Term, service: &ServiceState, plan: Plan) -> Applied {
         let Plan {
             creates,
@@ -162,6 +162,8 @@ impl Writer {
         if let Some(service) = service.filter(|_| applied.has_failed_as(Kind::NamespaceTerminating)) {
             self.attempts.lock().give_up(service);
         }
+        let is_empty = |slice: &EndpointSlice| slice.endpoints.as_ref().is_none_or(Vec::is_empty);
+        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(is_empty);
         for slice in updates {
             self.update(term, &slice, &mut applied).await;
         }
@@ -170,6 +172,9 @@ impl Writer {
             .iter()
             .all(|failure| failure.kind == Kind::Refused)
         {
+            for slice in emptied {
+                self.update(term, &slice, &mut applied).await;
+            }
             for delete in deletes {
                 self.delete(term, delete, &mut applied).await;
             }

@@ -13,12 +13,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::MutexGuard;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::apply::{Applied, Echo, Failure, Kind, Writer};
 use crate::election::term::Term;
-use crate::error::one_line;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
@@ -28,6 +27,7 @@ use crate::queue::{Again, Inbox, PACE, Severity};
 
 mod legacy;
 mod memory;
+mod read;
 
 use legacy::Legacy;
 use memory::{Echoes, Memory, Shown};
@@ -37,9 +37,6 @@ const ECHO: Duration = Duration::from_secs(1);
 
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
-
-/// Time limit of a GET.
-const READ: Duration = Duration::from_secs(5);
 
 /// How a sync ended, for the queue.
 #[derive(Debug, PartialEq)]
@@ -181,7 +178,7 @@ impl Reconciler {
             return Ok(());
         }
         let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
-        let service = answer(api.get_opt(snapshot.key.name())).await?;
+        let service = read::object(&api, snapshot.key.name()).await?;
         if service.is_some_and(|service| self.index().would_manage(&service)) {
             return Err(Stop::Wait(Instant::now() + ECHO));
         }
@@ -215,7 +212,7 @@ impl Reconciler {
     async fn read(&self, key: &SliceKey) -> Result<Option<EndpointSlice>, Stop> {
         let before = self.index().state(key);
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
-        let found = answer(api.get_opt(key.name())).await?;
+        let found = read::object(&api, key.name()).await?;
         let Some(dirty) = self.index().observe(key, &before, found.clone()) else {
             return Err(Stop::Wait(Instant::now() + OVERTAKEN));
         };
@@ -332,15 +329,6 @@ impl Reconciler {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
-    }
-}
-
-/// The answer to a GET, within its time limit.
-async fn answer<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Stop> {
-    match timeout(READ, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Stop::Unread(one_line(&error))),
-        Err(_) => Err(Stop::Unread(format!("no answer within {READ:?}"))),
     }
 }
 

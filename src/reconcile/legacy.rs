@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
+use super::read::is_missing;
 use crate::election::term::Term;
 use crate::model::{Finding, MANAGED_BY, ManagedService, Reason, Snapshot, label, label_of, ours};
 
@@ -60,13 +61,9 @@ impl Legacy {
         if !is_copied || !is_mirrored && self.clean.lock().contains(&service.uid) {
             return Ok(None);
         }
-        let Ok(write) = term.begin_write() else {
-            return Ok(None);
-        };
-        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
-        let removed = timeout_at(limit, self.get_and_delete(service)).await;
-        match removed.unwrap_or_else(|_| Err(Error::Service("no answer in time".into()))) {
-            Ok(()) => {}
+        match self.get_and_delete(term, service).await {
+            Ok(Looked::TermOver) => return Ok(None),
+            Ok(Looked::Clean) => {}
             Err(Error::Api(status)) if status.code == 403 => {
                 if is_mirrored {
                     return Ok(Some(finding(service)));
@@ -78,14 +75,21 @@ impl Legacy {
         Ok(None)
     }
 
-    async fn get_and_delete(&self, service: &ManagedService) -> Result<(), Error> {
+    async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), service.key.namespace());
-        let Some(found) = api.get_opt(service.key.name()).await? else {
-            return Ok(());
+        let limit = Instant::now() + TIME_LIMIT;
+        let found = match within(limit, api.get(service.key.name())).await {
+            Ok(found) => found,
+            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Clean),
+            Err(error) => return Err(error),
         };
         if label_of(&found.metadata, label::MANAGED_BY) != Some(MANAGED_BY) {
-            return Ok(());
+            return Ok(Looked::Clean);
         }
+        // Only now: while the GET was under way the term may have ended.
+        let Ok(write) = term.begin_write() else {
+            return Ok(Looked::TermOver);
+        };
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: found.metadata.uid,
@@ -93,15 +97,29 @@ impl Legacy {
             }),
             ..DeleteParams::default()
         };
-        match api.delete(service.key.name(), &params).await {
+        let delete = api.delete(service.key.name(), &params);
+        match within(limit.min(write.deadline), delete).await {
             Ok(_) => {
                 info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made");
             }
-            Err(Error::Api(status)) if status.code == 404 => {}
+            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => {}
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(Looked::Clean)
     }
+}
+
+/// How a look for the `Endpoints` of a Service ended.
+enum Looked {
+    /// There are none of the Go operator, or no longer.
+    Clean,
+    /// There are, and they are not ours to remove any more.
+    TermOver,
+}
+
+async fn within<T>(limit: Instant, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = timeout_at(limit, call).await;
+    answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
 }
 
 fn is_mirror(slice: &EndpointSlice) -> bool {

@@ -4,7 +4,8 @@ use serde_json::json;
 use testbed::{Fault, Match, builders};
 
 use crate::harness::{
-    Operator, cluster, events, ms, pass, put, seconds, service, slice, slices_of, warnings,
+    Operator, addresses, cluster, events, ms, pass, put, seconds, service, service_of, slice, slices_of,
+    warnings,
 };
 
 #[tokio::test(start_paused = true)]
@@ -152,4 +153,27 @@ async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_ne
         operator.asked()
     );
     assert_eq!(warnings(&operator.store, "vip"), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_gets_empty_only_when_the_one_that_takes_over_is_written() {
+    let operator = Operator::start(&cluster(&[]));
+    put(&operator.store, slice("web", "web-1", &["192.0.2.1"]));
+    put(&operator.store, service_of("vip", "web"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let creates = Match::any().verb("create").resource("endpointslices");
+    let busy = operator.writer.faults().add(Fault::status(creates, 503));
+    put(&operator.store, slice("web", "web-2", &["192.0.2.1"]));
+    put(&operator.store, slice("web", "web-1", &[]));
+    pass(seconds(10)).await;
+    assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.1"]);
+    assert!(
+        operator.slice_requests("update").is_empty(),
+        "{:?}",
+        operator.asked()
+    );
+    operator.writer.faults().remove(busy);
+    pass(seconds(2)).await;
+    assert_eq!(slices_of(&operator.store, "vip").len(), 2);
+    assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.1"]);
 }

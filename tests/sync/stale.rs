@@ -1,6 +1,7 @@
 //! A copy that claims to be newer than its source looks: one consistent GET of the source decides.
 
 use serde_json::{Value, json};
+use testbed::{Fault, Match};
 
 use crate::harness::{Operator, addresses, cluster, ms, pass, put, seconds, service, slice, slices_of};
 
@@ -59,8 +60,7 @@ async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_not_true_costs_one_get_and_one_write() {
     let (operator, copy) = with_stale_sources().await;
-    let claim = json!({"metadata": {"resourceVersion": "999999"}});
-    written_by_another(&operator, &copy, &claim, "203.0.113.9");
+    written_by_another(&operator, &copy, &claim(), "203.0.113.9");
     let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
     assert!(took < ms(100), "{took:?}");
     pass(seconds(30)).await;
@@ -95,4 +95,20 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     assert_eq!(operator.slice_requests("get").len(), 1, "{:?}", operator.asked());
     let shown = addresses(&operator.store, "vip");
     assert!(shown.contains(&"192.0.2.9".to_owned()), "{shown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
+    let (operator, copy) = with_stale_sources().await;
+    let gets = Match::any().verb("get").resource("endpointslices");
+    operator.writer.faults().add(Fault::status(gets, 404).times(3));
+    written_by_another(&operator, &copy, &claim(), "203.0.113.9");
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    let verbs = |verb| operator.slice_requests(verb).len();
+    assert_eq!((verbs("get"), verbs("delete")), (4, 0), "{:?}", operator.asked());
+}
+
+/// A newer state of the source than there is.
+fn claim() -> Value {
+    json!({"metadata": {"resourceVersion": "999999"}})
 }
