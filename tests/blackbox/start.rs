@@ -2,12 +2,10 @@
 
 use std::process::{Output, Stdio};
 
-use harness::command;
-
-use crate::PROGRAM;
+use crate::operator::command;
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = command(PROGRAM.as_ref());
+    let mut command = command();
     command
         .args(arguments)
         .envs(environment.iter().copied())

@@ -1,0 +1,167 @@
+//! How often what has happened: a run in which something is rare has shown little about it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts by name.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<&'static str, u64>);
+
+/// What must happen at least [`ENOUGH`] times in a run, in the order of the table.
+pub const NEEDED: &[(&str, &[&str])] = &[
+    (
+        "what happens to the cluster",
+        &[
+            "Service added",
+            "Service changed",
+            "Service removed",
+            "source changed",
+            "source emptied",
+            "source slice removed",
+            "source touched",
+            "copy edited by hand",
+            "copy deleted by hand",
+            "copy claims a newer source",
+            "Lease deleted",
+            "Lease emptied",
+            "Lease garbled",
+        ],
+    ),
+    (
+        "what happens to replicas",
+        &[
+            "replica killed",
+            "leader killed",
+            "replica stopped",
+            "replica paused",
+            "leader paused",
+            "replica started",
+            "wall clock off when looked at",
+        ],
+    ),
+    (
+        "what happens to requests and watches (only what had an effect)",
+        &[
+            "answer 403",
+            "answer 404",
+            "answer 409",
+            "answer 410",
+            "answer 422",
+            "answer 429",
+            "answer 500",
+            "answer 503",
+            "answer 504",
+            "answer cut in half",
+            "answer is no JSON",
+            "reply lost, connection broken",
+            "reply lost, connection stands",
+            "request lost, connection broken",
+            "request lost, connection stands",
+            "request late",
+            "watch ended",
+            "watch broken",
+            "watch silent",
+            "event late",
+            "history compacted under a watch",
+            "connection moved",
+        ],
+    ),
+    (
+        "what happens to servers (only what had an effect)",
+        &[
+            "server frozen with connections",
+            "server down with connections",
+            "server behind while something was written",
+            "network cut with connections",
+            "dial refused",
+            "dial timed out",
+        ],
+    ),
+    (
+        "the election",
+        &["term", "term of another replica", "Lease released"],
+    ),
+    (
+        "what the plan led to",
+        &[
+            "create",
+            "update",
+            "delete",
+            "delete of a leftover",
+            "delete of Endpoints",
+            "nothing to write",
+            "GET of a source that a copy is ahead of",
+            "GET of a copy that no watch showed",
+            "GET of a Service before its copies go",
+        ],
+    ),
+    (
+        "what was found",
+        &[
+            "InvalidAnnotation",
+            "HasSelector",
+            "ExternalName",
+            "SourceIsSelf",
+            "SourceIsCopy",
+            "SourceNotFound",
+            "UnsupportedAddressType",
+            "FamilyMissing",
+            "PortUnresolved",
+            "NameTaken",
+            "WriteRefused",
+            "SourceEmptyHeld",
+            "SourceEmpty",
+            "NodeNameMissing",
+            "ForeignSlices",
+            "LegacyEndpoints",
+            "Synced",
+        ],
+    ),
+];
+
+/// So often each of [`NEEDED`] must have happened.
+pub const ENOUGH: u64 = 100;
+
+impl Coverage {
+    /// Counts.
+    pub fn add(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.0.entry(what).or_insert(0) += times;
+        }
+    }
+
+    /// How often.
+    pub fn of(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// Adds the counts of another schedule.
+    pub fn merge(&mut self, other: &Self) {
+        for (what, times) in &other.0 {
+            self.add(what, *times);
+        }
+    }
+
+    /// What is needed and rare.
+    pub fn rare(&self) -> Vec<&'static str> {
+        let needed = NEEDED.iter().flat_map(|(_, names)| names.iter().copied());
+        needed.filter(|what| self.of(what) < ENOUGH).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (title, names) in NEEDED {
+            writeln!(f, "{title}")?;
+            for what in *names {
+                writeln!(f, "  {:>10}  {what}", self.of(what))?;
+            }
+        }
+        writeln!(f, "counted beside them")?;
+        let is_needed = |what: &&str| NEEDED.iter().any(|(_, names)| names.contains(what));
+        for (what, times) in self.0.iter().filter(|(what, _)| !is_needed(what)) {
+            writeln!(f, "  {times:>10}  {what}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Deterministic simulation: replicas of the operator, all of it but its sockets, go through schedules of changes and
+//! faults on the API server in memory, under paused time. Whatever follows from chance follows from a seed, so a
+//! schedule that fails does so again.
+//!
+//! ```text
+//!   seed ──> schedule ──> world { store, two servers, wires, replicas } ──> observer: at every write
+//!                                                                       └─> oracle: when all is quiet again
+//! ```
+
+pub mod chance;
+pub mod cluster;
+pub mod coverage;
+pub mod deterministic;
+pub mod fault;
+pub mod many;
+pub mod objects;
+pub mod observer;
+pub mod oracle;
+pub mod replica;
+pub mod run;
+pub mod schedule;
+pub mod slices;
+mod steps;
+pub mod stream;
+pub mod systematic;
+pub mod wire;
+pub mod world;

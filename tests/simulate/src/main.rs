@@ -1,0 +1,49 @@
+//! `simulate --seeds 500 [--base SEED] [--jobs N]`: many schedules; `simulate --seed SEED`: one, told in full.
+
+use std::process::ExitCode;
+
+use simulate::many::Many;
+use simulate::run;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let mut many = Many::new();
+    while let Some(flag) = arguments.next() {
+        let value = arguments.next().and_then(|value| value.parse::<u64>().ok());
+        let Some(value) = value else {
+            eprintln!("{flag} needs a number");
+            return ExitCode::from(2);
+        };
+        match flag.as_str() {
+            "--seeds" => many.seeds = value,
+            "--base" => many.base = value,
+            "--jobs" => many.jobs = usize::try_from(value).unwrap_or(1).max(1),
+            "--seed" => return one(value),
+            _ => {
+                eprintln!("{flag} is not known: --seeds, --base, --jobs, --seed");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    match many.run() {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            println!("{report}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// One schedule, with all that happened.
+fn one(seed: u64) -> ExitCode {
+    let outcome = run::seed(seed);
+    print!("{}", outcome.story);
+    println!("requests: {:016x}", outcome.fingerprint);
+    for violation in &outcome.violations {
+        println!("FAILED: {violation}");
+    }
+    ExitCode::from(u8::from(!outcome.violations.is_empty()))
+}

@@ -1,0 +1,148 @@
+//! Many schedules, on all processors, and what they came to.
+
+use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::chance::Chance;
+use crate::coverage::{Coverage, ENOUGH};
+use crate::run::{self, Outcome};
+
+/// Failures that are told in full.
+const TOLD: usize = 2;
+
+/// From so many schedules on, everything must have happened often.
+const WHOLE_RUN: u64 = 500;
+
+/// A run of many schedules.
+pub struct Many {
+    /// How many.
+    pub seeds: u64,
+    /// What their seeds follow from.
+    pub base: u64,
+    /// How many at once.
+    pub jobs: usize,
+}
+
+#[derive(Default)]
+struct Sum {
+    coverage: Coverage,
+    failed: Vec<(u64, Outcome)>,
+    slowest: Duration,
+}
+
+impl Many {
+    /// 500 schedules on all processors, with a base that nobody knows before.
+    pub fn new() -> Self {
+        Self {
+            seeds: WHOLE_RUN,
+            base: RandomState::new().hash_one(std::process::id()) >> 16,
+            jobs: thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        }
+    }
+
+    /// The seed of a schedule by its number.
+    pub fn seed(&self, number: u64) -> u64 {
+        // Short enough to be typed.
+        Chance::new(self.base, number).number() >> 24
+    }
+
+    /// Runs them all.
+    ///
+    /// # Errors
+    /// A schedule failed, or something happened too rarely.
+    pub fn run(&self) -> Result<String, String> {
+        println!("{} schedules from base {}", self.seeds, self.base);
+        let began = Instant::now();
+        let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
+        thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                scope.spawn(|| self.work(&next, &sum, began));
+            }
+        });
+        let took = began.elapsed().as_secs_f64();
+        let sum = sum.into_inner();
+        let mut report = String::new();
+        _ = write!(report, "{}", sum.coverage);
+        _ = writeln!(
+            report,
+            "slowest to be right after the last fault: {:.2} s",
+            sum.slowest.as_secs_f64()
+        );
+        for (seed, outcome) in sum.failed.iter().take(TOLD) {
+            _ = writeln!(report, "\n{}\nschedule of seed {seed}, see above:", outcome.story);
+            for violation in &outcome.violations {
+                _ = writeln!(report, "  FAILED: {violation}");
+            }
+        }
+        for (seed, outcome) in &sum.failed {
+            let first = outcome.violations.first().map(String::as_str);
+            _ = writeln!(
+                report,
+                "seed {seed} failed, again with: make simulate SEED={seed}   ({})",
+                first.unwrap_or_default()
+            );
+        }
+        let rare = if self.seeds >= WHOLE_RUN {
+            sum.coverage.rare()
+        } else {
+            Vec::new()
+        };
+        if !rare.is_empty() {
+            _ = writeln!(report, "fewer than {ENOUGH} times: {}", rare.join("; "));
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let a_second = self.seeds as f64 / took;
+        _ = write!(
+            report,
+            "{} schedules from base {}, {} failed, in {took:.1} s: {a_second:.1} a second",
+            self.seeds,
+            self.base,
+            sum.failed.len()
+        );
+        if sum.failed.is_empty() && rare.is_empty() {
+            Ok(report)
+        } else {
+            Err(report)
+        }
+    }
+
+    fn work(&self, next: &AtomicU64, sum: &Mutex<Sum>, began: Instant) {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= self.seeds {
+                return;
+            }
+            let seed = self.seed(number);
+            let outcome = run::seed(seed);
+            let mut sum = sum.lock();
+            sum.coverage.merge(&outcome.coverage);
+            sum.slowest = sum.slowest.max(outcome.settled);
+            if !outcome.violations.is_empty() {
+                println!(
+                    "seed {seed} failed: {}",
+                    outcome.violations.first().map_or("", |it| it)
+                );
+                sum.failed.push((seed, outcome));
+            }
+            let done = number + 1;
+            if done.is_multiple_of((self.seeds / 10).max(1)) {
+                println!(
+                    "{done} schedules, {} failed, {} s",
+                    sum.failed.len(),
+                    began.elapsed().as_secs()
+                );
+            }
+        }
+    }
+}
+
+impl Default for Many {
+    fn default() -> Self {
+        Self::new()
+    }
+}

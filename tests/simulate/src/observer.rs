@@ -1,0 +1,378 @@
+//! What must hold at every moment: looked at after each step of each replica, and at each write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use endpoint_copier_operator::model::Reason;
+use serde_json::Value;
+use testbed::{Store, Written};
+
+use crate::coverage::Coverage;
+use crate::fault::Verb;
+use crate::oracle;
+use crate::replica::{Life, RENEW_DEADLINE};
+use crate::slices::{self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, text, uid, version};
+use crate::world::World;
+
+/// Who has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Replicas of ours.
+    Replicas,
+    /// Administrators, controllers, other API servers.
+    Others,
+}
+
+/// A request as it leaves a replica.
+pub struct Sent {
+    /// Verb.
+    pub verb: Verb,
+    /// Resource.
+    pub resource: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name, empty for a list.
+    pub name: String,
+    /// Body, if there is one.
+    pub body: Value,
+}
+
+/// Watches over the invariants.
+pub struct Observer {
+    /// Up to this resourceVersion all is seen.
+    seen: u64,
+    /// What did not hold.
+    pub violations: Vec<String>,
+    /// A write of a slice was once refused for good: what it was to replace goes then.
+    pub refused: bool,
+    /// Two terms overlap at present.
+    overlap: bool,
+    /// Who leads, since when.
+    leading: BTreeMap<String, Duration>,
+    last_leader: String,
+    /// When each identity was last seen with a term.
+    last_led: BTreeMap<String, Duration>,
+    /// When the Lease was last changed by someone who is no candidate.
+    lease_harmed: Option<Duration>,
+    /// All that each slice which is no copy ever showed, by UID and version.
+    shown: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
+    /// Copies that were last written by others.
+    by_hand: BTreeSet<Key>,
+    /// Services, by UID, that always asked for the API servers and to be held, with their families.
+    steady: BTreeMap<String, Value>,
+    /// Services, by UID, that at some time asked for something else.
+    loose: BTreeSet<String>,
+}
+
+impl Observer {
+    /// Nothing is written yet.
+    pub fn new(store: &Store) -> Self {
+        Self {
+            seen: store.revision(),
+            violations: Vec::new(),
+            refused: false,
+            overlap: false,
+            leading: BTreeMap::new(),
+            last_leader: String::new(),
+            last_led: BTreeMap::new(),
+            lease_harmed: None,
+            shown: BTreeMap::new(),
+            by_hand: BTreeSet::new(),
+            steady: BTreeMap::new(),
+            loose: BTreeSet::new(),
+        }
+    }
+
+    /// Never two terms at one moment, but for the one case that the contract names.
+    pub fn terms<'a>(
+        &mut self,
+        now: Duration,
+        lives: impl Iterator<Item = &'a Arc<Life>>,
+        coverage: &mut Coverage,
+        trace: &mut Vec<(Duration, String)>,
+    ) {
+        let mut leaders: Vec<&Arc<Life>> = Vec::new();
+        for life in lives {
+            let id = &life.identity;
+            if !life.leads() {
+                if self.leading.remove(id).is_some() {
+                    trace.push((now, format!("term of {id} is over")));
+                }
+                continue;
+            }
+            leaders.push(life);
+            self.last_led.insert(id.clone(), now);
+            if !self.leading.contains_key(id) {
+                self.leading.insert(id.clone(), now);
+                trace.push((now, format!("term of {id} begins")));
+                coverage.add("term", 1);
+                if !self.last_leader.is_empty() && *id != self.last_leader {
+                    coverage.add("term of another replica", 1);
+                }
+                self.last_leader.clone_from(id);
+            }
+        }
+        let began = leaders.len() > 1 && !self.overlap;
+        self.overlap = leaders.len() > 1;
+        if !self.overlap {
+            return;
+        }
+        let newest = leaders.iter().max_by_key(|life| self.leading.get(&life.identity));
+        let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
+        if harmed && newest.is_some_and(|life| !life.saw_another()) {
+            coverage.add("terms overlap as section 5 allows", u64::from(began));
+            return;
+        }
+        let names: Vec<_> = leaders.iter().map(|life| life.identity.as_str()).collect();
+        self.violate(now, format!("two terms at one moment: {names:?}"), trace);
+    }
+
+    fn violate(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
+        trace.push((now, format!("VIOLATION: {what}")));
+        self.violations
+            .push(format!("at {:.3} s: {what}", now.as_secs_f64()));
+    }
+
+    /// Each write since the last look.
+    pub fn writes(
+        &mut self,
+        now: Duration,
+        store: &Store,
+        by: By,
+        coverage: &mut Coverage,
+        trace: &mut Vec<(Duration, String)>,
+    ) {
+        if store.revision() == self.seen {
+            return;
+        }
+        for written in store.written_since(self.seen) {
+            self.seen = written.revision;
+            let Written {
+                resource,
+                namespace,
+                name,
+                old,
+                new,
+                ..
+            } = &written;
+            let (old, new) = (old.as_deref(), new.as_deref());
+            match (*resource, by) {
+                ("leases", By::Others) => self.lease_harmed = Some(now),
+                ("leases", By::Replicas) => {
+                    let is_released = |lease: &Value| text(&lease["spec"]["holderIdentity"]).is_empty();
+                    if new.is_some_and(is_released) {
+                        coverage.add("Lease released", 1);
+                    }
+                }
+                ("services", By::Others) => self.service(new.or(old), new.is_none()),
+                ("endpointslices", By::Others) => self.slice_of_others(old, new),
+                ("endpointslices", By::Replicas) => {
+                    let wrong = self.copy(store, old, new, coverage);
+                    for wrong in wrong {
+                        self.violate(now, format!("{namespace}/{name}: {wrong}"), trace);
+                    }
+                    self.by_hand.remove(&(namespace.clone(), name.clone()));
+                }
+                ("endpoints", By::Replicas) => {
+                    let was_ours = |it: &Value| slices::label(it, slices::MANAGED_BY) == Some(slices::US);
+                    if new.is_none() && old.is_some_and(was_ours) {
+                        coverage.add("delete of Endpoints", 1);
+                    } else {
+                        self.violate(now, format!("Endpoints {namespace}/{name} written"), trace);
+                    }
+                }
+                ("events", _) => {}
+                (_, By::Others) => {}
+                (other, By::Replicas) => {
+                    self.violate(now, format!("{other} {namespace}/{name} written"), trace);
+                }
+            }
+        }
+    }
+
+    fn service(&mut self, service: Option<&Value>, gone: bool) {
+        let Some(service) = service else { return };
+        let id = uid(service).to_owned();
+        let families = service["spec"]["ipFamilies"].clone();
+        let is_same = self.steady.get(&id).is_none_or(|known| *known == families);
+        if gone || !is_same || !oracle::keeps_api_servers(service) {
+            self.steady.remove(&id);
+            self.loose.insert(id);
+        } else if !self.loose.contains(&id) {
+            self.steady.insert(id, families);
+        }
+    }
+
+    fn slice_of_others(&mut self, old: Option<&Value>, new: Option<&Value>) {
+        if let Some(new) = new.filter(|new| slices::label(new, slices::MANAGED_BY) != Some(slices::US)) {
+            let versions = self.shown.entry(uid(new).to_owned()).or_default();
+            versions.insert(version(new), endpoints(new));
+        }
+        if let Some(slice) = new.or(old) {
+            self.by_hand.insert(key(slice));
+        }
+    }
+
+    /// What is wrong with what a replica wrote.
+    fn copy(
+        &self,
+        store: &Store,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        coverage: &mut Coverage,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Some(old) = old.filter(|old| !is_ours(old)) {
+            if is_leftover(old) && new.is_none() {
+                coverage.add("delete of a leftover", 1);
+            } else {
+                wrong.push("a slice of others was touched".to_owned());
+            }
+            return wrong;
+        }
+        coverage.add(
+            match (old, new) {
+                (None, _) => "create",
+                (_, Some(_)) => "update",
+                (_, None) => "delete",
+            },
+            1,
+        );
+        let Some(new) = new else {
+            wrong.extend(old.and_then(|old| self.emptied(store, old)));
+            return wrong;
+        };
+        if !is_ours(new) {
+            wrong.push("what was written is not ours".to_owned());
+        }
+        let known = |slice: &Value| {
+            let version = provenance(slice, "resource-version")?.parse().ok()?;
+            Some((provenance(slice, "uid")?.to_owned(), version))
+        };
+        let shows: Option<(String, u64)> = known(new);
+        // A version that the source never had was claimed by hand.
+        let was_true =
+            |id: &str, version: u64| self.shown.get(id).is_some_and(|all| all.contains_key(&version));
+        if let Some(old) = old.filter(|old| !self.by_hand.contains(&key(old)))
+            && let (Some((before, from)), Some((after, to))) = (known(old), &shows)
+            && before == *after
+            && from > *to
+            && was_true(&before, from)
+        {
+            wrong.push(format!(
+                "back from the source at {from} to an older state of it at {to}"
+            ));
+        }
+        let was = old.map(endpoints).unwrap_or_default();
+        let is = endpoints(new);
+        let truth = shows.and_then(|(id, version)| self.shown.get(&id)?.get(&version));
+        if is != was && truth != Some(&is) {
+            wrong.push(format!(
+                "endpoints that its source never had: {is:?}, not {truth:?}"
+            ));
+        }
+        if !was.is_empty() && is.is_empty() {
+            wrong.extend(old.and_then(|old| self.emptied(store, old)));
+        }
+        wrong
+    }
+
+    /// Whether a copy that went or was emptied was the last with endpoints of a Service that must keep some.
+    fn emptied(&self, store: &Store, old: &Value) -> Option<String> {
+        let (name, id) = owner(old)?;
+        let (namespace, _) = key(old);
+        let is_api_servers = provenance(old, "namespace") == Some("default")
+            && provenance(old, "slice").is_some_and(|slice| slice.starts_with("kubernetes"));
+        if endpoints(old).is_empty() || !is_api_servers || !self.steady.contains_key(id) {
+            return None;
+        }
+        let service = store.get("services", &namespace, name)?;
+        if uid(&service) != id {
+            return None;
+        }
+        let stays = |slice: &Value| {
+            is_ours(slice)
+                && owner(slice) == Some((name, id))
+                && slice["addressType"] == old["addressType"]
+                && !endpoints(slice).is_empty()
+        };
+        let slices = store.list("endpointslices", Some(&namespace));
+        if self.refused || oracle::is_taken(store, &service) {
+            return None;
+        }
+        (!slices.iter().any(stays)).then(|| {
+            format!(
+                "the list of API servers of {name} got empty, it was {:?}",
+                endpoints(old)
+            )
+        })
+    }
+}
+
+impl World {
+    /// A request leaves a replica: whether it may, and what it is for.
+    pub fn sent(&self, life: &Life, sent: &Sent) {
+        let now = self.now();
+        let leads = life.leads();
+        let is_source = sent.verb == Verb::Read
+            && sent.resource == "endpointslices"
+            && !sent.name.is_empty()
+            && !Life::is_named_like_a_copy(&sent.name);
+        let mut state = self.state();
+        let coverage = &mut state.coverage;
+        match (sent.verb, sent.resource.as_str()) {
+            (Verb::Watch, _) | (_, "leases") => return,
+            (Verb::Read, resource) => {
+                match resource {
+                    "endpointslices" if is_source => {
+                        coverage.add("GET of a source that a copy is ahead of", 1);
+                    }
+                    "endpointslices" if !sent.name.is_empty() => {
+                        coverage.add("GET of a copy that no watch showed", 1);
+                    }
+                    "services" if !sent.name.is_empty() => {
+                        coverage.add("GET of a Service before its copies go", 1);
+                    }
+                    _ => {}
+                }
+                return;
+            }
+            (_, "events") => {
+                let said = text(&sent.body["reason"]);
+                let reasons = Reason::ALL.iter().map(|reason| reason.as_str());
+                let reason = reasons.chain(["Synced"]).find(|reason| *reason == said);
+                coverage.add(reason.unwrap_or("Event of another reason"), 1);
+            }
+            _ => {}
+        }
+        let observer = &state.observer;
+        let just_now = observer.last_led.get(&life.identity) == Some(&now);
+        let what = format!(
+            "{:?} {} {}/{}",
+            sent.verb, sent.resource, sent.namespace, sent.name
+        );
+        if !leads && !just_now && !life.led_before_a_pause_that_ends(now) {
+            let crate::world::State { observer, trace, .. } = &mut *state;
+            observer.violate(
+                now,
+                format!("{} writes outside of a term: {what}", life.identity),
+                trace,
+            );
+        }
+        let unguarded = match (sent.verb, sent.resource.as_str()) {
+            (Verb::Update, "endpointslices") => {
+                uid(&sent.body).is_empty() || text(&sent.body["metadata"]["resourceVersion"]).is_empty()
+            }
+            (Verb::Delete, _) => {
+                let preconditions = &sent.body["preconditions"];
+                text(&preconditions["uid"]).is_empty() || text(&preconditions["resourceVersion"]).is_empty()
+            }
+            _ => false,
+        };
+        if unguarded {
+            let crate::world::State { observer, trace, .. } = &mut *state;
+            observer.violate(now, format!("a write without preconditions: {what}"), trace);
+        }
+    }
+}

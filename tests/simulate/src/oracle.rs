@@ -1,0 +1,318 @@
+//! What the contract says the copies are, worked out from the store without the operator's plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use endpoint_copier_operator::plan::copy;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use testbed::Store;
+
+use crate::slices::{
+    Key, MANAGED_BY, SERVICE_NAME, US, annotation, endpoints, is_leftover, is_ours, key, label, owner, ports,
+    provenance, text, uid,
+};
+
+/// What a Service asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    /// Copies of this source.
+    Copies(Key),
+    /// None.
+    Nothing,
+    /// Nobody knows: what is there stays.
+    Unclear,
+}
+
+fn wish(service: &Value) -> Wish {
+    let (namespace, name) = key(service);
+    match annotation(service, "endpoint-copier/enabled") {
+        Some("true") => {}
+        None if namespace == "default" && name == "kubernetes-vip" => {}
+        None | Some("false") => return Wish::Nothing,
+        Some(_) => return Wish::Unclear,
+    }
+    let spec = &service["spec"];
+    let has_selector = spec["selector"]
+        .as_object()
+        .is_some_and(|selector| !selector.is_empty());
+    if spec["type"] == "ExternalName" || has_selector {
+        return Wish::Nothing;
+    }
+    let read = |name| annotation(service, name).filter(|value| !value.is_empty());
+    let source = (
+        read("endpoint-copier/default-service-namespace"),
+        read("endpoint-copier/default-service-name"),
+    );
+    let is_legal = |name: &str| !name.contains([' ', '.', '_']);
+    let source = match source {
+        (None, None) => ("default", "kubernetes"),
+        (Some(_), None) => return Wish::Unclear,
+        (namespace_there, Some(there)) => {
+            if !is_legal(there) || !namespace_there.is_none_or(is_legal) {
+                return Wish::Unclear;
+            }
+            (namespace_there.unwrap_or(&namespace), there)
+        }
+    };
+    if source == (namespace.as_str(), name.as_str()) {
+        return Wish::Nothing;
+    }
+    Wish::Copies((source.0.to_owned(), source.1.to_owned()))
+}
+
+fn holds(service: &Value, source: &Key) -> bool {
+    match annotation(service, "endpoint-copier/when-source-empty") {
+        Some("hold") => true,
+        Some("follow") => false,
+        _ => source.0 == "default" && source.1 == "kubernetes",
+    }
+}
+
+/// Whether a Service must never lose the list of the API servers once it has it.
+pub fn keeps_api_servers(service: &Value) -> bool {
+    let api_servers = ("default".to_owned(), "kubernetes".to_owned());
+    let has_names = service["spec"]["ports"]
+        .as_array()
+        .is_none_or(|ports| ports.is_empty() || ports.iter().any(|port| port["targetPort"].is_string()));
+    holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
+}
+
+/// The ports of a copy; `None`: not one of them has a number.
+fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
+    let all = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let mut wanted = Vec::new();
+    for port in &all {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let number = match &port["targetPort"] {
+            Value::String(target) => {
+                let of_source = slice["ports"].as_array().into_iter().flatten();
+                let mut same = of_source.filter(|candidate| {
+                    text(&candidate["name"]) == target
+                        && candidate["protocol"].as_str().unwrap_or("TCP") == protocol
+                });
+                same.find_map(|found| found["port"].as_i64())
+            }
+            Value::Null => port["port"].as_i64(),
+            number => number.as_i64(),
+        };
+        let Some(number) = number else { continue };
+        wanted.push(format!(
+            "{} {number} {protocol} {}",
+            text(&port["name"]),
+            text(&port["appProtocol"])
+        ));
+    }
+    (all.is_empty() || !wanted.is_empty()).then_some(wanted)
+}
+
+/// What one copy shows.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    source: (String, String, String),
+    endpoints: Vec<String>,
+    ports: Vec<String>,
+    owner: String,
+    service: String,
+    source_label: String,
+    headless: bool,
+}
+
+impl Shown {
+    fn wanted(service: &Value, slice: &Value, ports: Vec<String>) -> Self {
+        let (namespace, name) = key(slice);
+        Self {
+            source: (namespace, name.clone(), uid(slice).to_owned()),
+            endpoints: endpoints(slice),
+            ports,
+            owner: uid(service).to_owned(),
+            service: key(service).1,
+            source_label: name,
+            headless: service["spec"]["clusterIP"] == "None",
+        }
+    }
+
+    fn of(copy: &Value) -> Self {
+        let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
+        Self {
+            source: (read("namespace"), read("slice"), read("uid")),
+            endpoints: endpoints(copy),
+            ports: ports(copy),
+            owner: owner(copy).map(|(_, uid)| uid.to_owned()).unwrap_or_default(),
+            service: label(copy, SERVICE_NAME).unwrap_or_default().to_owned(),
+            source_label: label(copy, "endpoint-copier/source")
+                .unwrap_or_default()
+                .to_owned(),
+            headless: label(copy, "service.kubernetes.io/headless").is_some(),
+        }
+    }
+}
+
+/// The name of the copy of a slice.
+///
+/// # Panics
+/// It is no slice.
+pub fn name_of_copy(service: &str, slice: &Value) -> String {
+    let slice: EndpointSlice = serde_json::from_value(slice.clone()).expect("a slice");
+    copy::name(service, &slice)
+}
+
+/// Whether a slice of others has the name of a copy of the list of the API servers.
+pub fn is_taken(store: &Store, service: &Value) -> bool {
+    let (namespace, name) = key(service);
+    let sources = store.list("endpointslices", Some("default"));
+    let mut of_api_servers = sources
+        .iter()
+        .filter(|slice| label(slice, SERVICE_NAME) == Some("kubernetes"));
+    of_api_servers.any(|slice| {
+        let there = store.get("endpointslices", &namespace, &name_of_copy(&name, slice));
+        there.is_some_and(|there| !is_ours(&there))
+    })
+}
+
+/// What differs from the contract in a store that nothing happens to; empty: nothing. Endpoints of the Go operator may
+/// be there when they are `forbidden`.
+pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
+    let all = store.list("endpointslices", None);
+    let services: BTreeMap<Key, Value> = store
+        .list("services", None)
+        .into_iter()
+        .map(|service| (key(&service), service))
+        .collect();
+    let mut differences = Vec::new();
+    let ours = all.iter().filter(|slice| is_ours(slice));
+    let owners: BTreeSet<Key> = ours
+        .clone()
+        .filter_map(|slice| Some((key(slice).0, owner(slice)?.0.to_owned())))
+        .collect();
+    for place in services.keys().cloned().chain(owners).collect::<BTreeSet<_>>() {
+        let there: BTreeMap<String, &Value> = ours
+            .clone()
+            .filter(|slice| key(slice).0 == place.0 && owner(slice).map(|it| it.0) == Some(place.1.as_str()))
+            .map(|slice| (key(slice).1, slice))
+            .collect();
+        let service = services.get(&place);
+        let mut found = Vec::new();
+        match service.map_or(Wish::Nothing, wish) {
+            Wish::Unclear => {}
+            Wish::Nothing => found.extend(there.keys().map(|name| format!("{name} is there"))),
+            Wish::Copies(source) => {
+                let service = service.unwrap_or(&Value::Null);
+                found = of_service(store, &all, service, &source, there);
+                found.retain(|what| !(forbidden && what.starts_with("the Endpoints ")));
+            }
+        }
+        differences.extend(
+            found
+                .iter()
+                .map(|what| format!("{}/{}: {what}", place.0, place.1)),
+        );
+    }
+    differences
+}
+
+fn of_service(
+    store: &Store,
+    all: &[Value],
+    service: &Value,
+    source: &Key,
+    mut there: BTreeMap<String, &Value>,
+) -> Vec<String> {
+    let (namespace, name) = key(service);
+    let no_families = vec![json!("IPv4")];
+    let families = service["spec"]["ipFamilies"].as_array().unwrap_or(&no_families);
+    let of_source = |slice: &&Value| {
+        key(slice).0 == source.0
+            && label(slice, SERVICE_NAME) == Some(source.1.as_str())
+            && label(slice, MANAGED_BY) != Some(US)
+    };
+    let mut found = Vec::new();
+    let mut wanted_are_there = true;
+    let mut any = false;
+    for family in families {
+        let slices: Vec<_> = all
+            .iter()
+            .filter(|slice| slice["addressType"] == *family)
+            .filter(of_source)
+            .collect();
+        if holds(service, source) && slices.iter().all(|slice| endpoints(slice).is_empty()) {
+            // What is held follows from the past; what is held wrongly the observer has seen.
+            let (kept, others) = std::mem::take(&mut there)
+                .into_iter()
+                .partition::<BTreeMap<_, _>, _>(|(_, copy)| copy["addressType"] == *family);
+            there = others;
+            for (name, copy) in kept {
+                any = true;
+                if owner(copy).map(|it| it.1) != Some(uid(service)) {
+                    found.push(format!("{name} is held for another Service"));
+                }
+            }
+            continue;
+        }
+        for slice in slices {
+            let Some(ports) = wanted_ports(service, slice) else {
+                continue;
+            };
+            let copy_name = name_of_copy(&name, slice);
+            any = true;
+            let wanted = Shown::wanted(service, slice, ports);
+            match there.remove(&copy_name) {
+                Some(copy) if Shown::of(copy) == wanted => {}
+                Some(copy) => found.push(format!(
+                    "{copy_name} shows {:?} and should show {wanted:?}",
+                    Shown::of(copy)
+                )),
+                None => {
+                    wanted_are_there = false;
+                    if store.get("endpointslices", &namespace, &copy_name).is_none() {
+                        found.push(format!("{copy_name} is not there, it should show {wanted:?}"));
+                    }
+                }
+            }
+        }
+    }
+    found.extend(
+        there
+            .keys()
+            .map(|name| format!("{name} is there and should not be")),
+    );
+    if any && wanted_are_there && found.is_empty() {
+        found.extend(leftovers(store, service));
+    }
+    found
+}
+
+/// What the Go operator left goes once the copies are there.
+fn leftovers(store: &Store, service: &Value) -> Vec<String> {
+    let (namespace, name) = key(service);
+    let slice = store.get("endpointslices", &namespace, &name);
+    let slice = slice.filter(is_leftover).map(|_| format!("the slice {name}"));
+    let endpoints = store.get("endpoints", &namespace, &name);
+    let endpoints = endpoints.filter(|it| label(it, MANAGED_BY) == Some(US));
+    let endpoints = endpoints.map(|_| format!("the Endpoints {name}"));
+    let left = slice.into_iter().chain(endpoints);
+    left.map(|what| format!("{what} of the Go operator is still there"))
+        .collect()
+}
+
+/// All copies, without what differs from run to run: for comparing the end states of two schedules.
+pub fn end_state(store: &Store) -> Vec<String> {
+    let all = store.list("endpointslices", None);
+    let ours = all.iter().filter(|slice| is_ours(slice));
+    ours.map(|copy| {
+        let Shown {
+            source,
+            endpoints,
+            ports,
+            owner: _,
+            service,
+            source_label,
+            headless,
+        } = Shown::of(copy);
+        let (namespace, name) = key(copy);
+        format!(
+            "{namespace}/{name} of {service}: {}/{} {endpoints:?} {ports:?} {source_label} {headless}",
+            source.0, source.1
+        )
+    })
+    .collect()
+}

@@ -1,0 +1,309 @@
+//! One replica of the operator, wired as in `src/run.rs`, that can be paused, stopped and killed.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use endpoint_copier_operator::cli::ElectionConfig;
+use endpoint_copier_operator::client;
+use endpoint_copier_operator::election::term::Term;
+use endpoint_copier_operator::election::{Candidate, Record};
+use endpoint_copier_operator::events::Herald;
+use endpoint_copier_operator::index::{Index, SharedIndex};
+use endpoint_copier_operator::metrics::Metrics;
+use endpoint_copier_operator::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::queue::Inbox;
+use endpoint_copier_operator::reconcile::Reconciler;
+use endpoint_copier_operator::watch::{self, Pulses, Reader, Watches};
+use endpoint_copier_operator::worker::Worker;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::watch as channel;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::observer::By;
+use crate::wire::Wire;
+use crate::world::World;
+
+/// Name and namespace of the Lease.
+pub const LEASE: (&str, &str) = ("kube-system", "f668ae63.endpoint-copier-operator");
+
+/// The defaults of the flags.
+pub const LEASE_DURATION: Duration = Duration::from_secs(6);
+/// The defaults of the flags.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
+
+/// As in `src/run.rs`.
+const STOP_ELECTION: Duration = Duration::from_millis(1550);
+
+/// One incarnation of a replica.
+pub struct Life {
+    /// Its number, from 0.
+    pub replica: usize,
+    /// Who it is for the API servers.
+    pub user: String,
+    /// Its identity in the Lease.
+    pub identity: String,
+    /// Asks it to stop, as TERM does.
+    pub stop: CancellationToken,
+    body: Mutex<Body>,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own")]
+struct Body {
+    alive: bool,
+    paused: bool,
+    waker: Option<Waker>,
+    task: Option<AbortHandle>,
+    terms: Option<channel::Receiver<Option<Term>>>,
+    record: Option<Record>,
+    wires: Vec<Wire>,
+    /// It has seen that another held the Lease.
+    saw_another: bool,
+    metrics: Option<Metrics>,
+    /// When it last went on after a pause, and whether it led when the pause began.
+    resumed: Option<(Duration, bool)>,
+    led: bool,
+}
+
+impl Life {
+    /// Whether it may write now, as far as it knows.
+    pub fn leads(&self) -> bool {
+        let body = self.body.lock();
+        let term = body.terms.as_ref().map(|terms| terms.borrow().clone());
+        body.alive && term.flatten().is_some_and(|term| !term.is_over())
+    }
+
+    /// Whether it has ever seen that another held the Lease.
+    pub fn saw_another(&self) -> bool {
+        let mut body = self.body.lock();
+        let holder = body.record.as_ref().and_then(Record::holder);
+        body.saw_another |= holder.is_some_and(|holder| holder != self.identity);
+        body.saw_another
+    }
+
+    /// Whether it runs: neither killed nor stopped; perhaps paused.
+    pub fn is_alive(&self) -> bool {
+        self.body.lock().alive
+    }
+
+    /// Stands still, as a process does on STOP, or goes on.
+    pub fn pause(&self, on: bool, now: Duration) {
+        let leads = self.leads();
+        let mut body = self.body.lock();
+        if on && !body.paused {
+            body.led = leads;
+        } else if !on && body.paused {
+            body.resumed = Some((now, body.led));
+        }
+        body.paused = on;
+        if let Some(waker) = body.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it goes on at this moment after a pause that found it leading. Between the look at the term and the
+    /// sending of a write there is always a moment, and a pause may fall into it; such a write has its preconditions.
+    pub fn led_before_a_pause_that_ends(&self, now: Duration) -> bool {
+        self.body.lock().resumed == Some((now, true))
+    }
+
+    /// Whether a name is that of a copy: a Service's and a hash.
+    pub fn is_named_like_a_copy(name: &str) -> bool {
+        name.rsplit_once('-').is_some_and(|(_, hash)| hash.len() == 10)
+    }
+
+    /// Ends it at once. What it has sent is under way all the same.
+    pub fn kill(&self) {
+        let mut body = self.body.lock();
+        body.alive = false;
+        let task = body.task.take();
+        body.wires.clear();
+        drop(body);
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
+    /// Its next requests go to the other server.
+    pub fn go_away(&self) {
+        for wire in &self.body.lock().wires {
+            wire.go_away();
+        }
+    }
+
+    /// Value of a metric without labels or with these.
+    pub fn metric(&self, series: &str) -> u64 {
+        let metrics = self.body.lock().metrics.clone();
+        let page = metrics.map(|metrics| metrics.render()).unwrap_or_default();
+        let mut values = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.next().and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The replica's future behind a gate: it is not polled while the replica is paused, and the wall clock is that of its
+/// machine while it is.
+struct Gate {
+    world: Arc<World>,
+    life: Arc<Life>,
+    inner: BoxFuture<'static, ()>,
+}
+
+impl Future for Gate {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut body = self.life.body.lock();
+            if body.paused {
+                body.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        self.world.wall_of(Some(self.life.replica));
+        let ended = self.inner.as_mut().poll(context);
+        self.world.wall_of(None);
+        self.life.saw_another();
+        if ended.is_ready() {
+            self.life.body.lock().alive = false;
+        }
+        self.world.observe(By::Replicas);
+        ended
+    }
+}
+
+/// Starts a replica. Its clients dial these servers first.
+pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [usize; 2]) -> Arc<Life> {
+    let life = Arc::new(Life {
+        replica,
+        user: format!("replica-{}", replica + 1),
+        identity: format!("replica-{}_{incarnation}", replica + 1),
+        stop: CancellationToken::new(),
+        body: Mutex::new(Body {
+            alive: true,
+            paused: false,
+            waker: None,
+            task: None,
+            terms: None,
+            record: None,
+            wires: Vec::new(),
+            saw_another: false,
+            metrics: None,
+            resumed: None,
+            led: false,
+        }),
+    });
+    world.state().lives[replica] = Some(life.clone());
+    let gate = Gate {
+        world: world.clone(),
+        life: life.clone(),
+        inner: wire_up(world, &life, servers),
+    };
+    life.body.lock().task = Some(tokio::spawn(gate).abort_handle());
+    life
+}
+
+/// All tasks of a replica, as one future.
+fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFuture<'static, ()> {
+    let metrics = Metrics::new(LEASE.1).expect("metrics");
+    let wires = servers.map(|server| Wire::new(world.clone(), life.clone(), server));
+    let [client, lease_client] = wires.clone().map(|wire| client::over(wire, "default", &metrics));
+    let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
+        source: ServiceKey::new("default", "kubernetes"),
+        managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+    })));
+    // As in a Pod, where the addresses of API servers are learnt.
+    index.lock().always_watch("kubernetes");
+    let (inbox, pulses) = (Inbox::default(), Pulses::default());
+    let reader = |client| Reader {
+        client,
+        pulses: pulses.clone(),
+        metrics: metrics.clone(),
+    };
+    let watches = Watches {
+        reader: reader(client.clone()),
+        index: index.clone(),
+        inbox: inbox.clone(),
+    };
+    let tasks = FuturesUnordered::<BoxFuture<'static, ()>>::new();
+    let (names, names_wanted) = channel::channel(BTreeSet::new());
+    tasks.push(Box::pin(watches.clone().services(names)));
+    tasks.push(Box::pin(watches.clone().copies()));
+    tasks.push(Box::pin(watches.clone().check_sources()));
+    tasks.push(Box::pin(watch::named_slices(watches, names_wanted)));
+
+    let record = Record::new(metrics.clone());
+    let (candidate, terms) = Candidate::new(
+        lease_client.clone(),
+        LEASE.0,
+        life.identity.clone(),
+        election(),
+        record.clone(),
+        metrics.clone(),
+    );
+    let lease_reader = reader(lease_client);
+    let seen = record.clone();
+    tasks.push(Box::pin(async move {
+        watch::lease(lease_reader, LEASE.0, LEASE.1, seen).await;
+    }));
+    let (herald, scribe) = Herald::new(client.clone(), &life.user);
+    tasks.push(Box::pin(scribe.run()));
+    let reconciler = Reconciler::new(client, index.clone(), inbox.clone(), metrics.clone(), herald);
+    let worker = Worker {
+        inbox,
+        index,
+        reconciler: Arc::new(reconciler),
+        terms: terms.clone(),
+    };
+    let stop = CancellationToken::new();
+    let writing = FuturesUnordered::<BoxFuture<'static, ()>>::new();
+    writing.push(Box::pin(candidate.run(stop.clone())));
+    writing.push(Box::pin(worker.run()));
+
+    let mut body = life.body.lock();
+    body.terms = Some(terms);
+    body.record = Some(record);
+    body.wires = wires.into();
+    body.metrics = Some(metrics);
+    drop(body);
+    Box::pin(until_stopped(life.stop.clone(), stop, tasks, writing))
+}
+
+fn election() -> ElectionConfig {
+    ElectionConfig {
+        lease_duration: LEASE_DURATION,
+        renew_deadline: RENEW_DEADLINE,
+        retry_period: Duration::from_secs(1),
+        namespace: None,
+        lease_name: LEASE.1.to_owned(),
+    }
+}
+
+/// Runs until asked to stop, and then ends in the order of `src/run.rs`.
+async fn until_stopped(
+    asked: CancellationToken,
+    stop: CancellationToken,
+    mut tasks: FuturesUnordered<BoxFuture<'static, ()>>,
+    mut writing: FuturesUnordered<BoxFuture<'static, ()>>,
+) {
+    tokio::select! {
+        biased;
+        () = asked.cancelled() => {}
+        _ = tasks.next() => panic!("a task that runs for ever has ended"),
+        _ = writing.next() => panic!("election or worker has ended"),
+    }
+    stop.cancel();
+    let drained = timeout(STOP_ELECTION, async { while writing.next().await.is_some() {} });
+    tokio::select! {
+        biased;
+        _ = drained => {}
+        _ = tasks.next() => panic!("a task that runs for ever has ended"),
+    }
+}

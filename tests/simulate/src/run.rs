@@ -1,0 +1,184 @@
+//! Runs one schedule, from its first object to the answer of the oracle.
+
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::coverage::Coverage;
+use crate::deterministic;
+use crate::oracle;
+use crate::schedule::Schedule;
+use crate::systematic::Script;
+use crate::world::World;
+
+/// When faults have ended the copies are right by then: the Lease runs out, a request that hangs is given up, …
+const BOUND: Duration = Duration::from_secs(25);
+
+/// … or a write that was refused for good is tried again.
+const BOUND_AFTER_REFUSAL: Duration = Duration::from_secs(50);
+
+/// Nothing is written while all is right for so long.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// How one schedule went.
+pub struct Outcome {
+    /// What did not hold; empty: all is well.
+    pub violations: Vec<String>,
+    /// What happened how often.
+    pub coverage: Coverage,
+    /// Of all requests: the same again from the same seed.
+    pub fingerprint: u64,
+    /// What happened when.
+    pub story: String,
+    /// How long the copies took to be right after the last fault.
+    pub settled: Duration,
+    /// The copies at the end.
+    pub end_state: Vec<String>,
+    /// Calls and events, for systematic schedules.
+    pub script: Script,
+}
+
+/// Runs the schedule of a seed.
+pub fn seed(seed: u64) -> Outcome {
+    schedule(seed, Schedule::of(seed), Script::default())
+}
+
+/// Runs a schedule, with chance from a seed, on a thread of its own: the standard library asks for chance once a thread.
+///
+/// # Panics
+/// There is no thread or no runtime to be had.
+pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
+    let run = move || {
+        deterministic::begin(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(play(seed, schedule, script))
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("seed {seed}"))
+        .spawn(run);
+    match thread.expect("a thread").join() {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Outcome {
+                violations: vec![format!("panic: {}", text.unwrap_or("?"))],
+                coverage: Coverage::default(),
+                fingerprint: 0,
+                story: String::new(),
+                settled: Duration::ZERO,
+                end_state: Vec::new(),
+                script: Script::default(),
+            }
+        }
+    }
+}
+
+async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
+    let world = World::new(seed, script);
+    let replicas = schedule.replicas;
+    for step in &schedule.before {
+        world.carry_out(step);
+    }
+    let garbage = tokio::spawn({
+        let world = world.clone();
+        async move { world.collect_garbage().await }
+    });
+    for number in 0..replicas {
+        world.start_replica(number);
+    }
+    for (pause, step) in &schedule.steps {
+        sleep(*pause).await;
+        world.carry_out(step);
+    }
+    sleep(Duration::from_millis(300)).await;
+    world.heal(replicas);
+    let settled = settle(&world).await;
+    for number in 0..replicas {
+        world.note_end(number);
+    }
+    garbage.abort();
+    conclude(&world, settled)
+}
+
+/// Waits until all copies are right, and sees whether they stay so.
+async fn settle(world: &Arc<World>) -> Duration {
+    let from = world.now();
+    let refusals = ["answer 403", "answer 422"];
+    let was_refused = {
+        let state = world.state();
+        refusals.iter().any(|refusal| state.coverage.of(refusal) > 0)
+    };
+    let bound = if was_refused { BOUND_AFTER_REFUSAL } else { BOUND };
+    let forbidden = world.state().endpoints_forbidden;
+    let mut differences = oracle::differences(&world.store, forbidden);
+    let mut right_since = None;
+    while world.now() < from + bound + QUIET {
+        sleep(Duration::from_millis(250)).await;
+        differences = oracle::differences(&world.store, forbidden);
+        if !differences.is_empty() {
+            right_since = None;
+        }
+        let since = *right_since.get_or_insert(world.now());
+        if differences.is_empty() && world.now() >= since + QUIET {
+            return since.saturating_sub(from);
+        }
+    }
+    let (now, after) = (world.now(), world.now().saturating_sub(from));
+    let mut state = world.state();
+    for difference in differences {
+        let text = format!("{} s after the last fault: {difference}", after.as_secs());
+        state.trace.push((now, format!("VIOLATION: {text}")));
+        state.observer.violations.push(text);
+    }
+    after
+}
+
+fn conclude(world: &World, settled: Duration) -> Outcome {
+    let requests = world.store.requests().all();
+    let mut hasher = DefaultHasher::new();
+    let mut lines = Vec::new();
+    for request in &requests {
+        let at = request.at - world.moment(Duration::ZERO);
+        let line = format!(
+            "{} {} {} {} {}/{} -> {:?}",
+            request.server,
+            request.user,
+            request.verb,
+            request.resource,
+            request.namespace,
+            request.name,
+            request.status
+        );
+        (at, &line).hash(&mut hasher);
+        lines.push((at, line));
+    }
+    let mut state = world.state();
+    lines.extend(state.trace.drain(..).map(|(at, what)| (at, format!("-- {what}"))));
+    lines.sort_by_key(|(at, _)| *at);
+    let mut story = String::new();
+    for (at, line) in lines {
+        _ = writeln!(story, "{:>9.3} s  {line}", at.as_secs_f64());
+    }
+    if state.skew.iter().any(|skew| *skew != 0) {
+        state
+            .coverage
+            .add("wall clock off when looked at", deterministic::looks());
+    }
+    Outcome {
+        violations: std::mem::take(&mut state.observer.violations),
+        coverage: std::mem::take(&mut state.coverage),
+        fingerprint: hasher.finish(),
+        story,
+        settled,
+        end_state: oracle::end_state(&world.store),
+        script: state.script.clone(),
+    }
+}

@@ -1,0 +1,321 @@
+//! A schedule: what happens when, all of it from a seed.
+
+use std::time::Duration;
+
+use crate::chance::Chance;
+use crate::fault::{Effect, Harm};
+use crate::objects::{SERVICES, SHAPES, SLICES, SOURCES, Shape};
+use crate::stream::Ending;
+
+/// In place of a replica's number: whoever leads when it happens, or else the first.
+pub const LEADER: usize = usize::MAX;
+
+/// What somebody does to the Lease who is no candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseHarm {
+    /// Deletes it.
+    Deleted,
+    /// Takes the holder out.
+    Emptied,
+    /// Takes out all that it says.
+    Garbled,
+}
+
+/// How a copy is edited by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Other endpoints.
+    Endpoints,
+    /// The resourceVersion of its source is one that is still to come.
+    NewerSource,
+    /// It is deleted.
+    Deleted,
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A Service is made, or changed.
+    Service {
+        /// Which.
+        number: usize,
+        /// What it asks for.
+        shape: Shape,
+        /// Of which source, where the shape does not say.
+        source: usize,
+        /// The port.
+        port: u16,
+    },
+    /// A Service is deleted.
+    ServiceGone(usize),
+    /// A slice of a source is made, or lists these from now on.
+    Source {
+        /// Source and slice.
+        place: (usize, usize),
+        /// Last parts of the addresses.
+        addresses: Vec<u8>,
+        /// The last is not ready.
+        unready: bool,
+    },
+    /// A slice of a source is deleted.
+    SourceGone(usize, usize),
+    /// A slice of a source is written without a change.
+    SourceTouched(usize, usize),
+    /// The Service of a source comes or goes.
+    SourceService(usize, bool),
+    /// One of the copies is edited by hand.
+    Copy(usize, Edit),
+    /// A slice of somebody else for a Service comes or goes.
+    Foreign(usize, bool),
+    /// A slice of somebody else has the name of the copy of a slice, or no longer.
+    NameTaken(usize, (usize, usize), bool),
+    /// The Go operator was here.
+    Leftovers(usize),
+    /// The same, and we may not remove its Endpoints for a while.
+    LeftoversForbidden(usize),
+    /// The Lease.
+    Lease(LeaseHarm),
+    /// A replica is killed and comes back after a while.
+    Kill(usize, Duration),
+    /// A replica is asked to stop and comes back after a while.
+    Stop(usize, Duration),
+    /// A replica stands still.
+    Pause(usize, Duration),
+    /// The wall clock of a replica jumps, and is so many seconds off from now on.
+    Skew(usize, i64),
+    /// Requests fail.
+    Requests {
+        /// Of whom.
+        replica: usize,
+        /// Which.
+        harm: Harm,
+        /// How.
+        effect: Effect,
+        /// How many.
+        times: usize,
+    },
+    /// The open watches of a replica end.
+    WatchesEnd(usize, Ending),
+    /// The open watches of a replica say nothing for a while.
+    WatchesSilent(usize, Duration),
+    /// The open watches of a replica are late from now on.
+    WatchesLate(usize, Duration),
+    /// The watches of a replica break, and the past is compacted before they begin again.
+    Compacted(usize),
+    /// The next requests of a replica go to the other server.
+    Moved(usize),
+    /// A server stands still for a while.
+    Frozen(usize, Duration),
+    /// A server is down for a while.
+    Down(usize, Duration),
+    /// What a server's watch cache shows stands still for a while.
+    Behind(usize, Duration),
+    /// A replica has no network for a while.
+    Cut(usize, Duration),
+}
+
+/// All that happens in one run, in order.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// How many replicas.
+    pub replicas: usize,
+    /// What is there before they start.
+    pub before: Vec<Step>,
+    /// Each after a pause.
+    pub steps: Vec<(Duration, Step)>,
+}
+
+impl Schedule {
+    /// The schedule of a seed.
+    pub fn of(seed: u64) -> Self {
+        let chance = &mut Chance::new(seed, 2);
+        let replicas = [1, 2, 2, 3, 3][chance.below(5)];
+        let mut before = vec![Step::SourceService(0, true), sources(chance, 0, 0)];
+        for source in 0..SOURCES.len() {
+            for slice in 0..SLICES.len() {
+                if (source, slice) != (0, 0) && chance.percent(30) {
+                    before.push(sources(chance, source, slice));
+                }
+            }
+            if source > 0 && chance.percent(70) {
+                before.push(Step::SourceService(source, true));
+            }
+        }
+        before.push(Step::Service {
+            number: 0,
+            shape: Shape::Plain,
+            source: 0,
+            port: 6443,
+        });
+        if chance.percent(40) {
+            before.push(Step::Leftovers(0));
+        }
+        for number in 1..SERVICES.len() {
+            if chance.percent(20) {
+                continue;
+            }
+            let service = service(chance, number);
+            if let Step::Service { source, .. } = service
+                && chance.percent(20)
+            {
+                before.push(sources(chance, source, 0));
+                before.push(Step::NameTaken(number, (source, 0), true));
+            }
+            before.push(service);
+            if chance.percent(15) {
+                before.push(Step::Leftovers(number));
+            }
+        }
+        let count = 18 + chance.below(20);
+        let steps = (0..count)
+            .map(|_| {
+                let pause = match chance.below(10) {
+                    0..4 => chance.millis(0, 60),
+                    4..8 => chance.millis(50, 1500),
+                    _ => chance.millis(1000, 7000),
+                };
+                (pause, step(chance, replicas))
+            })
+            .collect();
+        Self {
+            replicas,
+            before,
+            steps,
+        }
+    }
+}
+
+fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
+    let mut addresses: Vec<u8> = (1..=6).filter(|_| chance.percent(50)).collect();
+    if chance.percent(16) {
+        addresses.clear();
+    } else if addresses.is_empty() {
+        addresses.push(9);
+    }
+    Step::Source {
+        place: (source, slice),
+        addresses,
+        unready: chance.percent(15),
+    }
+}
+
+/// A place that has a slice more often than not, and half of the time the API servers' own.
+fn place(chance: &mut Chance) -> (usize, usize) {
+    if chance.percent(50) {
+        return (0, 0);
+    }
+    (chance.below(SOURCES.len()), chance.below(SLICES.len()))
+}
+
+fn service(chance: &mut Chance, number: usize) -> Step {
+    let shape = match chance.below(10) {
+        0..3 => Shape::Plain,
+        _ => *chance.one_of(&SHAPES),
+    };
+    Step::Service {
+        number,
+        shape,
+        source: chance.below(SOURCES.len()),
+        port: *chance.one_of(&[6443, 9345]),
+    }
+}
+
+fn step(chance: &mut Chance, replicas: usize) -> Step {
+    // Whoever leads has most to lose.
+    let replica = if chance.percent(60) {
+        LEADER
+    } else {
+        chance.below(replicas)
+    };
+    let server = chance.below(2);
+    // The first Service is nearly always left alone, so that much is demanded of it.
+    let number = if chance.percent(5) {
+        0
+    } else {
+        1 + chance.below(SERVICES.len() - 1)
+    };
+    match chance.below(122) {
+        0..17 => {
+            let (source, slice) = place(chance);
+            sources(chance, source, slice)
+        }
+        17..20 => {
+            let (source, slice) = place(chance);
+            Step::SourceGone(source, slice)
+        }
+        20..23 => {
+            let (source, slice) = place(chance);
+            Step::SourceTouched(source, slice)
+        }
+        23..24 => Step::SourceService(1 + chance.below(SOURCES.len() - 1), chance.percent(50)),
+        24..36 => match service(chance, number) {
+            Step::Service { source, port, .. } if number == 0 => Step::Service {
+                number,
+                shape: Shape::Plain,
+                source: source * usize::from(chance.percent(20)),
+                port,
+            },
+            step => step,
+        },
+        36..41 => Step::ServiceGone(number),
+        41..44 => Step::Copy(chance.below(8), Edit::Endpoints),
+        44..47 => Step::Copy(chance.below(8), Edit::NewerSource),
+        47..50 => Step::Copy(chance.below(8), Edit::Deleted),
+        50..52 => Step::Foreign(number, chance.percent(60)),
+        52..54 => Step::NameTaken(number, place(chance), chance.percent(50)),
+        54..56 => Step::Leftovers(number),
+        56..60 => Step::Lease(*chance.one_of(&[LeaseHarm::Deleted, LeaseHarm::Emptied, LeaseHarm::Garbled])),
+        60..65 => Step::Kill(replica, chance.millis(20, 9000)),
+        65..68 => Step::Stop(replica, chance.millis(20, 9000)),
+        68..73 => Step::Pause(replica, chance.millis(100, 12_000)),
+        73..75 => Step::Skew(replica, [-3600, -7, 7, 3600][chance.below(4)]),
+        75..95 => requests(chance, replica),
+        95..97 => Step::Requests {
+            replica,
+            harm: Harm::SliceWrite,
+            effect: Effect::Status(*chance.one_of(&[403, 422])),
+            times: 1 + chance.below(4),
+        },
+        97..101 => Step::WatchesEnd(replica, *chance.one_of(&[Ending::Clean, Ending::Abrupt])),
+        101..104 => Step::WatchesSilent(replica, chance.millis(500, 12_000)),
+        104..105 => Step::WatchesLate(replica, chance.millis(5, 1500)),
+        105..107 => Step::Compacted(replica),
+        107..109 => Step::Moved(replica),
+        109..111 => Step::Frozen(server, chance.millis(500, 9000)),
+        111..114 => Step::Down(server, chance.millis(200, 5000)),
+        114..117 => Step::Behind(server, chance.millis(500, 9000)),
+        117..119 => Step::LeftoversForbidden(number),
+        _ => Step::Cut(replica, chance.millis(500, 9000)),
+    }
+}
+
+fn requests(chance: &mut Chance, replica: usize) -> Step {
+    let harm = *chance.one_of(&[
+        Harm::LeaseWrite,
+        Harm::LeaseWrite,
+        Harm::LeaseRead,
+        Harm::SliceWrite,
+        Harm::SliceWrite,
+        Harm::SliceWrite,
+        Harm::Read,
+        Harm::Watch,
+        Harm::Event,
+        Harm::Endpoints,
+    ]);
+    let effect = match chance.below(16) {
+        0 => Effect::LostReply,
+        1 => Effect::Unanswered,
+        2 => Effect::Broken,
+        3 => Effect::Hangs,
+        4..6 => Effect::Late(chance.millis(5, 8000)),
+        6 => Effect::Truncated,
+        7 => Effect::Nonsense,
+        _ => Effect::Status(*chance.one_of(&[403, 404, 409, 410, 422, 429, 500, 503, 504])),
+    };
+    Step::Requests {
+        replica,
+        harm,
+        effect,
+        times: 1 + chance.below(4),
+    }
+}

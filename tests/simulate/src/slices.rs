@@ -1,0 +1,119 @@
+//! EndpointSlices as JSON, read without the operator's own code: whose they are and what they show.
+
+use serde_json::Value;
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+/// Labels and annotations, written out once more: what the contract says, not what the operator's code says.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Value of it.
+pub const US: &str = "endpoint-copier-operator";
+/// Which Service a slice is for.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of copies and of what the Go operator made.
+pub const SOURCE_LABEL: &str = "endpoint-copier/source";
+
+/// A text, empty where there is none.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A label.
+pub fn label<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object["metadata"]["labels"].get(name)?.as_str()
+}
+
+/// An annotation.
+pub fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object["metadata"]["annotations"].get(name)?.as_str()
+}
+
+/// Namespace and name of an object.
+pub fn key(object: &Value) -> Key {
+    let metadata = &object["metadata"];
+    (
+        text(&metadata["namespace"]).to_owned(),
+        text(&metadata["name"]).to_owned(),
+    )
+}
+
+/// An object's UID.
+pub fn uid(object: &Value) -> &str {
+    text(&object["metadata"]["uid"])
+}
+
+/// A resourceVersion as a number.
+pub fn version(object: &Value) -> u64 {
+    text(&object["metadata"]["resourceVersion"]).parse().unwrap_or(0)
+}
+
+/// Name and UID of the Service that controls a slice.
+pub fn owner(slice: &Value) -> Option<(&str, &str)> {
+    let owners = slice["metadata"]["ownerReferences"].as_array()?;
+    let controls = |owner: &&Value| owner["controller"] == true && owner["kind"] == "Service";
+    let owner = owners.iter().find(controls)?;
+    Some((text(&owner["name"]), text(&owner["uid"])))
+}
+
+/// Whether a slice is a copy of ours: label, annotations and controller.
+pub fn is_ours(slice: &Value) -> bool {
+    label(slice, MANAGED_BY) == Some(US)
+        && ["namespace", "slice", "uid"]
+            .iter()
+            .all(|what| provenance(slice, what).is_some())
+        && owner(slice).is_some()
+}
+
+/// What a copy says of its source: `namespace`, `slice`, `uid` or `resource-version`.
+pub fn provenance<'a>(slice: &'a Value, what: &str) -> Option<&'a str> {
+    annotation(slice, &format!("endpoint-copier/source-{what}"))
+}
+
+/// Whether a slice is one that the Go operator left.
+pub fn is_leftover(slice: &Value) -> bool {
+    label(slice, SERVICE_NAME) == Some(text(&slice["metadata"]["name"]))
+        && label(slice, SOURCE_LABEL).is_some()
+        && label(slice, MANAGED_BY).is_none()
+        && slice["metadata"]["ownerReferences"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+}
+
+/// The endpoints that a slice shows, sorted: address, ready, serving, terminating, node.
+pub fn endpoints(slice: &Value) -> Vec<String> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let mut shown: Vec<_> = endpoints.map(endpoint).collect();
+    shown.sort();
+    shown
+}
+
+fn endpoint(endpoint: &Value) -> String {
+    let conditions = &endpoint["conditions"];
+    let ready = conditions["ready"].as_bool().unwrap_or(true);
+    let serving = conditions["serving"].as_bool().unwrap_or(ready);
+    let terminating = conditions["terminating"].as_bool().unwrap_or(false);
+    format!(
+        "{} {ready} {serving} {terminating} {} {} {}",
+        endpoint["addresses"],
+        text(&endpoint["nodeName"]),
+        text(&endpoint["zone"]),
+        text(&endpoint["hostname"]),
+    )
+}
+
+/// The ports that a slice shows: name, number, protocol and application protocol.
+pub fn ports(slice: &Value) -> Vec<String> {
+    let ports = slice["ports"].as_array().into_iter().flatten();
+    ports
+        .map(|port| {
+            let protocol = port["protocol"].as_str().unwrap_or("TCP");
+            format!(
+                "{} {} {protocol} {}",
+                text(&port["name"]),
+                port["port"],
+                text(&port["appProtocol"])
+            )
+        })
+        .collect()
+}

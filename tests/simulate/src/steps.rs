@@ -1,0 +1,348 @@
+//! Carries the steps of a schedule out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use testbed::ApiServer;
+use tokio::time::sleep;
+
+use crate::cluster;
+use crate::fault::{Armed, Effect, Harm};
+use crate::replica;
+use crate::schedule::{LEADER, Step};
+use crate::stream::Ending;
+use crate::world::{REPLICAS, World};
+
+impl World {
+    /// Carries one step out; what ends by itself later does so beside what follows.
+    pub fn carry_out(self: &Arc<Self>, step: &Step) {
+        let step = &self.with_leader(step);
+        self.tell(format!("{step:?}"));
+        match step {
+            Step::Service { .. }
+            | Step::ServiceGone(_)
+            | Step::Source { .. }
+            | Step::SourceGone(..)
+            | Step::SourceTouched(..)
+            | Step::SourceService(..)
+            | Step::Copy(..)
+            | Step::Foreign(..)
+            | Step::NameTaken(..)
+            | Step::Leftovers(_)
+            | Step::Lease(_) => {
+                if let Some(what) = self.administer(|store| cluster::carry_out(store, step)) {
+                    self.count(what);
+                }
+            }
+            Step::LeftoversForbidden(number) => {
+                self.forbid_endpoints();
+                self.carry_out(&Step::Leftovers(*number));
+            }
+            Step::Kill(..) | Step::Stop(..) | Step::Pause(..) | Step::Skew(..) => self.of_replica(step),
+            Step::Requests {
+                replica,
+                harm,
+                effect,
+                times,
+            } => self.state().armed.push(Armed {
+                replica: *replica,
+                harm: *harm,
+                effect: *effect,
+                times: *times,
+            }),
+            Step::WatchesEnd(..)
+            | Step::WatchesSilent(..)
+            | Step::WatchesLate(..)
+            | Step::Compacted(_)
+            | Step::Moved(_) => self.of_watches(step),
+            Step::Frozen(..) | Step::Down(..) | Step::Behind(..) | Step::Cut(..) => self.of_network(step),
+        }
+    }
+
+    /// The same step, of the replica that leads now where it is for the leader.
+    fn with_leader(&self, step: &Step) -> Step {
+        let mut step = step.clone();
+        if let Step::Kill(replica, _)
+        | Step::Stop(replica, _)
+        | Step::Pause(replica, _)
+        | Step::Skew(replica, _)
+        | Step::Requests { replica, .. }
+        | Step::WatchesEnd(replica, _)
+        | Step::WatchesSilent(replica, _)
+        | Step::WatchesLate(replica, _)
+        | Step::Compacted(replica)
+        | Step::Moved(replica)
+        | Step::Cut(replica, _) = &mut step
+            && *replica == LEADER
+        {
+            let lives = self.state().lives.clone();
+            let leader = lives
+                .iter()
+                .position(|life| life.as_ref().is_some_and(|it| it.leads()));
+            *replica = leader.unwrap_or(0);
+        }
+        step
+    }
+
+    fn later(self: &Arc<Self>, after: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let world = self.clone();
+        tokio::spawn(async move {
+            sleep(after).await;
+            what(&world);
+        });
+    }
+
+    /// Starts a replica unless it runs.
+    pub fn start_replica(self: &Arc<Self>, number: usize) {
+        let (incarnation, servers) = {
+            let mut state = self.state();
+            if state.lives[number].as_ref().is_some_and(|life| life.is_alive()) {
+                return;
+            }
+            state.coverage.add("replica started", 1);
+            let incarnation = state.coverage.of("replica started");
+            (incarnation, [state.chance.below(2), state.chance.below(2)])
+        };
+        let incarnation = usize::try_from(incarnation).unwrap_or(0);
+        replica::start(self, number, incarnation, servers);
+        self.tell(format!("replica-{}_{incarnation} starts", number + 1));
+    }
+
+    /// Kills a replica.
+    pub fn kill(&self, number: usize) {
+        let Some(life) = self.state().lives[number].clone() else {
+            return;
+        };
+        if !life.is_alive() {
+            return;
+        }
+        self.note_end(number);
+        self.count("replica killed");
+        if life.leads() {
+            self.count("leader killed");
+        }
+        life.kill();
+        self.tell(format!("{} is killed", life.identity));
+        // Its machine may be there, so what it has sent is on its way; nobody waits for the answers.
+    }
+
+    /// Counts what only a replica knows, before it goes.
+    pub fn note_end(&self, number: usize) {
+        let Some(life) = self.state().lives[number].clone() else {
+            return;
+        };
+        let syncs = life.metric("endpoint_copier_syncs_total{result=\"success\"}");
+        let operations = ["create", "update", "delete"];
+        let changes = operations
+            .map(|operation| {
+                life.metric(&format!(
+                    "endpoint_copier_slice_changes_total{{operation=\"{operation}\"}}"
+                ))
+            })
+            .iter()
+            .sum();
+        self.state()
+            .coverage
+            .add("nothing to write", syncs.saturating_sub(changes));
+    }
+
+    fn of_replica(self: &Arc<Self>, step: &Step) {
+        let (Step::Kill(number, time) | Step::Stop(number, time) | Step::Pause(number, time)) = step else {
+            if let Step::Skew(number, seconds) = step {
+                self.state().skew[*number] = seconds * 1_000_000_000;
+            }
+            return;
+        };
+        let (number, time) = (*number, *time);
+        let Some(life) = self.state().lives[number].clone() else {
+            return;
+        };
+        if !life.is_alive() {
+            return;
+        }
+        match step {
+            Step::Kill(..) => {
+                self.kill(number);
+                self.later(time, move |world| world.start_replica(number));
+            }
+            Step::Stop(..) => {
+                self.count("replica stopped");
+                self.note_end(number);
+                life.stop.cancel();
+                // It takes less than two seconds to end.
+                self.later(time + Duration::from_secs(2), move |world| {
+                    world.start_replica(number);
+                });
+            }
+            _ => {
+                self.count("replica paused");
+                if life.leads() {
+                    self.count("leader paused");
+                }
+                life.pause(true, self.now());
+                self.later(time, move |world| life.pause(false, world.now()));
+            }
+        }
+    }
+
+    /// Each replica is refused what it next asks of Endpoints.
+    fn forbid_endpoints(&self) {
+        let forbidden = (0..REPLICAS).map(|replica| Armed {
+            replica,
+            harm: Harm::Endpoints,
+            effect: Effect::Status(403),
+            times: 3,
+        });
+        self.state().armed.extend(forbidden);
+    }
+
+    fn of_watches(self: &Arc<Self>, step: &Step) {
+        let (Step::WatchesEnd(replica, _)
+        | Step::WatchesSilent(replica, _)
+        | Step::WatchesLate(replica, _)
+        | Step::Compacted(replica)
+        | Step::Moved(replica)) = *step
+        else {
+            return;
+        };
+        if let Step::Moved(_) = step {
+            let life = self.state().lives[replica].clone();
+            if let Some(life) = life.filter(|life| life.is_alive()) {
+                life.go_away();
+                self.count("connection moved");
+            }
+            return;
+        }
+        let mut state = self.state();
+        let mut numbers = Vec::new();
+        for (number, stream) in state.streams.iter_mut().filter(|(_, it)| it.replica == replica) {
+            match step {
+                Step::WatchesEnd(_, ending) => stream.ended = Some(*ending),
+                Step::Compacted(_) => stream.ended = Some(Ending::Abrupt),
+                Step::WatchesSilent(..) => stream.silent = true,
+                Step::WatchesLate(_, delay) => stream.delay = *delay,
+                _ => {}
+            }
+            stream.wake();
+            numbers.push(*number);
+        }
+        drop(state);
+        if numbers.is_empty() {
+            return;
+        }
+        match step {
+            Step::WatchesEnd(_, Ending::Clean) => self.count("watch ended"),
+            Step::WatchesEnd(_, Ending::Abrupt) => self.count("watch broken"),
+            Step::WatchesSilent(_, time) => {
+                self.count("watch silent");
+                self.later(*time, move |world| {
+                    world.resume_watches(|number| numbers.contains(&number));
+                });
+            }
+            Step::Compacted(_) => {
+                self.count("history compacted under a watch");
+                self.administer(|store| {
+                    cluster::touch(store, (0, 0));
+                    store.compact();
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn resume_watches(&self, which: impl Fn(u64) -> bool) {
+        for (number, stream) in &mut self.state().streams {
+            if which(*number) {
+                stream.silent = false;
+                stream.delay = Duration::ZERO;
+                stream.wake();
+            }
+        }
+    }
+
+    fn of_network(self: &Arc<Self>, step: &Step) {
+        match *step {
+            Step::Frozen(server, time) => {
+                self.servers[server].faults().freeze();
+                // Pings once a second, each waited for as long.
+                let noticed = self.state().chance.millis(1000, 2000);
+                self.later(noticed, move |world| {
+                    if world.is_frozen(server) && world.break_connections(|it| it.server == server) > 0 {
+                        world.count("server frozen with connections");
+                    }
+                });
+                self.later(time, move |world| world.servers[server].faults().thaw());
+            }
+            Step::Down(server, time) => {
+                self.state().down[server] = true;
+                if self.break_connections(|it| it.server == server) > 0 {
+                    self.count("server down with connections");
+                }
+                self.later(time, move |world| world.state().down[server] = false);
+            }
+            Step::Behind(server, time) => {
+                let before = self.store.revision();
+                self.servers[server].lag();
+                self.later(time, move |world| {
+                    if world.store.revision() > before {
+                        world.count("server behind while something was written");
+                    }
+                    world.servers[server].release();
+                });
+            }
+            Step::Cut(replica, time) => {
+                self.state().cut[replica] = true;
+                let noticed = self.state().chance.millis(1000, 2000);
+                self.later(noticed, move |world| {
+                    let is_cut = world.state().cut[replica];
+                    if is_cut && world.break_connections(|it| it.replica == replica) > 0 {
+                        world.count("network cut with connections");
+                    }
+                });
+                self.later(time, move |world| {
+                    world.state().cut[replica] = false;
+                    for stream in world.state().streams.values() {
+                        stream.wake();
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// All faults end, and all replicas run.
+    pub fn heal(self: &Arc<Self>, replicas: usize) {
+        self.tell("all faults end");
+        for server in &self.servers {
+            server.faults().thaw();
+            server.release();
+        }
+        {
+            let mut state = self.state();
+            state.down = [false; 2];
+            state.cut = [false; REPLICAS];
+            state.armed.clear();
+        }
+        self.resume_watches(|_| true);
+        for number in 0..replicas {
+            let life = self.state().lives[number].clone();
+            if let Some(life) = life {
+                life.pause(false, self.now());
+            }
+            self.start_replica(number);
+        }
+    }
+
+    /// Both servers show in their watch caches what was there some writes ago.
+    pub fn fall_behind(&self, writes: u64) {
+        let revision = self.store.revision().saturating_sub(writes);
+        for server in &self.servers {
+            server.lag_since(revision);
+        }
+    }
+
+    /// Both servers catch up.
+    pub fn catch_up(&self) {
+        self.servers.iter().for_each(ApiServer::release);
+    }
+}

@@ -1,0 +1,241 @@
+//! Systematic schedules after Sieve (OSDI '22): in a small scenario, one fault after each call to the API, or at each
+//! event of a watch. Whatever the fault, the end is the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::objects::Shape;
+use crate::run::{self, Outcome};
+use crate::schedule::{Edit, Schedule, Step};
+use crate::world::World;
+
+/// What a schedule does at one call or one event, and how many there were.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// Kills the replica after this call of its own, counted from 1: it was carried out and is not answered.
+    pub kill_after_call: Option<usize>,
+    /// Does this at an event, counted from 1, before it arrives.
+    pub at_event: Option<(usize, Event)>,
+    /// Calls so far.
+    pub calls: usize,
+    /// Events so far.
+    pub events: usize,
+}
+
+/// A fault at an event of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The watch breaks, and what it would have said is compacted: the event itself is never seen.
+    Drop,
+    /// The watch stands still for this time.
+    Freeze(Duration),
+    /// The replica is killed, and its successor begins at a server that is behind since before the event.
+    Rewind,
+}
+
+/// What the carrier of a watch does at an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEvent {
+    /// Breaks the watch instead.
+    Drop,
+    /// Waits first.
+    Freeze(Duration),
+}
+
+/// How long a replica stays away that was killed by a script.
+const AWAY: Duration = Duration::from_millis(200);
+
+/// How long a server stays behind for a successor.
+const BEHIND: Duration = Duration::from_secs(5);
+
+impl World {
+    /// Counts a call.
+    pub fn next_call(&self) -> usize {
+        let mut state = self.state();
+        state.script.calls += 1;
+        state.script.calls
+    }
+
+    /// A call was carried out, and its answer is about to leave.
+    pub fn after_call(self: &Arc<Self>, call: usize, replica: usize) {
+        if self.state().script.kill_after_call == Some(call) {
+            self.kill_and_restart(replica, AWAY);
+        }
+    }
+
+    /// An event is about to arrive.
+    pub fn at_event(self: &Arc<Self>, replica: usize) -> Option<AtEvent> {
+        let fault = {
+            let script = &mut self.state().script;
+            script.events += 1;
+            let (number, fault) = script.at_event?;
+            (number == script.events).then_some(fault)?
+        };
+        match fault {
+            Event::Drop => {
+                self.administer(testbed::Store::compact);
+                Some(AtEvent::Drop)
+            }
+            Event::Freeze(time) => Some(AtEvent::Freeze(time)),
+            Event::Rewind => {
+                // Both: the successor dials either.
+                self.fall_behind(2);
+                let world = self.clone();
+                tokio::spawn(async move {
+                    sleep(BEHIND).await;
+                    world.catch_up();
+                });
+                self.kill_and_restart(replica, AWAY);
+                Some(AtEvent::Drop)
+            }
+        }
+    }
+
+    fn kill_and_restart(self: &Arc<Self>, replica: usize, away: Duration) {
+        self.kill(replica);
+        let world = self.clone();
+        tokio::spawn(async move {
+            sleep(away).await;
+            world.start_replica(replica);
+        });
+    }
+}
+
+/// The small scenarios, by name. Each ends in a state that does not depend on when it was noticed.
+pub fn scenarios() -> Vec<(&'static str, Schedule)> {
+    let api_servers = |addresses: &[u8]| source((0, 0), addresses);
+    let web = |slice, addresses: &[u8]| source((1, slice), addresses);
+    let stop = Step::Stop(0, Duration::from_secs(1));
+    vec![
+        ("the first copy", scenario(1, vec![])),
+        (
+            "an API server leaves and comes back",
+            scenario(1, vec![api_servers(&[1, 3]), api_servers(&[1, 2, 3])]),
+        ),
+        (
+            "the list of API servers is empty for a while",
+            scenario(1, vec![api_servers(&[]), api_servers(&[2, 3])]),
+        ),
+        (
+            "one slice of a source replaces another",
+            scenario(
+                1,
+                vec![copying(1), web(0, &[1, 2]), web(1, &[3]), Step::SourceGone(1, 0)],
+            ),
+        ),
+        (
+            "a Service names another source",
+            scenario(1, vec![web(0, &[1, 2]), copying(1), copying(0)]),
+        ),
+        (
+            "a Service goes and comes back",
+            scenario(1, vec![Step::ServiceGone(0), vip()]),
+        ),
+        (
+            "a Service goes for good",
+            scenario(1, vec![copying(0), Step::ServiceGone(1)]),
+        ),
+        (
+            "copies are edited and deleted by hand",
+            scenario(
+                1,
+                vec![
+                    Step::Copy(0, Edit::Endpoints),
+                    Step::Copy(0, Edit::Deleted),
+                    Step::Copy(0, Edit::NewerSource),
+                ],
+            ),
+        ),
+        ("the Go operator was here", scenario(1, vec![Step::Leftovers(0)])),
+        (
+            "the leader is stopped while an API server leaves",
+            scenario(2, vec![stop, api_servers(&[1, 3])]),
+        ),
+    ]
+}
+
+fn source(place: (usize, usize), addresses: &[u8]) -> Step {
+    Step::Source {
+        place,
+        addresses: addresses.to_vec(),
+        unready: false,
+    }
+}
+
+fn vip() -> Step {
+    Step::Service {
+        number: 0,
+        shape: Shape::Plain,
+        source: 0,
+        port: 6443,
+    }
+}
+
+fn copying(source: usize) -> Step {
+    Step::Service {
+        number: 1,
+        shape: Shape::Plain,
+        source,
+        port: 6443,
+    }
+}
+
+fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
+    let before = vec![
+        Step::SourceService(0, true),
+        source((0, 0), &[1, 2, 3]),
+        source((1, 0), &[1]),
+        vip(),
+    ];
+    let pause = Duration::from_millis(700);
+    let steps = steps.into_iter().map(|step| (pause, step)).collect();
+    Schedule {
+        replicas,
+        before,
+        steps,
+    }
+}
+
+/// Runs a scenario without a fault, and then once with each fault at each call and each event. Answers how many runs
+/// that were.
+///
+/// # Errors
+/// An invariant did not hold, or an end was another; what happened then.
+pub fn explore(schedule: &Schedule) -> Result<usize, String> {
+    let run = |script: Script| run::schedule(1, schedule.clone(), script);
+    let plain = run(Script::default());
+    judge("no fault", &plain, &plain)?;
+    let kills = (1..=plain.script.calls).map(|call| Script {
+        kill_after_call: Some(call),
+        ..Script::default()
+    });
+    let faults = [Event::Drop, Event::Freeze(Duration::from_secs(3)), Event::Rewind];
+    let events = (1..=plain.script.events).flat_map(|event| {
+        faults.map(|fault| Script {
+            at_event: Some((event, fault)),
+            ..Script::default()
+        })
+    });
+    let mut runs = 1;
+    for script in kills.chain(events) {
+        let what = format!("{script:?}");
+        judge(&what, &run(script), &plain)?;
+        runs += 1;
+    }
+    Ok(runs)
+}
+
+fn judge(what: &str, outcome: &Outcome, plain: &Outcome) -> Result<(), String> {
+    if outcome.violations.is_empty() && outcome.end_state == plain.end_state {
+        return Ok(());
+    }
+    Err(format!(
+        "{}\n{what}: {:?}\nends in\n  {}\nand without a fault in\n  {}",
+        outcome.story,
+        outcome.violations,
+        outcome.end_state.join("\n  "),
+        plain.end_state.join("\n  ")
+    ))
+}

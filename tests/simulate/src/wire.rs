@@ -1,0 +1,370 @@
+//! The way of a request to an API server and back, in place of sockets, TLS and HTTP/2.
+//!
+//! As the operator's own connections do, it notices a server that stands still by its pings, fails what was under way
+//! and dials the other server. A request that was sent is the network's: it arrives, and is carried out, also when the
+//! replica has crashed, was paused or has given up waiting.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use endpoint_copier_operator::client::Elsewhere;
+use http::{Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tower::{BoxError, Service};
+
+use crate::fault::{Effect, Harm, Verb};
+use crate::observer::{By, Sent};
+use crate::replica::Life;
+use crate::stream;
+use crate::world::{Connection, World};
+
+/// A dial is given up after this time, as in `src/client.rs`.
+const DIAL: Duration = Duration::from_millis(1500);
+
+/// A request that is given up after this time makes its client change to another server, as in `src/client/line.rs`.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+/// The connections of one client of a replica.
+#[derive(Clone)]
+pub struct Wire {
+    world: Arc<World>,
+    life: Arc<Life>,
+    line: Arc<Mutex<Line>>,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// Where the next dial goes.
+    next: usize,
+    connection: Option<Connection>,
+}
+
+/// The error of a connection that broke.
+pub fn reset() -> BoxError {
+    std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
+}
+
+/// What is known of a request before it is sent.
+struct Question {
+    verb: Verb,
+    resource: String,
+    request: Request<Full<Bytes>>,
+}
+
+impl Question {
+    async fn read(request: Request<Body>) -> Result<(Self, Sent), BoxError> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let path = parts.uri.path().trim_start_matches('/').to_owned();
+        // api/v1/… or apis/<group>/v1/…
+        let mut words = path.split('/');
+        let skip = if words.next() == Some("api") { 1 } else { 2 };
+        let mut words = words.skip(skip).peekable();
+        let mut namespace = "";
+        if words.next_if_eq(&"namespaces").is_some() {
+            namespace = words.next().unwrap_or_default();
+        }
+        let resource = words.next().unwrap_or_default().to_owned();
+        let mut name = words.next().unwrap_or_default().to_owned();
+        let watches = parts
+            .uri
+            .query()
+            .is_some_and(|query| query.contains("watch=true"));
+        let verb = match parts.method {
+            Method::POST => Verb::Create,
+            Method::PUT => Verb::Update,
+            Method::PATCH => Verb::Patch,
+            Method::DELETE => Verb::Delete,
+            _ if watches => Verb::Watch,
+            _ => Verb::Read,
+        };
+        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if verb == Verb::Create {
+            object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .clone_into(&mut name);
+        }
+        let sent = Sent {
+            verb,
+            resource: resource.clone(),
+            namespace: namespace.to_owned(),
+            name,
+            body: object,
+        };
+        let question = Self {
+            verb,
+            resource,
+            request: Request::from_parts(parts, Full::new(body)),
+        };
+        Ok((question, sent))
+    }
+}
+
+impl Wire {
+    /// A client's connections; the first goes to `server`.
+    pub fn new(world: Arc<World>, life: Arc<Life>, server: usize) -> Self {
+        let idle = Line {
+            next: server,
+            connection: None,
+        };
+        Self {
+            world,
+            life,
+            line: Arc::new(Mutex::new(idle)),
+        }
+    }
+
+    /// New requests go to the other server, as after a GOAWAY; what is under way stays where it is.
+    pub fn go_away(&self) {
+        let mut line = self.line.lock();
+        if let Some(connection) = line.connection.take() {
+            line.next = 1 - connection.server;
+        }
+    }
+
+    /// The same, unless this connection was left already.
+    fn leave(&self, left: &Connection) {
+        let is_it = |now: &Connection| now.server == left.server;
+        let is_current = self.line.lock().connection.as_ref().is_some_and(is_it);
+        if is_current {
+            self.go_away();
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, BoxError> {
+        for _ in 0..2 {
+            let server = {
+                let mut line = self.line.lock();
+                match &line.connection {
+                    Some(connection) if !connection.dead.is_cancelled() => return Ok(connection.clone()),
+                    Some(connection) => {
+                        line.next = 1 - connection.server;
+                        line.connection = None;
+                    }
+                    None => {}
+                }
+                line.next
+            };
+            if self.world.state().down[server] {
+                self.world.count("dial refused");
+                self.line.lock().next = 1 - server;
+                continue;
+            }
+            if self.world.is_frozen(server) || self.world.state().cut[self.life.replica] {
+                sleep(DIAL).await;
+                self.world.count("dial timed out");
+                self.line.lock().next = 1 - server;
+                return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+            }
+            let connection = Connection {
+                server,
+                replica: self.life.replica,
+                dead: CancellationToken::new(),
+            };
+            self.world.state().connections.push(connection.clone());
+            self.line.lock().connection = Some(connection.clone());
+            return Ok(connection);
+        }
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into())
+    }
+
+    async fn ask(self, request: Request<Body>) -> Result<Reply, BoxError> {
+        if request.extensions().get::<Elsewhere>().is_some() {
+            self.world.count("server left because it is behind or silent");
+            self.go_away();
+        }
+        let connection = self.connect().await?;
+        let (question, sent) = Question::read(request).await?;
+        self.world.sent(&self.life, &sent);
+        let (reply, answer) = oneshot::channel();
+        let dead = connection.dead.clone();
+        let user = self.life.user.clone();
+        tokio::spawn(carry_out(
+            self.world.clone(),
+            connection.clone(),
+            question,
+            user,
+            reply,
+        ));
+        let mut waiting = Waiting {
+            wire: self,
+            connection: Some(connection.clone()),
+            since: Instant::now(),
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or_else(|_| Err(reset())),
+            () = dead.cancelled() => Err(reset()),
+        };
+        waiting.connection = None;
+        if answer.as_ref().is_ok_and(|it| it.status().is_server_error()) {
+            waiting.wire.leave(&connection);
+        }
+        answer
+    }
+}
+
+/// A request under way. One that is given up after a while says something about its server.
+struct Waiting {
+    wire: Wire,
+    connection: Option<Connection>,
+    since: Instant,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.since.elapsed() >= PATIENCE
+        {
+            self.wire.leave(&connection);
+        }
+    }
+}
+
+/// The server's side of a request.
+async fn carry_out(
+    world: Arc<World>,
+    connection: Connection,
+    question: Question,
+    user: String,
+    reply: oneshot::Sender<Result<Reply, BoxError>>,
+) {
+    let harm = Harm::of(question.verb, &question.resource);
+    let effect = world.strike(harm, connection.replica);
+    let way = world.latency();
+    if !way.is_zero() {
+        sleep(way).await;
+    }
+    match effect {
+        Some(Effect::Late(time)) => sleep(time).await,
+        Some(Effect::Broken) => {
+            connection.dead.cancel();
+            return;
+        }
+        Some(Effect::Hangs) => return hold(reply).await,
+        Some(Effect::Status(code)) => {
+            match (code, harm) {
+                (403, Harm::Endpoints) => world.state().endpoints_forbidden = true,
+                (403 | 422, Harm::SliceWrite) => world.state().observer.refused = true,
+                _ => {}
+            }
+            _ = reply.send(Ok(refusal(code)));
+            return;
+        }
+        Some(Effect::Nonsense) => {
+            _ = reply.send(Ok(whole(200, Bytes::from_static(b"<html>who knows</html>"))));
+            return;
+        }
+        _ => {}
+    }
+    let (is_down, is_cut) = {
+        let state = world.state();
+        (state.down[connection.server], state.cut[connection.replica])
+    };
+    if is_down || is_cut {
+        return hold(reply).await;
+    }
+    let call = world.next_call();
+    let mut server = world.servers[connection.server].as_user(&user);
+    let response = Service::<Request<Full<Bytes>>>::call(&mut server, question.request).await;
+    world.observe(By::Replicas);
+    world.after_call(call, connection.replica);
+    let Ok(response) = response else { return };
+    let (parts, body) = response.into_parts();
+    match effect {
+        Some(Effect::LostReply) => {
+            connection.dead.cancel();
+            return;
+        }
+        Some(Effect::Unanswered) => return hold(reply).await,
+        _ => {}
+    }
+    if question.verb == Verb::Watch && parts.status.is_success() {
+        let (to, from) = mpsc::unbounded_channel();
+        if reply
+            .send(Ok(Response::from_parts(parts, stream::fed(from))))
+            .is_ok()
+        {
+            stream::carry(world, connection, question.resource, body, to).await;
+        }
+        return;
+    }
+    let Ok(body) = body.collect().await else { return };
+    let mut body = body.to_bytes();
+    if effect == Some(Effect::Truncated) {
+        body = body.slice(..body.len() / 2);
+    }
+    let way = world.latency();
+    if !way.is_zero() {
+        sleep(way).await;
+    }
+    if world.state().cut[connection.replica] {
+        world.count("reply lost in a cut network");
+        return hold(reply).await;
+    }
+    _ = reply.send(Ok(Response::from_parts(parts, full(body))));
+}
+
+/// No answer comes, and nothing says so, until nobody waits for it any more.
+async fn hold(mut reply: oneshot::Sender<Result<Reply, BoxError>>) {
+    reply.closed().await;
+}
+
+fn full(body: Bytes) -> UnsyncBoxBody<Bytes, BoxError> {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn whole(code: u16, body: Bytes) -> Reply {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = http::StatusCode::from_u16(code).expect("a code");
+    response
+}
+
+fn refusal(code: u16) -> Reply {
+    if code == 404 {
+        // As proxies say it. An API server's own 404 is never a lie.
+        return whole(code, Bytes::from_static(b"404 page not found\n"));
+    }
+    let reason = match code {
+        403 => "Forbidden",
+        409 => "Conflict",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        500 => "InternalError",
+        503 => "ServiceUnavailable",
+        _ => "Timeout",
+    };
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("injected {code}"), "reason": reason, "code": code,
+    });
+    whole(code, status.to_string().into())
+}
+
+impl Service<Request<Body>> for Wire {
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.clone().ask(request))
+    }
+}

@@ -1,0 +1,225 @@
+//! All that one schedule plays in: the store, two API servers, the network, the replicas, and who watches them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use testbed::{ApiServer, Store, builders};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::chance::Chance;
+use crate::coverage::Coverage;
+use crate::deterministic;
+use crate::fault::{Armed, Effect, Harm};
+use crate::observer::{By, Observer};
+use crate::replica::Life;
+use crate::stream::Stream;
+use crate::systematic::Script;
+
+/// What the wall clocks show when a schedule begins: nanoseconds since 1970.
+const EPOCH: i64 = 1_750_000_000_000_000_000;
+
+/// Replicas at most.
+pub const REPLICAS: usize = 3;
+
+/// The one world of a schedule.
+pub struct World {
+    /// etcd.
+    pub store: Store,
+    /// Both on the one store.
+    pub servers: [ApiServer; 2],
+    start: Instant,
+    state: Mutex<State>,
+}
+
+/// What changes as a schedule goes on.
+pub struct State {
+    /// Chance of the network.
+    pub chance: Chance,
+    /// How long a message is on its way at most.
+    pub latency: u64,
+    /// Faults of requests to come.
+    pub armed: Vec<Armed>,
+    /// Watches that are open.
+    pub streams: BTreeMap<u64, Stream>,
+    /// Connections that were made, for whoever breaks them.
+    pub connections: Vec<Connection>,
+    /// Endpoints could once not be seen or deleted, and nobody looks again before something changes.
+    pub endpoints_forbidden: bool,
+    /// Servers that refuse connections.
+    pub down: [bool; 2],
+    /// Replicas without a network.
+    pub cut: [bool; REPLICAS],
+    /// How far the wall clock of a replica's machine is off.
+    pub skew: [i64; REPLICAS],
+    /// The present incarnation of each replica.
+    pub lives: [Option<Arc<Life>>; REPLICAS],
+    /// Invariants.
+    pub observer: Observer,
+    /// What happened how often.
+    pub coverage: Coverage,
+    /// What happened when, in words.
+    pub trace: Vec<(Duration, String)>,
+    /// What a systematic schedule does at one call or event.
+    pub script: Script,
+}
+
+/// A connection of a client to a server.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Which server.
+    pub server: usize,
+    /// Whose.
+    pub replica: usize,
+    /// It has broken, and its client knows.
+    pub dead: CancellationToken,
+}
+
+impl World {
+    /// A cluster with nothing in it.
+    ///
+    /// # Panics
+    /// Outside of the runtime of a schedule.
+    pub fn new(seed: u64, script: Script) -> Arc<Self> {
+        deterministic::set_wall(EPOCH);
+        let store = Store::seeded(seed);
+        // The world collects garbage itself, so that the observer knows whose writes these are.
+        store.collect_after(None);
+        store.put(builders::namespace("apps")).expect("a valid Namespace");
+        let servers = ["a", "b"].map(|name| ApiServer::named(&store, name));
+        let mut chance = Chance::new(seed, 1);
+        let latency = *chance.one_of(&[0, 1, 3, 20]);
+        let observer = Observer::new(&store);
+        Arc::new(Self {
+            store,
+            servers,
+            start: Instant::now(),
+            state: Mutex::new(State {
+                chance,
+                latency,
+                armed: Vec::new(),
+                streams: BTreeMap::new(),
+                connections: Vec::new(),
+                endpoints_forbidden: false,
+                down: [false; 2],
+                cut: [false; REPLICAS],
+                skew: [0; REPLICAS],
+                lives: [const { None }; REPLICAS],
+                observer,
+                coverage: Coverage::default(),
+                trace: Vec::new(),
+                script,
+            }),
+        })
+    }
+
+    /// The state; never to be held over an `await`, nor while anything of a replica runs.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Time since the beginning.
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The moment that lies so long after the beginning.
+    pub fn moment(&self, at: Duration) -> Instant {
+        self.start + at
+    }
+
+    /// Notes what happened.
+    pub fn tell(&self, what: impl Into<String>) {
+        let now = self.now();
+        self.state().trace.push((now, what.into()));
+    }
+
+    /// Counts what happened.
+    pub fn count(&self, what: &'static str) {
+        self.state().coverage.add(what, 1);
+    }
+
+    /// The wall clock that is looked at from now on is that of a replica's machine, or of no replica's.
+    pub fn wall_of(&self, replica: Option<usize>) {
+        let elapsed = i64::try_from(self.now().as_nanos()).unwrap_or(0);
+        let skew = replica.map_or(0, |replica| self.state().skew[replica]);
+        deterministic::set_wall(EPOCH + elapsed + skew);
+    }
+
+    /// Looks at the terms and at what was written since the last look, by whom `by` says.
+    pub fn observe(&self, by: By) {
+        let now = self.now();
+        let mut state = self.state();
+        let State {
+            lives,
+            observer,
+            coverage,
+            trace,
+            ..
+        } = &mut *state;
+        observer.terms(now, lives.iter().flatten(), coverage, trace);
+        observer.writes(now, &self.store, by, coverage, trace);
+    }
+
+    /// Does something to the cluster as those do who are no replica of ours.
+    pub fn administer<T>(&self, what: impl FnOnce(&Store) -> T) -> T {
+        self.observe(By::Replicas);
+        let done = what(&self.store);
+        self.observe(By::Others);
+        done
+    }
+
+    /// Collects what has lost its owner, as a controller manager does.
+    pub async fn collect_garbage(&self) {
+        loop {
+            sleep(Duration::from_millis(100)).await;
+            self.administer(Store::collect_now);
+        }
+    }
+
+    /// How long a message is on its way.
+    pub fn latency(&self) -> Duration {
+        let mut state = self.state();
+        let latency = state.latency;
+        // Most are quick, whatever the network.
+        if latency == 0 || state.chance.percent(60) {
+            return Duration::ZERO;
+        }
+        state.chance.millis(1, latency)
+    }
+
+    /// Whether a server answers connections now.
+    pub fn is_frozen(&self, server: usize) -> bool {
+        self.servers[server].faults().is_frozen()
+    }
+
+    /// Breaks connections, as far as they live; answers how many.
+    pub fn break_connections(&self, which: impl Fn(&Connection) -> bool) -> usize {
+        let mut state = self.state();
+        state
+            .connections
+            .retain(|connection| !connection.dead.is_cancelled());
+        let broken: Vec<_> = state.connections.iter().filter(|it| which(it)).cloned().collect();
+        drop(state);
+        for connection in &broken {
+            connection.dead.cancel();
+        }
+        broken.len()
+    }
+
+    /// What befalls a request, if anything.
+    pub fn strike(&self, harm: Harm, replica: usize) -> Option<Effect> {
+        let mut state = self.state();
+        let State { armed, coverage, .. } = &mut *state;
+        let at = armed.iter().position(|it| it.fits(harm, replica))?;
+        let effect = armed[at].effect;
+        coverage.add(effect.name(), 1);
+        armed[at].times -= 1;
+        if armed[at].times == 0 {
+            armed.remove(at);
+        }
+        Some(effect)
+    }
+}

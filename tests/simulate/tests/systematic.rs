@@ -1,0 +1,26 @@
+//! One fault after each call, or at each event, of small scenarios: all ends are equal.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use simulate::systematic::{explore, scenarios};
+
+#[test]
+fn a_fault_after_any_call_or_at_any_event_changes_no_end() {
+    let all = scenarios();
+    let (next, failures) = (AtomicUsize::new(0), parking_lot::Mutex::new(Vec::new()));
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some((name, schedule)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match explore(schedule) {
+                        Ok(runs) => println!("{name}: {runs} runs"),
+                        Err(why) => failures.lock().push(format!("{why}\n{name}")),
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
