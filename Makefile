@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint fmt build run tools clean
+.PHONY: help demo test simulate lint fmt build bench-failover run tools clean
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -14,7 +14,7 @@ ON_API_SERVER := test(/on_(a_real_)?api_server$$/)
 NEEDS := needs KUBEBUILDER_ASSETS
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl until Ctrl-C
 	@$(CARGO) build $(LOCKED) --workspace --bins
@@ -48,6 +48,11 @@ fmt: ## formats all code
 
 build: ## builds the operator for release: target/release/endpoint-copier-operator
 	$(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
+
+bench-failover: build ## measures failover against its limits: RUNS=n (5), LONG=1 for rows of minutes, ONLY='words of a row'
+	@$(CARGO) build $(LOCKED) --workspace --bins
+	@$(TARGET)/debug/bench-failover --operator $(TARGET)/release/endpoint-copier-operator \
+	  $(if $(RUNS),--runs $(RUNS)) $(if $(filter-out 0,$(LONG)),--long) $(if $(ONLY),--only '$(ONLY)')
 
 run: ## runs it against the current kubeconfig context, without election; ARGS= adds flags
 	$(CARGO) run $(LOCKED) --workspace --bin endpoint-copier-operator -- --leader-elect=false $(ARGS)

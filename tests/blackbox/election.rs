@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use harness::objects::{api_servers, vip};
+use harness::{Cluster, LEASE, Operator, leader, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use crate::cluster::{Cluster, LEASE, until};
-use crate::objects::{api_servers, vip};
 use crate::on_both;
-use crate::operator::{Operator, leader};
 
 /// Three replicas on two API servers, and which of them leads.
 async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
@@ -79,8 +78,7 @@ on_both! {
         frozen.signal("STOP");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
-        let writes = |text: &str| text.matches("copies written").count();
-        let before = writes(&frozen.log());
+        let before = cluster.slice_writes();
         frozen.signal("CONT");
         until("the thawed one knows that it does not lead", async || {
             frozen.log().contains("lost the lead")
@@ -88,7 +86,8 @@ on_both! {
         leader(&replicas).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.4"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.4"]).await;
-        assert_eq!(writes(&frozen.log()), before, "{}", frozen.log());
+        let after = cluster.slice_writes();
+        assert_eq!(after[frozen.name()], before[frozen.name()], "{after:?}: {}", frozen.log());
         replicas.push(frozen);
         leader(&replicas).await;
     }
@@ -104,12 +103,49 @@ on_both! {
                     "holderIdentity": null, "leaseDurationSeconds": null, "renewTime": null, "leaseTransitions": null,
                 }})).await,
             }
+            let address = format!("10.0.3.{}", how.len());
+            cluster.put::<EndpointSlice>(api_servers(&[&address])).await;
             until("the leader has written it anew", async || cluster.holder().await == holder).await;
+            cluster.until_addresses("default", "kubernetes-vip", &[&address]).await;
         }
         assert_eq!(leader(&replicas).await, first);
+        let writers: Vec<_> = cluster.slice_writes().into_keys().collect();
+        assert_eq!(writers, [replicas[first].name()], "one writer, always");
         for replica in &replicas {
             assert!(!replica.log().contains("lost the lead"), "{}", replica.log());
         }
+    }
+
+    async fn a_single_replica_that_is_killed_goes_on_when_it_is_started_again(cluster: &mut Cluster) {
+        let mut operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        operator.signal("KILL");
+        operator.ended().await;
+        let held = cluster.holder().await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        let start = Instant::now();
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
+        let took = start.elapsed();
+        assert_ne!(cluster.holder().await, held, "another process, another identity");
+        assert!(took < Duration::from_secs(6), "{took:?} with a lease of 3 s");
+    }
+
+    async fn a_single_replica_that_was_frozen_for_longer_than_its_lease_goes_on(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        operator.signal("STOP");
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
+        // Time itself is what this is about.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(cluster.addresses_of("default", "kubernetes-vip").await.len(), 3);
+        operator.signal("CONT");
+        let start = Instant::now();
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.2"]).await;
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?} after the thaw");
     }
 
     async fn a_single_replica_without_election_writes_and_ends_well(cluster: &mut Cluster) {

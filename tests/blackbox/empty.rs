@@ -1,13 +1,12 @@
 //! A source that is empty: held where that can only be a mistake, followed elsewhere.
 
+use harness::objects::{api_servers, managed, slice, vip};
+use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use crate::cluster::{Cluster, until};
-use crate::objects::{api_servers, managed, slice, vip};
 use crate::on_both;
-use crate::operator::Operator;
 
 const ALL: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const HELD: &str = "endpoint_copier_findings{reason=\"SourceEmptyHeld\"}";

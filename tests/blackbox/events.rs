@@ -1,14 +1,13 @@
 //! What `kubectl describe service` says.
 
+use harness::objects::{managed, slice, vip};
+use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
 
-use crate::cluster::{Cluster, until};
-use crate::objects::{managed, slice, vip};
 use crate::on_both;
-use crate::operator::Operator;
 
 /// Type, reason and note of our Events on a Service, oldest first. API servers write some too, when they repair the
 /// allocation of a cluster IP.

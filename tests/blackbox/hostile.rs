@@ -3,15 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use harness::objects::{managed, slice};
+use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, until};
 use crate::events::events_on;
-use crate::objects::{managed, slice};
 use crate::on_both;
-use crate::operator::Operator;
 
 /// More than this in all annotations of an object is refused by API servers.
 const ANNOTATIONS: usize = 256 * 1024;

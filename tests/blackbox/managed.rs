@@ -1,5 +1,7 @@
 //! Which Services are managed, which are refused, and who says so.
 
+use harness::objects::{managed, slice, vip};
+use harness::{Cluster, LEASE, Operator, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -8,11 +10,8 @@ use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LEASE, until};
 use crate::events::events_on;
-use crate::objects::{managed, slice, vip};
 use crate::on_both;
-use crate::operator::Operator;
 
 /// A managed Service of `default/source` with something else about it.
 fn with(name: &str, change: impl FnOnce(&mut Value)) -> Value {

@@ -1,12 +1,15 @@
 //! The API server goes away and comes back.
 
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use harness::objects::{api_servers, managed, slice, vip};
+use harness::{Cluster, Operator, PATIENCE, leader, until, within};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::Value;
 
-use crate::cluster::{Cluster, until};
-use crate::objects::{api_servers, vip};
 use crate::on_both;
-use crate::operator::{Operator, leader};
 
 on_both! {
     async fn a_restart_of_the_api_server_ends_no_replica_and_loses_no_change(cluster: &mut Cluster) {
@@ -47,5 +50,68 @@ on_both! {
         cluster.start_server(0).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
         operator.until_ready().await;
+    }
+}
+
+on_both! {
+    servers: 3;
+    async fn what_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
+        let mut replicas = three(cluster).await;
+        cluster.create::<Service>(vip()).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        away(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
+    }
+
+    async fn of_500_sources_one_that_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
+        stream::iter(0..500).for_each_concurrent(16, async |number| {
+            let (service, source) = (format!("copy-{number}"), format!("source-{number}"));
+            cluster.create::<EndpointSlice>(slice("default", &source, &format!("{source}-1"), &["10.0.0.1"])).await;
+            cluster.create::<Service>(managed("default", &service, "default", &source)).await;
+        }).await;
+        let mut replicas = three(cluster).await;
+        // Not by lists of them again and again, which cost more than the copies.
+        let leader = &replicas[leader(&replicas).await];
+        let copied = within(Duration::from_secs(120), async || {
+            leader.metric("endpoint_copier_services_in_sync").await == Some(500)
+        });
+        assert!(copied.await, "{}", leader.log());
+        let change = slice("default", "source-77", "source-77-1", &["10.0.0.2"]);
+        away(cluster, &mut replicas, change, "copy-77", "10.0.0.2").await;
+    }
+}
+
+/// Three replicas that know the first two API servers.
+async fn three(cluster: &Cluster) -> Vec<Operator> {
+    let replicas = vec![
+        Operator::start(cluster, "one", 0),
+        Operator::start(cluster, "two", 1),
+        Operator::start(cluster, "three", 0),
+    ];
+    for replica in &replicas {
+        replica.until_ready().await;
+    }
+    replicas
+}
+
+/// Both are away for longer than the lease, and a source changes meanwhile.
+async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, service: &str, address: &str) {
+    leader(replicas).await;
+    for server in [0, 1] {
+        cluster.kill_server(server).await;
+    }
+    let watched = cluster.watch_slices("default", service).await;
+    cluster.put::<EndpointSlice>(change).await;
+    for replica in &*replicas {
+        until("nobody leads", async || !replica.leads().await).await;
+    }
+    for server in [0, 1] {
+        cluster.start_server(server).await;
+    }
+    let back = Instant::now();
+    let shown = watched.shows(&[address], PATIENCE).await.expect("a copy");
+    let took = shown.saturating_duration_since(back);
+    assert!(took < Duration::from_secs(3), "{took:?} after the API was back");
+    for replica in replicas {
+        assert!(replica.runs(), "{}", replica.log());
     }
 }

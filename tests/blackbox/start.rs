@@ -2,10 +2,12 @@
 
 use std::process::{Output, Stdio};
 
-use crate::operator::command;
+use harness::command;
+
+use crate::PROGRAM;
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = command();
+    let mut command = command(PROGRAM.as_ref());
     command
         .args(arguments)
         .envs(environment.iter().copied())

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use harness::objects::{addresses, api_servers, managed, slice, vip};
+use harness::{Cluster, Operator, Platform, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use crate::cluster::{Cluster, until};
-use crate::objects::{addresses, api_servers, managed, slice, vip};
-use crate::on_both;
-use crate::operator::Operator;
+use crate::{PROGRAM, on_both};
 
 /// Our copies of a Service.
 fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
@@ -270,7 +269,7 @@ fn service_with_selector(name: &str) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_every_code_pass_without_a_hot_loop() {
-    let cluster = Cluster::on_testbed().await;
+    let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;
     let operator = Operator::start(&cluster, "one", 0);
     cluster.create::<Service>(vip()).await;
     cluster

@@ -1,13 +1,12 @@
 //! In place of the Go operator: what it left is replaced without a gap.
 
+use harness::objects::{addresses, api_servers, vip};
+use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use crate::cluster::{Cluster, until};
-use crate::objects::{addresses, api_servers, vip};
 use crate::on_both;
-use crate::operator::Operator;
 
 on_both! {
     async fn the_slice_of_version_0_3_is_replaced_without_a_gap(cluster: &mut Cluster) {

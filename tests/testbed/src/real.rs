@@ -3,6 +3,7 @@
 //! The binaries are found as envtest finds them: `KUBEBUILDER_ASSETS` names their folder. Nobody else's process is
 //! ever touched; every child is ended by its own handle when the [`RealCluster`] is dropped.
 
+mod audit;
 mod process;
 
 use crate::{kubeconfig, pki::Pki};
@@ -26,8 +27,8 @@ use tokio_rustls::{
 
 /// Starting takes 3 to 6 seconds on a quiet machine.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
-/// The token of a user in `system:masters`.
-const TOKEN: &str = "admin-token";
+/// Users that may do everything: one for the test, and others to tell by their names who wrote what.
+pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
 /// One etcd and its API servers.
 #[derive(Debug)]
@@ -73,6 +74,18 @@ impl RealCluster {
     /// # Errors
     /// As [`RealCluster::start`].
     pub async fn start_with(servers: usize, flags: &[&str]) -> io::Result<Self> {
+        let addresses = (1..=servers).map(|last| {
+            let last = u8::try_from(last).map_err(io::Error::other)?;
+            Ok(Ipv4Addr::new(127, 0, 0, last))
+        });
+        Self::start_at(&addresses.collect::<io::Result<Vec<_>>>()?, flags).await
+    }
+
+    /// The same, one API server at each of these addresses of this machine, all on one port.
+    ///
+    /// # Errors
+    /// As [`RealCluster::start`].
+    pub async fn start_at(addresses: &[Ipv4Addr], flags: &[&str]) -> io::Result<Self> {
         let assets = assets().ok_or_else(|| io::Error::other("needs KUBEBUILDER_ASSETS"))?;
         let folder = Folder::new()?;
         let pki = Pki::new();
@@ -104,9 +117,8 @@ impl RealCluster {
         cluster.write_files()?;
         // One port for all: default/kubernetes has one port for all of its addresses.
         let port = free_port()?;
-        for number in 0..servers {
-            let last = u8::try_from(number + 1).map_err(io::Error::other)?;
-            let address = SocketAddr::from(([127, 0, 0, last], port));
+        for (number, address) in addresses.iter().enumerate() {
+            let address = SocketAddr::from((*address, port));
             let mut command = cluster.command(&assets, &etcd_url, address, number);
             command.extend(flags.iter().map(ToString::to_string));
             let log = cluster.folder.0.join(format!("kube-apiserver-{number}.log"));
@@ -131,8 +143,9 @@ impl RealCluster {
         let account = KeyPair::generate().map_err(io::Error::other)?;
         self.folder.write("account.key", &account.serialize_pem())?;
         self.folder.write("account.pub", &account.public_key_pem())?;
-        self.folder
-            .write("tokens.csv", &format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
+        let tokens = USERS.map(|user| format!("{},{user},{user},\"system:masters\"\n", token(user)));
+        self.folder.write("tokens.csv", &tokens.concat())?;
+        self.folder.write("audit.yaml", audit::POLICY)?;
         Ok(())
     }
 
@@ -150,6 +163,8 @@ impl RealCluster {
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),
             format!("--token-auth-file={}", file("tokens.csv")),
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file(&audit::log(number))),
             "--authorization-mode=RBAC".to_owned(),
             "--anonymous-auth=false".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
@@ -180,16 +195,24 @@ impl RealCluster {
         self.pki.ca_pem()
     }
 
-    /// A token of a user who may do everything.
-    #[must_use]
-    pub fn token(&self) -> &'static str {
-        TOKEN
-    }
-
-    /// A kubeconfig for one of the servers, with this namespace.
+    /// A kubeconfig for one of the servers, with this namespace, for the first of the [`USERS`].
     #[must_use]
     pub fn kubeconfig(&self, server: usize, namespace: &str) -> String {
-        kubeconfig::render(&self.servers[server].url(), self.ca_pem(), TOKEN, namespace)
+        self.kubeconfig_of(USERS[0], server, namespace)
+    }
+
+    /// The same for one of the [`USERS`].
+    #[must_use]
+    pub fn kubeconfig_of(&self, user: &str, server: usize, namespace: &str) -> String {
+        let url = self.servers[server].url();
+        kubeconfig::render(&url, self.ca_pem(), &token(user), namespace)
+    }
+
+    /// Who wrote EndpointSlices: the user of each write that was accepted, by all servers so far.
+    #[must_use]
+    pub fn writers(&self) -> Vec<String> {
+        let logs = (0..self.servers.len()).map(|number| self.folder.0.join(audit::log(number)));
+        logs.flat_map(|log| audit::writers(&log)).collect()
     }
 
     /// Stops etcd as SIGSTOP does: API servers answer errors or hang.
@@ -269,13 +292,15 @@ impl RealServer {
 
     async fn is_ready(&self) -> io::Result<bool> {
         let stream = tokio::net::TcpStream::connect(self.address).await?;
-        let name = ServerName::from(self.address.ip());
+        // In every certificate, whatever the address.
+        let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)
             .await?;
         let request = format!(
-            "GET /readyz HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n",
-            self.address
+            "GET /readyz HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            self.address,
+            token(USERS[0])
         );
         stream.write_all(request.as_bytes()).await?;
         let mut status = [0; b"HTTP/1.1 200".len()];
@@ -298,6 +323,10 @@ impl RealServer {
         }
         Ok(())
     }
+}
+
+fn token(user: &str) -> String {
+    format!("{user}-token")
 }
 
 /// A port that is free now. Another process may take it before its server does; the server then fails to start.

@@ -50,8 +50,10 @@ pub fn api_servers(addresses: &[&str]) -> Value {
 }
 
 /// All addresses of some slices, sorted.
-pub fn addresses(slices: &[EndpointSlice]) -> Vec<String> {
-    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+pub fn addresses<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<String> {
+    let endpoints = slices
+        .into_iter()
+        .flat_map(|slice| slice.endpoints.iter().flatten());
     let mut addresses: Vec<_> = endpoints
         .flat_map(|endpoint| endpoint.addresses.clone())
         .collect();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::cluster::{Cluster, until, within};
+use crate::cluster::Cluster;
+use crate::network::Network;
+use crate::sockets;
+use crate::wait::{until, within};
 
 /// A replica. It is killed when this is dropped.
 pub struct Operator {
@@ -21,6 +24,15 @@ pub struct Operator {
     health: SocketAddr,
 }
 
+/// Where a replica runs.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The API servers it is told of; the first is that of its kubeconfig.
+    pub servers: &'a [usize],
+    /// The network namespace; none is that of the test.
+    pub network: Option<&'a Network>,
+}
+
 /// A lease so short that a takeover is quick, and so long that a busy machine can keep it.
 pub const SHORT_LEASE: [&str; 3] = [
     "--leader-election-lease-duration=3s",
@@ -29,20 +41,42 @@ pub const SHORT_LEASE: [&str; 3] = [
 ];
 
 impl Operator {
-    /// Starts a replica with a short lease on one of the two API servers.
+    /// Starts a replica with a short lease on one of the API servers. Its name is that of a user of the API.
     pub fn start(cluster: &Cluster, name: &str, server: usize) -> Self {
         Self::start_with(cluster, name, server, &SHORT_LEASE)
     }
 
     /// Starts a replica with these flags.
     pub fn start_with(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Self {
+        let place = Place {
+            servers: &[server],
+            network: None,
+        };
+        Self::start_at(cluster, name, place, flags)
+    }
+
+    /// Starts a replica in a place of its own.
+    pub fn start_at(cluster: &Cluster, name: &str, place: Place<'_>, flags: &[&str]) -> Self {
         let log = cluster.directory().join(format!("{name}.log"));
-        let (metrics, health) = (own_address(), own_address());
-        let child = command()
+        let (metrics, health) = match place.network {
+            None => (own_address(), own_address()),
+            Some(network) => (network.listen_address(), network.listen_address()),
+        };
+        let mut command = match place.network {
+            None => command(&cluster.program),
+            Some(network) => network.enter(isolated(Command::new("ip")), &cluster.program),
+        };
+        let (first, others) = place.servers.split_first().expect("an API server");
+        let others = others.iter().map(|server| cluster.address(*server));
+        let child = command
             .env("POD_NAME", name)
-            .arg(format!("--kubeconfig={}", cluster.kubeconfig(server).display()))
+            .arg(format!(
+                "--kubeconfig={}",
+                cluster.kubeconfig(*first, name).display()
+            ))
             .arg(format!("--metrics-bind-address={metrics}"))
             .arg(format!("--health-probe-bind-address={health}"))
+            .args(others.map(|address| format!("--api-server-address={address}")))
             .args(flags)
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
@@ -56,6 +90,11 @@ impl Operator {
         }
     }
 
+    /// Its name, and that of its user.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sends a signal: KILL, TERM, INT, STOP or CONT.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill")
@@ -66,6 +105,11 @@ impl Operator {
             "{} is not there to get {signal}",
             self.name
         );
+    }
+
+    /// The peers of its TCP connections that are established now, as its kernel knows them.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        sockets::peers(self.child.id())
     }
 
     /// Waits for the end of the process; how it ended and how long that took.
@@ -111,16 +155,19 @@ impl Operator {
         line?.parse().ok()
     }
 
+    /// Whether it says that it leads.
     pub async fn leads(&self) -> bool {
         self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
             .await
             == Some(1)
     }
 
+    /// Waits until it leads.
     pub async fn until_leads(&self) {
         until(&format!("{} leads", self.name), async || self.leads().await).await;
     }
 
+    /// Waits until it is ready.
     pub async fn until_ready(&self) {
         until(&format!("{} is ready", self.name), async || {
             self.get("/readyz").await.0 == 200
@@ -140,8 +187,11 @@ impl Drop for Operator {
 }
 
 /// The binary, in an environment without what the machine happens to have.
-pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_endpoint-copier-operator"));
+pub fn command(program: &Path) -> Command {
+    isolated(Command::new(program))
+}
+
+fn isolated(mut command: Command) -> Command {
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -1,0 +1,116 @@
+//! How long failover takes: every row several times, on the testbed and on real API servers, against its limit.
+//!
+//! Time runs from the fault, or from the return of the API, to the moment when a watch of a server that nothing
+//! happened to shows the copy. Exit code 1: a limit was missed.
+
+mod outage;
+mod replicas;
+mod rows;
+mod stage;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use harness::Platform;
+use tokio::signal::unix::{SignalKind, signal};
+
+use rows::Row;
+use stage::Stages;
+use table::Table;
+
+const USAGE: &str = "usage: bench-failover --operator BINARY [--runs N] [--long] [--only WORDS]";
+
+/// What the command line asks for.
+struct Arguments {
+    /// The operator's binary, built for release.
+    operator: PathBuf,
+    runs: usize,
+    /// With the rows that take minutes.
+    long: bool,
+    /// Rows with these words in their names; empty: all.
+    only: String,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let (mut operator, mut runs, mut long, mut only) = (None, 5, false, String::new());
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(USAGE);
+        match word.as_str() {
+            "--long" => long = true,
+            "--operator" => operator = Some(PathBuf::from(value()?)),
+            "--only" => only = value()?,
+            "--runs" => runs = value()?.parse().map_err(|error| format!("--runs: {error}"))?,
+            _ => return Err(format!("unknown argument {word}\n{USAGE}")),
+        }
+    }
+    let operator = operator.ok_or(USAGE)?;
+    if !operator.is_file() {
+        return Err(format!("there is no {}: make build", operator.display()));
+    }
+    if runs == 0 {
+        return Err("--runs: at least 1".to_owned());
+    }
+    Ok(Arguments {
+        operator,
+        runs,
+        long,
+        only,
+    })
+}
+
+/// Runs all rows on one platform, and prints what came of them.
+async fn measure(arguments: &Arguments, platform: Platform, name: &str) -> bool {
+    let mut table = Table::new(name, arguments.runs);
+    let mut stages = Stages::new(platform, &arguments.operator);
+    let wanted = |row: &&Row| (arguments.long || !row.long) && row.name.contains(&arguments.only);
+    for row in rows::ROWS.iter().filter(wanted) {
+        for run in 1..=arguments.runs {
+            let outcome = stages.run(row).await;
+            eprintln!("{name}: {}: run {run}: {outcome}", row.name);
+            let goes_on = outcome.can_be_repeated();
+            table.add(row, outcome);
+            if !goes_on {
+                break;
+            }
+        }
+    }
+    print!("{table}");
+    table.is_good()
+}
+
+async fn all(arguments: &Arguments) -> bool {
+    let mut good = measure(arguments, Platform::Testbed, "testbed").await;
+    if Platform::Real.is_here() {
+        good &= measure(arguments, Platform::Real, "real API servers").await;
+    } else {
+        println!(
+            "skipped: real API servers: needs KUBEBUILDER_ASSETS, a folder with etcd and kube-apiserver"
+        );
+    }
+    good
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            eprintln!("bench-failover: {usage}");
+            return ExitCode::from(2);
+        }
+    };
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        eprintln!("bench-failover: cannot wait for signals");
+        return ExitCode::FAILURE;
+    };
+    // Whatever ends it, processes and networks go with their handles.
+    tokio::select! {
+        good = all(&arguments) => if good { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        _ = terminate.recv() => ExitCode::from(130),
+        _ = interrupt.recv() => ExitCode::from(130),
+    }
+}

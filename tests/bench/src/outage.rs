@@ -1,0 +1,136 @@
+//! What happens to API servers and to the ways to them.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use harness::objects::{managed, slice};
+use harness::until;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::rows::Outcome;
+use crate::stage::Stage;
+
+/// The API server that the leader is connected to is killed; another is up.
+pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
+    let server = led_by(stage).await?;
+    let start = Instant::now();
+    stage.cluster.kill_server(server).await;
+    let outcome = copied_since(stage, start).await;
+    stage.cluster.start_server(server).await;
+    outcome
+}
+
+/// It stands still: its kernel goes on taking connections.
+pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
+    let server = led_by(stage).await?;
+    let start = Instant::now();
+    stage.cluster.freeze_server(server);
+    let outcome = copied_since(stage, start).await;
+    stage.cluster.thaw_server(server);
+    outcome
+}
+
+/// All packets to and from it are lost.
+pub async fn black_holed(stage: &mut Stage) -> Result<Outcome, String> {
+    let server = led_by(stage).await?;
+    let start = Instant::now();
+    network(stage).cut(server);
+    let outcome = copied_since(stage, start).await;
+    network(stage).mend(server);
+    outcome
+}
+
+fn network(stage: &Stage) -> &harness::Network {
+    stage.network.as_ref().expect("a network")
+}
+
+/// No API server that replicas know of is there, for so long.
+pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
+    if sources > 1 {
+        many(stage, sources).await;
+    }
+    let leader = stage.begin(3).await?;
+    let change = if sources > 1 {
+        until_copied(stage, leader, sources).await;
+        stage.watch(&name(0)).await;
+        kill_both(stage).await;
+        let address = stage.new_address();
+        put_source(stage, 0, &address).await;
+        address
+    } else {
+        kill_both(stage).await;
+        stage.change().await
+    };
+    tokio::time::sleep(time).await;
+    stage.cluster.start_server(0).await;
+    let back = Instant::now();
+    let shown = stage.shown(&change).await;
+    stage.cluster.start_server(1).await;
+    stage.all_run()?;
+    // A server serves before it is seen to be ready.
+    Ok(Outcome::Took(shown?.saturating_duration_since(back)))
+}
+
+async fn kill_both(stage: &mut Stage) {
+    for server in [0, 1] {
+        stage.cluster.kill_server(server).await;
+    }
+}
+
+/// Starts three replicas; the API server that the leader is connected to.
+async fn led_by(stage: &mut Stage) -> Result<usize, String> {
+    let leader = stage.begin(3).await?;
+    let peers = stage.replicas[leader].peers();
+    let server = [0, 1]
+        .into_iter()
+        .find(|server| peers.contains(&stage.cluster.address(*server)));
+    server.ok_or_else(|| format!("the leader is connected to {peers:?}"))
+}
+
+async fn copied_since(stage: &mut Stage, start: Instant) -> Result<Outcome, String> {
+    let change = stage.change().await;
+    let shown = stage.shown(&change).await;
+    stage.all_run()?;
+    Ok(Outcome::Took(shown? - start))
+}
+
+fn name(number: usize) -> String {
+    format!("source-{number}")
+}
+
+async fn put_source(stage: &Stage, number: usize, address: &str) {
+    let source = name(number);
+    let slice = slice("default", &format!("{source}-from"), &source, &[address]);
+    stage.cluster.put::<EndpointSlice>(slice).await;
+}
+
+/// So many Services, each with a source of its own.
+async fn many(stage: &Stage, sources: usize) {
+    let numbers = stream::iter(0..sources);
+    numbers
+        .for_each_concurrent(16, async |number| {
+            let service = name(number);
+            put_source(stage, number, "198.51.100.1").await;
+            if stage
+                .cluster
+                .try_get::<Service>("default", &service)
+                .await
+                .is_none()
+            {
+                let service = managed("default", &service, "default", &format!("{service}-from"));
+                stage.cluster.create::<Service>(service).await;
+            }
+        })
+        .await;
+}
+
+/// Waits until the leader has all of them right, and the Service of the default source too.
+async fn until_copied(stage: &Stage, leader: usize, sources: usize) {
+    let all = u64::try_from(sources + 1).ok();
+    let leader = &stage.replicas[leader];
+    until("all are copied", async || {
+        leader.metric("endpoint_copier_services_in_sync").await == all
+    })
+    .await;
+}

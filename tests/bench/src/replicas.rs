@@ -1,0 +1,89 @@
+//! What happens to replicas and to their Lease.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use harness::{LEASE, leader as leader_of};
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::json;
+
+use crate::rows::Outcome;
+use crate::stage::Stage;
+
+/// From the start of the process to the first copy.
+pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
+    let change = stage.change().await;
+    stage.watch("kubernetes-vip").await;
+    let start = Instant::now();
+    stage.start_replica();
+    Ok(Outcome::Took(stage.shown(&change).await? - start))
+}
+
+/// The leader of three gets a signal, at the worst moment.
+pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
+    let first = stage.begin(3).await?;
+    stage.renewed().await;
+    let start = Instant::now();
+    stage.replicas[first].signal(signal);
+    let change = stage.change().await;
+    let took = stage.shown(&change).await? - start;
+    // Killed as it is, it could not release the Lease.
+    stage.replicas.remove(first);
+    stage.all_run()?;
+    Ok(Outcome::Took(took))
+}
+
+/// Who writes after a leader that was frozen for longer than its lease goes on.
+pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
+    let first = stage.begin(3).await?;
+    let frozen = stage.replicas.remove(first);
+    frozen.signal("STOP");
+    // It has changes waiting when it goes on.
+    let change = stage.change().await;
+    stage.shown(&change).await?;
+    leader_of(&stage.replicas).await;
+    let before = stage.cluster.slice_writes();
+    frozen.signal("CONT");
+    stage.keep_changing(Duration::from_secs(10)).await;
+    stage.replicas.push(frozen);
+    writers(stage, &before).await
+}
+
+/// Who writes while somebody empties the Lease.
+pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
+    stage.begin(3).await?;
+    let before = stage.cluster.slice_writes();
+    let empty = json!({"spec": {"holderIdentity": ""}});
+    stage.cluster.patch::<Lease>("default", LEASE, empty).await;
+    stage.keep_changing(Duration::from_secs(11)).await;
+    writers(stage, &before).await
+}
+
+/// The only replica gets a signal and is started again when it has ended.
+pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
+    stage.begin(1).await?;
+    stage.renewed().await;
+    let start = Instant::now();
+    let mut replica = stage.replicas.remove(0);
+    replica.signal(signal);
+    replica.ended().await;
+    stage.start_replica();
+    let change = stage.change().await;
+    Ok(Outcome::Took(stage.shown(&change).await? - start))
+}
+
+/// The replicas that wrote copies since then. Somebody must have.
+async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<Outcome, String> {
+    let change = stage.change().await;
+    stage.shown(&change).await?;
+    stage.all_run()?;
+    let now = stage.cluster.slice_writes();
+    let more = now
+        .into_iter()
+        .filter(|(name, count)| before.get(name).is_none_or(|b| b < count));
+    let writers: Vec<_> = more.map(|(name, _)| name).collect();
+    if writers.is_empty() {
+        return Err("nobody is seen to write".to_owned());
+    }
+    Ok(Outcome::Writers(writers))
+}

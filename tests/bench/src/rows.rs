@@ -1,0 +1,208 @@
+//! What is measured: each row with the figure to beat and the limit that must be reached.
+
+use std::fmt;
+use std::time::Duration;
+
+/// One row.
+pub struct Row {
+    pub name: &'static str,
+    /// What the Go operator took, as it was measured once on 2 cores.
+    pub go: &'static str,
+    pub limit: Limit,
+    pub scenario: Scenario,
+    /// Takes minutes, and runs only when asked for.
+    pub long: bool,
+}
+
+/// What must be reached, in the worst run.
+#[derive(Clone, Copy)]
+pub enum Limit {
+    Within(Duration),
+    Writers(usize),
+}
+
+/// What happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    ColdStart,
+    LeaderStopped,
+    LeaderKilled,
+    LeaderFrozen,
+    LeaderThawed,
+    LeaseEmptied,
+    SingleRestarted,
+    SingleKilled,
+    ServerKilled,
+    ServerFrozen,
+    ServerBlackHoled,
+    Away { seconds: u64, sources: usize },
+}
+
+impl Scenario {
+    /// Whether API servers are to be behind ways that can be cut.
+    pub fn needs_network(self) -> bool {
+        self == Self::ServerBlackHoled
+    }
+}
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Took(Duration),
+    /// Who wrote copies.
+    Writers(Vec<String>),
+    Failed(String),
+    Skipped(String),
+}
+
+impl Outcome {
+    pub fn can_be_repeated(&self) -> bool {
+        !matches!(self, Self::Skipped(_))
+    }
+
+    pub fn is_within(&self, limit: Limit) -> bool {
+        match (self, limit) {
+            (Self::Took(took), Limit::Within(limit)) => *took <= limit,
+            (Self::Writers(writers), Limit::Writers(most)) => writers.len() <= most,
+            (Self::Skipped(_), _) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Took(took) => write!(f, "{:.3} s", took.as_secs_f64()),
+            Self::Writers(writers) => write!(f, "{}", writers.len()),
+            Self::Failed(reason) => write!(f, "failed: {reason}"),
+            Self::Skipped(reason) => write!(f, "skipped: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Within(limit) => write!(f, "{} s", limit.as_secs_f64()),
+            Self::Writers(most) => write!(f, "{most}"),
+        }
+    }
+}
+
+const fn row(name: &'static str, go: &'static str, limit: Limit, scenario: Scenario) -> Row {
+    Row {
+        name,
+        go,
+        limit,
+        scenario,
+        long: false,
+    }
+}
+
+const fn within(milliseconds: u64) -> Limit {
+    Limit::Within(Duration::from_millis(milliseconds))
+}
+
+/// The default lease duration and half a second.
+const LEASE: Limit = within(6500);
+
+/// In the order in which they run: what leaves many objects behind comes last.
+pub const ROWS: [Row; 14] = [
+    row(
+        "cold start without a lease",
+        "0.3 s",
+        within(150),
+        Scenario::ColdStart,
+    ),
+    row(
+        "leader stopped (TERM)",
+        "17 s",
+        within(300),
+        Scenario::LeaderStopped,
+    ),
+    row(
+        "leader killed (KILL)",
+        "16 to 19 s",
+        LEASE,
+        Scenario::LeaderKilled,
+    ),
+    row(
+        "leader frozen (STOP)",
+        "16 to 18 s",
+        LEASE,
+        Scenario::LeaderFrozen,
+    ),
+    row(
+        "leader frozen, 10 s after the thaw: writers",
+        "2, for 9 s",
+        Limit::Writers(1),
+        Scenario::LeaderThawed,
+    ),
+    row(
+        "Lease emptied by hand, 11 s: writers",
+        "2, for 11 s",
+        Limit::Writers(1),
+        Scenario::LeaseEmptied,
+    ),
+    row(
+        "single replica stopped, started again",
+        "-",
+        within(300),
+        Scenario::SingleRestarted,
+    ),
+    row(
+        "single replica killed, started again",
+        "15.7 s",
+        LEASE,
+        Scenario::SingleKilled,
+    ),
+    row(
+        "the leader's API server killed",
+        "18 s, exits",
+        within(1000),
+        Scenario::ServerKilled,
+    ),
+    row(
+        "the leader's API server frozen",
+        "16 s, exits",
+        within(3000),
+        Scenario::ServerFrozen,
+    ),
+    row(
+        "the leader's API server black-holed",
+        "16 s, exits",
+        within(3000),
+        Scenario::ServerBlackHoled,
+    ),
+    row(
+        "API away for 25 s",
+        "17 s, exits",
+        within(1000),
+        Scenario::Away {
+            seconds: 25,
+            sources: 1,
+        },
+    ),
+    Row {
+        long: true,
+        ..row(
+            "API away for 300 s",
+            "-",
+            within(1000),
+            Scenario::Away {
+                seconds: 300,
+                sources: 1,
+            },
+        )
+    },
+    row(
+        "API away for 25 s, 500 sources",
+        "-",
+        within(1000),
+        Scenario::Away {
+            seconds: 25,
+            sources: 500,
+        },
+    ),
+];

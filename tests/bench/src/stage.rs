@@ -1,0 +1,222 @@
+//! A cluster with its replicas, made ready for a run and cleared after it.
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use harness::objects::{api_servers, vip};
+use harness::{Cluster, History, LEASE, Network, Operator, PATIENCE, Place, Platform, USERS, leader, until};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+
+use crate::rows::{Outcome, Row, Scenario};
+use crate::{outage, replicas};
+
+/// Between two changes of a source that changes all the time.
+const PACE: Duration = Duration::from_millis(200);
+
+/// The servers that replicas are told of. The third is the bench's own, and nothing happens to it.
+const SERVERS: [usize; 2] = [0, 1];
+
+/// Real API servers take seconds to start: they are there for many runs.
+pub struct Stages {
+    platform: Platform,
+    program: PathBuf,
+    plain: Option<Stage>,
+    /// With API servers on ways that can be cut.
+    network: Option<Stage>,
+}
+
+impl Stages {
+    pub fn new(platform: Platform, program: &Path) -> Self {
+        Self {
+            platform,
+            program: program.to_owned(),
+            plain: None,
+            network: None,
+        }
+    }
+
+    /// Plays a row once. What panics has failed, and the next run gets a cluster of its own.
+    pub async fn run(&mut self, row: &Row) -> Outcome {
+        let scenario = row.scenario;
+        let kept = match (&mut self.plain, &mut self.network) {
+            (_, network) if scenario.needs_network() => network,
+            (plain, _) => plain,
+        };
+        let stage = match kept.take() {
+            Some(stage) => stage,
+            None => match Stage::start(self.platform, &self.program, scenario.needs_network()).await {
+                Ok(stage) => stage,
+                Err(reason) => return Outcome::Skipped(reason),
+            },
+        };
+        let played = AssertUnwindSafe(play(stage, scenario)).catch_unwind().await;
+        match played {
+            Ok((stage, outcome)) => {
+                *kept = Some(stage);
+                outcome.unwrap_or_else(Outcome::Failed)
+            }
+            Err(panic) => Outcome::Failed(
+                panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .unwrap_or_else(|| "panic".to_owned()),
+            ),
+        }
+    }
+}
+
+async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, String>) {
+    stage.clear().await;
+    let outcome = match scenario {
+        Scenario::ColdStart => replicas::cold_start(&mut stage).await,
+        Scenario::LeaderStopped => replicas::leader(&mut stage, "TERM").await,
+        Scenario::LeaderKilled => replicas::leader(&mut stage, "KILL").await,
+        Scenario::LeaderFrozen => replicas::leader(&mut stage, "STOP").await,
+        Scenario::LeaderThawed => replicas::thawed(&mut stage).await,
+        Scenario::LeaseEmptied => replicas::lease_emptied(&mut stage).await,
+        Scenario::SingleRestarted => replicas::restarted(&mut stage, "TERM").await,
+        Scenario::SingleKilled => replicas::restarted(&mut stage, "KILL").await,
+        Scenario::ServerKilled => outage::killed(&mut stage).await,
+        Scenario::ServerFrozen => outage::frozen(&mut stage).await,
+        Scenario::ServerBlackHoled => outage::black_holed(&mut stage).await,
+        Scenario::Away { seconds, sources } => {
+            outage::away(&mut stage, Duration::from_secs(seconds), sources).await
+        }
+    };
+    stage.replicas.clear();
+    (stage, outcome)
+}
+
+/// A cluster of three API servers, and the replicas of one run.
+pub struct Stage {
+    // Dropped in this order: whoever uses something goes first.
+    pub replicas: Vec<Operator>,
+    copies: Option<History>,
+    pub cluster: Cluster,
+    pub network: Option<Network>,
+    changes: u32,
+}
+
+impl Stage {
+    async fn start(platform: Platform, program: &Path, with_network: bool) -> Result<Self, String> {
+        let network = with_network.then(Network::new).transpose()?;
+        let cluster = match &network {
+            None => Cluster::start(platform, program, 3).await,
+            Some(network) => Cluster::start_behind(platform, program, network).await,
+        };
+        Ok(Self {
+            replicas: Vec::new(),
+            copies: None,
+            cluster,
+            network,
+            changes: 0,
+        })
+    }
+
+    /// Nobody runs, there is no Lease, and the managed Service is new and has no copies.
+    async fn clear(&mut self) {
+        self.replicas.clear();
+        self.copies = None;
+        let cluster = &self.cluster;
+        if cluster.try_get::<Lease>("default", LEASE).await.is_some() {
+            cluster.delete::<Lease>("default", LEASE).await;
+        }
+        if cluster
+            .try_get::<Service>("default", "kubernetes-vip")
+            .await
+            .is_some()
+        {
+            cluster.delete::<Service>("default", "kubernetes-vip").await;
+        }
+        let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), "default");
+        let copies = ListParams::default().labels("kubernetes.io/service-name=kubernetes-vip");
+        let deleted = slices.delete_collection(&DeleteParams::default(), &copies).await;
+        deleted.expect("an API server");
+        cluster.create::<Service>(vip()).await;
+    }
+
+    /// Starts a replica.
+    pub fn start_replica(&mut self) {
+        let name = USERS[1 + self.replicas.len()];
+        let place = Place {
+            servers: &SERVERS,
+            network: self.network.as_ref(),
+        };
+        let replica = Operator::start_at(&self.cluster, name, place, &[]);
+        self.replicas.push(replica);
+    }
+
+    /// Starts replicas and waits until all are ready and the copies are there; which of them leads.
+    pub async fn begin(&mut self, replicas: usize) -> Result<usize, String> {
+        self.watch("kubernetes-vip").await;
+        for _ in 0..replicas {
+            self.start_replica();
+        }
+        let change = self.change().await;
+        self.shown(&change).await?;
+        for replica in &self.replicas {
+            replica.until_ready().await;
+        }
+        Ok(leader(&self.replicas).await)
+    }
+
+    /// Looks at the copies of this Service from now on.
+    pub async fn watch(&mut self, service: &str) {
+        self.copies = Some(self.cluster.watch_slices("default", service).await);
+    }
+
+    /// An address that no source had before.
+    pub fn new_address(&mut self) -> String {
+        self.changes += 1;
+        let [.., middle, low] = self.changes.to_be_bytes();
+        format!("198.18.{middle}.{low}")
+    }
+
+    /// Changes the source; what its copy has to show.
+    pub async fn change(&mut self) -> String {
+        let address = self.new_address();
+        self.cluster.put::<EndpointSlice>(api_servers(&[&address])).await;
+        address
+    }
+
+    /// Changes the source again and again, for so long.
+    pub async fn keep_changing(&mut self, time: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            self.change().await;
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// When the copy showed this address, which may be a while after a fault.
+    pub async fn shown(&self, address: &str) -> Result<Instant, String> {
+        let copies = self.copies.as_ref().expect("a watch");
+        let shown = copies.shows(&[address], PATIENCE).await;
+        shown.ok_or_else(|| format!("not copied within {} s", PATIENCE.as_secs()))
+    }
+
+    /// Waits for a renewal of the Lease: a leader that is lost right after it is missed for longest.
+    pub async fn renewed(&self) {
+        let version = async || {
+            let lease: Option<Lease> = self.cluster.try_get("default", LEASE).await;
+            lease.and_then(|lease| lease.metadata.resource_version)
+        };
+        let before = version().await;
+        until("the Lease is renewed", async || version().await != before).await;
+    }
+
+    /// Fails when a replica has ended.
+    pub fn all_run(&mut self) -> Result<(), String> {
+        let ended = self.replicas.iter_mut().find_map(|replica| {
+            let ended = !replica.runs();
+            ended.then(|| replica.name().to_owned())
+        });
+        ended.map_or(Ok(()), |name| Err(format!("{name} has exited")))
+    }
+}

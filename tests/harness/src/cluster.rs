@@ -1,0 +1,151 @@
+//! A cluster to run the operator against: API servers on one store, of the testbed or real ones.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use testbed::{ApiServer, Store};
+
+use crate::history::History;
+use crate::network::Network;
+use crate::objects;
+use crate::servers::{Platform, Servers, USERS};
+
+/// Name of the Lease.
+pub const LEASE: &str = "f668ae63.endpoint-copier-operator";
+
+/// Where API servers listen. Not the address that everybody dials from: a port that was left may be another's by
+/// then.
+const LOOPBACK: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(127, 0, 0, 2),
+    Ipv4Addr::new(127, 0, 0, 3),
+    Ipv4Addr::new(127, 0, 0, 4),
+];
+
+/// API servers on one store, and a way to it through the last of them.
+pub struct Cluster {
+    pub(crate) program: PathBuf,
+    servers: Servers,
+    directory: tempfile::TempDir,
+    pub(crate) client: Client,
+}
+
+impl Cluster {
+    /// A cluster of so many API servers, with `default/kubernetes` as three API servers write it. `program` is the
+    /// operator that runs on it.
+    pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
+        Self::start_at(platform, program, &LOOPBACK[..servers]).await
+    }
+
+    /// A cluster of three API servers: the first two are each on a way of this network, the third is not.
+    pub async fn start_behind(platform: Platform, program: impl Into<PathBuf>, network: &Network) -> Self {
+        let [first, second] = network.servers();
+        Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await
+    }
+
+    async fn start_at(platform: Platform, program: impl Into<PathBuf>, addresses: &[Ipv4Addr]) -> Self {
+        let servers = Servers::start(platform, addresses).await;
+        let directory = tempfile::tempdir().expect("a directory for files");
+        let client = client(&servers.kubeconfig(servers.count() - 1, USERS[0])).await;
+        let cluster = Self {
+            program: program.into(),
+            servers,
+            directory,
+            client,
+        };
+        if cluster
+            .try_get::<Service>("default", "kubernetes")
+            .await
+            .is_none()
+        {
+            cluster
+                .create::<Service>(testbed::builders::kubernetes_service())
+                .await;
+        }
+        cluster
+            .put::<EndpointSlice>(objects::api_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]))
+            .await;
+        cluster
+    }
+
+    /// A kubeconfig file for one of the servers, as a user of its own for each replica.
+    pub(crate) fn kubeconfig(&self, server: usize, user: &str) -> PathBuf {
+        let file = self.directory.path().join(format!("{user}-{server}.kubeconfig"));
+        std::fs::write(&file, self.servers.kubeconfig(server, user)).expect("a file");
+        file
+    }
+
+    /// Where a server is reachable.
+    pub fn address(&self, server: usize) -> SocketAddr {
+        self.servers.address(server)
+    }
+
+    /// A place for files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The testbed's first server, for faults; `None` on real ones.
+    pub fn testbed(&self) -> Option<(&Store, &ApiServer)> {
+        match &self.servers {
+            Servers::Testbed { store, servers, .. } => Some((store, &servers[0].server)),
+            Servers::Real(_) => None,
+        }
+    }
+
+    /// Kills one server.
+    pub async fn kill_server(&mut self, number: usize) {
+        self.servers.kill(number).await;
+    }
+
+    /// Starts it again at the same address, and returns when it is ready.
+    pub async fn start_server(&mut self, number: usize) {
+        self.servers.restart(number).await;
+    }
+
+    /// One server stands still as a stopped process does: its kernel takes connections, nothing is answered.
+    pub fn freeze_server(&self, number: usize) {
+        self.servers.freeze(number);
+    }
+
+    /// It goes on.
+    pub fn thaw_server(&self, number: usize) {
+        self.servers.thaw(number);
+    }
+
+    /// How many writes of EndpointSlices were accepted so far from each replica, by the replica's name.
+    pub fn slice_writes(&self) -> BTreeMap<String, usize> {
+        self.servers.slice_writes()
+    }
+
+    /// Records what a Service's slices show from now on.
+    pub async fn watch_slices(&self, namespace: &str, service: &str) -> History {
+        let history = History::start(self.api(namespace), service);
+        let now = self.addresses_of(namespace, service).await;
+        let now: Vec<_> = now.iter().map(String::as_str).collect();
+        history.up_to(&now).await;
+        history
+    }
+
+    /// Who holds the Lease; empty: nobody.
+    pub async fn holder(&self) -> String {
+        let lease: Option<Lease> = self.try_get("default", LEASE).await;
+        lease
+            .and_then(|lease| lease.spec?.holder_identity)
+            .unwrap_or_default()
+    }
+}
+
+async fn client(kubeconfig: &str) -> Client {
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig).expect("a kubeconfig");
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .expect("a configuration");
+    Client::try_from(config).expect("a client")
+}

@@ -1,0 +1,32 @@
+//! The operator as a process on a cluster with several API servers, and what can go wrong between them.
+//!
+//! - [`Cluster`]: API servers on one store, of the testbed or real ones; objects in them; servers that are killed,
+//!   frozen and brought back. The last server is the test's own way in, so leave it alone.
+//! - [`Operator`]: a replica, the real binary.
+//! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
+//! - [`objects`]: what users write.
+//!
+//! `Drop` ends what was started, also after a panic.
+
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "what goes wrong here leaves nothing to test, so all of it panics"
+)]
+
+mod api;
+mod cluster;
+mod history;
+mod network;
+pub mod objects;
+mod operator;
+mod servers;
+mod sockets;
+mod wait;
+
+pub use api::Object;
+pub use cluster::{Cluster, LEASE};
+pub use history::History;
+pub use network::Network;
+pub use operator::{Operator, Place, SHORT_LEASE, command, leader};
+pub use servers::{Platform, USERS};
+pub use wait::{PATIENCE, until, within};

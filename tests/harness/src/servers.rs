@@ -1,0 +1,156 @@
+//! The API servers of a cluster, of the testbed or real ones, and what can be done to each.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::{Value, json};
+pub use testbed::real::USERS;
+use testbed::real::{self, RealCluster};
+use testbed::{ApiServer, Serving, Store};
+
+/// What API servers are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// In memory, over TCP.
+    Testbed,
+    /// Real binaries.
+    Real,
+}
+
+impl Platform {
+    /// Whether it is there: real servers are where `KUBEBUILDER_ASSETS` names them.
+    pub fn is_here(self) -> bool {
+        self == Self::Testbed || real::assets().is_some()
+    }
+}
+
+pub(crate) enum Servers {
+    Testbed {
+        store: Store,
+        ca: String,
+        servers: Vec<TestbedServer>,
+    },
+    Real(Box<RealCluster>),
+}
+
+pub(crate) struct TestbedServer {
+    pub server: ApiServer,
+    serving: Option<Serving>,
+    address: SocketAddr,
+}
+
+impl Servers {
+    pub async fn start(platform: Platform, addresses: &[Ipv4Addr]) -> Self {
+        if platform == Platform::Real {
+            // The tests themselves say which API servers live.
+            let cluster = RealCluster::start_at(addresses, &["--endpoint-reconciler-type=none"]).await;
+            return Self::Real(Box::new(cluster.expect("etcd and API servers")));
+        }
+        let (store, mut ca, mut servers) = (Store::new(), String::new(), Vec::new());
+        for (name, address) in ["a", "b", "c"].into_iter().zip(addresses) {
+            let server = ApiServer::named(&store, name);
+            let serving = server.serve((*address, 0).into()).await.expect("a free port");
+            let address = serving.address();
+            serving.ca_pem().clone_into(&mut ca);
+            servers.push(TestbedServer {
+                server,
+                serving: Some(serving),
+                address,
+            });
+        }
+        Self::Testbed { store, ca, servers }
+    }
+
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Testbed { servers, .. } => servers.len(),
+            Self::Real(cluster) => cluster.servers().len(),
+        }
+    }
+
+    pub fn address(&self, number: usize) -> SocketAddr {
+        match self {
+            Self::Testbed { servers, .. } => servers[number].address,
+            Self::Real(cluster) => cluster.servers()[number].address(),
+        }
+    }
+
+    pub fn kubeconfig(&self, number: usize, user: &str) -> String {
+        let address = self.address(number);
+        let text = match self {
+            Self::Testbed { store, ca, .. } => {
+                let url = format!("https://{address}");
+                testbed::kubeconfig(&url, ca, &store.token_of(user), "default")
+            }
+            Self::Real(cluster) => cluster.kubeconfig_of(user, number, "default"),
+        };
+        if address.ip().is_loopback() {
+            return text;
+        }
+        // Certificates name loopback addresses, and the Service of the API.
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        config["clusters"][0]["cluster"]["tls-server-name"] = json!("kubernetes.default.svc");
+        config.to_string()
+    }
+
+    pub async fn kill(&mut self, number: usize) {
+        match self {
+            Self::Testbed { servers, .. } => {
+                if let Some(serving) = servers[number].serving.take() {
+                    serving.shutdown().await;
+                }
+            }
+            Self::Real(cluster) => cluster.server(number).kill(),
+        }
+    }
+
+    pub async fn restart(&mut self, number: usize) {
+        match self {
+            Self::Testbed { servers, .. } => {
+                let TestbedServer {
+                    server,
+                    serving,
+                    address,
+                } = &mut servers[number];
+                *serving = Some(server.serve(*address).await.expect("its old port"));
+            }
+            Self::Real(cluster) => {
+                let restarted = cluster.server(number).restart().await;
+                restarted.expect("the same server again");
+            }
+        }
+    }
+
+    pub fn freeze(&self, number: usize) {
+        match self {
+            Self::Testbed { servers, .. } => servers[number].server.faults().freeze(),
+            Self::Real(cluster) => cluster.servers()[number].stop().expect("a server that runs"),
+        }
+    }
+
+    pub fn thaw(&self, number: usize) {
+        match self {
+            Self::Testbed { servers, .. } => servers[number].server.faults().thaw(),
+            Self::Real(cluster) => cluster.servers()[number].cont().expect("a server that runs"),
+        }
+    }
+
+    /// How many writes of EndpointSlices were accepted from each user but the test's own.
+    pub fn slice_writes(&self) -> BTreeMap<String, usize> {
+        let users: Vec<String> = match self {
+            Self::Testbed { store, .. } => {
+                let accepted = store.requests().matching(|request| {
+                    let good = request.status.is_some_and(|code| code < 300);
+                    good && request.is_write() && request.resource == "endpointslices"
+                });
+                accepted.into_iter().map(|request| request.user).collect()
+            }
+            Self::Real(cluster) => cluster.writers(),
+        };
+        let mut counts = BTreeMap::new();
+        for user in users.into_iter().filter(|user| user != USERS[0]) {
+            *counts.entry(user).or_default() += 1;
+        }
+        counts
+    }
+}

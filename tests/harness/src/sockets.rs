@@ -1,0 +1,46 @@
+//! Which connections a process has: `/proc`, since only its kernel knows without asking it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// `TCP_ESTABLISHED`
+const ESTABLISHED: &str = "01";
+
+/// The peers of a process's established connections over IPv4.
+pub fn peers(process: u32) -> Vec<SocketAddr> {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
+    let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    let sockets: BTreeSet<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    // The table of the process's own network namespace.
+    let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
+    table.lines().filter_map(|line| peer(line, &sockets)).collect()
+}
+
+fn peer(line: &str, sockets: &BTreeSet<String>) -> Option<SocketAddr> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let [_, _, peer, state, _, _, _, _, _, inode, ..] = words[..] else {
+        return None;
+    };
+    if state != ESTABLISHED || !sockets.contains(inode) {
+        return None;
+    }
+    let (address, port) = peer.split_once(':')?;
+    // As it lies in memory, in network order.
+    let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
+    Some((Ipv4Addr::from(address), u16::from_str_radix(port, 16).ok()?).into())
+}
+
+#[test]
+fn connections_are_seen_with_their_peers() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    assert!(!peers(std::process::id()).contains(&address));
+    let _connection = std::net::TcpStream::connect(address).expect("it listens");
+    assert!(peers(std::process::id()).contains(&address));
+}

@@ -1,0 +1,34 @@
+//! The audit log of a real server: who wrote EndpointSlices.
+
+use serde_json::Value;
+use std::{fs, path::Path};
+
+/// One line for each write of a slice, when it has been answered.
+pub const POLICY: &str = r#"{
+  "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+  "rules": [
+    {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+     "resources": [{"group": "discovery.k8s.io", "resources": ["endpointslices"]}]},
+    {"level": "None"}
+  ]
+}"#;
+
+/// The file of a server.
+pub fn log(server: usize) -> String {
+    format!("audit-{server}.log")
+}
+
+/// The users of accepted writes, oldest first. A file that is not there has none.
+pub fn writers(log: &Path) -> Vec<String> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let entries = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let accepted = entries.filter(|entry| {
+        let code = entry["responseStatus"]["code"].as_u64();
+        entry["stage"] == "ResponseComplete" && code.is_some_and(|code| code < 300)
+    });
+    accepted
+        .filter_map(|entry| entry["user"]["username"].as_str().map(str::to_owned))
+        .collect()
+}
