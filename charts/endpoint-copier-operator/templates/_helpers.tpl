@@ -1,0 +1,64 @@
+{{/* Names and labels. */}}
+
+{{- define "endpoint-copier-operator.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The Deployment's name. 50 characters leave room for what other names add, within the 63 of a Service's. */}}
+{{- define "endpoint-copier-operator.fullname" -}}
+{{- $name := include "endpoint-copier-operator.name" . }}
+{{- $made := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
+{{- .Values.fullnameOverride | default $made | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace }}
+{{- end }}
+
+{{/* The Deployment's selector cannot change, so these are those of every chart before. */}}
+{{- define "endpoint-copier-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "endpoint-copier-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.ownLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "endpoint-copier-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* Labels and annotations of an object: `include … (dict "root" $ "labels" … "annotations" …)`. Ours cannot be replaced. */}}
+{{- define "endpoint-copier-operator.metadata" -}}
+{{- $labels := include "endpoint-copier-operator.ownLabels" .root | fromYaml -}}
+labels:
+  {{- merge $labels (.labels | default dict) (.root.Values.commonLabels | default dict) | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "endpoint-copier-operator.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.leaseNamespace" -}}
+{{- .Values.leaderElection.namespace | default (include "endpoint-copier-operator.namespace" .) }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.leaseName" -}}
+{{- .Values.leaderElection.id | default "f668ae63.endpoint-copier-operator" }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.vipName" -}}
+{{- .Values.vip.name | default .Values.managedEndpoint.name | default "kubernetes-vip" }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.vipNamespace" -}}
+{{- .Values.vip.namespace | default .Values.managedEndpoint.namespace | default "default" }}
+{{- end }}

@@ -1,0 +1,37 @@
+{{/* The image, and what charts before 0.4.0 leave of it in reused values. */}}
+
+{{- define "endpoint-copier-operator.repository" -}}
+ghcr.io/endpoint-copier-operator/endpoint-copier-operator
+{{- end }}
+
+{{/* Not empty: the repository is the default of a chart before 0.4.0, where no image of this operator is. */}}
+{{- define "endpoint-copier-operator.isOldRepository" -}}
+{{- $old := list
+  "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator"
+  "registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator" }}
+{{- if has .Values.image.repository $old }}true{{ end }}
+{{- end }}
+
+{{/* Not empty: beside that repository, a tag of the Go operator was asked for. */}}
+{{- define "endpoint-copier-operator.isOldTag" -}}
+{{- if and (include "endpoint-copier-operator.isOldRepository" .) (regexMatch "^v?0\\.[0-3]([.+-]|$)" (.Values.image.tag | default "" | toString)) }}true{{ end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.image" -}}
+{{- $given := .Values.image.repository }}
+{{- if or (not $given) (include "endpoint-copier-operator.isOldRepository" .) }}
+{{- $given = include "endpoint-copier-operator.repository" . }}
+{{- end }}
+{{- with (.Values.global).imageRegistry | default .Values.image.registry }}
+{{- /* A first part with a dot or a port is a registry: it is replaced. */}}
+{{- $path := regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $given "" }}
+{{- $given = printf "%s/%s" (trimSuffix "/" .) $path }}
+{{- end }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" $given .Values.image.digest }}
+{{- else if or (not .Values.image.tag) (include "endpoint-copier-operator.isOldTag" .) }}
+{{- printf "%s:%s" $given .Chart.AppVersion }}
+{{- else }}
+{{- printf "%s:%v" $given .Values.image.tag }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,259 @@
+//! The Deployment: which image, how its Pods are replaced, where they run, what they may.
+
+use serde_json::{Value, json};
+
+use crate::helm::{args, container, find, helm};
+
+/// The Pods' spec.
+fn pod(objects: &[Value]) -> &Value {
+    &find(objects, "Deployment", "")["spec"]["template"]["spec"]
+}
+
+#[test]
+fn null_leaves_out_what_the_old_chart_had() {
+    let Some(helm) = helm() else { return };
+    let nothing = "replicaCount=null,resources=null,podSecurityContext=null,securityContext=null,priorityClassName=null,nodeFailureTolerationSeconds=null";
+    let rendered = helm.render(&["--set", nothing]);
+    let deployment = find(&rendered, "Deployment", "");
+    assert!(deployment["spec"].get("replicas").is_none());
+    for left_out in ["securityContext", "priorityClassName"] {
+        assert!(pod(&rendered).get(left_out).is_none(), "{left_out}");
+    }
+    for left_out in ["securityContext", "resources"] {
+        assert!(container(&rendered).get(left_out).is_none(), "{left_out}");
+    }
+    assert!(
+        !pod(&rendered)["tolerations"]
+            .to_string()
+            .contains("tolerationSeconds")
+    );
+}
+
+#[test]
+fn what_the_old_chart_had_is_kept() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&[]);
+    let deployment = find(&rendered, "Deployment", "");
+    assert_eq!(deployment["metadata"]["name"], "endpoint-copier-operator");
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    let selector = json!({
+        "app.kubernetes.io/name": "endpoint-copier-operator", "app.kubernetes.io/instance": "copier",
+    });
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], selector);
+    let manager = container(&rendered);
+    assert_eq!(manager["name"], "manager");
+    assert!(args(&rendered).contains(&"--leader-elect"));
+    assert_eq!(manager["livenessProbe"]["httpGet"]["path"], "/healthz");
+    assert_eq!(manager["readinessProbe"]["httpGet"]["path"], "/readyz");
+    let ports: Vec<_> = manager["ports"]
+        .as_array()
+        .expect("ports")
+        .iter()
+        .map(|port| &port["containerPort"])
+        .collect();
+    assert_eq!(ports, [8080, 8081]);
+    let resources = json!({"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}});
+    assert_eq!(manager["resources"], resources);
+    assert_eq!(pod(&rendered)["serviceAccountName"], "endpoint-copier-operator");
+    assert_eq!(pod(&rendered)["priorityClassName"], "system-cluster-critical");
+    let budget = &find(&rendered, "PodDisruptionBudget", "")["spec"];
+    assert_eq!(
+        (&budget["maxUnavailable"], &budget["unhealthyPodEvictionPolicy"]),
+        (&json!(1), &json!("AlwaysAllow"))
+    );
+    assert_eq!(budget["selector"]["matchLabels"], selector);
+}
+
+#[test]
+fn pods_are_restricted() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&[]);
+    let context = &pod(&rendered)["securityContext"];
+    assert_eq!(
+        *context,
+        json!({
+            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+        })
+    );
+    let context = &container(&rendered)["securityContext"];
+    assert_eq!(
+        *context,
+        json!({
+            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+        })
+    );
+    assert_eq!(
+        find(&rendered, "ServiceAccount", "")["automountServiceAccountToken"],
+        false
+    );
+    assert_eq!(pod(&rendered)["automountServiceAccountToken"], true);
+    assert_eq!(pod(&rendered)["enableServiceLinks"], false);
+}
+
+#[test]
+fn images_are_found_where_values_say() {
+    const OURS: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
+    const OLD: &str = "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator";
+    const OLDER: &str = "registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator";
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let Some(helm) = helm() else { return };
+    for (set, image) in [
+        ("image.tag=".to_owned(), format!("{OURS}:0.4.0")),
+        ("image.tag=0.4.1".to_owned(), format!("{OURS}:0.4.1")),
+        (
+            format!("image.tag=0.4.1,image.digest={digest}"),
+            format!("{OURS}@{digest}"),
+        ),
+        (
+            "image.registry=mirror:5000".to_owned(),
+            "mirror:5000/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+        ),
+        (
+            "image.registry=a,global.imageRegistry=mirror.local/proxy/".to_owned(),
+            "mirror.local/proxy/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+        ),
+        (
+            "image.repository=team/copier".to_owned(),
+            "team/copier:0.4.0".to_owned(),
+        ),
+        (
+            "image.repository=team/copier,global.imageRegistry=mirror.local".to_owned(),
+            "mirror.local/team/copier:0.4.0".to_owned(),
+        ),
+        (
+            "image.repository=localhost/copier,image.registry=mirror.local".to_owned(),
+            "mirror.local/copier:0.4.0".to_owned(),
+        ),
+        // Those of the old chart.
+        (format!("image.repository={OLD}"), format!("{OURS}:0.4.0")),
+        (
+            format!("image.repository={OLDER},image.tag=v0.2.0"),
+            format!("{OURS}:0.4.0"),
+        ),
+        (
+            format!("image.repository={OLD},image.tag=0.3.0"),
+            format!("{OURS}:0.4.0"),
+        ),
+        (
+            format!("image.repository={OLD},image.tag=0.4.1"),
+            format!("{OURS}:0.4.1"),
+        ),
+        (
+            format!("image.repository={OLD},global.imageRegistry=mirror.local"),
+            "mirror.local/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+        ),
+        // Any other is taken as given.
+        (
+            format!("image.repository={OLD}-2,image.tag=v0.3.0"),
+            format!("{OLD}-2:v0.3.0"),
+        ),
+    ] {
+        let rendered = helm.render(&["--set", &set, "--set", "image.pullPolicy=Always"]);
+        assert_eq!(container(&rendered)["image"], image, "{set}");
+        assert_eq!(container(&rendered)["imagePullPolicy"], "Always");
+    }
+}
+
+#[test]
+fn a_roll_never_waits_for_room_that_is_not_there() {
+    let Some(helm) = helm() else { return };
+    for (set, surge, unavailable) in [
+        ("podAntiAffinityPreset=soft", json!(1), json!(0)),
+        ("podAntiAffinityPreset=none", json!(1), json!(0)),
+        ("podAntiAffinityPreset=hard", json!(0), json!(1)),
+        (
+            "updateStrategy.type=RollingUpdate,updateStrategy.rollingUpdate.maxSurge=2,updateStrategy.rollingUpdate.maxUnavailable=50%",
+            json!(2),
+            json!("50%"),
+        ),
+    ] {
+        let rendered = helm.render(&["--set", set]);
+        let strategy = &find(&rendered, "Deployment", "")["spec"]["strategy"];
+        let expected = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
+        assert_eq!(*strategy, expected, "{set}");
+    }
+}
+
+#[test]
+fn affinity_of_ones_own_takes_the_place_of_the_presets_part_by_part() {
+    let Some(helm) = helm() else { return };
+    let affinity = |set: &str| pod(&helm.render(&["--set", set]))["affinity"].clone();
+    let presets = affinity("replicaCount=2");
+    assert!(
+        presets["nodeAffinity"]
+            .get("preferredDuringSchedulingIgnoredDuringExecution")
+            .is_some()
+    );
+    let pods =
+        &presets["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
+    assert_eq!(pods["topologyKey"], "kubernetes.io/hostname");
+    let hard = affinity("podAntiAffinityPreset=hard");
+    assert_eq!(
+        hard["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0],
+        *pods
+    );
+    let own = affinity("affinity.podAntiAffinity.own=1");
+    assert_eq!(own["podAntiAffinity"], json!({"own": 1}));
+    assert_eq!(own["nodeAffinity"], presets["nodeAffinity"]);
+    assert!(affinity("podAntiAffinityPreset=none,controlPlane.preferNodes=false").is_null());
+}
+
+#[test]
+fn tolerations_are_added_to_those_of_the_chart() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&[
+        "--set",
+        "tolerations[0].key=example.com/edge,tolerations[0].operator=Exists",
+    ]);
+    let tolerations = pod(&rendered)["tolerations"].as_array().expect("a list");
+    let keys: Vec<_> = tolerations
+        .iter()
+        .map(|toleration| toleration["key"].as_str().expect("a key"))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "node-role.kubernetes.io/control-plane",
+            "node-role.kubernetes.io/master",
+            "node-role.kubernetes.io/etcd",
+            "CriticalAddonsOnly",
+            "node.kubernetes.io/not-ready",
+            "node.kubernetes.io/unreachable",
+            "example.com/edge",
+        ]
+    );
+    assert_eq!(tolerations[4]["tolerationSeconds"], 30);
+    let none = helm.render(&[
+        "--set",
+        "controlPlane.tolerateTaints=false,nodeFailureTolerationSeconds=null",
+    ]);
+    assert!(pod(&none).get("tolerations").is_none());
+}
+
+#[test]
+fn in_local_mode_the_nodes_address_comes_from_the_kubelet() {
+    let Some(helm) = helm() else { return };
+    let host = |set: &str| {
+        let rendered = helm.render(&["--set", set]);
+        let env = container(&rendered)["env"].as_array().expect("env").clone();
+        let flag = args(&rendered)
+            .iter()
+            .any(|arg| arg.starts_with("--api-server-host"));
+        let found = env
+            .into_iter()
+            .find(|variable| variable["name"] == "ENDPOINT_COPIER_API_SERVER_HOST");
+        (
+            found.map(|variable| variable["valueFrom"]["fieldRef"]["fieldPath"].clone()),
+            flag,
+        )
+    };
+    assert_eq!(
+        host("apiServer.mode=local"),
+        (Some(json!("status.hostIP")), false)
+    );
+    assert_eq!(
+        host("apiServer.mode=local,apiServer.host=192.0.2.1"),
+        (None, true)
+    );
+    assert_eq!(host("apiServer.mode=auto"), (None, false));
+}

@@ -1,0 +1,197 @@
+//! Helm as a process, and what it renders as objects.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The release's namespace, where a test names no other.
+pub const NAMESPACE: &str = "copier";
+
+/// One Helm, with a home of its own.
+pub struct Helm {
+    program: PathBuf,
+    /// 3 or 4.
+    pub major: u8,
+    home: TempDir,
+}
+
+/// Every Helm that is there. With none, a test returns at once, and has said why.
+pub fn helms() -> Vec<Helm> {
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&in_path).map(|folder| folder.join("helm"));
+    let brought = ["helm-4", "helm-3"].map(|name| tools().join(name));
+    let there: Vec<_> = in_path
+        .filter(|program| program.is_file())
+        .take(1)
+        .chain(brought.into_iter().filter(|program| program.is_file()))
+        .map(Helm::new)
+        .collect();
+    if there.is_empty() {
+        skipped("helm");
+    }
+    there
+}
+
+/// The newest Helm, for what does not depend on it.
+pub fn helm() -> Option<Helm> {
+    helms().into_iter().max_by_key(|helm| helm.major)
+}
+
+/// Says that a test is skipped for want of a tool; in CI that is a failure.
+pub fn skipped(tool: &str) {
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "there is no {tool}: make tools brings it"
+    );
+    println!("skipped: needs {tool}, which make tools brings");
+}
+
+/// Where `make tools` puts what it brings: beside what cargo builds.
+pub fn tools() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools")
+}
+
+/// The chart's folder.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/endpoint-copier-operator")
+}
+
+/// A file of the chart.
+pub fn file(name: &str) -> String {
+    let path = chart().join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files in `ci/`, by name.
+pub fn cases() -> Vec<(String, PathBuf)> {
+    let folder = chart().join("ci");
+    let files = std::fs::read_dir(&folder).expect("the folder ci");
+    let mut cases: Vec<_> = files
+        .map(|file| file.expect("a file"))
+        .map(|file| (file.file_name().to_string_lossy().into_owned(), file.path()))
+        .collect();
+    cases.sort();
+    assert!(cases.len() > 8, "{cases:?}");
+    cases
+}
+
+/// Objects of a text of YAML documents.
+pub fn objects(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect()
+}
+
+/// The one object of this kind whose name ends so.
+pub fn find<'a>(objects: &'a [Value], kind: &str, ending: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| {
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        object["kind"] == kind && name.ends_with(ending)
+    });
+    let first = found
+        .next()
+        .unwrap_or_else(|| panic!("there is no {kind} …{ending}"));
+    assert!(found.next().is_none(), "two {kind} …{ending}");
+    first
+}
+
+/// The one container of a Deployment.
+pub fn container(objects: &[Value]) -> &Value {
+    let containers = &find(objects, "Deployment", "")["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers.as_array().map(Vec::len), Some(1));
+    &containers[0]
+}
+
+/// The container's flags.
+pub fn args(objects: &[Value]) -> Vec<&str> {
+    let args = container(objects)["args"].as_array().expect("args");
+    args.iter().map(|arg| arg.as_str().expect("a text")).collect()
+}
+
+impl Helm {
+    fn new(program: PathBuf) -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut helm = Self {
+            program,
+            major: 0,
+            home,
+        };
+        let version = helm.succeed(["version", "--template", "{{.Version}}"]);
+        helm.major = version.as_bytes()[1] - b'0';
+        helm
+    }
+
+    /// A run without a cluster.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.command(Path::new("/dev/null"))
+            .args(args)
+            .output()
+            .expect("helm starts")
+    }
+
+    /// Helm with this kubeconfig.
+    pub fn command(&self, kubeconfig: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What a run prints; it fails the test if Helm fails.
+    pub fn succeed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        succeeded(&self.run(args))
+    }
+
+    /// The objects of a release named `copier`.
+    pub fn render(&self, args: &[&str]) -> Vec<Value> {
+        self.render_chart(&chart(), args)
+    }
+
+    /// The same, of another chart.
+    pub fn render_chart(&self, chart: &Path, args: &[&str]) -> Vec<Value> {
+        let chart = chart.display().to_string();
+        let all = ["template", "copier", &chart, "--namespace", NAMESPACE];
+        objects(&self.succeed(all.iter().chain(args)))
+    }
+
+    /// What Helm says when it refuses to render.
+    pub fn refusal(&self, args: &[&str]) -> String {
+        let chart = chart().display().to_string();
+        let all = ["template", "copier", &chart, "--namespace", NAMESPACE];
+        let output = self.run(all.iter().chain(args));
+        assert!(!output.status.success(), "rendered with {args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// The notes after an install.
+    pub fn notes(&self, args: &[&str]) -> String {
+        let chart = chart().display().to_string();
+        let all = [
+            "install",
+            "copier",
+            &chart,
+            "--namespace",
+            NAMESPACE,
+            "--dry-run=client",
+        ];
+        let text = self.succeed(all.iter().chain(args));
+        let (_, notes) = text.split_once("\nNOTES:\n").expect("notes");
+        notes.to_owned()
+    }
+}
+
+/// The standard output of a run that succeeded.
+pub fn succeeded(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "helm: {said}");
+    String::from_utf8(output.stdout.clone()).expect("a text")
+}

