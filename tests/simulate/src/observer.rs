@@ -189,6 +189,7 @@ impl Observer {
                 }
             }
         }
+        assert_eq!(self.seen, store.revision(), "the observer has missed writes");
     }
 
     fn service(&mut self, service: Option<&Value>, gone: bool) {
