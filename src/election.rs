@@ -22,11 +22,14 @@ use crate::cli::ElectionConfig;
 use crate::error::one_line;
 use crate::metrics::Metrics;
 
+pub mod fence;
 pub mod guard;
 mod record;
 pub mod sighting;
+pub mod swap;
 pub mod term;
 
+use fence::Fence;
 use guard::Guard;
 pub use record::Record;
 use term::Term;
@@ -169,9 +172,7 @@ impl Candidate {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
                 self.metrics.observe_renewal(sent.elapsed());
                 self.record.see(Some(&lease));
-                // A late renewal may be answered with a Lease that names another.
-                let holder = lease.spec.and_then(|spec| spec.holder_identity);
-                if holder.as_ref() == Some(&self.us) {
+                if fence::is_ours(&lease, &self.us) {
                     Attempt::Ours(sent)
                 } else {
                     Attempt::Theirs
@@ -194,7 +195,7 @@ impl Candidate {
 
     /// Leads from an acquisition on until the Lease is lost or this replica is to stop.
     async fn lead(&self, sent: Instant, stop: &CancellationToken) -> Ending {
-        let term = Term::until(sent + self.config.renew_deadline);
+        let term = Term::new(self.fence(sent));
         if term.is_over() {
             return Ending::Lost;
         }
@@ -241,7 +242,7 @@ impl Candidate {
             {
                 Attempt::Ours(at) => {
                     sent = at;
-                    if term.extend(sent + self.config.renew_deadline).is_err() {
+                    if term.extend(self.fence(sent)).is_err() {
                         return "the renewal came too late".to_owned();
                     }
                     if last_error.take().is_some() {
@@ -264,7 +265,8 @@ impl Candidate {
 
     /// Gives the Lease up, so that a successor need not wait; but never while a write may still land.
     async fn release(&self, term: &Term) {
-        if timeout(SETTLE, term.settled()).await.is_err() || term.is_doubtful() {
+        _ = timeout(SETTLE, term.settled()).await;
+        if !term.may_release() {
             warn!("a write may still be in flight: the Lease is not released but left to run out");
             return;
         }
@@ -273,6 +275,11 @@ impl Candidate {
             Ok(Err(error)) => warn!(error = one_line(&error), "could not release the Lease"),
             Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
         }
+    }
+
+    /// How far a term reaches that was won or renewed by a request sent at this moment.
+    fn fence(&self, sent: Instant) -> Fence {
+        Fence::won(sent, self.config.renew_deadline)
     }
 
     fn retry_backoff(&self) -> ExponentialBackoff {

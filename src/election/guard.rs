@@ -22,10 +22,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tower::{BoxError, Layer, Service};
 
 use super::Record;
+use super::swap::{Basis, Shown};
 
 /// What the lock is shown in place of a holder that it must not see as one.
 const NOBODY: &str = "(nobody)";
@@ -36,8 +37,8 @@ pub struct Guard {
     us: Arc<str>,
     default_duration: Duration,
     record: Record,
-    /// Metadata of the Lease as the lock last saw it.
-    shown: Arc<Mutex<Option<Value>>>,
+    /// The Lease as the lock last saw it.
+    basis: Arc<Mutex<Option<Basis>>>,
 }
 
 impl Guard {
@@ -47,30 +48,26 @@ impl Guard {
             us: us.into(),
             default_duration,
             record,
-            shown: Arc::default(),
+            basis: Arc::default(),
         }
     }
 
     /// What the lock is told after the API server has answered its GET with this Lease or none.
     fn show(&self, lease: Option<Lease>) -> Option<Lease> {
-        self.record.see(lease.as_ref());
-        let free = self.record.may_race(&self.us, self.default_duration);
-        *self.shown.lock() = lease.as_ref().map(
-            |lease| json!({ "resourceVersion": lease.metadata.resource_version, "uid": lease.metadata.uid }),
-        );
-        if lease.is_none() && free {
+        let shown = self.record.show(lease.as_ref(), &self.us, self.default_duration);
+        *self.basis.lock() = lease.as_ref().map(Basis::of);
+        if shown == Shown::Absent {
             return None;
         }
-        // A Lease that was deleted under its holder is shown as if it were still there.
         let mut lease = lease.unwrap_or_default();
         let spec = lease.spec.get_or_insert_default();
         let holder = spec.holder_identity.get_or_insert_default();
-        let ours = *holder == *self.us;
         if holder.is_empty() {
-            *holder = if free { None } else { self.record.holder() }.unwrap_or_else(|| NOBODY.to_owned());
+            let last = self.record.holder().filter(|_| shown == Shown::Held);
+            *holder = last.unwrap_or_else(|| NOBODY.to_owned());
         }
         spec.lease_duration_seconds = Some(60);
-        let age = if free && !ours {
+        let age = if shown == Shown::Free {
             SignedDuration::from_hours(1)
         } else {
             SignedDuration::ZERO
@@ -87,10 +84,9 @@ impl Guard {
 
     /// The lock's PATCH as a compare-and-swap. `None`: it patches what it has not seen.
     fn bind(&self, patch: &[u8]) -> Option<Vec<u8>> {
-        let shown = self.shown.lock().take()?;
+        let basis = self.basis.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
-        let metadata = patch.get_mut("metadata")?.as_object_mut()?;
-        metadata.extend(shown.as_object()?.clone());
+        basis.bind(patch.get_mut("metadata")?.as_object_mut()?);
         serde_json::to_vec(&patch).ok()
     }
 }

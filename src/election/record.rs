@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::sighting::{Race, Sighting};
+use super::swap::Shown;
 use crate::metrics::Metrics;
 
 /// A [`Sighting`] that several parts of a replica add to and wait for.
@@ -50,11 +51,16 @@ impl Record {
         self.sighting.lock().holder().map(str::to_owned)
     }
 
-    /// Whether the candidate `us` may try now.
-    pub(super) fn may_race(&self, us: &str, default_duration: Duration) -> bool {
-        self.sighting
-            .lock()
-            .may_race(us, default_duration, Instant::now())
+    /// What the lock of the candidate `us` is to be shown after a GET that was answered with this Lease or none.
+    pub(super) fn show(&self, answer: Option<&Lease>, us: &str, default_duration: Duration) -> Shown {
+        self.see(answer);
+        Shown::of(
+            answer,
+            &self.sighting.lock(),
+            us,
+            default_duration,
+            Instant::now(),
+        )
     }
 
     /// Waits until the candidate `us` may try. `told` hears of each holder on the way.

@@ -1,27 +1,29 @@
 //! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
 //!
 //! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
-//! times that a Lease states are those of other machines and are not read at all.
+//! times that a Lease states are those of other machines and are not read at all. The model in `tests/model`
+//! calls the same functions, with a clock of its own.
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use tokio::time::Instant;
 
+use super::fence::Moment;
 use crate::cli::ElectionConfig;
 
 /// What is known of the Lease.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sighting {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sighting<T = Instant> {
     /// The state of the Lease that was seen last, and since when; `None` before the first look.
-    state: Option<(State, Instant)>,
+    state: Option<(State, T)>,
     /// The last holder that was ever seen, through deletions and empty states.
     holder: Option<String>,
     /// The duration that this holder stated, as far as it is honoured.
     duration: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     Absent,
     /// A Lease of this identity and version.
@@ -34,18 +36,28 @@ enum State {
 
 /// When a candidate may try to take the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Race {
+pub enum Race<T = Instant> {
     /// Nothing is known yet.
     Unknown,
     /// Now.
     Now,
     /// At this moment, unless the Lease changes before.
-    At(Instant),
+    At(T),
 }
 
-impl Sighting {
+impl<T> Default for Sighting<T> {
+    fn default() -> Self {
+        Self {
+            state: None,
+            holder: None,
+            duration: None,
+        }
+    }
+}
+
+impl<T: Moment> Sighting<T> {
     /// Notes what a watch or a GET shows at a moment; `None`: there is no Lease. Answers whether it is news.
-    pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
+    pub fn see(&mut self, lease: Option<&Lease>, now: T) -> bool {
         let state = match lease {
             None => State::Absent,
             Some(lease) => State::Present {
@@ -77,7 +89,7 @@ impl Sighting {
     /// the duration has passed since its present state was first seen, also when it was deleted,
     /// emptied or garbled meanwhile: its holder may be alive and about to write it anew.
     #[must_use]
-    pub fn race(&self, us: &str, default_duration: Duration) -> Race {
+    pub fn race(&self, us: &str, default_duration: Duration) -> Race<T> {
         let Some((state, since)) = &self.state else {
             return Race::Unknown;
         };
@@ -98,7 +110,7 @@ impl Sighting {
 
     /// Whether the candidate `us` may try at this moment.
     #[must_use]
-    pub fn may_race(&self, us: &str, default_duration: Duration, now: Instant) -> bool {
+    pub fn may_race(&self, us: &str, default_duration: Duration, now: T) -> bool {
         match self.race(us, default_duration) {
             Race::Unknown => false,
             Race::Now => true,

@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+pub use super::fence::TermOver;
+use super::fence::{Fence, may_release};
+
 /// How long an API server works on a request at most: its `--request-timeout`.
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -21,19 +24,13 @@ pub struct Term(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// `None`: over.
-    deadline: Mutex<Option<Instant>>,
+    fence: Mutex<Fence>,
     revoked: AtomicBool,
     writes: AtomicUsize,
     /// A write without an answer may still be carried out until then.
     doubtful: Mutex<Option<Instant>>,
     changed: Notify,
 }
-
-/// The term has ended: whatever was to be written is no longer ours to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this replica no longer leads")]
-pub struct TermOver;
 
 /// A write in flight. While one lives, the Lease is not released.
 #[derive(Debug)]
@@ -44,10 +41,10 @@ pub struct Write {
 }
 
 impl Term {
-    /// A term that ends at `deadline`. Private to the election: it alone hands out terms.
-    pub(super) fn until(deadline: Instant) -> Self {
+    /// A term that reaches as far as this fence. Private to the election: it alone hands out terms.
+    pub(super) fn new(fence: Fence) -> Self {
         Self(Arc::new(Inner {
-            deadline: Mutex::new(Some(deadline)),
+            fence: Mutex::new(fence),
             revoked: AtomicBool::new(false),
             writes: AtomicUsize::new(0),
             doubtful: Mutex::default(),
@@ -58,12 +55,14 @@ impl Term {
     /// The right to write without end, for a single replica without election.
     pub(super) fn endless() -> Self {
         // A century: far enough, and no overflow in sums with it.
-        Self::until(Instant::now() + Duration::from_secs(100 * 365 * 86_400))
+        Self::new(Fence::won(
+            Instant::now(),
+            Duration::from_secs(100 * 365 * 86_400),
+        ))
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let deadline = *self.0.deadline.lock();
-        deadline.filter(|deadline| Instant::now() < *deadline)
+        self.0.fence.lock().deadline(Instant::now())
     }
 
     /// Begins a write.
@@ -103,15 +102,8 @@ impl Term {
     }
 
     /// Moves the deadline. A term that is over stays over.
-    pub(super) fn extend(&self, until: Instant) -> Result<(), TermOver> {
-        let mut deadline = self.0.deadline.lock();
-        match *deadline {
-            Some(known) if Instant::now() < known => {
-                *deadline = Some(known.max(until));
-                Ok(())
-            }
-            _ => Err(TermOver),
-        }
+    pub(super) fn extend(&self, renewed: Fence) -> Result<(), TermOver> {
+        self.0.fence.lock().extend(renewed, Instant::now())
     }
 
     /// The deadline as it stands, for the one who renews.
@@ -133,13 +125,14 @@ impl Term {
 
     /// Ends the term now. Writes in flight go on until they are answered or their time is up.
     pub(super) fn end(&self) {
-        *self.0.deadline.lock() = None;
+        self.0.fence.lock().end();
         self.0.changed.notify_waiters();
     }
 
-    /// Whether a write that was not answered may still be carried out.
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.0.doubtful.lock().is_some_and(|until| Instant::now() < until)
+    /// Whether the Lease may be released: no write of this term may land any more.
+    pub(super) fn may_release(&self) -> bool {
+        let in_flight = self.0.writes.load(Ordering::SeqCst);
+        may_release(in_flight, *self.0.doubtful.lock(), Instant::now())
     }
 
     /// Waits until no write is in flight.
@@ -180,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_term_ends_at_its_deadline_by_itself() {
-        let term = Term::until(Instant::now() + seconds(4));
+        let term = Term::new(Fence::won(Instant::now(), seconds(4)));
         assert!(term.begin_write().is_ok());
         let start = Instant::now();
         term.over().await;
@@ -191,27 +184,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_renewal_moves_the_deadline_and_never_back() {
         let start = Instant::now();
-        let term = Term::until(start + seconds(4));
-        term.extend(start + seconds(6)).unwrap();
-        term.extend(start + seconds(5)).unwrap();
+        let term = Term::new(Fence::won(start, seconds(4)));
+        term.extend(Fence::won(start, seconds(6))).unwrap();
+        term.extend(Fence::won(start, seconds(5))).unwrap();
         term.over().await;
         assert_eq!(start.elapsed().as_secs(), 6);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_term_that_is_over_stays_over() {
-        let term = Term::until(Instant::now() + seconds(4));
+        let term = Term::new(Fence::won(Instant::now(), seconds(4)));
         tokio::time::advance(seconds(4)).await;
-        assert_eq!(term.extend(Instant::now() + seconds(4)), Err(TermOver));
+        assert_eq!(term.extend(Fence::won(Instant::now(), seconds(4))), Err(TermOver));
         assert!(term.is_over());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_must_be_answered_before_the_deadline_that_held_when_it_began() {
         let start = Instant::now();
-        let term = Term::until(start + seconds(4));
+        let term = Term::new(Fence::won(start, seconds(4)));
         let write = term.begin_write().unwrap();
-        term.extend(start + seconds(8)).unwrap();
+        term.extend(Fence::won(start, seconds(8))).unwrap();
         assert_eq!(write.deadline, start + seconds(4));
     }
 

@@ -1,6 +1,7 @@
 use http_body_util::Full;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use parking_lot::Mutex;
+use serde_json::json;
 use tower::service_fn;
 
 use super::*;

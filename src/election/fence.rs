@@ -1,0 +1,155 @@
+//! When a term ends, and what may follow: the decisions of the fence.
+//!
+//! Pure: no clock, no async. Moments are those of one monotonic clock; the model in `tests/model` has a clock of its
+//! own and calls the same functions as [`super::term`].
+
+use std::ops::Add;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use tokio::time::Instant;
+
+/// A moment on one monotonic clock.
+pub trait Moment: Copy + Ord + Add<Duration, Output = Self> {}
+
+impl<T: Copy + Ord + Add<Duration, Output = T>> Moment for T {}
+
+/// The term has ended: whatever was to be written is no longer ours to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this replica no longer leads")]
+pub struct TermOver;
+
+/// How far a term reaches. Once over it stays over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fence<T = Instant> {
+    /// `None`: ended before its deadline.
+    deadline: Option<T>,
+}
+
+impl<T: Moment> Fence<T> {
+    /// A term that was won, or renewed, by a request that was *sent* at this moment. Counted from the reply it would
+    /// outlive the Lease: the API server took the request somewhere between the two.
+    pub fn won(sent: T, renew_deadline: Duration) -> Self {
+        Self {
+            deadline: Some(sent + renew_deadline),
+        }
+    }
+
+    /// Until when it reaches, unless it is over.
+    pub fn deadline(&self, now: T) -> Option<T> {
+        self.deadline.filter(|deadline| now < *deadline)
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self, now: T) -> bool {
+        self.deadline(now).is_none()
+    }
+
+    /// A renewal was answered. It moves the deadline, and never back.
+    ///
+    /// # Errors
+    /// The term is over, however early the renewal was sent.
+    pub fn extend(&mut self, renewed: Self, now: T) -> Result<(), TermOver> {
+        let known = self.deadline(now).ok_or(TermOver)?;
+        self.deadline = renewed.deadline.max(Some(known));
+        Ok(())
+    }
+
+    /// Ends it now.
+    pub fn end(&mut self) {
+        self.deadline = None;
+    }
+}
+
+/// Whether the answer to a request that was to take or renew the Lease says that it is ours: a late renewal may be
+/// answered with a Lease that names another.
+#[must_use]
+pub fn is_ours(answer: &Lease, us: &str) -> bool {
+    let spec = answer.spec.as_ref();
+    spec.and_then(|spec| spec.holder_identity.as_deref()) == Some(us)
+}
+
+/// Whether the Lease may be released: nothing that was written under the term may land after it. `doubtful`: until
+/// then a write that was not answered may be carried out.
+pub fn may_release<T: Moment>(in_flight: usize, doubtful: Option<T>, now: T) -> bool {
+    in_flight == 0 && doubtful.is_none_or(|until| now >= until)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// Any type that counts will do.
+    fn at(n: u64) -> Duration {
+        seconds(n)
+    }
+
+    #[test]
+    fn a_term_reaches_from_the_send_to_the_deadline_and_no_further() {
+        let fence = Fence::won(at(10), seconds(4));
+        assert_eq!(fence.deadline(at(13)), Some(at(14)));
+        assert!(fence.is_over(at(14)));
+    }
+
+    #[test]
+    fn a_renewal_moves_the_deadline_and_never_back() {
+        let mut fence = Fence::won(at(10), seconds(4));
+        fence.extend(Fence::won(at(12), seconds(4)), at(13)).unwrap();
+        fence.extend(Fence::won(at(11), seconds(4)), at(13)).unwrap();
+        assert_eq!(fence.deadline(at(13)), Some(at(16)));
+    }
+
+    #[test]
+    fn what_is_over_stays_over() {
+        let mut late = Fence::won(at(10), seconds(4));
+        assert_eq!(late.extend(Fence::won(at(13), seconds(4)), at(14)), Err(TermOver));
+        let mut ended = Fence::won(at(10), seconds(4));
+        ended.end();
+        assert_eq!(
+            ended.extend(Fence::won(at(10), seconds(4)), at(11)),
+            Err(TermOver)
+        );
+        assert!(late.is_over(at(14)) && ended.is_over(at(11)));
+    }
+
+    #[test]
+    fn a_lease_is_released_only_when_nothing_can_land_any_more() {
+        for (in_flight, doubtful, may) in [
+            (0, None, true),
+            (1, None, false),
+            (0, Some(at(11)), false),
+            (0, Some(at(10)), true),
+            (2, Some(at(9)), false),
+        ] {
+            assert_eq!(
+                may_release(in_flight, doubtful, at(10)),
+                may,
+                "{in_flight} {doubtful:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_that_names_another_is_no_lead() {
+        for (holder, ours) in [
+            (Some("us"), true),
+            (Some("a"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let answer = Lease {
+                spec: Some(k8s_openapi::api::coordination::v1::LeaseSpec {
+                    holder_identity: holder.map(str::to_owned),
+                    ..Default::default()
+                }),
+                ..Lease::default()
+            };
+            assert_eq!(is_ours(&answer, "us"), ours, "{holder:?}");
+        }
+        assert!(!is_ours(&Lease::default(), "us"));
+    }
+}

@@ -1,0 +1,71 @@
+//! What the guard shows the lock, and the compare-and-swap that the lock's PATCH becomes: the decisions of the guard.
+//!
+//! Pure: no clock, no async. The model in `tests/model` calls the same functions as [`super::guard`].
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::{Value, json};
+
+use super::fence::Moment;
+use super::sighting::Sighting;
+
+/// What the lock is to see in the answer to its GET, and so what it does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shown {
+    /// No Lease: it makes one.
+    Absent,
+    /// Ours: it renews.
+    Ours,
+    /// Another's that has run out, or nobody's: it takes it.
+    Free,
+    /// Another's: it leaves it alone.
+    Held,
+}
+
+impl Shown {
+    /// For the candidate `us`, with what it knows after it has seen this answer.
+    pub fn of<T: Moment>(
+        answer: Option<&Lease>,
+        known: &Sighting<T>,
+        us: &str,
+        default_duration: Duration,
+        now: T,
+    ) -> Self {
+        let free = known.may_race(us, default_duration, now);
+        let Some(lease) = answer else {
+            // A Lease that was deleted under its holder is shown as if it were still there.
+            return if free { Self::Absent } else { Self::Held };
+        };
+        let spec = lease.spec.as_ref();
+        match spec.and_then(|spec| spec.holder_identity.as_deref()) {
+            Some(holder) if holder == us => Self::Ours,
+            _ if free => Self::Free,
+            _ => Self::Held,
+        }
+    }
+}
+
+/// The Lease that a PATCH is meant for: the one that was read before, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Basis {
+    version: Option<String>,
+    uid: Option<String>,
+}
+
+impl Basis {
+    /// Of this Lease.
+    #[must_use]
+    pub fn of(lease: &Lease) -> Self {
+        Self {
+            version: lease.metadata.resource_version.clone(),
+            uid: lease.metadata.uid.clone(),
+        }
+    }
+
+    /// Puts it into the metadata of a PATCH, so that the API server refuses it when the Lease has changed.
+    pub fn bind(self, metadata: &mut serde_json::Map<String, Value>) {
+        metadata.insert("resourceVersion".to_owned(), json!(self.version));
+        metadata.insert("uid".to_owned(), json!(self.uid));
+    }
+}
