@@ -82,7 +82,8 @@ impl Candidate {
         record: Record,
         metrics: Metrics,
     ) -> (Self, channel::Receiver<Option<Term>>) {
-        let guard = Guard::new(&us, config.lease_duration, record.clone());
+        let (terms, receiver) = channel::channel(None);
+        let guard = Guard::new(&us, config.lease_duration, record.clone(), receiver.clone());
         let send = service_fn(move |request| {
             let client = client.clone();
             async move { client.send(request).await }
@@ -94,7 +95,6 @@ impl Candidate {
             lease_ttl: config.lease_duration,
         };
         let lock = LeaseLock::new(Client::new(guard.layer(send), namespace), namespace, params);
-        let (terms, receiver) = channel::channel(None);
         (
             Self {
                 lock,

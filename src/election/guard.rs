@@ -23,10 +23,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::watch::Receiver;
 use tower::{BoxError, Layer, Service};
 
 use super::Record;
 use super::swap::{Basis, Shown};
+use super::term::Term;
 
 /// What the lock is shown in place of a holder that it must not see as one.
 const NOBODY: &str = "(nobody)";
@@ -37,24 +39,29 @@ pub struct Guard {
     us: Arc<str>,
     default_duration: Duration,
     record: Record,
+    terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
     basis: Arc<Mutex<Option<Basis>>>,
 }
 
 impl Guard {
-    /// A guard for the candidate `us`.
-    pub fn new(us: &str, default_duration: Duration, record: Record) -> Self {
+    /// A guard for the candidate `us`, whose terms are these.
+    pub fn new(us: &str, default_duration: Duration, record: Record, terms: Receiver<Option<Term>>) -> Self {
         Self {
             us: us.into(),
             default_duration,
             record,
+            terms,
             basis: Arc::default(),
         }
     }
 
     /// What the lock is told after the API server has answered its GET with this Lease or none.
     fn show(&self, lease: Option<Lease>) -> Option<Lease> {
-        let shown = self.record.show(lease.as_ref(), &self.us, self.default_duration);
+        let leads = self.terms.borrow().as_ref().is_some_and(|term| !term.is_over());
+        let shown = self
+            .record
+            .show(lease.as_ref(), &self.us, self.default_duration, leads);
         *self.basis.lock() = lease.as_ref().map(Basis::of);
         if shown == Shown::Absent {
             return None;
@@ -63,7 +70,11 @@ impl Guard {
         let spec = lease.spec.get_or_insert_default();
         let holder = spec.holder_identity.get_or_insert_default();
         if holder.is_empty() {
-            let last = self.record.holder().filter(|_| shown == Shown::Held);
+            // Never us, or the lock would renew.
+            let last = self
+                .record
+                .holder()
+                .filter(|last| shown == Shown::Held && **last != *self.us);
             *holder = last.unwrap_or_else(|| NOBODY.to_owned());
         }
         spec.lease_duration_seconds = Some(60);

@@ -51,19 +51,21 @@ impl Record {
         self.sighting.lock().holder().map(str::to_owned)
     }
 
-    /// What the lock of the candidate `us` is to be shown after a GET that was answered with this Lease or none.
-    pub(super) fn show(&self, answer: Option<&Lease>, us: &str, default_duration: Duration) -> Shown {
+    /// What the lock of the candidate `us` is to be shown after a GET that was answered with this Lease or none;
+    /// `leads`: it has a valid term.
+    pub(super) fn show(
+        &self,
+        answer: Option<&Lease>,
+        us: &str,
+        default_duration: Duration,
+        leads: bool,
+    ) -> Shown {
         self.see(answer);
-        Shown::of(
-            answer,
-            &self.sighting.lock(),
-            us,
-            default_duration,
-            Instant::now(),
-        )
+        let sighting = self.sighting.lock();
+        Shown::of(answer, &sighting, us, default_duration, leads, Instant::now())
     }
 
-    /// Waits until the candidate `us` may try. `told` hears of each holder on the way.
+    /// Waits until the candidate `us`, who does not lead, may try. `told` hears of each holder on the way.
     pub(super) async fn turn(
         &self,
         us: &str,
@@ -77,7 +79,7 @@ impl Record {
             let race = {
                 let sighting = self.sighting.lock();
                 told(sighting.holder());
-                sighting.race(us, default_duration)
+                sighting.race(us, default_duration, false)
             };
             match race {
                 Race::Now => return,

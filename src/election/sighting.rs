@@ -30,6 +30,8 @@ enum State {
     Present {
         uid: Option<String>,
         version: Option<String>,
+        /// Whether it names its holder: it was not released, emptied or garbled.
+        names_holder: bool,
         released: bool,
     },
 }
@@ -63,6 +65,7 @@ impl<T: Moment> Sighting<T> {
             Some(lease) => State::Present {
                 uid: lease.metadata.uid.clone(),
                 version: lease.metadata.resource_version.clone(),
+                names_holder: stated_holder(lease).is_some(),
                 released: is_released(lease.spec.as_ref()),
             },
         };
@@ -72,46 +75,45 @@ impl<T: Moment> Sighting<T> {
             return false;
         }
         self.state = Some((state, now));
-        if let Some(spec) = lease.and_then(|lease| lease.spec.as_ref())
-            && let Some(holder) = spec
-                .holder_identity
-                .as_deref()
-                .filter(|holder| !holder.is_empty())
+        if let Some(lease) = lease
+            && let Some(holder) = stated_holder(lease)
         {
             self.holder = Some(holder.to_owned());
-            self.duration = stated_duration(spec);
+            self.duration = lease.spec.as_ref().and_then(stated_duration);
         }
         true
     }
 
-    /// When the candidate `us` may try. A Lease that was released is free; one that never showed a
-    /// holder too; one that names us is ours to renew. Any other belongs to its last holder until
-    /// the duration has passed since its present state was first seen, also when it was deleted,
-    /// emptied or garbled meanwhile: its holder may be alive and about to write it anew.
+    /// When the candidate `us` may try; `leads`: it has a valid term. A Lease that was released is free; one that
+    /// never showed a holder too; one that names us is ours to renew. Any other belongs to its last holder until
+    /// the duration has passed since its present state was first seen, also when it was deleted, emptied or
+    /// garbled meanwhile: its holder may be alive and about to write it anew. That is for the leader alone: if we
+    /// were the last holder that we saw, there may have been another since.
     #[must_use]
-    pub fn race(&self, us: &str, default_duration: Duration) -> Race<T> {
+    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race<T> {
         let Some((state, since)) = &self.state else {
             return Race::Unknown;
         };
-        if matches!(state, State::Present { released: true, .. }) {
+        let (names_holder, released) = match state {
+            State::Absent => (false, false),
+            State::Present {
+                names_holder,
+                released,
+                ..
+            } => (*names_holder, *released),
+        };
+        let ours = self.holder.as_deref() == Some(us) && (names_holder || leads);
+        if released || ours || self.holder.is_none() {
             return Race::Now;
         }
-        match &self.holder {
-            None => Race::Now,
-            Some(holder) if holder == us => Race::Now,
-            Some(_) => Race::At(
-                *since
-                    + self
-                        .duration
-                        .unwrap_or(default_duration.min(ElectionConfig::LONGEST_LEASE)),
-            ),
-        }
+        let default = default_duration.min(ElectionConfig::LONGEST_LEASE);
+        Race::At(*since + self.duration.unwrap_or(default))
     }
 
     /// Whether the candidate `us` may try at this moment.
     #[must_use]
-    pub fn may_race(&self, us: &str, default_duration: Duration, now: T) -> bool {
-        match self.race(us, default_duration) {
+    pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: T) -> bool {
+        match self.race(us, default_duration, leads) {
             Race::Unknown => false,
             Race::Now => true,
             Race::At(moment) => now >= moment,
@@ -143,6 +145,13 @@ impl State {
         uid == other_uid
             && matches!((number(version), number(other_version)), (Some(known), Some(new)) if known > new)
     }
+}
+
+fn stated_holder(lease: &Lease) -> Option<&str> {
+    let spec = lease.spec.as_ref()?;
+    spec.holder_identity
+        .as_deref()
+        .filter(|holder| !holder.is_empty())
 }
 
 /// As client-go and `LeaseLock` give a Lease up: no holder, one second.

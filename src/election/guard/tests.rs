@@ -2,6 +2,7 @@ use http_body_util::Full;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::watch::channel;
 use tower::service_fn;
 
 use super::*;
@@ -72,6 +73,15 @@ impl Server {
 
     /// A lock behind a guard that knows what this record knows.
     fn lock(&self, record: Record) -> LeaseLock {
+        self.lock_of(record, None)
+    }
+
+    /// The same for a leader.
+    fn leaders_lock(&self, record: Record) -> LeaseLock {
+        self.lock_of(record, Some(Term::endless()))
+    }
+
+    fn lock_of(&self, record: Record, term: Option<Term>) -> LeaseLock {
         let server = self.clone();
         let send = service_fn(move |request: Request<Body>| {
             let server = server.clone();
@@ -85,7 +95,7 @@ impl Server {
                 Ok::<_, BoxError>(response)
             }
         });
-        let guard = Guard::new("us", OURS, record);
+        let guard = Guard::new("us", OURS, record, channel(term).1);
         LeaseLock::new(
             kube::Client::new(guard.layer(send), "default"),
             "default",
@@ -217,8 +227,20 @@ async fn a_lease_deleted_under_us_is_made_anew() {
     let was = lease(held("us", "2026-01-01T00:00:00.000000Z"));
     record.see(Some(&serde_json::from_value(was).unwrap()));
     let server = Server::with(None);
-    assert!(attempt(&server.lock(record)).await.unwrap());
+    assert!(attempt(&server.leaders_lock(record)).await.unwrap());
     assert_eq!(server.sent(), [Method::GET, Method::POST]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_after_our_term_is_not_made_anew_at_once() {
+    let record = unknown();
+    let was = lease(held("us", "2026-01-01T00:00:00.000000Z"));
+    record.see(Some(&serde_json::from_value(was).unwrap()));
+    let server = Server::with(None);
+    assert!(!attempt(&server.lock(record.clone())).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+    tokio::time::advance(OURS).await;
+    assert!(attempt(&server.lock(record)).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,14 +249,14 @@ async fn a_lease_emptied_under_us_is_written_anew() {
     let mut emptied = lease(json!({"holderIdentity": "", "leaseDurationSeconds": 6}));
     emptied["metadata"]["resourceVersion"] = json!("8");
     let server = Server::with(Some(emptied));
-    assert!(attempt(&server.lock(record)).await.unwrap());
+    assert!(attempt(&server.leaders_lock(record)).await.unwrap());
     assert_eq!(server.patch()["spec"]["holderIdentity"], "us");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_patch_without_a_get_before_it_is_not_sent() {
     let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
-    let guard = Guard::new("us", OURS, unknown());
+    let guard = Guard::new("us", OURS, unknown(), channel(None).1);
     assert_eq!(guard.bind(br#"{"metadata": {"name": "lease"}}"#), None);
     assert!(server.sent().is_empty());
 }

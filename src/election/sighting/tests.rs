@@ -32,7 +32,7 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
         now += seconds(1);
         sighting.see(state.as_ref(), now);
     }
-    match sighting.race("us", OURS) {
+    match sighting.race("us", OURS, false) {
         Race::Unknown => Err(()),
         Race::Now => Ok(None),
         Race::At(moment) => Ok(Some((moment - now).as_secs())),
@@ -134,9 +134,9 @@ fn who_may_try_when() {
             Ok(Some(14)),
         ),
         (
-            "deleted under us: ours to write anew",
+            "deleted since we held it: after our own duration, another may have held it in between",
             vec![Some(lease(1, Some("us"), Some(6))), None],
-            Ok(None),
+            Ok(Some(6)),
         ),
         (
             "released, and deleted after: the last holder's time",
@@ -150,6 +150,31 @@ fn who_may_try_when() {
     ];
     for (name, states, expected) in table {
         assert_eq!(race_after(states), *expected, "{name}");
+    }
+}
+
+#[test]
+fn a_lease_that_is_deleted_or_emptied_is_written_anew_by_its_leader_alone() {
+    let start = Instant::now();
+    for now in [
+        None,
+        Some(lease(2, Some(""), Some(6))),
+        Some(lease(2, None, None)),
+    ] {
+        for (holder, leads, expected) in [
+            ("us", true, Race::Now),
+            ("us", false, Race::At(start + OURS)),
+            ("a", true, Race::At(start + OURS)),
+        ] {
+            let mut sighting = Sighting::default();
+            sighting.see(Some(&lease(1, Some(holder), Some(6))), start);
+            sighting.see(now.as_ref(), start);
+            assert_eq!(
+                sighting.race("us", OURS, leads),
+                expected,
+                "{now:?}, {holder}, {leads}"
+            );
+        }
     }
 }
 
@@ -179,8 +204,8 @@ fn the_times_that_a_lease_states_are_not_read() {
 fn may_race_says_the_same_as_race() {
     let start = Instant::now();
     let mut sighting = Sighting::default();
-    assert!(!sighting.may_race("us", OURS, start));
+    assert!(!sighting.may_race("us", OURS, false, start));
     sighting.see(Some(&lease(1, Some("a"), Some(2))), start);
-    assert!(!sighting.may_race("us", OURS, start + Duration::from_millis(1999)));
-    assert!(sighting.may_race("us", OURS, start + seconds(2)));
+    assert!(!sighting.may_race("us", OURS, false, start + Duration::from_millis(1999)));
+    assert!(sighting.may_race("us", OURS, false, start + seconds(2)));
 }
