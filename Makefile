@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart simulate lint fmt build bench-failover run tools clean
+.PHONY: help demo test test-chart simulate model lint fmt build bench-failover run tools clean
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -41,6 +41,9 @@ simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs o
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulate
 	@$(TARGET)/simulate/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) $(if $(BASE),--base $(BASE)) \
 	  $(if $(JOBS),--jobs $(JOBS)))
+
+model: ## checks the model of the election with large bounds; make test does with small ones
+	$(CARGO) run $(LOCKED) --release --package model
 
 lint: ## checks format, clippy and docs; a warning is an error
 	$(CARGO) fmt --all --check

@@ -1,0 +1,240 @@
+//! A candidate: what `src/election.rs` does, one step between two awaits at a time.
+
+use std::time::Duration;
+
+use endpoint_copier_operator::election::fence::{self, Fence};
+use endpoint_copier_operator::election::sighting::Sighting;
+use endpoint_copier_operator::election::swap::{Basis, Shown};
+use k8s_openapi::api::coordination::v1::Lease;
+
+use crate::server::{Request, Stored, Verb};
+use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Tick};
+
+/// What one candidate knows and does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    known: Sighting<Tick>,
+    attempt: Attempt,
+    /// Its term, as far as it knows.
+    pub term: Option<Fence<Tick>>,
+    /// Whether it took a Lease that had been deleted or emptied, and had never seen a holder.
+    pub is_unknowing: bool,
+    /// A write of a slice in flight, and when it must have been answered.
+    pub write: Option<Tick>,
+    /// A write that was not answered may be carried out until then.
+    doubtful: Option<Tick>,
+    life: Life,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Life {
+    #[default]
+    Runs,
+    /// Asked to stop: it may still release.
+    Stops,
+    /// It releases, or has.
+    Leaves,
+}
+
+/// An attempt to take, renew or release the Lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum Attempt {
+    #[default]
+    None,
+    /// The GET is on its way back, with what it shows.
+    Reads { sent: Tick, reply: Option<Stored> },
+    /// The write is on its way.
+    Writes { sent: Tick, request: Request },
+    /// Its answer is on its way back; `None`: refused.
+    Waits { sent: Tick, answer: Option<Stored> },
+}
+
+impl Candidate {
+    /// Time has passed. `fenced`: terms end by themselves.
+    pub fn tick(&mut self, now: Tick, fenced: bool) {
+        if self.attempt == Attempt::None && fenced {
+            self.term = self.term.filter(|term| !term.is_over(now));
+        }
+        if self.write.is_some_and(|deadline| deadline <= now) {
+            self.write = None;
+            self.doubtful = Some(now + Duration::from_secs(60));
+        }
+    }
+
+    fn see(&mut self, lease: Option<&Stored>, now: Tick) -> Option<Lease> {
+        let lease = lease.map(Stored::lease);
+        self.known.see(lease.as_ref(), now);
+        lease
+    }
+}
+
+impl Election {
+    /// What one candidate may do next.
+    pub(crate) fn actions_of(&self, state: &State, i: usize, actions: &mut Vec<Action>) {
+        let candidate = &state.candidates[i];
+        match &candidate.attempt {
+            Attempt::None if candidate.life == Life::Runs => {
+                actions.push(Action::Look(i));
+                // Once a tick is enough for a leader: more often would move nothing but the version.
+                let renewed = candidate.term == Some(Fence::won(state.now, DEADLINE));
+                let leads = self.is(Mutant::FormerLeaderWritesAnew);
+                let may_race = candidate.known.may_race(NAMES[i], DURATION, leads, state.now);
+                let mutant = self.is(Mutant::WallClock) || self.is(Mutant::DeletedIsFree);
+                if !renewed && (may_race || candidate.term.is_some() || mutant) {
+                    actions.push(Action::Get(i));
+                }
+            }
+            Attempt::None if candidate.life == Life::Stops => actions.push(Action::Release(i)),
+            Attempt::None => {}
+            Attempt::Reads { .. } => actions.push(Action::Decide(i)),
+            Attempt::Writes { .. } => actions.push(Action::Serve(i)),
+            Attempt::Waits { .. } => actions.push(Action::Answer(i)),
+        }
+        if state.losses > 0 && candidate.attempt != Attempt::None {
+            actions.push(Action::GiveUp(i));
+        }
+        if candidate.write.is_some() {
+            actions.push(Action::EndWrite(i));
+        }
+        if state.stops > 0 && candidate.life == Life::Runs && candidate.term.is_some() {
+            actions.push(Action::Stop(i));
+            if candidate.write.is_none() && self.may_write(state, candidate.term) {
+                actions.push(Action::BeginWrite(i));
+            }
+        }
+    }
+
+    /// A step of one candidate. `None`: nothing happens.
+    pub(crate) fn step(&self, state: &mut State, i: usize, action: Action) -> Option<()> {
+        let now = state.now;
+        let candidate = &mut state.candidates[i];
+        match (action, std::mem::take(&mut candidate.attempt)) {
+            (Action::Look(_), _) => _ = candidate.see(state.server.lease.as_ref(), now),
+            (Action::Get(_), _) => {
+                candidate.attempt = Attempt::Reads {
+                    sent: now,
+                    reply: state.server.lease,
+                }
+            }
+            (Action::Decide(_), Attempt::Reads { sent, reply }) => {
+                let request = self.decide(state, i, reply);
+                let candidate = &mut state.candidates[i];
+                match request {
+                    Some(request) => candidate.attempt = Attempt::Writes { sent, request },
+                    // Theirs: a leader has lost its term.
+                    None => candidate.term = None,
+                }
+            }
+            (Action::Serve(_), Attempt::Writes { sent, request }) => {
+                let answer = state.server.serve(&request, !self.is(Mutant::NoCas));
+                candidate.attempt = Attempt::Waits { sent, answer };
+            }
+            (Action::Answer(_), Attempt::Waits { sent, answer }) => {
+                if let (Some(answer), Life::Runs) = (answer, candidate.life) {
+                    self.take_answer(candidate, i, sent, &answer, now);
+                }
+            }
+            (Action::GiveUp(_), attempt) => {
+                state.losses -= 1;
+                if let Attempt::Writes { request, .. } = attempt {
+                    state.late.push(request);
+                }
+            }
+            (Action::BeginWrite(_), attempt) => {
+                candidate.attempt = attempt;
+                candidate.write = Some(candidate.term?.deadline(now)?);
+            }
+            (Action::EndWrite(_), attempt) => {
+                candidate.attempt = attempt;
+                candidate.write = None;
+            }
+            (Action::Stop(_), attempt) => {
+                candidate.term = None;
+                candidate.life = Life::Stops;
+                state.stops -= 1;
+                // The attempt is dropped where it stands.
+                if let Attempt::Writes { request, .. } = attempt {
+                    state.late.push(request);
+                }
+            }
+            (Action::Release(_), _) => {
+                let in_flight = usize::from(candidate.write.is_some());
+                if fence::may_release(in_flight, candidate.doubtful, now) || self.is(Mutant::ReleaseInFlight)
+                {
+                    candidate.attempt = Attempt::Reads {
+                        sent: now,
+                        reply: state.server.lease,
+                    };
+                }
+                candidate.life = Life::Leaves;
+            }
+            (action, attempt) => unreachable!("{action:?} in {attempt:?}"),
+        }
+        let candidate = &mut state.candidates[i];
+        candidate.tick(now, !self.is(Mutant::NoFence));
+        Some(())
+    }
+
+    /// The guard's part of a GET, and what the lock sends then. `None`: nothing.
+    fn decide(&self, state: &mut State, i: usize, reply: Option<Stored>) -> Option<Request> {
+        let skew = if state.jumped[i] { -SKEW[i] } else { SKEW[i] };
+        let wall = i16::from(state.now.0) + skew;
+        let leads =
+            self.may_write(state, state.candidates[i].term) || self.is(Mutant::FormerLeaderWritesAnew);
+        let edited = state.edits < self.bound.edits;
+        let candidate = &mut state.candidates[i];
+        let lease = candidate.see(reply.as_ref(), state.now);
+        let shown = match (&reply, self.mutant) {
+            (Some(lease), Some(Mutant::WallClock)) if lease.holder != Some(i) => {
+                let seconds = i16::try_from(DURATION.as_secs()).unwrap_or_default();
+                if wall > lease.renewed + seconds {
+                    Shown::Free
+                } else {
+                    Shown::Held
+                }
+            }
+            (None, Some(Mutant::DeletedIsFree)) => Shown::Absent,
+            _ => Shown::of(
+                lease.as_ref(),
+                &candidate.known,
+                NAMES[i],
+                DURATION,
+                leads,
+                state.now,
+            ),
+        };
+        let basis = || lease.as_ref().map(Basis::of);
+        let verb = match (shown, candidate.life) {
+            (Shown::Ours, Life::Runs) => Verb::Renew(basis()?),
+            (Shown::Ours, _) => Verb::Release(basis()?),
+            (_, Life::Stops | Life::Leaves) | (Shown::Held, _) => return None,
+            (Shown::Absent, _) => Verb::Make,
+            (Shown::Free, _) => Verb::Take(basis()?),
+        };
+        if let Verb::Make | Verb::Take(_) = verb {
+            candidate.is_unknowing = edited && candidate.known.holder().is_none();
+        }
+        Some(Request { from: i, verb, wall })
+    }
+
+    /// The Lease was written: a term begins or goes on, if the answer names us.
+    fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Tick, answer: &Stored, now: Tick) {
+        let lease = candidate.see(Some(answer), now);
+        let ours = lease.is_some_and(|lease| fence::is_ours(&lease, NAMES[i]));
+        let sent = if self.is(Mutant::FenceFromReply) {
+            now
+        } else {
+            sent
+        };
+        let won = Fence::won(sent, DEADLINE);
+        candidate.term = match candidate.term {
+            _ if !ours => None,
+            None => Some(won),
+            Some(mut term) => match term.extend(won, now) {
+                Ok(()) => Some(term),
+                Err(_) if self.is(Mutant::NoFence) => Some(won),
+                Err(_) => None,
+            },
+        };
+    }
+}

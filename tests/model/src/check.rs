@@ -1,0 +1,57 @@
+//! Walks through all states within a bound.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use stateright::{Checker as _, HasDiscoveries, Model as _};
+
+use crate::{Action, Bound, Election, HANDED_ON, LEADS, Mutant, ONE_TERM, ONE_WRITER};
+
+/// What was found within a bound.
+#[derive(Debug)]
+pub struct Findings {
+    /// States that differ.
+    pub states: usize,
+    /// How long that took.
+    pub took: Duration,
+    /// The rule that does not hold, and the shortest way there.
+    pub counterexample: Option<(&'static str, Vec<Action>)>,
+    /// Whether somebody leads, and somebody else after it.
+    pub reached: [bool; 2],
+}
+
+/// Checks the election, or a mutant of it.
+#[must_use]
+pub fn check(bound: Bound, mutant: Option<Mutant>) -> Findings {
+    let began = Instant::now();
+    // The shortest way is sure with one thread only.
+    let threads = if mutant.is_some() { 1 } else { 2 };
+    let checker = Election { bound, mutant }
+        .checker()
+        .threads(threads)
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let mut discoveries = checker.discoveries();
+    let reached = [LEADS, HANDED_ON].map(|name| discoveries.contains_key(name));
+    let counterexample = [ONE_TERM, ONE_WRITER]
+        .into_iter()
+        .find_map(|name| Some((name, discoveries.remove(name)?.into_actions())));
+    Findings {
+        states: checker.unique_state_count(),
+        took: began.elapsed(),
+        counterexample,
+        reached,
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, took, .. } = self;
+        write!(f, "{states} states in {:.1} s: ", took.as_secs_f32())?;
+        match &self.counterexample {
+            None => write!(f, "holds"),
+            Some((rule, way)) => write!(f, "not \"{rule}\" after {} steps: {way:?}", way.len()),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
+//!
+//! A candidate is what `src/election.rs` is between two awaits, and decides by the same pure functions: what it has
+//! seen of the Lease (`Sighting`), what the guard shows the lock and binds into its PATCH (`Shown`, `Basis`), how
+//! far its term reaches (`Fence`), whether it may release. Time passes between any two steps, so a candidate may be
+//! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
+//! differ and jump, an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
+
+mod candidate;
+mod check;
+mod server;
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+use endpoint_copier_operator::election::fence::Fence;
+use stateright::{Model, Property};
+
+use candidate::Candidate;
+pub use check::{Findings, check};
+use server::{Request, Server};
+
+/// A moment on the monotonic clock, which all candidates share: it measures spans, so where it begins does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(u8);
+
+impl Add<Duration> for Tick {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u8::try_from(duration.as_secs()).unwrap_or(u8::MAX)),
+        )
+    }
+}
+
+/// Who is in the race.
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Lease duration and renew deadline, in the proportion of 6 s and 4 s. A tick is a second here.
+const DURATION: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// By how much the wall clocks are wrong: an hour would do as well.
+const SKEW: [i16; 3] = [0, 9, -9];
+
+/// A rule that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The PATCH is not bound to what was read.
+    NoCas,
+    /// Expiry is judged by the wall clock and the stated renewTime.
+    WallClock,
+    /// A term lasts until an answer says otherwise.
+    NoFence,
+    /// The deadline is counted from the reply.
+    FenceFromReply,
+    /// A deleted Lease is raced for at once.
+    DeletedIsFree,
+    /// A candidate that was the last holder which it saw writes a deleted or emptied Lease anew, term or not.
+    FormerLeaderWritesAnew,
+    /// The Lease is released whatever is in flight.
+    ReleaseInFlight,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// There is no Lease, and nobody knows anything.
+    Nothing,
+    /// The first candidate has just won its term, and all have seen that.
+    Led,
+}
+
+/// How far to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Where to begin.
+    pub begin: Begin,
+    /// Ticks.
+    pub horizon: u8,
+    /// Requests whose reply is lost, and which themselves are carried out late or never.
+    pub losses: u8,
+    /// Jumps of wall clocks.
+    pub jumps: u8,
+    /// Deletions and emptyings by an administrator.
+    pub edits: u8,
+    /// Candidates that are asked to stop, and may have a write in flight.
+    pub stops: u8,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            begin,
+            horizon,
+            losses,
+            jumps,
+            edits,
+            stops,
+        } = self;
+        write!(
+            f,
+            "{begin:?}, {horizon} ticks, {losses} losses, {jumps} jumps, {edits} edits, {stops} stops"
+        )
+    }
+}
+
+/// The election as a whole.
+#[derive(Debug)]
+pub struct Election {
+    /// How far to look.
+    pub bound: Bound,
+    /// What is broken, if anything.
+    pub mutant: Option<Mutant>,
+}
+
+/// All there is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    now: Tick,
+    server: Server,
+    candidates: [Candidate; 3],
+    /// Sent by candidates that do not wait for them any more.
+    late: Vec<Request>,
+    jumped: [bool; 3],
+    /// What is left of the bound.
+    losses: u8,
+    jumps: u8,
+    edits: u8,
+    stops: u8,
+    /// Who led first: whether the lead was ever handed on.
+    first: Option<usize>,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Time passes.
+    Tick,
+    /// The watch shows the Lease.
+    Look(usize),
+    /// An attempt begins with a GET.
+    Get(usize),
+    /// The GET is answered, and the lock does what it does then.
+    Decide(usize),
+    /// The API server carries out a write, for a candidate that waits for its answer.
+    Serve(usize),
+    /// The answer arrives.
+    Answer(usize),
+    /// The candidate waits no longer: what it sent may be carried out later.
+    GiveUp(usize),
+    /// A write whose sender waits no longer is carried out after all.
+    ServeLate(usize),
+    /// A write of a slice begins, under a term.
+    BeginWrite(usize),
+    /// It is answered.
+    EndWrite(usize),
+    /// A candidate is asked to stop.
+    Stop(usize),
+    /// Its release begins.
+    Release(usize),
+    /// Its wall clock jumps.
+    Jump(usize),
+    /// An administrator deletes the Lease.
+    Delete,
+    /// An administrator empties it.
+    Empty,
+}
+
+impl Election {
+    fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    fn may_write(&self, state: &State, fence: Option<Fence<Tick>>) -> bool {
+        fence.is_some_and(|fence| self.is(Mutant::NoFence) || !fence.is_over(state.now))
+    }
+
+    /// Those whose term is valid.
+    fn leaders<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (usize, &'a Candidate)> {
+        let candidates = state.candidates.iter().enumerate();
+        candidates.filter(|(_, candidate)| self.may_write(state, candidate.term))
+    }
+}
+
+impl Model for Election {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut state = State {
+            now: Tick(0),
+            server: Server::default(),
+            candidates: Default::default(),
+            late: Vec::new(),
+            jumped: [false; 3],
+            losses: self.bound.losses,
+            jumps: self.bound.jumps,
+            edits: self.bound.edits,
+            stops: self.bound.stops,
+            first: None,
+        };
+        if self.bound.begin == Begin::Led {
+            let first = [
+                Action::Get(0),
+                Action::Decide(0),
+                Action::Serve(0),
+                Action::Answer(0),
+            ];
+            for action in first.into_iter().chain([Action::Look(1), Action::Look(2)]) {
+                state = self.next_state(&state, action).expect("the way to a term");
+            }
+        }
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.now.0 < self.bound.horizon {
+            actions.push(Action::Tick);
+        }
+        for i in 0..NAMES.len() {
+            self.actions_of(state, i, actions);
+            if state.jumps > 0 {
+                actions.push(Action::Jump(i));
+            }
+        }
+        for i in 0..state.late.len() {
+            // Or never: nothing else waits for it.
+            actions.push(Action::ServeLate(i));
+        }
+        if state.edits > 0 {
+            actions.extend([Action::Delete, Action::Empty]);
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Tick => {
+                state.now.0 += 1;
+                for candidate in &mut state.candidates {
+                    candidate.tick(state.now, !self.is(Mutant::NoFence));
+                }
+            }
+            Action::Jump(i) => {
+                state.jumped[i] = !state.jumped[i];
+                state.jumps -= 1;
+            }
+            Action::ServeLate(i) => {
+                let request = state.late.remove(i);
+                state.server.serve(&request, !self.is(Mutant::NoCas))?;
+            }
+            Action::Delete => {
+                state.server.delete()?;
+                state.edits -= 1;
+            }
+            Action::Empty => {
+                state.server.empty()?;
+                state.edits -= 1;
+            }
+            Action::Look(i)
+            | Action::Get(i)
+            | Action::Decide(i)
+            | Action::Serve(i)
+            | Action::Answer(i)
+            | Action::GiveUp(i)
+            | Action::BeginWrite(i)
+            | Action::EndWrite(i)
+            | Action::Stop(i)
+            | Action::Release(i) => self.step(&mut state, i, action)?,
+        }
+        let leader = self.leaders(&state).map(|(i, _)| i).next();
+        state.first = state.first.or(leader);
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            // But for a candidate that never saw a holder, on a Lease that an administrator has deleted or emptied.
+            Property::always(ONE_TERM, |model, state| {
+                model
+                    .leaders(state)
+                    .filter(|(_, leader)| !leader.is_unknowing)
+                    .count()
+                    <= 1
+            }),
+            Property::always(ONE_WRITER, |model, state| {
+                model.leaders(state).all(|(leader, _)| {
+                    let others = state.candidates.iter().enumerate().filter(|(i, _)| *i != leader);
+                    others
+                        .filter(|(_, other)| !other.is_unknowing)
+                        .all(|(_, other)| other.write.is_none())
+                        || state.candidates[leader].is_unknowing
+                })
+            }),
+            // Without these the others would hold in an empty model.
+            Property::sometimes(LEADS, |model, state| model.leaders(state).next().is_some()),
+            Property::sometimes(HANDED_ON, |model, state| {
+                model
+                    .leaders(state)
+                    .any(|(leader, candidate)| Some(leader) != state.first && !candidate.is_unknowing)
+            }),
+        ]
+    }
+}
+
+/// At most one valid term at any instant.
+pub const ONE_TERM: &str = "at most one valid term at any instant";
+/// Nothing is in flight under one term when another is valid.
+pub const ONE_WRITER: &str = "no write in flight beside the term of another";
+/// Somebody gets a term.
+pub const LEADS: &str = "somebody leads";
+/// Somebody gets one after somebody else.
+pub const HANDED_ON: &str = "the lead is handed on";

@@ -1,0 +1,35 @@
+//! Checks the large bounds: `make model`.
+
+use model::{Begin, Bound, check};
+
+fn main() {
+    let bound = |begin, horizon, losses, jumps, edits, stops| Bound {
+        begin,
+        horizon,
+        losses,
+        jumps,
+        edits,
+        stops,
+    };
+    let bounds = [
+        bound(Begin::Nothing, 2, 1, 0, 0, 0),
+        bound(Begin::Nothing, 3, 0, 0, 0, 0),
+        bound(Begin::Led, 6, 0, 0, 0, 0),
+        bound(Begin::Led, 4, 1, 1, 0, 0),
+        bound(Begin::Led, 3, 2, 0, 0, 0),
+        bound(Begin::Led, 4, 0, 0, 1, 0),
+        bound(Begin::Led, 3, 1, 0, 1, 0),
+        bound(Begin::Led, 4, 0, 0, 0, 1),
+        bound(Begin::Led, 3, 0, 0, 1, 1),
+    ];
+    let mut holds = true;
+    let mut states = 0;
+    for bound in bounds {
+        let findings = check(bound, None);
+        println!("{bound}: {findings}");
+        holds &= findings.counterexample.is_none();
+        states += findings.states;
+    }
+    println!("{states} states");
+    std::process::exit(i32::from(!holds));
+}
