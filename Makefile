@@ -43,7 +43,7 @@ simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs o
 	  $(if $(JOBS),--jobs $(JOBS)))
 
 model: ## checks the model of the election with large bounds; make test does with small ones
-	$(CARGO) run $(LOCKED) --release --package model
+	$(CARGO) run $(LOCKED) --profile simulate --package model
 
 lint: ## checks format, clippy and docs; a warning is an error
 	$(CARGO) fmt --all --check
