@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart simulate model lint fmt build bench-failover run tools clean
+.PHONY: help demo test test-chart simulate model mutants lint fmt build bench-failover run tools clean
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -44,6 +44,9 @@ simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs o
 
 model: ## checks the model of the election with large bounds; make test does with small ones
 	$(CARGO) run $(LOCKED) --profile simulate --package model
+
+mutants: ## breaks the safety code, one patch at a time, and runs the tests that must notice
+	@tests/mutants/run
 
 lint: ## checks format, clippy and docs; a warning is an error
 	$(CARGO) fmt --all --check

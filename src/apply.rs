@@ -18,6 +18,7 @@ use crate::error::is_namespace_terminating;
 use crate::metrics::{Metrics, Operation};
 use crate::model::{ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
+use crate::progress::Progress;
 
 mod attempts;
 
@@ -111,6 +112,7 @@ pub struct Writer {
     client: Client,
     metrics: Metrics,
     attempts: Mutex<Attempts>,
+    pub(crate) progress: Progress, // A call that ended, well or badly, is a step.
 }
 
 impl Writer {
@@ -121,6 +123,7 @@ impl Writer {
             client,
             metrics,
             attempts: Mutex::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -270,6 +273,7 @@ impl Writer {
             Ok(answer) => answer.map_err(Error::Api),
             Err(_) => Err(Error::NoAnswer),
         };
+        self.progress.step();
         if answer.as_ref().is_err_and(|error| error.status().is_none()) {
             unanswered(write);
         }

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::cli::ElectionConfig;
 use crate::error::one_line;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 
 pub mod fence;
 pub mod guard;
@@ -54,6 +55,7 @@ pub struct Candidate {
     record: Record,
     terms: channel::Sender<Option<Term>>,
     metrics: Metrics,
+    progress: Progress,
 }
 
 /// How an attempt to take or renew the Lease ended.
@@ -104,9 +106,16 @@ impl Candidate {
                 record,
                 terms,
                 metrics,
+                progress: Progress::default(),
             },
             receiver,
         )
+    }
+
+    /// The steps of its renewals, while it leads.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Races, leads, races again, until told to stop; then releases the Lease if it may.
@@ -168,10 +177,12 @@ impl Candidate {
     async fn attempt(&self, limit: Duration) -> Attempt {
         let sent = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
+        // Failed or not: it is a step.
+        self.progress.step();
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
                 self.metrics.observe_renewal(sent.elapsed());
-                self.record.see(Some(&lease));
+                self.record.wrote(&lease);
                 if fence::is_ours(&lease, &self.us) {
                     Attempt::Ours(sent)
                 } else {
@@ -202,6 +213,7 @@ impl Candidate {
         info!(lease = self.lease, identity = self.us, "took the lead");
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
+        self.progress.begin();
         let ending = tokio::select! {
             // What is lost is not to be released.
             biased;
@@ -215,6 +227,7 @@ impl Candidate {
             Ending::Lost => term.revoke(),
             Ending::Stopped => term.end(),
         }
+        self.progress.rest();
         self.terms.send_replace(None);
         self.metrics.set_leader(false);
         if let Ending::Stopped = ending {

@@ -13,6 +13,7 @@ pub mod index;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+pub mod progress;
 pub mod queue;
 pub mod reconcile;
 pub mod run;

@@ -82,19 +82,21 @@ impl Reconciler {
     /// reads make dirty it leaves in `inbox`.
     #[must_use]
     pub fn new(client: Client, index: SharedIndex, inbox: Inbox, metrics: Metrics, herald: Herald) -> Self {
-        let writer = Writer::new(client.clone(), metrics.clone());
-        let memory = Memory::new(metrics.clone());
-        let legacy = Legacy::new(client.clone());
         Self {
+            writer: Writer::new(client.clone(), metrics.clone()),
+            memory: Memory::new(metrics.clone()),
+            legacy: Legacy::new(client.clone()),
             client,
-            writer,
             index,
             inbox,
             metrics,
-            memory,
             herald,
-            legacy,
         }
+    }
+
+    /// Its steps: each write that was answered, or was not in time.
+    pub fn progress(&self) -> &crate::progress::Progress {
+        &self.writer.progress
     }
 
     /// Makes one Service's copies right. `since`: when it got dirty.

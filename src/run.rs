@@ -31,6 +31,7 @@ use crate::http::{self, Health, Probe};
 use crate::index::{Index, SharedIndex};
 use crate::metrics::Metrics;
 use crate::model::ServiceKey;
+use crate::progress::{GRACE, Progress};
 use crate::queue::Inbox;
 use crate::reconcile::Reconciler;
 use crate::watch::{self, LIFE, Pulses, Reader, Watches};
@@ -115,6 +116,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         // A client of its own: nothing that goes on in the others delays a renewal.
         let reader = reader(access.client("election")?);
         let (candidate, terms) = candidate(&mut tasks, reader, &config, &access)?;
+        report_liveness(&health, "renewal", candidate.progress(), &config);
         writing.spawn(candidate.run(stop_election.clone()));
         terms
     } else {
@@ -131,6 +133,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         metrics,
         herald,
     ));
+    report_liveness(&health, "worker", reconciler.progress().clone(), &config);
     writing.spawn(
         Worker {
             inbox,
@@ -196,6 +199,12 @@ fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
         None => index.lock().is_filled().map(|()| _ = filled.set(())),
     });
     health.check("watches", Probe::Readiness, move || pulses.check(LIFE));
+}
+
+/// Alive: a loop that has work makes steps. An API that is away does not stop them.
+fn report_liveness(health: &Health, name: &'static str, progress: Progress, config: &Config) {
+    let limit = config.election.lease_duration + GRACE;
+    health.check(name, Probe::Liveness, move || progress.check(limit));
 }
 
 /// One task for each watch.

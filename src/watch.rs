@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{oneshot, watch as channel};
+use tracing::warn;
 
 use crate::election::Record;
 use crate::index::{Dirty, Scope, SharedIndex};
@@ -134,24 +135,36 @@ impl Watches {
     }
 }
 
-/// Watches one Lease, and tells the election what it sees.
+/// Our own writes of the Lease are on its watch by then, or the watch is behind.
+const OWN_RENEWAL: Duration = Duration::from_secs(5);
+
+/// Watches one Lease, and tells the election what it sees. A watch that does not show our own renewals begins anew.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api = |client| Api::<Lease>::namespaced(client, namespace);
     let mut found = false;
-    reader
-        .follow(metrics::Watch::Lease, api, config, |event| match event {
-            Event::Init => found = false,
-            Event::InitApply(lease) => {
-                found = true;
-                record.see(Some(&lease));
-            }
-            Event::Apply(lease) => record.see(Some(&lease)),
-            Event::Delete(_) => record.see(None),
-            Event::InitDone if !found => record.see(None),
-            Event::InitDone => {}
-        })
-        .await;
+    let follow = reader.follow(metrics::Watch::Lease, api, config, |event| match event {
+        Event::Init => found = false,
+        Event::InitApply(lease) => {
+            found = true;
+            record.shown(Some(&lease));
+        }
+        Event::Apply(lease) => record.shown(Some(&lease)),
+        Event::Delete(_) => record.shown(None),
+        Event::InitDone if !found => record.shown(None),
+        Event::InitDone => {}
+    });
+    let check = async {
+        loop {
+            record.behind(OWN_RENEWAL).await;
+            warn!("the watch of the Lease does not show our own renewals: it begins anew");
+            reader.pulses.restart(metrics::Watch::Lease.as_str());
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        () = check => {}
+    }
 }
 
 /// Slices of these names that are not ours.

@@ -53,6 +53,7 @@ impl Worker {
     async fn work(&self, term: &Term) {
         let mut queue = Queue::default();
         let mut active = FuturesUnordered::new();
+        let progress = self.reconciler.progress();
         let urgent = |key: &_| self.index.lock().is_urgent(key);
         let now = Instant::now();
         let all = self.index.lock().all();
@@ -68,11 +69,17 @@ impl Worker {
                     (key, outcome)
                 });
             }
+            if active.is_empty() {
+                progress.rest();
+            } else {
+                progress.begin();
+            }
             tokio::select! {
                 // Nothing begins when the term is over; and what has ended makes room.
                 biased;
                 () = term.over() => break,
                 Some((key, outcome)) = active.next() => {
+                    progress.step();
                     let first = urgent(&key);
                     queue.finished(key, outcome.again, outcome.wrote, first);
                 }
@@ -89,5 +96,6 @@ impl Worker {
             // Asked to stop: what is in flight may end. It cannot begin another write.
             _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
+        progress.rest();
     }
 }

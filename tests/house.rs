@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Each module of `src/` and what it may import of the others: a whole module, or one item of it.
 const HOUSE: &[(&str, &[&str])] = &[
@@ -31,10 +32,17 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     ("queue", &["model"]),
+    ("progress", &[]),
     // From the queue to the API server.
     (
         "worker",
-        &["election::term", "index::SharedIndex", "queue", "reconcile"],
+        &[
+            "election::term",
+            "index::SharedIndex",
+            "progress",
+            "queue",
+            "reconcile",
+        ],
     ),
     (
         "reconcile",
@@ -47,14 +55,24 @@ const HOUSE: &[(&str, &[&str])] = &[
             "metrics",
             "model",
             "plan",
+            "progress",
             "queue",
         ],
     ),
     ("events", &["election::term", "error", "model"]),
-    ("apply", &["election::term", "error", "metrics", "model", "plan"]),
+    (
+        "apply",
+        &["election::term", "error", "metrics", "model", "plan", "progress"],
+    ),
     (
         "election",
-        &["cli::ElectionConfig", "error", "metrics", "model::version"],
+        &[
+            "cli::ElectionConfig",
+            "error",
+            "metrics",
+            "model::version",
+            "progress",
+        ],
     ),
     (
         "client",
@@ -166,6 +184,19 @@ fn a_file_begins_with_what_it_is_for() {
         .map(Source::name)
         .collect();
     assert!(silent.is_empty(), "without //! at their top: {silent:?}");
+}
+
+/// They would be forgotten otherwise until somebody runs them.
+#[test]
+fn the_patches_of_the_mutants_apply() {
+    let checked = Command::new("tests/mutants/run").arg("--check").output();
+    let output = checked.expect("bash");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A file of `src/` without its tests.

@@ -12,10 +12,16 @@ use super::sighting::{Race, Sighting};
 use super::swap::Shown;
 use crate::metrics::Metrics;
 
+fn version_of(lease: &Lease) -> Option<u64> {
+    crate::model::version(lease.metadata.resource_version.as_deref())
+}
+
 /// A [`Sighting`] that several parts of a replica add to and wait for.
 #[derive(Clone)]
 pub struct Record {
     sighting: Arc<Mutex<Sighting>>,
+    /// The first of our own writes that the watch has not shown yet: its version, and since when.
+    unshown: Arc<Mutex<Option<(u64, Instant)>>>,
     changed: Arc<Notify>,
     metrics: Metrics,
 }
@@ -26,12 +32,52 @@ impl Record {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             sighting: Arc::default(),
+            unshown: Arc::default(),
             changed: Arc::default(),
             metrics,
         }
     }
 
-    /// A watch or a GET shows this Lease, or that there is none.
+    /// The watch shows this Lease, or that there is none.
+    pub fn shown(&self, lease: Option<&Lease>) {
+        let mut unshown = self.unshown.lock();
+        let is_later =
+            |(ours, _): &(u64, Instant)| lease.and_then(version_of).is_none_or(|shown| shown >= *ours);
+        if unshown.as_ref().is_some_and(is_later) {
+            *unshown = None;
+        }
+        drop(unshown);
+        self.see(lease);
+    }
+
+    /// We wrote it, and this was the answer. The watch has to show it too.
+    pub(super) fn wrote(&self, lease: &Lease) {
+        if let Some(version) = version_of(lease) {
+            self.unshown.lock().get_or_insert((version, Instant::now()));
+        }
+        self.see(Some(lease));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the watch has not shown a write of ours for so long. Then it has another chance.
+    pub async fn behind(&self, limit: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let since = self.unshown.lock().map(|(_, since)| since);
+            match since {
+                None => changed.await,
+                Some(since) if since.elapsed() < limit => sleep_until(since + limit).await,
+                Some(_) => {
+                    *self.unshown.lock() = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A GET shows this Lease, or that there is none.
     pub fn see(&self, lease: Option<&Lease>) {
         let mut sighting = self.sighting.lock();
         let before = sighting.holder().map(str::to_owned);

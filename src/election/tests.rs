@@ -19,6 +19,8 @@ struct Runner {
     terms: Receiver<Option<Term>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    metrics: Metrics,
+    progress: Progress,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -51,11 +53,12 @@ impl Runner {
             metrics.clone(),
         );
         let stop = CancellationToken::new();
+        let progress = candidate.progress();
         let task = tokio::spawn(candidate.run(stop.clone()));
         let reader = Reader {
             client,
             pulses: Pulses::default(),
-            metrics,
+            metrics: metrics.clone(),
         };
         tokio::spawn(async move { watch::lease(reader, "default", LEASE, record).await });
         Self {
@@ -64,6 +67,8 @@ impl Runner {
             terms,
             stop,
             task,
+            metrics,
+            progress,
         }
     }
 
@@ -442,4 +447,166 @@ async fn a_lost_reply_to_the_first_write_ends_in_a_lead_all_the_same() {
         let lease: Lease = serde_json::from_value(store.get("leases", "default", LEASE).unwrap()).unwrap();
         assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("one"));
     }
+}
+
+/// As clients of all kinds write it: the holder's clock is an hour ahead or behind, or jumps.
+#[tokio::test(start_paused = true)]
+async fn the_times_that_a_holder_states_change_nothing() {
+    for times in [
+        ["2001-01-01T00:00:00.000000Z", "2001-01-01T00:00:00.000000Z"],
+        ["2999-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"],
+        ["2001-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"],
+        ["2999-01-01T00:00:00.000000Z", "2001-01-01T00:00:00.000000Z"],
+    ] {
+        let store = Store::new();
+        let lease = |time, transitions| json!({"holderIdentity": "other", "leaseDurationSeconds": 6, "renewTime": time, "leaseTransitions": transitions});
+        put(&store, lease(times[0], 0));
+        let mut one = Runner::start(&store, "one");
+        for renewal in 0..10 {
+            sleep(seconds(2)).await;
+            put(&store, lease(times[renewal % 2], renewal + 1));
+            assert!(one.terms.borrow().is_none(), "{times:?}");
+        }
+        let died = Instant::now();
+        one.leads().await;
+        let took = died.elapsed();
+        assert!(took >= seconds(6) && took < seconds(7), "{times:?}: {took:?}");
+        // And nobody minds what is stated about our own.
+        let term = one.leads().await;
+        let stated = json!({"spec": {"renewTime": times[1], "acquireTime": times[0]}});
+        store.patch("leases", "default", LEASE, stated).unwrap();
+        sleep(seconds(30)).await;
+        assert!(!term.is_over(), "{times:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_kubectl_gives_to_nobody_who_lives_is_left_for_its_duration() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    let patch = json!({"spec": {"holderIdentity": "nobody"}});
+    store.patch("leases", "default", LEASE, patch).unwrap();
+    let given = Instant::now();
+    first.over().await;
+    assert!(
+        given.elapsed() <= Duration::from_millis(2100),
+        "{:?}",
+        given.elapsed()
+    );
+    let (one, two) = (one.leads(), two.leads());
+    tokio::pin!(one, two);
+    futures::future::select(one, two).await;
+    let took = given.elapsed();
+    assert!(took >= seconds(6) && took < seconds(7), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lead_goes_to_client_go_and_back() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    one.stop.cancel();
+    one.task.await.unwrap();
+    // Released as client-go does it, so that it takes it at once.
+    let released = spec(&store);
+    assert_eq!(
+        (&released["holderIdentity"], &released["leaseDurationSeconds"]),
+        (&json!(""), &json!(1))
+    );
+    assert!(released["renewTime"].is_string() && released["acquireTime"].is_string());
+    let now = "2026-01-01T00:00:00.000000Z";
+    put(
+        &store,
+        json!({"holderIdentity": "go", "leaseDurationSeconds": 15, "leaseTransitions": 1, "acquireTime": now, "renewTime": now}),
+    );
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(10)).await;
+    assert!(two.terms.borrow().is_none());
+    put(
+        &store,
+        json!({"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 1, "acquireTime": now, "renewTime": now}),
+    );
+    let released = Instant::now();
+    two.leads().await;
+    assert!(
+        released.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        released.elapsed()
+    );
+    assert_eq!(spec(&store)["leaseTransitions"], 2);
+}
+
+/// Its API server was away while another led; then the Lease is deleted or emptied under that other.
+#[tokio::test(start_paused = true)]
+async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
+    for empties in [false, true] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.leads().await;
+        let mut two = Runner::start(&store, "two");
+        sleep(seconds(1)).await;
+        let cut = one.server.faults().add(Fault::new(Match::any(), Effect::Hang));
+        let second = two.leads().await;
+        let cut_two = two.server.faults().add(Fault::new(Match::any(), Effect::Hang));
+        if empties {
+            put(&store, json!({"holderIdentity": ""}));
+        } else {
+            store.delete("leases", "default", LEASE).unwrap();
+        }
+        one.server.faults().remove(cut);
+        while !second.is_over() {
+            assert!(one.terms.borrow().is_none(), "two terms");
+            sleep(Duration::from_millis(50)).await;
+        }
+        two.server.faults().remove(cut_two);
+        one.leads().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_does_not_show_our_own_renewals_begins_anew() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let restarts = |runner: &Runner| {
+        let page = runner.metrics.render();
+        let stale =
+            |line: &&str| line.starts_with("endpoint_copier_watch_restarts_total") && line.contains("stale");
+        let values = page
+            .lines()
+            .filter(stale)
+            .filter_map(|line| line.rsplit(' ').next());
+        values.map(|value| value.parse::<f64>().unwrap()).sum::<f64>()
+    };
+    sleep(seconds(60)).await;
+    assert!(restarts(&one) < 1.0, "a watch that shows them goes on");
+    one.server.faults().silence_watches(Match::any());
+    sleep(seconds(8)).await;
+    assert!((restarts(&one) - 1.0).abs() < 0.1, "{}", restarts(&one));
+    sleep(seconds(60)).await;
+    assert!(restarts(&one) < 3.0 && !term.is_over(), "{}", restarts(&one));
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
+    let limit = seconds(26);
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    for effect in [Effect::Hang, Effect::Break] {
+        let cut = one.server.faults().add(Fault::new(Match::any(), effect));
+        for _ in 0..300 {
+            sleep(seconds(1)).await;
+            assert_eq!(one.progress.check(limit), Ok(()));
+        }
+        one.server.faults().remove(cut);
+        one.leads().await;
+    }
+    // Nothing polls it any more.
+    one.task.abort();
+    sleep(seconds(40)).await;
+    assert!(one.progress.check(limit).is_err());
 }

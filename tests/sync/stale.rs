@@ -1,7 +1,7 @@
 //! A copy that claims to be newer than its source looks: one consistent GET of the source decides.
 
 use serde_json::{Value, json};
-use testbed::{Fault, Match};
+use testbed::{Fault, Match, Store};
 
 use crate::harness::{Operator, addresses, cluster, ms, pass, put, seconds, service, slice, slices_of};
 
@@ -111,4 +111,35 @@ async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
 /// A newer state of the source than there is.
 fn claim() -> Value {
     json!({"metadata": {"resourceVersion": "999999"}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_update_and_delete_names_what_was_seen() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let seen = |store: &Store| slices_of(store, "vip").remove(0)["metadata"].clone();
+    let first = seen(&operator.store);
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    operator.until_addresses("vip", &["192.0.2.2"]).await;
+    let second = seen(&operator.store);
+    put(
+        &operator.store,
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "vip", "namespace": "default", "annotations": {"endpoint-copier/enabled": "false"}},
+            "spec": service("vip")["spec"],
+        }),
+    );
+    operator.until_addresses("vip", &[]).await;
+    for (verb, seen, path) in [
+        ("update", first, "/metadata"),
+        ("delete", second, "/preconditions"),
+    ] {
+        let request = operator.slice_requests(verb).pop().expect(verb);
+        let body = request.body.expect("a body");
+        let named = body.pointer(path).cloned().unwrap_or_default();
+        assert_eq!(named["uid"], seen["uid"], "{verb}");
+        assert_eq!(named["resourceVersion"], seen["resourceVersion"], "{verb}");
+    }
 }

@@ -1,0 +1,76 @@
+//! When a loop last made a step, so that one that is stuck can be told from one that has nothing to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// How long a loop that has work may go without a step, beyond the lease duration. Every call has a shorter time
+/// limit, and a call that fails is a step: an API that is away never makes a loop look stuck.
+pub const GRACE: Duration = Duration::from_secs(20);
+
+/// The steps of one loop. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Mutex<Option<Instant>>>);
+
+impl Progress {
+    /// There is work; since now, unless there was some before.
+    pub fn begin(&self) {
+        self.0.lock().get_or_insert_with(Instant::now);
+    }
+
+    /// A step was made, well or badly.
+    pub fn step(&self) {
+        if let Some(last) = &mut *self.0.lock() {
+            *last = Instant::now();
+        }
+    }
+
+    /// There is nothing to do.
+    pub fn rest(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Whether the last step is within `limit`, or there is nothing to do.
+    ///
+    /// # Errors
+    /// How long ago it is.
+    pub fn check(&self, limit: Duration) -> Result<(), String> {
+        let last = *self.0.lock();
+        match last.map(|last| last.elapsed()).filter(|age| *age > limit) {
+            None => Ok(()),
+            Some(age) => Err(format!("no step for {} s", age.as_secs())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(26);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_work_without_a_step_is_stuck() {
+        let (progress, second) = (Progress::default(), Duration::from_secs(1));
+        progress.step();
+        tokio::time::advance(LIMIT + second).await;
+        assert_eq!(progress.check(LIMIT), Ok(()), "nothing to do");
+        progress.begin();
+        tokio::time::advance(LIMIT).await;
+        progress.begin();
+        assert_eq!(progress.check(LIMIT), Ok(()), "just within the limit");
+        tokio::time::advance(second).await;
+        assert_eq!(
+            progress.check(LIMIT),
+            Err("no step for 27 s".to_owned()),
+            "more work is no step"
+        );
+        progress.clone().step();
+        assert_eq!(progress.check(LIMIT), Ok(()));
+        progress.rest();
+        tokio::time::advance(LIMIT + second).await;
+        assert_eq!(progress.check(LIMIT), Ok(()));
+    }
+}
