@@ -1,0 +1,72 @@
+# The image: one static binary and nothing else. docs/image.md says why it is made so, and what was tested.
+
+# The builder has the building machine's own architecture and compiles for the others: nothing is emulated.
+FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
+
+# ring compiles C: clang for all targets, with the headers of musl (those of the building machine do for amd64, arm64
+# needs none). No version is pinned here, since Debian keeps only the newest of a release; the digest pins the rest.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends clang musl-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /work
+
+# Writes the list of crates into the binary, where scanners and SBOM tools find it.
+RUN cargo install --locked --version 0.7.7 --root tools cargo-auditable
+
+ENV CC_x86_64_unknown_linux_musl=clang \
+    CC_aarch64_unknown_linux_musl=clang \
+    CFLAGS_x86_64_unknown_linux_musl="-nostdlibinc -isystem /usr/include/x86_64-linux-musl -isystem /usr/include/aarch64-linux-musl" \
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+
+ARG TARGETARCH=amd64
+RUN case "$TARGETARCH" in \
+      amd64) echo x86_64-unknown-linux-musl ;; \
+      arm64) echo aarch64-unknown-linux-musl ;; \
+      *) echo "no image for $TARGETARCH, see docs/image.md" >&2; exit 1 ;; \
+    esac > target-triple \
+    && rustup target add "$(cat target-triple)"
+
+# The dependencies, built with an empty program: this layer lasts as long as the manifests stay as they are. Members of
+# the workspace that are not built have to be there, or the lock file does not fit.
+COPY Cargo.toml Cargo.lock ./
+COPY tests/bench/Cargo.toml tests/bench/
+COPY tests/demo/Cargo.toml tests/demo/
+COPY tests/harness/Cargo.toml tests/harness/
+COPY tests/simulate/Cargo.toml tests/simulate/
+COPY tests/testbed/Cargo.toml tests/testbed/
+RUN for member in . tests/*; do \
+      mkdir -p "$member/src" && touch "$member/src/lib.rs" && echo 'fn main() {}' > "$member/src/main.rs" || exit 1; \
+    done \
+    && cargo build --locked --release --package endpoint-copier-operator --target "$(cat target-triple)"
+
+# The operator. Cargo goes by times of change, and files keep theirs when they are copied: hence touch.
+COPY src src
+ARG GIT_COMMIT=unknown
+RUN touch src/lib.rs src/main.rs \
+    && PATH="$PWD/tools/bin:$PATH" GIT_COMMIT="$GIT_COMMIT" cargo auditable build \
+      --locked --release --package endpoint-copier-operator --target "$(cat target-triple)" \
+    && mkdir image \
+    && cp "target/$(cat target-triple)/release/endpoint-copier-operator" image/ \
+    && ln -s endpoint-copier-operator image/manager
+
+# The root file system: the binary, and its name in the Go operator's image, which charts may still call.
+FROM scratch
+COPY --from=build /work/image/ /
+
+ARG VERSION=unknown
+ARG GIT_COMMIT=unknown
+ARG SOURCE=https://github.com/endpoint-copier-operator/endpoint-copier-operator
+LABEL org.opencontainers.image.title="endpoint-copier-operator" \
+      org.opencontainers.image.description="Keeps the EndpointSlices of one Kubernetes Service in step with another's" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.documentation="$SOURCE" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$GIT_COMMIT"
+
+USER 65532:65532
+EXPOSE 8080 8081
+ENTRYPOINT ["/endpoint-copier-operator"]

@@ -1,0 +1,96 @@
+"""Runs the build stage of the Dockerfile without a container engine: its commands as they are written, in a folder.
+
+    python3 tests/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
+
+Pairs are build arguments. Files are copied as .dockerignore allows. What an image would have and this machine may
+lack, Debian's packages, is installed when apt-get is here and this runs as root, and is taken as given otherwise.
+"""
+
+import fnmatch
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+
+def instructions(text):
+    """Each instruction of a Dockerfile as (word, rest)."""
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        if line.strip():
+            word, rest = line.strip().split(None, 1)
+            yield word.upper(), rest.strip()
+
+
+def allowed(context):
+    """Whether .dockerignore lets a path through: the last pattern that fits decides."""
+    lines = (context / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+
+    def decide(path):
+        parts = pathlib.PurePath(path).parts
+        names = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+        ignored = False
+        for pattern in patterns:
+            if any(fnmatch.fnmatch(name, pattern.lstrip("!")) for name in names):
+                ignored = not pattern.startswith("!")
+        return not ignored
+
+    return decide
+
+
+def copy(context, work, rest):
+    *sources, target = rest.split()
+    lets = allowed(context)
+    for source in sources:
+        files = [context / source] if (context / source).is_file() else sorted((context / source).rglob("*"))
+        files = [file for file in files if file.is_file()]
+        if not files:
+            sys.exit(f"COPY {rest}: there is no {source}")
+        for file in files:
+            name = file.relative_to(context)
+            if not lets(name):
+                sys.exit(f"COPY {rest}: .dockerignore keeps {name} out")
+            inner = file.relative_to(context / source) if (context / source).is_dir() else file.name
+            to = work / target / inner
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, to)
+
+
+def main():
+    dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
+    given = dict(pair.split("=", 1) for pair in sys.argv[3:])
+    context = dockerfile.resolve().parent
+    # The compiler's output stays from run to run; all else is made anew.
+    work.mkdir(parents=True, exist_ok=True)
+    for entry in work.iterdir():
+        if entry.name in ("target", "tools"):
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    environment = {key: value for key, value in os.environ.items() if key != "CARGO_TARGET_DIR"}
+    for word, rest in instructions(dockerfile.read_text()):
+        if word == "FROM" and rest == "scratch":
+            break
+        if word == "ARG":
+            name, _, default = rest.partition("=")
+            environment[name] = given.get(name, default)
+        elif word == "ENV":
+            for name, quoted, plain in re.findall(r'(\w+)=(?:"([^"]*)"|(\S+))', rest):
+                environment[name] = quoted or plain
+        elif word == "COPY":
+            copy(context, work, rest)
+        elif word == "RUN":
+            if rest.startswith("apt-get") and (os.geteuid() != 0 or not shutil.which("apt-get")):
+                print("skipped: RUN apt-get: needs Debian and root")
+                continue
+            # The lists of packages are another's to remove when this is no image.
+            rest = rest.replace("&& rm -rf /var/lib/apt/lists/*", "")
+            print(f"RUN {rest}", flush=True)
+            subprocess.run(["/bin/sh", "-c", rest], cwd=work, env=environment, check=True)
+        elif word not in ("FROM", "WORKDIR"):
+            sys.exit(f"{dockerfile}: this script does not know {word}")
+
+
+main()
