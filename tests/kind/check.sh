@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` made, and sees the VIP Service follow
+# the API servers: three of them, two when one is frozen, three when it is back. Needs kubectl, helm and a container tool.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+: "${KIND_CLUSTER:?name of the kind cluster}" "${IMG:?image, as loaded}" "${CONTAINER_TOOL:=docker}"
+namespace=endpoint-copier-operator
+kubectl=(kubectl --context "kind-$KIND_CLUSTER")
+# A call may be sent to the frozen API server.
+soon=--request-timeout=5s
+helm=(helm --kube-context "kind-$KIND_CLUSTER")
+
+addresses() {
+  "${kubectl[@]}" get endpointslices --namespace default "$soon" \
+    --selector kubernetes.io/service-name=kubernetes-vip,endpointslice.kubernetes.io/managed-by=endpoint-copier-operator \
+    --output jsonpath='{range .items[*].endpoints[*]}{.addresses[0]}{"\n"}{end}'
+}
+
+# Waits until the VIP has so many API servers.
+until_there_are() {
+  for _ in $(seq 120); do
+    # The API may be away for a moment when one of its servers goes.
+    found=$(addresses 2>/dev/null | grep -c . || true)
+    [ "$found" -eq "$1" ] && { echo "the VIP has $1 API servers after ${SECONDS} s"; return; }
+    sleep 1
+  done
+  echo "the VIP does not have $1 API servers but ${found:-none}" >&2
+  "${kubectl[@]}" get endpointslices --all-namespaces --output wide >&2
+  "${kubectl[@]}" logs --namespace "$namespace" --selector app.kubernetes.io/name=endpoint-copier-operator --tail 50 >&2
+  exit 1
+}
+
+"${helm[@]}" upgrade --install endpoint-copier-operator charts/endpoint-copier-operator \
+  --namespace "$namespace" --create-namespace --wait --timeout 3m \
+  --set replicaCount=3 --set image.repository="${IMG%:*}" --set image.tag="${IMG##*:}" --set image.pullPolicy=Never \
+  --set vip.create=true --set vip.distribution=k3s
+"${kubectl[@]}" rollout status --namespace "$namespace" deployment/endpoint-copier-operator --timeout 2m
+until_there_are 3
+
+node=$KIND_CLUSTER-control-plane3
+# Frozen, not stopped: a node of kind that is started again may get another address.
+"$CONTAINER_TOOL" pause "$node" >/dev/null
+until_there_are 2
+"$CONTAINER_TOOL" unpause "$node" >/dev/null
+until_there_are 3
+
+"${helm[@]}" uninstall endpoint-copier-operator --namespace "$namespace" --wait
+"${kubectl[@]}" get service kubernetes-vip --namespace default
+until_there_are 3
+echo "kind: the copy and the VIP stay without the operator"
