@@ -35,6 +35,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY tests/bench/Cargo.toml tests/bench/
 COPY tests/demo/Cargo.toml tests/demo/
 COPY tests/harness/Cargo.toml tests/harness/
+COPY tests/model/Cargo.toml tests/model/
 COPY tests/simulate/Cargo.toml tests/simulate/
 COPY tests/testbed/Cargo.toml tests/testbed/
 RUN for member in . tests/*; do \
@@ -42,12 +43,14 @@ RUN for member in . tests/*; do \
     done \
     && cargo build --locked --release --package endpoint-copier-operator --target "$(cat target-triple)"
 
-# The operator. Cargo goes by times of change, and files keep theirs when they are copied: hence touch.
+# The operator. Cargo goes by times of change, and files keep theirs when they are copied: hence touch. Relative
+# relocations packed are 390 kB less; the musl that Rust brings reads them.
 COPY src src
 ARG GIT_COMMIT=unknown
 RUN touch src/lib.rs src/main.rs \
-    && PATH="$PWD/tools/bin:$PATH" GIT_COMMIT="$GIT_COMMIT" cargo auditable build \
-      --locked --release --package endpoint-copier-operator --target "$(cat target-triple)" \
+    && PATH="$PWD/tools/bin:$PATH" GIT_COMMIT="$GIT_COMMIT" cargo auditable rustc \
+      --locked --release --package endpoint-copier-operator --bin endpoint-copier-operator \
+      --target "$(cat target-triple)" -- -C link-arg=--pack-dyn-relocs=relr \
     && mkdir image \
     && cp "target/$(cat target-triple)/release/endpoint-copier-operator" image/ \
     && ln -s endpoint-copier-operator image/manager

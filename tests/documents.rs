@@ -186,8 +186,8 @@ fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
 #[test]
 fn workflows_and_the_dockerfile_build_with_one_rust() {
     let dockerfile = read("Dockerfile");
-    let (_, rest) = dockerfile.split_once(" rust:").expect("the builder");
-    let rust = rest.split('-').next().unwrap_or_default();
+    let (_, builder) = dockerfile.split_once(" rust:").expect("the builder");
+    let rust = builder.split('-').next().unwrap_or_default();
     for name in workflows() {
         for line in read(&name).lines() {
             if let Some(stated) = line.trim_start().strip_prefix("RUST: ") {
