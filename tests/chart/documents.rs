@@ -281,3 +281,36 @@ fn the_marks_and_comments_are_read() {
     assert_eq!(find("resources").expect("a row").heading, "Pods");
     assert!(find("resources.limits").is_none());
 }
+
+/// What follows `--set`, each value by its path, in a text.
+fn set_in(text: &str) -> Vec<String> {
+    let after = text.split("--set ").skip(1);
+    let words = after.filter_map(|rest| rest.split([' ', '\n', '`', '\'', ')', ';']).next());
+    let pairs = words.flat_map(|word| word.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let paths = pairs.filter_map(|pair| pair.split_once('=').map(|(path, _)| path.to_owned()));
+    paths.collect()
+}
+
+#[test]
+fn values_that_documents_tell_of_are_there() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let values = values();
+    let mut count = 0;
+    for document in [
+        "README.md",
+        "docs/upgrade.md",
+        "charts/endpoint-copier-operator/README.md",
+        "charts/endpoint-copier-operator/templates/NOTES.txt",
+    ] {
+        let text = std::fs::read_to_string(format!("{root}/{document}")).expect("a document");
+        for path in set_in(&text) {
+            count += 1;
+            let is_there = path
+                .split('.')
+                .try_fold(&values, |value, key| value.get(key))
+                .is_some();
+            assert!(is_there || path == "resources.limits.cpu", "{document}: {path}");
+        }
+    }
+    assert!(count >= 8, "{count}");
+}

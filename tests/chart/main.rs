@@ -1,12 +1,20 @@
 //! The Helm chart: what it renders, refuses and says, with real Helms, and the operator as its Deployment starts it.
 //!
 //! Helm comes from PATH and from `make tools`; each test runs with every one that is there, and says that it is
-//! skipped where there is none. With `CI=true` that is a failure.
+//! skipped where there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` need
+//! `KUBEBUILDER_ASSETS` too.
 
 mod deployment;
 mod documents;
 mod helm;
 mod kubernetes;
+mod pod;
 mod refused;
+mod released;
 mod rendered;
+mod rights;
+mod started;
 mod upgraded;
+
+/// The operator.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");

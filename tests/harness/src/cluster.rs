@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
 use testbed::{ApiServer, Store};
 
 use crate::history::History;
@@ -78,6 +79,20 @@ impl Cluster {
         let file = self.directory.path().join(format!("{user}-{server}.kubeconfig"));
         std::fs::write(&file, self.servers.kubeconfig(server, user)).expect("a file");
         file
+    }
+
+    /// A kubeconfig file for one of the servers, as an administrator or as whoever this token is of.
+    pub fn kubeconfig_with(&self, server: usize, token: Option<&str>) -> PathBuf {
+        let mut config: Value =
+            serde_json::from_str(&self.servers.kubeconfig(server, USERS[0])).expect("JSON");
+        if let Some(token) = token {
+            config["users"][0]["user"]["token"] = json!(token);
+        }
+        let file = tempfile::NamedTempFile::new_in(self.directory.path()).expect("a file");
+        std::fs::write(file.path(), config.to_string()).expect("a file");
+        file.into_temp_path()
+            .keep()
+            .expect("it stays until the directory goes")
     }
 
     /// Where a server is reachable.

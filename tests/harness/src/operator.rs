@@ -57,7 +57,6 @@ impl Operator {
 
     /// Starts a replica in a place of its own.
     pub fn start_at(cluster: &Cluster, name: &str, place: Place<'_>, flags: &[&str]) -> Self {
-        let log = cluster.directory().join(format!("{name}.log"));
         let (metrics, health) = match place.network {
             None => (own_address(), own_address()),
             Some(network) => (network.listen_address(), network.listen_address()),
@@ -68,7 +67,7 @@ impl Operator {
         };
         let (first, others) = place.servers.split_first().expect("an API server");
         let others = others.iter().map(|server| cluster.address(*server));
-        let child = command
+        command
             .env("POD_NAME", name)
             .arg(format!(
                 "--kubeconfig={}",
@@ -77,7 +76,20 @@ impl Operator {
             .arg(format!("--metrics-bind-address={metrics}"))
             .arg(format!("--health-probe-bind-address={health}"))
             .args(others.map(|address| format!("--api-server-address={address}")))
-            .args(flags)
+            .args(flags);
+        Self::spawn(cluster, name, command, metrics, health)
+    }
+
+    /// Starts a replica by a command that says all by itself; only where it listens is told here too.
+    pub fn spawn(
+        cluster: &Cluster,
+        name: &str,
+        mut command: Command,
+        metrics: SocketAddr,
+        health: SocketAddr,
+    ) -> Self {
+        let log = cluster.directory().join(format!("{name}.log"));
+        let child = command
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
             .expect("the operator starts");

@@ -1,0 +1,126 @@
+//! A Pod of the Deployment as a kubelet starts it, without a container: command, flags, environment and probes are what
+//! the Deployment says. What a kubelet gives beside that is told here: a name, an address, a token.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use harness::{Cluster, Operator, command, objects, until};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::Value;
+
+use crate::PROGRAM;
+
+/// A Pod that runs.
+pub struct Pod {
+    pub operator: Operator,
+    container: Value,
+}
+
+/// What a kubelet knows.
+pub struct Node<'a> {
+    /// In place of the token that is mounted, and of the cluster IP.
+    pub kubeconfig: &'a Path,
+    /// `status.hostIP`
+    pub address: IpAddr,
+}
+
+impl Pod {
+    /// Starts one Pod of a Deployment.
+    pub fn start(cluster: &Cluster, deployment: &Value, name: &str, node: &Node<'_>) -> Self {
+        let container = deployment["spec"]["template"]["spec"]["containers"][0].clone();
+        let mut command = start_command(deployment, &container, name, node.address);
+        // Each Pod has an address of its own, and listens there at the ports that the Deployment names.
+        let ip = pod_ip();
+        let [metrics, health] =
+            ["metrics", "health"].map(|port| SocketAddr::from((ip, port_of(&container, port))));
+        command
+            .env("ENDPOINT_COPIER_KUBECONFIG", node.kubeconfig)
+            .env("ENDPOINT_COPIER_METRICS_BIND_ADDRESS", metrics.to_string())
+            .env("ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS", health.to_string());
+        let operator = Operator::spawn(cluster, name, command, metrics, health);
+        Self { operator, container }
+    }
+
+    /// Waits until a probe of the Deployment succeeds.
+    pub async fn until_probe(&self, probe: &str) {
+        let get = &self.container[probe]["httpGet"];
+        assert_eq!(get["port"], "health", "{probe}");
+        let path = get["path"].as_str().expect("a path");
+        until(&format!("{probe} of {}", self.operator.name()), async || {
+            self.operator.get(path).await.0 == 200
+        })
+        .await;
+    }
+
+    /// Waits until a kubelet would call it ready.
+    pub async fn until_ready(&self) {
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            self.until_probe(probe).await;
+        }
+    }
+
+    /// Requests that the API server refused for want of rights.
+    pub async fn refusals(&self) -> Vec<String> {
+        let (code, text) = self.operator.get("/metrics").await;
+        assert_eq!(code, 200);
+        let lines = text.lines().filter(|line| line.contains("code=\"403\""));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+/// Command, flags and environment of the one container.
+pub fn start_command(
+    deployment: &Value,
+    container: &Value,
+    name: &str,
+    node: IpAddr,
+) -> std::process::Command {
+    let texts = |list: &Value| -> Vec<String> {
+        let list = list.as_array().expect("a list").iter();
+        list.map(|text| text.as_str().expect("a text").to_owned())
+            .collect()
+    };
+    assert_eq!(texts(&container["command"]), ["/endpoint-copier-operator"]);
+    let mut command = command(Path::new(PROGRAM));
+    command.args(texts(&container["args"]));
+    for variable in container["env"].as_array().expect("a list") {
+        let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+            None => variable["value"].as_str().expect("a text").to_owned(),
+            Some("metadata.name") => name.to_owned(),
+            Some("metadata.namespace") => deployment["metadata"]["namespace"]
+                .as_str()
+                .expect("a namespace")
+                .to_owned(),
+            Some("status.hostIP") => node.to_string(),
+            Some("spec.nodeName") => "node".to_owned(),
+            Some(other) => panic!("{other}: a kubelet knows more than this test"),
+        };
+        command.env(variable["name"].as_str().expect("a name"), value);
+    }
+    command
+}
+
+fn port_of(container: &Value, name: &str) -> u16 {
+    let ports = container["ports"].as_array().expect("ports");
+    let port = ports
+        .iter()
+        .find(|port| port["name"] == name)
+        .expect("a port of this name");
+    u16::try_from(port["containerPort"].as_u64().expect("a number")).expect("a port")
+}
+
+/// An address that nobody else has: the whole of 127.0.0.0/8 is this machine.
+fn pod_ip() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(64);
+    let [_, _, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed), middle, low)
+}
+
+/// The API servers that `default/kubernetes` lists from now on. Its port has another name than real ones have: nobody
+/// serves at these addresses, so the operator is not to dial them.
+pub async fn list_api_servers(cluster: &Cluster, addresses: &[&str]) {
+    let mut slice = objects::api_servers(addresses);
+    slice["ports"][0]["name"] = "not-to-be-dialled".into();
+    cluster.put::<EndpointSlice>(slice).await;
+}

@@ -1,0 +1,307 @@
+//! Releases on a real API server: install, upgrade from the old chart, going back, uninstall. There is no kubelet, so Pods
+//! are started here, from the Deployment that the API server has, with the token of its ServiceAccount.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use harness::{Cluster, LEASE, Operator, Platform, leader, objects};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::PROGRAM;
+use crate::helm::{Helm, NAMESPACE, chart, helms, succeeded};
+use crate::pod::{Node, Pod, list_api_servers};
+use crate::rights::{everything, leave_endpoints};
+
+const NAME: &str = "endpoint-copier-operator";
+const OLD_IMAGE: &str =
+    "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator:v0.3.0";
+const IMAGE: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0";
+const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+
+/// A release on a cluster.
+struct Release<'a> {
+    helm: &'a Helm,
+    cluster: &'a Cluster,
+    kubeconfig: PathBuf,
+}
+
+impl Release<'_> {
+    fn try_run(&self, args: &[&str]) -> Output {
+        let command = &mut self.helm.command(&self.kubeconfig);
+        command.args(args).args(["--namespace", NAMESPACE]);
+        command.output().expect("helm starts")
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        succeeded(&self.try_run(args))
+    }
+
+    /// `helm install` or `upgrade` of a chart.
+    fn apply(&self, verb: &str, chart: &Path, args: &[&str]) -> String {
+        let chart = chart.display().to_string();
+        self.run(&[&[verb, "copier", &chart], args].concat())
+    }
+
+    async fn deployment(&self) -> Value {
+        let found: Deployment = self
+            .cluster
+            .try_get(NAMESPACE, NAME)
+            .await
+            .expect("the Deployment");
+        serde_json::to_value(found).expect("JSON")
+    }
+
+    async fn image(&self) -> String {
+        let deployment = self.deployment().await;
+        let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+        image.as_str().expect("a text").to_owned()
+    }
+
+    /// As many Pods as the Deployment wants, each with a token of the ServiceAccount.
+    async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
+        let deployment = self.deployment().await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec::default()),
+            ..TokenRequest::default()
+        };
+        let account = deployment["spec"]["template"]["spec"]["serviceAccountName"].as_str();
+        let answer = accounts
+            .create_token_request(account.expect("a name"), &PostParams::default(), &request)
+            .await
+            .expect("a token");
+        let token = answer.status.and_then(|status| status.token).expect("a token");
+        let kubeconfig = self.cluster.kubeconfig_with(0, Some(&token));
+        let node = Node {
+            kubeconfig: &kubeconfig,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let wanted = deployment["spec"]["replicas"].as_u64().expect("a number");
+        let pods: Vec<_> = (0..wanted)
+            .map(|number| Pod::start(self.cluster, &deployment, &format!("{prefix}-{number}"), &node))
+            .collect();
+        for pod in &pods {
+            pod.until_ready().await;
+        }
+        pods
+    }
+
+    async fn is_gone(&self) -> bool {
+        let client = self.cluster.client();
+        let roles: Api<ClusterRole> = Api::all(client.clone());
+        let bindings: Api<ClusterRoleBinding> = Api::all(client);
+        self.cluster.list::<Deployment>(NAMESPACE).await.is_empty()
+            && self.cluster.list::<ServiceAccount>(NAMESPACE).await.is_empty()
+            && self
+                .cluster
+                .list::<PodDisruptionBudget>(NAMESPACE)
+                .await
+                .is_empty()
+            && self.cluster.list::<RoleBinding>(NAMESPACE).await.is_empty()
+            && self.cluster.list::<Service>(NAMESPACE).await.is_empty()
+            && roles.get_opt(NAME).await.expect("an answer").is_none()
+            && bindings.get_opt(NAME).await.expect("an answer").is_none()
+    }
+}
+
+/// For each Helm a cluster of its own; nothing without one or the other.
+async fn clusters() -> Vec<(Helm, Cluster)> {
+    let mut clusters = Vec::new();
+    if !Platform::Real.is_here() {
+        println!("skipped: needs KUBEBUILDER_ASSETS");
+        return clusters;
+    }
+    for helm in helms() {
+        let cluster = Cluster::start(Platform::Real, PROGRAM, 1).await;
+        list_api_servers(&cluster, &ADDRESSES).await;
+        clusters.push((helm, cluster));
+    }
+    clusters
+}
+
+fn release<'a>((helm, cluster): &'a (Helm, Cluster)) -> Release<'a> {
+    let kubeconfig = cluster.kubeconfig_with(0, None);
+    Release {
+        helm,
+        cluster,
+        kubeconfig,
+    }
+}
+
+async fn refused(pods: &[Pod]) -> Vec<String> {
+    let mut all = Vec::new();
+    for pod in pods {
+        all.extend(pod.refusals().await);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        let cluster = release.cluster;
+        let notes = release.apply(
+            "install",
+            &chart(),
+            &["--create-namespace", "--set", "replicaCount=3,vip.create=true,networkPolicy.enabled=true,resourceQuota.enabled=true,rbac.goOperator=false"],
+        );
+        assert!(
+            notes.contains("kubectl get service kubernetes-vip --namespace default"),
+            "{notes}"
+        );
+        leave_endpoints(cluster).await;
+        let pods = release.start_pods("copier").await;
+        assert_eq!(pods.len(), 3);
+        cluster
+            .until_addresses("default", "kubernetes-vip", &ADDRESSES)
+            .await;
+        let lease = cluster.try_get::<Lease>(NAMESPACE, LEASE).await;
+        let holder = lease
+            .and_then(|lease| lease.spec?.holder_identity)
+            .expect("a holder");
+        assert!(holder.starts_with("copier-"), "{holder}");
+        everything(cluster).await;
+        let again = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "true"}}});
+        cluster.patch::<Service>("default", "kubernetes-vip", again).await;
+        cluster
+            .until_addresses("default", "kubernetes-vip", &ADDRESSES[..1])
+            .await;
+        assert_eq!(refused(&pods).await, Vec::<String>::new());
+        drop(pods);
+
+        release.run(&["uninstall", "copier"]);
+        assert!(release.is_gone().await);
+        // The VIP goes on working with the last list.
+        assert!(
+            cluster
+                .try_get::<Service>("default", "kubernetes-vip")
+                .await
+                .is_some()
+        );
+        assert_eq!(
+            cluster.addresses_of("default", "kubernetes-vip").await,
+            ADDRESSES[..1]
+        );
+    }
+}
+
+/// What Pods of the Go operator leave: their slice, and a Lease that they do not release.
+async fn left_by_the_go_operator(cluster: &Cluster) {
+    cluster.create::<Service>(objects::vip()).await;
+    let mut slice = objects::api_servers(&ADDRESSES);
+    slice["metadata"] = json!({
+        "name": "kubernetes-vip", "namespace": "default",
+        "labels": {"kubernetes.io/service-name": "kubernetes-vip", "endpoint-copier/source": "kubernetes"},
+    });
+    cluster.create::<EndpointSlice>(slice).await;
+    cluster
+        .create::<Lease>(json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": LEASE, "namespace": NAMESPACE},
+            "spec": {
+                "holderIdentity": "copier-go_1", "leaseDurationSeconds": 5, "leaseTransitions": 1,
+                "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:00.000000Z",
+            },
+        }))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_chart_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
+    for pair in &clusters().await {
+        let release = release(pair);
+        let cluster = release.cluster;
+        release.apply("install", &old, &["--create-namespace"]);
+        assert_eq!(release.image().await, OLD_IMAGE);
+        left_by_the_go_operator(cluster).await;
+        let watched = cluster.watch_slices("default", "kubernetes-vip").await;
+
+        let notes = release.apply(
+            "upgrade",
+            &chart(),
+            &["--reuse-values", "--set", "replicaCount=3"],
+        );
+        assert!(notes.contains("It was replaced. The image is"), "{notes}");
+        assert!(notes.contains("If this replaced the Go operator"), "{notes}");
+        assert_eq!(release.image().await, IMAGE);
+        let pods = release.start_pods("copier").await;
+        cluster.gone::<EndpointSlice>("default", "kubernetes-vip").await;
+        assert_eq!(refused(&pods).await, Vec::<String>::new());
+        list_api_servers(cluster, &ADDRESSES[..1]).await;
+        let history = watched.up_to(&ADDRESSES[..1]).await;
+        // Never fewer than what was there; twice while both slices were.
+        assert!(
+            history[..history.len() - 1].iter().all(|seen| seen.len() >= 2),
+            "{history:?}"
+        );
+        let operators: Vec<Operator> = pods.into_iter().map(|pod| pod.operator).collect();
+        leader(&operators).await;
+        drop(operators);
+
+        // The user's own values alone, on our defaults: no CPU limit any more.
+        release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
+        let deployment = release.deployment().await;
+        assert_eq!(deployment["spec"]["replicas"], 3);
+        let resources = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"];
+        assert!(resources["limits"].get("cpu").is_none(), "{resources}");
+
+        release.run(&["rollback", "copier", "1"]);
+        assert_eq!(release.image().await, OLD_IMAGE);
+        assert!(
+            cluster
+                .try_get::<Service>(NAMESPACE, "endpoint-copier-operator-metrics")
+                .await
+                .is_none()
+        );
+        assert_eq!(
+            cluster.addresses_of("default", "kubernetes-vip").await,
+            ADDRESSES[..1]
+        );
+        release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
+        assert_eq!(release.image().await, IMAGE);
+        release.run(&["uninstall", "copier"]);
+        assert!(release.is_gone().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_somebody_else_scaled_are_a_conflict_for_helm_4_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        release.apply("install", &chart(), &["--create-namespace"]);
+        let deployments: Api<Deployment> = Api::namespaced(release.cluster.client(), NAMESPACE);
+        let by = PatchParams {
+            field_manager: Some("somebody".to_owned()),
+            ..PatchParams::default()
+        };
+        let scale = Patch::Merge(json!({"spec": {"replicas": 5}}));
+        deployments.patch(NAME, &by, &scale).await.expect("scaled");
+        let chart_path = chart().display().to_string();
+        let upgrade = ["upgrade", "copier", &chart_path, "--set", "replicaCount=3"];
+        let output = release.try_run(&upgrade);
+        let said = String::from_utf8_lossy(&output.stderr);
+        if release.helm.major >= 4 {
+            assert!(!output.status.success() && said.contains("conflict"), "{said}");
+            assert!(said.contains("spec.replicas"), "{said}");
+            // Whoever scales it keeps it so, where the chart leaves the field out.
+            release.apply("upgrade", &chart(), &["--set", "replicaCount=null"]);
+            assert_eq!(release.deployment().await["spec"]["replicas"], 5);
+            release.run(&[&upgrade[..], &["--force-conflicts"]].concat());
+        } else {
+            assert!(output.status.success(), "{said}");
+        }
+        assert_eq!(release.deployment().await["spec"]["replicas"], 3);
+    }
+}

@@ -1,0 +1,228 @@
+//! RBAC, exactly enough: with the rendered rules alone nothing is refused, and no rule goes unused but the named ones.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use harness::{Cluster, Platform, objects, until};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event;
+use serde_json::{Value, json};
+use testbed::Rule;
+
+use crate::PROGRAM;
+use crate::helm::{NAMESPACE, find, helm};
+use crate::pod::{Node, Pod, list_api_servers};
+
+/// Who the operator is, to the API.
+const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
+
+/// Rights that this operator has and does not use, and why it has them.
+const UNUSED: [(&str, &str); 1] = [(
+    "events.k8s.io events patch",
+    "kube's recorder patches an Event that it repeats; each of ours is a new one so far",
+)];
+
+/// Rights of Pods of the Go operator, until an upgrade has replaced them.
+const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
+    (
+        "discovery.k8s.io endpointslices patch",
+        "0.3.0 writes its slice with server-side apply",
+    ),
+    (" endpoints list", "0.2 watches Endpoints"),
+    (" endpoints watch", "0.2 watches Endpoints"),
+    (
+        " endpoints create",
+        "0.2 writes Endpoints, an update creates them too",
+    ),
+    (" endpoints update", "0.2 writes Endpoints"),
+    (
+        "coordination.k8s.io leases update f668ae63.endpoint-copier-operator in copier",
+        "client-go renews with update",
+    ),
+    (
+        " events create in copier",
+        "client-go tells of the election in Events of the old kind",
+    ),
+    (" events patch in copier", "and counts them"),
+];
+
+fn texts(list: &Value) -> Vec<String> {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default().iter();
+    items
+        .map(|item| item.as_str().expect("a text").to_owned())
+        .collect()
+}
+
+/// The rules of the roles, one for each verb of each resource.
+fn rules(objects: &[Value]) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for role in objects
+        .iter()
+        .filter(|object| object["kind"] == "ClusterRole" || object["kind"] == "Role")
+    {
+        let namespaces: Vec<_> = role["metadata"]["namespace"].as_str().into_iter().collect();
+        for rule in role["rules"].as_array().expect("rules") {
+            for verb in texts(&rule["verbs"]) {
+                for resource in texts(&rule["resources"]) {
+                    let groups = texts(&rule["apiGroups"]);
+                    assert_eq!(groups.len(), 1, "{rule}");
+                    let names = texts(&rule["resourceNames"]);
+                    let names: Vec<_> = names.iter().map(String::as_str).collect();
+                    let one = Rule::new(&[&groups[0]], &[&resource], &[&verb]);
+                    rules.push(one.names(&names).namespaces(&namespaces));
+                }
+            }
+        }
+    }
+    rules
+}
+
+/// `<group> <resource> <verb> <name> in <namespace>`
+fn text(rule: &Rule) -> String {
+    let Rule {
+        api_groups,
+        resources,
+        verbs,
+        resource_names,
+        namespaces,
+    } = rule;
+    let mut words = vec![api_groups.join(","), resources.join(","), verbs.join(",")];
+    words.extend(resource_names.iter().cloned());
+    words.extend(namespaces.iter().map(|namespace| format!("in {namespace}")));
+    words.join(" ")
+}
+
+fn named(list: &[(&str, &str)]) -> BTreeSet<String> {
+    list.iter().map(|(right, _)| (*right).to_owned()).collect()
+}
+
+/// Waits until a right was used so often; real API servers do not tell.
+async fn used(cluster: &Cluster, right: &str, times: usize) {
+    let Some((store, _)) = cluster.testbed() else {
+        return;
+    };
+    until(&format!("{right} is used"), async || {
+        let used = store.rbac_report(USER).used;
+        used.iter()
+            .any(|(rule, count)| text(rule) == right && *count >= times)
+    })
+    .await;
+}
+
+/// What version 0.2 of the Go operator left.
+pub async fn leave_endpoints(cluster: &Cluster) {
+    cluster
+        .create::<Endpoints>(json!({
+            "apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"name": "kubernetes-vip", "namespace": "default", "labels": {
+                "endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator",
+            }},
+            "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"name": "https", "port": 6443}]}],
+        }))
+        .await;
+}
+
+/// Brings the operator to do everything that it ever asks the API for.
+pub async fn everything(cluster: &Cluster) {
+    let addresses = ["192.0.2.1", "192.0.2.2"];
+    let vip = |annotations: Value| json!({"metadata": {"annotations": annotations}});
+    // Copies are created, and what version 0.2 left goes.
+    cluster
+        .until_addresses("default", "kubernetes-vip", &addresses)
+        .await;
+    cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
+    // A source that changes: an update.
+    list_api_servers(cluster, &addresses[..1]).await;
+    cluster
+        .until_addresses("default", "kubernetes-vip", &addresses[..1])
+        .await;
+    // A copy that differs, and claims to be newer than its source looks: a GET decides.
+    let copy = cluster.slices_of("default", "kubernetes-vip").await.remove(0);
+    let name = copy.metadata.name.expect("a name");
+    let mut claim = vip(json!({"endpoint-copier/source-resource-version": "999999999999"}));
+    claim["endpoints"] = json!([{"addresses": ["192.0.2.3"], "conditions": {"ready": true}}]);
+    cluster.patch::<EndpointSlice>("default", &name, claim).await;
+    cluster
+        .until_addresses("default", "kubernetes-vip", &addresses[..1])
+        .await;
+    used(cluster, "discovery.k8s.io endpointslices get", 1).await;
+    // Something is wrong: an Event.
+    let wrong = json!({"endpoint-copier/enabled": "yes"});
+    cluster
+        .patch::<Service>("default", "kubernetes-vip", vip(wrong))
+        .await;
+    until("an Event says so", async || {
+        let events = cluster.list::<Event>("default").await;
+        events
+            .iter()
+            .any(|event| event.reason.as_deref() == Some("InvalidAnnotation"))
+    })
+    .await;
+    // A Service that is no longer managed: a GET of it, and its copies go.
+    let no = json!({"endpoint-copier/enabled": "false"});
+    cluster
+        .patch::<Service>("default", "kubernetes-vip", vip(no))
+        .await;
+    cluster.until_addresses("default", "kubernetes-vip", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&["--set", "rbac.goOperator=false"]);
+    let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
+    list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
+    cluster.namespace(NAMESPACE).await;
+    cluster.create::<Service>(objects::vip()).await;
+    leave_endpoints(&cluster).await;
+    let (store, _) = cluster.testbed().expect("the testbed");
+    store.restrict(USER, rules(&rendered));
+    let kubeconfig = cluster.kubeconfig_with(0, Some(&store.token_of(USER)));
+    let node = Node {
+        kubeconfig: &kubeconfig,
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    let pod = Pod::start(&cluster, find(&rendered, "Deployment", ""), "copier-0", &node);
+    everything(&cluster).await;
+    // A Lease that is renewed at least once.
+    used(
+        &cluster,
+        "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator in copier",
+        2,
+    )
+    .await;
+
+    let report = store.rbac_report(USER);
+    assert!(report.refused.is_empty(), "{:#?}", report.refused);
+    assert_eq!(pod.refusals().await, Vec::<String>::new());
+    let unused = report.used.iter().filter(|(_, count)| *count == 0);
+    let unused: BTreeSet<_> = unused.map(|(rule, _)| text(rule)).collect();
+    assert_eq!(unused, named(&UNUSED));
+}
+
+#[test]
+fn what_the_go_operator_still_needs_is_named_and_can_be_taken_back() {
+    let Some(helm) = helm() else { return };
+    let rights = |set: &str| -> BTreeSet<String> {
+        let rules = rules(&helm.render(&["--set", set]));
+        let texts: BTreeSet<_> = rules.iter().map(text).collect();
+        assert_eq!(texts.len(), rules.len(), "a right that is given twice");
+        texts
+    };
+    let (with, without) = (rights("rbac.goOperator=true"), rights("rbac.goOperator=false"));
+    let more: BTreeSet<_> = with.difference(&without).cloned().collect();
+    assert_eq!(more, named(&OF_THE_GO_OPERATOR));
+    let openshift = rights("rbac.goOperator=false,rbac.endpointSlicesRestricted=true");
+    let more: Vec<_> = openshift.difference(&without).collect();
+    assert_eq!(more, ["discovery.k8s.io endpointslices/restricted create"]);
+    assert!(rights("rbac.create=false").is_empty());
+}
+
+#[test]
+fn no_rule_has_a_wildcard() {
+    let Some(helm) = helm() else { return };
+    for rule in rules(&helm.render(&["--set", "rbac.endpointSlicesRestricted=true"])) {
+        assert!(!text(&rule).contains('*'), "{}", text(&rule));
+    }
+}
