@@ -129,7 +129,7 @@ async fn clusters() -> Vec<(Helm, Cluster)> {
     clusters
 }
 
-fn release<'a>((helm, cluster): &'a (Helm, Cluster)) -> Release<'a> {
+fn release((helm, cluster): &(Helm, Cluster)) -> Release<'_> {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     Release {
         helm,

@@ -47,6 +47,26 @@ fn every_case_renders_the_same_with_every_helm() {
 }
 
 #[test]
+fn a_package_renders_the_same_and_holds_what_users_read() {
+    for helm in helms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let into = folder.path().display().to_string();
+        helm.succeed(["package", &chart().display().to_string(), "--destination", &into]);
+        let package = folder.path().join("endpoint-copier-operator-0.4.0.tgz");
+        assert_eq!(helm.render_chart(&package, &[]), helm.render(&[]));
+        let package = package.display().to_string();
+        assert_eq!(
+            helm.succeed(["show", "values", &package]).trim(),
+            file("values.yaml").trim()
+        );
+        assert_eq!(
+            helm.succeed(["show", "readme", &package]).trim(),
+            file("README.md").trim()
+        );
+    }
+}
+
+#[test]
 fn every_section_may_be_null() {
     let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
     for helm in helms() {
