@@ -166,7 +166,7 @@ impl Schedule {
                 before.push(Step::Leftovers(number));
             }
         }
-        let count = 18 + chance.below(20);
+        let count = 22 + chance.below(20);
         let steps = (0..count)
             .map(|_| {
                 let pause = match chance.below(10) {
@@ -187,7 +187,7 @@ impl Schedule {
 
 fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
     let mut addresses: Vec<u8> = (1..=6).filter(|_| chance.percent(50)).collect();
-    if chance.percent(16) {
+    if chance.percent(18) {
         addresses.clear();
     } else if addresses.is_empty() {
         addresses.push(9);
@@ -210,12 +210,19 @@ fn place(chance: &mut Chance) -> (usize, usize) {
 fn service(chance: &mut Chance, number: usize) -> Step {
     let shape = match chance.below(10) {
         0..3 => Shape::Plain,
+        // What they lead to is rarer than the rest.
+        3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
         _ => *chance.one_of(&SHAPES),
+    };
+    let source = match shape {
+        // The one that nearly always has endpoints, and none of them on a node.
+        Shape::Local => 0,
+        _ => chance.below(SOURCES.len()),
     };
     Step::Service {
         number,
         shape,
-        source: chance.below(SOURCES.len()),
+        source,
         port: *chance.one_of(&[6443, 9345]),
     }
 }
@@ -234,21 +241,21 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
     } else {
         1 + chance.below(SERVICES.len() - 1)
     };
-    match chance.below(122) {
-        0..17 => {
+    match chance.below(144) {
+        0..18 => {
             let (source, slice) = place(chance);
             sources(chance, source, slice)
         }
-        17..20 => {
+        18..22 => {
             let (source, slice) = place(chance);
             Step::SourceGone(source, slice)
         }
-        20..23 => {
+        22..26 => {
             let (source, slice) = place(chance);
             Step::SourceTouched(source, slice)
         }
-        23..24 => Step::SourceService(1 + chance.below(SOURCES.len() - 1), chance.percent(50)),
-        24..36 => match service(chance, number) {
+        26..27 => Step::SourceService(1 + chance.below(SOURCES.len() - 1), chance.percent(50)),
+        27..40 => match service(chance, number) {
             Step::Service { source, port, .. } if number == 0 => Step::Service {
                 number,
                 shape: Shape::Plain,
@@ -257,34 +264,34 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
             },
             step => step,
         },
-        36..41 => Step::ServiceGone(number),
-        41..44 => Step::Copy(chance.below(8), Edit::Endpoints),
-        44..47 => Step::Copy(chance.below(8), Edit::NewerSource),
-        47..50 => Step::Copy(chance.below(8), Edit::Deleted),
-        50..52 => Step::Foreign(number, chance.percent(60)),
-        52..54 => Step::NameTaken(number, place(chance), chance.percent(50)),
-        54..56 => Step::Leftovers(number),
-        56..60 => Step::Lease(*chance.one_of(&[LeaseHarm::Deleted, LeaseHarm::Emptied, LeaseHarm::Garbled])),
-        60..65 => Step::Kill(replica, chance.millis(20, 9000)),
-        65..68 => Step::Stop(replica, chance.millis(20, 9000)),
-        68..73 => Step::Pause(replica, chance.millis(100, 12_000)),
-        73..75 => Step::Skew(replica, [-3600, -7, 7, 3600][chance.below(4)]),
-        75..95 => requests(chance, replica),
-        95..97 => Step::Requests {
+        40..48 => Step::ServiceGone(number),
+        48..51 => Step::Copy(chance.below(8), Edit::Endpoints),
+        51..54 => Step::Copy(chance.below(8), Edit::NewerSource),
+        54..57 => Step::Copy(chance.below(8), Edit::Deleted),
+        57..59 => Step::Foreign(number, chance.percent(60)),
+        59..61 => Step::NameTaken(number, place(chance), chance.percent(50)),
+        61..63 => Step::Leftovers(number),
+        63..69 => Step::Lease(*chance.one_of(&[LeaseHarm::Deleted, LeaseHarm::Emptied, LeaseHarm::Garbled])),
+        69..74 => Step::Kill(replica, chance.millis(20, 9000)),
+        74..78 => Step::Stop(replica, chance.millis(20, 9000)),
+        78..83 => Step::Pause(replica, chance.millis(100, 12_000)),
+        83..85 => Step::Skew(replica, [-3600, -7, 7, 3600][chance.below(4)]),
+        85..110 => requests(chance, replica),
+        110..112 => Step::Requests {
             replica,
             harm: Harm::SliceWrite,
             effect: Effect::Status(*chance.one_of(&[403, 422])),
             times: 1 + chance.below(4),
         },
-        97..101 => Step::WatchesEnd(replica, *chance.one_of(&[Ending::Clean, Ending::Abrupt])),
-        101..104 => Step::WatchesSilent(replica, chance.millis(500, 12_000)),
-        104..105 => Step::WatchesLate(replica, chance.millis(5, 1500)),
-        105..107 => Step::Compacted(replica),
-        107..109 => Step::Moved(replica),
-        109..111 => Step::Frozen(server, chance.millis(500, 9000)),
-        111..114 => Step::Down(server, chance.millis(200, 5000)),
-        114..117 => Step::Behind(server, chance.millis(500, 9000)),
-        117..119 => Step::LeftoversForbidden(number),
+        112..118 => Step::WatchesEnd(replica, *chance.one_of(&[Ending::Clean, Ending::Abrupt])),
+        118..123 => Step::WatchesSilent(replica, chance.millis(500, 12_000)),
+        123..124 => Step::WatchesLate(replica, chance.millis(5, 1500)),
+        124..127 => Step::Compacted(replica),
+        127..129 => Step::Moved(replica),
+        129..132 => Step::Frozen(server, chance.millis(500, 9000)),
+        132..135 => Step::Down(server, chance.millis(200, 5000)),
+        135..138 => Step::Behind(server, chance.millis(500, 9000)),
+        138..141 => Step::LeftoversForbidden(number),
         _ => Step::Cut(replica, chance.millis(500, 9000)),
     }
 }
@@ -302,14 +309,14 @@ fn requests(chance: &mut Chance, replica: usize) -> Step {
         Harm::Event,
         Harm::Endpoints,
     ]);
-    let effect = match chance.below(16) {
+    let effect = match chance.below(20) {
         0 => Effect::LostReply,
-        1 => Effect::Unanswered,
-        2 => Effect::Broken,
-        3 => Effect::Hangs,
-        4..6 => Effect::Late(chance.millis(5, 8000)),
-        6 => Effect::Truncated,
-        7 => Effect::Nonsense,
+        1..3 => Effect::Unanswered,
+        3 => Effect::Broken,
+        4..6 => Effect::Hangs,
+        6..8 => Effect::Late(chance.millis(5, 8000)),
+        8 => Effect::Truncated,
+        9 => Effect::Nonsense,
         _ => Effect::Status(*chance.one_of(&[403, 404, 409, 410, 422, 429, 500, 503, 504])),
     };
     Step::Requests {

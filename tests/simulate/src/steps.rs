@@ -169,8 +169,13 @@ impl World {
                 self.count("replica stopped");
                 self.note_end(number);
                 life.stop.cancel();
-                // It takes less than two seconds to end.
-                self.later(time + Duration::from_secs(2), move |world| {
+                let world = self.clone();
+                tokio::spawn(async move {
+                    sleep(time).await;
+                    // It takes less than two seconds to end, but for one that is paused.
+                    while life.is_alive() {
+                        sleep(Duration::from_millis(500)).await;
+                    }
                     world.start_replica(number);
                 });
             }
