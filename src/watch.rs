@@ -162,6 +162,8 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) 
         }
     };
     tokio::select! {
+        // The news of this moment is heard before it is missed.
+        biased;
         () = follow => {}
         () = check => {}
     }
