@@ -135,6 +135,9 @@ impl Observer {
     }
 
     /// Each write since the last look.
+    ///
+    /// # Panics
+    /// Writes are missing: nothing that follows could be judged.
     pub fn writes(
         &mut self,
         now: Duration,
