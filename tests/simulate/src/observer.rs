@@ -192,7 +192,10 @@ impl Observer {
                 }
             }
         }
-        assert_eq!(self.seen, store.revision(), "the observer has missed writes");
+        if self.seen != store.revision() {
+            self.seen = store.revision();
+            self.violate(now, "writes that nobody has seen".to_owned(), trace);
+        }
     }
 
     fn service(&mut self, service: Option<&Value>, gone: bool) {
