@@ -61,7 +61,9 @@ impl Term {
         ))
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    /// When it ends if it is not renewed; `None`: it is over.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
         self.0.fence.lock().deadline(Instant::now())
     }
 

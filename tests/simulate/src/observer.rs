@@ -53,6 +53,8 @@ pub struct Observer {
     last_leader: String,
     /// When each identity was last seen with a term.
     last_led: BTreeMap<String, Duration>,
+    /// When the term of each ends by itself, as it was when it was last looked at.
+    deadlines: BTreeMap<String, Duration>,
     /// When the Lease was last changed by someone who is no candidate.
     lease_harmed: Option<Duration>,
     /// All that each slice which is no copy ever showed, by UID and version.
@@ -76,6 +78,7 @@ impl Observer {
             leading: BTreeMap::new(),
             last_leader: String::new(),
             last_led: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
             lease_harmed: None,
             shown: BTreeMap::new(),
             by_hand: BTreeSet::new(),
@@ -98,11 +101,19 @@ impl Observer {
             if !life.leads() {
                 if self.leading.remove(id).is_some() {
                     trace.push((now, format!("term of {id} is over")));
+                    // It ended before its deadline, in this very moment: it lost the Lease, or was asked to stop.
+                    // What it had begun to write just before is under way.
+                    if self.deadlines.get(id).is_some_and(|deadline| now < *deadline) {
+                        self.last_led.insert(id.clone(), now);
+                    }
                 }
                 continue;
             }
             leaders.push(life);
             self.last_led.insert(id.clone(), now);
+            if let Some(left) = life.leads_for() {
+                self.deadlines.insert(id.clone(), now + left);
+            }
             if !self.leading.contains_key(id) {
                 self.leading.insert(id.clone(), now);
                 trace.push((now, format!("term of {id} begins")));
@@ -305,7 +316,10 @@ impl Observer {
                 && !endpoints(slice).is_empty()
         };
         let slices = store.list("endpointslices", Some(&namespace));
-        if self.refused || oracle::is_taken(store, &service) {
+        // Who looks after the copies cannot know yet that a person has just deleted or emptied another of them.
+        let by_hand = |copy: &str| self.by_hand.contains(&(namespace.clone(), copy.to_owned()));
+        let copies = oracle::copies_of_api_servers(store, &service);
+        if self.refused || oracle::is_taken(store, &service) || copies.iter().any(|copy| by_hand(copy)) {
             return None;
         }
         (!slices.iter().any(stays)).then(|| {

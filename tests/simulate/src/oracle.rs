@@ -158,15 +158,21 @@ pub fn name_of_copy(service: &str, slice: &Value) -> String {
 
 /// Whether a slice of others has the name of a copy of the list of the API servers.
 pub fn is_taken(store: &Store, service: &Value) -> bool {
-    let (namespace, name) = key(service);
-    let sources = store.list("endpointslices", Some("default"));
-    let mut of_api_servers = sources
-        .iter()
-        .filter(|slice| label(slice, SERVICE_NAME) == Some("kubernetes"));
-    of_api_servers.any(|slice| {
-        let there = store.get("endpointslices", &namespace, &name_of_copy(&name, slice));
+    let (namespace, _) = key(service);
+    copies_of_api_servers(store, service).iter().any(|copy| {
+        let there = store.get("endpointslices", &namespace, copy);
         there.is_some_and(|there| !is_ours(&there))
     })
+}
+
+/// The names of a Service's copies of the list of the API servers.
+pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
+    let (_, name) = key(service);
+    let sources = store.list("endpointslices", Some("default"));
+    let of_api_servers = sources
+        .iter()
+        .filter(|slice| label(slice, SERVICE_NAME) == Some("kubernetes"));
+    of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
 /// What differs from the contract in a store that nothing happens to; empty: nothing. Endpoints of the Go operator may
@@ -235,6 +241,10 @@ fn of_service(
             .filter(of_source)
             .collect();
         if holds(service, source) && slices.iter().all(|slice| endpoints(slice).is_empty()) {
+            // One whose name is taken is not there to be held.
+            wanted_are_there &= slices
+                .iter()
+                .all(|slice| there.contains_key(&name_of_copy(&name, slice)));
             // What is held follows from the past; what is held wrongly the observer has seen.
             let (kept, others) = std::mem::take(&mut there)
                 .into_iter()

@@ -23,7 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::observer::By;
@@ -77,6 +77,13 @@ impl Life {
         let body = self.body.lock();
         let term = body.terms.as_ref().map(|terms| terms.borrow().clone());
         body.alive && term.flatten().is_some_and(|term| !term.is_over())
+    }
+
+    /// How long its term holds from now on, if nothing happens.
+    pub fn leads_for(&self) -> Option<Duration> {
+        let body = self.body.lock();
+        let term = body.terms.as_ref()?.borrow().clone()?;
+        Some(term.deadline()?.saturating_duration_since(Instant::now()))
     }
 
     /// Whether it has ever seen that another held the Lease.
