@@ -45,6 +45,11 @@ impl Book {
         book
     }
 
+    /// Whether this address was configured, and not only learnt.
+    pub fn is_fixed(&self, address: &ServerAddress) -> bool {
+        self.fixed.contains(address)
+    }
+
     /// The cluster names these now. None at all is a contradiction, as one of them has just said so.
     pub fn learn(&mut self, addresses: Vec<ServerAddress>) {
         if addresses.is_empty() {

@@ -43,7 +43,7 @@ pub(super) enum TlsName {
     /// This name, at every address.
     Fixed(ServerName<'static>),
     /// The address itself, as it was configured. Other addresses are the cluster's own, whose certificates
-    /// name the Service `kubernetes`; or themselves, where they were made by hand.
+    /// name the Service `kubernetes`; or themselves, where they were made by hand and given by flag.
     Own {
         /// The address that was configured.
         configured: ServerAddress,
@@ -54,15 +54,17 @@ pub(super) enum TlsName {
 pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
 impl TlsName {
-    /// The names to try, in this order.
-    fn of(&self, address: &ServerAddress) -> Vec<ServerName<'static>> {
+    /// The names to try, in this order. Any certificate of the cluster's authority names its own node, so that is
+    /// not enough for an address that was only learnt.
+    fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
         let own = || ServerName::try_from(address.host.clone()).ok();
         match self {
             Self::Fixed(name) => vec![name.clone()],
             Self::Own { configured } if configured == address => own().into_iter().collect(),
             Self::Own { .. } => {
                 let kubernetes = ServerName::try_from(KUBERNETES).ok();
-                kubernetes.into_iter().chain(own()).collect()
+                let own = is_fixed.then(own).flatten();
+                kubernetes.into_iter().chain(own).collect()
             }
         }
     }
@@ -152,7 +154,8 @@ impl Dialer {
     }
 
     async fn connect(&self, address: &ServerAddress) -> Result<Stream, BoxError> {
-        let mut names = self.name.of(address).into_iter().peekable();
+        let is_fixed = self.book.lock().is_fixed(address);
+        let mut names = self.name.of(address, is_fixed).into_iter().peekable();
         while let Some(name) = names.next() {
             match self.connect_as(address, name).await {
                 Err(error) if names.peek().is_some() && is_another_name(&*error) => {}
@@ -234,5 +237,27 @@ impl Service<Uri> for Connector {
             connected(address);
             Ok(stream)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &TlsName, host: &str, is_fixed: bool) -> Vec<String> {
+        let names = name.of(&ServerAddress::new(host, 6443), is_fixed);
+        names.iter().map(|name| name.to_str().into_owned()).collect()
+    }
+
+    #[test]
+    fn an_address_that_was_only_learnt_must_show_the_name_of_the_api() {
+        let own = TlsName::Own {
+            configured: ServerAddress::new("192.0.2.1", 6443),
+        };
+        assert_eq!(names(&own, "192.0.2.1", true), ["192.0.2.1"]);
+        assert_eq!(names(&own, "192.0.2.2", true), [KUBERNETES, "192.0.2.2"]);
+        assert_eq!(names(&own, "192.0.2.3", false), [KUBERNETES]);
+        let fixed = TlsName::Fixed(ServerName::try_from(KUBERNETES).unwrap());
+        assert_eq!(names(&fixed, "192.0.2.3", true), [KUBERNETES]);
     }
 }
