@@ -19,6 +19,7 @@ pub mod oracle;
 pub mod replica;
 pub mod run;
 pub mod schedule;
+pub mod sent;
 pub mod slices;
 mod steps;
 pub mod stream;

@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use endpoint_copier_operator::model::Reason;
 use serde_json::Value;
 use testbed::{Store, Written};
 
 use crate::coverage::Coverage;
-use crate::fault::Verb;
 use crate::oracle;
 use crate::replica::{Life, RENEW_DEADLINE};
 use crate::slices::{self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, text, uid, version};
-use crate::world::World;
 
 /// Who has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +19,6 @@ pub enum By {
     Replicas,
     /// Administrators, controllers, other API servers.
     Others,
-}
-
-/// A request as it leaves a replica.
-pub struct Sent {
-    /// Verb.
-    pub verb: Verb,
-    /// Resource.
-    pub resource: String,
-    /// Namespace.
-    pub namespace: String,
-    /// Name, empty for a list.
-    pub name: String,
-    /// Body, if there is one.
-    pub body: Value,
 }
 
 /// Watches over the invariants.
@@ -48,15 +31,14 @@ pub struct Observer {
     pub refused: bool,
     /// Two terms overlap at present.
     overlap: bool,
-    /// And it is the case that the contract names.
-    excused: bool,
     /// Who leads, since when.
     leading: BTreeMap<String, Duration>,
     last_leader: String,
     /// When each identity was last seen with a term.
     last_led: BTreeMap<String, Duration>,
-    /// When the term of each ends by itself, as it was when it was last looked at.
-    deadlines: BTreeMap<String, Duration>,
+    /// Leaders whose Lease somebody harmed and another took, as section 5 allows. Until their terms end they overlap
+    /// with that one's successors too.
+    robbed: BTreeSet<String>,
     /// When the Lease was last changed by someone who is no candidate.
     lease_harmed: Option<Duration>,
     /// All that each slice which is no copy ever showed, by UID and version.
@@ -77,17 +59,26 @@ impl Observer {
             violations: Vec::new(),
             refused: false,
             overlap: false,
-            excused: false,
             leading: BTreeMap::new(),
             last_leader: String::new(),
             last_led: BTreeMap::new(),
-            deadlines: BTreeMap::new(),
+            robbed: BTreeSet::new(),
             lease_harmed: None,
             shown: BTreeMap::new(),
             by_hand: BTreeSet::new(),
             steady: BTreeMap::new(),
             loose: BTreeSet::new(),
         }
+    }
+
+    /// A replica has a term at this moment.
+    pub fn leads(&mut self, identity: &str, now: Duration) {
+        self.last_led.insert(identity.to_owned(), now);
+    }
+
+    /// Whether it had one at some time within this moment. What it began then may leave after its end.
+    pub fn led(&self, identity: &str, now: Duration) -> bool {
+        self.last_led.get(identity) == Some(&now)
     }
 
     /// Never two terms at one moment, but for the one case that the contract names.
@@ -102,21 +93,14 @@ impl Observer {
         for life in lives {
             let id = &life.identity;
             if !life.leads() {
+                self.robbed.remove(id);
                 if self.leading.remove(id).is_some() {
                     trace.push((now, format!("term of {id} is over")));
-                    // It ended before its deadline, in this very moment: it lost the Lease, or was asked to stop.
-                    // What it had begun to write just before is under way.
-                    if self.deadlines.get(id).is_some_and(|deadline| now < *deadline) {
-                        self.last_led.insert(id.clone(), now);
-                    }
                 }
                 continue;
             }
             leaders.push(life);
-            self.last_led.insert(id.clone(), now);
-            if let Some(left) = life.leads_for() {
-                self.deadlines.insert(id.clone(), now + left);
-            }
+            self.leads(id, now);
             if !self.leading.contains_key(id) {
                 self.leading.insert(id.clone(), now);
                 trace.push((now, format!("term of {id} begins")));
@@ -132,21 +116,23 @@ impl Observer {
         if !self.overlap {
             return;
         }
-        let newest = leaders.iter().max_by_key(|life| self.leading.get(&life.identity));
+        leaders.sort_by_key(|life| self.leading.get(&life.identity));
+        let Some((newest, older)) = leaders.split_last() else {
+            return;
+        };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
-        if began {
-            // What the newer one sees later changes nothing: its term has begun.
-            self.excused = harmed && newest.is_some_and(|life| !life.saw_another());
-            coverage.add("terms overlap as section 5 allows", u64::from(self.excused));
-        }
-        if harmed && self.excused {
+        let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
+        if harmed && (!newest.knew_another() || older.iter().all(is_robbed)) {
+            self.robbed.extend(older.iter().map(|life| life.identity.clone()));
+            coverage.add("terms overlap as section 5 allows", u64::from(began));
             return;
         }
         let names: Vec<_> = leaders.iter().map(|life| life.identity.as_str()).collect();
         self.violate(now, format!("two terms at one moment: {names:?}"), trace);
     }
 
-    fn violate(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
+    /// Notes that something did not hold.
+    pub fn violate(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
         trace.push((now, format!("VIOLATION: {what}")));
         self.violations
             .push(format!("at {:.3} s: {what}", now.as_secs_f64()));
@@ -323,10 +309,7 @@ impl Observer {
                 && !endpoints(slice).is_empty()
         };
         let slices = store.list("endpointslices", Some(&namespace));
-        // Who looks after the copies cannot know yet that a person has just deleted or emptied another of them.
-        let by_hand = |copy: &str| self.by_hand.contains(&(namespace.clone(), copy.to_owned()));
-        let copies = oracle::copies_of_api_servers(store, &service);
-        if self.refused || oracle::is_taken(store, &service) || copies.iter().any(|copy| by_hand(copy)) {
+        if self.refused || oracle::is_taken(store, &service) || self.is_edited(&namespace, name, old) {
             return None;
         }
         (!slices.iter().any(stays)).then(|| {
@@ -336,71 +319,16 @@ impl Observer {
             )
         })
     }
-}
 
-impl World {
-    /// A request leaves a replica: whether it may, and what it is for.
-    pub fn sent(&self, life: &Life, sent: &Sent) {
-        let now = self.now();
-        let leads = life.leads();
-        let is_source = sent.verb == Verb::Read
-            && sent.resource == "endpointslices"
-            && !sent.name.is_empty()
-            && !Life::is_named_like_a_copy(&sent.name);
-        let mut state = self.state();
-        let coverage = &mut state.coverage;
-        match (sent.verb, sent.resource.as_str()) {
-            (Verb::Watch, _) | (_, "leases") => return,
-            (Verb::Read, resource) => {
-                match resource {
-                    "endpointslices" if is_source => {
-                        coverage.add("GET of a source that a copy is ahead of", 1);
-                    }
-                    "endpointslices" if !sent.name.is_empty() => {
-                        coverage.add("GET of a copy that no watch showed", 1);
-                    }
-                    "services" if !sent.name.is_empty() => {
-                        coverage.add("GET of a Service before its copies go", 1);
-                    }
-                    _ => {}
-                }
-                return;
-            }
-            (_, "events") => {
-                let said = text(&sent.body["reason"]);
-                let reasons = Reason::ALL.iter().map(|reason| reason.as_str());
-                let reason = reasons.chain(["Synced"]).find(|reason| *reason == said);
-                coverage.add(reason.unwrap_or("Event of another reason"), 1);
-            }
-            _ => {}
-        }
-        let observer = &state.observer;
-        let just_now = observer.last_led.get(&life.identity) == Some(&now);
-        let what = format!(
-            "{:?} {} {}/{}",
-            sent.verb, sent.resource, sent.namespace, sent.name
-        );
-        if !leads && !just_now && !life.led_before_a_pause_that_ends(now) {
-            let crate::world::State { observer, trace, .. } = &mut *state;
-            observer.violate(
-                now,
-                format!("{} writes outside of a term: {what}", life.identity),
-                trace,
-            );
-        }
-        let unguarded = match (sent.verb, sent.resource.as_str()) {
-            (Verb::Update, "endpointslices") => {
-                uid(&sent.body).is_empty() || text(&sent.body["metadata"]["resourceVersion"]).is_empty()
-            }
-            (Verb::Delete, _) => {
-                let preconditions = &sent.body["preconditions"];
-                text(&preconditions["uid"]).is_empty() || text(&preconditions["resourceVersion"]).is_empty()
-            }
-            _ => false,
-        };
-        if unguarded {
-            let crate::world::State { observer, trace, .. } = &mut *state;
-            observer.violate(now, format!("a write without preconditions: {what}"), trace);
-        }
+    /// Whether somebody has emptied or deleted another copy of a Service, and nobody has repaired that yet: a replica
+    /// may still count on it.
+    fn is_edited(&self, namespace: &str, service: &str, but: &Value) -> bool {
+        let begin = format!("{service}-");
+        self.by_hand.iter().any(|place| {
+            *place != key(but)
+                && place.0 == namespace
+                && place.1.starts_with(&begin)
+                && Life::is_named_like_a_copy(&place.1)
+        })
     }
 }

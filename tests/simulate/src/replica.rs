@@ -23,7 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::observer::By;
@@ -65,6 +65,8 @@ struct Body {
     wires: Vec<Wire>,
     /// It has seen that another held the Lease.
     saw_another: bool,
+    /// It had when it last sent a write of the Lease.
+    knew_another: bool,
     metrics: Option<Metrics>,
     /// When it last went on after a pause, and whether it led when the pause began.
     resumed: Option<(Duration, bool)>,
@@ -79,15 +81,18 @@ impl Life {
         body.alive && term.flatten().is_some_and(|term| !term.is_over())
     }
 
-    /// How long its term holds from now on, if nothing happens.
-    pub fn leads_for(&self) -> Option<Duration> {
-        let body = self.body.lock();
-        let term = body.terms.as_ref()?.borrow().clone()?;
-        Some(term.deadline()?.saturating_duration_since(Instant::now()))
+    /// It sends a write of the Lease.
+    pub fn tries(&self) {
+        let knows = self.saw_another();
+        self.body.lock().knew_another = knows;
     }
 
-    /// Whether it has ever seen that another held the Lease.
-    pub fn saw_another(&self) -> bool {
+    /// Whether it had ever seen that another held the Lease, when it last tried to take or renew it.
+    pub fn knew_another(&self) -> bool {
+        self.body.lock().knew_another
+    }
+
+    fn saw_another(&self) -> bool {
         let mut body = self.body.lock();
         let holder = body.record.as_ref().and_then(Record::holder);
         body.saw_another |= holder.is_some_and(|holder| holder != self.identity);
@@ -174,6 +179,10 @@ impl Future for Gate {
                 return Poll::Pending;
             }
         }
+        if self.life.leads() {
+            let now = self.world.now();
+            self.world.state().observer.leads(&self.life.identity, now);
+        }
         self.world.wall_of(Some(self.life.replica));
         let ended = self.inner.as_mut().poll(context);
         self.world.wall_of(None);
@@ -202,6 +211,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
             record: None,
             wires: Vec::new(),
             saw_another: false,
+            knew_another: false,
             metrics: None,
             resumed: None,
             led: false,

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
 use crate::fault::{Effect, Harm, Verb};
-use crate::observer::{By, Sent};
+use crate::observer::By;
 use crate::replica::Life;
+use crate::sent::Sent;
 use crate::stream;
 use crate::world::{Connection, World};
 
