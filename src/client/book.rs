@@ -98,7 +98,9 @@ impl Book {
         if before.is_some_and(|mark| now < mark.until) {
             return;
         }
-        let failures = before.map_or(0, |mark| mark.failures);
+        // What was long ago is another matter.
+        let recent = before.filter(|mark| now < mark.until + LONGEST_SKIP);
+        let failures = recent.map_or(0, |mark| mark.failures);
         let skip = SKIP
             .saturating_mul(2_u32.saturating_pow(failures))
             .min(LONGEST_SKIP);
@@ -109,13 +111,6 @@ impl Book {
                 failures: failures + 1,
             },
         );
-    }
-
-    /// It answers. What was known against it is forgotten when its time is over.
-    pub fn answered(&mut self, address: &ServerAddress, now: Instant) {
-        if self.marks.get(address).is_some_and(|mark| now >= mark.until) {
-            self.marks.remove(address);
-        }
     }
 }
 
@@ -162,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_fails_again_is_skipped_for_longer_and_one_that_answers_is_not() {
+    fn an_address_that_fails_again_is_skipped_for_longer_until_it_has_done_well_for_a_while() {
         let (mut book, mut now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
         for skip in [10, 20, 40, 80, 160, 160] {
             book.failed(&address(1), now);
@@ -171,7 +166,7 @@ mod tests {
             now += seconds(skip);
             assert!(book.has_better(&address(2), now));
         }
-        book.answered(&address(1), now);
+        now += LONGEST_SKIP;
         book.failed(&address(1), now);
         assert_eq!(order(&book, now + seconds(10)), [1, 2]);
     }

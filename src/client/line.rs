@@ -125,12 +125,12 @@ impl Lines {
 
     /// The server of a line answered. One that is ill, as one without its etcd, is left if there is another.
     fn answered(&self, line: &Arc<Line>, status: StatusCode) {
-        let Some(address) = line.address.lock().clone() else {
-            return;
-        };
         if !status.is_server_error() {
-            self.0.dialer.book.lock().answered(&address, Instant::now());
-        } else if self.0.dialer.book.lock().has_other(&address, Instant::now()) {
+            return;
+        }
+        let address = line.address.lock().clone();
+        let has_other = |address| self.0.dialer.book.lock().has_other(address, Instant::now());
+        if address.as_ref().is_some_and(has_other) {
             self.leave(line, &format!("it answered {status}"));
         }
     }
