@@ -10,7 +10,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends clang musl-dev \
     && rm -rf /var/lib/apt/lists/*
 
-WORKDIR /work
+WORKDIR /build
 
 # Writes the list of crates into the binary, where scanners and SBOM tools find it.
 RUN cargo install --locked --version 0.7.7 --root tools cargo-auditable
@@ -57,7 +57,7 @@ RUN touch src/lib.rs src/main.rs \
 
 # The root file system: the binary, and its name in the Go operator's image, which charts may still call.
 FROM scratch
-COPY --from=build /work/image/ /
+COPY --from=build /build/image/ /
 
 ARG VERSION=unknown
 ARG GIT_COMMIT=unknown

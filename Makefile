@@ -99,9 +99,9 @@ docker-push: ## builds the image IMG= for PLATFORMS= and pushes it, with SBOM an
 	  $(IMAGE_ARGS:%=--build-arg %) --tag $(IMG) .
 
 image-test: ## runs the Dockerfile's steps without a container engine, and what comes out as in a Pod (root on Linux)
-	python3 tests/image/build.py Dockerfile target/image/work $(IMAGE_ARGS)
+	python3 tests/image/build.py Dockerfile target/image/build $(IMAGE_ARGS)
 	$(CARGO) build $(LOCKED) --package testbed
-	python3 tests/image/check.py target/image/work/image $(TARGET)/debug/testbed
+	python3 tests/image/check.py target/image/build/image $(TARGET)/debug/testbed
 
 # A cluster to try it on: three control-plane nodes. KIND_NODE is a node image of kind's releases.
 KIND ?= kind
