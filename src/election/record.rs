@@ -47,13 +47,17 @@ impl Record {
             *unshown = None;
         }
         drop(unshown);
-        self.see(lease);
+        self.note(|sighting| sighting.see_in_watch(lease, Instant::now()));
     }
 
     /// We wrote it, and this was the answer. The watch has to show it too.
     pub(super) fn wrote(&self, lease: &Lease) {
         if let Some(version) = version_of(lease) {
-            self.unshown.lock().get_or_insert((version, Instant::now()));
+            let mut unshown = self.unshown.lock();
+            // After a restore of etcd a later write has a lower version, and the watch shows only that one.
+            if unshown.is_none_or(|(first, _)| version < first) {
+                *unshown = Some((version, Instant::now()));
+            }
         }
         self.see(Some(lease));
         self.changed.notify_waiters();
@@ -79,9 +83,13 @@ impl Record {
 
     /// A GET shows this Lease, or that there is none.
     pub fn see(&self, lease: Option<&Lease>) {
+        self.note(|sighting| sighting.see(lease, Instant::now()));
+    }
+
+    fn note(&self, see: impl FnOnce(&mut Sighting) -> bool) {
         let mut sighting = self.sighting.lock();
         let before = sighting.holder().map(str::to_owned);
-        if !sighting.see(lease, Instant::now()) {
+        if !see(&mut sighting) {
             return;
         }
         if before.is_some() && sighting.holder() != before.as_deref() {

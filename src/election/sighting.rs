@@ -58,20 +58,20 @@ impl<T> Default for Sighting<T> {
 }
 
 impl<T: Moment> Sighting<T> {
-    /// Notes what a watch or a GET shows at a moment; `None`: there is no Lease. Answers whether it is news.
+    /// Notes what a watch shows at a moment; `None`: there is no Lease. Answers whether it is news. A watch may lag
+    /// behind a GET, so what is older than what is known is passed over.
+    pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: T) -> bool {
+        let is_old = |(known, _): &(State, T)| known.is_after(&State::of(lease));
+        !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
+    }
+
+    /// Notes what a GET shows, or the answer to a write, at a moment; `None`: there is no Lease. Answers whether it
+    /// is news. It is, whatever its version: when etcd has been restored from a backup, versions begin anew at a
+    /// lower one. An answer that is merely late does no harm: it makes the wait longer, and a write that builds on
+    /// it is refused.
     pub fn see(&mut self, lease: Option<&Lease>, now: T) -> bool {
-        let state = match lease {
-            None => State::Absent,
-            Some(lease) => State::Present {
-                uid: lease.metadata.uid.clone(),
-                version: lease.metadata.resource_version.clone(),
-                names_holder: stated_holder(lease).is_some(),
-                released: is_released(lease.spec.as_ref()),
-            },
-        };
-        if let Some((known, _)) = &self.state
-            && (*known == state || known.is_after(&state))
-        {
+        let state = State::of(lease);
+        if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
             return false;
         }
         self.state = Some((state, now));
@@ -128,6 +128,16 @@ impl<T: Moment> Sighting<T> {
 }
 
 impl State {
+    fn of(lease: Option<&Lease>) -> Self {
+        let Some(lease) = lease else { return Self::Absent };
+        Self::Present {
+            uid: lease.metadata.uid.clone(),
+            version: lease.metadata.resource_version.clone(),
+            names_holder: stated_holder(lease).is_some(),
+            released: is_released(lease.spec.as_ref()),
+        }
+    }
+
     /// Whether `self` is a later state of the same Lease: a watch may lag behind a GET.
     fn is_after(&self, other: &Self) -> bool {
         let (

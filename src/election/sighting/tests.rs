@@ -30,7 +30,7 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let mut now = start;
     for state in states {
         now += seconds(1);
-        sighting.see(state.as_ref(), now);
+        sighting.see_in_watch(state.as_ref(), now);
     }
     match sighting.race("us", OURS, false) {
         Race::Unknown => Err(()),
@@ -187,6 +187,26 @@ fn a_lease_made_anew_is_news_whatever_its_version() {
     anew.metadata.uid = Some("u2".to_owned());
     assert!(sighting.see(Some(&anew), start + seconds(1)));
     assert_eq!(sighting.holder(), Some("b"));
+}
+
+#[test]
+fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_versions_begin_anew() {
+    let start = Instant::now();
+    let mut sighting = Sighting::default();
+    sighting.see_in_watch(Some(&lease(1000, Some("a"), Some(6))), start);
+    let restored = lease(500, Some("a"), Some(6));
+    assert!(
+        !sighting.see_in_watch(Some(&restored), start + seconds(5)),
+        "a watch may lag"
+    );
+    assert!(sighting.see(Some(&restored), start + seconds(6)));
+    assert!(
+        !sighting.may_race("us", OURS, false, start + seconds(6)),
+        "it has just been renewed"
+    );
+    // And so the watch is believed again.
+    assert!(sighting.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
+    assert_eq!(sighting.race("us", OURS, false), Race::At(start + seconds(14)));
 }
 
 #[test]
