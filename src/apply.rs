@@ -13,8 +13,8 @@ use kube::core::Status;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use crate::election::term::{Term, TermOver, Write};
-use crate::error::is_namespace_terminating;
+use crate::election::term::{Term, TermOver};
+use crate::error::{is_answer, is_namespace_terminating};
 use crate::metrics::{Metrics, Operation};
 use crate::model::{ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
@@ -198,8 +198,7 @@ impl Writer {
         let api = self.api(&key);
         let post = PostParams::default();
         let call = api.create(&post, slice);
-        // Nothing in a POST says that it is late but the name that it takes.
-        let answer = self.within(term, call, Write::doubt).await;
+        let answer = self.within(term, call).await;
         self.note(slice, &answer);
         match answer {
             Ok(made) => self.wrote(Operation::Create, key, echo_of(&made), applied),
@@ -216,7 +215,7 @@ impl Writer {
         let api = self.api(&key);
         let post = PostParams::default();
         let call = api.replace(key.name(), &post, slice);
-        let answer = self.within(term, call, drop).await;
+        let answer = self.within(term, call).await;
         self.note(slice, &answer);
         match answer {
             Ok(made) => self.wrote(Operation::Update, key, echo_of(&made), applied),
@@ -240,7 +239,7 @@ impl Writer {
         };
         let api = self.api(&key);
         let call = api.delete(key.name(), &params);
-        match self.within(term, call, drop).await {
+        match self.within(term, call).await {
             Ok(answer) => {
                 // With finalizers the slice stays a while: its deletionTimestamp is the echo.
                 let echo = answer
@@ -259,25 +258,16 @@ impl Writer {
         }
     }
 
-    /// One call, from the right to make it until its answer. `unanswered`: what becomes of the write
-    /// when there is none.
-    async fn within<T>(
-        &self,
-        term: &Term,
-        call: impl Future<Output = kube::Result<T>>,
-        unanswered: fn(Write),
-    ) -> Result<T, Error> {
+    /// One call, from the right to make it until its answer.
+    async fn within<T>(&self, term: &Term, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
         let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
         let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
-        let answer = match timeout_at(limit, call).await {
-            Ok(answer) => answer.map_err(Error::Api),
-            Err(_) => Err(Error::NoAnswer),
-        };
+        let answer = timeout_at(limit, call).await;
         self.progress.step();
-        if answer.as_ref().is_err_and(|error| error.status().is_none()) {
-            unanswered(write);
+        if answer.as_ref().is_ok_and(is_answer) {
+            write.answered();
         }
-        answer
+        answer.map_or(Err(Error::NoAnswer), |answer| answer.map_err(Error::Api))
     }
 
     /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as

@@ -38,6 +38,12 @@ fn cut(text: &mut String, cause: &str) {
     }
 }
 
+/// Whether the API server has answered a call, well or badly; else nobody knows whether it was carried out.
+#[must_use]
+pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
+    matches!(result, Ok(_) | Err(kube::Error::Api(_)))
+}
+
 /// Whether an API server refused to create something because the namespace is going.
 #[must_use]
 pub fn is_namespace_terminating(status: &Status) -> bool {

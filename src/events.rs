@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::election::term::Term;
-use crate::error::{is_namespace_terminating, one_line};
+use crate::error::{is_answer, is_namespace_terminating, one_line};
 use crate::model::{Finding, ManagedService};
 
 mod ledger;
@@ -140,7 +140,11 @@ impl Scribe {
             // reason and leaves its note as it was.
             let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
             let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
-            let error = match timeout_at(limit, recorder.publish(&event, &service)).await {
+            let answer = timeout_at(limit, recorder.publish(&event, &service)).await;
+            if answer.as_ref().is_ok_and(is_answer) {
+                write.answered();
+            }
+            let error = match answer {
                 Ok(Ok(())) => {
                     failing = false;
                     continue;

@@ -32,12 +32,15 @@ struct Inner {
     changed: Notify,
 }
 
-/// A write in flight. While one lives, the Lease is not released.
+/// A write in flight. While one lives, the Lease is not released; nor for a while after one was dropped, by
+/// whomever, that was not [`Write::answered`].
 #[derive(Debug)]
 pub struct Write {
     term: Term,
     /// When the write must have been answered.
     pub deadline: Instant,
+    /// It may be carried out after it was dropped.
+    in_doubt: bool,
 }
 
 impl Term {
@@ -78,8 +81,10 @@ impl Term {
         let mut write = Write {
             term: self.clone(),
             deadline: Instant::now(),
+            in_doubt: false,
         };
         write.deadline = self.deadline().ok_or(TermOver)?;
+        write.in_doubt = true;
         Ok(write)
     }
 
@@ -152,14 +157,17 @@ impl Term {
 }
 
 impl Write {
-    /// It ends without an answer, and may be carried out late.
-    pub fn doubt(self) {
-        *self.term.0.doubtful.lock() = Some(Instant::now() + LATEST);
+    /// The API server has answered: it was carried out, or never will be.
+    pub fn answered(mut self) {
+        self.in_doubt = false;
     }
 }
 
 impl Drop for Write {
     fn drop(&mut self) {
+        if self.in_doubt {
+            *self.term.0.doubtful.lock() = Some(Instant::now() + LATEST);
+        }
         self.term.0.writes.fetch_sub(1, Ordering::SeqCst);
         self.term.0.changed.notify_waiters();
     }
@@ -217,7 +225,26 @@ mod tests {
         term.end();
         assert!(term.begin_write().is_err(), "an ended term takes no more writes");
         assert!(tokio::time::timeout(seconds(1), term.settled()).await.is_err());
-        drop(write);
+        write.answered();
         term.settled().await;
+        assert!(term.may_release());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_was_dropped_without_an_answer_may_land_later_and_forbids_a_release_until_then() {
+        let term = Term::endless();
+        drop(term.begin_write().unwrap());
+        term.settled().await;
+        assert!(!term.may_release());
+        tokio::time::advance(LATEST).await;
+        assert!(term.may_release());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_began_is_not_in_doubt() {
+        let term = Term::endless();
+        term.end();
+        assert!(term.begin_write().is_err());
+        assert!(term.may_release());
     }
 }

@@ -330,7 +330,7 @@ async fn a_release_waits_for_the_writes_in_flight() {
         "released with a write in flight"
     );
     assert!(term.begin_write().is_err(), "no new write begins");
-    drop(write);
+    write.answered();
     one.task.await.unwrap();
     assert_eq!(spec(&store)["holderIdentity"], "");
 }
@@ -357,7 +357,7 @@ async fn after_a_write_without_an_answer_there_is_no_release_for_a_minute() {
     for (later, holder) in [(50, "one"), (70, "")] {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
-        one.leads().await.begin_write().unwrap().doubt();
+        one.leads().await.begin_write().map(drop).unwrap();
         sleep(seconds(later)).await;
         one.stop.cancel();
         one.task.await.unwrap();

@@ -16,6 +16,7 @@ use tracing::info;
 
 use super::read::is_missing;
 use crate::election::term::Term;
+use crate::error::is_answer;
 use crate::model::{Finding, MANAGED_BY, ManagedService, Reason, Snapshot, label, label_of, ours};
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
@@ -98,7 +99,11 @@ impl Legacy {
             ..DeleteParams::default()
         };
         let delete = api.delete(service.key.name(), &params);
-        match within(limit.min(write.deadline), delete).await {
+        let answer = within(limit.min(write.deadline), delete).await;
+        if is_answer(&answer) {
+            write.answered();
+        }
+        match answer {
             Ok(_) => {
                 info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made");
             }

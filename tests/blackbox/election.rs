@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use harness::objects::{api_servers, vip};
-use harness::{Cluster, LEASE, Operator, leader, until};
+use harness::{Cluster, LEASE, Operator, Platform, leader, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
+use testbed::{Effect, Fault, Match, Request};
 
-use crate::on_both;
+use crate::{PROGRAM, on_both};
 
 /// Three replicas on two API servers, and which of them leads.
 async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
@@ -178,4 +179,28 @@ on_both! {
         let took = start.elapsed();
         assert!(took > Duration::from_secs(3), "{took:?}: before the lease could have run out");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_asked_to_stop_while_a_write_hangs_leaves_the_lease_to_run_out() {
+    let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;
+    let mut operator = Operator::start(&cluster, "one", 0);
+    let (store, server) = cluster.testbed().expect("on the testbed");
+    let creates = Match::any().verb("create").resource("endpointslices");
+    server.faults().add(Fault::new(creates, Effect::Hang));
+    cluster.create::<Service>(vip()).await;
+    until("a POST hangs", async || {
+        let is_post = |request: &Request| {
+            request.user_agent.starts_with("endpoint-copier") && request.is("create", "endpointslices")
+        };
+        !store.requests().matching(is_post).is_empty()
+    })
+    .await;
+    let holder = cluster.holder().await;
+    operator.signal("TERM");
+    let (status, took) = operator.ended().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(cluster.holder().await, holder, "{}", operator.log());
+    assert!(operator.log().contains("not released"), "{}", operator.log());
 }
