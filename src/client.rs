@@ -21,6 +21,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceBuilder};
 use tracing::warn;
 
@@ -44,6 +45,15 @@ const PING: Duration = Duration::from_secs(1);
 /// In a request's extensions: the server that the last request went to is not to be asked, for this reason.
 #[derive(Clone, Copy, Debug)]
 pub struct Elsewhere(pub &'static str);
+
+/// In a request's extensions: it is not sent after this moment, however long the way to a server took.
+#[derive(Clone, Copy, Debug)]
+pub struct NotAfter(pub Instant);
+
+/// The moment of [`NotAfter`] had passed: the request was not sent, and never will be.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("its time was over before it could be sent, so it was not")]
+pub struct TooLate;
 
 /// Where the cluster's own list of API servers is to be had.
 type Listed = Arc<OnceLock<Box<dyn Fn() -> BTreeSet<(String, u16)> + Send + Sync>>>;

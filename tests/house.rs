@@ -62,7 +62,16 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("events", &["election::term", "error", "model"]),
     (
         "apply",
-        &["election::term", "error", "metrics", "model", "plan", "progress"],
+        &[
+            "client::NotAfter",
+            "client::TooLate",
+            "election::term",
+            "error",
+            "metrics",
+            "model",
+            "plan",
+            "progress",
+        ],
     ),
     (
         "election",

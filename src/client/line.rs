@@ -19,7 +19,7 @@ use tower::{BoxError, Service};
 use tracing::info;
 
 use super::dial::{Connector, Dialer};
-use super::{Elsewhere, PING, is_watch};
+use super::{Elsewhere, NotAfter, PING, TooLate, is_watch};
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 use crate::metrics::Metrics;
@@ -150,6 +150,10 @@ impl Service<Request<Body>> for Lines {
         if let Some(Elsewhere(why)) = request.extensions().get() {
             let current = self.0.current.lock().clone();
             current.inspect(|line| self.leave(line, why));
+        }
+        let not_after = request.extensions().get::<NotAfter>();
+        if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= *moment) {
+            return Box::pin(std::future::ready(Err(TooLate.into())));
         }
         let line = self.line(watches);
         let answer = line.client.request(request);
