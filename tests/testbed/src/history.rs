@@ -86,6 +86,11 @@ impl History {
         self.changes.retain(|c| c.revision > revision);
     }
 
+    /// Forgets everything after a resourceVersion.
+    pub fn undo(&mut self, revision: u64) {
+        self.changes.retain(|c| c.revision <= revision);
+    }
+
     /// The changes after a resourceVersion, oldest first.
     ///
     /// # Errors

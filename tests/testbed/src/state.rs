@@ -92,6 +92,18 @@ impl State {
         self.history.at(revision, &self.objects)
     }
 
+    /// Goes back to an earlier resourceVersion: what came after it never was. UIDs are not given a second time.
+    ///
+    /// # Errors
+    /// It is older than the history.
+    pub fn rewind(&mut self, revision: u64) -> Result<(), Compacted> {
+        self.objects = self.at(revision)?;
+        self.history.undo(revision);
+        self.revision = self.revision.min(revision);
+        self.garbage = true;
+        Ok(())
+    }
+
     /// Writes or removes an object and counts one resourceVersion on. Gives what was written, or what was removed
     /// with the resourceVersion of its removal.
     pub fn commit(&mut self, key: Key, new: Option<Value>) -> Arc<Value> {

@@ -299,6 +299,19 @@ impl Store {
         self.write(|state| state.history.set_capacity(changes));
     }
 
+    /// All is again as it was at a resourceVersion, and versions go on from there, as after a restore of etcd from a
+    /// backup. Open watches are not told: like one that asks for a version to come, they show nothing until it is
+    /// passed. A server that is not to notice either, since it was not restarted, needs [`ApiServer::lag`] before.
+    ///
+    /// [`ApiServer::lag`]: crate::ApiServer::lag
+    ///
+    /// # Errors
+    /// 410: that version is forgotten already.
+    pub fn rewind(&self, revision: u64) -> Result<(), ApiError> {
+        self.write(|state| state.rewind(revision))
+            .map_err(|compacted| ApiError::expired(format!("the oldest version is {}", compacted.oldest)))
+    }
+
     /// The log of all requests to all servers of this store.
     #[must_use]
     pub fn requests(&self) -> &RequestLog {

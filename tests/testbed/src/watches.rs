@@ -179,7 +179,8 @@ impl Watch {
             () = self.changes.changed() => {}
             () = tokio::time::sleep_until(self.deadline) => self.ended = Some(Ending::Clean),
             () = bookmark, if self.bookmarks => {
-                if self.cursor > 0 {
+                // None before the version that was asked for is reached.
+                if self.cursor > 0 && self.cursor <= self.shared.visible() {
                     self.push_bookmark(Value::Null);
                 }
                 self.schedule_bookmark();

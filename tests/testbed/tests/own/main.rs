@@ -6,6 +6,7 @@ mod collect;
 mod faults;
 mod rbac;
 mod real;
+mod rewind;
 mod serving;
 mod simulation;
 

@@ -1,0 +1,93 @@
+//! A store that goes back to an earlier version of itself, as etcd does when a backup is restored. No real API server
+//! can be made to do that within a test.
+
+use crate::{SLICES, Watch, event, get, names, slice};
+use serde_json::Value;
+use std::time::Duration;
+use testbed::{ApiServer, Store};
+use tokio::time::timeout;
+
+fn version(object: &Value) -> u64 {
+    let text = object["metadata"]["resourceVersion"].as_str();
+    text.expect("a version").parse().expect("a number")
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_is_as_it_was_at_that_version_and_versions_go_on_from_there() {
+    let store = Store::new();
+    let server = ApiServer::new(&store);
+    let kept = store.put(slice("kept")).unwrap();
+    let backup = store.revision();
+    let mut changed = kept.clone();
+    changed["endpoints"][0]["addresses"][0] = "192.0.2.9".into();
+    store.put(changed).unwrap();
+    let lost = store.put(slice("lost")).unwrap();
+
+    store.rewind(backup).unwrap();
+    let (_, present) = get(&server, SLICES).await;
+    assert_eq!(names(&present), ["kept"]);
+    assert_eq!(version(&present), backup);
+    assert_eq!(
+        store.get("endpointslices", "default", "kept"),
+        Some(kept),
+        "same UID, same version, same content"
+    );
+    let again = store.put(slice("lost")).unwrap();
+    assert_eq!(version(&again), backup + 1);
+    assert_ne!(
+        again["metadata"]["uid"], lost["metadata"]["uid"],
+        "a UID is given once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_from_a_version_to_come_shows_nothing_before_it_is_passed() {
+    let store = Store::new();
+    let server = ApiServer::new(&store);
+    let backup = store.revision();
+    store.put(slice("lost")).unwrap();
+    let mut open = Watch::open(&server, &format!("{SLICES}?watch=1")).await;
+    assert_eq!(open.event().await, event("ADDED", "lost"));
+    store.put(slice("too")).unwrap();
+    assert_eq!(open.event().await, event("ADDED", "too"));
+    let from = store.revision();
+
+    store.rewind(backup).unwrap();
+    let path = format!("{SLICES}?watch=1&allowWatchBookmarks=true&resourceVersion={from}");
+    let mut later = Watch::open(&server, &path).await;
+    store.put(slice("first")).unwrap();
+    let silence = Duration::from_secs(120);
+    for watch in [&mut open, &mut later] {
+        assert!(timeout(silence, watch.next()).await.is_err(), "not a bookmark");
+    }
+    store.put(slice("second")).unwrap();
+    store.put(slice("third")).unwrap();
+    for watch in [&mut open, &mut later] {
+        assert_eq!(watch.event().await, event("ADDED", "third"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_not_restarted_shows_what_it_has_in_its_cache() {
+    let store = Store::new();
+    let server = ApiServer::new(&store);
+    let backup = store.revision();
+    store.put(slice("lost")).unwrap();
+    server.lag();
+    store.rewind(backup).unwrap();
+    let cached = format!("{SLICES}?resourceVersion=0");
+    assert_eq!(names(&get(&server, &cached).await.1), ["lost"]);
+    assert_eq!(names(&get(&server, SLICES).await.1), [""; 0], "consistent");
+    server.release();
+    assert_eq!(names(&get(&server, &cached).await.1), [""; 0]);
+}
+
+#[test]
+fn a_version_that_is_forgotten_cannot_be_gone_back_to() {
+    let store = Store::new();
+    let backup = store.revision();
+    store.put(slice("kept")).unwrap();
+    store.compact();
+    assert_eq!(store.rewind(backup).unwrap_err().to_status()["code"], 410);
+    assert!(store.get("endpointslices", "default", "kept").is_some());
+}
