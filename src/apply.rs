@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
+use http::Request;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::Status;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use crate::client::{NotAfter, TooLate};
 use crate::election::term::{Term, TermOver};
 use crate::error::{is_answer, is_namespace_terminating};
 use crate::metrics::{Metrics, Operation};
@@ -21,6 +22,7 @@ use crate::plan::{Delete, Plan};
 use crate::progress::Progress;
 
 mod attempts;
+mod request;
 
 use attempts::Attempts;
 
@@ -191,83 +193,68 @@ impl Writer {
     }
 
     async fn create(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        let key = SliceKey::of(&slice.metadata);
-        if self.must_wait(Operation::Create, slice, applied) {
-            return;
-        }
-        let api = self.api(&key);
-        let post = PostParams::default();
-        let call = api.create(&post, slice);
-        let answer = self.within(term, call).await;
-        self.note(slice, &answer);
-        match answer {
-            Ok(made) => self.wrote(Operation::Create, key, echo_of(&made), applied),
-            Err(error) => Self::failed(Operation::Create, key, error, Echo::Exists, applied),
-        }
+        self.write(term, Operation::Create, slice, Echo::Exists, applied)
+            .await;
     }
 
     async fn update(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        let key = SliceKey::of(&slice.metadata);
-        if self.must_wait(Operation::Update, slice, applied) {
+        let seen = Echo::NewerThan(version_of(&slice.metadata).unwrap_or(0));
+        self.write(term, Operation::Update, slice, seen, applied).await;
+    }
+
+    async fn write(
+        &self,
+        term: &Term,
+        operation: Operation,
+        slice: &EndpointSlice,
+        seen: Echo,
+        applied: &mut Applied,
+    ) {
+        if self.must_wait(operation, slice, applied) {
             return;
         }
-        let seen = Echo::NewerThan(version_of(&slice.metadata).unwrap_or(0));
-        let api = self.api(&key);
-        let post = PostParams::default();
-        let call = api.replace(key.name(), &post, slice);
-        let answer = self.within(term, call).await;
+        let request = match operation {
+            Operation::Create => request::create(slice),
+            Operation::Update | Operation::Delete => request::update(slice),
+        };
+        let answer = self.send(term, request).await;
         self.note(slice, &answer);
-        match answer {
-            Ok(made) => self.wrote(Operation::Update, key, echo_of(&made), applied),
-            Err(error) => Self::failed(Operation::Update, key, error, seen, applied),
-        }
+        let echo = answer.map(|made| made.as_ref().and_then(echo_of));
+        self.ended(operation, SliceKey::of(&slice.metadata), echo, seen, applied);
     }
 
     async fn delete(&self, term: &Term, delete: Delete, applied: &mut Applied) {
-        let Delete {
-            key,
-            uid,
-            resource_version,
-        } = delete;
-        let seen = Echo::NewerThan(resource_version.parse().unwrap_or(0));
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.clone()),
-                resource_version: Some(resource_version),
-            }),
-            ..DeleteParams::default()
-        };
-        let api = self.api(&key);
-        let call = api.delete(key.name(), &params);
-        match self.within(term, call).await {
-            Ok(answer) => {
-                // With finalizers the slice stays a while: its deletionTimestamp is the echo.
-                let echo = answer
-                    .left()
-                    .as_ref()
-                    .filter(|left| left.metadata.deletion_timestamp.is_some())
-                    .and_then(echo_of);
-                self.wrote(
-                    Operation::Delete,
-                    key,
-                    Some(echo.unwrap_or(Echo::Gone(uid))),
-                    applied,
-                );
-            }
-            Err(error) => Self::failed(Operation::Delete, key, error, seen, applied),
-        }
+        let answer = self.send(term, request::delete(&delete)).await;
+        // With finalizers the slice stays a while: its deletionTimestamp is the echo.
+        let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
+        let echo = |left: Option<EndpointSlice>| left.as_ref().filter(|left| stays(left)).and_then(echo_of);
+        let answer = answer.map(|left| Some(echo(left).unwrap_or(Echo::Gone(delete.uid))));
+        let seen = Echo::NewerThan(delete.resource_version.parse().unwrap_or(0));
+        self.ended(Operation::Delete, delete.key, answer, seen, applied);
     }
 
-    /// One call, from the right to make it until its answer.
-    async fn within<T>(&self, term: &Term, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    /// One call, from the right to make it until its answer: the slice as it is now, if there is one.
+    async fn send(
+        &self,
+        term: &Term,
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Option<EndpointSlice>, Error> {
+        let mut request = request.map_err(|error| Error::Api(kube::Error::BuildRequest(error)))?;
         let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
         let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
-        let answer = timeout_at(limit, call).await;
+        // Also if this process was stopped while the way to a server was looked for.
+        request.extensions_mut().insert(NotAfter(limit));
+        let answer = timeout_at(limit, self.client.request_status(request)).await;
         self.progress.step();
-        if answer.as_ref().is_ok_and(is_answer) {
+        if answer.as_ref().is_ok_and(is_certain) {
             write.answered();
         }
-        answer.map_or(Err(Error::NoAnswer), |answer| answer.map_err(Error::Api))
+        match answer {
+            Ok(answer) => answer
+                .map(|answer| answer.either(Some, |_: Status| None))
+                .map_err(Error::Api),
+            Err(_) => Err(Error::NoAnswer),
+        }
     }
 
     /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as
@@ -290,13 +277,24 @@ impl Writer {
         }
     }
 
-    fn wrote(&self, operation: Operation, key: SliceKey, echo: Option<Echo>, applied: &mut Applied) {
-        self.metrics.slice_changed(operation);
-        applied.by_operation[operation as usize] += 1;
-        applied.echoes.extend(echo.map(|echo| (key, echo)));
-    }
-
-    fn failed(operation: Operation, key: SliceKey, error: Error, seen: Echo, applied: &mut Applied) {
+    /// `echo`: what the watch will show of a write that succeeded; `seen`: what of one that was in conflict.
+    fn ended(
+        &self,
+        operation: Operation,
+        key: SliceKey,
+        echo: Result<Option<Echo>, Error>,
+        seen: Echo,
+        applied: &mut Applied,
+    ) {
+        let error = match echo {
+            Ok(echo) => {
+                self.metrics.slice_changed(operation);
+                applied.by_operation[operation as usize] += 1;
+                applied.echoes.extend(echo.map(|echo| (key, echo)));
+                return;
+            }
+            Err(error) => error,
+        };
         let kind = error.kind();
         if kind == Kind::Conflict {
             applied.echoes.push((key.clone(), seen));
@@ -308,10 +306,11 @@ impl Writer {
             message: error.message(),
         });
     }
+}
 
-    fn api(&self, key: &SliceKey) -> Api<EndpointSlice> {
-        Api::namespaced(self.client.clone(), key.namespace())
-    }
+/// Whether it is certain what became of a write: the API server has said so, or it was never sent.
+fn is_certain<T>(answer: &kube::Result<T>) -> bool {
+    is_answer(answer) || matches!(answer, Err(kube::Error::Service(error)) if error.is::<TooLate>())
 }
 
 fn echo_of(slice: &EndpointSlice) -> Option<Echo> {

@@ -1,6 +1,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
+use std::sync::Arc;
+
 use super::*;
 
 fn status(code: u16, details: serde_json::Value) -> Status {
@@ -77,5 +79,72 @@ fn an_echo_is_shown_by_what_was_written_or_by_anything_later() {
         (Echo::Gone("a".to_owned()), None, true),
     ] {
         assert_eq!(echo.is_shown(shown), expected, "{echo:?} {shown:?}");
+    }
+}
+
+/// A plan with one write of each kind.
+fn one_of_each() -> Plan {
+    let named = |name: &str| {
+        let mut slice = slice("5", "a");
+        (slice.metadata.namespace, slice.metadata.name) = (Some("default".to_owned()), Some(name.to_owned()));
+        slice.endpoints = Some(vec![k8s_openapi::api::discovery::v1::Endpoint::default()]);
+        slice
+    };
+    Plan {
+        creates: vec![named("new")],
+        updates: vec![named("changed")],
+        deletes: vec![Delete {
+            key: SliceKey::new("default", "old"),
+            uid: "a".to_owned(),
+            resource_version: "5".to_owned(),
+        }],
+        ..Plan::default()
+    }
+}
+
+type Answer = fn() -> Result<http::Response<String>, tower::BoxError>;
+
+/// Methods, and until when each request may leave.
+type Sent = Arc<Mutex<Vec<(String, Option<Instant>)>>>;
+
+/// A writer, and what it sends.
+fn writer(answer: Answer) -> (Writer, Sent) {
+    let sent = Sent::default();
+    let seen = sent.clone();
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let until = request.extensions().get().map(|NotAfter(moment)| *moment);
+        seen.lock().push((request.method().to_string(), until));
+        std::future::ready(answer())
+    });
+    let metrics = Metrics::new("lease").unwrap();
+    (Writer::new(Client::new(service, "default"), metrics), sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_write_is_sent_after_its_time_or_after_the_deadline_of_the_term() {
+    for (seconds, expected) in [(4, 4), (60, 5)] {
+        let (writer, sent) = writer(|| Ok(http::Response::new("{}".to_owned())));
+        let now = Instant::now();
+        let term = Term::for_tests(Duration::from_secs(seconds));
+        let applied = writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
+        assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+        let until = Some(now + Duration::from_secs(expected));
+        let expected = ["POST", "PUT", "DELETE"].map(|method| (method.to_owned(), until));
+        assert_eq!(*sent.lock(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
+    let table: [(Answer, bool); 3] = [
+        (|| Ok(http::Response::new("{}".to_owned())), false),
+        (|| Err(TooLate.into()), false),
+        (|| Err("the connection broke".into()), true),
+    ];
+    for (answer, in_doubt) in table {
+        let (writer, _) = writer(answer);
+        let term = Term::for_tests(Duration::from_secs(4));
+        writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
+        assert_eq!(term.may_release(), !in_doubt);
     }
 }

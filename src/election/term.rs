@@ -64,6 +64,12 @@ impl Term {
         ))
     }
 
+    /// A term of this length.
+    #[cfg(test)]
+    pub(crate) fn for_tests(length: Duration) -> Self {
+        Self::new(Fence::won(Instant::now(), length))
+    }
+
     /// When it ends if it is not renewed; `None`: it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -137,7 +143,7 @@ impl Term {
     }
 
     /// Whether the Lease may be released: no write of this term may land any more.
-    pub(super) fn may_release(&self) -> bool {
+    pub(crate) fn may_release(&self) -> bool {
         let in_flight = self.0.writes.load(Ordering::SeqCst);
         may_release(in_flight, *self.0.doubtful.lock(), Instant::now())
     }
