@@ -18,10 +18,12 @@ use crate::model::{
 mod seen;
 mod slices;
 mod sources;
+mod versions;
 
 pub use seen::SliceState;
 use slices::Slices;
 pub use sources::Listing;
+use versions::Versions;
 
 /// Keys of managed Services whose copies may have to change.
 pub type Dirty = BTreeSet<ServiceKey>;
@@ -49,6 +51,7 @@ pub struct Index {
     dependants: BTreeMap<ServiceKey, Dirty>,
     copies: Slices,
     others: Slices,
+    versions: Versions,
     services_listed: bool,
     copies_listed: bool,
     /// Names whose slices have been listed, so that their absence means something.
@@ -67,6 +70,7 @@ impl Index {
             dependants: BTreeMap::new(),
             copies: Slices::default(),
             others: Slices::default(),
+            versions: Versions::default(),
             services_listed: false,
             copies_listed: false,
             names_listed: BTreeSet::new(),
@@ -150,16 +154,15 @@ impl Index {
     /// A slice is on a list. A list is the truth even where it is older than what was known: that is
     /// how an etcd restored from a backup looks.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
-        let slices = self.slices_mut(scope);
-        slices.saw(&slice);
-        let touched = slices.insert(slice);
+        self.versions.saw(scope, version_of(&slice.metadata));
+        let touched = self.slices_mut(scope).insert(slice);
         self.concerned(scope, &touched)
     }
 
     /// A slice is gone, or has left the scope of this watch. `slice` bears the resourceVersion at
     /// which that happened.
     pub fn delete_slice(&mut self, scope: &Scope, slice: &EndpointSlice) -> Dirty {
-        self.slices_mut(scope).saw(slice);
+        self.versions.saw(scope, version_of(&slice.metadata));
         let key = SliceKey::of(&slice.metadata);
         let slices = self.slices(scope);
         // One that moved to another watch's names is that watch's to report.
@@ -209,10 +212,13 @@ impl Index {
         managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
-    /// Only slices of these names are watched from now on: the others are forgotten.
-    pub fn retain_names(&mut self, names: &BTreeSet<String>) {
-        self.names_listed.retain(|name| names.contains(name));
-        for key in self.others.keys_where(|slice| !bears_one_of(names, slice)) {
+    /// Only slices of these names, each set in one watch, are watched from now on: the others are forgotten.
+    pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
+        self.versions.retain(shards);
+        self.names_listed
+            .retain(|name| shards.iter().any(|names| names.contains(name)));
+        let is_left = |slice: &EndpointSlice| !shards.iter().any(|names| bears_one_of(names, slice));
+        for key in self.others.keys_where(is_left) {
             self.others.remove(&key);
         }
     }
@@ -314,12 +320,13 @@ impl Index {
                 slices.insert(key, slice.clone());
             }
         }
+        let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
         Some(Snapshot {
             key: key.clone(),
             source: source.map(|source| self.source(source)),
             service,
             slices: slices.into_values().collect(),
-            seen: self.others.newest(),
+            seen,
             confirmed: BTreeSet::new(),
         })
     }

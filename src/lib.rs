@@ -12,6 +12,7 @@ pub mod http;
 pub mod index;
 pub mod metrics;
 pub mod model;
+pub mod outage;
 pub mod plan;
 pub mod progress;
 pub mod queue;

@@ -13,7 +13,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{Defaults, MANAGED_BY, ServiceKey, annotation, label, provenance};
 
+pub(crate) mod log;
 pub(crate) mod world;
+
+pub(crate) use log::logged;
 
 /// The flags as they are when nobody sets them.
 pub(crate) fn defaults() -> Defaults {

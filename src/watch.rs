@@ -24,11 +24,11 @@ use crate::queue::Inbox;
 mod backoff;
 mod check;
 mod named;
-mod outage;
 mod pulse;
 mod reader;
 
 pub use named::named_slices;
+use pulse::Cause;
 pub use pulse::Pulses;
 pub use reader::Reader;
 
@@ -114,6 +114,7 @@ impl Watches {
                 let dirty = match event {
                     Event::Init => {
                         listed.clear();
+                        index.list_begins(scope);
                         Dirty::new()
                     }
                     Event::InitApply(slice) => {
@@ -138,6 +139,10 @@ impl Watches {
 /// Our own writes of the Lease are on its watch by then, or the watch is behind.
 const OWN_RENEWAL: Duration = Duration::from_secs(5);
 
+/// A watch that was answered so long ago has said what it has to say. One that is not answered is no stale view
+/// but an outage, with pauses and log lines of its own.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// Watches one Lease, and tells the election what it sees. A watch that does not show our own renewals begins anew.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -156,9 +161,14 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) 
     });
     let check = async {
         loop {
-            record.behind(OWN_RENEWAL).await;
-            warn!("the watch of the Lease does not show our own renewals: it begins anew");
-            reader.pulses.restart(metrics::Watch::Lease.as_str());
+            let (pulses, watch) = (&reader.pulses, metrics::Watch::Lease.as_str());
+            let renewed = record.behind(OWN_RENEWAL).await;
+            if renewed < pulses.version(&[watch]) {
+                pulses.rewound();
+            } else if pulses.is_open(watch, HEARD) {
+                warn!("the watch of the Lease does not show our own renewals: it begins anew");
+                pulses.restart(watch, Cause::Behind);
+            }
         }
     };
     tokio::select! {

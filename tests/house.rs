@@ -28,6 +28,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "index",
             "metrics",
             "model",
+            "outage",
             "queue",
         ],
     ),
@@ -94,6 +95,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     ("error", &[]),
+    ("outage", &[]),
     // What people touch and see.
     ("cli", &["model"]),
     ("http", &["cli::BindAddress", "metrics"]),

@@ -63,19 +63,20 @@ impl Record {
         self.changed.notify_waiters();
     }
 
-    /// Waits until the watch has not shown a write of ours for so long. Then it has another chance.
-    pub async fn behind(&self, limit: Duration) {
+    /// Waits until the watch has not shown a write of ours for so long, and answers its version. Then the watch
+    /// has another chance.
+    pub async fn behind(&self, limit: Duration) -> u64 {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let since = self.unshown.lock().map(|(_, since)| since);
-            match since {
+            let unshown = *self.unshown.lock();
+            match unshown {
                 None => changed.await,
-                Some(since) if since.elapsed() < limit => sleep_until(since + limit).await,
-                Some(_) => {
+                Some((_, since)) if since.elapsed() < limit => sleep_until(since + limit).await,
+                Some((version, _)) => {
                     *self.unshown.lock() = None;
-                    return;
+                    return version;
                 }
             }
         }

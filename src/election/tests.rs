@@ -566,21 +566,23 @@ async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
     }
 }
 
+/// How often watches began anew because they showed too little.
+fn restarts(runner: &Runner) -> f64 {
+    let page = runner.metrics.render();
+    let stale =
+        |line: &&str| line.starts_with("endpoint_copier_watch_restarts_total") && line.contains("stale");
+    let values = page
+        .lines()
+        .filter(stale)
+        .filter_map(|line| line.rsplit(' ').next());
+    values.map(|value| value.parse::<f64>().unwrap()).sum::<f64>()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_does_not_show_our_own_renewals_begins_anew() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
-    let restarts = |runner: &Runner| {
-        let page = runner.metrics.render();
-        let stale =
-            |line: &&str| line.starts_with("endpoint_copier_watch_restarts_total") && line.contains("stale");
-        let values = page
-            .lines()
-            .filter(stale)
-            .filter_map(|line| line.rsplit(' ').next());
-        values.map(|value| value.parse::<f64>().unwrap()).sum::<f64>()
-    };
     sleep(seconds(60)).await;
     assert!(restarts(&one) < 1.0, "a watch that shows them goes on");
     one.server.faults().silence_watches(Match::any());
@@ -588,6 +590,26 @@ async fn a_watch_that_does_not_show_our_own_renewals_begins_anew() {
     assert!((restarts(&one) - 1.0).abs() < 0.1, "{}", restarts(&one));
     sleep(seconds(60)).await;
     assert!(restarts(&one) < 3.0 && !term.is_over(), "{}", restarts(&one));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_watch_that_is_refused_is_an_outage_and_no_stale_view() {
+    for code in [403, 429] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let term = one.leads().await;
+        let watches = Match::any().verb("watch").resource("leases");
+        let refused = one.server.faults().add(Fault::status(watches.clone(), code));
+        one.server.faults().end_watches(watches, testbed::Ending::Abrupt);
+        sleep(seconds(60)).await;
+        one.server.faults().remove(refused);
+        sleep(seconds(60)).await;
+        assert!(
+            restarts(&one) < 1.0 && !term.is_over(),
+            "{code}: {}",
+            restarts(&one)
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

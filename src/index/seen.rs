@@ -2,24 +2,31 @@
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::{Dirty, Index, bears_one_of};
+use super::{Dirty, Index, Slices, bears_one_of};
 use crate::model::{SliceKey, claims_to_be_ours};
 
-/// Identity and version of a slice, or that there is none.
+/// Identity and version of a slice, or that there is none; and how many others had gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SliceState(Option<(Option<String>, Option<String>)>);
+pub struct SliceState {
+    known: Option<(Option<String>, Option<String>)>,
+    removals: u64,
+}
 
 impl Index {
     /// What is known of a slice, to tell later whether a watch has overtaken a GET.
     #[must_use]
     pub fn state(&self, key: &SliceKey) -> SliceState {
         let metadata = self.slice(key).map(|slice| &slice.metadata);
-        SliceState(metadata.map(|metadata| (metadata.uid.clone(), metadata.resource_version.clone())))
+        SliceState {
+            known: metadata.map(|metadata| (metadata.uid.clone(), metadata.resource_version.clone())),
+            removals: self.copies.removals() + self.others.removals(),
+        }
     }
 
     /// A GET shows this slice, or that there is none of that name. `before`: what was known when it was
     /// sent. Answers the Services concerned, or `None` if a watch has shown something since: then nobody
-    /// can say which of both is the latest.
+    /// can say which of both is the latest. Otherwise it is the GET, even where it shows an older version:
+    /// that is how an etcd restored from a backup looks.
     #[must_use]
     pub fn observe(
         &mut self,
@@ -36,13 +43,17 @@ impl Index {
                 other.filter(|slice| bears_one_of(&self.names_listed, slice)),
             ),
         };
-        // Nor can a watch have passed it.
-        let has_passed = copy.as_ref().is_some_and(|slice| self.copies.has_passed(slice))
-            || other.as_ref().is_some_and(|slice| self.others.has_passed(slice));
-        if has_passed || self.state(key) != *before {
+        let now = self.state(key);
+        // Unknown then and now, but it may have come and gone meanwhile.
+        let may_be_gone = now.known.is_none() && (copy.is_some() || other.is_some());
+        if now.known != before.known || may_be_gone && now.removals != before.removals {
             return None;
         }
-        let (by_copy, by_other) = (self.copies.learn(key, copy), self.others.learn(key, other));
+        let learn = |slices: &mut Slices, slice: Option<EndpointSlice>| match slice {
+            Some(slice) => slices.insert(slice),
+            None => slices.remove(key),
+        };
+        let (by_copy, by_other) = (learn(&mut self.copies, copy), learn(&mut self.others, other));
         let mut dirty = self.concerned_by_copies(&by_copy);
         dirty.extend(self.concerned_by_others(&by_other));
         Some(dirty)

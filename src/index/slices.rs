@@ -12,8 +12,8 @@ use crate::model::{ServiceKey, SliceKey, named_like_a_copy_of, ours, service_of,
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
     by_service: HashMap<ServiceKey, BTreeSet<SliceKey>>,
-    /// Highest resourceVersion that a watch has shown.
-    newest: u64,
+    /// So many slices have gone.
+    removals: u64,
 }
 
 impl Slices {
@@ -44,22 +44,23 @@ impl Slices {
         self.by_key.get(key)
     }
 
-    pub fn newest(&self) -> u64 {
-        self.newest
+    /// Grows with each slice that goes: what was there between two looks with the same number is there still.
+    pub fn removals(&self) -> u64 {
+        self.removals
     }
 
     /// Takes a slice in. Answers with the Services that it concerns or concerned; with none when it
-    /// is no news.
+    /// is no news. The version alone does not tell: after a restore of etcd it is given a second time.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let key = SliceKey::of(&slice.metadata);
-        if self.by_key.get(&key).is_some_and(|known| {
-            known.metadata.resource_version.is_some()
-                && known.metadata.resource_version == slice.metadata.resource_version
-                && known.metadata.uid == slice.metadata.uid
-        }) {
+        if self
+            .by_key
+            .get(&key)
+            .is_some_and(|known| known.metadata.resource_version.is_some() && **known == slice)
+        {
             return BTreeSet::new();
         }
-        let mut touched = self.remove(&key);
+        let mut touched = self.take(&key);
         for service in concerns(&slice) {
             self.by_service
                 .entry(service.clone())
@@ -73,6 +74,11 @@ impl Slices {
 
     /// Forgets a slice. Answers with the Services that it concerned.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
+        self.removals += u64::from(self.by_key.contains_key(key));
+        self.take(key)
+    }
+
+    fn take(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let Some(slice) = self.by_key.remove(key) else {
             return BTreeSet::new();
         };
@@ -86,26 +92,6 @@ impl Slices {
             }
         }
         touched
-    }
-
-    /// Whether a watch has passed this state of a slice and the slice is gone: a GET was answered before.
-    pub fn has_passed(&self, slice: &EndpointSlice) -> bool {
-        !self.by_key.contains_key(&SliceKey::of(&slice.metadata))
-            && version_of(&slice.metadata).is_some_and(|version| version <= self.newest)
-    }
-
-    /// Takes in what a GET showed under this name, if it is not older than what is known.
-    pub fn learn(&mut self, key: &SliceKey, slice: Option<EndpointSlice>) -> BTreeSet<ServiceKey> {
-        match slice {
-            Some(slice) if self.knows_newer(&slice) => BTreeSet::new(),
-            Some(slice) => self.insert(slice),
-            None => self.remove(key),
-        }
-    }
-
-    /// Notes that a watch has come as far as this version, be it a deletion.
-    pub fn saw(&mut self, slice: &EndpointSlice) {
-        self.newest = self.newest.max(version_of(&slice.metadata).unwrap_or(0));
     }
 
     /// Whether this state of a slice is older than the one known. A slice that was made anew is

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Index, bears_one_of};
-use crate::model::{ServiceKey, SliceKey, service_of, version_of};
+use crate::model::{ServiceKey, SliceKey, label, label_of, service_of, version_of};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// What a consistent list of slices showed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Listing {
     /// The namespace that was listed; `None`: all.
     pub namespace: Option<String>,
@@ -16,15 +16,29 @@ pub struct Listing {
     pub names: BTreeSet<String>,
     /// The resourceVersion of the list.
     pub version: Option<u64>,
-    /// UID and resourceVersion of each slice.
-    pub slices: BTreeMap<SliceKey, (Option<String>, Option<u64>)>,
+    slices: BTreeMap<SliceKey, Listed>,
+    /// How many slices had gone when the list was asked for.
+    removals: u64,
+}
+
+/// One slice on the list.
+#[derive(Clone, Debug)]
+struct Listed {
+    /// Name of its Service.
+    service: Option<String>,
+    uid: Option<String>,
+    version: Option<u64>,
 }
 
 impl Listing {
     /// Adds a slice that is on the list.
     pub fn add(&mut self, metadata: &ObjectMeta) {
-        let state = (metadata.uid.clone(), version_of(metadata));
-        self.slices.insert(SliceKey::of(metadata), state);
+        let listed = Listed {
+            service: label_of(metadata, label::SERVICE_NAME).map(str::to_owned),
+            uid: metadata.uid.clone(),
+            version: version_of(metadata),
+        };
+        self.slices.insert(SliceKey::of(metadata), listed);
     }
 
     fn covers(&self, slice: &EndpointSlice) -> bool {
@@ -54,25 +68,39 @@ impl Index {
         sources
     }
 
+    /// A list of slices that is about to be asked for.
+    #[must_use]
+    pub fn listing(&self, namespace: Option<String>, names: BTreeSet<String>) -> Listing {
+        Listing {
+            namespace,
+            names,
+            version: None,
+            slices: BTreeMap::new(),
+            removals: self.others.removals(),
+        }
+    }
+
     /// Whether the watches show all that a list showed, or what came after it.
     #[must_use]
     pub fn shows(&self, listing: &Listing) -> bool {
-        let passed = listing
-            .version
-            .is_some_and(|version| self.others.newest() > version);
-        let shown =
-            |(key, (uid, version)): (&SliceKey, &(Option<String>, Option<u64>))| match self.others.get(key) {
-                Some(slice) if version.is_some() => version_of(&slice.metadata) >= *version,
-                Some(slice) => slice.metadata.uid == *uid,
-                // It may be gone again; then a watch has shown something since.
-                None => passed,
-            };
+        let may_be_gone = self.others.removals() != listing.removals;
+        // A name may have been dropped since the list was asked for.
+        let is_watched = |listed: &Listed| {
+            let service = listed.service.as_ref();
+            service.is_some_and(|service| self.names_listed.contains(service))
+        };
+        let mut watched = listing.slices.iter().filter(|(_, listed)| is_watched(listed));
+        let are_shown = watched.all(|(key, listed)| match self.others.get(key) {
+            Some(slice) if listed.version.is_some() => version_of(&slice.metadata) >= listed.version,
+            Some(slice) => slice.metadata.uid == listed.uid,
+            None => may_be_gone,
+        });
         let gone = |slice: &EndpointSlice| {
             listing.covers(slice)
                 && !listing.slices.contains_key(&SliceKey::of(&slice.metadata))
                 && version_of(&slice.metadata) <= listing.version
         };
-        listing.slices.iter().all(shown) && self.others.keys_where(gone).is_empty()
+        are_shown && self.others.keys_where(gone).is_empty()
     }
 
     /// Addresses and port number of the ready endpoints of a Service, by the port's name.

@@ -6,6 +6,7 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, s
 
 mod belonging;
 mod laws;
+mod rewound;
 mod sources;
 
 fn key(name: &str) -> ServiceKey {
@@ -18,6 +19,11 @@ fn keys(names: &[&str]) -> Dirty {
 
 fn named(names: &[&str]) -> Scope {
     Scope::Named(Arc::new(names.iter().map(|&name| name.to_owned()).collect()))
+}
+
+/// One watch of these names.
+fn shards(names: BTreeSet<String>) -> BTreeSet<Arc<BTreeSet<String>>> {
+    [Arc::new(names)].into()
 }
 
 /// An index that has listed everything: `vip`, which copies `kubernetes`.
@@ -97,7 +103,7 @@ fn a_name_that_was_dropped_has_to_be_listed_again() {
 
     index.apply_service(&service("vip").annotate("endpoint-copier/default-service-name", "no name"));
     assert!(!index.names().contains("kubernetes"));
-    index.retain_names(&index.names());
+    index.retain_names(&shards(index.names()));
     assert!(
         index.slice(&SliceKey::new("default", "kubernetes")).is_none(),
         "it is forgotten"
@@ -121,7 +127,7 @@ fn names_that_stay_keep_their_slices() {
     index.apply_slice(&named(&["kubernetes"]), slice("kubernetes"));
     index.apply_slice(&named(&["kubernetes"]), taken);
     index.apply_slice(&named(&["vip"]), slice("theirs").of("vip"));
-    index.retain_names(&["kubernetes".to_owned()].into());
+    index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert_eq!(source_slices(&index).len(), 2);
     assert!(index.slice(&SliceKey::new("default", "theirs")).is_none());
 }

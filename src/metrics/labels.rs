@@ -64,7 +64,8 @@ label! {
 label! {
     /// Why a watch began anew.
     Restart {
-        /// The API server no longer knows the resourceVersion (410).
+        /// The API server no longer knows the resourceVersion (410), or does not know it yet, as after a restore
+        /// from a backup.
         Expired => "expired",
         /// The API server answered with an error, or not at all.
         Error => "error",

@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub source: Option<Source>,
     /// Slices that belong to the Service by owner or by label, ours and others'.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// The highest resourceVersion that was seen among sources.
+    /// Everything up to this resourceVersion was seen of its source.
     pub seen: u64,
     /// Source slices that were just read from the API server: what we see of them is the latest.
     pub confirmed: BTreeSet<SliceKey>,

@@ -67,7 +67,7 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
             keep
         });
         // Only now: a watch that still ran could list a name that is forgotten here.
-        watches.index.lock().retain_names(&wanted);
+        watches.index.lock().retain_names(&shards);
         tokio::select! {
             biased;
             () = unexpected_end(&mut following) => return,

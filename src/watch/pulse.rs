@@ -7,38 +7,91 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::warn;
 
-/// When one watch last showed life, and whether it is to begin anew.
+/// Why a watch is to begin anew, with a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It does not show what the API shows: its API server is behind.
+    Behind,
+    /// The API server counts from an earlier resourceVersion than the watch has come to, so it would show nothing
+    /// until that is passed. That is how an etcd restored from a backup looks, and no fault of a server.
+    Rewound,
+}
+
+/// When one watch last showed life, how far it has come, and whether it is to begin anew.
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    last: Mutex<Instant>,
-    restart: Notify,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    last: Instant,
+    /// The highest resourceVersion that it has shown or asked for.
+    version: u64,
+    /// Its first list is complete.
+    is_listed: bool,
+    /// The API server answers it, since then.
+    open: Option<Instant>,
+    restart: Option<Cause>,
 }
 
 impl Pulse {
     fn new() -> Self {
-        Self(Arc::new(Inner {
+        let state = State {
             // Its first sign of life is due like any other.
-            last: Mutex::new(Instant::now()),
-            restart: Notify::new(),
+            last: Instant::now(),
+            version: 0,
+            is_listed: false,
+            open: None,
+            restart: None,
+        };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            news: Notify::new(),
         }))
     }
 
     /// A sign of life.
     pub fn beat(&self) {
-        *self.0.last.lock() = Instant::now();
+        self.0.state.lock().last = Instant::now();
     }
 
-    fn age(&self) -> Duration {
-        self.0.last.lock().elapsed()
+    /// It begins with a list: what was before does not count, nor does a wish that it may begin anew.
+    pub fn list_begins(&self) {
+        let mut state = self.0.state.lock();
+        (state.version, state.is_listed, state.restart) = (0, false, None);
+    }
+
+    /// Its list is complete.
+    pub fn listed(&self) {
+        self.0.state.lock().is_listed = true;
+    }
+
+    /// It has come as far as this version, or asks for what comes after it.
+    pub fn reached(&self, version: Option<u64>) {
+        let mut state = self.0.state.lock();
+        state.version = version.unwrap_or(0).max(state.version);
+    }
+
+    /// The API server answers it from now on; or no longer.
+    pub fn open(&self, is_open: bool) {
+        self.0.state.lock().open = is_open.then(Instant::now);
     }
 
     /// Waits until this watch is to begin anew.
-    pub async fn restart(&self) {
-        self.0.restart.notified().await;
+    pub async fn restart(&self) -> Cause {
+        loop {
+            if let Some(cause) = self.0.state.lock().restart.take() {
+                return cause;
+            }
+            self.0.news.notified().await;
+        }
     }
 }
 
@@ -65,12 +118,54 @@ impl Pulses {
         }
     }
 
-    /// Watches of this name are behind the API: they begin anew.
-    pub fn restart(&self, watch: &str) {
-        let pulses = self.0.lock();
-        for (_, pulse) in pulses.iter().filter(|((name, _), _)| *name == watch) {
-            pulse.0.restart.notify_one();
+    /// The watches of this name begin anew. One that lists already does so once.
+    pub fn restart(&self, watch: &str, cause: Cause) {
+        self.restart_where(cause, |name| name == watch);
+    }
+
+    /// The API counts from an earlier resourceVersion than the watches have come to: all begin anew.
+    pub fn rewound(&self) {
+        warn!(
+            "the API server counts resourceVersions from an earlier one, as after a restore from a backup: \
+             all watches begin anew"
+        );
+        self.restart_where(Cause::Rewound, |_| true);
+    }
+
+    fn restart_where(&self, cause: Cause, is_meant: impl Fn(&str) -> bool) {
+        for (_, pulse) in self.0.lock().iter().filter(|((name, _), _)| is_meant(name)) {
+            let mut state = pulse.0.state.lock();
+            if state.is_listed {
+                state.restart = Some(cause);
+                pulse.0.news.notify_one();
+            }
         }
+    }
+
+    /// The highest resourceVersion that the watches of these names have come to.
+    #[must_use]
+    pub fn version(&self, watches: &[&str]) -> u64 {
+        let pulses = self.0.lock();
+        let meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
+        meant
+            .map(|(_, pulse)| pulse.0.state.lock().version)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether a watch of this name has been answered for so long.
+    #[must_use]
+    pub fn is_open(&self, watch: &str, time: Duration) -> bool {
+        let pulses = self.0.lock();
+        let mut meant = pulses.iter().filter(|((name, _), _)| *name == watch);
+        meant.any(|(_, pulse)| {
+            pulse
+                .0
+                .state
+                .lock()
+                .open
+                .is_some_and(|since| since.elapsed() >= time)
+        })
     }
 
     /// Whether every watch has shown life within `limit`.
@@ -81,7 +176,7 @@ impl Pulses {
         let pulses = self.0.lock();
         let dead: Vec<_> = pulses
             .iter()
-            .map(|((watch, _), pulse)| (watch, pulse.age()))
+            .map(|((watch, _), pulse)| (watch, pulse.0.state.lock().last.elapsed()))
             .filter(|(_, age)| *age > limit)
             .map(|(watch, age)| format!("{watch}: no sign of life for {} s", age.as_secs()))
             .collect();
@@ -114,6 +209,8 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -130,6 +227,44 @@ mod tests {
         );
         drop(copies);
         assert_eq!(pulses.check(Duration::from_secs(90)), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_lists_already_does_not_begin_anew_once_more() {
+        let pulses = Pulses::default();
+        let running = pulses.start("sources", None);
+        let pulse = running.pulse();
+        let is_asked = async || {
+            let asked = timeout(Duration::from_secs(1), pulse.restart());
+            asked.await.ok()
+        };
+        pulse.list_begins();
+        pulses.restart("sources", Cause::Behind);
+        pulse.listed();
+        assert_eq!(is_asked().await, None, "the list is newer than the wish");
+        // Nobody waits while it pauses after an error; then it begins anew for another reason.
+        pulses.rewound();
+        pulse.list_begins();
+        assert_eq!(is_asked().await, None);
+        pulse.listed();
+        pulses.restart("copies", Cause::Behind);
+        assert_eq!(is_asked().await, None, "another");
+        pulses.restart("sources", Cause::Behind);
+        assert_eq!(is_asked().await, Some(Cause::Behind));
+        assert_eq!(is_asked().await, None, "once");
+    }
+
+    #[test]
+    fn how_far_a_watch_has_come_is_forgotten_when_it_lists() {
+        let pulses = Pulses::default();
+        let (sources, lease) = (pulses.start("sources", None), pulses.start("lease", None));
+        sources.pulse().reached(Some(7));
+        sources.pulse().reached(Some(5));
+        sources.pulse().reached(None);
+        lease.pulse().reached(Some(9));
+        assert_eq!(pulses.version(&["sources", "copies"]), 7);
+        sources.pulse().list_begins();
+        assert_eq!(pulses.version(&["sources", "copies"]), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,11 +20,12 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::{BoxError, service_fn};
 
 use super::backoff::ReadBackoff;
-use super::outage::Outage;
-use super::pulse::{Pulse, Pulses};
+use super::pulse::{Cause, Pulse, Pulses};
 use crate::client::{Elsewhere, is_watch};
 use crate::error::one_line;
 use crate::metrics::{self, Metrics, Restart};
+use crate::model::version;
+use crate::outage::Outage;
 
 /// The server ends a watch after this many seconds, and a new one shows that it is alive.
 const RENEW_SECONDS: u32 = 25;
@@ -59,11 +60,10 @@ impl Reader {
     {
         let resource = watch.as_str();
         let running = self.pulses.start(resource, config.label_selector.as_deref());
-        let outage = Outage::default();
+        let outage = Outage::new(format!("the watch of {resource}"));
         let pulse = running.pulse();
         let calls = Calls {
             client: self.client.clone(),
-            resource,
             pulse: pulse.clone(),
             outage: outage.clone(),
             last_watch: Arc::default(),
@@ -76,35 +76,52 @@ impl Reader {
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
+            pulse.list_begins();
             // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
             loop {
                 let event = tokio::select! {
                     biased;
-                    () = pulse.restart() => None,
-                    event = stream.next() => event,
+                    cause = pulse.restart() => Err(cause),
+                    Some(event) = stream.next() => Ok(event),
                 };
                 let error = match event {
-                    Some(Ok(event)) => {
+                    Ok(Ok(event)) => {
+                        feel(&pulse, &event);
                         handle(event);
                         continue;
                     }
-                    Some(Err(error)) => error,
-                    None => {
+                    Ok(Err(error)) => error,
+                    Err(Cause::Behind) => {
                         *elsewhere.lock() = Some(Elsewhere("its watch is behind"));
                         self.metrics.watch_restarted(watch, Restart::Stale);
+                        break;
+                    }
+                    Err(Cause::Rewound) => {
+                        self.metrics.watch_restarted(watch, Restart::Expired);
                         break;
                     }
                 };
                 let expired = is_expired(&error);
                 self.metrics
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
-                outage.failed(resource, &one_line(&error));
+                outage.failed(&one_line(&error));
                 tokio::time::sleep(backoff.next()).await;
                 if must_relist(&error) {
                     break;
                 }
             }
         }
+    }
+}
+
+/// Notes how far an event shows that a watch has come.
+fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
+    match event {
+        Event::Init => pulse.list_begins(),
+        Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
+            pulse.reached(version(object.meta().resource_version.as_deref()));
+        }
+        Event::InitDone => pulse.listed(),
     }
 }
 
@@ -132,7 +149,6 @@ fn must_relist(error: &watcher::Error) -> bool {
 #[derive(Clone)]
 struct Calls {
     client: Client,
-    resource: &'static str,
     pulse: Pulse,
     outage: Outage,
     last_watch: Arc<Mutex<Option<Instant>>>,
@@ -157,6 +173,8 @@ impl Calls {
         let watches = is_watch(&request);
         if watches {
             self.keep_distance().await;
+            // Bookmarks are shown to nobody, but go on from there.
+            self.pulse.reached(asked_version(&request));
         }
         if let Some(elsewhere) = self.elsewhere.lock().take() {
             request.extensions_mut().insert(elsewhere);
@@ -167,7 +185,8 @@ impl Calls {
             self.pulse.beat();
         }
         if ok && watches {
-            self.outage.over(self.resource);
+            self.outage.over();
+            self.pulse.open(true);
         }
         let end = Box::pin(sleep(LONGEST));
         Ok(response.map(|body| Followed {
@@ -187,6 +206,12 @@ impl Calls {
             *self.last_watch.lock() = Some(Instant::now());
         }
     }
+}
+
+/// The resourceVersion after which a watch is to begin.
+fn asked_version(request: &Request<Body>) -> Option<u64> {
+    let mut parts = request.uri().query()?.split('&');
+    parts.find_map(|part| version(part.strip_prefix("resourceVersion=")))
 }
 
 /// The body of an answer. One of a watch breaks if it does not end.
@@ -220,5 +245,13 @@ impl http_body::Body for Followed {
         }
         *self.calls.elsewhere.lock() = Some(Elsewhere("it does not end a watch"));
         Poll::Ready(Some(Err("a watch that does not end".into())))
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if self.end.is_some() {
+            self.calls.pulse.open(false);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use testbed::{Effect, Fault, Match, Request};
 
 use crate::harness::{Operator, cluster, pass, put, seconds, service, service_of, slice};
+use crate::log::Log;
 
 const STALE: &str = "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"sources\"}";
 
@@ -119,4 +120,85 @@ async fn a_check_that_cannot_be_made_changes_nothing() {
     }
     assert_eq!(operator.metric(STALE), Some(0));
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_hangs_holds_up_no_other() {
+    let operator = checking().await;
+    put(&operator.store, testbed::builders::namespace("blue"));
+    let mut web = service_of("web", "app");
+    web["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = "blue".into();
+    put(&operator.store, web);
+    pass(seconds(2)).await;
+    // That of namespace `blue`, which comes first.
+    let hangs = Fault::new(Match::any().verb("list"), Effect::Hang).times(1);
+    operator.sources.faults().add(hangs);
+    operator.sources.lag();
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(took < seconds(12), "{took:?}");
+    let answers: Vec<_> = lists(&operator)
+        .iter()
+        .rev()
+        .take(3)
+        .map(|list| list.status)
+        .collect();
+    assert!(answers.contains(&None), "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_is_made_every_ten_seconds_however_long_its_list_takes() {
+    let operator = checking().await;
+    let slow = Effect::Latency(seconds(2));
+    operator
+        .sources
+        .faults()
+        .add(Fault::new(Match::any().verb("list"), slow));
+    operator.store.requests().clear();
+    pass(seconds(600)).await;
+    assert_eq!(lists(&operator).len(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_fail_are_told_at_once_then_once_a_minute_and_when_they_succeed_again() {
+    let log = Log::begin();
+    let operator = checking().await;
+    let refused = Fault::status(Match::any().verb("list"), 403);
+    let rule = operator.sources.faults().add(refused);
+    pass(seconds(10)).await;
+    let told = || log.lines("the check of the sources");
+    assert_eq!(told().len(), 1, "{:?}", told());
+    assert!(told()[0].contains("403"), "{:?}", told());
+    pass(seconds(170)).await;
+    operator.sources.faults().remove(rule);
+    pass(seconds(30)).await;
+    let words = [
+        "failed; trying again",
+        "still fails",
+        "still fails",
+        "works again",
+    ];
+    assert_eq!(told().len(), words.len(), "{:?}", told());
+    for (line, words) in told().iter().zip(words) {
+        assert!(line.contains(words), "{line}");
+    }
+    assert_eq!(operator.metric(STALE), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_no_longer_used_when_its_list_arrives_is_not_missed() {
+    let operator = checking().await;
+    put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+    let slow = Effect::Latency(seconds(2));
+    operator
+        .sources
+        .faults()
+        .add(Fault::new(Match::any().verb("list"), slow).times(1));
+    let before = lists(&operator).len();
+    while lists(&operator).len() == before {
+        pass(seconds(1)).await;
+    }
+    put(&operator.store, service_of("vip", "app"));
+    pass(seconds(10)).await;
+    assert_eq!(operator.metric(STALE), Some(0));
 }

@@ -6,14 +6,10 @@ use crate::model::version_of;
 use crate::testing::{endpoint, slice_port};
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
-/// A list of namespace `default` at a version.
-fn listing(version: u64, slices: &[&EndpointSlice]) -> Listing {
-    let mut listing = Listing {
-        namespace: Some("default".to_owned()),
-        names: ["kubernetes".to_owned()].into(),
-        version: Some(version),
-        ..Listing::default()
-    };
+/// A list of namespace `default` at a version, asked for now.
+fn listing(index: &Index, version: u64, slices: &[&EndpointSlice]) -> Listing {
+    let mut listing = index.listing(Some("default".to_owned()), ["kubernetes".to_owned()].into());
+    listing.version = Some(version);
     for slice in slices {
         listing.add(&slice.metadata);
     }
@@ -31,35 +27,58 @@ fn with(slices: &[&EndpointSlice]) -> Index {
 #[test]
 fn a_watch_that_shows_what_a_list_shows_or_more_is_not_behind() {
     let (old, new) = (slice("kubernetes").version(5), slice("kubernetes").version(7));
-    assert!(with(&[&new]).shows(&listing(7, &[&new])));
-    assert!(with(&[&new]).shows(&listing(6, &[&old])), "the watch is ahead");
-    assert!(
-        with(&[&new]).shows(&listing(6, &[])),
-        "it was made after the list"
-    );
-    assert!(filled().shows(&listing(9, &[])));
+    let shows = |index: Index, version, slices: &[&EndpointSlice]| {
+        let listing = listing(&index, version, slices);
+        index.shows(&listing)
+    };
+    assert!(shows(with(&[&new]), 7, &[&new]));
+    assert!(shows(with(&[&new]), 6, &[&old]), "the watch is ahead");
+    assert!(shows(with(&[&new]), 6, &[]), "it was made after the list");
+    assert!(shows(filled(), 9, &[]));
 }
 
 #[test]
 fn a_watch_that_lacks_a_change_an_addition_or_a_deletion_is_behind() {
     let (old, new) = (slice("kubernetes").version(5), slice("kubernetes").version(7));
-    assert!(!with(&[&old]).shows(&listing(7, &[&new])));
-    assert!(!filled().shows(&listing(7, &[&new])));
-    assert!(!with(&[&old]).shows(&listing(7, &[])));
-    assert!(!with(&[&old]).shows(&listing(7, &[&new.clone().uid("made anew")])));
+    let shows = |index: Index, slices: &[&EndpointSlice]| {
+        let listing = listing(&index, 7, slices);
+        index.shows(&listing)
+    };
+    assert!(!shows(with(&[&old]), &[&new]));
+    assert!(!shows(filled(), &[&new]));
+    assert!(!shows(with(&[&old]), &[]));
+    assert!(!shows(with(&[&old]), &[&new.clone().uid("made anew")]));
+    let other = slice("vip-1").of("vip").version(900);
+    assert!(
+        !shows(with(&[&other]), &[&new]),
+        "what the watch shows of others proves nothing"
+    );
 }
 
 #[test]
 fn a_slice_that_is_gone_again_when_the_list_arrives_is_not_missed() {
     let (first, second) = (slice("kubernetes").version(5), slice("kubernetes-2").version(9));
     let mut index = with(&[&first]);
+    let asked = listing(&index, 6, &[&first]);
     index.delete_slice(&named(&["kubernetes"]), &first.clone().version(8));
     index.apply_slice(&named(&["kubernetes"]), second.clone());
-    assert!(index.shows(&listing(6, &[&first])));
+    assert!(index.shows(&asked));
     assert!(
-        !index.shows(&listing(10, &[&first, &second])),
-        "nothing was seen after this list"
+        !index.shows(&listing(&index, 10, &[&first, &second])),
+        "nothing has gone since this list"
     );
+}
+
+#[test]
+fn a_name_that_is_dropped_while_it_is_listed_is_not_missed() {
+    let source = slice("kubernetes").version(5);
+    let mut index = with(&[&source]);
+    let listing = listing(&index, 5, &[&source]);
+    index.apply_service(&service("vip").source("default", "app"));
+    assert!(index.shows(&listing));
+    index.retain_names(&shards(["app".to_owned()].into()));
+    assert!(index.slice(&SliceKey::new("default", "kubernetes")).is_none());
+    assert!(index.shows(&listing));
 }
 
 #[test]
@@ -67,8 +86,8 @@ fn slices_of_other_services_and_namespaces_are_none_of_a_lists_business() {
     let elsewhere = slice("kubernetes").namespace("blue").version(5);
     let other = slice("vip-by-hand").of("vip").version(5);
     let index = with(&[&elsewhere, &other]);
-    assert!(index.shows(&listing(9, &[])));
-    let mut all = listing(9, &[]);
+    assert!(index.shows(&listing(&index, 9, &[])));
+    let mut all = listing(&index, 9, &[]);
     all.namespace = None;
     assert!(!index.shows(&all), "{:?}", version_of(&elsewhere.metadata));
 }

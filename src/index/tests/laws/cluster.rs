@@ -270,7 +270,8 @@ impl Cluster {
                 while let Some(event) = self.watches[0].pending.pop_front() {
                     dirty.extend(self.deliver(0, event));
                 }
-                self.index.retain_names(&self.index.names());
+                let names = shards(self.index.names());
+                self.index.retain_names(&names);
                 dirty
             }
         }

@@ -1,0 +1,88 @@
+//! etcd was restored from a backup: objects and UIDs are those of before, resourceVersions begin again lower.
+
+use super::*;
+
+/// `kubernetes` at version 900, and nothing that anybody has seen is newer.
+fn before() -> (Index, Scope, SliceKey) {
+    let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
+    index.list_begins(&scope);
+    index.apply_slice(&scope, slice("kubernetes").version(900));
+    (index, scope, SliceKey::new("default", "kubernetes"))
+}
+
+#[test]
+fn a_list_ends_what_was_known_of_versions() {
+    let (mut index, scope, kubernetes) = before();
+    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 900);
+    index.list_begins(&scope);
+    index.list_slice(&scope, slice("kubernetes").version(100));
+    index.slices_listed(&scope, &[kubernetes.clone()].into());
+    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
+
+    // Its copy is of a slice that this watch has not come to yet.
+    let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
+    copied = copied.annotate("endpoint-copier/source-resource-version", "120");
+    index.apply_slice(&Scope::Copies, copied);
+    let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap());
+    assert_eq!((plan.deletes.len(), plan.confirm.len()), (0, 1));
+
+    // And a GET shows it: no watch has passed that.
+    let new = SliceKey::new("default", "new");
+    let asked = index.state(&new);
+    assert!(
+        index
+            .observe(&new, &asked, Some(slice("new").version(120)))
+            .is_some()
+    );
+    assert_eq!(source_slices(&index), ["kubernetes", "new"]);
+}
+
+#[test]
+fn a_get_that_shows_an_older_version_than_was_known_when_it_was_sent_is_the_truth() {
+    let (mut index, _, kubernetes) = before();
+    let asked = index.state(&kubernetes);
+    let restored = slice("kubernetes").endpoints(["192.0.2.9"]).version(100);
+    assert_eq!(
+        index.observe(&kubernetes, &asked, Some(restored)),
+        Some(keys(&["vip"]))
+    );
+    let known = index.slice(&kubernetes).expect("it");
+    assert_eq!(known.metadata.resource_version.as_deref(), Some("100"));
+}
+
+#[test]
+fn a_version_that_is_given_a_second_time_is_news_where_the_content_is() {
+    let (mut index, scope, _) = before();
+    let other = slice("kubernetes").endpoints(["192.0.2.9"]).version(900);
+    index.list_begins(&scope);
+    assert_eq!(index.list_slice(&scope, other), keys(&["vip"]));
+}
+
+#[test]
+fn what_another_watch_has_shown_proves_nothing_for_a_source() {
+    let mut index = filled();
+    let (mine, other) = (named(&["kubernetes"]), named(&["vip"]));
+    index.apply_slice(&other, slice("vip-1").of("vip").version(900));
+    index.apply_slice(&mine, slice("kubernetes").version(100));
+    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
+    // Not even that of a watch that has ended.
+    index.apply_slice(&named(&["kubernetes", "vip"]), slice("kubernetes").version(700));
+    let Scope::Named(names) = mine else { unreachable!() };
+    index.retain_names(&[names].into());
+    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
+}
+
+#[test]
+fn a_get_is_not_overtaken_by_what_other_watches_show() {
+    let mut index = filled();
+    index.apply_slice(&named(&["vip"]), slice("vip-1").of("vip").version(900));
+    let new = SliceKey::new("default", "new");
+    let asked = index.state(&new);
+    index.apply_slice(&named(&["vip"]), slice("vip-1").of("vip").version(901));
+    assert!(
+        index
+            .observe(&new, &asked, Some(slice("new").version(120)))
+            .is_some(),
+        "it would be asked for until its watch has caught up"
+    );
+}

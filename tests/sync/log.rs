@@ -1,0 +1,52 @@
+//! What the operator logs on the thread of a test.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tracing::Level;
+use tracing::subscriber::DefaultGuard;
+
+#[derive(Clone)]
+pub struct Log {
+    text: Arc<Mutex<Vec<u8>>>,
+    _guard: Arc<DefaultGuard>,
+}
+
+#[derive(Clone)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Everything at info and above, from now on.
+    pub fn begin() -> Self {
+        let text = Arc::default();
+        let sink = Sink(Arc::clone(&text));
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::INFO)
+            .with_writer(move || sink.clone())
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .finish();
+        let guard = Arc::new(tracing::subscriber::set_default(subscriber));
+        Self { text, _guard: guard }
+    }
+
+    /// Level, message and fields of each event with these words in it.
+    pub fn lines(&self, words: &str) -> Vec<String> {
+        let text = String::from_utf8(self.text.lock().clone()).expect("text");
+        let lines = text.lines().filter(|line| line.contains(words));
+        lines.map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
