@@ -1,12 +1,13 @@
 //! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
 //!
 //! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
-//! times that a Lease states are those of other machines and are not read at all. The model in `tests/model`
+//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The model in `tests/model`
 //! calls the same functions, with a clock of its own.
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::fence::Moment;
@@ -30,6 +31,9 @@ enum State {
     Present {
         uid: Option<String>,
         version: Option<String>,
+        /// The moment that it states, which says nothing but that another one is another state: after a restore of
+        /// etcd the same versions are given again.
+        renewed: Option<Timestamp>,
         /// Whether it names its holder: it was not released, emptied or garbled.
         names_holder: bool,
         released: bool,
@@ -133,6 +137,11 @@ impl State {
         Self::Present {
             uid: lease.metadata.uid.clone(),
             version: lease.metadata.resource_version.clone(),
+            renewed: lease
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.renew_time.as_ref())
+                .map(|time| time.0),
             names_holder: stated_holder(lease).is_some(),
             released: is_released(lease.spec.as_ref()),
         }

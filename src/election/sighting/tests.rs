@@ -210,6 +210,22 @@ fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_vers
 }
 
 #[test]
+fn a_renewal_is_news_also_when_etcd_was_restored_and_it_got_the_version_of_an_earlier_one() {
+    let start = Instant::now();
+    let mut sighting = Sighting::default();
+    let renewed = |second: i64| {
+        let mut lease = lease(7, Some("a"), Some(6));
+        let time = k8s_openapi::jiff::Timestamp::from_second(second).unwrap();
+        lease.spec.get_or_insert_default().renew_time =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(time));
+        lease
+    };
+    sighting.see_in_watch(Some(&renewed(100)), start);
+    assert!(sighting.see_in_watch(Some(&renewed(90)), start + seconds(5)));
+    assert_eq!(sighting.race("us", OURS, false), Race::At(start + seconds(11)));
+}
+
+#[test]
 fn the_times_that_a_lease_states_are_not_read() {
     let mut stale = lease(1, Some("a"), Some(15));
     if let Some(spec) = &mut stale.spec {
