@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Either, Full};
 use kube::client::Body;
 use tokio::time::timeout;
@@ -58,23 +58,23 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (metrics, host) = (self.metrics.clone(), self.host.clone());
-        let (method, goes_on) = (request.method().clone(), is_watch(&request));
+        let goes_on = is_watch(&request);
+        let mut count = Count {
+            metrics: self.metrics.clone(),
+            method: request.method().clone(),
+            host: self.host.clone(),
+            status: None,
+        };
         let answer = self.inner.call(request);
         let sent = SystemTime::now();
         Box::pin(async move {
-            let answer = match timeout(ANSWER, answer).await {
-                Ok(answer) => answer.map_err(Into::<BoxError>::into),
-                Err(late) => Err(late.into()),
-            };
-            let status = answer.as_ref().ok().map(Response::status);
-            metrics.api_request(&method, status, &host);
-            if let Ok(answer) = &answer
-                && let Some(skew) = skew(answer.headers(), sent, SystemTime::now())
-            {
-                metrics.set_clock_skew(skew);
+            let answer = timeout(ANSWER, answer).await?.map_err(Into::into)?;
+            count.status = Some(answer.status());
+            if let Some(skew) = skew(answer.headers(), sent, SystemTime::now()) {
+                count.metrics.set_clock_skew(skew);
             }
-            let (parts, body) = answer?.into_parts();
+            drop(count);
+            let (parts, body) = answer.into_parts();
             if goes_on && parts.status.is_success() {
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
@@ -82,6 +82,21 @@ where
             let whole = timeout(WHOLE, body.collect()).await?.map_err(Into::into)?;
             Ok(Response::from_parts(parts, Either::Left(whole.to_bytes().into())))
         })
+    }
+}
+
+/// Counts one request when it is dropped, and so once: with an answer, after an error, or given up by its caller.
+struct Count {
+    metrics: Metrics,
+    method: Method,
+    host: Arc<str>,
+    /// `None`: no answer.
+    status: Option<StatusCode>,
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.metrics.api_request(&self.method, self.status, &self.host);
     }
 }
 
@@ -144,5 +159,36 @@ mod tests {
             None,
             "the clock went back meanwhile"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_is_counted_once_with_its_answer_after_an_error_and_when_it_is_given_up() {
+        let metrics = Metrics::new("lease").unwrap();
+        let service = tower::service_fn(|request: Request<Body>| async move {
+            match request.uri().path() {
+                "/answered" => Ok(Response::new(Full::<Bytes>::default())),
+                "/failed" => Err(BoxError::from("no")),
+                _ => std::future::pending().await,
+            }
+        });
+        let mut counted = Counted::new(service, &metrics, "host");
+        let mut call = |path| counted.call(Request::get(path).body(Body::empty()).unwrap());
+        let count = |code| {
+            let text = metrics.render();
+            let series =
+                format!("rest_client_requests_total{{code=\"{code}\",host=\"host\",method=\"GET\"}} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&series));
+            value.map_or(0, |value| value.parse().unwrap())
+        };
+        assert!(call("/answered").await.is_ok());
+        assert_eq!((count("200"), count("<error>")), (1, 0));
+        assert!(call("/failed").await.is_err());
+        assert_eq!(count("<error>"), 1);
+        assert!(call("/silent").await.is_err(), "there is a time limit");
+        assert_eq!(count("<error>"), 2);
+        assert!(timeout(Duration::from_secs(1), call("/silent")).await.is_err());
+        assert_eq!(count("<error>"), 3);
+        drop(call("/silent"));
+        assert_eq!((count("200"), count("<error>")), (1, 4));
     }
 }
