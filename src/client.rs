@@ -5,7 +5,7 @@
 //! more than one address:
 //!
 //! ```text
-//!   kube ──> credentials ──> Counted: time limits ──> Lines: one line at a time ──> Dialer ──> Book of addresses
+//!   kube ──> credentials ──> Counted: time limits ──> Lines: one Connection at a time ──> Dialer ──> Book of addresses
 //! ```
 
 use std::collections::BTreeSet;
@@ -29,7 +29,9 @@ use crate::cli::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::error::one_line;
 use crate::metrics::Metrics;
 
+mod answer;
 mod book;
+mod connection;
 mod dial;
 mod limits;
 mod line;
@@ -42,9 +44,18 @@ use line::Lines;
 /// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
 const PING: Duration = Duration::from_secs(1);
 
-/// In a request's extensions: the server that the last request went to is not to be asked, for this reason.
-#[derive(Clone, Copy, Debug)]
-pub struct Elsewhere(pub &'static str);
+/// In an answer's extensions: the server that it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server(pub ServerAddress);
+
+/// In a request's extensions: this server, whose watch is not what it should be, is not to be asked.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// The server to be avoided.
+    pub server: Server,
+    /// Why, for logs.
+    pub why: &'static str,
+}
 
 /// In a request's extensions: it is not sent after this moment, however long the way to a server took.
 #[derive(Clone, Copy, Debug)]

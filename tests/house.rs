@@ -22,6 +22,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "watch",
         &[
             "client::Elsewhere",
+            "client::Server",
             "client::is_watch",
             "election::Record",
             "error",

@@ -13,6 +13,13 @@ use crate::cli::ServerAddress;
 const SKIP: Duration = Duration::from_secs(10);
 const LONGEST_SKIP: Duration = Duration::from_secs(160);
 
+/// How long one is skipped at least whose watches are behind: to all other requests it looks well.
+const BEHIND: Duration = Duration::from_secs(60);
+
+/// So many addresses are learnt at most, more than any cluster has API servers. Of a longer list, which is somebody's
+/// mistake or worse, the rest is never dialed.
+const MOST: usize = 16;
+
 /// The addresses of the API servers of one cluster, best first, and what is known against them.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -51,10 +58,11 @@ impl Book {
     }
 
     /// The cluster names these now. None at all is a contradiction, as one of them has just said so.
-    pub fn learn(&mut self, addresses: Vec<ServerAddress>) {
+    pub fn learn(&mut self, mut addresses: Vec<ServerAddress>) {
         if addresses.is_empty() {
             return;
         }
+        addresses.truncate(MOST);
         self.learnt = addresses;
         let (fixed, learnt) = (&self.fixed, &self.learnt);
         self.marks
@@ -89,6 +97,19 @@ impl Book {
         order
             .iter()
             .any(|other| other != address && self.skipped_until(other, now).is_none())
+    }
+
+    /// Whether nothing is known against any address.
+    pub fn is_clear(&self, now: Instant) -> bool {
+        self.marks.values().all(|mark| now >= mark.until)
+    }
+
+    /// The watches of the server at this address are behind.
+    pub fn behind(&mut self, address: &ServerAddress, now: Instant) {
+        self.failed(address, now);
+        if let Some(mark) = self.marks.get_mut(address) {
+            mark.until = mark.until.max(now + BEHIND);
+        }
     }
 
     /// A dial or a request to this address failed.
@@ -169,6 +190,36 @@ mod tests {
         now += LONGEST_SKIP;
         book.failed(&address(1), now);
         assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+    }
+
+    #[test]
+    fn an_address_that_is_behind_is_skipped_for_a_minute_also_when_it_has_just_failed() {
+        for fails_too in [false, true] {
+            let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+            if fails_too {
+                book.failed(&address(1), now);
+            }
+            book.behind(&address(1), now);
+            assert_eq!(order(&book, now + seconds(59)), [2, 1]);
+            assert_eq!(order(&book, now + seconds(60)), [1, 2]);
+        }
+    }
+
+    #[test]
+    fn the_book_is_clear_when_no_address_is_skipped() {
+        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        assert!(book.is_clear(now));
+        book.failed(&address(1), now);
+        assert!(!book.is_clear(now + seconds(9)));
+        assert!(book.is_clear(now + seconds(10)));
+    }
+
+    #[test]
+    fn of_a_long_list_sixteen_are_learnt() {
+        let mut book = Book::new(vec![address(200)], 0);
+        book.learn((1..=100).map(address).collect());
+        let wanted: Vec<u8> = std::iter::once(200).chain(1..=16).collect();
+        assert_eq!(order(&book, Instant::now()), wanted);
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! One dial: TCP and TLS to the first of several addresses that answers.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -211,33 +208,6 @@ fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
         next = error.source();
     }
     false
-}
-
-/// The dialer as one line's connector: it tells the line where it leads.
-#[derive(Clone)]
-pub(super) struct Connector {
-    pub dialer: Dialer,
-    pub connected: Arc<dyn Fn(ServerAddress) + Send + Sync>,
-}
-
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// The URL names the cluster; the book knows where that is.
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { dialer, connected } = self.clone();
-        Box::pin(async move {
-            let (address, stream) = dialer.dial().await?;
-            connected(address);
-            Ok(stream)
-        })
-    }
 }
 
 #[cfg(test)]

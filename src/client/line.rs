@@ -4,28 +4,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body::Frame;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 use tracing::info;
 
-use super::dial::{Connector, Dialer};
-use super::{Elsewhere, NotAfter, PING, TooLate, is_watch};
+use super::answer::{Answer, InFlight};
+use super::connection::{Connection, NoAnswer};
+use super::dial::Dialer;
+use super::{Elsewhere, NotAfter, Server, TooLate, is_watch};
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 use crate::metrics::Metrics;
-
-/// A request that was given up after this time, without an answer, says something about its server.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The lines of one client, one at a time.
 #[derive(Clone)]
@@ -36,22 +31,21 @@ struct Inner {
     metrics: Metrics,
     /// What the client is for, in logs.
     purpose: &'static str,
-    current: Mutex<Option<Arc<Line>>>,
-    last: Arc<Mutex<Last>>,
+    state: Mutex<State>,
 }
 
-/// Where the lines led last, and why that one was left.
 #[derive(Default)]
-struct Last {
+struct State {
+    /// Where the next request goes.
+    current: Option<Line>,
+    /// Where the last line led.
     address: Option<ServerAddress>,
+    /// Why it was left.
     why: Option<String>,
 }
 
-/// A pool of connections that holds one, as long as HTTP/2 is spoken.
-struct Line {
-    client: HyperClient<Connector, Body>,
-    address: Arc<Mutex<Option<ServerAddress>>>,
-}
+/// A connection that is there or is being made. All requests share it: where one dials, no other does.
+type Line = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
 
 impl Lines {
     pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
@@ -59,79 +53,140 @@ impl Lines {
             dialer,
             metrics,
             purpose,
-            current: Mutex::default(),
-            last: Arc::default(),
+            state: Mutex::default(),
         }))
     }
 
     /// The line for a request. A watch is where a better address is gone back to: it begins anew anyway, and
     /// those that run on the old line are not disturbed.
-    fn line(&self, watches: bool) -> Arc<Line> {
-        let mut current = self.0.current.lock();
-        if let Some(line) = current.as_ref() {
-            let address = line.address.lock().clone();
-            let leads_astray = |address: &ServerAddress| {
-                let book = self.0.dialer.book.lock();
-                book.has_better(address, Instant::now()) && book.has_other(address, Instant::now())
-            };
-            if !(watches && address.as_ref().is_some_and(leads_astray)) {
-                return line.clone();
+    fn line(&self, watches: bool) -> Line {
+        let mut state = self.0.state.lock();
+        if let Some(line) = &state.current {
+            match line.peek() {
+                None => return line.clone(),
+                Some(Ok(connection)) if connection.is_ready() => {
+                    if !(watches && self.has_better(&connection.address)) {
+                        return line.clone();
+                    }
+                    state.why = Some("another address comes before it".to_owned());
+                }
+                Some(_) => {}
             }
-            self.0.last.lock().why = Some("another address comes before it".to_owned());
         }
-        current.insert(Arc::new(self.open())).clone()
+        state.current.insert(self.open()).clone()
+    }
+
+    fn has_better(&self, address: &ServerAddress) -> bool {
+        let (book, now) = (self.0.dialer.book.lock(), Instant::now());
+        book.has_better(address, now) && book.has_other(address, now)
     }
 
     fn open(&self) -> Line {
-        let address: Arc<Mutex<Option<ServerAddress>>> = Arc::default();
-        let (line, last) = (address.clone(), self.0.last.clone());
-        let (metrics, purpose) = (self.0.metrics.clone(), self.0.purpose);
-        let connected = move |to: ServerAddress| {
-            *line.lock() = Some(to.clone());
-            let mut last = last.lock();
-            let why = last.why.take();
-            if let Some(from) = last.address.replace(to.clone()).filter(|from| *from != to) {
-                metrics.api_address_changed();
-                let why = why.unwrap_or_else(|| "the connection ended".to_owned());
-                info!(%from, %to, why, client = purpose, "changed to another API server");
-            }
+        let lines = self.clone();
+        let dial = async move {
+            let dialed = lines.0.dialer.dial().await;
+            let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
+            let connection = Connection::over(stream, address.clone()).await;
+            let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
+            lines.leads_to(address);
+            Ok(Arc::new(connection))
         };
-        let connector = Connector {
-            dialer: self.0.dialer.clone(),
-            connected: Arc::new(connected),
-        };
-        let client = HyperClient::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
-            .http2_keep_alive_while_idle(true)
-            .build(connector);
-        Line { client, address }
+        let line = dial.boxed().shared();
+        // It goes on when those who wait for it give up: what it finds out about addresses is worth as much.
+        tokio::spawn(line.clone());
+        line
     }
 
-    /// A line has failed: its address is skipped for a while, and the next request takes another line.
-    fn leave(&self, line: &Arc<Line>, why: &str) {
-        let mut current = self.0.current.lock();
-        if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, line)) {
-            return;
-        }
-        *current = None;
-        self.0.last.lock().why = Some(why.to_owned());
-        if let Some(address) = line.address.lock().as_ref() {
-            self.0.dialer.book.lock().failed(address, Instant::now());
+    fn leads_to(&self, to: ServerAddress) {
+        let mut state = self.0.state.lock();
+        let why = state.why.take();
+        if let Some(from) = state.address.replace(to.clone()).filter(|from| *from != to) {
+            self.0.metrics.api_address_changed();
+            let why = why.unwrap_or_else(|| "the connection ended".to_owned());
+            info!(%from, %to, why, client = self.0.purpose, "changed to another API server");
         }
     }
 
-    /// The server of a line answered. One that is ill, as one without its etcd, is left if there is another.
-    fn answered(&self, line: &Arc<Line>, status: StatusCode) {
+    /// A connection has failed: its address is skipped for a while, and the next request takes another line.
+    pub fn leave(&self, connection: &Arc<Connection>, why: &str) {
+        let address = &connection.address;
+        self.0.dialer.book.lock().failed(address, Instant::now());
+        self.drop_line(|current| Arc::ptr_eq(current, connection), why);
+    }
+
+    /// A server shows what is old: its address is skipped, and left if that is where the line leads.
+    fn avoid(&self, Elsewhere { server, why }: &Elsewhere) {
+        let Server(address) = server;
+        self.0.dialer.book.lock().behind(address, Instant::now());
+        self.drop_line(|current| current.address == *address, why);
+    }
+
+    fn drop_line(&self, is_it: impl Fn(&Arc<Connection>) -> bool, why: &str) {
+        let mut state = self.0.state.lock();
+        let dialed = state.current.as_ref().and_then(Shared::peek);
+        if dialed.is_some_and(|dialed| dialed.as_ref().is_ok_and(is_it)) {
+            state.current = None;
+            state.why = Some(why.to_owned());
+        }
+    }
+
+    /// The server of a connection answered. One that is ill, as one without its etcd, is left if there is another.
+    ///
+    /// A write may fail because of a webhook, and then it does so everywhere. So it says something only while
+    /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
+    /// no such excuse.
+    fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode) {
         if !status.is_server_error() {
             return;
         }
-        let address = line.address.lock().clone();
-        let has_other = |address| self.0.dialer.book.lock().has_other(address, Instant::now());
-        if address.as_ref().is_some_and(has_other) {
-            self.leave(line, &format!("it answered {status}"));
+        let is_left = {
+            let (book, now) = (self.0.dialer.book.lock(), Instant::now());
+            book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
+        };
+        if is_left {
+            self.leave(connection, &format!("it answered {status}"));
+        }
+    }
+
+    async fn send(self, mut request: Request<Body>) -> Result<Response<Answer>, BoxError> {
+        if let Some(elsewhere) = request.extensions().get() {
+            self.avoid(elsewhere);
+        }
+        let not_after = request.extensions().get().copied();
+        let (watches, is_read) = (is_watch(&request), request.method() == Method::GET);
+        let mut is_repeated = false;
+        loop {
+            let connection = self.line(watches).await?;
+            // The way may have taken long, and this process may have stood still on it.
+            if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
+                return Err(TooLate.into());
+            }
+            let mut in_flight = InFlight::new(&self, &connection, &request);
+            let NoAnswer { error, unsent } = match connection.send(request).await {
+                Ok(mut answer) => {
+                    self.answered(&connection, is_read, answer.status());
+                    let server = Server(connection.address.clone());
+                    answer.extensions_mut().insert(server);
+                    if watches && answer.status().is_success() {
+                        in_flight.may_be_silent();
+                    }
+                    return Ok(answer.map(|body| Answer::new(body, in_flight)));
+                }
+                Err(no_answer) => no_answer,
+            };
+            in_flight.is_over();
+            let is_busy = !connection.is_closed();
+            match unsent {
+                // It was never on its way: another request was quicker, or the server had just closed the connection.
+                Some(unsent) if is_busy || !is_repeated => {
+                    is_repeated |= !is_busy;
+                    request = *unsent;
+                }
+                _ => {
+                    self.leave(&connection, &one_line(&error));
+                    return Err(error.into());
+                }
+            }
         }
     }
 }
@@ -146,87 +201,6 @@ impl Service<Request<Body>> for Lines {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let watches = is_watch(&request);
-        if let Some(Elsewhere(why)) = request.extensions().get() {
-            let current = self.0.current.lock().clone();
-            current.inspect(|line| self.leave(line, why));
-        }
-        let not_after = request.extensions().get::<NotAfter>();
-        if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= *moment) {
-            return Box::pin(std::future::ready(Err(TooLate.into())));
-        }
-        let line = self.line(watches);
-        let answer = line.client.request(request);
-        let mut waiting = Waiting {
-            line: Some(line),
-            lines: self.clone(),
-            since: Instant::now(),
-        };
-        Box::pin(async move {
-            let answer = answer.await;
-            let Some(line) = waiting.line.take() else {
-                return Err("a request that was given up".into());
-            };
-            let lines = waiting.lines.clone();
-            match answer {
-                Ok(answer) => {
-                    lines.answered(&line, answer.status());
-                    Ok(answer.map(|body| Answer { body, line, lines }))
-                }
-                Err(error) => {
-                    lines.leave(&line, &one_line(&error));
-                    Err(error.into())
-                }
-            }
-        })
-    }
-}
-
-/// A request in flight, which its caller may give up.
-struct Waiting {
-    line: Option<Arc<Line>>,
-    lines: Lines,
-    since: Instant,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(line) = self.line.take()
-            && self.since.elapsed() >= PATIENCE
-        {
-            let waited = self.since.elapsed().as_millis();
-            self.lines.leave(&line, &format!("no answer within {waited} ms"));
-        }
-    }
-}
-
-/// The body of an answer. If it breaks, so has the line.
-pub(super) struct Answer {
-    body: Incoming,
-    line: Arc<Line>,
-    lines: Lines,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Err(error))) = &frame {
-            self.lines.leave(&self.line, &one_line(error));
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        Box::pin(self.clone().send(request))
     }
 }

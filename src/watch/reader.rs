@@ -21,7 +21,7 @@ use tower::{BoxError, service_fn};
 
 use super::backoff::ReadBackoff;
 use super::pulse::{Cause, Pulse, Pulses};
-use crate::client::{Elsewhere, is_watch};
+use crate::client::{Elsewhere, Server, is_watch};
 use crate::error::one_line;
 use crate::metrics::{self, Metrics, Restart};
 use crate::model::version;
@@ -67,9 +67,10 @@ impl Reader {
             pulse: pulse.clone(),
             outage: outage.clone(),
             last_watch: Arc::default(),
+            server: Arc::default(),
             elsewhere: Arc::default(),
         };
-        let elsewhere = calls.elsewhere.clone();
+        let follower = calls.clone();
         let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
         let mut backoff = ReadBackoff::default();
@@ -92,7 +93,7 @@ impl Reader {
                     }
                     Ok(Err(error)) => error,
                     Err(Cause::Behind) => {
-                        *elsewhere.lock() = Some(Elsewhere("its watch is behind"));
+                        follower.go_elsewhere("its watch is behind");
                         self.metrics.watch_restarted(watch, Restart::Stale);
                         break;
                     }
@@ -152,6 +153,8 @@ struct Calls {
     pulse: Pulse,
     outage: Outage,
     last_watch: Arc<Mutex<Option<Instant>>>,
+    /// The server that answered last, and so the one that the watch runs on.
+    server: Arc<Mutex<Option<Server>>>,
     /// The next request is to go to another server.
     elsewhere: Arc<Mutex<Option<Elsewhere>>>,
 }
@@ -180,6 +183,7 @@ impl Calls {
             request.extensions_mut().insert(elsewhere);
         }
         let response = self.client.send(request).await?;
+        *self.server.lock() = response.extensions().get().cloned();
         let ok = response.status().is_success();
         if ok {
             self.pulse.beat();
@@ -195,6 +199,11 @@ impl Calls {
             ok,
             calls: self,
         }))
+    }
+
+    fn go_elsewhere(&self, why: &'static str) {
+        let server = self.server.lock().clone();
+        *self.elsewhere.lock() = server.map(|server| Elsewhere { server, why });
     }
 
     /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
@@ -243,7 +252,7 @@ impl http_body::Body for Followed {
         if !late {
             return Poll::Pending;
         }
-        *self.calls.elsewhere.lock() = Some(Elsewhere("it does not end a watch"));
+        self.calls.go_elsewhere("it does not end a watch");
         Poll::Ready(Some(Err("a watch that does not end".into())))
     }
 }
@@ -252,6 +261,79 @@ impl Drop for Followed {
     fn drop(&mut self) {
         if self.end.is_some() {
             self.calls.pulse.open(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream;
+    use http_body_util::{Either, Full, StreamBody};
+    use k8s_openapi::api::core::v1::Service;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::cli::ServerAddress;
+
+    /// A list, and a watch that shows nothing and does not end, from a server whose port is the number of the request.
+    fn answer(number: u16, watches: bool) -> Response<impl http_body::Body<Data = Bytes, Error = BoxError>> {
+        let mut answer = Response::new(if watches {
+            Either::Left(StreamBody::new(stream::pending::<Result<_, Infallible>>()))
+        } else {
+            let list =
+                r#"{"apiVersion":"v1","kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[]}"#;
+            Either::Right(Full::from(list))
+        });
+        let server = Server(ServerAddress::new("server", number));
+        answer.extensions_mut().insert(server);
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_behind_or_does_not_end_begins_anew_at_another_server_than_its_own() {
+        let (asked, mut requests) = mpsc::unbounded_channel();
+        let count = Arc::new(Mutex::new(0));
+        let service = service_fn(move |request: Request<Body>| {
+            let number = {
+                let mut count = count.lock();
+                *count += 1;
+                *count
+            };
+            let watches = is_watch(&request);
+            let elsewhere = request.extensions().get::<Elsewhere>();
+            let elsewhere = elsewhere.map(|elsewhere| (elsewhere.server.0.port, elsewhere.why));
+            asked.send((watches, elsewhere)).unwrap();
+            std::future::ready(Ok::<_, Infallible>(answer(number, watches)))
+        });
+        let reader = Reader {
+            client: Client::new(service, "default"),
+            pulses: Pulses::default(),
+            metrics: Metrics::new("lease").unwrap(),
+        };
+        let follow = reader.follow::<Service>(
+            metrics::Watch::Services,
+            Api::all,
+            watcher::Config::default(),
+            drop,
+        );
+        let look = async {
+            assert_eq!(requests.recv().await, Some((false, None)));
+            assert_eq!(requests.recv().await, Some((true, None)));
+            let anew = Some((true, Some((2, "it does not end a watch"))));
+            assert_eq!(requests.recv().await, anew);
+            // The answer is read by then, and with it the server's name.
+            sleep(Duration::from_secs(1)).await;
+            reader
+                .pulses
+                .restart(metrics::Watch::Services.as_str(), Cause::Behind);
+            let anew = Some((false, Some((3, "its watch is behind"))));
+            assert_eq!(requests.recv().await, anew);
+        };
+        tokio::select! {
+            () = follow => {}
+            () = look => {}
         }
     }
 }

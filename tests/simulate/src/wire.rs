@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::client::Elsewhere;
+use endpoint_copier_operator::cli::ServerAddress;
+use endpoint_copier_operator::client::{Elsewhere, NotAfter, Server, TooLate};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -32,8 +33,9 @@ use crate::world::{Connection, World};
 /// A dial is given up after this time, as in `src/client.rs`.
 const DIAL: Duration = Duration::from_millis(1500);
 
-/// A request that is given up after this time makes its client change to another server, as in `src/client/line.rs`.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// A request that is given up after this time makes its client change to another server, as in `src/client/answer.rs`.
+const ONE: Duration = Duration::from_millis(600);
+const MANY: Duration = Duration::from_secs(4);
 
 type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -136,9 +138,8 @@ impl Wire {
         }
     }
 
-    /// The same, unless this connection was left already.
-    fn leave(&self, left: &Connection) {
-        let is_it = |now: &Connection| now.server == left.server;
+    /// The same, if this is what new requests would go to.
+    fn leave(&self, is_it: impl Fn(&Connection) -> bool) {
         let is_current = self.line.lock().connection.as_ref().is_some_and(is_it);
         if is_current {
             self.go_away();
@@ -183,13 +184,19 @@ impl Wire {
     }
 
     async fn ask(self, request: Request<Body>) -> Result<Reply, BoxError> {
-        if request.extensions().get::<Elsewhere>().is_some() {
+        if let Some(Elsewhere { server, .. }) = request.extensions().get() {
             self.world.count("server left because it is behind or silent");
-            self.go_away();
+            self.leave(|now| server_of(now) == *server);
         }
+        let not_after = request.extensions().get().copied();
         let connection = self.connect().await?;
+        if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
+            return Err(TooLate.into());
+        }
         let (question, sent) = Question::read(request).await?;
         self.world.sent(&self.life, &sent);
+        let query = question.request.uri().query().unwrap_or_default();
+        let asks_for_many = question.request.method() == Method::GET && !query.is_empty();
         let (reply, answer) = oneshot::channel();
         let dead = connection.dead.clone();
         let user = self.life.user.clone();
@@ -203,6 +210,7 @@ impl Wire {
         let mut waiting = Waiting {
             wire: self,
             connection: Some(connection.clone()),
+            patience: if asks_for_many { MANY } else { ONE },
             since: Instant::now(),
         };
         let answer = tokio::select! {
@@ -212,25 +220,34 @@ impl Wire {
         };
         waiting.connection = None;
         if answer.as_ref().is_ok_and(|it| it.status().is_server_error()) {
-            waiting.wire.leave(&connection);
+            waiting.wire.leave(|now| now.server == connection.server);
         }
-        answer
+        answer.map(|mut answer| {
+            answer.extensions_mut().insert(server_of(&connection));
+            answer
+        })
     }
+}
+
+fn server_of(connection: &Connection) -> Server {
+    let port = u16::try_from(connection.server).expect("one of two servers");
+    Server(ServerAddress::new("server", port))
 }
 
 /// A request under way. One that is given up after a while says something about its server.
 struct Waiting {
     wire: Wire,
     connection: Option<Connection>,
+    patience: Duration,
     since: Instant,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take()
-            && self.since.elapsed() >= PATIENCE
+            && self.since.elapsed() >= self.patience
         {
-            self.wire.leave(&connection);
+            self.wire.leave(|now| now.server == connection.server);
         }
     }
 }

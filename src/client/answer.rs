@@ -1,0 +1,112 @@
+//! A request under way and its answer, until that is whole: what silence says of a server.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body::Frame;
+use hyper::body::Incoming;
+use kube::client::Body;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::line::Lines;
+use crate::error::one_line;
+
+/// One object takes an API server milliseconds: one that is silent for so long is ill, whoever gives up and why.
+/// Less than the time limit of any call but a release, which is the last that a process sends.
+const ONE: Duration = Duration::from_millis(600);
+
+/// A list may take seconds, and a watch begins with one. Less than the time limit of any list.
+const MANY: Duration = Duration::from_secs(4);
+
+/// A request that was sent. Its caller may give it up; then a server that was silent for longer than it may is left.
+pub(super) struct InFlight {
+    lines: Lines,
+    connection: Arc<Connection>,
+    /// How long the server may be silent. `None`: as long as it likes.
+    patience: Option<Duration>,
+    /// When it last said something.
+    since: Instant,
+}
+
+impl InFlight {
+    pub fn new(lines: &Lines, connection: &Arc<Connection>, request: &Request<Body>) -> Self {
+        // Lists and watches have limits or selectors; what has neither is about one object.
+        let asks_for_many =
+            request.method() == Method::GET && request.uri().query().is_some_and(|query| !query.is_empty());
+        Self {
+            lines: lines.clone(),
+            connection: connection.clone(),
+            patience: Some(if asks_for_many { MANY } else { ONE }),
+            since: Instant::now(),
+        }
+    }
+
+    /// A watch has begun. Pings show that its connection lives.
+    pub fn may_be_silent(&mut self) {
+        self.patience = None;
+    }
+
+    /// There is nothing more to wait for.
+    pub fn is_over(&mut self) {
+        self.patience = None;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let silence = self.since.elapsed();
+        if self.patience.is_some_and(|patience| silence >= patience) {
+            let why = format!("no answer within {} ms", silence.as_millis());
+            self.lines.leave(&self.connection, &why);
+        }
+    }
+}
+
+/// The body of an answer. If it breaks, so has the connection.
+pub(super) struct Answer {
+    body: Incoming,
+    request: InFlight,
+}
+
+impl Answer {
+    pub fn new(body: Incoming, mut request: InFlight) -> Self {
+        request.since = Instant::now();
+        Self { body, request }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let request = &mut self.request;
+        match &frame {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(_))) => request.since = Instant::now(),
+            Poll::Ready(Some(Err(error))) => {
+                request.lines.leave(&request.connection, &one_line(error));
+                request.is_over();
+            }
+            Poll::Ready(None) => request.is_over(),
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,104 @@
+//! How many connections there are, who waits for one, and what leaves on it.
+
+use std::time::{Duration, Instant};
+
+use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode};
+use endpoint_copier_operator::client::{NotAfter, TooLate};
+use futures::StreamExt as _;
+use futures::future::join_all;
+use http::Request;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::WatchParams;
+use kube::client::Body;
+use tokio::time::{sleep, timeout};
+
+use crate::servers::{PATIENCE, Plain, Relay, Servers, Way, alone, silent};
+
+async fn twenty(way: &Way) -> usize {
+    let answers = join_all((0..20).map(|_| way.get())).await;
+    answers.iter().filter(|answer| answer.is_ok()).count()
+}
+
+#[tokio::test]
+async fn twenty_requests_at_once_make_one_connection_also_after_it_was_lost() {
+    let servers = Servers::start(1).await;
+    let relay = Relay::to(servers.server(0), Duration::ZERO).await;
+    let way = servers.access_at(&relay.url(), alone()).await;
+    assert_eq!(twenty(&way).await, 20);
+    assert_eq!(relay.accepted(), 1);
+    for lost in 1..=3 {
+        let watch = Api::<Service>::default_namespaced(way.client.clone());
+        let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
+        let mut watch = std::pin::pin!(watch);
+        relay.cut();
+        while let Some(Ok(_)) = timeout(PATIENCE, watch.next()).await.expect("its end") {}
+        assert_eq!(twenty(&way).await, 20);
+        assert_eq!(relay.accepted(), 1 + lost);
+    }
+    assert_eq!(way.changes(), Some(0));
+}
+
+#[tokio::test]
+async fn a_dial_goes_on_when_the_one_who_began_it_gives_up() {
+    let servers = Servers::start(1).await;
+    let (listener, dead) = silent().await;
+    let config = ApiServerConfig {
+        mode: Some(ApiServerMode::Local(dead)),
+        addresses: Vec::new(),
+    };
+    let way = servers.access_with(config).await;
+    assert!(timeout(Duration::from_millis(100), way.get()).await.is_err());
+    way.get().await.expect("an answer");
+    listener.accept().await.expect("the dial that was begun");
+    let another = timeout(Duration::from_millis(200), listener.accept()).await;
+    assert!(another.is_err(), "the dead address was dialed again");
+}
+
+#[tokio::test]
+async fn a_request_whose_moment_has_passed_when_the_connection_is_there_is_not_sent() {
+    let servers = Servers::start(1).await;
+    let relay = Relay::to(servers.server(0), Duration::from_millis(500)).await;
+    let way = servers.access_at(&relay.url(), alone()).await;
+    for (left, is_sent) in [(200, false), (10_000, true)] {
+        let mut request = Request::get("/api/v1/services")
+            .body(Body::empty())
+            .expect("a request");
+        let moment = tokio::time::Instant::now() + Duration::from_millis(left);
+        request.extensions_mut().insert(NotAfter(moment));
+        let answer = timeout(PATIENCE, way.client.send(request)).await.expect("an end");
+        let is_late = |error: &_| matches!(error, kube::Error::Service(error) if error.is::<TooLate>());
+        assert_eq!(answer.is_ok(), is_sent);
+        assert_eq!(answer.as_ref().is_err_and(is_late), !is_sent);
+        assert_eq!(servers.asked(), if is_sent { "a" } else { "" });
+    }
+}
+
+#[tokio::test]
+async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_again() {
+    let servers = Servers::start(1).await;
+    let plain = Plain::serve(servers.server(0).server().clone()).await;
+    let way = servers.access_at(&plain.url(), alone()).await;
+    for _ in 0..5 {
+        way.get().await.expect("an answer");
+    }
+    assert_eq!(plain.accepted(), 1);
+    let watch = Api::<Service>::default_namespaced(way.client.clone());
+    let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
+    let mut watch = std::pin::pin!(watch);
+    for _ in 0..5 {
+        way.get().await.expect("an answer");
+    }
+    assert_eq!(plain.accepted(), 2);
+    timeout(PATIENCE, watch.next())
+        .await
+        .expect("an event")
+        .expect("an event")
+        .expect("the Service");
+    assert_eq!(twenty(&way).await, 20);
+    // The burst does not last.
+    sleep(Duration::from_millis(50)).await;
+    let (start, before) = (Instant::now(), plain.accepted());
+    way.get().await.expect("an answer");
+    assert!(start.elapsed() < Duration::from_secs(1) && plain.accepted() <= before + 1);
+}

@@ -1,0 +1,202 @@
+//! What makes a client leave an API server, and what does not.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use endpoint_copier_operator::cli::ApiServerConfig;
+use endpoint_copier_operator::client::{Elsewhere, Server};
+use futures::{StreamExt as _, stream};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::client::Body;
+use serde_json::json;
+use testbed::{Effect, Fault, Match};
+use tokio::time::timeout;
+use tower::service_fn;
+
+use crate::servers::{PATIENCE, Plain, Servers, Way};
+
+#[tokio::test]
+async fn a_request_that_is_given_up_without_an_answer_takes_its_server_with_it() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
+    servers.server(0).server().faults().add(hang);
+    let given_up = timeout(Duration::from_millis(700), way.get()).await;
+    assert!(given_up.is_err());
+    way.get().await.expect("the other answers");
+    assert_eq!(servers.asked(), "aab");
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_at_once_says_nothing_about_its_server() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
+    servers.server(0).server().faults().add(hang);
+    assert!(timeout(Duration::from_millis(50), way.get()).await.is_err());
+    way.get().await.expect("an answer");
+    assert_eq!(servers.asked(), "aaa");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_500_is_left_while_there_is_another_and_not_for_429_or_404() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    let faults = |number: usize| servers.server(number).server().faults();
+    for code in [429, 404, 503] {
+        faults(0).add(Fault::status(Match::any().verb("get"), code).times(1));
+        way.get().await.expect_err("an error");
+    }
+    way.get().await.expect("the other answers");
+    assert_eq!(servers.asked(), "aaab");
+    // With nowhere better to go, one stays: a cluster without etcd is not helped by new connections.
+    faults(1).add(Fault::status(Match::any().verb("get"), 503).times(3));
+    for _ in 0..3 {
+        way.get().await.expect_err("an error");
+    }
+    way.get().await.expect("an answer");
+    assert_eq!(servers.asked(), "bbbb");
+    assert_eq!(way.changes(), Some(1));
+}
+
+/// A request for the Services, as the operator's watches make them.
+async fn ask(way: &Way, query: &str, elsewhere: Option<Server>) -> Response<Body> {
+    let uri = format!("/api/v1/services?{query}");
+    let mut request = Request::get(uri).body(Body::empty()).expect("a request");
+    if let Some(server) = elsewhere {
+        let why = "a test";
+        request.extensions_mut().insert(Elsewhere { server, why });
+    }
+    let answer = timeout(PATIENCE, way.client.send(request)).await;
+    answer.expect("an end").expect("an answer")
+}
+
+fn server_of(answer: &Response<Body>) -> Server {
+    let server: Option<&Server> = answer.extensions().get();
+    server.expect("the server").clone()
+}
+
+const WATCH: &str = "watch=true&resourceVersion=0";
+
+#[tokio::test]
+async fn a_server_whose_watch_is_behind_is_left() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    let watch = ask(&way, WATCH, None).await;
+    assert_eq!(server_of(&watch), Server(servers.address(0)));
+    let anew = ask(&way, WATCH, Some(server_of(&watch))).await;
+    assert_eq!(server_of(&anew), Server(servers.address(1)));
+    way.get().await.expect("an answer");
+    assert_eq!(servers.asked(), "abb");
+}
+
+#[tokio::test]
+async fn of_a_watch_that_is_behind_its_own_server_is_avoided_and_not_the_one_that_is_asked_by_now() {
+    let servers = Servers::start(3).await;
+    let way = servers.access().await;
+    let watch = ask(&way, WATCH, None).await;
+    servers
+        .server(0)
+        .server()
+        .faults()
+        .add(Fault::status(Match::any().verb("get"), 503).times(1));
+    way.get().await.expect_err("an error");
+    way.get().await.expect("the other answers");
+    for _ in 0..2 {
+        let anew = ask(&way, WATCH, Some(server_of(&watch))).await;
+        assert_eq!(server_of(&anew), Server(servers.address(1)));
+    }
+    assert_eq!(servers.asked(), "aabbb");
+    assert_eq!(way.changes(), Some(1));
+}
+
+#[tokio::test]
+async fn a_watch_that_breaks_says_nothing_about_the_server_that_is_asked_by_now() {
+    let mut servers = Servers::start(3).await;
+    let way = servers.access().await;
+    let watch = ask(&way, WATCH, None).await;
+    let from = server_of(&watch);
+    ask(&way, WATCH, Some(from)).await;
+    servers.kill(0);
+    let mut body = watch.into_body().into_data_stream();
+    while let Some(Ok(_)) = timeout(PATIENCE, body.next())
+        .await
+        .expect("the end of the watch")
+    {}
+    way.get().await.expect("an answer");
+    assert_eq!(servers.asked(), "abb");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_everywhere_makes_a_client_leave_one_server_and_not_all_in_turn() {
+    let servers = Servers::start(3).await;
+    let way = servers.access().await;
+    for number in 0..3 {
+        let faults = servers.server(number).server().faults();
+        faults.add(Fault::status(Match::any().verb("patch"), 500));
+    }
+    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let (params, patch) = (
+        PatchParams::default(),
+        Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})),
+    );
+    for _ in 0..4 {
+        let write = services.patch("kubernetes", &params, &patch);
+        timeout(PATIENCE, write)
+            .await
+            .expect("an end")
+            .expect_err("an error");
+    }
+    assert_eq!(servers.asked(), "abbb");
+    // What reads say counts nevertheless.
+    let ill = Fault::status(Match::any().verb("get"), 500).times(1);
+    servers.server(1).server().faults().add(ill);
+    way.get().await.expect_err("an error");
+    way.get().await.expect("the third answers");
+    assert_eq!(servers.asked(), "bc");
+    assert_eq!(way.changes(), Some(2));
+}
+
+#[tokio::test]
+async fn a_list_may_take_longer_than_one_object_before_its_server_is_blamed() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
+    servers.server(0).server().faults().add(hang);
+    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let params = ListParams::default().limit(500);
+    for (wait, wanted) in [(1_500, "aaa"), (4_200, "ab")] {
+        let list = services.list(&params);
+        assert!(timeout(Duration::from_millis(wait), list).await.is_err());
+        way.get().await.expect("an answer");
+        assert_eq!(servers.asked(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_in_the_middle_and_is_given_up_takes_its_server_with_it() {
+    let servers = Servers::start(1).await;
+    let stalls = service_fn(|_| async {
+        let begun = stream::once(async { Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))) });
+        Ok::<_, Infallible>(Response::new(StreamBody::new(begun.chain(stream::pending()))))
+    });
+    let stalls = Plain::serve(stalls).await;
+    let whole = Plain::serve(servers.server(0).server().clone()).await;
+    let config = ApiServerConfig {
+        mode: None,
+        addresses: vec![whole.server()],
+    };
+    let way = servers.access_at(&stalls.url(), config).await;
+    assert!(timeout(Duration::from_millis(900), way.get()).await.is_err());
+    way.get().await.expect("the other answers");
+    assert_eq!(servers.asked(), "a");
+}
