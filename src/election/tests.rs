@@ -613,6 +613,37 @@ async fn a_lease_watch_that_is_refused_is_an_outage_and_no_stale_view() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_restore_of_etcd_the_leader_keeps_the_lead_and_the_others_follow() {
+    for restarted in [false, true] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let term = one.leads().await;
+        let two = Runner::start(&store, "two");
+        sleep(seconds(7)).await;
+        let backup = store.revision();
+        sleep(seconds(120)).await;
+        store.rewind(backup).expect("it is remembered");
+        if restarted {
+            for runner in [&one, &two] {
+                runner
+                    .server
+                    .faults()
+                    .end_watches(Match::any(), testbed::Ending::Abrupt);
+            }
+        }
+        for _ in 0..600 {
+            sleep(Duration::from_millis(100)).await;
+            assert!(!term.is_over(), "{restarted}: it renews");
+            assert!(two.terms.borrow().is_none(), "{restarted}: two terms");
+        }
+        for runner in [&one, &two] {
+            assert!(restarts(runner) < 1.0, "{restarted}: nobody is to blame");
+        }
+        one.task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
     let limit = seconds(26);
     let store = Store::new();

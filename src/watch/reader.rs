@@ -130,7 +130,8 @@ fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
 fn is_expired(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchError(status) => status.code == 410,
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 410,
         _ => false,
     }
 }
@@ -139,7 +140,9 @@ fn is_expired(error: &watcher::Error) -> bool {
 /// could not be read.
 fn must_relist(error: &watcher::Error) -> bool {
     match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => matches!(status.code, 400 | 410),
+        // kube takes an answer that is an error for the first event of a watch.
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => matches!(status.code, 400 | 410),
         watcher::Error::WatchFailed(kube::Error::SerdeError(_)) | watcher::Error::WatchError(_) => true,
         watcher::Error::NoResourceVersion => true,
         _ => false,

@@ -2,7 +2,7 @@
 //! that goes on from the version that it had come to would show nothing for a long time.
 
 use serde_json::json;
-use testbed::{ApiServer, Ending, Match};
+use testbed::{ApiServer, Ending, Fault, Match};
 
 use crate::harness::{Operator, addresses, cluster, pass, put, seconds, service, service_of, slice, until};
 
@@ -124,4 +124,30 @@ async fn without_any_managed_service_a_restore_is_noticed_too() {
     put(&operator.store, service("vip"));
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < seconds(12), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_a_restore_is_noticed_a_conflict_is_cured_by_a_get() {
+    // Without the check of the sources.
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let store = operator.store.clone();
+    put(&store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let backup = store.revision();
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    operator.until_addresses("vip", &["192.0.2.2"]).await;
+    be_busy(&operator);
+    pass(seconds(60)).await;
+    operator.copies.lag();
+    store.rewind(backup).expect("it is remembered");
+    // The watch of the sources alone has noticed.
+    let gone = Fault::status(Match::any().verb("watch"), 410).times(1);
+    operator.sources.faults().add(gone);
+    operator
+        .sources
+        .faults()
+        .end_watches(Match::any(), Ending::Abrupt);
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.5"]));
+    let took = operator.until_addresses("vip", &["192.0.2.5"]).await;
+    assert!(took < seconds(4), "{took:?} {:?}", operator.asked());
 }

@@ -137,6 +137,30 @@ async fn a_watch_that_ends_as_soon_as_it_begins_is_no_hot_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_whose_version_is_refused_begins_anew_with_a_list() {
+    for code in [400, 410] {
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        put(&operator.store, service("vip"));
+        operator.until_addresses("vip", &["192.0.2.1"]).await;
+        let watches = Match::any().verb("watch");
+        operator
+            .sources
+            .faults()
+            .add(Fault::status(watches.clone(), code).times(1));
+        operator.store.requests().clear();
+        operator.sources.faults().end_watches(watches, Ending::Abrupt);
+        pass(seconds(2)).await;
+        let verbs: Vec<_> = operator
+            .sources
+            .requests()
+            .iter()
+            .map(|request| request.verb)
+            .collect();
+        assert_eq!(verbs, ["watch", "list", "watch"], "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
     let effects = [403, 404, 409, 410, 422, 429, 500, 503].map(|code| Effect::Status {
         code,
