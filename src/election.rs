@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::cli::ElectionConfig;
 use crate::error::one_line;
 use crate::metrics::Metrics;
+use crate::outage::Outage;
 use crate::progress::Progress;
 
 pub mod fence;
@@ -121,7 +122,7 @@ impl Candidate {
     /// Races, leads, races again, until told to stop; then releases the Lease if it may.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = self.retry_backoff();
-        let mut last_error = String::new();
+        let outage = Outage::new(format!("the attempt to take the Lease {}", self.lease));
         let mut leader = None;
         loop {
             tokio::select! {
@@ -137,17 +138,20 @@ impl Candidate {
             match attempt {
                 Attempt::Ours(sent) => {
                     backoff.reset();
-                    last_error.clear();
+                    outage.over();
                     if let Ending::Stopped = self.lead(sent, &stop).await {
                         return;
                     }
                 }
-                Attempt::Theirs => backoff.reset(),
+                Attempt::Theirs => {
+                    backoff.reset();
+                    outage.over();
+                }
                 Attempt::Failed { error, conflict } => {
                     if conflict {
                         debug!(%error, "another replica was quicker");
-                    } else if std::mem::replace(&mut last_error, error.clone()) != error {
-                        warn!(%error, lease = self.lease, "cannot try for the Lease");
+                    } else {
+                        outage.failed(&error);
                     }
                     let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
                     tokio::select! {
@@ -240,6 +244,7 @@ impl Candidate {
     async fn keep(&self, term: &Term, mut sent: Instant) -> String {
         let mut next = sent + self.config.renew_interval();
         let mut last_error = None;
+        let outage = Outage::new(format!("the renewal of the Lease {}", self.lease));
         loop {
             tokio::select! {
                 biased;
@@ -258,9 +263,8 @@ impl Candidate {
                     if term.extend(self.fence(sent)).is_err() {
                         return "the renewal came too late".to_owned();
                     }
-                    if last_error.take().is_some() {
-                        info!(lease = self.lease, "renewed the Lease again");
-                    }
+                    last_error = None;
+                    outage.over();
                     next = sent + self.config.renew_interval();
                 }
                 Attempt::Theirs => {
@@ -268,7 +272,7 @@ impl Candidate {
                     return format!("the Lease names {holder:?}");
                 }
                 Attempt::Failed { error, .. } => {
-                    warn!(%error, lease = self.lease, "cannot renew the Lease");
+                    outage.failed(&error);
                     last_error = Some(format!("could not renew before the deadline: {error}"));
                     next = attempted + self.config.retry_period;
                 }

@@ -11,11 +11,12 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::election::term::Term;
 use crate::error::{is_answer, is_namespace_terminating, one_line};
 use crate::model::{Finding, ManagedService};
+use crate::outage::Outage;
 
 mod ledger;
 
@@ -132,7 +133,7 @@ fn reference(service: &ManagedService) -> ObjectReference {
 impl Scribe {
     /// Writes until the herald is gone.
     pub async fn run(mut self) {
-        let mut failing = false;
+        let outage = Outage::new("writing Events");
         while let Some(letter) = self.letters.recv().await {
             let Letter { term, service, event } = letter;
             let Ok(write) = term.begin_write() else { continue };
@@ -146,7 +147,7 @@ impl Scribe {
             }
             let error = match answer {
                 Ok(Ok(())) => {
-                    failing = false;
+                    outage.over();
                     continue;
                 }
                 // Where nothing may be created any more, nobody waits for news.
@@ -154,19 +155,8 @@ impl Scribe {
                 Ok(Err(error)) => one_line(&error),
                 Err(_) => "no answer in time".to_owned(),
             };
-            if std::mem::replace(&mut failing, true) {
-                debug!(
-                    error,
-                    reason = event.reason,
-                    "an Event could not be written either"
-                );
-            } else {
-                warn!(
-                    error,
-                    reason = event.reason,
-                    "an Event could not be written; it is dropped"
-                );
-            }
+            // What was to be said is said again while it lasts.
+            outage.failed(&format!("{}: {error}", event.reason));
         }
     }
 }

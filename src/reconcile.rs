@@ -14,21 +14,24 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::apply::{Applied, Echo, Failure, Kind, Writer};
+use crate::apply::{Applied, Echo, Kind, Writer};
 use crate::election::term::Term;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
 use crate::model::{Finding, Intent, Reason, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
 use crate::plan::{Plan, plan};
+use crate::progress::Progress;
 use crate::queue::{Again, Inbox, PACE, Severity};
 
+mod failing;
 mod legacy;
 mod memory;
 mod read;
 
+use failing::{Failing, passing, report_failure};
 use legacy::Legacy;
 use memory::{Echoes, Memory, Shown};
 
@@ -57,6 +60,7 @@ pub struct Reconciler {
     memory: Memory,
     herald: Herald,
     legacy: Legacy,
+    failing: Failing,
 }
 
 /// A plan that needs no more reads, and what it was made from.
@@ -82,10 +86,12 @@ impl Reconciler {
     /// reads make dirty it leaves in `inbox`.
     #[must_use]
     pub fn new(client: Client, index: SharedIndex, inbox: Inbox, metrics: Metrics, herald: Herald) -> Self {
+        let writer = Writer::new(client.clone(), metrics.clone());
         Self {
-            writer: Writer::new(client.clone(), metrics.clone()),
             memory: Memory::new(metrics.clone()),
-            legacy: Legacy::new(client.clone()),
+            legacy: Legacy::new(client.clone(), writer.progress.clone()),
+            failing: Failing::default(),
+            writer,
             client,
             index,
             inbox,
@@ -94,8 +100,8 @@ impl Reconciler {
         }
     }
 
-    /// Its steps: each write that was answered, or was not in time.
-    pub fn progress(&self) -> &crate::progress::Progress {
+    /// Its steps: each call that was answered, or was not in time.
+    pub fn progress(&self) -> &Progress {
         &self.writer.progress
     }
 
@@ -123,10 +129,14 @@ impl Reconciler {
             self.report_write(key, since, &snapshot, endpoints, &applied);
             self.tell_synced(term, &snapshot, endpoints, &findings);
         }
+        let passing = passing(&applied);
         let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
-        if let Err(error) = legacy {
-            debug!(service = %key, error, "cannot look for Endpoints of the Go operator");
+        if legacy.is_err() {
             outcome.again = Again::Later(Severity::Passing);
+        }
+        match passing.or(legacy.err()) {
+            Some(error) => self.failing.failed(key, &error),
+            None => self.failing.ended(key),
         }
         outcome
     }
@@ -134,6 +144,7 @@ impl Reconciler {
     /// The term is over: what the leader remembers is worth nothing to a later one.
     pub fn forget(&self) {
         self.memory.forget();
+        self.failing.forget();
         self.herald.forget();
         self.legacy.forget();
         self.writer.forget();
@@ -180,7 +191,7 @@ impl Reconciler {
             return Ok(());
         }
         let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
-        let service = read::object(&api, snapshot.key.name()).await?;
+        let service = read::object(&api, snapshot.key.name(), self.progress()).await?;
         if service.is_some_and(|service| self.index().would_manage(&service)) {
             return Err(Stop::Wait(Instant::now() + ECHO));
         }
@@ -214,7 +225,7 @@ impl Reconciler {
     async fn read(&self, key: &SliceKey) -> Result<Option<EndpointSlice>, Stop> {
         let before = self.index().state(key);
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
-        let found = read::object(&api, key.name()).await?;
+        let found = read::object(&api, key.name(), self.progress()).await?;
         let Some(dirty) = self.index().observe(key, &before, found.clone()) else {
             return Err(Stop::Wait(Instant::now() + OVERTAKEN));
         };
@@ -228,7 +239,8 @@ impl Reconciler {
             Stop::Wait(until) => (SyncResult::Requeued, Again::Resume(until)),
             Stop::Unlisted => (SyncResult::Requeued, Again::WhenDirty),
             Stop::Unread(error) => {
-                warn!(service = %key, error, "cannot read what decides about the copies");
+                self.failing
+                    .failed(key, &format!("cannot read what decides: {error}"));
                 (SyncResult::Error, Again::Later(Severity::Passing))
             }
         };
@@ -336,35 +348,6 @@ impl Reconciler {
 
 fn refused(service: &ServiceState) -> bool {
     matches!(service, ServiceState::Managed(service) if !matches!(service.intent, Intent::Copy(_)))
-}
-
-/// A log line, or a finding where its user can do something.
-fn report_failure(key: &ServiceKey, failure: &Failure) -> Option<Finding> {
-    let Failure {
-        key: slice,
-        operation,
-        kind,
-        message,
-    } = failure;
-    let operation = operation.as_str();
-    match kind {
-        Kind::TermOver => {}
-        Kind::Conflict => debug!(%slice, operation, "conflict: looking again"),
-        Kind::NamespaceTerminating => debug!(service = %key, "the namespace is being deleted"),
-        Kind::Passing => {
-            warn!(service = %key, %slice, operation, error = message, "write failed, will be tried again");
-        }
-        Kind::Refused => {
-            return Some(Finding::new(
-                Reason::WriteRefused,
-                format!(
-                    "the API server refuses to {operation} EndpointSlice {}: {message}",
-                    slice.name()
-                ),
-            ));
-        }
-    }
-    None
 }
 
 /// Failures by how much they decide about the next try.

@@ -56,12 +56,13 @@ const HOUSE: &[(&str, &[&str])] = &[
             "index",
             "metrics",
             "model",
+            "outage",
             "plan",
             "progress",
             "queue",
         ],
     ),
-    ("events", &["election::term", "error", "model"]),
+    ("events", &["election::term", "error", "model", "outage"]),
     (
         "apply",
         &[
@@ -82,6 +83,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "error",
             "metrics",
             "model::version",
+            "outage",
             "progress",
         ],
     ),

@@ -644,6 +644,29 @@ async fn after_a_restore_of_etcd_the_leader_keeps_the_lead_and_the_others_follow
 }
 
 #[tokio::test(start_paused = true)]
+async fn attempts_that_fail_with_texts_that_change_are_one_line_a_minute() {
+    let (log, _guard) = crate::testing::logged();
+    let mut one = Runner::start(&Store::new(), "one");
+    one.leads().await;
+    let before = log.lines().len();
+    // In turn, so that no text is that of the attempt before.
+    let faults = one.server.faults();
+    for code in [500, 503].into_iter().cycle().take(100) {
+        faults.add(Fault::status(Match::any().resource("leases").verb("get"), code).times(3));
+    }
+    one.terms.wait_for(Option::is_none).await.expect("it runs");
+    sleep(seconds(60)).await;
+    one.leads().await;
+    let lines = log.lines().split_off(before);
+    let told = |words| lines.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(told("the renewal of the Lease"), 1, "{lines:#?}");
+    assert_eq!(told("lost the lead"), 1, "{lines:#?}");
+    let attempts = told("the attempt to take the Lease");
+    assert!((3..=5).contains(&attempts), "{lines:#?}");
+    assert_eq!(told("works again"), 1, "{lines:#?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
     let limit = seconds(26);
     let store = Store::new();

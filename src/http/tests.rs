@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::progress::Progress;
 
 /// Far longer than anything here takes, so that a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -172,6 +173,34 @@ async fn a_failed_check_is_named_with_its_reason() {
     }
     assert_alive(&server.get("/livez").await);
     assert_alive(&server.get("/healthz").await);
+}
+
+#[tokio::test]
+async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
+    let (health, progress) = (Health::new(), Progress::default());
+    health.check("caches", Probe::Readiness, || Ok(()));
+    let steps = progress.clone();
+    health.check("worker", Probe::Liveness, move || steps.check(Duration::ZERO));
+    let server = Server::health(&health, Limits::default()).await;
+    for path in ["/healthz", "/livez", "/readyz"] {
+        assert_alive(&server.get(path).await);
+    }
+    progress.begin();
+    let stuck = "[-]worker failed: no step for 0 s\n";
+    for (name, checks) in [
+        ("healthz", stuck.to_owned()),
+        ("livez", stuck.to_owned()),
+        ("readyz", format!("[+]caches ok\n{stuck}[+]shutdown ok\n")),
+    ] {
+        for query in ["", "?verbose"] {
+            let response = server.get(&format!("/{name}{query}")).await;
+            assert_eq!(status(&response), 503, "{name}");
+            let expected = format!("[+]ping ok\n{checks}{name} check failed\n");
+            assert_eq!(body(&response), expected);
+        }
+    }
+    progress.rest();
+    assert_alive(&server.get("/livez").await);
 }
 
 #[tokio::test]

@@ -16,8 +16,9 @@ use tracing::info;
 
 use super::read::is_missing;
 use crate::election::term::Term;
-use crate::error::is_answer;
+use crate::error::{is_answer, one_line};
 use crate::model::{Finding, MANAGED_BY, ManagedService, Reason, Snapshot, label, label_of, ours};
+use crate::progress::Progress;
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
@@ -28,14 +29,16 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Legacy {
     client: Client,
+    progress: Progress,
     /// UIDs of Services that have none, or none that we may see.
     clean: Mutex<HashSet<String>>,
 }
 
 impl Legacy {
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: Client, progress: Progress) -> Self {
         Self {
             client,
+            progress,
             clean: Mutex::default(),
         }
     }
@@ -70,7 +73,12 @@ impl Legacy {
                     return Ok(Some(finding(service)));
                 }
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => {
+                return Err(format!(
+                    "cannot look for Endpoints of the Go operator: {}",
+                    one_line(&error)
+                ));
+            }
         }
         self.clean.lock().insert(service.uid.clone());
         Ok(None)
@@ -79,7 +87,7 @@ impl Legacy {
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), service.key.namespace());
         let limit = Instant::now() + TIME_LIMIT;
-        let found = match within(limit, api.get(service.key.name())).await {
+        let found = match self.within(limit, api.get(service.key.name())).await {
             Ok(found) => found,
             Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Clean),
             Err(error) => return Err(error),
@@ -99,7 +107,7 @@ impl Legacy {
             ..DeleteParams::default()
         };
         let delete = api.delete(service.key.name(), &params);
-        let answer = within(limit.min(write.deadline), delete).await;
+        let answer = self.within(limit.min(write.deadline), delete).await;
         if is_answer(&answer) {
             write.answered();
         }
@@ -112,6 +120,17 @@ impl Legacy {
         }
         Ok(Looked::Clean)
     }
+
+    /// One call, and so one step.
+    async fn within<T>(
+        &self,
+        limit: Instant,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = timeout_at(limit, call).await;
+        self.progress.step();
+        answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
+    }
 }
 
 /// How a look for the `Endpoints` of a Service ended.
@@ -120,11 +139,6 @@ enum Looked {
     Clean,
     /// There are, and they are not ours to remove any more.
     TermOver,
-}
-
-async fn within<T>(limit: Instant, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let answer = timeout_at(limit, call).await;
-    answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
 }
 
 fn is_mirror(slice: &EndpointSlice) -> bool {

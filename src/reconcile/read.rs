@@ -10,16 +10,19 @@ use tokio::time::timeout;
 
 use super::Stop;
 use crate::error::one_line;
+use crate::progress::Progress;
 
 /// Time limit of a GET.
 const READ: Duration = Duration::from_secs(5);
 
-/// client: one consistent GET. `None`: the API server says that there is no such object.
-pub(super) async fn object<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Stop>
+/// client: one consistent GET, and so one step. `None`: the API server says that there is no such object.
+pub(super) async fn object<K>(api: &Api<K>, name: &str, progress: &Progress) -> Result<Option<K>, Stop>
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    match timeout(READ, api.get(name)).await {
+    let answer = timeout(READ, api.get(name)).await;
+    progress.step();
+    match answer {
         Ok(Ok(found)) => Ok(Some(found)),
         Ok(Err(Error::Api(status))) if is_missing(&status, name) => Ok(None),
         Ok(Err(error)) => Err(Stop::Unread(one_line(&error))),

@@ -188,7 +188,7 @@ on_both! {
         }
         cluster.put::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.8"])).await;
         cluster.until_addresses("default", "next", &["10.0.0.1", "10.0.0.8"]).await;
-        for line in ["WriteRefused", "could not be written"] {
+        for line in ["WriteRefused", "writing Events failed"] {
             assert!(!operator.log().contains(line), "{}", operator.log());
         }
     }

@@ -11,6 +11,7 @@ use endpoint_copier_operator::events::Herald;
 use endpoint_copier_operator::index::{Index, SharedIndex};
 use endpoint_copier_operator::metrics::Metrics;
 use endpoint_copier_operator::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::progress::Progress;
 use endpoint_copier_operator::queue::Inbox;
 use endpoint_copier_operator::reconcile::Reconciler;
 use endpoint_copier_operator::watch::{self, Pulses, Reader, Watches};
@@ -35,6 +36,8 @@ pub struct Operator {
     pub sources: ApiServer,
     /// Serves the writes, the GETs and the Events.
     pub writer: ApiServer,
+    /// The steps of its worker.
+    pub progress: Progress,
     metrics: Metrics,
     stop: CancellationToken,
     worker: JoinSet<()>,
@@ -84,6 +87,7 @@ impl Operator {
             metrics.clone(),
             herald,
         );
+        let progress = reconciler.progress().clone();
         running.spawn(
             Worker {
                 inbox,
@@ -99,6 +103,7 @@ impl Operator {
             copies,
             sources,
             writer,
+            progress,
             metrics,
             stop,
             worker: running,

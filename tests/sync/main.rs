@@ -7,6 +7,7 @@ mod harness;
 mod leftovers;
 mod log;
 mod order;
+mod outage;
 mod parked;
 mod refused;
 mod rewound;

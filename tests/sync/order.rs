@@ -240,3 +240,36 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
         assert!(took <= ms(1300), "{what:?}: {took:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_reads_are_slow_is_not_stuck() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service_of("web", "app"));
+    for number in 1..=8 {
+        let name = format!("app-{number}");
+        put(&operator.store, slice("app", &name, &["10.0.0.1"]));
+    }
+    operator.until_addresses("web", &["10.0.0.1"; 8]).await;
+    pass(seconds(2)).await;
+    let gets = Match::any().verb("get").resource("endpointslices");
+    let slow = Effect::Latency(ms(4500));
+    operator.writer.faults().add(Fault::new(gets, slow));
+    // Each copy claims to be of a newer source, so all of them are read, one after the other.
+    let claim = json!({
+        "metadata": {"annotations": {"endpoint-copier/source-resource-version": "999999"}},
+        "endpoints": [{"addresses": ["203.0.113.9"]}],
+    });
+    for copy in slices_of(&operator.store, "web") {
+        let name = copy["metadata"]["name"].as_str().expect("a name");
+        let patched = operator
+            .store
+            .patch("endpointslices", "default", name, claim.clone());
+        patched.expect("a patch");
+    }
+    for _ in 0..60 {
+        pass(seconds(1)).await;
+        assert_eq!(operator.progress.check(seconds(26)), Ok(()));
+    }
+    let gets = operator.slice_requests("get");
+    assert!(gets.len() >= 8, "{:?}", operator.asked());
+}

@@ -1,0 +1,86 @@
+//! What is told of syncs that fail. Where the API server cannot be reached or is busy that is one outage, however many
+//! Services it concerns and however often each is tried again.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+use tracing::debug;
+
+use crate::apply::{Applied, Failure, Kind};
+use crate::model::{Finding, Reason, ServiceKey};
+use crate::outage::Outage;
+
+/// The outage, and the Services that it lasts for.
+pub(super) struct Failing {
+    outage: Outage,
+    keys: Mutex<HashSet<ServiceKey>>,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self {
+            outage: Outage::new("the sync of copies"),
+            keys: Mutex::default(),
+        }
+    }
+}
+
+impl Failing {
+    /// The sync of this Service has failed.
+    pub fn failed(&self, key: &ServiceKey, error: &str) {
+        self.keys.lock().insert(key.clone());
+        self.outage.failed(&format!("{key}: {error}"));
+    }
+
+    /// It has ended in another way.
+    pub fn ended(&self, key: &ServiceKey) {
+        let mut keys = self.keys.lock();
+        if keys.remove(key) && keys.is_empty() {
+            self.outage.over();
+        }
+    }
+
+    /// The term is over.
+    pub fn forget(&self) {
+        self.keys.lock().clear();
+        self.outage.forget();
+    }
+}
+
+/// What failed, if it was a failure that passes.
+pub(super) fn passing(applied: &Applied) -> Option<String> {
+    let mut failures = applied.failures.iter();
+    let failure = failures.find(|failure| failure.kind == Kind::Passing)?;
+    let operation = failure.operation.as_str();
+    Some(format!(
+        "cannot {operation} EndpointSlice {}: {}",
+        failure.key, failure.message
+    ))
+}
+
+/// A log line, or a finding where its user can do something.
+pub(super) fn report_failure(key: &ServiceKey, failure: &Failure) -> Option<Finding> {
+    let Failure {
+        key: slice,
+        operation,
+        kind,
+        message,
+    } = failure;
+    let operation = operation.as_str();
+    match kind {
+        Kind::TermOver => {}
+        Kind::Conflict => debug!(%slice, operation, "conflict: looking again"),
+        Kind::NamespaceTerminating => debug!(service = %key, "the namespace is being deleted"),
+        Kind::Passing => debug!(%slice, operation, error = message, "write failed, will be tried again"),
+        Kind::Refused => {
+            return Some(Finding::new(
+                Reason::WriteRefused,
+                format!(
+                    "the API server refuses to {operation} EndpointSlice {}: {message}",
+                    slice.name()
+                ),
+            ));
+        }
+    }
+    None
+}

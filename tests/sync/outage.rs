@@ -1,0 +1,98 @@
+//! What is logged while the API is away: little, and enough.
+
+use testbed::{Effect, Fault, Match, Store};
+
+use crate::harness::{
+    Operator, addresses, cluster, pass, put, seconds, service, service_of, slice, slices_of, until, warnings,
+};
+use crate::log::Log;
+
+/// The lines on syncs that fail, since some line, each with its words in it.
+fn assert_told(log: &Log, since: usize, words: &[&str]) {
+    let lines = log.lines("the sync of copies").split_off(since);
+    assert_eq!(lines.len(), words.len(), "{lines:#?}");
+    for (line, words) in lines.iter().zip(words) {
+        assert!(line.contains(words), "{line} without {words}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when_it_is_over() {
+    let log = Log::begin();
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    for number in 0..100 {
+        put(&operator.store, service(&format!("vip-{number}")));
+    }
+    let all_show = |store: &Store, address: &str| {
+        (0..100).all(|number| addresses(store, &format!("vip-{number}")) == [address])
+    };
+    until(&operator.store, "all are made", |store| {
+        all_show(store, "192.0.2.1")
+    })
+    .await;
+    pass(seconds(2)).await;
+    let busy = Effect::Status {
+        code: 503,
+        retry_after: None,
+    };
+    for (effect, address) in [(Effect::Break, "192.0.2.2"), (busy, "192.0.2.3")] {
+        let before = log.lines("the sync of copies").len();
+        let rule = operator.writer.faults().add(Fault::new(Match::any(), effect));
+        put(&operator.store, slice("kubernetes", "kubernetes", &[address]));
+        pass(seconds(150)).await;
+        operator.writer.faults().remove(rule);
+        until(&operator.store, "all are written", |store| {
+            all_show(store, address)
+        })
+        .await;
+        pass(seconds(1)).await;
+        let words = [
+            "failed; trying again error=\"default/vip-",
+            "still fails",
+            "still fails",
+            "works again",
+        ];
+        assert_told(&log, before, &words);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_over_when_the_last_service_is_written_and_not_when_another_is() {
+    let log = Log::begin();
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+    put(&operator.store, service_of("web", "app"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    operator.until_addresses("web", &["10.0.0.1"]).await;
+    let copy = slices_of(&operator.store, "web").remove(0);
+    let name = copy["metadata"]["name"].as_str().expect("a name");
+    let writes = Match::any().verb("update").name(name);
+    let rule = operator.writer.faults().add(Fault::status(writes, 500));
+    put(&operator.store, slice("app", "app-1", &["10.0.0.2"]));
+    for number in 2..50 {
+        let address = format!("192.0.2.{number}");
+        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
+        operator.until_addresses("vip", &[&address]).await;
+        pass(seconds(1)).await;
+    }
+    operator.writer.faults().remove(rule);
+    operator.until_addresses("web", &["10.0.0.2"]).await;
+    pass(seconds(1)).await;
+    assert_told(&log, 0, &["failed; trying again", "works again"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_refused_is_one_line_and_no_outage() {
+    for code in [403, 422] {
+        let log = Log::begin();
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
+        let writes = Match::any().verb("create").resource("endpointslices");
+        operator.writer.faults().add(Fault::status(writes, code));
+        put(&operator.store, service("vip"));
+        pass(seconds(300)).await;
+        assert_eq!(log.lines("WriteRefused").len(), 1, "{code}: {:?}", log.lines(""));
+        assert_told(&log, 0, &[]);
+        assert_eq!(warnings(&operator.store, "vip"), ["WriteRefused"]);
+    }
+}
