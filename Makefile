@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart simulate model mutants lint fmt build bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
+.PHONY: help demo test test-chart simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -58,6 +58,11 @@ fmt: ## formats all code
 
 build: ## builds the operator for release: target/release/endpoint-copier-operator
 	$(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
+
+size: ## builds it for release and checks that it has at most 8,000,000 bytes, on amd64
+	@$(MAKE) --no-print-directory build
+	@bytes=$$(wc -c < $(TARGET)/release/endpoint-copier-operator); \
+	echo "size: $$bytes bytes"; [ "$$bytes" -le 8000000 ]
 
 bench-failover: build ## measures failover against its limits: RUNS=n (5), LONG=1 for rows of minutes, ONLY='words of a row'
 	@$(CARGO) build $(LOCKED) --workspace --bins
