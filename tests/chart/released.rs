@@ -250,6 +250,25 @@ async fn the_old_chart_is_upgraded_without_a_gap_and_gone_back_to_on_api_server(
         leader(&operators).await;
         drop(operators);
 
+        // Only the old chart's values are there still, and one of ours beside them.
+        release.apply(
+            "upgrade",
+            &chart(),
+            &["--reuse-values", "--set", "rbac.goOperator=false"],
+        );
+        let role: Value = serde_json::to_value(
+            Api::<ClusterRole>::all(cluster.client())
+                .get(NAME)
+                .await
+                .expect("the rights stay"),
+        )
+        .expect("JSON");
+        let verbs = role["rules"].to_string();
+        assert!(
+            verbs.contains("delete") && !verbs.contains("patch\",\"update"),
+            "{verbs}"
+        );
+
         // The user's own values alone, on our defaults: no CPU limit any more.
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
         let deployment = release.deployment().await;

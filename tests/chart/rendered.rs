@@ -193,6 +193,29 @@ fn metrics_are_there_also_of_pods_that_are_not_ready() {
 }
 
 #[test]
+fn every_port_of_an_api_server_that_values_name_may_be_dialled() {
+    let ports = |objects: &[Value]| -> Vec<u64> {
+        let egress = &find(objects, "NetworkPolicy", "")["spec"]["egress"];
+        let ports = egress.as_array().into_iter().flatten();
+        let ports = ports.flat_map(|rule| rule["ports"].as_array().expect("ports").clone());
+        ports
+            .map(|port| port["port"].as_u64().expect("a number"))
+            .collect()
+    };
+    for helm in helms() {
+        for (set, expected) in [
+            ("apiServer.host=null", vec![443, 6443]),
+            ("apiServer.port=6443", vec![443, 6443]),
+            ("apiServer.port=6444", vec![443, 6443, 6444]),
+            ("networkPolicy.apiServerPorts=[]", vec![]),
+        ] {
+            let rendered = helm.render(&["--set", "networkPolicy.enabled=true", "--set-json", set]);
+            assert_eq!(ports(&rendered), expected, "{set}");
+        }
+    }
+}
+
+#[test]
 fn notes_say_what_is_unusual() {
     // Helm 3 wants a cluster before it shows notes.
     for helm in helms().into_iter().filter(|helm| helm.major >= 4) {
@@ -204,7 +227,10 @@ fn notes_say_what_is_unusual() {
         assert!(defaults.contains("default/kubernetes-vip"));
         assert!(!defaults.contains("NOTE:"), "{defaults}");
         for (set, says) in [
-            ("autoscaling.enabled=true", "autoscaling is accepted"),
+            (
+                "autoscaling.enabled=true,replicaCount=null",
+                "autoscaling is accepted",
+            ),
             ("resources.limits.cpu=100m", "a CPU limit of 100m"),
             ("replicaCount=1", "with 1 replica there is nobody to take over"),
             (
@@ -222,6 +248,10 @@ fn notes_say_what_is_unusual() {
         ] {
             let notes = helm.notes(&["--set", set]);
             assert!(notes.contains(says), "{set}: {notes}");
+            assert!(
+                !notes.contains("  replicas") && !notes.contains("<nil>"),
+                "{notes}"
+            );
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::helm::{chart, container, file, find, helms};
+use crate::helm::{chart, container, file, find, helm, helms};
 
 /// The chart with other defaults: `helm upgrade --reuse-values` renders it with those of the old release.
 fn with_values(folder: &Path, values: &str) -> PathBuf {
@@ -101,15 +101,55 @@ fn without_any_value_the_chart_renders_what_ours_has_but_for_what_the_old_chart_
     }
 }
 
-#[test]
-fn the_defaults_that_fill_in_are_those_of_the_values() {
-    let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
+/// What templates/_defaults.tpl fills in.
+fn defaults() -> Value {
     let template = file("templates/_defaults.tpl");
     let (_, rest) = template
         .split_once("\"endpoint-copier-operator.defaults\" -}}\n")
         .expect("the defaults");
-    let defaults: Value =
-        serde_saphyr::from_str(rest.split("{{- end }}").next().expect("an end")).expect("YAML");
+    serde_saphyr::from_str(rest.split("{{- end }}").next().expect("an end")).expect("YAML")
+}
+
+/// Each value in a section, by its path.
+fn in_sections(path: &str, value: &Value) -> Vec<(String, Value)> {
+    let Some(section) = value.as_object().filter(|section| !section.is_empty()) else {
+        return vec![(path.to_owned(), value.clone())];
+    };
+    let below = section.iter().flat_map(|(key, value)| {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        in_sections(&path, value)
+    });
+    below.filter(|(path, _)| path.contains('.')).collect()
+}
+
+#[test]
+fn one_value_of_a_section_leaves_the_others_as_they_are_also_beside_those_of_the_old_chart() {
+    let Some(helm) = helm() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let reused = with_values(folder.path(), &old_values("0.3.0"));
+    let (ours, old) = (helm.render(&[]), helm.render_chart(&reused, &[]));
+    let values = in_sections("", &defaults());
+    assert!(values.len() > 60, "{values:?}");
+    for (path, value) in values {
+        let null = format!("{path}=null");
+        assert_eq!(helm.render(&["--set", &null]), ours, "{null}");
+        if path.starts_with("image.") {
+            continue;
+        }
+        let same = format!("{path}={value}");
+        let rendered = helm.render_chart(&reused, &["--set-json", &same]);
+        assert_eq!(rendered, old, "{same} beside values of the old chart");
+    }
+}
+
+#[test]
+fn the_defaults_that_fill_in_are_those_of_the_values() {
+    let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
+    let defaults = defaults();
     for (section, default) in defaults.as_object().expect("a map") {
         assert_eq!(values[section], *default, "{section} of templates/_defaults.tpl");
     }

@@ -1,6 +1,7 @@
 {{/*
-What holds for a section that is absent or null. `helm upgrade --reuse-values` renders this chart with the values of the old
-one, which has fewer sections; and Helm drops what is null before templates see it. A test holds this against values.yaml.
+What holds for a section, or a value in one, that is absent or null. `helm upgrade --reuse-values` renders this chart with the
+values of the old one, which has fewer sections; and Helm drops what is null before templates see it. A test holds this
+against values.yaml.
 */}}
 
 {{- define "endpoint-copier-operator.defaults" -}}
@@ -102,13 +103,31 @@ networkPolicy:
 
 {{/* The first line of each template that reads values. */}}
 {{- define "endpoint-copier-operator.fill" -}}
-{{- /* null means something here, so it is only filled in where the values are those of a chart before 0.4.0. */}}
-{{- if not (or (hasKey .Values "apiServer") (hasKey .Values "leaderElection") (hasKey .Values "nodeFailureTolerationSeconds")) }}
+{{- $defaults := include "endpoint-copier-operator.defaults" . | fromYaml }}
+{{- /*
+null means something here, so it is only filled in where the values are those of a chart before 0.4.0. Such values may have
+a section of ours that was given beside them, but not most of them.
+*/}}
+{{- $missing := 0 }}
+{{- range $key, $_ := $defaults }}
+{{- if not (hasKey $.Values $key) }}
+{{- $missing = add1 $missing }}
+{{- end }}
+{{- end }}
+{{- if and (gt (mul 2 $missing) (len $defaults)) (not (hasKey .Values "nodeFailureTolerationSeconds")) }}
 {{- $_ := set .Values "nodeFailureTolerationSeconds" 30 }}
 {{- end }}
-{{- range $key, $value := include "endpoint-copier-operator.defaults" . | fromYaml }}
-{{- if kindIs "invalid" (index $.Values $key) }}
-{{- $_ := set $.Values $key $value }}
+{{- include "endpoint-copier-operator.fillSection" (dict "values" .Values "defaults" $defaults) }}
+{{- end }}
+
+{{/* A section of which only some values were given gets the others: `--reuse-values --set rbac.goOperator=false`. */}}
+{{- define "endpoint-copier-operator.fillSection" -}}
+{{- range $key, $default := .defaults }}
+{{- $given := index $.values $key }}
+{{- if kindIs "invalid" $given }}
+{{- $_ := set $.values $key $default }}
+{{- else if and (kindIs "map" $given) (kindIs "map" $default) }}
+{{- include "endpoint-copier-operator.fillSection" (dict "values" $given "defaults" $default) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -66,8 +66,32 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
+{{/* What no schema can say: the operator would refuse to start. Durations are compared as times after one moment. */}}
+{{- define "endpoint-copier-operator.checkElection" -}}
+{{- with .Values.leaderElection }}
+{{- $start := toDate "2006" "2000" }}
+{{- $form := "2006-01-02T15:04:05.000000000" }}
+{{- $after := list }}
+{{- range list (list .leaseDuration 1) (list .renewDeadline 1) (list .renewDeadline 5) (list .retryPeriod 6) }}
+{{- $time := $start }}
+{{- $duration := printf "+%s" (first .) }}
+{{- range until (last .) }}
+{{- $time = dateModify $duration $time }}
+{{- end }}
+{{- $after = append $after (dateInZone $form $time "UTC") }}
+{{- end }}
+{{- if le (index $after 0) (index $after 1) }}
+{{- fail (printf "leaderElection.leaseDuration (%s) must be longer than leaderElection.renewDeadline (%s)" .leaseDuration .renewDeadline) }}
+{{- end }}
+{{- if le (index $after 2) (index $after 3) }}
+{{- fail (printf "leaderElection.renewDeadline (%s) must be longer than 1.2 times leaderElection.retryPeriod (%s)" .renewDeadline .retryPeriod) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* A value that is null gives no flag, and so the operator's own default. */}}
 {{- define "endpoint-copier-operator.args" -}}
+{{- include "endpoint-copier-operator.checkElection" . -}}
 - --leader-elect
 {{- with .Values.leaderElection }}
 {{- with .leaseDuration }}
