@@ -269,6 +269,32 @@ fn the_chart_is_of_this_version_and_shows_what_is_there() {
     assert!(file(icon).starts_with("<svg "));
 }
 
+/// The README is read far from its repository: by `helm show readme`, on Artifact Hub.
+#[test]
+fn links_of_the_charts_readme_are_whole_and_lead_to_files_of_the_repository() {
+    let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
+    let home = about["home"].as_str().expect("a home");
+    let readme = file("README.md");
+    assert!(!readme.contains("]("), "links stand at the end, by name");
+    let links: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with('['))
+        .filter_map(|line| line.split_once("]: "))
+        .collect();
+    assert!(links.len() > 3, "{links:?}");
+    for (name, link) in links {
+        assert!(
+            readme.matches(&format!("]{name}]")).count() > 0,
+            "{name}] is not used"
+        );
+        let path = link.strip_prefix(home).expect("an address below home");
+        let path = path.replace("/blob/main/", "").replace("/tree/main/", "");
+        let path = path.split('#').next().unwrap_or_default();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(root.join(path).exists(), "{link}");
+    }
+}
+
 #[test]
 fn the_marks_and_comments_are_read() {
     let documented = documented();

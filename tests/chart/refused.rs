@@ -99,7 +99,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     (
         "podAnnotations.a=1",
         "podAnnotations",
-        "got number, want string",
+        "got number, want null or string",
         "given: integer",
     ),
     ("vip=true", "vip", "got boolean, want", "given: boolean"),

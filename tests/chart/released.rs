@@ -254,7 +254,11 @@ async fn the_old_chart_is_upgraded_without_a_gap_and_gone_back_to_on_api_server(
         release.apply(
             "upgrade",
             &chart(),
-            &["--reuse-values", "--set", "rbac.goOperator=false"],
+            &[
+                "--reuse-values",
+                "--set",
+                "rbac.goOperator=false,resources.limits.cpu=null",
+            ],
         );
         let role: Value = serde_json::to_value(
             Api::<ClusterRole>::all(cluster.client())

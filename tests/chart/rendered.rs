@@ -90,6 +90,24 @@ fn every_section_may_be_null() {
     }
 }
 
+/// Helm leaves such a null in the values; server-side apply would take that of a quantity for 0.
+#[test]
+fn null_takes_away_what_the_chart_has_no_default_of() {
+    for helm in helms() {
+        let defaults = helm.render(&[]);
+        for value in [
+            "resources.limits.cpu",
+            "podSecurityContext.fsGroup",
+            "podAnnotations.once",
+            "nodeSelector.once",
+            "global.once",
+        ] {
+            let rendered = helm.render(&["--set", &format!("{value}=null")]);
+            assert_eq!(rendered, defaults, "{value}");
+        }
+    }
+}
+
 #[test]
 fn a_service_account_of_ones_own_gets_the_rights() {
     let Some(helm) = helm() else { return };

@@ -117,7 +117,19 @@ a section of ours that was given beside them, but not most of them.
 {{- if and (gt (mul 2 $missing) (len $defaults)) (not (hasKey .Values "nodeFailureTolerationSeconds")) }}
 {{- $_ := set .Values "nodeFailureTolerationSeconds" 30 }}
 {{- end }}
+{{- include "endpoint-copier-operator.dropNulls" .Values }}
 {{- include "endpoint-copier-operator.fillSection" (dict "values" .Values "defaults" $defaults) }}
+{{- end }}
+
+{{/* Helm leaves a null where the chart has no default, `resources.limits.cpu` for one; server-side apply takes that for 0. */}}
+{{- define "endpoint-copier-operator.dropNulls" -}}
+{{- range $key, $value := . }}
+{{- if kindIs "invalid" $value }}
+{{- $_ := unset $ $key }}
+{{- else if kindIs "map" $value }}
+{{- include "endpoint-copier-operator.dropNulls" $value }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* A section of which only some values were given gets the others: `--reuse-values --set rbac.goOperator=false`. */}}
