@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{AbortHandle, Abortable, Aborted, join_all};
+use futures::future::{AbortHandle, Abortable, Aborted, FutureExt as _, pending, ready};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{oneshot, watch as channel};
 use tokio::time::{Instant, sleep_until};
@@ -15,6 +15,9 @@ use crate::metrics::{self, Restart};
 
 /// Selectors are made anew at most this often.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// New watches that have not listed by then are not waited for when other names are wanted: longer than a list may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Length of the names in one selector. The rest of the URL is short, and `http::Uri` takes 64 KiB;
 /// a comma is three bytes long there.
@@ -30,7 +33,8 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
         let wanted = names.borrow_and_update().clone();
         let made = Instant::now();
         let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
-        let mut lists = Vec::new();
+        let lists = FuturesUnordered::new();
+        let mut unlisted = BTreeSet::new();
         for shard in &shards {
             if running.contains_key(shard) {
                 continue;
@@ -46,14 +50,26 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
             };
             following.push(Abortable::new(Box::pin(watch), aborted));
             running.insert(shard.clone(), handle);
-            lists.push(list);
+            unlisted.insert(shard.clone());
+            let shard = shard.clone();
+            lists.push(list.map(|_| shard));
         }
         let is_new = !lists.is_empty();
         // Until the new watches have listed, the old ones go on: no change of names makes us blind.
         tokio::select! {
             biased;
             () = unexpected_end(&mut following) => return,
-            _ = join_all(lists) => {}
+            () = lists.for_each(|shard| ready(_ = unlisted.remove(&shard))) => {}
+            () = superseded(&mut names, made + PATIENCE) => {
+                running.retain(|shard, watch| {
+                    let keep = !unlisted.contains(shard);
+                    if !keep {
+                        watch.abort();
+                    }
+                    keep
+                });
+                continue;
+            }
         }
         running.retain(|shard, watch| {
             let keep = shards.contains(shard);
@@ -83,13 +99,21 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
     }
 }
 
+/// Waits until a moment, and then for other names: lists that cannot be had are given up for them.
+async fn superseded(names: &mut channel::Receiver<BTreeSet<String>>, moment: Instant) {
+    sleep_until(moment).await;
+    if names.changed().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
 /// Waits until a watch ends that was not aborted.
 async fn unexpected_end(following: &mut FuturesUnordered<impl Future<Output = Result<(), Aborted>>>) {
     loop {
         match following.next().await {
             Some(Err(Aborted)) => {}
             Some(Ok(())) => return,
-            None => std::future::pending().await,
+            None => pending().await,
         }
     }
 }

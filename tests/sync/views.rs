@@ -161,6 +161,34 @@ async fn a_watch_whose_version_is_refused_begins_anew_with_a_list() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_that_cannot_be_listed_do_not_keep_others_from_being_watched() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    // As where a proxy takes the list of so many names for too long.
+    let lists = Match::any().verb("list");
+    let refused = operator.sources.faults().add(Fault::status(lists, 414));
+    put(&operator.store, service_of("web", "app"));
+    pass(seconds(40)).await;
+    operator.store.delete("services", "default", "web").expect("it");
+    pass(seconds(1)).await;
+    operator.store.requests().clear();
+    pass(seconds(60)).await;
+    let asked = operator.sources.requests();
+    assert!(asked.iter().all(|request| request.verb == "watch"), "{asked:#?}");
+
+    // The same, but for names that are still wanted.
+    put(&operator.store, service_of("web", "app"));
+    pass(seconds(40)).await;
+    operator.sources.faults().remove(refused);
+    put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+    put(&operator.store, service_of("other", "app"));
+    operator.until_addresses("web", &["10.0.0.1"]).await;
+    operator.until_addresses("other", &["10.0.0.1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
     let effects = [403, 404, 409, 410, 422, 429, 500, 503].map(|code| Effect::Status {
         code,
