@@ -16,6 +16,7 @@ use crate::history::History;
 use crate::network::Network;
 use crate::objects;
 use crate::servers::{Platform, Servers, USERS};
+use crate::wait::until;
 
 /// Name of the Lease.
 pub const LEASE: &str = "f668ae63.endpoint-copier-operator";
@@ -59,14 +60,16 @@ impl Cluster {
             directory,
             client,
         };
-        if cluster
-            .try_get::<Service>("default", "kubernetes")
-            .await
-            .is_none()
-        {
-            cluster
-                .create::<Service>(testbed::builders::kubernetes_service())
-                .await;
+        if cluster.testbed().is_some() {
+            let service = testbed::builders::kubernetes_service();
+            cluster.put::<Service>(service).await;
+        } else {
+            // A real API server makes it by itself, soon after it is ready.
+            until("default/kubernetes is there", async || {
+                let service = cluster.try_get::<Service>("default", "kubernetes");
+                service.await.is_some()
+            })
+            .await;
         }
         cluster
             .put::<EndpointSlice>(objects::api_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]))
