@@ -36,6 +36,10 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Time between the beginnings of two requests of one watch, at least.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
+/// A watch that could not be had for so long begins anew with a list: etcd may have been restored from a backup
+/// meanwhile, and going on from a version that is given a second time would pass over what it stood for.
+const RESTORE: Duration = Duration::from_secs(5);
+
 /// Reads the API by lists and watches.
 #[derive(Clone)]
 pub struct Reader {
@@ -107,7 +111,7 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 tokio::time::sleep(backoff.next()).await;
-                if must_relist(&error) {
+                if must_relist(&error) || outage.lasts() >= RESTORE {
                     break;
                 }
             }

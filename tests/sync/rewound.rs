@@ -151,3 +151,43 @@ async fn before_a_restore_is_noticed_a_conflict_is_cured_by_a_get() {
     let took = operator.until_addresses("vip", &["192.0.2.5"]).await;
     assert!(took < seconds(4), "{took:?} {:?}", operator.asked());
 }
+
+/// So few writes back that the versions have long been given again when the watches go on.
+#[tokio::test(start_paused = true)]
+async fn a_restore_by_a_few_writes_is_noticed_by_the_outage_that_it_takes() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let store = operator.store.clone();
+    let (kept, lost) = (service("kept"), service("lost"));
+    put(&store, kept);
+    operator.until_addresses("kept", &["192.0.2.1"]).await;
+    let backup = store.revision();
+    put(&store, lost);
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    operator.until_addresses("lost", &["192.0.2.2"]).await;
+    operator.until_addresses("kept", &["192.0.2.2"]).await;
+
+    let all = [
+        &operator.services,
+        &operator.copies,
+        &operator.sources,
+        &operator.writer,
+    ];
+    for server in all {
+        server.faults().refuse(true);
+        server.faults().end_watches(Match::any(), Ending::Abrupt);
+    }
+    pass(seconds(7)).await;
+    store.rewind(backup).expect("it is remembered");
+    put(&store, service("made"));
+    be_busy(&operator);
+    for server in all {
+        server.faults().refuse(false);
+    }
+    let is_right = |store: &testbed::Store| {
+        addresses(store, "kept") == ["192.0.2.1"] && addresses(store, "made") == ["192.0.2.1"]
+    };
+    let took = until(&store, "the copies are right", is_right).await;
+    assert!(took < seconds(2), "{took:?}");
+    pass(seconds(10)).await;
+    assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(2));
+}

@@ -72,6 +72,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "server frozen with connections",
             "server down with connections",
             "server behind while something was written",
+            "etcd restored from a backup",
             "network cut with connections",
             "dial refused",
             "dial timed out",

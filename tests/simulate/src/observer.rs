@@ -43,6 +43,8 @@ pub struct Observer {
     lease_harmed: Option<Duration>,
     /// All that each slice which is no copy ever showed, by UID and version.
     shown: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
+    /// The same of what was lost when etcd was restored: a replica may still count on it for a while.
+    lost: BTreeMap<String, BTreeSet<Vec<String>>>,
     /// Copies that were last written by others.
     by_hand: BTreeSet<Key>,
     /// Services, by UID, that always asked for the API servers and to be held, with their families.
@@ -65,9 +67,27 @@ impl Observer {
             robbed: BTreeSet::new(),
             lease_harmed: None,
             shown: BTreeMap::new(),
+            lost: BTreeMap::new(),
             by_hand: BTreeSet::new(),
             steady: BTreeMap::new(),
             loose: BTreeSet::new(),
+        }
+    }
+
+    /// etcd was restored from a backup: what came after it never was, and versions are given again.
+    pub fn restored(&mut self, store: &Store) {
+        self.seen = store.revision();
+        for (id, versions) in &mut self.shown {
+            let lost = versions.split_off(&(self.seen + 1));
+            self.lost
+                .entry(id.clone())
+                .or_default()
+                .extend(lost.into_values());
+        }
+        self.by_hand
+            .extend(store.list("endpointslices", None).iter().map(key));
+        for service in store.list("services", None) {
+            self.service(Some(&service), false);
         }
     }
 
@@ -262,14 +282,16 @@ impl Observer {
             Some((provenance(slice, "uid")?.to_owned(), version))
         };
         let shows: Option<(String, u64)> = known(new);
-        // A version that the source never had was claimed by hand.
-        let was_true =
-            |id: &str, version: u64| self.shown.get(id).is_some_and(|all| all.contains_key(&version));
+        // A version that the source never had was claimed by hand, or got lost.
+        let was_true = |id: &str, version: u64, copy: &Value| {
+            let source = self.shown.get(id).and_then(|all| all.get(&version));
+            source.is_some_and(|source| self.lost.is_empty() || *source == endpoints(copy))
+        };
         if let Some(old) = old.filter(|old| !self.by_hand.contains(&key(old)))
             && let (Some((before, from)), Some((after, to))) = (known(old), &shows)
             && before == *after
             && from > *to
-            && was_true(&before, from)
+            && was_true(&before, from, old)
         {
             wrong.push(format!(
                 "back from the source at {from} to an older state of it at {to}"
@@ -277,8 +299,11 @@ impl Observer {
         }
         let was = old.map(endpoints).unwrap_or_default();
         let is = endpoints(new);
-        let truth = shows.and_then(|(id, version)| self.shown.get(&id)?.get(&version));
-        if is != was && truth != Some(&is) {
+        let truth = shows
+            .as_ref()
+            .and_then(|(id, version)| self.shown.get(id)?.get(version));
+        let is_lost = |(id, _): &(String, u64)| self.lost.get(id).is_some_and(|lost| lost.contains(&is));
+        if is != was && truth != Some(&is) && !shows.as_ref().is_some_and(is_lost) {
             wrong.push(format!(
                 "endpoints that its source never had: {is:?}, not {truth:?}"
             ));

@@ -87,6 +87,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     for step in &schedule.before {
         world.carry_out(step);
     }
+    world.state().founded = world.store.revision();
     let garbage = tokio::spawn({
         let world = world.clone();
         async move { world.collect_garbage().await }

@@ -110,6 +110,9 @@ pub enum Step {
     Down(usize, Duration),
     /// What a server's watch cache shows stands still for a while.
     Behind(usize, Duration),
+    /// Both servers are down for a while, and come back with what was there so many writes ago: etcd was restored
+    /// from a backup.
+    Restored(Duration, u64),
     /// A replica has no network for a while.
     Cut(usize, Duration),
 }
@@ -241,7 +244,7 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
     } else {
         1 + chance.below(SERVICES.len() - 1)
     };
-    match chance.below(144) {
+    match chance.below(147) {
         0..18 => {
             let (source, slice) = place(chance);
             sources(chance, source, slice)
@@ -292,6 +295,8 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
         132..135 => Step::Down(server, chance.millis(200, 5000)),
         135..138 => Step::Behind(server, chance.millis(500, 9000)),
         138..141 => Step::LeftoversForbidden(number),
+        // Longer than a term reaches, as a restore is.
+        141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
         _ => Step::Cut(replica, chance.millis(500, 9000)),
     }
 }

@@ -55,7 +55,9 @@ impl World {
             | Step::WatchesLate(..)
             | Step::Compacted(_)
             | Step::Moved(_) => self.of_watches(step),
-            Step::Frozen(..) | Step::Down(..) | Step::Behind(..) | Step::Cut(..) => self.of_network(step),
+            Step::Frozen(..) | Step::Down(..) | Step::Behind(..) | Step::Restored(..) | Step::Cut(..) => {
+                self.of_network(step);
+            }
         }
     }
 
@@ -294,6 +296,20 @@ impl World {
                     world.servers[server].release();
                 });
             }
+            Step::Restored(time, writes) => {
+                if std::mem::replace(&mut self.state().restoring, true) {
+                    return;
+                }
+                self.state().restores += 1;
+                self.break_connections(|_| true);
+                self.later(time, move |world| {
+                    // Not where all faults have ended meanwhile.
+                    if std::mem::take(&mut world.state().restoring) && world.restore(writes) {
+                        world.tell(format!("etcd is as it was {writes} writes ago"));
+                        world.count("etcd restored from a backup");
+                    }
+                });
+            }
             Step::Cut(replica, time) => {
                 self.state().cut[replica] = true;
                 let noticed = self.state().chance.millis(1000, 2000);
@@ -324,6 +340,7 @@ impl World {
         {
             let mut state = self.state();
             state.down = [false; 2];
+            state.restoring = false;
             state.cut = [false; REPLICAS];
             state.armed.clear();
         }

@@ -160,7 +160,7 @@ impl Wire {
                 }
                 line.next
             };
-            if self.world.state().down[server] {
+            if self.world.is_down(server) {
                 self.world.count("dial refused");
                 self.line.lock().next = 1 - server;
                 continue;
@@ -261,6 +261,7 @@ async fn carry_out(
     reply: oneshot::Sender<Result<Reply, BoxError>>,
 ) {
     let harm = Harm::of(question.verb, &question.resource);
+    let restores = world.state().restores;
     let effect = world.strike(harm, connection.replica);
     let way = world.latency();
     if !way.is_zero() {
@@ -288,11 +289,11 @@ async fn carry_out(
         }
         _ => {}
     }
-    let (is_down, is_cut) = {
+    let is_lost = {
         let state = world.state();
-        (state.down[connection.server], state.cut[connection.replica])
+        state.restores != restores || state.cut[connection.replica]
     };
-    if is_down || is_cut {
+    if is_lost || world.is_down(connection.server) {
         return hold(reply).await;
     }
     let call = world.next_call();

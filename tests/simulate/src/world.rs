@@ -50,6 +50,12 @@ pub struct State {
     pub endpoints_forbidden: bool,
     /// Servers that refuse connections.
     pub down: [bool; 2],
+    /// The version of the store when the replicas were started for the first time.
+    pub founded: u64,
+    /// etcd is being restored: both refuse connections.
+    pub restoring: bool,
+    /// How often it was: what was on its way to a server before is lost.
+    pub restores: u64,
     /// Replicas without a network.
     pub cut: [bool; REPLICAS],
     /// How far the wall clock of a replica's machine is off.
@@ -104,6 +110,9 @@ impl World {
                 connections: Vec::new(),
                 endpoints_forbidden: false,
                 down: [false; 2],
+                founded: 0,
+                restoring: false,
+                restores: 0,
                 cut: [false; REPLICAS],
                 skew: [0; REPLICAS],
                 lives: [const { None }; REPLICAS],
@@ -193,6 +202,26 @@ impl World {
     /// Whether a server answers connections now.
     pub fn is_frozen(&self, server: usize) -> bool {
         self.servers[server].faults().is_frozen()
+    }
+
+    /// Whether a server refuses connections now.
+    pub fn is_down(&self, server: usize) -> bool {
+        let state = self.state();
+        state.restoring || state.down[server]
+    }
+
+    /// All is again as it was some writes ago. Answers whether the store still knows that.
+    pub fn restore(&self, writes: u64) -> bool {
+        self.observe(By::Replicas);
+        // Backups are no older than the cluster.
+        let oldest = self.state().founded;
+        let to = self.store.revision().saturating_sub(writes).max(oldest);
+        let is_restored = self.store.rewind(to).is_ok();
+        if is_restored {
+            self.servers.iter().for_each(ApiServer::release);
+            self.state().observer.restored(&self.store);
+        }
+        is_restored
     }
 
     /// Breaks connections, as far as they live; answers how many.
