@@ -50,9 +50,10 @@
 {{- end }}
 
 {{- define "endpoint-copier-operator.updateStrategy" -}}
+{{- $affinity := include "endpoint-copier-operator.affinity" . | fromYaml }}
 {{- if .Values.updateStrategy }}
 {{- toYaml .Values.updateStrategy }}
-{{- else if eq .Values.podAntiAffinityPreset "hard" }}
+{{- else if ($affinity.podAntiAffinity).requiredDuringSchedulingIgnoredDuringExecution }}
 type: RollingUpdate
 rollingUpdate:
   # A Pod too many may have no node to go to.
