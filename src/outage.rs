@@ -60,15 +60,6 @@ impl Outage {
         }
     }
 
-    /// For how long it has failed.
-    #[must_use]
-    pub fn lasts(&self) -> Duration {
-        let since = self.0.since.lock();
-        since
-            .as_ref()
-            .map_or(Duration::ZERO, |since| since.began.elapsed())
-    }
-
     /// It has succeeded.
     pub fn over(&self) {
         if let Some(since) = self.0.since.lock().take() {

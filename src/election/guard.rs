@@ -56,12 +56,20 @@ impl Guard {
         }
     }
 
+    fn leads(&self) -> bool {
+        self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
+    }
+
+    fn may_race(&self) -> bool {
+        self.record
+            .may_race(&self.us, self.default_duration, self.leads())
+    }
+
     /// What the lock is told after the API server has answered its GET with this Lease or none.
     fn show(&self, lease: Option<Lease>) -> Option<Lease> {
-        let leads = self.terms.borrow().as_ref().is_some_and(|term| !term.is_over());
         let shown = self
             .record
-            .show(lease.as_ref(), &self.us, self.default_duration, leads);
+            .show(lease.as_ref(), &self.us, self.default_duration, self.leads());
         *self.basis.lock() = lease.as_ref().map(Basis::of);
         if shown == Shown::Absent {
             return None;
@@ -167,6 +175,11 @@ where
                     let request = Request::from_parts(parts, Body::from(patch));
                     let response = inner.call(request).await.map_err(Into::into)?;
                     Ok(response.map(Either::Right))
+                }
+                // What the GET showed may be over: the watch may have shown since that another has made one, and if that
+                // is deleted on the way nothing would refuse this.
+                Method::POST if !guard.may_race() => {
+                    Err("another holder of the Lease was seen since it was read".into())
                 }
                 _ => {
                     let response = inner.call(request).await.map_err(Into::into)?;

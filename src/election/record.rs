@@ -120,6 +120,12 @@ impl Record {
         Shown::of(answer, &sighting, us, default_duration, leads, Instant::now())
     }
 
+    /// Whether the candidate `us` may try at this moment; `leads`: it has a valid term.
+    pub(super) fn may_race(&self, us: &str, default_duration: Duration, leads: bool) -> bool {
+        let sighting = self.sighting.lock();
+        sighting.may_race(us, default_duration, leads, Instant::now())
+    }
+
     /// Waits until the candidate `us`, who does not lead, may try. `told` hears of each holder on the way.
     pub(super) async fn turn(
         &self,

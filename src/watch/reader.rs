@@ -36,9 +36,10 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Time between the beginnings of two requests of one watch, at least.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// A watch that could not be had for so long begins anew with a list: etcd may have been restored from a backup
-/// meanwhile, and going on from a version that is given a second time would pass over what it stood for.
-const RESTORE: Duration = Duration::from_secs(5);
+/// After so many failures without an answer, one after the other, no API server was there, and a watch begins anew
+/// with a list: etcd may have been restored from a backup meanwhile, and going on from a version that is given a second
+/// time would pass over what it stood for. Where another server lives, the second attempt finds it.
+const AWAY: u32 = 2;
 
 /// Reads the API by lists and watches.
 #[derive(Clone)]
@@ -78,6 +79,7 @@ impl Reader {
         let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
         let mut backoff = ReadBackoff::default();
+        let mut unanswered = 0;
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
@@ -91,6 +93,7 @@ impl Reader {
                 };
                 let error = match event {
                     Ok(Ok(event)) => {
+                        unanswered = 0;
                         feel(&pulse, &event);
                         handle(event);
                         continue;
@@ -111,7 +114,8 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 tokio::time::sleep(backoff.next()).await;
-                if must_relist(&error) || outage.lasts() >= RESTORE {
+                unanswered = if is_answer(&error) { 0 } else { unanswered + 1 };
+                if must_relist(&error) || unanswered >= AWAY {
                     break;
                 }
             }
@@ -150,6 +154,18 @@ fn must_relist(error: &watcher::Error) -> bool {
         watcher::Error::WatchFailed(kube::Error::SerdeError(_)) | watcher::Error::WatchError(_) => true,
         watcher::Error::NoResourceVersion => true,
         _ => false,
+    }
+}
+
+/// Whether it is an API server that says what is wrong.
+fn is_answer(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_))
+        }
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => true,
     }
 }
 

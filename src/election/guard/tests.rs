@@ -82,8 +82,26 @@ impl Server {
     }
 
     fn lock_of(&self, record: Record, term: Option<Term>) -> LeaseLock {
+        let guard = Guard::new("us", OURS, record, channel(term).1);
+        LeaseLock::new(
+            kube::Client::new(guard.layer(self.service()), "default"),
+            "default",
+            LeaseLockParams {
+                holder_id: "us".to_owned(),
+                lease_name: "lease".to_owned(),
+                lease_ttl: OURS,
+            },
+        )
+    }
+
+    fn service(
+        &self,
+    ) -> impl Service<Request<Body>, Response = Response<Full<bytes::Bytes>>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + 'static {
         let server = self.clone();
-        let send = service_fn(move |request: Request<Body>| {
+        service_fn(move |request: Request<Body>| {
             let server = server.clone();
             async move {
                 let (parts, body) = request.into_parts();
@@ -94,17 +112,7 @@ impl Server {
                 *response.status_mut() = status;
                 Ok::<_, BoxError>(response)
             }
-        });
-        let guard = Guard::new("us", OURS, record, channel(term).1);
-        LeaseLock::new(
-            kube::Client::new(guard.layer(send), "default"),
-            "default",
-            LeaseLockParams {
-                holder_id: "us".to_owned(),
-                lease_name: "lease".to_owned(),
-                lease_ttl: OURS,
-            },
-        )
+        })
     }
 }
 
@@ -265,4 +273,27 @@ async fn a_patch_without_a_get_before_it_is_not_sent() {
 async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
     let server = Server::with(Some(json!("nonsense")));
     assert!(attempt(&server.lock(unknown())).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
+    for (holder, made) in [("another", false), ("us", true)] {
+        let (server, record) = (Server::default(), unknown());
+        let guard = Guard::new("us", OURS, record.clone(), channel(Some(Term::endless())).1);
+        let mut guarded = guard.layer(server.service());
+        let request = |method: Method| {
+            let request = Request::builder().method(method).uri("/").body(Body::empty());
+            request.unwrap()
+        };
+        guarded.call(request(Method::GET)).await.unwrap();
+        let seen = lease(held(holder, "2001-01-01T00:00:00.000000Z"));
+        record.shown(Some(&serde_json::from_value(seen).unwrap()));
+        // And it is deleted again by now.
+        assert_eq!(
+            guarded.call(request(Method::POST)).await.is_ok(),
+            made,
+            "{holder}"
+        );
+        assert_eq!(server.sent().contains(&Method::POST), made, "{holder}");
+    }
 }

@@ -142,7 +142,10 @@ impl Observer {
         };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
         let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
-        if harmed && (!newest.knew_another() || older.iter().all(is_robbed)) {
+        // It never saw that one of them had taken it.
+        let knew = newest.knew();
+        let is_known = |life: &&Arc<Life>| knew.as_ref() == Some(&life.identity);
+        if harmed && (!older.iter().any(is_known) || older.iter().all(is_robbed)) {
             self.robbed.extend(older.iter().map(|life| life.identity.clone()));
             coverage.add("terms overlap as section 5 allows", u64::from(began));
             return;

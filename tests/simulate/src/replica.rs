@@ -54,7 +54,6 @@ pub struct Life {
     body: Mutex<Body>,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 struct Body {
     alive: bool,
     paused: bool,
@@ -63,10 +62,8 @@ struct Body {
     terms: Option<channel::Receiver<Option<Term>>>,
     record: Option<Record>,
     wires: Vec<Wire>,
-    /// It has seen that another held the Lease.
-    saw_another: bool,
-    /// It had when it last sent a write of the Lease.
-    knew_another: bool,
+    /// The last holder that it had seen when it last sent a write of the Lease.
+    knew: Option<String>,
     metrics: Option<Metrics>,
     /// When it last went on after a pause, and whether it led when the pause began.
     resumed: Option<(Duration, bool)>,
@@ -83,20 +80,13 @@ impl Life {
 
     /// It sends a write of the Lease.
     pub fn tries(&self) {
-        let knows = self.saw_another();
-        self.body.lock().knew_another = knows;
-    }
-
-    /// Whether it had ever seen that another held the Lease, when it last tried to take or renew it.
-    pub fn knew_another(&self) -> bool {
-        self.body.lock().knew_another
-    }
-
-    fn saw_another(&self) -> bool {
         let mut body = self.body.lock();
-        let holder = body.record.as_ref().and_then(Record::holder);
-        body.saw_another |= holder.is_some_and(|holder| holder != self.identity);
-        body.saw_another
+        body.knew = body.record.as_ref().and_then(Record::holder);
+    }
+
+    /// The last holder that it had seen when it last tried to take or renew the Lease.
+    pub fn knew(&self) -> Option<String> {
+        self.body.lock().knew.clone()
     }
 
     /// Whether it runs: neither killed nor stopped; perhaps paused.
@@ -186,7 +176,6 @@ impl Future for Gate {
         self.world.wall_of(Some(self.life.replica));
         let ended = self.inner.as_mut().poll(context);
         self.world.wall_of(None);
-        self.life.saw_another();
         if ended.is_ready() {
             self.life.body.lock().alive = false;
         }
@@ -210,8 +199,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
             terms: None,
             record: None,
             wires: Vec::new(),
-            saw_another: false,
-            knew_another: false,
+            knew: None,
             metrics: None,
             resumed: None,
             led: false,

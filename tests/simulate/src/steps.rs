@@ -181,6 +181,8 @@ impl World {
                     world.start_replica(number);
                 });
             }
+            // Who stands still sees nothing of a restore: docs/reliability.md.
+            _ if self.state().restoring => {}
             _ => {
                 self.count("replica paused");
                 if life.leads() {
@@ -301,6 +303,9 @@ impl World {
                     return;
                 }
                 self.state().restores += 1;
+                for life in self.state().lives.clone().iter().flatten() {
+                    life.pause(false, self.now());
+                }
                 self.break_connections(|_| true);
                 self.later(time, move |world| {
                     // Not where all faults have ended meanwhile.
