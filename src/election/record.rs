@@ -106,6 +106,12 @@ impl Record {
         self.sighting.lock().holder().map(str::to_owned)
     }
 
+    /// Since when the Lease has looked as it does.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.sighting.lock().since()
+    }
+
     /// What the lock of the candidate `us` is to be shown after a GET that was answered with this Lease or none;
     /// `leads`: it has a valid term.
     pub(super) fn show(

@@ -124,6 +124,12 @@ impl<T: Moment> Sighting<T> {
         }
     }
 
+    /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.
+    #[must_use]
+    pub fn since(&self) -> Option<T> {
+        self.state.as_ref().map(|(_, since)| *since)
+    }
+
     /// The last holder that was seen.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testbed::{Store, Written};
+use tokio::time::Instant;
 
 use crate::coverage::Coverage;
 use crate::oracle;
 use crate::replica::{Life, RENEW_DEADLINE};
 use crate::slices::{self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, text, uid, version};
+
+/// An answer may take so much longer than the news of the same write on a watch.
+const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// Who has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +108,7 @@ impl Observer {
     /// Never two terms at one moment, but for the one case that the contract names.
     pub fn terms<'a>(
         &mut self,
-        now: Duration,
+        (start, now): (Instant, Duration),
         lives: impl Iterator<Item = &'a Arc<Life>>,
         coverage: &mut Coverage,
         trace: &mut Vec<(Duration, String)>,
@@ -142,9 +146,11 @@ impl Observer {
         };
         let harmed = self.lease_harmed.is_some_and(|at| now < at + RENEW_DEADLINE);
         let is_robbed = |life: &&Arc<Life>| self.robbed.contains(&life.identity);
-        // It never saw that one of them had taken it.
-        let knew = newest.knew();
-        let is_known = |life: &&Arc<Life>| knew.as_ref() == Some(&life.identity);
+        // It never saw that one of them had taken it, or taken it again.
+        let is_known = |life: &&Arc<Life>| {
+            let began = self.leading.get(&life.identity).copied().unwrap_or(now);
+            newest.knew_of(&life.identity, start + began.saturating_sub(ON_THE_WAY))
+        };
         if harmed && (!older.iter().any(is_known) || older.iter().all(is_robbed)) {
             self.robbed.extend(older.iter().map(|life| life.identity.clone()));
             coverage.add("terms overlap as section 5 allows", u64::from(began));

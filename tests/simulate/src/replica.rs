@@ -23,7 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::observer::By;
@@ -62,8 +62,8 @@ struct Body {
     terms: Option<channel::Receiver<Option<Term>>>,
     record: Option<Record>,
     wires: Vec<Wire>,
-    /// The last holder that it had seen when it last sent a write of the Lease.
-    knew: Option<String>,
+    /// The last holder that it had seen when it last sent a write of the Lease, and when it last had news of the Lease.
+    knew: Option<(String, Instant)>,
     metrics: Option<Metrics>,
     /// When it last went on after a pause, and whether it led when the pause began.
     resumed: Option<(Duration, bool)>,
@@ -81,12 +81,16 @@ impl Life {
     /// It sends a write of the Lease.
     pub fn tries(&self) {
         let mut body = self.body.lock();
-        body.knew = body.record.as_ref().and_then(Record::holder);
+        let knew = |record: &Record| record.holder().zip(record.since());
+        body.knew = body.record.as_ref().and_then(knew);
     }
 
-    /// The last holder that it had seen when it last tried to take or renew the Lease.
-    pub fn knew(&self) -> Option<String> {
-        self.body.lock().knew.clone()
+    /// Whether it had seen that this replica had taken the Lease at this moment, when it last tried itself.
+    pub fn knew_of(&self, term: &str, began: Instant) -> bool {
+        let body = self.body.lock();
+        body.knew
+            .as_ref()
+            .is_some_and(|(holder, news)| holder == term && *news >= began)
     }
 
     /// Whether it runs: neither killed nor stopped; perhaps paused.

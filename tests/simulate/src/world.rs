@@ -168,7 +168,7 @@ impl World {
             trace,
             ..
         } = &mut *state;
-        observer.terms(now, lives.iter().flatten(), coverage, trace);
+        observer.terms((self.start, now), lives.iter().flatten(), coverage, trace);
         observer.writes(now, &self.store, by, coverage, trace);
     }
 
