@@ -6,6 +6,7 @@
 mod address;
 mod flags;
 mod go;
+mod task;
 mod values;
 
 use std::ffi::OsString;
@@ -17,12 +18,15 @@ use tracing::level_filters::LevelFilter;
 use crate::model::Defaults;
 
 pub use address::{BindAddress, ServerAddress};
+pub use task::{Inspect, OutputFormat, Task};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Run the operator.
+    /// Run the operator, or look at a cluster.
     Run {
+        /// Which of them.
+        task: Task,
         /// The settings, all checked.
         config: Box<Config>,
         /// Lines to log once logging works: flags that have no effect here.
@@ -42,7 +46,8 @@ pub enum Parsed {
 /// A variable that is set to an empty text counts as set.
 pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Option<String>) -> Parsed {
     match flags::read(args.into_iter().skip(1), env) {
-        Ok((config, warnings)) => Parsed::Run {
+        Ok((task, config, warnings)) => Parsed::Run {
+            task,
             config: Box::new(config),
             warnings,
         },

@@ -10,6 +10,7 @@ pub mod error;
 pub mod events;
 pub mod http;
 pub mod index;
+pub mod inspect;
 pub mod metrics;
 pub mod model;
 pub mod outage;

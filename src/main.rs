@@ -2,11 +2,15 @@
 
 use std::process::ExitCode;
 
-use endpoint_copier_operator::{cli, run, telemetry};
+use endpoint_copier_operator::{cli, inspect, run, telemetry};
 
 fn main() -> ExitCode {
-    let (config, warnings) = match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
-        cli::Parsed::Run { config, warnings } => (*config, warnings),
+    let (task, config, warnings) = match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
+        cli::Parsed::Run {
+            task,
+            config,
+            warnings,
+        } => (task, *config, warnings),
         cli::Parsed::Exit { code: 0, text } => {
             print!("{text}");
             return ExitCode::SUCCESS;
@@ -28,14 +32,25 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let ended = runtime.block_on(run::run(config));
+    let code = match task {
+        cli::Task::Run => runtime.block_on(run::run(config)).map_or_else(
+            |error| {
+                tracing::error!("{error}");
+                error.exit_code()
+            },
+            |()| 0,
+        ),
+        cli::Task::Inspect { what, format, watch } => {
+            match runtime.block_on(inspect::inspect(&config, what, format, watch)) {
+                Ok(in_step) => u8::from(!in_step),
+                Err(error) => {
+                    eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
+                    2
+                }
+            }
+        }
+    };
     // What still runs, a name look-up say, must not hold up the end.
     runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    ExitCode::from(code)
 }

@@ -91,7 +91,7 @@ impl Watches {
 
     /// Watches the slices that bear our managed-by label.
     pub async fn copies(self) {
-        let selector = format!("{}={MANAGED_BY}", label::MANAGED_BY);
+        let selector = copies_selector();
         self.slices(metrics::Watch::Copies, &selector, &Scope::Copies, None)
             .await;
     }
@@ -177,6 +177,23 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) 
         () = follow => {}
         () = check => {}
     }
+}
+
+/// Slices that bear our managed-by label.
+#[must_use]
+pub fn copies_selector() -> String {
+    format!("{}={MANAGED_BY}", label::MANAGED_BY)
+}
+
+/// Slices of these names that are not ours, in as few selectors as are short enough.
+#[must_use]
+pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
+    let shards = named::split(names, named::SELECTOR_BYTES).into_iter();
+    let with_selector = |names: BTreeSet<String>| {
+        let selector = named_selector(&names);
+        (names, selector)
+    };
+    shards.map(with_selector).collect()
 }
 
 /// Slices of these names that are not ours.

@@ -13,7 +13,9 @@ use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain, zap_encoder,
     zap_level,
 };
-use super::{ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, go};
+use super::{
+    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, Task, go, task,
+};
 use crate::model::{Defaults, ObjectKey, ServiceKey};
 
 /// Flags under this heading do nothing but warn.
@@ -34,7 +36,8 @@ pub(super) enum Stop {
     version,
     about = "Keeps the EndpointSlices of managed Services in step with those of their sources",
     args_override_self = true,
-    after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. \
+    after_help = "Commands, before the flags: status shows whether all is in step, plan what would be written; both \
+                  take --help.\n\nEach flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. \
                   A flag beats the environment."
 )]
 pub(super) struct Flags {
@@ -168,12 +171,17 @@ pub(super) struct Flags {
     apiserver_protocol: Option<String>,
 }
 
-/// The settings, and the warnings to log.
+/// What to do, the settings, and the warnings to log.
 pub(super) fn read(
     args: impl IntoIterator<Item = std::ffi::OsString>,
     env: impl Fn(&str) -> Option<String>,
-) -> Result<(Config, Vec<String>), Stop> {
+) -> Result<(Task, Config, Vec<String>), Stop> {
+    let mut args = args.into_iter().peekable();
+    let what = task::word(&mut args);
     let mut command = Flags::command();
+    if let Some(what) = what {
+        command = task::command(command, what);
+    }
     command.build();
     let mut given = go::sort(&command, args).map_err(Stop::Refused)?;
 
@@ -200,13 +208,15 @@ pub(super) fn read(
         Some(value) => format!("--{}={value}", flag.name),
         None => format!("--{}", flag.name),
     });
-    let flags = command
+    let (task, flags) = command
         .try_get_matches_from_mut(std::iter::once(env!("CARGO_PKG_NAME").to_owned()).chain(words))
-        .and_then(|matches| Flags::from_arg_matches(&matches))
+        .and_then(|matches| Ok((task::task(what, &matches), Flags::from_arg_matches(&matches)?)))
         .map_err(|error| stop(&error, &from_env))?;
     let pod_namespace = env("POD_NAMESPACE");
-    let config = flags.check(pod_namespace, &from_env).map_err(Stop::Refused)?;
-    Ok((config, warnings))
+    let config = flags
+        .check(pod_namespace, &from_env, task.log_level())
+        .map_err(Stop::Refused)?;
+    Ok((task, config, warnings))
 }
 
 fn variable(flag: &str) -> String {
@@ -248,6 +258,7 @@ impl Flags {
         self,
         pod_namespace: Option<String>,
         from_env: &HashMap<String, String>,
+        level: LevelFilter,
     ) -> Result<Config, String> {
         let Self {
             metrics_bind_address,
@@ -316,7 +327,7 @@ impl Flags {
             log: LogConfig {
                 filter: log_level
                     .or(zap_log_level.map(LogFilter::Level))
-                    .unwrap_or(LogFilter::Level(LevelFilter::INFO)),
+                    .unwrap_or(LogFilter::Level(level)),
                 format: log_format.or(zap_encoder).unwrap_or(LogFormat::Text),
             },
         })

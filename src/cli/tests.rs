@@ -17,7 +17,12 @@ fn parsed(args: &str, env: &[(&str, &str)]) -> Parsed {
 #[track_caller]
 fn run(args: &str, env: &[(&str, &str)]) -> (Config, Vec<String>) {
     match parsed(args, env) {
-        Parsed::Run { config, warnings } => (*config, warnings),
+        Parsed::Run {
+            task: Task::Run,
+            config,
+            warnings,
+        } => (*config, warnings),
+        Parsed::Run { task, .. } => panic!("{args}: {task:?}"),
         Parsed::Exit { text, .. } => panic!("{args}: {text}"),
     }
 }
@@ -649,4 +654,79 @@ fn mode_local_needs_the_address_of_this_node() {
     ] {
         assert_eq!(refused(args, &[]), line);
     }
+}
+
+#[test]
+fn a_word_before_the_flags_asks_for_a_look() {
+    let status = |format, watch| Task::Inspect {
+        what: Inspect::Status,
+        format,
+        watch,
+    };
+    for (args, expected) in [
+        ("status", status(OutputFormat::Text, false)),
+        ("status -o json", status(OutputFormat::Json, false)),
+        ("status --output=json -w", status(OutputFormat::Json, true)),
+        ("status -watch", status(OutputFormat::Text, true)),
+        (
+            "plan --kubeconfig x",
+            Task::Inspect {
+                what: Inspect::Plan,
+                format: OutputFormat::Text,
+                watch: false,
+            },
+        ),
+    ] {
+        match parsed(args, &[]) {
+            Parsed::Run { task, .. } => assert_eq!(task, expected, "{args}"),
+            other @ Parsed::Exit { .. } => panic!("{args}: {other:?}"),
+        }
+    }
+    assert_eq!(
+        refused("status -o yaml", &[]),
+        "error: invalid value 'yaml' for '--output <FORMAT>'"
+    );
+    assert_eq!(refused("-o json", &[]), "unknown flag \"-o\": see --help");
+    assert!(refused("--leader-elect=true status", &[]).starts_with("unexpected argument \"status\""));
+}
+
+#[test]
+fn who_looks_is_not_told_what_an_operator_logs() {
+    let level = |args: &str| match parsed(args, &[]) {
+        Parsed::Run { config, .. } => config.log.filter,
+        other @ Parsed::Exit { .. } => panic!("{args}: {other:?}"),
+    };
+    assert_eq!(level("status"), LogFilter::Level(LevelFilter::ERROR));
+    assert_eq!(
+        level("status --log-level=info"),
+        LogFilter::Level(LevelFilter::INFO)
+    );
+}
+
+#[test]
+fn help_of_a_look_shows_the_flags_that_matter_to_it() {
+    let help = |args: &str| match parsed(args, &[]) {
+        Parsed::Exit { code: 0, text } => text,
+        other => panic!("{args}: {other:?}"),
+    };
+    let text = help("status --help");
+    for flag in [
+        "--output",
+        "--watch",
+        "--kubeconfig",
+        "--managed-endpoint-name",
+        "--leader-election-namespace",
+    ] {
+        assert!(text.contains(flag), "{flag}: {text}");
+    }
+    for flag in [
+        "--metrics-bind-address",
+        "--leader-elect ",
+        "--zap-devel",
+        "--leader-election-retry-period",
+    ] {
+        assert!(!text.contains(flag), "{flag}: {text}");
+    }
+    assert!(text.contains("endpoint-copier-operator status"), "{text}");
+    assert!(help("--help").contains("status shows whether all is in step"));
 }

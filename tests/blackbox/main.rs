@@ -8,6 +8,7 @@ mod empty;
 mod events;
 mod failover;
 mod hostile;
+mod inspect;
 mod managed;
 mod outage;
 mod start;

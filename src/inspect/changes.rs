@@ -1,0 +1,128 @@
+//! What a plan would write, as a diff. Pure.
+//!
+//! A slice is told as one line for each thing that it says: the order of endpoints means nothing, and neither do the
+//! resourceVersion and the UID of the source, which a copy takes over when it is written for another reason.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use serde::Serialize;
+
+use crate::metrics::Operation;
+use crate::model::{SliceKey, Snapshot, provenance};
+use crate::plan::Plan;
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Change {
+    /// `create`, `update` or `delete`.
+    pub operation: &'static str,
+    /// The slice.
+    pub slice: String,
+    /// What would no longer be there.
+    pub removed: Vec<String>,
+    /// What would be there.
+    pub added: Vec<String>,
+}
+
+/// The writes of a plan, in their order.
+pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
+    let creates = plan
+        .creates
+        .iter()
+        .map(|slice| (Operation::Create, Some(slice), key(slice)));
+    let updates = plan
+        .updates
+        .iter()
+        .map(|slice| (Operation::Update, Some(slice), key(slice)));
+    let deletes = plan.deletes.iter().chain(&plan.leftovers);
+    let deletes = deletes.map(|delete| (Operation::Delete, None, delete.key.clone()));
+    let writes = creates.chain(updates).chain(deletes);
+    writes
+        .map(|(operation, new, name)| {
+            let old = snapshot.slices.iter().find(|slice| key(slice) == name);
+            let old = old
+                .filter(|_| !matches!(operation, Operation::Create))
+                .map(|slice| says(slice));
+            let (old, new) = (old.unwrap_or_default(), new.map(says).unwrap_or_default());
+            Change {
+                operation: operation.as_str(),
+                slice: name.name().to_owned(),
+                removed: old.difference(&new).cloned().collect(),
+                added: new.difference(&old).cloned().collect(),
+            }
+        })
+        .collect()
+}
+
+fn key(slice: &EndpointSlice) -> SliceKey {
+    SliceKey::of(&slice.metadata)
+}
+
+/// All that a slice says that matters, a line each.
+fn says(slice: &EndpointSlice) -> BTreeSet<String> {
+    let passes_by = [
+        provenance::RESOURCE_VERSION,
+        provenance::UID,
+        provenance::TRIGGER_TIME,
+    ];
+    let metadata = &slice.metadata;
+    let labels = metadata.labels.iter().flatten();
+    let labels = labels.map(|(name, value)| format!("label {name}={value}"));
+    let annotations = metadata.annotations.iter().flatten();
+    let annotations = annotations
+        .filter(|(name, _)| !passes_by.contains(&name.as_str()))
+        .map(|(name, value)| format!("annotation {name}={value}"));
+    let owners = metadata.owner_references.iter().flatten();
+    let owners = owners.map(|owner| format!("owner {}/{} {}", owner.kind, owner.name, owner.uid));
+    let ports = slice.ports.iter().flatten().map(port);
+    let endpoints = slice.endpoints.iter().flatten().map(endpoint);
+    let kind = std::iter::once(format!("addressType {}", slice.address_type));
+    kind.chain(labels)
+        .chain(annotations)
+        .chain(owners)
+        .chain(ports)
+        .chain(endpoints)
+        .collect()
+}
+
+fn port(port: &EndpointPort) -> String {
+    let number = port
+        .port
+        .map_or_else(|| "any".to_owned(), |number| number.to_string());
+    let name = port
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("(unnamed)");
+    let protocol = port.protocol.as_deref().unwrap_or("TCP");
+    let app = port
+        .app_protocol
+        .as_ref()
+        .map(|app| format!(" {app}"))
+        .unwrap_or_default();
+    format!("port {name} {number}/{protocol}{app}")
+}
+
+fn endpoint(endpoint: &Endpoint) -> String {
+    let mut line = format!("endpoint {}", endpoint.addresses.join(","));
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    line.push_str(if ready { " ready" } else { " not ready" });
+    if conditions.serving.is_some_and(|serving| serving != ready) {
+        line.push_str(if ready { ", not serving" } else { ", serving" });
+    }
+    if conditions.terminating == Some(true) {
+        line.push_str(", terminating");
+    }
+    for (what, value) in [
+        ("node", &endpoint.node_name),
+        ("zone", &endpoint.zone),
+        ("hostname", &endpoint.hostname),
+    ] {
+        if let Some(value) = value {
+            line.extend([" ", what, "=", value]);
+        }
+    }
+    line
+}

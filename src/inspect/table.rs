@@ -1,0 +1,156 @@
+//! Reports as people read them.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::report::{Leader, Report, Row};
+
+const HEADER: [&str; 8] = [
+    "SERVICE",
+    "SOURCE",
+    "FAMILIES",
+    "SOURCE READY",
+    "COPY READY",
+    "IN STEP",
+    "SINCE",
+    "FINDINGS",
+];
+
+/// The table of Services, what is wrong with them, and who leads.
+pub(super) fn status(report: &Report) -> String {
+    let now = report.at.unwrap_or_else(Timestamp::now);
+    let mut lines = vec![HEADER.map(str::to_owned)];
+    lines.extend(report.services.iter().map(|row| cells(row, now)));
+    let mut text = if report.services.is_empty() {
+        "No Service is managed.\n".to_owned()
+    } else {
+        aligned(&lines)
+    };
+    let mut notes = report
+        .services
+        .iter()
+        .flat_map(|row| row.findings.iter().map(move |finding| (row, finding)))
+        .peekable();
+    if notes.peek().is_some() {
+        text.push('\n');
+    }
+    for (row, finding) in notes {
+        _ = writeln!(
+            text,
+            "{}/{} {}: {}",
+            row.namespace, row.name, finding.reason, finding.note
+        );
+    }
+    text.push('\n');
+    match (&report.leaders_error, report.leaders.as_slice()) {
+        (Some(error), _) => _ = writeln!(text, "Leader: unknown, the Lease cannot be read: {error}"),
+        (None, []) => text.push_str("Leader: none, there is no Lease\n"),
+        (None, leaders) => {
+            for it in leaders {
+                _ = writeln!(text, "Leader: {}", leader(it, now));
+            }
+        }
+    }
+    text
+}
+
+fn cells(row: &Row, now: Timestamp) -> [String; 8] {
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let reasons: Vec<_> = row.findings.iter().map(|finding| finding.reason).collect();
+    let count = |count: super::report::Count| format!("{}/{}", count.ready, count.total);
+    [
+        format!("{}/{}", row.namespace, row.name),
+        or_dash(row.source.clone().unwrap_or_default()),
+        or_dash(row.families.join(",")),
+        count(row.source_endpoints),
+        count(row.copy_endpoints),
+        if row.in_step { "yes" } else { "NO" }.to_owned(),
+        or_dash(row.since.map(|since| age(since, now)).unwrap_or_default()),
+        or_dash(reasons.join(",")),
+    ]
+}
+
+fn aligned(lines: &[[String; 8]]) -> String {
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in lines {
+        let mut padded = String::new();
+        for (cell, width) in line.iter().zip(widths) {
+            _ = write!(padded, "{cell:<width$}   ");
+        }
+        text.push_str(padded.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn leader(leader: &Leader, now: Timestamp) -> String {
+    let Leader {
+        namespace,
+        holder,
+        since,
+        renewed,
+        duration_seconds,
+        transitions,
+    } = leader;
+    let mut text = holder
+        .clone()
+        .unwrap_or_else(|| "none, the Lease is free".to_owned());
+    _ = write!(text, " (namespace {namespace}");
+    if let Some(renewed) = renewed {
+        _ = write!(text, ", renewed {} ago", age(*renewed, now));
+        let limit = SignedDuration::from_secs(i64::from(duration_seconds.unwrap_or(0)));
+        if holder.is_some() && now.duration_since(*renewed) > limit {
+            text.push_str(", so its Lease has run out");
+        }
+    }
+    if let Some(since) = since {
+        _ = write!(text, ", leads since {}", age(*since, now));
+    }
+    if let Some(transitions) = transitions {
+        _ = write!(text, ", {transitions} changes of leader");
+    }
+    text.push(')');
+    text
+}
+
+/// Two units at most, as kubectl tells ages.
+fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// The diff of all Services.
+pub(super) fn plan(report: &Report) -> String {
+    let mut text = String::new();
+    for service in report.changes() {
+        let source = service.source.unwrap_or("no source");
+        _ = writeln!(text, "{}/{} (from {source})", service.namespace, service.name);
+        for change in service.changes {
+            _ = writeln!(text, "  {} {}", change.operation, change.slice);
+            for line in &change.removed {
+                _ = writeln!(text, "  - {line}");
+            }
+            for line in &change.added {
+                _ = writeln!(text, "  + {line}");
+            }
+        }
+    }
+    if text.is_empty() {
+        text.push_str("Nothing to write.\n");
+    }
+    text
+}

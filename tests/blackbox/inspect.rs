@@ -1,0 +1,224 @@
+//! `status` and `plan`: what a person sees from a terminal.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use harness::objects::{api_servers, managed, slice, vip};
+use harness::{Cluster, Operator, command, until};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use testbed::{Fault, Match, Request, Rule};
+use tokio::sync::mpsc;
+
+use crate::{PROGRAM, on_both};
+
+/// Runs the program with these words before its flags.
+async fn run(cluster: &Cluster, words: &[&str]) -> Output {
+    let kubeconfig = cluster.kubeconfig_with(0, None);
+    let mut command = command(PROGRAM.as_ref());
+    command
+        .args(words)
+        .arg(format!("--kubeconfig={}", kubeconfig.display()));
+    ended(command).await
+}
+
+/// What a command prints until it ends.
+async fn ended(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || command.output());
+    output.await.expect("no panic").expect("it starts")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+/// The cells of a Service's line.
+fn line<'a>(text: &'a str, service: &str) -> Vec<&'a str> {
+    let line = text.lines().find(|line| line.starts_with(service));
+    line.unwrap_or_else(|| panic!("no {service} in\n{text}"))
+        .split_whitespace()
+        .collect()
+}
+
+on_both! {
+    async fn status_tells_who_leads_and_that_all_is_in_step(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_leads().await;
+        cluster.create::<Service>(vip()).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"]).await;
+        let output = run(cluster, &["status"]).await;
+        let shown = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{shown}");
+        let cells = line(&shown, "default/kubernetes-vip");
+        assert_eq!(cells[1..6], ["default/kubernetes", "IPv4", "2/2", "2/2", "yes"], "{shown}");
+        assert_eq!(cells[7], "-", "{shown}");
+        let holder = cluster.holder().await;
+        assert!(shown.contains(&format!("Leader: {holder} (namespace ")), "{shown}");
+        assert!(!shown.contains("run out"), "{shown}");
+
+        let json: Value = serde_json::from_slice(&run(cluster, &["status", "-o", "json"]).await.stdout).expect("JSON");
+        assert_eq!(json["inStep"], true);
+        assert_eq!(json["services"][0]["sourceEndpoints"], json!({"ready": 2, "total": 2}));
+        assert_eq!(json["leaders"][0]["holder"], holder);
+        assert_eq!(text(&run(cluster, &["plan"]).await), "Nothing to write.\n");
+    }
+
+    async fn a_refused_service_is_out_of_step_with_its_reason(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_leads().await;
+        let mut refused = managed("default", "web", "default", "source");
+        refused["spec"]["selector"] = json!({"app": "web"});
+        cluster.create::<Service>(refused).await;
+        let output = run(cluster, &["status"]).await;
+        let shown = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{shown}");
+        let cells = line(&shown, "default/web");
+        assert_eq!((cells[5], cells[7]), ("NO", "HasSelector"), "{shown}");
+        assert!(shown.contains("default/web HasSelector: "), "{shown}");
+    }
+
+    async fn plan_shows_what_an_operator_would_write_and_writes_nothing(cluster: &mut Cluster) {
+        cluster.create::<Service>(managed("default", "front", "default", "app")).await;
+        cluster.create::<EndpointSlice>(slice("default", "app", "app-x", &["10.0.0.1"])).await;
+        let output = run(cluster, &["plan"]).await;
+        let shown = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{shown}");
+        for wanted in [
+            "default/front (from default/app)\n  create front-",
+            "\n  + endpoint 10.0.0.1 ready",
+            "\n  + label kubernetes.io/service-name=front\n",
+        ] {
+            assert!(shown.contains(wanted), "{wanted:?} in\n{shown}");
+        }
+        let status = run(cluster, &["status"]).await;
+        assert_eq!(status.status.code(), Some(1));
+        assert!(text(&status).ends_with("Leader: none, there is no Lease\n"), "{}", text(&status));
+        assert_eq!(text(&run(cluster, &["plan"]).await), shown, "nothing was written");
+
+        // What it said is what an operator does.
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.until_addresses("default", "front", &["10.0.0.1"]).await;
+        drop(operator);
+        cluster.put::<EndpointSlice>(slice("default", "app", "app-x", &["10.0.0.2"])).await;
+        let shown = text(&run(cluster, &["plan"]).await);
+        assert!(shown.contains("  update front-"), "{shown}");
+        assert!(shown.contains("\n  - endpoint 10.0.0.1 ready") && shown.contains("\n  + endpoint 10.0.0.2 ready"), "{shown}");
+        assert!(!shown.contains("label"), "only what changes: {shown}");
+    }
+
+    async fn who_watches_status_sees_each_change(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(vip()).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1"]).await;
+        let kubeconfig = cluster.kubeconfig_with(0, None);
+        let mut watching = command(PROGRAM.as_ref())
+            .args(["status", "--watch", "-o=json"])
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let (sender, mut lines) = mpsc::unbounded_channel();
+        let printed = BufReader::new(watching.stdout.take().expect("a pipe"));
+        let reading = std::thread::spawn(move || {
+            for line in printed.lines().map_while(Result::ok) {
+                _ = sender.send(line);
+            }
+        });
+        let mut until_total = async |total: u64| {
+            let found = tokio::time::timeout(Duration::from_secs(20), async {
+                while let Some(line) = lines.recv().await {
+                    let report: Value = serde_json::from_str(&line).expect("one JSON document a line");
+                    if report["services"][0]["copyEndpoints"]["total"] == total {
+                        return;
+                    }
+                }
+                panic!("it ended");
+            });
+            found.await.expect("a report in time");
+        };
+        until_total(1).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"])).await;
+        until_total(2).await;
+        watching.kill().expect("it runs");
+        watching.wait().expect("it ends");
+        reading.join().expect("no panic");
+        drop(operator);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_refused_is_told_by_the_event_of_who_tried() {
+    let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
+    let operator = Operator::start(&cluster, "one", 0);
+    operator.until_leads().await;
+    let (_, server) = cluster.testbed().expect("on the testbed");
+    let creates = Match::any().verb("create").resource("endpointslices");
+    server.faults().add(Fault::status(creates, 422));
+    cluster.create::<Service>(vip()).await;
+    until("status tells it", async || {
+        let output = run(&cluster, &["status"]).await;
+        let shown = text(&output);
+        output.status.code() == Some(1)
+            && line(&shown, "default/kubernetes-vip").last() == Some(&"WriteRefused")
+            && shown.contains(
+                "default/kubernetes-vip WriteRefused: the API server refuses to create EndpointSlice",
+            )
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_and_plan_only_read_and_need_no_right_to_leases() {
+    let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
+    cluster.create::<Service>(vip()).await;
+    let (store, _) = cluster.testbed().expect("on the testbed");
+    let user = "reader";
+    store.restrict(
+        user,
+        vec![
+            Rule::new(&[""], &["services"], &["get", "list"]),
+            Rule::new(&["discovery.k8s.io"], &["endpointslices"], &["get", "list"]),
+        ],
+    );
+    store.add_token("reads-only", user);
+    let kubeconfig = cluster.kubeconfig_with(0, Some("reads-only"));
+    for (word, said) in [
+        ("status", "Leader: unknown, the Lease cannot be read: 403"),
+        ("plan", "  create kubernetes-vip-"),
+    ] {
+        let mut asking = command(PROGRAM.as_ref());
+        asking
+            .arg(word)
+            .arg(format!("--kubeconfig={}", kubeconfig.display()));
+        let output = ended(asking).await;
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(said), "{}", text(&output));
+    }
+    let asked = store.requests().matching(|request| request.user == user);
+    let is_read = |request: &Request| ["get", "list"].contains(&request.verb);
+    assert!(!asked.is_empty() && asked.iter().all(is_read), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_seen_is_said_in_one_line_with_code_2() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = directory.path().join("none");
+    for flags in [
+        vec![format!("--kubeconfig={}", missing.display())],
+        vec!["--unknown".to_owned()],
+        vec!["-o=yaml".to_owned()],
+    ] {
+        let mut asking = command(PROGRAM.as_ref());
+        asking.arg("status").args(&flags);
+        let output = ended(asking).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(output.stdout.is_empty());
+    }
+}
