@@ -143,6 +143,7 @@ impl Writer {
             deletes,
             leftovers,
             endpoints: _,
+            triggers: _,
             findings: _,
             confirm: _,
         } = plan;

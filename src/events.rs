@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::election::term::Term;
 use crate::error::{is_answer, is_namespace_terminating, one_line};
+use crate::metrics::Metrics;
 use crate::model::{Finding, ManagedService};
 use crate::outage::Outage;
 
@@ -22,8 +23,7 @@ mod ledger;
 
 use ledger::Ledger;
 
-/// The reason of the one Event that is no warning.
-pub const SYNCED: &str = "Synced";
+pub use crate::model::SYNCED;
 
 /// Events that wait to be written. More are dropped: what lasts is said again in half an hour.
 const WAITING: usize = 1024;
@@ -49,12 +49,13 @@ pub struct Scribe {
     client: Client,
     reporter: Reporter,
     letters: mpsc::Receiver<Letter>,
+    metrics: Metrics,
 }
 
 impl Herald {
     /// A herald, and the scribe that has to run for it. `instance` is the name of this replica.
     #[must_use]
-    pub fn new(client: Client, instance: &str) -> (Self, Scribe) {
+    pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, Scribe) {
         let (sender, letters) = mpsc::channel(WAITING);
         let reporter = Reporter {
             controller: env!("CARGO_PKG_NAME").to_owned(),
@@ -69,6 +70,7 @@ impl Herald {
                 client,
                 reporter,
                 letters,
+                metrics,
             },
         )
     }
@@ -117,6 +119,13 @@ impl Herald {
     }
 }
 
+fn kind(event: &Event) -> &'static str {
+    match event.type_ {
+        EventType::Normal => "Normal",
+        EventType::Warning => "Warning",
+    }
+}
+
 /// What `kubectl describe` finds Events by. Without a resourceVersion, or each Event would regard
 /// another object.
 fn reference(service: &ManagedService) -> ObjectReference {
@@ -147,6 +156,7 @@ impl Scribe {
             }
             let error = match answer {
                 Ok(Ok(())) => {
+                    self.metrics.event_written(kind(&event), &event.reason);
                     outage.over();
                     continue;
                 }

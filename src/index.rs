@@ -15,6 +15,7 @@ use crate::model::{
     service_of, version_of,
 };
 
+mod counts;
 mod seen;
 mod slices;
 mod sources;

@@ -1,32 +1,42 @@
-//! Every metric, on one page. Help texts are for an operator on call: what the number says, and when to worry.
+//! Every metric, on one page; but for those that other programs have too, by their names (`controller`, `process`),
+//! and those of each Service (`services`). Help texts are for an operator on call: what the number says, and when to
+//! worry.
 //!
 //! Callers use the typed methods and never a label's text. Counters stand at 0 from the start for every label
 //! value that is known beforehand, so that a first error is an increase. No label holds an address of an
 //! endpoint, a slice's name or an error's text.
 
+mod controller;
 mod labels;
+mod page;
 mod process;
+mod services;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
-use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
+use tokio::time::Instant;
 
-pub use labels::{Operation, Restart, SyncResult, Watch};
-use process::Process;
+use crate::model::{Endpoints, Reason, SYNCED, ServiceKey};
+
+pub use controller::Controller;
+pub use labels::{Ending, Operation, Restart, SyncResult, Watch};
+use page::Page;
+use services::Services;
 
 /// From a write on the same machine to the worst that the timeouts allow.
 const PROPAGATION_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
+
+/// From another machine's clock, which marks whole seconds, to what a lost API server may take.
+const TRIGGER_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Up to the default renew deadline, with a step at half of it.
 const RENEWAL_BUCKETS: [f64; 12] = [
@@ -39,21 +49,30 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
+    controller: Controller,
+    services: Services,
     leader: Gauge,
     leader_transitions: IntCounter,
     lease_renewal: Histogram,
+    /// Without labels; so there is none before it is known.
+    lease_last_renewal: GaugeVec,
     managed_services: IntGauge,
     services_in_sync: IntGauge,
     syncs: IntCounterVec,
     slice_changes: IntCounterVec,
     propagation: Histogram,
+    trigger_propagation: Histogram,
     findings: IntGaugeVec,
-    findings_shown: Mutex<Vec<&'static str>>,
+    events: IntCounterVec,
     watch_restarts: IntCounterVec,
+    watch_life: OnceLock<Box<WatchLife>>,
     api_requests: IntCounterVec,
     api_address_changes: IntCounter,
     clock_skew: Gauge,
 }
+
+/// When each watch that runs showed life last.
+type WatchLife = dyn Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync;
 
 impl Metrics {
     /// All metrics, in a registry of their own. `lease_name` is the label of the leader's status.
@@ -61,8 +80,9 @@ impl Metrics {
     /// # Errors
     ///
     /// Two metrics of one name, which the tests of this file exclude.
+    #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
     pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
-        let page = Page(Registry::new());
+        let page = Page::new();
         let build_info = page.gauges(
             "endpoint_copier_build_info",
             "Always 1; the labels say which build runs.",
@@ -80,6 +100,8 @@ impl Metrics {
             &["name"],
         )?;
         let inner = Inner {
+            controller: Controller::new(&page)?,
+            services: Services::default(),
             leader: leader.with_label_values(&[lease_name]),
             leader_transitions: page.counter(
                 "endpoint_copier_leader_transitions_total",
@@ -92,11 +114,17 @@ impl Metrics {
                  the leader is about to lose it.",
                 &RENEWAL_BUCKETS,
             )?,
-            managed_services: page.gauge(
+            lease_last_renewal: page.gauges(
+                "endpoint_copier_lease_last_renew_timestamp_seconds",
+                "When this replica last took or renewed the Lease, as Unix time; absent if it never did. The newest of \
+                 all replicas is older than the lease duration: nobody leads.",
+                &[],
+            )?,
+            managed_services: page.int_gauge(
                 "endpoint_copier_managed_services",
                 "Services that are managed, by annotation or by flag.",
             )?,
-            services_in_sync: page.gauge(
+            services_in_sync: page.int_gauge(
                 "endpoint_copier_services_in_sync",
                 "Managed Services whose copies are as they should be. Lower than \
                  endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
@@ -114,8 +142,16 @@ impl Metrics {
             )?,
             propagation: page.histogram(
                 "endpoint_copier_propagation_seconds",
-                "Time from the source's change arriving here to the last acknowledged write of the copies.",
+                "Time from a change arriving here (of the source, the Service or a copy) to the last acknowledged write \
+                 of the copies. What changed before this replica led is not in it: nobody knows since when.",
                 &PROPAGATION_BUCKETS,
+            )?,
+            trigger_propagation: page.histogram(
+                "endpoint_copier_trigger_propagation_seconds",
+                "Time from what made Kubernetes change the source (its annotation last-change-trigger-time, by the \
+                 clock of its controller) to the last acknowledged write of the copies, with all time that nobody led. \
+                 default/kubernetes has no such annotation.",
+                &TRIGGER_BUCKETS,
             )?,
             findings: page.int_gauges(
                 "endpoint_copier_findings",
@@ -123,7 +159,12 @@ impl Metrics {
                  on the Service, which say what to do.",
                 &["reason"],
             )?,
-            findings_shown: Mutex::default(),
+            events: page.counters(
+                "endpoint_copier_events_total",
+                "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
+                &["type", "reason"],
+            )?,
+            watch_life: OnceLock::new(),
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
                 "Watches that began anew, by what they watch and why. selector is normal when Services come or \
@@ -140,7 +181,7 @@ impl Metrics {
                 "Changes from one API server's address to another, by any client of this replica; the log has \
                  both addresses. More than a few an hour: an API server or the way to it is in trouble.",
             )?,
-            clock_skew: page.float_gauge(
+            clock_skew: page.gauge(
                 "endpoint_copier_clock_skew_seconds",
                 "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
                  Nothing depends on it but the times in logs, Events and the Lease.",
@@ -161,9 +202,48 @@ impl Metrics {
         self.0.leader_transitions.inc();
     }
 
-    /// The Lease was renewed, which took so long.
+    /// The Lease was taken or renewed just now, which took so long.
     pub fn observe_renewal(&self, took: Duration) {
         self.0.lease_renewal.observe(took.as_secs_f64());
+        let none: [&str; 0] = [];
+        self.0
+            .lease_last_renewal
+            .with_label_values(&none)
+            .set(unix(SystemTime::now()));
+    }
+
+    /// The queue and its worker.
+    #[must_use]
+    pub fn controller(&self) -> &Controller {
+        &self.0.controller
+    }
+
+    /// A managed Service may be out of step since a moment.
+    pub fn service_changed(&self, service: &ServiceKey, since: Instant) {
+        self.0.services.changed(service, since);
+    }
+
+    /// A sync of it has begun: it sees what has changed so far.
+    pub fn service_sync_begun(&self, service: &ServiceKey) {
+        self.0.services.begun(service);
+    }
+
+    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
+    /// or `None` if the Service is not managed any more.
+    pub fn service_sync_ended(
+        &self,
+        service: &ServiceKey,
+        in_step: Option<bool>,
+        endpoints: Option<Endpoints>,
+    ) {
+        self.0.services.ended(service, in_step, endpoints);
+    }
+
+    /// The term is over: whoever leads next tells of Services.
+    pub fn forget_services(&self) {
+        self.0.services.forget();
+        self.set_services(0, 0);
+        self.set_findings(&BTreeMap::new());
     }
 
     /// How many Services are managed, and how many of them are in step.
@@ -190,21 +270,25 @@ impl Metrics {
         self.0.propagation.observe(took.as_secs_f64());
     }
 
-    /// All findings of now, by reason. A reason shown before and now absent goes to 0.
-    pub fn set_findings(&self, counts: &BTreeMap<&'static str, usize>) {
-        let mut shown = self.0.findings_shown.lock();
-        for reason in shown.iter().filter(|reason| !counts.contains_key(*reason)) {
-            self.0.findings.with_label_values(&[reason]).set(0);
-        }
-        for (reason, count) in counts {
+    /// Something that Kubernetes made known of a source was carried over, so long after its trigger.
+    pub fn observe_trigger_propagation(&self, took: Duration) {
+        self.0.trigger_propagation.observe(took.as_secs_f64());
+    }
+
+    /// All findings of now, by reason. The others are 0.
+    pub fn set_findings(&self, counts: &BTreeMap<Reason, usize>) {
+        for reason in Reason::ALL {
+            let count = counts.get(&reason).copied().unwrap_or(0);
             self.0
                 .findings
-                .with_label_values(&[reason])
-                .set(gauge_value(*count));
-            if !shown.contains(reason) {
-                shown.push(reason);
-            }
+                .with_label_values(&[reason.as_str()])
+                .set(gauge_value(count));
         }
+    }
+
+    /// The API server took an Event.
+    pub fn event_written(&self, kind: &str, reason: &str) {
+        self.0.events.with_label_values(&[kind, reason]).inc();
     }
 
     /// A watch began anew.
@@ -213,6 +297,14 @@ impl Metrics {
             .watch_restarts
             .with_label_values(&[watch.as_str(), reason.as_str()])
             .inc();
+    }
+
+    /// Where to ask when each watch that runs showed life last. The first one counts.
+    pub fn read_watch_life(
+        &self,
+        read: impl Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync + 'static,
+    ) {
+        _ = self.0.watch_life.set(Box::new(read));
     }
 
     /// A request to the API server at `host` was answered with `status`, or not at all.
@@ -241,7 +333,26 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "some metrics could not be rendered");
         }
+        self.render_watch_life(&mut text);
+        self.0.services.render(&mut text);
         text
+    }
+
+    fn render_watch_life(&self, text: &mut String) {
+        const NAME: &str = "endpoint_copier_watch_last_event_timestamp_seconds";
+        let life = self.0.watch_life.get().map(|read| read()).unwrap_or_default();
+        if !life.is_empty() {
+            header(
+                text,
+                NAME,
+                "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
+                 every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
+                 shows is stale, and the replica is not ready.",
+            );
+        }
+        for (resource, moment) in life {
+            _ = writeln!(text, "{NAME}{{resource=\"{resource}\"}} {}", unix(moment));
+        }
     }
 }
 
@@ -255,6 +366,11 @@ impl Inner {
         for operation in Operation::ALL {
             self.slice_changes.with_label_values(&[operation.as_str()]);
         }
+        for reason in Reason::ALL {
+            self.findings.with_label_values(&[reason.as_str()]);
+            self.events.with_label_values(&["Warning", reason.as_str()]);
+        }
+        self.events.with_label_values(&["Normal", SYNCED]);
         for watch in Watch::ALL {
             for reason in Restart::ALL {
                 self.watch_restarts
@@ -264,58 +380,19 @@ impl Inner {
     }
 }
 
-fn gauge_value(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+/// What stands before the lines of a gauge.
+fn header(text: &mut String, name: &str, help: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
 }
 
-/// Makes metrics and registers them.
-struct Page(Registry);
+/// Seconds since 1970.
+fn unix(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
 
-impl Page {
-    fn add<C: Collector + Clone + 'static>(
-        &self,
-        made: Result<C, prometheus::Error>,
-    ) -> Result<C, prometheus::Error> {
-        let metric = made?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::new(name, help))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::new(name, help))
-    }
-
-    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        self.add(Gauge::new(name, help))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
-        self.add(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-        ))
-    }
-
-    /// The registry, with the metrics of the process itself.
-    fn finish(self) -> Result<Registry, prometheus::Error> {
-        self.0.register(Box::new(Process::new()?))?;
-        Ok(self.0)
-    }
+fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use std::fmt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+mod endpoints;
 mod finding;
 mod service;
 mod snapshot;
 
-pub use finding::{Finding, Reason, a_few};
+pub use endpoints::{EndpointCounts, Endpoints};
+pub use finding::{Finding, Reason, SYNCED, a_few};
 pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
 pub use snapshot::{Snapshot, Source};
 

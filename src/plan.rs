@@ -37,6 +37,8 @@ pub struct Plan {
     pub leftovers: Vec<Delete>,
     /// Endpoints that the copies show when all this is done.
     pub endpoints: usize,
+    /// When what the updates carry over was triggered, as the source states it.
+    pub triggers: Vec<String>,
     /// What the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to be read first: copies of them claim to be newer than what we see, and wait.
@@ -203,11 +205,20 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
             plan.deletes.extend(delete(current));
         }
     } else if !copy::same(current, &copy) {
-        match newer_source(current, &copy, snapshot) {
-            Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
-            None => plan.updates.push(copy::over(current, copy)),
+        if let Some(unconfirmed) = newer_source(current, &copy, snapshot) {
+            plan.confirm.insert(unconfirmed);
+        } else {
+            plan.triggers.extend(new_trigger(current, &copy));
+            plan.updates.push(copy::over(current, copy));
         }
     }
+}
+
+/// What triggered the change that makes a copy differ from its source. A copy that is made anew is no such change.
+fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> {
+    let trigger = |slice| annotation_of(slice, provenance::TRIGGER_TIME);
+    let new = trigger(&copy.metadata)?;
+    (trigger(&current.metadata) != Some(new)).then(|| new.to_owned())
 }
 
 /// The source slice of a copy that claims to be made from a newer state than we see: perhaps ours

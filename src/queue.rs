@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+use crate::metrics::{Ending, Metrics};
 use crate::model::ServiceKey;
 
 /// Time between two syncs of one key. A burst of changes to one source costs some fifty writes a
@@ -83,6 +84,17 @@ pub enum Again {
     Later(Severity),
 }
 
+impl Again {
+    /// The same, as controller-runtime would count it.
+    fn ending(self) -> Ending {
+        match self {
+            Self::WhenDirty | Self::At(_) => Ending::Success,
+            Self::Resume(_) => Ending::RequeueAfter,
+            Self::Later(_) => Ending::Error,
+        }
+    }
+}
+
 /// How a sync failed, as far as the next try is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -105,7 +117,8 @@ enum Lane {
 
 #[derive(Debug)]
 enum State {
-    Ready(Instant),
+    /// `queued`: it waits for its turn since then.
+    Ready { since: Instant, queued: Instant },
     /// `since`: what was dirty is still to be done.
     Waiting {
         timer: delay_queue::Key,
@@ -113,14 +126,15 @@ enum State {
     },
     Active {
         since: Instant,
+        begun: Instant,
         dirty: Option<Instant>,
         lane: Lane,
     },
 }
 
 /// The queue of one worker loop.
-#[derive(Debug, Default)]
 pub struct Queue {
+    metrics: Metrics,
     states: HashMap<ServiceKey, State>,
     ready: [VecDeque<ServiceKey>; 3],
     active: [usize; 3],
@@ -131,10 +145,24 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// An empty queue that counts here what goes through it.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            states: HashMap::new(),
+            ready: Default::default(),
+            active: [0; 3],
+            timers: DelayQueue::new(),
+            failures: HashMap::new(),
+            paced: HashMap::new(),
+        }
+    }
+
     /// A key is dirty since a moment; `urgent` ones go before the others.
     pub fn mark(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
         match self.states.get_mut(&key) {
-            Some(State::Ready(_)) => {}
+            Some(State::Ready { .. }) => {}
             Some(State::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
             Some(State::Waiting { timer, since: first }) => {
                 // What it waited for is still to be done; a pause after a sync is kept all the same.
@@ -163,7 +191,9 @@ impl Queue {
     }
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
-        self.states.insert(key.clone(), State::Ready(since));
+        let queued = Instant::now();
+        self.states.insert(key.clone(), State::Ready { since, queued });
+        self.metrics.controller().queued();
         let failing = matches!(self.failures.get(&key), Some((Severity::Passing, _)));
         match (failing, urgent) {
             (true, true) => self.ready[Lane::Failing as usize].push_front(key),
@@ -180,15 +210,18 @@ impl Queue {
             .into_iter()
             .find(|lane| !self.ready[*lane as usize].is_empty() && self.has_room(*lane))?;
         let key = self.ready[lane as usize].pop_front()?;
-        let since = match self.states.remove(&key) {
-            Some(State::Ready(since)) => since,
-            _ => Instant::now(),
+        let begun = Instant::now();
+        let (since, queued) = match self.states.remove(&key) {
+            Some(State::Ready { since, queued }) => (since, queued),
+            _ => (begun, begun),
         };
+        self.metrics.controller().begun(begun - queued);
         self.active[lane as usize] += 1;
         self.states.insert(
             key.clone(),
             State::Active {
                 since,
+                begun,
                 dirty: None,
                 lane,
             },
@@ -208,9 +241,16 @@ impl Queue {
 
     /// Work on a key has ended. `wrote`: it changed something, so the next sync keeps its distance.
     pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, urgent: bool) {
-        let Some(State::Active { since, dirty, lane }) = self.states.remove(&key) else {
+        let Some(State::Active {
+            since,
+            begun,
+            dirty,
+            lane,
+        }) = self.states.remove(&key)
+        else {
             return;
         };
+        self.metrics.controller().ended(begun.elapsed(), again.ending());
         self.active[lane as usize] -= 1;
         if wrote {
             self.paced.insert(key.clone(), Instant::now() + PACE);
@@ -257,6 +297,12 @@ impl Queue {
                 self.enqueue(key, since.unwrap_or_else(Instant::now), urgent);
             }
         }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.metrics.controller().stopped();
     }
 }
 

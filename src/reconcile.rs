@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
@@ -107,6 +108,7 @@ impl Reconciler {
 
     /// Makes one Service's copies right. `since`: when it got dirty.
     pub async fn reconcile(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
+        self.metrics.service_sync_begun(key);
         let Decision {
             snapshot,
             plan,
@@ -116,7 +118,7 @@ impl Reconciler {
             Err(stop) => return self.stopped(key, stop),
         };
         let mut findings: BTreeSet<_> = plan.findings.iter().cloned().collect();
-        let endpoints = plan.endpoints;
+        let (endpoints, triggers) = (plan.endpoints, plan.triggers.clone());
         let applied = self.writer.apply(term, &snapshot.service, plan).await;
         let legacy = match &snapshot.service {
             ServiceState::Managed(service) if applied.is_empty() => {
@@ -126,7 +128,8 @@ impl Reconciler {
         };
         findings.extend(legacy.as_ref().ok().cloned().flatten());
         if applied.has_written() && applied.failures.is_empty() {
-            self.report_write(key, since, &snapshot, endpoints, &applied);
+            report_write(key, since, &snapshot, endpoints, &applied);
+            self.measure(since, term, &triggers);
             self.tell_synced(term, &snapshot, endpoints, &findings);
         }
         let passing = passing(&applied);
@@ -303,27 +306,21 @@ impl Reconciler {
         }
     }
 
-    fn report_write(
-        &self,
-        key: &ServiceKey,
-        since: Instant,
-        snapshot: &Snapshot,
-        endpoints: usize,
-        applied: &Applied,
-    ) {
-        let took = since.elapsed();
-        self.metrics.observe_propagation(took);
-        let [created, updated, deleted] = applied.by_operation;
-        info!(
-            service = %key,
-            source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
-            endpoints,
-            created,
-            updated,
-            deleted,
-            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "copies written"
-        );
+    /// How long a change took until here.
+    fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
+        // Nobody knows since when that has been so which the beginning of a term brings to light.
+        if since > term.began() {
+            self.metrics.observe_propagation(since.elapsed());
+        }
+        for trigger in triggers
+            .iter()
+            .filter_map(|trigger| trigger.parse::<Timestamp>().ok())
+        {
+            let took = Timestamp::now().duration_since(trigger);
+            // Their clock may be ahead of ours.
+            let took = Duration::try_from(took).unwrap_or_default();
+            self.metrics.observe_trigger_propagation(took);
+        }
     }
 
     /// Good news, if there is no bad news with it.
@@ -344,6 +341,21 @@ impl Reconciler {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
+}
+
+fn report_write(key: &ServiceKey, since: Instant, snapshot: &Snapshot, endpoints: usize, applied: &Applied) {
+    let took = since.elapsed();
+    let [created, updated, deleted] = applied.by_operation;
+    info!(
+        service = %key,
+        source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
+        endpoints,
+        created,
+        updated,
+        deleted,
+        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "copies written"
+    );
 }
 
 fn refused(service: &ServiceState) -> bool {

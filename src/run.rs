@@ -94,6 +94,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let inbox = Inbox::default();
     let pulses = Pulses::default();
     report_readiness(&health, &index, &pulses);
+    let watches = pulses.clone();
+    metrics.read_watch_life(move || watches.last());
 
     let mut tasks = Tasks::default();
     let client = access.client("watches and writes")?;
@@ -124,13 +126,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
         writing.spawn(unopposed.run(stop_election.clone()));
         terms
     };
-    let (herald, scribe) = Herald::new(client.clone(), &pod_name());
+    let (herald, scribe) = Herald::new(client.clone(), &pod_name(), metrics.clone());
     tasks.spawn("Events", scribe.run());
     let reconciler = Arc::new(Reconciler::new(
         client,
         index.clone(),
         inbox.clone(),
-        metrics,
+        metrics.clone(),
         herald,
     ));
     report_liveness(&health, "worker", reconciler.progress().clone(), &config);
@@ -139,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             inbox,
             index,
             reconciler,
+            metrics,
             terms,
         }
         .run(),

@@ -9,6 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::election::term::Term;
 use crate::index::SharedIndex;
+use crate::metrics::Metrics;
+use crate::model::ServiceKey;
 use crate::queue::{Inbox, Queue};
 use crate::reconcile::Reconciler;
 
@@ -23,6 +25,8 @@ pub struct Worker {
     pub index: SharedIndex,
     /// Works on a key.
     pub reconciler: Arc<Reconciler>,
+    /// Counts the work, and tells which Services wait for it.
+    pub metrics: Metrics,
     /// The right to write, while there is one.
     pub terms: watch::Receiver<Option<Term>>,
 }
@@ -51,15 +55,13 @@ impl Worker {
 
     /// One term: every key is dirty at its start, since nobody knows what the last leader left.
     async fn work(&self, term: &Term) {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();
         let progress = self.reconciler.progress();
         let urgent = |key: &_| self.index.lock().is_urgent(key);
-        let now = Instant::now();
         let all = self.index.lock().all();
         for key in all {
-            let first = urgent(&key);
-            queue.mark(key, now, first);
+            self.mark(&mut queue, key, term.began());
         }
         loop {
             while let Some((key, since)) = queue.pop() {
@@ -85,8 +87,7 @@ impl Worker {
                 }
                 keys = self.inbox.take() => {
                     for (key, since) in keys {
-                        let first = urgent(&key);
-                        queue.mark(key, since, first);
+                        self.mark(&mut queue, key, since);
                     }
                 }
                 () = queue.due(&urgent) => {}
@@ -97,5 +98,15 @@ impl Worker {
             _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
         progress.rest();
+    }
+
+    fn mark(&self, queue: &mut Queue, key: ServiceKey, since: Instant) {
+        let index = self.index.lock();
+        let first = index.is_urgent(&key);
+        if index.is_managed(&key) {
+            self.metrics.service_changed(&key, since);
+        }
+        drop(index);
+        queue.mark(key, since, first);
     }
 }

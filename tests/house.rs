@@ -33,7 +33,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "queue",
         ],
     ),
-    ("queue", &["model"]),
+    ("queue", &["metrics", "model"]),
     ("progress", &[]),
     // From the queue to the API server.
     (
@@ -41,6 +41,8 @@ const HOUSE: &[(&str, &[&str])] = &[
         &[
             "election::term",
             "index::SharedIndex",
+            "metrics",
+            "model",
             "progress",
             "queue",
             "reconcile",
@@ -62,7 +64,10 @@ const HOUSE: &[(&str, &[&str])] = &[
             "queue",
         ],
     ),
-    ("events", &["election::term", "error", "model", "outage"]),
+    (
+        "events",
+        &["election::term", "error", "metrics", "model", "outage"],
+    ),
     (
         "apply",
         &[
@@ -108,7 +113,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     ("http", &["cli::BindAddress", "metrics"]),
-    ("metrics", &[]),
+    ("metrics", &["model"]),
     (
         "telemetry",
         &["cli::LogConfig", "cli::LogFilter", "cli::LogFormat"],

@@ -24,6 +24,7 @@ pub struct Term(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    began: Instant,
     fence: Mutex<Fence>,
     revoked: AtomicBool,
     writes: AtomicUsize,
@@ -47,6 +48,7 @@ impl Term {
     /// A term that reaches as far as this fence. Private to the election: it alone hands out terms.
     pub(super) fn new(fence: Fence) -> Self {
         Self(Arc::new(Inner {
+            began: Instant::now(),
             fence: Mutex::new(fence),
             revoked: AtomicBool::new(false),
             writes: AtomicUsize::new(0),
@@ -68,6 +70,12 @@ impl Term {
     #[cfg(test)]
     pub(crate) fn for_tests(length: Duration) -> Self {
         Self::new(Fence::won(Instant::now(), length))
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.0.began
     }
 
     /// When it ends if it is not renewed; `None`: it is over.

@@ -36,6 +36,20 @@ label! {
 }
 
 label! {
+    /// How a sync ended, in the words of controller-runtime.
+    Ending {
+        /// It is done.
+        Success => "success",
+        /// It is tried again, after a pause that grows.
+        Error => "error",
+        /// Never here: it is tried again at once.
+        Requeue => "requeue",
+        /// It goes on at a moment that is known.
+        RequeueAfter => "requeue_after",
+    }
+}
+
+label! {
     /// What was done to a copy.
     Operation {
         /// POST.

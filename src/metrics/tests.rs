@@ -1,9 +1,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::model::EndpointCounts;
 
 fn metrics() -> Metrics {
     Metrics::new("f668ae63.endpoint-copier-operator").unwrap()
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+/// So many ready ones, at both sides.
+fn endpoints(ready: usize) -> Endpoints {
+    let counts = EndpointCounts {
+        ready,
+        ..EndpointCounts::default()
+    };
+    Endpoints {
+        source: counts,
+        copies: counts,
+    }
 }
 
 /// One of everything, so that metrics without a series at the start appear too.
@@ -16,7 +33,11 @@ fn exercised() -> Metrics {
     metrics.sync_finished(SyncResult::Success);
     metrics.slice_changed(Operation::Create);
     metrics.observe_propagation(Duration::from_millis(7));
-    metrics.set_findings(&BTreeMap::from([("HasSelector", 1)]));
+    metrics.observe_trigger_propagation(Duration::from_secs(1));
+    metrics.set_findings(&BTreeMap::from([(Reason::HasSelector, 1)]));
+    metrics.event_written("Warning", "HasSelector");
+    metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(3)));
+    metrics.read_watch_life(|| BTreeMap::from([("services", SystemTime::UNIX_EPOCH)]));
     metrics.watch_restarted(Watch::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
     metrics
@@ -71,17 +92,28 @@ fn names_types_and_labels_are_these() {
     assert_eq!(
         found,
         [
+            "controller_runtime_active_workers gauge controller",
+            "controller_runtime_reconcile_errors_total counter controller",
+            "controller_runtime_reconcile_time_seconds histogram controller",
+            "controller_runtime_reconcile_total counter controller,result",
             "endpoint_copier_api_address_changes_total counter",
             "endpoint_copier_build_info gauge commit,version",
             "endpoint_copier_clock_skew_seconds gauge",
+            "endpoint_copier_endpoints gauge condition,service,service_namespace,side",
+            "endpoint_copier_events_total counter reason,type",
             "endpoint_copier_findings gauge reason",
+            "endpoint_copier_last_success_timestamp_seconds gauge service,service_namespace",
             "endpoint_copier_leader_transitions_total counter",
+            "endpoint_copier_lease_last_renew_timestamp_seconds gauge",
             "endpoint_copier_lease_renew_duration_seconds histogram",
             "endpoint_copier_managed_services gauge",
+            "endpoint_copier_out_of_sync_seconds gauge service,service_namespace",
             "endpoint_copier_propagation_seconds histogram",
             "endpoint_copier_services_in_sync gauge",
             "endpoint_copier_slice_changes_total counter operation",
             "endpoint_copier_syncs_total counter result",
+            "endpoint_copier_trigger_propagation_seconds histogram",
+            "endpoint_copier_watch_last_event_timestamp_seconds gauge resource",
             "endpoint_copier_watch_restarts_total counter reason,resource",
             "leader_election_master_status gauge name",
             "process_cpu_seconds_total counter",
@@ -92,6 +124,11 @@ fn names_types_and_labels_are_these() {
             "process_threads gauge",
             "process_virtual_memory_bytes gauge",
             "rest_client_requests_total counter code,host,method",
+            "workqueue_adds_total counter name",
+            "workqueue_depth gauge name",
+            "workqueue_queue_duration_seconds histogram name",
+            "workqueue_retries_total counter name",
+            "workqueue_work_duration_seconds histogram name",
         ]
     );
 }
@@ -134,6 +171,13 @@ fn counters_begin_at_zero_and_nobody_leads() {
         "endpoint_copier_slice_changes_total{operation=\"update\"} 0",
         "endpoint_copier_slice_changes_total{operation=\"delete\"} 0",
         "endpoint_copier_watch_restarts_total{reason=\"error\",resource=\"lease\"} 0",
+        "endpoint_copier_events_total{reason=\"Synced\",type=\"Normal\"} 0",
+        "endpoint_copier_events_total{reason=\"HasSelector\",type=\"Warning\"} 0",
+        "endpoint_copier_findings{reason=\"HasSelector\"} 0",
+        "controller_runtime_reconcile_total{controller=\"endpointslice\",result=\"requeue\"} 0",
+        "controller_runtime_reconcile_errors_total{controller=\"endpointslice\"} 0",
+        "workqueue_adds_total{name=\"endpointslice\"} 0",
+        "workqueue_queue_duration_seconds_bucket{name=\"endpointslice\",le=\"0.00000001\"} 0",
         "endpoint_copier_leader_transitions_total 0",
         "endpoint_copier_propagation_seconds_count 0",
         "endpoint_copier_propagation_seconds_bucket{le=\"0.0005\"} 0",
@@ -175,8 +219,11 @@ fn what_happens_is_counted() {
 #[test]
 fn a_finding_that_is_gone_goes_to_zero() {
     let metrics = metrics();
-    metrics.set_findings(&BTreeMap::from([("HasSelector", 2), ("NameTaken", 1)]));
-    metrics.set_findings(&BTreeMap::from([("NameTaken", 3)]));
+    metrics.set_findings(&BTreeMap::from([
+        (Reason::HasSelector, 2),
+        (Reason::NameTaken, 1),
+    ]));
+    metrics.set_findings(&BTreeMap::from([(Reason::NameTaken, 3)]));
     assert_line(&metrics, "endpoint_copier_findings{reason=\"HasSelector\"} 0");
     assert_line(&metrics, "endpoint_copier_findings{reason=\"NameTaken\"} 3");
 }
@@ -187,4 +234,118 @@ fn metrics_of_two_instances_do_not_meet() {
     a.clone().leader_changed();
     assert_line(&a, "endpoint_copier_leader_transitions_total 1");
     assert_line(&b, "endpoint_copier_leader_transitions_total 0");
+}
+
+/// The value of a series.
+fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+    let text = metrics.render();
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    values.next()?.parse().ok()
+}
+
+fn out_of_sync(metrics: &Metrics, name: &str) -> Option<f64> {
+    let labels = format!("service_namespace=\"default\",service=\"{name}\"");
+    value(
+        metrics,
+        &format!("endpoint_copier_out_of_sync_seconds{{{labels}}}"),
+    )
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_well() {
+    let (metrics, vip) = (metrics(), key("vip"));
+    metrics.service_changed(&vip, Instant::now());
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0), "it waits for its turn");
+    metrics.service_sync_begun(&vip);
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "its write hangs");
+    metrics.service_changed(&vip, Instant::now());
+    tokio::time::advance(SECOND).await;
+    metrics.service_sync_ended(&vip, Some(true), Some(endpoints(1)));
+    assert_eq!(
+        out_of_sync(&metrics, "vip"),
+        Some(1.0),
+        "a change that this sync did not see"
+    );
+    metrics.service_sync_begun(&vip);
+    metrics.service_sync_ended(&vip, None, Some(endpoints(1)));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(
+        out_of_sync(&metrics, "vip"),
+        Some(2.0),
+        "a sync that did not get so far"
+    );
+    metrics.service_sync_begun(&vip);
+    metrics.service_sync_ended(&vip, Some(true), Some(endpoints(1)));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(0.0));
+    // Tried again without a change, and it fails.
+    metrics.service_sync_begun(&vip);
+    metrics.service_sync_ended(&vip, Some(false), Some(endpoints(1)));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0));
+}
+
+#[test]
+fn series_of_a_service_go_with_it_and_all_go_with_the_term() {
+    let metrics = metrics();
+    for name in ["a", "b"] {
+        metrics.service_sync_ended(&key(name), Some(true), Some(endpoints(1)));
+    }
+    metrics.service_sync_ended(&key("a"), Some(true), None);
+    assert_eq!(out_of_sync(&metrics, "a"), None);
+    assert_eq!(out_of_sync(&metrics, "b"), Some(0.0));
+    assert!(!metrics.render().contains("service=\"a\""));
+    metrics.forget_services();
+    assert!(!metrics.render().contains("service="));
+}
+
+fn series(metrics: &Metrics) -> usize {
+    metrics
+        .render()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count()
+}
+
+/// With these Services, as the leader shows them.
+fn managing(count: usize) -> Metrics {
+    let metrics = exercised();
+    metrics.forget_services();
+    for number in 0..count {
+        let key = ServiceKey::new(
+            "a-namespace-of-a-usual-length",
+            format!("a-service-of-a-usual-length-{number}"),
+        );
+        metrics.service_sync_ended(&key, Some(true), Some(endpoints(number)));
+    }
+    metrics
+}
+
+#[test]
+fn a_service_is_eight_series_and_nothing_else_grows_with_services() {
+    let none = series(&managing(0));
+    assert!(none < 300, "{none}");
+    for count in [1, 100, 500] {
+        assert_eq!(series(&managing(count)), none + 8 * count);
+    }
+}
+
+/// Everything runs on one thread, so a scrape holds up a sync by as long as this takes.
+#[test]
+fn a_scrape_of_five_hundred_services_takes_milliseconds() {
+    let metrics = managing(500);
+    let took = (0..50).map(|_| {
+        let start = std::time::Instant::now();
+        assert!(metrics.render().len() > 100_000);
+        start.elapsed()
+    });
+    let took = took.min().unwrap();
+    println!("a scrape of 500 Services: {took:?}");
+    assert!(took < Duration::from_millis(5), "{took:?}");
 }

@@ -114,6 +114,9 @@ impl fmt::Display for Reason {
     }
 }
 
+/// The reason of the one Event that is no warning.
+pub const SYNCED: &str = "Synced";
+
 /// An Event's note ends here; the API server refuses 1,024 bytes and more.
 const LONGEST_NOTE: usize = 1000;
 

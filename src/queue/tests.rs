@@ -1,5 +1,9 @@
 use super::*;
 
+fn queue() -> Queue {
+    Queue::new(Metrics::new("lease").unwrap())
+}
+
 fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
@@ -12,7 +16,7 @@ fn names(queue: &mut Queue) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_marked_twice_is_worked_on_once() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     queue.mark(key("a"), Instant::now(), false);
     queue.mark(key("a"), Instant::now(), false);
     assert_eq!(names(&mut queue), ["a"]);
@@ -20,7 +24,7 @@ async fn a_key_marked_twice_is_worked_on_once() {
 
 #[tokio::test(start_paused = true)]
 async fn copies_of_the_default_source_go_first() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     queue.mark(key("a"), Instant::now(), false);
     queue.mark(key("vip"), Instant::now(), true);
     assert_eq!(names(&mut queue), ["vip", "a"]);
@@ -28,7 +32,7 @@ async fn copies_of_the_default_source_go_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_changes_meanwhile() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     queue.mark(key("a"), Instant::now(), false);
     queue.pop().unwrap();
     let changed = Instant::now();
@@ -40,7 +44,7 @@ async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_change
 
 #[tokio::test(start_paused = true)]
 async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     let start = Instant::now();
     queue.mark(key("a"), start, false);
     queue.pop().unwrap();
@@ -59,7 +63,7 @@ async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     queue.mark(key("a"), Instant::now(), false);
     let mut waits = Vec::new();
     for _ in 0..1000 {
@@ -75,7 +79,7 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
 
 #[tokio::test(start_paused = true)]
 async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     queue.mark(key("a"), Instant::now(), false);
     for _ in 0..50 {
         queue.pop().unwrap();
@@ -97,7 +101,7 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     queue.mark(key("a"), Instant::now(), false);
     queue.pop().unwrap();
     queue.finished(key("a"), Again::Later(Severity::Final), false, false);
@@ -108,7 +112,7 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
 
 #[tokio::test(start_paused = true)]
 async fn success_forgets_the_failures() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
         queue.mark(key("a"), Instant::now(), false);
         queue.pop().unwrap();
@@ -145,7 +149,7 @@ async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
 
 #[tokio::test(start_paused = true)]
 async fn at_most_eight_keys_are_worked_on_at_once_and_one_place_is_kept_for_the_api_servers() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     for number in 0..20 {
         queue.mark(key(&number.to_string()), Instant::now(), false);
     }
@@ -163,7 +167,7 @@ async fn at_most_eight_keys_are_worked_on_at_once_and_one_place_is_kept_for_the_
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_failed_leave_room_for_those_that_did_not() {
-    let mut queue = Queue::default();
+    let mut queue = queue();
     for number in 0..7 {
         queue.mark(key(&number.to_string()), Instant::now(), false);
     }
@@ -185,7 +189,7 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
 async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
     type Until = fn(Instant) -> Again;
     for (again, keeps) in [(Again::Resume as Until, true), (Again::At as Until, false)] {
-        let mut queue = Queue::default();
+        let mut queue = queue();
         let changed = Instant::now();
         queue.mark(key("a"), changed, false);
         queue.pop().unwrap();

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::apply::Echo;
 use crate::index::Index;
 use crate::metrics::{Metrics, SyncResult};
-use crate::model::{Finding, ServiceKey, SliceKey};
+use crate::model::{Finding, Reason, ServiceKey, SliceKey};
 
 /// Writes and what the watch will show of them.
 pub(super) type Echoes = Vec<(SliceKey, Echo)>;
@@ -91,9 +91,11 @@ impl Memory {
     ) {
         self.metrics.sync_finished(result);
         let mut known = self.known.lock();
+        let mut in_step = None;
         if let Some(findings) = findings {
             let is_right =
                 result == SyncResult::Success && !findings.iter().any(|it| it.reason.leaves_undone());
+            in_step = Some(is_right);
             if is_right && index.is_managed(key) {
                 known.in_sync.insert(key.clone());
             } else {
@@ -104,14 +106,15 @@ impl Memory {
             }
         }
         self.metrics
+            .service_sync_ended(key, in_step, index.endpoints(key));
+        self.metrics
             .set_services(index.managed().count(), known.in_sync.len());
     }
 
     /// The term is over.
     pub fn forget(&self) {
         *self.known.lock() = Known::default();
-        self.metrics.set_services(0, 0);
-        self.metrics.set_findings(&BTreeMap::new());
+        self.metrics.forget_services();
     }
 }
 
@@ -133,10 +136,10 @@ impl Known {
         changed
     }
 
-    fn count_findings(&self) -> BTreeMap<&'static str, usize> {
+    fn count_findings(&self) -> BTreeMap<Reason, usize> {
         let mut counts = BTreeMap::new();
         for finding in self.findings.values().flatten() {
-            *counts.entry(finding.reason.as_str()).or_insert(0) += 1;
+            *counts.entry(finding.reason).or_insert(0) += 1;
         }
         counts
     }

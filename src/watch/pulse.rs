@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -166,6 +166,19 @@ impl Pulses {
                 .open
                 .is_some_and(|since| since.elapsed() >= time)
         })
+    }
+
+    /// When each watch last showed life; of several of one name, the one that is silent longest.
+    #[must_use]
+    pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
+        let (mut last, now) = (BTreeMap::new(), SystemTime::now());
+        for ((watch, _), pulse) in self.0.lock().iter() {
+            let silence = pulse.0.state.lock().last.elapsed();
+            let moment = now.checked_sub(silence).unwrap_or(now);
+            let silent = last.entry(*watch).or_insert(moment);
+            *silent = moment.min(*silent);
+        }
+        last
     }
 
     /// Whether every watch has shown life within `limit`.

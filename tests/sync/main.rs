@@ -6,6 +6,7 @@ mod events;
 mod harness;
 mod leftovers;
 mod log;
+mod metrics;
 mod order;
 mod outage;
 mod parked;

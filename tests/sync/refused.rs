@@ -103,7 +103,7 @@ async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_
     assert!(store.list("events.events.k8s.io", None).is_empty());
     assert_eq!(
         operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}"),
-        None
+        Some(0)
     );
     let touch = json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": "follow"}}});
     store.patch("services", "blue", "vip", touch).expect("a patch");

@@ -262,13 +262,14 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     tasks.push(Box::pin(async move {
         watch::lease(lease_reader, LEASE.0, LEASE.1, seen).await;
     }));
-    let (herald, scribe) = Herald::new(client.clone(), &life.user);
+    let (herald, scribe) = Herald::new(client.clone(), &life.user, metrics.clone());
     tasks.push(Box::pin(scribe.run()));
     let reconciler = Reconciler::new(client, index.clone(), inbox.clone(), metrics.clone(), herald);
     let worker = Worker {
         inbox,
         index,
         reconciler: Arc::new(reconciler),
+        metrics: metrics.clone(),
         terms: terms.clone(),
     };
     let stop = CancellationToken::new();

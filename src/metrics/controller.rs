@@ -1,0 +1,142 @@
+//! The metrics of every controller that is made with controller-runtime, by its names and labels: dashboards made for
+//! the Go operator go on.
+
+use std::time::Duration;
+
+use prometheus::{Error, Histogram, IntCounter, IntGauge};
+
+use super::labels::Ending;
+use super::page::Page;
+
+/// What controller-runtime calls a controller of `EndpointSlices`, and its queue.
+const NAME: &str = "endpointslice";
+
+/// Those of controller-runtime.
+const RECONCILE_BUCKETS: [f64; 40] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25,
+    1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0,
+    50.0, 60.0,
+];
+
+/// Those of its queues.
+const QUEUE_BUCKETS: [f64; 12] = [
+    1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0,
+];
+
+/// What the queue and its worker do.
+pub struct Controller {
+    reconciles: [IntCounter; Ending::ALL.len()],
+    errors: IntCounter,
+    time: Histogram,
+    active: IntGauge,
+    depth: IntGauge,
+    adds: IntCounter,
+    retries: IntCounter,
+    waited: Histogram,
+    worked: Histogram,
+}
+
+impl Controller {
+    pub(super) fn new(page: &Page) -> Result<Self, Error> {
+        let reconciles = page.counters(
+            "controller_runtime_reconcile_total",
+            "Syncs by how they ended. error: tried again after a pause that grows; requeue_after: waits for the watch \
+             to show what was written; success: nothing left to do, or nothing that another try would change; requeue: \
+             never.",
+            &["controller", "result"],
+        )?;
+        let errors = page.counters(
+            "controller_runtime_reconcile_errors_total",
+            "Syncs that failed and are tried again: controller_runtime_reconcile_total with the result error.",
+            &["controller"],
+        )?;
+        let time = page.histograms(
+            "controller_runtime_reconcile_time_seconds",
+            "How long a sync took, with all its calls to the API server.",
+            &["controller"],
+            &RECONCILE_BUCKETS,
+        )?;
+        let active = page.int_gauges(
+            "controller_runtime_active_workers",
+            "Services that are worked on right now; at most 8.",
+            &["controller"],
+        )?;
+        let depth = page.int_gauges(
+            "workqueue_depth",
+            "Services that wait for their turn. Above 0 for long: calls to the API server are slow or hang.",
+            &["name"],
+        )?;
+        let adds = page.counters(
+            "workqueue_adds_total",
+            "How often a Service was put into the queue; several changes at once count as one.",
+            &["name"],
+        )?;
+        let retries = page.counters(
+            "workqueue_retries_total",
+            "How often a Service was to be tried again after a failure.",
+            &["name"],
+        )?;
+        let waited = page.histograms(
+            "workqueue_queue_duration_seconds",
+            "How long a Service waited in the queue for its turn.",
+            &["name"],
+            &QUEUE_BUCKETS,
+        )?;
+        let worked = page.histograms(
+            "workqueue_work_duration_seconds",
+            "How long a Service was worked on once it had its turn.",
+            &["name"],
+            &QUEUE_BUCKETS,
+        )?;
+        let by_result = |ending: &Ending| reconciles.with_label_values(&[NAME, ending.as_str()]);
+        Ok(Self {
+            reconciles: [
+                Ending::Success,
+                Ending::Error,
+                Ending::Requeue,
+                Ending::RequeueAfter,
+            ]
+            .each_ref()
+            .map(by_result),
+            errors: errors.with_label_values(&[NAME]),
+            time: time.with_label_values(&[NAME]),
+            active: active.with_label_values(&[NAME]),
+            depth: depth.with_label_values(&[NAME]),
+            adds: adds.with_label_values(&[NAME]),
+            retries: retries.with_label_values(&[NAME]),
+            waited: waited.with_label_values(&[NAME]),
+            worked: worked.with_label_values(&[NAME]),
+        })
+    }
+
+    /// A key waits for its turn.
+    pub fn queued(&self) {
+        self.adds.inc();
+        self.depth.inc();
+    }
+
+    /// It has its turn, for which it waited so long.
+    pub fn begun(&self, waited: Duration) {
+        self.depth.dec();
+        self.active.inc();
+        self.waited.observe(waited.as_secs_f64());
+    }
+
+    /// Its turn has ended, and took so long.
+    pub fn ended(&self, took: Duration, ending: Ending) {
+        self.active.dec();
+        self.time.observe(took.as_secs_f64());
+        self.worked.observe(took.as_secs_f64());
+        self.reconciles[ending as usize].inc();
+        if ending == Ending::Error {
+            self.errors.inc();
+            self.retries.inc();
+        }
+    }
+
+    /// The queue is gone, and the work with it.
+    pub fn stopped(&self) {
+        self.depth.set(0);
+        self.active.set(0);
+    }
+}

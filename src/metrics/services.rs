@@ -1,0 +1,158 @@
+//! What is told of each managed Service, by the replica that leads: it alone knows.
+//!
+//! Written as text and not kept in the registry: hundreds of Services are thousands of lines, and how long a Service is
+//! out of step is a matter of the moment somebody asks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{header, unix};
+use crate::model::{EndpointCounts, Endpoints, ServiceKey};
+
+/// All that are managed, while this replica leads.
+#[derive(Default)]
+pub(super) struct Services(Mutex<BTreeMap<ServiceKey, State>>);
+
+#[derive(Default)]
+struct State {
+    /// Something has changed that no sync has looked at yet.
+    changed: Option<Instant>,
+    /// Out of step, as far as syncs know that have begun.
+    behind: Option<Instant>,
+    last_success: Option<SystemTime>,
+    endpoints: Option<Endpoints>,
+}
+
+impl Services {
+    pub fn changed(&self, service: &ServiceKey, since: Instant) {
+        let mut services = self.0.lock();
+        // A clone only of a key that is new.
+        if let Some(state) = services.get_mut(service) {
+            state.changed.get_or_insert(since);
+        } else {
+            let state = State {
+                changed: Some(since),
+                ..State::default()
+            };
+            services.insert(service.clone(), state);
+        }
+    }
+
+    pub fn begun(&self, service: &ServiceKey) {
+        if let Some(state) = self.0.lock().get_mut(service) {
+            state.behind = state.since();
+            state.changed = None;
+        }
+    }
+
+    pub fn ended(&self, service: &ServiceKey, in_step: Option<bool>, endpoints: Option<Endpoints>) {
+        let mut services = self.0.lock();
+        if endpoints.is_none() {
+            services.remove(service);
+            return;
+        }
+        let state = services.entry(service.clone()).or_default();
+        state.endpoints = endpoints;
+        match in_step {
+            Some(true) => {
+                state.behind = None;
+                state.last_success = Some(SystemTime::now());
+            }
+            Some(false) => _ = state.behind.get_or_insert_with(Instant::now),
+            None => {}
+        }
+    }
+
+    pub fn forget(&self) {
+        self.0.lock().clear();
+    }
+
+    /// Adds their lines.
+    pub fn render(&self, text: &mut String) {
+        let services = self.0.lock();
+        if services.is_empty() {
+            return;
+        }
+        let labelled: Vec<_> = services.iter().map(|(key, state)| (labels(key), state)).collect();
+        header(
+            text,
+            "endpoint_copier_out_of_sync_seconds",
+            "For how long the copies of this Service have not been as they should be; 0: they are. A change that waits \
+             for its turn counts from its arrival, or from the beginning of the term.",
+        );
+        let now = Instant::now();
+        for (labels, state) in &labelled {
+            let age = state
+                .since()
+                .map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+            _ = writeln!(text, "endpoint_copier_out_of_sync_seconds{{{labels}}} {age}");
+        }
+        header(
+            text,
+            "endpoint_copier_last_success_timestamp_seconds",
+            "When a sync of this Service last found or made all as it should be, as Unix time. A Service that nothing \
+             happens to is not synced, so an old value alone means nothing.",
+        );
+        for (labels, state) in &labelled {
+            if let Some(moment) = state.last_success {
+                let moment = unix(moment);
+                _ = writeln!(
+                    text,
+                    "endpoint_copier_last_success_timestamp_seconds{{{labels}}} {moment}"
+                );
+            }
+        }
+        header(
+            text,
+            "endpoint_copier_endpoints",
+            "Endpoints of this Service: in the source's slices of the families that it wants, and in the copies. ready: \
+             they get traffic; terminating: they are shutting down; unready: neither.",
+        );
+        for (labels, state) in &labelled {
+            let Some(endpoints) = state.endpoints else {
+                continue;
+            };
+            for (side, counts) in [("source", endpoints.source), ("copy", endpoints.copies)] {
+                let EndpointCounts {
+                    ready,
+                    unready,
+                    terminating,
+                } = counts;
+                for (condition, count) in [
+                    ("ready", ready),
+                    ("unready", unready),
+                    ("terminating", terminating),
+                ] {
+                    _ = writeln!(
+                        text,
+                        "endpoint_copier_endpoints{{{labels},side=\"{side}\",condition=\"{condition}\"}} {count}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn since(&self) -> Option<Instant> {
+        [self.changed, self.behind].into_iter().flatten().min()
+    }
+}
+
+/// Names are DNS labels wherever an API server has looked at them; elsewhere nothing of them may end the label.
+fn labels(key: &ServiceKey) -> String {
+    let escaped = |name: &str| {
+        name.replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+    };
+    format!(
+        "service_namespace=\"{}\",service=\"{}\"",
+        escaped(key.namespace()),
+        escaped(key.name())
+    )
+}

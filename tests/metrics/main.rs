@@ -1,0 +1,10 @@
+//! What the replicas tell Prometheus, as a real scrape shows it: held against docs/metrics.md, the alerts and the runbook.
+//!
+//! Some need promtool, which `make tools` brings: they say that they are skipped where it is not there, and with
+//! `CI=true` that is a failure.
+
+mod promtool;
+mod scrape;
+
+/// The operator.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");

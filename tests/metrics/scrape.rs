@@ -1,0 +1,228 @@
+//! What `/metrics` of real replicas shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use harness::objects::{managed, slice, vip};
+use harness::{Cluster, Operator, Platform, until};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+
+use crate::promtool::{promtool, run};
+
+/// A metric as a page shows it.
+#[derive(Debug, Default)]
+struct Family {
+    help: String,
+    kind: String,
+    /// Names of its labels.
+    labels: BTreeSet<String>,
+}
+
+/// The metrics of a page by name.
+fn families(page: &str) -> BTreeMap<String, Family> {
+    let mut families = BTreeMap::<_, Family>::new();
+    let mut current = String::new();
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            name.clone_into(&mut current);
+            help.clone_into(&mut families.entry(current.clone()).or_default().help);
+        } else if let Some((_, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            kind.clone_into(&mut families.entry(current.clone()).or_default().kind);
+        } else {
+            assert!(line.starts_with(&current), "{line} below {current}");
+            let family = families.get_mut(&current).expect("its head");
+            family
+                .labels
+                .extend(labels(line).into_iter().map(|(name, _)| name));
+        }
+    }
+    families
+}
+
+/// Names and values of the labels of a series, without the bounds of histograms.
+fn labels(line: &str) -> Vec<(String, String)> {
+    let inner = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+    let pairs = inner.map(|(inner, _)| inner.split("\",")).into_iter().flatten();
+    let pairs = pairs.filter_map(|pair| pair.split_once("=\""));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()))
+        .filter(|(name, _)| name != "le")
+        .collect()
+}
+
+/// The tables of docs/metrics.md, by the beginning of the names in them.
+const SECTIONS: [(&str, &str); 4] = [
+    ("endpoint_copier_", "Of this operator"),
+    ("leader_election_", "Who leads, as the Go operator says it"),
+    (
+        "controller_runtime_ workqueue_ rest_client_",
+        "As every controller made with controller-runtime has them",
+    ),
+    ("process_", "Of the process"),
+];
+
+fn tables(families: &BTreeMap<String, Family>) -> String {
+    let mut lines = Vec::new();
+    let mut count = 0;
+    for (prefixes, title) in SECTIONS {
+        lines.push(format!(
+            "\n## {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|"
+        ));
+        for (name, family) in families {
+            if !prefixes.split(' ').any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
+            count += 1;
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (kind, help) = (&family.kind, family.help.replace('<', "&lt;"));
+            let labels = labels.join(" ");
+            lines.push(format!("| `{name}` | {kind} | {labels} | {help} |"));
+        }
+    }
+    assert_eq!(count, families.len(), "a metric without a section");
+    lines.join("\n") + "\n"
+}
+
+/// A cluster with two replicas, the first of which leads and has met everything that metrics tell of.
+async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
+    let cluster = Cluster::start(platform, crate::PROGRAM, 1).await;
+    let mut source = slice("default", "source", "source-x", &["10.0.0.1"]);
+    let now =
+        || json!({"endpoints.kubernetes.io/last-change-trigger-time": jiff::Timestamp::now().to_string()});
+    source["metadata"]["annotations"] = now();
+    cluster.create::<EndpointSlice>(source.clone()).await;
+    let leader = Operator::start(&cluster, "one", 0);
+    leader.until_leads().await;
+    let standby = Operator::start(&cluster, "two", 0);
+    standby.until_ready().await;
+    cluster.create::<Service>(vip()).await;
+    cluster
+        .create::<Service>(managed("default", "web", "default", "source"))
+        .await;
+    let mut refused = managed("default", "refused", "default", "source");
+    refused["spec"]["selector"] = json!({"app": "web"});
+    cluster.create::<Service>(refused).await;
+    cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
+    source["endpoints"][0]["addresses"] = json!(["10.0.0.2"]);
+    source["metadata"]["annotations"] = now();
+    cluster.put::<EndpointSlice>(source).await;
+    cluster.until_addresses("default", "web", &["10.0.0.2"]).await;
+    until("the refused Service is counted", async || {
+        leader
+            .metric("endpoint_copier_findings{reason=\"HasSelector\"}")
+            .await
+            == Some(1)
+            && leader
+                .metric("endpoint_copier_events_total{reason=\"HasSelector\",type=\"Warning\"}")
+                .await
+                == Some(1)
+            && leader.metric("endpoint_copier_services_in_sync").await == Some(2)
+    })
+    .await;
+    (cluster, leader, standby)
+}
+
+async fn page(operator: &Operator) -> String {
+    let (code, page) = operator.get("/metrics").await;
+    assert_eq!(code, 200);
+    page
+}
+
+/// The one text is the help of the metrics; `BLESS=1` writes it into docs/metrics.md.
+async fn every_metric_is_documented_and_no_other(platform: Platform) {
+    let (_cluster, leader, _standby) = eventful(platform).await;
+    let there = families(&page(&leader).await);
+    for (name, family) in &there {
+        assert!(
+            family.help.ends_with('.') && !family.help.contains('|'),
+            "{name}: {}",
+            family.help
+        );
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let text = std::fs::read_to_string(&file).expect("docs/metrics.md");
+    let (begin, end) = ("<!-- metrics: begin -->\n", "\n<!-- metrics: end -->");
+    let (before, rest) = text.split_once(begin).expect("the mark of the beginning");
+    let (documented, after) = rest.split_once(end).expect("the mark of the end");
+    let tables = tables(&there);
+    if std::env::var("BLESS").as_deref() == Ok("1") {
+        std::fs::write(&file, format!("{before}{begin}{tables}{end}{after}")).expect("written");
+    } else {
+        assert_eq!(
+            documented, tables,
+            "BLESS=1 cargo nextest run --test metrics writes them"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_is_documented_and_no_other_on_testbed() {
+    every_metric_is_documented_and_no_other(Platform::Testbed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_is_documented_and_no_other_on_api_server() {
+    if Platform::Real.is_here() {
+        every_metric_is_documented_and_no_other(Platform::Real).await;
+    } else {
+        println!("skipped: needs KUBEBUILDER_ASSETS");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promtool_has_nothing_to_say_of_a_page() {
+    let Some(promtool) = promtool() else { return };
+    let (_cluster, leader, standby) = eventful(Platform::Testbed).await;
+    for operator in [&leader, &standby] {
+        let said = run(&promtool, &["check", "metrics"], &page(operator).await);
+        assert_eq!(said.trim(), "", "{}", operator.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_leader_tells_of_services_and_no_label_holds_an_address_a_slice_or_an_error() {
+    let (cluster, leader, standby) = eventful(Platform::Testbed).await;
+    let (leading, standing_by) = (page(&leader).await, page(&standby).await);
+    assert_eq!(leading.matches(",service=\"web\"").count(), 8);
+    assert_eq!(standing_by.matches("service=").count(), 0);
+    let slices: Vec<EndpointSlice> = cluster.list("default").await;
+    let names = slices.into_iter().filter_map(|slice| slice.metadata.name);
+    // The slice of default/kubernetes is called as its Service, which is in no label either.
+    let names: BTreeSet<_> = names.collect();
+    for line in [leading, standing_by]
+        .concat()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        for (name, value) in labels(line) {
+            assert!(!names.contains(&value), "{line}");
+            let is_address = value.parse::<std::net::IpAddr>().is_ok();
+            // Where requests go is no endpoint's address.
+            assert!(!is_address || name == "host", "{line}");
+            assert!(!value.contains(' '), "{line}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_while_nobody_led_is_not_measured_as_propagation() {
+    let (cluster, leader, standby) = eventful(Platform::Testbed).await;
+    leader.signal("KILL");
+    let mut source = slice("default", "source", "source-x", &["10.0.0.3"]);
+    cluster.put::<EndpointSlice>(source.clone()).await;
+    cluster.until_addresses("default", "web", &["10.0.0.3"]).await;
+    let (writes, count) = (
+        "endpoint_copier_slice_changes_total{operation=\"update\"}",
+        "endpoint_copier_propagation_seconds_count",
+    );
+    assert_eq!(standby.metric(writes).await, Some(1));
+    assert_eq!(standby.metric(count).await, Some(0));
+    source["endpoints"][0]["addresses"] = json!(["10.0.0.4"]);
+    cluster.put::<EndpointSlice>(source).await;
+    until("what changes from now on is measured", async || {
+        standby.metric(count).await == Some(1)
+    })
+    .await;
+}
