@@ -192,6 +192,7 @@ fn every_object_has_our_labels_and_its_namespace() {
                 "ClusterRole" | "ClusterRoleBinding" => json!(null),
                 "Service" if metadata["name"] == "vip" => json!("vips"),
                 "Role" | "RoleBinding" if namespace == "edge" => json!("leases"),
+                "ConfigMap" => json!("monitoring"),
                 _ => json!(namespace),
             };
             assert_eq!(metadata["namespace"], expected, "{kind}");
@@ -208,6 +209,33 @@ fn metrics_are_there_also_of_pods_that_are_not_ready() {
     assert_eq!(service["ports"][0]["targetPort"], "metrics");
     let none = helm.render(&["--set", "metrics.service.enabled=false"]);
     assert!(!kinds(&none).contains(&"Service"));
+}
+
+#[test]
+fn the_dashboard_is_for_the_sidecar_as_it_is() {
+    let Some(helm) = helm() else { return };
+    assert!(!kinds(&helm.render(&[])).contains(&"ConfigMap"));
+    let own = "grafanaDashboard.annotations.grafana_folder=Kubernetes";
+    let rendered = helm.render(&["--set", "grafanaDashboard.enabled=true", "--set", own]);
+    let map = find(&rendered, "ConfigMap", "-dashboard");
+    assert_eq!(map["metadata"]["namespace"], NAMESPACE);
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    assert_eq!(map["metadata"]["annotations"]["grafana_folder"], "Kubernetes");
+    let dashboard = map["data"]["endpoint-copier-operator.json"]
+        .as_str()
+        .expect("a text");
+    assert_eq!(dashboard.trim_end(), file("files/dashboard.json").trim_end());
+    let elsewhere = [
+        "--set",
+        "grafanaDashboard.enabled=true",
+        "--set",
+        "grafanaDashboard.namespace=monitoring",
+    ];
+    let rendered = helm.render(&elsewhere);
+    assert_eq!(
+        find(&rendered, "ConfigMap", "-dashboard")["metadata"]["namespace"],
+        "monitoring"
+    );
 }
 
 #[test]

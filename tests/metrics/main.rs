@@ -1,8 +1,10 @@
-//! What the replicas tell Prometheus, as a real scrape shows it: held against docs/metrics.md, the alerts and the runbook.
+//! What the replicas tell Prometheus, as a real scrape shows it: held against docs/metrics.md, the alerts, the runbook and
+//! the dashboard.
 //!
 //! Some need promtool, which `make tools` brings: they say that they are skipped where it is not there, and with
 //! `CI=true` that is a failure.
 
+mod dashboard;
 mod promtool;
 mod scrape;
 

@@ -13,15 +13,15 @@ use crate::promtool::{promtool, run};
 
 /// A metric as a page shows it.
 #[derive(Debug, Default)]
-struct Family {
-    help: String,
-    kind: String,
+pub struct Family {
+    pub help: String,
+    pub kind: String,
     /// Names of its labels.
-    labels: BTreeSet<String>,
+    pub labels: BTreeSet<String>,
 }
 
 /// The metrics of a page by name.
-fn families(page: &str) -> BTreeMap<String, Family> {
+pub fn families(page: &str) -> BTreeMap<String, Family> {
     let mut families = BTreeMap::<_, Family>::new();
     let mut current = String::new();
     for line in page.lines() {
@@ -42,7 +42,7 @@ fn families(page: &str) -> BTreeMap<String, Family> {
 }
 
 /// Names and values of the labels of a series, without the bounds of histograms.
-fn labels(line: &str) -> Vec<(String, String)> {
+pub fn labels(line: &str) -> Vec<(String, String)> {
     let inner = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
     let pairs = inner.map(|(inner, _)| inner.split("\",")).into_iter().flatten();
     let pairs = pairs.filter_map(|pair| pair.split_once("=\""));
@@ -86,7 +86,7 @@ fn tables(families: &BTreeMap<String, Family>) -> String {
 }
 
 /// A cluster with two replicas, the first of which leads and has met everything that metrics tell of.
-async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
+pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     let cluster = Cluster::start(platform, crate::PROGRAM, 1).await;
     let mut source = slice("default", "source", "source-x", &["10.0.0.1"]);
     let now =
@@ -124,7 +124,7 @@ async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     (cluster, leader, standby)
 }
 
-async fn page(operator: &Operator) -> String {
+pub async fn page(operator: &Operator) -> String {
     let (code, page) = operator.get("/metrics").await;
     assert_eq!(code, 200);
     page

@@ -91,6 +91,12 @@ metrics:
     port: 8080
     labels: {}
     annotations: {}
+grafanaDashboard:
+  enabled: false
+  namespace: ""
+  labels:
+    grafana_dashboard: "1"
+  annotations: {}
 networkPolicy:
   enabled: false
   metricsFrom: []

@@ -1,0 +1,378 @@
+//! The Grafana dashboard: a valid model of a dashboard, and queries that ask for nothing but what a real scrape has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use harness::Platform;
+use serde_json::{Value, json};
+
+use crate::promtool::{promtool, run};
+use crate::scrape::{eventful, families, labels, page};
+
+const FILE: &str = "dashboards/endpoint-copier-operator.json";
+
+/// Charts read no files outside of their folder, and links are not packed.
+const IN_THE_CHART: &str = "charts/endpoint-copier-operator/files/dashboard.json";
+
+/// What Prometheus adds to what it scrapes.
+const OF_THE_TARGET: [&str; 4] = ["cluster", "namespace", "job", "pod"];
+
+/// Variables that Grafana knows by itself.
+const BUILT_IN: [&str; 1] = ["__rate_interval"];
+
+/// Words of PromQL that the queries use.
+const WORDS: [&str; 17] = [
+    "and",
+    "or",
+    "unless",
+    "by",
+    "offset",
+    "sum",
+    "max",
+    "min",
+    "count",
+    "rate",
+    "increase",
+    "time",
+    "histogram_quantile",
+    "le",
+    "inf",
+    "m",
+    "s",
+];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&text(FILE)).expect("JSON")
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    let list = value.pointer(pointer).and_then(Value::as_array);
+    list.unwrap_or_else(|| panic!("no list {pointer}"))
+}
+
+fn word<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    let word = value.pointer(pointer).and_then(Value::as_str);
+    word.unwrap_or_else(|| panic!("no text {pointer} in {value:#}"))
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    let number = value.pointer(pointer).and_then(Value::as_u64);
+    number.unwrap_or_else(|| panic!("no number {pointer} in {value:#}"))
+}
+
+/// All but rows.
+fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
+    list(dashboard, "/panels")
+        .iter()
+        .filter(|panel| panel["type"] != "row")
+}
+
+/// All queries, each with where it stands and how it names its series.
+fn queries(dashboard: &Value) -> Vec<(String, String, String)> {
+    let of_panels = panels(dashboard).flat_map(|panel| {
+        let title = word(panel, "/title");
+        list(panel, "/targets").iter().map(move |target| {
+            let place = format!("{title} {}", word(target, "/refId"));
+            (
+                place,
+                word(target, "/expr").to_owned(),
+                word(target, "/legendFormat").to_owned(),
+            )
+        })
+    });
+    let annotations = list(dashboard, "/annotations/list").iter().map(|annotation| {
+        let names = word(annotation, "/titleFormat").to_owned();
+        (
+            word(annotation, "/name").to_owned(),
+            word(annotation, "/expr").to_owned(),
+            names,
+        )
+    });
+    of_panels.chain(annotations).collect()
+}
+
+/// As Prometheus gets it when everything is chosen.
+pub fn replaced(query: &str, rate_interval: &str) -> String {
+    let query = query.replace("$__rate_interval", rate_interval);
+    OF_THE_TARGET
+        .iter()
+        .fold(query, |query, name| query.replace(&format!("${name}"), ".*"))
+}
+
+/// `metric{label="value", …}`: name and matchers.
+type Selector = (String, Vec<(String, String, String)>);
+
+/// The selectors of a query, and what is left without them and without texts.
+fn selectors(query: &str) -> (Vec<Selector>, String) {
+    let (mut found, mut rest, mut left) = (Vec::new(), String::new(), query);
+    while let Some((before, after)) = left.split_once('{') {
+        let is_part = |sign: char| sign.is_ascii_alphanumeric() || sign == '_' || sign == ':';
+        let kept = before.trim_end_matches(is_part);
+        let (inner, after) = after.split_once('}').expect("a closing brace");
+        let matchers = inner.split(", ").map(|matcher| {
+            let (name, value) = matcher.split_once(['=', '!']).expect("a matcher");
+            let (sign, value) = value.split_once('"').expect("a value");
+            let sign = matcher[name.len()..].split('"').next().unwrap_or(sign);
+            (
+                name.to_owned(),
+                sign.to_owned(),
+                value.trim_end_matches('"').to_owned(),
+            )
+        });
+        found.push((before[kept.len()..].to_owned(), matchers.collect()));
+        rest.push_str(kept);
+        left = after;
+    }
+    rest.push_str(left);
+    (found, rest)
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |sign: char| sign.is_ascii_alphanumeric() || sign == '_';
+    text.split(move |sign| !is_part(sign))
+        .filter(|word| word.starts_with(|sign: char| sign.is_ascii_alphabetic()))
+}
+
+/// The labels in `by (…)`.
+fn grouped(rest: &str) -> BTreeSet<&str> {
+    let lists = rest.split(" by (").skip(1);
+    lists
+        .flat_map(|after| words(after.split(')').next().unwrap_or_default()))
+        .collect()
+}
+
+/// The labels in `{{…}}`.
+fn named(legend: &str) -> Vec<&str> {
+    let names = legend.split("{{").skip(1);
+    names.filter_map(|rest| rest.split("}}").next()).collect()
+}
+
+/// `BLESS=1` brings it into this form after an edit, in both places.
+#[test]
+fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
+    let formatted = serde_json::to_string_pretty(&dashboard()).expect("JSON") + "\n";
+    for file in [FILE, IN_THE_CHART] {
+        if std::env::var("BLESS").as_deref() == Ok("1") {
+            std::fs::write(path(file), &formatted).expect("written");
+        }
+        assert!(
+            text(file) == formatted,
+            "{file}: BLESS=1 cargo nextest run --test metrics dashboard writes it"
+        );
+    }
+}
+
+#[test]
+fn it_is_a_classic_model_that_is_found_again_by_its_uid() {
+    let dashboard = dashboard();
+    assert!(number(&dashboard, "/schemaVersion") >= 39);
+    assert_eq!(word(&dashboard, "/uid"), "endpoint-copier-operator");
+    assert_eq!(dashboard["id"], Value::Null);
+    assert!(!list(&dashboard, "/tags").is_empty());
+    let names: Vec<_> = list(&dashboard, "/templating/list")
+        .iter()
+        .map(|variable| word(variable, "/name"))
+        .collect();
+    assert_eq!(names, ["datasource", "cluster", "namespace", "job", "pod"]);
+    for variable in &list(&dashboard, "/templating/list")[1..] {
+        assert_eq!(
+            (&variable["multi"], &variable["includeAll"]),
+            (&json!(true), &json!(true))
+        );
+        // Series without the label, as that of a cluster, are of all too.
+        assert_eq!(variable["allValue"], ".*");
+        let query = word(variable, "/query/query");
+        assert!(
+            query.starts_with("label_values(endpoint_copier_build_info"),
+            "{query}"
+        );
+    }
+    let rows: Vec<_> = list(&dashboard, "/panels")
+        .iter()
+        .filter(|panel| panel["type"] == "row")
+        .map(|row| word(row, "/title"))
+        .collect();
+    let expected = [
+        "At a glance",
+        "Timelines",
+        "Copying",
+        "Lease",
+        "API and watches",
+        "Queue",
+        "Process",
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn every_panel_has_a_unit_a_description_and_the_chosen_data_source() {
+    let dashboard = dashboard();
+    let mut ids = BTreeSet::new();
+    for panel in list(&dashboard, "/panels") {
+        assert!(
+            ids.insert(number(panel, "/id")),
+            "two panels of one id: {panel:#}"
+        );
+    }
+    let mut titles = BTreeSet::new();
+    for panel in panels(&dashboard) {
+        let title = word(panel, "/title");
+        assert!(titles.insert(title), "two panels {title}");
+        assert!(!word(panel, "/fieldConfig/defaults/unit").is_empty(), "{title}");
+        let description = word(panel, "/description");
+        assert!(
+            description.len() > 40 && description.ends_with('.'),
+            "{title}: {description}"
+        );
+        let chosen = |at: &Value| at["datasource"] == json!({"type": "prometheus", "uid": "${datasource}"});
+        assert!(
+            chosen(panel) && list(panel, "/targets").iter().all(chosen),
+            "{title}"
+        );
+    }
+}
+
+#[test]
+fn panels_do_not_overlap_and_fill_their_rows() {
+    let dashboard = dashboard();
+    let mut taken = BTreeMap::new();
+    for panel in list(&dashboard, "/panels") {
+        let title = word(panel, "/title");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| number(panel, &format!("/gridPos/{key}")));
+        assert!(w > 0 && h > 0 && x + w <= 24, "{title}");
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (y, x))) {
+            assert_eq!(taken.insert(cell, title), None, "{title} at {cell:?}");
+        }
+    }
+    let height = taken.keys().map(|(y, _)| y + 1).max().unwrap_or_default();
+    assert_eq!(
+        u64::try_from(taken.len()).ok(),
+        Some(24 * height),
+        "a gap in the grid"
+    );
+}
+
+#[test]
+fn every_variable_used_is_there_and_every_query_uses_all_that_choose() {
+    let dashboard = dashboard();
+    let defined: Vec<_> = list(&dashboard, "/templating/list")
+        .iter()
+        .map(|variable| word(variable, "/name"))
+        .chain(BUILT_IN)
+        .collect();
+    let everything = dashboard.to_string();
+    for used in everything.split('$').skip(1) {
+        let used = used.trim_start_matches('{');
+        let end = |sign: char| !sign.is_ascii_alphanumeric() && sign != '_';
+        let used = used.split(end).next().unwrap_or_default();
+        // `$__all` is the value of a choice.
+        assert!(defined.contains(&used) || used == "__all", "${used}");
+    }
+    for (place, query, _) in queries(&dashboard) {
+        assert!(!query.contains("vector("), "{place}: no data has to be seen");
+        let ranges = query.matches('[').count();
+        assert_eq!(query.matches("[$__rate_interval]").count(), ranges, "{place}");
+        for (metric, matchers) in selectors(&query).0 {
+            for name in OF_THE_TARGET {
+                let chosen = (name.to_owned(), "=~".to_owned(), format!("${name}"));
+                assert!(matchers.contains(&chosen), "{place}: {metric} without {name}");
+            }
+        }
+    }
+}
+
+/// As the expressions of recording rules, since promtool reads no others.
+#[test]
+fn promtool_reads_every_query() {
+    let Some(promtool) = promtool() else { return };
+    let queries = queries(&dashboard());
+    let expressions = queries.iter().map(|(_, query, _)| replaced(query, "1m"));
+    let rules: Vec<_> = expressions
+        .enumerate()
+        .map(|(number, query)| json!({"record": format!("panel:{number}"), "expr": query}))
+        .collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rules.yaml");
+    let groups = json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    std::fs::write(&file, groups.to_string()).expect("written");
+    let said = run(&promtool, &["check", "rules", &file.display().to_string()], "");
+    assert!(said.contains(&format!("{} rules found", queries.len())), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_label_and_value_that_a_query_asks_for_is_in_a_real_scrape() {
+    let (_cluster, leader, standby) = eventful(Platform::Testbed).await;
+    let pages = page(&leader).await + &page(&standby).await;
+    let families = families(&page(&leader).await);
+    let series: Vec<_> = pages.lines().filter(|line| !line.starts_with('#')).collect();
+    for (place, query, legend) in queries(&dashboard()) {
+        let (selectors, rest) = selectors(&query);
+        assert!(!selectors.is_empty(), "{place}");
+        let mut known: BTreeSet<&str> = OF_THE_TARGET.into();
+        for (metric, matchers) in &selectors {
+            // Prometheus' own.
+            if metric == "up" {
+                continue;
+            }
+            let family = metric.strip_suffix("_bucket").unwrap_or(metric);
+            let there = families
+                .get(family)
+                .unwrap_or_else(|| panic!("{place}: there is no {metric}"));
+            assert_eq!(
+                metric.ends_with("_bucket"),
+                there.kind == "histogram",
+                "{place}: {metric}"
+            );
+            let is_counter = there.kind == "counter" || there.kind == "histogram";
+            let is_counted = query.contains(&format!("rate({metric}{{"))
+                || query.contains(&format!("increase({metric}{{"));
+            assert_eq!(
+                is_counter, is_counted,
+                "{place}: a rate is of counters, and of counters only a rate"
+            );
+            known.extend(there.labels.iter().map(String::as_str));
+            known.extend((there.kind == "histogram").then_some("le"));
+            for (label, sign, value) in matchers
+                .iter()
+                .filter(|(label, ..)| !OF_THE_TARGET.contains(&label.as_str()))
+            {
+                assert!(there.labels.contains(label), "{place}: {metric} has no {label}");
+                let pair = (label.clone(), value.clone());
+                let is_there = series
+                    .iter()
+                    .any(|line| line.starts_with(metric.as_str()) && labels(line).contains(&pair));
+                assert!(
+                    sign != "=" || is_there,
+                    "{place}: {metric} never has {label}={value}"
+                );
+            }
+        }
+        for label in grouped(&rest).into_iter().chain(named(&legend)) {
+            assert!(known.contains(label), "{place}: no metric of it has {label}");
+        }
+        let unknown: Vec<_> = words(&rest)
+            .filter(|word| !WORDS.contains(word) && !known.contains(word))
+            .filter(|word| *word != "__rate_interval")
+            .collect();
+        assert!(unknown.is_empty(), "{place}: {unknown:?}");
+    }
+}
+
+#[test]
+fn selectors_and_labels_are_read_from_queries() {
+    let (found, rest) = selectors("sum by (code) (rate(requests{pod=~\"$pod\", code!~\"2..\"}[5m])) > 0");
+    let one = |name: &str, sign: &str, value: &str| (name.to_owned(), sign.to_owned(), value.to_owned());
+    let matchers = vec![one("pod", "=~", "$pod"), one("code", "!~", "2..")];
+    assert_eq!(found, [("requests".to_owned(), matchers)]);
+    assert_eq!(rest, "sum by (code) (rate([5m])) > 0");
+    assert_eq!(grouped(&rest), BTreeSet::from(["code"]));
+    assert_eq!(named("{{code}} {{pod}}"), ["code", "pod"]);
+}
