@@ -332,10 +332,10 @@ async fn every_metric_label_and_value_that_a_query_asks_for_is_in_a_real_scrape(
                 "{place}: {metric}"
             );
             let is_counter = there.kind == "counter" || there.kind == "histogram";
-            let is_counted = query.contains(&format!("rate({metric}{{"))
+            let has_rate = query.contains(&format!("rate({metric}{{"))
                 || query.contains(&format!("increase({metric}{{"));
             assert_eq!(
-                is_counter, is_counted,
+                is_counter, has_rate,
                 "{place}: a rate is of counters, and of counters only a rate"
             );
             known.extend(there.labels.iter().map(String::as_str));
