@@ -49,27 +49,27 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn dashboard() -> Value {
+pub fn dashboard() -> Value {
     serde_json::from_str(&text(FILE)).expect("JSON")
 }
 
-fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     let list = value.pointer(pointer).and_then(Value::as_array);
     list.unwrap_or_else(|| panic!("no list {pointer}"))
 }
 
-fn word<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub fn word<'a>(value: &'a Value, pointer: &str) -> &'a str {
     let word = value.pointer(pointer).and_then(Value::as_str);
     word.unwrap_or_else(|| panic!("no text {pointer} in {value:#}"))
 }
 
-fn number(value: &Value, pointer: &str) -> u64 {
+pub fn number(value: &Value, pointer: &str) -> u64 {
     let number = value.pointer(pointer).and_then(Value::as_u64);
     number.unwrap_or_else(|| panic!("no number {pointer} in {value:#}"))
 }
 
 /// All but rows.
-fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
+pub fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     list(dashboard, "/panels")
         .iter()
         .filter(|panel| panel["type"] != "row")

@@ -5,7 +5,9 @@
 //! `CI=true` that is a failure.
 
 mod dashboard;
+mod prometheus;
 mod promtool;
+mod recorded;
 mod scrape;
 
 /// The operator.

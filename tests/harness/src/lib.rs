@@ -27,6 +27,6 @@ pub use api::Object;
 pub use cluster::{Cluster, LEASE};
 pub use history::History;
 pub use network::Network;
-pub use operator::{Operator, Place, SHORT_LEASE, command, leader};
+pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};
 pub use servers::{Platform, USERS};
 pub use wait::{PATIENCE, until, within};

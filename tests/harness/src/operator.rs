@@ -107,6 +107,11 @@ impl Operator {
         &self.name
     }
 
+    /// Where it serves `/metrics`.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
     /// Sends a signal: KILL, TERM, INT, STOP or CONT.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill")
@@ -226,7 +231,7 @@ pub async fn leader(replicas: &[Operator]) -> usize {
 
 /// An address that nobody else listens on or dials from: the whole of 127.0.0.0/8 is this machine, and what is no
 /// server's gets 127.0.0.1.
-fn own_address() -> SocketAddr {
+pub fn own_address() -> SocketAddr {
     static PORT: AtomicU16 = AtomicU16::new(20_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, 128 | high, middle, low);

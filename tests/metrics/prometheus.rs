@@ -1,0 +1,123 @@
+//! Prometheus as a process that scrapes replicas every second, and the questions that Grafana asks it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use harness::{Operator, own_address, until};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// It is killed when this is dropped.
+pub struct Prometheus {
+    address: SocketAddr,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// Scrapes these replicas, labelled as in a cluster.
+    pub async fn start(program: &Path, replicas: &[Operator]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let targets: Vec<_> = replicas
+            .iter()
+            .map(|replica| {
+                json!({
+                    "targets": [replica.metrics_address().to_string()],
+                    "labels": {"namespace": "endpoint-copier-operator", "pod": format!("replica-{}", replica.name())},
+                })
+            })
+            .collect();
+        let config = json!({
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+            "scrape_configs": [{"job_name": "endpoint-copier-operator", "static_configs": targets}],
+        });
+        let file = folder.path().join("prometheus.yaml");
+        std::fs::write(&file, config.to_string()).expect("written");
+        let address = own_address();
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Prometheus starts");
+        let prometheus = Self {
+            address,
+            child,
+            _folder: folder,
+        };
+        let known = format!("count(up) == {}", replicas.len());
+        prometheus.until(&known).await;
+        prometheus
+    }
+
+    /// Waits until a query has a result.
+    pub async fn until(&self, query: &str) {
+        until(query, async || {
+            let answer = self.ask("query", &[("query", query)]).await;
+            answer.is_some_and(|result| !result.is_empty())
+        })
+        .await;
+    }
+
+    /// The series of a query since a moment, second by second.
+    pub async fn range(&self, query: &str, since: Duration) -> Vec<Value> {
+        let (start, end) = (since.as_secs().to_string(), now().as_secs().to_string());
+        let fields = [("query", query), ("start", &start), ("end", &end), ("step", "1")];
+        let answer = self.ask("query_range", &fields).await;
+        answer.unwrap_or_else(|| panic!("no answer to {query}"))
+    }
+
+    async fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Option<Vec<Value>> {
+        let answer = post(self.address, path, fields).await.ok()?;
+        let mut answer: Value = serde_json::from_str(&answer).ok()?;
+        match answer["data"]["result"].take() {
+            Value::Array(result) => Some(result),
+            _ => panic!("{fields:?}: {answer}"),
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Since 1970.
+pub fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
+}
+
+/// The body of the answer. HTTP/1.0, so that it comes in one piece.
+async fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> std::io::Result<String> {
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| format!("{name}={}", encoded(value)))
+        .collect();
+    let body = fields.join("&");
+    let mut stream = TcpStream::connect(address).await?;
+    let head = format!(
+        "POST /api/v1/{path} HTTP/1.0\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Ok(body.to_owned())
+}
+
+fn encoded(text: &str) -> String {
+    let bytes: Vec<_> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    bytes.concat()
+}
