@@ -346,9 +346,17 @@ impl Reconciler {
 fn report_write(key: &ServiceKey, since: Instant, snapshot: &Snapshot, endpoints: usize, applied: &Applied) {
     let took = since.elapsed();
     let [created, updated, deleted] = applied.by_operation;
+    let copies = snapshot
+        .slices
+        .iter()
+        .filter(|slice| ours(slice).as_ref() == Some(key));
+    let before: usize = copies
+        .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
+        .sum();
     info!(
         service = %key,
         source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
+        before,
         endpoints,
         created,
         updated,

@@ -1,4 +1,4 @@
-//! What is logged while the API is away: little, and enough.
+//! What is logged, also while the API is away: little, and enough.
 
 use testbed::{Effect, Fault, Match, Store};
 
@@ -94,5 +94,29 @@ async fn a_service_that_is_refused_is_one_line_and_no_outage() {
         assert_eq!(log.lines("WriteRefused").len(), 1, "{code}: {:?}", log.lines(""));
         assert_told(&log, 0, &[]);
         assert_eq!(warnings(&operator.store, "vip"), ["WriteRefused"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_one_line_that_tells_what_from_where_and_how_many_before_and_after() {
+    let log = Log::begin();
+    let store = cluster(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    let operator = Operator::start(&store);
+    put(&store, service("vip"));
+    operator
+        .until_addresses("vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+        .await;
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(60)).await;
+    let lines = log.lines("copies written");
+    let expected = [
+        "before=0 endpoints=3 created=1 updated=0 deleted=0",
+        "before=3 endpoints=1 created=0 updated=1 deleted=0",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, counts) in lines.iter().zip(expected) {
+        let begin = format!("INFO copies written service=default/vip source=default/kubernetes {counts} ms=");
+        assert!(line.starts_with(&begin), "{line}");
     }
 }
