@@ -27,6 +27,7 @@ const MANY: Duration = Duration::from_secs(4);
 pub(super) struct InFlight {
     lines: Lines,
     connection: Arc<Connection>,
+    is_read: bool,
     /// How long the server may be silent. `None`: as long as it likes.
     patience: Option<Duration>,
     /// When it last said something.
@@ -36,11 +37,12 @@ pub(super) struct InFlight {
 impl InFlight {
     pub fn new(lines: &Lines, connection: &Arc<Connection>, request: &Request<Body>) -> Self {
         // Lists and watches have limits or selectors; what has neither is about one object.
-        let asks_for_many =
-            request.method() == Method::GET && request.uri().query().is_some_and(|query| !query.is_empty());
+        let is_read = request.method() == Method::GET;
+        let asks_for_many = is_read && request.uri().query().is_some_and(|query| !query.is_empty());
         Self {
             lines: lines.clone(),
             connection: connection.clone(),
+            is_read,
             patience: Some(if asks_for_many { MANY } else { ONE }),
             since: Instant::now(),
         }
@@ -62,7 +64,7 @@ impl Drop for InFlight {
         let silence = self.since.elapsed();
         if self.patience.is_some_and(|patience| silence >= patience) {
             let why = format!("no answer within {} ms", silence.as_millis());
-            self.lines.leave(&self.connection, &why);
+            self.lines.silent(&self.connection, self.is_read, &why);
         }
     }
 }

@@ -87,13 +87,19 @@ struct Dials {
 }
 
 impl Dialer {
-    /// A connection to the first address that answers.
-    pub async fn dial(&self) -> Result<(ServerAddress, Stream), BoxError> {
+    /// Takes over what the cluster lists by now: before a dial, and whenever it matters whether there is another
+    /// address. The first dial of a process knows of none yet.
+    pub fn learn(&self) {
         if let Some(listed) = self.listed.get() {
             let listed = listed();
             let addresses = listed.iter().map(|(host, port)| ServerAddress::new(host, *port));
             self.book.lock().learn(addresses.collect());
         }
+    }
+
+    /// A connection to the first address that answers.
+    pub async fn dial(&self) -> Result<(ServerAddress, Stream), BoxError> {
+        self.learn();
         let order = self.book.lock().order(Instant::now());
         let mut dials = Dials::default();
         let won = timeout(DIAL, self.race(&order, &mut dials)).await;

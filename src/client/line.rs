@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
@@ -42,7 +43,13 @@ struct State {
     address: Option<ServerAddress>,
     /// Why it was left.
     why: Option<String>,
+    /// When a dial failed last.
+    failed: Option<Instant>,
 }
+
+/// Where no address answers, the next dial begins so much later: many requests fail at once then, and each round asks
+/// every address for a handshake.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection that is there or is being made. All requests share it: where one dials, no other does.
 type Line = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
@@ -64,6 +71,8 @@ impl Lines {
         if let Some(line) = &state.current {
             match line.peek() {
                 None => return line.clone(),
+                // All who wait for it hear the same, and those who come in the next moment too.
+                Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < PAUSE) => return line.clone(),
                 Some(Ok(connection)) if connection.is_ready() => {
                     if !(watches && self.has_better(&connection.address)) {
                         return line.clone();
@@ -77,6 +86,7 @@ impl Lines {
     }
 
     fn has_better(&self, address: &ServerAddress) -> bool {
+        self.0.dialer.learn();
         let (book, now) = (self.0.dialer.book.lock(), Instant::now());
         book.has_better(address, now) && book.has_other(address, now)
     }
@@ -84,17 +94,25 @@ impl Lines {
     fn open(&self) -> Line {
         let lines = self.clone();
         let dial = async move {
-            let dialed = lines.0.dialer.dial().await;
-            let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
-            let connection = Connection::over(stream, address.clone()).await;
-            let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
-            lines.leads_to(address);
-            Ok(Arc::new(connection))
+            let connected = lines.connect().await;
+            if connected.is_err() {
+                lines.0.state.lock().failed = Some(Instant::now());
+            }
+            connected
         };
         let line = dial.boxed().shared();
         // It goes on when those who wait for it give up: what it finds out about addresses is worth as much.
         tokio::spawn(line.clone());
         line
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, String> {
+        let dialed = self.0.dialer.dial().await;
+        let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
+        let connection = Connection::over(stream, address.clone()).await;
+        let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
+        self.leads_to(address);
+        Ok(Arc::new(connection))
     }
 
     fn leads_to(&self, to: ServerAddress) {
@@ -139,13 +157,22 @@ impl Lines {
         if !status.is_server_error() {
             return;
         }
-        let is_left = {
-            let (book, now) = (self.0.dialer.book.lock(), Instant::now());
-            book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
-        };
-        if is_left {
+        if self.may_leave(connection, is_read) {
             self.leave(connection, &format!("it answered {status}"));
         }
+    }
+
+    /// The server of a connection was silent for too long. A write may have waited for a webhook.
+    pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, why: &str) {
+        if is_read || self.may_leave(connection, is_read) {
+            self.leave(connection, why);
+        }
+    }
+
+    fn may_leave(&self, connection: &Arc<Connection>, is_read: bool) -> bool {
+        self.0.dialer.learn();
+        let (book, now) = (self.0.dialer.book.lock(), Instant::now());
+        book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
     }
 
     async fn send(self, mut request: Request<Body>) -> Result<Response<Answer>, BoxError> {

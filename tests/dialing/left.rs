@@ -1,10 +1,12 @@
 //! What makes a client leave an API server, and what does not.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::cli::ApiServerConfig;
+use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode};
 use endpoint_copier_operator::client::{Elsewhere, Server};
 use futures::{StreamExt as _, stream};
 use http::{Request, Response};
@@ -14,6 +16,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
 use tokio::time::timeout;
@@ -199,4 +202,45 @@ async fn an_answer_that_stops_in_the_middle_and_is_given_up_takes_its_server_wit
     assert!(timeout(Duration::from_millis(900), way.get()).await.is_err());
     way.get().await.expect("the other answers");
     assert_eq!(servers.asked(), "a");
+}
+
+/// As in a Pod: the first dial is made before anything is listed.
+#[tokio::test]
+async fn a_server_that_answers_500_is_left_for_one_that_was_learnt_after_the_connection_was_made() {
+    let servers = Servers::start(2).await;
+    let auto = ApiServerConfig {
+        mode: Some(ApiServerMode::Auto),
+        addresses: Vec::new(),
+    };
+    let way = servers.access_with(auto).await;
+    let listed: Arc<Mutex<BTreeSet<(String, u16)>>> = Arc::default();
+    let known = listed.clone();
+    way.access.learn_from(move || known.lock().clone());
+    way.get().await.expect("an answer");
+    let other = servers.address(1);
+    listed.lock().insert((other.host.clone(), other.port));
+    let ill = Fault::status(Match::any().verb("get"), 503);
+    servers.server(0).server().faults().add(ill);
+    way.get().await.expect_err("an error");
+    way.get().await.expect("the other answers");
+    assert_eq!(servers.asked(), "aab");
+}
+
+#[tokio::test]
+async fn writes_that_are_given_up_make_a_client_leave_one_server_and_not_all_in_turn() {
+    let servers = Servers::start(3).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    for number in 0..3 {
+        let hang = Fault::new(Match::any().verb("patch"), Effect::Hang);
+        servers.server(number).server().faults().add(hang);
+    }
+    for _ in 0..4 {
+        let services: Api<Service> = Api::namespaced(way.client.clone(), "default");
+        let (params, patch) = (PatchParams::default(), Patch::Merge(json!({"metadata": {}})));
+        let write = services.patch("kubernetes", &params, &patch);
+        assert!(timeout(Duration::from_millis(700), write).await.is_err());
+    }
+    assert_eq!(servers.asked(), "aabbb");
+    assert_eq!(way.changes(), Some(1));
 }

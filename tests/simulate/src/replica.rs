@@ -93,6 +93,24 @@ impl Life {
             .is_some_and(|(holder, news)| holder == term && *news >= began)
     }
 
+    /// Lets go of all that it holds.
+    pub fn bury(&self) {
+        let mut body = self.body.lock();
+        let task = body.task.take();
+        let held = (
+            std::mem::take(&mut body.wires),
+            body.record.take(),
+            body.terms.take(),
+            body.metrics.take(),
+            body.waker.take(),
+        );
+        drop(body);
+        drop(held);
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
     /// Whether it runs: neither killed nor stopped; perhaps paused.
     pub fn is_alive(&self) -> bool {
         self.body.lock().alive
@@ -209,7 +227,10 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
             led: false,
         }),
     });
-    world.state().lives[replica] = Some(life.clone());
+    let before = world.state().lives[replica].replace(life.clone());
+    if let Some(before) = before {
+        before.bury();
+    }
     let gate = Gate {
         world: world.clone(),
         life: life.clone(),

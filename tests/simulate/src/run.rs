@@ -106,7 +106,11 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         world.note_end(number);
     }
     garbage.abort();
-    conclude(&world, settled)
+    let outcome = conclude(&world, settled);
+    // Replicas hold the world, and it holds them: a run of many schedules would keep every one of them.
+    let lives = std::mem::take(&mut world.state().lives);
+    lives.iter().flatten().for_each(|life| life.bury());
+    outcome
 }
 
 /// Waits until all copies are right, and sees whether they stay so.
