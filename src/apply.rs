@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::core::Status;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::client::{NotAfter, TooLate};
 use crate::election::term::{Term, TermOver};
@@ -26,8 +26,9 @@ mod request;
 
 use attempts::Attempts;
 
-/// A write that has no answer by then has failed.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// A write that has no answer by then has failed. A webhook takes up to 10 s by default, and one that is away takes all
+/// of them, also where its failure is ignored: who gives up before is never answered.
+const TIME_LIMIT: Duration = Duration::from_secs(12);
 
 /// What a write that was answered will look like in the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,20 +243,22 @@ impl Writer {
     ) -> Result<Option<EndpointSlice>, Error> {
         let mut request = request.map_err(|error| Error::Api(kube::Error::BuildRequest(error)))?;
         let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
-        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
         // Also if this process was stopped while the way to a server was looked for.
-        request.extensions_mut().insert(NotAfter(limit));
-        let answer = timeout_at(limit, self.client.request_status(request)).await;
+        request.extensions_mut().insert(NotAfter(write.deadline));
+        let answer = timeout(TIME_LIMIT, async {
+            tokio::select! {
+                biased;
+                answer = self.client.request_status(request) => Some(answer),
+                () = term.outlived(write.deadline) => None,
+            }
+        });
+        let answer = answer.await.ok().flatten();
         self.progress.step();
-        if answer.as_ref().is_ok_and(is_certain) {
+        if answer.as_ref().is_some_and(is_certain) {
             write.answered();
         }
-        match answer {
-            Ok(answer) => answer
-                .map(|answer| answer.either(Some, |_: Status| None))
-                .map_err(Error::Api),
-            Err(_) => Err(Error::NoAnswer),
-        }
+        let answer = answer.ok_or(Error::NoAnswer)?.map_err(Error::Api)?;
+        Ok(answer.either(Some, |_: Status| None))
     }
 
     /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as

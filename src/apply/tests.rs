@@ -121,8 +121,8 @@ fn writer(answer: Answer) -> (Writer, Sent) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_write_is_sent_after_its_time_or_after_the_deadline_of_the_term() {
-    for (seconds, expected) in [(4, 4), (60, 5)] {
+async fn no_write_is_sent_after_the_deadline_of_the_term() {
+    for (seconds, expected) in [(4, 4), (60, 60)] {
         let (writer, sent) = writer(|| Ok(http::Response::new("{}".to_owned())));
         let now = Instant::now();
         let term = Term::for_tests(Duration::from_secs(seconds));
@@ -146,5 +146,47 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
         let term = Term::for_tests(Duration::from_secs(4));
         writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
         assert_eq!(term.may_release(), !in_doubt);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_slow_webhook_as_long_as_its_term_is_renewed_and_no_longer() {
+    let slow = |seconds: u64| {
+        let service = tower::service_fn(move |_: Request<kube::client::Body>| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok::<_, tower::BoxError>(http::Response::new("{}".to_owned()))
+        });
+        Writer::new(Client::new(service, "default"), Metrics::new("lease").unwrap())
+    };
+    // How long the webhook takes, how long the term reaches, whether it is renewed every 2 s; when the write ends, how.
+    for (webhook, reach, is_renewed, ends, is_done) in [
+        (10, 4, true, 10, true),
+        (10, 4, false, 4, false),
+        (60, 4, true, 12, false),
+        (60, 60, false, 12, false),
+    ] {
+        let writer = slow(webhook);
+        let term = Term::for_tests(Duration::from_secs(reach));
+        let renewals = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                if is_renewed {
+                    term.renew_for_tests(Duration::from_secs(reach));
+                }
+            }
+        };
+        let plan = Plan {
+            creates: one_of_each().creates,
+            ..Plan::default()
+        };
+        let start = Instant::now();
+        let applied = tokio::select! {
+            applied = writer.apply(&term, &ServiceState::Unmanaged, plan) => applied,
+            () = renewals => continue,
+        };
+        assert_eq!(
+            (start.elapsed().as_secs(), applied.failures.is_empty()),
+            (ends, is_done)
+        );
     }
 }

@@ -16,8 +16,9 @@ use tower::{BoxError, Service};
 use super::is_watch;
 use crate::metrics::Metrics;
 
-/// An answer has begun by then. A watch answers at once and then goes on.
-const ANSWER: Duration = Duration::from_secs(10);
+/// An answer has begun by then. A watch answers at once and then goes on; a write may wait for a webhook, which has 10 s
+/// by default.
+const ANSWER: Duration = Duration::from_secs(13);
 
 /// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.
 const WHOLE: Duration = Duration::from_secs(20);

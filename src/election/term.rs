@@ -38,7 +38,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Write {
     term: Term,
-    /// When the write must have been answered.
+    /// When the write must have been sent; and answered, unless the term is renewed meanwhile.
     pub deadline: Instant,
     /// It may be carried out after it was dropped.
     in_doubt: bool,
@@ -76,6 +76,12 @@ impl Term {
     #[must_use]
     pub fn began(&self) -> Instant {
         self.0.began
+    }
+
+    /// It was renewed by a request that was sent now.
+    #[cfg(test)]
+    pub(crate) fn renew_for_tests(&self, length: Duration) {
+        _ = self.extend(Fence::won(Instant::now(), length));
     }
 
     /// When it ends if it is not renewed; `None`: it is over.
@@ -118,6 +124,18 @@ impl Term {
             tokio::select! {
                 () = sleep_until(deadline) => {}
                 () = changed => {}
+            }
+        }
+    }
+
+    /// Waits until a write that began under this deadline has no right to an answer any more: the term was not renewed
+    /// since. One that ends before that leaves what is in flight its time.
+    pub async fn outlived(&self, mut deadline: Instant) {
+        loop {
+            sleep_until(deadline).await;
+            match self.deadline() {
+                Some(later) if later > deadline => deadline = later,
+                _ => return,
             }
         }
     }
@@ -224,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_must_be_answered_before_the_deadline_that_held_when_it_began() {
+    async fn a_write_must_be_sent_before_the_deadline_that_held_when_it_began() {
         let start = Instant::now();
         let term = Term::new(Fence::won(start, seconds(4)));
         let write = term.begin_write().unwrap();

@@ -120,13 +120,13 @@ async fn a_write_that_hangs_holds_up_no_other_service() {
         pass(seconds(1)).await;
     }
     pass(seconds(60)).await;
-    // 5 s for an answer, then again within a second and a bit.
+    // 12 s for an answer, then again within a second and a bit.
     let tries = operator
         .slice_requests("update")
         .iter()
         .filter(|update| update.name == name)
         .count();
-    assert!((8..=14).contains(&tries), "{tries}");
+    assert!((4..=7).contains(&tries), "{tries}");
     operator.writer.faults().clear();
     operator.until_addresses("bad", &["192.0.2.5"]).await;
 }
