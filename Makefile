@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
+.PHONY: help demo test test-chart dashboard-preview simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -14,7 +14,7 @@ ON_API_SERVER := test(/on_(a_real_)?api_server$$/)
 NEEDS := needs KUBEBUILDER_ASSETS
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl until Ctrl-C
 	@$(CARGO) build $(LOCKED) --workspace --bins
@@ -36,6 +36,17 @@ test: ## runs all tests; ARGS= goes to the test runner
 test-chart: ## runs the tests of the Helm chart alone; make tools brings Helm for them
 	@$(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)')
 	$(CARGO) test $(LOCKED) --test chart --no-fail-fast $(ARGS)
+
+# Versions of what draws the picture; it comes from npm, beside what cargo builds. Chromium and Node.js have to be there.
+ECHARTS_VERSION := 6.1.0
+PREVIEW := $(TARGET)/tools/preview
+
+dashboard-preview: ## draws docs/dashboard.png: the dashboard's panels with what a real Prometheus recorded; CHROMIUM=
+	CI=true $(CARGO) test $(LOCKED) --test metrics -- --exact recorded::every_panel_shows_something_of_a_failover_a_refused_service_and_an_outage
+	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
+	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
+	node tests/metrics/preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
+	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs/dashboard.png
 
 simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs one of them again, BASE= all
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulate

@@ -23,12 +23,15 @@ fn source(address: &str) -> Value {
     source
 }
 
-/// Changes the source, and waits until Prometheus knows that the copies have followed.
+/// Changes the source, and waits until Prometheus knows that the copies have followed, and all has been well for seconds.
 async fn changed(cluster: &Cluster, prometheus: &Prometheus, address: &str) {
     cluster.put::<EndpointSlice>(source(address)).await;
     cluster.until_addresses("default", "web", &[address]).await;
     prometheus
-        .until("sum(increase(endpoint_copier_slice_changes_total[4s])) > 0")
+        .until("sum(increase(endpoint_copier_propagation_seconds_count[2s])) > 0")
+        .await;
+    prometheus
+        .until("max(sum_over_time(leader_election_master_status[5s])) == 5")
         .await;
 }
 
@@ -73,7 +76,9 @@ async fn record(cluster: &mut Cluster, prometheus: &Prometheus, replicas: &mut V
         cluster.kill_server(server).await;
     }
     cluster.put::<EndpointSlice>(source("10.0.0.4")).await;
-    prometheus.until(&leads(0)).await;
+    prometheus
+        .until("sum(sum_over_time(leader_election_master_status[3s])) == 0")
+        .await;
     prometheus
         .until("sum(increase(rest_client_requests_total{code=\"<error>\"}[4s])) > 0")
         .await;
@@ -100,13 +105,13 @@ async fn every_panel_shows_something_of_a_failover_a_refused_service_and_an_outa
     let Some(program) = program("prometheus") else {
         return;
     };
-    let since = now();
     let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
     let mut replicas: Vec<_> = [("a", 0), ("b", 1), ("c", 0)]
         .into_iter()
         .map(|(name, server)| Operator::start(&cluster, name, server))
         .collect();
     let prometheus = Prometheus::start(&program, &replicas).await;
+    let since = now();
     record(&mut cluster, &prometheus, &mut replicas).await;
 
     let dashboard = dashboard();
@@ -130,11 +135,15 @@ async fn every_panel_shows_something_of_a_failover_a_refused_service_and_an_outa
         silent.is_empty()
     })
     .await;
+    let mut annotations = Vec::new();
     for annotation in list(&dashboard, "/annotations/list") {
         let query = replaced(word(annotation, "/expr"), RATE_INTERVAL);
-        assert!(!prometheus.range(&query, since).await.is_empty(), "{query}");
+        let series = prometheus.range(&query, since).await;
+        assert!(!series.is_empty(), "{query}");
+        annotations.push(json!({"name": annotation["name"], "series": series}));
     }
-    let recorded = json!({"from": since.as_secs(), "to": now().as_secs(), "shown": shown});
+    let recorded =
+        json!({"from": since.as_secs(), "to": now().as_secs(), "shown": shown, "annotations": annotations});
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard.json");
     std::fs::write(file, recorded.to_string()).expect("written");
 }
