@@ -4,6 +4,7 @@
 //! Some need promtool, which `make tools` brings: they say that they are skipped where it is not there, and with
 //! `CI=true` that is a failure.
 
+mod alerts;
 mod dashboard;
 mod prometheus;
 mod promtool;

@@ -1,0 +1,72 @@
+//! The alerts: rules that Prometheus takes, each with its unit tests and its section of the runbook.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::promtool;
+
+const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .expect("a file of the repository")
+}
+
+fn alerts() -> Vec<Value> {
+    let rules: Value = serde_saphyr::from_str(&read(RULES)).expect("YAML");
+    let rules = rules["groups"][0]["rules"].as_array().expect("rules");
+    rules.clone()
+}
+
+fn text<'a>(alert: &'a Value, place: &str) -> &'a str {
+    let text = alert.pointer(place).and_then(Value::as_str);
+    text.unwrap_or_else(|| panic!("no {place} in {alert}"))
+}
+
+#[test]
+fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
+    let Some(promtool) = promtool::promtool() else {
+        return;
+    };
+    promtool::run(&promtool, &["check", "rules", RULES], "");
+    for tests in ["each", "together"] {
+        let file = format!("tests/metrics/alerts/{tests}.yaml");
+        promtool::run(&promtool, &["test", "rules", &file], "");
+    }
+}
+
+#[test]
+fn each_alert_says_what_is_wrong_and_where_to_read_on() {
+    let runbook = read("docs/runbook.md");
+    let tests = read("tests/metrics/alerts/each.yaml");
+    let alerts = alerts();
+    assert_eq!(alerts.len(), 14);
+    for alert in &alerts {
+        let name = text(alert, "/alert");
+        assert!(
+            ["critical", "warning"].contains(&text(alert, "/labels/severity")),
+            "{name}"
+        );
+        assert!(!text(alert, "/annotations/summary").is_empty(), "{name}");
+        assert!(!text(alert, "/annotations/description").is_empty(), "{name}");
+        let anchor = format!("/docs/runbook.md#{}", name.to_lowercase());
+        assert!(
+            text(alert, "/annotations/runbook_url").ends_with(&anchor),
+            "{name}"
+        );
+        let section = runbook
+            .split("\n## ")
+            .find_map(|section| section.strip_prefix(&format!("{name}\n")));
+        let section = section.unwrap_or_else(|| panic!("no section for {name}"));
+        for part in ["Meaning", "Impact", "Diagnosis", "Mitigation"] {
+            assert!(section.contains(&format!("**{part}.**")), "{name}: {part}");
+        }
+        assert!(
+            tests.contains(&format!("alertname: {name}")),
+            "{name} has no unit test"
+        );
+    }
+    let sections = runbook.matches("\n## ").count();
+    assert_eq!(sections, alerts.len(), "sections of alerts that are there");
+}
