@@ -24,6 +24,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch::Receiver;
+use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::Record;
@@ -66,10 +67,14 @@ impl Guard {
     }
 
     /// What the lock is told after the API server has answered its GET with this Lease or none.
-    fn show(&self, lease: Option<Lease>) -> Option<Lease> {
-        let shown = self
-            .record
-            .show(lease.as_ref(), &self.us, self.default_duration, self.leads());
+    fn show(&self, lease: Option<Lease>, sent: Instant) -> Option<Lease> {
+        let shown = self.record.show(
+            lease.as_ref(),
+            &self.us,
+            self.default_duration,
+            self.leads(),
+            sent,
+        );
         *self.basis.lock() = lease.as_ref().map(Basis::of);
         if shown == Shown::Absent {
             return None;
@@ -152,6 +157,7 @@ where
         Box::pin(async move {
             match *request.method() {
                 Method::GET => {
+                    let sent = Instant::now();
                     let response = inner.call(request).await.map_err(Into::into)?;
                     let (parts, body) = response.into_parts();
                     let body = body.collect().await.map_err(Into::<BoxError>::into)?.to_bytes();
@@ -160,7 +166,7 @@ where
                         StatusCode::NOT_FOUND => None,
                         _ => return Ok(Response::from_parts(parts, Either::Left(body.into()))),
                     };
-                    Ok(match guard.show(lease) {
+                    Ok(match guard.show(lease, sent) {
                         Some(lease) => Response::new(Either::Left(serde_json::to_vec(&lease)?.into())),
                         None => Response::from_parts(parts, Either::Left(body.into())),
                     })

@@ -120,8 +120,12 @@ impl Record {
         us: &str,
         default_duration: Duration,
         leads: bool,
+        sent: Instant,
     ) -> Shown {
-        self.see(answer);
+        // What the watch has shown since the GET was sent may be newer: an absence that is over would be dated too early.
+        if self.since().is_none_or(|since| since <= sent) {
+            self.see(answer);
+        }
         let sighting = self.sighting.lock();
         Shown::of(answer, &sighting, us, default_duration, leads, Instant::now())
     }

@@ -297,3 +297,35 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
         assert_eq!(server.sent().contains(&Method::POST), made, "{holder}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_it_was_sent() {
+    let (server, record) = (Server::default(), unknown());
+    let guard = Guard::new("us", OURS, record.clone(), channel(None).1);
+    let inner = server.service();
+    let late = service_fn(move |request| {
+        let (mut inner, record) = (inner.clone(), record.clone());
+        async move {
+            // Once: it is deleted again before the next GET, and no watch tells of that.
+            tokio::time::advance(Duration::from_millis(1)).await;
+            if record.holder().is_none() {
+                let seen = lease(held("another", "2001-01-01T00:00:00.000000Z"));
+                record.shown(Some(&serde_json::from_value(seen).unwrap()));
+            }
+            inner.call(request).await
+        }
+    });
+    let mut guarded = guard.layer(late);
+    let get = || Request::get("/").body(Body::empty()).unwrap();
+    for _ in 0..2 {
+        let answer = guarded.call(get()).await.unwrap();
+        assert_eq!(
+            answer.status(),
+            StatusCode::OK,
+            "shown as held: the lock must not make one"
+        );
+        tokio::time::advance(Duration::from_secs(7)).await;
+    }
+    // An absence that has lasted.
+    assert_eq!(guarded.call(get()).await.unwrap().status(), StatusCode::NOT_FOUND);
+}
