@@ -111,14 +111,14 @@ impl Reconciler {
         self.metrics.service_sync_begun(key);
         let Decision {
             snapshot,
-            plan,
+            mut plan,
             taken,
         } = match self.decide(key).await {
             Ok(decision) => decision,
             Err(stop) => return self.stopped(key, stop),
         };
         let mut findings: BTreeSet<_> = plan.findings.iter().cloned().collect();
-        let (endpoints, triggers) = (plan.endpoints, plan.triggers.clone());
+        let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         let applied = self.writer.apply(term, &snapshot.service, plan).await;
         let legacy = match &snapshot.service {
             ServiceState::Managed(service) if applied.is_empty() => {

@@ -1,17 +1,15 @@
 //! What there is to tell of a cluster at one moment. Pure: an index in, a report out.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use super::changes::{Change, changes};
 use crate::index::Index;
-use crate::model::{Family, Finding, ServiceKey, ServiceState, Snapshot, ours};
+use crate::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
 use crate::plan::{Plan, plan};
 
 /// All that is told.
@@ -141,27 +139,22 @@ impl Row {
             ServiceState::Managed(service) => service.families.clone(),
             ServiceState::Absent | ServiceState::Unmanaged => Vec::new(),
         };
-        let is_wanted = |slice: &&Arc<EndpointSlice>| {
-            Family::parse(&slice.address_type).is_some_and(|family| families.contains(&family))
-        };
-        let source_slices = || {
-            let slices = snapshot.source.iter().flat_map(|source| &source.slices);
-            slices.filter(is_wanted)
-        };
+        let source_slices = snapshot.source.iter().flat_map(|source| &source.slices);
+        let source = index.endpoints(key).map(|endpoints| endpoints.source);
         let is_right = |finding: &Finding| !finding.reason.leaves_undone();
         let in_step = plan.is_done() && plan.findings.iter().all(is_right);
         let since = if in_step {
             copies().filter_map(|slice| changed(&slice.metadata)).max()
         } else {
-            source_slices().filter_map(|slice| changed(&slice.metadata)).max()
+            source_slices.filter_map(|slice| changed(&slice.metadata)).max()
         };
         Some(Self {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
             source: snapshot.source.as_ref().map(|source| source.key.to_string()),
             families: families.iter().map(|family| family.as_str()).collect(),
-            source_endpoints: count(source_slices()),
-            copy_endpoints: count(copies()),
+            source_endpoints: Count::of(source.unwrap_or_default()),
+            copy_endpoints: Count::of(EndpointCounts::of(copies().map(AsRef::as_ref))),
             in_step,
             since,
             findings: plan.findings.iter().map(Told::of).collect(),
@@ -195,14 +188,18 @@ fn changed(metadata: &ObjectMeta) -> Option<Timestamp> {
     last.or_else(|| metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
 
-fn count<'a>(slices: impl Iterator<Item = &'a Arc<EndpointSlice>>) -> Count {
-    let mut count = Count::default();
-    for endpoint in slices.flat_map(|slice| slice.endpoints.iter().flatten()) {
-        let conditions = endpoint.conditions.as_ref();
-        count.total += 1;
-        count.ready += usize::from(conditions.and_then(|it| it.ready).unwrap_or(true));
+impl Count {
+    fn of(counts: EndpointCounts) -> Self {
+        let EndpointCounts {
+            ready,
+            unready,
+            terminating,
+        } = counts;
+        Self {
+            ready,
+            total: ready + unready + terminating,
+        }
     }
-    count
 }
 
 impl Told {

@@ -74,12 +74,12 @@ impl Reader {
             last_watch: Arc::default(),
             server: Arc::default(),
             elsewhere: Arc::default(),
+            unanswered: Arc::default(),
         };
         let follower = calls.clone();
         let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
         let mut backoff = ReadBackoff::default();
-        let mut unanswered = 0;
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
@@ -93,7 +93,6 @@ impl Reader {
                 };
                 let error = match event {
                     Ok(Ok(event)) => {
-                        unanswered = 0;
                         feel(&pulse, &event);
                         handle(event);
                         continue;
@@ -114,8 +113,7 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 tokio::time::sleep(backoff.next()).await;
-                unanswered = if is_answer(&error) { 0 } else { unanswered + 1 };
-                if must_relist(&error) || unanswered >= AWAY {
+                if must_relist(&error) || follower.unanswered(&error) >= AWAY {
                     break;
                 }
             }
@@ -180,6 +178,8 @@ struct Calls {
     server: Arc<Mutex<Option<Server>>>,
     /// The next request is to go to another server.
     elsewhere: Arc<Mutex<Option<Elsewhere>>>,
+    /// Failures without an answer since the API server last answered.
+    unanswered: Arc<Mutex<u32>>,
 }
 
 impl Calls {
@@ -207,6 +207,7 @@ impl Calls {
         }
         let response = self.client.send(request).await?;
         *self.server.lock() = response.extensions().get().cloned();
+        *self.unanswered.lock() = 0;
         let ok = response.status().is_success();
         if ok {
             self.pulse.beat();
@@ -222,6 +223,13 @@ impl Calls {
             ok,
             calls: self,
         }))
+    }
+
+    /// How many failures without an answer there were in a row, with this one.
+    fn unanswered(&self, error: &watcher::Error) -> u32 {
+        let mut unanswered = self.unanswered.lock();
+        *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
+        *unanswered
     }
 
     fn go_elsewhere(&self, why: &'static str) {

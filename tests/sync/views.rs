@@ -1,7 +1,7 @@
 //! Views of the cluster that are late, change, or come and go.
 
 use serde_json::json;
-use testbed::{Effect, Ending, Fault, Match};
+use testbed::{Effect, Ending, Fault, Match, Request};
 
 use crate::harness::{
     Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of,
@@ -286,4 +286,22 @@ async fn a_copy_that_others_change_back_each_time_is_not_fought_for() {
     assert!(warned.contains(&"WriteRefused".to_owned()), "{warned:?}");
     other.abort();
     operator.until_addresses("vip", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let lists = || {
+        let of_services = |request: &Request| request.server == "services" && request.is("list", "services");
+        operator.store.requests().matching(of_services).len()
+    };
+    let before = lists();
+    for _ in 0..4 {
+        let faults = operator.services.faults();
+        faults.end_watches(Match::any(), Ending::Abrupt);
+        pass(seconds(60)).await;
+    }
+    assert_eq!(lists(), before);
 }
