@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::sighting::{Race, Sighting};
 use super::swap::Shown;
+use crate::cli::ElectionConfig;
 use crate::metrics::Metrics;
 
 fn version_of(lease: &Lease) -> Option<u64> {
@@ -112,8 +113,8 @@ impl Record {
         self.sighting.lock().since()
     }
 
-    /// What the lock of the candidate `us` is to be shown after a GET that was answered with this Lease or none;
-    /// `leads`: it has a valid term.
+    /// What the lock of the candidate `us` is to be shown after a GET that was sent at this moment and answered with
+    /// this Lease or none; `leads`: it has a valid term.
     pub(super) fn show(
         &self,
         answer: Option<&Lease>,
@@ -122,12 +123,15 @@ impl Record {
         leads: bool,
         sent: Instant,
     ) -> Shown {
-        // What the watch has shown since the GET was sent may be newer: an absence that is over would be dated too early.
-        if self.since().is_none_or(|since| since <= sent) {
-            self.see(answer);
-        }
+        let now = Instant::now();
+        let mut overtaken = false;
+        self.note(|sighting| {
+            let is_news = sighting.see_answer(answer, sent, now);
+            overtaken = is_news.is_none();
+            is_news == Some(true)
+        });
         let sighting = self.sighting.lock();
-        Shown::of(answer, &sighting, us, default_duration, leads, Instant::now())
+        Shown::of(answer, overtaken, &sighting, us, default_duration, leads, now)
     }
 
     /// Whether the candidate `us` may try at this moment; `leads`: it has a valid term.
@@ -136,13 +140,9 @@ impl Record {
         sighting.may_race(us, default_duration, leads, Instant::now())
     }
 
-    /// Waits until the candidate `us`, who does not lead, may try. `told` hears of each holder on the way.
-    pub(super) async fn turn(
-        &self,
-        us: &str,
-        default_duration: Duration,
-        mut told: impl FnMut(Option<&str>),
-    ) {
+    /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. `told` hears of each
+    /// holder on the way.
+    pub(super) async fn turn(&self, us: &str, config: &ElectionConfig, mut told: impl FnMut(Option<&str>)) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -150,7 +150,14 @@ impl Record {
             let race = {
                 let sighting = self.sighting.lock();
                 told(sighting.holder());
-                sighting.race(us, default_duration, false)
+                match sighting.race(us, config.lease_duration, false) {
+                    // A watch that lags does not show that the holder has written it anew, and where there is no Lease
+                    // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
+                    Race::At(moment) if sighting.is_missed() => {
+                        Race::At(moment.min(Instant::now() + config.retry_period))
+                    }
+                    race => race,
+                }
             };
             match race {
                 Race::Now => return,

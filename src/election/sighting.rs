@@ -88,6 +88,15 @@ impl<T: Moment> Sighting<T> {
         true
     }
 
+    /// Notes the answer to a GET that was sent at a moment. Answers whether it is news; `None`: it is passed over,
+    /// since something else has been seen after that moment, and nobody knows which of the two is the newer.
+    pub fn see_answer(&mut self, lease: Option<&Lease>, sent: T, now: T) -> Option<bool> {
+        match &self.state {
+            Some((known, since)) if *since > sent => (*known == State::of(lease)).then_some(false),
+            _ => Some(self.see(lease, now)),
+        }
+    }
+
     /// When the candidate `us` may try; `leads`: it has a valid term. A Lease that was released is free; one that
     /// never showed a holder too; one that names us is ours to renew. Any other belongs to its last holder until
     /// the duration has passed since its present state was first seen, also when it was deleted, emptied or
@@ -122,6 +131,12 @@ impl<T: Moment> Sighting<T> {
             Race::Now => true,
             Race::At(moment) => now >= moment,
         }
+    }
+
+    /// Whether the last look showed none, although there has been a holder.
+    #[must_use]
+    pub fn is_missed(&self) -> bool {
+        self.holder.is_some() && matches!(self.state, Some((State::Absent, _)))
     }
 
     /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.

@@ -25,15 +25,17 @@ pub enum Shown {
 
 impl Shown {
     /// For the candidate `us`, with what it knows after it has seen this answer; `leads`: it has a valid term.
+    /// `overtaken`: the answer was passed over, so what is known says nothing of what was read.
     pub fn of<T: Moment>(
         answer: Option<&Lease>,
+        overtaken: bool,
         known: &Sighting<T>,
         us: &str,
         default_duration: Duration,
         leads: bool,
         now: T,
     ) -> Self {
-        let free = known.may_race(us, default_duration, leads, now);
+        let free = !overtaken && known.may_race(us, default_duration, leads, now);
         let Some(lease) = answer else {
             // A Lease that was deleted under its holder is shown as if it were still there.
             return if free { Self::Absent } else { Self::Held };

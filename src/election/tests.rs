@@ -21,6 +21,7 @@ struct Runner {
     task: JoinHandle<()>,
     metrics: Metrics,
     progress: Progress,
+    record: Record,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -60,7 +61,8 @@ impl Runner {
             pulses: Pulses::default(),
             metrics: metrics.clone(),
         };
-        tokio::spawn(async move { watch::lease(reader, "default", LEASE, record).await });
+        let watched = record.clone();
+        tokio::spawn(async move { watch::lease(reader, "default", LEASE, watched).await });
         Self {
             name,
             server,
@@ -69,6 +71,7 @@ impl Runner {
             task,
             metrics,
             progress,
+            record,
         }
     }
 
@@ -562,8 +565,35 @@ async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
             sleep(Duration::from_millis(50)).await;
         }
         two.server.faults().remove(cut_two);
-        one.leads().await;
+        // Whichever of them: both have seen how long it is away.
+        tokio::select! {
+            _ = one.leads() => {}
+            _ = two.leads() => {}
+        }
     }
+}
+
+/// Its watch goes on showing that there is none, after the leader has written it anew.
+#[tokio::test(start_paused = true)]
+async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    store.delete("leases", "default", LEASE).unwrap();
+    two.server.lag();
+    store.until(|store| spec(store)["holderIdentity"] == "one").await;
+    let held = two.record.clone();
+    assert!(held.since().is_some_and(|since| since.elapsed() < seconds(3)));
+    // Just before two would think that there has been none for the lease duration.
+    sleep(seconds(6) - held.since().unwrap().elapsed() - Duration::from_millis(30)).await;
+    store.delete("leases", "default", LEASE).unwrap();
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(two.terms.borrow().is_none(), "two terms");
+    }
+    assert!(!first.is_over());
 }
 
 /// How often watches began anew because they showed too little.

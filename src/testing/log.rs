@@ -1,11 +1,11 @@
 //! What a test's own thread logs.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tracing::Level;
 use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Level};
 
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
@@ -21,6 +21,7 @@ pub(crate) fn logged() -> (Log, DefaultGuard) {
         .with_target(false)
         .without_time()
         .finish();
+    hear_all_threads();
     let guard = tracing::subscriber::set_default(subscriber);
     (log, guard)
 }
@@ -31,6 +32,16 @@ impl Log {
         let text = String::from_utf8(self.0.lock().clone()).expect("text");
         text.lines().map(|line| line.trim().to_owned()).collect()
     }
+}
+
+/// While one thread alone listens, what another logs for the first time is taken for something that nobody wants to hear, for
+/// ever. With a second subscriber around, even one that is nobody's, all are asked.
+fn hear_all_threads() {
+    static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+    ANOTHER.get_or_init(|| {
+        let silent = tracing_subscriber::fmt().with_max_level(Level::INFO);
+        Dispatch::new(silent.with_writer(io::sink).finish())
+    });
 }
 
 impl io::Write for Log {

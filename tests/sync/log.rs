@@ -1,11 +1,11 @@
 //! What the operator logs on the thread of a test.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tracing::Level;
 use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Level};
 
 #[derive(Clone)]
 pub struct Log {
@@ -28,6 +28,7 @@ impl Log {
             .with_target(false)
             .without_time()
             .finish();
+        hear_all_threads();
         let guard = Arc::new(tracing::subscriber::set_default(subscriber));
         Self { text, _guard: guard }
     }
@@ -38,6 +39,16 @@ impl Log {
         let lines = text.lines().filter(|line| line.contains(words));
         lines.map(|line| line.trim().to_owned()).collect()
     }
+}
+
+/// While one thread alone listens, what another logs for the first time is taken for something that nobody wants to hear, for
+/// ever. With a second subscriber around, even one that is nobody's, all are asked.
+fn hear_all_threads() {
+    static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+    ANOTHER.get_or_init(|| {
+        let silent = tracing_subscriber::fmt().with_max_level(Level::INFO);
+        Dispatch::new(silent.with_writer(io::sink).finish())
+    });
 }
 
 impl io::Write for Sink {

@@ -329,3 +329,39 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
     // An absence that has lasted.
     assert_eq!(guarded.call(get()).await.unwrap().status(), StatusCode::NOT_FOUND);
 }
+
+/// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() {
+    let record = unknown();
+    record.shown(Some(
+        &serde_json::from_value(lease(held("one", "2001-01-01T00:00:00.000000Z"))).unwrap(),
+    ));
+    let mut read = lease(held("two", "2001-01-01T00:00:00.000000Z"));
+    read["metadata"]["resourceVersion"] = json!("9");
+    let server = Server::with(Some(read));
+    let guard = Guard::new("us", OURS, record.clone(), channel(None).1);
+    let inner = server.service();
+    let late = service_fn(move |request| {
+        let (mut inner, record) = (inner.clone(), record.clone());
+        async move {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let mut released = lease(json!({"holderIdentity": "", "leaseDurationSeconds": 1}));
+            released["metadata"]["resourceVersion"] = json!("8");
+            record.shown(Some(&serde_json::from_value(released).unwrap()));
+            inner.call(request).await
+        }
+    });
+    let answer = guard
+        .layer(late)
+        .call(Request::get("/").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    let shown = answer.into_body().collect().await.unwrap().to_bytes();
+    let shown: Lease = serde_json::from_slice(&shown).unwrap();
+    let spec = shown.spec.unwrap();
+    assert_eq!(spec.holder_identity.as_deref(), Some("two"));
+    let renewed = spec.renew_time.unwrap().0;
+    let age = Timestamp::now().duration_since(renewed);
+    assert!(age < SignedDuration::from_secs(60), "it would be taken: {age}");
+}

@@ -86,7 +86,8 @@ impl Election {
             }
             Attempt::None if candidate.life == Life::Stops => actions.push(Action::Release(i)),
             Attempt::None => {}
-            Attempt::Reads { .. } => actions.push(Action::Decide(i)),
+            // The watch may show something before the answer is there.
+            Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
             Attempt::Writes { .. } => actions.push(Action::Serve(i)),
             Attempt::Waits { .. } => actions.push(Action::Answer(i)),
         }
@@ -109,7 +110,10 @@ impl Election {
         let now = state.now;
         let candidate = &mut state.candidates[i];
         match (action, std::mem::take(&mut candidate.attempt)) {
-            (Action::Look(_), _) => _ = candidate.see(state.server.lease.as_ref(), now),
+            (Action::Look(_), attempt) => {
+                candidate.attempt = attempt;
+                candidate.see(state.server.lease.as_ref(), now);
+            }
             (Action::Get(_), _) => {
                 candidate.attempt = Attempt::Reads {
                     sent: now,
@@ -117,7 +121,7 @@ impl Election {
                 }
             }
             (Action::Decide(_), Attempt::Reads { sent, reply }) => {
-                let request = self.decide(state, i, reply);
+                let request = self.decide(state, i, sent, reply);
                 let candidate = &mut state.candidates[i];
                 match request {
                     Some(request) => candidate.attempt = Attempt::Writes { sent, request },
@@ -176,14 +180,15 @@ impl Election {
     }
 
     /// The guard's part of a GET, and what the lock sends then. `None`: nothing.
-    fn decide(&self, state: &mut State, i: usize, reply: Option<Stored>) -> Option<Request> {
+    fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Request> {
         let skew = if state.jumped[i] { -SKEW[i] } else { SKEW[i] };
         let wall = i16::from(state.now.0) + skew;
         let leads =
             self.may_write(state, state.candidates[i].term) || self.is(Mutant::FormerLeaderWritesAnew);
         let edited = state.edits < self.bound.edits;
         let candidate = &mut state.candidates[i];
-        let lease = candidate.see(reply.as_ref(), state.now);
+        let lease = reply.as_ref().map(Stored::lease);
+        let is_news = candidate.known.see_answer(lease.as_ref(), sent, state.now);
         let shown = match (&reply, self.mutant) {
             (Some(lease), Some(Mutant::WallClock)) if lease.holder != Some(i) => {
                 let seconds = i16::try_from(DURATION.as_secs()).unwrap_or_default();
@@ -196,6 +201,7 @@ impl Election {
             (None, Some(Mutant::DeletedIsFree)) => Shown::Absent,
             _ => Shown::of(
                 lease.as_ref(),
+                is_news.is_none(),
                 &candidate.known,
                 NAMES[i],
                 DURATION,
