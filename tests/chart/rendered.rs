@@ -192,7 +192,7 @@ fn every_object_has_our_labels_and_its_namespace() {
                 "ClusterRole" | "ClusterRoleBinding" => json!(null),
                 "Service" if metadata["name"] == "vip" => json!("vips"),
                 "Role" | "RoleBinding" if namespace == "edge" => json!("leases"),
-                "ConfigMap" => json!("monitoring"),
+                "ConfigMap" | "ServiceMonitor" | "PrometheusRule" => json!("monitoring"),
                 _ => json!(namespace),
             };
             assert_eq!(metadata["namespace"], expected, "{kind}");
@@ -236,6 +236,83 @@ fn the_dashboard_is_for_the_sidecar_as_it_is() {
         find(&rendered, "ConfigMap", "-dashboard")["metadata"]["namespace"],
         "monitoring"
     );
+}
+
+#[test]
+fn the_service_monitor_finds_the_metrics_service() {
+    let Some(helm) = helm() else { return };
+    let on = ["--set", "metrics.serviceMonitor.enabled=true"];
+    assert!(!kinds(&helm.render(&[])).contains(&"ServiceMonitor"));
+    for more in [
+        "fullnameOverride=whole,nameOverride=other",
+        "namespaceOverride=edge,metrics.serviceMonitor.namespace=monitoring",
+    ] {
+        let rendered = helm.render(&[&on[..], &["--set", more]].concat());
+        let monitor = &find(&rendered, "ServiceMonitor", "")["spec"];
+        let service = find(&rendered, "Service", "-metrics");
+        for (label, value) in monitor["selector"]["matchLabels"].as_object().expect("labels") {
+            assert_eq!(service["metadata"]["labels"][label], *value, "{more}: {label}");
+        }
+        assert_eq!(
+            monitor["namespaceSelector"]["matchNames"],
+            json!([service["metadata"]["namespace"]])
+        );
+        assert_eq!(
+            monitor["endpoints"][0]["port"],
+            service["spec"]["ports"][0]["name"]
+        );
+        // The VIP Service has our labels too, and nothing to scrape.
+        let vip = helm.render(&[&on[..], &["--set", "vip.create=true"]].concat());
+        let labels = &find(&vip, "Service", "kubernetes-vip")["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/component"], json!(null));
+    }
+    let refusal = helm.refusal(&[&on[..], &["--set", "metrics.service.enabled=false"]].concat());
+    assert!(refusal.contains("needs metrics.service.enabled"), "{refusal}");
+}
+
+#[test]
+fn the_prometheus_rule_is_the_alerts_file_as_it_is() {
+    let schema: Value = serde_json::from_str(&file("values.schema.json")).expect("JSON");
+    let section = &schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"];
+    let file: Value = serde_saphyr::from_str(&file("files/alerts.yaml")).expect("YAML");
+    let alerts = file["groups"][0]["rules"].as_array().expect("rules");
+    let names: Vec<_> = alerts.iter().map(|rule| &rule["alert"]).collect();
+    assert_eq!(section["disabledAlerts"]["items"]["enum"], json!(names));
+    for helm in helms() {
+        let on = ["--set", "metrics.prometheusRule.enabled=true"];
+        assert!(!kinds(&helm.render(&[])).contains(&"PrometheusRule"));
+        let rendered = helm.render(&on);
+        assert_eq!(find(&rendered, "PrometheusRule", "")["spec"], file);
+        let values = [
+            "metrics.prometheusRule.disabledAlerts={EndpointCopierDown,EndpointCopierClockSkew}",
+            "metrics.prometheusRule.alertLabels.team=edge",
+            "metrics.prometheusRule.alertLabels.severity=not-this",
+            "metrics.prometheusRule.runbookURL=https://runbooks.example.com/copier",
+        ];
+        let rendered = helm.render(&[&on[..], &["--set", &values.join(",")]].concat());
+        let rules = find(&rendered, "PrometheusRule", "")["spec"]["groups"][0]["rules"].clone();
+        let mut expected = file["groups"][0]["rules"].as_array().expect("rules").clone();
+        expected.retain(|rule| {
+            !["EndpointCopierDown", "EndpointCopierClockSkew"]
+                .contains(&rule["alert"].as_str().expect("a name"))
+        });
+        assert_eq!(expected.len(), 12);
+        for rule in &mut expected {
+            let anchor = rule["alert"].as_str().expect("a name").to_lowercase();
+            rule["labels"]["team"] = json!("edge");
+            rule["annotations"]["runbook_url"] =
+                json!(format!("https://runbooks.example.com/copier#{anchor}"));
+        }
+        assert_eq!(rules, json!(expected));
+        let refusal = helm.refusal(
+            &[
+                &on[..],
+                &["--set", "metrics.prometheusRule.disabledAlerts={Typo}"],
+            ]
+            .concat(),
+        );
+        assert!(refusal.contains("disabledAlerts"), "{refusal}");
+    }
 }
 
 #[test]

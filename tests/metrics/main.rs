@@ -6,6 +6,7 @@
 
 mod alerts;
 mod dashboard;
+mod monitored;
 mod prometheus;
 mod promtool;
 mod recorded;

@@ -20,19 +20,20 @@ pub struct Prometheus {
 impl Prometheus {
     /// Scrapes these replicas, labelled as in a cluster.
     pub async fn start(program: &Path, replicas: &[Operator]) -> Self {
+        let of = |replica: &Operator| json!({"namespace": NAMESPACE, "pod": pod(replica)});
+        let scrape = json!({
+            "job_name": "endpoint-copier-operator",
+            "static_configs": targets(replicas, of),
+        });
+        Self::scraping(program, scrape, replicas.len()).await
+    }
+
+    /// Scrapes so many targets, as this part of its configuration says.
+    pub async fn scraping(program: &Path, scrape: Value, targets: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let targets: Vec<_> = replicas
-            .iter()
-            .map(|replica| {
-                json!({
-                    "targets": [replica.metrics_address().to_string()],
-                    "labels": {"namespace": "endpoint-copier-operator", "pod": format!("replica-{}", replica.name())},
-                })
-            })
-            .collect();
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-            "scrape_configs": [{"job_name": "endpoint-copier-operator", "static_configs": targets}],
+            "scrape_configs": [scrape],
         });
         let file = folder.path().join("prometheus.yaml");
         std::fs::write(&file, config.to_string()).expect("written");
@@ -54,7 +55,7 @@ impl Prometheus {
             child,
             _folder: folder,
         };
-        let known = format!("count(up) == {}", replicas.len());
+        let known = format!("count(up) == {targets}");
         prometheus.until(&known).await;
         prometheus
     }
@@ -91,6 +92,23 @@ impl Drop for Prometheus {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where the replicas are said to run.
+pub const NAMESPACE: &str = "endpoint-copier-operator";
+
+/// What a replica's Pod is called.
+pub fn pod(replica: &Operator) -> String {
+    format!("replica-{}", replica.name())
+}
+
+/// Replicas as targets with labels.
+pub fn targets(replicas: &[Operator], labels: impl Fn(&Operator) -> Value) -> Value {
+    let target = |replica| {
+        let at = Operator::metrics_address(replica).to_string();
+        json!({"targets": [at], "labels": labels(replica)})
+    };
+    replicas.iter().map(target).collect()
 }
 
 /// Since 1970.

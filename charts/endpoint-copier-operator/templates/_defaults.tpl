@@ -91,6 +91,23 @@ metrics:
     port: 8080
     labels: {}
     annotations: {}
+  serviceMonitor:
+    enabled: false
+    namespace: ""
+    interval: ""
+    scrapeTimeout: ""
+    relabelings: []
+    metricRelabelings: []
+    labels: {}
+    annotations: {}
+  prometheusRule:
+    enabled: false
+    namespace: ""
+    disabledAlerts: []
+    alertLabels: {}
+    runbookURL: ""
+    labels: {}
+    annotations: {}
 grafanaDashboard:
   enabled: false
   namespace: ""
