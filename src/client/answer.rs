@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::line::Lines;
-use crate::error::one_line;
 
 /// One object takes an API server milliseconds: one that is silent for so long is ill, whoever gives up and why.
 /// Less than the time limit of any call but a release, which is the last that a process sends.
@@ -96,7 +95,7 @@ impl http_body::Body for Answer {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(_))) => request.since = Instant::now(),
             Poll::Ready(Some(Err(error))) => {
-                request.lines.leave(&request.connection, &one_line(error));
+                request.lines.failed(&request.connection, error);
                 request.is_over();
             }
             Poll::Ready(None) => request.is_over(),

@@ -1,6 +1,8 @@
 //! One connection to one API server. It is HTTP/2 and takes any number of requests; with HTTP/1.1, where nothing
 //! better is spoken, one at a time.
 
+use std::error::Error as _;
+
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -93,6 +95,16 @@ impl Connection {
             }
         })
     }
+}
+
+/// Whether a server has only asked for another connection, as API servers do to spread their clients and before they stop.
+/// It did not take the request.
+pub(super) fn is_farewell(error: &hyper::Error) -> bool {
+    let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
+    http2.is_some_and(|error| {
+        error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+            || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
 }
 
 /// HTTP/1.1 names the host in a header, and only the path in its first line.

@@ -16,7 +16,7 @@ use tower::{BoxError, Service};
 use tracing::info;
 
 use super::answer::{Answer, InFlight};
-use super::connection::{Connection, NoAnswer};
+use super::connection::{Connection, NoAnswer, is_farewell};
 use super::dial::Dialer;
 use super::{Elsewhere, NotAfter, Server, TooLate, is_watch};
 use crate::cli::ServerAddress;
@@ -50,6 +50,9 @@ struct State {
 /// Where no address answers, the next dial begins so much later: many requests fail at once then, and each round asks
 /// every address for a handshake.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// So often a request that no server has taken goes on to another connection.
+const REPEATS: u32 = 3;
 
 /// A connection that is there or is being made. All requests share it: where one dials, no other does.
 type Line = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
@@ -125,8 +128,17 @@ impl Lines {
         }
     }
 
-    /// A connection has failed: its address is skipped for a while, and the next request takes another line.
-    pub fn leave(&self, connection: &Arc<Connection>, why: &str) {
+    /// A request on a connection has failed, or its answer.
+    pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
+        if is_farewell(error) {
+            self.drop_line(|current| Arc::ptr_eq(current, connection), &one_line(error));
+        } else {
+            self.leave(connection, &one_line(error));
+        }
+    }
+
+    /// A connection is of no use: its address is skipped for a while, and the next request takes another line.
+    fn leave(&self, connection: &Arc<Connection>, why: &str) {
         let address = &connection.address;
         self.0.dialer.book.lock().failed(address, Instant::now());
         self.drop_line(|current| Arc::ptr_eq(current, connection), why);
@@ -181,8 +193,9 @@ impl Lines {
         }
         let not_after = request.extensions().get().copied();
         let (watches, is_read) = (is_watch(&request), request.method() == Method::GET);
-        let mut is_repeated = false;
+        let mut repeats = 0;
         loop {
+            let spare = is_read.then(|| copy(&request));
             let connection = self.line(watches).await?;
             // The way may have taken long, and this process may have stood still on it.
             if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
@@ -202,15 +215,23 @@ impl Lines {
                 Err(no_answer) => no_answer,
             };
             in_flight.is_over();
-            let is_busy = !connection.is_closed();
-            match unsent {
-                // It was never on its way: another request was quicker, or the server had just closed the connection.
-                Some(unsent) if is_busy || !is_repeated => {
-                    is_repeated |= !is_busy;
-                    request = *unsent;
+            let is_farewell = is_farewell(&error);
+            if is_farewell {
+                self.drop_line(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
+            }
+            let again = match unsent {
+                // Another request was quicker.
+                Some(unsent) if !connection.is_closed() => Some(*unsent),
+                unsent => {
+                    repeats += 1;
+                    let again = unsent.map(|unsent| *unsent).or(spare.filter(|_| is_farewell));
+                    again.filter(|_| repeats <= REPEATS)
                 }
-                _ => {
-                    self.leave(&connection, &one_line(&error));
+            };
+            match again {
+                Some(again) => request = again,
+                None => {
+                    self.failed(&connection, &error);
                     return Err(error.into());
                 }
             }
@@ -230,4 +251,13 @@ impl Service<Request<Body>> for Lines {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         Box::pin(self.clone().send(request))
     }
+}
+
+/// Another request for the same, to be read.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    copy
 }

@@ -1,5 +1,6 @@
 //! How many connections there are, who waits for one, and what leaves on it.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode};
@@ -11,9 +12,10 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::WatchParams;
 use kube::client::Body;
+use testbed::real::RealCluster;
 use tokio::time::{sleep, timeout};
 
-use crate::servers::{PATIENCE, Plain, Relay, Servers, Way, alone, silent};
+use crate::servers::{PATIENCE, Plain, Refusing, Relay, Servers, Way, alone, silent};
 
 async fn twenty(way: &Way) -> usize {
     let answers = join_all((0..20).map(|_| way.get())).await;
@@ -30,7 +32,7 @@ async fn twenty_requests_at_once_make_one_connection_also_after_it_was_lost() {
     for lost in 1..=3 {
         let watch = Api::<Service>::default_namespaced(way.client.clone());
         let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
-        let mut watch = std::pin::pin!(watch);
+        let mut watch = pin!(watch);
         relay.cut();
         while let Some(Ok(_)) = timeout(PATIENCE, watch.next()).await.expect("its end") {}
         assert_eq!(twenty(&way).await, 20);
@@ -85,7 +87,7 @@ async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_ag
     assert_eq!(plain.accepted(), 1);
     let watch = Api::<Service>::default_namespaced(way.client.clone());
     let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
-    let mut watch = std::pin::pin!(watch);
+    let mut watch = pin!(watch);
     for _ in 0..5 {
         way.get().await.expect("an answer");
     }
@@ -101,4 +103,44 @@ async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_ag
     let (start, before) = (Instant::now(), plain.accepted());
     way.get().await.expect("an answer");
     assert!(start.elapsed() < Duration::from_secs(1) && plain.accepted() <= before + 1);
+}
+
+#[tokio::test]
+async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
+    let servers = Servers::start(2).await;
+    let refusing = Refusing::serve(servers.store.server_tls()).await;
+    let another = ApiServerConfig {
+        addresses: vec![servers.address(1)],
+        ..alone()
+    };
+    let way = servers.access_at(&refusing.url(), another).await;
+    for taken in 1..=10 {
+        let request = Request::get("/livez").body(Body::empty()).expect("a request");
+        assert_eq!(way.client.send(request).await.expect("an answer").status(), 200);
+        assert_eq!(refusing.connections(), taken);
+    }
+    assert_eq!(servers.asked(), "", "nothing speaks against the first one");
+    assert_eq!(way.changes(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_sends_clients_away_now_and_then_answers_each_request_on_api_server() {
+    if testbed::real::assets().is_none() {
+        return;
+    }
+    let cluster = RealCluster::start_with(1, &["--goaway-chance=0.02"])
+        .await
+        .expect("etcd and kube-apiserver");
+    let way = Way::of(&cluster.kubeconfig(0, "default"), alone()).await;
+    // It makes the Service that is asked for when it is ready.
+    timeout(PATIENCE, async {
+        while way.get().await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("a Service");
+    for _ in 0..500 {
+        assert_eq!(twenty(&way).await, 20);
+    }
 }

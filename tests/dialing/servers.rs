@@ -13,11 +13,13 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
+use rustls::ServerConfig;
 use testbed::{ApiServer, Serving, Store, builders};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 /// Far more than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,20 +72,9 @@ impl Servers {
 
     /// A way that is configured to begin at this URL.
     pub async fn access_at(&self, url: &str, config: ApiServerConfig) -> Way {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("kubeconfig");
         let first = self.server(0);
         let kubeconfig = first.kubeconfig("admin", "default").replace(&first.url(), url);
-        std::fs::write(&file, kubeconfig).expect("a file");
-        let metrics = Metrics::new("lease").expect("metrics");
-        let access = Access::find(Some(&file), &config, metrics.clone()).await;
-        let access = access.expect("a kubeconfig");
-        let client = access.client("test").expect("credentials");
-        Way {
-            access,
-            client,
-            metrics,
-        }
+        Way::of(&kubeconfig, config).await
     }
 
     /// The servers that were asked since the last time, in order.
@@ -101,6 +92,21 @@ pub struct Way {
 }
 
 impl Way {
+    pub async fn of(kubeconfig: &str, config: ApiServerConfig) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("kubeconfig");
+        std::fs::write(&file, kubeconfig).expect("a file");
+        let metrics = Metrics::new("lease").expect("metrics");
+        let access = Access::find(Some(&file), &config, metrics.clone()).await;
+        let access = access.expect("a kubeconfig");
+        let client = access.client("test").expect("credentials");
+        Self {
+            access,
+            client,
+            metrics,
+        }
+    }
+
     pub async fn get(&self) -> kube::Result<Service> {
         let services: Api<Service> = Api::default_namespaced(self.client.clone());
         timeout(PATIENCE, services.get("kubernetes"))
@@ -239,6 +245,55 @@ impl Plain {
 
     /// So many connections were made so far.
     pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+/// A server that takes one request on each connection and refuses the others, as one does that asks for another connection.
+pub struct Refusing {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Refusing {
+    pub async fn serve(tls: Arc<ServerConfig>) -> Self {
+        let listener = TcpListener::bind("127.0.0.5:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let accepted = Arc::<AtomicUsize>::default();
+        let count = accepted.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.expect("TLS");
+                connections.spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+                    let mut is_first = true;
+                    while let Some(Ok((_, mut answer))) = connection.accept().await {
+                        if std::mem::take(&mut is_first) {
+                            answer.send_response(Response::default(), true).expect("sent");
+                        } else {
+                            answer.send_reset(h2::Reason::REFUSED_STREAM);
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            accepted,
+            _task: task,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// So many connections were made so far.
+    pub fn connections(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 }

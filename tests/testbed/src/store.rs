@@ -367,6 +367,12 @@ impl Store {
         self.inner.pki.get_or_init(Pki::new)
     }
 
+    /// How any server shows itself that belongs to this cluster.
+    #[must_use]
+    pub fn server_tls(&self) -> Arc<tokio_rustls::rustls::ServerConfig> {
+        self.pki().server_config()
+    }
+
     /// The present, in whole seconds, as this cluster sees it.
     #[must_use]
     pub fn now(&self) -> jiff::Timestamp {
