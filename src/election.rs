@@ -174,7 +174,7 @@ impl Candidate {
                 }
             }
         };
-        self.record.turn(&self.us, &self.config, told).await;
+        self.record.turn(&self.us, self.config.lease_duration, told).await;
     }
 
     /// Takes or renews the Lease, within a time limit.

@@ -8,9 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::sighting::{Race, Sighting};
+use super::sighting::{Race, Sighting, look_interval};
 use super::swap::Shown;
-use crate::cli::ElectionConfig;
 use crate::metrics::Metrics;
 
 fn version_of(lease: &Lease) -> Option<u64> {
@@ -126,7 +125,7 @@ impl Record {
         let now = Instant::now();
         let mut overtaken = false;
         self.note(|sighting| {
-            let is_news = sighting.see_answer(answer, sent, now);
+            let is_news = sighting.see_answer(answer, default_duration, sent, now);
             overtaken = is_news.is_none();
             is_news == Some(true)
         });
@@ -142,7 +141,12 @@ impl Record {
 
     /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. `told` hears of each
     /// holder on the way.
-    pub(super) async fn turn(&self, us: &str, config: &ElectionConfig, mut told: impl FnMut(Option<&str>)) {
+    pub(super) async fn turn(
+        &self,
+        us: &str,
+        default_duration: Duration,
+        mut told: impl FnMut(Option<&str>),
+    ) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -150,11 +154,11 @@ impl Record {
             let race = {
                 let sighting = self.sighting.lock();
                 told(sighting.holder());
-                match sighting.race(us, config.lease_duration, false) {
+                match sighting.race(us, default_duration, false) {
                     // A watch that lags does not show that the holder has written it anew, and where there is no Lease
                     // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
                     Race::At(moment) if sighting.is_missed() => {
-                        Race::At(moment.min(Instant::now() + config.retry_period))
+                        Race::At(moment.min(Instant::now() + look_interval(default_duration)))
                     }
                     race => race,
                 }

@@ -22,6 +22,8 @@ pub struct Sighting<T = Instant> {
     holder: Option<String>,
     /// The duration that this holder stated, as far as it is honoured.
     duration: Option<Duration>,
+    /// When there was the last evidence that there is no Lease.
+    missed: Option<T>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +59,7 @@ impl<T> Default for Sighting<T> {
             state: None,
             holder: None,
             duration: None,
+            missed: None,
         }
     }
 }
@@ -79,6 +82,7 @@ impl<T: Moment> Sighting<T> {
             return false;
         }
         self.state = Some((state, now));
+        self.missed = lease.is_none().then_some(now);
         if let Some(lease) = lease
             && let Some(holder) = stated_holder(lease)
         {
@@ -90,9 +94,26 @@ impl<T: Moment> Sighting<T> {
 
     /// Notes the answer to a GET that was sent at a moment. Answers whether it is news; `None`: it is passed over,
     /// since something else has been seen after that moment, and nobody knows which of the two is the newer.
-    pub fn see_answer(&mut self, lease: Option<&Lease>, sent: T, now: T) -> Option<bool> {
-        match &self.state {
+    ///
+    /// An absence lasts while it is looked at again and again. After a gap it begins anew: its holder may have written
+    /// the Lease meanwhile, and a watch that lags or was cut off does not show it.
+    pub fn see_answer(
+        &mut self,
+        lease: Option<&Lease>,
+        default_duration: Duration,
+        sent: T,
+        now: T,
+    ) -> Option<bool> {
+        match &mut self.state {
             Some((known, since)) if *since > sent => (*known == State::of(lease)).then_some(false),
+            Some((State::Absent, since)) if lease.is_none() => {
+                let gap = look_interval(default_duration) * 2;
+                if self.missed.is_none_or(|missed| sent > missed + gap) {
+                    *since = now;
+                }
+                self.missed = Some(now);
+                Some(false)
+            }
             _ => Some(self.see(lease, now)),
         }
     }
@@ -150,6 +171,12 @@ impl<T: Moment> Sighting<T> {
     pub fn holder(&self) -> Option<&str> {
         self.holder.as_deref()
     }
+}
+
+/// How often a candidate looks at a Lease that is missed: more often than its holder would write it anew.
+#[must_use]
+pub fn look_interval(default_duration: Duration) -> Duration {
+    default_duration.min(ElectionConfig::LONGEST_LEASE) / 6
 }
 
 impl State {

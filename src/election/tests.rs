@@ -596,6 +596,45 @@ async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice(
     assert!(!first.is_over());
 }
 
+/// The same, but it was cut off meanwhile, and could not look for itself.
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_was_cut_off_does_not_take_a_lease_that_is_deleted_twice() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    store.delete("leases", "default", LEASE).unwrap();
+    sleep(Duration::from_millis(10)).await;
+    two.server.lag();
+    let cut = two.server.faults().add(Fault::new(Match::any(), Effect::Break));
+    sleep(seconds(7)).await;
+    store.until(|store| spec(store)["holderIdentity"] == "one").await;
+    store.delete("leases", "default", LEASE).unwrap();
+    two.server.faults().remove(cut);
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(two.terms.borrow().is_none(), "two terms");
+    }
+    assert!(!first.is_over());
+}
+
+/// The holder dies, and somebody deletes its Lease.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_lease_of_a_dead_holder_is_taken_after_its_duration() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    one.task.abort();
+    store.delete("leases", "default", LEASE).unwrap();
+    let deleted = Instant::now();
+    two.leads().await;
+    let took = deleted.elapsed();
+    assert!((seconds(6)..seconds(7)).contains(&took), "{took:?}");
+}
+
 /// How often watches began anew because they showed too little.
 fn restarts(runner: &Runner) -> f64 {
     let page = runner.metrics.render();

@@ -247,8 +247,26 @@ async fn a_lease_deleted_after_our_term_is_not_made_anew_at_once() {
     let server = Server::with(None);
     assert!(!attempt(&server.lock(record.clone())).await.unwrap());
     assert_eq!(server.sent(), [Method::GET]);
-    tokio::time::advance(OURS).await;
+    for _ in 0..6 {
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert!(!attempt(&server.lock(record.clone())).await.unwrap());
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert!(attempt(&server.lock(record)).await.unwrap());
+}
+
+/// It was not looked at for a while, in which it may have been there again.
+#[tokio::test(start_paused = true)]
+async fn an_absence_with_a_gap_in_it_begins_anew() {
+    let record = unknown();
+    record.see(Some(
+        &serde_json::from_value(lease(held("another", "2026-01-01T00:00:00.000000Z"))).unwrap(),
+    ));
+    let server = Server::with(None);
+    assert!(!attempt(&server.lock(record.clone())).await.unwrap());
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert!(!attempt(&server.lock(record)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET, Method::GET]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,14 +335,14 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
     });
     let mut guarded = guard.layer(late);
     let get = || Request::get("/").body(Body::empty()).unwrap();
-    for _ in 0..2 {
+    for _ in 0..7 {
         let answer = guarded.call(get()).await.unwrap();
         assert_eq!(
             answer.status(),
             StatusCode::OK,
             "shown as held: the lock must not make one"
         );
-        tokio::time::advance(Duration::from_secs(7)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
     }
     // An absence that has lasted.
     assert_eq!(guarded.call(get()).await.unwrap().status(), StatusCode::NOT_FOUND);

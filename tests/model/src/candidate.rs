@@ -188,7 +188,9 @@ impl Election {
         let edited = state.edits < self.bound.edits;
         let candidate = &mut state.candidates[i];
         let lease = reply.as_ref().map(Stored::lease);
-        let is_news = candidate.known.see_answer(lease.as_ref(), sent, state.now);
+        let is_news = candidate
+            .known
+            .see_answer(lease.as_ref(), DURATION, sent, state.now);
         let shown = match (&reply, self.mutant) {
             (Some(lease), Some(Mutant::WallClock)) if lease.holder != Some(i) => {
                 let seconds = i16::try_from(DURATION.as_secs()).unwrap_or_default();
