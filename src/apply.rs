@@ -17,7 +17,7 @@ use crate::client::{NotAfter, TooLate};
 use crate::election::term::{Term, TermOver};
 use crate::error::{is_answer, is_namespace_terminating};
 use crate::metrics::{Metrics, Operation};
-use crate::model::{ServiceState, SliceKey, version_of};
+use crate::model::{ServiceKey, ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
 use crate::progress::Progress;
 
@@ -133,6 +133,11 @@ impl Writer {
     /// The term is over: what was tried under it is worth nothing to a later one.
     pub fn forget(&self) {
         *self.attempts.lock() = Attempts::default();
+    }
+
+    /// A Service that is not managed any more needs no memory.
+    pub fn gone(&self, service: &ServiceKey) {
+        self.attempts.lock().gone(service);
     }
 
     /// Carries the plan for a Service out: creates, updates, and then deletes, if every new copy is written

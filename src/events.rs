@@ -5,18 +5,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::Expired;
 use tracing::debug;
 
-use crate::election::term::Term;
+use crate::election::term::{Term, Write};
 use crate::error::{is_answer, is_namespace_terminating, one_line};
 use crate::metrics::Metrics;
-use crate::model::{Finding, ManagedService};
+use crate::model::{Finding, ManagedService, ServiceKey};
 use crate::outage::Outage;
 
 mod ledger;
@@ -28,8 +31,15 @@ pub use crate::model::SYNCED;
 /// Events that wait to be written. More are dropped: what lasts is said again in half an hour.
 const WAITING: usize = 1024;
 
-/// An Event that is not taken by then is dropped.
+/// Time limit of one attempt to write an Event.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// The pauses after attempts that failed for no fault of the Event's. After the last one it is dropped.
+static PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
 
 /// Says what happens to Services.
 pub struct Herald {
@@ -42,6 +52,8 @@ struct Letter {
     term: Term,
     service: ObjectReference,
     event: Event,
+    /// How long to wait after each failure that is left to it.
+    pauses: std::slice::Iter<'static, Duration>,
 }
 
 /// Writes what a [`Herald`] says.
@@ -89,6 +101,11 @@ impl Herald {
         due.again
     }
 
+    /// A Service is no longer managed: there is nothing more to say, though what was said lately counts.
+    pub fn gone(&self, service: &ServiceKey) {
+        _ = self.ledger.lock().due(service, &BTreeSet::new(), Instant::now());
+    }
+
     /// The copies of a Service were written and are in step.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         if self.ledger.lock().may_tell(&service.key, Instant::now()) {
@@ -112,6 +129,7 @@ impl Herald {
                 action: "CopyEndpoints".to_owned(),
                 secondary: None,
             },
+            pauses: PAUSES.iter(),
         };
         if self.letters.try_send(letter).is_err() {
             debug!(service = %service.key, reason, "too many Events wait; this one is dropped");
@@ -140,33 +158,77 @@ fn reference(service: &ManagedService) -> ObjectReference {
 }
 
 impl Scribe {
-    /// Writes until the herald is gone.
+    /// Writes until the herald is gone. What failed for no fault of its own is tried again, after what waits meanwhile.
     pub async fn run(mut self) {
         let outage = Outage::new("writing Events");
-        while let Some(letter) = self.letters.recv().await {
-            let Letter { term, service, event } = letter;
-            let Ok(write) = term.begin_write() else { continue };
-            // A recorder of its own for each Event: one that lives adds to an old Event of the same
-            // reason and leaves its note as it was.
-            let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
-            let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
-            let answer = timeout_at(limit, recorder.publish(&event, &service)).await;
-            if answer.as_ref().is_ok_and(is_answer) {
-                write.answered();
-            }
-            let error = match answer {
-                Ok(Ok(())) => {
-                    self.metrics.event_written(kind(&event), &event.reason);
-                    outage.over();
-                    continue;
-                }
-                // Where nothing may be created any more, nobody waits for news.
-                Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => continue,
-                Ok(Err(error)) => one_line(&error),
-                Err(_) => "no answer in time".to_owned(),
+        let mut failed = DelayQueue::new();
+        loop {
+            let mut letter = tokio::select! {
+                letter = self.letters.recv() => match letter {
+                    Some(letter) => letter,
+                    None => return,
+                },
+                Some(letter) = failed.next() => Expired::into_inner(letter),
             };
-            // What was to be said is said again while it lasts.
-            outage.failed(&format!("{}: {error}", event.reason));
+            let Ok(write) = letter.term.begin_write() else {
+                continue;
+            };
+            match self.write(&letter, write).await {
+                Ok(()) => outage.over(),
+                Err(Unwritten::Unwanted) => {}
+                // What was to be said is said again while it lasts.
+                Err(Unwritten::Refused(error)) => outage.failed(&error),
+                Err(Unwritten::Unanswered(error)) => {
+                    outage.failed(&error);
+                    if let Some(pause) = letter.pauses.next() {
+                        failed.insert(letter, *pause);
+                    }
+                }
+            }
         }
     }
+
+    async fn write(&self, letter: &Letter, write: Write) -> Result<(), Unwritten> {
+        let Letter { service, event, .. } = letter;
+        // A recorder of its own for each Event: one that lives adds to an old Event of the same
+        // reason and leaves its note as it was.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
+        let answer = timeout_at(limit, recorder.publish(event, service)).await;
+        if answer.as_ref().is_ok_and(is_answer) {
+            write.answered();
+        }
+        let told = |error: &str| format!("{}: {error}", event.reason);
+        match answer {
+            Ok(Ok(())) => {
+                self.metrics.event_written(kind(event), &event.reason);
+                Ok(())
+            }
+            // Where nothing may be created any more, nobody waits for news.
+            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => {
+                Err(Unwritten::Unwanted)
+            }
+            Ok(Err(error)) => {
+                let is_final =
+                    matches!(&error, kube::Error::Api(status) if status.code != 429 && status.code < 500);
+                let told = told(&one_line(&error));
+                Err(if is_final {
+                    Unwritten::Refused(told)
+                } else {
+                    Unwritten::Unanswered(told)
+                })
+            }
+            Err(_) => Err(Unwritten::Unanswered(told("no answer in time"))),
+        }
+    }
+}
+
+/// Why an Event was not written.
+enum Unwritten {
+    /// Its namespace is going.
+    Unwanted,
+    /// The API server will not have it.
+    Refused(String),
+    /// The API server is busy, or cannot be reached.
+    Unanswered(String),
 }

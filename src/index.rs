@@ -234,10 +234,10 @@ impl Index {
             .max_by_key(|slice| version_of(&slice.metadata))
     }
 
-    /// Whether the flags and its annotations make a Service a managed one.
+    /// What the flags and its annotations make of a Service. `None`: it is not managed.
     #[must_use]
-    pub fn would_manage(&self, service: &Service) -> bool {
-        ManagedService::read(service, &self.defaults).is_some()
+    pub fn as_managed(&self, service: &Service) -> Option<ManagedService> {
+        ManagedService::read(service, &self.defaults)
     }
 
     /// Whether a Service's copies go before those of others: they are the API servers' addresses,

@@ -17,7 +17,7 @@ use parking_lot::MutexGuard;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::apply::{Applied, Echo, Kind, Writer};
+use crate::apply::{Applied, Echo, Writer};
 use crate::election::term::Term;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
@@ -32,7 +32,7 @@ mod legacy;
 mod memory;
 mod read;
 
-use failing::{Failing, passing, report_failure};
+use failing::{Failing, Rank, passing, rank, report_failure};
 use legacy::Legacy;
 use memory::{Echoes, Memory, Shown};
 
@@ -134,8 +134,10 @@ impl Reconciler {
         }
         let passing = passing(&applied);
         let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
-        if legacy.is_err() {
-            outcome.again = Again::Later(Severity::Passing);
+        match legacy {
+            Ok(None) => {}
+            Ok(Some(_)) => outcome.again = Again::Later(Severity::Final),
+            Err(_) => outcome.again = Again::Later(Severity::Passing),
         }
         match passing.or(legacy.err()) {
             Some(error) => self.failing.failed(key, &error),
@@ -172,7 +174,7 @@ impl Reconciler {
             snapshot.slices.extend(unseen);
             let plan = plan(&snapshot);
             if plan.confirm.is_empty() {
-                self.confirm_withdrawal(&snapshot, &plan).await?;
+                self.confirm_service(&snapshot, &plan).await?;
                 return Ok(Decision {
                     snapshot,
                     plan,
@@ -187,15 +189,20 @@ impl Reconciler {
         }
     }
 
-    /// client: before copies go because their Service is not there or not managed, a GET says so too. A
-    /// new leader's view of Services may be older than its view of copies.
-    async fn confirm_withdrawal(&self, snapshot: &Snapshot, plan: &Plan) -> Result<(), Stop> {
-        if plan.deletes.is_empty() || matches!(snapshot.service, ServiceState::Managed(_)) {
+    /// client: before copies go, a GET says that their Service is still as it looks: not there, not managed, or not
+    /// wanting them. A new leader's view of Services may be older than its view of copies.
+    async fn confirm_service(&self, snapshot: &Snapshot, plan: &Plan) -> Result<(), Stop> {
+        if plan.deletes.is_empty() {
             return Ok(());
         }
         let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
         let service = read::object(&api, snapshot.key.name(), self.progress()).await?;
-        if service.is_some_and(|service| self.index().would_manage(&service)) {
+        let is_now = service.and_then(|service| self.index().as_managed(&service));
+        let seen = match &snapshot.service {
+            ServiceState::Managed(service) => Some(&**service),
+            ServiceState::Absent | ServiceState::Unmanaged => None,
+        };
+        if is_now.as_ref() != seen {
             return Err(Stop::Wait(Instant::now() + ECHO));
         }
         Ok(())
@@ -293,7 +300,12 @@ impl Reconciler {
         };
         let look_again = match &snapshot.service {
             ServiceState::Managed(service) => self.herald.report(term, service, &findings),
-            ServiceState::Absent | ServiceState::Unmanaged => None,
+            ServiceState::Absent | ServiceState::Unmanaged => {
+                self.herald.gone(key);
+                self.legacy.gone(key);
+                self.writer.gone(key);
+                None
+            }
         };
         self.memory.sync_ended(key, &index, result, Some(findings));
         Outcome {
@@ -368,24 +380,4 @@ fn report_write(key: &ServiceKey, since: Instant, snapshot: &Snapshot, endpoints
 
 fn refused(service: &ServiceState) -> bool {
     matches!(service, ServiceState::Managed(service) if !matches!(service.intent, Intent::Copy(_)))
-}
-
-/// Failures by how much they decide about the next try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Silent,
-    Conflict,
-    Refused,
-    Passing,
-    TermOver,
-}
-
-fn rank(kind: Kind) -> Rank {
-    match kind {
-        Kind::NamespaceTerminating => Rank::Silent,
-        Kind::Conflict => Rank::Conflict,
-        Kind::Refused => Rank::Refused,
-        Kind::Passing => Rank::Passing,
-        Kind::TermOver => Rank::TermOver,
-    }
 }

@@ -80,6 +80,11 @@ impl Attempts {
         self.hopeless.insert(service.key.clone(), service.clone());
     }
 
+    /// It is no longer managed.
+    pub fn gone(&mut self, service: &ServiceKey) {
+        self.hopeless.remove(service);
+    }
+
     /// Whether a Service was given up, and has not changed since.
     pub fn is_given_up(&self, service: &Arc<ManagedService>) -> bool {
         self.hopeless.get(&service.key) == Some(service)
@@ -255,5 +260,7 @@ mod tests {
         assert!(attempts.is_given_up(&read(service("vip"))));
         assert!(!attempts.is_given_up(&read(service("vip").uid("another"))));
         assert!(!attempts.is_given_up(&read(service("other"))));
+        attempts.gone(&read(service("vip")).key);
+        assert!(attempts.hopeless.is_empty());
     }
 }

@@ -84,3 +84,24 @@ pub(super) fn report_failure(key: &ServiceKey, failure: &Failure) -> Option<Find
     }
     None
 }
+
+/// Failures by how much they decide about the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Silent,
+    Conflict,
+    Refused,
+    Passing,
+    TermOver,
+}
+
+/// Of one failure.
+pub(super) fn rank(kind: Kind) -> Rank {
+    match kind {
+        Kind::NamespaceTerminating => Rank::Silent,
+        Kind::Conflict => Rank::Conflict,
+        Kind::Refused => Rank::Refused,
+        Kind::Passing => Rank::Passing,
+        Kind::TermOver => Rank::TermOver,
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! Endpoints are not watched: one GET for each Service in a term is enough, since nobody makes them anew.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Endpoints;
@@ -17,7 +17,9 @@ use tracing::info;
 use super::read::is_missing;
 use crate::election::term::Term;
 use crate::error::{is_answer, one_line};
-use crate::model::{Finding, MANAGED_BY, ManagedService, Reason, Snapshot, label, label_of, ours};
+use crate::model::{
+    Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
+};
 use crate::progress::Progress;
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
@@ -30,8 +32,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Legacy {
     client: Client,
     progress: Progress,
-    /// UIDs of Services that have none, or none that we may see.
-    clean: Mutex<HashSet<String>>,
+    /// Services, by their UIDs, that have none, or none that we may see.
+    clean: Mutex<HashMap<ServiceKey, String>>,
 }
 
 impl Legacy {
@@ -45,6 +47,11 @@ impl Legacy {
 
     pub fn forget(&self) {
         self.clean.lock().clear();
+    }
+
+    /// A Service that is not managed any more needs no memory.
+    pub fn gone(&self, service: &ServiceKey) {
+        self.clean.lock().remove(service);
     }
 
     /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed.
@@ -62,7 +69,7 @@ impl Legacy {
             .slices
             .iter()
             .any(|slice| ours(slice).as_ref() == Some(&service.key));
-        if !is_copied || !is_mirrored && self.clean.lock().contains(&service.uid) {
+        if !is_copied || !is_mirrored && self.clean.lock().get(&service.key) == Some(&service.uid) {
             return Ok(None);
         }
         match self.get_and_delete(term, service).await {
@@ -80,7 +87,7 @@ impl Legacy {
                 ));
             }
         }
-        self.clean.lock().insert(service.uid.clone());
+        self.clean.lock().insert(service.key.clone(), service.uid.clone());
         Ok(None)
     }
 

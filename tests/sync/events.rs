@@ -101,3 +101,21 @@ async fn an_event_that_cannot_be_written_delays_no_copy() {
     .await;
     assert!(took < seconds(1), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_met_a_busy_server_is_tried_again_soon_and_one_that_was_refused_is_not() {
+    for (code, said) in [(429, 1), (503, 1), (422, 0)] {
+        let store = cluster(&["192.0.2.1"]);
+        let mut typo = service("vip");
+        typo["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("yes");
+        put(&store, typo);
+        let operator = Operator::start(&store);
+        let events = testbed::Match::any().resource("events");
+        operator
+            .writer
+            .faults()
+            .add(testbed::Fault::status(events, code).times(2));
+        pass(seconds(MINUTE)).await;
+        assert_eq!(warnings(&store, "vip").len(), said, "{code}");
+    }
+}

@@ -43,15 +43,19 @@ async fn endpoints_that_may_not_be_removed_are_reported_while_they_are_mirrored(
         })
         .await;
         assert!(is_there(&store));
-        // It is asked for now and then, not all the time.
+        // It is tried every 30 s, as any write that is refused: by a GET and a DELETE at most.
         pass(seconds(600)).await;
         let asked = store
             .requests()
             .matching(|request| request.resource == "endpoints");
-        assert!(asked.len() <= 4, "{verb}: {} requests", asked.len());
+        assert!(
+            (20..=50).contains(&asked.len()),
+            "{verb}: {} requests",
+            asked.len()
+        );
 
         operator.writer.faults().clear();
-        pass(seconds(1800)).await;
+        pass(seconds(31)).await;
         assert!(!is_there(&store), "{verb}: removed when that is allowed");
         let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
         assert_eq!(found, Some(0), "{verb}");

@@ -97,6 +97,37 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     assert!(shown.contains(&"192.0.2.9".to_owned()), "{shown:?}");
 }
 
+/// The copy that another replica has written is one that the Service wants now, and did not want when we saw it last.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_the_service_as_we_see_it_does_not_want_is_not_deleted_before_a_get_says_so() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let mut vip = service("vip");
+    put(&operator.store, vip.clone());
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    operator.services.lag();
+    vip["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("other");
+    let source = put(&operator.store, slice("other", "other", &["192.0.2.9"]));
+    put(&operator.store, vip);
+    let mut copy = slices_of(&operator.store, "vip").remove(0);
+    copy["metadata"] = json!({
+        "name": "vip-written-by-another", "namespace": "default", "labels": copy["metadata"]["labels"],
+        "annotations": copy["metadata"]["annotations"], "ownerReferences": copy["metadata"]["ownerReferences"],
+    });
+    let annotations = &mut copy["metadata"]["annotations"];
+    annotations["endpoint-copier/source-slice"] = json!("other");
+    annotations["endpoint-copier/source-uid"] = source["metadata"]["uid"].clone();
+    annotations["endpoint-copier/source-resource-version"] = source["metadata"]["resourceVersion"].clone();
+    copy["endpoints"] = json!([{"addresses": ["192.0.2.9"]}]);
+    put(&operator.store, copy);
+    pass(seconds(5)).await;
+    let deleted = operator.slice_requests("delete");
+    assert!(deleted.is_empty(), "{:?}", operator.asked());
+    operator.services.release();
+    pass(seconds(2)).await;
+    assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.9"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
     let (operator, copy) = with_stale_sources().await;
