@@ -11,6 +11,7 @@ mod hostile;
 mod inspect;
 mod managed;
 mod outage;
+mod runbook;
 mod start;
 mod sync;
 mod upgrade;

