@@ -28,8 +28,11 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
     }
     parts.retain(|part| !part.is_empty());
     parts.dedup();
-    parts.join(": ").replace('\n', " ")
+    parts.join(": ").replace(CLOSED, "").replace('\n', " ")
 }
+
+/// What rustls would have readers of its errors read.
+const CLOSED: &str = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
 
 /// Many errors end in the text of their cause.
 fn cut(text: &mut String, cause: &str) {
@@ -92,7 +95,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line() {
+    fn a_line_is_one_line_and_no_manual() {
         assert_eq!(one_line(&std::io::Error::other("a\nb")), "a b");
+        let closed = std::io::Error::other(format!("the peer closed it{CLOSED}"));
+        assert_eq!(one_line(&closed), "the peer closed it");
     }
 }

@@ -52,7 +52,7 @@ impl From<kube::Error> for Error {
     }
 }
 
-/// Looks, prints, and answers whether all is in step. With `watch` it goes on for ever.
+/// Looks, prints, and answers whether all is in step, or whether there is nothing to write. With `watch` it goes on for ever.
 ///
 /// # Errors
 /// Nothing can be seen or printed.
@@ -71,7 +71,10 @@ pub async fn inspect(
             Ok(report) => {
                 if !watch {
                     print(&render(&report, what, format, false)?)?;
-                    return Ok(report.in_step);
+                    return Ok(match what {
+                        Inspect::Status => report.in_step,
+                        Inspect::Plan => report.changes().is_empty(),
+                    });
                 }
                 let news = report.without_ages();
                 if shown.as_ref() != Some(&news) {
