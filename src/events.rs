@@ -3,6 +3,7 @@
 //! They are written beside the syncs, never in their way; and under the term, like every write.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -34,7 +35,7 @@ const WAITING: usize = 1024;
 /// Time limit of one attempt to write an Event.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// The pauses after attempts that failed for no fault of the Event's. After the last one it is dropped.
+/// The pauses after attempts that met a busy API server. After the last one it is dropped.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -43,7 +44,7 @@ static PAUSES: [Duration; 3] = [
 
 /// Says what happens to Services.
 pub struct Herald {
-    ledger: Mutex<Ledger>,
+    ledger: Arc<Mutex<Ledger>>,
     letters: mpsc::Sender<Letter>,
 }
 
@@ -52,6 +53,8 @@ struct Letter {
     term: Term,
     service: ObjectReference,
     event: Event,
+    /// What was found. Good news is about nothing that lasts.
+    about: Option<(ServiceKey, Finding)>,
     /// How long to wait after each failure that is left to it.
     pauses: std::slice::Iter<'static, Duration>,
 }
@@ -60,6 +63,7 @@ struct Letter {
 pub struct Scribe {
     client: Client,
     reporter: Reporter,
+    ledger: Arc<Mutex<Ledger>>,
     letters: mpsc::Receiver<Letter>,
     metrics: Metrics,
 }
@@ -73,14 +77,16 @@ impl Herald {
             controller: env!("CARGO_PKG_NAME").to_owned(),
             instance: Some(instance.to_owned()),
         };
+        let ledger = Arc::<Mutex<Ledger>>::default();
         (
             Self {
-                ledger: Mutex::default(),
+                ledger: ledger.clone(),
                 letters: sender,
             },
             Scribe {
                 client,
                 reporter,
+                ledger,
                 letters,
                 metrics,
             },
@@ -95,21 +101,23 @@ impl Herald {
         findings: &BTreeSet<Finding>,
     ) -> Option<Instant> {
         let due = self.ledger.lock().due(&service.key, findings, Instant::now());
-        for Finding { reason, note } in due.findings {
-            self.send(term, service, EventType::Warning, reason.as_str(), note);
+        for finding in due.findings {
+            let Finding { reason, note } = finding.clone();
+            let about = Some((service.key.clone(), finding));
+            self.send(term, service, EventType::Warning, reason.as_str(), note, about);
         }
         due.again
     }
 
     /// A Service is no longer managed: there is nothing more to say, though what was said lately counts.
     pub fn gone(&self, service: &ServiceKey) {
-        _ = self.ledger.lock().due(service, &BTreeSet::new(), Instant::now());
+        self.ledger.lock().gone(service, Instant::now());
     }
 
     /// The copies of a Service were written and are in step.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         if self.ledger.lock().may_tell(&service.key, Instant::now()) {
-            self.send(term, service, EventType::Normal, SYNCED, note);
+            self.send(term, service, EventType::Normal, SYNCED, note, None);
         }
     }
 
@@ -118,7 +126,15 @@ impl Herald {
         *self.ledger.lock() = Ledger::default();
     }
 
-    fn send(&self, term: &Term, service: &ManagedService, type_: EventType, reason: &str, note: String) {
+    fn send(
+        &self,
+        term: &Term,
+        service: &ManagedService,
+        type_: EventType,
+        reason: &str,
+        note: String,
+        about: Option<(ServiceKey, Finding)>,
+    ) {
         let letter = Letter {
             term: term.clone(),
             service: reference(service),
@@ -129,6 +145,7 @@ impl Herald {
                 action: "CopyEndpoints".to_owned(),
                 secondary: None,
             },
+            about,
             pauses: PAUSES.iter(),
         };
         if self.letters.try_send(letter).is_err() {
@@ -158,17 +175,22 @@ fn reference(service: &ManagedService) -> ObjectReference {
 }
 
 impl Scribe {
-    /// Writes until the herald is gone. What failed for no fault of its own is tried again, after what waits meanwhile.
+    /// Writes until the herald is gone. A finding that met a busy API server is tried again while it lasts, after what
+    /// waits meanwhile.
     pub async fn run(mut self) {
         let outage = Outage::new("writing Events");
         let mut failed = DelayQueue::new();
         loop {
             let mut letter = tokio::select! {
+                biased;
                 letter = self.letters.recv() => match letter {
                     Some(letter) => letter,
                     None => return,
                 },
-                Some(letter) = failed.next() => Expired::into_inner(letter),
+                Some(letter) = failed.next() => match Expired::into_inner(letter) {
+                    letter if self.lasts(&letter) => letter,
+                    _ => continue,
+                },
             };
             let Ok(write) = letter.term.begin_write() else {
                 continue;
@@ -176,16 +198,24 @@ impl Scribe {
             match self.write(&letter, write).await {
                 Ok(()) => outage.over(),
                 Err(Unwritten::Unwanted) => {}
-                // What was to be said is said again while it lasts.
-                Err(Unwritten::Refused(error)) => outage.failed(&error),
-                Err(Unwritten::Unanswered(error)) => {
+                // What was to be said is said again in half an hour, if it still lasts.
+                Err(Unwritten::Failed(error)) => outage.failed(&error),
+                Err(Unwritten::Busy(error)) => {
                     outage.failed(&error);
-                    if let Some(pause) = letter.pauses.next() {
+                    if let Some(pause) = letter.pauses.next().filter(|_| self.lasts(&letter)) {
                         failed.insert(letter, *pause);
                     }
                 }
             }
         }
+    }
+
+    fn lasts(&self, letter: &Letter) -> bool {
+        let ledger = self.ledger.lock();
+        letter
+            .about
+            .as_ref()
+            .is_some_and(|(service, finding)| ledger.holds(service, finding))
     }
 
     async fn write(&self, letter: &Letter, write: Write) -> Result<(), Unwritten> {
@@ -208,17 +238,12 @@ impl Scribe {
             Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => {
                 Err(Unwritten::Unwanted)
             }
-            Ok(Err(error)) => {
-                let is_final =
-                    matches!(&error, kube::Error::Api(status) if status.code != 429 && status.code < 500);
-                let told = told(&one_line(&error));
-                Err(if is_final {
-                    Unwritten::Refused(told)
-                } else {
-                    Unwritten::Unanswered(told)
-                })
+            // It was not taken. Of any other failure nobody knows, and a second Event would have another name.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 429 | 500 | 503) => {
+                Err(Unwritten::Busy(told(&one_line(&kube::Error::Api(status)))))
             }
-            Err(_) => Err(Unwritten::Unanswered(told("no answer in time"))),
+            Ok(Err(error)) => Err(Unwritten::Failed(told(&one_line(&error)))),
+            Err(_) => Err(Unwritten::Failed(told("no answer in time"))),
         }
     }
 }
@@ -227,8 +252,8 @@ impl Scribe {
 enum Unwritten {
     /// Its namespace is going.
     Unwanted,
-    /// The API server will not have it.
-    Refused(String),
-    /// The API server is busy, or cannot be reached.
-    Unanswered(String),
+    /// The API server is busy.
+    Busy(String),
+    /// The API server will not have it, or did not answer.
+    Failed(String),
 }

@@ -39,6 +39,9 @@ use memory::{Echoes, Memory, Shown};
 /// How long a write may take to show in the watch before a GET is made.
 const ECHO: Duration = Duration::from_secs(1);
 
+/// The pause after the removal of something was refused that the Go operator has left.
+const REFUSED: Duration = Duration::from_secs(30);
+
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
 
@@ -136,7 +139,8 @@ impl Reconciler {
         let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
         match legacy {
             Ok(None) => {}
-            Ok(Some(_)) => outcome.again = Again::Later(Severity::Final),
+            // No failure of the sync: the copies are right.
+            Ok(Some(_)) => outcome.again = Again::At(Instant::now() + REFUSED),
             Err(_) => outcome.again = Again::Later(Severity::Passing),
         }
         match passing.or(legacy.err()) {
@@ -172,9 +176,9 @@ impl Reconciler {
                 .map(|slice| (SliceKey::of(&slice.metadata), Echo::Exists))
                 .collect();
             snapshot.slices.extend(unseen);
-            let plan = plan(&snapshot);
+            let mut plan = plan(&snapshot);
             if plan.confirm.is_empty() {
-                self.confirm_service(&snapshot, &plan).await?;
+                self.confirm_service(&snapshot, &mut plan).await?;
                 return Ok(Decision {
                     snapshot,
                     plan,
@@ -189,14 +193,23 @@ impl Reconciler {
         }
     }
 
-    /// client: before copies go, a GET says that their Service is still as it looks: not there, not managed, or not
-    /// wanting them. A new leader's view of Services may be older than its view of copies.
-    async fn confirm_service(&self, snapshot: &Snapshot, plan: &Plan) -> Result<(), Stop> {
-        if plan.deletes.is_empty() {
+    /// client: before slices go, a GET says that their Service is still as it looks: not there, not managed, or not
+    /// wanting them. A new leader's view of Services may be older than its view of copies. Where nobody answers, the
+    /// rest of the plan is carried out, and the deletes are planned again after it.
+    async fn confirm_service(&self, snapshot: &Snapshot, plan: &mut Plan) -> Result<(), Stop> {
+        if plan.deletes.is_empty() && plan.leftovers.is_empty() {
             return Ok(());
         }
         let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
-        let service = read::object(&api, snapshot.key.name(), self.progress()).await?;
+        let service = match read::object(&api, snapshot.key.name(), self.progress()).await {
+            Ok(service) => service,
+            Err(_) if !(plan.creates.is_empty() && plan.updates.is_empty()) => {
+                plan.deletes.clear();
+                plan.leftovers.clear();
+                return Ok(());
+            }
+            Err(stop) => return Err(stop),
+        };
         let is_now = service.and_then(|service| self.index().as_managed(&service));
         let seen = match &snapshot.service {
             ServiceState::Managed(service) => Some(&**service),

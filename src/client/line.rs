@@ -230,6 +230,10 @@ impl Lines {
             };
             match again {
                 Some(again) => request = again,
+                None if repeats > REPEATS => {
+                    self.leave(&connection, &one_line(&error));
+                    return Err(error.into());
+                }
                 None => {
                     self.failed(&connection, &error);
                     return Err(error.into());

@@ -67,7 +67,10 @@ impl Guard {
     }
 
     /// What the lock is told after the API server has answered its GET with this Lease or none.
-    fn show(&self, lease: Option<Lease>, sent: Instant) -> Option<Lease> {
+    ///
+    /// # Errors
+    /// It leads, and what was read is not what was seen meanwhile.
+    fn show(&self, lease: Option<Lease>, sent: Instant) -> Result<Option<Lease>, BoxError> {
         let shown = self.record.show(
             lease.as_ref(),
             &self.us,
@@ -75,9 +78,10 @@ impl Guard {
             self.leads(),
             sent,
         );
+        let shown = shown.ok_or("the Lease was seen otherwise while it was read")?;
         *self.basis.lock() = lease.as_ref().map(Basis::of);
         if shown == Shown::Absent {
-            return None;
+            return Ok(None);
         }
         let mut lease = lease.unwrap_or_default();
         let spec = lease.spec.get_or_insert_default();
@@ -103,7 +107,7 @@ impl Guard {
         ));
         // The lock adds one to it.
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).clamp(0, i32::MAX - 1));
-        Some(lease)
+        Ok(Some(lease))
     }
 
     /// The lock's PATCH as a compare-and-swap. `None`: it patches what it has not seen.
@@ -166,7 +170,7 @@ where
                         StatusCode::NOT_FOUND => None,
                         _ => return Ok(Response::from_parts(parts, Either::Left(body.into()))),
                     };
-                    Ok(match guard.show(lease, sent) {
+                    Ok(match guard.show(lease, sent)? {
                         Some(lease) => Response::new(Either::Left(serde_json::to_vec(&lease)?.into())),
                         None => Response::from_parts(parts, Either::Left(body.into())),
                     })

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::sighting::{Race, Sighting, look_interval};
+use super::sighting::{Race, Sighting};
 use super::swap::Shown;
 use crate::metrics::Metrics;
 
@@ -113,7 +113,8 @@ impl Record {
     }
 
     /// What the lock of the candidate `us` is to be shown after a GET that was sent at this moment and answered with
-    /// this Lease or none; `leads`: it has a valid term.
+    /// this Lease or none; `leads`: it has a valid term. `None`: its leader has to read it again, since nobody knows
+    /// whether it still names that one.
     pub(super) fn show(
         &self,
         answer: Option<&Lease>,
@@ -121,7 +122,7 @@ impl Record {
         default_duration: Duration,
         leads: bool,
         sent: Instant,
-    ) -> Shown {
+    ) -> Option<Shown> {
         let now = Instant::now();
         let mut overtaken = false;
         self.note(|sighting| {
@@ -130,7 +131,8 @@ impl Record {
             is_news == Some(true)
         });
         let sighting = self.sighting.lock();
-        Shown::of(answer, overtaken, &sighting, us, default_duration, leads, now)
+        let shown = Shown::of(answer, overtaken, &sighting, us, default_duration, leads, now);
+        Some(shown).filter(|shown| !(overtaken && leads && *shown == Shown::Held))
     }
 
     /// Whether the candidate `us` may try at this moment; `leads`: it has a valid term.
@@ -154,13 +156,14 @@ impl Record {
             let race = {
                 let sighting = self.sighting.lock();
                 told(sighting.holder());
-                match sighting.race(us, default_duration, false) {
-                    // A watch that lags does not show that the holder has written it anew, and where there is no Lease
-                    // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
-                    Race::At(moment) if sighting.is_missed() => {
-                        Race::At(moment.min(Instant::now() + look_interval(default_duration)))
-                    }
-                    race => race,
+                // A watch that lags does not show that the holder has written it anew, and where there is no Lease
+                // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
+                match (
+                    sighting.race(us, default_duration, false),
+                    sighting.next_look(default_duration),
+                ) {
+                    (Race::At(moment), Some(look)) => Race::At(moment.min(look)),
+                    (race, _) => race,
                 }
             };
             match race {

@@ -104,10 +104,11 @@ impl<T: Moment> Sighting<T> {
         sent: T,
         now: T,
     ) -> Option<bool> {
+        // One look that fails is no gap.
+        let gap = self.look_interval(default_duration) * 2;
         match &mut self.state {
             Some((known, since)) if *since > sent => (*known == State::of(lease)).then_some(false),
             Some((State::Absent, since)) if lease.is_none() => {
-                let gap = look_interval(default_duration) * 2;
                 if self.missed.is_none_or(|missed| sent > missed + gap) {
                     *since = now;
                 }
@@ -154,10 +155,17 @@ impl<T: Moment> Sighting<T> {
         }
     }
 
-    /// Whether the last look showed none, although there has been a holder.
+    /// When a candidate has to look again whether there is still no Lease, although there has been a holder: more
+    /// often than its holder would write it anew. `None`: the last look showed one.
     #[must_use]
-    pub fn is_missed(&self) -> bool {
-        self.holder.is_some() && matches!(self.state, Some((State::Absent, _)))
+    pub fn next_look(&self, default_duration: Duration) -> Option<T> {
+        let missed = self.missed.filter(|_| self.holder.is_some())?;
+        Some(missed + self.look_interval(default_duration))
+    }
+
+    fn look_interval(&self, default_duration: Duration) -> Duration {
+        let default = default_duration.min(ElectionConfig::LONGEST_LEASE);
+        default.min(self.duration.unwrap_or(default)) / 6
     }
 
     /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.
@@ -171,12 +179,6 @@ impl<T: Moment> Sighting<T> {
     pub fn holder(&self) -> Option<&str> {
         self.holder.as_deref()
     }
-}
-
-/// How often a candidate looks at a Lease that is missed: more often than its holder would write it anew.
-#[must_use]
-pub fn look_interval(default_duration: Duration) -> Duration {
-    default_duration.min(ElectionConfig::LONGEST_LEASE) / 6
 }
 
 impl State {

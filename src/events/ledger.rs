@@ -72,6 +72,22 @@ impl Ledger {
         due
     }
 
+    /// Whether this was said, and still lasts.
+    pub fn holds(&self, service: &ServiceKey, finding: &Finding) -> bool {
+        self.accounts
+            .get(service)
+            .is_some_and(|account| account.said.contains_key(finding))
+    }
+
+    /// A Service is no longer managed: nothing lasts, though what was said lately counts.
+    pub fn gone(&mut self, service: &ServiceKey, now: Instant) {
+        if let Some(account) = self.accounts.get_mut(service) {
+            account.said.clear();
+            self.accounts
+                .retain(|_, account| !(account.said.is_empty() && account.is_full(now)));
+        }
+    }
+
     /// Whether good news may be told at a moment.
     pub fn may_tell(&mut self, service: &ServiceKey, now: Instant) -> bool {
         self.accounts
@@ -127,6 +143,23 @@ mod tests {
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_gone_is_forgotten_when_it_may_say_all_again() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (vip, other) = (
+            ServiceKey::new("default", "vip"),
+            ServiceKey::new("default", "other"),
+        );
+        said(&mut ledger, &["a"], start);
+        assert!(ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        ledger.gone(&vip, start);
+        assert!(!ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        assert_eq!(ledger.accounts.len(), 1);
+        ledger.may_tell(&other, start + 5 * MINUTE);
+        ledger.gone(&other, start + 5 * MINUTE);
+        assert_eq!(ledger.accounts.len(), 1, "that of the other");
+    }
 
     #[test]
     fn a_finding_is_said_when_it_appears_and_every_half_hour_while_it_lasts() {

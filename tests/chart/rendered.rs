@@ -304,6 +304,11 @@ fn the_prometheus_rule_is_the_alerts_file_as_it_is() {
                 json!(format!("https://runbooks.example.com/copier#{anchor}"));
         }
         assert_eq!(rules, json!(expected));
+        let none: Vec<_> = names.iter().map(|name| name.as_str().expect("a name")).collect();
+        let none = format!("metrics.prometheusRule.disabledAlerts={{{}}}", none.join(","));
+        let rendered = helm.render(&[&on[..], &["--set", &none]].concat());
+        let groups = &find(&rendered, "PrometheusRule", "")["spec"]["groups"];
+        assert_eq!(groups[0]["rules"], json!([]));
         let refusal = helm.refusal(
             &[
                 &on[..],

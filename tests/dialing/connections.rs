@@ -108,7 +108,7 @@ async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_ag
 #[tokio::test]
 async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
     let servers = Servers::start(2).await;
-    let refusing = Refusing::serve(servers.store.server_tls()).await;
+    let refusing = Refusing::serve(servers.store.server_tls(), 1).await;
     let another = ApiServerConfig {
         addresses: vec![servers.address(1)],
         ..alone()
@@ -121,6 +121,21 @@ async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
     }
     assert_eq!(servers.asked(), "", "nothing speaks against the first one");
     assert_eq!(way.changes(), Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_never_takes_anything_is_left_for_another() {
+    let servers = Servers::start(2).await;
+    let refusing = Refusing::serve(servers.store.server_tls(), 0).await;
+    let another = ApiServerConfig {
+        addresses: vec![servers.address(1)],
+        ..alone()
+    };
+    let way = servers.access_at(&refusing.url(), another).await;
+    assert!(way.get().await.is_err());
+    assert_eq!(refusing.connections(), 4, "it was asked again");
+    assert!(way.get().await.is_ok());
+    assert_eq!(servers.asked(), "b");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -249,7 +249,7 @@ impl Plain {
     }
 }
 
-/// A server that takes one request on each connection and refuses the others, as one does that asks for another connection.
+/// A server that takes so many requests on each connection and refuses the others, as one does that asks for another one.
 pub struct Refusing {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -257,7 +257,7 @@ pub struct Refusing {
 }
 
 impl Refusing {
-    pub async fn serve(tls: Arc<ServerConfig>) -> Self {
+    pub async fn serve(tls: Arc<ServerConfig>, takes: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.5:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let accepted = Arc::<AtomicUsize>::default();
@@ -270,9 +270,10 @@ impl Refusing {
                 let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.expect("TLS");
                 connections.spawn(async move {
                     let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-                    let mut is_first = true;
+                    let mut left = takes;
                     while let Some(Ok((_, mut answer))) = connection.accept().await {
-                        if std::mem::take(&mut is_first) {
+                        if left > 0 {
+                            left -= 1;
                             answer.send_response(Response::default(), true).expect("sent");
                         } else {
                             answer.send_reset(h2::Reason::REFUSED_STREAM);

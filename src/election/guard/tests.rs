@@ -383,3 +383,34 @@ async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() 
     let age = Timestamp::now().duration_since(renewed);
     assert!(age < SignedDuration::from_secs(60), "it would be taken: {age}");
 }
+
+/// The Lease was deleted before the GET, and the watch shows our last renewal only now.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_not_give_up() {
+    let server = Server::with(None);
+    let record = unknown();
+    record.see(Some(
+        &serde_json::from_value(lease(held("us", "2026-01-01T00:00:00.000000Z"))).unwrap(),
+    ));
+    let (_terms, leads) = channel(Some(Term::endless()));
+    let guard = Guard::new("us", OURS, record.clone(), leads);
+    let inner = server.service();
+    let late = service_fn(move |request| {
+        let (mut inner, record) = (inner.clone(), record.clone());
+        async move {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let mut renewed = lease(held("us", "2026-01-01T00:00:02.000000Z"));
+            renewed["metadata"]["resourceVersion"] = json!("8");
+            record.shown(Some(&serde_json::from_value(renewed).unwrap()));
+            inner.call(request).await
+        }
+    });
+    let mut guarded = guard.layer(late);
+    let mut get = || guarded.call(Request::get("/").body(Body::empty()).unwrap());
+    assert!(get().await.is_err(), "neither its own nor another's");
+    assert_eq!(
+        get().await.unwrap().status(),
+        StatusCode::NOT_FOUND,
+        "it makes it anew"
+    );
+}
