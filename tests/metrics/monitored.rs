@@ -1,4 +1,4 @@
-//! The chart's ServiceMonitor, as the Prometheus Operator carries it out: labels of the target, then its relabelings.
+//! The chart's `ServiceMonitor`, as the Prometheus Operator carries it out: labels of the target, then its relabelings.
 
 use std::process::Command;
 
