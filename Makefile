@@ -68,7 +68,7 @@ fmt: ## formats all code
 	$(CARGO) fmt --all
 
 build: ## builds the operator for release: target/release/endpoint-copier-operator
-	$(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
+	GIT_COMMIT=$(GIT_COMMIT) $(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
 
 size: ## builds it for release and checks that it has at most 8,000,000 bytes, on amd64
 	@$(MAKE) --no-print-directory build

@@ -350,7 +350,9 @@ impl Reconciler {
 
     /// Good news, if there is no bad news with it.
     fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize, findings: &BTreeSet<Finding>) {
-        let is_mixed = |it: &Finding| it.reason.leaves_undone() || it.reason == Reason::SourceEmptyHeld;
+        let is_mixed = |it: &Finding| {
+            it.reason.leaves_undone() || matches!(it.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
+        };
         if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source)
             && !findings.iter().any(is_mixed)
         {

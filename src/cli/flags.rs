@@ -36,6 +36,7 @@ pub(super) enum Stop {
     version,
     about = "Keeps the EndpointSlices of managed Services in step with those of their sources",
     args_override_self = true,
+    override_usage = concat!(env!("CARGO_PKG_NAME"), " [status|plan] [OPTIONS]"),
     after_help = "Commands, before the flags: status shows whether all is in step, plan what would be written; both \
                   take --help.\n\nEach flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. \
                   A flag beats the environment."

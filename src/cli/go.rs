@@ -40,7 +40,7 @@ pub(super) fn sort(
             .filter(|f| !f.is_empty())
         else {
             return Err(format!(
-                "unexpected argument {arg:?}: every setting is a flag, --name=value"
+                "unexpected argument {arg:?}: every setting is a flag, --name=value, and a command, status or plan, comes first"
             ));
         };
         let (name, mut value) = match flag.split_once('=') {

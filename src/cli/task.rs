@@ -109,6 +109,7 @@ pub(super) fn command(command: Command, what: Inspect) -> Command {
         .arg(output)
         .arg(watch)
         .bin_name(name)
+        .override_usage(format!("{name} [OPTIONS]"))
         .about(about)
         .after_help(format!(
             "{exit}\nNeeds the rights to list services and endpointslices, and to read the Lease; flags that the \

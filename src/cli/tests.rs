@@ -141,19 +141,19 @@ fn what_is_no_flag_is_refused() {
     for (args, expected) in [
         (
             "--leader-elect false",
-            "unexpected argument \"false\": every setting is a flag, --name=value",
+            "unexpected argument \"false\": every setting is a flag, --name=value, and a command, status or plan, comes first",
         ),
         (
             "serve",
-            "unexpected argument \"serve\": every setting is a flag, --name=value",
+            "unexpected argument \"serve\": every setting is a flag, --name=value, and a command, status or plan, comes first",
         ),
         (
             "--",
-            "unexpected argument \"--\": every setting is a flag, --name=value",
+            "unexpected argument \"--\": every setting is a flag, --name=value, and a command, status or plan, comes first",
         ),
         (
             "-",
-            "unexpected argument \"-\": every setting is a flag, --name=value",
+            "unexpected argument \"-\": every setting is a flag, --name=value, and a command, status or plan, comes first",
         ),
         ("--nonsense=1", "unknown flag \"--nonsense\": see --help"),
         ("---leader-elect", "unknown flag \"---leader-elect\": see --help"),

@@ -78,8 +78,9 @@ impl Observer {
         }
     }
 
-    /// etcd was restored from a backup: what came after it never was, and versions are given again.
-    pub fn restored(&mut self, store: &Store) {
+    /// etcd was restored from a backup: what came after it never was, and versions are given again. `before`: the slices
+    /// until then.
+    pub fn restored(&mut self, store: &Store, before: &[Value]) {
         self.seen = store.revision();
         for (id, versions) in &mut self.shown {
             let lost = versions.split_off(&(self.seen + 1));
@@ -88,8 +89,8 @@ impl Observer {
                 .or_default()
                 .extend(lost.into_values());
         }
-        self.by_hand
-            .extend(store.list("endpointslices", None).iter().map(key));
+        let after = store.list("endpointslices", None);
+        self.by_hand.extend(before.iter().chain(&after).map(key));
         for service in store.list("services", None) {
             self.service(Some(&service), false);
         }
@@ -105,7 +106,7 @@ impl Observer {
         self.last_led.get(identity) == Some(&now)
     }
 
-    /// Never two terms at one moment, but for the one case that the contract names.
+    /// Never two terms at one moment, but for the one case that the rules name.
     pub fn terms<'a>(
         &mut self,
         (start, now): (Instant, Duration),

@@ -1,4 +1,4 @@
-//! What the contract says the copies are, worked out from the store without the operator's plan.
+//! What the rules say the copies are, worked out from the store without the operator's plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,7 +175,7 @@ pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
-/// What differs from the contract in a store that nothing happens to; empty: nothing. Endpoints of the Go operator may
+/// What differs from the rules in a store that nothing happens to; empty: nothing. Endpoints of the Go operator may
 /// be there when they are `forbidden`.
 pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
     let all = store.list("endpointslices", None);

@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Namespace and name.
 pub type Key = (String, String);
 
-/// Labels and annotations, written out once more: what the contract says, not what the operator's code says.
+/// Labels and annotations, written out once more: what the rules say, not what the operator's code says.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Value of it.
 pub const US: &str = "endpoint-copier-operator";

@@ -216,10 +216,11 @@ impl World {
         // Backups are no older than the cluster.
         let oldest = self.state().founded;
         let to = self.store.revision().saturating_sub(writes).max(oldest);
+        let lost = self.store.list("endpointslices", None);
         let is_restored = self.store.rewind(to).is_ok();
         if is_restored {
             self.servers.iter().for_each(ApiServer::release);
-            self.state().observer.restored(&self.store);
+            self.state().observer.restored(&self.store, &lost);
         }
         is_restored
     }
