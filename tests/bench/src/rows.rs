@@ -108,7 +108,7 @@ const fn within(milliseconds: u64) -> Limit {
 const LEASE: Limit = within(6500);
 
 /// In the order in which they run: what leaves many objects behind comes last.
-pub const ROWS: [Row; 14] = [
+pub const ROWS: [Row; 15] = [
     row(
         "cold start without a lease",
         "0.3 s",
@@ -205,4 +205,16 @@ pub const ROWS: [Row; 14] = [
             sources: 500,
         },
     ),
+    Row {
+        long: true,
+        ..row(
+            "API away for 300 s, 500 sources",
+            "-",
+            within(1000),
+            Scenario::Away {
+                seconds: 300,
+                sources: 500,
+            },
+        )
+    },
 ];
