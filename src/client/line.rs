@@ -219,26 +219,18 @@ impl Lines {
             if is_farewell {
                 self.drop_line(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
             }
-            let again = match unsent {
-                // Another request was quicker.
-                Some(unsent) if !connection.is_closed() => Some(*unsent),
-                unsent => {
-                    repeats += 1;
-                    let again = unsent.map(|unsent| *unsent).or(spare.filter(|_| is_farewell));
-                    again.filter(|_| repeats <= REPEATS)
-                }
-            };
-            match again {
-                Some(again) => request = again,
-                None if repeats > REPEATS => {
-                    self.leave(&connection, &one_line(&error));
-                    return Err(error.into());
-                }
-                None => {
-                    self.failed(&connection, &error);
-                    return Err(error.into());
-                }
+            // Otherwise another request was quicker.
+            if unsent.is_none() || connection.is_closed() {
+                repeats += 1;
             }
+            let again = unsent.map(|unsent| *unsent).or(spare.filter(|_| is_farewell));
+            let Some(again) = again.filter(|_| repeats <= REPEATS) else {
+                if !is_farewell || repeats > REPEATS {
+                    self.leave(&connection, &one_line(&error));
+                }
+                return Err(error.into());
+            };
+            request = again;
         }
     }
 }

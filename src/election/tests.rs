@@ -573,15 +573,30 @@ async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
     }
 }
 
-/// Its watch goes on showing that there is none, after the leader has written it anew.
-#[tokio::test(start_paused = true)]
-async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice() {
+/// A store from which the Lease has just been deleted, the term of its holder, and a standby.
+async fn deleted_under_a_leader() -> (Store, Term, Runner) {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
-    let first = one.leads().await;
+    let term = one.leads().await;
     let two = Runner::start(&store, "two");
     sleep(seconds(3)).await;
     store.delete("leases", "default", LEASE).unwrap();
+    (store, term, two)
+}
+
+/// For four seconds no term begins beside this one, which does not end.
+async fn goes_on(first: &Term, standby: &Runner) {
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(standby.terms.borrow().is_none(), "two terms");
+    }
+    assert!(!first.is_over());
+}
+
+/// Its watch goes on showing that there is none, after the leader has written it anew.
+#[tokio::test(start_paused = true)]
+async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice() {
+    let (store, first, two) = deleted_under_a_leader().await;
     two.server.lag();
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
     let held = two.record.clone();
@@ -589,22 +604,13 @@ async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice(
     // Just before two would think that there has been none for the lease duration.
     sleep_until(held.since().unwrap() + Duration::from_millis(5_970)).await;
     store.delete("leases", "default", LEASE).unwrap();
-    for _ in 0..40 {
-        sleep(Duration::from_millis(100)).await;
-        assert!(two.terms.borrow().is_none(), "two terms");
-    }
-    assert!(!first.is_over());
+    goes_on(&first, &two).await;
 }
 
 /// The same, but it was cut off meanwhile, and could not look for itself.
 #[tokio::test(start_paused = true)]
 async fn a_standby_that_was_cut_off_does_not_take_a_lease_that_is_deleted_twice() {
-    let store = Store::new();
-    let mut one = Runner::start(&store, "one");
-    let first = one.leads().await;
-    let two = Runner::start(&store, "two");
-    sleep(seconds(3)).await;
-    store.delete("leases", "default", LEASE).unwrap();
+    let (store, first, two) = deleted_under_a_leader().await;
     sleep(Duration::from_millis(10)).await;
     two.server.lag();
     let cut = two.server.faults().add(Fault::new(Match::any(), Effect::Break));
@@ -612,11 +618,7 @@ async fn a_standby_that_was_cut_off_does_not_take_a_lease_that_is_deleted_twice(
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
     store.delete("leases", "default", LEASE).unwrap();
     two.server.faults().remove(cut);
-    for _ in 0..40 {
-        sleep(Duration::from_millis(100)).await;
-        assert!(two.terms.borrow().is_none(), "two terms");
-    }
-    assert!(!first.is_over());
+    goes_on(&first, &two).await;
 }
 
 /// The holder dies, and somebody deletes its Lease.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::objects::vip;
-use harness::{Cluster, Operator};
+use harness::{Cluster, Operator, tool};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
@@ -31,25 +30,9 @@ fn is_about_pods(command: &str) -> bool {
         .any(|words| command.contains(words))
 }
 
-/// From PATH, or where `make tools` puts it.
-fn kubectl() -> Option<PathBuf> {
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let brought = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools");
-    let mut places = std::env::split_paths(&in_path).chain([brought]);
-    let found = places.find_map(|folder| Some(folder.join("kubectl")).filter(|program| program.is_file()));
-    if found.is_none() {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "there is no kubectl: make tools brings it"
-        );
-        println!("skipped: needs kubectl, which make tools brings");
-    }
-    found
-}
-
 on_both! {
     async fn every_command_of_the_runbook_works(cluster: &mut Cluster) {
-        let Some(kubectl) = kubectl() else { return };
+        let Some(kubectl) = tool("kubectl", env!("CARGO_TARGET_TMPDIR")) else { return };
         let is_real = cluster.testbed().is_none();
         cluster.namespace(NAMESPACE).await;
         if is_real {

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use harness::{brought, skipped};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -40,18 +41,9 @@ pub fn helm() -> Option<Helm> {
     helms().into_iter().max_by_key(|helm| helm.major)
 }
 
-/// Says that a test is skipped for want of a tool; in CI that is a failure.
-pub fn skipped(tool: &str) {
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "there is no {tool}: make tools brings it"
-    );
-    println!("skipped: needs {tool}, which make tools brings");
-}
-
-/// Where `make tools` puts what it brings: beside what cargo builds.
+/// Where `make tools` puts what it brings.
 pub fn tools() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools")
+    brought(env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// The chart's folder.

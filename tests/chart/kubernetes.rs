@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use harness::skipped;
 use serde_json::json;
 
-use crate::helm::{cases, helm, skipped, tools};
+use crate::helm::{cases, helm, tools};
 
 /// The oldest version that the chart admits, and the newest that there is a schema of.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];

@@ -15,7 +15,7 @@ use kube::client::Body;
 use testbed::real::RealCluster;
 use tokio::time::{sleep, timeout};
 
-use crate::servers::{PATIENCE, Plain, Refusing, Relay, Servers, Way, alone, silent};
+use crate::servers::{Listening, PATIENCE, Relay, Servers, Way, alone, plain, refusing, silent};
 
 async fn twenty(way: &Way) -> usize {
     let answers = join_all((0..20).map(|_| way.get())).await;
@@ -26,9 +26,9 @@ async fn twenty(way: &Way) -> usize {
 async fn twenty_requests_at_once_make_one_connection_also_after_it_was_lost() {
     let servers = Servers::start(1).await;
     let relay = Relay::to(servers.server(0), Duration::ZERO).await;
-    let way = servers.access_at(&relay.url(), alone()).await;
+    let way = servers.access_at(&relay.listening.url("https"), alone()).await;
     assert_eq!(twenty(&way).await, 20);
-    assert_eq!(relay.accepted(), 1);
+    assert_eq!(relay.listening.accepted(), 1);
     for lost in 1..=3 {
         let watch = Api::<Service>::default_namespaced(way.client.clone());
         let watch = watch.watch(&WatchParams::default(), "0").await.expect("a watch");
@@ -36,7 +36,7 @@ async fn twenty_requests_at_once_make_one_connection_also_after_it_was_lost() {
         relay.cut();
         while let Some(Ok(_)) = timeout(PATIENCE, watch.next()).await.expect("its end") {}
         assert_eq!(twenty(&way).await, 20);
-        assert_eq!(relay.accepted(), 1 + lost);
+        assert_eq!(relay.listening.accepted(), 1 + lost);
     }
     assert_eq!(way.changes(), Some(0));
 }
@@ -61,7 +61,7 @@ async fn a_dial_goes_on_when_the_one_who_began_it_gives_up() {
 async fn a_request_whose_moment_has_passed_when_the_connection_is_there_is_not_sent() {
     let servers = Servers::start(1).await;
     let relay = Relay::to(servers.server(0), Duration::from_millis(500)).await;
-    let way = servers.access_at(&relay.url(), alone()).await;
+    let way = servers.access_at(&relay.listening.url("https"), alone()).await;
     for (left, is_sent) in [(200, false), (10_000, true)] {
         let mut request = Request::get("/api/v1/services")
             .body(Body::empty())
@@ -79,8 +79,8 @@ async fn a_request_whose_moment_has_passed_when_the_connection_is_there_is_not_s
 #[tokio::test]
 async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_again() {
     let servers = Servers::start(1).await;
-    let plain = Plain::serve(servers.server(0).server().clone()).await;
-    let way = servers.access_at(&plain.url(), alone()).await;
+    let plain = plain(servers.server(0).server().clone()).await;
+    let way = servers.access_at(&plain.url("http"), alone()).await;
     for _ in 0..5 {
         way.get().await.expect("an answer");
     }
@@ -105,19 +105,25 @@ async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_ag
     assert!(start.elapsed() < Duration::from_secs(1) && plain.accepted() <= before + 1);
 }
 
-#[tokio::test]
-async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
+/// A way to a server that takes so many requests on each connection, with `b` behind it.
+async fn first_refusing(takes: usize) -> (Servers, Listening, Way) {
     let servers = Servers::start(2).await;
-    let refusing = Refusing::serve(servers.store.server_tls(), 1).await;
+    let refusing = refusing(servers.store.server_tls(), takes).await;
     let another = ApiServerConfig {
         addresses: vec![servers.address(1)],
         ..alone()
     };
-    let way = servers.access_at(&refusing.url(), another).await;
+    let way = servers.access_at(&refusing.url("https"), another).await;
+    (servers, refusing, way)
+}
+
+#[tokio::test]
+async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
+    let (servers, refusing, way) = first_refusing(1).await;
     for taken in 1..=10 {
         let request = Request::get("/livez").body(Body::empty()).expect("a request");
         assert_eq!(way.client.send(request).await.expect("an answer").status(), 200);
-        assert_eq!(refusing.connections(), taken);
+        assert_eq!(refusing.accepted(), taken);
     }
     assert_eq!(servers.asked(), "", "nothing speaks against the first one");
     assert_eq!(way.changes(), Some(0));
@@ -125,15 +131,9 @@ async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
 
 #[tokio::test]
 async fn a_server_that_never_takes_anything_is_left_for_another() {
-    let servers = Servers::start(2).await;
-    let refusing = Refusing::serve(servers.store.server_tls(), 0).await;
-    let another = ApiServerConfig {
-        addresses: vec![servers.address(1)],
-        ..alone()
-    };
-    let way = servers.access_at(&refusing.url(), another).await;
+    let (servers, refusing, way) = first_refusing(0).await;
     assert!(way.get().await.is_err());
-    assert_eq!(refusing.connections(), 4, "it was asked again");
+    assert_eq!(refusing.accepted(), 4, "it was asked again");
     assert!(way.get().await.is_ok());
     assert_eq!(servers.asked(), "b");
 }

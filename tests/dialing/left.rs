@@ -22,7 +22,7 @@ use testbed::{Effect, Fault, Match};
 use tokio::time::timeout;
 use tower::service_fn;
 
-use crate::servers::{PATIENCE, Plain, Servers, Way};
+use crate::servers::{PATIENCE, Servers, Way, plain};
 
 #[tokio::test]
 async fn a_request_that_is_given_up_without_an_answer_takes_its_server_with_it() {
@@ -192,13 +192,13 @@ async fn an_answer_that_stops_in_the_middle_and_is_given_up_takes_its_server_wit
         let begun = stream::once(async { Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))) });
         Ok::<_, Infallible>(Response::new(StreamBody::new(begun.chain(stream::pending()))))
     });
-    let stalls = Plain::serve(stalls).await;
-    let whole = Plain::serve(servers.server(0).server().clone()).await;
+    let stalls = plain(stalls).await;
+    let whole = plain(servers.server(0).server().clone()).await;
     let config = ApiServerConfig {
         mode: None,
-        addresses: vec![whole.server()],
+        addresses: vec![whole.address()],
     };
-    let way = servers.access_at(&stalls.url(), config).await;
+    let way = servers.access_at(&stalls.url("http"), config).await;
     assert!(timeout(Duration::from_millis(900), way.get()).await.is_err());
     way.get().await.expect("the other answers");
     assert_eq!(servers.asked(), "a");

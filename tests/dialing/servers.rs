@@ -1,6 +1,6 @@
 //! API servers on loopback, what stands in front of them, and the way of a client to them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +8,9 @@ use std::time::Duration;
 use endpoint_copier_operator::cli::{ApiServerConfig, ServerAddress};
 use endpoint_copier_operator::client::Access;
 use endpoint_copier_operator::metrics::Metrics;
+use futures::FutureExt as _;
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Service;
@@ -139,56 +141,82 @@ pub async fn silent() -> (TcpListener, ServerAddress) {
     (listener, at)
 }
 
-/// What stands between a client and a server: it counts connections, may hold them up, and may cut them.
-pub struct Relay {
+/// What accepts connections at an address, until it is dropped, and counts them.
+pub struct Listening {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
-    cut: Arc<Notify>,
     _task: JoinSet<()>,
+}
+
+impl Listening {
+    /// Each connection is a task.
+    async fn at<F>(ip: IpAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let accepted = Arc::<AtomicUsize>::default();
+        let count = accepted.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(stream));
+            }
+        });
+        Self {
+            address,
+            accepted,
+            _task: task,
+        }
+    }
+
+    pub fn address(&self) -> ServerAddress {
+        address(self.address)
+    }
+
+    pub fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// So many connections were made so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+/// What stands between a client and a server: it may hold connections up, and may cut them.
+pub struct Relay {
+    pub listening: Listening,
+    cut: Arc<Notify>,
 }
 
 impl Relay {
     /// Each connection is passed on after a pause.
     pub async fn to(server: &Serving, pause: Duration) -> Self {
         let to = server.address();
-        let listener = TcpListener::bind((to.ip(), 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let (accepted, cut) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
-        let (count, end) = (accepted.clone(), cut.clone());
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((mut from, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                let end = end.clone();
-                connections.spawn(async move {
-                    let relayed = async {
-                        sleep(pause).await;
-                        let mut to = TcpStream::connect(to).await?;
-                        tokio::io::copy_bidirectional(&mut from, &mut to).await
-                    };
-                    tokio::select! {
-                        _ = relayed => {}
-                        () = end.notified() => {}
-                    }
-                });
+        let cut = Arc::<Notify>::default();
+        let end = cut.clone();
+        let listening = Listening::at(to.ip(), move |mut from| {
+            let end = end.clone();
+            async move {
+                let relayed = async {
+                    sleep(pause).await;
+                    let mut to = TcpStream::connect(to).await?;
+                    tokio::io::copy_bidirectional(&mut from, &mut to).await
+                };
+                tokio::select! {
+                    _ = relayed => {}
+                    () = end.notified() => {}
+                }
             }
         });
         Self {
-            address,
-            accepted,
+            listening: listening.await,
             cut,
-            _task: task,
         }
-    }
-
-    pub fn url(&self) -> String {
-        format!("https://{}", self.address)
-    }
-
-    /// So many connections were made so far.
-    pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
     }
 
     /// Ends all connections.
@@ -198,105 +226,43 @@ impl Relay {
 }
 
 /// A server that speaks HTTP/1.1 without TLS, as some proxies do.
-pub struct Plain {
-    address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-    _task: JoinSet<()>,
-}
-
-impl Plain {
-    pub async fn serve<S, B>(service: S) -> Self
-    where
-        S: tower::Service<Request<hyper::body::Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<tower::BoxError>,
-        B: http_body::Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<tower::BoxError>,
-    {
-        let listener = TcpListener::bind("127.0.0.30:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let accepted = Arc::<AtomicUsize>::default();
-        let count = accepted.clone();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                let service = TowerToHyperService::new(service.clone());
-                let http = hyper::server::conn::http1::Builder::new();
-                connections.spawn(http.serve_connection(TokioIo::new(stream), service));
-            }
-        });
-        Self {
-            address,
-            accepted,
-            _task: task,
-        }
-    }
-
-    pub fn server(&self) -> ServerAddress {
-        address(self.address)
-    }
-
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// So many connections were made so far.
-    pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
+pub async fn plain<S, B>(service: S) -> Listening
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<tower::BoxError>,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<tower::BoxError>,
+{
+    Listening::at([127, 0, 0, 30].into(), move |stream| {
+        let service = TowerToHyperService::new(service.clone());
+        let http = hyper::server::conn::http1::Builder::new();
+        // An end like any other.
+        http.serve_connection(TokioIo::new(stream), service).map(drop)
+    })
+    .await
 }
 
 /// A server that takes so many requests on each connection and refuses the others, as one does that asks for another one.
-pub struct Refusing {
-    address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-    _task: JoinSet<()>,
-}
-
-impl Refusing {
-    pub async fn serve(tls: Arc<ServerConfig>, takes: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.5:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let accepted = Arc::<AtomicUsize>::default();
-        let count = accepted.clone();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                let stream = TlsAcceptor::from(tls.clone()).accept(stream).await.expect("TLS");
-                connections.spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-                    let mut left = takes;
-                    while let Some(Ok((_, mut answer))) = connection.accept().await {
-                        if left > 0 {
-                            left -= 1;
-                            answer.send_response(Response::default(), true).expect("sent");
-                        } else {
-                            answer.send_reset(h2::Reason::REFUSED_STREAM);
-                        }
-                    }
-                });
+pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
+    Listening::at([127, 0, 0, 5].into(), move |stream| {
+        let tls = TlsAcceptor::from(tls.clone());
+        async move {
+            let stream = tls.accept(stream).await.expect("TLS");
+            let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+            let mut left = takes;
+            while let Some(Ok((_, mut answer))) = connection.accept().await {
+                if left > 0 {
+                    left -= 1;
+                    answer.send_response(Response::default(), true).expect("sent");
+                } else {
+                    answer.send_reset(h2::Reason::REFUSED_STREAM);
+                }
             }
-        });
-        Self {
-            address,
-            accepted,
-            _task: task,
         }
-    }
-
-    pub fn url(&self) -> String {
-        format!("https://{}", self.address)
-    }
-
-    /// So many connections were made so far.
-    pub fn connections(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
+    })
+    .await
 }
 
 /// Nothing but the configured address.

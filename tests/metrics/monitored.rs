@@ -3,16 +3,16 @@
 use std::process::Command;
 
 use harness::objects::vip;
-use harness::{Cluster, Operator, Platform};
+use harness::{Cluster, Operator, Platform, tool};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::prometheus::{NAMESPACE, Prometheus, pod, targets};
-use crate::promtool::program;
+const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// `None`: there is no Helm.
 fn service_monitor() -> Option<Value> {
-    let output = Command::new(program("helm-4").or_else(|| program("helm"))?)
+    let output = Command::new(tool("helm-4", TMP).or_else(|| tool("helm", TMP))?)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["template", "copier", "charts/endpoint-copier-operator"])
         .args(["--show-only", "templates/servicemonitor.yaml"])
@@ -32,7 +32,7 @@ fn in_prometheus_spelling(relabelings: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_the_service_monitor_has_it_job_and_service_are_those_that_alerts_and_dashboard_ask_for() {
-    let (Some(prometheus), Some(monitor)) = (program("prometheus"), service_monitor()) else {
+    let (Some(prometheus), Some(monitor)) = (tool("prometheus", TMP), service_monitor()) else {
         return;
     };
     let endpoint = &monitor["spec"]["endpoints"][0];

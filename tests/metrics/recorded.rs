@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use harness::objects::{api_servers, managed, slice, vip};
-use harness::{Cluster, Operator, Platform, leader, until};
+use harness::{Cluster, Operator, Platform, leader, tool, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use crate::dashboard::{dashboard, list, number, panels, replaced, word};
 use crate::prometheus::{Prometheus, now};
-use crate::promtool::program;
 
 /// Four scrapes, as Grafana's `$__rate_interval` is at least.
 const RATE_INTERVAL: &str = "4s";
@@ -102,7 +101,7 @@ fn has_number(series: &Value) -> bool {
 /// It also writes what the panels show to a file, for `make dashboard-preview`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_shows_something_of_a_failover_a_refused_service_and_an_outage() {
-    let Some(program) = program("prometheus") else {
+    let Some(program) = tool("prometheus", env!("CARGO_TARGET_TMPDIR")) else {
         return;
     };
     let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;

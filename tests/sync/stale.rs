@@ -19,6 +19,25 @@ async fn with_stale_sources() -> (Operator, String) {
     (operator, name)
 }
 
+/// A copy that a replica makes which sees this source slice.
+fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
+    let mut copy = slices_of(&operator.store, "vip").remove(0);
+    copy["metadata"] = json!({
+        "name": "vip-written-by-another", "namespace": "default", "labels": copy["metadata"]["labels"],
+        "annotations": copy["metadata"]["annotations"], "ownerReferences": copy["metadata"]["ownerReferences"],
+    });
+    let annotations = &mut copy["metadata"]["annotations"];
+    for (annotation, field) in [
+        ("slice", "name"),
+        ("uid", "uid"),
+        ("resource-version", "resourceVersion"),
+    ] {
+        annotations[format!("endpoint-copier/source-{annotation}")] = source["metadata"][field].clone();
+    }
+    copy["endpoints"] = json!([{"addresses": [address]}]);
+    put(&operator.store, copy);
+}
+
 /// What a replica writes that sees the source as it is.
 fn written_by_another(operator: &Operator, copy: &str, source: &Value, address: &str) {
     let patch = json!({
@@ -80,17 +99,7 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
         &operator.store,
         slice("kubernetes", "kubernetes-2", &["192.0.2.9"]),
     );
-    let mut copy = slices_of(&operator.store, "vip").remove(0);
-    copy["metadata"] = json!({
-        "name": "vip-written-by-another", "namespace": "default", "labels": copy["metadata"]["labels"],
-        "annotations": copy["metadata"]["annotations"], "ownerReferences": copy["metadata"]["ownerReferences"],
-    });
-    let annotations = &mut copy["metadata"]["annotations"];
-    annotations["endpoint-copier/source-slice"] = json!("kubernetes-2");
-    annotations["endpoint-copier/source-uid"] = second["metadata"]["uid"].clone();
-    annotations["endpoint-copier/source-resource-version"] = second["metadata"]["resourceVersion"].clone();
-    copy["endpoints"] = json!([{"addresses": ["192.0.2.9"]}]);
-    put(&operator.store, copy);
+    copied_by_another(&operator, &second, "192.0.2.9");
     pass(ms(500)).await;
     assert_eq!(operator.slice_requests("get").len(), 1, "{:?}", operator.asked());
     let shown = addresses(&operator.store, "vip");
@@ -109,17 +118,7 @@ async fn a_copy_that_the_service_as_we_see_it_does_not_want_is_not_deleted_befor
     vip["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("other");
     let source = put(&operator.store, slice("other", "other", &["192.0.2.9"]));
     put(&operator.store, vip);
-    let mut copy = slices_of(&operator.store, "vip").remove(0);
-    copy["metadata"] = json!({
-        "name": "vip-written-by-another", "namespace": "default", "labels": copy["metadata"]["labels"],
-        "annotations": copy["metadata"]["annotations"], "ownerReferences": copy["metadata"]["ownerReferences"],
-    });
-    let annotations = &mut copy["metadata"]["annotations"];
-    annotations["endpoint-copier/source-slice"] = json!("other");
-    annotations["endpoint-copier/source-uid"] = source["metadata"]["uid"].clone();
-    annotations["endpoint-copier/source-resource-version"] = source["metadata"]["resourceVersion"].clone();
-    copy["endpoints"] = json!([{"addresses": ["192.0.2.9"]}]);
-    put(&operator.store, copy);
+    copied_by_another(&operator, &source, "192.0.2.9");
     pass(seconds(5)).await;
     let deleted = operator.slice_requests("delete");
     assert!(deleted.is_empty(), "{:?}", operator.asked());

@@ -5,6 +5,7 @@
 //! - [`Operator`]: a replica, the real binary.
 //! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
 //! - [`objects`]: what users write.
+//! - [`tool`]: programs that are not ours.
 //!
 //! `Drop` ends what was started, also after a panic.
 
@@ -21,6 +22,7 @@ pub mod objects;
 mod operator;
 mod servers;
 mod sockets;
+mod tools;
 mod wait;
 
 pub use api::Object;
@@ -29,4 +31,5 @@ pub use history::History;
 pub use network::Network;
 pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};
 pub use servers::{Platform, USERS};
+pub use tools::{brought, skipped, tool};
 pub use wait::{PATIENCE, until, within};

@@ -1,20 +1,13 @@
-//! A cluster's state behind a lock, and the calls by which tests read and write it. They go through the same code as
-//! HTTP requests do: defaults, validation, events, garbage collection.
+//! A cluster's state behind a lock, its past, who may use it, and its garbage collector.
 
 use crate::{
-    events,
-    kinds::{self, Kind},
-    object,
-    patch::Patch,
     pki::Pki,
     rbac::{Rbac, RbacReport, Rule},
     requests::RequestLog,
     signal::{Changes, Signal},
-    state::{State, select},
+    state::State,
     status::ApiError,
-    writes::{DeleteOptions, Part},
 };
-use serde_json::Value;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -23,6 +16,8 @@ use std::{
     },
     time::Duration,
 };
+
+mod objects;
 
 /// How long after a write the garbage collector runs, unless a test says otherwise.
 const COLLECT_AFTER: Duration = Duration::from_millis(50);
@@ -139,130 +134,6 @@ impl Store {
     /// Runs the garbage collector.
     pub fn collect_now(&self) {
         self.write(State::collect);
-    }
-
-    /// Creates or replaces an object, as an administrator. The kind is the object's own; the namespace is
-    /// `default` when it names none.
-    ///
-    /// # Errors
-    /// Those of a POST or a PUT; 404 for an unknown kind.
-    pub fn put(&self, mut object: Value) -> Result<Value, ApiError> {
-        let (kind, namespace, name) = address(&object)?;
-        self.write(|state| {
-            match state.get(&State::key(kind, &namespace, &name)).cloned() {
-                Some(old) => {
-                    if object::meta(&object, "resourceVersion").is_empty() {
-                        let newest = object::meta(&old, "resourceVersion").into();
-                        object::set_meta(&mut object, "resourceVersion", Some(newest));
-                    }
-                    state
-                        .update(kind, &namespace, &name, Part::Main, object)
-                        .map(|(o, _)| o)
-                }
-                None => state.create(kind, &namespace, object),
-            }
-            .map(|o| events::view(kind, &o))
-        })
-    }
-
-    /// Creates an object.
-    ///
-    /// # Errors
-    /// Those of a POST.
-    pub fn create(&self, object: Value) -> Result<Value, ApiError> {
-        let (kind, namespace, _) = address(&object)?;
-        self.write(|state| {
-            state
-                .create(kind, &namespace, object)
-                .map(|o| events::view(kind, &o))
-        })
-    }
-
-    /// Replaces an object; with a resourceVersion or a uid in it these are preconditions.
-    ///
-    /// # Errors
-    /// Those of a PUT.
-    pub fn update(&self, object: Value) -> Result<Value, ApiError> {
-        let (kind, namespace, name) = address(&object)?;
-        self.write(|state| {
-            let (object, _) = state.update(kind, &namespace, &name, Part::Main, object)?;
-            Ok(events::view(kind, &object))
-        })
-    }
-
-    /// Merges a patch into an object.
-    ///
-    /// # Errors
-    /// Those of a PATCH.
-    pub fn patch(
-        &self,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-        patch: Value,
-    ) -> Result<Value, ApiError> {
-        let kind = kind(resource)?;
-        let patch = Patch::Merge(patch);
-        self.write(|state| {
-            state
-                .patch(kind, namespace, name, Part::Main, &patch)
-                .map(|o| events::view(kind, &o))
-        })
-    }
-
-    /// Merges a patch into an object's status.
-    ///
-    /// # Errors
-    /// Those of a PATCH.
-    pub fn patch_status(
-        &self,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-        patch: Value,
-    ) -> Result<Value, ApiError> {
-        let kind = kind(resource)?;
-        let patch = Patch::Merge(patch);
-        self.write(|state| {
-            state
-                .patch(kind, namespace, name, Part::Status, &patch)
-                .map(|o| events::view(kind, &o))
-        })
-    }
-
-    /// Deletes an object.
-    ///
-    /// # Errors
-    /// Those of a DELETE.
-    pub fn delete(&self, resource: &str, namespace: &str, name: &str) -> Result<(), ApiError> {
-        let kind = kind(resource)?;
-        let options = DeleteOptions::default();
-        self.write(|state| state.delete(kind, namespace, name, &options).map(drop))
-    }
-
-    /// One object. Resources are named by their plural (`endpointslices`); `events.events.k8s.io` is the newer view
-    /// of Events.
-    #[must_use]
-    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let kind = kinds::by_name(resource)?;
-        self.read(|state| {
-            state
-                .get(&State::key(kind, namespace, name))
-                .map(|o| events::view(kind, o))
-        })
-    }
-
-    /// All objects of a resource, in one namespace or in all.
-    #[must_use]
-    pub fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Value> {
-        let Some(kind) = kinds::by_name(resource) else {
-            return Vec::new();
-        };
-        self.read(|state| {
-            select(&state.objects, kind.storage, namespace)
-                .map(|(_, o)| events::view(kind, o))
-                .collect()
-        })
     }
 
     /// The resourceVersion of the last write.
@@ -387,18 +258,4 @@ impl Drop for Scheduled {
     fn drop(&mut self) {
         self.0.inner.collecting.store(false, Ordering::SeqCst);
     }
-}
-
-fn kind(resource: &str) -> Result<&'static Kind, ApiError> {
-    kinds::by_name(resource).ok_or_else(ApiError::no_such_resource)
-}
-
-fn address(object: &Value) -> Result<(&'static Kind, String, String), ApiError> {
-    let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let kind = kinds::by_kind(text("apiVersion"), text("kind")).ok_or_else(ApiError::no_such_resource)?;
-    let namespace = match object::namespace(object) {
-        "" if kind.namespaced => "default",
-        namespace => namespace,
-    };
-    Ok((kind, namespace.to_owned(), object::name(object).to_owned()))
 }

@@ -1,0 +1,117 @@
+//! An API server in the place of the one behind a guard.
+
+use std::future::ready;
+
+use http_body_util::Full;
+use parking_lot::Mutex;
+use serde_json::json;
+use tower::service_fn;
+
+use super::*;
+
+/// An API server that knows one Lease, answers with canned text where told to, and keeps what it was sent.
+#[derive(Clone, Default)]
+pub struct Server(Arc<Mutex<Canned>>);
+
+#[derive(Default)]
+struct Canned {
+    lease: Option<Value>,
+    sent: Vec<(Method, Value)>,
+}
+
+impl Server {
+    pub fn with(lease: Option<Value>) -> Self {
+        Self(Arc::new(Mutex::new(Canned {
+            lease,
+            sent: Vec::new(),
+        })))
+    }
+
+    fn answer(&self, method: Method, body: Value) -> (StatusCode, Value) {
+        let mut canned = self.0.lock();
+        canned.sent.push((method.clone(), body.clone()));
+        match (method, &canned.lease) {
+            (Method::POST, _) => (StatusCode::CREATED, body),
+            (_, None) => (
+                StatusCode::NOT_FOUND,
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
+            ),
+            (Method::PATCH, Some(lease)) => {
+                let mut lease = lease.clone();
+                for (key, value) in body["spec"].as_object().unwrap() {
+                    lease["spec"][key] = value.clone();
+                }
+                (StatusCode::OK, lease)
+            }
+            (_, Some(lease)) => (StatusCode::OK, lease.clone()),
+        }
+    }
+
+    pub fn sent(&self) -> Vec<Method> {
+        self.0
+            .lock()
+            .sent
+            .iter()
+            .map(|(method, _)| method.clone())
+            .collect()
+    }
+
+    pub fn patch(&self) -> Value {
+        let canned = self.0.lock();
+        canned
+            .sent
+            .iter()
+            .rfind(|(method, _)| *method == Method::PATCH)
+            .unwrap()
+            .1
+            .clone()
+    }
+
+    pub fn service(&self) -> impl Inner {
+        self.service_after(|| ready(()))
+    }
+
+    /// It answers a moment after it was asked, when this has happened.
+    pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Inner {
+        self.service_after(move || {
+            let meanwhile = meanwhile.clone();
+            async move {
+                tokio::time::advance(Duration::from_millis(1)).await;
+                meanwhile();
+            }
+        })
+    }
+
+    fn service_after<F>(&self, pause: impl Fn() -> F + Clone + Send + 'static) -> impl Inner
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let server = self.clone();
+        service_fn(move |request: Request<Body>| {
+            let (server, pause) = (server.clone(), pause());
+            async move {
+                pause.await;
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let (status, answer) = server.answer(parts.method, body);
+                let mut response = Response::new(Full::new(bytes::Bytes::from(answer.to_string())));
+                *response.status_mut() = status;
+                Ok::<_, BoxError>(response)
+            }
+        })
+    }
+}
+
+/// What a guard stands in front of.
+pub trait Inner:
+    Service<Request<Body>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
+{
+}
+
+pub type Answer = Response<Full<bytes::Bytes>>;
+
+impl<S> Inner for S where
+    S: Service<Request<Body>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
+{
+}
