@@ -9,20 +9,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::apply::{Applied, Echo, Writer};
 use crate::election::term::Term;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
-use crate::model::{Finding, Intent, Reason, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
+use crate::model::{Finding, Intent, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
 use crate::plan::{Plan, plan};
 use crate::progress::Progress;
 use crate::queue::{Again, Inbox, PACE, Severity};
@@ -31,10 +30,12 @@ mod failing;
 mod legacy;
 mod memory;
 mod read;
+mod report;
 
 use failing::{Failing, Rank, passing, rank, report_failure};
 use legacy::Legacy;
 use memory::{Echoes, Memory, Shown};
+use report::report_write;
 
 /// How long a write may take to show in the watch before a GET is made.
 const ECHO: Duration = Duration::from_secs(1);
@@ -73,6 +74,8 @@ struct Decision {
     plan: Plan,
     /// Names of copies that turned out to be taken by slices which no watch of ours shows.
     taken: Echoes,
+    /// Deletes are left out of the plan, since nobody has said that they are right.
+    puts_off: bool,
 }
 
 /// What stops a sync before its end.
@@ -116,6 +119,7 @@ impl Reconciler {
             snapshot,
             mut plan,
             taken,
+            puts_off,
         } = match self.decide(key).await {
             Ok(decision) => decision,
             Err(stop) => return self.stopped(key, stop),
@@ -133,7 +137,9 @@ impl Reconciler {
         if applied.has_written() && applied.failures.is_empty() {
             report_write(key, since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
-            self.tell_synced(term, &snapshot, endpoints, &findings);
+            if !puts_off {
+                self.tell_synced(term, &snapshot, endpoints, &findings);
+            }
         }
         let passing = passing(&applied);
         let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
@@ -178,11 +184,12 @@ impl Reconciler {
             snapshot.slices.extend(unseen);
             let mut plan = plan(&snapshot);
             if plan.confirm.is_empty() {
-                self.confirm_service(&snapshot, &mut plan).await?;
+                let puts_off = !self.confirm_service(&snapshot, &mut plan).await?;
                 return Ok(Decision {
                     snapshot,
                     plan,
                     taken,
+                    puts_off,
                 });
             }
             for source in plan.confirm {
@@ -195,10 +202,10 @@ impl Reconciler {
 
     /// client: before slices go, a GET says that their Service is still as it looks: not there, not managed, or not
     /// wanting them. A new leader's view of Services may be older than its view of copies. Where nobody answers, the
-    /// rest of the plan is carried out, and the deletes are planned again after it.
-    async fn confirm_service(&self, snapshot: &Snapshot, plan: &mut Plan) -> Result<(), Stop> {
+    /// rest of the plan is carried out, and the deletes are planned again after it: then this is `false`.
+    async fn confirm_service(&self, snapshot: &Snapshot, plan: &mut Plan) -> Result<bool, Stop> {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
         let service = match read::object(&api, snapshot.key.name(), self.progress()).await {
@@ -206,7 +213,7 @@ impl Reconciler {
             Err(_) if !(plan.creates.is_empty() && plan.updates.is_empty()) => {
                 plan.deletes.clear();
                 plan.leftovers.clear();
-                return Ok(());
+                return Ok(false);
             }
             Err(stop) => return Err(stop),
         };
@@ -218,7 +225,7 @@ impl Reconciler {
         if is_now.as_ref() != seen {
             return Err(Stop::Wait(Instant::now() + ECHO));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// client: a GET for each write that the watch has not shown in time. Answers the slices that are
@@ -331,66 +338,9 @@ impl Reconciler {
         }
     }
 
-    /// How long a change took until here.
-    fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
-        // Nobody knows since when that has been so which the beginning of a term brings to light.
-        if since > term.began() {
-            self.metrics.observe_propagation(since.elapsed());
-        }
-        for trigger in triggers
-            .iter()
-            .filter_map(|trigger| trigger.parse::<Timestamp>().ok())
-        {
-            let took = Timestamp::now().duration_since(trigger);
-            // Their clock may be ahead of ours.
-            let took = Duration::try_from(took).unwrap_or_default();
-            self.metrics.observe_trigger_propagation(took);
-        }
-    }
-
-    /// Good news, if there is no bad news with it.
-    fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize, findings: &BTreeSet<Finding>) {
-        let is_mixed = |it: &Finding| {
-            it.reason.leaves_undone() || matches!(it.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
-        };
-        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source)
-            && !findings.iter().any(is_mixed)
-        {
-            let plural = if endpoints == 1 { "" } else { "s" };
-            let note = format!(
-                "the copies are in step with {}: {endpoints} endpoint{plural}",
-                source.key
-            );
-            self.herald.synced(term, service, note);
-        }
-    }
-
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
-}
-
-fn report_write(key: &ServiceKey, since: Instant, snapshot: &Snapshot, endpoints: usize, applied: &Applied) {
-    let took = since.elapsed();
-    let [created, updated, deleted] = applied.by_operation;
-    let copies = snapshot
-        .slices
-        .iter()
-        .filter(|slice| ours(slice).as_ref() == Some(key));
-    let before: usize = copies
-        .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
-        .sum();
-    info!(
-        service = %key,
-        source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
-        before,
-        endpoints,
-        created,
-        updated,
-        deleted,
-        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "copies written"
-    );
 }
 
 fn refused(service: &ServiceState) -> bool {

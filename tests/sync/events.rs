@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::{Operator, cluster, events, pass, put, seconds, service, until, warnings};
+use testbed::{Fault, Match, Store};
+
+use crate::harness::{Operator, cluster, events, pass, put, seconds, service, slice, until, warnings};
 
 const MINUTE: u64 = 60;
 
@@ -89,8 +91,8 @@ async fn an_event_that_cannot_be_written_delays_no_copy() {
     let store = cluster(&["192.0.2.1"]);
     let operator = Operator::start(&store);
     for effect in [testbed::Effect::Hang, testbed::Effect::Break] {
-        let events = testbed::Match::any().resource("events");
-        operator.writer.faults().add(testbed::Fault::new(events, effect));
+        let events = Match::any().resource("events");
+        operator.writer.faults().add(Fault::new(events, effect));
     }
     for number in 0..20 {
         put(&store, service(&format!("s-{number}")));
@@ -110,12 +112,36 @@ async fn an_event_that_met_a_busy_server_is_tried_again_soon_and_one_that_was_re
         typo["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("yes");
         put(&store, typo);
         let operator = Operator::start(&store);
-        let events = testbed::Match::any().resource("events");
-        operator
-            .writer
-            .faults()
-            .add(testbed::Fault::status(events, code).times(2));
+        let events = Match::any().resource("events");
+        operator.writer.faults().add(Fault::status(events, code).times(2));
         pass(seconds(MINUTE)).await;
         assert_eq!(warnings(&store, "vip").len(), said, "{code}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_called_in_step_while_a_delete_waits_for_the_answer_to_a_get() {
+    let store = cluster(&["192.0.2.1"]);
+    let second = put(&store, slice("kubernetes", "kubernetes-2", &["192.0.2.2"]));
+    put(&store, service("vip"));
+    let operator = Operator::start(&store);
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    let synced = |store: &Store| {
+        let all = events(store, "vip");
+        all.into_iter().filter(|(reason, _)| reason == "Synced").count()
+    };
+    until(&store, "it is said", |store| synced(store) == 1).await;
+    let gets = Match::any().verb("get").resource("services");
+    let fault = operator.writer.faults().add(Fault::status(gets, 500));
+    let name = second["metadata"]["name"].as_str().expect("a name");
+    store
+        .delete("endpointslices", "default", name)
+        .expect("it is there");
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
+    operator.until_addresses("vip", &["192.0.2.2", "192.0.2.3"]).await;
+    pass(seconds(30)).await;
+    assert_eq!(synced(&store), 1, "{:?}", events(&store, "vip"));
+    operator.writer.faults().remove(fault);
+    operator.until_addresses("vip", &["192.0.2.3"]).await;
+    until(&store, "it is said", |store| synced(store) == 2).await;
 }
