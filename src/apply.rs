@@ -21,94 +21,16 @@ use crate::model::{ServiceKey, ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
 use crate::progress::Progress;
 
+mod applied;
 mod attempts;
 mod request;
 
+pub use applied::{Applied, Echo, Failure, Kind};
 use attempts::Attempts;
 
 /// A write that has no answer by then has failed. A webhook takes up to 10 s by default, and one that is away takes all
 /// of them, also where its failure is ignored: who gives up before is never answered.
 const TIME_LIMIT: Duration = Duration::from_secs(12);
-
-/// What a write that was answered will look like in the watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Echo {
-    /// The slice at this resourceVersion or a newer one.
-    Version(u64),
-    /// Something newer than this, or nothing.
-    NewerThan(u64),
-    /// Any slice of that name.
-    Exists,
-    /// Not the slice of this UID.
-    Gone(String),
-}
-
-/// How a write failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The object is not what we saw: look again.
-    Conflict,
-    /// The API server will not have it, now or later (400, 403, 405, 413, 422, …).
-    Refused,
-    /// The namespace is being deleted, and the Service with it.
-    NamespaceTerminating,
-    /// Overload, time-out, no connection, nonsense: try again.
-    Passing,
-    /// We no longer lead.
-    TermOver,
-}
-
-/// A write that failed.
-#[derive(Debug)]
-pub struct Failure {
-    /// The slice.
-    pub key: SliceKey,
-    /// What was tried.
-    pub operation: Operation,
-    /// What to make of it.
-    pub kind: Kind,
-    /// What the API server or the client says.
-    pub message: String,
-}
-
-/// What became of a plan.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// How many writes succeeded: creates, updates, deletes.
-    pub by_operation: [usize; 3],
-    /// What to wait for before the next plan.
-    pub echoes: Vec<(SliceKey, Echo)>,
-    /// What failed.
-    pub failures: Vec<Failure>,
-}
-
-impl Applied {
-    fn fail(&mut self, slice: &EndpointSlice, operation: Operation, kind: Kind, message: String) {
-        let key = SliceKey::of(&slice.metadata);
-        self.failures.push(Failure {
-            key,
-            operation,
-            kind,
-            message,
-        });
-    }
-
-    fn has_failed_as(&self, kind: Kind) -> bool {
-        self.failures.iter().any(|failure| failure.kind == kind)
-    }
-
-    /// Something was written.
-    #[must_use]
-    pub fn has_written(&self) -> bool {
-        self.by_operation != [0; 3]
-    }
-
-    /// There was nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        !self.has_written() && self.failures.is_empty()
-    }
-}
 
 /// Writes EndpointSlices.
 pub struct Writer {
@@ -161,12 +83,9 @@ impl Writer {
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
             if is_hopeless {
-                applied.fail(
-                    &slice,
-                    Operation::Create,
-                    Kind::NamespaceTerminating,
-                    String::new(),
-                );
+                let (key, kind) = (SliceKey::of(&slice.metadata), Kind::NamespaceTerminating);
+                let failure = Failure::new(key, Operation::Create, kind, String::new());
+                applied.failures.push(failure);
             } else {
                 self.create(term, &slice, &mut applied).await;
             }
@@ -269,10 +188,14 @@ impl Writer {
     /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as
     /// refused once more.
     fn must_wait(&self, operation: Operation, slice: &EndpointSlice, applied: &mut Applied) -> bool {
-        let Err(message) = self.attempts.lock().check(slice, Instant::now()) else {
+        let Err((until, message)) = self.attempts.lock().check(slice, Instant::now()) else {
             return false;
         };
-        applied.fail(slice, operation, Kind::Refused, message);
+        let key = SliceKey::of(&slice.metadata);
+        applied.failures.push(Failure {
+            until: Some(until),
+            ..Failure::new(key, operation, Kind::Refused, message)
+        });
         true
     }
 
@@ -308,12 +231,8 @@ impl Writer {
         if kind == Kind::Conflict {
             applied.echoes.push((key.clone(), seen));
         }
-        applied.failures.push(Failure {
-            key,
-            operation,
-            kind,
-            message: error.message(),
-        });
+        let failure = Failure::new(key, operation, kind, error.message());
+        applied.failures.push(failure);
     }
 }
 

@@ -16,6 +16,7 @@ pub mod model;
 pub mod outage;
 pub mod plan;
 pub mod progress;
+pub mod pulse;
 pub mod queue;
 pub mod reconcile;
 pub mod run;

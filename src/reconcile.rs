@@ -32,7 +32,7 @@ mod memory;
 mod read;
 mod report;
 
-use failing::{Failing, Rank, passing, rank, report_failure};
+use failing::{Failing, Rank, after_refusals, passing, rank, report_failure};
 use legacy::Legacy;
 use memory::{Echoes, Memory, Shown};
 use report::report_write;
@@ -304,7 +304,7 @@ impl Reconciler {
             None => (SyncResult::Success, Again::WhenDirty),
             Some(Rank::Silent) => (SyncResult::Refused, Again::WhenDirty),
             Some(Rank::Conflict) => (SyncResult::Requeued, Again::Resume(until)),
-            Some(Rank::Refused) => (SyncResult::Refused, Again::Later(Severity::Final)),
+            Some(Rank::Refused) => (SyncResult::Refused, after_refusals(&failures)),
             Some(Rank::Passing) => (SyncResult::Error, Again::Later(Severity::Passing)),
             Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
         };

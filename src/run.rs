@@ -32,9 +32,10 @@ use crate::index::{Index, SharedIndex};
 use crate::metrics::Metrics;
 use crate::model::ServiceKey;
 use crate::progress::{GRACE, Progress};
+use crate::pulse::Pulses;
 use crate::queue::Inbox;
 use crate::reconcile::Reconciler;
-use crate::watch::{self, LIFE, Pulses, Reader, Watches};
+use crate::watch::{self, LIFE, Reader, Watches};
 use crate::worker::Worker;
 
 /// The election, with its writes and its release, has ended by then.
@@ -140,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Worker {
             inbox,
             index,
+            pulses,
             reconciler,
             metrics,
             terms,

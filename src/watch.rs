@@ -19,17 +19,15 @@ use crate::election::Record;
 use crate::index::{Dirty, Scope, SharedIndex};
 use crate::metrics;
 use crate::model::{MANAGED_BY, ServiceKey, SliceKey, label};
+use crate::pulse::Cause;
 use crate::queue::Inbox;
 
 mod backoff;
 mod check;
 mod named;
-mod pulse;
 mod reader;
 
 pub use named::named_slices;
-use pulse::Cause;
-pub use pulse::Pulses;
 pub use reader::Reader;
 
 /// The watches of Services and slices.

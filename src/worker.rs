@@ -3,19 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::election::term::Term;
 use crate::index::SharedIndex;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Watch};
 use crate::model::ServiceKey;
+use crate::pulse::Pulses;
 use crate::queue::{Inbox, Queue};
 use crate::reconcile::Reconciler;
 
 /// How long keys that are worked on may take to end when this replica is asked to stop.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// A term begins with watches that are answered, or so much later: one that wins it when the API is back after an outage has
+/// a view from before. Longer than the first pauses of a watch, and short beside a takeover.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What the view is made of.
+const VIEW: [&str; 3] = [
+    Watch::Services.as_str(),
+    Watch::Copies.as_str(),
+    Watch::Sources.as_str(),
+];
 
 /// The loop between the watches and the reconciler.
 pub struct Worker {
@@ -23,6 +36,8 @@ pub struct Worker {
     pub inbox: Inbox,
     /// What the cluster looks like.
     pub index: SharedIndex,
+    /// Tell whether the view is that of today.
+    pub pulses: Pulses,
     /// Works on a key.
     pub reconciler: Arc<Reconciler>,
     /// Counts the work, and tells which Services wait for it.
@@ -59,6 +74,13 @@ impl Worker {
         let mut active = FuturesUnordered::new();
         let progress = self.reconciler.progress();
         let urgent = |key: &_| self.index.lock().is_urgent(key);
+        tokio::select! {
+            biased;
+            () = term.over() => return,
+            _ = timeout(SETTLE, self.pulses.until_open(&VIEW)) => {}
+        }
+        // Which all is worked on now.
+        self.inbox.take().now_or_never();
         let all = self.index.lock().all();
         for key in all {
             self.mark(&mut queue, key, term.began());

@@ -50,8 +50,8 @@ impl Attempts {
     /// Whether a slice may be written at a moment.
     ///
     /// # Errors
-    /// Not yet; why the last attempt failed.
-    pub fn check(&self, slice: &EndpointSlice, now: Instant) -> Result<(), String> {
+    /// Not before this moment; why the last attempt failed.
+    pub fn check(&self, slice: &EndpointSlice, now: Instant) -> Result<(), (Instant, String)> {
         let Some(last) = self.slices.get(&SliceKey::of(&slice.metadata)) else {
             return Ok(());
         };
@@ -62,17 +62,19 @@ impl Attempts {
             (refusals, _) if same => pause(refusals - 1),
             _ => OTHER,
         };
-        if now >= last.at + pause {
+        let until = last.at + pause;
+        if now >= until {
             return Ok(());
         }
-        Err(if last.refusals > 0 {
+        let why = if last.refusals > 0 {
             last.reason.clone()
         } else {
             format!(
                 "it was written {} times and changed back each time; find out who changes it",
                 last.writes
             )
-        })
+        };
+        Err((until, why))
     }
 
     /// The namespace of a Service is going: there is nothing to wait for.
@@ -171,7 +173,7 @@ mod tests {
                     &showing("10.0.0.1"),
                     now + seconds(wait) - Duration::from_millis(1)
                 ),
-                Err("no".to_owned())
+                Err((now + seconds(wait), "no".to_owned()))
             );
             assert_eq!(attempts.check(&showing("10.0.0.1"), now + seconds(wait)), Ok(()));
             now += seconds(wait);
@@ -217,6 +219,7 @@ mod tests {
             attempts
                 .check(&showing("10.0.0.1"), now)
                 .unwrap_err()
+                .1
                 .contains("changed back")
         );
         for wait in [5, 10, 20, 30, 30] {

@@ -8,7 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
-use crate::watch::{self, Pulses, Reader};
+use crate::pulse::Pulses;
+use crate::watch::{self, Reader};
 
 const LEASE: &str = "lease";
 

@@ -9,6 +9,7 @@ use tracing::debug;
 use crate::apply::{Applied, Failure, Kind};
 use crate::model::{Finding, Reason, ServiceKey};
 use crate::outage::Outage;
+use crate::queue::{Again, Severity};
 
 /// The outage, and the Services that it lasts for.
 pub(super) struct Failing {
@@ -65,6 +66,7 @@ pub(super) fn report_failure(key: &ServiceKey, failure: &Failure) -> Option<Find
         operation,
         kind,
         message,
+        until: _,
     } = failure;
     let operation = operation.as_str();
     match kind {
@@ -93,6 +95,14 @@ pub(super) enum Rank {
     Refused,
     Passing,
     TermOver,
+}
+
+/// When to try again what the API server has refused. What was refused now takes the delay of its key.
+pub(super) fn after_refusals(failures: &[Failure]) -> Again {
+    let refused = failures.iter().filter(|failure| failure.kind == Kind::Refused);
+    let moments: Option<Vec<_>> = refused.map(|failure| failure.until).collect();
+    let first = moments.and_then(|moments| moments.into_iter().min());
+    first.map_or(Again::Later(Severity::Final), Again::Resume)
 }
 
 /// Of one failure.

@@ -14,22 +14,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tracing::warn;
 
 use super::named::{SELECTOR_BYTES, split};
-use super::pulse::Cause;
 use super::{Watches, named_selector};
 use crate::error::one_line;
 use crate::index::Listing;
 use crate::metrics::Watch;
 use crate::model::version;
 use crate::outage::Outage;
+use crate::pulse::{Cause, LOOK};
 
 /// Time between the beginnings of two checks.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// A watch has caught up with a list by then.
 const CATCH_UP: Duration = Duration::from_secs(1);
-
-/// And is looked at this often meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Time limit of one list.
 const READ: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! The sources in use, compared with consistent lists: what a watch does not show is found all the same.
 
-use testbed::{Effect, Fault, Match, Request};
+use testbed::{Effect, Ending, Fault, Match, Request};
 
 use crate::harness::{Operator, cluster, pass, put, seconds, service, service_of, slice};
 use crate::log::Log;
@@ -107,6 +107,18 @@ async fn sources_in_many_namespaces_are_one_list_of_all() {
             .uri
             .starts_with("/apis/discovery.k8s.io/v1/endpointslices?")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_changes_while_no_watch_is_answered_is_followed_by_lists() {
+    let operator = checking().await;
+    let faults = operator.sources.faults();
+    faults.add(Fault::status(Match::any().verb("watch"), 503));
+    faults.end_watches(Match::any(), Ending::Abrupt);
+    pass(seconds(1)).await;
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(took < seconds(12), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,9 +12,10 @@ use endpoint_copier_operator::index::{Index, SharedIndex};
 use endpoint_copier_operator::metrics::Metrics;
 use endpoint_copier_operator::model::{Defaults, ServiceKey};
 use endpoint_copier_operator::progress::Progress;
+use endpoint_copier_operator::pulse::Pulses;
 use endpoint_copier_operator::queue::Inbox;
 use endpoint_copier_operator::reconcile::Reconciler;
-use endpoint_copier_operator::watch::{self, Pulses, Reader, Watches};
+use endpoint_copier_operator::watch::{self, Reader, Watches};
 use endpoint_copier_operator::worker::Worker;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -43,10 +44,19 @@ pub struct Operator {
     worker: JoinSet<()>,
     watches: JoinSet<()>,
     check: Option<Watches>,
+    /// Works when it leads.
+    idle: Option<Worker>,
 }
 
 impl Operator {
     pub fn start(store: &Store) -> Self {
+        let mut operator = Self::standby(store);
+        operator.lead();
+        operator
+    }
+
+    /// A replica that watches, and waits for its term.
+    pub fn standby(store: &Store) -> Self {
         let services = ApiServer::named(store, "services");
         let copies = ApiServer::named(store, "copies");
         let sources = ApiServer::named(store, "sources");
@@ -88,16 +98,14 @@ impl Operator {
             herald,
         );
         let progress = reconciler.progress().clone();
-        running.spawn(
-            Worker {
-                inbox,
-                index,
-                reconciler: Arc::new(reconciler),
-                metrics: metrics.clone(),
-                terms,
-            }
-            .run(),
-        );
+        let worker = Worker {
+            inbox,
+            index,
+            pulses,
+            reconciler: Arc::new(reconciler),
+            metrics: metrics.clone(),
+            terms,
+        };
         Self {
             store: store.clone(),
             services,
@@ -110,7 +118,14 @@ impl Operator {
             worker: running,
             watches: tasks,
             check: Some(check),
+            idle: Some(worker),
         }
+    }
+
+    /// Its term begins.
+    pub fn lead(&mut self) {
+        let worker = self.idle.take().expect("once");
+        self.worker.spawn(worker.run());
     }
 
     /// From now on the sources are compared with consistent lists too, by way of the server of their watch.

@@ -305,3 +305,49 @@ async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
     }
     assert_eq!(lists(), before);
 }
+
+/// One that has seen the cluster, and of its source an old state only when its term begins: no watch is answered.
+async fn leads_without_watches() -> Operator {
+    let store = cluster(&["192.0.2.1", "192.0.2.2"]);
+    put(&store, service("vip"));
+    let mut operator = Operator::standby(&store);
+    pass(seconds(2)).await;
+    for server in [&operator.services, &operator.copies, &operator.sources] {
+        let watches = Match::any().verb("watch");
+        server.faults().add(Fault::status(watches, 503));
+        server.faults().end_watches(Match::any(), Ending::Abrupt);
+    }
+    pass(ms(10)).await;
+    put(&store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
+    operator.lead();
+    operator
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_does_not_write_before_its_watches_are_answered() {
+    let operator = leads_without_watches().await;
+    pass(ms(500)).await;
+    assert!(operator.asked().is_empty(), "{:?}", operator.asked());
+    for server in [&operator.services, &operator.copies, &operator.sources] {
+        server.faults().clear();
+    }
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert_eq!(
+        operator.slice_requests("create").len(),
+        1,
+        "{:?}",
+        operator.asked()
+    );
+    assert!(
+        operator.slice_requests("update").is_empty(),
+        "{:?}",
+        operator.asked()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_stay_away_do_not_keep_a_new_leader_from_its_work() {
+    let operator = leads_without_watches().await;
+    let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    assert!((seconds(1)..ms(1200)).contains(&took), "{took:?}");
+}

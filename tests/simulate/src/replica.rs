@@ -14,9 +14,10 @@ use endpoint_copier_operator::events::Herald;
 use endpoint_copier_operator::index::{Index, SharedIndex};
 use endpoint_copier_operator::metrics::Metrics;
 use endpoint_copier_operator::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::pulse::Pulses;
 use endpoint_copier_operator::queue::Inbox;
 use endpoint_copier_operator::reconcile::Reconciler;
-use endpoint_copier_operator::watch::{self, Pulses, Reader, Watches};
+use endpoint_copier_operator::watch::{self, Reader, Watches};
 use endpoint_copier_operator::worker::Worker;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -289,6 +290,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     let worker = Worker {
         inbox,
         index,
+        pulses: pulses.clone(),
         reconciler: Arc::new(reconciler),
         metrics: metrics.clone(),
         terms: terms.clone(),

@@ -6,13 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
+
+/// How often those who wait for watches look at them.
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// Why a watch is to begin anew, with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It does not show what the API shows: its API server is behind.
+    /// It does not show what the API shows. Its API server is behind, if it answers the watch.
     Behind,
     /// The API server counts from an earlier resourceVersion than the watch has come to, so it would show nothing
     /// until that is passed. That is how an etcd restored from a backup looks, and no fault of a server.
@@ -84,6 +87,12 @@ impl Pulse {
         self.0.state.lock().open = is_open.then(Instant::now);
     }
 
+    /// Whether the API server has answered it for so long.
+    pub fn is_open(&self, time: Duration) -> bool {
+        let open = self.0.state.lock().open;
+        open.is_some_and(|since| since.elapsed() >= time)
+    }
+
     /// Waits until this watch is to begin anew.
     pub async fn restart(&self) -> Cause {
         loop {
@@ -107,7 +116,7 @@ pub struct Running {
 }
 
 impl Pulses {
-    pub(super) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
+    pub(crate) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
         let key = (watch, selector.unwrap_or_default().to_owned());
         let pulse = Pulse::new();
         self.0.lock().insert(key.clone(), pulse.clone());
@@ -158,14 +167,19 @@ impl Pulses {
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
         let pulses = self.0.lock();
         let mut meant = pulses.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, pulse)| {
-            pulse
-                .0
-                .state
-                .lock()
-                .open
-                .is_some_and(|since| since.elapsed() >= time)
-        })
+        meant.any(|(_, pulse)| pulse.is_open(time))
+    }
+
+    /// Waits until each watch of these names is answered.
+    pub async fn until_open(&self, watches: &[&str]) {
+        let are_open = || {
+            let pulses = self.0.lock();
+            let mut meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
+            meant.all(|(_, pulse)| pulse.is_open(Duration::ZERO))
+        };
+        while !are_open() {
+            sleep(LOOK).await;
+        }
     }
 
     /// When each watch last showed life; of several of one name, the one that is silent longest.
@@ -202,7 +216,7 @@ impl Pulses {
 }
 
 impl Running {
-    pub(super) fn pulse(&self) -> Pulse {
+    pub(crate) fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
 }
