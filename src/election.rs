@@ -130,6 +130,7 @@ impl Candidate {
                 () = stop.cancelled() => return,
                 () = self.turn(&mut leader) => {}
             }
+            let before = (self.record.holder(), self.record.vacancy(&self.us));
             let attempt = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -139,7 +140,7 @@ impl Candidate {
                 Attempt::Ours(sent) => {
                     backoff.reset();
                     outage.over();
-                    if let Ending::Stopped = self.lead(sent, &stop).await {
+                    if let Ending::Stopped = self.lead(sent, before, &stop).await {
                         return;
                     }
                 }
@@ -197,7 +198,7 @@ impl Candidate {
             Ok(Err(error)) => {
                 let conflict = is_conflict(&error);
                 Attempt::Failed {
-                    error: one_line(&error),
+                    error: in_one_line(&error),
                     conflict,
                 }
             }
@@ -208,13 +209,26 @@ impl Candidate {
         }
     }
 
-    /// Leads from an acquisition on until the Lease is lost or this replica is to stop.
-    async fn lead(&self, sent: Instant, stop: &CancellationToken) -> Ending {
+    /// Leads from an acquisition on until the Lease is lost or this replica is to stop. `before`: who held it, and why
+    /// it was to be had.
+    async fn lead(
+        &self,
+        sent: Instant,
+        before: (Option<String>, &'static str),
+        stop: &CancellationToken,
+    ) -> Ending {
         let term = Term::new(self.fence(sent));
         if term.is_over() {
             return Ending::Lost;
         }
-        info!(lease = self.lease, identity = self.us, "took the lead");
+        let (previous, why) = before;
+        info!(
+            lease = self.lease,
+            identity = self.us,
+            previous,
+            why,
+            "took the lead"
+        );
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
         self.progress.begin();
@@ -289,7 +303,7 @@ impl Candidate {
         }
         match timeout(RELEASE, self.lock.step_down()).await {
             Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
-            Ok(Err(error)) => warn!(error = one_line(&error), "could not release the Lease"),
+            Ok(Err(error)) => warn!(error = in_one_line(&error), "could not release the Lease"),
             Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
         }
     }
@@ -332,6 +346,22 @@ impl Unopposed {
         stop.cancelled().await;
         term.end();
     }
+}
+
+/// The lock tells the error of its call, but not as its cause.
+fn in_one_line(error: &kube_leader_election::Error) -> String {
+    use kube_leader_election::Error;
+    let (Error::GetLease(cause)
+    | Error::CreateLease(cause)
+    | Error::AcquireLease(cause)
+    | Error::RenewLease(cause)
+    | Error::ReleaseLease(cause)) = error
+    else {
+        return one_line(error);
+    };
+    let (text, end) = (error.to_string(), format!(": {cause}"));
+    let own = text.strip_suffix(&end).unwrap_or(&text);
+    format!("{own}: {}", one_line(cause))
 }
 
 fn is_conflict(error: &kube_leader_election::Error) -> bool {

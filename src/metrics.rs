@@ -11,10 +11,11 @@ mod labels;
 mod page;
 mod process;
 mod services;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
@@ -29,6 +30,7 @@ pub use controller::Controller;
 pub use labels::{Ending, Operation, Restart, SyncResult, Watch};
 use page::Page;
 use services::Services;
+use watches::Watches;
 
 /// From a write on the same machine to the worst that the timeouts allow.
 const PROPAGATION_BUCKETS: [f64; 15] = [
@@ -56,8 +58,8 @@ struct Inner {
     lease_renewal: Histogram,
     /// Without labels; so there is none before it is known.
     lease_last_renewal: GaugeVec,
+    lease_seen_renewed: Gauge,
     managed_services: IntGauge,
-    services_in_sync: IntGauge,
     syncs: IntCounterVec,
     slice_changes: IntCounterVec,
     propagation: Histogram,
@@ -65,14 +67,11 @@ struct Inner {
     findings: IntGaugeVec,
     events: IntCounterVec,
     watch_restarts: IntCounterVec,
-    watch_life: OnceLock<Box<WatchLife>>,
+    watches: Watches,
     api_requests: IntCounterVec,
     api_address_changes: IntCounter,
     clock_skew: Gauge,
 }
-
-/// When each watch that runs showed life last.
-type WatchLife = dyn Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync;
 
 impl Metrics {
     /// All metrics, in a registry of their own. `lease_name` is the label of the leader's status.
@@ -120,14 +119,14 @@ impl Metrics {
                  all replicas is older than the lease duration: nobody leads.",
                 &[],
             )?,
+            lease_seen_renewed: page.gauge(
+                "endpoint_copier_lease_seen_renewed_timestamp_seconds",
+                "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
+                 has seen that. Older than the lease duration on every replica: nobody leads.",
+            )?,
             managed_services: page.int_gauge(
                 "endpoint_copier_managed_services",
                 "Services that are managed, by annotation or by flag.",
-            )?,
-            services_in_sync: page.int_gauge(
-                "endpoint_copier_services_in_sync",
-                "Managed Services whose copies are as they should be. Lower than \
-                 endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
             )?,
             syncs: page.counters(
                 "endpoint_copier_syncs_total",
@@ -164,7 +163,7 @@ impl Metrics {
                 "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
                 &["type", "reason"],
             )?,
-            watch_life: OnceLock::new(),
+            watches: Watches::default(),
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
                 "Watches that began anew, by what they watch and why. selector is normal when Services come or \
@@ -212,6 +211,11 @@ impl Metrics {
             .set(unix(SystemTime::now()));
     }
 
+    /// The Lease was taken or renewed, by whomever.
+    pub fn lease_seen_renewed(&self) {
+        self.0.lease_seen_renewed.set(unix(SystemTime::now()));
+    }
+
     /// The queue and its worker.
     #[must_use]
     pub fn controller(&self) -> &Controller {
@@ -249,7 +253,7 @@ impl Metrics {
     /// How many Services are managed, and how many of them are in step.
     pub fn set_services(&self, managed: usize, in_sync: usize) {
         self.0.managed_services.set(gauge_value(managed));
-        self.0.services_in_sync.set(gauge_value(in_sync));
+        self.0.services.set_in_sync(in_sync);
     }
 
     /// A sync of one Service ended.
@@ -299,12 +303,13 @@ impl Metrics {
             .inc();
     }
 
-    /// Where to ask when each watch that runs showed life last. The first one counts.
+    /// Where to ask when each watch that runs showed life last, and how old that may be. The first one counts.
     pub fn read_watch_life(
         &self,
+        limit: Duration,
         read: impl Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync + 'static,
     ) {
-        _ = self.0.watch_life.set(Box::new(read));
+        self.0.watches.read(limit, Box::new(read));
     }
 
     /// A request to the API server at `host` was answered with `status`, or not at all.
@@ -333,26 +338,9 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "some metrics could not be rendered");
         }
-        self.render_watch_life(&mut text);
-        self.0.services.render(&mut text);
+        let blind = self.0.watches.render(&mut text);
+        self.0.services.render(&mut text, blind);
         text
-    }
-
-    fn render_watch_life(&self, text: &mut String) {
-        const NAME: &str = "endpoint_copier_watch_last_event_timestamp_seconds";
-        let life = self.0.watch_life.get().map(|read| read()).unwrap_or_default();
-        if !life.is_empty() {
-            header(
-                text,
-                NAME,
-                "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
-                 every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
-                 shows is stale, and the replica is not ready.",
-            );
-        }
-        for (resource, moment) in life {
-            _ = writeln!(text, "{NAME}{{resource=\"{resource}\"}} {}", unix(moment));
-        }
     }
 }
 

@@ -96,7 +96,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let pulses = Pulses::default();
     report_readiness(&health, &index, &pulses);
     let watches = pulses.clone();
-    metrics.read_watch_life(move || watches.last());
+    metrics.read_watch_life(LIFE, move || watches.last());
 
     let mut tasks = Tasks::default();
     let client = access.client("watches and writes")?;

@@ -23,6 +23,9 @@ const FRAMES: &str = "h2";
 /// Libraries that tell at info of what is their matter only. A name stands for all crates that begin with it.
 const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
 
+/// It tells of each 403, however often a watch is tried, beside ours.
+const WATCHER: &str = "kube_runtime::watcher=error";
+
 /// It reports each failed handshake as an error of its own, beside ours.
 const VERIFIER: &str = "rustls_platform_verifier=off";
 
@@ -86,8 +89,16 @@ fn directives(filter: &LogFilter) -> String {
     }
     let verifier =
         (everywhere >= LevelFilter::ERROR && everywhere < LevelFilter::DEBUG).then(|| VERIFIER.to_owned());
+    // More to the point than any directive for kube, so it would beat that too.
+    let watcher = (LevelFilter::WARN..LevelFilter::DEBUG).contains(&everywhere) && !asked.contains("kube");
+    let watcher = watcher.then(|| WATCHER.to_owned());
     let quiet = quiet.into_iter().map(|target| format!("{target}=warn"));
-    quiet.chain(verifier).chain([asked]).collect::<Vec<_>>().join(",")
+    quiet
+        .chain(watcher)
+        .chain(verifier)
+        .chain([asked])
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Makes a panic a line of the log. The usual report comes too where a backtrace is asked for, and alone where
@@ -152,17 +163,15 @@ mod tests {
 
     #[test]
     fn libraries_are_quieter_than_we_unless_more_is_asked_for() {
-        let quiet = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn,rustls_platform_verifier=off";
+        let libraries = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn";
+        let (watcher, verifier) = ("kube_runtime::watcher=error", "rustls_platform_verifier=off");
         for (asked, expected) in [
-            (INFO, format!("{quiet},info")),
+            (INFO, format!("{libraries},{watcher},{verifier},info")),
             (LogFilter::Level(LevelFilter::OFF), "off".to_owned()),
-            (
-                LogFilter::Level(LevelFilter::ERROR),
-                "rustls_platform_verifier=off,error".to_owned(),
-            ),
+            (LogFilter::Level(LevelFilter::ERROR), format!("{verifier},error")),
             (
                 LogFilter::Level(LevelFilter::WARN),
-                "rustls_platform_verifier=off,warn".to_owned(),
+                format!("{watcher},{verifier},warn"),
             ),
             (
                 LogFilter::Level(LevelFilter::DEBUG),
@@ -174,7 +183,7 @@ mod tests {
             ),
             (
                 LogFilter::Directives("info,kube=debug".to_owned()),
-                format!("{quiet},info,kube=debug"),
+                format!("{libraries},{verifier},info,kube=debug"),
             ),
             (
                 LogFilter::Directives("h2=trace".to_owned()),
@@ -192,6 +201,7 @@ mod tests {
             info!(target: "kube_leader_election::lease", "of the lock");
             debug!(target: "kube_runtime::watcher", "in detail");
             warn!(target: "kube_leader_election::lease", "grave");
+            warn!(target: "kube_runtime::watcher", "403");
             info!("ours");
         };
         let text = logged(INFO, LogFormat::Text, false, act);
@@ -202,7 +212,7 @@ mod tests {
             false,
             act,
         );
-        assert_eq!(text.lines().count(), 4, "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
         assert!(!text.contains("of the lock"), "{text}");
     }
 

@@ -16,6 +16,14 @@ fn version_of(lease: &Lease) -> Option<u64> {
     crate::model::version(lease.metadata.resource_version.as_deref())
 }
 
+fn is_held(lease: &Lease) -> bool {
+    let holder = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.as_deref());
+    holder.is_some_and(|holder| !holder.is_empty())
+}
+
 /// A [`Sighting`] that several parts of a replica add to and wait for.
 #[derive(Clone)]
 pub struct Record {
@@ -47,7 +55,7 @@ impl Record {
             *unshown = None;
         }
         drop(unshown);
-        self.note(|sighting| sighting.see_in_watch(lease, Instant::now()));
+        self.note(lease, |sighting| sighting.see_in_watch(lease, Instant::now()));
     }
 
     /// We wrote it, and this was the answer. The watch has to show it too.
@@ -84,10 +92,10 @@ impl Record {
 
     /// A GET shows this Lease, or that there is none.
     pub fn see(&self, lease: Option<&Lease>) {
-        self.note(|sighting| sighting.see(lease, Instant::now()));
+        self.note(lease, |sighting| sighting.see(lease, Instant::now()));
     }
 
-    fn note(&self, see: impl FnOnce(&mut Sighting) -> bool) {
+    fn note(&self, lease: Option<&Lease>, see: impl FnOnce(&mut Sighting) -> bool) {
         let mut sighting = self.sighting.lock();
         let before = sighting.holder().map(str::to_owned);
         if !see(&mut sighting) {
@@ -95,6 +103,9 @@ impl Record {
         }
         if before.is_some() && sighting.holder() != before.as_deref() {
             self.metrics.leader_changed();
+        }
+        if lease.is_some_and(is_held) {
+            self.metrics.lease_seen_renewed();
         }
         drop(sighting);
         self.changed.notify_waiters();
@@ -104,6 +115,11 @@ impl Record {
     #[must_use]
     pub fn holder(&self) -> Option<String> {
         self.sighting.lock().holder().map(str::to_owned)
+    }
+
+    /// Why the candidate `us` may try, in words for the log.
+    pub(super) fn vacancy(&self, us: &str) -> &'static str {
+        self.sighting.lock().vacancy(us)
     }
 
     /// Since when the Lease has looked as it does.
@@ -125,7 +141,7 @@ impl Record {
     ) -> Option<Shown> {
         let now = Instant::now();
         let mut overtaken = false;
-        self.note(|sighting| {
+        self.note(answer, |sighting| {
             let is_news = sighting.see_answer(answer, default_duration, sent, now);
             overtaken = is_news.is_none();
             is_news == Some(true)
@@ -179,5 +195,29 @@ impl Record {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn lease(version: &str, spec: Value) -> Lease {
+        serde_json::from_value(json!({"metadata": {"resourceVersion": version}, "spec": spec})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_released_or_deleted_is_not_seen_renewed_and_one_that_another_holds_is() {
+        let metrics = Metrics::new("lease").unwrap();
+        let record = Record::new(metrics.clone());
+        let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";
+        record.shown(None);
+        record.shown(Some(&lease("1", json!({"holderIdentity": ""}))));
+        record.shown(Some(&lease("2", Value::Null)));
+        assert!(metrics.render().lines().any(|line| line == never));
+        record.shown(Some(&lease("3", json!({"holderIdentity": "another"}))));
+        assert!(!metrics.render().lines().any(|line| line == never));
     }
 }

@@ -145,6 +145,25 @@ impl<T: Moment> Sighting<T> {
         Race::At(*since + self.duration.unwrap_or(default))
     }
 
+    /// Why the candidate `us` may try, in words for the log.
+    #[must_use]
+    pub fn vacancy(&self, us: &str) -> &'static str {
+        let state = self.state.as_ref().map(|(state, _)| state);
+        match (self.holder.as_deref(), state) {
+            (_, Some(State::Present { released: true, .. })) => "it was released",
+            (None, Some(State::Present { .. })) => "it had no holder",
+            (None, _) => "there was none",
+            (Some(holder), _) if holder == us => "it was held by this replica",
+            (
+                _,
+                Some(State::Present {
+                    names_holder: true, ..
+                }),
+            ) => "its holder has not renewed it in time",
+            _ => "its holder has not written it anew in time",
+        }
+    }
+
     /// Whether the candidate `us` may try at this moment.
     #[must_use]
     pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: T) -> bool {

@@ -762,3 +762,16 @@ async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
     sleep(seconds(40)).await;
     assert!(one.progress.check(limit).is_err());
 }
+
+#[test]
+fn an_error_of_the_lock_is_one_line_without_what_rust_calls_its_fields() {
+    let status = kube::core::Status {
+        code: 403,
+        ..kube::core::Status::failure("you may not", "Forbidden")
+    };
+    let error = kube_leader_election::Error::CreateLease(kube::Error::Api(status.boxed()));
+    assert_eq!(
+        in_one_line(&error),
+        "could not create the Lease in Kubernetes: 403 Forbidden: you may not"
+    );
+}

@@ -64,28 +64,28 @@ impl Controller {
         let depth = page.int_gauges(
             "workqueue_depth",
             "Services that wait for their turn. Above 0 for long: calls to the API server are slow or hang.",
-            &["name"],
+            &["name", "controller"],
         )?;
         let adds = page.counters(
             "workqueue_adds_total",
             "How often a Service was put into the queue; several changes at once count as one.",
-            &["name"],
+            &["name", "controller"],
         )?;
         let retries = page.counters(
             "workqueue_retries_total",
             "How often a Service was to be tried again after a failure.",
-            &["name"],
+            &["name", "controller"],
         )?;
         let waited = page.histograms(
             "workqueue_queue_duration_seconds",
             "How long a Service waited in the queue for its turn.",
-            &["name"],
+            &["name", "controller"],
             &QUEUE_BUCKETS,
         )?;
         let worked = page.histograms(
             "workqueue_work_duration_seconds",
             "How long a Service was worked on once it had its turn.",
-            &["name"],
+            &["name", "controller"],
             &QUEUE_BUCKETS,
         )?;
         let by_result = |ending: &Ending| reconciles.with_label_values(&[NAME, ending.as_str()]);
@@ -101,11 +101,11 @@ impl Controller {
             errors: errors.with_label_values(&[NAME]),
             time: time.with_label_values(&[NAME]),
             active: active.with_label_values(&[NAME]),
-            depth: depth.with_label_values(&[NAME]),
-            adds: adds.with_label_values(&[NAME]),
-            retries: retries.with_label_values(&[NAME]),
-            waited: waited.with_label_values(&[NAME]),
-            worked: worked.with_label_values(&[NAME]),
+            depth: depth.with_label_values(&[NAME, NAME]),
+            adds: adds.with_label_values(&[NAME, NAME]),
+            retries: retries.with_label_values(&[NAME, NAME]),
+            waited: waited.with_label_values(&[NAME, NAME]),
+            worked: worked.with_label_values(&[NAME, NAME]),
         })
     }
 

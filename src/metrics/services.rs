@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::model::{EndpointCounts, Endpoints, ServiceKey};
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
-pub(super) struct Services(Mutex<BTreeMap<ServiceKey, State>>);
+pub(super) struct Services(Mutex<BTreeMap<ServiceKey, State>>, AtomicUsize);
 
 #[derive(Default)]
 struct State {
@@ -71,8 +72,22 @@ impl Services {
         self.0.lock().clear();
     }
 
-    /// Adds their lines.
-    pub fn render(&self, text: &mut String) {
+    /// How many are in step.
+    pub fn set_in_sync(&self, count: usize) {
+        self.1.store(count, Ordering::Relaxed);
+    }
+
+    /// Adds their lines. `blind`: for how long what is known of them may have been out of date.
+    pub fn render(&self, text: &mut String, blind: Option<Duration>) {
+        const IN_SYNC: &str = "endpoint_copier_services_in_sync";
+        header(
+            text,
+            IN_SYNC,
+            "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
+             then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
+        );
+        let in_sync = blind.map_or_else(|| self.1.load(Ordering::Relaxed), |_| 0);
+        _ = writeln!(text, "{IN_SYNC} {in_sync}");
         let services = self.0.lock();
         if services.is_empty() {
             return;
@@ -81,14 +96,14 @@ impl Services {
         header(
             text,
             "endpoint_copier_out_of_sync_seconds",
-            "For how long the copies of this Service have not been as they should be; 0: they are. A change that waits \
-             for its turn counts from its arrival, or from the beginning of the term.",
+            "For how long the copies of this Service have not been as they should be, or nobody has known because a watch \
+             shows no life; 0: they are. A change that waits for its turn counts from its arrival, or from the beginning \
+             of the term.",
         );
         let now = Instant::now();
         for (labels, state) in &labelled {
-            let age = state
-                .since()
-                .map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+            let behind = state.since().map(|since| now.saturating_duration_since(since));
+            let age = behind.max(blind).unwrap_or_default().as_secs_f64();
             _ = writeln!(text, "endpoint_copier_out_of_sync_seconds{{{labels}}} {age}");
         }
         header(

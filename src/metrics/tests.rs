@@ -37,7 +37,10 @@ fn exercised() -> Metrics {
     metrics.set_findings(&BTreeMap::from([(Reason::HasSelector, 1)]));
     metrics.event_written("Warning", "HasSelector");
     metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(3)));
-    metrics.read_watch_life(|| BTreeMap::from([("services", SystemTime::UNIX_EPOCH)]));
+    metrics.read_watch_life(Duration::from_secs(90), || {
+        BTreeMap::from([("services", SystemTime::now())])
+    });
+    metrics.lease_seen_renewed();
     metrics.watch_restarted(Watch::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
     metrics
@@ -106,6 +109,7 @@ fn names_types_and_labels_are_these() {
             "endpoint_copier_leader_transitions_total counter",
             "endpoint_copier_lease_last_renew_timestamp_seconds gauge",
             "endpoint_copier_lease_renew_duration_seconds histogram",
+            "endpoint_copier_lease_seen_renewed_timestamp_seconds gauge",
             "endpoint_copier_managed_services gauge",
             "endpoint_copier_out_of_sync_seconds gauge service,service_namespace",
             "endpoint_copier_propagation_seconds histogram",
@@ -124,11 +128,11 @@ fn names_types_and_labels_are_these() {
             "process_threads gauge",
             "process_virtual_memory_bytes gauge",
             "rest_client_requests_total counter code,host,method",
-            "workqueue_adds_total counter name",
-            "workqueue_depth gauge name",
-            "workqueue_queue_duration_seconds histogram name",
-            "workqueue_retries_total counter name",
-            "workqueue_work_duration_seconds histogram name",
+            "workqueue_adds_total counter controller,name",
+            "workqueue_depth gauge controller,name",
+            "workqueue_queue_duration_seconds histogram controller,name",
+            "workqueue_retries_total counter controller,name",
+            "workqueue_work_duration_seconds histogram controller,name",
         ]
     );
 }
@@ -176,8 +180,8 @@ fn counters_begin_at_zero_and_nobody_leads() {
         "endpoint_copier_findings{reason=\"HasSelector\"} 0",
         "controller_runtime_reconcile_total{controller=\"endpointslice\",result=\"requeue\"} 0",
         "controller_runtime_reconcile_errors_total{controller=\"endpointslice\"} 0",
-        "workqueue_adds_total{name=\"endpointslice\"} 0",
-        "workqueue_queue_duration_seconds_bucket{name=\"endpointslice\",le=\"0.00000001\"} 0",
+        "workqueue_adds_total{controller=\"endpointslice\",name=\"endpointslice\"} 0",
+        "workqueue_queue_duration_seconds_bucket{controller=\"endpointslice\",name=\"endpointslice\",le=\"0.00000001\"} 0",
         "endpoint_copier_leader_transitions_total 0",
         "endpoint_copier_propagation_seconds_count 0",
         "endpoint_copier_propagation_seconds_bucket{le=\"0.0005\"} 0",
@@ -289,6 +293,35 @@ async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_we
     metrics.service_sync_ended(&vip, Some(false), Some(endpoints(1)));
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0));
+}
+
+/// Of a view that has not been renewed nobody knows whether it is right.
+#[test]
+fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
+    for (watch, age, is_blind) in [
+        ("services", 91, true),
+        ("copies", 91, true),
+        ("sources", 91, true),
+        ("sources", 89, false),
+        ("lease", 91, false),
+    ] {
+        let metrics = metrics();
+        metrics.read_watch_life(90 * SECOND, move || {
+            let mut life = ["services", "copies", "sources", "lease"].map(|name| (name, SystemTime::now()));
+            let old = life.iter_mut().find(|(name, _)| *name == watch).unwrap();
+            old.1 -= age * SECOND;
+            life.into()
+        });
+        metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(1)));
+        metrics.set_services(1, 1);
+        let in_sync = value(&metrics, "endpoint_copier_services_in_sync");
+        assert_eq!(in_sync, Some(if is_blind { 0.0 } else { 1.0 }), "{watch} {age}");
+        let since = out_of_sync(&metrics, "vip").unwrap();
+        assert!(
+            (is_blind && since >= 91.0) || (!is_blind && since == 0.0),
+            "{watch} {since}"
+        );
+    }
 }
 
 #[test]

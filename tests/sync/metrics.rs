@@ -133,17 +133,18 @@ async fn what_users_of_controller_runtime_know_is_counted_its_way() {
     };
     assert_eq!(by_result("error"), Some(errors));
     assert_eq!(
-        operator.metric("workqueue_retries_total{name=\"endpointslice\"}"),
+        operator.metric("workqueue_retries_total{controller=\"endpointslice\",name=\"endpointslice\"}"),
         Some(errors)
     );
     operator.writer.faults().remove(rule);
     pass(seconds(5)).await;
     assert!(by_result("success") >= Some(20));
-    let syncs = operator.metric("workqueue_adds_total{name=\"endpointslice\"}");
-    let ended = operator.metric("workqueue_work_duration_seconds_count{name=\"endpointslice\"}");
+    let syncs = operator.metric("workqueue_adds_total{controller=\"endpointslice\",name=\"endpointslice\"}");
+    let ended = operator
+        .metric("workqueue_work_duration_seconds_count{controller=\"endpointslice\",name=\"endpointslice\"}");
     assert_eq!(syncs, ended, "what was put in came out");
     assert_eq!(
-        operator.metric("workqueue_depth{name=\"endpointslice\"}"),
+        operator.metric("workqueue_depth{controller=\"endpointslice\",name=\"endpointslice\"}"),
         Some(0)
     );
     let active = "controller_runtime_active_workers{controller=\"endpointslice\"}";

@@ -245,3 +245,37 @@ fn may_race_says_the_same_as_race() {
     assert!(!sighting.may_race("us", OURS, false, start + Duration::from_millis(1999)));
     assert!(sighting.may_race("us", OURS, false, start + seconds(2)));
 }
+
+#[test]
+fn why_a_lease_was_to_be_had_is_told() {
+    for (states, why) in [
+        (vec![None], "there was none"),
+        (vec![Some(lease(1, None, Some(6)))], "it had no holder"),
+        (
+            vec![Some(lease(1, Some("us"), Some(6)))],
+            "it was held by this replica",
+        ),
+        (
+            vec![Some(lease(1, Some("a"), Some(6)))],
+            "its holder has not renewed it in time",
+        ),
+        (
+            vec![Some(lease(1, Some("a"), Some(6))), Some(lease(2, None, Some(1)))],
+            "it was released",
+        ),
+        (
+            vec![Some(lease(1, Some("a"), Some(6))), Some(lease(2, None, Some(6)))],
+            "its holder has not written it anew in time",
+        ),
+        (
+            vec![Some(lease(1, Some("a"), Some(6))), None],
+            "its holder has not written it anew in time",
+        ),
+    ] {
+        let mut sighting = Sighting::default();
+        for state in &states {
+            sighting.see_in_watch(state.as_ref(), Instant::now());
+        }
+        assert_eq!(sighting.vacancy("us"), why, "{states:?}");
+    }
+}
