@@ -63,9 +63,9 @@ pub async fn inspect(
     watch: bool,
 ) -> Result<bool, Error> {
     let metrics = Metrics::new(&config.election.lease_name)?;
-    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics).await?;
-    let looker = Looker::new(config, access.client("reads")?, access.namespace());
-    let mut shown = None;
+    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
+    let looker = Looker::new(config, access.client("reads")?, access.namespace(), metrics);
+    let (mut shown, mut failed) = (None, None);
     loop {
         match settled(&looker, what, watch).await {
             Ok(report) => {
@@ -73,16 +73,24 @@ pub async fn inspect(
                     print(&render(&report, what, format, false)?)?;
                     return Ok(match what {
                         Inspect::Status => report.in_step,
-                        Inspect::Plan => report.changes().is_empty(),
+                        Inspect::Plan => report.changes().services.is_empty(),
                     });
                 }
+                failed = None;
                 let news = report.without_ages();
                 if shown.as_ref() != Some(&news) {
                     print(&render(&report, what, format, true)?)?;
                     shown = Some(news);
                 }
             }
-            Err(error) if watch => eprintln!("cannot look: {error}"),
+            Err(error) if watch => {
+                // Once; and when it is over, what there is to see then.
+                let error = error.to_string();
+                if failed.as_ref() != Some(&error) {
+                    eprintln!("--- {:.0}\ncannot look, trying again: {error}", Timestamp::now());
+                }
+                (shown, failed) = (None, Some(error));
+            }
             Err(error) => return Err(error),
         }
         sleep(PERIOD).await;

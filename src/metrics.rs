@@ -331,6 +331,12 @@ impl Metrics {
         self.0.clock_skew.set(seconds);
     }
 
+    /// The same; not a number before it is known.
+    #[must_use]
+    pub fn clock_skew(&self) -> f64 {
+        self.0.clock_skew.get()
+    }
+
     /// All metrics in Prometheus' text exposition format.
     #[must_use]
     pub fn render(&self) -> String {

@@ -1,6 +1,6 @@
 //! One look at a cluster: lists into an index, and a report from it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -13,18 +13,22 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::report::{Leader, Report, Row, Told};
+use super::report::{Report, Row, Told, changed};
 use crate::cli::Config;
 use crate::error::one_line;
 use crate::index::{Index, Scope};
+use crate::metrics::Metrics;
 use crate::model::{Defaults, Reason, ServiceKey, SliceKey};
 use crate::watch::{copies_selector, named_selectors};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 
-/// Of so many Services that are out of step the Events are read.
-const ASKED: usize = 20;
+/// Where Events of all namespaces may not be listed, those of so many are.
+const NAMESPACES: usize = 20;
+
+/// Findings of the leader alone, since it has tried: it tells them by Events.
+const TOLD: [Reason; 2] = [Reason::WriteRefused, Reason::LegacyEndpoints];
 
 /// What lasts is said again every half hour; what was said longer ago is over.
 const REPEATED: SignedDuration = SignedDuration::from_mins(35);
@@ -32,6 +36,7 @@ const REPEATED: SignedDuration = SignedDuration::from_mins(35);
 /// Looks, as often as it is asked to.
 pub(super) struct Looker {
     client: Client,
+    metrics: Metrics,
     defaults: Defaults,
     lease_name: String,
     /// Where the Lease is, if that was said; else where the credentials belong.
@@ -40,9 +45,10 @@ pub(super) struct Looker {
 }
 
 impl Looker {
-    pub fn new(config: &Config, client: Client, own_namespace: &str) -> Self {
+    pub fn new(config: &Config, client: Client, own_namespace: &str, metrics: Metrics) -> Self {
         Self {
             client,
+            metrics,
             defaults: config.defaults.clone(),
             lease_name: config.election.lease_name.clone(),
             lease_namespace: config.election.namespace.clone(),
@@ -53,9 +59,11 @@ impl Looker {
     /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
     pub async fn look(&self) -> Result<Report, Error> {
         let mut index = Index::new(self.defaults.clone());
-        let mut services = HashSet::new();
+        let (mut services, mut edited) = (HashSet::new(), HashMap::new());
         for service in self.list::<Service>("").await? {
-            services.insert(ServiceKey::of(&service.metadata));
+            let key = ServiceKey::of(&service.metadata);
+            edited.extend(changed(&service.metadata).map(|at| (key.clone(), at)));
+            services.insert(key);
             index.apply_service(&service);
         }
         index.services_listed(&services);
@@ -66,44 +74,47 @@ impl Looker {
             let scope = Scope::Named(Arc::new(names));
             self.list_slices(&mut index, &scope, &selector).await?;
         }
-        let leaders = self.leaders().await;
-        let mut report = Report::of(&index, leaders, Timestamp::now());
-        for row in report.services.iter_mut().filter(|row| !row.in_step).take(ASKED) {
-            // Without the right to, or without Events, the table is still worth something.
-            if let Ok(told) = self.told(row).await {
-                row.findings.extend(told);
+        let leases = self.leases().await.map_err(|error| one_line(&error));
+        let now = self.now();
+        let mut report = Report::of(&index, &edited, leases, now);
+        let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
+        if behind.is_empty() {
+            return Ok(report);
+        }
+        for reason in TOLD {
+            match self.events(reason, &behind).await {
+                Ok(events) => tell(&mut behind, reason, &events, now),
+                // The table is still worth something.
+                Err(error) => {
+                    report.events_error = Some(one_line(&error));
+                    break;
+                }
             }
         }
         Ok(report)
     }
 
-    /// What only the leader knows, since it has tried: it says so by Events.
-    async fn told(&self, row: &Row) -> Result<Option<Told>, kube::Error> {
-        let api = Api::<Event>::namespaced(self.client.clone(), &row.namespace);
-        let reasons = [Reason::WriteRefused, Reason::LegacyEndpoints].map(Reason::as_str);
-        let of = format!("involvedObject.kind=Service,involvedObject.name={}", row.name);
-        let events = api
-            .list(&ListParams::default().fields(&of))
-            .await?
-            .items
-            .into_iter();
-        let told = events.filter_map(|event| {
-            let reason = reasons
-                .into_iter()
-                .find(|reason| event.reason.as_deref() == Some(reason))?;
-            let at = said(&event)?;
-            let is_fresh = Timestamp::now().duration_since(at) < REPEATED;
-            is_fresh.then(|| {
-                (
-                    at,
-                    Told {
-                        reason,
-                        note: event.message.unwrap_or_default(),
-                    },
-                )
-            })
-        });
-        Ok(told.max_by_key(|(at, _)| *at).map(|(_, told)| told))
+    /// By the clock of the API server, as far as it is known: that of a laptop may be off by more than a Lease lasts.
+    fn now(&self) -> Timestamp {
+        let skew = SignedDuration::try_from_secs_f64(self.metrics.clock_skew());
+        Timestamp::now() - skew.unwrap_or_default()
+    }
+
+    /// Events on Services of this reason: all, or where these rows are.
+    async fn events(&self, reason: Reason, rows: &[&mut Row]) -> Result<Vec<Event>, kube::Error> {
+        let fields = format!("involvedObject.kind=Service,reason={}", reason.as_str());
+        let params = ListParams::default().limit(PAGE).fields(&fields);
+        match pages(&Api::all(self.client.clone()), params.clone()).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            all => return all,
+        }
+        let namespaces: BTreeSet<_> = rows.iter().map(|row| &row.namespace).collect();
+        let mut events = Vec::new();
+        for namespace in namespaces.into_iter().take(NAMESPACES) {
+            let api = Api::namespaced(self.client.clone(), namespace);
+            events.extend(pages(&api, params.clone()).await?);
+        }
+        Ok(events)
     }
 
     async fn list_slices(&self, index: &mut Index, scope: &Scope, selector: &str) -> Result<(), Error> {
@@ -120,42 +131,64 @@ impl Looker {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
-        let api = Api::<K>::all(self.client.clone());
-        let mut params = ListParams::default().limit(PAGE).labels(selector);
-        let mut items = Vec::new();
-        loop {
-            let page = api.list(&params).await?;
-            items.extend(page.items);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(items),
-            }
-        }
+        let params = ListParams::default().limit(PAGE).labels(selector);
+        pages(&Api::all(self.client.clone()), params).await
     }
 
     /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no
     /// reason to show nothing.
-    async fn leaders(&self) -> Result<Vec<Leader>, String> {
-        let found = match &self.lease_namespace {
-            Some(namespace) => self.lease(namespace).await,
-            None => match self.leases().await {
-                Err(kube::Error::Api(status)) if status.code == 403 => self.lease(&self.own_namespace).await,
-                found => found,
-            },
-        };
-        let leases = found.map_err(|error| one_line(&error))?;
-        Ok(leases.iter().map(Leader::of).collect())
+    async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
+        if let Some(namespace) = &self.lease_namespace {
+            return self.lease(namespace).await;
+        }
+        let params = ListParams::default().fields(&format!("metadata.name={}", self.lease_name));
+        match pages(&Api::all(self.client.clone()), params).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => self.lease(&self.own_namespace).await,
+            all => all,
+        }
     }
 
     async fn lease(&self, namespace: &str) -> Result<Vec<Lease>, kube::Error> {
         let api = Api::<Lease>::namespaced(self.client.clone(), namespace);
         Ok(api.get_opt(&self.lease_name).await?.into_iter().collect())
     }
+}
 
-    async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
-        let params = ListParams::default().fields(&format!("metadata.name={}", self.lease_name));
-        let list = Api::<Lease>::all(self.client.clone()).list(&params).await?;
-        Ok(list.items)
+/// A whole list.
+async fn pages<K>(api: &Api<K>, mut params: ListParams) -> Result<Vec<K>, kube::Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut items = Vec::new();
+    loop {
+        let page = api.list(&params).await?;
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(items),
+        }
+    }
+}
+
+/// Adds to each row the newest Event on its Service that still holds.
+fn tell(rows: &mut [&mut Row], reason: Reason, events: &[Event], now: Timestamp) {
+    for row in rows {
+        let is_on = |event: &&Event| {
+            let of = &event.involved_object;
+            event.reason.as_deref() == Some(reason.as_str())
+                && of.namespace.as_deref() == Some(&row.namespace)
+                && of.name.as_deref() == Some(&row.name)
+        };
+        let on = events.iter().filter(is_on);
+        let fresh = on.filter_map(|event| {
+            let at = said(event)?;
+            (now.duration_since(at) < REPEATED).then_some((at, event))
+        });
+        let newest = fresh.max_by_key(|(at, _)| *at);
+        row.findings.extend(newest.map(|(_, event)| Told {
+            reason: reason.as_str(),
+            note: event.message.clone().unwrap_or_default(),
+        }));
     }
 }
 

@@ -1,10 +1,10 @@
 //! What there is to tell of a cluster at one moment. Pure: an index in, a report out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::changes::{Change, changes};
@@ -26,6 +26,9 @@ pub(super) struct Report {
     /// Why the Lease could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaders_error: Option<String>,
+    /// Why Events could not be read, where something is out of step: findings that only they tell are not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_error: Option<String>,
 }
 
 /// One Service that is managed, or was.
@@ -34,6 +37,8 @@ pub(super) struct Report {
 pub(super) struct Row {
     pub namespace: String,
     pub name: String,
+    /// By its annotation, or by flags that are given here.
+    pub managed: bool,
     /// `<namespace>/<name>`; none where the Service names none that is valid.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
@@ -42,7 +47,7 @@ pub(super) struct Row {
     /// Endpoints of our copies.
     pub copy_endpoints: Count,
     pub in_step: bool,
-    /// The last change of the copies if they are in step, else of the source.
+    /// The last change of the copies if they are in step. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
     pub findings: Vec<Told>,
     /// What would be written.
@@ -70,6 +75,8 @@ pub(super) struct Leader {
     pub namespace: String,
     /// None: it was released, or nobody has taken it.
     pub holder: Option<String>,
+    /// It has a holder that has renewed it in time.
+    pub leads: bool,
     pub since: Option<Timestamp>,
     pub renewed: Option<Timestamp>,
     pub duration_seconds: Option<i32>,
@@ -77,19 +84,28 @@ pub(super) struct Leader {
 }
 
 impl Report {
-    pub fn of(index: &Index, leaders: Result<Vec<Leader>, String>, at: Timestamp) -> Self {
-        let rows = index.all().into_iter().filter_map(|key| Row::of(index, &key));
+    /// `changed`: when Services were changed last, by a person. `at`: now, by the clock of the API server.
+    pub fn of(
+        index: &Index,
+        changed: &HashMap<ServiceKey, Timestamp>,
+        leases: Result<Vec<Lease>, String>,
+        at: Timestamp,
+    ) -> Self {
+        let keys = index.all().into_iter();
+        let rows = keys.filter_map(|key| Row::of(index, &key, changed.get(&key).copied()));
         let services: Vec<_> = rows.collect();
-        let (leaders, leaders_error) = match leaders {
-            Ok(leaders) => (leaders, None),
+        let (leases, leaders_error) = match leases {
+            Ok(leases) => (leases, None),
             Err(error) => (Vec::new(), Some(error)),
         };
+        let leaders = leases.iter().map(|lease| Leader::of(lease, at)).collect();
         Self {
             at: Some(at),
             in_step: services.iter().all(|row| row.in_step),
             services,
             leaders,
             leaders_error,
+            events_error: None,
         }
     }
 
@@ -104,17 +120,26 @@ impl Report {
     }
 
     /// What would be written, Service by Service.
-    pub fn changes(&self) -> Vec<ServiceChanges<'_>> {
+    pub fn changes(&self) -> Changes<'_> {
         let with_changes = self.services.iter().filter(|row| !row.changes.is_empty());
-        with_changes
-            .map(|row| ServiceChanges {
-                namespace: &row.namespace,
-                name: &row.name,
-                source: row.source.as_deref(),
-                changes: &row.changes,
-            })
-            .collect()
+        let services = with_changes.map(|row| ServiceChanges {
+            namespace: &row.namespace,
+            name: &row.name,
+            source: row.source.as_deref(),
+            changes: &row.changes,
+        });
+        Changes {
+            at: self.at,
+            services: services.collect(),
+        }
     }
+}
+
+/// What would be written.
+#[derive(Debug, Serialize)]
+pub(super) struct Changes<'a> {
+    pub at: Option<Timestamp>,
+    pub services: Vec<ServiceChanges<'a>>,
 }
 
 /// What would be written for one Service.
@@ -127,7 +152,7 @@ pub(super) struct ServiceChanges<'a> {
 }
 
 impl Row {
-    fn of(index: &Index, key: &ServiceKey) -> Option<Self> {
+    fn of(index: &Index, key: &ServiceKey, service_changed: Option<Timestamp>) -> Option<Self> {
         let (snapshot, plan) = decide(index, key)?;
         let copies = || {
             snapshot
@@ -135,10 +160,13 @@ impl Row {
                 .iter()
                 .filter(|slice| ours(slice).as_ref() == Some(key))
         };
-        let families = match &snapshot.service {
-            ServiceState::Managed(service) => service.families.clone(),
-            ServiceState::Absent | ServiceState::Unmanaged => Vec::new(),
+        let managed = match &snapshot.service {
+            ServiceState::Managed(service) => Some(service),
+            ServiceState::Absent | ServiceState::Unmanaged => None,
         };
+        let families = managed
+            .map(|service| service.families.clone())
+            .unwrap_or_default();
         let source_slices = snapshot.source.iter().flat_map(|source| &source.slices);
         let source = index.endpoints(key).map(|endpoints| endpoints.source);
         let is_right = |finding: &Finding| !finding.reason.leaves_undone();
@@ -146,11 +174,13 @@ impl Row {
         let since = if in_step {
             copies().filter_map(|slice| changed(&slice.metadata)).max()
         } else {
-            source_slices.filter_map(|slice| changed(&slice.metadata)).max()
+            let source = source_slices.filter_map(|slice| changed(&slice.metadata));
+            source.chain(service_changed).max()
         };
         Some(Self {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
+            managed: managed.is_some(),
             source: snapshot.source.as_ref().map(|source| source.key.to_string()),
             families: families.iter().map(|family| family.as_str()).collect(),
             source_endpoints: Count::of(source.unwrap_or_default()),
@@ -178,10 +208,11 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
     }
 }
 
-/// When an object was last changed, as far as the API server tells.
-fn changed(metadata: &ObjectMeta) -> Option<Timestamp> {
+/// When an object was last changed, but for its status, as far as the API server tells.
+pub(super) fn changed(metadata: &ObjectMeta) -> Option<Timestamp> {
     let writes = metadata.managed_fields.iter().flatten();
     let last = writes
+        .filter(|write| write.subresource.as_deref().is_none_or(str::is_empty))
         .filter_map(|write| write.time.as_ref())
         .map(|time| time.0)
         .max();
@@ -212,13 +243,18 @@ impl Told {
 }
 
 impl Leader {
-    pub fn of(lease: &Lease) -> Self {
+    pub fn of(lease: &Lease, at: Timestamp) -> Self {
         let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
+        let renewed = spec.renew_time.map(|time| time.0);
+        let limit = SignedDuration::from_secs(i64::from(spec.lease_duration_seconds.unwrap_or(0)));
+        let is_alive = |renewed: Timestamp| at.duration_since(renewed) <= limit;
         Self {
             namespace: lease.metadata.namespace.clone().unwrap_or_default(),
-            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            leads: holder.is_some() && renewed.is_some_and(is_alive),
+            holder,
             since: spec.acquire_time.map(|time| time.0),
-            renewed: spec.renew_time.map(|time| time.0),
+            renewed,
             duration_seconds: spec.lease_duration_seconds,
             transitions: spec.lease_transitions,
         }

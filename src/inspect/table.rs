@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use super::report::{Leader, Report, Row};
 
@@ -20,27 +20,24 @@ const HEADER: [&str; 8] = [
 /// The table of Services, what is wrong with them, and who leads.
 pub(super) fn status(report: &Report) -> String {
     let now = report.at.unwrap_or_else(Timestamp::now);
+    // What is wrong is to be seen without scrolling.
+    let (right, mut rows): (Vec<_>, Vec<_>) = report.services.iter().partition(|row| row.in_step);
+    let count = right.len();
+    rows.extend(right);
     let mut lines = vec![HEADER.map(str::to_owned)];
-    lines.extend(report.services.iter().map(|row| cells(row, now)));
-    let mut text = if report.services.is_empty() {
+    lines.extend(rows.iter().map(|row| cells(row, now)));
+    let mut text = if rows.is_empty() {
         "No Service is managed.\n".to_owned()
     } else {
         aligned(&lines)
     };
-    let mut notes = report
-        .services
-        .iter()
-        .flat_map(|row| row.findings.iter().map(move |finding| (row, finding)))
-        .peekable();
-    if notes.peek().is_some() {
-        text.push('\n');
+    if rows.len() > 1 {
+        _ = writeln!(text, "\n{count} of {} in step", rows.len());
     }
-    for (row, finding) in notes {
-        _ = writeln!(
-            text,
-            "{}/{} {}: {}",
-            row.namespace, row.name, finding.reason, finding.note
-        );
+    let notes = notes(report);
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes);
     }
     text.push('\n');
     match (&report.leaders_error, report.leaders.as_slice()) {
@@ -54,6 +51,31 @@ pub(super) fn status(report: &Report) -> String {
     }
     text
 }
+
+/// What is wrong, in full.
+fn notes(report: &Report) -> String {
+    let mut text = String::new();
+    for row in &report.services {
+        let name = format!("{}/{}", row.namespace, row.name);
+        for finding in &row.findings {
+            _ = writeln!(text, "{name} {}: {}", finding.reason, finding.note);
+        }
+        if !row.managed {
+            _ = writeln!(text, "{name} {UNMANAGED}");
+        }
+    }
+    if let Some(error) = &report.events_error {
+        _ = writeln!(
+            text,
+            "Events cannot be read, so what the API server refuses to write is not told: {error}"
+        );
+    }
+    text
+}
+
+/// Without the operator's flags its copies look like leftovers.
+const UNMANAGED: &str = "has copies and is not managed, as far as can be seen from here: they go. \
+                         If flags of the operator make it managed, give the same flags here.";
 
 fn cells(row: &Row, now: Timestamp) -> [String; 8] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
@@ -96,9 +118,10 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     let Leader {
         namespace,
         holder,
+        leads,
         since,
         renewed,
-        duration_seconds,
+        duration_seconds: _,
         transitions,
     } = leader;
     let mut text = holder
@@ -107,8 +130,7 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     _ = write!(text, " (namespace {namespace}");
     if let Some(renewed) = renewed {
         _ = write!(text, ", renewed {} ago", age(*renewed, now));
-        let limit = SignedDuration::from_secs(i64::from(duration_seconds.unwrap_or(0)));
-        if holder.is_some() && now.duration_since(*renewed) > limit {
+        if holder.is_some() && !leads {
             text.push_str(", so its Lease has run out");
         }
     }
@@ -136,7 +158,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 /// The diff of all Services.
 pub(super) fn plan(report: &Report) -> String {
     let mut text = String::new();
-    for service in report.changes() {
+    for service in report.changes().services {
         let source = service.source.unwrap_or("no source");
         _ = writeln!(text, "{}/{} (from {source})", service.namespace, service.name);
         for change in service.changes {
@@ -151,6 +173,9 @@ pub(super) fn plan(report: &Report) -> String {
     }
     if text.is_empty() {
         text.push_str("Nothing to write.\n");
+    }
+    for row in report.services.iter().filter(|row| !row.managed) {
+        _ = writeln!(text, "\n{}/{} {UNMANAGED}", row.namespace, row.name);
     }
     text
 }

@@ -1,8 +1,10 @@
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, MicroTime, ObjectMeta, Time};
 
-use super::report::Leader;
+use std::collections::HashMap;
+
 use super::*;
+use crate::model::ServiceKey;
 use crate::testing::world::World;
 use crate::testing::{Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice};
 
@@ -12,8 +14,12 @@ fn at(text: &str) -> Timestamp {
 
 const NOW: &str = "2026-01-02T12:00:00Z";
 
-fn leader() -> Leader {
-    Leader::of(&Lease {
+fn lease() -> Lease {
+    renewed("2026-01-02T11:59:59Z")
+}
+
+fn renewed(moment: &str) -> Lease {
+    Lease {
         metadata: ObjectMeta {
             namespace: Some("ops".to_owned()),
             ..ObjectMeta::default()
@@ -21,16 +27,18 @@ fn leader() -> Leader {
         spec: Some(LeaseSpec {
             holder_identity: Some("pod_1".to_owned()),
             lease_duration_seconds: Some(6),
-            renew_time: Some(MicroTime(at("2026-01-02T11:59:59Z"))),
+            renew_time: Some(MicroTime(at(moment))),
             acquire_time: Some(MicroTime(at("2026-01-02T09:00:00Z"))),
             lease_transitions: Some(4),
             ..LeaseSpec::default()
         }),
-    })
+    }
 }
 
-fn report(world: &World, leaders: Result<Vec<Leader>, String>) -> Report {
-    Report::of(&world.index(), leaders, at(NOW))
+/// `new` and `web` were edited an hour ago.
+fn report(world: &World, leases: Result<Vec<Lease>, String>) -> Report {
+    let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
+    Report::of(&world.index(), &edited.into(), leases, at(NOW))
 }
 
 /// `vip` is in step with three API servers, one of which is not ready; `web` is refused; `new` has no copies yet.
@@ -60,12 +68,14 @@ fn world() -> World {
 
 #[test]
 fn the_table_tells_of_each_service_what_it_shows_and_what_is_wrong() {
-    let text = table::status(&report(&world(), Ok(vec![leader()])));
+    let text = table::status(&report(&world(), Ok(vec![lease()])));
     let expected = "\
 SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   IN STEP   SINCE   FINDINGS
-default/new   default/kubernetes   IPv4       2/3            0/0          NO        -       -
+default/new   default/kubernetes   IPv4       2/3            0/0          NO        60m     -
+default/web   -                    IPv4       0/0            0/0          NO        60m     HasSelector
 default/vip   default/kubernetes   IPv4       2/3            2/3          yes       5m      -
-default/web   -                    IPv4       0/0            0/0          NO        -       HasSelector
+
+1 of 3 in step
 
 default/web HasSelector: ";
     assert!(text.starts_with(expected), "{text}");
@@ -83,14 +93,13 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
     assert_eq!(end(Ok(Vec::new())), "Leader: none, there is no Lease");
     let unknown = "Leader: unknown, the Lease cannot be read: 403 Forbidden: no";
     assert_eq!(end(Err("403 Forbidden: no".to_owned())), unknown);
-    let mut late = leader();
-    late.renewed = Some(at("2026-01-02T11:59:50Z"));
+    let mut late = renewed("2026-01-02T11:59:50Z");
     let said = end(Ok(vec![late.clone()]));
     assert!(
         said.contains("renewed 10s ago, so its Lease has run out"),
         "{said}"
     );
-    late.holder = None;
+    late.spec.as_mut().unwrap().holder_identity = None;
     let said = end(Ok(vec![late]));
     assert!(
         said.starts_with("Leader: none, the Lease is free (namespace ops, renewed 10s ago, "),
@@ -141,30 +150,35 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
         "{text}"
     );
     assert!(text.contains("\n  - endpoint 192.0.2.1 ready\n"), "{text}");
+    for text in [text, table::status(&report)] {
+        assert!(
+            text.contains("\ndefault/vip has copies and is not managed, as far as can be seen from here"),
+            "{text}"
+        );
+    }
 }
 
 #[test]
-fn ages_alone_are_no_news() {
-    let first = report(&world(), Ok(vec![leader()]));
-    let mut renewed = leader();
-    renewed.renewed = Some(at(NOW));
-    let later = Report::of(&world().index(), Ok(vec![renewed]), at("2026-01-02T12:00:02Z"));
+fn ages_alone_are_no_news_and_a_leader_that_no_longer_renews_is() {
+    let look = |lease, now| Report::of(&world().index(), &HashMap::new(), Ok(vec![lease]), at(now));
+    let first = look(lease(), NOW);
+    let later = look(renewed(NOW), "2026-01-02T12:00:02Z");
     assert_ne!(first, later);
     assert_eq!(first.without_ages(), later.without_ages());
+    let gone = look(renewed(NOW), "2026-01-02T12:00:07Z");
+    assert!(later.leaders[0].leads && !gone.leaders[0].leads);
+    assert_ne!(later.without_ages(), gone.without_ages());
 }
 
+/// The shape that scripts rely on is the one that is documented.
 #[test]
-fn json_has_names_that_scripts_can_rely_on() {
-    let json: serde_json::Value =
-        serde_json::from_str(&json(&report(&world(), Ok(vec![leader()])), true).unwrap()).unwrap();
-    assert_eq!(json["inStep"], false);
-    let vip = &json["services"][1];
-    assert_eq!(vip["namespace"], "default");
-    assert_eq!(vip["name"], "vip");
-    assert_eq!(vip["source"], "default/kubernetes");
-    assert_eq!(vip["copyEndpoints"], serde_json::json!({"ready": 2, "total": 3}));
-    assert_eq!(vip["since"], "2026-01-02T11:55:00Z");
-    assert_eq!(json["services"][0]["changes"][0]["operation"], "create");
-    assert_eq!(json["services"][2]["findings"][0]["reason"], "HasSelector");
-    assert_eq!(json["leaders"][0]["holder"], "pod_1");
+fn json_is_as_documented() {
+    let documented = include_str!("../../docs/status.md");
+    let report = report(&world(), Ok(vec![lease()]));
+    for json in [
+        json(&report, false).unwrap(),
+        json(&report.changes(), false).unwrap(),
+    ] {
+        assert!(documented.contains(&format!("```json\n{json}```")), "{json}");
+    }
 }

@@ -1,7 +1,7 @@
 //! `status` and `plan`: what a person sees from a terminal.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use harness::objects::{api_servers, managed, slice, vip};
@@ -118,40 +118,96 @@ on_both! {
         cluster.create::<Service>(vip()).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1"]).await;
-        let kubeconfig = cluster.kubeconfig_with(0, None);
-        let mut watching = command(PROGRAM.as_ref())
-            .args(["status", "--watch", "-o=json"])
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let (sender, mut lines) = mpsc::unbounded_channel();
-        let printed = BufReader::new(watching.stdout.take().expect("a pipe"));
-        let reading = std::thread::spawn(move || {
-            for line in printed.lines().map_while(Result::ok) {
-                _ = sender.send(line);
-            }
-        });
-        let mut until_total = async |total: u64| {
-            let found = tokio::time::timeout(Duration::from_secs(20), async {
-                while let Some(line) = lines.recv().await {
-                    let report: Value = serde_json::from_str(&line).expect("one JSON document a line");
-                    if report["services"][0]["copyEndpoints"]["total"] == total {
-                        return;
-                    }
-                }
-                panic!("it ended");
-            });
-            found.await.expect("a report in time");
+        let mut watching = Watching::start(cluster, &["-o=json"]);
+        let shows = |total: u64| move |line: &str| {
+            let report: Value = serde_json::from_str(line).expect("one JSON document a line");
+            report["services"][0]["copyEndpoints"]["total"] == total
         };
-        until_total(1).await;
+        watching.until(shows(1)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"])).await;
-        until_total(2).await;
-        watching.kill().expect("it runs");
-        watching.wait().expect("it ends");
-        reading.join().expect("no panic");
+        watching.until(shows(2)).await;
         drop(operator);
     }
+}
+
+/// `status --watch`, until it is dropped.
+struct Watching {
+    process: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl Watching {
+    fn start(cluster: &Cluster, flags: &[&str]) -> Self {
+        let kubeconfig = cluster.kubeconfig_with(0, None);
+        let mut process = command(PROGRAM.as_ref())
+            .args(["status", "--watch"])
+            .args(flags)
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let (sender, lines) = mpsc::unbounded_channel();
+        // Both end with the process.
+        let printed: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("a pipe"));
+        let complained: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("a pipe"));
+        for pipe in [printed, complained] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    _ = sender.send(line);
+                }
+            });
+        }
+        Self { process, lines }
+    }
+
+    /// Waits for a line, and answers how many others came before it.
+    async fn until(&mut self, is_it: impl Fn(&str) -> bool) -> usize {
+        let found = tokio::time::timeout(Duration::from_secs(20), async {
+            let mut others = 0;
+            while let Some(line) = self.lines.recv().await {
+                if is_it(&line) {
+                    return others;
+                }
+                others += 1;
+            }
+            panic!("it ended");
+        });
+        found.await.expect("a line in time")
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_status_is_told_when_nobody_leads_and_when_the_api_is_back() {
+    let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
+    let operator = Operator::start(&cluster, "one", 0);
+    operator.until_leads().await;
+    let mut watching = Watching::start(&cluster, &[]);
+    watching
+        .until(|line| line.starts_with("Leader: ") && !line.contains("run out"))
+        .await;
+    operator.signal("KILL");
+    watching
+        .until(|line| line.starts_with("Leader: ") && line.contains("run out"))
+        .await;
+
+    let (_, server) = cluster.testbed().expect("on the testbed");
+    let away = server.faults().add(Fault::status(Match::any(), 503));
+    watching
+        .until(|line| line.starts_with("cannot look, trying again: "))
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    server.faults().remove(away);
+    let others = watching.until(|line| line == "No Service is managed.").await;
+    assert_eq!(others, 1, "the moment, and nothing while it lasted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,6 +248,10 @@ async fn status_and_plan_only_read_and_need_no_right_to_leases() {
     let kubeconfig = cluster.kubeconfig_with(0, Some("reads-only"));
     for (word, said) in [
         ("status", "Leader: unknown, the Lease cannot be read: 403"),
+        (
+            "status",
+            "\nEvents cannot be read, so what the API server refuses to write is not told: 403",
+        ),
         ("plan", "  create kubernetes-vip-"),
     ] {
         let mut asking = command(PROGRAM.as_ref());
