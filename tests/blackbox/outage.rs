@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
 use harness::objects::{api_servers, managed, slice, vip};
-use harness::{Cluster, Operator, PATIENCE, leader, until, within};
+use harness::{Cluster, Operator, PATIENCE, Platform, leader, until, within};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
+use testbed::{Ending, Match, Rule};
 
 use crate::on_both;
 
@@ -114,4 +115,48 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
     for replica in replicas {
         assert!(replica.runs(), "{}", replica.log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_are_lost_are_one_line_for_each_watch_and_all_goes_on_when_they_are_back() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    let operator = Operator::start(&cluster, "one", 0);
+    cluster.create::<Service>(vip()).await;
+    cluster
+        .until_addresses(
+            "default",
+            "kubernetes-vip",
+            &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
+        )
+        .await;
+    let (store, server) = cluster.testbed().expect("on the testbed");
+    let leases = Rule::new(
+        &["coordination.k8s.io"],
+        &["leases"],
+        &["get", "list", "watch", "patch"],
+    );
+    store.restrict("one", vec![leases]);
+    server
+        .faults()
+        .end_watches(Match::any().resource("services"), Ending::Clean);
+    server
+        .faults()
+        .end_watches(Match::any().resource("endpointslices"), Ending::Clean);
+    let refused = || {
+        let requests = store.requests();
+        requests
+            .matching(|request| request.user == "one" && request.status == Some(403))
+            .len()
+    };
+    until("it has tried often", async || refused() > 30).await;
+    let log = operator.log();
+    // The check of the sources has a line of its own, every 10 s.
+    let is_meant = |line: &&str| line.contains("403") && !line.contains("the check of");
+    let lines: Vec<_> = log.lines().filter(is_meant).collect();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    store.allow_all("one");
+    cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
+    cluster
+        .until_addresses("default", "kubernetes-vip", &["192.0.2.2"])
+        .await;
 }
