@@ -106,7 +106,7 @@ async fn put_source(stage: &Stage, number: usize, address: &str) {
 }
 
 /// So many Services, each with a source of its own.
-async fn many(stage: &Stage, sources: usize) {
+pub async fn many(stage: &Stage, sources: usize) {
     let numbers = stream::iter(0..sources);
     numbers
         .for_each_concurrent(16, async |number| {
@@ -126,7 +126,7 @@ async fn many(stage: &Stage, sources: usize) {
 }
 
 /// Waits until the leader has all of them right, and the Service of the default source too.
-async fn until_copied(stage: &Stage, leader: usize, sources: usize) {
+pub async fn until_copied(stage: &Stage, leader: usize, sources: usize) {
     let all = u64::try_from(sources + 1).ok();
     let leader = &stage.replicas[leader];
     until("all are copied", async || {

@@ -7,8 +7,13 @@ use harness::{LEASE, leader as leader_of};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
 
+use crate::outage::{many, until_copied};
 use crate::rows::Outcome;
 use crate::stage::Stage;
+
+/// So many changes, so far apart that none waits for the pace of the one before.
+const CHANGES: usize = 100;
+const APART: Duration = Duration::from_millis(100);
 
 /// From the start of the process to the first copy.
 pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
@@ -70,6 +75,39 @@ pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, Strin
     stage.start_replica();
     let change = stage.change().await;
     Ok(Outcome::Took(stage.shown(&change).await? - start))
+}
+
+/// How long the slowest of many changes takes, with scrapes of the leader beside them or without.
+pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result<Outcome, String> {
+    many(stage, sources).await;
+    let leader = stage.begin(1).await?;
+    until_copied(stage, leader, sources).await;
+    let leader = stage.replicas.remove(leader);
+    let scraping = async {
+        if !scrapes {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            let (code, page) = leader.get("/metrics").await;
+            assert!(code == 200 && page.len() > 100_000, "{code}: {page}");
+        }
+    };
+    let changing = async {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..CHANGES {
+            let start = Instant::now();
+            let change = stage.change().await;
+            slowest = slowest.max(stage.shown(&change).await? - start);
+            tokio::time::sleep(APART).await;
+        }
+        Ok(Outcome::Took(slowest))
+    };
+    let outcome = tokio::select! {
+        outcome = changing => outcome,
+        never = scraping => never,
+    };
+    stage.replicas.push(leader);
+    outcome
 }
 
 /// The replicas that wrote copies since then. Somebody must have.

@@ -36,6 +36,7 @@ pub enum Scenario {
     ServerFrozen,
     ServerBlackHoled,
     Away { seconds: u64, sources: usize },
+    Scraped { scrapes: bool, sources: usize },
 }
 
 impl Scenario {
@@ -108,7 +109,7 @@ const fn within(milliseconds: u64) -> Limit {
 const LEASE: Limit = within(6500);
 
 /// In the order in which they run: what leaves many objects behind comes last.
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 17] = [
     row(
         "cold start without a lease",
         "0.3 s",
@@ -217,4 +218,22 @@ pub const ROWS: [Row; 15] = [
             },
         )
     },
+    row(
+        "500 sources: the slowest of 100 changes",
+        "-",
+        within(100),
+        Scenario::Scraped {
+            scrapes: false,
+            sources: 500,
+        },
+    ),
+    row(
+        "the same, with a scrape as soon as the last one has ended",
+        "-",
+        within(100),
+        Scenario::Scraped {
+            scrapes: true,
+            sources: 500,
+        },
+    ),
 ];

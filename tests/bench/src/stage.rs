@@ -88,6 +88,7 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
         Scenario::Away { seconds, sources } => {
             outage::away(&mut stage, Duration::from_secs(seconds), sources).await
         }
+        Scenario::Scraped { scrapes, sources } => replicas::scraped(&mut stage, scrapes, sources).await,
     };
     stage.replicas.clear();
     (stage, outcome)
