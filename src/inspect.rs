@@ -127,12 +127,12 @@ fn render(report: &Report, what: Inspect, format: OutputFormat, one_of_many: boo
 }
 
 fn json(value: &impl Serialize, one_line: bool) -> Result<String, Error> {
-    let text = if one_line {
-        serde_json::to_string(value)
+    let value = serde_json::to_value(value).map_err(std::io::Error::from)?;
+    Ok(if one_line {
+        format!("{value}\n")
     } else {
-        serde_json::to_string_pretty(value)
-    };
-    Ok(text.map_err(std::io::Error::from)? + "\n")
+        format!("{value:#}\n")
+    })
 }
 
 fn print(text: &str) -> Result<(), std::io::Error> {

@@ -8,7 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -101,20 +101,22 @@ impl Looker {
     }
 
     /// Events on Services of this reason: all, or where these rows are.
-    async fn events(&self, reason: Reason, rows: &[&mut Row]) -> Result<Vec<Event>, kube::Error> {
+    async fn events(&self, reason: Reason, rows: &[&mut Row]) -> Result<Vec<DynamicObject>, kube::Error> {
+        let events = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={}", reason.as_str());
         let params = ListParams::default().limit(PAGE).fields(&fields);
-        match pages(&Api::all(self.client.clone()), params.clone()).await {
+        let all = Api::all_with(self.client.clone(), &events);
+        match pages(&all, params.clone()).await {
             Err(kube::Error::Api(status)) if status.code == 403 => {}
             all => return all,
         }
         let namespaces: BTreeSet<_> = rows.iter().map(|row| &row.namespace).collect();
-        let mut events = Vec::new();
+        let mut found = Vec::new();
         for namespace in namespaces.into_iter().take(NAMESPACES) {
-            let api = Api::namespaced(self.client.clone(), namespace);
-            events.extend(pages(&api, params.clone()).await?);
+            let api = Api::namespaced_with(self.client.clone(), namespace, &events);
+            found.extend(pages(&api, params.clone()).await?);
         }
-        Ok(events)
+        Ok(found)
     }
 
     async fn list_slices(&self, index: &mut Index, scope: &Scope, selector: &str) -> Result<(), Error> {
@@ -171,13 +173,13 @@ where
 }
 
 /// Adds to each row the newest Event on its Service that still holds.
-fn tell(rows: &mut [&mut Row], reason: Reason, events: &[Event], now: Timestamp) {
+fn tell(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     for row in rows {
-        let is_on = |event: &&Event| {
-            let of = &event.involved_object;
-            event.reason.as_deref() == Some(reason.as_str())
-                && of.namespace.as_deref() == Some(&row.namespace)
-                && of.name.as_deref() == Some(&row.name)
+        let is_on = |event: &&DynamicObject| {
+            let of = &event.data["involvedObject"];
+            event.data["reason"] == reason.as_str()
+                && of["namespace"] == *row.namespace
+                && of["name"] == *row.name
         };
         let on = events.iter().filter(is_on);
         let fresh = on.filter_map(|event| {
@@ -187,18 +189,19 @@ fn tell(rows: &mut [&mut Row], reason: Reason, events: &[Event], now: Timestamp)
         let newest = fresh.max_by_key(|(at, _)| *at);
         row.findings.extend(newest.map(|(_, event)| Told {
             reason: reason.as_str(),
-            note: event.message.clone().unwrap_or_default(),
+            note: event.data["message"].as_str().unwrap_or_default().to_owned(),
         }));
     }
 }
 
 /// When an Event was last said.
-fn said(event: &Event) -> Option<Timestamp> {
-    let again = event
-        .series
-        .as_ref()
-        .and_then(|series| series.last_observed_time.as_ref());
-    let times = [again, event.event_time.as_ref()];
-    let last = times.into_iter().flatten().map(|time| time.0).max();
-    last.or_else(|| event.last_timestamp.as_ref().map(|time| time.0))
+fn said(event: &DynamicObject) -> Option<Timestamp> {
+    let data = &event.data;
+    let times = [
+        &data["series"]["lastObservedTime"],
+        &data["eventTime"],
+        &data["lastTimestamp"],
+    ];
+    let times = times.into_iter().filter_map(|time| time.as_str()?.parse().ok());
+    times.max()
 }
