@@ -21,7 +21,8 @@ ENV CC_x86_64_unknown_linux_musl=clang \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
 
-ARG TARGETARCH=amd64
+# Given by BuildKit for each platform. A default here would beat what it gives.
+ARG TARGETARCH
 RUN case "$TARGETARCH" in \
       amd64) echo x86_64-unknown-linux-musl ;; \
       arm64) echo aarch64-unknown-linux-musl ;; \

@@ -147,6 +147,36 @@ fn workflows_call_make_targets_and_scripts_that_are_there() {
     }
 }
 
+/// That of a runner changes from week to week.
+#[test]
+fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
+    let helm = read(".ci/helm");
+    let (_, version) = helm.split_once("\nversion=").expect("a version");
+    let version = version.lines().next().expect("a line");
+    let tested = read("tests/chart/helm.txt");
+    assert!(tested.contains(&format!("amd64: {version} and ")), "{version}: {tested}");
+    let mut count = 0;
+    for name in workflows() {
+        let [workflow] = documents(&name, &read(&name)).try_into().expect("one document");
+        for (job, body) in workflow["jobs"].as_object().expect("jobs") {
+            let steps = body["steps"].as_array().expect("steps");
+            let runs: Vec<_> = steps.iter().filter_map(|step| step["run"].as_str()).collect();
+            let calls = |run: &&&str| run.contains("helm ") && !run.contains(".ci/helm ");
+            if runs.iter().any(|run| calls(&run) || run.contains("make kind-test")) {
+                let brings = runs.iter().any(|run| run.contains(".ci/helm "));
+                assert!(brings, "{name}: {job}");
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(count, 3);
+    // Nobody gives a VIP its address in kind.
+    let install = read("tests/kind/check.sh");
+    let install = install.split_once("upgrade --install").expect("an install").1;
+    let install = install.split_once("\n\"${").expect("its end").0;
+    assert!(install.contains("vip.create=true") && !install.contains("--wait"));
+}
+
 #[test]
 fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
     let text = read("Dockerfile");
@@ -180,6 +210,47 @@ fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
             base == "scratch" || base.contains("@sha256:"),
             "Dockerfile: FROM {base}"
         );
+    }
+}
+
+/// A stage's default beats the value that BuildKit gives: each platform would get the binary of one.
+#[test]
+fn no_platform_argument_of_the_dockerfile_has_a_default() {
+    let text = read("Dockerfile");
+    let arguments = text.lines().filter_map(|line| line.strip_prefix("ARG "));
+    let of_platforms: Vec<_> = arguments
+        .filter(|argument| argument.starts_with("TARGET") || argument.starts_with("BUILD"))
+        .collect();
+    assert_eq!(of_platforms, ["TARGETARCH"]);
+}
+
+/// What the release workflow asks of each platform's binary before it signs.
+#[test]
+fn a_binary_for_another_architecture_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut header = *b"\x7fELF................";
+    let mut check = |machine: u16, architecture: &str| {
+        header[18..].copy_from_slice(&machine.to_le_bytes());
+        let file = folder.path().join("binary");
+        std::fs::write(&file, header).expect("written");
+        let pair = format!("{architecture}={}", file.display());
+        let script = root().join("tests/image/machine.py");
+        let output = std::process::Command::new("python3").arg(script).arg(pair).output();
+        output.map(|output| output.status.success()).ok()
+    };
+    // Numbers of the ELF specification: EM_X86_64, EM_AARCH64.
+    for (machine, architecture, fits) in [
+        (62, "amd64", true),
+        (183, "arm64", true),
+        (62, "arm64", false),
+        (183, "amd64", false),
+        (62, "s390x", false),
+    ] {
+        let Some(found) = check(machine, architecture) else {
+            println!("skipped: needs python3");
+            return;
+        };
+        assert_eq!(found, fits, "{machine} for {architecture}");
     }
 }
 

@@ -2,7 +2,8 @@
 
     python3 tests/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
 
-Pairs are build arguments. Files are copied as .dockerignore allows. What an image would have and this machine may
+Pairs are build arguments. TARGETARCH, which an engine gives by itself, is this machine's unless it is among them. Files
+are copied as .dockerignore allows. What an image would have and this machine may
 lack, Debian's packages, is installed when apt-get is here and this runs as root, and is taken as given otherwise.
 """
 
@@ -13,6 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
+
+import machine
 
 
 def instructions(text):
@@ -61,7 +64,7 @@ def copy(context, work, rest):
 
 def main():
     dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
-    given = dict(pair.split("=", 1) for pair in sys.argv[3:])
+    given = {"TARGETARCH": machine.own(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
     context = dockerfile.resolve().parent
     # The compiler's output stays from run to run; all else is made anew.
     work.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,7 @@ def main():
             subprocess.run(["/bin/sh", "-c", rest], cwd=work, env=environment, check=True)
         elif word not in ("FROM", "WORKDIR"):
             sys.exit(f"{dockerfile}: this script does not know {word}")
+    machine.check(given["TARGETARCH"], work / "image" / "endpoint-copier-operator")
 
 
 main()

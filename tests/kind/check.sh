@@ -31,8 +31,9 @@ until_there_are() {
   exit 1
 }
 
+# Without --wait: nobody here gives the LoadBalancer Service an address, and Helm would wait for one.
 "${helm[@]}" upgrade --install endpoint-copier-operator charts/endpoint-copier-operator \
-  --namespace "$namespace" --create-namespace --wait --timeout 3m \
+  --namespace "$namespace" --create-namespace \
   --set replicaCount=3 --set image.repository="${IMG%:*}" --set image.tag="${IMG##*:}" --set image.pullPolicy=Never \
   --set vip.create=true --set vip.distribution=k3s
 "${kubectl[@]}" rollout status --namespace "$namespace" deployment/endpoint-copier-operator --timeout 2m

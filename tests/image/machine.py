@@ -1,0 +1,36 @@
+"""Checks for which architecture a binary was compiled, by what its ELF header says.
+
+    python3 tests/image/machine.py amd64=FILE arm64=FILE
+"""
+
+import platform
+import struct
+import sys
+
+# e_machine, by the name that images have.
+MACHINES = {"amd64": 62, "arm64": 183}
+
+
+def own():
+    """This machine's architecture, by the name that images have."""
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def check(architecture, path):
+    """Ends the program if the binary is for another architecture."""
+    with open(path, "rb") as file:
+        header = file.read(20)
+    if header[:4] != b"\x7fELF" or len(header) < 20:
+        sys.exit(f"FAILED: {path} is no ELF file")
+    machine, = struct.unpack_from("<H", header, 18)
+    if machine != MACHINES.get(architecture):
+        sys.exit(f"FAILED: {path} is not for {architecture}: its e_machine is {machine}")
+    print(f"ok: {path} is for {architecture}", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    for pair in sys.argv[1:]:
+        check(*pair.split("=", 1))
