@@ -1,5 +1,6 @@
 //! Values of the chart before 0.4.0, as an upgrade reuses them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -44,6 +45,38 @@ fn old_values(version: &str) -> String {
         json!({"limits": {"cpu": "500m", "memory": "128Mi"}, "requests": {"cpu": "10m", "memory": "64Mi"}});
     values.as_object_mut().expect("a map").remove("priorityClassName");
     values.to_string()
+}
+
+/// A Deployment of another name would be a second one, beside the old.
+#[test]
+fn names_of_the_old_chart_stay_however_long_they_are() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
+    let names = |objects: &[Value]| -> BTreeSet<(String, String)> {
+        let name = |value: &Value| value.as_str().expect("a text").to_owned();
+        objects
+            .iter()
+            .map(|object| (name(&object["kind"]), name(&object["metadata"]["name"])))
+            .collect()
+    };
+    for helm in helms() {
+        for length in 51..=63 {
+            // With a hyphen where names might be cut.
+            for sign in ["a", "a-"] {
+                let name = format!("{}b", &sign.repeat(length)[..length - 1]);
+                let set = format!("fullnameOverride={name},serviceAccount.name={name}");
+                let (before, after) = (
+                    names(&helm.render_chart(&old, &["--set", &set])),
+                    names(&helm.render(&["--set", &set])),
+                );
+                let gone: Vec<_> = before.difference(&after).collect();
+                assert!(before.len() > 5 && gone.is_empty(), "{length}: {gone:?}");
+                let services = after.iter().filter(|(kind, _)| kind == "Service");
+                let is_label =
+                    |name: &str| name.len() <= 63 && name.ends_with("-metrics") && !name.contains("--");
+                assert!(services.into_iter().all(|(_, name)| is_label(name)), "{after:?}");
+            }
+        }
+    }
 }
 
 #[test]

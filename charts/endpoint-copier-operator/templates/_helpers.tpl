@@ -4,11 +4,17 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The Deployment's name. 50 characters leave room for what other names add, within the 63 of a Service's. */}}
+{{/* The Deployment's name, cut where charts before 0.4.0 cut it: with another one, an upgrade would make a second Deployment. */}}
 {{- define "endpoint-copier-operator.fullname" -}}
 {{- $name := include "endpoint-copier-operator.name" . }}
 {{- $made := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
-{{- .Values.fullnameOverride | default $made | trunc 50 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | default $made | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The metrics Service's name: a DNS label, so at most 63 characters and no dots, which a release's name may have. */}}
+{{- define "endpoint-copier-operator.metricsName" -}}
+{{- $name := include "endpoint-copier-operator.fullname" . | replace "." "-" }}
+{{- printf "%s-metrics" ($name | trunc 55 | trimSuffix "-") }}
 {{- end }}
 
 {{- define "endpoint-copier-operator.namespace" -}}
