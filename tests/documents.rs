@@ -154,7 +154,10 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
     let (_, version) = helm.split_once("\nversion=").expect("a version");
     let version = version.lines().next().expect("a line");
     let tested = read("tests/chart/helm.txt");
-    assert!(tested.contains(&format!("amd64: {version} and ")), "{version}: {tested}");
+    assert!(
+        tested.contains(&format!("amd64: {version} and ")),
+        "{version}: {tested}"
+    );
     let mut count = 0;
     for name in workflows() {
         let [workflow] = documents(&name, &read(&name)).try_into().expect("one document");
@@ -162,7 +165,10 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
             let steps = body["steps"].as_array().expect("steps");
             let runs: Vec<_> = steps.iter().filter_map(|step| step["run"].as_str()).collect();
             let calls = |run: &&&str| run.contains("helm ") && !run.contains(".ci/helm ");
-            if runs.iter().any(|run| calls(&run) || run.contains("make kind-test")) {
+            if runs
+                .iter()
+                .any(|run| calls(&run) || run.contains("make kind-test"))
+            {
                 let brings = runs.iter().any(|run| run.contains(".ci/helm "));
                 assert!(brings, "{name}: {job}");
                 count += 1;
@@ -235,7 +241,10 @@ fn a_binary_for_another_architecture_is_found() {
         std::fs::write(&file, header).expect("written");
         let pair = format!("{architecture}={}", file.display());
         let script = root().join("tests/image/machine.py");
-        let output = std::process::Command::new("python3").arg(script).arg(pair).output();
+        let output = std::process::Command::new("python3")
+            .arg(script)
+            .arg(pair)
+            .output();
         output.map(|output| output.status.success()).ok()
     };
     // Numbers of the ELF specification: EM_X86_64, EM_AARCH64.

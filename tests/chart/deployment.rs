@@ -42,7 +42,10 @@ fn what_the_old_chart_had_is_kept() {
     assert_eq!(deployment["spec"]["selector"]["matchLabels"], selector);
     let manager = container(&rendered);
     assert_eq!(manager["name"], "manager");
-    assert!(args(&rendered).contains(&"--leader-elect"));
+    assert_eq!(
+        args(&rendered),
+        ["--leader-elect", "--log-level=info", "--log-format=text"]
+    );
     assert_eq!(manager["livenessProbe"]["httpGet"]["path"], "/healthz");
     assert_eq!(manager["readinessProbe"]["httpGet"]["path"], "/readyz");
     let ports: Vec<_> = manager["ports"]
@@ -95,6 +98,7 @@ fn images_are_found_where_values_say() {
     const OURS: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
     const OLD: &str = "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator";
     const OLDER: &str = "registry.opensuse.org/isv/suse/edge/metallb/images/endpoint-copier-operator";
+    let (_, path) = OURS.split_once('/').expect("a registry");
     let digest = format!("sha256:{}", "0".repeat(64));
     let Some(helm) = helm() else { return };
     for (set, image) in [
@@ -106,11 +110,11 @@ fn images_are_found_where_values_say() {
         ),
         (
             "image.registry=mirror:5000".to_owned(),
-            "mirror:5000/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+            format!("mirror:5000/{path}:0.4.0"),
         ),
         (
             "image.registry=a,global.imageRegistry=mirror.local/proxy/".to_owned(),
-            "mirror.local/proxy/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+            format!("mirror.local/proxy/{path}:0.4.0"),
         ),
         (
             "image.repository=team/copier".to_owned(),
@@ -140,7 +144,7 @@ fn images_are_found_where_values_say() {
         ),
         (
             format!("image.repository={OLD},global.imageRegistry=mirror.local"),
-            "mirror.local/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+            format!("mirror.local/{path}:0.4.0"),
         ),
         // Any other is taken as given.
         (
@@ -247,24 +251,15 @@ fn in_local_mode_the_nodes_address_comes_from_the_kubelet() {
     let host = |set: &str| {
         let rendered = helm.render(&["--set", set]);
         let env = container(&rendered)["env"].as_array().expect("env").clone();
-        let flag = args(&rendered)
-            .iter()
-            .any(|arg| arg.starts_with("--api-server-host"));
-        let found = env
-            .into_iter()
-            .find(|variable| variable["name"] == "ENDPOINT_COPIER_API_SERVER_HOST");
-        (
-            found.map(|variable| variable["valueFrom"]["fieldRef"]["fieldPath"].clone()),
-            flag,
-        )
+        env.into_iter()
+            .find(|variable| variable["name"] == "ENDPOINT_COPIER_API_SERVER_HOST")
     };
+    let from_kubelet = host("apiServer.mode=local").expect("a variable");
     assert_eq!(
-        host("apiServer.mode=local"),
-        (Some(json!("status.hostIP")), false)
+        from_kubelet["valueFrom"]["fieldRef"]["fieldPath"],
+        "status.hostIP"
     );
-    assert_eq!(
-        host("apiServer.mode=local,apiServer.host=192.0.2.1"),
-        (None, true)
-    );
-    assert_eq!(host("apiServer.mode=auto"), (None, false));
+    let given = host("apiServer.mode=local,apiServer.host=192.0.2.1").expect("a variable");
+    assert_eq!(given["value"], "192.0.2.1");
+    assert_eq!(host("apiServer.mode=auto"), None);
 }

@@ -1,8 +1,10 @@
 //! A Pod of the Deployment as a kubelet starts it, without a container: command, flags, environment and probes are what
 //! the Deployment says. What a kubelet gives beside that is told here: a name, an address, a token.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use harness::{Cluster, Operator, command, objects, until};
@@ -15,6 +17,8 @@ use crate::PROGRAM;
 pub struct Pod {
     pub operator: Operator,
     container: Value,
+    /// What `kubectl exec` gives a command in the container.
+    env: Vec<(OsString, OsString)>,
 }
 
 /// What a kubelet knows.
@@ -38,8 +42,23 @@ impl Pod {
             .env("ENDPOINT_COPIER_KUBECONFIG", node.kubeconfig)
             .env("ENDPOINT_COPIER_METRICS_BIND_ADDRESS", metrics.to_string())
             .env("ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS", health.to_string());
+        let env = command.get_envs();
+        let env = env.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let env = env.collect();
         let operator = Operator::spawn(cluster, name, command, metrics, health);
-        Self { operator, container }
+        Self {
+            operator,
+            container,
+            env,
+        }
+    }
+
+    /// `kubectl exec … -- /endpoint-copier-operator` with these words: the environment is the Pod's, the flags are not.
+    pub fn exec(&self, words: &[&str]) -> std::process::Output {
+        let mut command = command(Path::new(PROGRAM));
+        command.args(words).envs(self.env.iter().cloned());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.output().expect("it starts")
     }
 
     /// Waits until a probe of the Deployment succeeds.

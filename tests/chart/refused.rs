@@ -255,6 +255,48 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "does not match pattern",
         "Does not match pattern",
     ),
+    (
+        "leaderElection.renewDeadline=0s",
+        "renewDeadline",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
+        "leaderElection.retryPeriod=0.0ms",
+        "retryPeriod",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
+        "leaderElection.id=a..b",
+        "id",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
+        "leaderElection.id=a.-b",
+        "id",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
+        "podDisruptionBudget.minAvailable=101%",
+        "minAvailable",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
+        "podDisruptionBudget.maxUnavailable=200%",
+        "maxUnavailable",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
+        "updateStrategy.rollingUpdate.maxUnavailable=101%",
+        "maxUnavailable",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
     // Of two values together.
     (
         "leaderElection.leaseDuration=4s",
@@ -303,6 +345,8 @@ fn what_is_right_is_taken() {
             "enabled=true",
             "global.cattle.clusterId=local",
             "podDisruptionBudget.maxUnavailable=34%",
+            "podDisruptionBudget.minAvailable=100%",
+            "leaderElection.id=my-lease.example.com",
             "leaderElection.leaseDuration=1m,leaderElection.retryPeriod=1.5s",
             "leaderElection.leaseDuration=1m0s,leaderElection.renewDeadline=59.9s,leaderElection.retryPeriod=49s",
             "leaderElection.leaseDuration=2s,leaderElection.renewDeadline=1s,leaderElection.retryPeriod=833ms",

@@ -111,6 +111,54 @@ async fn the_vip_service_of_the_chart_is_managed() {
     assert_eq!(ports, [6443, 9345]);
 }
 
+/// The Lease, the source, the Service that is managed by its name: other ones than the defaults.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_in_the_pod_sees_what_its_operator_sees() {
+    let Some(helm) = helm() else { return };
+    let values = "leaderElection.id=my.lease,leaderElection.namespace=leases,leaderElection.leaseDuration=9s,\
+                  defaultEndpoint.name=source,defaultEndpoint.namespace=sources,\
+                  managedEndpoint.name=target,managedEndpoint.namespace=targets";
+    let rendered = helm.render(&["--set", values]);
+    let cluster = cluster(1).await;
+    for namespace in ["leases", "sources", "targets"] {
+        cluster.namespace(namespace).await;
+    }
+    let mut service = objects::vip();
+    service["metadata"] = serde_json::json!({"name": "target", "namespace": "targets"});
+    cluster.create::<Service>(service).await;
+    let mut source = objects::api_servers(&["192.0.2.7"]);
+    source["metadata"] = serde_json::json!({
+        "name": "source", "namespace": "sources", "labels": {"kubernetes.io/service-name": "source"},
+    });
+    cluster
+        .create::<k8s_openapi::api::discovery::v1::EndpointSlice>(source)
+        .await;
+    let kubeconfig = cluster.kubeconfig_with(0, None);
+    let node = Node {
+        kubeconfig: &kubeconfig,
+        address: LOOPBACK,
+    };
+    let pod = Pod::start(&cluster, find(&rendered, "Deployment", ""), "copier-0", &node);
+    cluster.until_addresses("targets", "target", &["192.0.2.7"]).await;
+
+    let pod = std::sync::Arc::new(pod);
+    let inside = pod.clone();
+    let output = tokio::task::spawn_blocking(move || inside.exec(&["status", "-o", "json"]));
+    let output = output.await.expect("no panic");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    assert_eq!(output.status.code(), Some(0), "{status}");
+    let services = status["services"].as_array().expect("services");
+    assert_eq!(services.len(), 1, "{status}");
+    assert_eq!(services[0]["name"], "target", "{status}");
+    assert_eq!(services[0]["source"], "sources/source", "{status}");
+    let leaders = status["leaders"].as_array().expect("leaders");
+    assert_eq!(leaders.len(), 1, "{status}");
+    assert_eq!(leaders[0]["namespace"], "leases", "{status}");
+    let holder = leaders[0]["holder"].as_str().expect("a holder");
+    assert!(holder.starts_with("copier-0_"), "{status}");
+}
+
 #[test]
 fn the_flags_of_every_case_are_understood() {
     let Some(helm) = helm() else { return };

@@ -67,78 +67,9 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
-{{/* What no schema can say: the operator would refuse to start. Durations are compared as times after one moment. */}}
-{{- define "endpoint-copier-operator.checkElection" -}}
-{{- with .Values.leaderElection }}
-{{- $start := toDate "2006" "2000" }}
-{{- $form := "2006-01-02T15:04:05.000000000" }}
-{{- $after := list }}
-{{- range list (list .leaseDuration 1) (list .renewDeadline 1) (list .renewDeadline 5) (list .retryPeriod 6) }}
-{{- $time := $start }}
-{{- $duration := printf "+%s" (first .) }}
-{{- range until (last .) }}
-{{- $time = dateModify $duration $time }}
-{{- end }}
-{{- $after = append $after (dateInZone $form $time "UTC") }}
-{{- end }}
-{{- if le (index $after 0) (index $after 1) }}
-{{- fail (printf "leaderElection.leaseDuration (%s) must be longer than leaderElection.renewDeadline (%s)" .leaseDuration .renewDeadline) }}
-{{- end }}
-{{- if le (index $after 2) (index $after 3) }}
-{{- fail (printf "leaderElection.renewDeadline (%s) must be longer than 1.2 times leaderElection.retryPeriod (%s)" .renewDeadline .retryPeriod) }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{/* A value that is null gives no flag, and so the operator's own default. */}}
+{{/* As flags: what charts before 0.4.0 had, and logs, of which a command beside the operator's own has other defaults. */}}
 {{- define "endpoint-copier-operator.args" -}}
-{{- include "endpoint-copier-operator.checkElection" . -}}
 - --leader-elect
-{{- with .Values.leaderElection }}
-{{- with .leaseDuration }}
-- --leader-election-lease-duration={{ . }}
-{{- end }}
-{{- with .renewDeadline }}
-- --leader-election-renew-deadline={{ . }}
-{{- end }}
-{{- with .retryPeriod }}
-- --leader-election-retry-period={{ . }}
-{{- end }}
-{{- with .namespace }}
-- --leader-election-namespace={{ . }}
-{{- end }}
-{{- with .id }}
-- --leader-election-id={{ . }}
-{{- end }}
-{{- end }}
-{{- with .Values.defaultEndpoint }}
-{{- with .name }}
-- --default-endpoint-name={{ . }}
-{{- end }}
-{{- with .namespace }}
-- --default-endpoint-namespace={{ . }}
-{{- end }}
-{{- end }}
-{{- with .Values.managedEndpoint }}
-{{- /* Empty is a value of its own here: none. */}}
-{{- if kindIs "string" .name }}
-- --managed-endpoint-name={{ .name }}
-{{- end }}
-{{- with .namespace }}
-- --managed-endpoint-namespace={{ . }}
-{{- end }}
-{{- end }}
-{{- with .Values.apiServer }}
-{{- with .mode }}
-- --api-server-mode={{ . }}
-{{- end }}
-{{- with .host }}
-- --api-server-host={{ . }}
-{{- end }}
-{{- with .port }}
-- --api-server-port={{ . }}
-{{- end }}
-{{- end }}
 {{- with .Values.logLevel }}
 - --log-level={{ . }}
 {{- end }}
@@ -150,6 +81,23 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
+{{/* Flags that are set in the environment, and the value of each. */}}
+{{- define "endpoint-copier-operator.settings" -}}
+api-server-host: apiServer.host
+api-server-mode: apiServer.mode
+api-server-port: apiServer.port
+default-endpoint-name: defaultEndpoint.name
+default-endpoint-namespace: defaultEndpoint.namespace
+leader-election-id: leaderElection.id
+leader-election-lease-duration: leaderElection.leaseDuration
+leader-election-namespace: leaderElection.namespace
+leader-election-renew-deadline: leaderElection.renewDeadline
+leader-election-retry-period: leaderElection.retryPeriod
+managed-endpoint-name: managedEndpoint.name
+managed-endpoint-namespace: managedEndpoint.namespace
+{{- end }}
+
+{{/* In the environment, so that `kubectl exec … /endpoint-copier-operator status` sees what the operator of the Pod sees. */}}
 {{- define "endpoint-copier-operator.env" -}}
 - name: POD_NAME
   valueFrom:
@@ -159,11 +107,22 @@ rollingUpdate:
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
-{{- if and (eq (.Values.apiServer.mode | default "") "local") (not .Values.apiServer.host) }}
-- name: ENDPOINT_COPIER_API_SERVER_HOST
+{{- range $flag, $path := include "endpoint-copier-operator.settings" . | fromYaml }}
+{{- $section := index $.Values (splitList "." $path | first) }}
+{{- $value := index $section (splitList "." $path | last) }}
+{{- $name := printf "ENDPOINT_COPIER_%s" ($flag | upper | replace "-" "_") }}
+{{- if and (eq $flag "api-server-host") (not $value) }}
+{{- if eq $.Values.apiServer.mode "local" }}
+- name: {{ $name }}
   valueFrom:
     fieldRef:
       fieldPath: status.hostIP
+{{- end }}
+{{- /* Empty is a value of its own for one of them: no Service is managed by its name. */}}
+{{- else if or $value (eq $flag "managed-endpoint-name") }}
+- name: {{ $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}

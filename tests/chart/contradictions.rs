@@ -1,0 +1,171 @@
+//! Values that contradict each other or the chart: what the templates refuse, and what they say to do instead.
+
+use crate::helm::helms;
+
+/// What is given, and words of the refusal.
+const BAD: &[(&str, &[&str])] = &[
+    // Flags that have a value.
+    (
+        "extraArgs[0]=--leader-election-id=mine",
+        &["--leader-election-id", "set leaderElection.id"],
+    ),
+    (
+        "extraArgs[0]=-leader-election-lease-duration=9s",
+        &["set leaderElection.leaseDuration"],
+    ),
+    ("extraArgs[0]=--api-server-mode=cluster", &["set apiServer.mode"]),
+    (
+        "extraArgs[0]=--api-server-host=192.0.2.1",
+        &["set apiServer.host"],
+    ),
+    ("extraArgs[0]=--api-server-port=6444", &["set apiServer.port"]),
+    (
+        "extraArgs[0]=--managed-endpoint-name=",
+        &["set managedEndpoint.name"],
+    ),
+    (
+        "extraArgs[0]=--default-endpoint-namespace=a",
+        &["set defaultEndpoint.namespace"],
+    ),
+    ("extraArgs[0]=--log-level=debug", &["set logLevel"]),
+    ("extraArgs[0]=--zap-encoder=json", &["set logFormat"]),
+    (
+        "extraArgs[0]=--api-server-address=192.0.2.1:6443,extraArgs[1]=--log-format=json",
+        &["set logFormat"],
+    ),
+    // Flags that the chart depends on.
+    (
+        "extraArgs[0]=--health-probe-bind-address=:9090",
+        &["--health-probe-bind-address", "the probes ask port 8081"],
+    ),
+    (
+        "extraArgs[0]=--metrics-bind-address=:9090",
+        &["--metrics-bind-address", "metrics.service.port"],
+    ),
+    (
+        "extraArgs[0]=--metrics-bind-address",
+        &["--metrics-bind-address", "switched off with 0"],
+    ),
+    (
+        "extraArgs[0]=--leader-elect=false",
+        &["--leader-elect", "need the election"],
+    ),
+    (
+        "extraArgs[0]=-leader-elect=f,replicaCount=1",
+        &["--leader-elect", "a single one"],
+    ),
+    // The same, in the environment.
+    (
+        "extraEnv[0].name=ENDPOINT_COPIER_LEADER_ELECTION_NAMESPACE,extraEnv[0].value=a",
+        &["set leaderElection.namespace"],
+    ),
+    (
+        "extraEnv[0].name=ENDPOINT_COPIER_LOG_LEVEL,extraEnv[0].value=debug",
+        &["ENDPOINT_COPIER_LOG_LEVEL", "set logLevel"],
+    ),
+    (
+        "extraEnv[0].name=ENDPOINT_COPIER_LEADER_ELECT,extraEnv[0].value=F",
+        &["ENDPOINT_COPIER_LEADER_ELECT", "need the election"],
+    ),
+    (
+        "extraEnv[0].name=ENDPOINT_COPIER_METRICS_BIND_ADDRESS,extraEnv[0].valueFrom.fieldRef.fieldPath=status.podIP",
+        &["ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "switched off with 0"],
+    ),
+    (
+        "extraEnv[0].name=ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS,extraEnv[0].value=:0",
+        &["the probes ask port 8081"],
+    ),
+    // Variables that are there: server-side apply refuses the second.
+    (
+        "extraEnv[0].name=POD_NAME,extraEnv[0].value=a",
+        &["POD_NAME is set already"],
+    ),
+    (
+        "extraEnv[0].name=POD_NAMESPACE,extraEnv[0].value=a",
+        &["POD_NAMESPACE is set already"],
+    ),
+    ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is set already"]),
+    // Of a Deployment and of a Service: the API server would refuse the object, and not say which value it comes from.
+    (
+        "updateStrategy.type=Recreate,updateStrategy.rollingUpdate.maxSurge=1",
+        &["updateStrategy.rollingUpdate is for the type RollingUpdate"],
+    ),
+    (
+        "updateStrategy.rollingUpdate.maxSurge=0,updateStrategy.rollingUpdate.maxUnavailable=0",
+        &["maxSurge 0 and maxUnavailable 0"],
+    ),
+    (
+        "updateStrategy.rollingUpdate.maxSurge=0%,updateStrategy.rollingUpdate.maxUnavailable=0",
+        &["maxSurge 0 and maxUnavailable 0"],
+    ),
+    (
+        "vip.ports[0].port=6443,vip.ports[1].port=9345",
+        &["vip.ports", "each needs a name"],
+    ),
+    (
+        "vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=a",
+        &["vip.ports", "each needs a name"],
+    ),
+    (
+        "nameOverride=Copier_1,fullnameOverride=",
+        &["copier-Copier_1", "set fullnameOverride"],
+    ),
+];
+
+#[test]
+fn what_contradicts_the_chart_is_refused_with_the_value_to_use() {
+    for helm in helms() {
+        for (set, words) in BAD {
+            let said = helm.refusal(&["--set", set]);
+            for word in *words {
+                assert!(said.contains(word), "{set}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_contradiction_is_taken() {
+    for helm in helms() {
+        for set in [
+            // SECURITY.md advises the first.
+            "extraArgs[0]=--metrics-bind-address=0",
+            "extraArgs[0]=-metrics-bind-address=0",
+            "extraArgs[0]=--api-server-address=192.0.2.1:6443\\,192.0.2.2:6443",
+            "extraArgs[0]=--kubeconfig=/etc/kubeconfig",
+            "updateStrategy.type=Recreate",
+            "updateStrategy.rollingUpdate.maxSurge=0",
+            "updateStrategy.rollingUpdate.maxSurge=200%,updateStrategy.rollingUpdate.maxUnavailable=100%",
+            "updateStrategy.rollingUpdate.maxUnavailable=0",
+            "vip.create=true,vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=b",
+            "vip.create=true,vip.ports[0].port=6443",
+            "extraEnv[0].name=ENDPOINT_COPIER_API_SERVER_ADDRESS,extraEnv[1].name=TZ",
+            "nameOverride=Copier_1",
+            "nameOverride=copier.1,fullnameOverride=",
+        ] {
+            helm.render(&["--set", set]);
+        }
+        let off = "extraEnv[0].name=ENDPOINT_COPIER_METRICS_BIND_ADDRESS,extraEnv[0].value=0";
+        helm.render(&["--set-string", off]);
+    }
+}
+
+/// Every flag that the chart gives has a value, and every value of a flag is refused as a flag: the table is whole.
+#[test]
+fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
+    let Some(helm) = crate::helm::helm() else { return };
+    let rendered = helm.render(&["--set", "apiServer.mode=local,leaderElection.namespace=a"]);
+    let env = crate::helm::container(&rendered)["env"].as_array().expect("env");
+    let names = env.iter().filter_map(|variable| variable["name"].as_str());
+    let mut count = 0;
+    for name in names.filter_map(|name| name.strip_prefix("ENDPOINT_COPIER_")) {
+        let flag = name.to_lowercase().replace('_', "-");
+        let said = helm.refusal(&["--set", &format!("extraArgs[0]=--{flag}=a")]);
+        assert!(said.contains("has a value of the chart"), "{said}");
+        count += 1;
+    }
+    assert_eq!(count, 12);
+    for arg in crate::helm::args(&rendered) {
+        helm.refusal(&["--set", &format!("extraArgs[0]={arg}")]);
+    }
+}
