@@ -4,6 +4,7 @@
 //! skipped where there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` need
 //! `KUBEBUILDER_ASSETS` too.
 
+mod commands;
 mod contradictions;
 mod deployment;
 mod documents;

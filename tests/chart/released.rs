@@ -22,37 +22,43 @@ use crate::helm::{Helm, NAMESPACE, chart, helms, succeeded};
 use crate::pod::{Node, Pod, list_api_servers};
 use crate::rights::{everything, leave_endpoints};
 
-const NAME: &str = "endpoint-copier-operator";
-const OLD_IMAGE: &str =
+/// Of the Deployment.
+pub const NAME: &str = "endpoint-copier-operator";
+/// That of the old chart.
+pub const OLD_IMAGE: &str =
     "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator:v0.3.0";
-const IMAGE: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0";
+/// That of this chart.
+pub const IMAGE: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0";
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
 /// A release on a cluster.
-struct Release<'a> {
-    helm: &'a Helm,
-    cluster: &'a Cluster,
-    kubeconfig: PathBuf,
+pub struct Release<'a> {
+    pub helm: &'a Helm,
+    pub cluster: &'a Cluster,
+    pub kubeconfig: PathBuf,
 }
 
 impl Release<'_> {
-    fn try_run(&self, args: &[&str]) -> Output {
+    /// A run that may fail.
+    pub fn try_run(&self, args: &[&str]) -> Output {
         let command = &mut self.helm.command(&self.kubeconfig);
         command.args(args).args(["--namespace", NAMESPACE]);
         command.output().expect("helm starts")
     }
 
-    fn run(&self, args: &[&str]) -> String {
+    /// What Helm prints; it fails the test if Helm fails.
+    pub fn run(&self, args: &[&str]) -> String {
         succeeded(&self.try_run(args))
     }
 
     /// `helm install` or `upgrade` of a chart.
-    fn apply(&self, verb: &str, chart: &Path, args: &[&str]) -> String {
+    pub fn apply(&self, verb: &str, chart: &Path, args: &[&str]) -> String {
         let chart = chart.display().to_string();
         self.run(&[&[verb, "copier", &chart], args].concat())
     }
 
-    async fn deployment(&self) -> Value {
+    /// As the API server has it.
+    pub async fn deployment(&self) -> Value {
         let found: Deployment = self
             .cluster
             .try_get(NAMESPACE, NAME)
@@ -61,7 +67,8 @@ impl Release<'_> {
         serde_json::to_value(found).expect("JSON")
     }
 
-    async fn image(&self) -> String {
+    /// Of the Deployment's one container.
+    pub async fn image(&self) -> String {
         let deployment = self.deployment().await;
         let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
         image.as_str().expect("a text").to_owned()
@@ -115,7 +122,7 @@ impl Release<'_> {
 }
 
 /// For each Helm a cluster of its own; nothing without one or the other.
-async fn clusters() -> Vec<(Helm, Cluster)> {
+pub async fn clusters() -> Vec<(Helm, Cluster)> {
     let mut clusters = Vec::new();
     if !Platform::Real.is_here() {
         println!("skipped: needs KUBEBUILDER_ASSETS");
@@ -129,7 +136,8 @@ async fn clusters() -> Vec<(Helm, Cluster)> {
     clusters
 }
 
-fn release((helm, cluster): &(Helm, Cluster)) -> Release<'_> {
+/// Helm and a cluster, for a test.
+pub fn release((helm, cluster): &(Helm, Cluster)) -> Release<'_> {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     Release {
         helm,

@@ -1,0 +1,130 @@
+//! What docs/upgrade.md says of Helm's commands, on a real API server: which values hold, which revision is gone back to,
+//! whose Service the VIP is.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::helm::{chart, succeeded};
+use crate::released::{IMAGE, NAME, OLD_IMAGE, Release, clusters, release};
+
+fn old_chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release")
+}
+
+/// The CPU limit and the replicas.
+async fn limit_and_replicas(release: &Release<'_>) -> (Value, Value) {
+    let spec = &release.deployment().await["spec"];
+    let limit = &spec["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"];
+    (limit.clone(), spec["replicas"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn which_values_hold_depends_on_the_flag_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        let given = "replicaCount=3,resources.limits.cpu=200m";
+        release.apply("install", &old_chart(), &["--create-namespace", "--set", given]);
+        let takes_back = "resources.limits.cpu=null";
+        for (flags, limit, replicas) in [
+            (&["--reuse-values"][..], json!("200m"), 3),
+            // Reused values are the last word here: what the user gave stays.
+            (&["--reuse-values", "--set", takes_back], json!("200m"), 3),
+            // The limit is forgotten for good, the rest is not.
+            (
+                &["--reset-then-reuse-values", "--set", takes_back],
+                json!(null),
+                3,
+            ),
+            (&["--reset-then-reuse-values"], json!(null), 3),
+            (&[], json!(null), 3),
+            (&["--set", "logLevel=debug"], json!(null), 2),
+            (&["--set", given], json!("200m"), 3),
+            (&["--reset-values"], json!(null), 2),
+        ] {
+            release.apply("upgrade", &chart(), flags);
+            let expected = (limit, json!(replicas));
+            assert_eq!(limit_and_replicas(&release).await, expected, "{flags:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_back_names_the_revision_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        release.apply("install", &old_chart(), &["--create-namespace"]);
+        release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
+        let second = ["--reset-then-reuse-values", "--set", "rbac.goOperator=false"];
+        release.apply("upgrade", &chart(), &second);
+        // Without a number: the revision before, and that is ours too.
+        release.run(&["rollback", "copier"]);
+        assert_eq!(release.image().await, IMAGE);
+
+        let history = release.run(&["history", "copier", "--output", "json"]);
+        let history: Value = serde_json::from_str(&history).expect("JSON");
+        let revisions = history.as_array().expect("revisions").iter();
+        let old: Vec<_> = revisions
+            .filter(|revision| revision["chart"] == "endpoint-copier-operator-0.3.0")
+            .map(|revision| &revision["revision"])
+            .collect();
+        assert_eq!(old, [1]);
+
+        let deployments: Api<Deployment> = Api::namespaced(release.cluster.client(), crate::helm::NAMESPACE);
+        let by = PatchParams {
+            field_manager: Some("somebody".to_owned()),
+            ..PatchParams::default()
+        };
+        let scale = Patch::Merge(json!({"spec": {"replicas": 5}}));
+        deployments.patch(NAME, &by, &scale).await.expect("scaled");
+        let back = ["rollback", "copier", "1"];
+        let output = release.try_run(&back);
+        if release.helm.major >= 4 {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                !output.status.success() && said.contains("spec.replicas"),
+                "{said}"
+            );
+            release.run(&[&back[..], &["--force-conflicts"]].concat());
+        } else {
+            succeeded(&output);
+        }
+        assert_eq!(release.image().await, OLD_IMAGE);
+        assert_eq!(release.deployment().await["spec"]["replicas"], 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vip_that_is_there_is_taken_over_only_when_helm_is_told_so_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        let vip = ["--set", "vip.create=true,rbac.goOperator=false"];
+        release.apply("install", &chart(), &[&["--create-namespace"], &vip[..]].concat());
+        release.run(&["uninstall", "copier"]);
+        let chart = chart().display().to_string();
+        let install = |more: &[&str]| {
+            let mut command = release.helm.command(&release.kubeconfig);
+            let into = ["--namespace", "elsewhere", "--create-namespace"];
+            let command = command.args(["install", "copier", &chart]).args(into);
+            command.args(vip).args(more).output().expect("helm starts")
+        };
+        let refused = install(&[]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains("kubernetes-vip"),
+            "{said}"
+        );
+        succeeded(&install(&["--take-ownership"]));
+        let service = release
+            .cluster
+            .try_get::<Service>("default", "kubernetes-vip")
+            .await;
+        let annotations = service.and_then(|service| service.metadata.annotations);
+        let annotations = annotations.expect("annotations");
+        assert_eq!(annotations["meta.helm.sh/release-namespace"], "elsewhere");
+    }
+}
