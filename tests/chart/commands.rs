@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::helm::{chart, succeeded};
-use crate::released::{IMAGE, NAME, OLD_IMAGE, Release, clusters, release};
+use crate::released::{IMAGE, NAME, Release, clusters, release};
 
 fn old_chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release")
@@ -58,6 +58,8 @@ async fn who_goes_back_names_the_revision_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.apply("install", &old_chart(), &["--create-namespace"]);
+        let old_image = release.image().await;
+        assert_ne!(old_image, IMAGE);
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
         let second = ["--reset-then-reuse-values", "--set", "rbac.goOperator=false"];
         release.apply("upgrade", &chart(), &second);
@@ -93,7 +95,7 @@ async fn who_goes_back_names_the_revision_on_api_server() {
         } else {
             succeeded(&output);
         }
-        assert_eq!(release.image().await, OLD_IMAGE);
+        assert_eq!(release.image().await, old_image);
         assert_eq!(release.deployment().await["spec"]["replicas"], 2);
     }
 }

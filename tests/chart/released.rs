@@ -9,7 +9,7 @@ use harness::{Cluster, LEASE, Operator, Platform, leader, objects};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
@@ -21,12 +21,10 @@ use crate::PROGRAM;
 use crate::helm::{Helm, NAMESPACE, chart, helms, succeeded};
 use crate::pod::{Node, Pod, list_api_servers};
 use crate::rights::{everything, leave_endpoints};
+use crate::upgraded::old_chart;
 
 /// Of the Deployment.
 pub const NAME: &str = "endpoint-copier-operator";
-/// That of the old chart.
-pub const OLD_IMAGE: &str =
-    "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator:v0.3.0";
 /// That of this chart.
 pub const IMAGE: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0";
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -204,14 +202,29 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
     }
 }
 
-/// What Pods of the Go operator leave: their slice, and a Lease that they do not release.
-async fn left_by_the_go_operator(cluster: &Cluster) {
-    cluster.create::<Service>(objects::vip()).await;
+/// The slice by which proxies know the VIP while Pods of the Go operator lead: that of 0.3.0 is its own, that of 0.2 is made by
+/// Kubernetes from the `Endpoints`, and has a name that nobody knows before.
+fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     let mut slice = objects::api_servers(&ADDRESSES);
-    slice["metadata"] = json!({
-        "name": "kubernetes-vip", "namespace": "default",
-        "labels": {"kubernetes.io/service-name": "kubernetes-vip", "endpoint-copier/source": "kubernetes"},
-    });
+    let mut labels = json!({"kubernetes.io/service-name": "kubernetes-vip"});
+    let name = if version == "0.3.0" {
+        labels["endpoint-copier/source"] = json!("kubernetes");
+        "kubernetes-vip"
+    } else {
+        labels["endpointslice.kubernetes.io/managed-by"] = json!("endpointslicemirroring-controller.k8s.io");
+        "kubernetes-vip-x7k2p"
+    };
+    slice["metadata"] = json!({"name": name, "namespace": "default", "labels": labels});
+    (name, slice)
+}
+
+/// What Pods of the Go operator leave: their slice or `Endpoints`, and a Lease that they do not release.
+async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
+    cluster.create::<Service>(objects::vip()).await;
+    if version != "0.3.0" {
+        leave_endpoints(cluster).await;
+    }
+    let (_, slice) = slice_of_the_go_operator(version);
     cluster.create::<EndpointSlice>(slice).await;
     cluster
         .create::<Lease>(json!({
@@ -226,14 +239,25 @@ async fn left_by_the_go_operator(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_old_chart_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
-    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
+async fn chart_0_3_0_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
+    upgraded_and_gone_back_to("0.3.0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chart_0_2_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
+    upgraded_and_gone_back_to("0.2.0").await;
+}
+
+async fn upgraded_and_gone_back_to(version: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = old_chart(folder.path(), version);
     for pair in &clusters().await {
         let release = release(pair);
         let cluster = release.cluster;
         release.apply("install", &old, &["--create-namespace"]);
-        assert_eq!(release.image().await, OLD_IMAGE);
-        left_by_the_go_operator(cluster).await;
+        let old_image = release.image().await;
+        assert!(old_image.ends_with(&format!(":v{version}")), "{old_image}");
+        left_by_the_go_operator(cluster, version).await;
         let watched = cluster.watch_slices("default", "kubernetes-vip").await;
 
         let notes = release.apply(
@@ -245,7 +269,13 @@ async fn the_old_chart_is_upgraded_without_a_gap_and_gone_back_to_on_api_server(
         assert!(notes.contains("If this replaced the Go operator"), "{notes}");
         assert_eq!(release.image().await, IMAGE);
         let pods = release.start_pods("copier").await;
-        cluster.gone::<EndpointSlice>("default", "kubernetes-vip").await;
+        let (slice, _) = slice_of_the_go_operator(version);
+        if version != "0.3.0" {
+            cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
+            // As Kubernetes does then; only its API server is here.
+            cluster.delete::<EndpointSlice>("default", slice).await;
+        }
+        cluster.gone::<EndpointSlice>("default", slice).await;
         assert_eq!(refused(&pods).await, Vec::<String>::new());
         list_api_servers(cluster, &ADDRESSES[..1]).await;
         let history = watched.up_to(&ADDRESSES[..1]).await;
@@ -289,7 +319,7 @@ async fn the_old_chart_is_upgraded_without_a_gap_and_gone_back_to_on_api_server(
         assert!(resources["limits"].get("cpu").is_none(), "{resources}");
 
         release.run(&["rollback", "copier", "1"]);
-        assert_eq!(release.image().await, OLD_IMAGE);
+        assert_eq!(release.image().await, old_image);
         assert!(
             cluster
                 .try_get::<Service>(NAMESPACE, "endpoint-copier-operator-metrics")

@@ -15,6 +15,19 @@ fn with_values(folder: &Path, values: &str) -> PathBuf {
     copy
 }
 
+/// The stand-in for the old chart, of this version.
+pub fn old_chart(folder: &Path, version: &str) -> PathBuf {
+    let copy = folder.join("old-chart");
+    copy_folder(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release"),
+        &copy,
+    );
+    let about = std::fs::read_to_string(copy.join("Chart.yaml")).expect("Chart.yaml");
+    std::fs::write(copy.join("Chart.yaml"), about.replace("0.3.0", version)).expect("written");
+    std::fs::write(copy.join("values.yaml"), old_values(version)).expect("written");
+    copy
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from)
