@@ -121,7 +121,9 @@ fn the_make_targets_named_are_there() {
 fn the_commands_to_remove_copies_and_to_go_back_are_there() {
     let readme = file("README.md");
     let ours = format!("-l {}={}", label::MANAGED_BY, MANAGED_BY);
-    let commands: Vec<_> = readme
+    let of_one = format!("-l {}=kubernetes-vip,{}", label::SERVICE_NAME, &ours[3..]);
+    let whole = readme.replace("\\\n        ", "");
+    let commands: Vec<_> = whole
         .lines()
         .filter(|line| line.trim_start().starts_with("kubectl delete endpointslices"))
         .collect();
@@ -133,7 +135,7 @@ fn the_commands_to_remove_copies_and_to_go_back_are_there() {
         "{remove}"
     );
     assert!(
-        !go_back.contains("--all-namespaces") && go_back.ends_with(&ours),
+        !go_back.contains("--all-namespaces") && go_back.ends_with(&of_one),
         "{go_back}"
     );
     // Not before the other operator's slice is there, or the VIP would be empty in between.
