@@ -308,6 +308,27 @@ fn the_marks_and_comments_are_read() {
     assert!(find("resources.limits").is_none());
 }
 
+/// Those of the manifest are those of the command: tests/documents holds them together.
+#[test]
+fn the_values_of_the_guide_keep_replicas_apart_and_open_no_node_port() {
+    let Some(helm) = helm() else { return };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rke2-k3s-metallb.md");
+    let guide = std::fs::read_to_string(path).expect("the guide");
+    let (_, rest) = guide
+        .split_once("  chart: endpoint-copier-operator\n")
+        .expect("the manifest");
+    let (_, rest) = rest.split_once("valuesContent: |-\n").expect("its values");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("values.yaml");
+    std::fs::write(&file, rest.split("\n```").next().expect("an end")).expect("written");
+    let rendered = helm.render(&["--values", &file.display().to_string()]);
+    let pods = &crate::helm::find(&rendered, "Deployment", "")["spec"]["template"]["spec"];
+    let apart = &pods["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(apart[0]["topologyKey"], "kubernetes.io/hostname");
+    let vip = &crate::helm::find(&rendered, "Service", "kubernetes-vip")["spec"];
+    assert_eq!(vip["allocateLoadBalancerNodePorts"], false);
+}
+
 /// What follows `--set`, each value by its path, in a text.
 fn set_in(text: &str) -> Vec<String> {
     let after = text.split("--set ").skip(1);

@@ -1,0 +1,195 @@
+//! The guide to a VIP, and the upgrade: their manifests and versions.
+
+use endpoint_copier_operator::model::{Defaults, ManagedService, ServiceKey};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use crate::{VERSION, documents, read};
+
+const GUIDE: &str = "docs/rke2-k3s-metallb.md";
+
+/// The blocks of a document in this language.
+fn blocks(name: &str, language: &str) -> Vec<String> {
+    let text = read(name);
+    let begin = format!("```{language}\n");
+    let blocks = text.split(&begin).skip(1);
+    let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap_or_default());
+    blocks.map(str::to_owned).collect()
+}
+
+/// Every object in the YAML blocks of the guide.
+fn objects_of_the_guide() -> Vec<Value> {
+    let blocks = blocks(GUIDE, "yaml").into_iter();
+    blocks.flat_map(|block| documents(GUIDE, &block)).collect()
+}
+
+/// The object that installs this chart, and its values.
+fn helm_chart(name: &str) -> (Value, Value) {
+    let objects = objects_of_the_guide();
+    let is_it = |object: &&Value| object["kind"] == "HelmChart" && object["metadata"]["name"] == name;
+    let object = objects.iter().find(is_it).expect("the HelmChart");
+    let values = object["spec"]["valuesContent"].as_str().expect("values");
+    (object.clone(), documents(GUIDE, values).remove(0))
+}
+
+/// `a.b=c` of every value, as `--set` takes it.
+fn settings(path: &str, value: &Value) -> Vec<String> {
+    let Some(section) = value.as_object() else {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        return vec![format!("{path}={text}")];
+    };
+    let below = section.iter().flat_map(|(key, value)| {
+        let path = [path, key].join(".");
+        settings(path.trim_start_matches('.'), value)
+    });
+    below.collect()
+}
+
+#[test]
+fn commands_and_manifests_of_the_guide_give_the_same_values() {
+    let commands = blocks(GUIDE, "sh");
+    let install = commands
+        .iter()
+        .find(|command| command.contains("--set vip.create=true"))
+        .expect("the install");
+    let mut given: Vec<_> = install.split("--set ").skip(1).collect();
+    given = given
+        .iter()
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect();
+    given.sort_unstable();
+    let (_, values) = helm_chart("endpoint-copier-operator");
+    let mut said = settings("", &values);
+    said.sort_unstable();
+    assert_eq!(given, said);
+    // A Pod that runs is not moved when a second server joins.
+    assert!(given.contains(&"podAntiAffinityPreset=hard"));
+
+    let (_, values) = helm_chart("metallb");
+    let file = blocks(GUIDE, "yaml")
+        .into_iter()
+        .find(|block| block.starts_with("controller:"));
+    let file = documents(GUIDE, &file.expect("metallb-values.yaml")).remove(0);
+    assert_eq!(values, file);
+}
+
+/// Before there is an agent, a Pod that does not tolerate them has no node.
+#[test]
+fn the_guide_installs_on_servers_with_taints() {
+    let taints = [
+        "node-role.kubernetes.io/control-plane",
+        "node-role.kubernetes.io/etcd",
+        "CriticalAddonsOnly",
+    ];
+    let (metallb, values) = helm_chart("metallb");
+    for part in ["controller", "speaker"] {
+        let tolerations = values[part]["tolerations"].as_array().expect("a list");
+        let keys: Vec<_> = tolerations.iter().map(|toleration| &toleration["key"]).collect();
+        assert_eq!(keys, taints, "{part}");
+        assert!(
+            tolerations
+                .iter()
+                .all(|toleration| toleration.get("effect").is_none())
+        );
+    }
+    let (operator, _) = helm_chart("endpoint-copier-operator");
+    for chart in [metallb, operator] {
+        assert_eq!(chart["spec"]["bootstrap"], true, "{chart}");
+    }
+}
+
+#[test]
+fn the_guide_and_the_upgrade_install_this_version() {
+    let upgrade = read("docs/upgrade.md");
+    for rest in upgrade
+        .split("/charts/endpoint-copier-operator --version ")
+        .skip(1)
+    {
+        assert!(rest.starts_with(VERSION), "docs/upgrade.md: --version");
+    }
+    let [manifest] = blocks("docs/upgrade.md", "yaml")
+        .try_into()
+        .expect("one manifest");
+    assert_eq!(
+        documents("docs/upgrade.md", &manifest)[0]["spec"]["version"],
+        VERSION
+    );
+    assert!(upgrade.contains(&format!("`targetRevision: {VERSION}`")));
+    let text = read(GUIDE);
+    let image = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:";
+    let stated = text.split(image).skip(1);
+    let chart = "endpoint-copier-operator/endpoint-copier-operator --version ";
+    let stated = stated.chain(text.split(chart).skip(1));
+    let mut count = 0;
+    for rest in stated {
+        assert!(
+            rest.starts_with(VERSION),
+            "{GUIDE}: {}",
+            rest.lines().next().unwrap_or_default()
+        );
+        count += 1;
+    }
+    assert!(count > 3);
+    let objects = objects_of_the_guide();
+    let chart = objects
+        .iter()
+        .find(|object| object["kind"] == "HelmChart" && object["spec"]["chart"] == "endpoint-copier-operator")
+        .expect("the chart");
+    assert_eq!(chart["spec"]["version"], VERSION);
+}
+
+#[test]
+fn the_services_of_the_guide_are_managed_and_announced() {
+    let source = ServiceKey::new("default", "kubernetes");
+    // Without what the flags say of a Service called kubernetes-vip: its annotations have to be enough.
+    let defaults = Defaults {
+        source: ServiceKey::new("nobody", "nothing"),
+        managed: None,
+    };
+    let services: Vec<Service> = objects_of_the_guide()
+        .into_iter()
+        .filter(|object| object["kind"] == "Service")
+        .map(|object| serde_json::from_value(object).expect("a Service"))
+        .collect();
+    let mut ports = Vec::new();
+    for service in &services {
+        let managed = ManagedService::read(service, &defaults).expect("managed");
+        assert_eq!(managed.source(), Some(&source));
+        assert!(!managed.local_traffic && managed.remark.is_none());
+        let node_ports = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.allocate_load_balancer_node_ports);
+        assert_eq!(node_ports, Some(false));
+        assert_eq!(
+            service.spec.as_ref().and_then(|spec| spec.type_.as_deref()),
+            Some("LoadBalancer")
+        );
+        for port in &managed.ports {
+            assert_eq!(port.target_port, Some(IntOrString::Int(port.port)));
+        }
+        ports.push(managed.ports.iter().map(|port| port.port).collect::<Vec<_>>());
+    }
+    // RKE2, then K3s.
+    assert_eq!(ports, [vec![6443, 9345], vec![6443]]);
+}
+
+/// A URL in `tls-san` would be a name that no certificate check ever asks for.
+#[test]
+fn tls_san_in_the_guide_is_a_bare_name_or_address_and_server_a_url() {
+    let (mut names, mut servers) = (0, 0);
+    for config in objects_of_the_guide() {
+        for name in config["tls-san"].as_array().into_iter().flatten() {
+            let name = name.as_str().expect("text");
+            assert!(!name.contains([':', '/']), "{name}");
+            names += 1;
+        }
+        if let Some(server) = config["server"].as_str() {
+            let has_port = server.ends_with(":9345") || server.ends_with(":6443");
+            assert!(server.starts_with("https://") && has_port, "{server}");
+            servers += 1;
+        }
+    }
+    assert!(names >= 8 && servers == 2);
+}
