@@ -2,6 +2,7 @@
 
 mod guide;
 mod release;
+mod renamed;
 
 use std::path::{Path, PathBuf};
 
