@@ -11,6 +11,10 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::helm::tools;
 
+/// Who wrote a copy, and who the slice of `Endpoints`.
+const OURS: Option<&str> = Some("endpoint-copier-operator");
+const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
+
 /// The commands of a document, each with all of its lines, that wait for the Go operator and then delete.
 fn commands(document: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
@@ -52,8 +56,6 @@ async fn copies_of_one_service_go_once_the_go_operator_has_written() {
         skipped("kubectl");
         return;
     }
-    const OURS: Option<&str> = Some("endpoint-copier-operator");
-    const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
     let [newer, older] = commands("docs/upgrade.md").try_into().expect("two commands");
     let [of_the_readme] = commands("README.md").try_into().expect("one command");
     for (command, written, by) in [

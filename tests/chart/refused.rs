@@ -280,6 +280,12 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "Does not match pattern",
     ),
     (
+        "serviceAccount.name=a..b",
+        "name",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
         "podDisruptionBudget.minAvailable=101%",
         "minAvailable",
         "does not match pattern",

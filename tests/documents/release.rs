@@ -146,7 +146,7 @@ fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
     }
 }
 
-/// A stage's default beats the value that BuildKit gives: each platform would get the binary of one.
+/// A stage's default beats the value that `BuildKit` gives: each platform would get the binary of one.
 #[test]
 fn no_platform_argument_of_the_dockerfile_has_a_default() {
     let text = read("Dockerfile");

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 
+sys.dont_write_bytecode = True  # Nothing of ours belongs into the source tree.
 import machine
 
 
