@@ -112,8 +112,8 @@ pub(super) fn command(command: Command, what: Inspect) -> Command {
         .override_usage(format!("{name} [OPTIONS]"))
         .about(about)
         .after_help(format!(
-            "{exit}\nNeeds the rights to list services and endpointslices, and to read the Lease; flags that the \
-             operator was given to find Services have to be given here too."
+            "{exit}\nNeeds the rights to list services and endpointslices, and to read the Lease; flags by which \
+             the operator finds Services have to be given outside of its Pod too."
         ))
 }
 
