@@ -8,6 +8,16 @@ use crate::promtool;
 
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
+/// Files with promtool's unit tests: of each alert, by what it is about.
+const EACH: [&str; 3] = ["lead", "api", "services"];
+
+/// And of all together.
+const TOGETHER: &str = "together";
+
+fn unit_tests(name: &str) -> String {
+    format!("tests/metrics/alerts/{name}.yaml")
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
         .expect("a file of the repository")
@@ -30,18 +40,17 @@ fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
         return;
     };
     promtool::run(&promtool, &["check", "rules", RULES], "");
-    for tests in ["each", "together"] {
-        let file = format!("tests/metrics/alerts/{tests}.yaml");
-        promtool::run(&promtool, &["test", "rules", &file], "");
+    for name in EACH.into_iter().chain([TOGETHER]) {
+        promtool::run(&promtool, &["test", "rules", &unit_tests(name)], "");
     }
 }
 
 #[test]
 fn each_alert_says_what_is_wrong_and_where_to_read_on() {
     let runbook = read("docs/runbook.md");
-    let tests = read("tests/metrics/alerts/each.yaml");
+    let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
-    assert_eq!(alerts.len(), 14);
+    assert_eq!(alerts.len(), 15);
     for alert in &alerts {
         let name = text(alert, "/alert");
         assert!(
@@ -62,11 +71,20 @@ fn each_alert_says_what_is_wrong_and_where_to_read_on() {
         for part in ["Meaning", "Impact", "Diagnosis", "Mitigation"] {
             assert!(section.contains(&format!("**{part}.**")), "{name}: {part}");
         }
-        assert!(
-            tests.contains(&format!("alertname: {name}")),
-            "{name} has no unit test"
-        );
+        let short = name.strip_prefix("EndpointCopier").expect("the prefix of all");
+        for what in ["fires", "is quiet"] {
+            let test = format!("- name: '{short} {what}: ");
+            assert!(tests.contains(&test), "there is no {test}");
+        }
     }
     let sections = runbook.matches("\n## ").count();
     assert_eq!(sections, alerts.len(), "sections of alerts that are there");
+}
+
+/// `time() - metric` has the age of the scrape in it, which may be a minute.
+#[test]
+fn no_age_counts_the_time_since_the_scrape() {
+    for alert in alerts() {
+        assert!(!text(&alert, "/expr").contains("time()"), "{alert}");
+    }
 }
