@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use harness::Platform;
 use serde_json::Value;
 
 use crate::promtool;
+use crate::scrape::{eventful, families, page};
 
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
@@ -86,5 +88,22 @@ fn each_alert_says_what_is_wrong_and_where_to_read_on() {
 fn no_age_counts_the_time_since_the_scrape() {
     for alert in alerts() {
         assert!(!text(&alert, "/expr").contains("time()"), "{alert}");
+    }
+}
+
+/// One that is not there would leave an alert quiet, or an exception to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_that_an_alert_asks_for_is_in_a_real_scrape() {
+    let (_cluster, leader, _standby) = eventful(Platform::Testbed).await;
+    let there = families(&page(&leader).await);
+    for alert in alerts() {
+        let selectors = text(&alert, "/expr").match_indices('{');
+        for (at, _) in selectors {
+            let before = &text(&alert, "/expr")[..at];
+            let is_part = |sign: char| sign.is_ascii_alphanumeric() || sign == '_';
+            let name = &before[before.trim_end_matches(is_part).len()..];
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(name == "up" || there.contains_key(family), "there is no {name}");
+        }
     }
 }
