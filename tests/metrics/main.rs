@@ -7,6 +7,7 @@
 mod alerts;
 mod dashboard;
 mod monitored;
+mod panels;
 mod prometheus;
 mod promtool;
 mod recorded;

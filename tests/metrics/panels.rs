@@ -1,0 +1,101 @@
+//! What panels show as Grafana draws them: nothing is not green, a moment is drawn once, an age is none of the scrape.
+
+use serde_json::{Value, json};
+
+use crate::dashboard::{dashboard, list, panels, queries, replaced, word};
+use crate::promtool::{promtool, run};
+
+/// One value at a time, with a colour.
+fn is_tile(panel: &Value) -> bool {
+    panel["type"] == "stat" || panel["type"] == "bargauge"
+}
+
+/// Grafana draws a tile without a series in the base colour of its steps, with `noValue` where it draws values.
+#[test]
+fn a_tile_that_has_nothing_to_show_says_so_and_is_green_only_if_that_is_good_news() {
+    let dashboard = dashboard();
+    let tiles: Vec<_> = panels(&dashboard).filter(|panel| is_tile(panel)).collect();
+    assert!(tiles.len() >= 9, "{} tiles", tiles.len());
+    for panel in tiles {
+        let title = word(panel, "/title");
+        assert!(
+            !word(panel, "/fieldConfig/defaults/noValue").is_empty(),
+            "{title}"
+        );
+        assert_ne!(
+            panel["options"]["textMode"], "name",
+            "{title}: noValue is not drawn"
+        );
+        let of_overrides = list(panel, "/fieldConfig/overrides")
+            .iter()
+            .flat_map(|it| list(it, "/properties"))
+            .filter(|property| property["id"] == "thresholds")
+            .map(|property| &property["value"]);
+        // What asks for things above 0 finds none when all is well.
+        let mut targets = list(panel, "/targets").iter();
+        let nothing_is_good = targets.all(|target| word(target, "/expr").ends_with("> 0"));
+        for thresholds in of_overrides.chain([&panel["fieldConfig"]["defaults"]["thresholds"]]) {
+            let base = &list(thresholds, "/steps")[0];
+            assert_eq!(base["value"], Value::Null, "{title}");
+            assert_eq!(base["color"] == "green", nothing_is_good, "{title}");
+        }
+    }
+}
+
+/// `$__rate_interval` is the distance of two points and one scrape, if that is more than four scrapes: then each
+/// increase is in the range of one point.
+#[test]
+fn an_increase_is_drawn_once() {
+    let dashboard = dashboard();
+    let counted = |panel: &&Value| {
+        let mut targets = list(panel, "/targets").iter();
+        targets.any(|target| word(target, "/expr").contains("increase("))
+    };
+    let counted: Vec<_> = panels(&dashboard).filter(counted).collect();
+    assert_eq!(counted.len(), 4);
+    for panel in counted {
+        // Four scrapes of 15 s, which Grafana takes for granted.
+        assert_eq!(panel["interval"], "1m", "{}", word(panel, "/title"));
+    }
+}
+
+/// All was renewed 1 s before each scrape, and scrapes are 15 s apart: whenever somebody looks, it was 1 s.
+#[test]
+fn the_age_of_what_a_scrape_found_has_no_time_since_the_scrape_in_it() {
+    let Some(promtool) = promtool() else { return };
+    let dashboard = dashboard();
+    let queries = queries(&dashboard);
+    for (place, query, _) in &queries {
+        assert!(!query.contains("time()"), "{place}");
+    }
+    let ages: Vec<_> = queries
+        .iter()
+        .filter(|(_, query, _)| query.contains("timestamp("))
+        .collect();
+    assert!(ages.len() >= 4, "{ages:?}");
+    let target = "job=\"endpoint-copier-operator\", namespace=\"copier\", pod=\"a\", resource=\"lease\"";
+    let metrics = [
+        "endpoint_copier_lease_seen_renewed_timestamp_seconds",
+        "endpoint_copier_watch_last_event_timestamp_seconds",
+        "process_start_time_seconds",
+    ];
+    let series: Vec<_> = metrics
+        .map(|metric| json!({"series": format!("{metric}{{{target}}}"), "values": "-1+15x40"}))
+        .into();
+    let asked = |moment: &'static str| {
+        let ask = move |query: &str| {
+            let expr = format!("max({})", replaced(query, "1m"));
+            json!({"expr": expr, "eval_time": moment, "exp_samples": [{"labels": "{}", "value": 1}]})
+        };
+        ages.iter().map(move |(_, query, _)| ask(query))
+    };
+    let asked: Vec<_> = asked("5m").chain(asked("5m14s")).collect();
+    let tests = json!({
+        "rule_files": [],
+        "tests": [{"interval": "15s", "input_series": series, "promql_expr_test": asked}],
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ages.yaml");
+    std::fs::write(&file, tests.to_string()).expect("written");
+    run(&promtool, &["test", "rules", &file.display().to_string()], "");
+}
