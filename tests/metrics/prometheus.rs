@@ -1,4 +1,4 @@
-//! Prometheus as a process that scrapes replicas every second, and the questions that Grafana asks it.
+//! Prometheus as a process that scrapes replicas, and the questions that Grafana asks it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,17 +18,18 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes these replicas, labelled as in a cluster.
-    pub async fn start(program: &Path, replicas: &[Operator]) -> Self {
+    /// Scrapes these replicas, labelled as in a cluster, every so many seconds.
+    pub async fn start(program: &Path, replicas: &[Operator], every: u64) -> Self {
         let of = |replica: &Operator| json!({"namespace": NAMESPACE, "pod": pod(replica)});
         let scrape = json!({
             "job_name": "endpoint-copier-operator",
+            "scrape_interval": format!("{every}s"),
             "static_configs": targets(replicas, of),
         });
         Self::scraping(program, scrape, replicas.len()).await
     }
 
-    /// Scrapes so many targets, as this part of its configuration says.
+    /// Scrapes so many targets, as this part of its configuration says, or every second.
     pub async fn scraping(program: &Path, scrape: Value, targets: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = json!({
@@ -69,10 +70,17 @@ impl Prometheus {
         .await;
     }
 
-    /// The series of a query since a moment, second by second.
-    pub async fn range(&self, query: &str, since: Duration) -> Vec<Value> {
-        let (start, end) = (since.as_secs().to_string(), now().as_secs().to_string());
-        let fields = [("query", query), ("start", &start), ("end", &end), ("step", "1")];
+    /// The series of a query since a moment, every so many seconds.
+    pub async fn range(&self, query: &str, since: Duration, step: u64) -> Vec<Value> {
+        // As Grafana does, so that points are where they were a moment ago.
+        let start = (since.as_secs() / step * step).to_string();
+        let (end, step) = (now().as_secs().to_string(), step.to_string());
+        let fields = [
+            ("query", query),
+            ("start", &start),
+            ("end", &end),
+            ("step", &step),
+        ];
         let answer = self.ask("query_range", &fields).await;
         answer.unwrap_or_else(|| panic!("no answer to {query}"))
     }

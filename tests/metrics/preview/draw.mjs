@@ -1,24 +1,58 @@
-// Draws the dashboard with what tests/metrics/recorded.rs recorded: `node draw.mjs dashboard.json recorded.json echarts.min.js preview.png`.
+// Draws what tests/metrics/recorded.rs recorded, all of it and each story by itself:
+// `node draw.mjs dashboard.json recorded.json echarts.min.js docs` makes docs/dashboard.png and docs/dashboard-<story>.png.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const [dashboardFile, recordedFile, library, picture] = process.argv.slice(2);
+const [dashboardFile, recordedFile, library, docs] = process.argv.slice(2);
 const dashboard = JSON.parse(readFileSync(dashboardFile, "utf8"));
-const height = 8 + 31 * Math.max(...dashboard.panels.map(({ gridPos }) => gridPos.y + gridPos.h));
-const folder = mkdtempSync(join(tmpdir(), "dashboard-preview-"));
-const json = (text) => text.replaceAll("<", "\\u003c");
-const page = join(folder, "page.html");
-writeFileSync(page, `<!doctype html><meta charset="utf-8"><body><script>${readFileSync(library, "utf8")}</script>
-<script>const dashboard = ${json(JSON.stringify(dashboard))}, recorded = ${json(readFileSync(recordedFile, "utf8"))};</script>
-<script>${readFileSync(new URL("page.js", import.meta.url), "utf8")}</script>`);
-const options = ["--headless", "--disable-gpu", "--hide-scrollbars", `--user-data-dir=${join(folder, "profile")}`, `--window-size=1600,${height}`, `--screenshot=${picture}`];
-// Chromium refuses its sandbox to root.
-if (process.getuid() === 0) options.push("--no-sandbox");
-try {
-  execFileSync(process.env.CHROMIUM ?? "chromium", [...options, `file://${page}`], { stdio: ["ignore", "ignore", "pipe"], timeout: 60_000 });
-} finally {
-  rmSync(folder, { recursive: true, force: true });
+const recorded = JSON.parse(readFileSync(recordedFile, "utf8"));
+recorded.origin = recorded.from;
+
+// What tells a story, beside the first row.
+const TELLING = {
+  leader: ["Leadership by replica", "Services over time", "Age of the last renewal", "Leader changes", "Ready endpoints by Service"],
+  outage: ["Leadership by replica", "Services over time", "Requests by code", "Silence of watches", "Age of the last renewal"],
+  refused: ["Services", "What is wrong now", "Services over time", "Findings"],
+};
+
+// A story is drawn from a minute before it, and its tiles are those of the moment at which somebody looked.
+function told({ name, from, at, to }) {
+  const first = dashboard.panels.filter(({ gridPos, type }) => gridPos.y < 5 && type !== "row");
+  const others = TELLING[name].map((title) => dashboard.panels.find((panel) => panel.title === title));
+  if (others.includes(undefined)) throw new Error(`a panel of ${name} is not there`);
+  const panels = first.map((panel) => ({ ...panel, gridPos: { ...panel.gridPos, y: panel.gridPos.y - 1 } }));
+  let x = 0, y = 4;
+  const graphs = others.filter(({ type }) => type === "timeseries").length;
+  for (const panel of others) {
+    const w = panel.type === "timeseries" ? 24 / graphs : panel.gridPos.w, { h } = panel.gridPos;
+    panels.push({ ...panel, gridPos: { x, y, w, h } });
+    x = (x + w) % 24;
+    if (x === 0) y += h;
+  }
+  return [`dashboard-${name}`, panels, { ...recorded, from: Math.max(recorded.origin, from - 60), to, at }];
 }
+
+function draw([picture, panels, view]) {
+  const height = 8 + 31 * Math.max(...panels.map(({ gridPos }) => gridPos.y + gridPos.h));
+  const folder = mkdtempSync(join(tmpdir(), "dashboard-preview-"));
+  const json = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
+  const page = join(folder, "page.html");
+  writeFileSync(page, `<!doctype html><meta charset="utf-8"><body><script>${readFileSync(library, "utf8")}</script>
+<script>const dashboard = ${json({ ...dashboard, panels })}, recorded = ${json(view)};</script>
+<script>${readFileSync(new URL("page.js", import.meta.url), "utf8")}</script>`);
+  const file = join(docs, `${picture}.png`);
+  const options = ["--headless", "--disable-gpu", "--hide-scrollbars", `--user-data-dir=${join(folder, "profile")}`, `--window-size=1600,${height}`, `--screenshot=${file}`];
+  // Chromium refuses its sandbox to root.
+  if (process.getuid() === 0) options.push("--no-sandbox");
+  try {
+    execFileSync(process.env.CHROMIUM ?? "chromium", [...options, `file://${page}`], { stdio: ["ignore", "ignore", "pipe"], timeout: 60_000 });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+draw(["dashboard", dashboard.panels, { ...recorded, at: recorded.to }]);
+recorded.stories.map(told).forEach(draw);

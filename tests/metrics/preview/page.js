@@ -1,4 +1,5 @@
 // Draws what Prometheus recorded as the dashboard says: its grid, titles, units, colours, texts and legends. Runs in a browser.
+// `dashboard` has the panels to draw; `recorded` what they show, with `from` and `to` of the graphs and `at`, which tiles show.
 
 const PALETTE = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#b877d9", "#5794f2", "#fade2a", "#ffa6b0", "#37872d", "#a352cc", "#c8f2c2"];
 const NAMED = { green: "#73bf69", yellow: "#f2cc0c", orange: "#ff9830", red: "#f2495c", blue: "#5794f2", purple: "#b877d9", text: "#ccccdc" };
@@ -12,7 +13,7 @@ function format(value, unit) {
   if (unit === "percentunit") return `${short(value * 100)} %`;
   if (unit === "ops") return `${short(value)} ops/s`;
   if (unit === "reqps") return `${short(value)} req/s`;
-  if (unit === "dateTimeFromNow") return `${Math.round(recorded.to - value / 1000)} seconds ago`;
+  if (unit === "dateTimeFromNow") return `${Math.round(recorded.at - value / 1000)} seconds ago`;
   return short(value);
 }
 
@@ -24,16 +25,19 @@ function seriesOf(panel) {
     const { series } = recorded.shown.find((shown) => shown.panel === panel.id && shown.target === target.refId);
     return series.map(({ metric, values }) => ({
       target: target.refId, metric, name: legend(target.legendFormat, metric),
-      values: values.map(([time, value]) => [time * 1000, Number(value)]).filter(([, value]) => !Number.isNaN(value)),
+      values: values.map(([time, value]) => [time * 1000, Number(value)])
+        .filter(([time, value]) => !Number.isNaN(value) && time >= recorded.from * 1000 && time <= recorded.to * 1000),
     })).filter(({ values }) => values.length > 0);
   });
 }
 
-const lastScrape = 1000 * Math.max(...recorded.shown.flatMap(({ series }) => series.map(({ values }) => values.at(-1)[0])));
+// The distance of two points of a panel, in milliseconds.
+const stepOf = (panel) => 1000 * recorded.shown.find((shown) => shown.panel === panel.id).step;
 
-// What an instant query at the end would say.
-const current = (panel) => seriesOf(panel).map((series) => ({ ...series, last: series.values.at(-1) }))
-  .filter(({ last }) => last[0] === lastScrape).map((series) => ({ ...series, value: series.last[1] }));
+// What an instant query at that moment would say: the last point before it, unless it is older than a step.
+const current = (panel) => seriesOf(panel)
+  .map((series) => ({ ...series, last: series.values.filter(([time]) => time <= recorded.at * 1000).at(-1) }))
+  .filter(({ last }) => last && recorded.at * 1000 - last[0] < stepOf(panel)).map((series) => ({ ...series, value: series.last[1] }));
 
 function override(panel, name, property) {
   const found = panel.fieldConfig.overrides.find(({ matcher }) => matcher.options === name);
@@ -46,8 +50,9 @@ function threshold(thresholds, value) {
 }
 
 // The text and colour of a value.
-function shown(panel, value) {
-  const { mappings, thresholds, unit } = panel.fieldConfig.defaults;
+function shown(panel, value, name) {
+  const { mappings, unit } = panel.fieldConfig.defaults;
+  const thresholds = override(panel, name, "thresholds") ?? panel.fieldConfig.defaults.thresholds;
   for (const { type, options } of mappings) {
     const result = type === "value" ? options[String(value)]
       : (options.from ?? -Infinity) <= value && value <= (options.to ?? Infinity) ? options.result : undefined;
@@ -63,20 +68,24 @@ function element(parent, kind, style, text) {
   return parent.appendChild(made);
 }
 
-const nothing = (panel, body) => element(body, "div", "margin:auto;color:#8e8e99", panel.fieldConfig.defaults.noValue ?? "No data");
+const nothing = (panel, body) => element(body, "div", `margin:auto;color:${panel.type === "bargauge" ? color(panel.fieldConfig.defaults.thresholds.steps[0].color) : "#8e8e99"}`,
+  panel.fieldConfig.defaults.noValue ?? "No data");
 
 function stat(panel, body) {
-  const values = current(panel);
-  if (values.length === 0) return nothing(panel, body);
-  for (const { name, value } of values) {
+  const values = current(panel), { colorMode, textMode } = panel.options;
+  // As Grafana does: the base colour of the steps.
+  const base = color(panel.fieldConfig.defaults.thresholds.steps[0].color);
+  if (values.length === 0) values.push({ name: "", look: { text: panel.fieldConfig.defaults.noValue ?? "No data", color: base } });
+  for (const { name, value, look: none } of values) {
     const own = override(panel, name, "color");
-    const look = own ? color(own.fixedColor) : shown(panel, value).color;
-    const { colorMode, textMode } = panel.options;
+    const { text, color: reached } = none ?? shown(panel, value, name);
+    const look = own ? color(own.fixedColor) : reached;
     const box = element(body, "div", `flex:1;display:flex;flex-direction:column;align-items:center;justify-content:center;border-radius:3px;${
       colorMode === "background" ? `background:${look};color:#111217` : `color:${colorMode === "none" ? "#ccccdc" : look}`}`);
-    const text = textMode === "name" ? name : shown(panel, value).text;
-    element(box, "div", `font-size:${text.length > 9 ? 21 : 30}px;font-weight:500`, text);
-    if (textMode === "value_and_name") element(box, "div", "font-size:14px", name);
+    // As large as there is room, as Grafana does.
+    const size = (shown, most) => Math.min(most, (body.clientWidth / values.length - 12) / (0.57 * shown.length)).toFixed(1);
+    element(box, "div", `font-size:${size(text, 30)}px;font-weight:500`, text);
+    if (textMode === "value_and_name" && name) element(box, "div", `font-size:${size(name, values.length > 1 ? 14 : 20)}px`, name);
   }
 }
 
@@ -121,19 +130,23 @@ function table(panel, body) {
   }
 }
 
-const clock = (time) => `${Math.round(time / 1000 - recorded.from)} s`;
+const clock = (time) => {
+  const seconds = Math.round(time / 1000 - recorded.origin);
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+};
 const axes = { axisLabel: { color: "#8e8e99", fontSize: 11 }, axisLine: { lineStyle: { color: "#2c2d33" } }, splitLine: { lineStyle: { color: "#24252b" } } };
-const timeAxis = { type: "value", min: recorded.from * 1000, max: recorded.to * 1000, interval: 5000, ...axes, axisLabel: { ...axes.axisLabel, formatter: clock, hideOverlap: true } };
+const timeAxis = { type: "value", min: recorded.from * 1000, max: recorded.to * 1000, interval: recorded.to - recorded.from > 300 ? 60_000 : 30_000, ...axes, axisLabel: { ...axes.axisLabel, formatter: clock, hideOverlap: true } };
 
 function timeline(panel, body) {
-  const all = seriesOf(panel);
+  const all = seriesOf(panel), step = stepOf(panel);
+  if (all.length === 0) return nothing(panel, body);
   const names = all.map(({ name }) => name);
   const spans = all.flatMap(({ values }, row) => {
     const merged = [];
     for (const [time, value] of values) {
       const look = shown(panel, value), last = merged.at(-1);
-      if (last && last.look.text === look.text && time - last.end < 1) last.end = time + 1000;
-      else merged.push({ row, start: time, end: time + 1000, look });
+      if (last && last.look.text === look.text && time - last.end < 1) last.end = time + step;
+      else merged.push({ row, start: time, end: time + step, look });
     }
     return merged;
   });
@@ -157,21 +170,22 @@ function marks() {
   for (const { name, series } of recorded.annotations) {
     const annotation = dashboard.annotations.list.find((one) => one.name === name);
     for (const { values } of series) {
-      const begins = values.filter(([time], at) => at === 0 || time - values[at - 1][0] > 1);
+      const begins = values.filter(([time], at) => at === 0 || time - values[at - 1][0] > recorded.scrape);
       const moments = annotation.useValueForTime ? [...new Set(values.map(([, value]) => Number(value)))] : begins.map(([time]) => time * 1000);
-      for (const time of moments.filter((time) => time >= recorded.from * 1000)) lines.push({ xAxis: time, lineStyle: { color: color(annotation.iconColor), type: "dashed", width: 1 } });
+      for (const time of moments.filter((time) => time >= recorded.from * 1000 && time <= recorded.to * 1000)) lines.push({ xAxis: time, lineStyle: { color: color(annotation.iconColor), type: "dashed", width: 1 } });
     }
   }
   return lines;
 }
 
 function graph(panel, body) {
-  const all = seriesOf(panel);
+  const all = seriesOf(panel), step = stepOf(panel);
+  if (all.length === 0) return nothing(panel, body);
   const { custom, unit, thresholds } = panel.fieldConfig.defaults;
-  const isBars = custom.drawStyle === "bars", stack = custom.stacking.mode === "normal" ? "all" : undefined;
+  const isBars = custom.drawStyle === "bars", shift = (custom.barAlignment ?? 0) * step / 2, stack = custom.stacking.mode === "normal" ? "all" : undefined;
   // Bars are stacked by their place in the list, so all get the same moments.
   const moments = [...new Set(all.flatMap(({ values }) => values.map(([time]) => time)))].sort();
-  const aligned = (values) => moments.map((time) => [time, new Map(values).get(time) ?? 0]);
+  const aligned = (values) => moments.map((time) => [time + shift, new Map(values).get(time) ?? 0]);
   const heights = stack ? moments.map((_, at) => all.reduce((sum, { values }) => sum + aligned(values)[at][1], 0)) : all.flatMap(({ values }) => values.map(([, value]) => value));
   const highest = Math.max(...heights);
   const limits = (custom.thresholdsStyle ? thresholds.steps : []).filter(({ value }) => value !== null && value <= highest * 3)
@@ -183,11 +197,11 @@ function graph(panel, body) {
     const own = override(panel, name, "color"), look = own ? color(own.fixedColor) : PALETTE[at % PALETTE.length];
     const withGaps = [];
     for (const [time, value] of values) {
-      if (withGaps.length > 0 && time - withGaps.at(-1)[0] > 1001) withGaps.push([time - 1, null]);
+      if (withGaps.length > 0 && time - withGaps.at(-1)[0] > step) withGaps.push([time - 1, null]);
       withGaps.push([time, value]);
     }
     return {
-      name, type: isBars ? "bar" : "line", stack, data: isBars ? aligned(values) : withGaps, barWidth: isBars ? 4 : undefined, step: custom.lineInterpolation === "stepAfter" ? "end" : false,
+      name, type: isBars ? "bar" : "line", stack, data: isBars ? aligned(values) : withGaps, barWidth: isBars ? Math.max(4, body.clientWidth * step / (recorded.to - recorded.from) / 1000 * 0.4) : undefined, step: custom.lineInterpolation === "stepAfter" ? "end" : false,
       showSymbol: custom.showPoints === "always", symbol: "circle", symbolSize: custom.pointSize, itemStyle: { color: look }, lineStyle: { width: custom.lineWidth },
       areaStyle: isBars ? undefined : { opacity: custom.fillOpacity / 200 },
       markLine: at === 0 ? { silent: true, symbol: "none", label: { show: false }, data: [...limits, ...marks()] } : undefined,
