@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-/// How often those who wait for watches look at them.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
+/// How often watches are looked at that are about to open: a first copy waits for them.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Why a watch is to begin anew, with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

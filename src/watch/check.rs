@@ -20,13 +20,16 @@ use crate::index::Listing;
 use crate::metrics::Watch;
 use crate::model::version;
 use crate::outage::Outage;
-use crate::pulse::{Cause, LOOK};
+use crate::pulse::Cause;
 
 /// Time between the beginnings of two checks.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// A watch has caught up with a list by then.
 const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// And is looked at this often meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Time limit of one list.
 const READ: Duration = Duration::from_secs(5);
