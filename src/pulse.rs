@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 /// How often watches are looked at that are about to open: a first copy waits for them.
@@ -106,7 +106,10 @@ impl Pulse {
 
 /// The pulses of all watches that run.
 #[derive(Clone, Debug, Default)]
-pub struct Pulses(Arc<Mutex<BTreeMap<(&'static str, String), Pulse>>>);
+pub struct Pulses {
+    watches: Arc<Mutex<BTreeMap<(&'static str, String), Pulse>>>,
+    answered: Arc<Notify>,
+}
 
 /// A watch that runs; it is no longer expected to show life when this is dropped.
 pub struct Running {
@@ -119,7 +122,7 @@ impl Pulses {
     pub(crate) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
         let key = (watch, selector.unwrap_or_default().to_owned());
         let pulse = Pulse::new();
-        self.0.lock().insert(key.clone(), pulse.clone());
+        self.watches.lock().insert(key.clone(), pulse.clone());
         Running {
             pulses: self.clone(),
             key,
@@ -141,8 +144,23 @@ impl Pulses {
         self.restart_where(Cause::Rewound, |_| true);
     }
 
+    /// An API server answers a watch that had no answer before.
+    pub(crate) fn answered(&self) {
+        self.answered.notify_waiters();
+    }
+
+    /// The pause of a watch that failed: it ends early when another one is answered again, though not at once, since a
+    /// server that takes one request and drops the next would be asked without end.
+    pub(crate) async fn pause(&self, shortest: Duration, longest: Duration) {
+        let answered = self.answered.notified();
+        tokio::pin!(answered);
+        answered.as_mut().enable();
+        sleep(shortest).await;
+        _ = timeout(longest.saturating_sub(shortest), answered).await;
+    }
+
     fn restart_where(&self, cause: Cause, is_meant: impl Fn(&str) -> bool) {
-        for (_, pulse) in self.0.lock().iter().filter(|((name, _), _)| is_meant(name)) {
+        for (_, pulse) in self.watches.lock().iter().filter(|((name, _), _)| is_meant(name)) {
             let mut state = pulse.0.state.lock();
             if state.is_listed {
                 state.restart = Some(cause);
@@ -154,7 +172,7 @@ impl Pulses {
     /// The highest resourceVersion that the watches of these names have come to.
     #[must_use]
     pub fn version(&self, watches: &[&str]) -> u64 {
-        let pulses = self.0.lock();
+        let pulses = self.watches.lock();
         let meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
         meant
             .map(|(_, pulse)| pulse.0.state.lock().version)
@@ -165,7 +183,7 @@ impl Pulses {
     /// Whether a watch of this name has been answered for so long.
     #[must_use]
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
-        let pulses = self.0.lock();
+        let pulses = self.watches.lock();
         let mut meant = pulses.iter().filter(|((name, _), _)| *name == watch);
         meant.any(|(_, pulse)| pulse.is_open(time))
     }
@@ -173,7 +191,7 @@ impl Pulses {
     /// Waits until each watch of these names is answered.
     pub async fn until_open(&self, watches: &[&str]) {
         let are_open = || {
-            let pulses = self.0.lock();
+            let pulses = self.watches.lock();
             let mut meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
             meant.all(|(_, pulse)| pulse.is_open(Duration::ZERO))
         };
@@ -186,7 +204,7 @@ impl Pulses {
     #[must_use]
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
-        for ((watch, _), pulse) in self.0.lock().iter() {
+        for ((watch, _), pulse) in self.watches.lock().iter() {
             let silence = pulse.0.state.lock().last.elapsed();
             let moment = now.checked_sub(silence).unwrap_or(now);
             let silent = last.entry(*watch).or_insert(moment);
@@ -200,7 +218,7 @@ impl Pulses {
     /// # Errors
     /// Those that have not.
     pub fn check(&self, limit: Duration) -> Result<(), String> {
-        let pulses = self.0.lock();
+        let pulses = self.watches.lock();
         let dead: Vec<_> = pulses
             .iter()
             .map(|((watch, _), pulse)| (watch, pulse.0.state.lock().last.elapsed()))
@@ -223,7 +241,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut pulses = self.pulses.0.lock();
+        let mut pulses = self.pulses.watches.lock();
         // A successor with the same selector may have begun already.
         if pulses
             .get(&self.key)
@@ -236,8 +254,6 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -279,6 +295,26 @@ mod tests {
         pulses.restart("sources", Cause::Behind);
         assert_eq!(is_asked().await, Some(Cause::Behind));
         assert_eq!(is_asked().await, None, "once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_when_another_watch_is_answered_but_not_at_once() {
+        let [shortest, longest] = [100, 500].map(Duration::from_millis);
+        for (answered, took) in [(None, 500), (Some(50), 100), (Some(200), 200), (Some(600), 500)] {
+            let (pulses, start) = (Pulses::default(), Instant::now());
+            let other = async {
+                if let Some(after) = answered {
+                    sleep(Duration::from_millis(after)).await;
+                    pulses.answered();
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = pulses.pause(shortest, longest) => {}
+                () = other => {}
+            }
+            assert_eq!(start.elapsed(), Duration::from_millis(took), "{answered:?}");
+        }
     }
 
     #[test]

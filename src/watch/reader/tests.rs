@@ -1,0 +1,108 @@
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use futures::stream;
+use http::StatusCode;
+use http_body_util::{Either, Full, StreamBody};
+use k8s_openapi::api::core::v1::Service;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::cli::ServerAddress;
+
+/// A list, and a watch that shows nothing and does not end, or is refused, from a server whose port is the number
+/// of the request.
+fn answer(
+    number: u16,
+    watches: bool,
+    refuses: bool,
+) -> Response<impl http_body::Body<Data = Bytes, Error = BoxError>> {
+    let text = match (watches, refuses) {
+        (true, false) => None,
+        (true, true) => Some(
+            r#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":429,"reason":"TooManyRequests"}"#,
+        ),
+        (false, _) => {
+            Some(r#"{"apiVersion":"v1","kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[]}"#)
+        }
+    };
+    let mut answer = Response::new(match text {
+        Some(text) => Either::Right(Full::from(text)),
+        None => Either::Left(StreamBody::new(stream::pending::<Result<_, Infallible>>())),
+    });
+    if watches && refuses {
+        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    }
+    let server = Server(ServerAddress::new("server", number));
+    answer.extensions_mut().insert(server);
+    answer
+}
+
+/// Whether a request is a watch, and which server it avoids, and why.
+type Asked = (bool, Option<(u16, &'static str)>);
+
+fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
+    let (asked, requests) = mpsc::unbounded_channel();
+    let count = Arc::<AtomicU16>::default();
+    let service = service_fn(move |request: Request<Body>| {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        let watches = is_watch(&request);
+        let elsewhere = request.extensions().get::<Elsewhere>();
+        let elsewhere = elsewhere.map(|elsewhere| (elsewhere.server.0.port, elsewhere.why));
+        asked.send((watches, elsewhere)).unwrap();
+        std::future::ready(Ok::<_, Infallible>(answer(number, watches, refuses_watches)))
+    });
+    let reader = Reader {
+        client: Client::new(service, "default"),
+        pulses: Pulses::default(),
+        metrics: Metrics::new("lease").unwrap(),
+    };
+    (reader, requests)
+}
+
+async fn follow(reader: &Reader) {
+    let services = metrics::Watch::Services;
+    reader
+        .follow::<Service>(services, Api::all, watcher::Config::default(), drop)
+        .await;
+}
+
+fn is_behind(reader: &Reader) {
+    let services = metrics::Watch::Services.as_str();
+    reader.pulses.restart(services, Cause::Behind);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_behind_or_does_not_end_begins_anew_at_another_server_than_its_own() {
+    let (reader, mut requests) = reader(false);
+    let look = async {
+        assert_eq!(requests.recv().await, Some((false, None)));
+        assert_eq!(requests.recv().await, Some((true, None)));
+        let anew = Some((true, Some((2, "it does not end a watch"))));
+        assert_eq!(requests.recv().await, anew);
+        // The answer is read by then, and with it the server's name.
+        sleep(Duration::from_secs(1)).await;
+        is_behind(&reader);
+        let anew = Some((false, Some((3, "its watch is behind"))));
+        assert_eq!(requests.recv().await, anew);
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_no_server() {
+    let (reader, mut requests) = reader(true);
+    let look = async {
+        sleep(Duration::from_secs(5)).await;
+        while requests.try_recv().is_ok() {}
+        is_behind(&reader);
+        assert_eq!(requests.recv().await, Some((false, None)));
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
