@@ -144,9 +144,10 @@ impl Writer {
             Operation::Update | Operation::Delete => request::update(slice),
         };
         let answer = self.send(term, request).await;
-        self.note(slice, &answer);
+        let until = self.note(slice, &answer);
         let echo = answer.map(|made| made.as_ref().and_then(echo_of));
-        self.ended(operation, SliceKey::of(&slice.metadata), echo, seen, applied);
+        let key = SliceKey::of(&slice.metadata);
+        self.ended(operation, key, echo, seen, until, applied);
     }
 
     async fn delete(&self, term: &Term, delete: Delete, applied: &mut Applied) {
@@ -156,7 +157,7 @@ impl Writer {
         let echo = |left: Option<EndpointSlice>| left.as_ref().filter(|left| stays(left)).and_then(echo_of);
         let answer = answer.map(|left| Some(echo(left).unwrap_or(Echo::Gone(delete.uid))));
         let seen = Echo::NewerThan(delete.resource_version.parse().unwrap_or(0));
-        self.ended(Operation::Delete, delete.key, answer, seen, applied);
+        self.ended(Operation::Delete, delete.key, answer, seen, None, applied);
     }
 
     /// One call, from the right to make it until its answer: the slice as it is now, if there is one.
@@ -199,23 +200,29 @@ impl Writer {
         true
     }
 
-    fn note<T>(&self, slice: &EndpointSlice, answer: &Result<T, Error>) {
+    /// Remembers what became of a write, and answers when the same may be tried again that was refused.
+    fn note<T>(&self, slice: &EndpointSlice, answer: &Result<T, Error>) -> Option<Instant> {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         attempts.forget_old(now);
         match answer {
             Ok(_) => attempts.written(slice, now),
-            Err(error) if error.kind() == Kind::Refused => attempts.refused(slice, &error.message(), now),
+            Err(error) if error.kind() == Kind::Refused => {
+                return Some(attempts.refused(slice, &error.message(), now));
+            }
             Err(_) => {}
         }
+        None
     }
 
-    /// `echo`: what the watch will show of a write that succeeded; `seen`: what of one that was in conflict.
+    /// `echo`: what the watch will show of a write that succeeded; `seen`: what of one that was in conflict; `until`:
+    /// when one may be tried again that was refused.
     fn ended(
         &self,
         operation: Operation,
         key: SliceKey,
         echo: Result<Option<Echo>, Error>,
         seen: Echo,
+        until: Option<Instant>,
         applied: &mut Applied,
     ) {
         let error = match echo {
@@ -231,8 +238,10 @@ impl Writer {
         if kind == Kind::Conflict {
             applied.echoes.push((key.clone(), seen));
         }
-        let failure = Failure::new(key, operation, kind, error.message());
-        applied.failures.push(failure);
+        applied.failures.push(Failure {
+            until,
+            ..Failure::new(key, operation, kind, error.message())
+        });
     }
 }
 

@@ -46,6 +46,9 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
 
+/// What stops a sync, or a part of it, that needs a read.
+const UNREAD: &str = "cannot read what decides";
+
 /// How a sync ended, for the queue.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
@@ -74,8 +77,8 @@ struct Decision {
     plan: Plan,
     /// Names of copies that turned out to be taken by slices which no watch of ours shows.
     taken: Echoes,
-    /// Deletes are left out of the plan, since nobody has said that they are right.
-    puts_off: bool,
+    /// Deletes are left out of the plan, since nobody has said that they are right: why.
+    put_off: Option<String>,
 }
 
 /// What stops a sync before its end.
@@ -119,7 +122,7 @@ impl Reconciler {
             snapshot,
             mut plan,
             taken,
-            puts_off,
+            put_off,
         } = match self.decide(key).await {
             Ok(decision) => decision,
             Err(stop) => return self.stopped(key, stop),
@@ -137,19 +140,20 @@ impl Reconciler {
         if applied.has_written() && applied.failures.is_empty() {
             report_write(key, since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
-            if !puts_off {
+            if put_off.is_none() {
                 self.tell_synced(term, &snapshot, endpoints, &findings);
             }
         }
         let passing = passing(&applied);
-        let mut outcome = self.conclude(term, key, &snapshot, findings, taken, applied);
+        let mut outcome = self.conclude(term, &snapshot, findings, taken, put_off.is_some(), applied);
         match legacy {
             Ok(None) => {}
             // No failure of the sync: the copies are right.
             Ok(Some(_)) => outcome.again = Again::At(Instant::now() + REFUSED),
             Err(_) => outcome.again = Again::Later(Severity::Passing),
         }
-        match passing.or(legacy.err()) {
+        let put_off = put_off.map(|error| format!("{UNREAD}: {error}"));
+        match passing.or(put_off).or(legacy.err()) {
             Some(error) => self.failing.failed(key, &error),
             None => self.failing.ended(key),
         }
@@ -184,12 +188,12 @@ impl Reconciler {
             snapshot.slices.extend(unseen);
             let mut plan = plan(&snapshot);
             if plan.confirm.is_empty() {
-                let puts_off = !self.confirm_service(&snapshot, &mut plan).await?;
+                let put_off = self.confirm_service(&snapshot, &mut plan).await?;
                 return Ok(Decision {
                     snapshot,
                     plan,
                     taken,
-                    puts_off,
+                    put_off,
                 });
             }
             for source in plan.confirm {
@@ -202,18 +206,18 @@ impl Reconciler {
 
     /// client: before slices go, a GET says that their Service is still as it looks: not there, not managed, or not
     /// wanting them. A new leader's view of Services may be older than its view of copies. Where nobody answers, the
-    /// rest of the plan is carried out, and the deletes are planned again after it: then this is `false`.
-    async fn confirm_service(&self, snapshot: &Snapshot, plan: &mut Plan) -> Result<bool, Stop> {
+    /// rest of the plan is carried out, and the deletes are planned again after it: then this says why.
+    async fn confirm_service(&self, snapshot: &Snapshot, plan: &mut Plan) -> Result<Option<String>, Stop> {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
-            return Ok(true);
+            return Ok(None);
         }
         let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
         let service = match read::object(&api, snapshot.key.name(), self.progress()).await {
             Ok(service) => service,
-            Err(_) if !(plan.creates.is_empty() && plan.updates.is_empty()) => {
+            Err(Stop::Unread(error)) if !(plan.creates.is_empty() && plan.updates.is_empty()) => {
                 plan.deletes.clear();
                 plan.leftovers.clear();
-                return Ok(false);
+                return Ok(Some(error));
             }
             Err(stop) => return Err(stop),
         };
@@ -225,7 +229,7 @@ impl Reconciler {
         if is_now.as_ref() != seen {
             return Err(Stop::Wait(Instant::now() + ECHO));
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// client: a GET for each write that the watch has not shown in time. Answers the slices that are
@@ -269,8 +273,7 @@ impl Reconciler {
             Stop::Wait(until) => (SyncResult::Requeued, Again::Resume(until)),
             Stop::Unlisted => (SyncResult::Requeued, Again::WhenDirty),
             Stop::Unread(error) => {
-                self.failing
-                    .failed(key, &format!("cannot read what decides: {error}"));
+                self.failing.failed(key, &format!("{UNREAD}: {error}"));
                 (SyncResult::Error, Again::Later(Severity::Passing))
             }
         };
@@ -282,12 +285,13 @@ impl Reconciler {
     fn conclude(
         &self,
         term: &Term,
-        key: &ServiceKey,
         snapshot: &Snapshot,
         mut findings: BTreeSet<Finding>,
         taken: Echoes,
+        puts_off: bool,
         applied: Applied,
     ) -> Outcome {
+        let key = &snapshot.key;
         let wrote = applied.has_written();
         let Applied {
             by_operation: _,
@@ -297,14 +301,20 @@ impl Reconciler {
         findings.extend(failures.iter().filter_map(|failure| report_failure(key, failure)));
         let now = Instant::now();
         let until = if echoes.is_empty() { now } else { now + ECHO };
-        let (result, again) = match failures.iter().map(|failure| rank(failure.kind)).max() {
+        let due = (!echoes.is_empty()).then_some(until);
+        let worst = failures.iter().map(|failure| rank(failure.kind)).max();
+        let (result, again) = match worst {
+            // The rest was done as far as it could be; what is left waits for an answer.
+            None | Some(Rank::Silent | Rank::Refused) if puts_off => {
+                (SyncResult::Error, Again::Later(Severity::Passing))
+            }
             None if wrote && !echoes.is_empty() => (SyncResult::Success, Again::At(until)),
             None if !taken.is_empty() => (SyncResult::Refused, Again::Later(Severity::Final)),
             None if refused(&snapshot.service) => (SyncResult::Refused, Again::WhenDirty),
             None => (SyncResult::Success, Again::WhenDirty),
             Some(Rank::Silent) => (SyncResult::Refused, Again::WhenDirty),
             Some(Rank::Conflict) => (SyncResult::Requeued, Again::Resume(until)),
-            Some(Rank::Refused) => (SyncResult::Refused, after_refusals(&failures)),
+            Some(Rank::Refused) => (SyncResult::Refused, after_refusals(&failures, due)),
             Some(Rank::Passing) => (SyncResult::Error, Again::Later(Severity::Passing)),
             Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
         };
@@ -313,7 +323,10 @@ impl Reconciler {
         let index = self.index();
         // What a conflict was about may be here already; then nothing will mark the key again.
         let again = match again {
-            Again::Resume(_) if matches!(self.memory.compare(key, &index), Shown::All) => {
+            Again::Resume(_)
+                if worst == Some(Rank::Conflict)
+                    && matches!(self.memory.compare(key, &index), Shown::All) =>
+            {
                 Again::Resume(now + PACE)
             }
             again => again,

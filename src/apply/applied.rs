@@ -44,7 +44,7 @@ pub struct Failure {
     pub kind: Kind,
     /// What the API server or the client says.
     pub message: String,
-    /// It was not tried: it may be at this moment.
+    /// It was refused: the same may be tried again at this moment.
     pub until: Option<Instant>,
 }
 

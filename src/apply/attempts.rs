@@ -92,8 +92,8 @@ impl Attempts {
         self.hopeless.get(&service.key) == Some(service)
     }
 
-    /// The API server refused this.
-    pub fn refused(&mut self, slice: &EndpointSlice, reason: &str, now: Instant) {
+    /// The API server refused this. Answers when the same may be tried again.
+    pub fn refused(&mut self, slice: &EndpointSlice, reason: &str, now: Instant) -> Instant {
         let content = content(slice);
         let last = self.slices.get(&SliceKey::of(&slice.metadata));
         let before = last
@@ -107,6 +107,7 @@ impl Attempts {
             writes: 0,
         };
         self.slices.insert(SliceKey::of(&slice.metadata), attempt);
+        now + pause(before)
     }
 
     /// The API server took this.

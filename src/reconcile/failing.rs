@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::apply::{Applied, Failure, Kind};
@@ -97,12 +98,17 @@ pub(super) enum Rank {
     TermOver,
 }
 
-/// When to try again what the API server has refused. What was refused now takes the delay of its key.
-pub(super) fn after_refusals(failures: &[Failure]) -> Again {
+/// When to try again what the API server has refused; `echoes`: when writes are due that the watch is to show. A delete
+/// that was refused takes the delay of its key.
+pub(super) fn after_refusals(failures: &[Failure], echoes: Option<Instant>) -> Again {
     let refused = failures.iter().filter(|failure| failure.kind == Kind::Refused);
     let moments: Option<Vec<_>> = refused.map(|failure| failure.until).collect();
     let first = moments.and_then(|moments| moments.into_iter().min());
-    first.map_or(Again::Later(Severity::Final), Again::Resume)
+    match (first, echoes) {
+        (Some(first), Some(due)) => Again::Resume(first.min(due)),
+        (Some(moment), None) | (None, Some(moment)) => Again::Resume(moment),
+        (None, None) => Again::Later(Severity::Final),
+    }
 }
 
 /// Of one failure.

@@ -141,7 +141,12 @@ async fn nothing_is_called_in_step_while_a_delete_waits_for_the_answer_to_a_get(
     operator.until_addresses("vip", &["192.0.2.2", "192.0.2.3"]).await;
     pass(seconds(30)).await;
     assert_eq!(synced(&store), 1, "{:?}", events(&store, "vip"));
+    let in_sync = || operator.metric("endpoint_copier_services_in_sync");
+    assert_eq!(in_sync(), Some(0));
     operator.writer.faults().remove(fault);
-    operator.until_addresses("vip", &["192.0.2.3"]).await;
+    let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
+    assert!(took < seconds(1), "{took:?}");
+    pass(seconds(2)).await;
+    assert_eq!(in_sync(), Some(1));
     until(&store, "it is said", |store| synced(store) == 2).await;
 }

@@ -1,7 +1,7 @@
 //! What the API server refuses: for good, or because the namespace is going.
 
 use serde_json::json;
-use testbed::{Fault, Match, builders};
+use testbed::{Fault, Match, Request, builders};
 
 use crate::harness::{
     Operator, addresses, cluster, events, ms, pass, put, seconds, service, service_of, slice, slices_of,
@@ -176,4 +176,30 @@ async fn a_copy_gets_empty_only_when_the_one_that_takes_over_is_written() {
     pass(seconds(2)).await;
     assert_eq!(slices_of(&operator.store, "vip").len(), 2);
     assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.1"]);
+}
+
+/// Each turn would be a plan, and where deletes are planned a GET of the Service.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_waits_is_looked_at_again_when_it_may_be_tried_and_not_before() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    // One copy is refused, another is written, and a third is to go.
+    let create = Match::any().verb("create").resource("endpointslices");
+    operator.writer.faults().add(Fault::status(create, 422));
+    let source = json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "app"}}});
+    operator
+        .store
+        .patch("services", "default", "vip", source)
+        .expect("a patch");
+    pass(seconds(3)).await;
+    put(&operator.store, slice("app", "app-1", &["10.0.0.2"]));
+    pass(seconds(60)).await;
+    let series = "workqueue_adds_total{controller=\"endpointslice\",name=\"endpointslice\"}";
+    let added = operator.metric(series).expect("a counter");
+    assert!((4..20).contains(&added), "{added}");
+    let gets = |request: &Request| request.server == "writer" && request.is("get", "services");
+    let gets = operator.store.requests().matching(gets).len();
+    assert!(gets < 20, "{gets}");
 }
