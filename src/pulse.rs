@@ -12,6 +12,9 @@ use tracing::warn;
 /// How often watches are looked at that are about to open: a first copy waits for them.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A watch that goes on after a break has shown by then what happened meanwhile.
+const CAUGHT_UP: Duration = Duration::from_millis(50);
+
 /// Why a watch is to begin anew, with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -41,6 +44,8 @@ struct State {
     is_listed: bool,
     /// The API server answers it, since then.
     open: Option<Instant>,
+    /// It went on after a break, without a list.
+    resumed: bool,
     restart: Option<Cause>,
 }
 
@@ -52,6 +57,7 @@ impl Pulse {
             version: 0,
             is_listed: false,
             open: None,
+            resumed: false,
             restart: None,
         };
         Self(Arc::new(Inner {
@@ -69,6 +75,7 @@ impl Pulse {
     pub fn list_begins(&self) {
         let mut state = self.0.state.lock();
         (state.version, state.is_listed, state.restart) = (0, false, None);
+        state.resumed = false;
     }
 
     /// Its list is complete.
@@ -84,7 +91,16 @@ impl Pulse {
 
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
-        self.0.state.lock().open = is_open.then(Instant::now);
+        let mut state = self.0.state.lock();
+        // What follows a list begins with it; what follows a break has to catch up.
+        state.resumed |= !is_open;
+        state.open = is_open.then(Instant::now);
+    }
+
+    /// Whether it shows what there is now, as far as anybody can tell: events that were missed follow the answer.
+    fn is_current(&self) -> bool {
+        let resumed = self.0.state.lock().resumed;
+        self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
     /// Whether the API server has answered it for so long.
@@ -188,14 +204,14 @@ impl Pulses {
         meant.any(|(_, pulse)| pulse.is_open(time))
     }
 
-    /// Waits until each watch of these names is answered.
-    pub async fn until_open(&self, watches: &[&str]) {
-        let are_open = || {
+    /// Waits until each watch of these names is answered, and has caught up.
+    pub async fn until_current(&self, watches: &[&str]) {
+        let are_current = || {
             let pulses = self.watches.lock();
             let mut meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
-            meant.all(|(_, pulse)| pulse.is_open(Duration::ZERO))
+            meant.all(|(_, pulse)| pulse.is_current())
         };
-        while !are_open() {
+        while !are_current() {
             sleep(LOOK).await;
         }
     }

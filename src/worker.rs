@@ -77,7 +77,7 @@ impl Worker {
         tokio::select! {
             biased;
             () = term.over() => return,
-            _ = timeout(SETTLE, self.pulses.until_open(&VIEW)) => {}
+            _ = timeout(SETTLE, self.pulses.until_current(&VIEW)) => {}
         }
         // Which all is worked on now.
         self.inbox.take().now_or_never();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -16,12 +17,13 @@ fn version_of(lease: &Lease) -> Option<u64> {
     crate::model::version(lease.metadata.resource_version.as_deref())
 }
 
-fn is_held(lease: &Lease) -> bool {
-    let holder = lease
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.holder_identity.as_deref());
-    holder.is_some_and(|holder| !holder.is_empty())
+/// Who holds a Lease, and the moment of the renewal that it states.
+type Holding = (String, Option<Timestamp>);
+
+fn holding(lease: &Lease) -> Option<Holding> {
+    let spec = lease.spec.as_ref()?;
+    let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
+    Some((holder, spec.renew_time.as_ref().map(|time| time.0)))
 }
 
 /// A [`Sighting`] that several parts of a replica add to and wait for.
@@ -30,6 +32,8 @@ pub struct Record {
     sighting: Arc<Mutex<Sighting>>,
     /// The first of our own writes that the watch has not shown yet: its version, and since when.
     unshown: Arc<Mutex<Option<(u64, Instant)>>>,
+    /// What it was held as last.
+    held: Arc<Mutex<Option<Holding>>>,
     changed: Arc<Notify>,
     metrics: Metrics,
 }
@@ -41,6 +45,7 @@ impl Record {
         Self {
             sighting: Arc::default(),
             unshown: Arc::default(),
+            held: Arc::default(),
             changed: Arc::default(),
             metrics,
         }
@@ -104,8 +109,12 @@ impl Record {
         if before.is_some() && sighting.holder() != before.as_deref() {
             self.metrics.leader_changed();
         }
-        if lease.is_some_and(is_held) {
-            self.metrics.lease_seen_renewed();
+        if let Some(held) = lease.and_then(holding) {
+            let last = self.held.lock().replace(held.clone());
+            // The first look says nothing: its holder may be dead. Nor does an edit of something else.
+            if last.is_some_and(|last| last != held) {
+                self.metrics.lease_seen_renewed();
+            }
         }
         drop(sighting);
         self.changed.notify_waiters();
@@ -217,7 +226,17 @@ mod tests {
         record.shown(Some(&lease("1", json!({"holderIdentity": ""}))));
         record.shown(Some(&lease("2", Value::Null)));
         assert!(metrics.render().lines().any(|line| line == never));
-        record.shown(Some(&lease("3", json!({"holderIdentity": "another"}))));
+        let renewed = |second: u8| {
+            let moment = format!("2026-01-02T03:04:{second:02}.000000Z");
+            json!({"holderIdentity": "another", "renewTime": moment})
+        };
+        record.shown(Some(&lease("3", renewed(1))));
+        record.shown(Some(&lease("4", renewed(1))));
+        assert!(
+            metrics.render().lines().any(|line| line == never),
+            "it may be dead"
+        );
+        record.shown(Some(&lease("5", renewed(3))));
         assert!(!metrics.render().lines().any(|line| line == never));
     }
 }

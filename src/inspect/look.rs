@@ -18,20 +18,26 @@ use crate::cli::Config;
 use crate::error::one_line;
 use crate::index::{Index, Scope};
 use crate::metrics::Metrics;
-use crate::model::{Defaults, Reason, ServiceKey, SliceKey};
+use crate::model::{Defaults, MANAGED_BY, Reason, ServiceKey, SliceKey};
 use crate::watch::{copies_selector, named_selectors};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 
-/// Where Events of all namespaces may not be listed, those of so many are.
+/// Up to so many namespaces are asked for their Events one by one; a list of all costs the API server more.
 const NAMESPACES: usize = 20;
 
-/// Findings of the leader alone, since it has tried: it tells them by Events.
-const TOLD: [Reason; 2] = [Reason::WriteRefused, Reason::LegacyEndpoints];
+/// So many pages of Events are read of each.
+const PAGES: usize = 10;
+
+/// What the leader alone knows, since it has tried: it tells it by an Event.
+const TOLD: Reason = Reason::WriteRefused;
 
 /// What lasts is said again every half hour; what was said longer ago is over.
 const REPEATED: SignedDuration = SignedDuration::from_mins(35);
+
+/// By so much the clock of a replica may be ahead.
+const EARLY: SignedDuration = SignedDuration::from_mins(1);
 
 /// Looks, as often as it is asked to.
 pub(super) struct Looker {
@@ -81,42 +87,41 @@ impl Looker {
         if behind.is_empty() {
             return Ok(report);
         }
-        for reason in TOLD {
-            match self.events(reason, &behind).await {
-                Ok(events) => tell(&mut behind, reason, &events, now),
-                // The table is still worth something.
-                Err(error) => {
-                    report.events_error = Some(one_line(&error));
-                    break;
-                }
-            }
-        }
+        let (events, error) = self.events(&behind).await;
+        tell(&mut behind, &events, now);
+        report.events_error = error;
         Ok(report)
     }
 
     /// By the clock of the API server, as far as it is known: that of a laptop may be off by more than a Lease lasts.
     fn now(&self) -> Timestamp {
         let skew = SignedDuration::try_from_secs_f64(self.metrics.clock_skew());
-        Timestamp::now() - skew.unwrap_or_default()
+        let now = Timestamp::now();
+        now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
     }
 
-    /// Events on Services of this reason: all, or where these rows are.
-    async fn events(&self, reason: Reason, rows: &[&mut Row]) -> Result<Vec<DynamicObject>, kube::Error> {
-        let events = ApiResource::erase::<Event>(&());
-        let fields = format!("involvedObject.kind=Service,reason={}", reason.as_str());
+    /// Events on Services where these rows are, as many as could be read, and why not all.
+    async fn events(&self, rows: &[&mut Row]) -> (Vec<DynamicObject>, Option<String>) {
+        let kind = ApiResource::erase::<Event>(&());
+        let fields = format!("involvedObject.kind=Service,reason={}", TOLD.as_str());
         let params = ListParams::default().limit(PAGE).fields(&fields);
-        let all = Api::all_with(self.client.clone(), &events);
-        match pages(&all, params.clone()).await {
-            Err(kube::Error::Api(status)) if status.code == 403 => {}
-            all => return all,
+        let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
+        let client = || self.client.clone();
+        let apis: Vec<_> = if namespaces.len() > NAMESPACES {
+            vec![Api::all_with(client(), &kind)]
+        } else {
+            let one = |namespace| Api::namespaced_with(client(), namespace, &kind);
+            namespaces.into_iter().map(one).collect()
+        };
+        let (mut events, mut error) = (Vec::new(), None);
+        for api in apis {
+            match pages(&api, params.clone(), PAGES).await {
+                Ok(found) => events.extend(found),
+                // The table is still worth something.
+                Err(why) => error = Some(one_line(&why)),
+            }
         }
-        let namespaces: BTreeSet<_> = rows.iter().map(|row| &row.namespace).collect();
-        let mut found = Vec::new();
-        for namespace in namespaces.into_iter().take(NAMESPACES) {
-            let api = Api::namespaced_with(self.client.clone(), namespace, &events);
-            found.extend(pages(&api, params.clone()).await?);
-        }
-        Ok(found)
+        (events, error)
     }
 
     async fn list_slices(&self, index: &mut Index, scope: &Scope, selector: &str) -> Result<(), Error> {
@@ -134,7 +139,7 @@ impl Looker {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         let params = ListParams::default().limit(PAGE).labels(selector);
-        pages(&Api::all(self.client.clone()), params).await
+        pages(&Api::all(self.client.clone()), params, usize::MAX).await
     }
 
     /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no
@@ -144,7 +149,7 @@ impl Looker {
             return self.lease(namespace).await;
         }
         let params = ListParams::default().fields(&format!("metadata.name={}", self.lease_name));
-        match pages(&Api::all(self.client.clone()), params).await {
+        match pages(&Api::all(self.client.clone()), params, 1).await {
             Err(kube::Error::Api(status)) if status.code == 403 => self.lease(&self.own_namespace).await,
             all => all,
         }
@@ -156,39 +161,50 @@ impl Looker {
     }
 }
 
-/// A whole list.
-async fn pages<K>(api: &Api<K>, mut params: ListParams) -> Result<Vec<K>, kube::Error>
+/// A list, up to so many pages.
+async fn pages<K>(api: &Api<K>, mut params: ListParams, most: usize) -> Result<Vec<K>, kube::Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {
     let mut items = Vec::new();
-    loop {
+    for _ in 0..most {
         let page = api.list(&params).await?;
         items.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(items),
+            None => break,
         }
     }
+    Ok(items)
 }
 
-/// Adds to each row the newest Event on its Service that still holds.
-fn tell(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
-    for row in rows {
-        let is_on = |event: &&DynamicObject| {
-            let of = &event.data["involvedObject"];
-            event.data["reason"] == reason.as_str()
-                && of["namespace"] == *row.namespace
-                && of["name"] == *row.name
+/// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not say
+/// that they are ours do not count, nor those of a time to come.
+fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
+    let mut newest = HashMap::new();
+    for event in events {
+        let (data, of) = (&event.data, &event.data["involvedObject"]);
+        let holds = |at: &Timestamp| {
+            let age = now.duration_since(*at);
+            age < REPEATED && age > -EARLY
         };
-        let on = events.iter().filter(is_on);
-        let fresh = on.filter_map(|event| {
-            let at = said(event)?;
-            (now.duration_since(at) < REPEATED).then_some((at, event))
-        });
-        let newest = fresh.max_by_key(|(at, _)| *at);
-        row.findings.extend(newest.map(|(_, event)| Told {
-            reason: reason.as_str(),
+        if let (Some(at), Some(namespace), Some(name)) = (
+            said(event).filter(holds),
+            of["namespace"].as_str(),
+            of["name"].as_str(),
+        ) && data["reportingComponent"] == MANAGED_BY
+            && data["reason"] == TOLD.as_str()
+        {
+            let known = newest.entry((namespace, name)).or_insert((at, event));
+            if at >= known.0 {
+                *known = (at, event);
+            }
+        }
+    }
+    for row in rows {
+        let found = newest.get(&(row.namespace.as_str(), row.name.as_str()));
+        row.findings.extend(found.map(|(_, event)| Told {
+            reason: TOLD.as_str(),
             note: event.data["message"].as_str().unwrap_or_default().to_owned(),
         }));
     }

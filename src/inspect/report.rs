@@ -16,7 +16,7 @@ use crate::plan::{Plan, plan};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
-    /// When the lists began, by the clock here.
+    /// When all was read, by the API server's clock.
     pub at: Option<Timestamp>,
     /// Every Service is.
     pub in_step: bool,

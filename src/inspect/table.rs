@@ -41,7 +41,13 @@ pub(super) fn status(report: &Report) -> String {
     }
     text.push('\n');
     match (&report.leaders_error, report.leaders.as_slice()) {
-        (Some(error), _) => _ = writeln!(text, "Leader: unknown, the Lease cannot be read: {error}"),
+        (Some(error), _) => {
+            _ = writeln!(
+                text,
+                "Leader: unknown, the Lease cannot be read: {}",
+                shown(error)
+            );
+        }
         (None, []) => text.push_str("Leader: none, there is no Lease\n"),
         (None, leaders) => {
             for it in leaders {
@@ -58,7 +64,7 @@ fn notes(report: &Report) -> String {
     for row in &report.services {
         let name = format!("{}/{}", row.namespace, row.name);
         for finding in &row.findings {
-            _ = writeln!(text, "{name} {}: {}", finding.reason, finding.note);
+            _ = writeln!(text, "{name} {}: {}", finding.reason, shown(&finding.note));
         }
         if !row.managed {
             _ = writeln!(text, "{name} {UNMANAGED}");
@@ -67,7 +73,8 @@ fn notes(report: &Report) -> String {
     if let Some(error) = &report.events_error {
         _ = writeln!(
             text,
-            "Events cannot be read, so what the API server refuses to write is not told: {error}"
+            "Events cannot be read, so what the API server refuses to write is not told: {}",
+            shown(error)
         );
     }
     text
@@ -125,8 +132,8 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
         transitions,
     } = leader;
     let mut text = holder
-        .clone()
-        .unwrap_or_else(|| "none, the Lease is free".to_owned());
+        .as_deref()
+        .map_or_else(|| "none, the Lease is free".to_owned(), shown);
     _ = write!(text, " (namespace {namespace}");
     if let Some(renewed) = renewed {
         _ = write!(text, ", renewed {} ago", age(*renewed, now));
@@ -142,6 +149,18 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     }
     text.push(')');
     text
+}
+
+/// What others have written, for a terminal: no command to it, and no line that looks like one of ours.
+fn shown(text: &str) -> String {
+    let plain = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().map(plain).collect()
 }
 
 /// Two units at most, as kubectl tells ages.
@@ -164,10 +183,10 @@ pub(super) fn plan(report: &Report) -> String {
         for change in service.changes {
             _ = writeln!(text, "  {} {}", change.operation, change.slice);
             for line in &change.removed {
-                _ = writeln!(text, "  - {line}");
+                _ = writeln!(text, "  - {}", shown(line));
             }
             for line in &change.added {
-                _ = writeln!(text, "  + {line}");
+                _ = writeln!(text, "  + {}", shown(line));
             }
         }
     }

@@ -182,3 +182,22 @@ fn json_is_as_documented() {
         assert!(documented.contains(&format!("```json\n{json}```")), "{json}");
     }
 }
+
+/// Whoever may write an Annotation, a Lease or an Event has no word in the terminal of who asks.
+#[test]
+fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own() {
+    let mut hostile = lease();
+    hostile.spec.as_mut().unwrap().holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
+    let mut report = report(&world(), Ok(vec![hostile]));
+    report.services[0].findings.push(report::Told {
+        reason: "WriteRefused",
+        note: "a\r\n\u{9b}31mb".to_owned(),
+    });
+    report.events_error = Some("c\u{7f}".to_owned());
+    report.services[0].changes[0].added.push("\u{1b}[2J".to_owned());
+    for text in [table::status(&report), table::plan(&report)] {
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    let lines = table::status(&report);
+    assert_eq!(lines.matches("\nLeader: ").count(), 1, "{lines}");
+}

@@ -41,7 +41,7 @@ impl Controller {
         let reconciles = page.counters(
             "controller_runtime_reconcile_total",
             "Syncs by how they ended. error: tried again after a pause that grows; requeue_after: waits for the watch \
-             to show what was written; success: nothing left to do, or nothing that another try would change; requeue: \
+             to show what was written, or for the end of a refusal; success: nothing left to do, or nothing that another try would change; requeue: \
              never.",
             &["controller", "result"],
         )?;

@@ -82,6 +82,7 @@ impl Reader {
         let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
         let mut backoff = ReadBackoff::default();
+        let mut excused = false;
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
@@ -101,10 +102,13 @@ impl Reader {
                     }
                     Ok(Err(error)) => error,
                     Err(Cause::Behind) => {
-                        // Otherwise there is no server to blame, but an outage of the watch: a list goes round it.
-                        if pulse.is_open(HEARD) {
+                        // Without an answer it may be an outage of all, which a list goes round; time after time it is
+                        // that of a server.
+                        let is_open = pulse.is_open(HEARD);
+                        if is_open || excused {
                             follower.go_elsewhere("its watch is behind");
                         }
+                        excused = !is_open;
                         self.metrics.watch_restarted(watch, Restart::Stale);
                         break;
                     }
@@ -296,6 +300,7 @@ impl http_body::Body for Followed {
         if !late {
             return Poll::Pending;
         }
+        self.closed();
         self.calls.go_elsewhere("it does not end a watch");
         Poll::Ready(Some(Err("a watch that does not end".into())))
     }

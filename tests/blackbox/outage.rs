@@ -135,7 +135,8 @@ async fn rights_that_are_lost_are_one_line_for_each_watch_and_all_goes_on_when_t
         &["leases"],
         &["get", "list", "watch", "patch"],
     );
-    store.restrict("one", vec![leases]);
+    let events = Rule::new(&["events.k8s.io"], &["events"], &["create", "patch"]);
+    store.restrict("one", vec![leases, events]);
     server
         .faults()
         .end_watches(Match::any().resource("services"), Ending::Clean);

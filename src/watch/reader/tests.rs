@@ -93,13 +93,18 @@ async fn a_watch_that_is_behind_or_does_not_end_begins_anew_at_another_server_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_no_server() {
+async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_its_server_the_second_time() {
     let (reader, mut requests) = reader(true);
     let look = async {
         sleep(Duration::from_secs(5)).await;
         while requests.try_recv().is_ok() {}
         is_behind(&reader);
         assert_eq!(requests.recv().await, Some((false, None)));
+        sleep(Duration::from_secs(5)).await;
+        while requests.try_recv().is_ok() {}
+        is_behind(&reader);
+        let (watches, elsewhere) = requests.recv().await.unwrap();
+        assert!(!watches && elsewhere.is_some_and(|(_, why)| why == "its watch is behind"));
     };
     tokio::select! {
         () = follow(&reader) => {}
