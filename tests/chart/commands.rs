@@ -27,7 +27,7 @@ async fn limit_and_replicas(release: &Release<'_>) -> (Value, Value) {
 async fn which_values_hold_depends_on_the_flag_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
-        let given = "replicaCount=3,resources.limits.cpu=200m";
+        let given = "replicaCount=3,resources.limits.cpu=200m,image.tag=v0.3.0";
         release.apply("install", &old_chart(), &["--create-namespace", "--set", given]);
         let takes_back = "resources.limits.cpu=null";
         for (flags, limit, replicas) in [
@@ -49,6 +49,8 @@ async fn which_values_hold_depends_on_the_flag_on_api_server() {
             release.apply("upgrade", &chart(), flags);
             let expected = (limit, json!(replicas));
             assert_eq!(limit_and_replicas(&release).await, expected, "{flags:?}");
+            // The tag that was given is none of ours.
+            assert_eq!(release.image().await, IMAGE, "{flags:?}");
         }
     }
 }

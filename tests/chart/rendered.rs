@@ -376,6 +376,11 @@ fn notes_say_what_is_unusual() {
                 "image.repository=registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator,image.tag=v0.3.0",
                 "The image is ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0",
             ),
+            (
+                "image.tag=v0.3.0",
+                "NOTE: image.tag v0.3.0 is a version of the Go operator",
+            ),
+            ("image.tag=v0.3.0", "--reset-then-reuse-values --set image.tag=\n"),
         ] {
             let notes = helm.notes(&["--set", set]);
             assert!(notes.contains(says), "{set}: {notes}");

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::helm::{chart, container, file, find, helm, helms};
 
 /// The chart with other defaults: `helm upgrade --reuse-values` renders it with those of the old release.
-fn with_values(folder: &Path, values: &str) -> PathBuf {
-    let copy = folder.join("chart");
+fn with_values(folder: &Path, name: &str, values: &str) -> PathBuf {
+    let copy = folder.join(name);
     copy_folder(&chart(), &copy);
     std::fs::write(copy.join("values.yaml"), values).expect("a file");
     copy
@@ -98,7 +98,8 @@ fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
         let ours = helm.render(&[]);
         for version in ["0.3.0", "0.2.0"] {
             let folder = tempfile::tempdir().expect("a folder");
-            let mut reused = helm.render_chart(&with_values(folder.path(), &old_values(version)), &[]);
+            let mut reused =
+                helm.render_chart(&with_values(folder.path(), "chart", &old_values(version)), &[]);
             // What they say: these parts are as the old chart had them.
             for objects in [&mut reused, &mut ours.clone()] {
                 assert_eq!(
@@ -130,11 +131,47 @@ fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
     }
 }
 
+/// One that was given by itself is reused beside our repository too, whatever the flag: there is no such image.
+#[test]
+fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {
+    let ours = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
+    for helm in helms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let charts =
+            ["0.3.0", "0.2.0"].map(|version| with_values(folder.path(), version, &old_values(version)));
+        for chart in charts.iter().chain([&chart()]) {
+            for (set, image) in [
+                ("image.tag=v0.3.0", format!("{ours}:0.4.0")),
+                ("image.tag=0.3.0", format!("{ours}:0.4.0")),
+                ("image.tag=v0.2.0", format!("{ours}:0.4.0")),
+                ("image.tag=0.2", format!("{ours}:0.4.0")),
+                ("image.tag=v0.3.0-1.2", format!("{ours}:0.4.0")),
+                ("image.tag=v0.3.0,image.repository=", format!("{ours}:0.4.0")),
+                (
+                    "image.tag=v0.3.0,image.registry=registry.example.com",
+                    "registry.example.com/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
+                ),
+                // Others are what the user says.
+                ("image.tag=0.4.1", format!("{ours}:0.4.1")),
+                ("image.tag=0.30.0", format!("{ours}:0.30.0")),
+                ("image.tag=v1.0.3", format!("{ours}:v1.0.3")),
+                (
+                    "image.tag=v0.3.0,image.repository=registry.example.com/copier",
+                    "registry.example.com/copier:v0.3.0".to_owned(),
+                ),
+            ] {
+                let rendered = helm.render_chart(chart, &["--set", set]);
+                assert_eq!(container(&rendered)["image"], image, "{set}: {}", chart.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn without_any_value_the_chart_renders_what_ours_has_but_for_what_the_old_chart_had() {
     for helm in helms() {
         let folder = tempfile::tempdir().expect("a folder");
-        let rendered = helm.render_chart(&with_values(folder.path(), "{}"), &[]);
+        let rendered = helm.render_chart(&with_values(folder.path(), "chart", "{}"), &[]);
         let deployment = &find(&rendered, "Deployment", "")["spec"];
         assert!(deployment.get("replicas").is_none());
         assert_eq!(rendered.len(), helm.render(&[]).len());
@@ -176,7 +213,7 @@ fn in_sections(path: &str, value: &Value) -> Vec<(String, Value)> {
 fn one_value_of_a_section_leaves_the_others_as_they_are_also_beside_those_of_the_old_chart() {
     let Some(helm) = helm() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    let reused = with_values(folder.path(), &old_values("0.3.0"));
+    let reused = with_values(folder.path(), "chart", &old_values("0.3.0"));
     let (ours, old) = (helm.render(&[]), helm.render_chart(&reused, &[]));
     let values = in_sections("", &defaults());
     assert!(values.len() > 60, "{values:?}");

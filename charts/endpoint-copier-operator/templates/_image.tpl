@@ -12,9 +12,11 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- if has .Values.image.repository $old }}true{{ end }}
 {{- end }}
 
-{{/* Not empty: beside that repository, a tag of the Go operator was asked for. */}}
+{{/* Not empty: where only images of this operator are, a tag of the Go operator was asked for. */}}
 {{- define "endpoint-copier-operator.isOldTag" -}}
-{{- if and (include "endpoint-copier-operator.isOldRepository" .) (regexMatch "^v?0\\.[0-3]([.+-]|$)" (.Values.image.tag | default "" | toString)) }}true{{ end }}
+{{- $ours := list nil "" (include "endpoint-copier-operator.repository" .) }}
+{{- $isOurs := or (has .Values.image.repository $ours) (include "endpoint-copier-operator.isOldRepository" .) }}
+{{- if and $isOurs (not .Values.image.digest) (regexMatch "^v?0\\.[0-3]([.+-]|$)" (.Values.image.tag | default "" | toString)) }}true{{ end }}
 {{- end }}
 
 {{- define "endpoint-copier-operator.image" -}}
