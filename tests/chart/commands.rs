@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::helm::{chart, succeeded};
 use crate::released::{IMAGE, NAME, Release, clusters, release};
 
-fn old_chart() -> PathBuf {
+/// The stand-in for the chart 0.3.0.
+pub fn old_release() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release")
 }
 
@@ -28,7 +29,7 @@ async fn which_values_hold_depends_on_the_flag_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         let given = "replicaCount=3,resources.limits.cpu=200m,image.tag=v0.3.0";
-        release.apply("install", &old_chart(), &["--create-namespace", "--set", given]);
+        release.apply("install", &old_release(), &["--create-namespace", "--set", given]);
         let takes_back = "resources.limits.cpu=null";
         for (flags, limit, replicas) in [
             (&["--reuse-values"][..], json!("200m"), 3),
@@ -59,7 +60,7 @@ async fn which_values_hold_depends_on_the_flag_on_api_server() {
 async fn who_goes_back_names_the_revision_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
-        release.apply("install", &old_chart(), &["--create-namespace"]);
+        release.apply("install", &old_release(), &["--create-namespace"]);
         let old_image = release.image().await;
         assert_ne!(old_image, IMAGE);
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);

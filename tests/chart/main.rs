@@ -8,6 +8,7 @@ mod commands;
 mod contradictions;
 mod deployment;
 mod documents;
+mod failed;
 mod going_back;
 mod helm;
 mod kubernetes;

@@ -108,13 +108,21 @@ fn the_guide_and_the_upgrade_install_this_version() {
     {
         assert!(rest.starts_with(VERSION), "docs/upgrade.md: --version");
     }
-    let [manifest] = blocks("docs/upgrade.md", "yaml")
-        .try_into()
-        .expect("one manifest");
-    assert_eq!(
-        documents("docs/upgrade.md", &manifest)[0]["spec"]["version"],
-        VERSION
-    );
+    let manifests = blocks("docs/upgrade.md", "yaml").into_iter();
+    let manifests: Vec<_> = manifests
+        .flat_map(|block| documents("docs/upgrade.md", &block))
+        .collect();
+    let stated = manifests.iter().flat_map(|manifest| {
+        let spec = &manifest["spec"];
+        [
+            &spec["version"],
+            &spec["chart"]["spec"]["version"],
+            &spec["ref"]["tag"],
+        ]
+    });
+    let stated: Vec<_> = stated.filter(|version| !version.is_null()).collect();
+    // HelmChart, Flux with a HelmRepository, Flux with an OCIRepository.
+    assert_eq!(stated, [VERSION; 3]);
     assert!(upgrade.contains(&format!("`targetRevision: {VERSION}`")));
     let text = read(GUIDE);
     let image = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:";

@@ -1,0 +1,133 @@
+//! What a failed install or upgrade leaves, on a real API server, and the ways out of it that the documents name. The Job of
+//! a `HelmChart` object decides by the same status.
+
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+
+use crate::commands::old_release;
+use crate::helm::{chart, succeeded};
+use crate::released::{IMAGE, Release, clusters, release};
+
+/// The schema takes it and the API server does not: with `Exists` there is no value.
+const REFUSED: &str = "tolerations[0].key=a,tolerations[0].operator=Exists,tolerations[0].value=b";
+
+/// The status of the last revision, and its number; `None`: there is no release.
+fn last(release: &Release<'_>) -> Option<(String, i64)> {
+    let output = release.try_run(&["status", "copier", "--output", "json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let name = status["info"]["status"].as_str().expect("a status");
+    Some((name.to_owned(), status["version"].as_i64().expect("a number")))
+}
+
+fn is(status: &str, revision: i64) -> Option<(String, i64)> {
+    Some((status.to_owned(), revision))
+}
+
+/// It fails, as it should.
+fn fails(release: &Release<'_>, args: &[&str]) -> String {
+    let output = release.try_run(args);
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_upgrade_goes_on_after_a_rollback_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        release.apply("install", &old_release(), &["--create-namespace"]);
+        let old_image = release.image().await;
+        let chart = chart().display().to_string();
+        let upgrade = ["upgrade", "copier", &chart, "--set"];
+        // What the schema or a template refuses is no revision: the release stays as it was.
+        for set in ["replicas=3", "extraArgs[0]=--leader-elect=false"] {
+            fails(&release, &[&upgrade[..], &[set]].concat());
+            assert_eq!(last(&release), is("deployed", 1), "{set}");
+        }
+        let said = fails(&release, &[&upgrade[..], &[REFUSED]].concat());
+        assert!(said.contains("tolerations"), "{said}");
+        assert_eq!(last(&release), is("failed", 2));
+        assert_eq!(release.image().await, old_image);
+        release.run(&["rollback", "copier", "1"]);
+        assert_eq!(last(&release), is("deployed", 3));
+        release.run(&upgrade[..3]);
+        assert_eq!(last(&release), is("deployed", 4));
+        assert_eq!(release.image().await, IMAGE);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        let chart = chart().display().to_string();
+        let install = ["install", "copier", &chart, "--create-namespace", "--set"];
+        let said = fails(
+            &release,
+            &[&install[..], &[&format!("vip.create=true,{REFUSED}")]].concat(),
+        );
+        assert!(said.contains("tolerations"), "{said}");
+        assert_eq!(last(&release), is("failed", 1));
+        release.run(&["uninstall", "copier"]);
+        assert_eq!(last(&release), None);
+        release.run(&[&install[..], &["vip.create=true"]].concat());
+        assert_eq!(last(&release), is("deployed", 1));
+    }
+}
+
+/// A Service of one's own, which asks for its address as that of the guide does.
+fn vip_by_hand() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes-vip", "namespace": "default",
+            "annotations": {"endpoint-copier/enabled": "true", "metallb.io/loadBalancerIPs": "192.0.2.100"},
+        },
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "ports": [{"name": "kube-apiserver", "port": 6443, "targetPort": 6443, "protocol": "TCP"}],
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server() {
+    for pair in &clusters().await {
+        let release = release(pair);
+        release.cluster.create::<Service>(vip_by_hand()).await;
+        let chart = chart().display().to_string();
+        let vip = ["--set", "vip.create=true"];
+        let install = [&["install", "copier", &chart, "--create-namespace"], &vip[..]].concat();
+        // Not told so: no release is made, so there is nothing to mend.
+        fails(&release, &install);
+        assert_eq!(last(&release), None);
+        let output = release.try_run(&[&install[..], &["--take-ownership"]].concat());
+        if release.helm.major >= 4 {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains("conflict"), "{said}");
+            assert_eq!(last(&release), is("failed", 1));
+            // The way out of the guide.
+            let again = [
+                "upgrade",
+                "--install",
+                "copier",
+                &chart,
+                "--take-ownership",
+                "--force-conflicts",
+            ];
+            release.run(&[&again[..], &vip].concat());
+        } else {
+            succeeded(&output);
+        }
+        let service: Service = release
+            .cluster
+            .try_get("default", "kubernetes-vip")
+            .await
+            .expect("the Service");
+        let spec = service.spec.expect("a spec");
+        assert_eq!(spec.external_traffic_policy.as_deref(), Some("Cluster"));
+        // What the chart does not know stays, and so does the address; MetalLB refuses to be asked in both ways.
+        assert_eq!(spec.load_balancer_ip, None);
+        let annotations = service.metadata.annotations.expect("annotations");
+        assert_eq!(annotations["metallb.io/loadBalancerIPs"], "192.0.2.100");
+    }
+}
