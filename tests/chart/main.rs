@@ -12,6 +12,7 @@ mod failed;
 mod going_back;
 mod helm;
 mod kubernetes;
+mod notes;
 mod pod;
 mod refused;
 mod released;

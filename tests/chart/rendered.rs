@@ -347,52 +347,6 @@ fn every_port_of_an_api_server_that_values_name_may_be_dialled() {
 }
 
 #[test]
-fn notes_say_what_is_unusual() {
-    // Helm 3 wants a cluster before it shows notes.
-    for helm in helms().into_iter().filter(|helm| helm.major >= 4) {
-        let defaults = helm.notes(&[]);
-        assert!(
-            defaults
-                .contains("kubectl rollout status deployment/endpoint-copier-operator --namespace copier")
-        );
-        assert!(defaults.contains("default/kubernetes-vip"));
-        assert!(!defaults.contains("NOTE:"), "{defaults}");
-        for (set, says) in [
-            (
-                "autoscaling.enabled=true,replicaCount=null",
-                "autoscaling is accepted",
-            ),
-            ("resources.limits.cpu=100m", "a CPU limit of 100m"),
-            ("replicaCount=1", "with 1 replica there is nobody to take over"),
-            (
-                "leaderElection.namespace=elsewhere",
-                "the Lease is in the namespace elsewhere",
-            ),
-            (
-                "vip.create=true",
-                "kubectl get service kubernetes-vip --namespace default",
-            ),
-            (
-                "image.repository=registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator,image.tag=v0.3.0",
-                "The image is ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0",
-            ),
-            (
-                "image.tag=v0.3.0",
-                "NOTE: image.tag v0.3.0 is a version of the Go operator",
-            ),
-            ("image.tag=v0.3.0", "--reset-then-reuse-values --set image.tag=\n"),
-        ] {
-            let notes = helm.notes(&["--set", set]);
-            assert!(notes.contains(says), "{set}: {notes}");
-            assert!(
-                !notes.contains("  replicas") && !notes.contains("<nil>"),
-                "{notes}"
-            );
-        }
-    }
-}
-
-#[test]
 fn kubernetes_that_is_too_old_is_refused() {
     for helm in helms() {
         assert!(helm.refusal(&["--kube-version", "1.29.9"]).contains(">=1.30.0-0"));

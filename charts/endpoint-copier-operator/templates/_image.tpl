@@ -19,6 +19,13 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- if and $isOurs (not .Values.image.digest) (regexMatch "^v?0\\.[0-3]([.+-]|$)" (.Values.image.tag | default "" | toString)) }}true{{ end }}
 {{- end }}
 
+{{/* Not empty: our version is asked for in a repository that is neither ours nor a mirror that kept its path. */}}
+{{- define "endpoint-copier-operator.isElsewhere" -}}
+{{- $path := include "endpoint-copier-operator.repository" . | trimPrefix "ghcr.io" }}
+{{- $isOurs := or (not .Values.image.repository) (include "endpoint-copier-operator.isOldRepository" .) (hasSuffix $path .Values.image.repository) }}
+{{- if not (or $isOurs .Values.image.tag .Values.image.digest) }}true{{ end }}
+{{- end }}
+
 {{- define "endpoint-copier-operator.image" -}}
 {{- $given := .Values.image.repository }}
 {{- if or (not $given) (include "endpoint-copier-operator.isOldRepository" .) }}
