@@ -106,6 +106,19 @@ const BAD: &[(&str, &[&str])] = &[
         "vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=a",
         &["vip.ports", "each needs a name"],
     ),
+    // MetalLB would refuse the Service, and only an Event would say so.
+    (
+        r"vip.loadBalancerIP=192.0.2.1,vip.annotations.metallb\.io/loadBalancerIPs=192.0.2.1",
+        &["vip.loadBalancerIP", "metallb.io/loadBalancerIPs", "keep one"],
+    ),
+    (
+        r"vip.loadBalancerIP=192.0.2.1,vip.annotations.metallb\.universe\.tf/loadBalancerIPs=192.0.2.1",
+        &["metallb.universe.tf/loadBalancerIPs", "keep one"],
+    ),
+    (
+        r"vip.loadBalancerIP=192.0.2.1,commonAnnotations.metallb\.io/loadBalancerIPs=192.0.2.1",
+        &["metallb.io/loadBalancerIPs", "keep one"],
+    ),
     (
         "nameOverride=Copier_1,fullnameOverride=",
         &["copier-Copier_1", "set fullnameOverride"],
@@ -139,6 +152,8 @@ fn what_only_looks_like_a_contradiction_is_taken() {
             "updateStrategy.rollingUpdate.maxUnavailable=0",
             "vip.create=true,vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=b",
             "vip.create=true,vip.ports[0].port=6443",
+            r"vip.create=true,vip.annotations.metallb\.io/loadBalancerIPs=192.0.2.1\,2001:db8::1",
+            r"vip.create=true,vip.loadBalancerIP=192.0.2.1,vip.annotations.metallb\.io/address-pool=a",
             "extraEnv[0].name=ENDPOINT_COPIER_API_SERVER_ADDRESS,extraEnv[1].name=TZ",
             "nameOverride=Copier_1",
             "nameOverride=copier.1,fullnameOverride=",

@@ -18,6 +18,7 @@ mod refused;
 mod released;
 mod rendered;
 mod rights;
+mod slips;
 mod started;
 mod upgraded;
 

@@ -1,10 +1,17 @@
-{{/* What no schema can say, or not in words that help. The Deployment asks before it renders. */}}
+{{/*
+What no schema can say, or not in words that help: where a pattern would be shown, the schema lets the usual slips pass, and they
+are refused here. The Deployment asks before it renders.
+*/}}
 
 {{- define "endpoint-copier-operator.check" -}}
 {{- include "endpoint-copier-operator.checkName" . }}
+{{- include "endpoint-copier-operator.checkDurations" . }}
 {{- include "endpoint-copier-operator.checkElection" . }}
 {{- include "endpoint-copier-operator.checkStrategy" . }}
 {{- include "endpoint-copier-operator.checkPorts" . }}
+{{- include "endpoint-copier-operator.checkVip" . }}
+{{- include "endpoint-copier-operator.checkImage" . }}
+{{- include "endpoint-copier-operator.checkHost" . }}
 {{- include "endpoint-copier-operator.checkFlags" . }}
 {{- end }}
 
@@ -13,6 +20,22 @@
 {{- $name := include "endpoint-copier-operator.fullname" . }}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" $name) }}
 {{- fail (printf "%q can be no name of a Deployment: set fullnameOverride, or a nameOverride of a-z, 0-9 and '-'" $name) }}
+{{- end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.checkDurations" -}}
+{{- range $section, $values := dict "leaderElection" .Values.leaderElection "metrics.serviceMonitor" .Values.metrics.serviceMonitor }}
+{{- range $name := list "leaseDuration" "renewDeadline" "retryPeriod" "interval" "scrapeTimeout" }}
+{{- $given := get $values $name }}
+{{- if not (kindIs "string" $given) }}
+{{- fail (printf "%s.%s is %v: a duration has a unit, write %vs" $section $name $given $given) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.leaderElection.leaseDuration }}
+{{- if not (regexMatch "^(([2-9]|[1-5][0-9]|60)s|1m(0s)?)$" .) }}
+{{- fail (printf "leaderElection.leaseDuration is %s: it has to be whole seconds, 2s to 60s" .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -59,6 +82,81 @@
 {{- end }}
 {{- if and (gt (len $names) 1) (or (has "" $names) (ne (len $names) (len (uniq $names)))) }}
 {{- fail "vip.ports: of several ports each needs a name of its own" }}
+{{- end }}
+{{- end }}
+
+{{/* 4 or 6 for an IP address, else nothing. */}}
+{{- define "endpoint-copier-operator.ipVersion" -}}
+{{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" }}
+{{- $four := printf "%s(\\.%s){3}" $byte $byte }}
+{{- if regexMatch (printf "^%s$" $four) . }}4
+{{- else if contains ":" . }}
+{{- /* Four bytes at its end are two groups. */}}
+{{- $halves := regexReplaceAll (printf ":%s$" $four) . ":0:0" | splitList "::" }}
+{{- $groups := 0 }}
+{{- $isGood := le (len $halves) 2 }}
+{{- range compact $halves }}
+{{- $isGood = and $isGood (regexMatch "^[0-9A-Fa-f]{1,4}(:[0-9A-Fa-f]{1,4})*$" .) }}
+{{- $groups = add $groups (len (splitList ":" .)) }}
+{{- end }}
+{{- if and $isGood (eq (len $halves) 2 | ternary (le (int $groups) 7) (eq (int $groups) 8)) }}6{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.checkVip" -}}
+{{- $annotations := merge (dict) (.Values.vip.annotations | default dict) (.Values.commonAnnotations | default dict) }}
+{{- with .Values.vip.loadBalancerIP }}
+{{- if contains "/" . }}
+{{- fail (printf "vip.loadBalancerIP is %s: write the address without %s" . (regexFind "/.*" .)) }}
+{{- else if not (include "endpoint-copier-operator.ipVersion" .) }}
+{{- fail (printf "vip.loadBalancerIP is %s: that is no IP address" .) }}
+{{- end }}
+{{- range list "metallb.io/loadBalancerIPs" "metallb.universe.tf/loadBalancerIPs" }}
+{{- if get $annotations . }}
+{{- fail (printf "vip.loadBalancerIP and the annotation %s both ask for an address, which MetalLB refuses: keep one of them" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range .Values.vip.loadBalancerSourceRanges }}
+{{- $address := first (splitList "/" .) }}
+{{- $length := regexFind "/.*" . | trimPrefix "/" }}
+{{- $version := include "endpoint-copier-operator.ipVersion" $address }}
+{{- if not $version }}
+{{- fail (printf "vip.loadBalancerSourceRanges has %s: %s is no IP address" . $address) }}
+{{- end }}
+{{- $longest := eq $version "4" | ternary 32 128 }}
+{{- if not $length }}
+{{- fail (printf "vip.loadBalancerSourceRanges has %s: write %s/%d for this one address" . . $longest) }}
+{{- else if gt (atoi $length) $longest }}
+{{- fail (printf "vip.loadBalancerSourceRanges has %s: /%d is the longest there is" . $longest) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.checkImage" -}}
+{{- range $name, $given := dict "global.imageRegistry" (.Values.global).imageRegistry "image.registry" .Values.image.registry "image.repository" .Values.image.repository }}
+{{- if contains "://" ($given | default "") }}
+{{- fail (printf "%s is %s: write it without %s" $name $given (regexFind "^.*://" $given)) }}
+{{- end }}
+{{- end }}
+{{- $repository := .Values.image.repository | default "" }}
+{{- if contains "@" $repository }}
+{{- fail (printf "image.repository is %s: write it without %s, which is image.digest" $repository (regexFind "@.*" $repository)) }}
+{{- else if regexMatch ":[^/]*$" $repository }}
+{{- fail (printf "image.repository is %s: write it without %s, which is image.tag" $repository (regexFind ":[^/]*$" $repository)) }}
+{{- end }}
+{{- end }}
+
+{{- define "endpoint-copier-operator.checkHost" -}}
+{{- with .Values.apiServer.host }}
+{{- $isAddress := include "endpoint-copier-operator.ipVersion" . }}
+{{- if contains "://" . }}
+{{- fail (printf "apiServer.host is %s: write it without %s" . (regexFind "^.*://" .)) }}
+{{- else if and (contains ":" .) (not $isAddress) }}
+{{- fail (printf "apiServer.host is %s: write an address or a name without its port, which is apiServer.port" .) }}
+{{- else if and (regexMatch "^[0-9.]+$" .) (not $isAddress) }}
+{{- fail (printf "apiServer.host is %s: that is no IP address" .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -1,0 +1,143 @@
+//! The usual slips: refused with what to write instead, not with a pattern.
+
+use crate::helm::helms;
+
+/// What is given, and what is said.
+const SLIPS: &[(&str, &str)] = &[
+    (
+        "leaderElection.leaseDuration=15",
+        "leaderElection.leaseDuration is 15: a duration has a unit, write 15s",
+    ),
+    (
+        "leaderElection.renewDeadline=4",
+        "leaderElection.renewDeadline is 4: a duration has a unit, write 4s",
+    ),
+    (
+        "leaderElection.retryPeriod=0",
+        "leaderElection.retryPeriod is 0: ",
+    ),
+    (
+        "metrics.serviceMonitor.interval=30",
+        "metrics.serviceMonitor.interval is 30: a duration has a unit, write 30s",
+    ),
+    (
+        "metrics.serviceMonitor.scrapeTimeout=5",
+        "metrics.serviceMonitor.scrapeTimeout is 5: a duration has a unit, write 5s",
+    ),
+    (
+        "leaderElection.leaseDuration=61s",
+        "leaderElection.leaseDuration is 61s: it has to be whole seconds, 2s to 60s",
+    ),
+    (
+        "leaderElection.leaseDuration=1500ms",
+        "leaderElection.leaseDuration is 1500ms: it has to be whole seconds, 2s to 60s",
+    ),
+    ("leaderElection.leaseDuration=1s", "2s to 60s"),
+    (
+        "global.imageRegistry=https://registry.example.com",
+        "global.imageRegistry is https://registry.example.com: write it without https://",
+    ),
+    (
+        "image.registry=oci://registry.example.com:5000/a",
+        "image.registry is oci://registry.example.com:5000/a: write it without oci://",
+    ),
+    (
+        "image.repository=https://registry.example.com/copier",
+        "image.repository is https://registry.example.com/copier: write it without https://",
+    ),
+    (
+        "image.repository=registry.example.com/copier:v1",
+        "image.repository is registry.example.com/copier:v1: write it without :v1, which is image.tag",
+    ),
+    (
+        "image.repository=registry.example.com:5000/copier@sha256:0a",
+        "write it without @sha256:0a, which is image.digest",
+    ),
+    (
+        "apiServer.host=https://192.0.2.1",
+        "apiServer.host is https://192.0.2.1: write it without https://",
+    ),
+    (
+        "apiServer.host=192.0.2.1:6443",
+        "apiServer.host is 192.0.2.1:6443: write an address or a name without its port, which is apiServer.port",
+    ),
+    ("apiServer.host=api.example.com:6443", "which is apiServer.port"),
+    ("apiServer.host=192.0.2.256", "that is no IP address"),
+    (
+        "vip.loadBalancerIP=192.0.2.100/32",
+        "vip.loadBalancerIP is 192.0.2.100/32: write the address without /32",
+    ),
+    (
+        "vip.loadBalancerSourceRanges[0]=192.0.2.0",
+        "vip.loadBalancerSourceRanges has 192.0.2.0: write 192.0.2.0/32 for this one address",
+    ),
+    (
+        "vip.loadBalancerSourceRanges[0]=2001:db8::1",
+        "write 2001:db8::1/128 for this one address",
+    ),
+    (
+        "vip.loadBalancerSourceRanges[0]=192.0.2.0/33",
+        "vip.loadBalancerSourceRanges has 192.0.2.0/33: /32 is the longest there is",
+    ),
+    (
+        "vip.loadBalancerSourceRanges[0]=2001:db8::/129",
+        "/128 is the longest there is",
+    ),
+    (
+        "vip.loadBalancerSourceRanges[0]=192.0.2/24",
+        "vip.loadBalancerSourceRanges has 192.0.2/24: 192.0.2 is no IP address",
+    ),
+];
+
+#[test]
+fn a_usual_slip_is_answered_with_what_to_write() {
+    for helm in helms() {
+        for (set, words) in SLIPS {
+            let said = helm.refusal(&["--set", set]);
+            assert!(said.contains(words), "{set}: {said}");
+            assert!(!said.contains("pattern"), "{set}: {said}");
+        }
+    }
+}
+
+#[test]
+fn an_address_is_told_from_what_looks_like_one() {
+    for helm in helms() {
+        for good in [
+            "192.0.2.100",
+            "0.0.0.0",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "2001:db8::",
+            "2001:DB8::1",
+            "1:2:3:4:5:6:7:8",
+            "1::8",
+            "1:2:3:4:5:6:7::",
+            "::ffff:192.0.2.1",
+            "1:2:3:4:5:6:192.0.2.1",
+        ] {
+            helm.render(&["--set", &format!("vip.create=true,vip.loadBalancerIP={good}")]);
+        }
+        for bad in [
+            "192.0.2.300",
+            "192.0.2",
+            "192.0.2.1.1",
+            "192.0.02.1",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7:8:9",
+            "1::2::3",
+            ":::",
+            "1:",
+            ":1",
+            "12345::",
+            "1:2:3:4:5:6:7:8::",
+            "::192.0.2.300",
+            "1:2:3:4:5:6:7:192.0.2.1",
+        ] {
+            let said = helm.refusal(&["--set", &format!("vip.loadBalancerIP={bad}")]);
+            let says = format!("vip.loadBalancerIP is {bad}: that is no IP address");
+            assert!(said.contains(&says), "{bad}: {said}");
+        }
+    }
+}
