@@ -201,3 +201,65 @@ fn tls_san_in_the_guide_is_a_bare_name_or_address_and_server_a_url() {
     }
     assert!(names >= 8 && servers == 2);
 }
+
+#[test]
+fn every_node_of_the_guide_gets_the_version_that_is_named() {
+    let commands = blocks(GUIDE, "sh").join("\n");
+    let mut count = 0;
+    for (address, version) in [
+        ("https://get.rke2.io", "INSTALL_RKE2_VERSION=vX.Y.Z+rke2r1 "),
+        ("https://get.k3s.io", "INSTALL_K3S_VERSION=vX.Y.Z+k3s1 "),
+    ] {
+        for line in commands.lines().filter(|line| line.contains(address)) {
+            assert!(line.contains(version), "{line}");
+            count += 1;
+        }
+    }
+    // A server and an agent of each.
+    assert_eq!(count, 4);
+    assert_eq!(read(GUIDE).matches("https://get.").count(), count);
+}
+
+/// Else it says `apply` of what nobody has written.
+#[test]
+fn a_file_that_the_guide_applies_is_named_before() {
+    let text = read(GUIDE);
+    let mut count = 0;
+    for (at, command) in text.match_indices("kubectl apply -f ") {
+        let name = text[at + command.len()..]
+            .split_whitespace()
+            .next()
+            .expect("a name");
+        if name.ends_with(".yaml") {
+            assert!(text[..at].contains(&format!("`{name}`")), "{name}");
+            count += 1;
+        }
+    }
+    // The address, and a Service of one's own.
+    assert_eq!(count, 2);
+}
+
+/// The default uninstalls what has failed, and MetalLB's CRDs take the pool along.
+#[test]
+fn no_chart_of_the_guide_or_the_upgrade_is_uninstalled_when_it_fails() {
+    let of_the_upgrade = blocks("docs/upgrade.md", "yaml").into_iter();
+    let of_the_upgrade = of_the_upgrade.flat_map(|block| documents("docs/upgrade.md", &block));
+    let mut objects = objects_of_the_guide();
+    objects.extend(of_the_upgrade);
+    objects.retain(|object| object["kind"] == "HelmChart");
+    assert_eq!(objects.len(), 3);
+    for chart in objects {
+        assert_eq!(chart["spec"]["failurePolicy"], "abort", "{chart}");
+    }
+}
+
+#[test]
+fn a_node_of_the_guide_that_announces_has_a_session_and_no_other_has() {
+    let objects = objects_of_the_guide();
+    let nodes = |kind: &str| {
+        let object = objects.iter().find(|object| object["kind"] == kind);
+        object.expect("an object")["spec"]["nodeSelectors"].clone()
+    };
+    assert!(nodes("BGPPeer").is_array());
+    assert_eq!(nodes("BGPPeer"), nodes("BGPAdvertisement"));
+}
