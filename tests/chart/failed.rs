@@ -19,8 +19,8 @@ fn last(release: &Release<'_>) -> Option<(String, i64)> {
     Some((name.to_owned(), status["version"].as_i64().expect("a number")))
 }
 
-fn is(status: &str, revision: i64) -> Option<(String, i64)> {
-    Some((status.to_owned(), revision))
+fn assert_last(release: &Release<'_>, status: &str, revision: i64) {
+    assert_eq!(last(release), Some((status.to_owned(), revision)));
 }
 
 /// It fails, as it should.
@@ -41,16 +41,16 @@ async fn a_failed_upgrade_goes_on_after_a_rollback_on_api_server() {
         // What the schema or a template refuses is no revision: the release stays as it was.
         for set in ["replicas=3", "extraArgs[0]=--leader-elect=false"] {
             fails(&release, &[&upgrade[..], &[set]].concat());
-            assert_eq!(last(&release), is("deployed", 1), "{set}");
+            assert_last(&release, "deployed", 1);
         }
         let said = fails(&release, &[&upgrade[..], &[REFUSED]].concat());
         assert!(said.contains("tolerations"), "{said}");
-        assert_eq!(last(&release), is("failed", 2));
+        assert_last(&release, "failed", 2);
         assert_eq!(release.image().await, old_image);
         release.run(&["rollback", "copier", "1"]);
-        assert_eq!(last(&release), is("deployed", 3));
+        assert_last(&release, "deployed", 3);
         release.run(&upgrade[..3]);
-        assert_eq!(last(&release), is("deployed", 4));
+        assert_last(&release, "deployed", 4);
         assert_eq!(release.image().await, IMAGE);
     }
 }
@@ -66,11 +66,13 @@ async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server()
             &[&install[..], &[&format!("vip.create=true,{REFUSED}")]].concat(),
         );
         assert!(said.contains("tolerations"), "{said}");
-        assert_eq!(last(&release), is("failed", 1));
+        assert_last(&release, "failed", 1);
+        let again = fails(&release, &[&install[..], &["vip.create=true"]].concat());
+        assert!(again.contains("cannot re"), "{again}");
         release.run(&["uninstall", "copier"]);
         assert_eq!(last(&release), None);
         release.run(&[&install[..], &["vip.create=true"]].concat());
-        assert_eq!(last(&release), is("deployed", 1));
+        assert_last(&release, "deployed", 1);
     }
 }
 
@@ -104,7 +106,7 @@ async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server()
         if release.helm.major >= 4 {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && said.contains("conflict"), "{said}");
-            assert_eq!(last(&release), is("failed", 1));
+            assert_last(&release, "failed", 1);
             // The way out of the guide.
             let again = [
                 "upgrade",
