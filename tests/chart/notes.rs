@@ -88,7 +88,7 @@ fn notes_do_not_warn_of_what_is_fine() {
             "vip.distribution=rke2,vip.keep=true",
             // A mirror of ours, whichever way it is named, and somebody's own tag.
             "global.imageRegistry=registry.example.com",
-            "image.repository=registry.example.com/ghcr/endpoint-copier-operator/endpoint-copier-operator",
+            "image.repository=registry.example.com/endpoint-copier-operator/endpoint-copier-operator",
             "image.repository=registry.example.com/edge/copier,image.tag=1.0.0",
             "podDisruptionBudget.minAvailable=1",
             "podDisruptionBudget.minAvailable=50%",
