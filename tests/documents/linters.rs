@@ -1,0 +1,42 @@
+//! What linters say of the Dockerfile and the workflows, offline. `make tools` brings them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::root;
+
+/// Without it a test returns at once, and has said why.
+fn linter(name: &str) -> Option<PathBuf> {
+    let program = harness::brought(env!("CARGO_TARGET_TMPDIR"))
+        .join("linters/bin")
+        .join(name);
+    if !program.is_file() {
+        harness::skipped(name);
+        return None;
+    }
+    Some(program)
+}
+
+fn finds_nothing(program: PathBuf, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).current_dir(root()).output();
+    let output = output.expect("it starts");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn hadolint_finds_nothing_in_the_dockerfile() {
+    let Some(hadolint) = linter("hadolint") else {
+        return;
+    };
+    finds_nothing(hadolint, &["Dockerfile"]);
+}
+
+#[test]
+fn zizmor_finds_nothing_in_the_workflows() {
+    let Some(zizmor) = linter("zizmor") else { return };
+    finds_nothing(
+        zizmor,
+        &["--offline", "--no-progress", "--persona", "pedantic", ".github"],
+    );
+}
