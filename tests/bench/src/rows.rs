@@ -228,7 +228,7 @@ pub const ROWS: [Row; 17] = [
         },
     ),
     row(
-        "the same, with a scrape as soon as the last one has ended",
+        "the same, scraped without a pause",
         "-",
         within(100),
         Scenario::Scraped {
