@@ -74,13 +74,7 @@ impl Store {
         name: &str,
         patch: Value,
     ) -> Result<Value, ApiError> {
-        let kind = kind(resource)?;
-        let patch = Patch::Merge(patch);
-        self.write(|state| {
-            state
-                .patch(kind, namespace, name, Part::Main, &patch)
-                .map(|o| events::view(kind, &o))
-        })
+        self.patch_part(resource, namespace, name, Part::Main, patch)
     }
 
     /// Merges a patch into an object's status.
@@ -94,12 +88,22 @@ impl Store {
         name: &str,
         patch: Value,
     ) -> Result<Value, ApiError> {
+        self.patch_part(resource, namespace, name, Part::Status, patch)
+    }
+
+    fn patch_part(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        part: Part,
+        patch: Value,
+    ) -> Result<Value, ApiError> {
         let kind = kind(resource)?;
         let patch = Patch::Merge(patch);
         self.write(|state| {
-            state
-                .patch(kind, namespace, name, Part::Status, &patch)
-                .map(|o| events::view(kind, &o))
+            let object = state.patch(kind, namespace, name, part, &patch)?;
+            Ok(events::view(kind, &object))
         })
     }
 
