@@ -19,14 +19,7 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
         Operator::start(cluster, "two", 1),
         Operator::start(cluster, "three", 0),
     ];
-    cluster.create::<Service>(vip()).await;
-    cluster
-        .until_addresses(
-            "default",
-            "kubernetes-vip",
-            &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
-        )
-        .await;
+    cluster.vip_in_step().await;
     for replica in &replicas {
         replica.until_ready().await;
     }
@@ -119,8 +112,7 @@ on_both! {
 
     async fn a_single_replica_that_is_killed_goes_on_when_it_is_started_again(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         operator.signal("KILL");
         operator.ended().await;
         let held = cluster.holder().await;
@@ -135,8 +127,7 @@ on_both! {
 
     async fn a_single_replica_that_was_frozen_for_longer_than_its_lease_goes_on(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         operator.signal("STOP");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
         // Time itself is what this is about.
@@ -151,8 +142,7 @@ on_both! {
 
     async fn a_single_replica_without_election_writes_and_ends_well(cluster: &mut Cluster) {
         let mut operator = Operator::start_with(cluster, "one", 0, &["--leader-elect=false"]);
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         assert!(operator.leads().await);
         assert_eq!(cluster.holder().await, "");
         operator.signal("TERM");
@@ -167,8 +157,7 @@ on_both! {
             Operator::start_with(cluster, "one", 0, &[]),
             Operator::start_with(cluster, "two", 1, &[]),
         ];
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         let lease: Lease = cluster.try_get("default", LEASE).await.unwrap();
         assert_eq!(lease.spec.unwrap().lease_duration_seconds, Some(6));
         let first = leader(&replicas).await;

@@ -34,14 +34,7 @@ async fn replicas(cluster: &Cluster, network: Option<&Network>, count: usize) ->
     let replicas: Vec<_> = names
         .map(|name| Operator::start_at(cluster, name, place, &LONG_LEASE))
         .collect();
-    cluster.create::<Service>(vip()).await;
-    cluster
-        .until_addresses(
-            "default",
-            "kubernetes-vip",
-            &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
-        )
-        .await;
+    cluster.vip_in_step().await;
     for replica in &replicas {
         replica.until_ready().await;
     }

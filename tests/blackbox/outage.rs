@@ -15,8 +15,7 @@ use crate::on_both;
 on_both! {
     async fn a_restart_of_the_api_server_ends_no_replica_and_loses_no_change(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         cluster.kill_server(0).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
         until("it has lost the lead", async || operator.log().contains("lost the lead")).await;
@@ -58,8 +57,7 @@ on_both! {
     servers: 3;
     async fn what_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
         let mut replicas = three(cluster).await;
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         away(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
     }
 
@@ -121,14 +119,7 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
 async fn rights_that_are_lost_are_one_line_for_each_watch_and_all_goes_on_when_they_are_back() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     let operator = Operator::start(&cluster, "one", 0);
-    cluster.create::<Service>(vip()).await;
-    cluster
-        .until_addresses(
-            "default",
-            "kubernetes-vip",
-            &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
-        )
-        .await;
+    cluster.vip_in_step().await;
     let (store, server) = cluster.testbed().expect("on the testbed");
     let leases = Rule::new(
         &["coordination.k8s.io"],

@@ -24,8 +24,7 @@ on_both! {
     /// The main use: the VIP lists exactly the living API servers.
     async fn the_vip_lists_exactly_the_living_api_servers(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
-        cluster.create::<Service>(vip()).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        cluster.vip_in_step().await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"])).await;

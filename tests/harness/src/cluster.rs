@@ -141,6 +141,13 @@ impl Cluster {
         self.servers.slice_writes()
     }
 
+    /// Creates the Service `kubernetes-vip` and waits until its copy shows the API servers that there are at the start.
+    pub async fn vip_in_step(&self) {
+        self.create::<Service>(objects::vip()).await;
+        let servers = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        self.until_addresses("default", "kubernetes-vip", &servers).await;
+    }
+
     /// Records what a Service's slices show from now on.
     pub async fn watch_slices(&self, namespace: &str, service: &str) -> History {
         let history = History::start(self.api(namespace), service);
