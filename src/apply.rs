@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use http::Request;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::core::Status;
 use parking_lot::Mutex;
@@ -17,7 +16,7 @@ use crate::client::{NotAfter, TooLate};
 use crate::election::term::{Term, TermOver};
 use crate::error::{is_answer, is_namespace_terminating};
 use crate::metrics::{Metrics, Operation};
-use crate::model::{ServiceKey, ServiceState, SliceKey, version_of};
+use crate::model::{EndpointSlice, ServiceKey, ServiceState, SliceKey, version_of};
 use crate::plan::{Delete, Plan};
 use crate::progress::Progress;
 

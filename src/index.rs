@@ -6,24 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 
 use crate::model::{
-    Defaults, ManagedService, ServiceKey, ServiceState, SliceKey, Snapshot, Source, claims_to_be_ours,
-    service_of, version_of,
+    Defaults, EndpointSlice, ManagedService, ObjectMeta, Service, ServiceKey, ServiceState, SliceKey,
+    Snapshot, Source, claims_to_be_ours, service_of, version_of,
 };
 
 mod counts;
 mod seen;
+mod services;
 mod slices;
 mod sources;
+mod unreadable;
 mod versions;
 
 pub use seen::SliceState;
 use slices::Slices;
 pub use sources::Listing;
+use unreadable::UnreadableObjects;
 use versions::Versions;
 
 /// Keys of managed Services whose copies may have to change.
@@ -53,6 +54,7 @@ pub struct Index {
     copies: Slices,
     others: Slices,
     versions: Versions,
+    unreadable: UnreadableObjects,
     services_listed: bool,
     copies_listed: bool,
     /// Names whose slices have been listed, so that their absence means something.
@@ -72,6 +74,7 @@ impl Index {
             copies: Slices::default(),
             others: Slices::default(),
             versions: Versions::default(),
+            unreadable: UnreadableObjects::default(),
             services_listed: false,
             copies_listed: false,
             names_listed: BTreeSet::new(),
@@ -79,74 +82,9 @@ impl Index {
         }
     }
 
-    /// A Service was added or changed.
-    pub fn apply_service(&mut self, service: &Service) -> Dirty {
-        let key = ServiceKey::of(&service.metadata);
-        let new = ManagedService::read(service, &self.defaults).map(Arc::new);
-        let old = self.services.insert(key.clone(), new.clone());
-        let mut dirty = Dirty::new();
-        match &old {
-            Some(old) if *old == new => {}
-            Some(old) => {
-                self.unlink(old.as_deref());
-                dirty.insert(key.clone());
-            }
-            None => {
-                dirty.extend(self.dependants.get(&key).into_iter().flatten().cloned());
-                if new.is_some() || self.copies.has_any(&key) {
-                    dirty.insert(key.clone());
-                }
-            }
-        }
-        if let Some(source) = new.as_ref().and_then(|new| new.source()) {
-            self.dependants.entry(source.clone()).or_default().insert(key);
-        }
-        dirty
-    }
-
-    /// A Service is gone.
-    pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
-        let Some(old) = self.services.remove(key) else {
-            return Dirty::new();
-        };
-        self.unlink(old.as_deref());
-        let mut dirty = self.dependants.get(key).cloned().unwrap_or_default();
-        if old.is_some() || self.copies.has_any(key) {
-            dirty.insert(key.clone());
-        }
-        dirty
-    }
-
-    /// A list of Services is complete: those not on it are gone.
-    pub fn services_listed(&mut self, listed: &HashSet<ServiceKey>) -> Dirty {
-        let gone: Vec<_> = self
-            .services
-            .keys()
-            .filter(|key| !listed.contains(key))
-            .cloned()
-            .collect();
-        let mut dirty: Dirty = gone.iter().flat_map(|key| self.delete_service(key)).collect();
-        if !std::mem::replace(&mut self.services_listed, true) {
-            dirty.extend(self.all());
-        }
-        dirty
-    }
-
-    fn unlink(&mut self, service: Option<&ManagedService>) {
-        let Some((service, source)) = service.and_then(|service| Some((service, service.source()?))) else {
-            return;
-        };
-        if let Some(dependants) = self.dependants.get_mut(source) {
-            dependants.remove(&service.key);
-            if dependants.is_empty() {
-                self.dependants.remove(source);
-            }
-        }
-    }
-
     /// A slice was added or changed, or read by a GET.
     pub fn apply_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
-        if self.slices(scope).knows_newer(&slice) {
+        if self.slices(scope).knows_newer(&slice.metadata) {
             return Dirty::new();
         }
         self.list_slice(scope, slice)
@@ -156,21 +94,22 @@ impl Index {
     /// how an etcd restored from a backup looks.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
-        let touched = self.slices_mut(scope).insert(slice);
+        let mut touched = self.unreadable.remove(&SliceKey::of(&slice.metadata));
+        touched.extend(self.slices_mut(scope).insert(slice));
         self.concerned(scope, &touched)
     }
 
-    /// A slice is gone, or has left the scope of this watch. `slice` bears the resourceVersion at
+    /// A slice is gone, or has left the scope of this watch. `metadata` bears the resourceVersion at
     /// which that happened.
-    pub fn delete_slice(&mut self, scope: &Scope, slice: &EndpointSlice) -> Dirty {
-        self.versions.saw(scope, version_of(&slice.metadata));
-        let key = SliceKey::of(&slice.metadata);
+    pub fn delete_slice(&mut self, scope: &Scope, metadata: &ObjectMeta) -> Dirty {
+        self.versions.saw(scope, version_of(metadata));
+        let key = SliceKey::of(metadata);
+        let mut touched = self.unreadable.remove(&key);
         let slices = self.slices(scope);
         // One that moved to another watch's names is that watch's to report.
-        if slices.knows_newer(slice) || !slices.get(&key).is_some_and(|known| in_scope(scope, known)) {
-            return Dirty::new();
+        if !slices.knows_newer(metadata) && slices.get(&key).is_some_and(|known| in_scope(scope, known)) {
+            touched.extend(self.slices_mut(scope).remove(&key));
         }
-        let touched = self.slices_mut(scope).remove(&key);
         self.concerned(scope, &touched)
     }
 
@@ -179,7 +118,7 @@ impl Index {
         let gone = self
             .slices(scope)
             .keys_where(|slice| in_scope(scope, slice) && !listed.contains(&SliceKey::of(&slice.metadata)));
-        let mut touched = BTreeSet::new();
+        let mut touched = self.unreadable.listed(scope, listed);
         for key in gone {
             touched.extend(self.slices_mut(scope).remove(&key));
         }
@@ -216,6 +155,7 @@ impl Index {
     /// Only slices of these names, each set in one watch, are watched from now on: the others are forgotten.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         self.versions.retain(shards);
+        self.unreadable.retain_names(shards);
         self.names_listed
             .retain(|name| shards.iter().any(|names| names.contains(name)));
         let is_left = |slice: &EndpointSlice| !shards.iter().any(|names| bears_one_of(names, slice));
@@ -301,7 +241,10 @@ impl Index {
         }
         let service = match self.services.get(key) {
             None => ServiceState::Absent,
-            Some(None) => ServiceState::Unmanaged,
+            Some(None) => match self.unreadable.services.get(key) {
+                Some(unreadable) if self.copies.has_any(key) => ServiceState::Managed(unreadable.clone()),
+                _ => ServiceState::Unmanaged,
+            },
             Some(Some(service)) => ServiceState::Managed(service.clone()),
         };
         let source = match &service {
@@ -327,6 +270,7 @@ impl Index {
             source: source.map(|source| self.source(source)),
             service,
             slices: slices.into_values().collect(),
+            unreadable: self.unreadable.of(key),
             seen,
             confirmed: BTreeSet::new(),
         })
@@ -334,11 +278,20 @@ impl Index {
 
     fn source(&self, key: &ServiceKey) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| service_of(slice).as_ref() == Some(key);
+        let unreadable = self.unreadable.of(key);
+        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&SliceKey::of(&slice.metadata));
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),
             has_copies: self.copies.of(key).any(|copy| belongs(&copy)),
-            slices: self.others.of(key).filter(belongs).cloned().collect(),
+            slices: self
+                .others
+                .of(key)
+                .filter(belongs)
+                .filter(is_readable)
+                .cloned()
+                .collect(),
+            unreadable,
         }
     }
 

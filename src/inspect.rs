@@ -15,6 +15,7 @@ use crate::error::one_line;
 use crate::metrics::Metrics;
 
 mod changes;
+mod dated;
 mod look;
 mod report;
 mod table;

@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod cli;
 pub mod client;
+pub mod decode;
 pub mod election;
 pub mod error;
 pub mod events;

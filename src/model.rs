@@ -4,21 +4,22 @@
 
 use std::fmt;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-
 mod endpoints;
 mod finding;
+mod objects;
 mod service;
 mod snapshot;
 
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, a_few};
+pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
 pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
 pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.
 pub mod annotation {
+    /// What all of them begin with.
+    pub const PREFIX: &str = "endpoint-copier/";
     /// `true`: managed; `false`: not managed, whatever the flags say.
     pub const ENABLED: &str = "endpoint-copier/enabled";
     /// Name of the source Service.
@@ -230,6 +231,15 @@ pub fn owner_of(slice: &EndpointSlice) -> Option<&OwnerReference> {
         .find(|owner| owner.controller == Some(true) && owner.api_version == "v1" && owner.kind == "Service")
 }
 
+/// The source slice of a copy, by its annotations. Anybody may edit these, and the answer ends up in a URL: what cannot be
+/// the name of a slice is `None`.
+#[must_use]
+pub fn source_slice(copy: &EndpointSlice) -> Option<SliceKey> {
+    let namespace = annotation_of(&copy.metadata, provenance::NAMESPACE).filter(|name| is_dns_label(name))?;
+    let name = annotation_of(&copy.metadata, provenance::SLICE).filter(|name| is_dns_subdomain(name))?;
+    Some(SliceKey::new(namespace, name))
+}
+
 /// The managed Service of a slice that is ours: managed-by label, source annotations and a
 /// controller reference to a Service. `None`: not ours, never to be touched.
 #[must_use]
@@ -242,7 +252,8 @@ pub fn ours(slice: &EndpointSlice) -> Option<ServiceKey> {
     {
         return None;
     }
-    let owner = owner_of(slice)?;
+    // The API server takes any name of an owner, and this one ends up in a URL.
+    let owner = owner_of(slice).filter(|owner| is_dns_label(&owner.name))?;
     Some(ServiceKey::new(
         slice.metadata.namespace.clone().unwrap_or_default(),
         owner.name.clone(),
@@ -273,6 +284,17 @@ pub fn is_dns_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
+/// Whether a name is a DNS subdomain (RFC 1123): what EndpointSlices are called.
+#[must_use]
+pub fn is_dns_subdomain(name: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    // Kubernetes limits the whole name only, and not each label.
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,6 +317,29 @@ mod tests {
             ("ä", false),
         ] {
             assert_eq!(is_dns_label(name), legal, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_dns_subdomain_is_made_of_labels_and_ends_at_253_characters() {
+        for (name, legal) in [
+            ("kubernetes", true),
+            ("a.b-c.0", true),
+            (&"a".repeat(253), true),
+            (&"a".repeat(254), false),
+            ("", false),
+            (".a", false),
+            ("a..b", false),
+            ("a.-b", false),
+            ("a-.b", false),
+            ("..", false),
+            ("a/b", false),
+            ("a?watch=true&x=", false),
+            ("a b", false),
+            ("A", false),
+            ("a%2fb", false),
+        ] {
+            assert_eq!(is_dns_subdomain(name), legal, "{name:?}");
         }
     }
 

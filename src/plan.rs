@@ -11,11 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 
 use crate::model::{
-    Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source, annotation_of, ours,
-    provenance, version,
+    EndpointSlice, Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source,
+    annotation_of, ours, provenance, source_slice, version,
 };
 
 pub mod copy;
@@ -126,7 +126,9 @@ fn wanted_copies(
             .filter(|slice| slice.address_type == family.as_str())
             .collect();
         let mut copies = fresh_copies(service, &slices);
-        if service.holds(&source.key) && slices.iter().all(|slice| hold::is_empty(slice)) {
+        // A slice that cannot be decoded may have endpoints.
+        let seems_empty = source.unreadable.is_empty() && slices.iter().all(|slice| hold::is_empty(slice));
+        if service.holds(&source.key) && seems_empty {
             let held = hold::copies(service, source, family, snapshot);
             if !held.by_name.is_empty() {
                 plan.find(Reason::SourceEmptyHeld, report::held(source, family));
@@ -185,6 +187,9 @@ fn current<'a>(snapshot: &'a Snapshot, key: &SliceKey) -> Option<&'a EndpointSli
 /// One wanted copy: nothing, a create, an update, or a reason why not.
 fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, plan: &mut Plan) {
     let key = SliceKey::of(&copy.metadata);
+    if snapshot.unreadable.contains(&key) {
+        return;
+    }
     let Some(current) = current(snapshot, &key) else {
         if !service.deleting {
             plan.creates.push(copy);
@@ -233,14 +238,6 @@ fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapsh
     source_slice(current).filter(|source| ahead && !snapshot.confirmed.contains(source))
 }
 
-fn source_slice(copy: &EndpointSlice) -> Option<SliceKey> {
-    let read = |key| annotation_of(&copy.metadata, key);
-    Some(SliceKey::new(
-        read(provenance::NAMESPACE)?,
-        read(provenance::SLICE)?,
-    ))
-}
-
 /// Deletes every copy of ours that is not wanted.
 fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
     for slice in &snapshot.slices {
@@ -248,6 +245,7 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
         if wanted.contains(&key)
             || ours(slice).as_ref() != Some(&snapshot.key)
             || slice.metadata.deletion_timestamp.is_some()
+            || is_frozen(slice, snapshot)
         {
             continue;
         }
@@ -256,6 +254,14 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
             None => plan.deletes.extend(delete(slice)),
         }
     }
+}
+
+/// Whether the source slice of a copy, or the copy itself, cannot be decoded.
+fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
+    let source = snapshot.source.as_ref().map(|source| &source.unreadable);
+    snapshot.unreadable.contains(&SliceKey::of(&copy.metadata))
+        || source_slice(copy)
+            .is_some_and(|slice| source.is_some_and(|unreadable| unreadable.contains(&slice)))
 }
 
 /// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive.

@@ -9,19 +9,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::apply::{Applied, Echo, Writer};
+use crate::decode::Guarded;
 use crate::election::term::Term;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult};
-use crate::model::{Finding, Intent, ServiceKey, ServiceState, SliceKey, Snapshot, ours};
+use crate::model::{
+    EndpointSlice, Finding, Intent, Service, ServiceKey, ServiceState, SliceKey, Snapshot, ours,
+};
 use crate::plan::{Plan, plan};
 use crate::progress::Progress;
 use crate::queue::{Again, Inbox, PACE, Severity};
@@ -211,7 +212,7 @@ impl Reconciler {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
             return Ok(None);
         }
-        let api: Api<Service> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
+        let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), snapshot.key.namespace());
         let service = match read::object(&api, snapshot.key.name(), self.progress()).await {
             Ok(service) => service,
             Err(Stop::Unread(error)) if !(plan.creates.is_empty() && plan.updates.is_empty()) => {
@@ -221,7 +222,15 @@ impl Reconciler {
             }
             Err(stop) => return Err(stop),
         };
-        let is_now = service.and_then(|service| self.index().as_managed(&service));
+        let is_now = match service.map(|service| service.object).transpose() {
+            Ok(service) => service.and_then(|service| self.index().as_managed(&service)),
+            Err(unreadable) => {
+                return Err(Stop::Unread(format!(
+                    "the Service cannot be decoded: {}",
+                    unreadable.error
+                )));
+            }
+        };
         let seen = match &snapshot.service {
             ServiceState::Managed(service) => Some(&**service),
             ServiceState::Absent | ServiceState::Unmanaged => None,
@@ -258,8 +267,17 @@ impl Reconciler {
     /// watch will have no news of it.
     async fn read(&self, key: &SliceKey) -> Result<Option<EndpointSlice>, Stop> {
         let before = self.index().state(key);
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
+        let api: Api<Guarded<EndpointSlice>> = Api::namespaced(self.client.clone(), key.namespace());
         let found = read::object(&api, key.name(), self.progress()).await?;
+        let found = match found.map(|found| found.object).transpose() {
+            Ok(found) => found,
+            Err(unreadable) => {
+                // It counts as unchanged, so there is nothing to observe.
+                warn!(slice = %key, error = unreadable.error, "an EndpointSlice cannot be decoded");
+                self.index().observe_unreadable(&unreadable);
+                return Ok(None);
+            }
+        };
         let Some(dirty) = self.index().observe(key, &before, found.clone()) else {
             return Err(Stop::Wait(Instant::now() + OVERTAKEN));
         };

@@ -5,13 +5,14 @@
 //! slice("app-x7k2p").of("app").namespace("web").endpoints(["192.0.2.1"])
 //! ```
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::api::core::v1::ServicePort;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use k8s_openapi::jiff::Timestamp;
 
-use crate::model::{Defaults, MANAGED_BY, ServiceKey, annotation, label, provenance};
+use crate::model::{
+    Defaults, EndpointSlice, MANAGED_BY, ObjectMeta, OwnerReference, Service, ServiceKey, ServiceSpec,
+    annotation, label, provenance,
+};
 
 pub(crate) mod log;
 pub(crate) mod world;
@@ -134,7 +135,7 @@ pub(crate) trait Build: Sized {
     }
 
     fn deleting(self) -> Self {
-        self.edit(|object| object.meta().deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)))
+        self.edit(|object| object.meta().deletion_timestamp = Some("1970-01-01T00:00:00Z".to_owned()))
     }
 }
 
@@ -256,5 +257,6 @@ pub(crate) fn owner(name: &str) -> OwnerReference {
         uid: format!("uid-{name}"),
         controller: Some(true),
         block_owner_deletion: Some(false),
+        ..OwnerReference::default()
     }
 }

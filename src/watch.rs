@@ -8,17 +8,17 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{oneshot, watch as channel};
 use tracing::warn;
 
+use crate::decode::Guarded;
 use crate::election::Record;
 use crate::index::{Dirty, Scope, SharedIndex};
 use crate::metrics;
-use crate::model::{MANAGED_BY, ServiceKey, SliceKey, label};
+use crate::model::{EndpointSlice, MANAGED_BY, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label};
+use crate::outage::Outage;
 use crate::pulse::Cause;
 use crate::queue::Inbox;
 
@@ -46,6 +46,7 @@ impl Watches {
     /// that set changes.
     pub async fn services(self, names: channel::Sender<BTreeSet<String>>) {
         let mut listed = HashSet::new();
+        let unreadable = Undecoded::new(metrics::Watch::Services);
         // Some names matter whatever Services there are.
         let mut changed = true;
         self.reader
@@ -53,7 +54,7 @@ impl Watches {
                 metrics::Watch::Services,
                 Api::all,
                 watcher::Config::default(),
-                |event: Event<Service>| {
+                |event: Event<Guarded<Service>>| {
                     let mut index = self.index.lock();
                     let complete = !matches!(event, Event::Init | Event::InitApply(_));
                     let dirty = match event {
@@ -61,12 +62,21 @@ impl Watches {
                             listed.clear();
                             Dirty::new()
                         }
-                        Event::InitApply(service) => {
-                            listed.insert(ServiceKey::of(&service.metadata));
-                            index.apply_service(&service)
+                        Event::InitApply(service) | Event::Apply(service) => {
+                            if !complete {
+                                listed.insert(ServiceKey::of(service.slim_metadata()));
+                            }
+                            match service.object {
+                                Ok(service) => index.apply_service(&service),
+                                Err(object) => {
+                                    unreadable.log(&object);
+                                    index.service_unreadable(&object)
+                                }
+                            }
                         }
-                        Event::Apply(service) => index.apply_service(&service),
-                        Event::Delete(service) => index.delete_service(&ServiceKey::of(&service.metadata)),
+                        Event::Delete(service) => {
+                            index.delete_service(&ServiceKey::of(service.slim_metadata()))
+                        }
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
                     changed |= !dirty.is_empty();
@@ -103,11 +113,10 @@ impl Watches {
         mut listed_once: Option<oneshot::Sender<()>>,
     ) {
         let mut listed = HashSet::new();
+        let unreadable = Undecoded::new(watch);
         let config = watcher::Config::default().labels(selector);
         self.reader
-            .follow(watch, Api::all, config, |event: Event<EndpointSlice>| {
-                // Nobody here reads them, and they are half of a slice's size.
-                let event = event.modify(|slice| slice.metadata.managed_fields = None);
+            .follow(watch, Api::all, config, |event: Event<Guarded<EndpointSlice>>| {
                 let mut index = self.index.lock();
                 let dirty = match event {
                     Event::Init => {
@@ -116,11 +125,25 @@ impl Watches {
                         Dirty::new()
                     }
                     Event::InitApply(slice) => {
-                        listed.insert(SliceKey::of(&slice.metadata));
-                        index.list_slice(scope, slice)
+                        listed.insert(SliceKey::of(slice.slim_metadata()));
+                        match slice.object {
+                            Ok(slice) => index.list_slice(scope, slice),
+                            Err(object) => {
+                                unreadable.log(&object);
+                                index.slice_unreadable(scope, &object);
+                                Dirty::new()
+                            }
+                        }
                     }
-                    Event::Apply(slice) => index.apply_slice(scope, slice),
-                    Event::Delete(slice) => index.delete_slice(scope, &slice),
+                    Event::Apply(slice) => match slice.object {
+                        Ok(slice) => index.apply_slice(scope, slice),
+                        Err(object) => {
+                            unreadable.log(&object);
+                            index.slice_unreadable(scope, &object);
+                            Dirty::new()
+                        }
+                    },
+                    Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
                         // Nobody waits any more if the watch is being replaced already.
                         listed_once.take().map(|told| told.send(()));
@@ -131,6 +154,20 @@ impl Watches {
                 self.inbox.mark(dirty);
             })
             .await;
+    }
+}
+
+/// Log lines about objects of one watch that cannot be decoded: one at once and one a minute, however many there are.
+struct Undecoded(Outage);
+
+impl Undecoded {
+    fn new(watch: metrics::Watch) -> Self {
+        Self(Outage::new(format!("decoding one of the {}", watch.as_str())))
+    }
+
+    fn log(&self, object: &Unreadable) {
+        let key = ObjectKey::of(&object.metadata);
+        self.0.failed(&format!("{key}: {}", object.error));
     }
 }
 

@@ -24,6 +24,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "client::Elsewhere",
             "client::Server",
             "client::is_watch",
+            "decode",
             "election::Record",
             "error",
             "index",
@@ -55,6 +56,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "reconcile",
         &[
             "apply",
+            "decode",
             "election::term",
             "error",
             "events::Herald",
@@ -105,6 +107,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "metrics",
         ],
     ),
+    ("decode", &["model"]),
     ("error", &[]),
     ("outage", &[]),
     // What people touch and see.
@@ -112,7 +115,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "inspect",
         &[
-            "cli", "client", "error", "index", "metrics", "model", "plan", "watch",
+            "cli", "client", "decode", "error", "index", "metrics", "model", "plan", "watch",
         ],
     ),
     ("http", &["cli::BindAddress", "metrics"]),

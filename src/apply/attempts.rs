@@ -8,10 +8,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::time::Instant;
 
-use crate::model::{ManagedService, ServiceKey, SliceKey};
+use crate::model::{EndpointSlice, ManagedService, ServiceKey, SliceKey};
 
 /// The pause after a refusal: 5 s, doubling to 30 s.
 const FIRST: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use std::sync::Arc;
 
 use super::*;
+use crate::model::ObjectMeta;
 
 fn status(code: u16, details: serde_json::Value) -> Status {
     serde_json::from_value(json!({

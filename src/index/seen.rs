@@ -1,9 +1,7 @@
 //! What a GET shows, beside the watches: it may be newer than they are, or older by the time it is read.
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use super::{Dirty, Index, Slices, bears_one_of};
-use crate::model::{SliceKey, claims_to_be_ours};
+use crate::model::{EndpointSlice, SliceKey, claims_to_be_ours};
 
 /// Identity and version of a slice, or that there is none; and how many others had gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +47,16 @@ impl Index {
         if now.known != before.known || may_be_gone && now.removals != before.removals {
             return None;
         }
+        let mut dirty = Dirty::new();
+        for service in self.unreadable.remove(key) {
+            dirty.extend(self.concerned_by_copies(&[service].into()));
+        }
         let learn = |slices: &mut Slices, slice: Option<EndpointSlice>| match slice {
             Some(slice) => slices.insert(slice),
             None => slices.remove(key),
         };
         let (by_copy, by_other) = (learn(&mut self.copies, copy), learn(&mut self.others, other));
-        let mut dirty = self.concerned_by_copies(&by_copy);
+        dirty.extend(self.concerned_by_copies(&by_copy));
         dirty.extend(self.concerned_by_others(&by_other));
         Some(dirty)
     }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
-use crate::model::{ServiceKey, SliceKey, named_like_a_copy_of, ours, service_of, version_of};
+use crate::model::{
+    EndpointSlice, ObjectMeta, ServiceKey, SliceKey, named_like_a_copy_of, ours, service_of, version_of,
+};
 
 /// Slices as one kind of watch shows them.
 #[derive(Debug, Default)]
@@ -96,11 +96,11 @@ impl Slices {
 
     /// Whether this state of a slice is older than the one known. A slice that was made anew is
     /// never older; where versions cannot be compared the latest word counts.
-    pub fn knows_newer(&self, slice: &EndpointSlice) -> bool {
-        let Some(known) = self.by_key.get(&SliceKey::of(&slice.metadata)) else {
+    pub fn knows_newer(&self, metadata: &ObjectMeta) -> bool {
+        let Some(known) = self.by_key.get(&SliceKey::of(metadata)) else {
             return false;
         };
-        match (version_of(&known.metadata), version_of(&slice.metadata)) {
+        match (version_of(&known.metadata), version_of(metadata)) {
             (Some(known), Some(new)) => known > new,
             _ => false,
         }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Index, bears_one_of};
-use crate::model::{ServiceKey, SliceKey, label, label_of, service_of, version_of};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use crate::model::{
+    EndpointSlice, ObjectMeta, ServiceKey, SliceKey, label, label_of, service_of, version_of,
+};
 
 /// What a consistent list of slices showed.
 #[derive(Clone, Debug)]
@@ -91,6 +91,13 @@ impl Index {
         };
         let mut watched = listing.slices.iter().filter(|(_, listed)| is_watched(listed));
         let are_shown = watched.all(|(key, listed)| match self.others.get(key) {
+            _ if self
+                .unreadable
+                .version(key)
+                .is_some_and(|version| version >= listed.version) =>
+            {
+                true
+            }
             Some(slice) if listed.version.is_some() => version_of(&slice.metadata) >= listed.version,
             Some(slice) => slice.metadata.uid == listed.uid,
             None => may_be_gone,

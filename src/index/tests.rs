@@ -214,9 +214,13 @@ fn a_source_slice_concerns_every_service_that_copies_it() {
         index.apply_slice(&scope, source.clone().version(101)),
         keys(&["second", "vip"])
     );
-    assert_eq!(index.delete_slice(&scope, &source), keys(&[]), "an old deletion");
     assert_eq!(
-        index.delete_slice(&scope, &source.version(102)),
+        index.delete_slice(&scope, &source.metadata),
+        keys(&[]),
+        "an old deletion"
+    );
+    assert_eq!(
+        index.delete_slice(&scope, &source.version(102).metadata),
         keys(&["second", "vip"])
     );
 }
@@ -246,7 +250,7 @@ fn a_copy_concerns_its_service_while_it_is_there_and_when_it_goes() {
         assert_eq!(index.apply_slice(&Scope::Copies, copy.clone()), keys(&["vip"]));
         assert_eq!(index.all(), keys(&["vip"]));
         assert_eq!(
-            index.delete_slice(&Scope::Copies, &copy.version(101)),
+            index.delete_slice(&Scope::Copies, &copy.version(101).metadata),
             keys(&["vip"])
         );
     }
@@ -271,7 +275,7 @@ fn objects_with_nothing_in_them_do_no_harm() {
     for scope in [Scope::Copies, named(&[""])] {
         index.apply_slice(&scope, EndpointSlice::default());
         index.list_slice(&scope, EndpointSlice::default());
-        index.delete_slice(&scope, &EndpointSlice::default());
+        index.delete_slice(&scope, &EndpointSlice::default().metadata);
         index.slices_listed(&scope, &HashSet::new());
     }
     look(&mut index, &SliceKey::new("", ""), Some(EndpointSlice::default()));
@@ -325,7 +329,7 @@ fn a_get_that_a_watch_has_overtaken_changes_nothing() {
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));
-    index.delete_slice(&names, &source(11));
+    index.delete_slice(&names, &source(11).metadata);
     assert_eq!(index.observe(&key, &before, Some(source(10))), None);
     assert!(index.slice(&key).is_none(), "a ghost");
 }

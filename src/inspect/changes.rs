@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use serde::Serialize;
 
 use crate::metrics::Operation;
-use crate::model::{SliceKey, Snapshot, provenance};
+use crate::model::{EndpointSlice, SliceKey, Snapshot, provenance};
 use crate::plan::Plan;
 
 /// One write.

@@ -5,20 +5,21 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::report::{Report, Row, Told, changed};
+use super::dated::{Dated, Dates};
+use super::report::{Report, Row, Told};
 use crate::cli::Config;
+use crate::decode::Slim;
 use crate::error::one_line;
 use crate::index::{Index, Scope};
 use crate::metrics::Metrics;
-use crate::model::{Defaults, MANAGED_BY, Reason, ServiceKey, SliceKey};
+use crate::model::{Defaults, EndpointSlice, MANAGED_BY, Reason, Service, ServiceKey, SliceKey};
 use crate::watch::{copies_selector, named_selectors};
 
 /// Objects in one page of a list.
@@ -65,24 +66,34 @@ impl Looker {
     /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
     pub async fn look(&self) -> Result<Report, Error> {
         let mut index = Index::new(self.defaults.clone());
-        let (mut services, mut edited) = (HashSet::new(), HashMap::new());
-        for service in self.list::<Service>("").await? {
-            let key = ServiceKey::of(&service.metadata);
-            edited.extend(changed(&service.metadata).map(|at| (key.clone(), at)));
+        let (mut services, mut changed) = (HashSet::new(), Dates::default());
+        self.list("", |service: Dated<Service>| {
+            let key = ServiceKey::of(service.guarded.slim_metadata());
+            match &service.guarded.object {
+                Ok(service) => _ = index.apply_service(service),
+                Err(unreadable) => _ = index.service_unreadable(unreadable),
+            }
+            // Of the other Services, of which there may be many, nobody asks.
+            if index.is_managed(&key) {
+                changed
+                    .services
+                    .extend(service.changed.map(|at| (key.clone(), at)));
+            }
             services.insert(key);
-            index.apply_service(&service);
-        }
+        })
+        .await?;
         index.services_listed(&services);
-        self.list_slices(&mut index, &Scope::Copies, &copies_selector())
+        self.list_slices(&mut index, &mut changed, &Scope::Copies, &copies_selector())
             .await?;
         let names = index.names();
         for (names, selector) in named_selectors(&names) {
             let scope = Scope::Named(Arc::new(names));
-            self.list_slices(&mut index, &scope, &selector).await?;
+            self.list_slices(&mut index, &mut changed, &scope, &selector)
+                .await?;
         }
         let leases = self.leases().await.map_err(|error| one_line(&error));
         let now = self.now();
-        let mut report = Report::of(&index, &edited, leases, now);
+        let mut report = Report::of(&index, &changed, leases, now);
         let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
         if behind.is_empty() {
             return Ok(report);
@@ -124,22 +135,44 @@ impl Looker {
         (events, error)
     }
 
-    async fn list_slices(&self, index: &mut Index, scope: &Scope, selector: &str) -> Result<(), Error> {
+    async fn list_slices(
+        &self,
+        index: &mut Index,
+        changed: &mut Dates,
+        scope: &Scope,
+        selector: &str,
+    ) -> Result<(), Error> {
         let mut listed = HashSet::new();
-        for slice in self.list::<EndpointSlice>(selector).await? {
-            listed.insert(SliceKey::of(&slice.metadata));
-            index.list_slice(scope, slice);
-        }
+        self.list(selector, |slice: Dated<EndpointSlice>| {
+            let key = SliceKey::of(slice.guarded.slim_metadata());
+            changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
+            match slice.guarded.object {
+                Ok(slice) => _ = index.list_slice(scope, slice),
+                Err(unreadable) => _ = index.slice_unreadable(scope, &unreadable),
+            }
+            listed.insert(key);
+        })
+        .await?;
         index.slices_listed(scope, &listed);
         Ok(())
     }
 
-    async fn list<K>(&self, selector: &str) -> Result<Vec<K>, kube::Error>
-    where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-    {
-        let params = ListParams::default().limit(PAGE).labels(selector);
-        pages(&Api::all(self.client.clone()), params, usize::MAX).await
+    /// Hands each object over, page by page, so that no two pages are in memory at once.
+    async fn list<K: Slim>(
+        &self,
+        selector: &str,
+        mut handle: impl FnMut(Dated<K>),
+    ) -> Result<(), kube::Error> {
+        let api: Api<Dated<K>> = Api::all(self.client.clone());
+        let mut params = ListParams::default().limit(PAGE).labels(selector);
+        loop {
+            let page = api.list(&params).await?;
+            page.items.into_iter().for_each(&mut handle);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no

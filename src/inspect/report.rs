@@ -1,13 +1,13 @@
 //! What there is to tell of a cluster at one moment. Pure: an index in, a report out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::changes::{Change, changes};
+use super::dated::Dates;
 use crate::index::Index;
 use crate::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
 use crate::plan::{Plan, plan};
@@ -84,15 +84,10 @@ pub(super) struct Leader {
 }
 
 impl Report {
-    /// `changed`: when Services were changed last, by a person. `at`: now, by the clock of the API server.
-    pub fn of(
-        index: &Index,
-        changed: &HashMap<ServiceKey, Timestamp>,
-        leases: Result<Vec<Lease>, String>,
-        at: Timestamp,
-    ) -> Self {
+    /// `changed`: when objects were changed last. `at`: now, by the clock of the API server.
+    pub fn of(index: &Index, changed: &Dates, leases: Result<Vec<Lease>, String>, at: Timestamp) -> Self {
         let keys = index.all().into_iter();
-        let rows = keys.filter_map(|key| Row::of(index, &key, changed.get(&key).copied()));
+        let rows = keys.filter_map(|key| Row::of(index, &key, changed));
         let services: Vec<_> = rows.collect();
         let (leases, leaders_error) = match leases {
             Ok(leases) => (leases, None),
@@ -152,7 +147,7 @@ pub(super) struct ServiceChanges<'a> {
 }
 
 impl Row {
-    fn of(index: &Index, key: &ServiceKey, service_changed: Option<Timestamp>) -> Option<Self> {
+    fn of(index: &Index, key: &ServiceKey, changed: &Dates) -> Option<Self> {
         let (snapshot, plan) = decide(index, key)?;
         let copies = || {
             snapshot
@@ -172,10 +167,12 @@ impl Row {
         let is_right = |finding: &Finding| !finding.reason.leaves_undone();
         let in_step = plan.is_done() && plan.findings.iter().all(is_right);
         let since = if in_step {
-            copies().filter_map(|slice| changed(&slice.metadata)).max()
+            copies()
+                .filter_map(|slice| changed.of_slice(&slice.metadata))
+                .max()
         } else {
-            let source = source_slices.filter_map(|slice| changed(&slice.metadata));
-            source.chain(service_changed).max()
+            let source = source_slices.filter_map(|slice| changed.of_slice(&slice.metadata));
+            source.chain(changed.services.get(key).copied()).max()
         };
         Some(Self {
             namespace: key.namespace().to_owned(),
@@ -206,17 +203,6 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
         }
         snapshot.confirmed.clone_from(&confirmed);
     }
-}
-
-/// When an object was last changed, but for its status, as far as the API server tells.
-pub(super) fn changed(metadata: &ObjectMeta) -> Option<Timestamp> {
-    let writes = metadata.managed_fields.iter().flatten();
-    let last = writes
-        .filter(|write| write.subresource.as_deref().is_none_or(str::is_empty))
-        .filter_map(|write| write.time.as_ref())
-        .map(|time| time.0)
-        .max();
-    last.or_else(|| metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
 
 impl Count {

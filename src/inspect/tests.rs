@@ -1,10 +1,9 @@
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, MicroTime, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 
-use std::collections::HashMap;
-
+use super::dated::Dates;
 use super::*;
-use crate::model::ServiceKey;
+use crate::model::{ServiceKey, SliceKey};
 use crate::testing::world::World;
 use crate::testing::{Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice};
 
@@ -38,7 +37,13 @@ fn renewed(moment: &str) -> Lease {
 /// `new` and `web` were edited an hour ago.
 fn report(world: &World, leases: Result<Vec<Lease>, String>) -> Report {
     let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
-    Report::of(&world.index(), &edited.into(), leases, at(NOW))
+    let copies = world.copies("vip").into_iter();
+    let copied = copies.map(|copy| (SliceKey::of(&copy.metadata), at("2026-01-02T11:55:00Z")));
+    let changed = Dates {
+        services: edited.into(),
+        slices: copied.collect(),
+    };
+    Report::of(&world.index(), &changed, leases, at(NOW))
 }
 
 /// `vip` is in step with three API servers, one of which is not ready; `web` is refused; `new` has no copies yet.
@@ -47,7 +52,7 @@ fn world() -> World {
     if let Some(endpoints) = &mut servers.endpoints {
         endpoints[0].conditions.get_or_insert_default().ready = Some(false);
     }
-    let mut world = World::new()
+    World::new()
         .service(plain_service("kubernetes"))
         .slice(servers)
         .service(service("vip"))
@@ -55,15 +60,7 @@ fn world() -> World {
         .service(service("web").edit(|web| {
             web.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
         }))
-        .service(service("new"));
-    let copy = world.copies("vip")[0].clone();
-    world.edit(&crate::model::SliceKey::of(&copy.metadata), |copy| {
-        copy.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
-            time: Some(Time(at("2026-01-02T11:55:00Z"))),
-            ..ManagedFieldsEntry::default()
-        }]);
-    });
-    world
+        .service(service("new"))
 }
 
 #[test]
@@ -160,7 +157,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
 
 #[test]
 fn ages_alone_are_no_news_and_a_leader_that_no_longer_renews_is() {
-    let look = |lease, now| Report::of(&world().index(), &HashMap::new(), Ok(vec![lease]), at(now));
+    let look = |lease, now| Report::of(&world().index(), &Dates::default(), Ok(vec![lease]), at(now));
     let first = look(lease(), NOW);
     let later = look(renewed(NOW), "2026-01-02T12:00:02Z");
     assert_ne!(first, later);

@@ -5,6 +5,8 @@ use std::fmt;
 /// Why something is not, or not quite, as its user may expect. The name is the Event's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
+    /// The Service cannot be decoded.
+    Unreadable,
     /// An annotation has a value that we do not understand.
     InvalidAnnotation,
     /// The managed Service has a selector: the built-in controller owns its slices.
@@ -41,7 +43,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
+        Self::Unreadable,
         Self::InvalidAnnotation,
         Self::HasSelector,
         Self::ExternalName,
@@ -65,7 +68,8 @@ impl Reason {
     #[must_use]
     pub fn leaves_undone(self) -> bool {
         match self {
-            Self::InvalidAnnotation
+            Self::Unreadable
+            | Self::InvalidAnnotation
             | Self::HasSelector
             | Self::ExternalName
             | Self::SourceIsSelf
@@ -88,6 +92,7 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unreadable => "Unreadable",
             Self::InvalidAnnotation => "InvalidAnnotation",
             Self::HasSelector => "HasSelector",
             Self::ExternalName => "ExternalName",

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::ServicePort;
 
-use super::{Defaults, Family, Finding, Reason, ServiceKey, annotation, annotation_of, is_dns_label};
+use super::{
+    Defaults, Family, Finding, Reason, Service, ServiceKey, ServiceSpec, Unreadable, annotation,
+    annotation_of, is_dns_label,
+};
 
 /// What became of a Service.
 #[derive(Clone, Debug)]
@@ -100,6 +103,39 @@ impl ManagedService {
             local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
             key,
         })
+    }
+
+    /// A Service that cannot be decoded: it asks for nothing, and its copies stay as they are.
+    #[must_use]
+    pub fn unreadable(unreadable: &Unreadable) -> Self {
+        let note = format!(
+            "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
+            shorten(&unreadable.error)
+        );
+        Self {
+            key: ServiceKey::of(&unreadable.metadata),
+            uid: unreadable.metadata.uid.clone().unwrap_or_default(),
+            deleting: false,
+            intent: Intent::Unclear(Finding::new(Reason::Unreadable, note)),
+            when_empty: WhenEmpty::Default,
+            remark: None,
+            families: Vec::new(),
+            needs_all_families: false,
+            headless: false,
+            ports: Vec::new(),
+            wants_hints: false,
+            local_traffic: false,
+        }
+    }
+
+    /// Whether a Service that cannot be decoded is managed by what can still be read of it, or may be.
+    #[must_use]
+    pub fn may_be_managed(unreadable: &Unreadable, defaults: &Defaults) -> bool {
+        let annotations = unreadable.metadata.annotations.iter().flatten();
+        defaults.managed.as_ref() == Some(&ServiceKey::of(&unreadable.metadata))
+            || annotations
+                .map(|(key, _)| key)
+                .any(|key| key.starts_with(annotation::PREFIX))
     }
 
     /// The source, if it has a valid one.

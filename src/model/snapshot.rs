@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
-use super::{ServiceKey, ServiceState, SliceKey};
+use super::{EndpointSlice, ServiceKey, ServiceState, SliceKey};
 
 /// All that decides about the copies of one Service, at one moment.
 #[derive(Clone, Debug)]
@@ -18,6 +16,8 @@ pub struct Snapshot {
     pub source: Option<Source>,
     /// Slices that belong to the Service by owner or by label, ours and others'.
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// Slices that may belong to the Service and cannot be decoded: they stay as they are.
+    pub unreadable: BTreeSet<SliceKey>,
     /// Everything up to this resourceVersion was seen of its source.
     pub seen: u64,
     /// Source slices that were just read from the API server: what we see of them is the latest.
@@ -33,6 +33,8 @@ pub struct Source {
     pub exists: bool,
     /// Copies of ours belong to it: it is a managed Service itself.
     pub has_copies: bool,
-    /// Its slices, without copies of ours.
+    /// Its slices, without copies of ours and those that cannot be decoded.
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// Its slices that cannot be decoded: they count as present and unchanged, and so do their copies.
+    pub unreadable: BTreeSet<SliceKey>,
 }

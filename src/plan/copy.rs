@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use data_encoding::{BASE32_NOPAD, Encoding};
 use k8s_openapi::api::core::v1::ServicePort;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    HASH_LENGTH, MANAGED_BY, ManagedService, annotation_of, label, label_of, owner_of, provenance, version,
+    EndpointSlice, HASH_LENGTH, MANAGED_BY, ManagedService, ObjectMeta, OwnerReference, annotation_of, label,
+    label_of, owner_of, provenance, version,
 };
 
 /// Labels that are ours to set or to keep away.
@@ -241,6 +241,7 @@ fn owner(service: &ManagedService) -> OwnerReference {
         controller: Some(true),
         // Deleting the Service must not wait for its copies.
         block_owner_deletion: Some(false),
+        ..OwnerReference::default()
     }
 }
 
@@ -313,7 +314,6 @@ pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
         ports,
     } = wanted;
     let mut metadata = current.metadata.clone();
-    metadata.managed_fields = None;
     let labels = metadata.labels.get_or_insert_default();
     labels.retain(|key, _| !LABELS.contains(&key.as_str()));
     labels.extend(ours.labels.unwrap_or_default());

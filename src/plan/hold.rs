@@ -1,10 +1,12 @@
 //! Copies that outlive an empty source: what they show stays, what the Service decides follows.
 
-use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Copies, copy};
-use crate::model::{Family, ManagedService, Snapshot, Source, annotation_of, ours, owner_of, provenance};
+use crate::model::{
+    EndpointSlice, Family, ManagedService, Snapshot, Source, annotation_of, ours, owner_of, provenance,
+};
 
 /// No endpoint is in it. Unready ones are endpoints.
 pub(super) fn is_empty(slice: &EndpointSlice) -> bool {

@@ -1,9 +1,7 @@
 //! What the Go operator left: its slices stand beside ours, and kube-proxy would go on sending traffic
 //! to what they list.
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
-use crate::model::{ServiceKey, SliceKey, label, label_of};
+use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};
 
 /// Whether a slice is one that version 0.3 made: named exactly as the Service, with its source in a
 /// label, without a controller in the managed-by label, and without an owner.

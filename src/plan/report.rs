@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use super::{Plan, hold, leftover};
 use crate::model::{
-    Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
+    EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
 };
 
 /// Why copies of this family are not as empty as their source.
@@ -30,6 +28,9 @@ pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
 
 /// What is to be said of the source.
 pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan) {
+    if !source.unreadable.is_empty() {
+        return;
+    }
     if source.slices.is_empty() {
         if source.has_copies {
             plan.find(
@@ -89,7 +90,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
 
 /// A Service without endpoints although its source would be held: there is nothing to hold.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
-    let is_there = source.exists || !source.slices.is_empty();
+    let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
     let has_endpoints = source.slices.iter().any(|slice| !hold::is_empty(slice));
     if service.holds(&source.key) && is_there && !has_endpoints && plan.endpoints == 0 {
         plan.find(

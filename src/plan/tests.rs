@@ -9,3 +9,4 @@ mod laws;
 mod leftovers;
 mod repair;
 mod stale;
+mod unreadable;

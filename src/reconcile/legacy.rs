@@ -6,8 +6,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Endpoints;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, Error};
 use parking_lot::Mutex;
@@ -15,10 +13,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::read::is_missing;
+use crate::decode::{EndpointsMetadata, Guarded};
 use crate::election::term::Term;
 use crate::error::{is_answer, one_line};
 use crate::model::{
-    Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
+    EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
 };
 use crate::progress::Progress;
 
@@ -92,14 +91,16 @@ impl Legacy {
     }
 
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), service.key.namespace());
+        let api: Api<Guarded<EndpointsMetadata>> =
+            Api::namespaced(self.client.clone(), service.key.namespace());
         let limit = Instant::now() + TIME_LIMIT;
         let found = match self.within(limit, api.get(service.key.name())).await {
             Ok(found) => found,
             Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Clean),
             Err(error) => return Err(error),
         };
-        if label_of(&found.metadata, label::MANAGED_BY) != Some(MANAGED_BY) {
+        let found = found.slim_metadata();
+        if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY) {
             return Ok(Looked::Clean);
         }
         // Only now: while the GET was under way the term may have ended.
@@ -108,8 +109,8 @@ impl Legacy {
         };
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: found.metadata.uid,
-                resource_version: found.metadata.resource_version,
+                uid: found.uid.clone(),
+                resource_version: found.resource_version.clone(),
             }),
             ..DeleteParams::default()
         };

@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use super::defaults;
 use crate::index::{Index, Scope};
-use crate::model::{Finding, Reason, ServiceKey, SliceKey, Snapshot, claims_to_be_ours, service_of};
+use crate::model::{
+    EndpointSlice, Finding, Reason, Service, ServiceKey, SliceKey, Snapshot, claims_to_be_ours, service_of,
+};
 use crate::plan::{Plan, plan};
 
 /// One write that an API server took.

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
-use kube::api::ListParams;
+use kube::Resource as _;
+use kube::api::{ListParams, ObjectList};
+use kube::core::Request;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tracing::warn;
 
 use super::named::{SELECTOR_BYTES, split};
 use super::{Watches, named_selector};
+use crate::decode::{Guarded, SliceMetadata};
 use crate::error::one_line;
 use crate::index::Listing;
 use crate::metrics::Watch;
@@ -123,22 +125,18 @@ impl Watches {
     }
 
     async fn list(&self, listing: &mut Listing) -> Result<(), String> {
-        let client = self.reader.client.clone();
-        let api: Api<EndpointSlice> = match &listing.namespace {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
-        };
+        let client = &self.reader.client;
+        let slices = Request::new(EndpointSlice::url_path(&(), listing.namespace.as_deref()));
         // Without a resourceVersion: consistent.
         let mut params = ListParams::default()
             .labels(&named_selector(&listing.names))
             .limit(PAGE);
         loop {
-            let page = api
-                .list_metadata(&params)
-                .await
-                .map_err(|error| one_line(&error))?;
+            let request = slices.list_metadata(&params).map_err(|error| one_line(&error))?;
+            let page: ObjectList<Guarded<SliceMetadata>> =
+                client.request(request).await.map_err(|error| one_line(&error))?;
             for slice in &page.items {
-                listing.add(&slice.metadata);
+                listing.add(slice.slim_metadata());
             }
             listing.version = version(page.metadata.resource_version.as_deref());
             match page.metadata.continue_.filter(|token| !token.is_empty()) {

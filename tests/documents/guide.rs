@@ -1,7 +1,6 @@
 //! The guide to a VIP, and the upgrade: their manifests and versions.
 
-use endpoint_copier_operator::model::{Defaults, ManagedService, ServiceKey};
-use k8s_openapi::api::core::v1::Service;
+use endpoint_copier_operator::model::{Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -155,21 +154,16 @@ fn the_services_of_the_guide_are_managed_and_announced() {
         source: ServiceKey::new("nobody", "nothing"),
         managed: None,
     };
-    let services: Vec<Service> = objects_of_the_guide()
+    let services = objects_of_the_guide()
         .into_iter()
-        .filter(|object| object["kind"] == "Service")
-        .map(|object| serde_json::from_value(object).expect("a Service"))
-        .collect();
+        .filter(|object| object["kind"] == "Service");
     let mut ports = Vec::new();
-    for service in &services {
-        let managed = ManagedService::read(service, &defaults).expect("managed");
+    for service in services {
+        assert_eq!(service["spec"]["allocateLoadBalancerNodePorts"], false);
+        let service: Service = serde_json::from_value(service).expect("a Service");
+        let managed = ManagedService::read(&service, &defaults).expect("managed");
         assert_eq!(managed.source(), Some(&source));
         assert!(!managed.local_traffic && managed.remark.is_none());
-        let node_ports = service
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.allocate_load_balancer_node_ports);
-        assert_eq!(node_ports, Some(false));
         assert_eq!(
             service.spec.as_ref().and_then(|spec| spec.type_.as_deref()),
             Some("LoadBalancer")

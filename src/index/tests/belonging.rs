@@ -26,7 +26,7 @@ fn a_slice_with_the_name_of_a_copy_is_seen_whatever_it_belongs_to() {
         assert_eq!(index.snapshot(&key("vip")).unwrap().slices.len(), 1, "{scope:?}");
         assert!(
             index
-                .delete_slice(&scope, &slice.version(101))
+                .delete_slice(&scope, &slice.version(101).metadata)
                 .contains(&key("vip"))
         );
     }
@@ -57,9 +57,9 @@ fn a_slice_that_moves_between_two_watches_is_in_one_of_them() {
         let mut dirty = Dirty::new();
         if arrives_first {
             dirty.extend(index.apply_slice(&two, after.clone()));
-            dirty.extend(index.delete_slice(&one, &left));
+            dirty.extend(index.delete_slice(&one, &left.metadata));
         } else {
-            dirty.extend(index.delete_slice(&one, &left));
+            dirty.extend(index.delete_slice(&one, &left.metadata));
             dirty.extend(index.apply_slice(&two, after.clone()));
         }
         assert_eq!(dirty, keys(&["second", "vip"]), "arrives first: {arrives_first}");
@@ -101,7 +101,7 @@ fn a_slice_that_becomes_ours_or_no_longer_is_counts_at_its_newest() {
             .collect::<Vec<_>>()
     };
     assert_eq!(ours_of(&index), [false], "one slice, as it is now");
-    index.delete_slice(&Scope::Copies, &copy.clone().version(105));
+    index.delete_slice(&Scope::Copies, &copy.clone().version(105).metadata);
     assert_eq!(ours_of(&index), [false]);
     index.apply_slice(&Scope::Copies, copy.version(106));
     assert_eq!(ours_of(&index), [true]);
@@ -190,6 +190,6 @@ fn a_deletion_counts_as_seen() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes"));
-    index.delete_slice(&scope, &slice("kubernetes").version(333));
+    index.delete_slice(&scope, &slice("kubernetes").version(333).metadata);
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 333);
 }

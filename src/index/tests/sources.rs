@@ -60,7 +60,7 @@ fn a_slice_that_is_gone_again_when_the_list_arrives_is_not_missed() {
     let (first, second) = (slice("kubernetes").version(5), slice("kubernetes-2").version(9));
     let mut index = with(&[&first]);
     let asked = listing(&index, 6, &[&first]);
-    index.delete_slice(&named(&["kubernetes"]), &first.clone().version(8));
+    index.delete_slice(&named(&["kubernetes"]), &first.clone().version(8).metadata);
     index.apply_slice(&named(&["kubernetes"]), second.clone());
     assert!(index.shows(&asked));
     assert!(

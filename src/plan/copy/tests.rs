@@ -9,7 +9,7 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, servic
 
 mod compare;
 
-fn read(service: &k8s_openapi::api::core::v1::Service) -> ManagedService {
+fn read(service: &crate::model::Service) -> ManagedService {
     ManagedService::read(service, &defaults() as &Defaults).expect("a managed Service")
 }
 

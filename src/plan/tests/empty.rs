@@ -1,8 +1,8 @@
 //! An empty source: followed, except where that must be a mistake.
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointConditions;
 
+use crate::model::{EndpointSlice, Service};
 use crate::model::{Reason, SliceKey, annotation, provenance};
 use crate::plan::copy;
 use crate::testing::world::{World, Write};

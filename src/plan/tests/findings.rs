@@ -1,9 +1,7 @@
 //! What users are told, and when they are told nothing.
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use crate::model::Reason;
+use crate::model::{EndpointSlice, Service};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
 

@@ -1,7 +1,6 @@
 //! What is not ours is never touched.
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
+use crate::model::EndpointSlice;
 use crate::model::{MANAGED_BY, Reason, SliceKey, annotation, label, provenance};
 use crate::plan::copy;
 use crate::testing::world::{World, Write};
@@ -20,7 +19,7 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
             .copied("vip", "kubernetes")
             .endpoints(["203.0.113.1"])
     };
-    let owned = |change: fn(&mut k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference)| {
+    let owned = |change: fn(&mut crate::model::OwnerReference)| {
         let mut owner = owner("vip");
         change(&mut owner);
         ours().edit(|slice| slice.metadata.owner_references = Some(vec![owner]))
@@ -168,7 +167,7 @@ fn the_note_on_many_slices_of_others_still_says_what_to_do() {
 
 #[test]
 fn slices_of_a_service_that_is_not_known_to_be_ours_to_manage_are_nobodys_business() {
-    let selector = |service: k8s_openapi::api::core::v1::Service| {
+    let selector = |service: crate::model::Service| {
         service.edit(|service| {
             service.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
         })

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::model::{EndpointSlice, Service, ServiceSpec};
 use crate::model::{
     Finding, ManagedService, ServiceKey, ServiceState, Snapshot, Source, annotation, provenance,
 };
@@ -24,9 +24,11 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
             exists: false,
             has_copies: false,
             slices: shared(source),
+            unreadable: BTreeSet::new(),
         }),
         service: ServiceState::Managed(managed.into()),
         slices: shared(there),
+        unreadable: BTreeSet::new(),
         seen: u64::MAX,
         confirmed: BTreeSet::new(),
     });

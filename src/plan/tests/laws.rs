@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use self::changes::{Ask, Change, Hand, SOURCES, ask, change, source_slice};
+use crate::model::EndpointSlice;
 use crate::model::{Reason, ServiceKey, SliceKey, annotation_of, label, label_of, ours, provenance};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};

@@ -1,8 +1,8 @@
+use crate::model::EndpointSlice;
 use crate::model::{Reason, SliceKey, label};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, service, slice};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// What version 0.3 of the Go operator makes for a Service.
 fn leftover(name: &str) -> EndpointSlice {

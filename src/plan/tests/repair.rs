@@ -1,8 +1,7 @@
 //! Copies that somebody edited or deleted by hand.
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use super::following::{copy_key, world};
+use crate::model::EndpointSlice;
 use crate::model::{Reason, label, provenance};
 use crate::testing::world::Write;
 use crate::testing::{Build, BuildSlice, plain_service};

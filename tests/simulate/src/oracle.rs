@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use endpoint_copier_operator::model::EndpointSlice;
 use endpoint_copier_operator::plan::copy;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use testbed::Store;
 

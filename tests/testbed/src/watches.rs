@@ -226,8 +226,7 @@ impl Watch {
             Err(compacted) => {
                 let why = format!("too old resource version: {} ({})", self.cursor, compacted.oldest);
                 let status = ApiError::expired(why).to_status();
-                let line = json!({"type": "ERROR", "object": status}).to_string() + "\n";
-                self.lines.push_back(line.into());
+                self.lines.push_back(line("ERROR", &status));
                 self.ended = Some(Ending::Clean);
             }
         }
@@ -280,7 +279,11 @@ impl Watch {
             Shape::Metadata => answer::metadata(&object),
             Shape::Plain | Shape::NotAcceptable => object,
         };
-        let line = json!({"type": event, "object": object}).to_string() + "\n";
-        self.lines.push_back(line.into());
+        self.lines.push_back(line(event, &object));
     }
+}
+
+/// One event. Its type comes first, as from a real API server: a client need not buffer the object to know what it is.
+fn line(event: &str, object: &impl std::fmt::Display) -> Bytes {
+    format!("{{\"type\":\"{event}\",\"object\":{object}}}\n").into()
 }

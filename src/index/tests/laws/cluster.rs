@@ -170,7 +170,7 @@ impl Cluster {
         self.watches[watch].last = Some(event.clone());
         match event {
             Event::Apply(slice) => self.index.apply_slice(scope, slice),
-            Event::Delete(slice) => self.index.delete_slice(scope, &slice),
+            Event::Delete(slice) => self.index.delete_slice(scope, &slice.metadata),
         }
     }
 

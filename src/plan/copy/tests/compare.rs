@@ -135,7 +135,6 @@ fn what_others_added_stays_and_what_is_reserved_is_set_right() {
         ..crate::testing::owner("vip")
     };
     current.metadata.owner_references = Some(vec![former, watcher.clone()]);
-    current.metadata.managed_fields = Some(Vec::new());
 
     let written = over(&current, copy_of(&source));
     let mut expected = stored(&source).label("app", "web").annotate("note", "kept");

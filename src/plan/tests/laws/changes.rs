@@ -1,12 +1,11 @@
 //! What may happen to a cluster.
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::api::discovery::v1::EndpointConditions;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::model::{EndpointSlice, OwnerReference, Service};
 use crate::model::{annotation, label, provenance};
 use crate::testing::{Build, BuildService, BuildSlice, endpoint, plain_service, slice, slice_port};
 

@@ -1,0 +1,150 @@
+//! Objects that cannot be decoded: they are there, and nothing changes because of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Dirty, Index, Scope};
+use crate::model::{
+    MANAGED_BY, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, named_like_a_copy_of,
+    version_of,
+};
+
+/// What is known of unreadable objects, by kind.
+#[derive(Debug, Default)]
+pub(super) struct UnreadableObjects {
+    /// Services about which nobody can say whether they are managed. Those that have copies count as managed.
+    pub services: HashMap<ServiceKey, Arc<ManagedService>>,
+    slices: BTreeMap<SliceKey, Slice>,
+}
+
+#[derive(Debug)]
+struct Slice {
+    scope: SliceScope,
+    /// The Service that it says it belongs to; `None`: not even that can be read.
+    service: Option<String>,
+    version: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SliceScope {
+    Copies,
+    Named,
+}
+
+impl SliceScope {
+    fn of(scope: &Scope) -> Self {
+        match scope {
+            Scope::Copies => Self::Copies,
+            Scope::Named(_) => Self::Named,
+        }
+    }
+}
+
+impl UnreadableObjects {
+    /// The unreadable slices that may belong to a Service.
+    pub fn of(&self, service: &ServiceKey) -> BTreeSet<SliceKey> {
+        let may_belong = |(key, slice): &(&SliceKey, &Slice)| {
+            key.namespace() == service.namespace()
+                && (slice.service.as_ref().is_none_or(|name| name == service.name())
+                    || named_like_a_copy_of(key).as_ref() == Some(service))
+        };
+        self.slices
+            .iter()
+            .filter(may_belong)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// The resourceVersion at which a slice was seen unreadable; `None`: it was not.
+    pub fn version(&self, key: &SliceKey) -> Option<Option<u64>> {
+        self.slices.get(key).map(|slice| slice.version)
+    }
+
+    /// Slices of `scope` that are not on a complete list have gone, or can be read again: forgets them, and answers the
+    /// Services to which they may have belonged.
+    pub fn listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> BTreeSet<ServiceKey> {
+        let gone = |key: &SliceKey, slice: &Slice| slice.is_in(scope) && !listed.contains(key);
+        let gone: Vec<_> = self
+            .slices
+            .iter()
+            .filter(|(key, slice)| gone(key, slice))
+            .map(|(key, _)| key.clone())
+            .collect();
+        gone.iter().flat_map(|key| self.remove(key)).collect()
+    }
+
+    /// Forgets a slice, and answers the Services to which it may have belonged.
+    pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
+        let Some(slice) = self.slices.remove(key) else {
+            return BTreeSet::new();
+        };
+        let by_label = slice.service.map(|name| ServiceKey::new(key.namespace(), name));
+        by_label.into_iter().chain(named_like_a_copy_of(key)).collect()
+    }
+
+    /// Only slices of these names are watched from now on.
+    pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
+        self.slices.retain(|_, slice| {
+            let name = slice.service.as_ref();
+            let is_watched = |name: &String| shards.iter().any(|names| names.contains(name));
+            slice.scope == SliceScope::Copies || name.is_none_or(is_watched)
+        });
+    }
+}
+
+impl Slice {
+    fn is_in(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Copies => self.scope == SliceScope::Copies,
+            Scope::Named(names) => {
+                let name = self.service.as_ref();
+                self.scope == SliceScope::Named && name.is_none_or(|name| names.contains(name))
+            }
+        }
+    }
+}
+
+impl Index {
+    /// A Service was added or changed, and cannot be decoded. If it is managed, was managed, or says anything about it in
+    /// annotations that can still be read, its copies stay as they are.
+    pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
+        let service = Arc::new(ManagedService::unreadable(unreadable));
+        let key = service.key.clone();
+        let speaks_of_us = ManagedService::may_be_managed(unreadable, &self.defaults);
+        let old = self.services.get(&key).cloned().flatten();
+        if speaks_of_us || old.is_some() {
+            return self.replace_service(key, Some(service));
+        }
+        self.unreadable.services.insert(key.clone(), service);
+        let mut dirty = self.replace_service(key.clone(), None);
+        if self.copies.has_any(&key) {
+            dirty.insert(key);
+        }
+        dirty
+    }
+
+    /// A slice was added or changed, or is on a list, and cannot be decoded. `None`: not even its name can be read.
+    pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Option<SliceKey> {
+        let metadata = &unreadable.metadata;
+        let key = metadata.name.as_ref().map(|_| SliceKey::of(metadata))?;
+        self.versions.saw(scope, version_of(metadata));
+        let slice = Slice {
+            scope: SliceScope::of(scope),
+            service: label_of(metadata, label::SERVICE_NAME).map(str::to_owned),
+            version: version_of(metadata),
+        };
+        self.unreadable.slices.insert(key.clone(), slice);
+        Some(key)
+    }
+
+    /// A GET shows a slice that cannot be decoded.
+    pub fn observe_unreadable(&mut self, unreadable: &Unreadable) {
+        let is_copy = label_of(&unreadable.metadata, label::MANAGED_BY) == Some(MANAGED_BY);
+        let scope = if is_copy {
+            Scope::Copies
+        } else {
+            Scope::Named(Arc::default())
+        };
+        _ = self.slice_unreadable(&scope, unreadable);
+    }
+}

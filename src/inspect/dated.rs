@@ -1,0 +1,124 @@
+//! When objects were changed last, which nothing but a report asks for.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::decode::{Guarded, Slim};
+use crate::model::{self, ServiceKey, SliceKey};
+
+/// When Services and slices were changed last.
+#[derive(Debug, Default)]
+pub(super) struct Dates {
+    pub services: HashMap<ServiceKey, Timestamp>,
+    pub slices: HashMap<SliceKey, Timestamp>,
+}
+
+impl Dates {
+    pub fn of_slice(&self, metadata: &model::ObjectMeta) -> Option<Timestamp> {
+        self.slices.get(&SliceKey::of(metadata)).copied()
+    }
+}
+
+/// An object, and when it was changed last but for its status, as far as the API server tells.
+#[derive(Clone, Debug)]
+pub(super) struct Dated<K> {
+    pub guarded: Guarded<K>,
+    pub changed: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    metadata: TimesInMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TimesInMetadata {
+    creation_timestamp: Option<String>,
+    managed_fields: Option<Vec<Write>>,
+}
+
+#[derive(Deserialize)]
+struct Write {
+    time: Option<String>,
+    subresource: Option<String>,
+}
+
+impl TimesInMetadata {
+    /// Times that cannot be read, since they are out of range, do not count.
+    fn last(self) -> Option<Timestamp> {
+        let writes = self.managed_fields.into_iter().flatten();
+        let of_spec = writes.filter(|write| write.subresource.as_deref().is_none_or(str::is_empty));
+        let times = of_spec.filter_map(|write| write.time?.parse().ok());
+        times.max().or_else(|| self.creation_timestamp?.parse().ok())
+    }
+}
+
+impl<'de, K: Slim> Deserialize<'de> for Dated<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let times: Option<Times> = serde_json::from_str(raw.get()).ok();
+        Ok(Self {
+            guarded: serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?,
+            changed: times.and_then(|times| times.metadata.last()),
+        })
+    }
+}
+
+impl<K: Slim> Resource for Dated<K> {
+    type DynamicType = ();
+    type Scope = <Guarded<K> as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Guarded::<K>::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Guarded::<K>::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Guarded::<K>::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Guarded::<K>::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.guarded.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.guarded.meta_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::Service;
+
+    #[test]
+    fn a_time_that_is_out_of_range_hides_no_other() {
+        let object = json!({"metadata": {
+            "name": "a",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "managedFields": [
+                {"time": "2026-01-02T00:00:00Z"},
+                {"time": "9999-12-31T23:59:59Z"},
+                {"time": "2026-01-03T00:00:00Z", "subresource": "status"},
+            ],
+        }});
+        let dated: Dated<Service> = serde_json::from_str(&object.to_string()).unwrap();
+        assert_eq!(dated.changed, "2026-01-02T00:00:00Z".parse().ok());
+    }
+}

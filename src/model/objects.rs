@@ -1,0 +1,235 @@
+//! The parts of Services and EndpointSlices that the operator reads.
+//!
+//! Field names and optionality are those of the API, so that these types read like `k8s-openapi`'s. They differ in what they
+//! leave out: times, `managedFields` and `status`. The API server stores values there that no client has to understand (a
+//! `managedFields` entry from the year 9999 say, or one that is nested hundreds of levels deep), and one object that cannot be
+//! decoded must not cost more than itself.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ServicePort;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
+
+/// `metadata`, as far as it decides about copies or has to survive an update of one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ObjectMeta {
+    /// Unique within the namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Absent on cluster-scoped objects only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Differs between two objects of one name, one after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Opaque in general; see [`super::version`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// Present once the object is being deleted. Never parsed, since only its presence counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+    /// All labels, those of others included: an update of a copy keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// All annotations, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// All owners, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_references: Option<Vec<OwnerReference>>,
+    /// All finalizers, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finalizers: Option<Vec<String>>,
+}
+
+/// An entry of `ownerReferences`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerReference {
+    /// `v1` for a Service.
+    pub api_version: String,
+    /// `Service` for a Service.
+    pub kind: String,
+    /// The owner's name; it lives in the namespace of the object.
+    pub name: String,
+    /// The owner's UID.
+    pub uid: String,
+    /// Whether the owner is the managing controller. At most one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
+    /// Whether a foreground deletion of the owner waits for the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
+    /// Fields of a later API version, so that an update keeps them.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Service {
+    /// Names, labels and annotations.
+    pub metadata: ObjectMeta,
+    /// What its user wants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec: Option<ServiceSpec>,
+}
+
+/// `spec` of a Service, as far as copies depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+    /// `None` for a headless Service.
+    #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
+    pub cluster_ip: Option<String>,
+    /// `IPv4`, `IPv6`, or both; the primary one first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_families: Option<Vec<String>>,
+    /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_family_policy: Option<String>,
+    /// Whose Pods it selects; a managed Service has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<BTreeMap<String, String>>,
+    /// Its ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<ServicePort>>,
+    /// `Cluster` or `Local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_traffic_policy: Option<String>,
+    /// `PreferClose` and the like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<String>,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EndpointSlice {
+    /// Names, labels, annotations and owners.
+    pub metadata: ObjectMeta,
+    /// `IPv4`, `IPv6` or `FQDN`. Immutable.
+    pub address_type: String,
+    /// Its endpoints; the API server stores an absent list and an empty one alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<Endpoint>>,
+    /// The ports of each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<EndpointPort>>,
+}
+
+/// An object that cannot be decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unreadable {
+    /// What can be read of its metadata, field by field.
+    pub metadata: ObjectMeta,
+    /// Why it cannot be decoded.
+    pub error: String,
+}
+
+impl Unreadable {
+    /// What is left of an object that could not be decoded because of `error`. Each field of the metadata stands for
+    /// itself: one of the wrong type is absent, and so is a label or an annotation.
+    #[must_use]
+    pub fn read(object: &RawValue, error: impl ToString) -> Self {
+        #[derive(Deserialize)]
+        struct Object<'a> {
+            #[serde(borrow)]
+            metadata: Option<&'a RawValue>,
+        }
+        let object: Option<Object<'_>> = serde_json::from_str(object.get()).ok();
+        let fields = object
+            .and_then(|object| fields_of(object.metadata?))
+            .unwrap_or_default();
+        let text = |name| fields.get(name).and_then(|value| text_of(value));
+        let texts = |name| {
+            let entries = fields_of(fields.get(name)?)?.into_iter();
+            Some(
+                entries
+                    .filter_map(|(key, value)| Some((key, text_of(value)?)))
+                    .collect(),
+            )
+        };
+        Self {
+            metadata: ObjectMeta {
+                name: text("name"),
+                namespace: text("namespace"),
+                uid: text("uid"),
+                resource_version: text("resourceVersion"),
+                labels: texts("labels"),
+                annotations: texts("annotations"),
+                ..ObjectMeta::default()
+            },
+            error: error.to_string(),
+        }
+    }
+}
+
+/// The fields of an object, unread.
+fn fields_of(object: &RawValue) -> Option<BTreeMap<String, &RawValue>> {
+    serde_json::from_str(object.get()).ok()
+}
+
+fn text_of(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_slice_is_read_whatever_the_parts_say_that_nobody_reads() {
+        let deep = format!("{}1{}", r#"{"f:a":"#.repeat(300), "}".repeat(300));
+        let slice = format!(
+            r#"{{"metadata": {{"name": "a", "creationTimestamp": 7, "generation": "x",
+                "managedFields": [{{"time": "9999-12-31T23:59:59Z", "fieldsV1": {deep}}}, null, 3]}},
+                "addressType": "IPv4", "endpoints": null, "ports": null, "status": []}}"#
+        );
+        let slice: EndpointSlice = serde_json::from_str(&slice).unwrap();
+        assert_eq!(slice.metadata.name.as_deref(), Some("a"));
+        let service = r#"{"metadata": {"name": "b", "labels": null}, "spec": {"ports": null, "healthCheckNodePort": "x"},
+            "status": {"conditions": [{"lastTransitionTime": "9999-12-31T23:59:59Z"}]}}"#;
+        let service: Service = serde_json::from_str(service).unwrap();
+        assert_eq!(service.spec, Some(ServiceSpec::default()));
+    }
+
+    #[test]
+    fn an_update_keeps_fields_of_owners_that_a_later_api_adds() {
+        let owner = r#"{"apiVersion":"v1","kind":"Service","name":"a","uid":"u","added":{"later":[1]}}"#;
+        let read: OwnerReference = serde_json::from_str(owner).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), owner);
+    }
+
+    #[test]
+    fn what_is_readable_of_an_unreadable_object_is_read() {
+        let object = raw(
+            r#"{"metadata": {"name": "a", "namespace": "n", "uid": 7, "resourceVersion": "42",
+                "labels": {"good": "yes", "bad": {}}, "annotations": []}, "spec": 3}"#,
+        );
+        let Unreadable { metadata, error } = Unreadable::read(&object, "wrong type");
+        let expected = ObjectMeta {
+            name: Some("a".to_owned()),
+            namespace: Some("n".to_owned()),
+            resource_version: Some("42".to_owned()),
+            labels: Some([("good".to_owned(), "yes".to_owned())].into()),
+            ..ObjectMeta::default()
+        };
+        assert_eq!((metadata, error.as_str()), (expected, "wrong type"));
+        for hopeless in ["null", "[]", r#"{"metadata": 7}"#, "{}"] {
+            let read = Unreadable::read(&raw(hopeless), "");
+            assert_eq!(read.metadata, ObjectMeta::default(), "{hopeless}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Objects that cannot be decoded: they change nothing, and neither does anything because of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::index::{Index, Scope};
+use crate::model::{
+    EndpointSlice, ObjectMeta, Reason, ServiceKey, SliceKey, Snapshot, Unreadable, annotation, label,
+};
+use crate::plan::{Plan, plan};
+use crate::testing::world::World;
+use crate::testing::{Build as _, BuildSlice as _, plain_service, service, slice};
+
+fn vip() -> ServiceKey {
+    ServiceKey::new("default", "vip")
+}
+
+/// `vip` follows `kubernetes`, which has two slices.
+fn world() -> World {
+    World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .slice(slice("more").endpoints(["192.0.2.2"]))
+        .settled("vip")
+}
+
+fn unreadable(metadata: &ObjectMeta) -> Unreadable {
+    Unreadable {
+        metadata: metadata.clone(),
+        error: "invalid type".to_owned(),
+    }
+}
+
+fn names() -> Scope {
+    Scope::Named(Arc::new(["kubernetes", "vip"].map(str::to_owned).into()))
+}
+
+fn plan_of(index: &Index) -> (Snapshot, Plan) {
+    let snapshot = index.snapshot(&vip()).expect("everything is listed");
+    let plan = plan(&snapshot);
+    (snapshot, plan)
+}
+
+fn reasons(plan: &Plan) -> Vec<Reason> {
+    plan.findings.iter().map(|finding| finding.reason).collect()
+}
+
+/// What a replica knows that starts and can decode everything but this.
+fn restarted(world: &World, broken: &EndpointSlice) -> Index {
+    let mut without = world.clone();
+    without.slices.remove(&SliceKey::of(&broken.metadata));
+    let mut index = without.index();
+    index.slice_unreadable(&names(), &unreadable(&broken.metadata));
+    index
+}
+
+#[test]
+fn copies_stay_when_their_service_becomes_unreadable() {
+    let mut index = world().index();
+    let metadata = service("vip").metadata;
+    assert_eq!(index.service_unreadable(&unreadable(&metadata)), [vip()].into());
+    let (_, plan) = plan_of(&index);
+    assert!(plan.is_done(), "{plan:#?}");
+    assert_eq!(reasons(&plan), [Reason::Unreadable]);
+    assert!(
+        index.service_unreadable(&unreadable(&metadata)).is_empty(),
+        "no news"
+    );
+    assert_eq!(
+        index.apply_service(&service("vip")),
+        [vip()].into(),
+        "readable again"
+    );
+    assert!(reasons(&plan_of(&index).1).is_empty());
+}
+
+#[test]
+fn an_unreadable_service_is_managed_if_anything_says_so() {
+    let bare = plain_service("vip").metadata;
+    let annotated = plain_service("vip")
+        .annotate(annotation::WHEN_SOURCE_EMPTY, "hold")
+        .metadata;
+    for (settled, metadata, expected) in [
+        (true, &bare, vec![Reason::Unreadable]),
+        (false, &annotated, vec![Reason::Unreadable]),
+        (false, &bare, vec![]),
+    ] {
+        let mut world = if settled { world() } else { World::new() };
+        world.services.remove(&vip());
+        let mut index = world.index();
+        index.service_unreadable(&unreadable(metadata));
+        let (_, plan) = plan_of(&index);
+        assert!(plan.is_done(), "{plan:#?}");
+        assert_eq!(reasons(&plan), expected, "{settled} {metadata:?}");
+    }
+}
+
+#[test]
+fn the_flags_service_is_managed_though_unreadable() {
+    let mut index = World::new().index();
+    let key = ServiceKey::new("default", "kubernetes-vip");
+    index.service_unreadable(&unreadable(&plain_service("kubernetes-vip").metadata));
+    assert!(index.is_managed(&key));
+}
+
+#[test]
+fn the_copy_of_an_unreadable_slice_stays_and_the_others_follow() {
+    let mut world = world();
+    world.put(slice("more").endpoints(["192.0.2.3"]));
+    for was_known in [true, false] {
+        let broken = slice("kubernetes");
+        let index = if was_known {
+            let mut index = world.index();
+            index.slice_unreadable(&names(), &unreadable(&broken.metadata));
+            index
+        } else {
+            restarted(&world, &broken)
+        };
+        let (_, plan) = plan_of(&index);
+        assert!(plan.creates.is_empty() && plan.deletes.is_empty(), "{plan:#?}");
+        let updated = plan
+            .updates
+            .iter()
+            .map(|copy| crate::model::label_of(&copy.metadata, label::SOURCE));
+        assert_eq!(updated.collect::<Vec<_>>(), [Some("more")], "known: {was_known}");
+        assert!(reasons(&plan).is_empty(), "{plan:#?}");
+    }
+}
+
+#[test]
+fn nothing_is_held_because_of_an_unreadable_slice() {
+    let world = World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    let (_, plan) = plan_of(&restarted(&world, &slice("kubernetes")));
+    assert!(plan.is_done() && plan.findings.is_empty(), "{plan:#?}");
+}
+
+#[test]
+fn the_copy_of_an_unreadable_slice_goes_with_it() {
+    let world = world();
+    let broken = slice("kubernetes");
+    let deleted = broken.clone().version(5000).metadata;
+    let mut by_event = restarted(&world, &broken);
+    assert_eq!(by_event.delete_slice(&names(), &deleted), [vip()].into());
+    let mut by_list = restarted(&world, &broken);
+    let listed: HashSet<_> = [SliceKey::of(&slice("more").metadata)].into();
+    assert_eq!(by_list.slices_listed(&names(), &listed), [vip()].into());
+    for index in [by_event, by_list] {
+        let (_, plan) = plan_of(&index);
+        assert_eq!((plan.deletes.len(), plan.updates.len()), (1, 0), "{plan:#?}");
+    }
+}
+
+#[test]
+fn a_copy_that_is_unreadable_is_neither_written_nor_deleted() {
+    let mut world = world();
+    let copy = world.copies("vip")[0].clone();
+    world.put(slice("kubernetes").endpoints(["192.0.2.9"]));
+    world.put(slice("more").endpoints(["192.0.2.9"]));
+    let mut index = restarted(&world, &copy);
+    let written = |index: &Index| {
+        let (_, plan) = plan_of(index);
+        assert!(plan.deletes.is_empty(), "{plan:#?}");
+        let all = plan.creates.iter().chain(&plan.updates);
+        all.map(|slice| SliceKey::of(&slice.metadata)).collect::<Vec<_>>()
+    };
+    let key = SliceKey::of(&copy.metadata);
+    assert!(!written(&index).contains(&key));
+    index.list_slice(&Scope::Copies, copy);
+    assert!(written(&index).contains(&key), "readable again");
+}
