@@ -43,7 +43,71 @@ async fn until_event(cluster: &Cluster, service: &Service, reason: &str) -> Stri
     said
 }
 
+/// Writes an object with an entry in `managedFields` that co-owns an unchanged field, from a year that jiff does not know. The
+/// API server stores such a time.
+async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
+    let owned = json!({"f:metadata": {"f:labels": {"f:poison": {}}}});
+    let entry = |manager: &str, time: &str| {
+        let version = object["apiVersion"].clone();
+        json!({
+            "manager": manager, "operation": "Update", "apiVersion": version, "time": time,
+            "fieldsType": "FieldsV1", "fieldsV1": owned,
+        })
+    };
+    let entries = json!([
+        entry("a", "2026-01-01T00:00:00Z"),
+        entry("b", "9999-12-31T23:59:59Z")
+    ]);
+    object["metadata"]["labels"]["poison"] = json!("yes");
+    object["metadata"]["managedFields"] = entries;
+    let code = cluster.send(http::Method::PUT, path, object).await;
+    assert_eq!(code, 200, "{path}");
+    let stored = cluster.get(path).await.to_string();
+    assert!(stored.contains("9999-12-31T23:59:59Z"), "{stored}");
+}
+
+/// What an API server shows at a path, ready to be written again.
+async fn shown(cluster: &Cluster, path: &str) -> Value {
+    let mut object = cluster.get(path).await;
+    object["metadata"]["labels"]["poison"] = json!("yes");
+    assert_eq!(cluster.send(http::Method::PUT, path, object).await, 200, "{path}");
+    cluster.get(path).await
+}
+
 on_both! {
+    async fn a_time_that_no_client_understands_blinds_nobody(cluster: &mut Cluster) {
+        const SERVICES: &str = "/api/v1/namespaces/default/services";
+        const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+        let running = Operator::start(cluster, "one", 0);
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
+        cluster.create::<Service>(managed("default", "web", "default", "source")).await;
+        cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
+        let copy = cluster.slices_of("default", "web").await.remove(0).metadata.name.expect("a name");
+        for path in [format!("{SERVICES}/web"), format!("{SLICES}/source-x"), format!("{SLICES}/{copy}")] {
+            let object = shown(cluster, &path).await;
+            poison(cluster, &path, object).await;
+        }
+        // By watch, by an answer to a write of the copy, and then by lists.
+        until_the_next_is_served(cluster, &running).await;
+        let operator = Operator::start(cluster, "two", 1);
+        operator.until_ready().await;
+        drop(running);
+        for address in ["10.0.0.2", "10.0.0.3"] {
+            let path = format!("{SLICES}/source-x");
+            let mut source = cluster.get(&path).await;
+            source["endpoints"] = json!([{"addresses": [address]}]);
+            assert_eq!(cluster.send(http::Method::PUT, &path, source).await, 200);
+            until("the copy follows", async || {
+                let copy = cluster.get(&format!("{SLICES}/{copy}")).await;
+                copy["endpoints"][0]["addresses"][0] == *address
+            })
+            .await;
+        }
+        let copy = cluster.get(&format!("{SLICES}/{copy}")).await;
+        assert_eq!(copy["metadata"]["labels"]["poison"], "yes", "what others add stays");
+        assert!(!operator.log().contains("managedFields"), "{}", operator.log());
+    }
+
     async fn a_thousand_endpoints_and_a_hundred_ports_are_copied(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let addresses: Vec<_> = (0..1000).map(|number| format!("10.1.{}.{}", number / 250, number % 250 + 1)).collect();

@@ -48,12 +48,25 @@ impl Cluster {
 
     /// Sends an object as it is, whatever fields it has; the code of the answer.
     pub async fn post(&self, path: &str, object: Value) -> u16 {
-        let request = http::Request::post(path)
+        self.send(http::Method::POST, path, object).await
+    }
+
+    /// Sends an object as it is; the code of the answer.
+    pub async fn send(&self, method: http::Method, path: &str, object: Value) -> u16 {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(object.to_string().into_bytes().into())
             .expect("a request");
         let answer = self.client.send(request).await.expect("an API server");
         answer.status().as_u16()
+    }
+
+    /// What is at a path, as the API server writes it.
+    pub async fn get(&self, path: &str) -> Value {
+        let request = http::Request::get(path).body(Vec::new()).expect("a request");
+        self.client.request(request).await.expect("an object")
     }
 
     /// A new Namespace.

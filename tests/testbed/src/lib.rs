@@ -45,7 +45,7 @@
 //! # What it has not
 //!
 //! Server-side apply (415), dry runs (400), protobuf (415, so `kubectl create namespace` does not work and
-//! `kubectl create -f` does), managedFields (dropped), warnings, OpenAPI schemas, strategic merging of lists by key,
+//! `kubectl create -f` does), managedFields (kept as they are sent), warnings, OpenAPI schemas, strategic merging of lists by key,
 //! allocation of IPv6 addresses, endpoints made from selectors. In validation, what cannot be reached by the
 //! operator is left out. A continue token that is too old is 410 without a new token.
 

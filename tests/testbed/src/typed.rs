@@ -36,7 +36,8 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    // Which fields changed hands is the business of server-side apply, which is not offered.
+    // Kept as they are sent: who owns which field is the business of server-side apply, which is not offered.
+    let managed_fields = stored["metadata"]["managedFields"].take();
     object::set_meta(&mut stored, "managedFields", None);
     stored["apiVersion"] = if kind.storage == Storage::Event {
         "v1".into()
@@ -58,6 +59,9 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
     };
     let mut typed = through(slice_lists(kind, stored)).map_err(|e| wrong_type(kind, &e.to_string()))?;
     prune(&mut typed["metadata"]);
+    if managed_fields.is_array() {
+        object::set_meta(&mut typed, "managedFields", Some(managed_fields));
+    }
     match kind.storage {
         Storage::EndpointSlice => normalize_slice(&mut typed),
         Storage::Event => events::normalize(&mut typed),

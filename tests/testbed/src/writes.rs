@@ -193,6 +193,13 @@ impl State {
         for field in kept {
             object::set_meta(&mut new, field, old["metadata"].get(field).cloned());
         }
+        if new["metadata"]["managedFields"].is_null() {
+            object::set_meta(
+                &mut new,
+                "managedFields",
+                old["metadata"].get("managedFields").cloned(),
+            );
+        }
         let untouched = if part == Part::Status { "spec" } else { "status" };
         if kind.status {
             new[untouched] = old[untouched].clone();
