@@ -5,7 +5,7 @@
 //! more than one address:
 //!
 //! ```text
-//!   kube ──> credentials ──> Counted: time limits ──> Lines: one Connection at a time ──> Dialer ──> Book of addresses
+//!   kube ──> credentials ──> Paged ──> Counted: time limits ──> Lines: one Connection at a time ──> Dialer ──> Book of addresses
 //! ```
 
 use std::collections::BTreeSet;
@@ -35,11 +35,14 @@ mod connection;
 mod dial;
 mod limits;
 mod line;
+mod pages;
+mod status;
 
 use book::Book;
 use dial::{Dialer, TlsName};
 use limits::Counted;
 use line::Lines;
+use pages::Paged;
 
 /// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
 const PING: Duration = Duration::from_secs(1);
@@ -242,7 +245,7 @@ impl Access {
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
-            .service(Counted::new(lines, &self.metrics, host));
+            .service(Paged::new(Counted::new(lines, &self.metrics, host)));
         Ok(Client::new(service, config.default_namespace.clone()))
     }
 }
@@ -261,17 +264,41 @@ fn configured(url: &Uri) -> Option<ServerAddress> {
 /// A client over any service that answers as an API server: counted and limited in time like ours.
 pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
 where
-    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Client::new(Counted::new(service, metrics, "service"), namespace)
+    Client::new(Paged::new(Counted::new(service, metrics, "service")), namespace)
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
+}
+
+/// How long an API server asks to be left alone that is overloaded; zero if it does not say. `None`: it is not overloaded.
+#[must_use]
+pub fn overload(error: &kube::Error) -> Option<Duration> {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 429 | 503) => {
+            let seconds = status
+                .details
+                .as_ref()
+                .map_or(0, |details| details.retry_after_seconds);
+            Some(Duration::from_secs(seconds.into()))
+        }
+        _ => None,
+    }
+}
+
+/// Another request for the same. Only for requests without a body.
+fn repeat(request: &Request<Body>) -> Request<Body> {
+    let mut repeated = Request::new(Body::empty());
+    request.method().clone_into(repeated.method_mut());
+    request.uri().clone_into(repeated.uri_mut());
+    request.headers().clone_into(repeated.headers_mut());
+    repeated
 }
 
 /// Whether a request asks for a stream that goes on.

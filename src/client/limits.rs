@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Either, Full};
+use http_body_util::{Either, Full};
 use kube::client::Body;
 use tokio::time::timeout;
 use tower::{BoxError, Service};
 
-use super::is_watch;
+use super::{is_watch, pages, status};
 use crate::metrics::Metrics;
 
 /// An answer has begun by then. A watch answers at once and then goes on; a write may wait for a webhook, which has 10 s
@@ -60,6 +60,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let goes_on = is_watch(&request);
+        let is_page = pages::is_page(&request);
         let mut count = Count {
             metrics: self.metrics.clone(),
             method: request.method().clone(),
@@ -80,8 +81,11 @@ where
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
             // A peer that dies in the middle of a list would be waited for without end.
-            let whole = timeout(WHOLE, body.collect()).await?.map_err(Into::into)?;
-            Ok(Response::from_parts(parts, Either::Left(whole.to_bytes().into())))
+            let whole = timeout(WHOLE, pages::whole(body, is_page)).await??;
+            if !parts.status.is_success() {
+                return Err(status::error(&parts, &whole).into());
+            }
+            Ok(Response::from_parts(parts, Either::Left(whole.into())))
         })
     }
 }

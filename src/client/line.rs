@@ -18,7 +18,7 @@ use tracing::info;
 use super::answer::{Answer, InFlight};
 use super::connection::{Connection, NoAnswer, is_farewell};
 use super::dial::Dialer;
-use super::{Elsewhere, NotAfter, Server, TooLate, is_watch};
+use super::{Elsewhere, NotAfter, Server, TooLate, is_watch, repeat};
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 use crate::metrics::Metrics;
@@ -195,7 +195,7 @@ impl Lines {
         let (watches, is_read) = (is_watch(&request), request.method() == Method::GET);
         let mut repeats = 0;
         loop {
-            let spare = is_read.then(|| copy(&request));
+            let spare = is_read.then(|| repeat(&request));
             let connection = self.line(watches).await?;
             // The way may have taken long, and this process may have stood still on it.
             if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
@@ -247,13 +247,4 @@ impl Service<Request<Body>> for Lines {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         Box::pin(self.clone().send(request))
     }
-}
-
-/// Another request for the same, to be read.
-fn copy(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::empty());
-    request.method().clone_into(copy.method_mut());
-    request.uri().clone_into(copy.uri_mut());
-    request.headers().clone_into(copy.headers_mut());
-    copy
 }

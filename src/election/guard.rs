@@ -162,7 +162,17 @@ where
             match *request.method() {
                 Method::GET => {
                     let sent = Instant::now();
-                    let response = inner.call(request).await.map_err(Into::into)?;
+                    let response = match inner.call(request).await.map_err(Into::into) {
+                        Err(missing) if is_missing(&missing) => {
+                            return match guard.show(None, sent)? {
+                                Some(lease) => {
+                                    Ok(Response::new(Either::Left(serde_json::to_vec(&lease)?.into())))
+                                }
+                                None => Err(missing),
+                            };
+                        }
+                        answer => answer?,
+                    };
                     let (parts, body) = response.into_parts();
                     let body = body.collect().await.map_err(Into::<BoxError>::into)?.to_bytes();
                     let lease = match parts.status {
@@ -198,6 +208,11 @@ where
             }
         })
     }
+}
+
+/// There is no such Lease.
+fn is_missing(error: &BoxError) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
 }
 
 #[cfg(test)]

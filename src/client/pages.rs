@@ -1,0 +1,189 @@
+//! Lists in pages of a bounded size.
+//!
+//! The API counts the objects of a page, and a tenant decides how large an object is: a hundred of 250 KB each fit on a page of
+//! 500. So the number is chosen by the bytes that came before, and a page that is larger all the same is given up and asked for
+//! again with fewer objects.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tower::{BoxError, Service};
+
+use super::{is_watch, overload};
+
+/// Objects on the first page of a resource.
+const FIRST: u32 = 100;
+
+/// A page of more bytes than this is followed by one of half as many objects, one of less than half of it by twice as many.
+const TARGET: usize = 1024 * 1024;
+
+/// A page is given up when it has more bytes. A single object has at most half of it.
+const LARGEST: usize = 4 * 1024 * 1024;
+
+/// How often the next page is asked for when the API server is overloaded. Its token is good for some minutes.
+const TRIES: u32 = 5;
+
+/// The first pause between two of these tries; it doubles. The API server may ask for a longer one.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A page has more bytes than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("a page of more than {LARGEST} bytes")]
+struct TooLarge;
+
+/// In a request's extensions: its answer is a page of more than one object.
+#[derive(Clone, Copy)]
+struct Page;
+
+/// The whole body of an answer to a request.
+pub(super) async fn whole<B>(body: B, of_page: bool) -> Result<Bytes, BoxError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    if !of_page {
+        return Ok(body.collect().await.map_err(Into::into)?.to_bytes());
+    }
+    let (mut body, mut whole) = (pin!(body), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(Into::into)?.into_data() {
+            if whole.len() + data.len() > LARGEST {
+                return Err(TooLarge.into());
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// Whether the answer to a request is given up when it is too large.
+pub(super) fn is_page<B>(request: &Request<B>) -> bool {
+    request.extensions().get::<Page>().is_some()
+}
+
+/// Chooses the size of the pages of lists.
+#[derive(Clone)]
+pub(super) struct Paged<S> {
+    inner: S,
+    /// Objects of the next page, by path.
+    sizes: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl<S> Paged<S> {
+    pub fn new(inner: S) -> Self {
+        Self {
+            inner,
+            sizes: Arc::default(),
+        }
+    }
+}
+
+impl<S> Paged<S>
+where
+    S: Service<Request<Body>, Error = BoxError>,
+{
+    async fn list<B>(mut self, request: Request<Body>, asked: u32) -> Result<Response<B>, BoxError>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        B: http_body::Body,
+    {
+        let path = request.uri().path().to_owned();
+        let continues = parameter(request.uri(), "continue").is_some();
+        let mut failures = 0;
+        loop {
+            let size = self
+                .sizes
+                .lock()
+                .get(&path)
+                .copied()
+                .unwrap_or(FIRST)
+                .clamp(1, asked);
+            let mut page = super::repeat(&request);
+            *page.extensions_mut() = request.extensions().clone();
+            if size > 1 {
+                page.extensions_mut().insert(Page);
+            }
+            *page.uri_mut() = with_limit(request.uri(), size)?;
+            let next = match self.inner.call(page).await {
+                Ok(answer) => {
+                    let bytes = answer.body().size_hint().lower();
+                    let next = match usize::try_from(bytes).unwrap_or(usize::MAX) {
+                        bytes if bytes > TARGET => size / 2,
+                        bytes if bytes < TARGET / 2 => size.saturating_mul(2),
+                        _ => size,
+                    };
+                    self.sizes.lock().insert(path, next.clamp(1, asked));
+                    return Ok(answer);
+                }
+                Err(error) if error.is::<TooLarge>() => size / 4,
+                // To begin the list again would cost an overloaded API server more.
+                Err(error) if continues && failures < TRIES => {
+                    let Some(retry_after) = error.downcast_ref().and_then(overload) else {
+                        return Err(error);
+                    };
+                    sleep(retry_after.max(PAUSE * 2_u32.pow(failures))).await;
+                    failures += 1;
+                    size
+                }
+                Err(error) => return Err(error),
+            };
+            self.sizes.lock().insert(path.clone(), next.max(1));
+        }
+    }
+}
+
+impl<S, B> Service<Request<Body>> for Paged<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body + Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let limit = parameter(request.uri(), "limit").and_then(|limit| limit.parse().ok());
+        let is_list = request.method() == Method::GET && !is_watch(&request);
+        match limit.filter(|_| is_list) {
+            Some(asked) => Box::pin(self.clone().list(request, asked)),
+            None => Box::pin(self.inner.call(request)),
+        }
+    }
+}
+
+/// The value of a parameter of a query that is neither empty nor 0.
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.find(|(key, _)| *key == name)?.1;
+    Some(value).filter(|value| !value.is_empty() && *value != "0")
+}
+
+fn with_limit(uri: &Uri, limit: u32) -> Result<Uri, BoxError> {
+    let query = uri.query().unwrap_or_default();
+    let others = query.split('&').filter(|pair| !pair.starts_with("limit="));
+    let query = others
+        .chain([format!("limit={limit}").as_str()])
+        .collect::<Vec<_>>()
+        .join("&");
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(format!("{}?{query}", uri.path()).parse()?);
+    Ok(Uri::from_parts(parts)?)
+}
+
+#[cfg(test)]
+mod tests;

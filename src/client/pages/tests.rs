@@ -1,0 +1,166 @@
+use std::convert::Infallible;
+
+use http_body::Body as _;
+use http_body_util::Full;
+use tokio::time::Instant;
+use tower::{ServiceExt as _, service_fn};
+
+use super::*;
+
+/// What the API server is asked for: limits, with their moments.
+type Asked = Arc<Mutex<Vec<(u32, Instant)>>>;
+
+/// A list of objects of this size, `total` of them, on one page or as many as fit.
+fn server(
+    object: usize,
+    total: u32,
+    asked: &Asked,
+) -> impl Service<Request<Body>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ 'static
++ use<> {
+    let asked = asked.clone();
+    service_fn(move |request: Request<Body>| {
+        let limit: u32 = parameter(request.uri(), "limit").unwrap().parse().unwrap();
+        asked.lock().push((limit, Instant::now()));
+        let page = is_page(&request);
+        let bytes = vec![b' '; object * usize::try_from(limit.min(total)).unwrap()];
+        async move {
+            let whole = whole(Full::<Bytes>::from(bytes), page).await?;
+            Ok(Response::new(Full::from(whole)))
+        }
+    })
+}
+
+fn request(query: &str) -> Request<Body> {
+    Request::get(format!("/api/v1/services?{query}"))
+        .body(Body::empty())
+        .unwrap()
+}
+
+fn limits(asked: &Asked) -> Vec<u32> {
+    asked.lock().iter().map(|(limit, _)| *limit).collect()
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_is_asked_for_with_fewer_objects() {
+    let asked = Asked::default();
+    let mut paged = Paged::new(server(250 * 1024, u32::MAX, &asked));
+    let answer = paged
+        .ready()
+        .await
+        .unwrap()
+        .call(request("limit=500"))
+        .await
+        .unwrap();
+    assert_eq!(answer.body().size_hint().exact(), Some(6 * 250 * 1024));
+    paged
+        .ready()
+        .await
+        .unwrap()
+        .call(request("limit=500&continue=x"))
+        .await
+        .unwrap();
+    assert_eq!(limits(&asked), [100, 25, 6, 3]);
+}
+
+#[tokio::test]
+async fn an_object_that_is_larger_than_a_page_comes_alone() {
+    let asked = Asked::default();
+    let mut paged = Paged::new(server(LARGEST + 1, u32::MAX, &asked));
+    paged
+        .ready()
+        .await
+        .unwrap()
+        .call(request("limit=500"))
+        .await
+        .unwrap();
+    assert_eq!(limits(&asked), [100, 25, 6, 1]);
+}
+
+#[tokio::test]
+async fn pages_of_small_objects_grow_to_what_is_asked() {
+    let asked = Asked::default();
+    let mut paged = Paged::new(server(100, u32::MAX, &asked));
+    for _ in 0..4 {
+        paged
+            .ready()
+            .await
+            .unwrap()
+            .call(request("a=b&limit=500&c=d"))
+            .await
+            .unwrap();
+    }
+    assert_eq!(limits(&asked), [100, 200, 400, 500]);
+}
+
+#[tokio::test]
+async fn resources_have_page_sizes_of_their_own_and_a_smaller_wish_is_kept() {
+    let asked = Asked::default();
+    let mut paged = Paged::new(server(100, u32::MAX, &asked));
+    for path in [
+        "/api/v1/services?limit=500",
+        "/api/v1/services?limit=500",
+        "/api/v1/events?limit=500",
+        "/api/v1/pods?limit=7",
+    ] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        paged.ready().await.unwrap().call(request).await.unwrap();
+    }
+    assert_eq!(limits(&asked), [100, 200, 100, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
+    let asked = Asked::default();
+    let busy = asked.clone();
+    let server = service_fn(move |_: Request<Body>| {
+        let mut asked = busy.lock();
+        asked.push((0, Instant::now()));
+        let parts = Response::builder()
+            .status(429)
+            .header("retry-after", "3")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
+        let answer = if asked.len() < 3 {
+            Err(BoxError::from(super::super::status::error(&parts, b"busy")))
+        } else {
+            Ok(Response::new(Full::<Bytes>::default()))
+        };
+        std::future::ready(answer)
+    });
+    let mut paged = Paged::new(server);
+    let first = paged.ready().await.unwrap().call(request("limit=500")).await;
+    assert!(first.is_err(), "the first page is the caller's to ask for again");
+    paged
+        .ready()
+        .await
+        .unwrap()
+        .call(request("limit=500&continue=x"))
+        .await
+        .unwrap();
+    let asked = asked.lock();
+    assert_eq!(asked.len(), 3);
+    assert_eq!((asked[2].1 - asked[1].1).as_secs(), 3, "Retry-After");
+}
+
+#[tokio::test]
+async fn what_is_no_list_is_left_as_it_is() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let server = {
+        let seen = seen.clone();
+        service_fn(move |request: Request<Body>| {
+            seen.lock().push(request.uri().to_string());
+            std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+        })
+    };
+    let mut paged = Paged::new(server.map_err(BoxError::from));
+    for path in ["/a?watch=true&limit=500", "/a", "/a?limit=0"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        paged.ready().await.unwrap().call(request).await.unwrap();
+    }
+    assert_eq!(*seen.lock(), ["/a?watch=true&limit=500", "/a", "/a?limit=0"]);
+}
