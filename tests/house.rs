@@ -24,6 +24,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "client::Elsewhere",
             "client::Server",
             "client::is_watch",
+            "client::overload",
             "decode",
             "election::Record",
             "error",

@@ -55,6 +55,48 @@ impl ReadBackoff {
     }
 }
 
+/// The pause of a watch that an overloaded API server has turned away: 100 ms doubling to 30 s, and never less than the API
+/// server asks for.
+pub(super) struct OverloadBackoff {
+    policy: ExponentialBackoff,
+    next_failure_counts_until: Option<Instant>,
+}
+
+/// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+impl Default for OverloadBackoff {
+    fn default() -> Self {
+        let policy = ExponentialBackoff {
+            current_interval: SHORTEST,
+            initial_interval: SHORTEST,
+            multiplier: 2.0,
+            max_interval: Duration::from_secs(30),
+            randomization_factor: 0.3,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        };
+        Self {
+            policy,
+            next_failure_counts_until: None,
+        }
+    }
+}
+
+impl OverloadBackoff {
+    /// The pause after a failure that happened now.
+    pub fn next(&mut self, retry_after: Duration) -> Duration {
+        let now = Instant::now();
+        if self.next_failure_counts_until.is_none_or(|until| now > until) {
+            self.policy.reset();
+        }
+        let own = self.policy.next_backoff().unwrap_or(self.policy.max_interval);
+        let pause = own.max(retry_after.min(LONGEST_RETRY_AFTER));
+        self.next_failure_counts_until = Some(now + pause + HEALTHY);
+        pause
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +129,25 @@ mod tests {
             tokio::time::advance(pause + Duration::from_millis(50)).await;
         }
         assert!(backoff.next() >= Duration::from_millis(350));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_of_an_overload_double_to_30_s_and_are_as_long_as_asked() {
+        let mut backoff = OverloadBackoff::default();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let pause = backoff.next(Duration::ZERO);
+            tokio::time::advance(pause).await;
+            pauses.push(pause.as_secs_f64());
+        }
+        assert!(pauses[0] < 0.2 && pauses[4] > 1.0, "{pauses:?}");
+        assert!(
+            pauses[9..].iter().all(|pause| (21.0..=39.0).contains(pause)),
+            "{pauses:?}"
+        );
+        tokio::time::advance(HEALTHY + Duration::from_secs(1)).await;
+        assert_eq!(backoff.next(Duration::from_secs(7)), Duration::from_secs(7));
+        assert_eq!(backoff.next(Duration::from_secs(7200)), LONGEST_RETRY_AFTER);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,8 +20,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::{BoxError, service_fn};
 
 use super::HEARD;
-use super::backoff::{ReadBackoff, SHORTEST};
-use crate::client::{Elsewhere, Server, is_watch};
+use super::backoff::{OverloadBackoff, ReadBackoff, SHORTEST};
+use crate::client::{Elsewhere, Server, is_watch, overload};
 use crate::error::one_line;
 use crate::metrics::{self, Metrics, Restart};
 use crate::model::version;
@@ -81,8 +81,10 @@ impl Reader {
         let follower = calls.clone();
         let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
-        let mut backoff = ReadBackoff::default();
+        let (mut backoff, mut overload_backoff) = (ReadBackoff::default(), OverloadBackoff::default());
         let mut excused = false;
+        // An overloaded API server is left alone until then.
+        let mut resume = Instant::now();
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
@@ -92,7 +94,7 @@ impl Reader {
                 let event = tokio::select! {
                     biased;
                     cause = pulse.restart() => Err(cause),
-                    Some(event) = stream.next() => Ok(event),
+                    Some(event) = async { sleep_until(resume).await; stream.next().await } => Ok(event),
                 };
                 let error = match event {
                     Ok(Ok(event)) => {
@@ -122,6 +124,11 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 let away = follower.unanswered(&error) >= AWAY;
+                if let Some(retry_after) = overloaded(&error) {
+                    // The resourceVersion is still good, so a list would only add to the load.
+                    resume = Instant::now() + overload_backoff.next(retry_after);
+                    continue;
+                }
                 let pause = backoff.next();
                 self.pulses.pause(pause.min(SHORTEST), pause).await;
                 if must_relist(&error) || away {
@@ -132,14 +139,28 @@ impl Reader {
     }
 }
 
-/// Notes how far an event shows that a watch has come.
+/// Notes how far an event shows that a watch has come, and that it was decoded: bytes alone are no sign of life.
 fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
+    if !matches!(event, Event::Init) {
+        pulse.beat();
+    }
     match event {
         Event::Init => pulse.list_begins(),
         Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
             pulse.reached(version(object.meta().resource_version.as_deref()));
         }
         Event::InitDone => pulse.listed(),
+    }
+}
+
+/// How long an overloaded API server asks to be left alone; `None`: that is not what the error says.
+fn overloaded(error: &watcher::Error) -> Option<Duration> {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => overload(error),
+        watcher::Error::WatchError(status) => overload(&kube::Error::Api(status.clone())),
+        watcher::Error::NoResourceVersion => None,
     }
 }
 
@@ -157,9 +178,9 @@ fn is_expired(error: &watcher::Error) -> bool {
 /// could not be read.
 fn must_relist(error: &watcher::Error) -> bool {
     match error {
-        // kube takes an answer that is an error for the first event of a watch.
+        // kube reads a line that it cannot decode as a Status without a code, whatever the line says.
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => matches!(status.code, 400 | 410),
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => matches!(status.code, 0 | 400 | 410),
         watcher::Error::WatchFailed(kube::Error::SerdeError(_)) | watcher::Error::WatchError(_) => true,
         watcher::Error::NoResourceVersion => true,
         _ => false,
@@ -178,7 +199,7 @@ fn is_answer(error: &watcher::Error) -> bool {
     }
 }
 
-/// A client's calls for one watch: each answer and each part of one is a sign of life.
+/// A client's calls for one watch.
 #[derive(Clone)]
 struct Calls {
     client: Client,
@@ -217,16 +238,16 @@ impl Calls {
         if let Some(elsewhere) = self.elsewhere.lock().take() {
             request.extensions_mut().insert(elsewhere);
         }
-        let response = self.client.send(request).await?;
-        *self.server.lock() = response.extensions().get().cloned();
-        if std::mem::take(&mut *self.unanswered.lock()) > 0 {
+        let response = self.client.send(request).await;
+        if matches!(response, Ok(_) | Err(kube::Error::Api(_)))
+            && std::mem::take(&mut *self.unanswered.lock()) > 0
+        {
             self.pulses.answered();
         }
-        let ok = response.status().is_success();
-        if ok {
+        let response = response?;
+        *self.server.lock() = response.extensions().get().cloned();
+        if watches {
             self.pulse.beat();
-        }
-        if ok && watches {
             self.outage.over();
             self.pulse.open(true);
         }
@@ -234,7 +255,6 @@ impl Calls {
         Ok(response.map(|body| Followed {
             body,
             end: watches.then_some(end),
-            ok,
             calls: self,
         }))
     }
@@ -272,7 +292,6 @@ fn asked_version(request: &Request<Body>) -> Option<u64> {
 struct Followed {
     body: Body,
     end: Option<Pin<Box<Sleep>>>,
-    ok: bool,
     calls: Calls,
 }
 
@@ -285,7 +304,8 @@ impl http_body::Body for Followed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            if self.ok {
+            // A watch follows a list that was decoded. What is on a list counts when it is.
+            if self.end.is_some() {
                 self.calls.pulse.beat();
             }
             if !matches!(frame, Some(Ok(_))) {

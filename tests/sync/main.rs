@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod order;
 mod outage;
+mod overload;
 mod parked;
 mod refused;
 mod rewound;

@@ -219,11 +219,12 @@ async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
         for server in servers {
             server.faults().clear();
         }
-        // A request that hangs is given up after 10 s.
-        let limit = if effect == Effect::Hang {
-            seconds(11)
-        } else {
-            seconds(2)
+        let limit = match effect {
+            // A request that hangs is given up after 10 s.
+            Effect::Hang => seconds(11),
+            // An overloaded API server is asked less and less often.
+            Effect::Status { code: 429 | 503, .. } => seconds(40),
+            _ => seconds(2),
         };
         let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
         assert!(took < limit, "{effect:?}: {took:?}");

@@ -93,6 +93,61 @@ async fn a_watch_that_is_behind_or_does_not_end_begins_anew_at_another_server_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_line_that_cannot_be_decoded_causes_a_list() {
+    for line in [
+        "nonsense\n",
+        "{\"type\":\"LATER\",\"object\":{}}\n",
+        "{\"type\":\"DELETED\"}\n",
+        "{}\n",
+        "[]\n",
+    ] {
+        let (asked, mut requests) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Body>| {
+            let watches = is_watch(&request);
+            asked.send(watches).unwrap();
+            let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+            let text = Full::<Bytes>::from(if watches { line } else { list });
+            std::future::ready(Ok::<_, Infallible>(Response::new(text)))
+        });
+        let reader = Reader {
+            client: Client::new(service, "default"),
+            pulses: Pulses::default(),
+            metrics: Metrics::new("lease").unwrap(),
+        };
+        let look = async {
+            assert_eq!(requests.recv().await, Some(false));
+            assert_eq!(requests.recv().await, Some(true));
+            assert_eq!(requests.recv().await, Some(false), "{line}");
+        };
+        tokio::select! {
+            () = follow(&reader) => {}
+            () = look => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
+    let service = service_fn(|_: Request<Body>| {
+        let list = Full::<Bytes>::from(r#"{"metadata":{"resourceVersion":"1"},"items":{}}"#);
+        std::future::ready(Ok::<_, Infallible>(Response::new(list)))
+    });
+    let reader = Reader {
+        client: Client::new(service, "default"),
+        pulses: Pulses::default(),
+        metrics: Metrics::new("lease").unwrap(),
+    };
+    let look = async {
+        sleep(Duration::from_secs(91)).await;
+        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_its_server_the_second_time() {
     let (reader, mut requests) = reader(true);
     let look = async {

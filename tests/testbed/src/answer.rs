@@ -126,8 +126,20 @@ pub(crate) fn not_acceptable() -> ApiError {
     )
 }
 
+/// The answer that a fault asks for. An API server that is overloaded has no time for a Status.
+pub(crate) fn fault(code: u16, retry_after: Option<u32>) -> Response<Body> {
+    if code != 429 {
+        return error(&injected(code, retry_after));
+    }
+    let mut response = text(code, "Too many requests, please try again later.\n");
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
 /// The error that a fault asks for, worded as a real server might.
-pub(crate) fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
+fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
     let (reason, message) = match code {
         400 => ("BadRequest", "injected: bad request"),
         401 => ("Unauthorized", "Unauthorized"),
@@ -136,10 +148,6 @@ pub(crate) fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
         409 => ("Conflict", "injected: the object has been modified"),
         410 => ("Expired", "injected: too old resource version"),
         422 => ("Invalid", "injected: invalid"),
-        429 => (
-            "TooManyRequests",
-            "injected: too many requests, please try again later",
-        ),
         500 => ("InternalError", "Internal error occurred: injected"),
         503 => (
             "ServiceUnavailable",

@@ -273,7 +273,7 @@ impl ApiServer {
         let broken = || -> BoxError { io::Error::from(io::ErrorKind::ConnectionReset).into() };
         match effect {
             Some(Effect::Status { code, retry_after }) => {
-                return Ok(answer::error(&answer::injected(code, retry_after)));
+                return Ok(answer::fault(code, retry_after));
             }
             Some(Effect::Nonsense) => return Ok(answer::nonsense()),
             Some(Effect::Hang) => return std::future::pending().await,
