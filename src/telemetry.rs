@@ -23,8 +23,9 @@ const FRAMES: &str = "h2";
 /// Libraries that tell at info of what is their matter only. A name stands for all crates that begin with it.
 const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
 
-/// It tells of each 403, however often a watch is tried, beside ours.
-const WATCHER: &str = "kube_runtime::watcher=error";
+/// At warn they log the whole body of an answer that they cannot decode, with everybody's annotations, and each failed try of a
+/// watch. Our own lines say what failed, once a minute.
+const BODIES: [&str; 2] = ["kube_client=error", "kube_runtime=error"];
 
 /// It reports each failed handshake as an error of its own, beside ours.
 const VERIFIER: &str = "rustls_platform_verifier=off";
@@ -89,12 +90,15 @@ fn directives(filter: &LogFilter) -> String {
     }
     let verifier =
         (everywhere >= LevelFilter::ERROR && everywhere < LevelFilter::DEBUG).then(|| VERIFIER.to_owned());
-    // More to the point than any directive for kube, so it would beat that too.
-    let watcher = (LevelFilter::WARN..LevelFilter::DEBUG).contains(&everywhere) && !asked.contains("kube");
-    let watcher = watcher.then(|| WATCHER.to_owned());
+    // Who asks for the lines of kube by name gets them all.
+    let hides_bodies = everywhere >= LevelFilter::WARN && !asked.contains("kube");
+    let bodies = BODIES
+        .iter()
+        .filter(|_| hides_bodies)
+        .map(|directive| (*directive).to_owned());
     let quiet = quiet.into_iter().map(|target| format!("{target}=warn"));
     quiet
-        .chain(watcher)
+        .chain(bodies)
         .chain(verifier)
         .chain([asked])
         .collect::<Vec<_>>()
@@ -164,22 +168,25 @@ mod tests {
     #[test]
     fn libraries_are_quieter_than_we_unless_more_is_asked_for() {
         let libraries = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn";
-        let (watcher, verifier) = ("kube_runtime::watcher=error", "rustls_platform_verifier=off");
+        let (bodies, verifier) = (
+            "kube_client=error,kube_runtime=error",
+            "rustls_platform_verifier=off",
+        );
         for (asked, expected) in [
-            (INFO, format!("{libraries},{watcher},{verifier},info")),
+            (INFO, format!("{libraries},{bodies},{verifier},info")),
             (LogFilter::Level(LevelFilter::OFF), "off".to_owned()),
             (LogFilter::Level(LevelFilter::ERROR), format!("{verifier},error")),
             (
                 LogFilter::Level(LevelFilter::WARN),
-                format!("{watcher},{verifier},warn"),
+                format!("{bodies},{verifier},warn"),
             ),
             (
                 LogFilter::Level(LevelFilter::DEBUG),
-                "kube_leader_election=warn,h2=warn,debug".to_owned(),
+                format!("kube_leader_election=warn,h2=warn,{bodies},debug"),
             ),
             (
                 LogFilter::Level(LevelFilter::TRACE),
-                "kube_leader_election=warn,trace".to_owned(),
+                format!("kube_leader_election=warn,{bodies},trace"),
             ),
             (
                 LogFilter::Directives("info,kube=debug".to_owned()),
@@ -201,7 +208,7 @@ mod tests {
             info!(target: "kube_leader_election::lease", "of the lock");
             debug!(target: "kube_runtime::watcher", "in detail");
             warn!(target: "kube_leader_election::lease", "grave");
-            warn!(target: "kube_runtime::watcher", "403");
+            warn!(target: "kube_client::client", "a whole body");
             info!("ours");
         };
         let text = logged(INFO, LogFormat::Text, false, act);
