@@ -108,6 +108,20 @@ on_both! {
         assert!(!operator.log().contains("managedFields"), "{}", operator.log());
     }
 
+    async fn a_hundred_large_services_are_listed_within_60_mib(cluster: &mut Cluster) {
+        let annotation = "x".repeat(ANNOTATIONS - 1000);
+        for number in 0..100 {
+            let mut service = managed("default", &format!("large-{number}"), "default", "nothing");
+            service["metadata"]["annotations"] = json!({"note": annotation});
+            cluster.create::<Service>(service).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        until_the_next_is_served(cluster, &operator).await;
+        let peak = operator.peak_memory();
+        assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
+    }
+
     async fn a_thousand_endpoints_and_a_hundred_ports_are_copied(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let addresses: Vec<_> = (0..1000).map(|number| format!("10.1.{}.{}", number / 250, number % 250 + 1)).collect();

@@ -112,6 +112,17 @@ impl Operator {
         self.metrics
     }
 
+    /// The most memory that the process has had at once, in bytes: anonymous and of its binary.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("a process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak
+            .and_then(|peak| peak.trim().strip_suffix(" kB"))
+            .expect("VmHWM");
+        kibibytes.parse::<u64>().expect("a number") * 1024
+    }
+
     /// Sends a signal: KILL, TERM, INT, STOP or CONT.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill")
