@@ -190,6 +190,52 @@ on_both! {
         }
     }
 
+    async fn names_in_a_copy_that_are_none_reach_no_request(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
+        cluster.create::<Service>(managed("default", "web", "default", "source")).await;
+        let copy = cluster.until_slices("default", "web", "a copy", |slices| slices.len() == 1).await.remove(0);
+        let name = copy.metadata.name.expect("a name");
+        let bad = ["?watch=true&x=", "..", "a b", "../../../api/v1/secrets", "a%2fb", "A"];
+        for value in bad {
+            for annotation in ["source-slice", "source-namespace"] {
+                let annotation = format!("endpoint-copier/{annotation}");
+                // A newer version makes the operator ask for the source before it overwrites the copy.
+                let patch = json!({"metadata": {"annotations": {
+                    &annotation: value, "endpoint-copier/source-resource-version": "9999999999",
+                }}});
+                cluster.patch::<EndpointSlice>("default", &name, patch).await;
+                until("the copy is repaired", async || {
+                    let copy = cluster.try_get::<EndpointSlice>("default", &name).await.expect("a copy");
+                    copy.metadata.annotations.is_some_and(|annotations| annotations[&annotation] != value)
+                })
+                .await;
+            }
+        }
+        // A slice that looks like a copy of a Service with such a name.
+        for (number, value) in bad.iter().enumerate() {
+            let mut stray = slice("default", "nobody", &format!("stray-{number}"), &["10.0.0.9"]);
+            stray["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
+            stray["metadata"]["annotations"] = json!({
+                "endpoint-copier/source-namespace": "default", "endpoint-copier/source-slice": "source-x",
+                "endpoint-copier/source-uid": "x",
+            });
+            stray["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "v1", "kind": "Service", "name": value, "uid": "x", "controller": true,
+            }]);
+            cluster.create::<EndpointSlice>(stray).await;
+        }
+        until_the_next_is_served(cluster, &operator).await;
+        if let Some((store, _)) = cluster.testbed() {
+            let asked = store.requests().matching(|request| request.user_agent.starts_with("endpoint-copier"));
+            let strange = |uri: &str| ["x=", "..", "secrets", "%2f", "%20", "/A", "a b"].iter().any(|part| uri.contains(part));
+            for request in asked.iter().filter(|request| request.resource != "events") {
+                let path = request.uri.split('?').next().unwrap_or_default();
+                assert!(!strange(path) && !request.uri.contains("x="), "{}", request.uri);
+            }
+        }
+    }
+
     async fn annotations_as_large_as_they_get_are_named_and_not_repeated(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
