@@ -37,6 +37,7 @@ mod limits;
 mod line;
 mod pages;
 mod status;
+mod stretch;
 
 use book::Book;
 use dial::{Dialer, TlsName};

@@ -14,10 +14,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::line::Lines;
-
-/// One object takes an API server milliseconds: one that is silent for so long is ill, whoever gives up and why.
-/// Less than the time limit of any call but a release, which is the last that a process sends.
-const ONE: Duration = Duration::from_millis(600);
+use super::stretch::{Factor, ONE};
 
 /// A list may take seconds, and a watch begins with one. Less than the time limit of any list.
 const MANY: Duration = Duration::from_secs(4);
@@ -29,6 +26,8 @@ pub(super) struct InFlight {
     is_read: bool,
     /// How long the server may be silent. `None`: as long as it likes.
     patience: Option<Duration>,
+    /// What that was stretched by.
+    factor: Factor,
     /// When it last said something.
     since: Instant,
 }
@@ -38,13 +37,20 @@ impl InFlight {
         // Lists and watches have limits or selectors; what has neither is about one object.
         let is_read = request.method() == Method::GET;
         let asks_for_many = is_read && request.uri().query().is_some_and(|query| !query.is_empty());
+        let factor = lines.factor();
         Self {
             lines: lines.clone(),
             connection: connection.clone(),
             is_read,
-            patience: Some(if asks_for_many { MANY } else { ONE }),
+            patience: Some(factor.of(if asks_for_many { MANY } else { ONE })),
+            factor,
             since: Instant::now(),
         }
+    }
+
+    /// How long the server has been silent.
+    pub fn silence(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// A watch has begun. Pings show that its connection lives.
@@ -60,10 +66,11 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let silence = self.since.elapsed();
+        let silence = self.silence();
         if self.patience.is_some_and(|patience| silence >= patience) {
             let why = format!("no answer within {} ms", silence.as_millis());
-            self.lines.silent(&self.connection, self.is_read, &why);
+            self.lines
+                .silent(&self.connection, self.is_read, self.factor, &why);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::stretch::{Factor, Stretch};
 use crate::cli::ServerAddress;
 
 /// How long an address is skipped after it failed, doubling from one failure to the next.
@@ -28,6 +29,7 @@ pub(super) struct Book {
     /// Those that the cluster itself names.
     learnt: Vec<ServerAddress>,
     marks: HashMap<ServerAddress, Mark>,
+    stretch: Stretch,
     /// Where in the learnt ones this process begins, so that replicas do not all go to the same one.
     turn: usize,
 }
@@ -112,8 +114,27 @@ impl Book {
         }
     }
 
+    /// What time limits that begin now are multiplied by.
+    pub fn factor(&self) -> Factor {
+        self.stretch.factor()
+    }
+
+    /// A server answered a request after so long.
+    pub fn answered(&mut self, took: Duration) {
+        self.stretch.answered(took);
+    }
+
+    /// A dial or a request to this address was silent for a limit that was stretched by `factor`; the timer fired so
+    /// late.
+    pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
+        self.failed(address, now);
+        let all = self.fixed.iter().chain(&self.learnt);
+        self.stretch.timed_out(address, factor, late, all);
+    }
+
     /// A dial or a request to this address failed.
     pub fn failed(&mut self, address: &ServerAddress, now: Instant) {
+        self.stretch.failed(address);
         let before = self.marks.get(address);
         // Several clients learn of one failure.
         if before.is_some_and(|mark| now < mark.until) {

@@ -14,11 +14,14 @@ use tracing::debug;
 
 use super::PING;
 use super::dial::Stream;
+use super::stretch::Factor;
 use crate::cli::ServerAddress;
 
 /// A connection. It closes when it and all answers on it are dropped.
 pub(super) struct Connection {
     pub address: ServerAddress,
+    /// What its time limit for pings was stretched by.
+    pub factor: Factor,
     sender: Sender,
 }
 
@@ -35,14 +38,14 @@ pub(super) struct NoAnswer {
 }
 
 impl Connection {
-    /// Speaks what the server has agreed to.
-    pub async fn over(stream: Stream, address: ServerAddress) -> hyper::Result<Self> {
+    /// Speaks what the server has agreed to. Its time limit for pings stays what it is now, stretched by `factor`.
+    pub async fn over(stream: Stream, address: ServerAddress, factor: Factor) -> hyper::Result<Self> {
         let ended = |error| debug!(%error, "a connection to an API server ended");
         let sender = if stream.connected().is_negotiated_h2() {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
-                .keep_alive_timeout(PING)
+                .keep_alive_timeout(factor.of(PING))
                 .keep_alive_while_idle(true)
                 .handshake(stream)
                 .await?;
@@ -54,7 +57,11 @@ impl Connection {
             sender.ready().await?;
             Sender::Http1(sender.into())
         };
-        Ok(Self { address, sender })
+        Ok(Self {
+            address,
+            factor,
+            sender,
+        })
     }
 
     /// Whether it takes a request now. With HTTP/1.1 another one may be quicker.

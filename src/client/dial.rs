@@ -17,19 +17,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
 use super::book::Book;
+use super::stretch::Factor;
 use super::{Listed, PING};
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 
-/// A dial, TLS included, is done by then or given up.
+/// A dial, TLS included, is done by then or given up. Stretched while no server answers.
 const DIAL: Duration = Duration::from_millis(1500);
 
-/// An address that has not answered by then gets company: the next one is dialed beside it.
-const STAGGER: Duration = Duration::from_millis(300);
+/// An address that has not answered within this part of the time limit gets company: the next one is dialed beside it.
+const STAGGER: u32 = 5;
 
-/// So many dials are begun anew where all addresses are silent: behind the cluster IP another API server may
-/// take the next one.
-const REPEATS: usize = 3;
+/// But not later than this, however long the limit is: what comes back meanwhile is found soon.
+const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 
 /// A connection.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -97,12 +97,15 @@ impl Dialer {
         }
     }
 
-    /// A connection to the first address that answers.
-    pub async fn dial(&self) -> Result<(ServerAddress, Stream), BoxError> {
+    /// A connection to the first address that answers, with time limits that are stretched by `factor`.
+    pub async fn dial(&self, factor: Factor) -> Result<(ServerAddress, Stream), BoxError> {
         self.learn();
-        let order = self.book.lock().order(Instant::now());
+        let start = Instant::now();
+        let order = self.book.lock().order(start);
+        let limit = factor.of(DIAL);
         let mut dials = Dials::default();
-        let won = timeout(DIAL, self.race(&order, &mut dials)).await;
+        let won = timeout(limit, self.race(&order, limit, &mut dials)).await;
+        let timed_out = won.is_err();
         let (lost, answer) = match won {
             Ok(Some((address, stream))) => {
                 // Those that had more time and did not use it.
@@ -112,21 +115,32 @@ impl Dialer {
             }
             Ok(None) => (Vec::new(), Err(dials.errors.join(", ").into())),
             Err(_) => {
-                let late = |address: &_| format!("{address}: no answer within {} ms", DIAL.as_millis());
+                let late = |address: &_| format!("{address}: no answer within {} ms", limit.as_millis());
                 dials.errors.extend(dials.silent.iter().map(late));
                 (dials.silent, Err(dials.errors.join(", ").into()))
             }
         };
-        let mut book = self.book.lock();
+        let (mut book, now) = (self.book.lock(), Instant::now());
         for address in lost {
-            book.failed(&address, Instant::now());
+            if timed_out {
+                book.timed_out(&address, factor, (now - start).saturating_sub(limit), now);
+            } else {
+                book.failed(&address, now);
+            }
         }
         answer
     }
 
-    /// Dials one address after the other, and waits for all of them; `None`: all have failed.
-    async fn race(&self, order: &[ServerAddress], dials: &mut Dials) -> Option<(ServerAddress, Stream)> {
-        let mut next = order.iter().chain(order.iter().cycle().take(REPEATS));
+    /// Dials one address after the other, and waits for all of them; `None`: all have failed. Where all are silent it
+    /// begins again with the first: behind the cluster IP another API server may take the next dial.
+    async fn race(
+        &self,
+        order: &[ServerAddress],
+        limit: Duration,
+        dials: &mut Dials,
+    ) -> Option<(ServerAddress, Stream)> {
+        let stagger = (limit / STAGGER).min(LONGEST_STAGGER);
+        let mut next = order.iter().cycle();
         let mut first_round = order.len();
         let mut running = FuturesUnordered::new();
         let mut go_on = true;
@@ -151,7 +165,7 @@ impl Dialer {
                         go_on = first_round > 0;
                     }
                 },
-                () = sleep(STAGGER) => go_on = true,
+                () = sleep(stagger) => go_on = true,
             }
         }
     }

@@ -19,6 +19,7 @@ use super::answer::{Answer, InFlight};
 use super::connection::{Connection, NoAnswer, is_farewell};
 use super::dial::Dialer;
 use super::{Elsewhere, NotAfter, Server, TooLate, is_watch, repeat};
+use super::stretch::Factor;
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 use crate::metrics::Metrics;
@@ -67,8 +68,14 @@ impl Lines {
         }))
     }
 
-    /// The line for a request. A watch is where a better address is gone back to: it begins anew anyway, and
-    /// those that run on the old line are not disturbed.
+    /// What time limits that begin now are multiplied by.
+    pub fn factor(&self) -> Factor {
+        self.0.dialer.book.lock().factor()
+    }
+
+    /// The line for a request. A watch is where a better address is gone back to, and where a connection is replaced
+    /// whose pings have more time than is needed by now: it begins anew anyway, and those that run on the old line are
+    /// not disturbed.
     fn line(&self, watches: bool) -> Line {
         let mut state = self.0.state.lock();
         if let Some(line) = &state.current {
@@ -77,10 +84,11 @@ impl Lines {
                 // All who wait for it hear the same, and those who come in the next moment too.
                 Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < PAUSE) => return line.clone(),
                 Some(Ok(connection)) if connection.is_ready() => {
-                    if !(watches && self.has_better(&connection.address)) {
+                    if watches && self.has_better(&connection.address) {
+                        state.why = Some("another address comes before it".to_owned());
+                    } else if !watches || connection.factor <= self.factor() {
                         return line.clone();
                     }
-                    state.why = Some("another address comes before it".to_owned());
                 }
                 Some(_) => {}
             }
@@ -110,9 +118,10 @@ impl Lines {
     }
 
     async fn connect(&self) -> Result<Arc<Connection>, String> {
-        let dialed = self.0.dialer.dial().await;
+        let factor = self.factor();
+        let dialed = self.0.dialer.dial(factor).await;
         let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
-        let connection = Connection::over(stream, address.clone()).await;
+        let connection = Connection::over(stream, address.clone(), factor).await;
         let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
         self.leads_to(address);
         Ok(Arc::new(connection))
@@ -165,7 +174,8 @@ impl Lines {
     /// A write may fail because of a webhook, and then it does so everywhere. So it says something only while
     /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
     /// no such excuse.
-    fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode) {
+    fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
+        self.0.dialer.book.lock().answered(took);
         if !status.is_server_error() {
             return;
         }
@@ -175,8 +185,14 @@ impl Lines {
     }
 
     /// The server of a connection was silent for too long. A write may have waited for a webhook.
-    pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, why: &str) {
-        if is_read || self.may_leave(connection, is_read) {
+    pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, factor: Factor, why: &str) {
+        if is_read {
+            let (address, now) = (&connection.address, Instant::now());
+            let mut book = self.0.dialer.book.lock();
+            book.timed_out(address, factor, Duration::ZERO, now);
+            drop(book);
+            self.drop_line(|current| Arc::ptr_eq(current, connection), why);
+        } else if self.may_leave(connection, is_read) {
             self.leave(connection, why);
         }
     }
@@ -204,7 +220,7 @@ impl Lines {
             let mut in_flight = InFlight::new(&self, &connection, &request);
             let NoAnswer { error, unsent } = match connection.send(request).await {
                 Ok(mut answer) => {
-                    self.answered(&connection, is_read, answer.status());
+                    self.answered(&connection, is_read, answer.status(), in_flight.silence());
                     let server = Server(connection.address.clone());
                     answer.extensions_mut().insert(server);
                     if watches && answer.status().is_success() {

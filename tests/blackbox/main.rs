@@ -12,6 +12,7 @@ mod inspect;
 mod managed;
 mod outage;
 mod runbook;
+mod slow;
 mod start;
 mod sync;
 mod upgrade;

@@ -16,6 +16,7 @@ use crate::servers::{NAMELESS, PATIENCE, Servers, silent};
 mod connections;
 mod left;
 mod servers;
+mod slow;
 
 #[tokio::test]
 async fn the_configured_address_comes_first_and_one_connection_serves_all() {

@@ -4,6 +4,7 @@
 //!   frozen and brought back. The last server is the test's own way in, so leave it alone.
 //! - [`Operator`]: a replica, the real binary.
 //! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
+//! - [`Delay`]: a slow way to an API server.
 //! - [`objects`]: what users write.
 //! - [`tool`]: programs that are not ours.
 //!
@@ -16,6 +17,7 @@
 
 mod api;
 mod cluster;
+mod delay;
 mod history;
 mod network;
 pub mod objects;
@@ -27,6 +29,7 @@ mod wait;
 
 pub use api::Object;
 pub use cluster::{Cluster, LEASE};
+pub use delay::Delay;
 pub use history::History;
 pub use network::Network;
 pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};

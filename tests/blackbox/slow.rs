@@ -1,0 +1,81 @@
+//! A slow network between the operator and all API servers: slow is not dead.
+
+use std::time::{Duration, Instant};
+
+use harness::objects::{api_servers, vip};
+use harness::{Cluster, Delay, Operator, PATIENCE, command, own_address};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::time::sleep;
+
+use crate::on_both;
+
+/// A lease whose renewals have time for a round trip each.
+const LONG_LEASE: [&str; 3] = [
+    "--leader-election-lease-duration=20s",
+    "--leader-election-renew-deadline=15s",
+    "--leader-election-retry-period=4s",
+];
+
+/// One term lasts at least so long.
+const TERM: Duration = Duration::from_secs(60);
+
+/// A change is copied within this time: a watch event and a write take a round trip, and one more is to spare.
+const COPIED: Duration = Duration::from_secs(3);
+
+/// A replica with two API servers, each so far away in each direction.
+async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Delay; 2]) {
+    let delays = [
+        Delay::to(cluster.address(0), one_way).await,
+        Delay::to(cluster.address(1), one_way).await,
+    ];
+    let file = cluster.kubeconfig_with(0, None);
+    let near = std::fs::read_to_string(&file).expect("a kubeconfig");
+    let far = near.replace(&cluster.address(0).to_string(), &delays[0].address().to_string());
+    std::fs::write(&file, far).expect("a file");
+    let (metrics, health) = (own_address(), own_address());
+    let mut command = command(crate::PROGRAM.as_ref());
+    command
+        .env("POD_NAME", "one")
+        .arg(format!("--kubeconfig={}", file.display()))
+        .arg(format!("--api-server-address={}", delays[1].address()))
+        .arg(format!("--metrics-bind-address={metrics}"))
+        .arg(format!("--health-probe-bind-address={health}"))
+        .args(LONG_LEASE);
+    let operator = Operator::spawn(cluster, "one", command, metrics, health);
+    (operator, delays)
+}
+
+/// One replica leads for a minute without a break, and copies each change in time.
+async fn goes_on(cluster: &Cluster, one_way: Duration) {
+    let (operator, _delays) = replica(cluster, one_way).await;
+    cluster.create::<Service>(vip()).await;
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    cluster.until_addresses("default", "kubernetes-vip", &all).await;
+    let watched = cluster.watch_slices("default", "kubernetes-vip").await;
+    let start = Instant::now();
+    for wanted in [&["192.0.2.2"][..], &all].into_iter().cycle() {
+        let changed = Instant::now();
+        cluster.put::<EndpointSlice>(api_servers(wanted)).await;
+        let shown = watched.shows(wanted, PATIENCE).await.expect("a copy");
+        let took = shown - changed;
+        assert!(took < COPIED, "{took:?}: {}", operator.log());
+        if start.elapsed() > TERM {
+            break;
+        }
+        sleep(Duration::from_secs(5)).await;
+    }
+    let log = operator.log();
+    assert_eq!(log.matches("took the lead").count(), 1, "{log}");
+}
+
+on_both! {
+    servers: 3;
+    async fn with_600_ms_of_delay_in_each_direction_one_term_lasts_and_changes_are_copied(cluster: &mut Cluster) {
+        goes_on(cluster, Duration::from_millis(600)).await;
+    }
+
+    async fn with_300_ms_of_delay_in_each_direction_one_term_lasts_and_changes_are_copied(cluster: &mut Cluster) {
+        goes_on(cluster, Duration::from_millis(300)).await;
+    }
+}
