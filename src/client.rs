@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -246,7 +246,12 @@ impl Access {
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
-            .service(Paged::new(Counted::new(lines, &self.metrics, host)));
+            .service(Paged::new(Counted::new(
+                lines,
+                &self.metrics,
+                host,
+                self.book.clone(),
+            )));
         Ok(Client::new(service, config.default_namespace.clone()))
     }
 }
@@ -271,7 +276,8 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Client::new(Paged::new(Counted::new(service, metrics, "service")), namespace)
+    let counted = Counted::new(service, metrics, "service", Arc::default());
+    Client::new(Paged::new(counted), namespace)
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
@@ -300,6 +306,11 @@ fn repeat(request: &Request<Body>) -> Request<Body> {
     request.uri().clone_into(repeated.uri_mut());
     request.headers().clone_into(repeated.headers_mut());
     repeated
+}
+
+/// Whether a request reads one object: lists and watches have limits or selectors.
+fn reads_one_object<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET && request.uri().query().unwrap_or_default().is_empty()
 }
 
 /// Whether a request asks for a stream that goes on.

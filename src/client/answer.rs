@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::line::Lines;
+use super::reads_one_object;
 use super::stretch::{Factor, ONE};
 
 /// A list may take seconds, and a watch begins with one. Less than the time limit of any list.
@@ -34,9 +35,8 @@ pub(super) struct InFlight {
 
 impl InFlight {
     pub fn new(lines: &Lines, connection: &Arc<Connection>, request: &Request<Body>) -> Self {
-        // Lists and watches have limits or selectors; what has neither is about one object.
         let is_read = request.method() == Method::GET;
-        let asks_for_many = is_read && request.uri().query().is_some_and(|query| !query.is_empty());
+        let asks_for_many = is_read && !reads_one_object(request);
         let factor = lines.factor();
         Self {
             lines: lines.clone(),

@@ -10,13 +10,19 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use kube::client::Body;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tower::{BoxError, Service};
 
-use super::{is_watch, pages, status};
+use super::book::Book;
+use super::{is_watch, pages, reads_one_object, status};
 use crate::metrics::Metrics;
 
-/// An answer has begun by then. A watch answers at once and then goes on; a write may wait for a webhook, which has 10 s
+/// A GET of one object is answered by then, and the rest of it has arrived so long after that. A server has no webhook
+/// to wait for, and the caller may hold up others. Stretched while no server answers.
+const OBJECT: Duration = Duration::from_secs(5);
+
+/// Any other answer has begun by then. A watch answers at once and then goes on; a write may wait for a webhook, which has 10 s
 /// by default.
 const ANSWER: Duration = Duration::from_secs(13);
 
@@ -30,12 +36,20 @@ pub(super) struct Counted<S> {
     inner: S,
     metrics: Metrics,
     host: Arc<str>,
+    book: Arc<Mutex<Book>>,
 }
 
+/// No answer came, or not all of it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no answer within {0:?}")]
+struct TimedOut(Duration);
+
 impl<S> Counted<S> {
-    pub fn new(inner: S, metrics: &Metrics, host: &str) -> Self {
+    /// `book` knows how far limits are stretched.
+    pub fn new(inner: S, metrics: &Metrics, host: &str, book: Arc<Mutex<Book>>) -> Self {
         Self {
             inner,
+            book,
             metrics: metrics.clone(),
             host: host.into(),
         }
@@ -67,10 +81,19 @@ where
             host: self.host.clone(),
             status: None,
         };
+        let (answer_limit, whole_limit) = if reads_one_object(&request) {
+            let limit = self.book.lock().factor().of(OBJECT);
+            (limit, limit)
+        } else {
+            (ANSWER, WHOLE)
+        };
         let answer = self.inner.call(request);
         let sent = SystemTime::now();
         Box::pin(async move {
-            let answer = timeout(ANSWER, answer).await?.map_err(Into::into)?;
+            let answer = timeout(answer_limit, answer)
+                .await
+                .map_err(|_| TimedOut(answer_limit))?
+                .map_err(Into::into)?;
             count.status = Some(answer.status());
             if let Some(skew) = skew(answer.headers(), sent, SystemTime::now()) {
                 count.metrics.set_clock_skew(skew);
@@ -81,7 +104,9 @@ where
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
             // A peer that dies in the middle of a list would be waited for without end.
-            let whole = timeout(WHOLE, pages::whole(body, is_page)).await??;
+            let whole = timeout(whole_limit, pages::whole(body, is_page))
+                .await
+                .map_err(|_| TimedOut(whole_limit))??;
             if !parts.status.is_success() {
                 return Err(status::error(&parts, &whole).into());
             }
@@ -124,7 +149,10 @@ fn seconds_after(moment: SystemTime, other: SystemTime) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::cli::ServerAddress;
 
     fn at(millis: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(millis)
@@ -167,6 +195,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_get_of_one_object_has_less_time_than_others_until_limits_stretch() {
+        let metrics = Metrics::new("lease").unwrap();
+        let silent = tower::service_fn(|_: Request<Body>| async {
+            std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>().await
+        });
+        let server = ServerAddress::new("192.0.2.1", 6443);
+        let book = Arc::new(Mutex::new(Book::new(vec![server.clone()], 0)));
+        let mut counted = Counted::new(silent, &metrics, "host", book.clone());
+        let mut ends = async |path| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let error = counted.call(request).await.expect_err("nobody answers");
+            error.to_string()
+        };
+        assert_eq!(ends("/services/one?").await, "no answer within 5s");
+        assert_eq!(ends("/services?limit=500").await, "no answer within 13s");
+        let factor = book.lock().factor();
+        book.lock()
+            .timed_out(&server, factor, Duration::ZERO, Instant::now());
+        assert_eq!(ends("/services/one?").await, "no answer within 10s");
+        assert_eq!(ends("/services?limit=500").await, "no answer within 13s");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn each_request_is_counted_once_with_its_answer_after_an_error_and_when_it_is_given_up() {
         let metrics = Metrics::new("lease").unwrap();
         let service = tower::service_fn(|request: Request<Body>| async move {
@@ -176,7 +227,7 @@ mod tests {
                 _ => std::future::pending().await,
             }
         });
-        let mut counted = Counted::new(service, &metrics, "host");
+        let mut counted = Counted::new(service, &metrics, "host", Arc::default());
         let mut call = |path| counted.call(Request::get(path).body(Body::empty()).unwrap());
         let count = |code| {
             let text = metrics.render();
