@@ -71,7 +71,7 @@ pub struct NotAfter(pub Instant);
 pub struct TooLate;
 
 /// Where the cluster's own list of API servers is to be had.
-type Listed = Arc<OnceLock<Box<dyn Fn() -> BTreeSet<(String, u16)> + Send + Sync>>>;
+type Listed = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>>>;
 
 /// Access to the API of one cluster.
 #[derive(Clone)]
@@ -215,8 +215,9 @@ impl Access {
         self.learns
     }
 
-    /// `listed` tells addresses and ports of the API servers as they are known; it is asked at each dial.
-    pub fn learn_from(&self, listed: impl Fn() -> BTreeSet<(String, u16)> + Send + Sync + 'static) {
+    /// `listed` says addresses and ports of the API servers as they are known, those to trust more first; it is asked at
+    /// each dial. 16 of them are used at most.
+    pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
         _ = self.listed.set(Box::new(listed));
     }
 

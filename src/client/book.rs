@@ -26,11 +26,11 @@ const MOST: usize = 16;
 pub(super) struct Book {
     /// Those that were configured, in the order in which they are wanted.
     fixed: Vec<ServerAddress>,
-    /// Those that the cluster itself names.
-    learnt: Vec<ServerAddress>,
+    /// Those that the cluster itself names: the ones to trust more, and others.
+    learnt: [Vec<ServerAddress>; 2],
     marks: HashMap<ServerAddress, Mark>,
     stretch: Stretch,
-    /// Where in the learnt ones this process begins, so that replicas do not all go to the same one.
+    /// Where in each group of the learnt ones this process begins, so that replicas do not all go to the same one.
     turn: usize,
 }
 
@@ -59,24 +59,29 @@ impl Book {
         self.fixed.contains(address)
     }
 
-    /// The cluster names these now. None at all is a contradiction, as one of them has just said so.
-    pub fn learn(&mut self, mut addresses: Vec<ServerAddress>) {
-        if addresses.is_empty() {
+    /// The cluster names these now, those to trust more first. None at all is a contradiction, as one of them has just
+    /// said so.
+    pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
+        others.retain(|address| !trusted.contains(address));
+        trusted.truncate(MOST);
+        others.truncate(MOST - trusted.len());
+        if trusted.is_empty() && others.is_empty() {
             return;
         }
-        addresses.truncate(MOST);
-        self.learnt = addresses;
-        let (fixed, learnt) = (&self.fixed, &self.learnt);
+        self.learnt = [trusted, others];
+        let (fixed, [trusted, others]) = (&self.fixed, &self.learnt);
+        let known = fixed.iter().chain(trusted).chain(others);
         self.marks
-            .retain(|address, _| fixed.contains(address) || learnt.contains(address));
+            .retain(|address, _| known.clone().any(|known| known == address));
     }
 
     /// All addresses, in the order in which to try them: those that failed lately come last, but they come.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
         let mut all = self.fixed.clone();
-        let turn = self.turn % self.learnt.len().max(1);
-        let (behind, ahead) = self.learnt.split_at(turn);
-        let learnt = ahead.iter().chain(behind);
+        let learnt = self.learnt.iter().flat_map(|group| {
+            let (behind, ahead) = group.split_at(self.turn % group.len().max(1));
+            ahead.iter().chain(behind)
+        });
         all.extend(learnt.filter(|address| !self.fixed.contains(address)).cloned());
         all.sort_by_key(|address| self.skipped_until(address, now));
         all
@@ -128,7 +133,7 @@ impl Book {
     /// late.
     pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
         self.failed(address, now);
-        let all = self.fixed.iter().chain(&self.learnt);
+        let all = self.fixed.iter().chain(self.learnt.iter().flatten());
         self.stretch.timed_out(address, factor, late, all);
     }
 
@@ -177,7 +182,7 @@ mod tests {
     #[test]
     fn configured_addresses_come_before_learnt_ones_and_each_once() {
         let mut book = Book::new(vec![address(9), address(1), address(9)], 0);
-        book.learn(vec![address(1), address(2), address(3)]);
+        book.learn([vec![address(1), address(2), address(3)], Vec::new()]);
         assert_eq!(order(&book, Instant::now()), [9, 1, 2, 3]);
     }
 
@@ -185,7 +190,7 @@ mod tests {
     fn replicas_begin_at_different_learnt_addresses() {
         for (turn, wanted) in [(0, [9, 1, 2, 3]), (1, [9, 2, 3, 1]), (5, [9, 3, 1, 2])] {
             let mut book = Book::new(vec![address(9)], turn);
-            book.learn(vec![address(1), address(2), address(3)]);
+            book.learn([vec![address(1), address(2), address(3)], Vec::new()]);
             assert_eq!(order(&book, Instant::now()), wanted);
         }
     }
@@ -238,9 +243,22 @@ mod tests {
     #[test]
     fn of_a_long_list_sixteen_are_learnt() {
         let mut book = Book::new(vec![address(200)], 0);
-        book.learn((1..=100).map(address).collect());
+        book.learn([(1..=100).map(address).collect(), vec![address(101)]]);
         let wanted: Vec<u8> = std::iter::once(200).chain(1..=16).collect();
         assert_eq!(order(&book, Instant::now()), wanted);
+    }
+
+    #[test]
+    fn addresses_to_trust_more_come_first_wherever_a_replica_begins() {
+        for turn in 0..20 {
+            let mut book = Book::new(vec![address(200)], turn);
+            let others = (1..=100).map(address).collect();
+            book.learn([vec![address(101), address(50)], others]);
+            let order = order(&book, Instant::now());
+            let mut trusted = order[1..3].to_vec();
+            trusted.sort_unstable();
+            assert_eq!((trusted, order.len()), (vec![50, 101], 17));
+        }
     }
 
     #[test]
@@ -255,12 +273,12 @@ mod tests {
     #[test]
     fn an_empty_list_is_not_learnt_and_an_address_that_has_gone_is_forgotten() {
         let (mut book, now) = (Book::new(vec![address(9)], 0), Instant::now());
-        book.learn(vec![address(1), address(2)]);
-        book.learn(Vec::new());
+        book.learn([vec![address(1), address(2)], Vec::new()]);
+        book.learn([Vec::new(), Vec::new()]);
         assert_eq!(order(&book, now), [9, 1, 2]);
         book.failed(&address(1), now);
-        book.learn(vec![address(2)]);
-        book.learn(vec![address(1), address(2)]);
+        book.learn([vec![address(2)], Vec::new()]);
+        book.learn([vec![address(1), address(2)], Vec::new()]);
         assert_eq!(order(&book, now), [9, 1, 2], "it is another server by now");
     }
 }

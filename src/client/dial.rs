@@ -91,9 +91,13 @@ impl Dialer {
     /// address. The first dial of a process knows of none yet.
     pub fn learn(&self) {
         if let Some(listed) = self.listed.get() {
-            let listed = listed();
-            let addresses = listed.iter().map(|(host, port)| ServerAddress::new(host, *port));
-            self.book.lock().learn(addresses.collect());
+            let addresses = listed().map(|group| {
+                let group = group.iter();
+                group
+                    .map(|(host, port)| ServerAddress::new(host, *port))
+                    .collect()
+            });
+            self.book.lock().learn(addresses);
         }
     }
 

@@ -110,15 +110,19 @@ impl Index {
         are_shown && self.others.keys_where(gone).is_empty()
     }
 
-    /// Addresses and port number of the ready endpoints of a Service, by the port's name.
+    /// Addresses and port number of the ready endpoints of a Service, by the port's name: those of the slice that is
+    /// named as the Service is, and those of its other slices. API servers write the addresses of their own into
+    /// the first, and write it again when somebody else does; any other slice may be anybody's.
     #[must_use]
-    pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> BTreeSet<(String, u16)> {
+    pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> [BTreeSet<(String, u16)>; 2] {
         let slices = self
             .others
             .of(service)
             .filter(|slice| service_of(slice).as_ref() == Some(service) && slice.address_type != "FQDN");
-        let mut addresses = BTreeSet::new();
+        let mut addresses = [BTreeSet::new(), BTreeSet::new()];
         for slice in slices {
+            let is_named_like_it = slice.metadata.name.as_deref() == Some(service.name());
+            let addresses = &mut addresses[usize::from(!is_named_like_it)];
             let ports = slice.ports.iter().flatten();
             let number = ports
                 .filter(|other| other.name.as_deref() == Some(port))

@@ -213,12 +213,12 @@ async fn a_server_that_answers_500_is_left_for_one_that_was_learnt_after_the_con
         addresses: Vec::new(),
     };
     let way = servers.access_with(auto).await;
-    let listed: Arc<Mutex<BTreeSet<(String, u16)>>> = Arc::default();
+    let listed: Arc<Mutex<[BTreeSet<(String, u16)>; 2]>> = Arc::default();
     let known = listed.clone();
     way.access.learn_from(move || known.lock().clone());
     way.get().await.expect("an answer");
     let other = servers.address(1);
-    listed.lock().insert((other.host.clone(), other.port));
+    listed.lock()[0].insert((other.host.clone(), other.port));
     let ill = Fault::status(Match::any().verb("get"), 503);
     servers.server(0).server().faults().add(ill);
     way.get().await.expect_err("an error");

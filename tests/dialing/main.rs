@@ -129,7 +129,8 @@ async fn mode_auto_goes_to_the_addresses_that_the_cluster_names_and_mode_cluster
         let way = servers.access_with(config).await;
         let ServerAddress { host, port } = servers.address(1);
         if way.access.learns() {
-            way.access.learn_from(move || [(host.clone(), port)].into());
+            way.access
+                .learn_from(move || [[(host.clone(), port)].into(), [].into()]);
         }
         way.get().await.expect("an answer");
         servers.kill(0);

@@ -139,7 +139,11 @@ fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port
         .family("FQDN")
         .endpoints(["api.example.com"]);
     let index = with(&[&kubernetes, &six, &unnamed, &elsewhere, &names]);
-    let wanted = [("192.0.2.1", 6443), ("192.0.2.2", 6443), ("2001:db8::1", 443)];
-    let wanted = wanted.map(|(address, port)| (address.to_owned(), port));
-    assert_eq!(index.addresses_of(&key("kubernetes"), "https"), wanted.into());
+    let own = [("192.0.2.1", 6443), ("192.0.2.2", 6443)].map(|(address, port)| (address.to_owned(), port));
+    let others = [("2001:db8::1".to_owned(), 443)];
+    assert_eq!(
+        index.addresses_of(&key("kubernetes"), "https"),
+        [own.into(), others.into()],
+        "those of the slice that is named as the Service is, and others"
+    );
 }
