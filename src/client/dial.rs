@@ -220,16 +220,17 @@ fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
     let mut next = Some(error);
     while let Some(error) = next {
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        let tls = inner
-            .and_then(|inner| inner.downcast_ref())
-            .or_else(|| error.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
+        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
             return matches!(reason, NotValidForName | NotValidForNameContext { .. });
         }
-        next = error.source();
+        // The source of such an error is the source of what it wraps, which may be another one.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     false
 }
@@ -253,5 +254,16 @@ mod tests {
         assert_eq!(names(&own, "192.0.2.3", false), [KUBERNETES]);
         let fixed = TlsName::Fixed(ServerName::try_from(KUBERNETES).unwrap());
         assert_eq!(names(&fixed, "192.0.2.3", true), [KUBERNETES]);
+    }
+
+    #[test]
+    fn a_certificate_for_another_name_is_known_however_it_is_wrapped() {
+        use rustls::CertificateError::{Expired, NotValidForName};
+        let wrapped = |reason| {
+            let tls = std::io::Error::other(rustls::Error::InvalidCertificate(reason));
+            std::io::Error::other(tls)
+        };
+        assert!(is_another_name(&wrapped(NotValidForName)));
+        assert!(!is_another_name(&wrapped(Expired)));
     }
 }
