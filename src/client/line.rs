@@ -171,6 +171,10 @@ impl Lines {
 
     /// The server of a connection answered. One that is ill, as one without its etcd, is left if there is another.
     ///
+    /// 429 is the answer of a healthy server that has too much to do: its clients stay, or they would carry the load to
+    /// the next one. A 503 says that it cannot serve now, with or without Retry-After: while it is skipped nobody asks
+    /// it, and that is longer than what the header of an API server says.
+    ///
     /// A write may fail because of a webhook, and then it does so everywhere. So it says something only while
     /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
     /// no such excuse.
