@@ -154,20 +154,16 @@ impl Access {
             error: error.to_owned(),
         };
         let configured = configured(&config.cluster_url).ok_or_else(|| unusable("no host"))?;
-        let tls_name = config
-            .tls_server_name
-            .clone()
-            .or_else(|| in_pod.then(|| dial::KUBERNETES.to_owned()));
-        let name = match tls_name {
+        let configured_at = configured.clone();
+        let name = match config.tls_server_name.clone() {
             Some(name) => {
                 TlsName::Fixed(ServerName::try_from(name).map_err(|_| unusable("no legal tls-server-name"))?)
             }
-            None => TlsName::Own {
-                configured: configured.clone(),
-            },
+            None if in_pod => TlsName::InPod { configured_at },
+            None => TlsName::Own { configured_at },
         };
-        if in_pod {
-            // The Host that every API server knows itself by, whatever its address.
+        if in_pod && dial::dns_name(&configured).is_none() {
+            // The Host that every API server knows itself by, whatever its address. A front may know its own name only.
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
         // Outside of the cluster its own addresses may lead nowhere.
@@ -321,3 +317,6 @@ pub fn is_watch<B>(request: &Request<B>) -> bool {
         .split('&')
         .any(|pair| pair == "watch=true" || pair == "watch=1")
 }
+
+#[cfg(test)]
+mod tests;

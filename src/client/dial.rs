@@ -37,14 +37,27 @@ pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// Whom the certificate of an API server must name.
 #[derive(Clone, Debug)]
 pub(super) enum TlsName {
-    /// This name, at every address.
+    /// This name, at every address, since a kubeconfig says so.
     Fixed(ServerName<'static>),
+    /// That of the API, at every address, since the cluster IP and the nodes are not names that a client asks for. Where
+    /// the Pod is configured by a DNS name, as on platforms with a front before the API, that name is good too, but only
+    /// there.
+    InPod {
+        /// The address that was configured.
+        configured_at: ServerAddress,
+    },
     /// The address itself, as it was configured. Other addresses are the cluster's own, whose certificates
     /// name the Service `kubernetes`; or themselves, where they were made by hand and given by flag.
     Own {
         /// The address that was configured.
-        configured: ServerAddress,
+        configured_at: ServerAddress,
     },
+}
+
+/// The host of an address, if it is a name to be looked up.
+pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(address.host.clone()).ok();
+    name.filter(|name| matches!(name, ServerName::DnsName(_)))
 }
 
 /// The name of the API in certificates of API servers.
@@ -55,14 +68,15 @@ impl TlsName {
     /// not enough for an address that was only learnt.
     fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
         let own = || ServerName::try_from(address.host.clone()).ok();
+        let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
         match self {
             Self::Fixed(name) => vec![name.clone()],
-            Self::Own { configured } if configured == address => own().into_iter().collect(),
-            Self::Own { .. } => {
-                let kubernetes = ServerName::try_from(KUBERNETES).ok();
-                let own = is_fixed.then(own).flatten();
-                kubernetes.into_iter().chain(own).collect()
+            Self::InPod { configured_at } => {
+                let front = dns_name(address).filter(|_| configured_at == address);
+                front.into_iter().chain(kubernetes).collect()
             }
+            Self::Own { configured_at } if configured_at == address => own().into_iter().collect(),
+            Self::Own { .. } => kubernetes.chain(is_fixed.then(own).flatten()).collect(),
         }
     }
 }
@@ -247,7 +261,7 @@ mod tests {
     #[test]
     fn an_address_that_was_only_learnt_must_show_the_name_of_the_api() {
         let own = TlsName::Own {
-            configured: ServerAddress::new("192.0.2.1", 6443),
+            configured_at: ServerAddress::new("192.0.2.1", 6443),
         };
         assert_eq!(names(&own, "192.0.2.1", true), ["192.0.2.1"]);
         assert_eq!(names(&own, "192.0.2.2", true), [KUBERNETES, "192.0.2.2"]);
@@ -265,5 +279,18 @@ mod tests {
         };
         assert!(is_another_name(&wrapped(NotValidForName)));
         assert!(!is_another_name(&wrapped(Expired)));
+    }
+
+    #[test]
+    fn in_a_pod_only_a_configured_dns_name_is_good_beside_the_name_of_the_api() {
+        for (configured, wanted) in [
+            ("api.example.com", &["api.example.com", KUBERNETES][..]),
+            ("192.0.2.1", &[KUBERNETES]),
+        ] {
+            let configured_at = ServerAddress::new(configured, 6443);
+            let name = TlsName::InPod { configured_at };
+            assert_eq!(names(&name, configured, true), wanted);
+            assert_eq!(names(&name, "other.example.com", true), [KUBERNETES]);
+        }
     }
 }

@@ -73,13 +73,13 @@ impl Pki {
     /// When no key can be made.
     #[must_use]
     pub fn server_pem(&self) -> (String, String) {
-        let (certificate, key) = self.server();
+        let (certificate, key) = self.server(NAMES);
         (certificate.pem(), key.serialize_pem())
     }
 
-    fn server(&self) -> (rcgen::Certificate, KeyPair) {
+    fn server(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key for a server");
-        let names: Vec<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("good names");
         params
             .distinguished_name
@@ -115,7 +115,15 @@ impl Pki {
     /// # Panics
     /// When ring does not accept its own key.
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
-        let (certificate, key) = self.server();
+        self.server_config_named(NAMES)
+    }
+
+    /// The same for a server with other names.
+    ///
+    /// # Panics
+    /// When a name is none.
+    pub(crate) fn server_config_named(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let (certificate, key) = self.server(names);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)

@@ -244,6 +244,18 @@ impl Store {
         self.pki().server_config()
     }
 
+    /// How something before the servers of this cluster shows itself, by names of its own.
+    #[must_use]
+    pub fn front_tls(&self, names: &[&str]) -> Arc<tokio_rustls::rustls::ServerConfig> {
+        self.pki().server_config_named(names)
+    }
+
+    /// The certificate of this cluster's authority.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        self.pki().ca_pem()
+    }
+
     /// The present, in whole seconds, as this cluster sees it.
     #[must_use]
     pub fn now(&self) -> jiff::Timestamp {

@@ -1,0 +1,91 @@
+//! How servers must show themselves to a client in a Pod.
+
+use std::time::Duration;
+
+use http::Request;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use testbed::Store;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+/// Far more than a handshake takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Something on loopback with a certificate of the cluster's authority for these names.
+struct Front {
+    store: Store,
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl Front {
+    async fn named(names: &[&str]) -> Self {
+        let store = Store::new();
+        Self {
+            tls: store.front_tls(names).into(),
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            store,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    /// Whether a client in a Pod that is configured by this URL, and knows of this address too, trusts it at one of its
+    /// handshakes: so many are looked at.
+    async fn is_trusted(&self, url: String, address: Option<ServerAddress>, handshakes: usize) -> bool {
+        let mut config = Config::new(url.parse().unwrap());
+        let authority = CertificateDer::from_pem_slice(self.store.ca_pem().as_bytes()).unwrap();
+        config.root_cert = Some(vec![authority.to_vec()]);
+        let api_server = ApiServerConfig {
+            mode: Some(ApiServerMode::Cluster),
+            addresses: address.into_iter().collect(),
+        };
+        let metrics = Metrics::new("lease").unwrap();
+        let access = Access::to(config, true, &api_server, metrics).unwrap();
+        let client = access.client("test").unwrap();
+        let request = Request::get("/livez").body(Body::empty()).unwrap();
+        tokio::spawn(async move { client.send(request).await.map(drop) });
+        for _ in 0..handshakes {
+            let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+            if timeout(PATIENCE, self.tls.accept(stream)).await.unwrap().is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[tokio::test]
+async fn in_a_pod_a_front_may_show_the_dns_name_that_it_is_configured_by() {
+    let front = Front::named(&["localhost"]).await;
+    let url = format!("https://localhost:{}", front.port());
+    assert!(front.is_trusted(url, None, 2).await);
+}
+
+#[tokio::test]
+async fn in_a_pod_the_name_of_a_front_is_good_at_no_other_address() {
+    let front = Front::named(&["localhost", "127.0.0.1"]).await;
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let other = ServerAddress::new("127.0.0.1", front.port());
+    let url = format!("https://localhost:{}", dead.port());
+    assert!(!front.is_trusted(url, Some(other), 1).await);
+}
+
+#[tokio::test]
+async fn in_a_pod_the_name_of_the_api_is_good_at_every_address() {
+    let server = Front::named(&[dial::KUBERNETES]).await;
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("https://{host}:{}", server.port());
+        assert!(server.is_trusted(url, None, 2).await, "{host}");
+    }
+}
