@@ -83,12 +83,12 @@ impl Reader {
         let config = config.timeout(RENEW_SECONDS);
         let (mut backoff, mut overload_backoff) = (ReadBackoff::default(), OverloadBackoff::default());
         let mut excused = false;
-        // An overloaded API server is left alone until then.
-        let mut resume = Instant::now();
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
             pulse.list_begins();
+            // An overloaded API server is left alone until then, unless the watch is known to be behind.
+            let mut resume = Instant::now();
             // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
             loop {
                 let event = tokio::select! {
