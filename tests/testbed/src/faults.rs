@@ -15,6 +15,7 @@ use tokio::sync::watch;
 pub struct Match {
     verb: Option<String>,
     resource: Option<String>,
+    namespace: Option<String>,
     name: Option<String>,
     user: Option<String>,
 }
@@ -40,6 +41,13 @@ impl Match {
         self
     }
 
+    /// Requests for objects of one namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
     /// Requests that name an object, in the path or by a `metadata.name` field selector.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
@@ -58,6 +66,7 @@ impl Match {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w == value);
         is(&self.verb, route.verb)
             && is(&self.resource, &route.resource())
+            && is(&self.namespace, &route.namespace)
             && is(&self.name, route.rbac_name())
             && is(&self.user, user)
     }
