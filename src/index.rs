@@ -84,7 +84,9 @@ impl Index {
 
     /// A slice was added or changed, or read by a GET.
     pub fn apply_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
-        if self.slices(scope).knows_newer(&slice.metadata) {
+        if self.slices(scope).knows_newer(&slice.metadata)
+            || self.versions.is_superseded(scope, &slice.metadata)
+        {
             return Dirty::new();
         }
         self.list_slice(scope, slice)
@@ -102,6 +104,9 @@ impl Index {
     /// A slice is gone, or has left the scope of this watch. `metadata` bears the resourceVersion at
     /// which that happened.
     pub fn delete_slice(&mut self, scope: &Scope, metadata: &ObjectMeta) -> Dirty {
+        if self.versions.is_superseded(scope, metadata) {
+            return Dirty::new();
+        }
         self.versions.saw(scope, version_of(metadata));
         let key = SliceKey::of(metadata);
         let mut touched = self.unreadable.remove(&key);
@@ -123,6 +128,7 @@ impl Index {
             touched.extend(self.slices_mut(scope).remove(&key));
         }
         let mut dirty = self.concerned(scope, &touched);
+        self.versions.listed(scope);
         match scope {
             Scope::Copies => {
                 if !std::mem::replace(&mut self.copies_listed, true) {
@@ -150,18 +156,6 @@ impl Index {
         let sources = self.dependants.keys().map(ServiceKey::name);
         let always = self.always.iter().map(String::as_str);
         managed.chain(sources).chain(always).map(str::to_owned).collect()
-    }
-
-    /// Only slices of these names, each set in one watch, are watched from now on: the others are forgotten.
-    pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
-        self.versions.retain(shards);
-        self.unreadable.retain_names(shards);
-        self.names_listed
-            .retain(|name| shards.iter().any(|names| names.contains(name)));
-        let is_left = |slice: &EndpointSlice| !shards.iter().any(|names| bears_one_of(names, slice));
-        for key in self.others.keys_where(is_left) {
-            self.others.remove(&key);
-        }
     }
 
     /// A slice as it is known, copy or not.

@@ -6,6 +6,7 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, s
 
 mod belonging;
 mod laws;
+mod replaced;
 mod rewound;
 mod sources;
 
@@ -123,9 +124,13 @@ fn a_name_that_was_dropped_has_to_be_listed_again() {
 #[test]
 fn names_that_stay_keep_their_slices() {
     let mut index = filled();
+    let (scope, mut listed) = (named(&["kubernetes"]), HashSet::new());
     let taken = slice(&copy::name("vip", &slice("kubernetes"))).of("kubernetes");
-    index.apply_slice(&named(&["kubernetes"]), slice("kubernetes"));
-    index.apply_slice(&named(&["kubernetes"]), taken);
+    for slice in [slice("kubernetes"), taken] {
+        listed.insert(SliceKey::of(&slice.metadata));
+        index.list_slice(&scope, slice);
+    }
+    index.slices_listed(&scope, &listed);
     index.apply_slice(&named(&["vip"]), slice("theirs").of("vip"));
     index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert_eq!(source_slices(&index).len(), 2);

@@ -123,10 +123,14 @@ impl Index {
         dirty
     }
 
-    /// A slice was added or changed, or is on a list, and cannot be decoded. `None`: not even its name can be read.
+    /// A slice was added or changed, or is on a list, and cannot be decoded. `None`: not even its name can be read, or
+    /// another watch is the one to report on it.
     pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Option<SliceKey> {
         let metadata = &unreadable.metadata;
         let key = metadata.name.as_ref().map(|_| SliceKey::of(metadata))?;
+        if self.versions.is_superseded(scope, metadata) {
+            return None;
+        }
         self.versions.saw(scope, version_of(metadata));
         let slice = Slice {
             scope: SliceScope::of(scope),

@@ -6,8 +6,10 @@ use super::*;
 fn before() -> (Index, Scope, SliceKey) {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     index.list_begins(&scope);
-    index.apply_slice(&scope, slice("kubernetes").version(900));
-    (index, scope, SliceKey::new("default", "kubernetes"))
+    index.list_slice(&scope, slice("kubernetes").version(900));
+    let kubernetes = SliceKey::new("default", "kubernetes");
+    index.slices_listed(&scope, &[kubernetes.clone()].into());
+    (index, scope, kubernetes)
 }
 
 #[test]
@@ -60,15 +62,17 @@ fn a_version_that_is_given_a_second_time_is_news_where_the_content_is() {
 
 #[test]
 fn what_another_watch_has_shown_proves_nothing_for_a_source() {
-    let mut index = filled();
+    let mut index = Index::new(defaults());
+    index.apply_service(&service("vip"));
+    index.services_listed(&[key("vip")].into());
+    index.slices_listed(&Scope::Copies, &HashSet::new());
     let (mine, other) = (named(&["kubernetes"]), named(&["vip"]));
+    for scope in [&mine, &other] {
+        index.list_begins(scope);
+        index.slices_listed(scope, &HashSet::new());
+    }
     index.apply_slice(&other, slice("vip-1").of("vip").version(900));
     index.apply_slice(&mine, slice("kubernetes").version(100));
-    assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
-    // Not even that of a watch that has ended.
-    index.apply_slice(&named(&["kubernetes", "vip"]), slice("kubernetes").version(700));
-    let Scope::Named(names) = mine else { unreachable!() };
-    index.retain_names(&[names].into());
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
 }
 
