@@ -10,8 +10,8 @@ use crate::model::{
 /// What a consistent list of slices showed.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// The namespace that was listed; `None`: all.
-    pub namespace: Option<String>,
+    /// The namespace that was listed.
+    pub namespace: String,
     /// The Services whose slices were listed.
     pub names: BTreeSet<String>,
     /// The resourceVersion of the list.
@@ -42,11 +42,7 @@ impl Listing {
     }
 
     fn covers(&self, slice: &EndpointSlice) -> bool {
-        let namespace = slice.metadata.namespace.as_ref();
-        self.namespace
-            .as_ref()
-            .is_none_or(|wanted| Some(wanted) == namespace)
-            && bears_one_of(&self.names, slice)
+        slice.metadata.namespace.as_ref() == Some(&self.namespace) && bears_one_of(&self.names, slice)
     }
 }
 
@@ -56,7 +52,8 @@ impl Index {
         self.always.insert(name.to_owned());
     }
 
-    /// The sources in use that have been listed: names by namespace.
+    /// The sources in use that have been listed: names by namespace. Without the namespaces where none of them has
+    /// a Service or a slice: whoever may edit a Service can name any number of them.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut sources: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -65,12 +62,17 @@ impl Index {
             let names = sources.entry(source.namespace().to_owned()).or_default();
             names.insert(source.name().to_owned());
         }
+        let exists = |source: &ServiceKey| self.services.contains_key(source) || self.others.has_any(source);
+        sources.retain(|namespace, names| {
+            let mut sources = names.iter().map(|name| ServiceKey::new(namespace, name));
+            sources.any(|source| exists(&source))
+        });
         sources
     }
 
     /// A list of slices that is about to be asked for.
     #[must_use]
-    pub fn listing(&self, namespace: Option<String>, names: BTreeSet<String>) -> Listing {
+    pub fn listing(&self, namespace: String, names: BTreeSet<String>) -> Listing {
         Listing {
             namespace,
             names,

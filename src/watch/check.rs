@@ -3,17 +3,17 @@
 //! An API server whose watch cache stands still answers pings, renews watches and shows nothing new. A list
 //! without a resourceVersion is answered from what etcd has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource as _;
 use kube::api::{ListParams, ObjectList};
 use kube::core::Request;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tracing::warn;
 
+use self::turns::{Part, Turns};
 use super::named::{SELECTOR_BYTES, split};
 use super::{Watches, named_selector};
 use crate::decode::{Guarded, SliceMetadata};
@@ -23,6 +23,8 @@ use crate::metrics::Watch;
 use crate::model::version;
 use crate::outage::Outage;
 use crate::pulse::Cause;
+
+mod turns;
 
 /// Time between the beginnings of two checks.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -36,97 +38,127 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Time limit of one list.
 const READ: Duration = Duration::from_secs(5);
 
-/// Up to so many namespaces are listed one by one. A list of all namespaces costs the API server more.
-const NAMESPACES: usize = 8;
-
 /// Slices in one page of a list.
 const PAGE: u32 = 500;
+
+/// Namespace and name of the Service whose slices list the API servers.
+const API_SERVERS: (&str, &str) = ("default", "kubernetes");
 
 impl Watches {
     /// Compares the sources in use with consistent lists, for ever. Where a watch is behind, it begins anew:
     /// with a list, and at another API server if there is one. Where the API counts from an earlier
     /// resourceVersion than the watches have come to, all of them begin anew.
     pub async fn check_sources(self) {
-        let outage = Outage::new("the check of the sources");
-        let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::join!(self.check_api_servers(), self.check_others());
+    }
+
+    /// The API servers' list is compared each time, whatever becomes of other lists; even where nobody copies it,
+    /// since the version of any list shows whether the watches can go on.
+    async fn check_api_servers(&self) {
+        let (namespace, name) = API_SERVERS;
+        let outage = Outage::new(format!("the check of {namespace}/{name}"));
+        let mut ticks = ticks();
         loop {
             ticks.tick().await;
-            match self.check().await {
-                Ok(None) => outage.over(),
-                Ok(Some(Cause::Behind)) => {
-                    warn!("the watch of the sources is behind what the API shows: it begins anew");
-                    self.reader.pulses.restart(Watch::Sources.as_str(), Cause::Behind);
+            let names = [name.to_owned()].into();
+            match self.compare(namespace, names).await.result {
+                Ok(cause) => {
+                    outage.over();
+                    self.restart(cause);
                 }
-                Ok(Some(Cause::Rewound)) => self.reader.pulses.rewound(),
                 Err(error) => outage.failed(&error),
             }
         }
     }
 
-    /// One check. A list that fails or is slow holds up no other.
-    async fn check(&self) -> Result<Option<Cause>, String> {
-        let mut checks: FuturesUnordered<_> =
-            self.wanted().into_iter().map(|list| self.compare(list)).collect();
-        let mut failed = None;
-        while let Some(result) = checks.next().await {
-            match result {
-                Ok(None) => {}
-                Ok(cause) => return Ok(cause),
-                Err(error) => failed = Some(error),
+    /// Some of the other sources at a time, one list after the other.
+    async fn check_others(&self) {
+        let outage = Outage::new("the check of the sources");
+        let (mut ticks, mut turns, mut failing) = (ticks(), Turns::default(), BTreeSet::new());
+        loop {
+            ticks.tick().await;
+            let (began, parts) = (Instant::now(), self.others());
+            failing.retain(|part| parts.contains_key(part));
+            for part in turns.next(&parts, began) {
+                let names = parts.get(&part).cloned().unwrap_or_default();
+                let Compared { took, result } = self.compare(&part.0, names).await;
+                turns.took(&part, took, began);
+                match result {
+                    Ok(cause) => {
+                        failing.remove(&part);
+                        self.restart(cause);
+                    }
+                    Err(error) => {
+                        failing.insert(part);
+                        outage.failed(&error);
+                    }
+                }
+            }
+            if failing.is_empty() {
+                outage.over();
             }
         }
-        failed.map_or(Ok(None), Err)
     }
 
-    /// Why the watches have to begin anew, by one list.
-    async fn compare(&self, mut listing: Listing) -> Result<Option<Cause>, String> {
+    /// The sources in use but for the API servers' list, in parts that fit into one selector each.
+    fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
+        let mut sources = self.index.lock().sources();
+        let (namespace, name) = API_SERVERS;
+        if let Some(names) = sources.get_mut(namespace) {
+            names.remove(name);
+        }
+        let parts = sources.into_iter().flat_map(|(namespace, names)| {
+            let shards = split(&names, SELECTOR_BYTES).into_iter().enumerate();
+            shards.map(move |(number, names)| ((namespace.clone(), number), names))
+        });
+        parts.collect()
+    }
+
+    /// Begins watches anew if there is a cause.
+    fn restart(&self, cause: Option<Cause>) {
+        match cause {
+            None => {}
+            Some(Cause::Behind) => {
+                warn!("the watch of the sources is behind what the API shows: it begins anew");
+                self.reader.pulses.restart(Watch::Sources.as_str(), Cause::Behind);
+            }
+            Some(Cause::Rewound) => self.reader.pulses.rewound(),
+        }
+    }
+
+    /// One list, and why the watches have to begin anew by it.
+    async fn compare(&self, namespace: &str, names: BTreeSet<String>) -> Compared {
         // A watch of slices, since versions of other resources need not be comparable.
         let slices = [Watch::Copies.as_str(), Watch::Sources.as_str()];
         let shown = self.reader.pulses.version(&slices);
+        let mut listing = self.index.lock().listing(namespace.to_owned(), names);
+        let began = Instant::now();
         let list = timeout(READ, self.list(&mut listing)).await;
-        list.unwrap_or_else(|_| Err(format!("no answer to a consistent list within {READ:?}")))?;
-        if listing.version.is_some_and(|version| version < shown) {
-            return Ok(Some(Cause::Rewound));
-        }
-        let start = Instant::now();
-        while !self.index.lock().shows(&listing) {
-            if start.elapsed() >= CATCH_UP {
-                return Ok(Some(Cause::Behind));
+        let list = list.unwrap_or_else(|_| Err(format!("no answer to a consistent list within {READ:?}")));
+        let took = began.elapsed();
+        let result = match list {
+            Ok(()) if listing.version.is_some_and(|version| version < shown) => Ok(Some(Cause::Rewound)),
+            Ok(()) => Ok(self.is_behind(&listing).await.then_some(Cause::Behind)),
+            Err(error) => Err(error),
+        };
+        Compared { took, result }
+    }
+
+    /// Whether the watches do not come to show what a list shows.
+    async fn is_behind(&self, listing: &Listing) -> bool {
+        let began = Instant::now();
+        while !self.index.lock().shows(listing) {
+            if began.elapsed() >= CATCH_UP {
+                return true;
             }
             sleep(LOOK).await;
         }
-        Ok(None)
-    }
-
-    /// What to list: the sources in use.
-    fn wanted(&self) -> Vec<Listing> {
-        let index = self.index.lock();
-        let mut sources = index.sources();
-        if sources.is_empty() {
-            // The version of any list shows whether the watches can go on.
-            sources.insert("default".to_owned(), ["kubernetes".to_owned()].into());
-        }
-        let by_namespace: Vec<(Option<String>, BTreeSet<String>)> = if sources.len() > NAMESPACES {
-            vec![(None, sources.into_values().flatten().collect())]
-        } else {
-            let sources = sources.into_iter();
-            sources
-                .map(|(namespace, names)| (Some(namespace), names))
-                .collect()
-        };
-        let lists = by_namespace.into_iter().flat_map(|(namespace, names)| {
-            let shards = split(&names, SELECTOR_BYTES).into_iter();
-            shards.map(move |names| (namespace.clone(), names))
-        });
-        lists
-            .map(|(namespace, names)| index.listing(namespace, names))
-            .collect()
+        false
     }
 
     async fn list(&self, listing: &mut Listing) -> Result<(), String> {
         let client = &self.reader.client;
-        let slices = Request::new(EndpointSlice::url_path(&(), listing.namespace.as_deref()));
+        let slices = Request::new(EndpointSlice::url_path(&(), Some(listing.namespace.as_str())));
         // Without a resourceVersion: consistent.
         let mut params = ListParams::default()
             .labels(&named_selector(&listing.names))
@@ -145,4 +177,18 @@ impl Watches {
             }
         }
     }
+}
+
+/// What came of one list.
+struct Compared {
+    /// How long the list took.
+    took: Duration,
+    result: Result<Option<Cause>, String>,
+}
+
+/// When checks are due.
+fn ticks() -> Interval {
+    let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

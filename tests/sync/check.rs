@@ -87,25 +87,110 @@ async fn a_watch_that_is_in_step_is_left_alone_and_each_check_is_one_consistent_
     }
 }
 
+/// A managed Service of a source in a namespace.
+fn put_service_of(operator: &Operator, name: &str, namespace: &str) {
+    let mut web = service_of(name, "source");
+    web["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = namespace.into();
+    put(&operator.store, web);
+}
+
+/// The same, where the source has a slice.
+fn put_source_in(operator: &Operator, name: &str, namespace: &str) {
+    put(&operator.store, testbed::builders::namespace(namespace));
+    let mut source = slice("source", "source-1", &["10.0.0.1"]);
+    source["metadata"]["namespace"] = namespace.into();
+    put(&operator.store, source);
+    put_service_of(operator, name, namespace);
+}
+
+/// The namespaces that lists asked for, in order.
+fn listed(operator: &Operator) -> Vec<String> {
+    let lists = lists(operator).into_iter();
+    lists.map(|list| list.namespace).collect()
+}
+
 #[tokio::test(start_paused = true)]
-async fn sources_in_many_namespaces_are_one_list_of_all() {
+async fn invented_namespaces_are_not_listed() {
     let operator = checking().await;
     for number in 0..9 {
-        let namespace = format!("team-{number}");
-        put(&operator.store, testbed::builders::namespace(&namespace));
-        let mut web = service_of(&format!("web-{number}"), "source");
-        web["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = namespace.into();
-        put(&operator.store, web);
+        put_service_of(&operator, &format!("web-{number}"), &format!("invented-{number}"));
     }
     pass(seconds(2)).await;
     operator.store.requests().clear();
     pass(seconds(10)).await;
-    let lists = lists(&operator);
-    assert_eq!(lists.len(), 1, "{lists:#?}");
-    assert!(
-        lists[0]
-            .uri
-            .starts_with("/apis/discovery.k8s.io/v1/endpointslices?")
+    assert_eq!(listed(&operator), ["default"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_lists_the_api_servers_and_at_most_eight_other_namespaces_in_turn() {
+    let operator = checking().await;
+    for number in 0..20 {
+        put_source_in(&operator, &format!("web-{number}"), &format!("team-{number:02}"));
+    }
+    pass(seconds(5)).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        operator.store.requests().clear();
+        pass(seconds(10)).await;
+        let lists = listed(&operator);
+        assert_eq!(lists.len(), 9, "{lists:?}");
+        assert_eq!(
+            lists.iter().filter(|namespace| *namespace == "default").count(),
+            1
+        );
+        seen.extend(lists);
+    }
+    assert_eq!(seen.len(), 21, "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_servers_are_checked_whatever_becomes_of_other_lists() {
+    let log = Log::begin();
+    let operator = checking().await;
+    put_source_in(&operator, "web", "blue");
+    pass(seconds(2)).await;
+    let faults = operator.sources.faults();
+    for effect in [Effect::Hang, Effect::Break, Effect::Nonsense] {
+        let rule = faults.add(Fault::new(Match::any().verb("list").namespace("blue"), effect));
+        operator.store.requests().clear();
+        pass(seconds(30)).await;
+        let lists = listed(&operator);
+        let api_servers = lists.iter().filter(|namespace| *namespace == "default");
+        assert_eq!(api_servers.count(), 3, "{lists:?}");
+        faults.remove(rule);
+    }
+    // Nor does a failure hide another.
+    for namespace in ["blue", "default"] {
+        let lists = Match::any().verb("list").namespace(namespace);
+        faults.add(Fault::status(lists, 403));
+    }
+    pass(seconds(60)).await;
+    assert!(!log.lines("the check of default/kubernetes failed").is_empty());
+    assert!(!log.lines("the check of the sources failed").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_takes_over_a_second_is_asked_for_less_often() {
+    let operator = checking().await;
+    put_source_in(&operator, "slow", "blue");
+    put_source_in(&operator, "quick", "green");
+    let faults = operator.sources.faults();
+    for namespace in ["blue", "default"] {
+        let lists = Match::any().verb("list").namespace(namespace);
+        faults.add(Fault::new(lists, Effect::Latency(seconds(2))));
+    }
+    pass(seconds(2)).await;
+    operator.store.requests().clear();
+    pass(seconds(620)).await;
+    let lists = listed(&operator);
+    let times = |wanted: &str| lists.iter().filter(|namespace| *namespace == wanted).count();
+    // After 20 s, 40 s, 80 s, and then every 160 s.
+    assert_eq!(times("blue"), 6, "{lists:?}");
+    assert_eq!(times("green"), 62, "{lists:?}");
+    assert_eq!(
+        times("default"),
+        62,
+        "the API servers' are few and never left out"
     );
 }
 
@@ -137,38 +222,16 @@ async fn a_check_that_cannot_be_made_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_list_that_hangs_holds_up_no_other() {
     let operator = checking().await;
-    put(&operator.store, testbed::builders::namespace("blue"));
-    let mut web = service_of("web", "app");
-    web["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = "blue".into();
-    put(&operator.store, web);
+    put_source_in(&operator, "web", "blue");
     pass(seconds(2)).await;
-    // That of namespace `blue`, which comes first.
-    let hangs = Fault::new(Match::any().verb("list"), Effect::Hang).times(1);
+    let hangs = Fault::new(Match::any().verb("list").namespace("blue"), Effect::Hang);
     operator.sources.faults().add(hangs);
     operator.sources.lag();
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < seconds(12), "{took:?}");
-    let answers: Vec<_> = lists(&operator)
-        .iter()
-        .rev()
-        .take(3)
-        .map(|list| list.status)
-        .collect();
-    assert!(answers.contains(&None), "{answers:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_check_is_made_every_ten_seconds_however_long_its_list_takes() {
-    let operator = checking().await;
-    let slow = Effect::Latency(seconds(2));
-    operator
-        .sources
-        .faults()
-        .add(Fault::new(Match::any().verb("list"), slow));
-    operator.store.requests().clear();
-    pass(seconds(600)).await;
-    assert_eq!(lists(&operator).len(), 60);
+    let hung = lists(&operator).into_iter().any(|list| list.status.is_none());
+    assert!(hung);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,7 +241,7 @@ async fn checks_that_fail_are_told_at_once_then_once_a_minute_and_when_they_succ
     let refused = Fault::status(Match::any().verb("list"), 403);
     let rule = operator.sources.faults().add(refused);
     pass(seconds(10)).await;
-    let told = || log.lines("the check of the sources");
+    let told = || log.lines("the check of default/kubernetes");
     assert_eq!(told().len(), 1, "{:?}", told());
     assert!(told()[0].contains("403"), "{:?}", told());
     pass(seconds(170)).await;

@@ -2,13 +2,12 @@
 
 use super::*;
 use crate::index::Listing;
-use crate::model::version_of;
 use crate::testing::{endpoint, slice_port};
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
 /// A list of namespace `default` at a version, asked for now.
 fn listing(index: &Index, version: u64, slices: &[&EndpointSlice]) -> Listing {
-    let mut listing = index.listing(Some("default".to_owned()), ["kubernetes".to_owned()].into());
+    let mut listing = index.listing("default".to_owned(), ["kubernetes".to_owned()].into());
     listing.version = Some(version);
     for slice in slices {
         listing.add(&slice.metadata);
@@ -87,22 +86,38 @@ fn slices_of_other_services_and_namespaces_are_none_of_a_lists_business() {
     let other = slice("vip-by-hand").of("vip").version(5);
     let index = with(&[&elsewhere, &other]);
     assert!(index.shows(&listing(&index, 9, &[])));
-    let mut all = listing(&index, 9, &[]);
-    all.namespace = None;
-    assert!(!index.shows(&all), "{:?}", version_of(&elsewhere.metadata));
+    let mut blue = listing(&index, 9, &[]);
+    blue.namespace = "blue".to_owned();
+    assert!(!index.shows(&blue), "there it is missed");
 }
 
 #[test]
 fn sources_in_use_are_those_of_managed_services_that_have_been_listed() {
     let mut index = filled();
+    index.apply_slice(&named(&["kubernetes"]), slice("kubernetes"));
     index.apply_service(&service("web").source("blue", "app"));
     let default: std::collections::BTreeMap<_, _> =
         [("default".to_owned(), ["kubernetes".to_owned()].into())].into();
     assert_eq!(index.sources(), default);
-    index.slices_listed(&named(&["app"]), &HashSet::new());
+    let app = slice("app-1").of("app").namespace("blue");
+    index.list_slice(&named(&["app"]), app.clone());
+    index.slices_listed(&named(&["app"]), &[SliceKey::of(&app.metadata)].into());
     assert_eq!(index.sources().len(), 2);
     index.delete_service(&key("web"));
     assert_eq!(index.sources(), default);
+}
+
+#[test]
+fn namespaces_without_a_source_that_exists_are_not_in_use() {
+    let mut index = filled();
+    index.apply_service(&service("web").source("invented", "app"));
+    index.apply_service(&service("shop").source("blue", "app"));
+    index.apply_service(&service("cart").source("blue", "not-there-yet"));
+    index.slices_listed(&named(&["app", "not-there-yet"]), &HashSet::new());
+    assert!(index.sources().is_empty(), "{:?}", index.sources());
+    index.apply_service(&plain_service("app").namespace("blue"));
+    let names: BTreeSet<_> = ["app", "not-there-yet"].map(str::to_owned).into();
+    assert_eq!(index.sources(), [("blue".to_owned(), names)].into());
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! Which sources a check lists: a few at a time, in turn, and those that are slow less often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::PERIOD;
+
+/// Lists of one check.
+const LISTS: usize = 8;
+
+/// A list that takes longer costs the API server too much to be asked for each time.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The longest time between two lists of one part, but for the time that the others take.
+const LONGEST: Duration = Duration::from_secs(160);
+
+/// Sources of one namespace that fit into one selector: the namespace, and which of several.
+pub(super) type Part = (String, usize);
+
+/// Whose turn it is.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// The last that had its turn.
+    last: Option<Part>,
+    /// Those that are slow: the pause, and its end.
+    slow: BTreeMap<Part, (Duration, Instant)>,
+}
+
+impl Turns {
+    /// Those whose turn it is in a check that begins now.
+    pub(super) fn next(&mut self, parts: &BTreeMap<Part, BTreeSet<String>>, now: Instant) -> Vec<Part> {
+        self.slow.retain(|part, _| parts.contains_key(part));
+        let (done, left): (Vec<_>, Vec<_>) = parts.keys().partition(|part| Some(*part) <= self.last.as_ref());
+        let is_due = |part: &&Part| self.slow.get(*part).is_none_or(|(_, due)| *due <= now);
+        let turn: Vec<_> = left
+            .into_iter()
+            .chain(done)
+            .filter(is_due)
+            .take(LISTS)
+            .cloned()
+            .collect();
+        if let Some(last) = turn.last() {
+            self.last = Some(last.clone());
+        }
+        turn
+    }
+
+    /// How long a list took, in a check that began then.
+    pub(super) fn took(&mut self, part: &Part, time: Duration, began: Instant) {
+        if time <= SLOW {
+            self.slow.remove(part);
+            return;
+        }
+        let pause = self.slow.get(part).map_or(PERIOD, |(pause, _)| *pause) * 2;
+        let pause = pause.min(LONGEST);
+        self.slow.insert(part.clone(), (pause, began + pause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(count: usize) -> BTreeMap<Part, BTreeSet<String>> {
+        (0..count)
+            .map(|number| ((format!("team-{number:02}"), 0), BTreeSet::new()))
+            .collect()
+    }
+
+    fn numbers(turn: &[Part]) -> Vec<&str> {
+        turn.iter().map(|(namespace, _)| &namespace[5..]).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn eight_have_their_turn_at_once_and_all_have_it_in_the_end() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        let mut next = |count| numbers(&turns.next(&parts(count), now)).join(" ");
+        assert_eq!(next(20), "00 01 02 03 04 05 06 07");
+        assert_eq!(next(20), "08 09 10 11 12 13 14 15");
+        assert_eq!(next(20), "16 17 18 19 00 01 02 03");
+        // Some are no longer in use.
+        assert_eq!(next(3), "00 01 02");
+        assert_eq!(next(0), "");
+        assert_eq!(next(9), "03 04 05 06 07 08 00 01");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_slow_has_its_turn_less_often_until_it_is_quick_again() {
+        let (mut turns, two) = (Turns::default(), parts(2));
+        let (mut now, start) = (Instant::now(), Instant::now());
+        let slow = ("team-00".to_owned(), 0);
+        let mut at = Vec::new();
+        for check in 0..60 {
+            let turn = turns.next(&two, now);
+            assert!(turn.contains(&("team-01".to_owned(), 0)));
+            if turn.contains(&slow) {
+                at.push((now - start).as_secs());
+                let time = if check < 40 { SLOW * 2 } else { SLOW };
+                turns.took(&slow, time, now);
+            }
+            now += PERIOD;
+        }
+        assert_eq!(
+            at,
+            [
+                0, 20, 60, 140, 300, 460, 470, 480, 490, 500, 510, 520, 530, 540, 550, 560, 570, 580, 590
+            ]
+        );
+    }
+}
