@@ -28,6 +28,7 @@ mod named;
 mod reader;
 
 pub use named::named_slices;
+use named::split::{SELECTOR_BYTES, split};
 pub use reader::Reader;
 
 /// The watches of Services and slices.
@@ -223,7 +224,7 @@ pub fn copies_selector() -> String {
 /// Slices of these names that are not ours, in as few selectors as are short enough.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
-    let shards = named::split(names, named::SELECTOR_BYTES).into_iter();
+    let shards = split(names, SELECTOR_BYTES).into_iter();
     let with_selector = |names: BTreeSet<String>| {
         let selector = named_selector(&names);
         (names, selector)

@@ -52,6 +52,15 @@ impl Index {
         self.always.insert(name.to_owned());
     }
 
+    /// The names that do not change while this runs: of the Services that the flags name, and those that are always
+    /// watched.
+    #[must_use]
+    pub fn pinned_names(&self) -> BTreeSet<String> {
+        let by_flag = [&self.defaults.source].into_iter().chain(&self.defaults.managed);
+        let names = by_flag.map(|service| service.name().to_owned());
+        names.chain(self.always.iter().cloned()).collect()
+    }
+
     /// The sources in use that have been listed: names by namespace. Without the namespaces where none of them has
     /// a Service or a slice: whoever may edit a Service can name any number of them.
     #[must_use]

@@ -14,8 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, tim
 use tracing::warn;
 
 use self::turns::{Part, Turns};
-use super::named::{SELECTOR_BYTES, split};
-use super::{Watches, named_selector};
+use super::{SELECTOR_BYTES, Watches, named_selector, split};
 use crate::decode::{Guarded, SliceMetadata};
 use crate::error::one_line;
 use crate::index::Listing;

@@ -1,163 +1,132 @@
 //! The watches by Service name: their selectors follow the Services that are managed.
+//!
+//! A list of many names costs the API server much, so a change of names never lists what is watched already: new
+//! names get a watch of their own, and names that are no longer wanted stay watched. Only when nothing has changed
+//! for a while are all names spread over as few watches as hold them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::future::pending;
 use std::time::Duration;
 
-use futures::future::{AbortHandle, Abortable, Aborted, FutureExt as _, pending, ready};
-use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::{oneshot, watch as channel};
+use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Watches, named_selector};
-use crate::index::Scope;
-use crate::metrics::{self, Restart};
+use self::shards::{Role, Shards};
+use self::split::{SELECTOR_BYTES, split};
+use super::Watches;
 
-/// Selectors are made anew at most this often.
+mod shards;
+pub(super) mod split;
+
+/// The pause after watches of new names have begun. The next new names wait for its end.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// New watches that have not listed by then are not waited for when other names are wanted: longer than a list may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Each pause is so many times as long as the one before, while names keep changing: new names cost three lists in
+/// 5 s at most.
+const GROWTH: u32 = 4;
 
-/// Length of the names in one selector. The rest of the URL is short, and `http::Uri` takes 64 KiB;
-/// a comma is three bytes long there.
-pub(super) const SELECTOR_BYTES: usize = 48 * 1024;
+/// The longest of these pauses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// Watches the slices of all names that it is told, until the sender of them is gone or a watch ends,
+/// Names that come so long after the last new ones wait no longer than the first.
+const CALM: Duration = Duration::from_secs(10);
+
+/// When names have not changed for so long, they are merged into few watches and those not wanted are dropped.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Watches the slices of all names that it is given, until the sender of them is gone or a watch ends,
 /// which none should.
 pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSet<String>>) {
-    let mut running: BTreeMap<Arc<BTreeSet<String>>, AbortHandle> = BTreeMap::new();
-    // No tasks: a watch that is replaced has ended at once, and not when a task of it next looks up.
-    let mut following = FuturesUnordered::new();
+    let pinned = watches.index.lock().pinned_names();
+    let mut shards = Shards::new(watches);
+    for names in split(&pinned, SELECTOR_BYTES) {
+        shards.watch(names, Role::Pinned);
+    }
+    let (mut pace, mut wanted, mut settled) = (Pace::default(), BTreeSet::new(), None);
     loop {
-        let wanted = names.borrow_and_update().clone();
-        let made = Instant::now();
-        let shards: BTreeSet<_> = split(&wanted, SELECTOR_BYTES).into_iter().map(Arc::new).collect();
-        let lists = FuturesUnordered::new();
-        let mut unlisted = BTreeSet::new();
-        for shard in &shards {
-            if running.contains_key(shard) {
-                continue;
-            }
-            let (listed, list) = oneshot::channel();
-            let (watches, scope) = (watches.clone(), Scope::Named(shard.clone()));
-            let selector = named_selector(shard);
-            let (handle, aborted) = AbortHandle::new_pair();
-            let watch = async move {
-                watches
-                    .slices(metrics::Watch::Sources, &selector, &scope, Some(listed))
-                    .await;
-            };
-            following.push(Abortable::new(Box::pin(watch), aborted));
-            running.insert(shard.clone(), handle);
-            unlisted.insert(shard.clone());
-            let shard = shard.clone();
-            lists.push(list.map(|_| shard));
+        let mut missing = shards.missing(&wanted);
+        if !missing.is_empty() && pace.is_due() {
+            shards.add(std::mem::take(&mut missing), &wanted);
+            pace.step();
         }
-        let is_new = !lists.is_empty();
-        // Until the new watches have listed, the old ones go on: no change of names makes us blind.
+        if missing.is_empty() && settled.is_some_and(|at| at <= Instant::now()) {
+            settled = None;
+            shards.merge(&wanted);
+            pace.step();
+        }
+        shards.end_replaced(&wanted);
+        let next = if missing.is_empty() { settled } else { pace.due };
         tokio::select! {
             biased;
-            () = unexpected_end(&mut following) => return,
-            () = lists.for_each(|shard| ready(_ = unlisted.remove(&shard))) => {}
-            () = superseded(&mut names, made + PATIENCE) => {
-                running.retain(|shard, watch| {
-                    let keep = !unlisted.contains(shard);
-                    if !keep {
-                        watch.abort();
-                    }
-                    keep
-                });
-                continue;
+            has_ended = shards.progress() => {
+                if has_ended {
+                    return;
+                }
             }
-        }
-        running.retain(|shard, watch| {
-            let keep = shards.contains(shard);
-            if !keep {
-                watches
-                    .reader
-                    .metrics
-                    .watch_restarted(metrics::Watch::Sources, Restart::Selector);
-                watch.abort();
+            changed = names.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                wanted = names.borrow_and_update().difference(&pinned).cloned().collect();
+                settled = Some(Instant::now() + SETTLED);
             }
-            keep
-        });
-        // Only now: a watch that still ran could list a name that is forgotten here.
-        watches.index.lock().retain_names(&shards);
-        tokio::select! {
-            biased;
-            () = unexpected_end(&mut following) => return,
-            changed = names.changed() => if changed.is_err() { return },
-        }
-        if is_new {
-            tokio::select! {
-                biased;
-                () = unexpected_end(&mut following) => return,
-                () = sleep_until(made + PAUSE) => {}
-            }
+            () = at(next) => {}
         }
     }
 }
 
-/// Waits until a moment, and then for other names: lists that cannot be had are given up for them.
-async fn superseded(names: &mut channel::Receiver<BTreeSet<String>>, moment: Instant) {
-    sleep_until(moment).await;
-    if names.changed().await.is_err() {
-        pending::<()>().await;
+/// When watches of new names may begin.
+#[derive(Default)]
+struct Pace {
+    due: Option<Instant>,
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl Pace {
+    fn is_due(&self) -> bool {
+        self.due.is_none_or(|due| due <= Instant::now())
+    }
+
+    /// Watches begin now.
+    fn step(&mut self) {
+        let now = Instant::now();
+        self.pause = match self.last {
+            Some(last) if now < last + CALM => (self.pause * GROWTH).min(LONGEST_PAUSE),
+            _ => PAUSE,
+        };
+        (self.last, self.due) = (Some(now), Some(now + self.pause));
     }
 }
 
-/// Waits until a watch ends that was not aborted.
-async fn unexpected_end(following: &mut FuturesUnordered<impl Future<Output = Result<(), Aborted>>>) {
-    loop {
-        match following.next().await {
-            Some(Err(Aborted)) => {}
-            Some(Ok(())) => return,
-            None => pending().await,
-        }
+/// Waits until a moment, or for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
     }
-}
-
-/// Names in as few sets as fit into selectors.
-pub(super) fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
-    let mut shards: Vec<BTreeSet<String>> = Vec::new();
-    let mut length = 0;
-    for name in names {
-        let more = name.len() + "%2C".len();
-        if shards.is_empty() || length + more > longest {
-            shards.push(BTreeSet::new());
-            length = 0;
-        }
-        length += more;
-        if let Some(shard) = shards.last_mut() {
-            shard.insert(name.clone());
-        }
-    }
-    shards
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
-    fn names(count: usize) -> BTreeSet<String> {
-        (0..count).map(|n| format!("{n:0>63}")).collect()
-    }
-
-    #[test]
-    fn names_are_split_where_a_selector_would_get_too_long() {
-        assert!(split(&names(0), SELECTOR_BYTES).is_empty());
-        assert_eq!(split(&names(500), SELECTOR_BYTES).len(), 1);
-        let shards = split(&names(2000), SELECTOR_BYTES);
-        assert_eq!(shards.len(), 3);
-        assert_eq!(shards.iter().map(BTreeSet::len).sum::<usize>(), 2000);
-        for shard in shards {
-            let selector = named_selector(&shard);
-            let encoded: usize = selector
-                .bytes()
-                .map(|c| if c.is_ascii_alphanumeric() { 1 } else { 3 })
-                .sum();
-            assert!(encoded < 60 * 1024, "{encoded}");
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_while_names_change_and_are_short_again_when_all_is_calm() {
+        let mut pace = Pace::default();
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            assert!(pace.is_due());
+            pace.step();
+            assert!(!pace.is_due());
+            pauses.push(pace.pause.as_millis());
+            advance(pace.pause).await;
         }
+        assert_eq!(pauses, [250, 1000, 4000, 4000, 4000]);
+        advance(CALM).await;
+        pace.step();
+        assert_eq!(pace.pause, PAUSE);
     }
 }

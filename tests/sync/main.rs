@@ -7,6 +7,7 @@ mod harness;
 mod leftovers;
 mod log;
 mod metrics;
+mod names;
 mod order;
 mod outage;
 mod overload;

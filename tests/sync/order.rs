@@ -158,50 +158,6 @@ async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_an
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watch_of_sources_is_made_anew_every_250_ms_at_most() {
-    let store = cluster(&["192.0.2.1"]);
-    let operator = Operator::start(&store);
-    pass(seconds(1)).await;
-    store.requests().clear();
-    for number in 0..200 {
-        put(
-            &store,
-            slice(
-                &format!("app-{number}"),
-                &format!("app-{number}-1"),
-                &["10.0.0.1"],
-            ),
-        );
-        put(
-            &store,
-            service_of(&format!("web-{number}"), &format!("app-{number}")),
-        );
-        pass(ms(10)).await;
-    }
-    pass(seconds(1)).await;
-    let watches = store
-        .requests()
-        .matching(|request| request.server == "sources" && request.verb == "watch");
-    assert!((4..=10).contains(&watches.len()), "{}", watches.len());
-    let mut opened: Vec<_> = watches.iter().map(|watch| watch.at).collect();
-    opened.dedup();
-    let pauses: Vec<_> = opened.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(pauses.iter().all(|pause| *pause >= ms(250)), "{pauses:?}");
-    for number in 0..200 {
-        assert_eq!(
-            addresses(&store, &format!("web-{number}")),
-            ["10.0.0.1"],
-            "{number}"
-        );
-    }
-    // The first new name does not wait.
-    put(&store, slice("app-last", "app-last-1", &["10.0.0.2"]));
-    put(&store, service_of("web-last", "app-last"));
-    let took = operator.until_addresses("web-last", &["10.0.0.2"]).await;
-    assert!(took < ms(50), "{took:?}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
     for what in [
         Effect::Break,

@@ -121,6 +121,17 @@ fn namespaces_without_a_source_that_exists_are_not_in_use() {
 }
 
 #[test]
+fn pinned_names_are_those_of_the_flags_and_those_that_are_always_watched() {
+    let mut index = Index::new(Defaults {
+        source: ServiceKey::new("blue", "app"),
+        managed: Some(key("vip")),
+    });
+    index.always_watch("kubernetes");
+    let names = ["app", "kubernetes", "vip"].map(str::to_owned);
+    assert_eq!(index.pinned_names(), names.into());
+}
+
+#[test]
 fn a_name_that_is_always_watched_needs_no_service() {
     let mut index = Index::new(defaults());
     assert!(index.names().is_empty());

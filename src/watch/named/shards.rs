@@ -1,0 +1,205 @@
+//! The watches by name that run, and which of them goes on until others have listed its names.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, FutureExt as _, pending};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::split::{SELECTOR_BYTES, split};
+use crate::index::Scope;
+use crate::metrics::{self, Restart};
+use crate::watch::{Watches, named_selector};
+
+/// New names get watches of their own until there are so many; then one list merges these.
+const NEW_SHARDS: usize = 8;
+
+/// A watch that has not listed by then is given up if nobody wants its names: longer than a list may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Names = BTreeSet<String>;
+
+/// What becomes of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Its names never change.
+    Pinned,
+    /// It is one of those over which all names were spread when they last settled.
+    Merged,
+    /// Its names came since.
+    New,
+    /// It goes on until others have listed its names: no change of names makes us blind.
+    Replaced,
+}
+
+struct Shard {
+    names: Arc<Names>,
+    role: Role,
+    began: Instant,
+    is_listed: bool,
+    abort: AbortHandle,
+}
+
+impl Shard {
+    /// It is to stay.
+    fn is_active(&self) -> bool {
+        self.role != Role::Replaced
+    }
+}
+
+/// The watches that run. No two that are active have a name in common.
+pub(super) struct Shards {
+    watches: Watches,
+    running: Vec<Shard>,
+    // No tasks: a watch that is replaced has ended at once, and not when a task of it is next scheduled.
+    following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
+    lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
+}
+
+impl Shards {
+    pub(super) fn new(watches: Watches) -> Self {
+        Self {
+            watches,
+            running: Vec::new(),
+            following: FuturesUnordered::new(),
+            lists: FuturesUnordered::new(),
+        }
+    }
+
+    /// The names that no active watch has.
+    pub(super) fn missing(&self, wanted: &Names) -> Names {
+        let is_watched = |name: &String| {
+            let mut active = self.running.iter().filter(|shard| shard.is_active());
+            active.any(|shard| shard.names.contains(name))
+        };
+        wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
+    }
+
+    /// Watches names that are missing. Where there are many watches of new names, these are merged with them.
+    pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
+        let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
+        let new = || self.running.iter().filter(|shard| shard.role == Role::New);
+        let before = if new().count() < NEW_SHARDS {
+            Vec::new()
+        } else {
+            missing.extend(new().flat_map(|shard| shard.names.intersection(wanted).cloned()));
+            self.replace(|shard| shard.role == Role::New)
+        };
+        self.spread(&missing, &before, if is_first { Role::Merged } else { Role::New });
+    }
+
+    /// Spreads the names that are wanted over as few watches as hold them, and drops the others.
+    pub(super) fn merge(&mut self, wanted: &Names) {
+        let before = self.replace(|shard| matches!(shard.role, Role::Merged | Role::New));
+        self.spread(wanted, &before, Role::Merged);
+    }
+
+    /// Answers the names of the watches that are replaced.
+    fn replace(&mut self, which: impl Fn(&Shard) -> bool) -> Vec<Arc<Names>> {
+        let mut replaced = Vec::new();
+        for shard in self.running.iter_mut().filter(|shard| which(shard)) {
+            shard.role = Role::Replaced;
+            replaced.push(shard.names.clone());
+        }
+        replaced
+    }
+
+    /// One of those replaced `before` that has the names of a new one goes on in its place.
+    fn spread(&mut self, names: &Names, before: &[Arc<Names>], role: Role) {
+        for names in split(names, SELECTOR_BYTES) {
+            let is_it = |shard: &&mut Shard| {
+                *shard.names == names && before.iter().any(|before| Arc::ptr_eq(before, &shard.names))
+            };
+            match self.running.iter_mut().find(is_it) {
+                Some(shard) => shard.role = role,
+                None => self.watch(names, role),
+            }
+        }
+    }
+
+    /// Begins a watch.
+    pub(super) fn watch(&mut self, names: Names, role: Role) {
+        let names = Arc::new(names);
+        let (listed, list) = oneshot::channel();
+        let (watches, scope) = (self.watches.clone(), Scope::Named(names.clone()));
+        let selector = named_selector(&names);
+        let watch = async move {
+            watches
+                .slices(metrics::Watch::Sources, &selector, &scope, Some(listed))
+                .await;
+        };
+        let (abort, aborted) = AbortHandle::new_pair();
+        self.following.push(Abortable::new(watch.boxed(), aborted));
+        let shard = names.clone();
+        self.lists
+            .push(list.map(|listed| listed.ok().map(|()| shard)).boxed());
+        self.running.push(Shard {
+            names,
+            role,
+            began: Instant::now(),
+            is_listed: false,
+            abort,
+        });
+    }
+
+    /// Ends the watches that nobody needs any more: of those replaced, each whose names others have listed.
+    pub(super) fn end_replaced(&mut self, wanted: &Names) {
+        let active = self.running.iter().filter(|shard| shard.is_active());
+        let listed: Vec<_> = active
+            .filter(|shard| shard.is_listed)
+            .map(|shard| shard.names.clone())
+            .collect();
+        let is_left =
+            |name: &String| wanted.contains(name) && !listed.iter().any(|names| names.contains(name));
+        let is_needed = |shard: &Shard| match (shard.role, shard.is_listed) {
+            (Role::Replaced, is_listed) => is_listed && shard.names.iter().any(is_left),
+            (Role::New, false) => shard.began.elapsed() < PATIENCE || !shard.names.is_disjoint(wanted),
+            _ => true,
+        };
+        let before = self.running.len();
+        self.running.retain(|shard| {
+            let is_needed = is_needed(shard);
+            if !is_needed {
+                let metrics = &self.watches.reader.metrics;
+                metrics.watch_restarted(metrics::Watch::Sources, Restart::Selector);
+                shard.abort.abort();
+            }
+            is_needed
+        });
+        if self.running.len() < before {
+            // Only now: a watch that still ran could list a name that is forgotten here.
+            let names = self.running.iter().map(|shard| shard.names.clone()).collect();
+            self.watches.index.lock().retain_names(&names);
+        }
+    }
+
+    /// Follows the watches until a list of one of them is complete. Answers only where one has ended that none
+    /// should: `true`.
+    pub(super) async fn progress(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = unexpected_end(&mut self.following) => true,
+            Some(listed) = self.lists.next() => {
+                let is_it = |shard: &&mut Shard| listed.as_ref().is_some_and(|names| Arc::ptr_eq(names, &shard.names));
+                if let Some(shard) = self.running.iter_mut().find(is_it) {
+                    shard.is_listed = true;
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Waits until a watch ends that was not aborted.
+async fn unexpected_end(following: &mut FuturesUnordered<Abortable<BoxFuture<'static, ()>>>) {
+    loop {
+        match following.next().await {
+            Some(Err(Aborted)) => {}
+            Some(Ok(())) => return,
+            None => pending().await,
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The watches of sources follow the names in use without listing everything again for each change.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testbed::{Effect, Fault, Match, Request};
+use tokio::time::Instant;
+
+use crate::harness::{Operator, cluster, ms, pass, put, seconds, service, service_of, slice};
+
+/// An operator in sync with `default/kubernetes` and with a source `web`, long enough for its watches to be merged.
+async fn calm() -> Operator {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, slice("web", "web-1", &["10.0.0.1"]));
+    put(&operator.store, service("vip"));
+    put(&operator.store, service_of("shop", "web"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    operator.until_addresses("shop", &["10.0.0.1"]).await;
+    pass(seconds(90)).await;
+    operator.store.requests().clear();
+    operator
+}
+
+/// Requests of the watches of sources.
+fn asked(operator: &Operator, verb: &str) -> Vec<Request> {
+    let wanted = |request: &Request| request.server == "sources" && request.is(verb, "endpointslices");
+    operator.store.requests().matching(wanted)
+}
+
+/// The names that a request selects.
+fn names(request: &Request) -> BTreeSet<String> {
+    let (_, rest) = request.uri.split_once("%28").expect("a selector");
+    let (names, _) = rest.split_once("%29").expect("the end of a set");
+    names.split("%2C").map(str::to_owned).collect()
+}
+
+/// The most lists that begin within 5 s.
+fn lists_in_five_seconds(operator: &Operator) -> usize {
+    let begun: Vec<Instant> = asked(operator, "list").iter().map(|list| list.at).collect();
+    let within = |from: &Instant| {
+        let window = *from..*from + seconds(5);
+        begun.iter().filter(|at| window.contains(at)).count()
+    };
+    begun.iter().map(within).max().unwrap_or(0)
+}
+
+fn disabled(mut service: Value) -> Value {
+    service["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
+    service
+}
+
+/// Toggles the Service `toggled` for a while, with a source of its own for each number.
+async fn toggle(operator: &Operator, time: Duration, source: impl Fn(u32) -> String) {
+    let start = Instant::now();
+    for number in 0.. {
+        if start.elapsed() >= time {
+            break;
+        }
+        put(&operator.store, service_of("toggled", &source(number)));
+        pass(ms(50)).await;
+        put(&operator.store, disabled(service_of("toggled", &source(number))));
+        pass(ms(50)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn toggling_a_service_costs_at_most_three_lists_in_five_seconds() {
+    let operator = calm().await;
+    toggle(&operator, seconds(5), |_| "app".to_owned()).await;
+    let lists = asked(&operator, "list");
+    assert!(lists.len() <= 3, "{lists:#?}");
+    // The names of a Service that is not managed stay watched for a while.
+    assert_eq!(lists.len(), 1, "{lists:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn toggling_with_invented_sources_costs_at_most_three_lists_in_five_seconds() {
+    let operator = calm().await;
+    toggle(&operator, seconds(120), |number| format!("app-{number}")).await;
+    pass(seconds(120)).await;
+    let most = lists_in_five_seconds(&operator);
+    assert!(most <= 3, "{most}");
+    let lists = asked(&operator, "list");
+    let again = lists.iter().filter(|list| names(list).contains("kubernetes"));
+    assert_eq!(again.count(), 0, "the API servers' list is never asked for again");
+    let again = lists.iter().filter(|list| names(list).contains("web"));
+    assert!(again.count() <= 1, "when all is calm again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_used_again_within_a_minute_is_not_listed_again() {
+    let operator = calm().await;
+    put(&operator.store, disabled(service_of("shop", "web")));
+    operator.until_addresses("shop", &[]).await;
+    pass(seconds(50)).await;
+    put(&operator.store, slice("web", "web-1", &["10.0.0.2"]));
+    pass(seconds(1)).await;
+    put(&operator.store, service_of("shop", "web"));
+    let took = operator.until_addresses("shop", &["10.0.0.2"]).await;
+    assert!(took < ms(50), "{took:?}");
+    assert!(asked(&operator, "list").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_names_share_one_watch_with_the_others_when_all_is_calm() {
+    let operator = calm().await;
+    for number in 0..5 {
+        let source = format!("app-{number}");
+        put(
+            &operator.store,
+            slice(&source, &format!("{source}-1"), &["10.0.0.9"]),
+        );
+        put(&operator.store, service_of(&format!("shop-{number}"), &source));
+        pass(seconds(12)).await;
+    }
+    assert_eq!(asked(&operator, "list").len(), 5);
+    operator
+        .store
+        .delete("services", "default", "shop-4")
+        .expect("it");
+    pass(seconds(70)).await;
+    assert_eq!(asked(&operator, "list").len(), 6, "one for all");
+    operator.store.requests().clear();
+    pass(seconds(30)).await;
+    let watches: BTreeSet<_> = asked(&operator, "watch").iter().map(names).collect();
+    let watched: BTreeSet<_> = watches.iter().flatten().map(String::as_str).collect();
+    assert_eq!(watches.len(), 2, "the API servers' and one: {watches:?}");
+    assert!(
+        watched.contains("app-3") && !watched.contains("app-4"),
+        "{watched:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_are_few_however_many_names_come_and_go() {
+    let operator = calm().await;
+    for round in 0..100 {
+        for number in 0..20 {
+            let source = format!("source-{round}-{number}");
+            put(&operator.store, service_of(&format!("shop-{number}"), &source));
+        }
+        pass(ms(500)).await;
+    }
+    operator.store.requests().clear();
+    // Each watch is renewed within 25 s.
+    for round in 0..50 {
+        put(&operator.store, service_of("shop-0", &format!("last-{round}")));
+        pass(ms(500)).await;
+    }
+    let watches: BTreeSet<_> = asked(&operator, "watch").iter().map(names).collect();
+    assert!(watches.len() <= 18, "{}", watches.len());
+    put(&operator.store, slice("last-49", "last-1", &["10.0.0.7"]));
+    let took = operator.until_addresses("shop-0", &["10.0.0.7"]).await;
+    assert!(took <= seconds(4), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_are_followed_while_their_names_move_to_another_watch() {
+    let operator = calm().await;
+    put(&operator.store, slice("web", "web-2", &["10.0.0.2"]));
+    put(&operator.store, service_of("other", "app"));
+    pass(seconds(55)).await;
+    let slow = Effect::Latency(seconds(8));
+    operator
+        .sources
+        .faults()
+        .add(Fault::new(Match::any().verb("list"), slow));
+    operator.store.requests().clear();
+    for _ in 0..100 {
+        if asked(&operator, "list").is_empty() {
+            pass(ms(100)).await;
+        }
+    }
+    // The list of all names is on its way.
+    put(&operator.store, slice("web", "web-1", &["10.0.0.3"]));
+    let took = operator.until_addresses("shop", &["10.0.0.2", "10.0.0.3"]).await;
+    assert!(took < ms(50), "{took:?}");
+    operator
+        .store
+        .delete("endpointslices", "default", "web-2")
+        .expect("it");
+    let took = operator.until_addresses("shop", &["10.0.0.3"]).await;
+    assert!(took < ms(50), "{took:?}");
+    pass(seconds(20)).await;
+    put(&operator.store, slice("web", "web-1", &["10.0.0.4"]));
+    let took = operator.until_addresses("shop", &["10.0.0.4"]).await;
+    assert!(took < ms(50), "{took:?}");
+    assert_eq!(asked(&operator, "list").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
+    let operator = calm().await;
+    put(&operator.store, slice("app", "app-1", &["10.0.0.5"]));
+    put(&operator.store, service_of("new", "app"));
+    let took = operator.until_addresses("new", &["10.0.0.5"]).await;
+    assert!(took < ms(50), "{took:?}");
+    let lists: Vec<_> = asked(&operator, "list").iter().map(names).collect();
+    assert_eq!(lists, [["app", "new"].map(str::to_owned).into()]);
+    // One that copies the API servers waits for no list.
+    let rule = Fault::new(Match::any().verb("list"), Effect::Hang);
+    operator.sources.faults().add(rule);
+    put(&operator.store, service("second"));
+    let took = operator.until_addresses("second", &["192.0.2.1"]).await;
+    assert!(took < ms(50), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
+    let operator = calm().await;
+    for number in 0..200 {
+        let source = format!("app-{number}");
+        put(
+            &operator.store,
+            slice(&source, &format!("{source}-1"), &["10.0.0.1"]),
+        );
+        put(&operator.store, service_of(&format!("shop-{number}"), &source));
+        pass(ms(10)).await;
+    }
+    for number in 0..200 {
+        operator
+            .until_addresses(&format!("shop-{number}"), &["10.0.0.1"])
+            .await;
+    }
+    let begun: Vec<_> = asked(&operator, "list").iter().map(|list| list.at).collect();
+    let pauses: Vec<_> = begun.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses.len(), 3, "{pauses:?}");
+    let least = [ms(250), seconds(1), seconds(4)];
+    assert!(
+        pauses.iter().zip(least).all(|(pause, least)| *pause >= least),
+        "{pauses:?}"
+    );
+    // When all is calm again the first new name does not wait.
+    pass(seconds(10)).await;
+    put(&operator.store, slice("last", "last-1", &["10.0.0.2"]));
+    put(&operator.store, service_of("shop-last", "last"));
+    let took = operator.until_addresses("shop-last", &["10.0.0.2"]).await;
+    assert!(took < ms(50), "{took:?}");
+}
