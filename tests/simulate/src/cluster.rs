@@ -106,6 +106,15 @@ pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     store.patch("endpointslices", namespace, &name, patch).is_ok()
 }
 
+/// Switches a Service on or off, and names its source if there is one to name. Answers whether the Service is there.
+pub fn toggle(store: &Store, number: usize, is_managed: bool, source: Option<String>) -> bool {
+    let (namespace, name) = SERVICES[number];
+    let patch = json!({"metadata": {"annotations": {
+        "endpoint-copier/enabled": is_managed.to_string(), "endpoint-copier/default-service-name": source,
+    }}});
+    store.patch("services", namespace, name, patch).is_ok()
+}
+
 fn put_or_delete(store: &Store, slice: Value, there: bool) {
     let (namespace, name) = key(&slice);
     let now = store.get("endpointslices", &namespace, &name);

@@ -15,6 +15,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "Service added",
             "Service changed",
             "Service removed",
+            "storm of toggles",
             "source changed",
             "source emptied",
             "source slice removed",

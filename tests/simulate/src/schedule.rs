@@ -48,6 +48,17 @@ pub enum Step {
     },
     /// A Service is deleted.
     ServiceGone(usize),
+    /// A Service is changed to and fro, time after time.
+    Storm {
+        /// Which.
+        number: usize,
+        /// Each time another source that does not exist, instead of not being managed.
+        invented: bool,
+        /// How often, to and fro.
+        times: usize,
+        /// The pause between two changes.
+        pause: Duration,
+    },
     /// A slice of a source is made, or lists these from now on.
     Source {
         /// Source and slice.
@@ -244,7 +255,7 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
     } else {
         1 + chance.below(SERVICES.len() - 1)
     };
-    match chance.below(147) {
+    match chance.below(150) {
         0..18 => {
             let (source, slice) = place(chance);
             sources(chance, source, slice)
@@ -297,6 +308,13 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
         138..141 => Step::LeftoversForbidden(number),
         // Longer than a term reaches, as a restore is.
         141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
+        144..147 => Step::Storm {
+            // One that is to keep the list of the API servers is left alone.
+            number: 1 + chance.below(SERVICES.len() - 1),
+            invented: chance.percent(50),
+            times: 2 + chance.below(8),
+            pause: chance.millis(5, 200),
+        },
         _ => Step::Cut(replica, chance.millis(500, 9000)),
     }
 }

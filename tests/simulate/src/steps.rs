@@ -34,6 +34,12 @@ impl World {
                     self.count(what);
                 }
             }
+            Step::Storm {
+                number,
+                invented,
+                times,
+                pause,
+            } => self.storm(*number, *invented, *times, *pause),
             Step::LeftoversForbidden(number) => {
                 self.forbid_endpoints();
                 self.carry_out(&Step::Leftovers(*number));
@@ -91,6 +97,27 @@ impl World {
         tokio::spawn(async move {
             sleep(after).await;
             what(&world);
+        });
+    }
+
+    /// Changes a Service to and fro, if it is there.
+    fn storm(self: &Arc<Self>, number: usize, invented: bool, times: usize, pause: Duration) {
+        let world = self.clone();
+        tokio::spawn(async move {
+            let mut changes = 0;
+            for round in 0..times {
+                for there in [false, true] {
+                    let source = (invented && !there).then(|| format!("invented-{round}"));
+                    let is_managed = invented || there;
+                    changes += usize::from(
+                        world.administer(|store| cluster::toggle(store, number, is_managed, source)),
+                    );
+                    sleep(pause).await;
+                }
+            }
+            if changes > 2 {
+                world.count("storm of toggles");
+            }
         });
     }
 
