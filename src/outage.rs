@@ -1,5 +1,5 @@
-//! What is logged of something that fails time after time: a line when it begins, one a minute with a count while
-//! it lasts, and one when it is over.
+//! What is logged of something that fails time after time: a line when it begins and for each further cause, one a minute
+//! with a count while it lasts, and one when it is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,9 @@ use tracing::{debug, info, warn};
 
 /// The pause between two lines on one outage.
 const REPEAT: Duration = Duration::from_secs(60);
+
+/// So many causes of one outage are told apart.
+const CAUSES: usize = 8;
 
 /// The outage of one thing, or that there is none. Clones share it.
 #[derive(Clone, Debug)]
@@ -24,7 +27,10 @@ struct Inner {
 #[derive(Debug)]
 struct Since {
     began: Instant,
+    /// When a line was logged last, whatever the cause.
     said: Instant,
+    /// The causes that were logged in this minute, without their numbers.
+    causes: Vec<String>,
     failures: u64,
 }
 
@@ -46,15 +52,23 @@ impl Outage {
         let since = outage.get_or_insert(Since {
             began: now,
             said: now,
+            causes: Vec::new(),
             failures: 0,
         });
         since.failures += 1;
+        let cause: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let is_new = !since.causes.contains(&cause) && since.causes.len() < CAUSES;
         if since.failures == 1 {
             warn!(error, "{what} failed; trying again");
+            since.causes.push(cause);
         } else if now >= since.said + REPEAT {
             let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
             warn!(error, failures, seconds, "{what} still fails");
             since.said = now;
+            since.causes = vec![cause];
+        } else if is_new {
+            warn!(error, "{what} failed in another way");
+            since.causes.push(cause);
         } else {
             debug!(error, "{what} failed again");
         }
@@ -80,6 +94,21 @@ mod tests {
 
     use super::*;
     use crate::testing::logged;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_cause_of_an_outage_is_one_line_a_minute() {
+        let (log, _guard) = logged();
+        let outage = Outage::new("the watch of services");
+        for attempt in 0..300_u64 {
+            outage.failed(["refused", "403 Forbidden", "no answer"][usize::try_from(attempt % 3).unwrap()]);
+            advance(Duration::from_millis(150)).await;
+        }
+        assert_eq!(log.lines().len(), 3, "{:?}", log.lines());
+        for number in 0..=u8::MAX {
+            outage.failed(&"x".repeat(number.into()));
+        }
+        assert_eq!(log.lines().len(), CAUSES, "there is an end to it");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_told_at_once_then_once_a_minute_with_a_count_and_when_it_is_over() {
