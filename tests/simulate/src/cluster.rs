@@ -62,6 +62,7 @@ pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
             gone.ok().map(|()| "source slice removed")
         }
         Step::SourceTouched(source, slice) => touch(store, (*source, *slice)).then_some("source touched"),
+        Step::Poisoned(pick) => poison(store, *pick),
         Step::SourceService(source, there) => {
             let (namespace, name) = SOURCES[*source];
             if *there {
@@ -104,6 +105,27 @@ pub fn touch(store: &Store, (source, slice): (usize, usize)) -> bool {
     let version = store.revision().to_string();
     let patch = json!({"metadata": {"annotations": {"touched": version}}});
     store.patch("endpointslices", namespace, &name, patch).is_ok()
+}
+
+/// Adds an entry to `managedFields` from the year 9999.
+fn poison(store: &Store, pick: usize) -> Option<&'static str> {
+    let all = ["services", "endpointslices"].map(|resource| {
+        store
+            .list(resource, None)
+            .into_iter()
+            .map(move |it| (resource, it))
+    });
+    let mut all: Vec<_> = all.into_iter().flatten().collect();
+    if all.is_empty() {
+        return None;
+    }
+    let (resource, object) = all.swap_remove(pick % all.len());
+    let (namespace, name) = key(&object);
+    let entry = json!({"manager": "x", "operation": "Update", "time": "9999-12-31T23:59:59Z", "fieldsType": "FieldsV1"});
+    let patch =
+        json!({"metadata": {"managedFields": [entry], "annotations": {"poisoned": pick.to_string()}}});
+    let poisoned = store.patch(resource, &namespace, &name, patch);
+    poisoned.ok().map(|_| "time out of range")
 }
 
 /// Switches a Service on or off, and names its source if there is one to name. Answers whether the Service is there.

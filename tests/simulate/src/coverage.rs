@@ -20,6 +20,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "source emptied",
             "source slice removed",
             "source touched",
+            "time out of range",
             "copy edited by hand",
             "copy deleted by hand",
             "copy claims a newer source",

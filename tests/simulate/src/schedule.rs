@@ -72,6 +72,8 @@ pub enum Step {
     SourceGone(usize, usize),
     /// A slice of a source is written without a change.
     SourceTouched(usize, usize),
+    /// One of all Services and slices bears a time that no client understands, though the API server stores it.
+    Poisoned(usize),
     /// The Service of a source comes or goes.
     SourceService(usize, bool),
     /// One of the copies is edited by hand.
@@ -264,10 +266,11 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
             let (source, slice) = place(chance);
             Step::SourceGone(source, slice)
         }
-        22..26 => {
+        22..24 => {
             let (source, slice) = place(chance);
             Step::SourceTouched(source, slice)
         }
+        24..26 => Step::Poisoned(chance.below(64)),
         26..27 => Step::SourceService(1 + chance.below(SOURCES.len() - 1), chance.percent(50)),
         27..40 => match service(chance, number) {
             Step::Service { source, port, .. } if number == 0 => Step::Service {

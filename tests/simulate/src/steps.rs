@@ -24,6 +24,7 @@ impl World {
             | Step::Source { .. }
             | Step::SourceGone(..)
             | Step::SourceTouched(..)
+            | Step::Poisoned(_)
             | Step::SourceService(..)
             | Step::Copy(..)
             | Step::Foreign(..)
