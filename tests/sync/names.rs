@@ -120,12 +120,14 @@ async fn new_names_share_one_watch_with_the_others_when_all_is_calm() {
         .delete("services", "default", "shop-4")
         .expect("it");
     pass(seconds(70)).await;
-    assert_eq!(asked(&operator, "list").len(), 6, "one for all");
+    let lists = asked(&operator, "list");
+    assert_eq!(lists.len(), 6, "one for all");
+    assert!(!lists.iter().any(|list| names(list).contains("kubernetes")));
     operator.store.requests().clear();
     pass(seconds(30)).await;
-    let watches: BTreeSet<_> = asked(&operator, "watch").iter().map(names).collect();
-    let watched: BTreeSet<_> = watches.iter().flatten().map(String::as_str).collect();
-    assert_eq!(watches.len(), 2, "the API servers' and one: {watches:?}");
+    let selected: BTreeSet<_> = asked(&operator, "watch").iter().map(names).collect();
+    let watched: BTreeSet<_> = selected.iter().flatten().map(String::as_str).collect();
+    assert_eq!(selected.len(), 2, "the API servers' and one: {selected:?}");
     assert!(
         watched.contains("app-3") && !watched.contains("app-4"),
         "{watched:?}"
