@@ -75,7 +75,7 @@ impl Slim for EndpointsMetadata {
 #[derive(Clone, Debug)]
 pub struct Guarded<K> {
     /// The object, or why it cannot be decoded.
-    pub object: Result<K, Unreadable>,
+    pub object: Result<K, Box<Unreadable>>,
     /// For kube, which reads the resourceVersion here.
     metadata: ObjectMeta,
 }
@@ -93,7 +93,8 @@ impl<K: Slim> Guarded<K> {
 impl<'de, K: Slim> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let object = serde_json::from_str::<K>(raw.get()).map_err(|error| Unreadable::read(&raw, error));
+        let object = serde_json::from_str::<K>(raw.get());
+        let object = object.map_err(|error| Box::new(Unreadable::read(&raw, error)));
         let mut guarded = Self {
             object,
             metadata: ObjectMeta::default(),

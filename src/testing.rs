@@ -47,7 +47,6 @@ pub(crate) fn plain_service(name: &str) -> Service {
             ip_family_policy: Some("SingleStack".to_owned()),
             ..ServiceSpec::default()
         }),
-        ..Service::default()
     }
 }
 

@@ -102,13 +102,7 @@ impl Index {
         };
         let mut watched = listing.slices.iter().filter(|(_, listed)| is_watched(listed));
         let are_shown = watched.all(|(key, listed)| match self.others.get(key) {
-            _ if self
-                .unreadable
-                .version(key)
-                .is_some_and(|version| version >= listed.version) =>
-            {
-                true
-            }
+            _ if self.unreadable.has_seen(key, listed.version) => true,
             Some(slice) if listed.version.is_some() => version_of(&slice.metadata) >= listed.version,
             Some(slice) => slice.metadata.uid == listed.uid,
             None => may_be_gone,

@@ -55,9 +55,9 @@ impl UnreadableObjects {
             .collect()
     }
 
-    /// The resourceVersion at which a slice was seen unreadable; `None`: it was not.
-    pub fn version(&self, key: &SliceKey) -> Option<Option<u64>> {
-        self.slices.get(key).map(|slice| slice.version)
+    /// Whether a slice was seen unreadable at this resourceVersion or a later one.
+    pub fn has_seen(&self, key: &SliceKey, version: Option<u64>) -> bool {
+        self.slices.get(key).is_some_and(|slice| slice.version >= version)
     }
 
     /// Slices of `scope` that are not on a complete list have gone, or can be read again: forgets them, and answers the

@@ -38,10 +38,10 @@ fn renewed(moment: &str) -> Lease {
 fn report(world: &World, leases: Result<Vec<Lease>, String>) -> Report {
     let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
     let copies = world.copies("vip").into_iter();
-    let copied = copies.map(|copy| (SliceKey::of(&copy.metadata), at("2026-01-02T11:55:00Z")));
+    let dates = copies.map(|copy| (SliceKey::of(&copy.metadata), at("2026-01-02T11:55:00Z")));
     let changed = Dates {
         services: edited.into(),
-        slices: copied.collect(),
+        slices: dates.collect(),
     };
     Report::of(&world.index(), &changed, leases, at(NOW))
 }

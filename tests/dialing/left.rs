@@ -213,7 +213,7 @@ async fn a_server_that_answers_500_is_left_for_one_that_was_learnt_after_the_con
         addresses: Vec::new(),
     };
     let way = servers.access_with(auto).await;
-    let listed: Arc<Mutex<[BTreeSet<(String, u16)>; 2]>> = Arc::default();
+    let listed = Arc::new(Mutex::new([BTreeSet::<(String, u16)>::new(), BTreeSet::new()]));
     let known = listed.clone();
     way.access.learn_from(move || known.lock().clone());
     way.get().await.expect("an answer");
