@@ -26,6 +26,7 @@ use crate::progress::Progress;
 
 pub mod fence;
 pub mod guard;
+pub mod lease;
 mod record;
 pub mod sighting;
 pub mod swap;
@@ -33,6 +34,7 @@ pub mod term;
 
 use fence::Fence;
 use guard::Guard;
+pub use lease::Lease;
 pub use record::Record;
 use term::Term;
 
@@ -187,8 +189,8 @@ impl Candidate {
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
                 self.metrics.observe_renewal(sent.elapsed());
-                self.record.wrote(&lease);
-                if fence::is_ours(&lease, &self.us) {
+                let holder = lease.spec.and_then(|spec| spec.holder_identity);
+                if fence::is_ours(holder.as_deref(), &self.us) {
                     Attempt::Ours(sent)
                 } else {
                     Attempt::Theirs

@@ -7,14 +7,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{oneshot, watch as channel};
 use tracing::warn;
 
 use crate::decode::Guarded;
-use crate::election::Record;
+use crate::election::{Lease, Record};
 use crate::index::{Dirty, Scope, SharedIndex};
 use crate::metrics;
 use crate::model::{EndpointSlice, MANAGED_BY, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label};

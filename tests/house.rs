@@ -26,6 +26,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "client::is_watch",
             "client::overload",
             "decode",
+            "election::Lease",
             "election::Record",
             "error",
             "index",

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::lease::Lease;
 use super::sighting::{Race, Sighting};
 use super::swap::Shown;
 use crate::metrics::Metrics;
@@ -17,13 +16,13 @@ fn version_of(lease: &Lease) -> Option<u64> {
     crate::model::version(lease.metadata.resource_version.as_deref())
 }
 
-/// Who holds a Lease, and the moment of the renewal that it states.
-type Holding = (String, Option<Timestamp>);
+/// Who holds a Lease, and when it was renewed by its holder's clock.
+type Holding = (String, Option<String>);
 
 fn holding(lease: &Lease) -> Option<Holding> {
-    let spec = lease.spec.as_ref()?;
+    let spec = &lease.spec;
     let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
-    Some((holder, spec.renew_time.as_ref().map(|time| time.0)))
+    Some((holder, spec.renew_time.clone()))
 }
 
 /// A [`Sighting`] that several parts of a replica add to and wait for.

@@ -6,11 +6,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::fence::Moment;
+use super::lease::{Lease, LeaseSpec};
 use crate::cli::ElectionConfig;
 
 /// What is known of the Lease.
@@ -35,7 +34,7 @@ enum State {
         version: Option<String>,
         /// The moment that it states, which says nothing but that another one is another state: after a restore of
         /// etcd the same versions are given again.
-        renewed: Option<Timestamp>,
+        renewed: Option<String>,
         /// Whether it names its holder: it was not released, emptied or garbled.
         names_holder: bool,
         released: bool,
@@ -87,7 +86,7 @@ impl<T: Moment> Sighting<T> {
             && let Some(holder) = stated_holder(lease)
         {
             self.holder = Some(holder.to_owned());
-            self.duration = lease.spec.as_ref().and_then(stated_duration);
+            self.duration = stated_duration(&lease.spec);
         }
         true
     }
@@ -206,13 +205,9 @@ impl State {
         Self::Present {
             uid: lease.metadata.uid.clone(),
             version: lease.metadata.resource_version.clone(),
-            renewed: lease
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.renew_time.as_ref())
-                .map(|time| time.0),
+            renewed: lease.spec.renew_time.clone(),
             names_holder: stated_holder(lease).is_some(),
-            released: is_released(lease.spec.as_ref()),
+            released: is_released(&lease.spec),
         }
     }
 
@@ -236,18 +231,13 @@ impl State {
 }
 
 fn stated_holder(lease: &Lease) -> Option<&str> {
-    let spec = lease.spec.as_ref()?;
-    spec.holder_identity
-        .as_deref()
-        .filter(|holder| !holder.is_empty())
+    let holder = lease.spec.holder_identity.as_deref();
+    holder.filter(|holder| !holder.is_empty())
 }
 
 /// As client-go and `LeaseLock` give a Lease up: no holder, one second.
-fn is_released(spec: Option<&LeaseSpec>) -> bool {
-    spec.is_some_and(|spec| {
-        spec.holder_identity.as_deref().unwrap_or_default().is_empty()
-            && spec.lease_duration_seconds == Some(1)
-    })
+fn is_released(spec: &LeaseSpec) -> bool {
+    spec.holder_identity.as_deref().unwrap_or_default().is_empty() && spec.lease_duration_seconds == Some(1)
 }
 
 fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value, json};
 
 use super::fence::Moment;
+use super::lease::Lease;
 use super::sighting::Sighting;
 
 /// What the lock is to see in the answer to its GET, and so what it does next.
@@ -40,8 +40,7 @@ impl Shown {
             // A Lease that was deleted under its holder is shown as if it were still there.
             return if free { Self::Absent } else { Self::Held };
         };
-        let spec = lease.spec.as_ref();
-        match spec.and_then(|spec| spec.holder_identity.as_deref()) {
+        match lease.spec.holder_identity.as_deref() {
             Some(holder) if holder == us => Self::Ours,
             _ if free => Self::Free,
             _ => Self::Held,
@@ -52,22 +51,24 @@ impl Shown {
 /// The Lease that a PATCH is meant for: the one that was read before, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Basis {
-    version: Option<String>,
-    uid: Option<String>,
+    version: String,
+    uid: String,
 }
 
 impl Basis {
-    /// Of this Lease.
+    /// Of this Lease. `None`: it lacks a uid or resourceVersion, so no API server has stored it, and a PATCH could not be
+    /// bound to it.
     #[must_use]
-    pub fn of(lease: &Lease) -> Self {
-        Self {
-            version: lease.metadata.resource_version.clone(),
-            uid: lease.metadata.uid.clone(),
-        }
+    pub fn of(lease: &Lease) -> Option<Self> {
+        let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        Some(Self {
+            version: given(&lease.metadata.resource_version)?,
+            uid: given(&lease.metadata.uid)?,
+        })
     }
 
     /// Puts it into the metadata of a PATCH, so that the API server refuses it when the Lease has changed.
-    pub fn bind(self, metadata: &mut serde_json::Map<String, Value>) {
+    pub fn bind(&self, metadata: &mut serde_json::Map<String, Value>) {
         metadata.insert("resourceVersion".to_owned(), json!(self.version));
         metadata.insert("uid".to_owned(), json!(self.uid));
     }

@@ -1,3 +1,5 @@
+use http::StatusCode;
+use k8s_openapi::api::coordination::v1;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use serde_json::json;
 use tokio::sync::watch::channel;
@@ -149,6 +151,37 @@ async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
     }
 }
 
+/// A real API server stores such times, `managedFields` included, and answers with them.
+#[tokio::test(start_paused = true)]
+async fn the_lock_never_sees_a_time_that_it_cannot_read() {
+    const BEYOND: &str = "9999-12-31T23:59:59.999999Z";
+    for holder in ["us", "another"] {
+        let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": 6, "renewTime": BEYOND, "acquireTime": BEYOND});
+        let mut stored = lease(spec.clone());
+        stored["metadata"]["creationTimestamp"] = json!("9999-12-31T23:59:59Z");
+        stored["metadata"]["managedFields"] = json!([{"manager": "x", "time": "9999-12-31T23:59:59Z"}]);
+        let server = Server::with(Some(stored));
+        let taken = attempt(&lock(&server, seen_expired(spec).await)).await;
+        assert!(taken.as_ref().is_ok_and(|taken| *taken), "{holder}: {taken:?}");
+        assert_eq!(server.sent(), [Method::GET, Method::PATCH]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_version_is_no_lease_to_build_on() {
+    for field in ["uid", "resourceVersion"] {
+        let mut bare = lease(json!({}));
+        bare["metadata"].as_object_mut().unwrap().remove(field);
+        let server = Server::with(Some(bare));
+        assert!(attempt(&lock(&server, unknown())).await.is_err(), "{field}");
+        assert_eq!(
+            server.sent(),
+            [Method::GET],
+            "{field}: a PATCH could not be bound to it"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
     let spec = json!({"holderIdentity": "a"});
@@ -275,7 +308,7 @@ async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() 
     }));
     let answer = guarded.call(get()).await.unwrap();
     let shown = answer.into_body().collect().await.unwrap().to_bytes();
-    let shown: Lease = serde_json::from_slice(&shown).unwrap();
+    let shown: v1::Lease = serde_json::from_slice(&shown).unwrap();
     let spec = shown.spec.unwrap();
     assert_eq!(spec.holder_identity.as_deref(), Some("two"));
     let renewed = spec.renew_time.unwrap().0;

@@ -4,18 +4,18 @@ use super::*;
 
 const OURS: Duration = Duration::from_secs(6);
 
-fn lease(version: u64, holder: Option<&str>, seconds: Option<i32>) -> Lease {
+fn lease(version: u64, holder: Option<&str>, seconds: Option<i64>) -> Lease {
     Lease {
         metadata: ObjectMeta {
             uid: Some("u1".to_owned()),
             resource_version: Some(version.to_string()),
             ..ObjectMeta::default()
         },
-        spec: Some(LeaseSpec {
+        spec: LeaseSpec {
             holder_identity: holder.map(str::to_owned),
             lease_duration_seconds: seconds,
             ..LeaseSpec::default()
-        }),
+        },
     }
 }
 
@@ -106,7 +106,7 @@ fn who_may_try_when() {
         ),
         (
             "an absurd duration: a minute",
-            vec![Some(lease(1, Some("a"), Some(i32::MAX)))],
+            vec![Some(lease(1, Some("a"), Some(i64::MAX)))],
             Ok(Some(60)),
         ),
         (
@@ -213,27 +213,27 @@ fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_vers
 fn a_renewal_is_news_also_when_etcd_was_restored_and_it_got_the_version_of_an_earlier_one() {
     let start = Instant::now();
     let mut sighting = Sighting::default();
-    let renewed = |second: i64| {
+    let renewed = |second: u8| {
         let mut lease = lease(7, Some("a"), Some(6));
-        let time = k8s_openapi::jiff::Timestamp::from_second(second).unwrap();
-        lease.spec.get_or_insert_default().renew_time =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(time));
+        lease.spec.renew_time = Some(format!("2026-01-01T00:00:{second:02}.000000Z"));
         lease
     };
-    sighting.see_in_watch(Some(&renewed(100)), start);
-    assert!(sighting.see_in_watch(Some(&renewed(90)), start + seconds(5)));
+    sighting.see_in_watch(Some(&renewed(50)), start);
+    assert!(sighting.see_in_watch(Some(&renewed(40)), start + seconds(5)));
     assert_eq!(sighting.race("us", OURS, false), Race::At(start + seconds(11)));
 }
 
 #[test]
 fn the_times_that_a_lease_states_are_not_read() {
-    let mut stale = lease(1, Some("a"), Some(15));
-    if let Some(spec) = &mut stale.spec {
-        spec.renew_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
-            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-        ));
+    for time in [
+        "1970-01-01T00:00:00.000000Z",
+        "9999-12-31T23:59:59.999999Z",
+        "yesterday",
+    ] {
+        let mut stale = lease(1, Some("a"), Some(15));
+        stale.spec.renew_time = Some(time.to_owned());
+        assert_eq!(race_after(&[Some(stale)]), Ok(Some(15)), "{time}");
     }
-    assert_eq!(race_after(&[Some(stale)]), Ok(Some(15)));
 }
 
 #[test]

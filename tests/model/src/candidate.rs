@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use endpoint_copier_operator::election::fence::{self, Fence};
+use endpoint_copier_operator::election::lease::Lease;
 use endpoint_copier_operator::election::sighting::Sighting;
 use endpoint_copier_operator::election::swap::{Basis, Shown};
-use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::server::{Request, Stored, Verb};
 use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Tick};
@@ -211,7 +211,7 @@ impl Election {
                 state.now,
             ),
         };
-        let basis = || lease.as_ref().map(Basis::of);
+        let basis = || lease.as_ref().and_then(Basis::of);
         let verb = match (shown, candidate.life) {
             (Shown::Ours, Life::Runs) => Verb::Renew(basis()?),
             (Shown::Ours, _) => Verb::Release(basis()?),
@@ -228,7 +228,7 @@ impl Election {
     /// The Lease was written: a term begins or goes on, if the answer names us.
     fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Tick, answer: &Stored, now: Tick) {
         let lease = candidate.see(Some(answer), now);
-        let ours = lease.is_some_and(|lease| fence::is_ours(&lease, NAMES[i]));
+        let ours = lease.is_some_and(|lease| fence::is_ours(lease.spec.holder_identity.as_deref(), NAMES[i]));
         let sent = if self.is(Mutant::FenceFromReply) {
             now
         } else {

@@ -1,7 +1,7 @@
 //! The API server, as far as one Lease goes.
 
+use endpoint_copier_operator::election::lease::{Lease, LeaseSpec};
 use endpoint_copier_operator::election::swap::Basis;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{DURATION, NAMES};
@@ -62,11 +62,11 @@ impl Stored {
                 resource_version: Some(self.version.to_string()),
                 ..ObjectMeta::default()
             },
-            spec: Some(LeaseSpec {
+            spec: LeaseSpec {
                 holder_identity: Some(self.holder.map_or("", |holder| NAMES[holder]).to_owned()),
-                lease_duration_seconds: i32::try_from(seconds).ok(),
+                lease_duration_seconds: i64::try_from(seconds).ok(),
                 ..LeaseSpec::default()
-            }),
+            },
         }
     }
 }
@@ -98,7 +98,7 @@ impl Server {
             (Verb::Release(basis), _) => (basis, None, true),
         };
         let old = self.lease?;
-        if compares && Basis::of(&old.lease()) != *basis {
+        if compares && Basis::of(&old.lease()).as_ref() != Some(basis) {
             return None;
         }
         let version = self.next_version();

@@ -1,5 +1,6 @@
 //! The server's clock: wall time that advances as tokio's time does, so that it stands still under a paused clock.
 
+use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -46,7 +47,18 @@ impl Default for Clock {
 pub fn is_micro_time(text: &str) -> bool {
     let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
     let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-    digits == 6 && text.as_bytes().get(10) == Some(&b'T') && text.parse::<Timestamp>().is_ok()
+    digits == 6
+        && text.as_bytes().get(10) == Some(&b'T')
+        && (text.parse::<Timestamp>().is_ok() || is_beyond_jiff(text))
+}
+
+/// Whether a text is a time that Go reads and jiff does not: one of the last hours of the year 9999.
+#[must_use]
+pub fn is_beyond_jiff(text: &str) -> bool {
+    let civil = text
+        .strip_suffix('Z')
+        .and_then(|time| time.parse::<DateTime>().ok());
+    civil.is_some() && text.parse::<Timestamp>().is_err()
 }
 
 #[cfg(test)]
@@ -57,6 +69,7 @@ mod tests {
     fn a_micro_time_has_six_digits() {
         assert!(is_micro_time("2020-01-01T00:00:00.000000Z"));
         assert!(is_micro_time("2020-01-01T00:00:00.123456+01:00"));
+        assert!(is_micro_time("9999-12-31T23:59:59.999999Z"));
         for bad in [
             "2020-01-01T00:00:00Z",
             "2020-01-01T00:00:00.123Z",

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 /// # Errors
 /// 400 when a field has the wrong type.
 pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
-    let micro_times: &[&[&str]] = match kind.storage {
+    let micro_times: &[&'static [&'static str]] = match kind.storage {
         Storage::Lease => &[&["spec", "renewTime"], &["spec", "acquireTime"]],
         Storage::Event => &[&["eventTime"], &["series", "lastObservedTime"]],
         _ => &[],
@@ -57,7 +57,11 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
         Storage::Namespace => through::<Namespace>,
         Storage::ServiceAccount => through::<ServiceAccount>,
     };
+    let beyond_jiff = take_beyond_jiff(&mut stored, micro_times);
     let mut typed = through(slice_lists(kind, stored)).map_err(|e| wrong_type(kind, &e.to_string()))?;
+    for (path, time) in beyond_jiff {
+        *path.iter().fold(&mut typed, |value, key| &mut value[*key]) = time;
+    }
     prune(&mut typed["metadata"]);
     if managed_fields.is_array() {
         object::set_meta(&mut typed, "managedFields", Some(managed_fields));
@@ -70,6 +74,22 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
         _ => {}
     }
     Ok(typed)
+}
+
+/// Takes out the times that a real server stores as they are and that our types cannot hold.
+fn take_beyond_jiff(
+    stored: &mut Value,
+    paths: &[&'static [&'static str]],
+) -> Vec<(&'static [&'static str], Value)> {
+    let mut taken = Vec::new();
+    for path in paths.iter().copied() {
+        let is_beyond = |value: &Value| value.as_str().is_some_and(clock::is_beyond_jiff);
+        if is_beyond(path.iter().fold(&*stored, |value, key| &value[*key])) {
+            let time = path.iter().fold(&mut *stored, |value, key| &mut value[*key]);
+            taken.push((path, time.take()));
+        }
+    }
+    taken
 }
 
 fn through<T: DeserializeOwned + Serialize>(value: Value) -> serde_json::Result<Value> {

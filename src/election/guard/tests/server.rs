@@ -31,7 +31,12 @@ impl Server {
         let mut canned = self.0.lock();
         canned.sent.push((method.clone(), body.clone()));
         match (method, &canned.lease) {
-            (Method::POST, _) => (StatusCode::CREATED, body),
+            (Method::POST, _) => {
+                let mut made = body;
+                made["metadata"]["uid"] = json!("u8");
+                made["metadata"]["resourceVersion"] = json!("8");
+                (StatusCode::CREATED, made)
+            }
             (_, None) => (
                 StatusCode::NOT_FOUND,
                 json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
@@ -95,7 +100,7 @@ impl Server {
                 let body = body.collect().await?.to_bytes();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
                 let (status, answer) = server.answer(parts.method, body);
-                let mut response = Response::new(Full::new(bytes::Bytes::from(answer.to_string())));
+                let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
                 *response.status_mut() = status;
                 Ok::<_, BoxError>(response)
             }
@@ -109,7 +114,7 @@ pub trait Inner:
 {
 }
 
-pub type Answer = Response<Full<bytes::Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 impl<S> Inner for S where
     S: Service<Request<Body>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static

@@ -41,6 +41,17 @@ pub async fn times_have_six_digits(t: Target) {
     assert_eq!(made["spec"]["acquireTime"], "2026-01-01T00:00:00.123456Z");
 }
 
+pub async fn times_of_the_year_9999_are_stored(t: Target) {
+    let mut object = lease("a");
+    for field in ["renewTime", "acquireTime"] {
+        object["spec"][field] = "9999-12-31T23:59:59.999999Z".into();
+    }
+    let made = t.made("leases", &object).await;
+    for field in ["renewTime", "acquireTime"] {
+        assert_eq!(made["spec"][field], "9999-12-31T23:59:59.999999Z");
+    }
+}
+
 pub async fn of_two_updates_of_one_version_one_wins(t: Target) {
     let made = t.made("leases", &lease("a")).await;
     let path = t.one("leases", "a");

@@ -156,6 +156,7 @@ rules! {
         a_lease_may_be_empty
         numbers_are_in_range
         times_have_six_digits
+        times_of_the_year_9999_are_stored
         of_two_updates_of_one_version_one_wins
     }
     events {
