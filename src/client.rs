@@ -61,6 +61,11 @@ pub struct Elsewhere {
     pub why: &'static str,
 }
 
+/// In a request's extensions: it is the second of two for the same, since the first is not answered yet. It goes over a
+/// connection of its own, to another server where there is one, and its silence says nothing against any.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside;
+
 /// In a request's extensions: it is not sent after this moment, however long the way to a server took.
 #[derive(Clone, Copy, Debug)]
 pub struct NotAfter(pub Instant);

@@ -22,7 +22,7 @@ const BEHIND: Duration = Duration::from_secs(60);
 const MOST: usize = 16;
 
 /// The addresses of the API servers of one cluster, best first, and what is known against them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     /// Those that were configured, in the order in which they are wanted.
     fixed: Vec<ServerAddress>,

@@ -19,7 +19,7 @@ use super::answer::{Answer, InFlight};
 use super::connection::{Connection, NoAnswer, is_farewell};
 use super::dial::Dialer;
 use super::stretch::Factor;
-use super::{Elsewhere, NotAfter, Server, TooLate, is_watch, repeat};
+use super::{Beside, Elsewhere, NotAfter, Server, TooLate, is_watch, repeat};
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 use crate::metrics::Metrics;
@@ -207,7 +207,31 @@ impl Lines {
         book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
     }
 
+    /// Sends a request over a connection of its own, to another server than the current one if there is one that can be
+    /// had. What becomes of it says nothing of any server.
+    async fn send_beside(&self, request: Request<Body>) -> Result<Response<Answer>, BoxError> {
+        let mut book = self.0.dialer.book.lock().clone();
+        if let Some(current) = self.0.state.lock().address.clone() {
+            book.behind(&current, Instant::now());
+        }
+        let dialer = Dialer {
+            book: Arc::new(Mutex::new(book)),
+            ..self.0.dialer.clone()
+        };
+        let factor = self.factor();
+        let (address, stream) = dialer.dial(factor).await?;
+        let connection = Arc::new(Connection::over(stream, address, factor).await?);
+        let mut in_flight = InFlight::new(self, &connection, &request);
+        in_flight.is_over();
+        let answer = connection.send(request).await;
+        let answer = answer.map_err(|NoAnswer { error, .. }| error)?;
+        Ok(answer.map(|body| Answer::new(body, in_flight)))
+    }
+
     async fn send(self, mut request: Request<Body>) -> Result<Response<Answer>, BoxError> {
+        if request.extensions().get::<Beside>().is_some() {
+            return self.send_beside(request).await;
+        }
         if let Some(elsewhere) = request.extensions().get() {
             self.avoid(elsewhere);
         }

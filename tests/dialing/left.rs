@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode};
-use endpoint_copier_operator::client::{Elsewhere, Server};
+use endpoint_copier_operator::client::{Beside, Elsewhere, Server};
 use futures::{StreamExt as _, stream};
 use http::{Request, Response};
 use http_body::Frame;
@@ -47,6 +47,50 @@ async fn a_request_that_is_given_up_at_once_says_nothing_about_its_server() {
     assert!(timeout(Duration::from_millis(50), way.get()).await.is_err());
     way.get().await.expect("an answer");
     assert_eq!(servers.asked(), "aaa");
+}
+
+#[tokio::test]
+async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_against_either() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let services = "/api/v1/services";
+    for _ in 0..2 {
+        let mut request = Request::get(services).body(Body::empty()).expect("a request");
+        request.extensions_mut().insert(Beside);
+        let answer = timeout(PATIENCE, way.client.send(request)).await;
+        answer.expect("an end").expect("an answer");
+        way.get().await.expect("an answer");
+    }
+    assert_eq!(servers.asked(), "ababa");
+    // Given up after a silence for which a server is left otherwise.
+    let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
+    servers.server(1).server().faults().add(hang);
+    let mut request = Request::get(services).body(Body::empty()).expect("a request");
+    request.extensions_mut().insert(Beside);
+    let silent = timeout(Duration::from_millis(700), way.client.send(request)).await;
+    assert!(silent.is_err());
+    servers
+        .server(0)
+        .server()
+        .faults()
+        .add(Fault::status(Match::any().verb("get"), 503).times(1));
+    way.get().await.expect_err("an error");
+    way.get().await.expect("the other is as good as before");
+    assert_eq!(servers.asked(), "bab");
+}
+
+#[tokio::test]
+async fn with_one_address_a_request_beside_another_has_a_connection_of_its_own() {
+    let servers = Servers::start(1).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let mut request = Request::get("/api/v1/services")
+        .body(Body::empty())
+        .expect("a request");
+    request.extensions_mut().insert(Beside);
+    way.client.send(request).await.expect("an answer");
+    assert_eq!(servers.asked(), "aa");
 }
 
 #[tokio::test]
