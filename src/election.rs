@@ -26,6 +26,7 @@ use crate::progress::Progress;
 
 pub mod fence;
 pub mod guard;
+pub mod known;
 pub mod lease;
 mod record;
 pub mod sighting;
@@ -51,6 +52,7 @@ const RELEASE: Duration = Duration::from_millis(500);
 /// One replica in the race.
 pub struct Candidate {
     lock: LeaseLock,
+    guard: Guard,
     us: String,
     /// Namespace and name, for logs.
     lease: String,
@@ -63,7 +65,7 @@ pub struct Candidate {
 
 /// How an attempt to take or renew the Lease ended.
 enum Attempt {
-    /// It is ours; the request was sent at this moment.
+    /// It is ours; the write that made it so was sent at this moment.
     Ours(Instant),
     /// It is not.
     Theirs,
@@ -103,6 +105,7 @@ impl Candidate {
         (
             Self {
                 lock,
+                guard,
                 us,
                 lease,
                 config,
@@ -182,16 +185,16 @@ impl Candidate {
 
     /// Takes or renews the Lease, within a time limit.
     async fn attempt(&self, limit: Duration) -> Attempt {
-        let sent = Instant::now();
+        let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
         // Failed or not: it is a step.
         self.progress.step();
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
-                self.metrics.observe_renewal(sent.elapsed());
+                self.metrics.observe_renewal(begun.elapsed());
                 let holder = lease.spec.and_then(|spec| spec.holder_identity);
                 if fence::is_ours(holder.as_deref(), &self.us) {
-                    Attempt::Ours(sent)
+                    Attempt::Ours(self.guard.sent().unwrap_or(begun))
                 } else {
                     Attempt::Theirs
                 }
@@ -269,11 +272,7 @@ impl Candidate {
             }
             let attempted = Instant::now();
             let left = term.ends_at().saturating_duration_since(Instant::now());
-            // Half of what is left: an attempt that hangs leaves room for another.
-            match self
-                .attempt((left / 2).max(self.config.retry_period).min(left))
-                .await
-            {
+            match self.attempt(left).await {
                 Attempt::Ours(at) => {
                     sent = at;
                     if term.extend(self.fence(sent)).is_err() {

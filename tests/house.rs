@@ -92,6 +92,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "election",
         &[
             "cli::ElectionConfig",
+            "client::Beside",
             "error",
             "metrics",
             "model::version",

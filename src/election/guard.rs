@@ -6,17 +6,21 @@
 //!   [`super::sighting`] allows, and with nothing in it on which it would fail for ever: fields that are missing are
 //!   filled in, and times that it cannot read never reach it;
 //! - turns its PATCH into a compare-and-swap on the version that it was shown, so that of many
-//!   candidates one wins and no late PATCH overwrites a successor.
+//!   candidates one wins and no late PATCH overwrites a successor;
+//! - answers its GET from memory where the version to build on is known ([`super::known`]), so that a renewal is one
+//!   request;
+//! - repeats a renewal that is not answered soon, beside the first and through another API server.
 //!
 //! It is no fence: see [`super::term`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::{Method, Request, Response, response};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -25,13 +29,14 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::{BoxError, Layer, Service};
 
 use super::Record;
 use super::lease::Lease;
 use super::swap::{Basis, Shown};
 use super::term::Term;
+use crate::client::Beside;
 
 /// What the lock is shown in place of a holder that it must not see as one.
 const NOBODY: &str = "(nobody)";
@@ -48,7 +53,27 @@ pub struct Guard {
     terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
     basis: Arc<Mutex<Option<Basis>>>,
+    /// When the last write was sent that was answered with success.
+    sent: Arc<Mutex<Option<Instant>>>,
 }
+
+/// What an API server answered to a request.
+struct Answer {
+    /// When the request was sent.
+    sent: Instant,
+    parts: response::Parts,
+    body: Bytes,
+}
+
+impl Answer {
+    fn into_response(self) -> Response<Full<Bytes>> {
+        Response::from_parts(self.parts, self.body.into())
+    }
+}
+
+/// A renewal that is unanswered for so long is repeated beside the first; or for a sixth of the lease duration where that
+/// is shorter, so that both have the time to be answered before the deadline.
+const REPEAT: Duration = Duration::from_secs(1);
 
 impl Guard {
     /// A guard for the candidate `us`, whose terms are these.
@@ -59,7 +84,13 @@ impl Guard {
             record,
             terms,
             basis: Arc::default(),
+            sent: Arc::default(),
         }
+    }
+
+    /// When the last write was sent that was answered with success.
+    pub fn sent(&self) -> Option<Instant> {
+        *self.sent.lock()
     }
 
     fn leads(&self) -> bool {
@@ -107,29 +138,85 @@ impl Guard {
         Ok(Some(presented(lease, holder, age)))
     }
 
+    /// What the lock is told instead of a GET, if the version that it has to see is known.
+    fn remembered(&self) -> Option<Bytes> {
+        let basis = self.record.build_on(&self.us)?;
+        *self.basis.lock() = Some(basis);
+        Some(presented(&Lease::default(), &self.us, SignedDuration::ZERO))
+    }
+
     /// What the lock is told after the API server has answered its write.
     ///
     /// # Errors
     /// Nobody knows what became of the write.
-    fn written(&self, parts: response::Parts, body: Bytes) -> Result<Response<Full<Bytes>>, BoxError> {
-        if !parts.status.is_success() {
-            return Ok(Response::from_parts(parts, body.into()));
+    fn written(&self, answer: Answer) -> Result<Response<Full<Bytes>>, BoxError> {
+        if !answer.parts.status.is_success() {
+            return Ok(answer.into_response());
         }
+        let Answer { sent, body, .. } = answer;
         let lease: Lease = serde_json::from_slice(&body)?;
         Basis::of(&lease).ok_or(NO_VERSION)?;
         self.record.wrote(&lease);
+        *self.sent.lock() = Some(sent);
         let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
         Ok(Response::new(
             presented(&lease, holder, SignedDuration::ZERO).into(),
         ))
     }
 
-    /// The lock's PATCH as a compare-and-swap. `None`: it patches what it has not seen.
-    fn bind(&self, patch: &[u8]) -> Option<Vec<u8>> {
+    /// The lock's PATCH as a compare-and-swap, and on what. `None`: it patches what it has not seen.
+    fn bind(&self, patch: &[u8]) -> Option<(Basis, Bytes)> {
         let basis = self.basis.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
         basis.bind(patch.get_mut("metadata")?.as_object_mut()?);
-        serde_json::to_vec(&patch).ok()
+        let patch = serde_json::to_vec(&patch).ok()?;
+        Some((basis, patch.into()))
+    }
+
+    /// Sends a PATCH that is bound to a version. One that renews a term and is not answered soon is repeated beside the
+    /// first, as it is: both are bound to one version, so at most one is carried out. If either succeeds, it has succeeded.
+    async fn patch<S, B>(&self, inner: S, patch: Request<Bytes>, basis: &Basis) -> Result<Answer, BoxError>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let mut first = Box::pin(ask(inner.clone(), patch.clone().map(Body::from)));
+        let Some(term) = self.terms.borrow().clone() else {
+            return first.await;
+        };
+        let soon = REPEAT.min(self.default_duration / 6);
+        if let Ok(answer) = timeout(soon, &mut first).await {
+            return answer;
+        }
+        let mut tries = FuturesUnordered::from_iter([first]);
+        let mut refused = None;
+        // Where the watch shows that it was carried out, the same again would be refused; there is only the answer to wait
+        // for.
+        if self.record.is_after(basis) {
+            refused = Some(Err("no answer to a renewal that was carried out".into()));
+        } else {
+            let mut second = patch.map(Body::from);
+            second.extensions_mut().insert(Beside);
+            tries.push(Box::pin(ask(inner, second)));
+        }
+        // The other one may have succeeded. Its answer is waited for, but not until it is too late to renew again.
+        let left = term.ends_at().saturating_duration_since(Instant::now());
+        let enough = Instant::now() + left * 3 / 4;
+        loop {
+            let limit = if refused.is_some() { enough } else { term.ends_at() };
+            let Ok(Some(answer)) = timeout_at(limit, tries.next()).await else {
+                return refused.unwrap_or_else(|| Err("no answer before the deadline".into()));
+            };
+            match code_of(&answer) {
+                Some(200) => return answer,
+                Some(409) => refused = Some(answer),
+                _ if tries.is_empty() => return refused.unwrap_or(answer),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -171,73 +258,78 @@ where
         let guard = self.guard.clone();
         // The clone may not be ready; the one that was asked is.
         let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
             match *request.method() {
                 Method::GET => {
+                    if let Some(lease) = guard.remembered() {
+                        return Ok(Response::new(lease.into()));
+                    }
                     let sent = Instant::now();
-                    let answer = ask(&mut inner, request).await;
+                    let answer = ask(inner, request).await;
                     let lease = match (code_of(&answer), &answer) {
-                        (Some(200), Ok((_, body))) => Some(serde_json::from_slice::<Lease>(body)?),
+                        (Some(200), Ok(answer)) => Some(serde_json::from_slice::<Lease>(&answer.body)?),
                         (Some(404), _) => None,
-                        _ => return Ok(into_response(answer?)),
+                        _ => return Ok(answer?.into_response()),
                     };
                     match guard.show(lease.as_ref(), sent)? {
                         Some(lease) => Ok(Response::new(lease.into())),
-                        None => Ok(into_response(answer?)),
+                        None => Ok(answer?.into_response()),
                     }
                 }
                 Method::PATCH => {
                     let (mut parts, body) = request.into_parts();
                     let patch = body.collect().await?.to_bytes();
-                    let patch = guard
+                    let (basis, patch) = guard
                         .bind(&patch)
                         .ok_or("a PATCH of a Lease that was not read before")?;
                     parts.headers.remove(http::header::CONTENT_LENGTH);
-                    let request = Request::from_parts(parts, Body::from(patch));
-                    let (parts, body) = ask(&mut inner, request).await?;
-                    guard.written(parts, body)
+                    let answer = guard
+                        .patch(inner, Request::from_parts(parts, patch), &basis)
+                        .await;
+                    // It was refused for its sender or for the load, before anybody looked at the Lease.
+                    if let Some(401 | 403 | 429) = code_of(&answer) {
+                        guard.record.untouched(&basis);
+                    }
+                    guard.written(answer?)
                 }
                 // What the GET showed may be over: the watch may have shown since that another has made one, and if that
                 // is deleted on the way nothing would refuse this.
                 Method::POST if !guard.may_race() => {
                     Err("another holder of the Lease was seen since it was read".into())
                 }
-                _ => {
-                    let (parts, body) = ask(&mut inner, request).await?;
-                    guard.written(parts, body)
-                }
+                _ => guard.written(ask(inner, request).await?),
             }
         })
     }
 }
 
 /// Sends a request and takes in the whole answer.
-async fn ask<S, B>(inner: &mut S, request: Request<Body>) -> Result<(response::Parts, Bytes), BoxError>
+async fn ask<S, B>(mut inner: S, request: Request<Body>) -> Result<Answer, BoxError>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    poll_fn(|context| inner.poll_ready(context))
+        .await
+        .map_err(Into::into)?;
+    let sent = Instant::now();
     let (parts, body) = inner.call(request).await.map_err(Into::into)?.into_parts();
     let body = body.collect().await.map_err(Into::into)?.to_bytes();
-    Ok((parts, body))
+    Ok(Answer { sent, parts, body })
 }
 
 /// The code of an answer, which the client makes an error of unless it is 2xx.
-fn code_of(answer: &Result<(response::Parts, Bytes), BoxError>) -> Option<u16> {
+fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
     match answer {
-        Ok((parts, _)) => Some(parts.status.as_u16()),
+        Ok(answer) => Some(answer.parts.status.as_u16()),
         Err(error) => match error.downcast_ref() {
             Some(kube::Error::Api(status)) => Some(status.code),
             _ => None,
         },
     }
-}
-
-fn into_response((parts, body): (response::Parts, Bytes)) -> Response<Full<Bytes>> {
-    Response::from_parts(parts, body.into())
 }
 
 /// A Lease as the lock can always read it: held by this holder for a minute, and renewed so long ago.

@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::known::KnownVersion;
 use super::lease::Lease;
 use super::sighting::{Race, Sighting};
-use super::swap::Shown;
+use super::swap::{Basis, Shown};
 use crate::metrics::Metrics;
 
 fn version_of(lease: &Lease) -> Option<u64> {
@@ -33,6 +34,8 @@ pub struct Record {
     unshown: Arc<Mutex<Option<(u64, Instant)>>>,
     /// What it was held as last.
     held: Arc<Mutex<Option<Holding>>>,
+    /// What a renewal may build on.
+    known: Arc<Mutex<KnownVersion>>,
     changed: Arc<Notify>,
     metrics: Metrics,
 }
@@ -45,6 +48,7 @@ impl Record {
             sighting: Arc::default(),
             unshown: Arc::default(),
             held: Arc::default(),
+            known: Arc::default(),
             changed: Arc::default(),
             metrics,
         }
@@ -59,6 +63,7 @@ impl Record {
             *unshown = None;
         }
         drop(unshown);
+        self.known.lock().watched(lease);
         self.note(lease, |sighting| sighting.see_in_watch(lease, Instant::now()));
     }
 
@@ -71,8 +76,29 @@ impl Record {
                 *unshown = Some((version, Instant::now()));
             }
         }
+        self.known.lock().wrote(lease);
         self.see(Some(lease));
         self.changed.notify_waiters();
+    }
+
+    /// The version for a renewal of the holder `us`, if it need not be read.
+    pub(super) fn build_on(&self, us: &str) -> Option<Basis> {
+        self.known.lock().build_on(us)
+    }
+
+    /// A renewal of this version was refused before anybody looked at the Lease.
+    pub(super) fn untouched(&self, basis: &Basis) {
+        self.known.lock().untouched(basis);
+    }
+
+    /// Whether the watch has shown a newer version than this one.
+    pub(super) fn is_after(&self, basis: &Basis) -> bool {
+        self.known.lock().is_after(basis)
+    }
+
+    /// Waits for news of the Lease.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Waits until the watch has not shown a write of ours for so long, and answers its version. Then the watch
@@ -148,6 +174,7 @@ impl Record {
         sent: Instant,
     ) -> Option<Shown> {
         let now = Instant::now();
+        self.known.lock().forget();
         let mut overtaken = false;
         self.note(answer, |sighting| {
             let is_news = sighting.see_answer(answer, default_duration, sent, now);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::fence::Moment;
 use super::lease::Lease;
 use super::sighting::Sighting;
+use crate::model::version;
 
 /// What the lock is to see in the answer to its GET, and so what it does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +66,17 @@ impl Basis {
             version: given(&lease.metadata.resource_version)?,
             uid: given(&lease.metadata.uid)?,
         })
+    }
+
+    /// Whether both are versions of one Lease, and not of one that was deleted and one made since.
+    pub(super) fn is_of_same(&self, other: &Self) -> bool {
+        self.uid == other.uid
+    }
+
+    /// Whether it is a later version of the same Lease.
+    pub(super) fn is_after(&self, other: &Self) -> bool {
+        let versions = [self, other].map(|basis| version(Some(&basis.version)));
+        self.is_of_same(other) && matches!(versions, [Some(ours), Some(theirs)] if ours > theirs)
     }
 
     /// Puts it into the metadata of a PATCH, so that the API server refuses it when the Lease has changed.

@@ -93,6 +93,12 @@ impl Runner {
             .len()
     }
 
+    /// So many requests of this verb for the Lease.
+    fn asked(&self, verb: &str) -> usize {
+        let mine = |request: &testbed::Request| request.user == self.name && request.is(verb, "leases");
+        self.server.store().requests().matching(mine).len()
+    }
+
     fn writes(&self) -> usize {
         let name = self.name;
         self.server
@@ -727,6 +733,8 @@ async fn attempts_that_fail_with_texts_that_change_are_one_line_a_minute() {
     let before = log.lines().len();
     // In turn, so that no text is that of the attempt before.
     let faults = one.server.faults();
+    // After a renewal that failed the Lease is read again.
+    faults.add(Fault::status(Match::any().resource("leases").verb("patch"), 500).times(1));
     for code in [500, 503].into_iter().cycle().take(100) {
         faults.add(Fault::status(Match::any().resource("leases").verb("get"), code).times(3));
     }
@@ -774,6 +782,83 @@ fn an_error_of_the_lock_is_one_line_without_what_rust_calls_its_fields() {
         in_one_line(&error),
         "could not create the Lease in Kubernetes: 403 Forbidden: you may not"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_is_one_write_and_no_read() {
+    let mut one = Runner::start(&Store::new(), "one");
+    let term = one.leads().await;
+    let (reads, writes) = (one.asked("get"), one.asked("patch"));
+    sleep(seconds(60)).await;
+    assert_eq!(one.asked("get"), reads);
+    let writes = one.asked("patch") - writes;
+    assert!((29..=31).contains(&writes), "{writes}");
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_the_watch_shows_costs_a_renewal_no_read() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let (reads, writes) = (one.asked("get"), one.asked("patch"));
+    for edit in 0..10 {
+        sleep(seconds(2)).await;
+        let note = json!({"metadata": {"annotations": {"note": edit.to_string()}}});
+        store.patch("leases", "default", LEASE, note).unwrap();
+    }
+    sleep(seconds(2)).await;
+    assert_eq!(one.asked("get"), reads);
+    let writes = one.asked("patch") - writes;
+    assert!((10..=12).contains(&writes), "{writes}: none is refused");
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_no_watch_shows_costs_a_renewal_one_read() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    one.server.lag();
+    let reads = one.asked("get");
+    sleep(Duration::from_millis(500)).await;
+    let note = json!({"metadata": {"annotations": {"note": "edited"}}});
+    store.patch("leases", "default", LEASE, note).unwrap();
+    sleep(seconds(4)).await;
+    assert_eq!(one.asked("get"), reads + 1);
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_whose_reply_is_lost_is_followed_by_another_without_a_read() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let reads = one.asked("get");
+    for effect in [Effect::Unanswered, Effect::LostReply, Effect::Truncated] {
+        let patch = Match::any().verb("patch");
+        one.server
+            .faults()
+            .add(Fault::new(patch, effect.clone()).times(1));
+        sleep(seconds(6)).await;
+        assert_eq!(one.asked("get"), reads, "{effect:?}");
+        assert!(!term.is_over(), "{effect:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_every_request_is_slow_one_term_lasts() {
+    // 0.6 s on the way and as much back; and an API server that is slow itself.
+    for latency in [1200, 1500].map(Duration::from_millis) {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.server
+            .faults()
+            .add(Fault::new(Match::any(), Effect::Latency(latency)));
+        let term = one.leads().await;
+        sleep(seconds(60)).await;
+        assert!(!term.is_over(), "{latency:?}");
+    }
 }
 
 /// As somebody may write it, and as an API server stores it: beyond what our type of a time holds.

@@ -244,7 +244,7 @@ async fn a_lease_emptied_under_us_is_written_anew() {
 async fn a_patch_without_a_get_before_it_is_not_sent() {
     let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
     let guard = Guard::new("us", OURS, unknown(), channel(None).1);
-    assert_eq!(guard.bind(br#"{"metadata": {"name": "lease"}}"#), None);
+    assert!(guard.bind(br#"{"metadata": {"name": "lease"}}"#).is_none());
     assert!(server.sent().is_empty());
 }
 
@@ -331,4 +331,117 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     assert!(first.is_err(), "neither its own nor another's");
     let second = guarded.call(get()).await.unwrap();
     assert_eq!(second.status(), StatusCode::NOT_FOUND, "it makes it anew");
+}
+
+/// What was sent to a server: the resourceVersion that it is bound to, and whether it was the second of two.
+type Log = Arc<Mutex<Vec<(String, bool)>>>;
+
+/// A server that answers each PATCH in its turn: so much later, with this code; `None`: never.
+fn in_turn(answers: [(Option<u64>, u16); 2]) -> (Log, impl server::Inner) {
+    let log = Log::default();
+    let patches = log.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let log = log.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+            let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let (time, code) = {
+                let mut log = log.lock();
+                log.push((version.to_owned(), parts.extensions.get::<Beside>().is_some()));
+                answers[log.len() - 1]
+            };
+            match time {
+                Some(time) => tokio::time::sleep(Duration::from_millis(time)).await,
+                None => std::future::pending().await,
+            }
+            let renewed = lease_at("8", held("us", "2026-01-01T00:00:02.000000Z"));
+            let mut response = Response::new(Full::new(Bytes::from(renewed.to_string())));
+            *response.status_mut() = StatusCode::from_u16(code)?;
+            Ok::<_, BoxError>(response)
+        }
+    });
+    (patches, service)
+}
+
+/// A renewal by a leader that knows version 7, four seconds before its deadline: what came of it, after how long, counted
+/// from which moment.
+async fn renewal(
+    service: impl server::Inner,
+    leads: bool,
+) -> (Result<StatusCode, BoxError>, u128, Option<u128>) {
+    let record = unknown();
+    record.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+    let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
+    let (_terms, receiver) = channel(term);
+    let guard = Guard::new("us", OURS, record, receiver);
+    let mut guarded = guard.layer(service);
+    let start = Instant::now();
+    guarded.call(get()).await.unwrap();
+    let patch = json!({"metadata": {"name": "lease"}, "spec": {"leaseDurationSeconds": 6}});
+    let patch = Request::patch("/")
+        .body(Body::from(patch.to_string().into_bytes()))
+        .unwrap();
+    let answer = guarded.call(patch).await.map(|answer| answer.status());
+    let sent = guard.sent().map(|sent| (sent - start).as_millis());
+    (answer, start.elapsed().as_millis(), sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_without_an_answer_is_repeated_beside_the_first_with_the_same_version() {
+    let (log, service) = in_turn([(None, 200), (Some(10), 200)]);
+    let (answer, took, sent) = renewal(service, true).await;
+    assert_eq!(answer.unwrap(), StatusCode::OK);
+    assert_eq!(
+        (took, sent),
+        (1010, Some(1000)),
+        "it counts from the send of the one that succeeded"
+    );
+    assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_equal_renewals_the_refusal_of_one_is_no_refusal() {
+    for (second, took) in [(Some(100), 1900), (Some(2000), 1900), (None, 1900)] {
+        let (_, service) = in_turn([(Some(1900), 200), (second, 409)]);
+        let (answer, after, sent) = renewal(service, true).await;
+        assert_eq!(answer.unwrap(), StatusCode::OK);
+        assert_eq!((after, sent), (took, Some(0)));
+    }
+    let (_, service) = in_turn([(Some(1100), 409), (Some(300), 200)]);
+    let (answer, after, sent) = renewal(service, true).await;
+    assert_eq!((answer.unwrap(), after, sent), (StatusCode::OK, 1300, Some(1000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_beside_a_lost_answer_leaves_time_for_another_renewal() {
+    let (_, service) = in_turn([(None, 200), (Some(10), 409)]);
+    let (answer, after, sent) = renewal(service, true).await;
+    assert_eq!((answer.unwrap(), sent), (StatusCode::CONFLICT, None));
+    assert!((1010..3500).contains(&after), "{after} of 4000 ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_renewal_is_repeated() {
+    let (log, service) = in_turn([(Some(3000), 200), (Some(10), 200)]);
+    let (answer, after, _) = renewal(service, false).await;
+    assert_eq!((answer.unwrap(), after), (StatusCode::OK, 3000));
+    assert_eq!(log.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read() {
+    for (code, reads) in [(401, 0), (403, 0), (429, 0), (409, 1), (500, 1)] {
+        let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
+        let record = unknown();
+        record.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+        let guard = Guard::new("us", OURS, record, channel(Some(Term::endless())).1);
+        let mut guarded = guard.layer(service);
+        guarded.call(get()).await.unwrap();
+        let patch = Request::patch("/")
+            .body(Body::from(br#"{"metadata": {}}"#.to_vec()))
+            .unwrap();
+        assert_eq!(guarded.call(patch).await.unwrap().status().as_u16(), code);
+        assert_eq!(usize::from(guard.remembered().is_none()), reads, "{code}");
+    }
 }

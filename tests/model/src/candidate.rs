@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use endpoint_copier_operator::election::fence::{self, Fence};
-use endpoint_copier_operator::election::lease::Lease;
+use endpoint_copier_operator::election::known::KnownVersion;
 use endpoint_copier_operator::election::sighting::Sighting;
 use endpoint_copier_operator::election::swap::{Basis, Shown};
 
@@ -14,6 +14,8 @@ use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Ti
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Candidate {
     known: Sighting<Tick>,
+    /// What a renewal may build on.
+    version: KnownVersion,
     attempt: Attempt,
     /// Its term, as far as it knows.
     pub term: Option<Fence<Tick>>,
@@ -43,8 +45,12 @@ enum Attempt {
     None,
     /// The GET is on its way back, with what it shows.
     Reads { sent: Tick, reply: Option<Stored> },
-    /// The write is on its way.
-    Writes { sent: Tick, request: Request },
+    /// The write is on its way; and again beside it, sent then.
+    Writes {
+        sent: Tick,
+        request: Request,
+        repeated: Option<Tick>,
+    },
     /// Its answer is on its way back; `None`: refused.
     Waits { sent: Tick, answer: Option<Stored> },
 }
@@ -61,10 +67,10 @@ impl Candidate {
         }
     }
 
-    fn see(&mut self, lease: Option<&Stored>, now: Tick) -> Option<Lease> {
+    fn look(&mut self, lease: Option<&Stored>, now: Tick) {
         let lease = lease.map(Stored::lease);
         self.known.see(lease.as_ref(), now);
-        lease
+        self.version.watched(lease.as_ref());
     }
 }
 
@@ -88,7 +94,14 @@ impl Election {
             Attempt::None => {}
             // The watch may show something before the answer is there.
             Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
-            Attempt::Writes { .. } => actions.push(Action::Serve(i)),
+            Attempt::Writes { repeated, .. } => {
+                actions.push(Action::Serve(i));
+                if repeated.is_some() {
+                    actions.push(Action::ServeRepeated(i));
+                } else if state.repeats > 0 && self.may_write(state, candidate.term) {
+                    actions.push(Action::Repeat(i));
+                }
+            }
             Attempt::Waits { .. } => actions.push(Action::Answer(i)),
         }
         if state.losses > 0 && candidate.attempt != Attempt::None {
@@ -112,26 +125,52 @@ impl Election {
         match (action, std::mem::take(&mut candidate.attempt)) {
             (Action::Look(_), attempt) => {
                 candidate.attempt = attempt;
-                candidate.see(state.server.lease.as_ref(), now);
+                candidate.look(state.server.lease.as_ref(), now);
             }
             (Action::Get(_), _) => {
-                candidate.attempt = Attempt::Reads {
-                    sent: now,
-                    reply: state.server.lease,
+                candidate.attempt = match candidate.version.build_on(NAMES[i]) {
+                    Some(basis) => self.write(state.jumped[i], i, now, Verb::Renew(basis)),
+                    None => Attempt::Reads {
+                        sent: now,
+                        reply: state.server.lease,
+                    },
                 }
             }
             (Action::Decide(_), Attempt::Reads { sent, reply }) => {
-                let request = self.decide(state, i, sent, reply);
+                let verb = self.decide(state, i, sent, reply);
                 let candidate = &mut state.candidates[i];
-                match request {
-                    Some(request) => candidate.attempt = Attempt::Writes { sent, request },
+                match verb {
+                    Some(verb) => candidate.attempt = self.write(state.jumped[i], i, now, verb),
                     // Theirs: a leader has lost its term.
                     None => candidate.term = None,
                 }
             }
-            (Action::Serve(_), Attempt::Writes { sent, request }) => {
+            (Action::Repeat(_), Attempt::Writes { sent, request, .. }) => {
+                state.repeats -= 1;
+                candidate.attempt = Attempt::Writes {
+                    sent,
+                    request,
+                    repeated: Some(now),
+                };
+            }
+            (
+                action @ (Action::Serve(_) | Action::ServeRepeated(_)),
+                Attempt::Writes {
+                    sent,
+                    request,
+                    repeated,
+                },
+            ) => {
                 let answer = state.server.serve(&request, !self.is(Mutant::NoCas));
+                let sent = match (action, repeated) {
+                    (Action::ServeRepeated(_), Some(repeated)) => repeated,
+                    _ => sent,
+                };
                 candidate.attempt = Attempt::Waits { sent, answer };
+                if repeated.is_some() {
+                    // The other one may arrive later, or never.
+                    state.late.push(request);
+                }
             }
             (Action::Answer(_), Attempt::Waits { sent, answer }) => {
                 if let (Some(answer), Life::Runs) = (answer, candidate.life) {
@@ -165,9 +204,12 @@ impl Election {
                 let in_flight = usize::from(candidate.write.is_some());
                 if fence::may_release(in_flight, candidate.doubtful, now) || self.is(Mutant::ReleaseInFlight)
                 {
-                    candidate.attempt = Attempt::Reads {
-                        sent: now,
-                        reply: state.server.lease,
+                    candidate.attempt = match candidate.version.build_on(NAMES[i]) {
+                        Some(basis) => self.write(state.jumped[i], i, now, Verb::Release(basis)),
+                        None => Attempt::Reads {
+                            sent: now,
+                            reply: state.server.lease,
+                        },
                     };
                 }
                 candidate.life = Life::Leaves;
@@ -179,15 +221,28 @@ impl Election {
         Some(())
     }
 
+    /// A write that is sent now.
+    fn write(&self, jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
+        Attempt::Writes {
+            sent: now,
+            request: Request {
+                from: i,
+                verb,
+                wall: wall(jumped, i, now),
+            },
+            repeated: None,
+        }
+    }
+
     /// The guard's part of a GET, and what the lock sends then. `None`: nothing.
-    fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Request> {
-        let skew = if state.jumped[i] { -SKEW[i] } else { SKEW[i] };
-        let wall = i16::from(state.now.0) + skew;
+    fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Verb> {
+        let wall = wall(state.jumped[i], i, state.now);
         let leads =
             self.may_write(state, state.candidates[i].term) || self.is(Mutant::FormerLeaderWritesAnew);
         let edited = state.edits < self.bound.edits;
         let candidate = &mut state.candidates[i];
         let lease = reply.as_ref().map(Stored::lease);
+        candidate.version.forget();
         let is_news = candidate
             .known
             .see_answer(lease.as_ref(), DURATION, sent, state.now);
@@ -222,13 +277,15 @@ impl Election {
         if let Verb::Make | Verb::Take(_) = verb {
             candidate.is_unknowing = edited && candidate.known.holder().is_none();
         }
-        Some(Request { from: i, verb, wall })
+        Some(verb)
     }
 
     /// The Lease was written: a term begins or goes on, if the answer names us.
     fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Tick, answer: &Stored, now: Tick) {
-        let lease = candidate.see(Some(answer), now);
-        let ours = lease.is_some_and(|lease| fence::is_ours(lease.spec.holder_identity.as_deref(), NAMES[i]));
+        let lease = answer.lease();
+        candidate.version.wrote(&lease);
+        candidate.known.see(Some(&lease), now);
+        let ours = fence::is_ours(lease.spec.holder_identity.as_deref(), NAMES[i]);
         let sent = if self.is(Mutant::FenceFromReply) {
             now
         } else {
@@ -245,4 +302,10 @@ impl Election {
             },
         };
     }
+}
+
+/// What the wall clock of a candidate says.
+fn wall(jumped: bool, i: usize, now: Tick) -> i16 {
+    let skew = if jumped { -SKEW[i] } else { SKEW[i] };
+    i16::from(now.0) + skew
 }

@@ -1,7 +1,7 @@
 //! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
 //!
 //! A candidate is what `src/election.rs` is between two awaits, and decides by the same pure functions: what it has
-//! seen of the Lease (`Sighting`), what the guard shows the lock and binds into its PATCH (`Shown`, `Basis`), how
+//! seen of the Lease (`Sighting`), what a renewal builds on without a read (`KnownVersion`), what the guard shows the lock and binds into its PATCH (`Shown`, `Basis`), how
 //! far its term reaches (`Fence`), whether it may release. Time passes between any two steps, so a candidate may be
 //! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
 //! differ and jump, an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
@@ -89,6 +89,8 @@ pub struct Bound {
     pub edits: u8,
     /// Candidates that are asked to stop, and may have a write in flight.
     pub stops: u8,
+    /// Renewals that are sent a second time, beside the first.
+    pub repeats: u8,
 }
 
 impl fmt::Display for Bound {
@@ -100,10 +102,11 @@ impl fmt::Display for Bound {
             jumps,
             edits,
             stops,
+            repeats,
         } = self;
         write!(
             f,
-            "{begin:?}, {horizon} ticks, {losses} losses, {jumps} jumps, {edits} edits, {stops} stops"
+            "{begin:?}, {horizon} ticks, {losses} losses, {jumps} jumps, {edits} edits, {stops} stops, {repeats} repeats"
         )
     }
 }
@@ -131,6 +134,7 @@ pub struct State {
     jumps: u8,
     edits: u8,
     stops: u8,
+    repeats: u8,
     /// Who led first: whether the lead was ever handed on.
     first: Option<usize>,
 }
@@ -148,6 +152,10 @@ pub enum Action {
     Decide(usize),
     /// The API server carries out a write, for a candidate that waits for its answer.
     Serve(usize),
+    /// A renewal is sent again, beside the first.
+    Repeat(usize),
+    /// The API server carries the second of the two out, and not the first.
+    ServeRepeated(usize),
     /// The answer arrives.
     Answer(usize),
     /// The candidate waits no longer: what it sent may be carried out later.
@@ -201,6 +209,7 @@ impl Model for Election {
             jumps: self.bound.jumps,
             edits: self.bound.edits,
             stops: self.bound.stops,
+            repeats: self.bound.repeats,
             first: None,
         };
         if self.bound.begin == Begin::Led {
@@ -265,6 +274,8 @@ impl Model for Election {
             | Action::Get(i)
             | Action::Decide(i)
             | Action::Serve(i)
+            | Action::Repeat(i)
+            | Action::ServeRepeated(i)
             | Action::Answer(i)
             | Action::GiveUp(i)
             | Action::BeginWrite(i)

@@ -3,24 +3,27 @@
 use model::{Begin, Bound, check};
 
 fn main() {
-    let bound = |begin, horizon, losses, jumps, edits, stops| Bound {
+    let bound = |begin, horizon, losses, jumps, edits, stops, repeats| Bound {
         begin,
         horizon,
         losses,
         jumps,
         edits,
         stops,
+        repeats,
     };
     let bounds = [
-        bound(Begin::Nothing, 2, 1, 0, 0, 0),
-        bound(Begin::Nothing, 3, 0, 0, 0, 0),
-        bound(Begin::Led, 6, 0, 0, 0, 0),
-        bound(Begin::Led, 4, 1, 1, 0, 0),
-        bound(Begin::Led, 3, 2, 0, 0, 0),
-        bound(Begin::Led, 4, 0, 0, 1, 0),
-        bound(Begin::Led, 3, 1, 0, 1, 0),
-        bound(Begin::Led, 4, 0, 0, 0, 1),
-        bound(Begin::Led, 3, 0, 0, 1, 1),
+        bound(Begin::Nothing, 2, 1, 0, 0, 0, 0),
+        bound(Begin::Nothing, 3, 0, 0, 0, 0, 0),
+        bound(Begin::Led, 6, 0, 0, 0, 0, 0),
+        bound(Begin::Led, 4, 1, 1, 0, 0, 0),
+        bound(Begin::Led, 3, 2, 0, 0, 0, 0),
+        bound(Begin::Led, 4, 0, 0, 1, 0, 0),
+        bound(Begin::Led, 3, 1, 0, 1, 0, 0),
+        bound(Begin::Led, 4, 0, 0, 0, 1, 0),
+        bound(Begin::Led, 3, 0, 0, 1, 1, 0),
+        bound(Begin::Led, 5, 0, 0, 0, 0, 2),
+        bound(Begin::Led, 4, 1, 0, 0, 0, 1),
     ];
     let mut holds = true;
     let mut states = 0;

@@ -10,6 +10,7 @@ const QUIET: Bound = Bound {
     jumps: 0,
     edits: 0,
     stops: 0,
+    repeats: 0,
 };
 
 /// Holds within a bound that has at least so many states in it, and, but for a short one, a lead that is handed on.
@@ -79,6 +80,16 @@ fn with_a_leader_that_is_asked_to_stop_no_write_is_in_flight_beside_another_term
         ..QUIET
     };
     holds(bound, 50_000, true);
+}
+
+#[test]
+fn with_renewals_that_are_repeated_beside_the_first_there_is_one_term_at_most() {
+    let bound = Bound {
+        horizon: 4,
+        repeats: 1,
+        ..QUIET
+    };
+    holds(bound, 10_000, true);
 }
 
 #[test]

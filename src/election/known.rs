@@ -1,0 +1,146 @@
+//! The newest version of the Lease that a candidate knows, so that a renewal need not read it.
+//!
+//! Pure: no clock, no async. The model in `tests/model` calls the same functions as [`super::guard`]. What is wrong here
+//! costs a renewal a refusal and a read, and never two terms: each write is bound to the version that it builds on.
+
+use super::lease::Lease;
+use super::swap::Basis;
+
+/// The newest version that is known, and whether a renewal may build on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KnownVersion {
+    /// The version, and whom the Lease names in it.
+    newest: Option<(Basis, Option<String>)>,
+    /// It may be over: a write builds on it that was not answered with success, or the Lease was seen otherwise.
+    in_doubt: bool,
+}
+
+impl KnownVersion {
+    /// A write of ours was answered with this Lease.
+    pub fn wrote(&mut self, lease: &Lease) {
+        let Some(basis) = Basis::of(lease) else { return };
+        // Otherwise the watch was quicker than the answer.
+        if !self.is_after(&basis) {
+            self.replace(basis, lease);
+        }
+    }
+
+    /// The watch shows this Lease; `None`: there is none.
+    pub fn watched(&mut self, lease: Option<&Lease>) {
+        let Some((known, _)) = &self.newest else { return };
+        match lease.and_then(|lease| Some((Basis::of(lease)?, lease))) {
+            Some((basis, lease)) if basis.is_after(known) => self.replace(basis, lease),
+            // A watch lags.
+            Some((basis, _)) if basis.is_of_same(known) => {}
+            _ => self.in_doubt = true,
+        }
+    }
+
+    /// The Lease was read. What was known before does not count any more, since versions begin anew when etcd is restored.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    fn replace(&mut self, basis: Basis, lease: &Lease) {
+        self.newest = Some((basis, lease.spec.holder_identity.clone()));
+        self.in_doubt = false;
+    }
+
+    /// The version for a write of the holder `us` to build on. `None`: it has to be read, since what is known names
+    /// another, or is in doubt. It is in doubt from now on, until the write is answered or the watch shows a newer one.
+    pub fn build_on(&mut self, us: &str) -> Option<Basis> {
+        let (basis, holder) = self.newest.as_ref().filter(|_| !self.in_doubt)?;
+        let basis = (holder.as_deref() == Some(us)).then(|| basis.clone())?;
+        self.in_doubt = true;
+        Some(basis)
+    }
+
+    /// A write that builds on this version was refused before anybody looked at the Lease.
+    pub fn untouched(&mut self, basis: &Basis) {
+        if self.newest.as_ref().is_some_and(|(known, _)| known == basis) {
+            self.in_doubt = false;
+        }
+    }
+
+    /// Whether a newer version than this one is known.
+    #[must_use]
+    pub fn is_after(&self, basis: &Basis) -> bool {
+        let known = self.newest.as_ref().map(|(known, _)| known);
+        known.is_some_and(|known| known.is_after(basis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lease(uid: &str, version: u64, holder: &str) -> Lease {
+        let metadata = json!({"uid": uid, "resourceVersion": version.to_string()});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"holderIdentity": holder}})).unwrap()
+    }
+
+    fn version(uid: &str, version: u64) -> Option<Basis> {
+        Basis::of(&lease(uid, version, ""))
+    }
+
+    /// After a write of `us` that was answered with version 7.
+    fn written() -> KnownVersion {
+        let mut known = KnownVersion::default();
+        known.wrote(&lease("u", 7, "us"));
+        known
+    }
+
+    #[test]
+    fn a_renewal_builds_on_the_newest_of_its_own_answer_and_the_watch() {
+        for (watched, expected) in [
+            (None, None),
+            (Some(lease("u", 6, "another")), version("u", 7)),
+            (Some(lease("u", 7, "us")), version("u", 7)),
+            (Some(lease("u", 8, "us")), version("u", 8)),
+            (Some(lease("u", 8, "another")), None),
+            (Some(lease("u", 8, "")), None),
+            (Some(lease("v", 8, "us")), None),
+        ] {
+            let mut known = written();
+            known.watched(watched.as_ref());
+            assert_eq!(known.build_on("us"), expected, "{watched:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_overtaken_is_passed_over() {
+        let mut known = written();
+        known.watched(Some(&lease("u", 9, "another")));
+        known.wrote(&lease("u", 8, "us"));
+        assert_eq!(known.build_on("us"), None);
+    }
+
+    #[test]
+    fn after_a_write_without_success_only_a_newer_version_of_the_watch_or_a_read_is_built_on() {
+        let mut known = written();
+        assert!(known.build_on("us").is_some());
+        assert_eq!(known.build_on("us"), None, "in doubt");
+        known.watched(Some(&lease("u", 7, "us")));
+        assert_eq!(known.build_on("us"), None, "the same version");
+        known.watched(Some(&lease("u", 8, "us")));
+        assert_eq!(known.build_on("us"), version("u", 8));
+        known.forget();
+        assert_eq!(known.build_on("us"), None);
+        known.wrote(&lease("u", 4, "us"));
+        assert_eq!(
+            known.build_on("us"),
+            version("u", 4),
+            "versions begin anew after a restore"
+        );
+    }
+
+    #[test]
+    fn a_version_that_was_not_looked_at_is_built_on_again() {
+        let mut known = written();
+        let basis = known.build_on("us").unwrap();
+        known.untouched(&basis);
+        assert_eq!(known.build_on("us"), version("u", 7));
+    }
+}
