@@ -73,6 +73,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
         &[
             "server frozen with connections",
             "server down with connections",
+            "answer of a slow server",
             "server behind while something was written",
             "etcd restored from a backup",
             "network cut with connections",
@@ -82,7 +83,12 @@ pub const NEEDED: &[(&str, &[&str])] = &[
     ),
     (
         "the election",
-        &["term", "term of another replica", "Lease released"],
+        &[
+            "term",
+            "term of another replica",
+            "Lease released",
+            "renewal sent again beside the first",
+        ],
     ),
     (
         "what the plan led to",

@@ -121,6 +121,8 @@ pub enum Step {
     Frozen(usize, Duration),
     /// A server is down for a while.
     Down(usize, Duration),
+    /// The answers of a server are so late for a while.
+    Slow(usize, Duration, Duration),
     /// What a server's watch cache shows stands still for a while.
     Behind(usize, Duration),
     /// Both servers are down for a while, and come back with what was there so many writes ago: etcd was restored
@@ -257,7 +259,7 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
     } else {
         1 + chance.below(SERVICES.len() - 1)
     };
-    match chance.below(150) {
+    match chance.below(154) {
         0..18 => {
             let (source, slice) = place(chance);
             sources(chance, source, slice)
@@ -318,7 +320,8 @@ fn step(chance: &mut Chance, replicas: usize) -> Step {
             times: 2 + chance.below(8),
             pause: chance.millis(5, 200),
         },
-        _ => Step::Cut(replica, chance.millis(500, 9000)),
+        147..150 => Step::Cut(replica, chance.millis(500, 9000)),
+        _ => Step::Slow(server, chance.millis(100, 1500), chance.millis(2000, 15_000)),
     }
 }
 

@@ -62,7 +62,12 @@ impl World {
             | Step::WatchesLate(..)
             | Step::Compacted(_)
             | Step::Moved(_) => self.of_watches(step),
-            Step::Frozen(..) | Step::Down(..) | Step::Behind(..) | Step::Restored(..) | Step::Cut(..) => {
+            Step::Frozen(..)
+            | Step::Down(..)
+            | Step::Slow(..)
+            | Step::Behind(..)
+            | Step::Restored(..)
+            | Step::Cut(..) => {
                 self.of_network(step);
             }
         }
@@ -316,6 +321,10 @@ impl World {
                 }
                 self.later(time, move |world| world.state().down[server] = false);
             }
+            Step::Slow(server, delay, time) => {
+                self.state().slow[server] = delay;
+                self.later(time, move |world| world.state().slow[server] = Duration::ZERO);
+            }
             Step::Behind(server, time) => {
                 let before = self.store.revision();
                 self.servers[server].lag();
@@ -373,6 +382,7 @@ impl World {
         {
             let mut state = self.state();
             state.down = [false; 2];
+            state.slow = [Duration::ZERO; 2];
             state.restoring = false;
             state.cut = [false; REPLICAS];
             state.armed.clear();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use endpoint_copier_operator::cli::ServerAddress;
-use endpoint_copier_operator::client::{Elsewhere, NotAfter, Server, TooLate};
+use endpoint_copier_operator::client::{Beside, Elsewhere, NotAfter, Server, TooLate};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -165,22 +165,45 @@ impl Wire {
                 self.line.lock().next = 1 - server;
                 continue;
             }
-            if self.world.is_frozen(server) || self.world.state().cut[self.life.replica] {
-                sleep(DIAL).await;
-                self.world.count("dial timed out");
-                self.line.lock().next = 1 - server;
-                return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+            let connection = self.dial(server).await;
+            match &connection {
+                Ok(connection) => self.line.lock().connection = Some(connection.clone()),
+                Err(_) => self.line.lock().next = 1 - server,
             }
-            let connection = Connection {
-                server,
-                replica: self.life.replica,
-                dead: CancellationToken::new(),
-            };
-            self.world.state().connections.push(connection.clone());
-            self.line.lock().connection = Some(connection.clone());
-            return Ok(connection);
+            return connection;
         }
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into())
+    }
+
+    /// A connection to a server that is not down.
+    async fn dial(&self, server: usize) -> Result<Connection, BoxError> {
+        if self.world.is_frozen(server) || self.world.state().cut[self.life.replica] {
+            sleep(DIAL).await;
+            self.world.count("dial timed out");
+            return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        }
+        let connection = Connection {
+            server,
+            replica: self.life.replica,
+            dead: CancellationToken::new(),
+        };
+        self.world.state().connections.push(connection.clone());
+        Ok(connection)
+    }
+
+    /// A connection for one request, to the other server if that is there.
+    async fn connect_beside(&self) -> Result<Connection, BoxError> {
+        let current = {
+            let line = self.line.lock();
+            line.connection
+                .as_ref()
+                .map_or(line.next, |connection| connection.server)
+        };
+        let servers = [1 - current, current];
+        let there = servers.into_iter().find(|server| !self.world.is_down(*server));
+        let server = there.ok_or(std::io::ErrorKind::ConnectionRefused);
+        self.world.count("renewal sent again beside the first");
+        self.dial(server.map_err(std::io::Error::from)?).await
     }
 
     async fn ask(self, request: Request<Body>) -> Result<Reply, BoxError> {
@@ -189,7 +212,12 @@ impl Wire {
             self.leave(|now| server_of(now) == *server);
         }
         let not_after = request.extensions().get().copied();
-        let connection = self.connect().await?;
+        let is_beside = request.extensions().get::<Beside>().is_some();
+        let connection = if is_beside {
+            self.connect_beside().await?
+        } else {
+            self.connect().await?
+        };
         if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
             return Err(TooLate.into());
         }
@@ -209,7 +237,7 @@ impl Wire {
         ));
         let mut waiting = Waiting {
             wire: self,
-            connection: Some(connection.clone()),
+            connection: (!is_beside).then(|| connection.clone()),
             patience: if asks_for_many { MANY } else { ONE },
             since: Instant::now(),
         };
@@ -219,7 +247,7 @@ impl Wire {
             () = dead.cancelled() => Err(reset()),
         };
         waiting.connection = None;
-        if answer.as_ref().is_ok_and(|it| it.status().is_server_error()) {
+        if !is_beside && answer.as_ref().is_ok_and(|it| it.status().is_server_error()) {
             waiting.wire.leave(|now| now.server == connection.server);
         }
         answer.map(|mut answer| {
@@ -310,6 +338,11 @@ async fn carry_out(
         }
         Some(Effect::Unanswered) => return hold(reply).await,
         _ => {}
+    }
+    let slow = world.state().slow[connection.server];
+    if !slow.is_zero() {
+        world.count("answer of a slow server");
+        sleep(slow).await;
     }
     if question.verb == Verb::Watch && parts.status.is_success() {
         let (to, from) = mpsc::unbounded_channel();

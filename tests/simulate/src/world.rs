@@ -50,6 +50,8 @@ pub struct State {
     pub endpoints_forbidden: bool,
     /// Servers that refuse connections.
     pub down: [bool; 2],
+    /// By so much the answers of a server are late.
+    pub slow: [Duration; 2],
     /// The version of the store when the replicas were started for the first time.
     pub founded: u64,
     /// etcd is being restored: both refuse connections.
@@ -110,6 +112,7 @@ impl World {
                 connections: Vec::new(),
                 endpoints_forbidden: false,
                 down: [false; 2],
+                slow: [Duration::ZERO; 2],
                 founded: 0,
                 restoring: false,
                 restores: 0,
