@@ -19,7 +19,6 @@ use tower::{Layer as _, service_fn};
 use tracing::{debug, info, warn};
 
 use crate::cli::ElectionConfig;
-use crate::error::one_line;
 use crate::metrics::Metrics;
 use crate::outage::Outage;
 use crate::progress::Progress;
@@ -28,16 +27,23 @@ pub mod fence;
 pub mod guard;
 pub mod known;
 pub mod lease;
+mod lock_error;
 mod record;
 pub mod sighting;
 pub mod swap;
 pub mod term;
+mod unopposed;
+pub mod view;
 
 use fence::Fence;
 use guard::Guard;
 pub use lease::Lease;
+use lock_error::{in_one_line, is_conflict};
 pub use record::Record;
 use term::Term;
+pub use unopposed::{Unopposed, unopposed};
+use view::BLIND;
+pub use view::View;
 
 /// How long a release waits for writes in flight. Without their end there is no release: the
 /// successor then waits for the lease duration, and no two write at once.
@@ -49,6 +55,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Time limit of the release itself.
 const RELEASE: Duration = Duration::from_millis(500);
 
+/// A replica whose view is empty or stale leaves the Lease to the others, unless nobody has led for so long.
+const LEADERLESS: Duration = Duration::from_secs(10);
+
+/// A leader that sees nothing stays out of the race for so long after it has given the Lease up, …
+const ASIDE: Duration = Duration::from_secs(30);
+
+/// … and does so once in this time: where no other replica sees more, some leader is better than none.
+const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
+
 /// One replica in the race.
 pub struct Candidate {
     lock: LeaseLock,
@@ -58,6 +73,7 @@ pub struct Candidate {
     lease: String,
     config: ElectionConfig,
     record: Record,
+    view: View,
     terms: channel::Sender<Option<Term>>,
     metrics: Metrics,
     progress: Progress,
@@ -76,6 +92,8 @@ enum Attempt {
 enum Ending {
     Lost,
     Stopped,
+    /// It does not see enough of the cluster.
+    Blind,
 }
 
 impl Candidate {
@@ -87,6 +105,7 @@ impl Candidate {
         us: String,
         config: ElectionConfig,
         record: Record,
+        view: View,
         metrics: Metrics,
     ) -> (Self, channel::Receiver<Option<Term>>) {
         let (terms, receiver) = channel::channel(None);
@@ -110,6 +129,7 @@ impl Candidate {
                 lease,
                 config,
                 record,
+                view,
                 terms,
                 metrics,
                 progress: Progress::default(),
@@ -129,6 +149,7 @@ impl Candidate {
         let mut backoff = self.retry_backoff();
         let outage = Outage::new(format!("the attempt to take the Lease {}", self.lease));
         let mut leader = None;
+        let mut may_give_up = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -145,8 +166,17 @@ impl Candidate {
                 Attempt::Ours(sent) => {
                     backoff.reset();
                     outage.over();
-                    if let Ending::Stopped = self.lead(sent, before, &stop).await {
-                        return;
+                    match self.lead(sent, before, may_give_up, &stop).await {
+                        Ending::Lost => {}
+                        Ending::Stopped => return,
+                        Ending::Blind => {
+                            may_give_up = Instant::now() + GIVES_UP_EVERY;
+                            tokio::select! {
+                                biased;
+                                () = stop.cancelled() => return,
+                                () = sleep(ASIDE) => {}
+                            }
+                        }
                     }
                 }
                 Attempt::Theirs => {
@@ -170,9 +200,9 @@ impl Candidate {
         }
     }
 
-    /// Waits until this candidate may try. Says who leads meanwhile.
+    /// Waits until this candidate may try, and sees enough of the cluster to lead. Says who leads meanwhile.
     async fn turn(&self, leader: &mut Option<String>) {
-        let told = |holder: Option<&str>| {
+        let mut told = |holder: Option<&str>| {
             if holder != leader.as_deref() {
                 *leader = holder.map(str::to_owned);
                 if let Some(holder) = holder.filter(|holder| *holder != self.us) {
@@ -180,7 +210,20 @@ impl Candidate {
                 }
             }
         };
-        self.record.turn(&self.us, self.config.lease_duration, told).await;
+        loop {
+            self.record
+                .turn(&self.us, self.config.lease_duration, &mut told)
+                .await;
+            let news = self.record.since().unwrap_or_else(Instant::now);
+            if self.view.is_current() || news.elapsed() >= LEADERLESS {
+                return;
+            }
+            tokio::select! {
+                () = self.view.current() => {}
+                () = self.record.changed() => {}
+                () = sleep_until(news + LEADERLESS) => {}
+            }
+        }
     }
 
     /// Takes or renews the Lease, within a time limit.
@@ -215,11 +258,12 @@ impl Candidate {
     }
 
     /// Leads from an acquisition on until the Lease is lost or this replica is to stop. `before`: who held it, and why
-    /// it was to be had.
+    /// it was to be had. `may_give_up`: from then on it gives the Lease up if it sees too little.
     async fn lead(
         &self,
         sent: Instant,
         before: (Option<String>, &'static str),
+        may_give_up: Instant,
         stop: &CancellationToken,
     ) -> Ending {
         let term = Term::new(self.fence(sent));
@@ -245,15 +289,25 @@ impl Candidate {
                 Ending::Lost
             }
             () = stop.cancelled() => Ending::Stopped,
+            failing = self.view.blind(may_give_up) => {
+                let (seconds, aside) = (BLIND.as_secs(), ASIDE.as_secs());
+                warn!(
+                    lease = self.lease,
+                    failing,
+                    "gives the lead up: lists or watches have failed for {seconds} s here, and another replica may see \
+                     more; this one stays out of the race for {aside} s"
+                );
+                Ending::Blind
+            }
         };
         match ending {
             Ending::Lost => term.revoke(),
-            Ending::Stopped => term.end(),
+            Ending::Stopped | Ending::Blind => term.end(),
         }
         self.progress.rest();
         self.terms.send_replace(None);
         self.metrics.set_leader(false);
-        if let Ending::Stopped = ending {
+        if !matches!(ending, Ending::Lost) {
             self.release(&term).await;
         }
         ending
@@ -325,54 +379,6 @@ impl Candidate {
             ..ExponentialBackoff::default()
         }
     }
-}
-
-/// The only replica, without election: it may write until it stops.
-pub struct Unopposed(channel::Sender<Option<Term>>, Term);
-
-/// A term without end and without a Lease.
-#[must_use]
-pub fn unopposed(metrics: &Metrics) -> (Unopposed, channel::Receiver<Option<Term>>) {
-    warn!("without election: this replica writes without a Lease, and no other may run beside it");
-    metrics.set_leader(true);
-    let term = Term::endless();
-    let (terms, receiver) = channel::channel(Some(term.clone()));
-    (Unopposed(terms, term), receiver)
-}
-
-impl Unopposed {
-    /// Holds the term until told to stop.
-    pub async fn run(self, stop: CancellationToken) {
-        let Self(_terms, term) = self;
-        stop.cancelled().await;
-        term.end();
-    }
-}
-
-/// The lock tells the error of its call, but not as its cause.
-fn in_one_line(error: &kube_leader_election::Error) -> String {
-    use kube_leader_election::Error;
-    let (Error::GetLease(cause)
-    | Error::CreateLease(cause)
-    | Error::AcquireLease(cause)
-    | Error::RenewLease(cause)
-    | Error::ReleaseLease(cause)) = error
-    else {
-        return one_line(error);
-    };
-    let (text, end) = (error.to_string(), format!(": {cause}"));
-    let own = text.strip_suffix(&end).unwrap_or(&text);
-    format!("{own}: {}", one_line(cause))
-}
-
-fn is_conflict(error: &kube_leader_election::Error) -> bool {
-    use kube_leader_election::Error;
-    matches!(
-        error,
-        Error::CreateLease(kube::Error::Api(status))
-            | Error::AcquireLease(kube::Error::Api(status))
-            | Error::RenewLease(kube::Error::Api(status)) if status.code == 409
-    )
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A watch that goes on after a break has shown by then what happened meanwhile.
 const CAUGHT_UP: Duration = Duration::from_millis(50);
 
+/// A watch that was answered for so long was answered well: one that breaks at once shows nothing.
+const ANSWERED: Duration = Duration::from_secs(1);
+
 /// Why a watch is to begin anew, with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -47,6 +50,10 @@ struct State {
     /// It went on after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
+    /// When its list or watch was last known to do well.
+    well: Instant,
+    /// It has failed since, in a way that may be this replica's own trouble.
+    failing: bool,
 }
 
 impl Pulse {
@@ -59,6 +66,8 @@ impl Pulse {
             open: None,
             resumed: false,
             restart: None,
+            well: Instant::now(),
+            failing: false,
         };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
@@ -89,9 +98,38 @@ impl Pulse {
         state.version = version.unwrap_or(0).max(state.version);
     }
 
+    /// Something was read on it.
+    pub fn works(&self) {
+        let mut state = self.0.state.lock();
+        (state.well, state.failing) = (Instant::now(), false);
+    }
+
+    /// Its list or watch has failed. `for_all`: as it does for every replica, such as for a right that is missing.
+    pub fn failed(&self, for_all: bool) {
+        if for_all {
+            self.works();
+        } else {
+            self.0.state.lock().failing = true;
+        }
+    }
+
+    /// For how long its lists and watches have failed.
+    fn failing(&self) -> Duration {
+        let state = self.0.state.lock();
+        let is_answered = state.open.is_some_and(|since| since.elapsed() >= ANSWERED);
+        if state.failing && !is_answered {
+            state.well.elapsed()
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
         let mut state = self.0.state.lock();
+        if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
+            (state.well, state.failing) = (Instant::now(), false);
+        }
         // What follows a list begins with it; what follows a break has to catch up.
         state.resumed |= !is_open;
         state.open = is_open.then(Instant::now);
@@ -204,16 +242,32 @@ impl Pulses {
         meant.any(|(_, pulse)| pulse.is_open(time))
     }
 
-    /// Waits until each watch of these names is answered, and has caught up.
+    /// Whether each watch of these names is answered, and has caught up.
+    #[must_use]
+    pub fn are_current(&self, watches: &[&str]) -> bool {
+        let pulses = self.watches.lock();
+        let mut meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
+        meant.all(|(_, pulse)| pulse.is_current())
+    }
+
+    /// Waits until they are.
     pub async fn until_current(&self, watches: &[&str]) {
-        let are_current = || {
-            let pulses = self.watches.lock();
-            let mut meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
-            meant.all(|(_, pulse)| pulse.is_current())
-        };
-        while !are_current() {
+        while !self.are_current(watches) {
             sleep(LOOK).await;
         }
+    }
+
+    /// Those of these names whose lists and watches have failed for so long.
+    #[must_use]
+    pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
+        let pulses = self.watches.lock();
+        let meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
+        let mut failing: Vec<_> = meant
+            .filter(|(_, pulse)| pulse.failing() >= time)
+            .map(|((name, _), _)| *name)
+            .collect();
+        failing.dedup();
+        failing
     }
 
     /// When each watch last showed life; of several of one name, the one that is silent longest.
@@ -331,6 +385,39 @@ mod tests {
             }
             assert_eq!(start.elapsed(), Duration::from_millis(took), "{answered:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_fails_since_it_last_did_well() {
+        let [second, limit] = [1, 30].map(Duration::from_secs);
+        let pulses = Pulses::default();
+        let running = pulses.start("services", None);
+        let pulse = running.pulse();
+        let failing = || pulses.failing(&["services", "copies"], limit);
+        tokio::time::advance(limit).await;
+        assert!(failing().is_empty(), "it has not failed");
+        pulse.failed(false);
+        assert_eq!(failing(), ["services"], "nothing was ever read");
+        // An answer that breaks at once is none; one that goes on is.
+        pulse.open(true);
+        pulse.open(false);
+        assert_eq!(failing(), ["services"]);
+        pulse.open(true);
+        tokio::time::advance(second).await;
+        assert!(failing().is_empty());
+        pulse.open(false);
+        pulse.failed(false);
+        tokio::time::advance(limit - second).await;
+        assert!(failing().is_empty());
+        pulse.failed(false);
+        tokio::time::advance(second).await;
+        assert_eq!(failing(), ["services"]);
+        pulse.works();
+        pulse.failed(false);
+        assert!(failing().is_empty());
+        tokio::time::advance(limit).await;
+        pulse.failed(true);
+        assert!(failing().is_empty(), "nobody else would see more");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tracing::{error, info};
 use crate::cli::Config;
 use crate::client::{self, Access};
 use crate::election::term::Term;
-use crate::election::{self, Candidate, Record};
+use crate::election::{self, Candidate, Record, View};
 use crate::events::Herald;
 use crate::http::{self, Health, Probe};
 use crate::index::{Index, SharedIndex};
@@ -94,7 +94,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let index: SharedIndex = Arc::new(Mutex::new(Index::new(config.defaults.clone())));
     let inbox = Inbox::default();
     let pulses = Pulses::default();
-    report_readiness(&health, &index, &pulses);
+    let filled = filled(&index);
+    report_readiness(&health, filled.clone(), &pulses);
     let watches = pulses.clone();
     metrics.read_watch_life(LIFE, move || watches.last());
 
@@ -118,7 +119,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let terms = if config.leader_elect {
         // A client of its own: nothing that goes on in the others delays a renewal.
         let reader = reader(access.client("election")?);
-        let (candidate, terms) = candidate(&mut tasks, reader, &config, &access)?;
+        let view = View::new(move || filled().is_ok(), pulses.clone());
+        let (candidate, terms) = candidate(&mut tasks, reader, view, &config, &access)?;
         report_liveness(&health, "renewal", candidate.progress(), &config);
         writing.spawn(candidate.run(stop_election.clone()));
         terms
@@ -194,15 +196,24 @@ async fn serve(
     Ok(servers)
 }
 
-/// Ready: everything has been listed, and every watch is alive. Leading is no part of it.
-fn report_readiness(health: &Health, index: &SharedIndex, pulses: &Pulses) {
-    let (index, pulses) = (index.clone(), pulses.clone());
-    // Filled once is filled: a Service that comes later waits for its own source, and no other does.
-    let filled = OnceLock::new();
-    health.check("caches", Probe::Readiness, move || match filled.get() {
+/// Whether everything has been listed. Filled once is filled: a Service that comes later waits for its own source, and no
+/// other does.
+fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + use<> {
+    let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
+    move || match filled.get() {
         Some(()) => Ok(()),
         None => index.lock().is_filled().map(|()| _ = filled.set(())),
-    });
+    }
+}
+
+/// Ready: everything has been listed, and every watch is alive. Leading is no part of it.
+fn report_readiness(
+    health: &Health,
+    filled: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    pulses: &Pulses,
+) {
+    let pulses = pulses.clone();
+    health.check("caches", Probe::Readiness, filled);
     health.check("watches", Probe::Readiness, move || pulses.check(LIFE));
 }
 
@@ -230,6 +241,7 @@ fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, inbox: 
 fn candidate(
     tasks: &mut Tasks,
     reader: Reader,
+    view: View,
     config: &Config,
     access: &Access,
 ) -> Result<(Candidate, channel::Receiver<Option<Term>>), Error> {
@@ -243,6 +255,7 @@ fn candidate(
         identity(),
         election,
         record.clone(),
+        view,
         metrics,
     );
     tasks.spawn("Lease watch", async move {

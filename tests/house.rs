@@ -98,6 +98,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "model::version",
             "outage",
             "progress",
+            "pulse",
         ],
     ),
     (

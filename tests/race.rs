@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use endpoint_copier_operator::cli::ElectionConfig;
 use endpoint_copier_operator::election::term::Term;
-use endpoint_copier_operator::election::{Candidate, Record};
+use endpoint_copier_operator::election::{Candidate, Record, View};
 use endpoint_copier_operator::metrics::Metrics;
 use endpoint_copier_operator::pulse::Pulses;
 use endpoint_copier_operator::watch::{self, Reader};
@@ -57,6 +57,7 @@ impl Runner {
             name.clone(),
             config,
             record.clone(),
+            View::default(),
             metrics.clone(),
         );
         let stop = CancellationToken::new();

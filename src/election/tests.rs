@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -8,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
-use crate::pulse::Pulses;
+use crate::pulse::{Pulses, Running};
 use crate::watch::{self, Reader};
 
 const LEASE: &str = "lease";
@@ -42,6 +44,10 @@ fn config() -> ElectionConfig {
 impl Runner {
     /// Each has an API server of its own, so that faults can befall one alone.
     fn start(store: &Store, name: &'static str) -> Self {
+        Self::with_view(store, name, View::default())
+    }
+
+    fn with_view(store: &Store, name: &'static str, view: View) -> Self {
         let server = ApiServer::named(store, name);
         let metrics = Metrics::new(LEASE).unwrap();
         let client = crate::client::over(server.as_user(name), "default", &metrics);
@@ -52,6 +58,7 @@ impl Runner {
             name.to_owned(),
             config(),
             record.clone(),
+            view,
             metrics.clone(),
         );
         let stop = CancellationToken::new();
@@ -907,4 +914,112 @@ async fn a_lease_never_seen_held_whose_times_cannot_be_read_is_taken_at_once() {
     let mut one = Runner::start(&store, "one");
     one.leads().await;
     assert!(start.elapsed() < seconds(1), "{:?}", start.elapsed());
+}
+
+/// A view that is filled when this says so, with a watch of Services that does what the test wants.
+fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
+    let (filled, pulses) = (filled.clone(), Pulses::default());
+    let running = pulses.start("services", None);
+    running.pulse().open(true);
+    (View::new(move || filled.load(Ordering::SeqCst), pulses), running)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_caches_are_empty_races_when_they_are_filled_or_nobody_has_led_for_ten_seconds() {
+    for fills in [true, false] {
+        let filled = Arc::new(AtomicBool::new(false));
+        let (view, _running) = view(&filled);
+        let start = Instant::now();
+        let mut one = Runner::with_view(&Store::new(), "one", view);
+        sleep(seconds(5)).await;
+        assert!(
+            one.terms.borrow().is_none() && one.requests() <= 2,
+            "it watches, and tries nothing"
+        );
+        filled.store(fills, Ordering::SeqCst);
+        one.leads().await;
+        let took = start.elapsed().as_secs();
+        assert_eq!(took, if fills { 5 } else { 10 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
+    let store = Store::new();
+    let (view, _running) = view(&Arc::default());
+    let mut one = Runner::with_view(&store, "one", view);
+    sleep(seconds(9)).await;
+    let mut two = Runner::start(&store, "two");
+    let term = two.leads().await;
+    sleep(seconds(60)).await;
+    assert!(one.terms.borrow().is_none() && !term.is_over());
+    // Its holder dies, and nobody else is there.
+    two.task.abort();
+    let died = Instant::now();
+    one.leads().await;
+    assert!(
+        (8..=10).contains(&died.elapsed().as_secs()),
+        "{:?}",
+        died.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_watch_is_not_answered_does_not_race() {
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    running.pulse().open(false);
+    let mut one = Runner::with_view(&Store::new(), "one", view);
+    sleep(seconds(5)).await;
+    assert!(one.terms.borrow().is_none());
+    running.pulse().open(true);
+    let answered = Instant::now();
+    one.leads().await;
+    assert!(answered.elapsed() < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_stays_out_for_30_s() {
+    let store = Store::new();
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    let mut one = Runner::with_view(&store, "one", view);
+    let first = one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    let start = Instant::now();
+    running.pulse().open(false);
+    running.pulse().failed(false);
+    let second = two.leads().await;
+    let took = start.elapsed().as_secs();
+    assert!((30..=31).contains(&took), "{took}");
+    assert!(first.is_over() && !first.is_revoked(), "it was released");
+    two.stop.cancel();
+    second.over().await;
+    sleep(seconds(20)).await;
+    assert!(one.terms.borrow().is_none(), "it stays out");
+    let again = one.leads().await;
+    assert!(
+        (60..=62).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
+    // It sees nothing still, and nobody else takes it: once a minute.
+    again.over().await;
+    assert!(
+        (90..=92).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    let mut one = Runner::with_view(&Store::new(), "one", view);
+    let term = one.leads().await;
+    running.pulse().open(false);
+    for _ in 0..120 {
+        running.pulse().failed(true);
+        sleep(seconds(1)).await;
+    }
+    assert!(!term.is_over());
 }

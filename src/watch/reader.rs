@@ -123,6 +123,7 @@ impl Reader {
                 self.metrics
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
+                pulse.failed(is_for_all(&error));
                 let away = follower.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = overloaded(&error) {
                     // The resourceVersion is still good, so a list would only add to the load.
@@ -147,9 +148,24 @@ fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
     match event {
         Event::Init => pulse.list_begins(),
         Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
+            pulse.works();
             pulse.reached(version(object.meta().resource_version.as_deref()));
         }
-        Event::InitDone => pulse.listed(),
+        Event::InitDone => {
+            pulse.works();
+            pulse.listed();
+        }
+    }
+}
+
+/// Whether every replica is answered so: for a right that is missing, or for the load.
+fn is_for_all(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => matches!(status.code, 401 | 403 | 429),
+        _ => false,
     }
 }
 

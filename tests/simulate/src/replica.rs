@@ -9,7 +9,7 @@ use std::time::Duration;
 use endpoint_copier_operator::cli::ElectionConfig;
 use endpoint_copier_operator::client;
 use endpoint_copier_operator::election::term::Term;
-use endpoint_copier_operator::election::{Candidate, Record};
+use endpoint_copier_operator::election::{Candidate, Record, View};
 use endpoint_copier_operator::events::Herald;
 use endpoint_copier_operator::index::{Index, SharedIndex};
 use endpoint_copier_operator::metrics::Metrics;
@@ -271,12 +271,15 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     tasks.push(Box::pin(watch::named_slices(watches, names_wanted)));
 
     let record = Record::new(metrics.clone());
+    let filled = index.clone();
+    let view = View::new(move || filled.lock().is_filled().is_ok(), pulses.clone());
     let (candidate, terms) = Candidate::new(
         lease_client.clone(),
         LEASE.0,
         life.identity.clone(),
         election(),
         record.clone(),
+        view,
         metrics.clone(),
     );
     let lease_reader = reader(lease_client);

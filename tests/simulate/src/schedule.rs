@@ -123,6 +123,8 @@ pub enum Step {
     Down(usize, Duration),
     /// The answers of a server are so late for a while.
     Slow(usize, Duration, Duration),
+    /// The lists and watches of a replica fail until all faults end. Its Lease is as ever.
+    Blind(usize),
     /// What a server's watch cache shows stands still for a while.
     Behind(usize, Duration),
     /// Both servers are down for a while, and come back with what was there so many writes ago: etcd was restored

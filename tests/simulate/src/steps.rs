@@ -57,6 +57,10 @@ impl World {
                 effect: *effect,
                 times: *times,
             }),
+            Step::Blind(replica) => {
+                self.state().blind[*replica] = true;
+                self.of_watches(&Step::WatchesEnd(*replica, Ending::Abrupt));
+            }
             Step::WatchesEnd(..)
             | Step::WatchesSilent(..)
             | Step::WatchesLate(..)
@@ -86,6 +90,7 @@ impl World {
         | Step::WatchesLate(replica, _)
         | Step::Compacted(replica)
         | Step::Moved(replica)
+        | Step::Blind(replica)
         | Step::Cut(replica, _) = &mut step
             && *replica == LEADER
         {
@@ -383,6 +388,7 @@ impl World {
             let mut state = self.state();
             state.down = [false; 2];
             state.slow = [Duration::ZERO; 2];
+            state.blind = [false; REPLICAS];
             state.restoring = false;
             state.cut = [false; REPLICAS];
             state.armed.clear();

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::objects::Shape;
 use crate::run::{self, Outcome};
-use crate::schedule::{Edit, Schedule, Step};
+use crate::schedule::{Edit, LEADER, Schedule, Step};
 use crate::world::World;
 
 /// What a schedule does at one call or one event, and how many there were.
@@ -154,6 +154,17 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
             scenario(2, vec![stop, api_servers(&[1, 3])]),
         ),
     ]
+}
+
+/// The leader's lists and watches fail while another replica is well, and an API server leaves: before the faults end the
+/// other one leads, and its copies follow.
+#[must_use]
+pub fn blind_leader() -> Schedule {
+    let mut schedule = scenario(2, vec![Step::Blind(LEADER), source((0, 0), &[1, 3])]);
+    schedule
+        .steps
+        .push((Duration::from_secs(45), source((0, 0), &[1, 2, 3])));
+    schedule
 }
 
 fn source(place: (usize, usize), addresses: &[u8]) -> Step {

@@ -317,6 +317,11 @@ async fn carry_out(
         }
         _ => {}
     }
+    let reads = matches!(question.verb, Verb::Read | Verb::Watch) && question.resource != "leases";
+    if reads && world.state().blind[connection.replica] {
+        _ = reply.send(Ok(refusal(500)));
+        return;
+    }
     let is_lost = {
         let state = world.state();
         state.restores != restores || state.cut[connection.replica]

@@ -52,6 +52,8 @@ pub struct State {
     pub down: [bool; 2],
     /// By so much the answers of a server are late.
     pub slow: [Duration; 2],
+    /// Replicas whose lists and watches of Services and slices fail.
+    pub blind: [bool; REPLICAS],
     /// The version of the store when the replicas were started for the first time.
     pub founded: u64,
     /// etcd is being restored: both refuse connections.
@@ -113,6 +115,7 @@ impl World {
                 endpoints_forbidden: false,
                 down: [false; 2],
                 slow: [Duration::ZERO; 2],
+                blind: [false; REPLICAS],
                 founded: 0,
                 restoring: false,
                 restores: 0,

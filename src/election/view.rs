@@ -1,0 +1,73 @@
+//! Whether a replica sees enough of the cluster to lead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::metrics::Watch;
+use crate::pulse::Pulses;
+
+/// What copies are made from.
+const WATCHES: [&str; 3] = [
+    Watch::Services.as_str(),
+    Watch::Copies.as_str(),
+    Watch::Sources.as_str(),
+];
+
+/// A leader whose lists or watches have failed for so long gives the Lease to another replica, which may see more.
+pub const BLIND: Duration = Duration::from_secs(30);
+
+/// How often a view is looked at that is about to be complete: a first lead waits for it.
+const SOON: Duration = Duration::from_millis(5);
+
+/// How often a leader looks whether it still sees anything.
+const NOW_AND_THEN: Duration = Duration::from_secs(1);
+
+/// What a replica sees.
+#[derive(Clone)]
+pub struct View {
+    is_filled: Arc<dyn Fn() -> bool + Send + Sync>,
+    pulses: Pulses,
+}
+
+impl Default for View {
+    /// Of a replica that needs to see nothing.
+    fn default() -> Self {
+        Self::new(|| true, Pulses::default())
+    }
+}
+
+impl View {
+    /// `is_filled` says whether everything was listed; the watches are alive as far as their pulses say.
+    pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, pulses: Pulses) -> Self {
+        Self {
+            is_filled: Arc::new(is_filled),
+            pulses,
+        }
+    }
+
+    /// Whether the caches are filled and each watch is answered.
+    pub(super) fn is_current(&self) -> bool {
+        (self.is_filled)() && self.pulses.are_current(&WATCHES)
+    }
+
+    /// Waits until it is.
+    pub(super) async fn current(&self) {
+        while !self.is_current() {
+            sleep(SOON).await;
+        }
+    }
+
+    /// Waits, from a moment on, until something has failed for [`BLIND`], and answers what.
+    pub(super) async fn blind(&self, from: Instant) -> String {
+        tokio::time::sleep_until(from).await;
+        loop {
+            let failing = self.pulses.failing(&WATCHES, BLIND);
+            if !failing.is_empty() {
+                return failing.join(", ");
+            }
+            sleep(NOW_AND_THEN).await;
+        }
+    }
+}
