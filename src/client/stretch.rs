@@ -40,7 +40,7 @@ impl Factor {
 }
 
 /// How far the limits are stretched now, and what was seen of the servers since one of them answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stretch {
     factor: Factor,
     /// The addresses that have failed, in whatever way, since a server last answered a request.

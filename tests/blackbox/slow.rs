@@ -10,13 +10,6 @@ use tokio::time::sleep;
 
 use crate::on_both;
 
-/// A lease whose renewals have time for a round trip each.
-const LONG_LEASE: [&str; 3] = [
-    "--leader-election-lease-duration=20s",
-    "--leader-election-renew-deadline=15s",
-    "--leader-election-retry-period=4s",
-];
-
 /// One term lasts at least so long.
 const TERM: Duration = Duration::from_secs(60);
 
@@ -40,8 +33,7 @@ async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Delay; 2])
         .arg(format!("--kubeconfig={}", file.display()))
         .arg(format!("--api-server-address={}", delays[1].address()))
         .arg(format!("--metrics-bind-address={metrics}"))
-        .arg(format!("--health-probe-bind-address={health}"))
-        .args(LONG_LEASE);
+        .arg(format!("--health-probe-bind-address={health}"));
     let operator = Operator::spawn(cluster, "one", command, metrics, health);
     (operator, delays)
 }
