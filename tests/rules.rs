@@ -1,4 +1,4 @@
-//! Holds the table rule → test of docs/testing.md against the tests that there are.
+//! Holds the tables rule → test of docs/testing.md and attack → test of docs/security.md against the tests that there are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -133,6 +133,33 @@ fn every_rule_has_a_test_and_every_test_named_is_there() {
     }
     let wrong = complaints(text, &tests);
     assert!(wrong.is_empty(), "docs/testing.md:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn every_attack_has_a_test_and_every_test_named_is_there() {
+    let tests = tests();
+    let rows = include_str!("../docs/security.md").lines().filter_map(|line| {
+        let cells: Vec<_> = line
+            .strip_prefix("| ")?
+            .strip_suffix(" |")?
+            .split(" | ")
+            .collect();
+        <[&str; 4]>::try_from(cells)
+            .ok()
+            .filter(|[attack, ..]| *attack != "attack")
+    });
+    let (mut attacks, mut wrong) = (0, Vec::new());
+    for [attack, _, _, named] in rows {
+        attacks += 1;
+        let named: Vec<_> = named.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            wrong.push(format!("{attack}: no test"));
+        }
+        let missing = named.iter().filter(|test| !tests.contains(**test));
+        wrong.extend(missing.map(|test| format!("{attack}: {test} is no test")));
+    }
+    assert!(attacks >= 20, "only {attacks} attacks");
+    assert!(wrong.is_empty(), "docs/security.md:\n  {}", wrong.join("\n  "));
 }
 
 #[test]
