@@ -174,15 +174,6 @@ impl Index {
         ManagedService::read(service, &self.defaults)
     }
 
-    /// Whether a Service's copies go before those of others: they are the API servers' addresses,
-    /// or whatever the default source is.
-    #[must_use]
-    pub fn is_urgent(&self, key: &ServiceKey) -> bool {
-        self.dependants
-            .get(&self.defaults.source)
-            .is_some_and(|keys| keys.contains(key))
-    }
-
     /// Every key that has, wants or should lose copies.
     #[must_use]
     pub fn all(&self) -> Dirty {

@@ -7,12 +7,14 @@ use std::fmt;
 mod endpoints;
 mod finding;
 mod objects;
+mod priority;
 mod service;
 mod snapshot;
 
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, a_few};
 pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
+pub use priority::Priority;
 pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
 pub use snapshot::{Snapshot, Source};
 
@@ -136,6 +138,21 @@ key! {
     /// Names a Service, managed or source.
     ServiceKey
 }
+
+impl ServiceKey {
+    /// The Service whose slices list the API servers, whatever the flags say: `default/kubernetes`.
+    #[must_use]
+    pub fn api_source() -> Self {
+        Self::new("default", "kubernetes")
+    }
+
+    /// Whether this is [`ServiceKey::api_source`].
+    #[must_use]
+    pub fn is_api_source(&self) -> bool {
+        self.namespace() == "default" && self.name() == "kubernetes"
+    }
+}
+
 key! {
     /// Names an EndpointSlice.
     SliceKey

@@ -16,21 +16,24 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::metrics::{Ending, Metrics};
-use crate::model::ServiceKey;
+use crate::model::{Priority, ServiceKey};
 
 /// Time between two syncs of one key. A burst of changes to one source costs some fifty writes a
 /// second and not one a change; the first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
 /// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 10;
 
-/// Of these so many are for copies of the default source alone: no other Service, however slow its
-/// writes are, delays the list of the API servers.
-const RESERVED: usize = 1;
+/// Of these one is for the Service of [`Priority::Flagged`] alone: there is no second one, so it never waits.
+const FLAGGED: usize = 1;
 
-/// And so many at most are for keys that failed last time: a slow or hanging write must not hold up
-/// those that would succeed.
+/// And so many beside it are for [`Priority::ApiServers`] alone: a write of one of them that hangs does not hold up the
+/// next.
+const API_SERVERS: usize = 2;
+
+/// So many at most are for keys of other Services that failed last time: a slow or hanging write must not hold up those
+/// that would succeed.
 const FAILING: usize = 4;
 
 /// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own.
@@ -108,11 +111,26 @@ pub enum Severity {
 /// Which keys go first, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// Copies of the default source: API servers before all else.
-    Urgent,
+    Flagged,
+    ApiServers,
     Normal,
     /// The API server could not be reached, or took too long, last time.
     Failing,
+}
+
+impl Lane {
+    /// In the order in which they are served.
+    const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
+
+    /// What goes before others does so whatever failed before.
+    fn of(priority: Priority, failed: bool) -> Self {
+        match priority {
+            Priority::Flagged => Self::Flagged,
+            Priority::ApiServers => Self::ApiServers,
+            Priority::Other if failed => Self::Failing,
+            Priority::Other => Self::Normal,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -136,8 +154,8 @@ enum State {
 pub struct Queue {
     metrics: Metrics,
     states: HashMap<ServiceKey, State>,
-    ready: [VecDeque<ServiceKey>; 3],
-    active: [usize; 3],
+    ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
+    active: [usize; Lane::ALL.len()],
     timers: DelayQueue<ServiceKey>,
     failures: HashMap<ServiceKey, (Severity, ExponentialBackoff)>,
     /// Keys that were synced a moment ago.
@@ -152,15 +170,15 @@ impl Queue {
             metrics,
             states: HashMap::new(),
             ready: Default::default(),
-            active: [0; 3],
+            active: [0; Lane::ALL.len()],
             timers: DelayQueue::new(),
             failures: HashMap::new(),
             paced: HashMap::new(),
         }
     }
 
-    /// A key is dirty since a moment; `urgent` ones go before the others.
-    pub fn mark(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
+    /// A key is dirty since a moment.
+    pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         match self.states.get_mut(&key) {
             Some(State::Ready { .. }) => {}
             Some(State::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
@@ -168,13 +186,13 @@ impl Queue {
                 // What it waited for is still to be done; a pause after a sync is kept all the same.
                 let since = first.map_or(since, |first| first.min(since));
                 self.timers.remove(timer);
-                self.schedule(key, since, urgent);
+                self.schedule(key, since, priority);
             }
-            None => self.schedule(key, since, urgent),
+            None => self.schedule(key, since, priority),
         }
     }
 
-    fn schedule(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
+    fn schedule(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         self.paced.retain(|_, until| *until > Instant::now());
         if let Some(until) = self.paced.get(&key) {
             let timer = self.timers.insert_at(key.clone(), *until);
@@ -186,27 +204,22 @@ impl Queue {
                 },
             );
         } else {
-            self.enqueue(key, since, urgent);
+            self.enqueue(key, since, priority);
         }
     }
 
-    fn enqueue(&mut self, key: ServiceKey, since: Instant, urgent: bool) {
+    fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         let queued = Instant::now();
         self.states.insert(key.clone(), State::Ready { since, queued });
         self.metrics.controller().queued();
-        let failing = matches!(self.failures.get(&key), Some((Severity::Passing, _)));
-        match (failing, urgent) {
-            (true, true) => self.ready[Lane::Failing as usize].push_front(key),
-            (true, false) => self.ready[Lane::Failing as usize].push_back(key),
-            (false, true) => self.ready[Lane::Urgent as usize].push_back(key),
-            (false, false) => self.ready[Lane::Normal as usize].push_back(key),
-        }
+        let failed = matches!(self.failures.get(&key), Some((Severity::Passing, _)));
+        self.ready[Lane::of(priority, failed) as usize].push_back(key);
     }
 
     /// The next key to work on, if there is room for it, and since when it is dirty. It is being worked
     /// on until [`Queue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
-        let lane = [Lane::Urgent, Lane::Normal, Lane::Failing]
+        let lane = Lane::ALL
             .into_iter()
             .find(|lane| !self.ready[*lane as usize].is_empty() && self.has_room(*lane))?;
         let key = self.ready[lane as usize].pop_front()?;
@@ -230,17 +243,20 @@ impl Queue {
     }
 
     fn has_room(&self, lane: Lane) -> bool {
-        let [urgent, normal, failing] = self.active;
-        let room = urgent + normal + failing < AT_ONCE;
+        let [flagged, api_servers, normal, failing] = self.active;
+        let others = normal + failing;
+        let room = api_servers + others < AT_ONCE - FLAGGED;
+        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS;
         match lane {
-            Lane::Urgent => room,
-            Lane::Normal => room && normal + failing < AT_ONCE - RESERVED,
-            Lane::Failing => room && normal + failing < AT_ONCE - RESERVED && failing < FAILING,
+            Lane::Flagged => flagged < FLAGGED,
+            Lane::ApiServers => room,
+            Lane::Normal => room_for_others,
+            Lane::Failing => room_for_others && failing < FAILING,
         }
     }
 
     /// Work on a key has ended. `wrote`: it changed something, so the next sync keeps its distance.
-    pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, urgent: bool) {
+    pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, priority: Priority) {
         let Some(State::Active {
             since,
             begun,
@@ -265,7 +281,11 @@ impl Queue {
             Again::At(until) => (Some(until), None),
         };
         if let Some(changed) = dirty {
-            self.schedule(key, undone.map_or(changed, |undone| undone.min(changed)), urgent);
+            self.schedule(
+                key,
+                undone.map_or(changed, |undone| undone.min(changed)),
+                priority,
+            );
         } else if let Some(until) = until {
             let timer = self.timers.insert_at(key.clone(), until);
             self.states.insert(key, State::Waiting { timer, since: undone });
@@ -285,7 +305,7 @@ impl Queue {
     }
 
     /// Waits until a waiting key is due, and makes it ready. Never ends while none waits.
-    pub async fn due(&mut self, urgent: impl Fn(&ServiceKey) -> bool) {
+    pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,
             other => other,
@@ -293,8 +313,8 @@ impl Queue {
         if let Some(expired) = expired.await {
             let key = expired.into_inner();
             if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
-                let urgent = urgent(&key);
-                self.enqueue(key, since.unwrap_or_else(Instant::now), urgent);
+                let priority = priority(&key);
+                self.enqueue(key, since.unwrap_or_else(Instant::now), priority);
             }
         }
     }

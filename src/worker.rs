@@ -73,7 +73,7 @@ impl Worker {
         let mut queue = Queue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();
         let progress = self.reconciler.progress();
-        let urgent = |key: &_| self.index.lock().is_urgent(key);
+        let priority = |key: &_| self.index.lock().priority(key);
         tokio::select! {
             biased;
             () = term.over() => return,
@@ -104,15 +104,15 @@ impl Worker {
                 () = term.over() => break,
                 Some((key, outcome)) = active.next() => {
                     progress.step();
-                    let first = urgent(&key);
-                    queue.finished(key, outcome.again, outcome.wrote, first);
+                    let priority = priority(&key);
+                    queue.finished(key, outcome.again, outcome.wrote, priority);
                 }
                 keys = self.inbox.take() => {
                     for (key, since) in keys {
                         self.mark(&mut queue, key, since);
                     }
                 }
-                () = queue.due(&urgent) => {}
+                () = queue.due(&priority) => {}
             }
         }
         if !term.is_revoked() {
@@ -124,11 +124,11 @@ impl Worker {
 
     fn mark(&self, queue: &mut Queue, key: ServiceKey, since: Instant) {
         let index = self.index.lock();
-        let first = index.is_urgent(&key);
+        let priority = index.priority(&key);
         if index.is_managed(&key) {
             self.metrics.service_changed(&key, since);
         }
         drop(index);
-        queue.mark(key, since, first);
+        queue.mark(key, since, priority);
     }
 }

@@ -1,10 +1,11 @@
-//! Questions about sources: which are in use, whether the watches of them are behind, and what addresses they show.
+//! Questions about sources: which are in use, whose copies are urgent, whether the watches are behind, and what
+//! addresses they show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Index, bears_one_of};
 use crate::model::{
-    EndpointSlice, ObjectMeta, ServiceKey, SliceKey, label, label_of, service_of, version_of,
+    EndpointSlice, ObjectMeta, Priority, ServiceKey, SliceKey, label, label_of, service_of, version_of,
 };
 
 /// What a consistent list of slices showed.
@@ -59,6 +60,20 @@ impl Index {
         let by_flag = [&self.defaults.source].into_iter().chain(&self.defaults.managed);
         let names = by_flag.map(|service| service.name().to_owned());
         names.chain(self.always.iter().cloned()).collect()
+    }
+
+    /// How urgent the copies of a Service are.
+    #[must_use]
+    pub fn priority(&self, key: &ServiceKey) -> Priority {
+        let source = ServiceKey::api_source();
+        let copies = |source| self.dependants.get(source).is_some_and(|keys| keys.contains(key));
+        if self.defaults.managed.as_ref() == Some(key) {
+            Priority::Flagged
+        } else if key.namespace() == source.namespace() && copies(&source) {
+            Priority::ApiServers
+        } else {
+            Priority::Other
+        }
     }
 
     /// The sources in use that have been listed: names by namespace. Without the namespaces where none of them has

@@ -1,6 +1,7 @@
 //! A change goes in, the keys that it concerns come out.
 
 use super::*;
+use crate::model::Priority;
 use crate::plan::copy;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
 
@@ -301,11 +302,23 @@ fn the_names_in_use_are_the_sources_and_the_managed_services() {
 }
 
 #[test]
-fn copies_of_the_default_source_are_urgent() {
-    let mut index = filled();
-    index.apply_service(&service("web-vip").source("web", "app"));
-    assert!(index.is_urgent(&key("vip")));
-    assert!(!index.is_urgent(&key("web-vip")) && !index.is_urgent(&key("nobody")));
+fn the_api_servers_are_urgent_in_their_own_namespace_only() {
+    let mut index = Index::new(Defaults {
+        source: ServiceKey::new("web", "app"),
+        ..defaults()
+    });
+    index.apply_service(&service("vip").source("default", "kubernetes"));
+    index.apply_service(&service("of-the-default-source"));
+    index.apply_service(&service("tenant").namespace("web").source("default", "kubernetes"));
+    for (key, expected) in [
+        (key("kubernetes-vip"), Priority::Flagged),
+        (key("vip"), Priority::ApiServers),
+        (key("of-the-default-source"), Priority::Other),
+        (ServiceKey::new("web", "tenant"), Priority::Other),
+        (key("nobody"), Priority::Other),
+    ] {
+        assert_eq!(index.priority(&key), expected, "{key}");
+    }
 }
 
 /// A GET that no watch overtakes.

@@ -154,7 +154,7 @@ impl ManagedService {
             WhenEmpty::Hold => true,
             WhenEmpty::Follow => false,
             // An API server that answers is in that list: seen empty, the list is wrong.
-            WhenEmpty::Default => source.namespace() == "default" && source.name() == "kubernetes",
+            WhenEmpty::Default => source.is_api_source(),
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Priority::{ApiServers, Flagged, Other};
 
 fn queue() -> Queue {
     Queue::new(Metrics::new("lease").unwrap())
@@ -17,28 +18,29 @@ fn names(queue: &mut Queue) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_key_marked_twice_is_worked_on_once() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), false);
-    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.mark(key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_of_the_default_source_go_first() {
+async fn the_flagged_service_goes_first_and_then_the_api_servers() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), false);
-    queue.mark(key("vip"), Instant::now(), true);
-    assert_eq!(names(&mut queue), ["vip", "a"]);
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.mark(key("b"), Instant::now(), ApiServers);
+    queue.mark(key("vip"), Instant::now(), Flagged);
+    assert_eq!(names(&mut queue), ["vip", "b", "a"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_changes_meanwhile() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
     let changed = Instant::now();
-    queue.mark(key("a"), changed, false);
+    queue.mark(key("a"), changed, Other);
     assert_eq!(queue.pop(), None);
-    queue.finished(key("a"), Again::WhenDirty, false, false);
+    queue.finished(key("a"), Again::WhenDirty, false, Other);
     assert_eq!(queue.pop(), Some((key("a"), changed)));
 }
 
@@ -46,13 +48,13 @@ async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_change
 async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
     let mut queue = queue();
     let start = Instant::now();
-    queue.mark(key("a"), start, false);
+    queue.mark(key("a"), start, Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::WhenDirty, true, false);
-    queue.mark(key("a"), Instant::now(), false);
-    queue.mark(key("b"), Instant::now(), false);
+    queue.finished(key("a"), Again::WhenDirty, true, Other);
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.mark(key("b"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["b"]);
-    queue.due(|_| false).await;
+    queue.due(|_| Other).await;
     assert_eq!(names(&mut queue), ["a"]);
     assert!(
         start.elapsed() >= PACE && start.elapsed() < 2 * PACE,
@@ -64,13 +66,13 @@ async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
 #[tokio::test(start_paused = true)]
 async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), Other);
     let mut waits = Vec::new();
     for _ in 0..1000 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(Severity::Final), false, false);
+        queue.finished(key("a"), Again::Later(Severity::Final), false, Other);
         let start = Instant::now();
-        queue.due(|_| false).await;
+        queue.due(|_| Other).await;
         waits.push(start.elapsed().as_secs());
     }
     assert_eq!(waits[..5], [5, 10, 20, 30, 30]);
@@ -80,12 +82,12 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
 #[tokio::test(start_paused = true)]
 async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), Other);
     for _ in 0..50 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(Severity::Passing), false, false);
+        queue.finished(key("a"), Again::Later(Severity::Passing), false, Other);
         let start = Instant::now();
-        queue.due(|_| false).await;
+        queue.due(|_| Other).await;
         assert!(
             start.elapsed() <= Duration::from_millis(1310),
             "{:?}",
@@ -102,11 +104,11 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
 #[tokio::test(start_paused = true)]
 async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
     let mut queue = queue();
-    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::Later(Severity::Final), false, false);
+    queue.finished(key("a"), Again::Later(Severity::Final), false, Other);
     assert_eq!(queue.pop(), None);
-    queue.mark(key("a"), Instant::now(), false);
+    queue.mark(key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
 }
 
@@ -114,20 +116,20 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
 async fn success_forgets_the_failures() {
     let mut queue = queue();
     for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
-        queue.mark(key("a"), Instant::now(), false);
+        queue.mark(key("a"), Instant::now(), Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(again), false, false);
+        queue.finished(key("a"), Again::Later(again), false, Other);
         let start = Instant::now();
-        queue.due(|_| false).await;
+        queue.due(|_| Other).await;
         assert_eq!(start.elapsed().as_secs(), expected);
     }
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::WhenDirty, false, false);
-    queue.mark(key("a"), Instant::now(), false);
+    queue.finished(key("a"), Again::WhenDirty, false, Other);
+    queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::Later(Severity::Final), false, false);
+    queue.finished(key("a"), Again::Later(Severity::Final), false, Other);
     let start = Instant::now();
-    queue.due(|_| false).await;
+    queue.due(|_| Other).await;
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
@@ -148,39 +150,67 @@ async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_eight_keys_are_worked_on_at_once_and_one_place_is_kept_for_the_api_servers() {
+async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     let mut queue = queue();
     for number in 0..20 {
-        queue.mark(key(&number.to_string()), Instant::now(), false);
+        queue.mark(key(&format!("other-{number}")), Instant::now(), Other);
     }
     assert_eq!(names(&mut queue).len(), 7);
-    queue.mark(key("vip"), Instant::now(), true);
-    queue.mark(key("vip-2"), Instant::now(), true);
+    for number in 0..20 {
+        queue.mark(key(&number.to_string()), Instant::now(), ApiServers);
+    }
+    assert_eq!(names(&mut queue), ["0", "1"]);
+    queue.mark(key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
-    queue.finished(key("3"), Again::WhenDirty, false, false);
-    assert_eq!(names(&mut queue), ["vip-2"]);
-    queue.finished(key("vip"), Again::WhenDirty, false, true);
-    assert_eq!(names(&mut queue).len(), 1, "the seventh of the others");
-    queue.finished(key("vip-2"), Again::WhenDirty, false, true);
-    assert!(names(&mut queue).is_empty(), "the last place is kept");
+    queue.finished(key("vip"), Again::WhenDirty, false, Flagged);
+    assert!(names(&mut queue).is_empty(), "its place is nobody else's");
+    queue.finished(key("other-3"), Again::WhenDirty, false, Other);
+    assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
+    queue.finished(key("0"), Again::WhenDirty, false, ApiServers);
+    queue.finished(key("1"), Again::WhenDirty, false, ApiServers);
+    assert_eq!(names(&mut queue), ["3", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
+    for priority in [Flagged, ApiServers] {
+        let mut queue = queue();
+        queue.mark(key("vip"), Instant::now(), priority);
+        queue.pop().unwrap();
+        queue.finished(key("vip"), Again::Later(Severity::Passing), false, priority);
+        for number in 0..20 {
+            queue.mark(key(&number.to_string()), Instant::now(), Other);
+        }
+        for name in names(&mut queue) {
+            queue.finished(key(&name), Again::Later(Severity::Passing), false, Other);
+        }
+        names(&mut queue);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for _ in 0..8 {
+            queue
+                .due(|key| if key.name() == "vip" { priority } else { Other })
+                .await;
+        }
+        assert_eq!(names(&mut queue), ["vip"], "{priority:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_failed_leave_room_for_those_that_did_not() {
     let mut queue = queue();
     for number in 0..7 {
-        queue.mark(key(&number.to_string()), Instant::now(), false);
+        queue.mark(key(&number.to_string()), Instant::now(), Other);
     }
     for name in names(&mut queue) {
-        queue.finished(key(&name), Again::Later(Severity::Passing), false, false);
+        queue.finished(key(&name), Again::Later(Severity::Passing), false, Other);
     }
     tokio::time::advance(Duration::from_secs(2)).await;
     for _ in 0..7 {
-        queue.due(|_| false).await;
+        queue.due(|_| Other).await;
     }
     assert_eq!(names(&mut queue).len(), 4, "of those that failed");
     for number in 10..20 {
-        queue.mark(key(&number.to_string()), Instant::now(), false);
+        queue.mark(key(&number.to_string()), Instant::now(), Other);
     }
     assert_eq!(names(&mut queue), ["10", "11", "12"]);
 }
@@ -191,10 +221,10 @@ async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
     for (again, keeps) in [(Again::Resume as Until, true), (Again::At as Until, false)] {
         let mut queue = queue();
         let changed = Instant::now();
-        queue.mark(key("a"), changed, false);
+        queue.mark(key("a"), changed, Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), again(changed + PACE), false, false);
-        queue.due(|_| false).await;
+        queue.finished(key("a"), again(changed + PACE), false, Other);
+        queue.due(|_| Other).await;
         assert_eq!(queue.pop().unwrap().1 == changed, keeps);
     }
 }

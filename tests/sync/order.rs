@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
-use testbed::{Effect, Fault, Match, Request};
+use serde_json::{Value, json};
+use testbed::{Effect, Fault, Match, Request, Store, builders};
 use tokio::time::Instant;
 
 use crate::harness::{
@@ -26,7 +26,7 @@ fn at_once(requests: &[Request]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_of_the_default_source_are_written_first() {
+async fn copies_of_the_api_servers_are_written_first() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
     for number in 0..40 {
@@ -66,11 +66,12 @@ async fn copies_of_the_default_source_are_written_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_writes_are_in_flight_at_most_and_one_for_each_service() {
+async fn ten_writes_are_in_flight_at_most_and_one_for_each_service() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("kubernetes", "kubernetes-2", &["192.0.2.2"]));
-    for number in 0..30 {
-        put(&store, service(&format!("s-{number}")));
+    let names: Vec<_> = (0..30).map(|number| format!("s-{number}")).collect();
+    for name in names.iter().map(String::as_str).chain(["kubernetes-vip"]) {
+        put(&store, service(name));
     }
     let operator = Operator::start(&store);
     let slow = Match::any().verb("create").resource("endpointslices");
@@ -79,20 +80,95 @@ async fn eight_writes_are_in_flight_at_most_and_one_for_each_service() {
         .faults()
         .add(Fault::new(slow, Effect::Latency(ms(100))));
     until(&store, "two copies each", |store| {
-        store.list("endpointslices", None).len() == 2 + 60
+        store.list("endpointslices", None).len() == 2 + 62
     })
     .await;
     let creates = operator.slice_requests("create");
-    assert_eq!(creates.len(), 60);
-    assert_eq!(at_once(&creates), 8);
-    for number in 0..30 {
-        let prefix = format!("s-{number}-");
+    assert_eq!(creates.len(), 62);
+    assert_eq!(at_once(&creates), 10);
+    for name in names {
+        let prefix = format!("{name}-");
         let of_one: Vec<_> = creates
             .iter()
             .filter(|create| create.name.starts_with(&prefix))
             .cloned()
             .collect();
         assert_eq!((of_one.len(), at_once(&of_one)), (2, 1));
+    }
+}
+
+/// A managed Service of the default source in a namespace of its own.
+fn put_tenant(store: &Store, number: usize) {
+    let namespace = format!("tenant-{number}");
+    put(store, builders::namespace(&namespace));
+    let mut tenant = service("vip");
+    tenant["metadata"]["namespace"] = json!(namespace);
+    put(store, tenant);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_servers_do_not_wait_for_500_tenants_of_the_same_source() {
+    let store = cluster(&["192.0.2.1"]);
+    for name in ["kubernetes-vip", "second-vip"] {
+        put(&store, service(name));
+    }
+    for number in 0..500 {
+        put_tenant(&store, number);
+    }
+    let operator = Operator::start(&store);
+    until(&store, "all copies", |store| {
+        store.list("endpointslices", None).len() == 1 + 502
+    })
+    .await;
+    pass(seconds(2)).await;
+    let updates = Match::any().verb("update");
+    let slow = Fault::new(updates, Effect::Latency(ms(5)));
+    operator.writer.faults().add(slow);
+    for round in 2..10 {
+        // Also while the tenants still follow the change before.
+        let address = format!("192.0.2.{round}");
+        put(&store, slice("kubernetes", "kubernetes", &[&address]));
+        let took = operator.until_addresses("kubernetes-vip", &[&address]).await;
+        assert!(took < ms(6), "round {round}: {took:?}");
+        let took = took + operator.until_addresses("second-vip", &[&address]).await;
+        assert!(took < ms(11), "round {round}: {took:?}");
+        pass(ms(50)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
+    for name in ["kubernetes-vip", "second-vip"] {
+        let store = cluster(&["192.0.2.1"]);
+        put(&store, service(name));
+        for number in 0..20 {
+            put_tenant(&store, number);
+        }
+        let operator = Operator::start(&store);
+        until(&store, "all copies", |store| {
+            store.list("endpointslices", None).len() == 1 + 21
+        })
+        .await;
+        pass(seconds(2)).await;
+        // The copies of all tenants have one name, each in its namespace.
+        let updates_in = |namespace: &str| {
+            let is_ours = |copy: &&Value| copy["metadata"]["name"] != "kubernetes";
+            let copies = store.list("endpointslices", Some(namespace));
+            let copy = copies.iter().find(is_ours).expect("a copy");
+            let name = copy["metadata"]["name"].as_str().expect("a name");
+            Match::any().verb("update").name(name)
+        };
+        let hang = Fault::new(updates_in("tenant-0"), Effect::Hang);
+        operator.writer.faults().add(hang);
+        put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+        operator.until_addresses(name, &["192.0.2.2"]).await;
+        // Now every tenant has failed, and some of them hang again.
+        pass(seconds(60)).await;
+        let fail = Fault::status(updates_in("default"), 500).times(1);
+        operator.writer.faults().add(fail);
+        put(&store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
+        let took = operator.until_addresses(name, &["192.0.2.3"]).await;
+        assert!(took < ms(200), "{name}: {took:?}");
     }
 }
 
