@@ -22,6 +22,8 @@ mod unreadable;
 mod versions;
 
 pub use seen::SliceState;
+use services::Known;
+pub use services::ServiceVersion;
 use slices::Slices;
 pub use sources::Listing;
 use unreadable::UnreadableObjects;
@@ -48,7 +50,9 @@ pub type SharedIndex = Arc<Mutex<Index>>;
 pub struct Index {
     defaults: Defaults,
     /// Every Service; of those that are not managed, the name alone.
-    services: HashMap<ServiceKey, Option<Arc<ManagedService>>>,
+    services: HashMap<ServiceKey, Known>,
+    services_changed: u64,
+    services_removed: u64,
     /// Managed Services by source.
     dependants: BTreeMap<ServiceKey, Dirty>,
     copies: Slices,
@@ -70,6 +74,8 @@ impl Index {
         Self {
             defaults,
             services: HashMap::new(),
+            services_changed: 0,
+            services_removed: 0,
             dependants: BTreeMap::new(),
             copies: Slices::default(),
             others: Slices::default(),
@@ -152,7 +158,7 @@ impl Index {
     /// Names of Services whose slices matter: the sources in use and the managed Services.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
-        let managed = self.services.values().flatten().map(|service| service.key.name());
+        let managed = self.managed().map(|service| service.key.name());
         let sources = self.dependants.keys().map(ServiceKey::name);
         let always = self.always.iter().map(String::as_str);
         managed.chain(sources).chain(always).map(str::to_owned).collect()
@@ -177,23 +183,21 @@ impl Index {
     /// Every key that has, wants or should lose copies.
     #[must_use]
     pub fn all(&self) -> Dirty {
-        let managed = self
-            .services
-            .iter()
-            .filter(|(_, service)| service.is_some())
-            .map(|(key, _)| key);
+        let managed = self.managed().map(|service| &service.key);
         managed.chain(self.copies.services()).cloned().collect()
     }
 
     /// Services that are managed.
     pub fn managed(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
-        self.services.values().flatten()
+        self.services.values().filter_map(|known| known.managed.as_ref())
     }
 
     /// Whether a Service is managed.
     #[must_use]
     pub fn is_managed(&self, key: &ServiceKey) -> bool {
-        matches!(self.services.get(key), Some(Some(_)))
+        self.services
+            .get(key)
+            .is_some_and(|known| known.managed.is_some())
     }
 
     /// Everything has been listed once.
@@ -224,7 +228,7 @@ impl Index {
         if !self.services_listed || !self.copies_listed {
             return None;
         }
-        let service = match self.services.get(key) {
+        let service = match self.services.get(key).map(|known| &known.managed) {
             None => ServiceState::Absent,
             Some(None) => match self.unreadable.services.get(key) {
                 Some(unreadable) if self.copies.has_any(key) => ServiceState::Managed(unreadable.clone()),
@@ -250,6 +254,7 @@ impl Index {
             }
         }
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
+        let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
         Some(Snapshot {
             key: key.clone(),
             source: source.map(|source| self.source(source)),
@@ -257,6 +262,7 @@ impl Index {
             slices: slices.into_values().collect(),
             unreadable: self.unreadable.of(key),
             seen,
+            in_doubt,
             confirmed: BTreeSet::new(),
         })
     }

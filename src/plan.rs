@@ -41,7 +41,8 @@ pub struct Plan {
     pub triggers: Vec<String>,
     /// What the user should know.
     pub findings: Vec<Finding>,
-    /// Source slices to be read first: copies of them claim to be newer than what we see, and wait.
+    /// Source slices to be read first: copies of them claim to be newer than what we see, or are to be made from a view
+    /// in doubt, and wait.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -192,7 +193,10 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
     }
     let Some(current) = current(snapshot, &key) else {
         if !service.deleting {
-            plan.creates.push(copy);
+            match doubted_source(&copy, snapshot) {
+                Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
+                None => plan.creates.push(copy),
+            }
         }
         return;
     };
@@ -217,6 +221,20 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
             plan.updates.push(copy::over(current, copy));
         }
     }
+}
+
+/// The source slice of a copy that is to be made, if it may be gone: a copy would bring dead endpoints back. It is in
+/// doubt if the watches say so, or if a copy of ours was made from a newer state of the source than we see.
+fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
+    let source = source_slice(copy)?;
+    let is_newer = |slice: &EndpointSlice| {
+        let read = |key| annotation_of(&slice.metadata, key);
+        ours(slice).as_ref() == Some(&snapshot.key)
+            && read(provenance::NAMESPACE) == Some(source.namespace())
+            && version(read(provenance::RESOURCE_VERSION)).is_some_and(|claimed| claimed > snapshot.seen)
+    };
+    let doubted = snapshot.in_doubt || snapshot.slices.iter().any(|slice| is_newer(slice));
+    (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
 }
 
 /// What triggered the change that makes a copy differ from its source. A copy that is made anew is no such change.

@@ -18,6 +18,9 @@ const CAUGHT_UP: Duration = Duration::from_millis(50);
 /// A watch that was answered for so long was answered well: one that breaks at once shows nothing.
 const ANSWERED: Duration = Duration::from_secs(1);
 
+/// A watch follows its list within this time. Until then the list is as good.
+const FOLLOWS: Duration = Duration::from_secs(1);
+
 /// Why a watch is to begin anew, with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -43,8 +46,8 @@ struct State {
     last: Instant,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
-    /// Its first list is complete.
-    is_listed: bool,
+    /// Its list is complete, since then.
+    listed: Option<Instant>,
     /// The API server answers it, since then.
     open: Option<Instant>,
     /// It went on after a break, without a list.
@@ -62,7 +65,7 @@ impl Pulse {
             // Its first sign of life is due like any other.
             last: Instant::now(),
             version: 0,
-            is_listed: false,
+            listed: None,
             open: None,
             resumed: false,
             restart: None,
@@ -83,13 +86,13 @@ impl Pulse {
     /// It begins with a list: what was before does not count, nor does a wish that it may begin anew.
     pub fn list_begins(&self) {
         let mut state = self.0.state.lock();
-        (state.version, state.is_listed, state.restart) = (0, false, None);
+        (state.version, state.listed, state.restart) = (0, None, None);
         state.resumed = false;
     }
 
     /// Its list is complete.
     pub fn listed(&self) {
-        self.0.state.lock().is_listed = true;
+        self.0.state.lock().listed = Some(Instant::now());
     }
 
     /// It has come as far as this version, or asks for what comes after it.
@@ -139,6 +142,13 @@ impl Pulse {
     fn is_current(&self) -> bool {
         let resumed = self.0.state.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
+    }
+
+    /// Whether what it shows may be from before: its list is complete, though not just now, and what followed it was cut
+    /// off. One that lists shows nothing yet that could be.
+    fn is_doubtful(&self) -> bool {
+        let listed = self.0.state.lock().listed;
+        listed.is_some_and(|listed| listed.elapsed() > FOLLOWS) && !self.is_current()
     }
 
     /// Whether the API server has answered it for so long.
@@ -216,7 +226,7 @@ impl Pulses {
     fn restart_where(&self, cause: Cause, is_meant: impl Fn(&str) -> bool) {
         for (_, pulse) in self.watches.lock().iter().filter(|((name, _), _)| is_meant(name)) {
             let mut state = pulse.0.state.lock();
-            if state.is_listed {
+            if state.listed.is_some() {
                 state.restart = Some(cause);
                 pulse.0.news.notify_one();
             }
@@ -268,6 +278,14 @@ impl Pulses {
             .collect();
         failing.dedup();
         failing
+    }
+
+    /// Whether what a watch of this name shows may be from before.
+    #[must_use]
+    pub fn is_doubtful(&self, watch: &str) -> bool {
+        let pulses = self.watches.lock();
+        let mut meant = pulses.iter().filter(|((name, _), _)| *name == watch);
+        meant.any(|(_, pulse)| pulse.is_doubtful())
     }
 
     /// When each watch last showed life; of several of one name, the one that is silent longest.
@@ -418,6 +436,33 @@ mod tests {
         tokio::time::advance(limit).await;
         pulse.failed(true);
         assert!(failing().is_empty(), "nobody else would see more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
+        let pulses = Pulses::default();
+        let running = pulses.start("sources", None);
+        let pulse = running.pulse();
+        let is_doubtful = |after: u64| {
+            let pulses = pulses.clone();
+            async move {
+                sleep(Duration::from_millis(after)).await;
+                pulses.is_doubtful("sources")
+            }
+        };
+        pulse.list_begins();
+        assert!(!is_doubtful(5000).await, "it has shown nothing yet");
+        pulse.listed();
+        assert!(!is_doubtful(1000).await, "just listed");
+        assert!(is_doubtful(1).await, "no watch follows its list");
+        pulse.open(true);
+        assert!(!is_doubtful(0).await, "it goes on from there");
+        pulse.open(false);
+        assert!(is_doubtful(0).await);
+        pulse.open(true);
+        assert!(is_doubtful(49).await, "what was missed is on its way");
+        assert!(!is_doubtful(1).await);
+        assert!(!pulses.is_doubtful("copies"), "another");
     }
 
     #[test]

@@ -88,6 +88,16 @@ pub enum Again {
 }
 
 impl Again {
+    /// The same, but at this moment at the latest where nothing else would bring the key back.
+    #[must_use]
+    pub fn or_at(self, moment: Option<Instant>) -> Self {
+        match (self, moment) {
+            (Self::WhenDirty, Some(moment)) => Self::At(moment),
+            (Self::At(at), Some(moment)) => Self::At(at.min(moment)),
+            (again, _) => again,
+        }
+    }
+
     /// The same, as controller-runtime would count it.
     fn ending(self) -> Ending {
         match self {

@@ -135,6 +135,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         client,
         index.clone(),
         inbox.clone(),
+        pulses.clone(),
         metrics.clone(),
         herald,
     ));

@@ -47,8 +47,8 @@ impl Watches {
     pub async fn services(self, names: channel::Sender<BTreeSet<String>>) {
         let mut listed = HashSet::new();
         let unreadable = Undecoded::new(metrics::Watch::Services);
-        // Some names matter whatever Services there are.
-        let mut changed = true;
+        // What `names` was last made from; some names matter whatever Services there are.
+        let mut made_from = None;
         self.reader
             .follow(
                 metrics::Watch::Services,
@@ -60,6 +60,12 @@ impl Watches {
                     let dirty = match event {
                         Event::Init => {
                             listed.clear();
+                            Dirty::new()
+                        }
+                        // A GET has shown what came after it.
+                        Event::Apply(service) | Event::Delete(service)
+                            if index.knows_newer_service(service.slim_metadata()) =>
+                        {
                             Dirty::new()
                         }
                         Event::InitApply(service) | Event::Apply(service) => {
@@ -79,9 +85,9 @@ impl Watches {
                         }
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
-                    changed |= !dirty.is_empty();
-                    // In the middle of a list the set would be made anew for each Service on it.
-                    if complete && std::mem::take(&mut changed) {
+                    let changed = Some(index.services_changed());
+                    // In the middle of a list the set would be made again for each Service on it.
+                    if complete && std::mem::replace(&mut made_from, changed) != changed {
                         let wanted = index.names();
                         names.send_if_modified(|names| {
                             *names != wanted && {

@@ -68,6 +68,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "outage",
             "plan",
             "progress",
+            "pulse",
             "queue",
         ],
     ),

@@ -7,7 +7,7 @@ impl Index {
     /// The endpoints of a managed Service as the watches show them; `None`: it is not managed.
     #[must_use]
     pub fn endpoints(&self, key: &ServiceKey) -> Option<Endpoints> {
-        let service = self.services.get(key)?.as_ref()?;
+        let service = self.services.get(key)?.managed.as_ref()?;
         let wanted = |slice: &str| service.families.iter().any(|family| family.as_str() == slice);
         let source = service.source().map(|source| {
             let slices = self.others.of(source).map(AsRef::as_ref);

@@ -1,10 +1,26 @@
-//! Services, and which of them depend on which source.
+//! Services as the watch shows them, or a GET that is newer, and which of them depend on which source.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Dirty, Index};
-use crate::model::{ManagedService, Service, ServiceKey};
+use crate::model::{ManagedService, ObjectMeta, Service, ServiceKey, version_of};
+
+/// What is known of one Service.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Its resourceVersion. Most changes of a Service mean nothing to us, so this is no part of what is compared.
+    version: Option<u64>,
+    /// `None`: it is not managed, and nothing but its name matters.
+    pub managed: Option<Arc<ManagedService>>,
+}
+
+/// The version of a Service that is known, or that there is none; and how many others had gone by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceVersion {
+    known: Option<Option<u64>>,
+    removals: u64,
+}
 
 impl Index {
     /// A Service was added or changed.
@@ -12,7 +28,8 @@ impl Index {
         let key = ServiceKey::of(&service.metadata);
         let new = ManagedService::read(service, &self.defaults).map(Arc::new);
         let was_unreadable = self.unreadable.services.remove(&key).is_some() && self.copies.has_any(&key);
-        let mut dirty = self.replace_service(key.clone(), new);
+        let version = version_of(&service.metadata);
+        let mut dirty = self.replace_service(key.clone(), version, new);
         if was_unreadable {
             dirty.insert(key);
         }
@@ -20,11 +37,20 @@ impl Index {
     }
 
     /// What is known of a Service changes; `None`: it is not managed.
-    pub(super) fn replace_service(&mut self, key: ServiceKey, new: Option<Arc<ManagedService>>) -> Dirty {
-        let old = self.services.insert(key.clone(), new.clone());
+    pub(super) fn replace_service(
+        &mut self,
+        key: ServiceKey,
+        version: Option<u64>,
+        new: Option<Arc<ManagedService>>,
+    ) -> Dirty {
+        let known = Known {
+            version,
+            managed: new.clone(),
+        };
+        let old = self.services.insert(key.clone(), known);
         let mut dirty = Dirty::new();
-        match &old {
-            Some(old) if *old == new => {}
+        match old.map(|old| old.managed) {
+            Some(old) if old == new => return dirty,
             Some(old) => {
                 self.unlink(old.as_deref());
                 dirty.insert(key.clone());
@@ -36,6 +62,7 @@ impl Index {
                 }
             }
         }
+        self.services_changed += 1;
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
             self.dependants.entry(source.clone()).or_default().insert(key);
         }
@@ -45,9 +72,11 @@ impl Index {
     /// A Service is gone.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
         self.unreadable.services.remove(key);
-        let Some(old) = self.services.remove(key) else {
+        let Some(Known { managed: old, .. }) = self.services.remove(key) else {
             return Dirty::new();
         };
+        self.services_changed += 1;
+        self.services_removed += 1;
         self.unlink(old.as_deref());
         let mut dirty = self.dependants.get(key).cloned().unwrap_or_default();
         if old.is_some() || self.copies.has_any(key) {
@@ -69,6 +98,54 @@ impl Index {
             dirty.extend(self.all());
         }
         dirty
+    }
+
+    /// Whether a GET has shown a later state of a Service than this one. Where versions cannot be compared the latest word
+    /// counts.
+    #[must_use]
+    pub fn knows_newer_service(&self, metadata: &ObjectMeta) -> bool {
+        let known = self.services.get(&ServiceKey::of(metadata));
+        match (known.and_then(|known| known.version), version_of(metadata)) {
+            (Some(known), Some(new)) => known > new,
+            _ => false,
+        }
+    }
+
+    /// Grows with each change of what Services ask for, whoever showed it: the names that matter may be others then.
+    #[must_use]
+    pub fn services_changed(&self) -> u64 {
+        self.services_changed
+    }
+
+    /// What is known of a Service, to tell later whether the watch has overtaken a GET.
+    #[must_use]
+    pub fn service_version(&self, key: &ServiceKey) -> ServiceVersion {
+        ServiceVersion {
+            known: self.services.get(key).map(|known| known.version),
+            removals: self.services_removed,
+        }
+    }
+
+    /// A GET shows this Service, or that there is none of that name. `before`: what was known when it was sent. Answers
+    /// the Services concerned, or `None` if the watch has shown something since: then nobody can say which of both is
+    /// the latest. Otherwise it is the GET, as in [`Index::observe`].
+    #[must_use]
+    pub fn observe_service(
+        &mut self,
+        key: &ServiceKey,
+        before: &ServiceVersion,
+        service: Option<&Service>,
+    ) -> Option<Dirty> {
+        let now = self.service_version(key);
+        // Unknown then and now, but it may have come and gone meanwhile.
+        let may_be_gone = now.known.is_none() && service.is_some();
+        if now.known != before.known || may_be_gone && now.removals != before.removals {
+            return None;
+        }
+        Some(match service {
+            Some(service) => self.apply_service(service),
+            None => self.delete_service(key),
+        })
     }
 
     fn unlink(&mut self, service: Option<&ManagedService>) {

@@ -9,6 +9,7 @@ mod belonging;
 mod laws;
 mod replaced;
 mod rewound;
+mod services;
 mod sources;
 
 fn key(name: &str) -> ServiceKey {
@@ -319,6 +320,28 @@ fn the_api_servers_are_urgent_in_their_own_namespace_only() {
     ] {
         assert_eq!(index.priority(&key), expected, "{key}");
     }
+}
+
+#[test]
+fn a_source_is_in_doubt_while_its_watch_lists_again() {
+    let mut index = filled();
+    let scope = named(&["kubernetes", "vip"]);
+    let is_in_doubt = |index: &Index| {
+        index
+            .snapshot(&key("vip"))
+            .expect("everything is listed")
+            .in_doubt
+    };
+    assert!(!is_in_doubt(&index));
+    index.list_begins(&scope);
+    assert!(is_in_doubt(&index));
+    index.slices_listed(&scope, &HashSet::new());
+    assert!(!is_in_doubt(&index));
+    index.list_begins(&named(&["kubernetes"]));
+    assert!(
+        !is_in_doubt(&index),
+        "the old watch goes on until the new one has listed"
+    );
 }
 
 /// A GET that no watch overtakes.

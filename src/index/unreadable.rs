@@ -111,12 +111,12 @@ impl Index {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();
         let speaks_of_us = ManagedService::may_be_managed(unreadable, &self.defaults);
-        let old = self.services.get(&key).cloned().flatten();
-        if speaks_of_us || old.is_some() {
-            return self.replace_service(key, Some(service));
+        let version = version_of(&unreadable.metadata);
+        if speaks_of_us || self.is_managed(&key) {
+            return self.replace_service(key, version, Some(service));
         }
         self.unreadable.services.insert(key.clone(), service);
-        let mut dirty = self.replace_service(key.clone(), None);
+        let mut dirty = self.replace_service(key.clone(), version, None);
         if self.copies.has_any(&key) {
             dirty.insert(key);
         }

@@ -71,6 +71,12 @@ impl Versions {
             .map_or(0, |progress| progress.newest)
     }
 
+    /// Whether the watch that shows Services of this name began to list again, and has not ended: what it has shown
+    /// before may be gone.
+    pub fn lists_again(&self, name: &str) -> bool {
+        self.last_listed(name).is_some_and(|progress| progress.is_listing)
+    }
+
     /// Whether a later watch has listed the Service of a slice. A watch that is being replaced may still show what
     /// was before that list.
     pub fn is_superseded(&self, scope: &Scope, slice: &ObjectMeta) -> bool {

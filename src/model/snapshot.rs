@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub unreadable: BTreeSet<SliceKey>,
     /// Everything up to this resourceVersion was seen of its source.
     pub seen: u64,
+    /// Source slices may be gone by now: what shows them is cut off, or lists again. Without a read no copy is made.
+    pub in_doubt: bool,
     /// Source slices that were just read from the API server: what we see of them is the latest.
     pub confirmed: BTreeSet<SliceKey>,
 }

@@ -94,6 +94,7 @@ impl Operator {
             client(&writer),
             index.clone(),
             inbox.clone(),
+            pulses.clone(),
             metrics.clone(),
             herald,
         );

@@ -2,6 +2,7 @@
 //! a wait of half an hour takes no time, and a pause of 250 ms is 250 ms on any machine.
 
 mod check;
+mod doubt;
 mod events;
 mod harness;
 mod leftovers;

@@ -20,7 +20,14 @@ fn has_name_taken(plan: &Plan) -> bool {
 fn shown(index: &Index) -> Vec<String> {
     let view = |key: &(&str, &str)| {
         let snapshot = index.snapshot(&ServiceKey::new(key.0, key.1));
-        format!("{:#?}", snapshot.map(|snapshot| Snapshot { seen: 0, ..snapshot }))
+        format!(
+            "{:#?}",
+            snapshot.map(|snapshot| Snapshot {
+                seen: 0,
+                in_doubt: false,
+                ..snapshot
+            })
+        )
     };
     SERVICES.iter().map(view).collect()
 }

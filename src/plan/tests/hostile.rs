@@ -30,6 +30,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
         slices: shared(there),
         unreadable: BTreeSet::new(),
         seen: u64::MAX,
+        in_doubt: false,
         confirmed: BTreeSet::new(),
     });
     for Finding { reason, note } in &plan.findings {

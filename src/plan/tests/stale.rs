@@ -100,10 +100,16 @@ fn copies_of_a_service_that_asks_for_none_go_without_a_question() {
 }
 
 #[test]
-fn nothing_else_waits_for_the_question() {
-    let world = ahead_of(150).slice(slice("more").endpoints(["192.0.2.3"]));
+fn no_other_update_waits_for_the_question() {
+    let world = World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").version(200).endpoints(["192.0.2.1"]))
+        .slice(slice("more").endpoints(["192.0.2.3"]))
+        .settled("vip")
+        .slice(slice("kubernetes").version(150).endpoints(["192.0.2.9"]))
+        .slice(slice("more").version(120).endpoints(["192.0.2.4"]));
     let (before, _) = plans(&world);
-    assert_eq!((before.creates.len(), before.confirm.len()), (1, 1));
+    assert_eq!((before.updates.len(), before.confirm.len()), (1, 1));
 }
 
 #[test]
@@ -118,4 +124,36 @@ fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
     let (before, _) = plans(&world);
     assert_eq!(before.confirm.len(), 1);
     assert_eq!(world.settle("vip").len(), 1);
+}
+
+/// A source slice of which there is no copy yet.
+fn uncopied() -> World {
+    World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").version(100).endpoints(["192.0.2.1"]))
+}
+
+#[test]
+fn a_copy_from_a_view_in_doubt_is_not_made_before_the_slice_was_read() {
+    let mut snapshot = uncopied().snapshot(&crate::model::ServiceKey::new("default", "vip"));
+    let is_made = |snapshot: &_| {
+        let plan = plan(snapshot);
+        (plan.creates.len(), plan.confirm.contains(&source()))
+    };
+    assert_eq!(is_made(&snapshot), (1, false), "no doubt, no question");
+    snapshot.in_doubt = true;
+    assert_eq!(is_made(&snapshot), (0, true));
+    snapshot.confirmed = BTreeSet::from([source()]);
+    assert_eq!(is_made(&snapshot), (1, false));
+}
+
+#[test]
+fn a_copy_of_a_newer_source_puts_creates_in_doubt() {
+    for (version, creates) in [("100", 1), ("101", 0)] {
+        let claimed = slice("claims").copied("vip", "other");
+        let claimed = claimed.annotate(provenance::RESOURCE_VERSION, version);
+        let (before, after) = plans(&uncopied().slice(claimed));
+        assert_eq!(before.creates.len(), creates, "{version}");
+        assert_eq!(after.creates.len(), 1, "{version}");
+    }
 }

@@ -289,7 +289,14 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     }));
     let (herald, scribe) = Herald::new(client.clone(), &life.user, metrics.clone());
     tasks.push(Box::pin(scribe.run()));
-    let reconciler = Reconciler::new(client, index.clone(), inbox.clone(), metrics.clone(), herald);
+    let reconciler = Reconciler::new(
+        client,
+        index.clone(),
+        inbox.clone(),
+        pulses.clone(),
+        metrics.clone(),
+        herald,
+    );
     let worker = Worker {
         inbox,
         index,

@@ -1,0 +1,220 @@
+//! What to do about one key: a plan that needs no more reads.
+//!
+//! Where a watch may be late one consistent GET decides, and the index knows what it has shown. A watch that does not
+//! show it a second later is restarted at another API server.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Api;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::memory::{Echoes, Shown};
+use super::{Reconciler, read};
+use crate::apply::Echo;
+use crate::decode::Guarded;
+use crate::metrics::{SyncResult, Watch};
+use crate::model::{
+    EndpointSlice, Service, ServiceKey, ServiceState, SliceKey, Snapshot, claims_to_be_ours, ours, version_of,
+};
+use crate::plan::{Plan, plan};
+use crate::queue::{Again, Severity};
+
+/// The pause after a GET that the watch has overtaken.
+const OVERTAKEN: Duration = Duration::from_millis(100);
+
+/// A plan that needs no more reads, and what it was made from.
+pub(super) struct Decision {
+    pub snapshot: Snapshot,
+    pub plan: Plan,
+    /// Names of copies that turned out to be taken by slices which no watch of ours shows.
+    pub taken: Echoes,
+    /// Deletes are left out of the plan, since nobody has said that they are right: why.
+    pub put_off: Option<Stop>,
+}
+
+/// A slice as a GET shows it.
+struct Read {
+    slice: Option<EndpointSlice>,
+    /// The index knew it otherwise, or not at all.
+    is_news: bool,
+}
+
+/// What a GET of a Service said, beside what the watch shows.
+enum Confirmed {
+    AsSeen,
+    /// The index knows it now.
+    Changed,
+}
+
+/// What stops a sync before its end, or a part of it.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The watch has still time to show our last write.
+    Wait(Instant),
+    /// Too little is listed yet; the lists will mark the key again.
+    Unlisted,
+    /// A read failed.
+    Unread(String),
+}
+
+impl Stop {
+    /// How a sync ends that it stops, and when the key is worked on again.
+    pub fn ending(&self) -> (SyncResult, Again) {
+        match self {
+            Self::Wait(until) => (SyncResult::Requeued, Again::Resume(*until)),
+            Self::Unlisted => (SyncResult::Requeued, Again::WhenDirty),
+            Self::Unread(_) => (SyncResult::Error, Again::Later(Severity::Passing)),
+        }
+    }
+}
+
+impl Reconciler {
+    /// client: only where the watch is late or in doubt.
+    pub(super) async fn decide(&self, key: &ServiceKey) -> Result<Decision, Stop> {
+        let found = self.overdue(key).await?;
+        let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
+        loop {
+            let mut snapshot = self.index().snapshot(key).ok_or(Stop::Unlisted)?;
+            snapshot.confirmed.clone_from(&confirmed);
+            snapshot.in_doubt |= self.pulses.is_doubtful(Watch::Sources.as_str());
+            let unseen = |slice: &&Arc<EndpointSlice>| {
+                let uid = &slice.metadata.uid;
+                !snapshot.slices.iter().any(|seen| seen.metadata.uid == *uid)
+            };
+            let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
+            let taken = unseen
+                .iter()
+                .map(|slice| (SliceKey::of(&slice.metadata), Echo::Exists))
+                .collect();
+            snapshot.slices.extend(unseen);
+            let mut plan = plan(&snapshot);
+            if !plan.confirm.is_empty() {
+                for source in plan.confirm {
+                    debug!(service = %key, slice = %source, "the view of a source slice is in doubt: reading it");
+                    self.read(&source).await?;
+                    confirmed.insert(source);
+                }
+                continue;
+            }
+            let put_off = match self.confirm_service(&snapshot, &plan).await {
+                Ok(Confirmed::AsSeen) => None,
+                Ok(Confirmed::Changed) if !is_service_read => {
+                    is_service_read = true;
+                    continue;
+                }
+                // It changes faster than it is read.
+                Ok(Confirmed::Changed) => Some(Stop::Wait(Instant::now() + OVERTAKEN)),
+                Err(stop) => Some(stop),
+            };
+            if let Some(stop) = &put_off {
+                debug!(service = %key, ?stop, "deletes are put off");
+                plan.deletes.clear();
+                plan.leftovers.clear();
+            }
+            return match put_off {
+                Some(stop) if plan.creates.is_empty() && plan.updates.is_empty() => Err(stop),
+                put_off => Ok(Decision {
+                    snapshot,
+                    plan,
+                    taken,
+                    put_off,
+                }),
+            };
+        }
+    }
+
+    /// client: before slices go, a GET says that their Service is still as it looks: not there, not managed, or not
+    /// wanting them. A new leader's view of Services may be older than its view of copies. Where it looks otherwise the
+    /// index knows now, and the plan is to be made again. Where nobody answers, the rest of the plan is carried out, and
+    /// the deletes are planned again after it.
+    async fn confirm_service(&self, snapshot: &Snapshot, plan: &Plan) -> Result<Confirmed, Stop> {
+        if plan.deletes.is_empty() && plan.leftovers.is_empty() {
+            return Ok(Confirmed::AsSeen);
+        }
+        let key = &snapshot.key;
+        let before = self.index().service_version(key);
+        let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), key.namespace());
+        let service = read::object(&api, key.name(), self.progress()).await?;
+        let service = service.map(|service| service.object).transpose();
+        let service = service.map_err(|unreadable| {
+            Stop::Unread(format!("the Service cannot be decoded: {}", unreadable.error))
+        })?;
+        let seen = match &snapshot.service {
+            ServiceState::Managed(service) => Some(&**service),
+            ServiceState::Absent | ServiceState::Unmanaged => None,
+        };
+        let mut index = self.index();
+        let is_now = service.as_ref().and_then(|service| index.as_managed(service));
+        if is_now.as_ref() == seen {
+            return Ok(Confirmed::AsSeen);
+        }
+        let dirty = index.observe_service(key, &before, service.as_ref());
+        drop(index);
+        let mut dirty = dirty.ok_or_else(|| Stop::Wait(Instant::now() + OVERTAKEN))?;
+        // The plan for it is made again here and now.
+        dirty.remove(key);
+        self.inbox.mark(dirty);
+        let version = service.and_then(|service| version_of(&service.metadata));
+        self.service_watch.missed(version);
+        Ok(Confirmed::Changed)
+    }
+
+    /// client: a GET for each write that the watch has not shown in time. Answers the slices that are
+    /// not ours where a copy was to be.
+    async fn overdue(&self, key: &ServiceKey) -> Result<Vec<Arc<EndpointSlice>>, Stop> {
+        let shown = self.memory.compare(key, &self.index());
+        let overdue = match shown {
+            Shown::All => return Ok(Vec::new()),
+            Shown::Wait(until) => return Err(Stop::Wait(until)),
+            Shown::Overdue(echoes) => echoes,
+        };
+        let mut strangers = Vec::new();
+        for (slice, _) in overdue {
+            let Read {
+                slice: found,
+                is_news,
+            } = self.read(&slice).await?;
+            // What is no copy would be on another watch.
+            if is_news && found.as_ref().is_none_or(claims_to_be_ours) {
+                let version = found.as_ref().and_then(|found| version_of(&found.metadata));
+                self.copy_watch.missed(version);
+            }
+            strangers.extend(
+                found
+                    .filter(|found| ours(found).as_ref() != Some(key))
+                    .map(Arc::new),
+            );
+        }
+        self.memory.wait_for(key, Vec::new(), Instant::now());
+        Ok(strangers)
+    }
+
+    /// One consistent GET of a slice, put into the index. Whatever else depends on it is dirty: the
+    /// watch will have no news of it.
+    async fn read(&self, key: &SliceKey) -> Result<Read, Stop> {
+        let before = self.index().state(key);
+        let api: Api<Guarded<EndpointSlice>> = Api::namespaced(self.client.clone(), key.namespace());
+        let slice = read::object(&api, key.name(), self.progress()).await?;
+        let slice = match slice.map(|slice| slice.object).transpose() {
+            Ok(slice) => slice,
+            Err(unreadable) => {
+                // It counts as unchanged, so there is nothing to observe.
+                warn!(slice = %key, error = unreadable.error, "an EndpointSlice cannot be decoded");
+                self.index().observe_unreadable(&unreadable);
+                return Ok(Read {
+                    slice: None,
+                    is_news: false,
+                });
+            }
+        };
+        let Some(dirty) = self.index().observe(key, &before, slice.clone()) else {
+            return Err(Stop::Wait(Instant::now() + OVERTAKEN));
+        };
+        let is_news = !dirty.is_empty();
+        self.inbox.mark(dirty);
+        Ok(Read { slice, is_news })
+    }
+}

@@ -1,0 +1,173 @@
+//! Views that are late: copies are not made from them, and a watch that is proved late is restarted.
+
+use serde_json::json;
+use testbed::{Ending, Fault, Match};
+
+use crate::harness::{
+    Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, until,
+};
+
+/// How often the watch of a resource was restarted because it was behind.
+fn restarts(operator: &Operator, watch: &str) -> u64 {
+    let series = format!("endpoint_copier_watch_restarts_total{{reason=\"stale\",resource=\"{watch}\"}}");
+    operator.metric(&series).unwrap_or(0)
+}
+
+/// The watch of Services has stopped, and the Service copies another port and another slice than it looks.
+async fn with_stale_services() -> Operator {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    put(
+        &operator.store,
+        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
+    );
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    pass(seconds(2)).await;
+    operator.services.lag();
+    let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
+    operator
+        .store
+        .patch("services", "default", "vip", ports)
+        .expect("a patch");
+    // A slice of the source goes, so its copy is to be deleted, and another changes.
+    operator
+        .store
+        .delete("endpointslices", "default", "kubernetes-2")
+        .expect("it is there");
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.3"]));
+    operator
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_a_get_shows_otherwise_is_planned_as_the_get_shows_it() {
+    let operator = with_stale_services().await;
+    let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
+    assert!(took < ms(200), "{took:?}");
+    assert_eq!(slices_of(&operator.store, "vip")[0]["ports"][0]["port"], 9999);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_services_that_is_proved_late_is_restarted_after_a_second() {
+    let operator = with_stale_services().await;
+    operator.until_addresses("vip", &["192.0.2.3"]).await;
+    assert_eq!(restarts(&operator, "services"), 0, "it may be late by a moment");
+    pass(ms(1100)).await;
+    assert_eq!(restarts(&operator, "services"), 1);
+    pass(seconds(60)).await;
+    assert_eq!(restarts(&operator, "services"), 1, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_again() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, slice("old", "old-1", &["10.0.0.9"]));
+    put(&operator.store, service_of("vip", "old"));
+    operator.until_addresses("vip", &["10.0.0.9"]).await;
+    pass(seconds(2)).await;
+    operator.services.lag();
+    put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+    put(&operator.store, service_of("vip", "app"));
+    // As it looks, its copy has to go, so the Service is read.
+    operator
+        .store
+        .delete("endpointslices", "default", "old-1")
+        .expect("it is there");
+    let took = operator.until_addresses("vip", &["10.0.0.1"]).await;
+    assert!(took < seconds(3), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_changes_all_the_time_restarts_no_watch() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let store = operator.store.clone();
+    let toggle = tokio::spawn(async move {
+        for number in 0..2000 {
+            let enabled = if number % 2 == 0 { "false" } else { "true" };
+            let patch = json!({"metadata": {"annotations": {"endpoint-copier/enabled": enabled}}});
+            store.patch("services", "default", "vip", patch).expect("a patch");
+            pass(ms(7)).await;
+        }
+    });
+    toggle.await.expect("no panic");
+    assert_eq!(restarts(&operator, "services"), 0);
+    assert_eq!(restarts(&operator, "copies"), 0);
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_copies_that_does_not_show_our_writes_is_restarted() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    operator.copies.lag();
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    operator.until_addresses("vip", &["192.0.2.2"]).await;
+    pass(ms(1100)).await;
+    assert_eq!(operator.slice_requests("get").len(), 1, "{:?}", operator.asked());
+    assert_eq!(restarts(&operator, "copies"), 0);
+    pass(seconds(1)).await;
+    assert_eq!(restarts(&operator, "copies"), 1);
+}
+
+/// The watch of the sources has ended, and cannot go on; the slice `kubernetes` is gone since.
+async fn with_sources_cut_off() -> Operator {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(2)).await;
+    let watches = Match::any().verb("watch");
+    operator.sources.faults().add(Fault::status(watches, 503));
+    operator
+        .sources
+        .faults()
+        .end_watches(Match::any(), Ending::Abrupt);
+    pass(ms(10)).await;
+    operator
+        .store
+        .delete("endpointslices", "default", "kubernetes")
+        .expect("it is there");
+    operator
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
+    let operator = with_sources_cut_off().await;
+    put(&operator.store, service("new"));
+    pass(ms(500)).await;
+    assert_eq!(addresses(&operator.store, "new"), [""; 0]);
+    let gets = operator.slice_requests("get");
+    assert_eq!(gets.len(), 1, "{:?}", operator.asked());
+    assert_eq!(gets[0].name, "kubernetes");
+    assert_eq!(operator.slice_requests("create").len(), 1, "that of before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_first_copies_cost_no_get() {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("app", "app-1", &["10.0.0.1"]));
+    for number in 0..250 {
+        put(&store, service(&format!("vip-{number}")));
+        put(&store, service_of(&format!("web-{number}"), "app"));
+    }
+    let operator = Operator::start(&store);
+    until(&store, "all copies", |store| {
+        store.list("endpointslices", None).len() == 2 + 500
+    })
+    .await;
+    assert!(operator.slice_requests("get").is_empty());
+    // Nor the first copy of a source that nobody has used before.
+    for number in 0..20 {
+        let (name, source) = (format!("late-{number}"), format!("source-{number}"));
+        put(&store, slice(&source, &source, &["10.0.0.2"]));
+        put(&store, service_of(&name, &source));
+        operator.until_addresses(&name, &["10.0.0.2"]).await;
+    }
+    assert!(
+        operator.slice_requests("get").is_empty(),
+        "{:?}",
+        operator.slice_requests("get")
+    );
+}
