@@ -166,7 +166,6 @@ impl Reconciler {
         self.memory.forget();
         self.failing.forget();
         self.herald.forget();
-        self.legacy.forget();
         self.writer.forget();
     }
 

@@ -1,9 +1,10 @@
 //! The `Endpoints` object that version 0.2 of the Go operator made for a Service. Kubernetes mirrors it
 //! into a slice for ever, beside our copies; so it goes when they are there.
 //!
-//! Endpoints are not watched: one GET for each Service in a term is enough, since nobody makes them anew.
+//! Endpoints are not watched. They are read only where a mirrored slice shows that there are some; those of others once
+//! for each version of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Preconditions};
@@ -31,8 +32,15 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Legacy {
     client: Client,
     progress: Progress,
-    /// Services, by their UIDs, that have none, or none that we may see.
-    clean: Mutex<HashMap<ServiceKey, String>>,
+    /// Services whose `Endpoints` were read and are not the Go operator's, and what was mirrored then.
+    theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
+}
+
+/// The UID of a Service, and the resourceVersions of the slices that mirror its `Endpoints`.
+#[derive(PartialEq)]
+struct Mirrored {
+    service: String,
+    slices: BTreeSet<Option<String>>,
 }
 
 impl Legacy {
@@ -40,17 +48,13 @@ impl Legacy {
         Self {
             client,
             progress,
-            clean: Mutex::default(),
+            theirs: Mutex::default(),
         }
-    }
-
-    pub fn forget(&self) {
-        self.clean.lock().clear();
     }
 
     /// A Service that is not managed any more needs no memory.
     pub fn gone(&self, service: &ServiceKey) {
-        self.clean.lock().remove(service);
+        self.theirs.lock().remove(service);
     }
 
     /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed.
@@ -63,22 +67,25 @@ impl Legacy {
         service: &ManagedService,
         snapshot: &Snapshot,
     ) -> Result<Option<Finding>, String> {
-        let is_mirrored = snapshot.slices.iter().any(|slice| is_mirror(slice));
+        let mirrors = snapshot.slices.iter().filter(|slice| is_mirror(slice));
+        let mirrored = Mirrored {
+            service: service.uid.clone(),
+            slices: mirrors
+                .map(|slice| slice.metadata.resource_version.clone())
+                .collect(),
+        };
         let is_copied = snapshot
             .slices
             .iter()
             .any(|slice| ours(slice).as_ref() == Some(&service.key));
-        if !is_copied || !is_mirrored && self.clean.lock().get(&service.key) == Some(&service.uid) {
+        if !is_copied || mirrored.slices.is_empty() || self.theirs.lock().get(&service.key) == Some(&mirrored)
+        {
             return Ok(None);
         }
         match self.get_and_delete(term, service).await {
-            Ok(Looked::TermOver) => return Ok(None),
-            Ok(Looked::Clean) => {}
-            Err(Error::Api(status)) if status.code == 403 => {
-                if is_mirrored {
-                    return Ok(Some(finding(service)));
-                }
-            }
+            Ok(Looked::Theirs) => {}
+            Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
+            Err(Error::Api(status)) if status.code == 403 => return Ok(Some(finding(service))),
             Err(error) => {
                 return Err(format!(
                     "cannot look for Endpoints of the Go operator: {}",
@@ -86,7 +93,7 @@ impl Legacy {
                 ));
             }
         }
-        self.clean.lock().insert(service.key.clone(), service.uid.clone());
+        self.theirs.lock().insert(service.key.clone(), mirrored);
         Ok(None)
     }
 
@@ -96,12 +103,12 @@ impl Legacy {
         let limit = Instant::now() + TIME_LIMIT;
         let found = match self.within(limit, api.get(service.key.name())).await {
             Ok(found) => found,
-            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Clean),
+            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Gone),
             Err(error) => return Err(error),
         };
         let found = found.slim_metadata();
         if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY) {
-            return Ok(Looked::Clean);
+            return Ok(Looked::Theirs);
         }
         // Only now: while the GET was under way the term may have ended.
         let Ok(write) = term.begin_write() else {
@@ -126,7 +133,7 @@ impl Legacy {
             Err(Error::Api(status)) if is_missing(&status, service.key.name()) => {}
             Err(error) => return Err(error),
         }
-        Ok(Looked::Clean)
+        Ok(Looked::Gone)
     }
 
     /// One call, and so one step.
@@ -143,8 +150,10 @@ impl Legacy {
 
 /// How a look for the `Endpoints` of a Service ended.
 enum Looked {
-    /// There are none of the Go operator, or no longer.
-    Clean,
+    /// They are not the Go operator's.
+    Theirs,
+    /// There are none, or no longer; what mirrors them goes soon.
+    Gone,
     /// There are, and they are not ours to remove any more.
     TermOver,
 }

@@ -35,6 +35,13 @@ on_both! {
         });
         let ours = json!({"endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator"});
         cluster.create::<Endpoints>(endpoints("kubernetes-vip", ours)).await;
+        // As Kubernetes makes it; only its API server is here.
+        let mut mirror = api_servers(&["192.0.2.1"]);
+        mirror["metadata"] = json!({"name": "kubernetes-vip-x7k2p", "namespace": "default", "labels": {
+            "kubernetes.io/service-name": "kubernetes-vip",
+            "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+        }});
+        cluster.create::<EndpointSlice>(mirror).await;
         let mut other = vip();
         other["metadata"] = json!({"name": "other", "namespace": "default", "annotations": {"endpoint-copier/enabled": "true"}});
         cluster.create::<Service>(other).await;
@@ -42,7 +49,7 @@ on_both! {
 
         let operator = Operator::start(cluster, "one", 0);
         cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
-        assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 1, "the copy was there first");
+        assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy was there first");
         until("both are in step", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
         assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "what others made stays");
     }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::PROGRAM;
 use crate::helm::{Helm, NAMESPACE, chart, helms, succeeded};
 use crate::pod::{Node, Pod, list_api_servers};
-use crate::rights::{everything, leave_endpoints};
+use crate::rights::{everything, leave_endpoints, leave_mirrored_endpoints};
 use crate::upgraded::old_chart;
 
 /// Of the Deployment.
@@ -166,7 +166,6 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
             notes.contains("kubectl get service kubernetes-vip --namespace default"),
             "{notes}"
         );
-        leave_endpoints(cluster).await;
         let pods = release.start_pods("copier").await;
         assert_eq!(pods.len(), 3);
         cluster
@@ -177,6 +176,7 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
             .and_then(|lease| lease.spec?.holder_identity)
             .expect("a holder");
         assert!(holder.starts_with("copier-"), "{holder}");
+        leave_mirrored_endpoints(cluster).await;
         everything(cluster).await;
         let again = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "true"}}});
         cluster.patch::<Service>("default", "kubernetes-vip", again).await;

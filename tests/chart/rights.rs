@@ -123,15 +123,30 @@ pub async fn leave_endpoints(cluster: &Cluster) {
         .await;
 }
 
+/// The slice that Kubernetes mirrors them into; only its API server is here.
+const MIRROR: &str = "kubernetes-vip-x7k2p";
+
+/// What version 0.2 of the Go operator left, and Kubernetes mirrors.
+pub async fn leave_mirrored_endpoints(cluster: &Cluster) {
+    leave_endpoints(cluster).await;
+    let mut mirror = objects::api_servers(&["192.0.2.1"]);
+    mirror["metadata"] = json!({"name": MIRROR, "namespace": "default", "labels": {
+        "kubernetes.io/service-name": "kubernetes-vip",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+    }});
+    cluster.create::<EndpointSlice>(mirror).await;
+}
+
 /// Brings the operator to do everything that it ever asks the API for.
 pub async fn everything(cluster: &Cluster) {
     let addresses = ["192.0.2.1", "192.0.2.2"];
     let vip = |annotations: Value| json!({"metadata": {"annotations": annotations}});
     // Copies are created, and what version 0.2 left goes.
+    cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
+    cluster.delete::<EndpointSlice>("default", MIRROR).await;
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses)
         .await;
-    cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
     // A source that changes: an update.
     list_api_servers(cluster, &addresses[..1]).await;
     cluster
@@ -175,7 +190,7 @@ async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
     list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
     cluster.namespace(NAMESPACE).await;
     cluster.create::<Service>(objects::vip()).await;
-    leave_endpoints(&cluster).await;
+    leave_mirrored_endpoints(&cluster).await;
     let (store, _) = cluster.testbed().expect("the testbed");
     store.restrict(USER, rules(&rendered));
     let kubeconfig = cluster.kubeconfig_with(0, Some(&store.token_of(USER)));

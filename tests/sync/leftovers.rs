@@ -62,6 +62,53 @@ async fn endpoints_that_may_not_be_removed_are_reported_while_they_are_mirrored(
     }
 }
 
+fn asked(store: &Store) -> usize {
+    let of_endpoints = store
+        .requests()
+        .matching(|request| request.resource == "endpoints");
+    of_endpoints.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
+    let store = cluster(&["192.0.2.1"]);
+    for number in 0..20 {
+        put(&store, service(&format!("vip-{number}")));
+    }
+    put(&store, service("vip"));
+    let operator = Operator::start(&store);
+    until(&store, "all copies", |store| {
+        store.list("endpointslices", None).len() == 1 + 21
+    })
+    .await;
+    pass(seconds(10)).await;
+    assert_eq!(asked(&store), 0);
+
+    // Those of somebody else are read once for each change of them.
+    let mut theirs = endpoints();
+    theirs["metadata"]["labels"] = json!({});
+    put(&store, theirs);
+    put(&store, mirror());
+    pass(seconds(10)).await;
+    for address in ["192.0.2.2", "192.0.2.3"] {
+        put(&store, slice("kubernetes", "kubernetes", &[address]));
+        until(&store, "it is copied", |store| {
+            crate::harness::addresses(store, "vip").contains(&address.to_owned())
+        })
+        .await;
+        pass(seconds(1)).await;
+    }
+    assert_eq!(asked(&store), 1);
+    assert!(is_there(&store), "what others made stays");
+    put(&store, endpoints());
+    let mut changed = mirror();
+    changed["metadata"]["annotations"] = json!({"of": "another version"});
+    put(&store, changed);
+    until(&store, "they are removed", |store| !is_there(store)).await;
+    assert_eq!(asked(&store), 3, "a GET and a DELETE more");
+    drop(operator);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_right_to_endpoints_and_without_a_mirror_nothing_is_said() {
     let store = cluster(&["192.0.2.1"]);

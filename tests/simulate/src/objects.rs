@@ -225,7 +225,8 @@ pub fn leftover_slice(number: usize) -> Value {
     slice
 }
 
-/// The Endpoints that version 0.2 made, and the slice that Kubernetes mirrors them into.
+/// The slice that Kubernetes mirrors the Endpoints of version 0.2 into, and these. In this order, so that a backup never
+/// holds Endpoints without a mirror: Kubernetes would make it again, and nobody here does.
 pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let (namespace, name) = SERVICES[number];
     let endpoints = json!({
@@ -238,7 +239,7 @@ pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let mut mirror = foreign(number, &mirror_name(number));
     mirror["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
         json!("endpointslicemirroring-controller.k8s.io");
-    [endpoints, mirror]
+    [mirror, endpoints]
 }
 
 /// Name of that slice.
