@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    telemetry::init(&config.log);
+    let _last_lines = telemetry::init(&config.log);
     for warning in warnings {
         tracing::warn!("{warning}");
     }

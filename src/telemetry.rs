@@ -7,6 +7,7 @@ use std::sync::Once;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,13 +31,29 @@ const BODIES: [&str; 2] = ["kube_client=error", "kube_runtime=error"];
 /// It reports each failed handshake as an error of its own, beside ours.
 const VERIFIER: &str = "rustls_platform_verifier=off";
 
+/// Lines that wait to be written. More are lost: they would take memory without end.
+const WAITING: usize = 1024;
+
 /// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
-/// terminal and `NO_COLOR` is unset. A second call changes nothing.
-pub fn init(log: &LogConfig) {
+/// terminal and `NO_COLOR` is unset. A second call changes nothing. They are written on a thread of its own, the last of
+/// them when the guard is dropped: standard error may be a pipe that nobody reads, and then lines are lost, and not a term.
+#[must_use = "the last lines are written when it is dropped"]
+pub fn init(log: &LogConfig) -> WorkerGuard {
     static PANICS: Once = Once::new();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let _ = subscriber(log, colour, io::stderr).try_init();
+    let (writer, guard) = beside(io::stderr());
+    let _ = subscriber(log, colour, writer).try_init();
     PANICS.call_once(log_panics);
+    guard
+}
+
+/// A writer that waits for nobody.
+fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .thread_name("log")
+        .finish(writer)
 }
 
 fn subscriber<W>(log: &LogConfig, colour: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
@@ -283,6 +300,53 @@ mod tests {
         assert_eq!(lines[1]["error"], "refused");
     }
 
+    /// Blocks each write, as a pipe does that is full, until the other end is dropped.
+    struct Pipe(std::sync::mpsc::Receiver<()>);
+
+    impl io::Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_blocks_nobody() {
+        let (reader, pipe) = std::sync::mpsc::channel();
+        let (writer, guard) = beside(Pipe(pipe));
+        let log = LogConfig {
+            filter: INFO,
+            format: LogFormat::Text,
+        };
+        let lost = writer.error_counter();
+        tracing::subscriber::with_default(subscriber(&log, false, writer), || {
+            for number in 0..10 * WAITING {
+                info!(number, "copied");
+            }
+        });
+        assert!(lost.dropped_lines() >= 8 * WAITING, "{}", lost.dropped_lines());
+        drop(reader);
+        drop(guard);
+    }
+
+    #[test]
+    fn the_last_line_is_written_before_the_end() {
+        let sink = Sink::default();
+        let (writer, guard) = beside(sink.clone());
+        let log = LogConfig {
+            filter: INFO,
+            format: LogFormat::Text,
+        };
+        tracing::subscriber::with_default(subscriber(&log, false, writer), || info!("stopping"));
+        drop(guard);
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(text.ends_with(" stopping\n"), "{text}");
+    }
+
     /// The one test that touches what is global to the process.
     #[test]
     fn a_panic_is_one_line_and_setting_up_twice_does_no_harm() {
@@ -290,8 +354,7 @@ mod tests {
             filter: LogFilter::Level(LevelFilter::OFF),
             format: LogFormat::Text,
         };
-        init(&log);
-        init(&log);
+        let _guards = [init(&log), init(&log)];
         let text = logged(INFO, LogFormat::Text, false, || {
             let _ = panic::catch_unwind(|| panic!("first\n  second {}", 3));
             let _ = panic::catch_unwind(|| panic!("constant"));

@@ -40,6 +40,25 @@ on_both! {
         }
     }
 
+    async fn a_standard_error_that_nobody_reads_costs_no_term(cluster: &mut Cluster) {
+        // In place of the log file; held open at both ends, and never read.
+        let pipe = cluster.directory().join("one.log");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo").success());
+        let held = std::fs::File::options().read(true).write(true).open(&pipe).expect("a pipe");
+        let flags = [&harness::SHORT_LEASE[..], &["--log-level=trace"]].concat();
+        let operator = Operator::start_with(cluster, "one", 0, &flags);
+        cluster.vip_in_step().await;
+        // Far more lines than a pipe holds, and three times the duration of the Lease.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
+        let lease = cluster.try_get::<Lease>("default", LEASE).await.and_then(|lease| lease.spec);
+        let terms = lease.expect("a Lease").lease_transitions.unwrap_or(0);
+        assert!(terms <= 1, "{terms} terms");
+        drop((operator, held));
+    }
+
     async fn a_killed_leader_is_replaced_and_the_change_carried_over(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         replicas[first].signal("KILL");
