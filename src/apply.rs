@@ -51,11 +51,6 @@ impl Writer {
         }
     }
 
-    /// The term is over: what was tried under it is worth nothing to a later one.
-    pub fn forget(&self) {
-        *self.attempts.lock() = Attempts::default();
-    }
-
     /// A Service that is not managed any more needs no memory.
     pub fn gone(&self, service: &ServiceKey) {
         self.attempts.lock().gone(service);

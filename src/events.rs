@@ -29,7 +29,7 @@ use ledger::Ledger;
 
 pub use crate::model::SYNCED;
 
-/// Events that wait to be written. More are dropped: what lasts is said again in half an hour.
+/// Events that wait to be written. What was found beyond that is said later.
 const WAITING: usize = 1024;
 
 /// Time limit of one attempt to write an Event.
@@ -100,7 +100,12 @@ impl Herald {
         service: &ManagedService,
         findings: &BTreeSet<Finding>,
     ) -> Option<Instant> {
-        let due = self.ledger.lock().due(&service.key, findings, Instant::now());
+        // Nobody else fills the queue, so what has room now has it below.
+        let room = self.letters.capacity();
+        let due = self
+            .ledger
+            .lock()
+            .due(&service.key, findings, room, Instant::now());
         for finding in due.findings {
             let Finding { reason, note } = finding.clone();
             let about = Some((service.key.clone(), finding));
@@ -114,16 +119,17 @@ impl Herald {
         self.ledger.lock().gone(service, Instant::now());
     }
 
-    /// The copies of a Service were written and are in step.
-    pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
-        if self.ledger.lock().may_tell(&service.key, Instant::now()) {
-            self.send(term, service, EventType::Normal, SYNCED, note, None);
-        }
+    /// The first copies of a Service were written: good news is due when all of them are.
+    pub fn made_first(&self, service: &ServiceKey) {
+        self.ledger.lock().owes_good_news(service);
     }
 
-    /// The term is over: the next leader says everything anew.
-    pub fn forget(&self) {
-        *self.ledger.lock() = Ledger::default();
+    /// The copies of a Service are right. That is said where something was wrong, or where there were none before.
+    pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
+        let has_room = self.letters.capacity() > 0;
+        if has_room && self.ledger.lock().may_tell(&service.key, Instant::now()) {
+            self.send(term, service, EventType::Normal, SYNCED, note, None);
+        }
     }
 
     fn send(
@@ -149,7 +155,7 @@ impl Herald {
             pauses: PAUSES.iter(),
         };
         if self.letters.try_send(letter).is_err() {
-            debug!(service = %service.key, reason, "too many Events wait; this one is dropped");
+            debug!(service = %service.key, reason, "nobody writes Events any more");
         }
     }
 }
@@ -193,6 +199,10 @@ impl Scribe {
                 },
             };
             let Ok(write) = letter.term.begin_write() else {
+                // If this replica leads again, it has still to be said.
+                if let Some((service, finding)) = &letter.about {
+                    self.ledger.lock().unsaid(service, finding);
+                }
                 continue;
             };
             match self.write(&letter, write).await {

@@ -3,6 +3,7 @@
 //! [`run`] is the table of contents, [`plan`] the specification.
 
 pub mod apply;
+pub mod budget;
 pub mod cli;
 pub mod client;
 pub mod decode;

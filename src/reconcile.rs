@@ -6,6 +6,7 @@
 //! Each step says whether it asks the API server (`client`) or only thinks (`no client`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -17,7 +18,7 @@ use crate::election::term::Term;
 use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult, Watch};
-use crate::model::{Finding, Intent, ServiceKey, ServiceState, Snapshot};
+use crate::model::{Finding, Intent, Priority, ServiceKey, ServiceState, Snapshot, ours};
 use crate::progress::Progress;
 use crate::pulse::Pulses;
 use crate::queue::{Again, Inbox, PACE, Severity};
@@ -26,6 +27,7 @@ mod behind;
 mod decide;
 mod failing;
 mod legacy;
+mod lines;
 mod memory;
 mod read;
 mod report;
@@ -34,8 +36,9 @@ use behind::Behind;
 use decide::{Decision, Stop};
 use failing::{Failing, Rank, after_refusals, passing, rank, report_failure};
 use legacy::Legacy;
+use lines::Lines;
 use memory::{Echoes, Memory, Shown};
-use report::report_write;
+use report::{is_mixed, report_write};
 
 /// How long a write may take to show in the watch before a GET is made.
 const ECHO: Duration = Duration::from_secs(1);
@@ -66,6 +69,7 @@ pub struct Reconciler {
     herald: Herald,
     legacy: Legacy,
     failing: Failing,
+    lines: Arc<Lines>,
     pulses: Pulses,
     service_watch: Behind,
     copy_watch: Behind,
@@ -84,10 +88,12 @@ impl Reconciler {
         herald: Herald,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
+        let lines = Arc::<Lines>::default();
         Self {
-            memory: Memory::new(metrics.clone()),
+            memory: Memory::new(metrics.clone(), lines.clone()),
             legacy: Legacy::new(client.clone(), writer.progress.clone()),
             failing: Failing::default(),
+            lines,
             writer,
             client,
             index,
@@ -136,14 +142,24 @@ impl Reconciler {
         };
         findings.extend(legacy.as_ref().ok().cloned().flatten());
         if applied.has_written() && applied.failures.is_empty() {
-            report_write(key, since, &snapshot, endpoints, &applied);
+            let may_log = self.lines.may_log(key);
+            report_write(key, may_log, since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
-            if put_off.is_none() {
-                self.tell_synced(term, &snapshot, endpoints, &findings);
-            }
         }
+        if applied.has_created()
+            && !snapshot
+                .slices
+                .iter()
+                .any(|slice| ours(slice).as_ref() == Some(key))
+        {
+            self.herald.made_first(key);
+        }
+        let is_right = applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(is_mixed);
         let passing = passing(&applied);
         let mut outcome = self.conclude(term, &snapshot, findings, taken, put_off.as_ref(), applied);
+        if is_right {
+            self.tell_synced(term, &snapshot, endpoints);
+        }
         match legacy {
             Ok(None) => {}
             // No failure of the sync: the copies are right.
@@ -155,25 +171,32 @@ impl Reconciler {
             Stop::Wait(_) | Stop::Unlisted => None,
         });
         match passing.or(put_off).or(legacy.err()) {
-            Some(error) => self.failing.failed(key, &error),
-            None => self.failing.ended(key),
+            Some(error) => self.failed(key, &error),
+            None => self.failing.ended(key, self.priority(key)),
         }
         outcome
     }
 
-    /// The term is over: what the leader remembers is worth nothing to a later one.
+    /// The term is over: what this replica waits for, and what it has found, is the next leader's to know. What it has
+    /// learned about the cluster, what it may not try again yet and how much it has said lately stays true.
     pub fn forget(&self) {
         self.memory.forget();
         self.failing.forget();
-        self.herald.forget();
-        self.writer.forget();
+    }
+
+    fn failed(&self, key: &ServiceKey, error: &str) {
+        self.failing.failed(key, self.priority(key), error);
+    }
+
+    fn priority(&self, key: &ServiceKey) -> Priority {
+        self.index().priority(key)
     }
 
     /// no client.
     fn stopped(&self, key: &ServiceKey, stop: Stop) -> Outcome {
         let (result, again) = stop.ending();
         if let Stop::Unread(error) = stop {
-            self.failing.failed(key, &format!("{UNREAD}: {error}"));
+            self.failed(key, &format!("{UNREAD}: {error}"));
         }
         self.memory.sync_ended(key, &self.index(), result, None);
         Outcome { again, wrote: false }

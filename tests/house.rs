@@ -40,6 +40,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("pulse", &[]),
     ("queue", &["metrics", "model"]),
     ("progress", &[]),
+    ("budget", &[]),
     // From the queue to the API server.
     (
         "worker",
@@ -58,6 +59,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "reconcile",
         &[
             "apply",
+            "budget",
             "decode",
             "election::term",
             "error",
@@ -74,7 +76,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ),
     (
         "events",
-        &["election::term", "error", "metrics", "model", "outage"],
+        &["budget", "election::term", "error", "metrics", "model", "outage"],
     ),
     (
         "apply",

@@ -83,6 +83,12 @@ impl Applied {
         self.by_operation != [0; 3]
     }
 
+    /// A copy was made that was not there.
+    #[must_use]
+    pub fn has_created(&self) -> bool {
+        self.by_operation[Operation::Create as usize] > 0
+    }
+
     /// There was nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,5 +1,5 @@
-//! What was said about each Service and when: new things at once, lasting ones every half hour, and
-//! never a flood.
+//! What was said about each Service and when: new things at once, lasting ones every half hour, good news when it
+//! ends bad, and never a flood.
 //!
 //! Pure: moments go in.
 
@@ -8,16 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
 use crate::model::{Finding, ServiceKey};
 
 /// A finding that lasts is said again after this time; API servers forget Events after an hour.
 const REPEAT: Duration = Duration::from_secs(30 * 60);
 
-/// So many Events at once for one Service …
-const BURST: u32 = 25;
-
-/// … and one more after each of these. As in client-go's spam filter.
-const REFILL: Duration = Duration::from_secs(5 * 60);
+/// The pause before what had no room in the queue is said.
+const LATER: Duration = Duration::from_secs(10);
 
 /// Good news leaves so many for bad.
 const RESERVE: u32 = 5;
@@ -28,11 +26,13 @@ pub(super) struct Ledger {
     accounts: HashMap<ServiceKey, Account>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
     said: BTreeMap<Finding, Instant>,
-    /// Events that are left, as of a moment.
-    used: Option<(u32, Instant)>,
+    /// Events that are left.
+    budget: Budget,
+    /// Something that was said is over, or copies are there for the first time, and nobody was told yet.
+    owes_good_news: bool,
 }
 
 /// What to say now, and when to look again.
@@ -43,8 +43,15 @@ pub(super) struct Due {
 }
 
 impl Ledger {
-    /// These are all findings of a Service at a moment.
-    pub fn due(&mut self, service: &ServiceKey, findings: &BTreeSet<Finding>, now: Instant) -> Due {
+    /// These are all findings of a Service at a moment. No more than `room` of them can be said now; the others keep
+    /// their turn.
+    pub fn due(
+        &mut self,
+        service: &ServiceKey,
+        findings: &BTreeSet<Finding>,
+        room: usize,
+        now: Instant,
+    ) -> Due {
         let mut due = Due {
             findings: Vec::new(),
             again: None,
@@ -53,20 +60,23 @@ impl Ledger {
             return due;
         }
         let account = self.accounts.entry(service.clone()).or_default();
+        let lasts = |said: &Finding| findings.iter().any(|finding| finding.reason == said.reason);
+        account.owes_good_news |= account.said.keys().any(|said| !lasts(said));
         account.said.retain(|finding, _| findings.contains(finding));
         for finding in findings {
             let next = match account.said.get(finding).copied() {
                 Some(said) if said + REPEAT > now => said + REPEAT,
-                _ if account.spend(0, now) => {
+                _ if due.findings.len() >= room => now + LATER,
+                _ if account.budget.spend(0, now) => {
                     account.said.insert(finding.clone(), now);
                     due.findings.push(finding.clone());
                     now + REPEAT
                 }
-                _ => now + REFILL,
+                _ => now + SERVICE_REFILL,
             };
             due.again = Some(due.again.map_or(next, |again| again.min(next)));
         }
-        if account.said.is_empty() && account.is_full(now) {
+        if account.is_settled(now) {
             self.accounts.remove(service);
         }
         due
@@ -82,46 +92,49 @@ impl Ledger {
     /// A Service is no longer managed: nothing lasts, though what was said lately counts.
     pub fn gone(&mut self, service: &ServiceKey, now: Instant) {
         if let Some(account) = self.accounts.get_mut(service) {
-            account.said.clear();
-            self.accounts
-                .retain(|_, account| !(account.said.is_empty() && account.is_full(now)));
+            (account.said, account.owes_good_news) = (BTreeMap::new(), false);
+            self.accounts.retain(|_, account| !account.is_settled(now));
         }
     }
 
-    /// Whether good news may be told at a moment.
+    /// What was to be said could not be: it has its turn again.
+    pub fn unsaid(&mut self, service: &ServiceKey, finding: &Finding) {
+        if let Some(account) = self.accounts.get_mut(service) {
+            account.said.remove(finding);
+        }
+    }
+
+    /// Good news is due: the first copies are there.
+    pub fn owes_good_news(&mut self, service: &ServiceKey) {
+        let account = self.accounts.entry(service.clone()).or_default();
+        account.owes_good_news = true;
+    }
+
+    /// Whether good news is due, and may be told at a moment. Then it is told.
     pub fn may_tell(&mut self, service: &ServiceKey, now: Instant) -> bool {
-        self.accounts
-            .entry(service.clone())
-            .or_default()
-            .spend(RESERVE, now)
+        let Some(account) = self.accounts.get_mut(service) else {
+            return false;
+        };
+        let may = account.owes_good_news && account.budget.spend(RESERVE, now);
+        account.owes_good_news &= !may;
+        may
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            said: BTreeMap::new(),
+            budget: Budget::new(SERVICE_BURST, SERVICE_REFILL),
+            owes_good_news: false,
+        }
     }
 }
 
 impl Account {
-    /// Takes one Event, if more than `reserve` are left.
-    fn spend(&mut self, reserve: u32, now: Instant) -> bool {
-        let (used, since) = self.refilled(now);
-        let may = used + reserve < BURST;
-        self.used = Some((used + u32::from(may), since));
-        may
-    }
-
-    fn is_full(&self, now: Instant) -> bool {
-        self.refilled(now).0 == 0
-    }
-
-    /// How many are used after what has come back meanwhile, and since when the next one is on its way.
-    fn refilled(&self, now: Instant) -> (u32, Instant) {
-        let Some((used, since)) = self.used else {
-            return (0, now);
-        };
-        let back = u32::try_from(now.saturating_duration_since(since).as_secs() / REFILL.as_secs())
-            .unwrap_or(u32::MAX);
-        if back >= used {
-            (0, now)
-        } else {
-            (used - back, since + REFILL * back)
-        }
+    /// Nothing need be remembered.
+    fn is_settled(&self, now: Instant) -> bool {
+        self.said.is_empty() && !self.owes_good_news && self.budget.is_full(now)
     }
 }
 
@@ -138,7 +151,12 @@ mod tests {
     }
 
     fn said(ledger: &mut Ledger, notes: &[&str], now: Instant) -> Vec<String> {
-        let due = ledger.due(&ServiceKey::new("default", "vip"), &findings(notes), now);
+        let due = ledger.due(
+            &ServiceKey::new("default", "vip"),
+            &findings(notes),
+            usize::MAX,
+            now,
+        );
         due.findings.into_iter().map(|finding| finding.note).collect()
     }
 
@@ -156,6 +174,7 @@ mod tests {
         ledger.gone(&vip, start);
         assert!(!ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
         assert_eq!(ledger.accounts.len(), 1);
+        ledger.owes_good_news(&other);
         ledger.may_tell(&other, start + 5 * MINUTE);
         ledger.gone(&other, start + 5 * MINUTE);
         assert_eq!(ledger.accounts.len(), 1, "that of the other");
@@ -200,7 +219,7 @@ mod tests {
         for round in 0..25 {
             said(&mut ledger, &[&round.to_string()], start);
         }
-        let due = ledger.due(&ServiceKey::new("default", "vip"), &findings(&["late"]), start);
+        let due = ledger.due(&ServiceKey::new("default", "vip"), &findings(&["late"]), 9, start);
         assert!(due.findings.is_empty());
         assert_eq!(said(&mut ledger, &["late"], due.again.unwrap()), ["late"]);
     }
@@ -212,6 +231,7 @@ mod tests {
         let due = ledger.due(
             &ServiceKey::new("default", "vip"),
             &findings(&["a", "b"]),
+            9,
             start + MINUTE,
         );
         assert_eq!(due.again, Some(start + REPEAT));
@@ -223,7 +243,7 @@ mod tests {
         for round in 0..30 {
             said(&mut ledger, &[&round.to_string()], start);
         }
-        let due = ledger.due(&ServiceKey::new("default", "other"), &findings(&["a"]), start);
+        let due = ledger.due(&ServiceKey::new("default", "other"), &findings(&["a"]), 9, start);
         assert_eq!(due.findings.len(), 1);
     }
 
@@ -231,9 +251,55 @@ mod tests {
     fn good_news_leaves_room_for_bad() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
-        let told = (0..100).filter(|_| ledger.may_tell(&service, start)).count();
+        let told = (0..100).filter(|_| {
+            ledger.owes_good_news(&service);
+            ledger.may_tell(&service, start)
+        });
+        let told = told.count();
         assert_eq!(told, 20);
         assert_eq!(said(&mut ledger, &["bad"], start), ["bad"]);
+    }
+
+    #[test]
+    fn good_news_is_told_once_and_only_when_it_is_due() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let service = ServiceKey::new("default", "vip");
+        assert!(!ledger.may_tell(&service, start), "nothing was ever wrong");
+        ledger.owes_good_news(&service);
+        assert!(ledger.may_tell(&service, start), "the first copies");
+        assert!(!ledger.may_tell(&service, start));
+        said(&mut ledger, &["a"], start);
+        assert!(!ledger.may_tell(&service, start), "it lasts");
+        said(&mut ledger, &["b"], start);
+        assert!(!ledger.may_tell(&service, start), "its detail has changed");
+        said(&mut ledger, &[], start);
+        assert!(ledger.may_tell(&service, start));
+        assert!(!ledger.may_tell(&service, start));
+        said(&mut ledger, &["a"], start);
+        said(&mut ledger, &[], start);
+        ledger.gone(&service, start);
+        assert!(!ledger.may_tell(&service, start), "nobody asks for copies");
+    }
+
+    #[test]
+    fn what_has_no_room_in_the_queue_is_said_a_little_later() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let service = ServiceKey::new("default", "vip");
+        let all = findings(&["a", "b", "c"]);
+        let due = ledger.due(&service, &all, 1, start);
+        assert_eq!(due.findings.len(), 1);
+        assert_eq!(due.again, Some(start + LATER));
+        let due = ledger.due(&service, &all, 9, start + LATER);
+        assert_eq!(due.findings.len(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_written_after_all_has_its_turn_again() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        said(&mut ledger, &["a", "b"], start);
+        let finding = Finding::new(Reason::PortUnresolved, "a");
+        ledger.unsaid(&ServiceKey::new("default", "vip"), &finding);
+        assert_eq!(said(&mut ledger, &["a", "b"], start), ["a"]);
     }
 
     #[test]
@@ -241,6 +307,8 @@ mod tests {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
         said(&mut ledger, &["a"], start);
         said(&mut ledger, &[], start + 10 * MINUTE);
+        ledger.may_tell(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
+        said(&mut ledger, &[], start + 20 * MINUTE);
         assert!(ledger.accounts.is_empty());
     }
 }

@@ -1,5 +1,6 @@
-//! What is told of syncs that fail. Where the API server cannot be reached or is busy that is one outage, however many
-//! Services it concerns and however often each is tried again.
+//! What is logged of syncs that fail. Where the API server cannot be reached or is busy that is one outage, however many
+//! Services it concerns and however often each is tried again. The Service that the flags name has one of its own: no
+//! other that fails hides it.
 
 use std::collections::HashSet;
 
@@ -8,20 +9,22 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::apply::{Applied, Failure, Kind};
-use crate::model::{Finding, Reason, ServiceKey};
+use crate::model::{Finding, Priority, Reason, ServiceKey};
 use crate::outage::Outage;
 use crate::queue::{Again, Severity};
 
-/// The outage, and the Services that it lasts for.
+/// The outages, and the Services that the common one lasts for.
 pub(super) struct Failing {
-    outage: Outage,
+    flagged: Outage,
+    others: Outage,
     keys: Mutex<HashSet<ServiceKey>>,
 }
 
 impl Default for Failing {
     fn default() -> Self {
         Self {
-            outage: Outage::new("the sync of copies"),
+            flagged: Outage::new("the sync of the Service that the flags name"),
+            others: Outage::new("the sync of copies"),
             keys: Mutex::default(),
         }
     }
@@ -29,23 +32,31 @@ impl Default for Failing {
 
 impl Failing {
     /// The sync of this Service has failed.
-    pub fn failed(&self, key: &ServiceKey, error: &str) {
-        self.keys.lock().insert(key.clone());
-        self.outage.failed(&format!("{key}: {error}"));
+    pub fn failed(&self, key: &ServiceKey, priority: Priority, error: &str) {
+        let error = format!("{key}: {error}");
+        if priority == Priority::Flagged {
+            self.flagged.failed(&error);
+        } else {
+            self.keys.lock().insert(key.clone());
+            self.others.failed(&error);
+        }
     }
 
     /// It has ended in another way.
-    pub fn ended(&self, key: &ServiceKey) {
+    pub fn ended(&self, key: &ServiceKey, priority: Priority) {
         let mut keys = self.keys.lock();
-        if keys.remove(key) && keys.is_empty() {
-            self.outage.over();
+        if priority == Priority::Flagged {
+            self.flagged.over();
+        } else if keys.remove(key) && keys.is_empty() {
+            self.others.over();
         }
     }
 
     /// The term is over.
     pub fn forget(&self) {
         self.keys.lock().clear();
-        self.outage.forget();
+        self.flagged.forget();
+        self.others.forget();
     }
 }
 

@@ -2,11 +2,13 @@
 //! what was found wrong, and whether the copies are in step. All of it ends with the term.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::lines::Lines;
 use crate::apply::Echo;
 use crate::index::Index;
 use crate::metrics::{Metrics, SyncResult};
@@ -17,6 +19,7 @@ pub(super) type Echoes = Vec<(SliceKey, Echo)>;
 
 pub(super) struct Memory {
     metrics: Metrics,
+    lines: Arc<Lines>,
     known: Mutex<Known>,
 }
 
@@ -44,9 +47,10 @@ pub(super) enum Shown {
 }
 
 impl Memory {
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: Metrics, lines: Arc<Lines>) -> Self {
         Self {
             metrics,
+            lines,
             known: Mutex::default(),
         }
     }
@@ -101,7 +105,7 @@ impl Memory {
             } else {
                 known.in_sync.remove(key);
             }
-            if known.replace_findings(key, findings) {
+            if known.replace_findings(key, findings, &self.lines) {
                 self.metrics.set_findings(&known.count_findings());
             }
         }
@@ -120,14 +124,20 @@ impl Memory {
 
 impl Known {
     /// Answers whether anything changed.
-    fn replace_findings(&mut self, key: &ServiceKey, new: BTreeSet<Finding>) -> bool {
+    fn replace_findings(&mut self, key: &ServiceKey, new: BTreeSet<Finding>, lines: &Lines) -> bool {
         let old = self.findings.remove(key).unwrap_or_default();
         for finding in new.difference(&old) {
-            warn!(service = %key, reason = %finding.reason, "{}", finding.note);
+            if lines.may_log(key) {
+                warn!(service = %key, reason = %finding.reason, "{}", finding.note);
+            } else {
+                debug!(service = %key, reason = %finding.reason, "{}", finding.note);
+            }
         }
         let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
         for gone in old.difference(&new).filter(|gone| !lasts(gone)) {
-            info!(service = %key, "{} is over", gone.reason);
+            if lines.may_log(key) {
+                info!(service = %key, "{} is over", gone.reason);
+            }
         }
         let changed = old != new;
         if !new.is_empty() {

@@ -1,11 +1,10 @@
 //! What is told of a sync that wrote: a line in the log, how long it took, an Event.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::Reconciler;
 use crate::apply::Applied;
@@ -30,20 +29,9 @@ impl Reconciler {
         }
     }
 
-    /// Good news, if there is no bad news with it.
-    pub(super) fn tell_synced(
-        &self,
-        term: &Term,
-        snapshot: &Snapshot,
-        endpoints: usize,
-        findings: &BTreeSet<Finding>,
-    ) {
-        let is_mixed = |it: &Finding| {
-            it.reason.leaves_undone() || matches!(it.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
-        };
-        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source)
-            && !findings.iter().any(is_mixed)
-        {
+    /// The copies are right, and there is no bad news: good news, if it is due.
+    pub(super) fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
+        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
                 "the copies are in step with {}: {endpoints} endpoint{plural}",
@@ -54,13 +42,25 @@ impl Reconciler {
     }
 }
 
+/// Whether a finding leaves nothing good to say.
+pub(super) fn is_mixed(finding: &Finding) -> bool {
+    finding.reason.leaves_undone()
+        || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
+}
+
+/// `may_log`: not too much was logged of this Service lately.
 pub(super) fn report_write(
     key: &ServiceKey,
+    may_log: bool,
     since: Instant,
     snapshot: &Snapshot,
     endpoints: usize,
     applied: &Applied,
 ) {
+    if !may_log {
+        debug!(service = %key, "copies written");
+        return;
+    }
     let took = since.elapsed();
     let [created, updated, deleted] = applied.by_operation;
     let copies = snapshot

@@ -7,9 +7,16 @@ use crate::harness::{
 };
 use crate::log::Log;
 
+/// The lines on syncs that fail, without those on a further Service.
+fn told(log: &Log) -> Vec<String> {
+    let mut lines = log.lines("the sync of copies");
+    lines.retain(|line| !line.contains("in another way"));
+    lines
+}
+
 /// The lines on syncs that fail, since some line, each with its words in it.
 fn assert_told(log: &Log, since: usize, words: &[&str]) {
-    let lines = log.lines("the sync of copies").split_off(since);
+    let lines = told(log).split_off(since);
     assert_eq!(lines.len(), words.len(), "{lines:#?}");
     for (line, words) in lines.iter().zip(words) {
         assert!(line.contains(words), "{line} without {words}");
@@ -36,7 +43,7 @@ async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when
         retry_after: None,
     };
     for (effect, address) in [(Effect::Break, "192.0.2.2"), (busy, "192.0.2.3")] {
-        let before = log.lines("the sync of copies").len();
+        let before = told(&log).len();
         let rule = operator.writer.faults().add(Fault::new(Match::any(), effect));
         put(&operator.store, slice("kubernetes", "kubernetes", &[address]));
         pass(seconds(150)).await;
@@ -54,6 +61,81 @@ async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when
         ];
         assert_told(&log, before, &words);
     }
+    // Beside these a few of the others have a line, in each minute of both outages.
+    let others = log.lines("failed in another way").len();
+    assert!((7..=6 * 8).contains(&others), "{others}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_fails_hides_no_other_from_the_log() {
+    let log = Log::begin();
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
+    let more = (0..20).map(|number| format!("more-{number}"));
+    for name in ["web", "late", "kubernetes-vip"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(more)
+    {
+        put(&operator.store, service_of(&name, "app"));
+        operator.until_addresses(&name, &["10.0.0.1"]).await;
+    }
+    pass(seconds(2)).await;
+    let fail = |name: &str| {
+        let copy = slices_of(&operator.store, name).remove(0);
+        let copy = copy["metadata"]["name"].as_str().expect("a name").to_owned();
+        let writes = Match::any().verb("update").name(&copy);
+        operator.writer.faults().add(Fault::status(writes, 500))
+    };
+    fail("web");
+    put(&operator.store, slice("app", "app-1", &["10.0.0.2"]));
+    pass(seconds(5)).await;
+    fail("late");
+    // More than one outage tells apart.
+    for number in 0..20 {
+        fail(&format!("more-{number}"));
+    }
+    let rule = fail("kubernetes-vip");
+    put(&operator.store, slice("app", "app-1", &["10.0.0.3"]));
+    pass(seconds(5)).await;
+    let told = |words: &str| !log.lines(words).is_empty();
+    assert!(told(
+        "the sync of copies failed; trying again error=\"default/web"
+    ));
+    assert!(told("the sync of copies failed in another way error=\"default/"));
+    let flagged = "the sync of the Service that the flags name";
+    assert!(told(&format!(
+        "{flagged} failed; trying again error=\"default/kubernetes-vip"
+    )));
+    operator.writer.faults().remove(rule);
+    pass(seconds(5)).await;
+    assert!(told(&format!("{flagged} works again")));
+    assert!(!told("the sync of copies works again"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_lines_on_one_service_are_limited_as_its_events_are() {
+    let log = Log::begin();
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    for number in 2..200 {
+        let address = format!("192.0.2.{number}");
+        put(&operator.store, slice("kubernetes", "kubernetes", &[&address]));
+        operator.until_addresses("vip", &[&address]).await;
+        pass(seconds(1)).await;
+    }
+    assert_eq!(log.lines("default/vip").len(), 25);
+    put(&operator.store, service("other"));
+    operator.until_addresses("other", &["192.0.2.199"]).await;
+    assert_eq!(
+        log.lines("default/other").len(),
+        1,
+        "another has lines of its own"
+    );
+    pass(seconds(300)).await;
+    put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
+    operator.until_addresses("vip", &["192.0.2.2"]).await;
+    assert_eq!(log.lines("default/vip").len(), 26);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,28 @@
+//! Log lines on one Service are limited as its Events are: a user who changes it all the time fills no disk. What is
+//! beyond that is logged at debug.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
+use crate::model::ServiceKey;
+
+/// What may still be logged of each Service. It outlives the terms of this replica.
+#[derive(Default)]
+pub(super) struct Lines(Mutex<HashMap<ServiceKey, Budget>>);
+
+impl Lines {
+    /// Whether a line on a Service may be logged now. Then it counts.
+    pub fn may_log(&self, service: &ServiceKey) -> bool {
+        let (mut lines, now) = (self.0.lock(), Instant::now());
+        if !lines.contains_key(service) {
+            lines.retain(|_, budget| !budget.is_full(now));
+        }
+        let budget = lines
+            .entry(service.clone())
+            .or_insert_with(|| Budget::new(SERVICE_BURST, SERVICE_REFILL));
+        budget.spend(0, now)
+    }
+}
