@@ -129,7 +129,7 @@ impl Election {
             }
             (Action::Get(_), _) => {
                 candidate.attempt = match candidate.version.build_on(NAMES[i]) {
-                    Some(basis) => self.write(state.jumped[i], i, now, Verb::Renew(basis)),
+                    Some(basis) => write(state.jumped[i], i, now, Verb::Renew(basis)),
                     None => Attempt::Reads {
                         sent: now,
                         reply: state.server.lease,
@@ -140,7 +140,7 @@ impl Election {
                 let verb = self.decide(state, i, sent, reply);
                 let candidate = &mut state.candidates[i];
                 match verb {
-                    Some(verb) => candidate.attempt = self.write(state.jumped[i], i, now, verb),
+                    Some(verb) => candidate.attempt = write(state.jumped[i], i, now, verb),
                     // Theirs: a leader has lost its term.
                     None => candidate.term = None,
                 }
@@ -205,7 +205,7 @@ impl Election {
                 if fence::may_release(in_flight, candidate.doubtful, now) || self.is(Mutant::ReleaseInFlight)
                 {
                     candidate.attempt = match candidate.version.build_on(NAMES[i]) {
-                        Some(basis) => self.write(state.jumped[i], i, now, Verb::Release(basis)),
+                        Some(basis) => write(state.jumped[i], i, now, Verb::Release(basis)),
                         None => Attempt::Reads {
                             sent: now,
                             reply: state.server.lease,
@@ -219,19 +219,6 @@ impl Election {
         let candidate = &mut state.candidates[i];
         candidate.tick(now, !self.is(Mutant::NoFence));
         Some(())
-    }
-
-    /// A write that is sent now.
-    fn write(&self, jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
-        Attempt::Writes {
-            sent: now,
-            request: Request {
-                from: i,
-                verb,
-                wall: wall(jumped, i, now),
-            },
-            repeated: None,
-        }
     }
 
     /// The guard's part of a GET, and what the lock sends then. `None`: nothing.
@@ -301,6 +288,19 @@ impl Election {
                 Err(_) => None,
             },
         };
+    }
+}
+
+/// A write that is sent now.
+fn write(jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
+    Attempt::Writes {
+        sent: now,
+        request: Request {
+            from: i,
+            verb,
+            wall: wall(jumped, i, now),
+        },
+        repeated: None,
     }
 }
 
