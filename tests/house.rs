@@ -122,7 +122,16 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "inspect",
         &[
-            "cli", "client", "decode", "error", "index", "metrics", "model", "plan", "watch",
+            "cli",
+            "client",
+            "decode",
+            "election::Lease",
+            "error",
+            "index",
+            "metrics",
+            "model",
+            "plan",
+            "watch",
         ],
     ),
     ("http", &["cli::BindAddress", "metrics"]),

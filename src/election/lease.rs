@@ -34,6 +34,8 @@ pub struct LeaseSpec {
     pub lease_transitions: Option<i64>,
     /// The moment of its last renewal, by its holder's clock: compared with other texts, and never read as a time.
     pub renew_time: Option<String>,
+    /// The moment at which its holder took it, likewise.
+    pub acquire_time: Option<String>,
 }
 
 impl<'de> serde::Deserialize<'de> for Lease {
@@ -57,6 +59,7 @@ impl<'de> serde::Deserialize<'de> for Lease {
                 lease_duration_seconds: spec["leaseDurationSeconds"].as_i64(),
                 lease_transitions: spec["leaseTransitions"].as_i64(),
                 renew_time: text(&spec["renewTime"]),
+                acquire_time: text(&spec["acquireTime"]),
             },
         })
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -16,6 +15,7 @@ use super::dated::{Dated, Dates};
 use super::report::{Report, Row, Told};
 use crate::cli::Config;
 use crate::decode::Slim;
+use crate::election::Lease;
 use crate::error::one_line;
 use crate::index::{Index, Scope};
 use crate::metrics::Metrics;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::changes::{Change, changes};
 use super::dated::Dates;
+use crate::election::Lease;
 use crate::index::Index;
 use crate::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
 use crate::plan::{Plan, plan};
@@ -79,8 +79,8 @@ pub(super) struct Leader {
     pub leads: bool,
     pub since: Option<Timestamp>,
     pub renewed: Option<Timestamp>,
-    pub duration_seconds: Option<i32>,
-    pub transitions: Option<i32>,
+    pub duration_seconds: Option<i64>,
+    pub transitions: Option<i64>,
 }
 
 impl Report {
@@ -230,16 +230,18 @@ impl Told {
 
 impl Leader {
     pub fn of(lease: &Lease, at: Timestamp) -> Self {
-        let spec = lease.spec.clone().unwrap_or_default();
+        let spec = lease.spec.clone();
+        // A time that cannot be read is none: the API server stores what no client understands.
+        let moment = |time: Option<String>| time.and_then(|time| time.parse().ok());
         let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
-        let renewed = spec.renew_time.map(|time| time.0);
-        let limit = SignedDuration::from_secs(i64::from(spec.lease_duration_seconds.unwrap_or(0)));
+        let renewed = moment(spec.renew_time);
+        let limit = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(0));
         let is_alive = |renewed: Timestamp| at.duration_since(renewed) <= limit;
         Self {
             namespace: lease.metadata.namespace.clone().unwrap_or_default(),
             leads: holder.is_some() && renewed.is_some_and(is_alive),
             holder,
-            since: spec.acquire_time.map(|time| time.0),
+            since: moment(spec.acquire_time),
             renewed,
             duration_seconds: spec.lease_duration_seconds,
             transitions: spec.lease_transitions,

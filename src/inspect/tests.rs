@@ -1,8 +1,8 @@
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use serde_json::json;
 
 use super::dated::Dates;
 use super::*;
+use crate::election::Lease;
 use crate::model::{ServiceKey, SliceKey};
 use crate::testing::world::World;
 use crate::testing::{Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice};
@@ -18,20 +18,11 @@ fn lease() -> Lease {
 }
 
 fn renewed(moment: &str) -> Lease {
-    Lease {
-        metadata: ObjectMeta {
-            namespace: Some("ops".to_owned()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some("pod_1".to_owned()),
-            lease_duration_seconds: Some(6),
-            renew_time: Some(MicroTime(at(moment))),
-            acquire_time: Some(MicroTime(at("2026-01-02T09:00:00Z"))),
-            lease_transitions: Some(4),
-            ..LeaseSpec::default()
-        }),
-    }
+    let lease = json!({"metadata": {"namespace": "ops"}, "spec": {
+        "holderIdentity": "pod_1", "leaseDurationSeconds": 6, "leaseTransitions": 4,
+        "renewTime": moment, "acquireTime": "2026-01-02T09:00:00.000000Z",
+    }});
+    serde_json::from_value(lease).unwrap()
 }
 
 /// `new` and `web` were edited an hour ago.
@@ -96,7 +87,9 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
         said.contains("renewed 10s ago, so its Lease has run out"),
         "{said}"
     );
-    late.spec.as_mut().unwrap().holder_identity = None;
+    let unreadable = end(Ok(vec![renewed("9999-12-31T23:59:59.999999Z")]));
+    assert!(unreadable.contains("pod_1"), "{unreadable}");
+    late.spec.holder_identity = None;
     let said = end(Ok(vec![late]));
     assert!(
         said.starts_with("Leader: none, the Lease is free (namespace ops, renewed 10s ago, "),
@@ -184,7 +177,7 @@ fn json_is_as_documented() {
 #[test]
 fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own() {
     let mut hostile = lease();
-    hostile.spec.as_mut().unwrap().holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
+    hostile.spec.holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
     let mut report = report(&world(), Ok(vec![hostile]));
     report.services[0].findings.push(report::Told {
         reason: "WriteRefused",
