@@ -44,8 +44,14 @@ impl Outage {
         }))
     }
 
-    /// It has failed, or failed again.
+    /// It has failed, or failed again. Errors that differ in numbers only have one cause.
     pub fn failed(&self, error: &str) {
+        let cause: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
+        self.failed_by(cause, error);
+    }
+
+    /// It has failed, or failed again, and this tells its causes apart.
+    pub fn failed_by(&self, cause: String, error: &str) {
         let what = &self.0.what;
         let mut outage = self.0.since.lock();
         let now = Instant::now();
@@ -56,7 +62,6 @@ impl Outage {
             failures: 0,
         });
         since.failures += 1;
-        let cause: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
         let is_new = !since.causes.contains(&cause) && since.causes.len() < CAUSES;
         if since.failures == 1 {
             warn!(error, "{what} failed; trying again");

@@ -38,7 +38,7 @@ impl Failing {
             self.flagged.failed(&error);
         } else {
             self.keys.lock().insert(key.clone());
-            self.others.failed(&error);
+            self.others.failed_by(key.to_string(), &error);
         }
     }
 
