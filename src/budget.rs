@@ -1,22 +1,22 @@
-//! How much may be said: so much at once, and then a little after each pause. As in client-go's spam filter.
+//! A token bucket for Events and log lines, as in client-go's spam filter: a burst, then one token per refill period.
 //!
-//! Pure: moments go in.
+//! Pure: callers pass the time in.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is left to say.
+/// The tokens that are left.
 #[derive(Debug)]
 pub struct Budget {
     burst: u32,
     refill: Duration,
-    /// So much is used, as of a moment.
+    /// The tokens in use, and the time at which this was true.
     used: Option<(u32, Instant)>,
 }
 
 impl Budget {
-    /// So much at once, and one more after each `refill`.
+    /// Holds `burst` tokens and regains one after each `refill`.
     #[must_use]
     pub fn new(burst: u32, refill: Duration) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Budget {
         }
     }
 
-    /// Takes one, if more than `reserve` are left.
+    /// Takes a token if more than `reserve` tokens are left.
     pub fn spend(&mut self, reserve: u32, now: Instant) -> bool {
         let (used, since) = self.refilled(now);
         let may = used + reserve < self.burst;
@@ -34,13 +34,13 @@ impl Budget {
         may
     }
 
-    /// Whether as much is left as there ever is, so that nothing need be remembered.
+    /// Whether all tokens are available, so that the caller can drop this budget.
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {
         self.refilled(now).0 == 0
     }
 
-    /// How much is used after what has come back meanwhile, and since when the next one is on its way.
+    /// The tokens in use after refills, and the time at which the next refill period began.
     fn refilled(&self, now: Instant) -> (u32, Instant) {
         let Some((used, since)) = self.used else {
             return (0, now);
@@ -56,8 +56,8 @@ impl Budget {
     }
 }
 
-/// What is said about one Service: so much at once, be it Events or log lines …
+/// The burst of Events, or of log lines, about one Service.
 pub const SERVICE_BURST: u32 = 25;
 
-/// … and one more after each of these.
+/// The time after which a Service regains one token.
 pub const SERVICE_REFILL: Duration = Duration::from_secs(5 * 60);

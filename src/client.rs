@@ -61,8 +61,8 @@ pub struct Elsewhere {
     pub why: &'static str,
 }
 
-/// In a request's extensions: it is the second of two for the same, since the first is not answered yet. It goes over a
-/// connection of its own, to another server where there is one, and its silence says nothing against any.
+/// In a request's extensions: it repeats a request that is not answered yet. It uses its own connection, to
+/// another server if there is one. A timeout of it does not count against any server.
 #[derive(Clone, Copy, Debug)]
 pub struct Beside;
 
@@ -168,7 +168,7 @@ impl Access {
             None => TlsName::Own { configured_at },
         };
         if in_pod && dial::dns_name(&configured).is_none() {
-            // The Host that every API server knows itself by, whatever its address. A front may know its own name only.
+            // Every API server accepts this Host, whatever its address. A proxy in front may know only its own name.
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
         // Outside of the cluster its own addresses may lead nowhere.
@@ -216,8 +216,8 @@ impl Access {
         self.learns
     }
 
-    /// `listed` says addresses and ports of the API servers as they are known, those to trust more first; it is asked at
-    /// each dial. 16 of them are used at most.
+    /// `listed` returns the known addresses and ports of the API servers, the more trusted group first. It is
+    /// called at each dial. At most 16 addresses are used.
     pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
         _ = self.listed.set(Box::new(listed));
     }
@@ -286,7 +286,7 @@ async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError>
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }
 
-/// How long an API server asks to be left alone that is overloaded; zero if it does not say. `None`: it is not overloaded.
+/// The `Retry-After` of an overloaded API server, zero if it sends none. `None` if it is not overloaded.
 #[must_use]
 pub fn overload(error: &kube::Error) -> Option<Duration> {
     match error {
@@ -301,7 +301,7 @@ pub fn overload(error: &kube::Error) -> Option<Duration> {
     }
 }
 
-/// Another request for the same. Only for requests without a body.
+/// Copies a request. Only for requests without a body.
 fn repeat(request: &Request<Body>) -> Request<Body> {
     let mut repeated = Request::new(Body::empty());
     request.method().clone_into(repeated.method_mut());
@@ -310,7 +310,7 @@ fn repeat(request: &Request<Body>) -> Request<Body> {
     repeated
 }
 
-/// Whether a request reads one object: lists and watches have limits or selectors.
+/// Whether a request reads one object. Lists and watches always have a query: a limit or a selector.
 fn reads_one_object<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && request.uri().query().unwrap_or_default().is_empty()
 }

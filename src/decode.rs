@@ -1,8 +1,8 @@
-//! Objects decoded one by one, so that one that cannot be decoded does not take the rest of a list or a watch with it.
+//! Decodes objects one by one, so that one that cannot be decoded does not break the rest of a list or a watch.
 //!
-//! kube's own `DeserializeGuard` buffers each object as a tree of values, which costs several times its size, gives up where
-//! something is nested more than 128 levels deep, and fails where the metadata itself cannot be decoded. A service account of
-//! one namespace can bring about each of these on an object of its own.
+//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It fails on
+//! objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A service account of one
+//! namespace can cause each of these with its own objects.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -16,9 +16,9 @@ use serde_json::value::RawValue;
 
 use crate::model::{self, EndpointSlice, Service, Unreadable};
 
-/// A slim type of ours.
+/// A type of this crate that holds part of an API resource.
 pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
-    /// The resource of the API that it is a part of.
+    /// The API resource that it is a part of.
     type Resource: Resource<DynamicType = ()>;
 
     /// Its metadata.
@@ -71,12 +71,12 @@ impl Slim for EndpointsMetadata {
     }
 }
 
-/// An object that decodes always: as itself, or as what can be read of it.
+/// An object that always decodes: as itself, or as the parts that can be read.
 #[derive(Clone, Debug)]
 pub struct Guarded<K> {
     /// The object, or why it cannot be decoded.
     pub object: Result<K, Box<Unreadable>>,
-    /// For kube, which reads the resourceVersion here.
+    /// Needed by kube, which reads the resourceVersion here.
     metadata: ObjectMeta,
 }
 

@@ -1,5 +1,5 @@
-//! What is logged of something that fails time after time: a line when it begins and for each further cause, one a minute
-//! with a count while it lasts, and one when it is over.
+//! Limits the log of repeated failures: a line at the first failure and for each further cause, one a minute with a
+//! count while it lasts, and one at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 /// The pause between two lines on one outage.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// So many causes of one outage are told apart.
+/// The most causes of one outage that are distinguished.
 const CAUSES: usize = 8;
 
 /// The outage of one thing, or that there is none. Clones share it.
@@ -27,9 +27,9 @@ struct Inner {
 #[derive(Debug)]
 struct Since {
     began: Instant,
-    /// When a line was logged last, whatever the cause.
+    /// When the last line was logged, for any cause.
     said: Instant,
-    /// The causes that were logged in this minute, without their numbers.
+    /// The causes logged in this minute, without digits.
     causes: Vec<String>,
     failures: u64,
 }

@@ -27,7 +27,7 @@ pub(super) struct InFlight {
     is_read: bool,
     /// How long the server may be silent. `None`: as long as it likes.
     patience: Option<Duration>,
-    /// What that was stretched by.
+    /// The factor by which `patience` was stretched.
     factor: Factor,
     /// When it last said something.
     since: Instant,

@@ -26,11 +26,11 @@ const MOST: usize = 16;
 pub(super) struct Book {
     /// Those that were configured, in the order in which they are wanted.
     fixed: Vec<ServerAddress>,
-    /// Those that the cluster itself names: the ones to trust more, and others.
+    /// The addresses that the cluster lists: the more trusted group, and the others.
     learnt: [Vec<ServerAddress>; 2],
     marks: HashMap<ServerAddress, Mark>,
     stretch: Stretch,
-    /// Where in each group of the learnt ones this process begins, so that replicas do not all go to the same one.
+    /// The position at which this process begins in each learned group, so that replicas spread over the servers.
     turn: usize,
 }
 
@@ -59,8 +59,8 @@ impl Book {
         self.fixed.contains(address)
     }
 
-    /// The cluster names these now, those to trust more first. None at all is a contradiction, as one of them has just
-    /// said so.
+    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of the
+    /// servers has just sent it, so at least that one exists.
     pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
         others.retain(|address| !trusted.contains(address));
         trusted.truncate(MOST);
@@ -119,18 +119,18 @@ impl Book {
         }
     }
 
-    /// What time limits that begin now are multiplied by.
+    /// The factor for time limits that start now.
     pub fn factor(&self) -> Factor {
         self.stretch.factor()
     }
 
-    /// A server answered a request after so long.
+    /// Records that a server answered a request after `took`.
     pub fn answered(&mut self, took: Duration) {
         self.stretch.answered(took);
     }
 
-    /// A dial or a request to this address was silent for a limit that was stretched by `factor`; the timer fired so
-    /// late.
+    /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The timer
+    /// fired `late` after that limit.
     pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
         self.failed(address, now);
         let all = self.fixed.iter().chain(self.learnt.iter().flatten());

@@ -20,7 +20,7 @@ use crate::cli::ServerAddress;
 /// A connection. It closes when it and all answers on it are dropped.
 pub(super) struct Connection {
     pub address: ServerAddress,
-    /// What its time limit for pings was stretched by.
+    /// The factor by which its time limit for pings was stretched.
     pub factor: Factor,
     sender: Sender,
 }
@@ -38,7 +38,8 @@ pub(super) struct NoAnswer {
 }
 
 impl Connection {
-    /// Speaks what the server has agreed to. Its time limit for pings stays what it is now, stretched by `factor`.
+    /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is fixed
+    /// for the life of the connection.
     pub async fn over(stream: Stream, address: ServerAddress, factor: Factor) -> hyper::Result<Self> {
         let ended = |error| debug!(%error, "a connection to an API server ended");
         let sender = if stream.connected().is_negotiated_h2() {

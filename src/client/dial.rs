@@ -22,13 +22,13 @@ use super::{Listed, PING};
 use crate::cli::ServerAddress;
 use crate::error::one_line;
 
-/// A dial, TLS included, is done by then or given up. Stretched while no server answers.
+/// Time limit of a dial, including TLS. Stretched while no server answers.
 const DIAL: Duration = Duration::from_millis(1500);
 
-/// An address that has not answered within this part of the time limit gets company: the next one is dialed beside it.
+/// After this fraction of the time limit without an answer, the next address is dialed in parallel.
 const STAGGER: u32 = 5;
 
-/// But not later than this, however long the limit is: what comes back meanwhile is found soon.
+/// The longest wait before the next dial, however long the limit is: a server that returns is found soon.
 const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 
 /// A connection.
@@ -37,11 +37,11 @@ pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// Whom the certificate of an API server must name.
 #[derive(Clone, Debug)]
 pub(super) enum TlsName {
-    /// This name, at every address, since a kubeconfig says so.
+    /// The name that the kubeconfig gives, at every address.
     Fixed(ServerName<'static>),
-    /// That of the API, at every address, since the cluster IP and the nodes are not names that a client asks for. Where
-    /// the Pod is configured by a DNS name, as on platforms with a front before the API, that name is good too, but only
-    /// there.
+    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms with a
+    /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at the
+    /// configured address.
     InPod {
         /// The address that was configured.
         configured_at: ServerAddress,
@@ -54,7 +54,7 @@ pub(super) enum TlsName {
     },
 }
 
-/// The host of an address, if it is a name to be looked up.
+/// The host of an address, if it is a DNS name and not an IP address.
 pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
     let name = ServerName::try_from(address.host.clone()).ok();
     name.filter(|name| matches!(name, ServerName::DnsName(_)))
@@ -115,7 +115,7 @@ impl Dialer {
         }
     }
 
-    /// A connection to the first address that answers, with time limits that are stretched by `factor`.
+    /// Connects to the first address that answers, with time limits stretched by `factor`.
     pub async fn dial(&self, factor: Factor) -> Result<(ServerAddress, Stream), BoxError> {
         self.learn();
         let start = Instant::now();
@@ -149,8 +149,8 @@ impl Dialer {
         answer
     }
 
-    /// Dials one address after the other, and waits for all of them; `None`: all have failed. Where all are silent it
-    /// begins again with the first: behind the cluster IP another API server may take the next dial.
+    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are silent,
+    /// it dials the first one again: behind the cluster IP, another API server may accept the next dial.
     async fn race(
         &self,
         order: &[ServerAddress],
@@ -237,7 +237,7 @@ fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
         if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
             return matches!(reason, NotValidForName | NotValidForNameContext { .. });
         }
-        // The source of such an error is the source of what it wraps, which may be another one.
+        // `source()` of an io::Error skips the error that it wraps, which may be the one we look for.
         let wrapped = error
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref);

@@ -18,12 +18,12 @@ use super::book::Book;
 use super::{is_watch, pages, reads_one_object, status};
 use crate::metrics::Metrics;
 
-/// A GET of one object is answered by then, and the rest of it has arrived so long after that. A server has no webhook
-/// to wait for, and the caller may hold up others. Stretched while no server answers.
+/// Time limit until the answer to a GET of one object begins, and again until it is complete. The server has no
+/// webhook to wait for, and the caller may delay others. Stretched while no server answers.
 const OBJECT: Duration = Duration::from_secs(5);
 
-/// Any other answer has begun by then. A watch answers at once and then goes on; a write may wait for a webhook, which has 10 s
-/// by default.
+/// Time limit until any other answer begins. A watch answers at once and then continues. A write may wait for a
+/// webhook, which has 10 s by default.
 const ANSWER: Duration = Duration::from_secs(13);
 
 /// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.
@@ -39,13 +39,13 @@ pub(super) struct Counted<S> {
     book: Arc<Mutex<Book>>,
 }
 
-/// No answer came, or not all of it.
+/// The answer did not begin, or did not complete, in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
 struct TimedOut(Duration);
 
 impl<S> Counted<S> {
-    /// `book` knows how far limits are stretched.
+    /// `book` holds the factor by which limits are stretched.
     pub fn new(inner: S, metrics: &Metrics, host: &str, book: Arc<Mutex<Book>>) -> Self {
         Self {
             inner,

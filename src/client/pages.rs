@@ -1,8 +1,8 @@
 //! Lists in pages of a bounded size.
 //!
-//! The API counts the objects of a page, and a tenant decides how large an object is: a hundred of 250 KB each fit on a page of
-//! 500. So the number is chosen by the bytes that came before, and a page that is larger all the same is given up and asked for
-//! again with fewer objects.
+//! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of 250 KB
+//! fit on a page of 500. So the size of the previous page determines the next limit. A page that is still too large
+//! is given up and requested again with fewer objects.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,27 +21,29 @@ use tower::{BoxError, Service};
 
 use super::{is_watch, overload};
 
-/// Objects on the first page of a resource.
+/// The limit for the first page of a resource, in objects.
 const FIRST: u32 = 100;
 
-/// A page of more bytes than this is followed by one of half as many objects, one of less than half of it by twice as many.
+/// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than half this
+/// size it is doubled.
 const TARGET: usize = 1024 * 1024;
 
-/// A page is given up when it has more bytes. A single object has at most half of it.
+/// A page of more bytes is given up. A single object has at most half as many.
 const LARGEST: usize = 4 * 1024 * 1024;
 
-/// How often the next page is asked for when the API server is overloaded. Its token is good for some minutes.
+/// How often the client requests the next page from an overloaded API server. The continue token is valid for
+/// some minutes.
 const TRIES: u32 = 5;
 
-/// The first pause between two of these tries; it doubles. The API server may ask for a longer one.
+/// The first pause between these tries; it doubles. The API server may ask for a longer one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A page has more bytes than it may.
+/// A page exceeds [`LARGEST`].
 #[derive(Debug, thiserror::Error)]
 #[error("a page of more than {LARGEST} bytes")]
 struct TooLarge;
 
-/// In a request's extensions: its answer is a page of more than one object.
+/// In a request's extensions: the answer is a page that may hold more than one object.
 #[derive(Clone, Copy)]
 struct Page;
 
@@ -126,7 +128,7 @@ where
                     return Ok(answer);
                 }
                 Err(error) if error.is::<TooLarge>() => size / 4,
-                // To begin the list again would cost an overloaded API server more.
+                // Restarting the list would cost an overloaded API server more.
                 Err(error) if continues && failures < TRIES => {
                     let Some(retry_after) = error.downcast_ref().and_then(overload) else {
                         return Err(error);
@@ -166,7 +168,7 @@ where
     }
 }
 
-/// The value of a parameter of a query that is neither empty nor 0.
+/// The value of a query parameter, unless it is empty or 0.
 fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     let value = pairs.find(|(key, _)| *key == name)?.1;

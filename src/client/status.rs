@@ -1,21 +1,21 @@
-//! What an answer that is no success says, whoever wrote it.
+//! Turns answers that are not successful into errors, whoever wrote them.
 //!
-//! Not every answer is a `Status` of the API: under load an API server answers 429 in plain text, and what stands before it may
-//! answer in HTML. kube takes such an answer to a watch for an event that cannot be decoded, and logs it whole. Here each
-//! becomes the error that its code stands for, before kube sees it.
+//! Not every answer is a `Status` of the API. Under load, an API server answers 429 in plain text, and a proxy in
+//! front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot decode, and logs
+//! the whole body. This layer converts each answer into the error that its code means, before kube sees it.
 
 use http::header::RETRY_AFTER;
 use http::response::Parts;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 
-/// Characters of a text that is no `Status`. An error page may be long.
+/// The most characters that are kept of a body that is not a `Status`. An error page may be long.
 const LONGEST: usize = 200;
 
-/// The error for an answer.
+/// Converts an answer into an error.
 pub(super) fn error(parts: &Parts, body: &[u8]) -> kube::Error {
     let code = parts.status.as_u16();
-    // Every field of a Status has a default, so that any object can be read as one.
+    // Every field of a Status has a default, so any JSON object decodes as one: compare the code.
     let said: Option<Status> = serde_json::from_slice(body).ok();
     let mut status = said.filter(|status| status.code == code).unwrap_or_else(|| {
         let text = String::from_utf8_lossy(body);

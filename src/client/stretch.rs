@@ -1,8 +1,8 @@
-//! How far the time limits for API servers are stretched: slow is not dead.
+//! Stretches the time limits for API servers, because slow is not dead.
 //!
-//! A limit that is shorter than the way to every server makes the operator useless, and one that suits the slowest
-//! network makes it slow to leave a dead server. So the limits begin short, and double while no server answers within
-//! them. Pure: what happened goes in.
+//! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the slowest
+//! network, the operator is slow to leave a dead server. So the limits start short, and double while no server
+//! answers within them. Pure: callers report what happened.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::cli::ServerAddress;
 /// No limit is stretched beyond this.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// With this factor the shortest limit, [`ONE`], comes close to [`LONGEST`].
+/// The largest factor. It brings the shortest limit, [`ONE`], close to [`LONGEST`].
 const LARGEST: u32 = 16;
 
-/// One object takes an API server milliseconds: silence for so long counts against it, whoever gives up and why. Less
-/// than the time limit of any call but a release, which is the last that a process sends.
+/// An API server reads one object within milliseconds. Silence for this long counts against it, whatever the reason
+/// to give up. It is shorter than the time limit of any call except a release, the last call of a process.
 ///
-/// An answer within this limit shrinks all of them. It takes one round trip and a dial takes two, so what suits this
-/// limit suits that of a dial, which is more than twice as long, and that of a ping.
+/// An answer within this limit shrinks all limits. An answer takes one round trip and a dial takes two. The limit of a
+/// dial is more than twice as long as this one, so a server that meets this limit also meets those of dials and pings.
 pub(super) const ONE: Duration = Duration::from_millis(600);
 
-/// A timer that fires so late says that this process stood still, and nothing about a server.
+/// A timer that fires this late shows that this process was suspended. It says nothing about a server.
 const STOOD_STILL: Duration = Duration::from_millis(250);
 
 /// How many times longer than usual a limit is: a power of two.
@@ -30,20 +30,20 @@ const STOOD_STILL: Duration = Duration::from_millis(250);
 pub(super) struct Factor(u32);
 
 impl Factor {
-    /// Limits as they are.
+    /// Limits are not stretched.
     pub const NONE: Self = Self(1);
 
-    /// A limit, stretched to 10 s at most.
+    /// Stretches a limit, to at most 10 s.
     pub fn of(self, limit: Duration) -> Duration {
         limit.saturating_mul(self.0).min(LONGEST)
     }
 }
 
-/// How far the limits are stretched now, and what was seen of the servers since one of them answered.
+/// The current factor, and the failures since a server last answered.
 #[derive(Clone, Debug)]
 pub(super) struct Stretch {
     factor: Factor,
-    /// The addresses that have failed, in whatever way, since a server last answered a request.
+    /// The addresses that have failed in any way since a server last answered a request.
     failed: HashSet<ServerAddress>,
 }
 
@@ -57,12 +57,12 @@ impl Default for Stretch {
 }
 
 impl Stretch {
-    /// What a dial or request that begins now multiplies its limits by.
+    /// The factor for the limits of a dial or request that starts now.
     pub fn factor(&self) -> Factor {
         self.factor
     }
 
-    /// A server answered a request after so long, whatever it said.
+    /// Records that a server answered a request after `took`, with any status.
     pub fn answered(&mut self, took: Duration) {
         self.failed.clear();
         while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(ONE) {
@@ -70,14 +70,14 @@ impl Stretch {
         }
     }
 
-    /// An address failed: it refused, broke off, or was silent.
+    /// Records that an address failed: it refused, broke off, or was silent.
     pub fn failed(&mut self, address: &ServerAddress) {
         self.failed.insert(address.clone());
     }
 
-    /// An address was silent for a limit that was stretched by `factor`; the timer fired so late. When `all` addresses
-    /// have failed, the limits double. Several clients time out at one moment: a timeout under shorter limits than
-    /// those of now does not count.
+    /// Records that an address exceeded a limit that was stretched by `factor`; the timer fired `late` after it.
+    /// When `all` addresses have failed, the limits double. Several clients may time out at the same time, so a
+    /// timeout under a smaller factor than the current one does not count.
     pub fn timed_out<'a>(
         &mut self,
         address: &ServerAddress,
@@ -99,14 +99,14 @@ mod tests {
     use super::*;
 
     const PING: Duration = Duration::from_secs(1);
-    /// In time, and too late for shorter limits.
+    /// Within the current limits, but too late for shorter ones.
     const IN_TIME: Duration = Duration::from_millis(700);
 
     fn addresses() -> [ServerAddress; 2] {
         ["192.0.2.1", "192.0.2.2"].map(|host| ServerAddress::new(host, 6443))
     }
 
-    /// Both servers are silent for the limits of now.
+    /// Both servers exceed the current limits.
     fn silence(stretch: &mut Stretch) {
         let (all, factor) = (addresses(), stretch.factor());
         for address in &all {

@@ -1,4 +1,4 @@
-//! How servers must show themselves to a client in a Pod.
+//! The certificates that a client in a Pod accepts.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// Far more than a handshake takes.
+/// Much longer than a handshake takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Something on loopback with a certificate of the cluster's authority for these names.
+/// A server on loopback with a certificate of the cluster's CA for these names.
 struct Front {
     store: Store,
     listener: TcpListener,
@@ -36,8 +36,8 @@ impl Front {
         self.listener.local_addr().unwrap().port()
     }
 
-    /// Whether a client in a Pod that is configured by this URL, and knows of this address too, trusts it at one of its
-    /// handshakes: so many are looked at.
+    /// Whether a client in a Pod trusts this server in one of its first handshakes. The client is configured with
+    /// this URL and also knows this address.
     async fn is_trusted(&self, url: String, address: Option<ServerAddress>, handshakes: usize) -> bool {
         let mut config = Config::new(url.parse().unwrap());
         let authority = CertificateDer::from_pem_slice(self.store.ca_pem().as_bytes()).unwrap();

@@ -7,10 +7,10 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 
-/// What the API server is asked for: limits, with their moments.
+/// The limits that the API server was asked for, with times.
 type Asked = Arc<Mutex<Vec<(u32, Instant)>>>;
 
-/// A list of objects of this size, `total` of them, on one page or as many as fit.
+/// A list of `total` objects of this size. A page holds as many as the limit allows.
 fn server(
     object: usize,
     total: u32,
