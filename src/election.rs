@@ -55,13 +55,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Time limit of the release itself.
 const RELEASE: Duration = Duration::from_millis(500);
 
-/// A replica whose view is empty or stale leaves the Lease to the others, unless nobody has led for so long.
+/// A replica with empty or stale caches leaves the Lease to the others, unless no replica has led for this
+/// time.
 const LEADERLESS: Duration = Duration::from_secs(10);
 
-/// A leader that sees nothing stays out of the race for so long after it has given the Lease up, …
+/// How long a leader stays out of the race after it has released the Lease because it sees too little.
 const ASIDE: Duration = Duration::from_secs(30);
 
-/// … and does so once in this time: where no other replica sees more, some leader is better than none.
+/// The time between two such releases: if no other replica sees more, any leader is better than none.
 const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 
 /// One replica in the race.
@@ -200,7 +201,7 @@ impl Candidate {
         }
     }
 
-    /// Waits until this candidate may try, and sees enough of the cluster to lead. Says who leads meanwhile.
+    /// Waits until this candidate may try and sees enough of the cluster to lead. Logs who leads meanwhile.
     async fn turn(&self, leader: &mut Option<String>) {
         let mut told = |holder: Option<&str>| {
             if holder != leader.as_deref() {
@@ -294,8 +295,8 @@ impl Candidate {
                 warn!(
                     lease = self.lease,
                     failing,
-                    "gives the lead up: lists or watches have failed for {seconds} s here, and another replica may see \
-                     more; this one stays out of the race for {aside} s"
+                    "releases the Lease: lists or watches have failed for {seconds} s here, and another replica may see \
+                     more; this replica does not compete for the Lease for {aside} s"
                 );
                 Ending::Blind
             }

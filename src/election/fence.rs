@@ -60,8 +60,8 @@ impl<T: Moment> Fence<T> {
     }
 }
 
-/// Whether the Lease is ours by the holder that the answer to a request names which was to take or renew it: a late renewal
-/// may be answered with a Lease that names another.
+/// Whether the Lease is ours according to the holder in the answer to a takeover or renewal. The answer to a
+/// late renewal may name another holder.
 #[must_use]
 pub fn is_ours(holder: Option<&str>, us: &str) -> bool {
     holder == Some(us)

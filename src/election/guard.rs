@@ -3,13 +3,13 @@
 //! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
 //! whatever is there by then. The guard
 //! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
-//!   [`super::sighting`] allows, and with nothing in it on which it would fail for ever: fields that are missing are
-//!   filled in, and times that it cannot read never reach it;
+//!   [`super::sighting`] allows, and without anything that would make it fail forever: it fills in missing fields and
+//!   replaces times that the lock cannot read;
 //! - turns its PATCH into a compare-and-swap on the version that it was shown, so that of many
 //!   candidates one wins and no late PATCH overwrites a successor;
-//! - answers its GET from memory where the version to build on is known ([`super::known`]), so that a renewal is one
+//! - answers its GET from memory if the version to build on is known ([`super::known`]), so that a renewal is one
 //!   request;
-//! - repeats a renewal that is not answered soon, beside the first and through another API server.
+//! - repeats a slow renewal in parallel, through another API server.
 //!
 //! It is no fence: see [`super::term`].
 
@@ -41,7 +41,7 @@ use crate::client::Beside;
 /// What the lock is shown in place of a holder that it must not see as one.
 const NOBODY: &str = "(nobody)";
 
-/// The answer to a read or a write that no API server gives.
+/// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
 /// State of the guard, shared with the watch of the Lease.
@@ -59,7 +59,7 @@ pub struct Guard {
 
 /// What an API server answered to a request.
 struct Answer {
-    /// When the request was sent.
+    /// The time at which the request was sent.
     sent: Instant,
     parts: response::Parts,
     body: Bytes,
@@ -71,8 +71,8 @@ impl Answer {
     }
 }
 
-/// A renewal that is unanswered for so long is repeated beside the first; or for a sixth of the lease duration where that
-/// is shorter, so that both have the time to be answered before the deadline.
+/// A renewal that is unanswered for this time, or for a sixth of the lease duration if that is shorter, is
+/// repeated in parallel. That leaves both enough time before the deadline.
 const REPEAT: Duration = Duration::from_secs(1);
 
 impl Guard {
@@ -105,7 +105,8 @@ impl Guard {
     /// What the lock is told after the API server has answered its GET with this Lease or none.
     ///
     /// # Errors
-    /// It leads, and what was read is not what was seen meanwhile; or no API server has stored what was read.
+    /// This replica leads and the Lease has changed since the read, or no API server can have stored this
+    /// Lease.
     fn show(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let basis = lease.map(|lease| Basis::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
@@ -138,17 +139,17 @@ impl Guard {
         Ok(Some(presented(lease, holder, age)))
     }
 
-    /// What the lock is told instead of a GET, if the version that it has to see is known.
+    /// What the lock gets instead of the answer to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
         let basis = self.record.build_on(&self.us)?;
         *self.basis.lock() = Some(basis);
         Some(presented(&Lease::default(), &self.us, SignedDuration::ZERO))
     }
 
-    /// What the lock is told after the API server has answered its write.
+    /// What the lock gets after the API server has answered its write.
     ///
     /// # Errors
-    /// Nobody knows what became of the write.
+    /// The result of the write is unknown.
     fn written(&self, answer: Answer) -> Result<Response<Full<Bytes>>, BoxError> {
         if !answer.parts.status.is_success() {
             return Ok(answer.into_response());
@@ -164,7 +165,8 @@ impl Guard {
         ))
     }
 
-    /// The lock's PATCH as a compare-and-swap, and on what. `None`: it patches what it has not seen.
+    /// The lock's PATCH as a compare-and-swap, and the version that it expects. `None` if the lock has read
+    /// no Lease.
     fn bind(&self, patch: &[u8]) -> Option<(Basis, Bytes)> {
         let basis = self.basis.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
@@ -173,8 +175,9 @@ impl Guard {
         Some((basis, patch.into()))
     }
 
-    /// Sends a PATCH that is bound to a version. One that renews a term and is not answered soon is repeated beside the
-    /// first, as it is: both are bound to one version, so at most one is carried out. If either succeeds, it has succeeded.
+    /// Sends a PATCH that is bound to a version. If it renews a term and is not answered soon, an identical
+    /// PATCH is sent in parallel. Both are bound to the same version, so the server applies at most one. If
+    /// either succeeds, the renewal has succeeded.
     async fn patch<S, B>(&self, inner: S, patch: Request<Bytes>, basis: &Basis) -> Result<Answer, BoxError>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send,
@@ -193,8 +196,8 @@ impl Guard {
         }
         let mut tries = FuturesUnordered::from_iter([first]);
         let mut refused = None;
-        // Where the watch shows that it was carried out, the same again would be refused; there is only the answer to wait
-        // for.
+        // If the watch shows that the server applied the renewal, a repetition would be refused: wait for the
+        // answer.
         if self.record.is_after(basis) {
             refused = Some(Err("no answer to a renewal that was carried out".into()));
         } else {
@@ -202,7 +205,8 @@ impl Guard {
             second.extensions_mut().insert(Beside);
             tries.push(Box::pin(ask(inner, second)));
         }
-        // The other one may have succeeded. Its answer is waited for, but not until it is too late to renew again.
+        // After a refusal the other one may have succeeded. Wait for it, but leave enough time to renew
+        // again.
         let left = term.ends_at().saturating_duration_since(Instant::now());
         let enough = Instant::now() + left * 3 / 4;
         loop {
@@ -287,7 +291,7 @@ where
                     let answer = guard
                         .patch(inner, Request::from_parts(parts, patch), &basis)
                         .await;
-                    // It was refused for its sender or for the load, before anybody looked at the Lease.
+                    // The server refused the sender or was overloaded; it did not look at the Lease.
                     if let Some(401 | 403 | 429) = code_of(&answer) {
                         guard.record.untouched(&basis);
                     }
@@ -304,7 +308,7 @@ where
     }
 }
 
-/// Sends a request and takes in the whole answer.
+/// Sends a request and reads the whole answer.
 async fn ask<S, B>(mut inner: S, request: Request<Body>) -> Result<Answer, BoxError>
 where
     S: Service<Request<Body>, Response = Response<B>>,
@@ -321,7 +325,7 @@ where
     Ok(Answer { sent, parts, body })
 }
 
-/// The code of an answer, which the client makes an error of unless it is 2xx.
+/// The status code of an answer. The client converts every code but 2xx into an error.
 fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
     match answer {
         Ok(answer) => Some(answer.parts.status.as_u16()),
@@ -332,12 +336,12 @@ fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
     }
 }
 
-/// A Lease as the lock can always read it: held by this holder for a minute, and renewed so long ago.
+/// A Lease that the lock can always read: held for a minute by this holder, and renewed this long ago.
 fn presented(lease: &Lease, holder: &str, age: SignedDuration) -> Bytes {
     let renewed = Timestamp::now()
         .saturating_sub(age)
         .unwrap_or(Timestamp::UNIX_EPOCH);
-    // The lock adds one to it.
+    // The lock increments this value.
     let transitions = lease
         .spec
         .lease_transitions

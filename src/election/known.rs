@@ -1,17 +1,19 @@
-//! The newest version of the Lease that a candidate knows, so that a renewal need not read it.
+//! The newest version of the Lease that a candidate knows, so that a renewal needs no read.
 //!
-//! Pure: no clock, no async. The model in `tests/model` calls the same functions as [`super::guard`]. What is wrong here
-//! costs a renewal a refusal and a read, and never two terms: each write is bound to the version that it builds on.
+//! Pure: no clock, no async. The model in `tests/model` calls the same functions as [`super::guard`]. A wrong
+//! version costs a refused renewal and a read. It never leads to two terms, because each write is bound to
+//! its version.
 
 use super::lease::Lease;
 use super::swap::Basis;
 
-/// The newest version that is known, and whether a renewal may build on it.
+/// The newest known version, and whether a renewal may build on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KnownVersion {
-    /// The version, and whom the Lease names in it.
+    /// The version, and the holder in it.
     newest: Option<(Basis, Option<String>)>,
-    /// It may be over: a write builds on it that was not answered with success, or the Lease was seen otherwise.
+    /// The version may be outdated: a write that builds on it has not succeeded, or the Lease was seen to
+    /// differ.
     in_doubt: bool,
 }
 
@@ -19,7 +21,7 @@ impl KnownVersion {
     /// A write of ours was answered with this Lease.
     pub fn wrote(&mut self, lease: &Lease) {
         let Some(basis) = Basis::of(lease) else { return };
-        // Otherwise the watch was quicker than the answer.
+        // Otherwise the watch was faster than the answer.
         if !self.is_after(&basis) {
             self.replace(basis, lease);
         }
@@ -30,13 +32,13 @@ impl KnownVersion {
         let Some((known, _)) = &self.newest else { return };
         match lease.and_then(|lease| Some((Basis::of(lease)?, lease))) {
             Some((basis, lease)) if basis.is_after(known) => self.replace(basis, lease),
-            // A watch lags.
+            // A watch may lag, so an older version is ignored.
             Some((basis, _)) if basis.is_of_same(known) => {}
             _ => self.in_doubt = true,
         }
     }
 
-    /// The Lease was read. What was known before does not count any more, since versions begin anew when etcd is restored.
+    /// The Lease was read. This replaces what was known, because versions restart when etcd is restored.
     pub fn forget(&mut self) {
         *self = Self::default();
     }
@@ -46,8 +48,9 @@ impl KnownVersion {
         self.in_doubt = false;
     }
 
-    /// The version for a write of the holder `us` to build on. `None`: it has to be read, since what is known names
-    /// another, or is in doubt. It is in doubt from now on, until the write is answered or the watch shows a newer one.
+    /// The version for a write of the holder `us` to build on. `None` if the Lease must be read: the known
+    /// version names another holder or may be outdated. From now on it may be outdated, until the write
+    /// succeeds or the watch shows a newer version.
     pub fn build_on(&mut self, us: &str) -> Option<Basis> {
         let (basis, holder) = self.newest.as_ref().filter(|_| !self.in_doubt)?;
         let basis = (holder.as_deref() == Some(us)).then(|| basis.clone())?;
@@ -55,7 +58,7 @@ impl KnownVersion {
         Some(basis)
     }
 
-    /// A write that builds on this version was refused before anybody looked at the Lease.
+    /// A write that builds on this version was refused before the server looked at the Lease.
     pub fn untouched(&mut self, basis: &Basis) {
         if self.newest.as_ref().is_some_and(|(known, _)| known == basis) {
             self.in_doubt = false;
@@ -85,7 +88,7 @@ mod tests {
         Basis::of(&lease(uid, version, ""))
     }
 
-    /// After a write of `us` that was answered with version 7.
+    /// The state after a write of `us` that returned version 7.
     fn written() -> KnownVersion {
         let mut known = KnownVersion::default();
         known.wrote(&lease("u", 7, "us"));

@@ -1,9 +1,9 @@
-//! The Lease as far as the election reads it, whatever somebody has written into it.
+//! The parts of the Lease that the election reads. They decode whatever a user has written into the Lease.
 //!
-//! A real API server stores times that no client of ours can read, such as `9999-12-31T23:59:59.999999Z`, which is
-//! beyond jiff's maximum. With the type of `k8s_openapi` one such time, be it in `managedFields`, would end the watch
-//! and every GET for good, and nobody would lead. So nothing is parsed here that nobody needs, and a value of another
-//! type counts as none.
+//! A real API server stores times that our clients cannot read, such as `9999-12-31T23:59:59.999999Z`, which
+//! exceeds jiff's maximum. With the type of `k8s_openapi`, one such time, even in `managedFields`, would
+//! break the watch and every GET for good, and no replica would lead. So this type parses only what the
+//! election needs, and a value of the wrong type counts as absent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,22 +17,22 @@ use serde_json::{Map, Value};
 /// A Lease.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lease {
-    /// Name, namespace, uid and resourceVersion; nothing else is read.
+    /// Only name, namespace, uid and resourceVersion.
     pub metadata: ObjectMeta,
-    /// What it says.
+    /// Its holder and times.
     pub spec: LeaseSpec,
 }
 
-/// What a Lease says.
+/// The `spec` of a Lease, as far as it is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseSpec {
-    /// Who holds it; nobody when it is empty.
+    /// The holder. Absent or empty: the Lease is free.
     pub holder_identity: Option<String>,
-    /// Seconds that it holds after a renewal.
+    /// How long it is valid after a renewal, in seconds.
     pub lease_duration_seconds: Option<i64>,
     /// How often it changed hands.
     pub lease_transitions: Option<i64>,
-    /// The moment of its last renewal, by its holder's clock: compared with other texts, and never read as a time.
+    /// The time of its last renewal by the holder's clock. Compared as text, never parsed.
     pub renew_time: Option<String>,
     /// The moment at which its holder took it, likewise.
     pub acquire_time: Option<String>,
@@ -94,11 +94,11 @@ impl Resource for Lease {
     }
 }
 
-/// Objects within objects that are read: the Lease, and its metadata and spec.
+/// The depth that is read: the Lease, and its metadata and spec.
 const DEPTH: u8 = 2;
 
-/// Reads JSON down to this depth, and nothing of lists: what is left out is skipped without recursion, so it may be as
-/// deep as it likes.
+/// Reads JSON objects down to this depth, and no lists. The rest is skipped without recursion, so it may be
+/// nested to any depth.
 struct Shallow(u8);
 
 impl<'de> DeserializeSeed<'de> for Shallow {

@@ -1,10 +1,10 @@
-//! What the lock says when it fails.
+//! The errors of the lock.
 
 use kube_leader_election::Error;
 
 use crate::error::one_line;
 
-/// The lock tells the error of its call, but not as its cause.
+/// The lock holds the error of its call, but does not return it as `source()`.
 pub(super) fn in_one_line(error: &Error) -> String {
     let (Error::GetLease(cause)
     | Error::CreateLease(cause)
@@ -19,7 +19,7 @@ pub(super) fn in_one_line(error: &Error) -> String {
     format!("{own}: {}", one_line(cause))
 }
 
-/// Whether another replica was quicker.
+/// Whether another replica was faster.
 pub(super) fn is_conflict(error: &Error) -> bool {
     matches!(
         error,

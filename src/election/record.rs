@@ -17,7 +17,7 @@ fn version_of(lease: &Lease) -> Option<u64> {
     crate::model::version(lease.metadata.resource_version.as_deref())
 }
 
-/// Who holds a Lease, and when it was renewed by its holder's clock.
+/// The holder of a Lease, and its renewal time by the holder's clock.
 type Holding = (String, Option<String>);
 
 fn holding(lease: &Lease) -> Option<Holding> {
@@ -34,7 +34,7 @@ pub struct Record {
     unshown: Arc<Mutex<Option<(u64, Instant)>>>,
     /// What it was held as last.
     held: Arc<Mutex<Option<Holding>>>,
-    /// What a renewal may build on.
+    /// The version that a renewal may build on.
     known: Arc<Mutex<KnownVersion>>,
     changed: Arc<Notify>,
     metrics: Metrics,
@@ -81,12 +81,12 @@ impl Record {
         self.changed.notify_waiters();
     }
 
-    /// The version for a renewal of the holder `us`, if it need not be read.
+    /// The version for a renewal of the holder `us`, if no read is needed.
     pub(super) fn build_on(&self, us: &str) -> Option<Basis> {
         self.known.lock().build_on(us)
     }
 
-    /// A renewal of this version was refused before anybody looked at the Lease.
+    /// A renewal of this version was refused before the server looked at the Lease.
     pub(super) fn untouched(&self, basis: &Basis) {
         self.known.lock().untouched(basis);
     }

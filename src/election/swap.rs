@@ -57,8 +57,8 @@ pub struct Basis {
 }
 
 impl Basis {
-    /// Of this Lease. `None`: it lacks a uid or resourceVersion, so no API server has stored it, and a PATCH could not be
-    /// bound to it.
+    /// The version of this Lease. `None` if uid or resourceVersion is absent: then no API server has stored
+    /// it, and a PATCH could not be bound to it.
     #[must_use]
     pub fn of(lease: &Lease) -> Option<Self> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
@@ -68,7 +68,7 @@ impl Basis {
         })
     }
 
-    /// Whether both are versions of one Lease, and not of one that was deleted and one made since.
+    /// Whether both are versions of the same Lease, not of one that was deleted and created again.
     pub(super) fn is_of_same(&self, other: &Self) -> bool {
         self.uid == other.uid
     }

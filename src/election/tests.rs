@@ -100,7 +100,7 @@ impl Runner {
             .len()
     }
 
-    /// So many requests of this verb for the Lease.
+    /// The number of requests with this verb for the Lease.
     fn asked(&self, verb: &str) -> usize {
         let mine = |request: &testbed::Request| request.user == self.name && request.is(verb, "leases");
         self.server.store().requests().matching(mine).len()
@@ -738,7 +738,7 @@ async fn each_cause_of_failed_attempts_is_one_line_a_minute() {
     let mut one = Runner::start(&Store::new(), "one");
     one.leads().await;
     let before = log.lines().len();
-    // In turn, so that no cause is that of the attempt before.
+    // In turn, so that each attempt fails for a different cause than the one before.
     let faults = one.server.faults();
     // After a renewal that failed the Lease is read again.
     faults.add(Fault::status(Match::any().resource("leases").verb("patch"), 500).times(1));
@@ -855,7 +855,7 @@ async fn a_renewal_whose_reply_is_lost_is_followed_by_another_without_a_read() {
 
 #[tokio::test(start_paused = true)]
 async fn where_every_request_is_slow_one_term_lasts() {
-    // 0.6 s on the way and as much back; and an API server that is slow itself.
+    // 0.6 s in each direction, and an API server that is slow itself.
     for latency in [1200, 1500].map(Duration::from_millis) {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
@@ -868,7 +868,7 @@ async fn where_every_request_is_slow_one_term_lasts() {
     }
 }
 
-/// As somebody may write it, and as an API server stores it: beyond what our type of a time holds.
+/// A time that a user may write and an API server stores, but that our time type cannot hold.
 const UNREADABLE: &str = "9999-12-31T23:59:59.999999Z";
 
 #[tokio::test(start_paused = true)]
@@ -916,7 +916,7 @@ async fn a_lease_never_seen_held_whose_times_cannot_be_read_is_taken_at_once() {
     assert!(start.elapsed() < seconds(1), "{:?}", start.elapsed());
 }
 
-/// A view that is filled when this says so, with a watch of Services that does what the test wants.
+/// A view that counts as filled when this returns true, with a watch of Services that the test controls.
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, pulses) = (filled.clone(), Pulses::default());
     let running = pulses.start("services", None);
@@ -953,7 +953,7 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
     let term = two.leads().await;
     sleep(seconds(60)).await;
     assert!(one.terms.borrow().is_none() && !term.is_over());
-    // Its holder dies, and nobody else is there.
+    // Its holder dies, and no other replica runs.
     two.task.abort();
     let died = Instant::now();
     one.leads().await;
@@ -1002,7 +1002,7 @@ async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_
         "{:?}",
         start.elapsed()
     );
-    // It sees nothing still, and nobody else takes it: once a minute.
+    // It still sees nothing and no other replica takes the Lease: it releases once a minute.
     again.over().await;
     assert!(
         (90..=92).contains(&start.elapsed().as_secs()),

@@ -21,7 +21,7 @@ pub fn unopposed(metrics: &Metrics) -> (Unopposed, channel::Receiver<Option<Term
 }
 
 impl Unopposed {
-    /// Holds the term until told to stop.
+    /// Holds the term until asked to stop.
     pub async fn run(self, stop: CancellationToken) {
         let Self(_terms, term) = self;
         stop.cancelled().await;

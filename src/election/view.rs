@@ -8,23 +8,23 @@ use tokio::time::{Instant, sleep};
 use crate::metrics::Watch;
 use crate::pulse::Pulses;
 
-/// What copies are made from.
+/// The watches that copies are made from.
 const WATCHES: [&str; 3] = [
     Watch::Services.as_str(),
     Watch::Copies.as_str(),
     Watch::Sources.as_str(),
 ];
 
-/// A leader whose lists or watches have failed for so long gives the Lease to another replica, which may see more.
+/// A leader whose lists or watches fail for this time releases the Lease: another replica may see more.
 pub const BLIND: Duration = Duration::from_secs(30);
 
-/// How often a view is looked at that is about to be complete: a first lead waits for it.
+/// How often a view is polled until it is complete. Short, because a first term waits for it.
 const SOON: Duration = Duration::from_millis(5);
 
-/// How often a leader looks whether it still sees anything.
+/// How often a leader checks for failing lists and watches.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
 
-/// What a replica sees.
+/// What a replica sees of the cluster.
 #[derive(Clone)]
 pub struct View {
     is_filled: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -32,14 +32,14 @@ pub struct View {
 }
 
 impl Default for View {
-    /// Of a replica that needs to see nothing.
+    /// The view of a replica that needs none.
     fn default() -> Self {
         Self::new(|| true, Pulses::default())
     }
 }
 
 impl View {
-    /// `is_filled` says whether everything was listed; the watches are alive as far as their pulses say.
+    /// `is_filled` returns whether everything is listed; `pulses` show whether the watches are alive.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, pulses: Pulses) -> Self {
         Self {
             is_filled: Arc::new(is_filled),
@@ -52,14 +52,15 @@ impl View {
         (self.is_filled)() && self.pulses.are_current(&WATCHES)
     }
 
-    /// Waits until it is.
+    /// Waits until the view is current.
     pub(super) async fn current(&self) {
         while !self.is_current() {
             sleep(SOON).await;
         }
     }
 
-    /// Waits, from a moment on, until something has failed for [`BLIND`], and answers what.
+    /// Waits until `from`, then until a watch has failed for [`BLIND`]. Returns the names of the failing
+    /// watches.
     pub(super) async fn blind(&self, from: Instant) -> String {
         tokio::time::sleep_until(from).await;
         loop {

@@ -151,7 +151,7 @@ async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
     }
 }
 
-/// A real API server stores such times, `managedFields` included, and answers with them.
+/// A real API server stores such times, also in `managedFields`, and returns them.
 #[tokio::test(start_paused = true)]
 async fn the_lock_never_sees_a_time_that_it_cannot_read() {
     const BEYOND: &str = "9999-12-31T23:59:59.999999Z";
@@ -333,10 +333,10 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     assert_eq!(second.status(), StatusCode::NOT_FOUND, "it makes it anew");
 }
 
-/// What was sent to a server: the resourceVersion that it is bound to, and whether it was the second of two.
+/// A PATCH that the server got: the resourceVersion that it is bound to, and whether it is the second of two.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers each PATCH in its turn: so much later, with this code; `None`: never.
+/// A server that answers each PATCH in turn after this delay with this code, or never (`None`).
 fn in_turn(answers: [(Option<u64>, u16); 2]) -> (Log, impl server::Inner) {
     let log = Log::default();
     let patches = log.clone();
@@ -364,8 +364,8 @@ fn in_turn(answers: [(Option<u64>, u16); 2]) -> (Log, impl server::Inner) {
     (patches, service)
 }
 
-/// A renewal by a leader that knows version 7, four seconds before its deadline: what came of it, after how long, counted
-/// from which moment.
+/// A renewal by a leader that knows version 7, four seconds before its deadline. Returns its result, its
+/// duration and the time that the term counts from.
 async fn renewal(
     service: impl server::Inner,
     leads: bool,

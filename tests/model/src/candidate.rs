@@ -14,7 +14,7 @@ use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Ti
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Candidate {
     known: Sighting<Tick>,
-    /// What a renewal may build on.
+    /// The version that a renewal may build on.
     version: KnownVersion,
     attempt: Attempt,
     /// Its term, as far as it knows.
@@ -45,7 +45,7 @@ enum Attempt {
     None,
     /// The GET is on its way back, with what it shows.
     Reads { sent: Tick, reply: Option<Stored> },
-    /// The write is on its way; and again beside it, sent then.
+    /// The write is in flight, and perhaps a repetition of it, sent at this time.
     Writes {
         sent: Tick,
         request: Request,
@@ -304,7 +304,7 @@ fn write(jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
     }
 }
 
-/// What the wall clock of a candidate says.
+/// The wall clock of a candidate.
 fn wall(jumped: bool, i: usize, now: Tick) -> i16 {
     let skew = if jumped { -SKEW[i] } else { SKEW[i] };
     i16::from(now.0) + skew

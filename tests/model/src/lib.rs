@@ -89,7 +89,7 @@ pub struct Bound {
     pub edits: u8,
     /// Candidates that are asked to stop, and may have a write in flight.
     pub stops: u8,
-    /// Renewals that are sent a second time, beside the first.
+    /// Renewals that are sent a second time, in parallel.
     pub repeats: u8,
 }
 
@@ -152,9 +152,9 @@ pub enum Action {
     Decide(usize),
     /// The API server carries out a write, for a candidate that waits for its answer.
     Serve(usize),
-    /// A renewal is sent again, beside the first.
+    /// A renewal is sent again, in parallel.
     Repeat(usize),
-    /// The API server carries the second of the two out, and not the first.
+    /// The API server applies the second of the two, not the first.
     ServeRepeated(usize),
     /// The answer arrives.
     Answer(usize),
