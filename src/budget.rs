@@ -1,4 +1,5 @@
-//! A token bucket for Events and log lines, as in client-go's spam filter: a burst, then one token per refill period.
+//! A token bucket for Events and log lines, as in client-go's spam filter: a burst, then one token per refill
+//! period.
 //!
 //! Pure: callers pass the time in.
 

@@ -168,7 +168,8 @@ impl Access {
             None => TlsName::Own { configured_at },
         };
         if in_pod && dial::dns_name(&configured).is_none() {
-            // Every API server accepts this Host, whatever its address. A proxy in front may know only its own name.
+            // Every API server accepts this Host, whatever its address. A proxy in front may know only its
+            // own name.
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
         // Outside of the cluster its own addresses may lead nowhere.

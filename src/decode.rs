@@ -1,8 +1,9 @@
-//! Decodes objects one by one, so that one that cannot be decoded does not break the rest of a list or a watch.
+//! Decodes objects one by one, so that one that cannot be decoded does not break the rest of a list or a
+//! watch.
 //!
-//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It fails on
-//! objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A service account of one
-//! namespace can cause each of these with its own objects.
+//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It
+//! fails on objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A
+//! service account of one namespace can cause each of these with its own objects.
 
 use std::borrow::Cow;
 use std::fmt::Debug;

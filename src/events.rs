@@ -29,7 +29,7 @@ use ledger::Ledger;
 
 pub use crate::model::SYNCED;
 
-/// Events that wait to be written. What was found beyond that is said later.
+/// The most Events that wait to be written. Further findings are reported later.
 const WAITING: usize = 1024;
 
 /// Time limit of one attempt to write an Event.
@@ -100,7 +100,7 @@ impl Herald {
         service: &ManagedService,
         findings: &BTreeSet<Finding>,
     ) -> Option<Instant> {
-        // Nobody else fills the queue, so what has room now has it below.
+        // Nothing else fills the queue, so the room found here is still there below.
         let room = self.letters.capacity();
         let due = self
             .ledger
@@ -119,12 +119,13 @@ impl Herald {
         self.ledger.lock().gone(service, Instant::now());
     }
 
-    /// The first copies of a Service were written: good news is due when all of them are.
+    /// The first copies of a Service were written: a `Synced` Event is due once all of them are.
     pub fn made_first(&self, service: &ServiceKey) {
         self.ledger.lock().owes_good_news(service);
     }
 
-    /// The copies of a Service are right. That is said where something was wrong, or where there were none before.
+    /// The copies of a Service are in sync. Sends an Event only if something was wrong or there were no
+    /// copies before.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         let has_room = self.letters.capacity() > 0;
         if has_room && self.ledger.lock().may_tell(&service.key, Instant::now()) {
@@ -199,7 +200,7 @@ impl Scribe {
                 },
             };
             let Ok(write) = letter.term.begin_write() else {
-                // If this replica leads again, it has still to be said.
+                // If this replica leads again, the finding must still be reported.
                 if let Some((service, finding)) = &letter.about {
                     self.ledger.lock().unsaid(service, finding);
                 }

@@ -248,8 +248,8 @@ pub fn owner_of(slice: &EndpointSlice) -> Option<&OwnerReference> {
         .find(|owner| owner.controller == Some(true) && owner.api_version == "v1" && owner.kind == "Service")
 }
 
-/// The source slice of a copy, by its annotations. Anybody may edit these, and the answer ends up in a URL: what cannot be
-/// the name of a slice is `None`.
+/// The source slice of a copy, from its annotations. Users can edit these and the result becomes part of a
+/// URL, so a value that cannot be the name of a slice gives `None`.
 #[must_use]
 pub fn source_slice(copy: &EndpointSlice) -> Option<SliceKey> {
     let namespace = annotation_of(&copy.metadata, provenance::NAMESPACE).filter(|name| is_dns_label(name))?;
@@ -269,7 +269,7 @@ pub fn ours(slice: &EndpointSlice) -> Option<ServiceKey> {
     {
         return None;
     }
-    // The API server takes any name of an owner, and this one ends up in a URL.
+    // The API server accepts any owner name, and this one becomes part of a URL.
     let owner = owner_of(slice).filter(|owner| is_dns_label(&owner.name))?;
     Some(ServiceKey::new(
         slice.metadata.namespace.clone().unwrap_or_default(),
@@ -301,11 +301,11 @@ pub fn is_dns_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// Whether a name is a DNS subdomain (RFC 1123): what EndpointSlices are called.
+/// Whether a name is a DNS subdomain (RFC 1123), as the name of an EndpointSlice must be.
 #[must_use]
 pub fn is_dns_subdomain(name: &str) -> bool {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    // Kubernetes limits the whole name only, and not each label.
+    // Kubernetes limits only the whole name, not each label.
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };

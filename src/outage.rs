@@ -1,5 +1,5 @@
-//! Limits the log of repeated failures: a line at the first failure and for each further cause, one a minute with a
-//! count while it lasts, and one at the end.
+//! Limits the log of repeated failures: a line at the first failure and for each further cause, one a minute
+//! with a count while it lasts, and one at the end.
 
 use std::sync::Arc;
 use std::time::Duration;

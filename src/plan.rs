@@ -41,8 +41,8 @@ pub struct Plan {
     pub triggers: Vec<String>,
     /// What the user should know.
     pub findings: Vec<Finding>,
-    /// Source slices to be read first: copies of them claim to be newer than what we see, or are to be made from a view
-    /// in doubt, and wait.
+    /// Source slices to read first. Their copies wait: they claim to be newer than what we see, or are to be
+    /// created from a view that may be outdated.
     pub confirm: BTreeSet<SliceKey>,
 }
 
@@ -223,8 +223,9 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
     }
 }
 
-/// The source slice of a copy that is to be made, if it may be gone: a copy would bring dead endpoints back. It is in
-/// doubt if the watches say so, or if a copy of ours was made from a newer state of the source than we see.
+/// The source slice of a copy to be created, if the slice may be gone: a copy would bring dead endpoints
+/// back. It may be gone if the watches say so, or if one of our copies was made from a newer state of the
+/// source than we see.
 fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = source_slice(copy)?;
     let is_newer = |slice: &EndpointSlice| {

@@ -9,16 +9,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-/// How often watches are looked at that are about to open: a first copy waits for them.
+/// How often a watch is polled until it is answered. Short, because a first copy waits for it.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A watch that goes on after a break has shown by then what happened meanwhile.
 const CAUGHT_UP: Duration = Duration::from_millis(50);
 
-/// A watch that was answered for so long was answered well: one that breaks at once shows nothing.
+/// A watch counts as working after it was answered for this time: one that breaks at once shows nothing.
 const ANSWERED: Duration = Duration::from_secs(1);
 
-/// A watch follows its list within this time. Until then the list is as good.
+/// A watch starts within this time after its list. Until then the list is current enough.
 const FOLLOWS: Duration = Duration::from_secs(1);
 
 /// Why a watch is to begin anew, with a list.
@@ -46,16 +46,16 @@ struct State {
     last: Instant,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
-    /// Its list is complete, since then.
+    /// Since when its list is complete.
     listed: Option<Instant>,
     /// The API server answers it, since then.
     open: Option<Instant>,
     /// It went on after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When its list or watch was last known to do well.
+    /// When its list or watch last worked.
     well: Instant,
-    /// It has failed since, in a way that may be this replica's own trouble.
+    /// Whether it has failed since, for a cause that may concern only this replica.
     failing: bool,
 }
 
@@ -101,13 +101,14 @@ impl Pulse {
         state.version = version.unwrap_or(0).max(state.version);
     }
 
-    /// Something was read on it.
+    /// An object was read from it.
     pub fn works(&self) {
         let mut state = self.0.state.lock();
         (state.well, state.failing) = (Instant::now(), false);
     }
 
-    /// Its list or watch has failed. `for_all`: as it does for every replica, such as for a right that is missing.
+    /// Its list or watch has failed. `for_all`: it fails for every replica, for example because a right is
+    /// missing.
     pub fn failed(&self, for_all: bool) {
         if for_all {
             self.works();
@@ -144,8 +145,8 @@ impl Pulse {
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
-    /// Whether what it shows may be from before: its list is complete, though not just now, and what followed it was cut
-    /// off. One that lists shows nothing yet that could be.
+    /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was
+    /// cut off. A watch that still lists shows nothing, so nothing outdated.
     fn is_doubtful(&self) -> bool {
         let listed = self.0.state.lock().listed;
         listed.is_some_and(|listed| listed.elapsed() > FOLLOWS) && !self.is_current()
@@ -260,14 +261,14 @@ impl Pulses {
         meant.all(|(_, pulse)| pulse.is_current())
     }
 
-    /// Waits until they are.
+    /// Waits until the watches of these names are current.
     pub async fn until_current(&self, watches: &[&str]) {
         while !self.are_current(watches) {
             sleep(LOOK).await;
         }
     }
 
-    /// Those of these names whose lists and watches have failed for so long.
+    /// The names among these whose lists and watches have failed for this time.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
         let pulses = self.watches.lock();
@@ -280,7 +281,7 @@ impl Pulses {
         failing
     }
 
-    /// Whether what a watch of this name shows may be from before.
+    /// Whether a watch of this name may show an outdated state.
     #[must_use]
     pub fn is_doubtful(&self, watch: &str) -> bool {
         let pulses = self.watches.lock();
@@ -416,7 +417,7 @@ mod tests {
         assert!(failing().is_empty(), "it has not failed");
         pulse.failed(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
-        // An answer that breaks at once is none; one that goes on is.
+        // An answer that breaks at once does not count; one that continues does.
         pulse.open(true);
         pulse.open(false);
         assert_eq!(failing(), ["services"]);

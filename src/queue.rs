@@ -25,15 +25,16 @@ pub const PACE: Duration = Duration::from_millis(20);
 /// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
 const AT_ONCE: usize = 10;
 
-/// Of these one is for the Service of [`Priority::Flagged`] alone: there is no second one, so it never waits.
+/// One slot of these is reserved for the Service of [`Priority::Flagged`]. There is only one, so it never
+/// waits.
 const FLAGGED: usize = 1;
 
-/// And so many beside it are for [`Priority::ApiServers`] alone: a write of one of them that hangs does not hold up the
+/// Slots reserved for [`Priority::ApiServers`]. More than one, so that a write that hangs does not delay the
 /// next.
 const API_SERVERS: usize = 2;
 
-/// So many at most are for keys of other Services that failed last time: a slow or hanging write must not hold up those
-/// that would succeed.
+/// The most slots for other Services whose last sync failed: slow or hanging writes must not delay those that
+/// would succeed.
 const FAILING: usize = 4;
 
 /// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own.
@@ -88,7 +89,7 @@ pub enum Again {
 }
 
 impl Again {
-    /// The same, but at this moment at the latest where nothing else would bring the key back.
+    /// The same, but no later than this time if nothing else would bring the key back.
     #[must_use]
     pub fn or_at(self, moment: Option<Instant>) -> Self {
         match (self, moment) {
@@ -129,10 +130,10 @@ enum Lane {
 }
 
 impl Lane {
-    /// In the order in which they are served.
+    /// All levels, in the order in which they are served.
     const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
 
-    /// What goes before others does so whatever failed before.
+    /// The level of a key. `failed`: its last sync failed. Keys that go first do so even then.
     fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,
@@ -187,7 +188,7 @@ impl Queue {
         }
     }
 
-    /// A key is dirty since a moment.
+    /// Marks a key dirty, since the given time.
     pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         match self.states.get_mut(&key) {
             Some(State::Ready { .. }) => {}

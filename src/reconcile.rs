@@ -76,8 +76,8 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// A reconciler that reads and writes with `client`, and lets `herald` say what it finds. What its reads make dirty
-    /// it leaves in `inbox`; `pulses` tell it of watches that may be late.
+    /// A reconciler that reads and writes with `client` and reports findings through `herald`. It puts keys
+    /// that its reads make dirty into `inbox`. `pulses` show which watches may be late.
     #[must_use]
     pub fn new(
         client: Client,
@@ -177,8 +177,8 @@ impl Reconciler {
         outcome
     }
 
-    /// The term is over: what this replica waits for, and what it has found, is the next leader's to know. What it has
-    /// learned about the cluster, what it may not try again yet and how much it has said lately stays true.
+    /// The term is over. Pending waits and findings are dropped: they concern the next leader. Knowledge
+    /// about the cluster, backoffs and rate limits stay.
     pub fn forget(&self) {
         self.memory.forget();
         self.failing.forget();
@@ -224,7 +224,7 @@ impl Reconciler {
         let until = if echoes.is_empty() { now } else { now + ECHO };
         let due = (!echoes.is_empty()).then_some(until);
         let worst = failures.iter().map(|failure| rank(failure.kind)).max();
-        // The rest was done as far as it could be; what is left waits for an answer.
+        // Everything else is done; the deletes wait for an answer.
         let stopped = match worst {
             None | Some(Rank::Silent | Rank::Refused) => put_off.map(Stop::ending),
             Some(Rank::Conflict | Rank::Passing | Rank::TermOver) => None,
@@ -264,7 +264,7 @@ impl Reconciler {
         };
         self.memory.sync_ended(key, &index, result, Some(findings));
         Outcome {
-            // What lasts is said again, though nothing changes.
+            // A lasting finding is reported again although nothing changes.
             again: match again {
                 Again::WhenDirty => again.or_at(look_again),
                 again => again,

@@ -197,8 +197,8 @@ async fn serve(
     Ok(servers)
 }
 
-/// Whether everything has been listed. Filled once is filled: a Service that comes later waits for its own source, and no
-/// other does.
+/// Whether everything has been listed once. After that it stays true: a new Service waits for its own source,
+/// and no other Service waits.
 fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
@@ -207,7 +207,7 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send
     }
 }
 
-/// Ready: everything has been listed, and every watch is alive. Leading is no part of it.
+/// Ready: everything has been listed and every watch is alive. A replica need not lead to be ready.
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), String> + Send + Sync + 'static,

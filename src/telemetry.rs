@@ -24,19 +24,21 @@ const FRAMES: &str = "h2";
 /// Libraries that tell at info of what is their matter only. A name stands for all crates that begin with it.
 const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
 
-/// At warn they log the whole body of an answer that they cannot decode, with everybody's annotations, and each failed try of a
-/// watch. Our own lines say what failed, once a minute.
+/// At warn, these crates log the whole body of an answer that they cannot decode, with the annotations of all
+/// users, and each failed attempt of a watch. Our own log says what failed, once a minute.
 const BODIES: [&str; 2] = ["kube_client=error", "kube_runtime=error"];
 
 /// It reports each failed handshake as an error of its own, beside ours.
 const VERIFIER: &str = "rustls_platform_verifier=off";
 
-/// Lines that wait to be written. More are lost: they would take memory without end.
+/// The most lines that wait to be written. Further lines are dropped, because they would take unlimited
+/// memory.
 const WAITING: usize = 1024;
 
 /// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
-/// terminal and `NO_COLOR` is unset. A second call changes nothing. They are written on a thread of its own, the last of
-/// them when the guard is dropped: standard error may be a pipe that nobody reads, and then lines are lost, and not a term.
+/// terminal and `NO_COLOR` is unset. A second call changes nothing. A separate thread writes the lines, the
+/// last of them when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
+/// but the term continues.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
     static PANICS: Once = Once::new();
@@ -47,7 +49,7 @@ pub fn init(log: &LogConfig) -> WorkerGuard {
     guard
 }
 
-/// A writer that waits for nobody.
+/// A writer that never blocks.
 fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
@@ -107,7 +109,7 @@ fn directives(filter: &LogFilter) -> String {
     }
     let verifier =
         (everywhere >= LevelFilter::ERROR && everywhere < LevelFilter::DEBUG).then(|| VERIFIER.to_owned());
-    // Who asks for the lines of kube by name gets them all.
+    // A directive that names kube enables all of its lines.
     let hides_bodies = everywhere >= LevelFilter::WARN && !asked.contains("kube");
     let bodies = BODIES
         .iter()
@@ -300,7 +302,7 @@ mod tests {
         assert_eq!(lines[1]["error"], "refused");
     }
 
-    /// Blocks each write, as a pipe does that is full, until the other end is dropped.
+    /// Blocks each write, like a full pipe, until the other end is dropped.
     struct Pipe(std::sync::mpsc::Receiver<()>);
 
     impl io::Write for Pipe {

@@ -47,7 +47,7 @@ impl Watches {
     pub async fn services(self, names: channel::Sender<BTreeSet<String>>) {
         let mut listed = HashSet::new();
         let unreadable = Undecoded::new(metrics::Watch::Services);
-        // What `names` was last made from; some names matter whatever Services there are.
+        // The state that `names` was last computed from. Some names are watched without any Service.
         let mut made_from = None;
         self.reader
             .follow(
@@ -62,7 +62,7 @@ impl Watches {
                             listed.clear();
                             Dirty::new()
                         }
-                        // A GET has shown what came after it.
+                        // A GET has already shown a later state.
                         Event::Apply(service) | Event::Delete(service)
                             if index.knows_newer_service(service.slim_metadata()) =>
                         {
@@ -86,7 +86,7 @@ impl Watches {
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
                     let changed = Some(index.services_changed());
-                    // In the middle of a list the set would be made again for each Service on it.
+                    // During a list, the set would be computed again for each Service.
                     if complete && std::mem::replace(&mut made_from, changed) != changed {
                         let wanted = index.names();
                         names.send_if_modified(|names| {
@@ -163,7 +163,7 @@ impl Watches {
     }
 }
 
-/// Log lines about objects of one watch that cannot be decoded: one at once and one a minute, however many there are.
+/// Limits the log of objects of one watch that cannot be decoded: one line at once and one a minute.
 struct Undecoded(Outage);
 
 impl Undecoded {

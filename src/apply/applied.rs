@@ -83,7 +83,7 @@ impl Applied {
         self.by_operation != [0; 3]
     }
 
-    /// A copy was made that was not there.
+    /// Whether a copy was created that did not exist before.
     #[must_use]
     pub fn has_created(&self) -> bool {
         self.by_operation[Operation::Create as usize] > 0

@@ -30,7 +30,8 @@ pub(super) struct Book {
     learnt: [Vec<ServerAddress>; 2],
     marks: HashMap<ServerAddress, Mark>,
     stretch: Stretch,
-    /// The position at which this process begins in each learned group, so that replicas spread over the servers.
+    /// The position at which this process begins in each learned group, so that replicas spread over the
+    /// servers.
     turn: usize,
 }
 
@@ -59,8 +60,8 @@ impl Book {
         self.fixed.contains(address)
     }
 
-    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of the
-    /// servers has just sent it, so at least that one exists.
+    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of
+    /// the servers has just sent it, so at least that one exists.
     pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
         others.retain(|address| !trusted.contains(address));
         trusted.truncate(MOST);
@@ -129,8 +130,8 @@ impl Book {
         self.stretch.answered(took);
     }
 
-    /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The timer
-    /// fired `late` after that limit.
+    /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The
+    /// timer fired `late` after that limit.
     pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
         self.failed(address, now);
         let all = self.fixed.iter().chain(self.learnt.iter().flatten());

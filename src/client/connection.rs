@@ -38,8 +38,8 @@ pub(super) struct NoAnswer {
 }
 
 impl Connection {
-    /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is fixed
-    /// for the life of the connection.
+    /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is
+    /// fixed for the life of the connection.
     pub async fn over(stream: Stream, address: ServerAddress, factor: Factor) -> hyper::Result<Self> {
         let ended = |error| debug!(%error, "a connection to an API server ended");
         let sender = if stream.connected().is_negotiated_h2() {

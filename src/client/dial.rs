@@ -39,9 +39,9 @@ pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 pub(super) enum TlsName {
     /// The name that the kubeconfig gives, at every address.
     Fixed(ServerName<'static>),
-    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms with a
-    /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at the
-    /// configured address.
+    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms
+    /// with a proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too,
+    /// but only at the configured address.
     InPod {
         /// The address that was configured.
         configured_at: ServerAddress,
@@ -149,8 +149,9 @@ impl Dialer {
         answer
     }
 
-    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are silent,
-    /// it dials the first one again: behind the cluster IP, another API server may accept the next dial.
+    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are
+    /// silent, it dials the first one again: behind the cluster IP, another API server may accept the next
+    /// dial.
     async fn race(
         &self,
         order: &[ServerAddress],

@@ -18,12 +18,12 @@ use super::book::Book;
 use super::{is_watch, pages, reads_one_object, status};
 use crate::metrics::Metrics;
 
-/// Time limit until the answer to a GET of one object begins, and again until it is complete. The server has no
-/// webhook to wait for, and the caller may delay others. Stretched while no server answers.
+/// Time limit until the answer to a GET of one object begins, and again until it is complete. The server has
+/// no webhook to wait for, and the caller may delay others. Stretched while no server answers.
 const OBJECT: Duration = Duration::from_secs(5);
 
-/// Time limit until any other answer begins. A watch answers at once and then continues. A write may wait for a
-/// webhook, which has 10 s by default.
+/// Time limit until any other answer begins. A watch answers at once and then continues. A write may wait for
+/// a webhook, which has 10 s by default.
 const ANSWER: Duration = Duration::from_secs(13);
 
 /// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.

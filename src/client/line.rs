@@ -73,8 +73,9 @@ impl Lines {
         self.0.dialer.book.lock().factor()
     }
 
-    /// The line for a request. A watch returns to a better address, and replaces a connection whose limit for pings
-    /// is longer than needed by now. Watches restart anyway, and requests on the old line are not disturbed.
+    /// The line for a request. A watch returns to a better address, and replaces a connection whose limit for
+    /// pings is longer than needed by now. Watches restart anyway, and requests on the old line are not
+    /// disturbed.
     fn line(&self, watches: bool) -> Line {
         let mut state = self.0.state.lock();
         if let Some(line) = &state.current {
@@ -170,9 +171,9 @@ impl Lines {
 
     /// The server of a connection answered. One that is ill, as one without its etcd, is left if there is another.
     ///
-    /// 429 is the answer of a healthy server under load. Its clients stay, because they would only move the load to
-    /// the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It is then skipped
-    /// for longer than the header of an API server asks.
+    /// 429 is the answer of a healthy server under load. Its clients stay, because they would only move the
+    /// load to the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It
+    /// is then skipped for longer than the header of an API server asks.
     ///
     /// A write may fail because of a webhook, and then it does so everywhere. So it says something only while
     /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
@@ -206,8 +207,8 @@ impl Lines {
         book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
     }
 
-    /// Sends a request over its own connection, if possible to a server other than the current one. The result does
-    /// not count for or against any server.
+    /// Sends a request over its own connection, if possible to a server other than the current one. The
+    /// result does not count for or against any server.
     async fn send_beside(&self, request: Request<Body>) -> Result<Response<Answer>, BoxError> {
         let mut book = self.0.dialer.book.lock().clone();
         if let Some(current) = self.0.state.lock().address.clone() {

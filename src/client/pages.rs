@@ -1,8 +1,8 @@
 //! Lists in pages of a bounded size.
 //!
-//! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of 250 KB
-//! fit on a page of 500. So the size of the previous page determines the next limit. A page that is still too large
-//! is given up and requested again with fewer objects.
+//! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of
+//! 250 KB fit on a page of 500. So the size of the previous page determines the next limit. A page that is
+//! still too large is given up and requested again with fewer objects.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,8 +24,8 @@ use super::{is_watch, overload};
 /// The limit for the first page of a resource, in objects.
 const FIRST: u32 = 100;
 
-/// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than half this
-/// size it is doubled.
+/// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than
+/// half this size it is doubled.
 const TARGET: usize = 1024 * 1024;
 
 /// A page of more bytes is given up. A single object has at most half as many.

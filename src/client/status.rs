@@ -1,8 +1,9 @@
 //! Turns answers that are not successful into errors, whoever wrote them.
 //!
-//! Not every answer is a `Status` of the API. Under load, an API server answers 429 in plain text, and a proxy in
-//! front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot decode, and logs
-//! the whole body. This layer converts each answer into the error that its code means, before kube sees it.
+//! Not every answer is a `Status` of the API. Under load, an API server answers 429 in plain text, and a
+//! proxy in front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot
+//! decode, and logs the whole body. This layer converts each answer into the error that its code means,
+//! before kube sees it.
 
 use http::header::RETRY_AFTER;
 use http::response::Parts;

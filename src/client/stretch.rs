@@ -1,8 +1,8 @@
 //! Stretches the time limits for API servers, because slow is not dead.
 //!
-//! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the slowest
-//! network, the operator is slow to leave a dead server. So the limits start short, and double while no server
-//! answers within them. Pure: callers report what happened.
+//! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the
+//! slowest network, the operator is slow to leave a dead server. So the limits start short, and double while
+//! no server answers within them. Pure: callers report what happened.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,11 +15,13 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// The largest factor. It brings the shortest limit, [`ONE`], close to [`LONGEST`].
 const LARGEST: u32 = 16;
 
-/// An API server reads one object within milliseconds. Silence for this long counts against it, whatever the reason
-/// to give up. It is shorter than the time limit of any call except a release, the last call of a process.
+/// An API server reads one object within milliseconds. Silence for this long counts against it, whatever the
+/// reason to give up. It is shorter than the time limit of any call except a release, the last call of a
+/// process.
 ///
-/// An answer within this limit shrinks all limits. An answer takes one round trip and a dial takes two. The limit of a
-/// dial is more than twice as long as this one, so a server that meets this limit also meets those of dials and pings.
+/// An answer within this limit shrinks all limits. An answer takes one round trip and a dial takes two. The
+/// limit of a dial is more than twice as long as this one, so a server that meets this limit also meets those
+/// of dials and pings.
 pub(super) const ONE: Duration = Duration::from_millis(600);
 
 /// A timer that fires this late shows that this process was suspended. It says nothing about a server.
@@ -75,9 +77,9 @@ impl Stretch {
         self.failed.insert(address.clone());
     }
 
-    /// Records that an address exceeded a limit that was stretched by `factor`; the timer fired `late` after it.
-    /// When `all` addresses have failed, the limits double. Several clients may time out at the same time, so a
-    /// timeout under a smaller factor than the current one does not count.
+    /// Records that an address exceeded a limit that was stretched by `factor`; the timer fired `late` after
+    /// it. When `all` addresses have failed, the limits double. Several clients may time out at the same
+    /// time, so a timeout under a smaller factor than the current one does not count.
     pub fn timed_out<'a>(
         &mut self,
         address: &ServerAddress,

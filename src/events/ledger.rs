@@ -1,7 +1,7 @@
-//! What was said about each Service and when: new things at once, lasting ones every half hour, good news when it
-//! ends bad, and never a flood.
+//! Decides which Events to send about each Service: new findings at once, lasting ones every half hour, good
+//! news when a finding is resolved, all of them rate limited.
 //!
-//! Pure: moments go in.
+//! Pure: callers pass the time in.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::model::{Finding, ServiceKey};
 /// A finding that lasts is said again after this time; API servers forget Events after an hour.
 const REPEAT: Duration = Duration::from_secs(30 * 60);
 
-/// The pause before what had no room in the queue is said.
+/// The pause before findings that did not fit into the queue are tried again.
 const LATER: Duration = Duration::from_secs(10);
 
 /// Good news leaves so many for bad.
@@ -29,9 +29,9 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Account {
     said: BTreeMap<Finding, Instant>,
-    /// Events that are left.
+    /// Limits the Events about the Service.
     budget: Budget,
-    /// Something that was said is over, or copies are there for the first time, and nobody was told yet.
+    /// A reported finding is resolved, or the first copies exist, and no Event has said so yet.
     owes_good_news: bool,
 }
 
@@ -43,8 +43,8 @@ pub(super) struct Due {
 }
 
 impl Ledger {
-    /// These are all findings of a Service at a moment. No more than `room` of them can be said now; the others keep
-    /// their turn.
+    /// Returns the findings to report now, given all current findings of a Service. At most `room` of them;
+    /// the others stay due.
     pub fn due(
         &mut self,
         service: &ServiceKey,
@@ -97,20 +97,20 @@ impl Ledger {
         }
     }
 
-    /// What was to be said could not be: it has its turn again.
+    /// The Event for a finding could not be written: the finding is due again.
     pub fn unsaid(&mut self, service: &ServiceKey, finding: &Finding) {
         if let Some(account) = self.accounts.get_mut(service) {
             account.said.remove(finding);
         }
     }
 
-    /// Good news is due: the first copies are there.
+    /// The first copies exist, so good news is due.
     pub fn owes_good_news(&mut self, service: &ServiceKey) {
         let account = self.accounts.entry(service.clone()).or_default();
         account.owes_good_news = true;
     }
 
-    /// Whether good news is due, and may be told at a moment. Then it is told.
+    /// Whether good news is due and may be sent now. If so, it counts as sent.
     pub fn may_tell(&mut self, service: &ServiceKey, now: Instant) -> bool {
         let Some(account) = self.accounts.get_mut(service) else {
             return false;
@@ -132,7 +132,7 @@ impl Default for Account {
 }
 
 impl Account {
-    /// Nothing need be remembered.
+    /// Whether the account holds nothing and can be dropped.
     fn is_settled(&self, now: Instant) -> bool {
         self.said.is_empty() && !self.owes_good_news && self.budget.is_full(now)
     }

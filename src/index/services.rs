@@ -1,4 +1,4 @@
-//! Services as the watch shows them, or a GET that is newer, and which of them depend on which source.
+//! Services as shown by the watch or by a newer GET, and which of them depend on which source.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use crate::model::{ManagedService, ObjectMeta, Service, ServiceKey, version_of};
 /// What is known of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Its resourceVersion. Most changes of a Service mean nothing to us, so this is no part of what is compared.
+    /// Its resourceVersion. Not compared, because most changes of a Service do not concern the operator.
     version: Option<u64>,
-    /// `None`: it is not managed, and nothing but its name matters.
+    /// `None` if it is not managed: then only its name matters.
     pub managed: Option<Arc<ManagedService>>,
 }
 
-/// The version of a Service that is known, or that there is none; and how many others had gone by then.
+/// The known version of a Service, or that there is none, and the number of Services deleted so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceVersion {
     known: Option<Option<u64>>,
@@ -36,7 +36,7 @@ impl Index {
         dirty
     }
 
-    /// What is known of a Service changes; `None`: it is not managed.
+    /// Replaces what is known of a Service; `None` if it is not managed.
     pub(super) fn replace_service(
         &mut self,
         key: ServiceKey,
@@ -100,8 +100,8 @@ impl Index {
         dirty
     }
 
-    /// Whether a GET has shown a later state of a Service than this one. Where versions cannot be compared the latest word
-    /// counts.
+    /// Whether a GET has shown a later state of a Service than this one. If versions cannot be compared, the
+    /// latest event wins.
     #[must_use]
     pub fn knows_newer_service(&self, metadata: &ObjectMeta) -> bool {
         let known = self.services.get(&ServiceKey::of(metadata));
@@ -111,13 +111,13 @@ impl Index {
         }
     }
 
-    /// Grows with each change of what Services ask for, whoever showed it: the names that matter may be others then.
+    /// Grows with each change of what Services ask for: the names to watch may have changed.
     #[must_use]
     pub fn services_changed(&self) -> u64 {
         self.services_changed
     }
 
-    /// What is known of a Service, to tell later whether the watch has overtaken a GET.
+    /// What is known of a Service, to detect later whether the watch has overtaken a GET.
     #[must_use]
     pub fn service_version(&self, key: &ServiceKey) -> ServiceVersion {
         ServiceVersion {
@@ -126,9 +126,9 @@ impl Index {
         }
     }
 
-    /// A GET shows this Service, or that there is none of that name. `before`: what was known when it was sent. Answers
-    /// the Services concerned, or `None` if the watch has shown something since: then nobody can say which of both is
-    /// the latest. Otherwise it is the GET, as in [`Index::observe`].
+    /// A GET shows this Service, or that there is none of that name. `before` is what was known when it was
+    /// sent. Returns the Services concerned. Returns `None` if the watch has shown something since: then it
+    /// is unknown which of both is newer. Otherwise the GET is newer, as in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,
@@ -137,7 +137,7 @@ impl Index {
         service: Option<&Service>,
     ) -> Option<Dirty> {
         let now = self.service_version(key);
-        // Unknown then and now, but it may have come and gone meanwhile.
+        // Unknown before and now, but it may have been created and deleted meanwhile.
         let may_be_gone = now.known.is_none() && service.is_some();
         if now.known != before.known || may_be_gone && now.removals != before.removals {
             return None;

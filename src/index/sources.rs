@@ -1,4 +1,5 @@
-//! Questions about sources: which are in use, whose copies are urgent, whether the watches are behind, and what
+//! Queries about sources: which are in use, which copies are urgent, whether the watches are behind, and
+//! which
 //! addresses they show.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +54,8 @@ impl Index {
         self.always.insert(name.to_owned());
     }
 
-    /// The names that do not change while this runs: of the Services that the flags name, and those that are always
+    /// The names that never change while the process runs: those that the flags give and those that are
+    /// always
     /// watched.
     #[must_use]
     pub fn pinned_names(&self) -> BTreeSet<String> {
@@ -76,8 +78,9 @@ impl Index {
         }
     }
 
-    /// The sources in use that have been listed: names by namespace. Without the namespaces where none of them has
-    /// a Service or a slice: whoever may edit a Service can name any number of them.
+    /// The sources in use that have been listed: names by namespace. Namespaces where none of them has a
+    /// Service or a slice are left out, because a user who may edit a Service can name any number of
+    /// namespaces.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut sources: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -130,9 +133,10 @@ impl Index {
         are_shown && self.others.keys_where(gone).is_empty()
     }
 
-    /// Addresses and port number of the ready endpoints of a Service, by the port's name: those of the slice that is
-    /// named as the Service is, and those of its other slices. API servers write the addresses of their own into
-    /// the first, and write it again when somebody else does; any other slice may be anybody's.
+    /// The addresses and port numbers of the ready endpoints of a Service, by port name: those in the slice
+    /// that has the name of the Service, and those in its other slices. API servers write their own addresses
+    /// into the first and repair it when a user edits it. Any user with write access may have created the
+    /// others.
     #[must_use]
     pub fn addresses_of(&self, service: &ServiceKey, port: &str) -> [BTreeSet<(String, u16)>; 2] {
         let slices = self

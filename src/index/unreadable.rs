@@ -1,4 +1,4 @@
-//! Objects that cannot be decoded: they are there, and nothing changes because of them.
+//! Objects that cannot be decoded: they exist, but nothing changes because of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::{
 /// What is known of unreadable objects, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableObjects {
-    /// Services about which nobody can say whether they are managed. Those that have copies count as managed.
+    /// Services of which it is unknown whether they are managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
     slices: BTreeMap<SliceKey, Slice>,
 }
@@ -20,7 +20,7 @@ pub(super) struct UnreadableObjects {
 #[derive(Debug)]
 struct Slice {
     scope: SliceScope,
-    /// The Service that it says it belongs to; `None`: not even that can be read.
+    /// The Service that it claims to belong to; `None` if not even that can be read.
     service: Option<String>,
     version: Option<u64>,
 }
@@ -60,7 +60,8 @@ impl UnreadableObjects {
         self.slices.get(key).is_some_and(|slice| slice.version >= version)
     }
 
-    /// Slices of `scope` that are not on a complete list have gone, or can be read again: forgets them, and answers the
+    /// Slices of `scope` that are not on a complete list are gone or readable again. Forgets them, and
+    /// returns the
     /// Services to which they may have belonged.
     pub fn listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> BTreeSet<ServiceKey> {
         let gone = |key: &SliceKey, slice: &Slice| slice.is_in(scope) && !listed.contains(key);
@@ -73,7 +74,7 @@ impl UnreadableObjects {
         gone.iter().flat_map(|key| self.remove(key)).collect()
     }
 
-    /// Forgets a slice, and answers the Services to which it may have belonged.
+    /// Forgets a slice, and returns the Services to which it may have belonged.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let Some(slice) = self.slices.remove(key) else {
             return BTreeSet::new();
@@ -105,8 +106,8 @@ impl Slice {
 }
 
 impl Index {
-    /// A Service was added or changed, and cannot be decoded. If it is managed, was managed, or says anything about it in
-    /// annotations that can still be read, its copies stay as they are.
+    /// A Service was added or changed, and cannot be decoded. If it is or was managed, or if readable
+    /// annotations say so, its copies stay as they are.
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();
@@ -123,8 +124,8 @@ impl Index {
         dirty
     }
 
-    /// A slice was added or changed, or is on a list, and cannot be decoded. `None`: not even its name can be read, or
-    /// another watch is the one to report on it.
+    /// A slice was added or changed, or is on a list, and cannot be decoded. Returns `None` if not even its
+    /// name can be read, or if another watch reports it.
     pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Option<SliceKey> {
         let metadata = &unreadable.metadata;
         let key = metadata.name.as_ref().map(|_| SliceKey::of(metadata))?;

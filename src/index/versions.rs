@@ -1,4 +1,4 @@
-//! How far the watches by name have come, and which of two of one name counts.
+//! The progress of the watches by name, and which one counts if two watch the same name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use super::{Index, Scope, bears_one_of};
 use crate::model::{EndpointSlice, ObjectMeta, label, label_of};
 
-/// The watches by name that run; those that began later come later.
+/// The running watches by name, in the order in which they began.
 #[derive(Debug, Default)]
 pub(super) struct Versions(Vec<Progress>);
 
-/// How far one of them has come.
+/// The progress of one watch.
 #[derive(Debug)]
 struct Progress {
     names: Arc<BTreeSet<String>>,
-    /// The highest resourceVersion that it has shown since it last began to list. A list is the truth: versions of
-    /// before say nothing, for after a restore of etcd from a backup they belong to another future.
+    /// The highest resourceVersion that it has shown since its last list began. Older values do not count:
+    /// after etcd is restored from a backup, they belong to a different history.
     newest: u64,
-    /// Half of a list has shown a version, and not all that is older.
+    /// Its list is incomplete: it has shown a version, but not everything that is older.
     is_listing: bool,
-    /// It was complete once.
+    /// Its list was complete at least once.
     has_listed: bool,
 }
 
@@ -31,7 +31,7 @@ impl Index {
         }
     }
 
-    /// Only slices of these names, each set in one watch, are watched from now on: the others are forgotten.
+    /// From now on only slices of these names are watched, each set in one watch. Forgets the others.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
         let is_watched = |name: &String| shards.iter().any(|names| names.contains(name));
@@ -71,14 +71,13 @@ impl Versions {
             .map_or(0, |progress| progress.newest)
     }
 
-    /// Whether the watch that shows Services of this name began to list again, and has not ended: what it has shown
-    /// before may be gone.
+    /// Whether the watch of this name relists and has not finished: what it showed before may be gone.
     pub fn lists_again(&self, name: &str) -> bool {
         self.last_listed(name).is_some_and(|progress| progress.is_listing)
     }
 
-    /// Whether a later watch has listed the Service of a slice. A watch that is being replaced may still show what
-    /// was before that list.
+    /// Whether a later watch has listed the Service of a slice. A watch that is being replaced may still show
+    /// a state from before that list.
     pub fn is_superseded(&self, scope: &Scope, slice: &ObjectMeta) -> bool {
         let (Scope::Named(names), Some(service)) = (scope, label_of(slice, label::SERVICE_NAME)) else {
             return false;
@@ -91,15 +90,15 @@ impl Versions {
         })
     }
 
-    /// Whether only these watches go on, and the one that has listed this name last is none of them: an older one has
-    /// not been listened to since, and a newer one has not listed.
+    /// Whether the watch that last listed this name ends when only these watches continue. Events of an older
+    /// watch were ignored since then, and a newer watch has not listed yet.
     fn is_left_behind(&self, name: &str, shards: &BTreeSet<Arc<BTreeSet<String>>>) -> bool {
         let goes_on = |progress: &Progress| shards.contains(&progress.names);
         let mut watches = self.0.iter().filter(|progress| progress.names.contains(name));
         !self.last_listed(name).is_some_and(goes_on) && watches.any(goes_on)
     }
 
-    /// The last that began of the watches that have listed this name.
+    /// The most recent watch that has listed this name.
     fn last_listed(&self, name: &str) -> Option<&Progress> {
         let mut listed = self.0.iter().filter(|progress| progress.has_listed);
         listed.rfind(|progress| progress.names.contains(name))

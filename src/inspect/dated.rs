@@ -1,4 +1,4 @@
-//! When objects were changed last, which nothing but a report asks for.
+//! The time of the last change of objects, which only reports need.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::decode::{Guarded, Slim};
 use crate::model::{self, ServiceKey, SliceKey};
 
-/// When Services and slices were changed last.
+/// The times at which Services and slices last changed.
 #[derive(Debug, Default)]
 pub(super) struct Dates {
     pub services: HashMap<ServiceKey, Timestamp>,
@@ -25,7 +25,7 @@ impl Dates {
     }
 }
 
-/// An object, and when it was changed last but for its status, as far as the API server tells.
+/// An object, and the last change outside its status that the API server records.
 #[derive(Clone, Debug)]
 pub(super) struct Dated<K> {
     pub guarded: Guarded<K>,
@@ -51,7 +51,7 @@ struct Write {
 }
 
 impl TimesInMetadata {
-    /// Times that cannot be read, since they are out of range, do not count.
+    /// Times out of range do not count.
     fn last(self) -> Option<Timestamp> {
         let writes = self.managed_fields.into_iter().flatten();
         let of_spec = writes.filter(|write| write.subresource.as_deref().is_none_or(str::is_empty));

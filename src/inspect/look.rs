@@ -73,7 +73,7 @@ impl Looker {
                 Ok(service) => _ = index.apply_service(service),
                 Err(unreadable) => _ = index.service_unreadable(unreadable),
             }
-            // Of the other Services, of which there may be many, nobody asks.
+            // The other Services are not needed, and there may be many.
             if index.is_managed(&key) {
                 changed
                     .services
@@ -157,7 +157,7 @@ impl Looker {
         Ok(())
     }
 
-    /// Hands each object over, page by page, so that no two pages are in memory at once.
+    /// Passes on each object, page by page, so that only one page is in memory.
     async fn list<K: Slim>(
         &self,
         selector: &str,

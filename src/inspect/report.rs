@@ -84,7 +84,7 @@ pub(super) struct Leader {
 }
 
 impl Report {
-    /// `changed`: when objects were changed last. `at`: now, by the clock of the API server.
+    /// `changed`: the times of last changes. `at`: the current time by the clock of the API server.
     pub fn of(index: &Index, changed: &Dates, leases: Result<Vec<Lease>, String>, at: Timestamp) -> Self {
         let keys = index.all().into_iter();
         let rows = keys.filter_map(|key| Row::of(index, &key, changed));

@@ -1,9 +1,9 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
-//! Field names and optionality are those of the API, so that these types read like `k8s-openapi`'s. They differ in what they
-//! leave out: times, `managedFields` and `status`. The API server stores values there that no client has to understand (a
-//! `managedFields` entry from the year 9999 say, or one that is nested hundreds of levels deep), and one object that cannot be
-//! decoded must not cost more than itself.
+//! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out times,
+//! `managedFields` and `status`. The API server stores values there that a client may not be able to decode,
+//! such as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. One
+//! object that cannot be decoded must not affect others.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-/// `metadata`, as far as it decides about copies or has to survive an update of one.
+/// The fields of `metadata` that copies depend on, or that an update of a copy must keep.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ObjectMeta {
@@ -22,13 +22,13 @@ pub struct ObjectMeta {
     /// Absent on cluster-scoped objects only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Differs between two objects of one name, one after the other.
+    /// Differs between an object and its successor of the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
     /// Opaque in general; see [`super::version`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
-    /// Present once the object is being deleted. Never parsed, since only its presence counts.
+    /// Present once the object is being deleted. Never parsed, because only its presence counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
     /// All labels, those of others included: an update of a copy keeps them.
@@ -128,15 +128,15 @@ pub struct EndpointSlice {
 /// An object that cannot be decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
-    /// What can be read of its metadata, field by field.
+    /// The readable fields of its metadata.
     pub metadata: ObjectMeta,
     /// Why it cannot be decoded.
     pub error: String,
 }
 
 impl Unreadable {
-    /// What is left of an object that could not be decoded because of `error`. Each field of the metadata stands for
-    /// itself: one of the wrong type is absent, and so is a label or an annotation.
+    /// Reads what it can from an object that could not be decoded because of `error`. Each field of the
+    /// metadata is read separately. A field, label or annotation of the wrong type counts as absent.
     #[must_use]
     pub fn read(object: &RawValue, error: impl ToString) -> Self {
         #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Whose copies are written first.
+//! The order in which copies are written.
 
 /// How urgent the copies of a Service are. The first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -6,9 +6,9 @@ pub enum Priority {
     /// The Service that `--managed-endpoint-namespace` and `--managed-endpoint-name` name: how clients and nodes reach
     /// the API servers.
     Flagged,
-    /// The other Services in the namespace of `default/kubernetes` that copy it. Only an administrator can make one
-    /// there.
+    /// The other Services in namespace `default` that copy `default/kubernetes`. Only an administrator can
+    /// create one there.
     ApiServers,
-    /// All others, whatever their source is: everybody may copy the list of the API servers.
+    /// All others, whatever their source: any user may copy the API servers' list.
     Other,
 }

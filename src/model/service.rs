@@ -128,7 +128,7 @@ impl ManagedService {
         }
     }
 
-    /// Whether a Service that cannot be decoded is managed by what can still be read of it, or may be.
+    /// Whether a Service that cannot be decoded is or may be managed, according to its readable fields.
     #[must_use]
     pub fn may_be_managed(unreadable: &Unreadable, defaults: &Defaults) -> bool {
         let annotations = unreadable.metadata.annotations.iter().flatten();

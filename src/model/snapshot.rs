@@ -20,7 +20,7 @@ pub struct Snapshot {
     pub unreadable: BTreeSet<SliceKey>,
     /// Everything up to this resourceVersion was seen of its source.
     pub seen: u64,
-    /// Source slices may be gone by now: what shows them is cut off, or lists again. Without a read no copy is made.
+    /// Source slices may be gone: their watch is cut off or relists. No copy is created before a read.
     pub in_doubt: bool,
     /// Source slices that were just read from the API server: what we see of them is the latest.
     pub confirmed: BTreeSet<SliceKey>,
@@ -35,7 +35,7 @@ pub struct Source {
     pub exists: bool,
     /// Copies of ours belong to it: it is a managed Service itself.
     pub has_copies: bool,
-    /// Its slices, without copies of ours and those that cannot be decoded.
+    /// Its slices, without our copies and without slices that cannot be decoded.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Its slices that cannot be decoded: they count as present and unchanged, and so do their copies.
     pub unreadable: BTreeSet<SliceKey>,

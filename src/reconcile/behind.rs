@@ -1,5 +1,5 @@
-//! A watch that does not show what a GET has shown. It may be late by a moment; if it is not there a second later, its API
-//! server is behind, and another one may not be.
+//! Detects a watch that does not show what a GET has shown. If it has not caught up a second later, its API
+//! server is behind, and another server may be current.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::metrics::Watch;
 use crate::outage::Outage;
 use crate::pulse::{Cause, Pulses};
 
-/// Time between two restarts of a watch, at least: each is a list, and where every API server is behind none helps.
+/// The minimum time between two restarts of a watch. Each costs a list, and none helps if all API servers are
+/// behind.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
-/// What one watch has to show yet.
+/// What one watch has not shown yet.
 pub(super) struct Behind {
     watch: Watch,
     pulses: Pulses,
@@ -30,7 +31,7 @@ struct State {
 
 struct Missing {
     since: Instant,
-    /// The watch is as far as the GET when it has come to this resourceVersion.
+    /// The watch has caught up with the GET when it reaches this resourceVersion.
     version: u64,
 }
 
@@ -49,13 +50,13 @@ impl Behind {
         let reached = self.reached();
         self.state.lock().missing.get_or_insert_with(|| Missing {
             since: Instant::now(),
-            // A deletion has a version too, which a GET does not tell.
+            // A deletion has a version too, but a GET does not return it.
             version: version.unwrap_or(reached + 1),
         });
     }
 
-    /// Restarts the watch, at another API server if there is one, if it still does not show what a GET has shown. Answers
-    /// when to check again, while it has time.
+    /// Restarts the watch, at another API server if there is one, if it still does not show what a GET has
+    /// shown. Returns the time of the next check while the watch may still catch up.
     pub fn check(&self) -> Option<Instant> {
         let (reached, now) = (self.reached(), Instant::now());
         let mut state = self.state.lock();

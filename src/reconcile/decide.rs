@@ -1,7 +1,7 @@
-//! What to do about one key: a plan that needs no more reads.
+//! Decides what to do about one key: a plan that needs no more reads.
 //!
-//! Where a watch may be late one consistent GET decides, and the index knows what it has shown. A watch that does not
-//! show it a second later is restarted at another API server.
+//! If a watch may be late, one consistent GET decides and its result goes into the index. A watch that does
+//! not show that result a second later is restarted at another API server.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,30 +29,30 @@ const OVERTAKEN: Duration = Duration::from_millis(100);
 pub(super) struct Decision {
     pub snapshot: Snapshot,
     pub plan: Plan,
-    /// Names of copies that turned out to be taken by slices which no watch of ours shows.
+    /// Names of copies that are taken by slices that our watches do not show.
     pub taken: Echoes,
-    /// Deletes are left out of the plan, since nobody has said that they are right: why.
+    /// The reason why deletes are left out of the plan: they are not confirmed.
     pub put_off: Option<Stop>,
 }
 
 /// A slice as a GET shows it.
 struct Read {
     slice: Option<EndpointSlice>,
-    /// The index knew it otherwise, or not at all.
+    /// The index had a different version, or none.
     is_news: bool,
 }
 
-/// What a GET of a Service said, beside what the watch shows.
+/// The result of a GET of a Service, compared with the watch.
 enum Confirmed {
     AsSeen,
-    /// The index knows it now.
+    /// The index now holds the new state.
     Changed,
 }
 
-/// What stops a sync before its end, or a part of it.
+/// Why a sync, or a part of it, stops early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The watch has still time to show our last write.
+    /// The watch still has time to show our last write.
     Wait(Instant),
     /// Too little is listed yet; the lists will mark the key again.
     Unlisted,
@@ -61,7 +61,7 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    /// How a sync ends that it stops, and when the key is worked on again.
+    /// The result of the stopped sync, and when the key is processed again.
     pub fn ending(&self) -> (SyncResult, Again) {
         match self {
             Self::Wait(until) => (SyncResult::Requeued, Again::Resume(*until)),
@@ -105,7 +105,7 @@ impl Reconciler {
                     is_service_read = true;
                     continue;
                 }
-                // It changes faster than it is read.
+                // It changes faster than we can read it.
                 Ok(Confirmed::Changed) => Some(Stop::Wait(Instant::now() + OVERTAKEN)),
                 Err(stop) => Some(stop),
             };
@@ -126,10 +126,10 @@ impl Reconciler {
         }
     }
 
-    /// client: before slices go, a GET says that their Service is still as it looks: not there, not managed, or not
-    /// wanting them. A new leader's view of Services may be older than its view of copies. Where it looks otherwise the
-    /// index knows now, and the plan is to be made again. Where nobody answers, the rest of the plan is carried out, and
-    /// the deletes are planned again after it.
+    /// client: before slices are deleted, a GET confirms the state of their Service: gone, not managed, or
+    /// not wanting them. A new leader's view of Services may be older than its view of copies. If the GET
+    /// differs, the index is updated and the plan must be computed again. If the GET fails, the rest of the
+    /// plan is carried out and the deletes are planned again later.
     async fn confirm_service(&self, snapshot: &Snapshot, plan: &Plan) -> Result<Confirmed, Stop> {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
             return Ok(Confirmed::AsSeen);
@@ -154,7 +154,7 @@ impl Reconciler {
         let dirty = index.observe_service(key, &before, service.as_ref());
         drop(index);
         let mut dirty = dirty.ok_or_else(|| Stop::Wait(Instant::now() + OVERTAKEN))?;
-        // The plan for it is made again here and now.
+        // Its plan is computed again right here.
         dirty.remove(key);
         self.inbox.mark(dirty);
         let version = service.and_then(|service| version_of(&service.metadata));
@@ -162,8 +162,8 @@ impl Reconciler {
         Ok(Confirmed::Changed)
     }
 
-    /// client: a GET for each write that the watch has not shown in time. Answers the slices that are
-    /// not ours where a copy was to be.
+    /// client: a GET for each write that the watch has not shown in time. Returns the slices that are not
+    /// ours but have the name of a copy.
     async fn overdue(&self, key: &ServiceKey) -> Result<Vec<Arc<EndpointSlice>>, Stop> {
         let shown = self.memory.compare(key, &self.index());
         let overdue = match shown {
@@ -177,7 +177,7 @@ impl Reconciler {
                 slice: found,
                 is_news,
             } = self.read(&slice).await?;
-            // What is no copy would be on another watch.
+            // Slices that are not copies appear on another watch.
             if is_news && found.as_ref().is_none_or(claims_to_be_ours) {
                 let version = found.as_ref().and_then(|found| version_of(&found.metadata));
                 self.copy_watch.missed(version);
@@ -192,8 +192,8 @@ impl Reconciler {
         Ok(strangers)
     }
 
-    /// One consistent GET of a slice, put into the index. Whatever else depends on it is dirty: the
-    /// watch will have no news of it.
+    /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends
+    /// on it dirty, because the watch will show no change any more.
     async fn read(&self, key: &SliceKey) -> Result<Read, Stop> {
         let before = self.index().state(key);
         let api: Api<Guarded<EndpointSlice>> = Api::namespaced(self.client.clone(), key.namespace());
@@ -201,7 +201,7 @@ impl Reconciler {
         let slice = match slice.map(|slice| slice.object).transpose() {
             Ok(slice) => slice,
             Err(unreadable) => {
-                // It counts as unchanged, so there is nothing to observe.
+                // It counts as unchanged, so the index keeps its slice.
                 warn!(slice = %key, error = unreadable.error, "an EndpointSlice cannot be decoded");
                 self.index().observe_unreadable(&unreadable);
                 return Ok(Read {

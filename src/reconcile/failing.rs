@@ -1,6 +1,6 @@
-//! What is logged of syncs that fail. Where the API server cannot be reached or is busy that is one outage, however many
-//! Services it concerns and however often each is tried again. The Service that the flags name has one of its own: no
-//! other that fails hides it.
+//! Limits the log of failed syncs. If the API server cannot be reached or is busy, that is one outage, no
+//! matter how many Services it affects and how often each is retried. The Service that the flags name has its
+//! own outage, so that no other failure hides it.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::model::{Finding, Priority, Reason, ServiceKey};
 use crate::outage::Outage;
 use crate::queue::{Again, Severity};
 
-/// The outages, and the Services that the common one lasts for.
+/// The outages, and the Services affected by the common one.
 pub(super) struct Failing {
     flagged: Outage,
     others: Outage,

@@ -1,8 +1,8 @@
 //! The `Endpoints` object that version 0.2 of the Go operator made for a Service. Kubernetes mirrors it
 //! into a slice for ever, beside our copies; so it goes when they are there.
 //!
-//! Endpoints are not watched. They are read only where a mirrored slice shows that there are some; those of others once
-//! for each version of it.
+//! `Endpoints` are not watched. They are read only where a mirrored slice shows that they exist. `Endpoints`
+//! of other owners are read once for each version of that slice.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -32,7 +32,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Legacy {
     client: Client,
     progress: Progress,
-    /// Services whose `Endpoints` were read and are not the Go operator's, and what was mirrored then.
+    /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
 }
 
@@ -152,7 +152,7 @@ impl Legacy {
 enum Looked {
     /// They are not the Go operator's.
     Theirs,
-    /// There are none, or no longer; what mirrors them goes soon.
+    /// There are none any more; their mirrored slices are about to go.
     Gone,
     /// There are, and they are not ours to remove any more.
     TermOver,

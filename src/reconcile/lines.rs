@@ -1,5 +1,5 @@
-//! Log lines on one Service are limited as its Events are: a user who changes it all the time fills no disk. What is
-//! beyond that is logged at debug.
+//! Log lines about one Service are rate limited like its Events, so a user who changes it all the time cannot
+//! fill a disk. Further lines are logged at debug.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use crate::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
 use crate::model::ServiceKey;
 
-/// What may still be logged of each Service. It outlives the terms of this replica.
+/// The log budget of each Service. It outlives the terms of this replica.
 #[derive(Default)]
 pub(super) struct Lines(Mutex<HashMap<ServiceKey, Budget>>);
 
 impl Lines {
-    /// Whether a line on a Service may be logged now. Then it counts.
+    /// Whether a line about a Service may be logged now. If so, it counts against the budget.
     pub fn may_log(&self, service: &ServiceKey) -> bool {
         let (mut lines, now) = (self.0.lock(), Instant::now());
         if !lines.contains_key(service) {

@@ -10,7 +10,8 @@ use super::Stop;
 use crate::error::one_line;
 use crate::progress::Progress;
 
-/// client: one consistent GET, whose time the client limits, and so one step. `None`: the API server says that there is no such object.
+/// client: one consistent GET, with the time limit of the client, so it is one step. `None` if the object
+/// does not exist.
 pub(super) async fn object<K>(api: &Api<K>, name: &str, progress: &Progress) -> Result<Option<K>, Stop>
 where
     K: Clone + Debug + DeserializeOwned,

@@ -29,7 +29,7 @@ impl Reconciler {
         }
     }
 
-    /// The copies are right, and there is no bad news: good news, if it is due.
+    /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
     pub(super) fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
         if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
@@ -42,13 +42,13 @@ impl Reconciler {
     }
 }
 
-/// Whether a finding leaves nothing good to say.
+/// Whether a finding rules out a `Synced` Event.
 pub(super) fn is_mixed(finding: &Finding) -> bool {
     finding.reason.leaves_undone()
         || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
 }
 
-/// `may_log`: not too much was logged of this Service lately.
+/// `may_log`: the Service has log budget left.
 pub(super) fn report_write(
     key: &ServiceKey,
     may_log: bool,

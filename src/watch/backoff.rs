@@ -55,14 +55,16 @@ impl ReadBackoff {
     }
 }
 
-/// The pause of a watch that an overloaded API server has turned away: 100 ms doubling to 30 s, and never less than the API
+/// The backoff of a watch that an overloaded API server rejects: 100 ms, doubling to 30 s, and never less
+/// than the API
 /// server asks for.
 pub(super) struct OverloadBackoff {
     policy: ExponentialBackoff,
     next_failure_counts_until: Option<Instant>,
 }
 
-/// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
+/// The longest pause that an API server can ask for. After 90 s without a sign of life the replica is not
+/// ready.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Default for OverloadBackoff {
@@ -84,7 +86,7 @@ impl Default for OverloadBackoff {
 }
 
 impl OverloadBackoff {
-    /// The pause after a failure that happened now.
+    /// The pause after a failure at this time.
     pub fn next(&mut self, retry_after: Duration) -> Duration {
         let now = Instant::now();
         if self.next_failure_counts_until.is_none_or(|until| now > until) {

@@ -51,8 +51,8 @@ impl Watches {
         tokio::join!(self.check_api_servers(), self.check_others());
     }
 
-    /// The API servers' list is compared each time, whatever becomes of other lists; even where nobody copies it,
-    /// since the version of any list shows whether the watches can go on.
+    /// Compares the API servers' list each time, even when other lists fail. It does so even if no Service
+    /// copies it, because the version of any list shows whether the watches can continue.
     async fn check_api_servers(&self) {
         let (namespace, name) = API_SERVERS;
         let outage = Outage::new(format!("the check of {namespace}/{name}"));
@@ -70,7 +70,7 @@ impl Watches {
         }
     }
 
-    /// Some of the other sources at a time, one list after the other.
+    /// Compares some of the other sources in each check, one list after the other.
     async fn check_others(&self) {
         let outage = Outage::new("the check of the sources");
         let (mut ticks, mut turns, mut failing) = (ticks(), Turns::default(), BTreeSet::new());
@@ -99,7 +99,7 @@ impl Watches {
         }
     }
 
-    /// The sources in use but for the API servers' list, in parts that fit into one selector each.
+    /// The sources in use except the API servers' list, in parts that each fit into one selector.
     fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
         let mut sources = self.index.lock().sources();
         let (namespace, name) = API_SERVERS;
@@ -113,19 +113,19 @@ impl Watches {
         parts.collect()
     }
 
-    /// Begins watches anew if there is a cause.
+    /// Restarts watches if there is a cause.
     fn restart(&self, cause: Option<Cause>) {
         match cause {
             None => {}
             Some(Cause::Behind) => {
-                warn!("the watch of the sources is behind what the API shows: it begins anew");
+                warn!("the watch of the sources is behind what the API shows: it restarts");
                 self.reader.pulses.restart(Watch::Sources.as_str(), Cause::Behind);
             }
             Some(Cause::Rewound) => self.reader.pulses.rewound(),
         }
     }
 
-    /// One list, and why the watches have to begin anew by it.
+    /// Requests one list. Returns why the watches must restart, if they must.
     async fn compare(&self, namespace: &str, names: BTreeSet<String>) -> Compared {
         // A watch of slices, since versions of other resources need not be comparable.
         let slices = [Watch::Copies.as_str(), Watch::Sources.as_str()];
@@ -143,7 +143,7 @@ impl Watches {
         Compared { took, result }
     }
 
-    /// Whether the watches do not come to show what a list shows.
+    /// Whether the watches fail to show what a list shows, after some time to catch up.
     async fn is_behind(&self, listing: &Listing) -> bool {
         let began = Instant::now();
         while !self.index.lock().shows(listing) {
@@ -178,7 +178,7 @@ impl Watches {
     }
 }
 
-/// What came of one list.
+/// The result of one list.
 struct Compared {
     /// How long the list took.
     took: Duration,

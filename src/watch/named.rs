@@ -1,8 +1,8 @@
 //! The watches by Service name: their selectors follow the Services that are managed.
 //!
-//! A list of many names costs the API server much, so a change of names never lists what is watched already: new
-//! names get a watch of their own, and names that are no longer wanted stay watched. Only when nothing has changed
-//! for a while are all names spread over as few watches as hold them.
+//! A list of many names is expensive for the API server, so a change of names never lists names that are
+//! already watched. New names get their own watch, and names that are no longer needed stay watched. When
+//! nothing has changed for a while, all names are spread over as few watches as possible.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -18,20 +18,20 @@ use super::Watches;
 mod shards;
 pub(super) mod split;
 
-/// The pause after watches of new names have begun. The next new names wait for its end.
+/// The pause after a watch of new names begins. The next new names wait until it ends.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Each pause is so many times as long as the one before, while names keep changing: new names cost three lists in
-/// 5 s at most.
+/// The factor by which pauses grow while names keep changing, so that new names cost at most three
+/// lists in 5 s.
 const GROWTH: u32 = 4;
 
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// Names that come so long after the last new ones wait no longer than the first.
+/// After this time without new names, the pauses start short again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// When names have not changed for so long, they are merged into few watches and those not wanted are dropped.
+/// After this time without a change, names are merged into few watches and unneeded names are dropped.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// Watches the slices of all names that it is given, until the sender of them is gone or a watch ends,
@@ -88,7 +88,7 @@ impl Pace {
         self.due.is_none_or(|due| due <= Instant::now())
     }
 
-    /// Watches begin now.
+    /// Records that watches begin now.
     fn step(&mut self) {
         let now = Instant::now();
         self.pause = match self.last {
@@ -99,7 +99,7 @@ impl Pace {
     }
 }
 
-/// Waits until a moment, or for ever.
+/// Waits until the given time, or forever.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

@@ -87,7 +87,8 @@ impl Reader {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
             pulse.list_begins();
-            // An overloaded API server is left alone until then, unless the watch is known to be behind.
+            // Waits before the next request to an overloaded API server, unless the watch is known to be
+            // behind.
             let mut resume = Instant::now();
             // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
             loop {
@@ -126,7 +127,7 @@ impl Reader {
                 pulse.failed(is_for_all(&error));
                 let away = follower.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = overloaded(&error) {
-                    // The resourceVersion is still good, so a list would only add to the load.
+                    // The resourceVersion is still valid, so a list would only add to the load.
                     resume = Instant::now() + overload_backoff.next(retry_after);
                     continue;
                 }
@@ -140,7 +141,7 @@ impl Reader {
     }
 }
 
-/// Notes how far an event shows that a watch has come, and that it was decoded: bytes alone are no sign of life.
+/// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
 fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
     if !matches!(event, Event::Init) {
         pulse.beat();
@@ -158,7 +159,7 @@ fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
     }
 }
 
-/// Whether every replica is answered so: for a right that is missing, or for the load.
+/// Whether every replica gets this answer, because a right is missing or the server is overloaded.
 fn is_for_all(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -169,7 +170,7 @@ fn is_for_all(error: &watcher::Error) -> bool {
     }
 }
 
-/// How long an overloaded API server asks to be left alone; `None`: that is not what the error says.
+/// The `Retry-After` of an overloaded API server; `None` if the error is another one.
 fn overloaded(error: &watcher::Error) -> Option<Duration> {
     match error {
         watcher::Error::InitialListFailed(error)
@@ -320,7 +321,7 @@ impl http_body::Body for Followed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            // A watch follows a list that was decoded. What is on a list counts when it is.
+            // A watch follows a list that was decoded. A list counts once it is decoded.
             if self.end.is_some() {
                 self.calls.pulse.beat();
             }

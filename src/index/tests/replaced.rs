@@ -1,4 +1,4 @@
-//! A watch by name is replaced: for a while two of them show slices of one name.
+//! A watch by name is replaced: for a while, two watches show slices of the same name.
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn a_slice_that_is_gone_does_not_come_back_by_a_watch_that_is_replaced() {
     let (mut index, old, new) = replacing();
     index.slices_listed(&new, &HashSet::new());
     assert!(source_slices(&index).is_empty());
-    // It has not come to the deletion.
+    // It has not reached the deletion.
     assert!(
         index
             .apply_slice(&old, slice("kubernetes").version(110))
@@ -79,7 +79,7 @@ fn a_name_whose_watch_has_ended_has_to_be_listed_again() {
     };
     index.retain_names(&[old.clone(), new].into());
     assert!(index.snapshot(&key("vip")).is_some());
-    // What is left was not listened to.
+    // Events of the remaining watch were ignored.
     index.retain_names(&[old].into());
     assert!(index.snapshot(&key("vip")).is_none());
 }

@@ -1,4 +1,4 @@
-//! Objects that cannot be decoded: they change nothing, and neither does anything because of them.
+//! Objects that cannot be decoded: nothing changes because of them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn reasons(plan: &Plan) -> Vec<Reason> {
     plan.findings.iter().map(|finding| finding.reason).collect()
 }
 
-/// What a replica knows that starts and can decode everything but this.
+/// The index of a replica that starts and can decode everything except this object.
 fn restarted(world: &World, broken: &EndpointSlice) -> Index {
     let mut without = world.clone();
     without.slices.remove(&SliceKey::of(&broken.metadata));

@@ -1,4 +1,4 @@
-//! Which sources a check lists: a few at a time, in turn, and those that are slow less often.
+//! Chooses the sources that a check lists: a few at a time, in turn, and slow ones less often.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,29 +7,29 @@ use tokio::time::Instant;
 
 use super::PERIOD;
 
-/// Lists of one check.
+/// The most lists in one check.
 const LISTS: usize = 8;
 
-/// A list that takes longer costs the API server too much to be asked for each time.
+/// A list that takes longer costs the API server too much to request it each time.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// The longest time between two lists of one part, but for the time that the others take.
+/// The longest pause between two lists of one part, not counting the time that the others take.
 const LONGEST: Duration = Duration::from_secs(160);
 
-/// Sources of one namespace that fit into one selector: the namespace, and which of several.
+/// The sources of one namespace that fit into one selector: the namespace and the number of the part.
 pub(super) type Part = (String, usize);
 
-/// Whose turn it is.
+/// The state of the rotation.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// The last that had its turn.
+    /// The part that was listed last.
     last: Option<Part>,
-    /// Those that are slow: the pause, and its end.
+    /// The slow parts: the current pause, and its end.
     slow: BTreeMap<Part, (Duration, Instant)>,
 }
 
 impl Turns {
-    /// Those whose turn it is in a check that begins now.
+    /// The parts to list in a check that begins now.
     pub(super) fn next(&mut self, parts: &BTreeMap<Part, BTreeSet<String>>, now: Instant) -> Vec<Part> {
         self.slow.retain(|part, _| parts.contains_key(part));
         let (done, left): (Vec<_>, Vec<_>) = parts.keys().partition(|part| Some(*part) <= self.last.as_ref());
@@ -47,7 +47,7 @@ impl Turns {
         turn
     }
 
-    /// How long a list took, in a check that began then.
+    /// Records how long a list took in a check that began at the given time.
     pub(super) fn took(&mut self, part: &Part, time: Duration, began: Instant) {
         if time <= SLOW {
             self.slow.remove(part);

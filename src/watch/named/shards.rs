@@ -1,4 +1,4 @@
-//! The watches by name that run, and which of them goes on until others have listed its names.
+//! The running watches by name, and those that continue until others have listed their names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::index::Scope;
 use crate::metrics::{self, Restart};
 use crate::watch::{Watches, named_selector};
 
-/// New names get watches of their own until there are so many; then one list merges these.
+/// The most watches of new names. When there are more, one list merges them.
 const NEW_SHARDS: usize = 8;
 
-/// A watch that has not listed by then is given up if nobody wants its names: longer than a list may take.
+/// A watch that has not listed after this time ends if its names are not needed. Longer than a list may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Names = BTreeSet<String>;
 
-/// What becomes of a watch.
+/// The role of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Its names never change.
     Pinned,
-    /// It is one of those over which all names were spread when they last settled.
+    /// It is one of the watches over which all names were spread at the last merge.
     Merged,
-    /// Its names came since.
+    /// Its names were added since.
     New,
-    /// It goes on until others have listed its names: no change of names makes us blind.
+    /// It is replaced, but continues until others have listed its names, so that no update is missed.
     Replaced,
 }
 
@@ -44,17 +44,17 @@ struct Shard {
 }
 
 impl Shard {
-    /// It is to stay.
+    /// Whether it is to stay.
     fn is_active(&self) -> bool {
         self.role != Role::Replaced
     }
 }
 
-/// The watches that run. No two that are active have a name in common.
+/// The running watches. No two active watches share a name.
 pub(super) struct Shards {
     watches: Watches,
     running: Vec<Shard>,
-    // No tasks: a watch that is replaced has ended at once, and not when a task of it is next scheduled.
+    // Not tasks: a replaced watch must end at once, and not when its task is next scheduled.
     following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
     lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
 }
@@ -69,7 +69,7 @@ impl Shards {
         }
     }
 
-    /// The names that no active watch has.
+    /// The names without an active watch.
     pub(super) fn missing(&self, wanted: &Names) -> Names {
         let is_watched = |name: &String| {
             let mut active = self.running.iter().filter(|shard| shard.is_active());
@@ -78,7 +78,7 @@ impl Shards {
         wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
     }
 
-    /// Watches names that are missing. Where there are many watches of new names, these are merged with them.
+    /// Watches missing names. If there are many watches of new names, merges them into the new one.
     pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
         let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
         let new = || self.running.iter().filter(|shard| shard.role == Role::New);
@@ -91,13 +91,13 @@ impl Shards {
         self.spread(&missing, &before, if is_first { Role::Merged } else { Role::New });
     }
 
-    /// Spreads the names that are wanted over as few watches as hold them, and drops the others.
+    /// Spreads the needed names over as few watches as possible, and drops the others.
     pub(super) fn merge(&mut self, wanted: &Names) {
         let before = self.replace(|shard| matches!(shard.role, Role::Merged | Role::New));
         self.spread(wanted, &before, Role::Merged);
     }
 
-    /// Answers the names of the watches that are replaced.
+    /// Marks watches as replaced, and returns their names.
     fn replace(&mut self, which: impl Fn(&Shard) -> bool) -> Vec<Arc<Names>> {
         let mut replaced = Vec::new();
         for shard in self.running.iter_mut().filter(|shard| which(shard)) {
@@ -107,7 +107,7 @@ impl Shards {
         replaced
     }
 
-    /// One of those replaced `before` that has the names of a new one goes on in its place.
+    /// A watch replaced `before` that has exactly the names of a new one continues in its place.
     fn spread(&mut self, names: &Names, before: &[Arc<Names>], role: Role) {
         for names in split(names, SELECTOR_BYTES) {
             let is_it = |shard: &&mut Shard| {
@@ -145,7 +145,7 @@ impl Shards {
         });
     }
 
-    /// Ends the watches that nobody needs any more: of those replaced, each whose names others have listed.
+    /// Ends the replaced watches whose names others have listed.
     pub(super) fn end_replaced(&mut self, wanted: &Names) {
         let active = self.running.iter().filter(|shard| shard.is_active());
         let listed: Vec<_> = active
@@ -170,14 +170,14 @@ impl Shards {
             is_needed
         });
         if self.running.len() < before {
-            // Only now: a watch that still ran could list a name that is forgotten here.
+            // Only now: a watch that still runs could list a name that is forgotten here.
             let names = self.running.iter().map(|shard| shard.names.clone()).collect();
             self.watches.index.lock().retain_names(&names);
         }
     }
 
-    /// Follows the watches until a list of one of them is complete. Answers only where one has ended that none
-    /// should: `true`.
+    /// Follows the watches until a list of one of them is complete. Returns `true` if a watch has ended,
+    /// which none should.
     pub(super) async fn progress(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -193,7 +193,7 @@ impl Shards {
     }
 }
 
-/// Waits until a watch ends that was not aborted.
+/// Waits until a watch ends without being aborted.
 async fn unexpected_end(following: &mut FuturesUnordered<Abortable<BoxFuture<'static, ()>>>) {
     loop {
         match following.next().await {

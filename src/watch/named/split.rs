@@ -1,15 +1,15 @@
-//! Names in sets that fit into selectors.
+//! Splits names into sets that fit into selectors.
 
 use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-/// Length of the names in one selector. The rest of the URL is short, and `http::Uri` takes 64 KiB;
-/// a comma is three bytes long there.
+/// The most bytes of names in one selector. `http::Uri` accepts 64 KiB, and the rest of the URL is short. An
+/// encoded comma takes three bytes.
 pub(in crate::watch) const SELECTOR_BYTES: usize = 48 * 1024;
 
-/// Names in sets whose selectors are at most so long, cut by hash: one that is too long is halved by the next bit of
-/// the names' hashes. So another name changes the set that it belongs to, and no other.
+/// Splits names into sets whose selectors have at most this length. A set that is too long is divided by the
+/// next bit of the names' hashes, so a new name changes only its own set.
 pub(in crate::watch) fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
     let mut hashed: Vec<_> = names.iter().map(|name| (hash(name), name.as_str())).collect();
     hashed.sort_unstable();
@@ -20,7 +20,7 @@ pub(in crate::watch) fn split(names: &BTreeSet<String>, longest: usize) -> Vec<B
 
 fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTreeSet<String>>) {
     let length: usize = names.iter().map(|(_, name)| name.len() + "%2C".len()).sum();
-    // Without bits that are left: nobody finds a thousand names of one hash.
+    // All bits are used up: impossible in practice, it takes a thousand names with the same hash.
     if length > longest && bit > 0 {
         let (low, high) = names.split_at(names.partition_point(|(hash, _)| hash & bit == 0));
         halve(low, bit >> 1, longest, shards);
@@ -30,7 +30,7 @@ fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTree
     }
 }
 
-/// Of SHA-256, so that nobody can choose names that end up together; and the same in every replica.
+/// SHA-256, so that nobody can choose names that end up in one set. It is the same in every replica.
 fn hash(name: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(name).into();
     digest
