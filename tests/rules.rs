@@ -1,4 +1,5 @@
-//! Holds the tables rule → test of docs/testing.md and attack → test of docs/security.md against the tests that there are.
+//! Checks the tables rule → test of docs/testing.md and attack → test of docs/security.md against the
+//! existing tests.
 
 use std::collections::BTreeSet;
 use std::fs;

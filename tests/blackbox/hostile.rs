@@ -43,8 +43,8 @@ async fn until_event(cluster: &Cluster, service: &Service, reason: &str) -> Stri
     said
 }
 
-/// Writes an object with an entry in `managedFields` that co-owns an unchanged field, from a year that jiff does not know. The
-/// API server stores such a time.
+/// Writes an object with a `managedFields` entry whose time exceeds jiff's maximum. The entry co-owns an
+/// unchanged field, so the API server stores it.
 async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     let owned = json!({"f:metadata": {"f:labels": {"f:poison": {}}}});
     let entry = |manager: &str, time: &str| {
@@ -66,7 +66,7 @@ async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     assert!(stored.contains("9999-12-31T23:59:59Z"), "{stored}");
 }
 
-/// What an API server shows at a path, ready to be written again.
+/// The object at a path, ready to be written back.
 async fn shown(cluster: &Cluster, path: &str) -> Value {
     let mut object = cluster.get(path).await;
     object["metadata"]["labels"]["poison"] = json!("yes");
@@ -87,7 +87,7 @@ on_both! {
             let object = shown(cluster, &path).await;
             poison(cluster, &path, object).await;
         }
-        // By watch, by an answer to a write of the copy, and then by lists.
+        // Through a watch, the answer to a write of the copy, and then lists.
         until_the_next_is_served(cluster, &running).await;
         let operator = Operator::start(cluster, "two", 1);
         operator.until_ready().await;
@@ -200,7 +200,7 @@ on_both! {
         for value in bad {
             for annotation in ["source-slice", "source-namespace"] {
                 let annotation = format!("endpoint-copier/{annotation}");
-                // A newer version makes the operator ask for the source before it overwrites the copy.
+                // Because of the newer version, the operator reads the source before it overwrites the copy.
                 let patch = json!({"metadata": {"annotations": {
                     &annotation: value, "endpoint-copier/source-resource-version": "9999999999",
                 }}});

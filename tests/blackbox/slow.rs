@@ -10,13 +10,13 @@ use tokio::time::sleep;
 
 use crate::on_both;
 
-/// One term lasts at least so long.
+/// One term lasts at least this long.
 const TERM: Duration = Duration::from_secs(60);
 
-/// A change is copied within this time: a watch event and a write take a round trip, and one more is to spare.
+/// A change is copied within this time: a watch event and a write take a round trip, plus one as reserve.
 const COPIED: Duration = Duration::from_secs(3);
 
-/// A replica with two API servers, each so far away in each direction.
+/// A replica with two API servers, each with this delay in both directions.
 async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Delay; 2]) {
     let delays = [
         Delay::to(cluster.address(0), one_way).await,
@@ -38,7 +38,7 @@ async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Delay; 2])
     (operator, delays)
 }
 
-/// One replica leads for a minute without a break, and copies each change in time.
+/// One replica leads for a minute without interruption, and copies each change in time.
 async fn goes_on(cluster: &Cluster, one_way: Duration) {
     let (operator, _delays) = replica(cluster, one_way).await;
     cluster.create::<Service>(vip()).await;

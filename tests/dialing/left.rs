@@ -63,7 +63,7 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
         way.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "ababa");
-    // Given up after a silence for which a server is left otherwise.
+    // Given up after a silence for which the client would otherwise leave the server.
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");

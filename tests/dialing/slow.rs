@@ -16,7 +16,7 @@ const SEVERAL_PINGS: Duration = Duration::from_millis(3_500);
 /// A dial that begins within 100 ms after one that failed fails with it.
 const NEXT_DIAL: Duration = Duration::from_millis(150);
 
-/// A way to the first server that takes so long in each direction.
+/// A path to the first server with this delay in each direction.
 async fn far(servers: &Servers, one_way: Duration) -> (Delay, Way) {
     let delay = Delay::to(servers.server(0).address(), one_way).await;
     let url = format!("https://{}", delay.address());
@@ -24,7 +24,7 @@ async fn far(servers: &Servers, one_way: Duration) -> (Delay, Way) {
     (delay, way)
 }
 
-/// Asks until there is an answer.
+/// Repeats a request until it is answered.
 async fn answer(way: &Way) {
     timeout(PATIENCE, async { while way.get().await.is_err() {} })
         .await
@@ -54,7 +54,7 @@ async fn with_a_round_trip_of_600_ms_no_limit_is_stretched() {
     assert_eq!(delay.accepted(), before, "the connection was lost");
 }
 
-/// The limits doubled while nobody answered. The connection that was made then is not the last.
+/// The limits doubled while no server answered. The connection made then is not the last.
 #[tokio::test]
 async fn a_server_that_freezes_after_a_long_outage_is_noticed_as_early_as_before() {
     let servers = Servers::start(1).await;

@@ -1,4 +1,4 @@
-//! Views that are late: copies are not made from them, and a watch that is proved late is restarted.
+//! Late views: no copies are made from them, and a watch that is proved late is restarted.
 
 use serde_json::json;
 use testbed::{Ending, Fault, Match};
@@ -13,7 +13,8 @@ fn restarts(operator: &Operator, watch: &str) -> u64 {
     operator.metric(&series).unwrap_or(0)
 }
 
-/// The watch of Services has stopped, and the Service copies another port and another slice than it looks.
+/// The watch of Services shows nothing new, and the Service now has a different port and source than the
+/// watch shows.
 async fn with_stale_services() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -112,7 +113,7 @@ async fn a_watch_of_copies_that_does_not_show_our_writes_is_restarted() {
     assert_eq!(restarts(&operator, "copies"), 1);
 }
 
-/// The watch of the sources has ended, and cannot go on; the slice `kubernetes` is gone since.
+/// The watch of the sources has ended and cannot resume; the slice `kubernetes` was deleted since.
 async fn with_sources_cut_off() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));

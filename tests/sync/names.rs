@@ -200,7 +200,7 @@ async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
     assert!(took < ms(50), "{took:?}");
     let lists: Vec<_> = asked(&operator, "list").iter().map(names).collect();
     assert_eq!(lists, [["app", "new"].map(str::to_owned).into()]);
-    // One that copies the API servers waits for no list.
+    // A Service that copies the API servers' list waits for no list.
     let rule = Fault::new(Match::any().verb("list"), Effect::Hang);
     operator.sources.faults().add(rule);
     put(&operator.store, service("second"));
@@ -233,7 +233,7 @@ async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
         pauses.iter().zip(least).all(|(pause, least)| *pause >= least),
         "{pauses:?}"
     );
-    // When all is calm again the first new name does not wait.
+    // After a quiet period, the first new name does not wait.
     pass(seconds(10)).await;
     put(&operator.store, slice("last", "last-1", &["10.0.0.2"]));
     put(&operator.store, service_of("shop-last", "last"));

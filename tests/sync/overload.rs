@@ -1,4 +1,4 @@
-//! An API server that is overloaded gets fewer requests, and its clients go on where they were.
+//! An overloaded API server gets fewer requests, and its clients resume where they were.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Turns watches of sources away with a 429 in plain text, as API servers do, for a minute. Answers how often each watch was
-/// asked for, and how many lists.
+/// Rejects watches of sources for a minute with a 429 in plain text, as API servers do. Returns the number of
+/// requests per watch and the number of lists.
 async fn overloaded_for_a_minute(retry_after: Option<u32>) -> (usize, usize) {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -32,7 +32,7 @@ async fn overloaded_for_a_minute(retry_after: Option<u32>) -> (usize, usize) {
             |request: &testbed::Request| request.server == "sources" && request.is(verb, "endpointslices");
         operator.store.requests().matching(of_sources).len()
     };
-    // One of the list of the API servers, and one of all other names.
+    // One watch of the API servers' list, and one of all other names.
     let asked = (count("watch") / 2, count("list"));
     faults.clear();
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));

@@ -51,7 +51,7 @@ impl Cluster {
         self.send(http::Method::POST, path, object).await
     }
 
-    /// Sends an object as it is; the code of the answer.
+    /// Sends an object unchanged, and returns the status code.
     pub async fn send(&self, method: http::Method, path: &str, object: Value) -> u16 {
         let request = http::Request::builder()
             .method(method)
@@ -63,7 +63,7 @@ impl Cluster {
         answer.status().as_u16()
     }
 
-    /// What is at a path, as the API server writes it.
+    /// The object at a path, exactly as the API server sends it.
     pub async fn get(&self, path: &str) -> Value {
         let request = http::Request::get(path).body(Vec::new()).expect("a request");
         self.client.request(request).await.expect("an object")

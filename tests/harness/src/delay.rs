@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// A way to a server on which each byte takes a while. Dropped, all connections on it end.
+/// A path to a server that delays each byte. When dropped, all of its connections end.
 pub struct Delay {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -21,7 +21,7 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// A way to this address that takes `one_way` in each direction. It begins at an address with the same IP.
+    /// A path to this address that takes `one_way` in each direction. It listens on the same IP.
     pub async fn to(server: SocketAddr, one_way: Duration) -> Self {
         let listener = TcpListener::bind((server.ip(), 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -42,20 +42,20 @@ impl Delay {
         }
     }
 
-    /// Where the way begins.
+    /// The address on which the path listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// So many connections were made so far.
+    /// The number of connections made so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 }
 
-/// Passes one connection on until both directions have ended.
+/// Relays one connection until both directions have ended.
 async fn pass(mut from: TcpStream, server: SocketAddr, one_way: Duration) {
-    // The kernel has accepted at once, so the round trip of SYN and SYN-ACK comes before the first byte.
+    // The kernel accepts at once, so the round trip of SYN and SYN-ACK is added before the first byte.
     sleep(one_way * 2).await;
     let Ok(mut to) = TcpStream::connect(server).await else {
         return;
@@ -68,7 +68,7 @@ async fn pass(mut from: TcpStream, server: SocketAddr, one_way: Duration) {
     );
 }
 
-/// Carries bytes in one direction: each leaves so long after it came, however many are on the way.
+/// Relays bytes in one direction. Each byte is delayed by the same time, no matter how many are in flight.
 async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, one_way: Duration) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let read = async move {
@@ -79,7 +79,7 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
                 break;
             }
         }
-        // The end is as late as what came before it.
+        // The end of the stream is delayed like the bytes before it.
         sleep(one_way).await;
         drop(sender);
     };

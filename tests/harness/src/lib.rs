@@ -4,7 +4,7 @@
 //!   frozen and brought back. The last server is the test's own way in, so leave it alone.
 //! - [`Operator`]: a replica, the real binary.
 //! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
-//! - [`Delay`]: a slow way to an API server.
+//! - [`Delay`]: a slow path to an API server.
 //! - [`objects`]: what users write.
 //! - [`tool`]: programs that are not ours.
 //!

@@ -112,7 +112,7 @@ impl Operator {
         self.metrics
     }
 
-    /// The most memory that the process has had at once, in bytes: anonymous and of its binary.
+    /// The peak memory of the process in bytes, including its binary.
     pub fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a process");

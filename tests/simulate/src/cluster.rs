@@ -128,7 +128,7 @@ fn poison(store: &Store, pick: usize) -> Option<&'static str> {
     poisoned.ok().map(|_| "time out of range")
 }
 
-/// Switches a Service on or off, and names its source if there is one to name. Answers whether the Service is there.
+/// Enables or disables a Service, and sets its source if one is given. Returns whether the Service exists.
 pub fn toggle(store: &Store, number: usize, is_managed: bool, source: Option<String>) -> bool {
     let (namespace, name) = SERVICES[number];
     let patch = json!({"metadata": {"annotations": {

@@ -225,8 +225,9 @@ pub fn leftover_slice(number: usize) -> Value {
     slice
 }
 
-/// The slice that Kubernetes mirrors the Endpoints of version 0.2 into, and these. In this order, so that a backup never
-/// holds Endpoints without a mirror: Kubernetes would make it again, and nobody here does.
+/// The slice into which Kubernetes mirrors the Endpoints of version 0.2, and these Endpoints. In this order,
+/// so that a backup never holds Endpoints without a mirror: Kubernetes would recreate it, but nothing here
+/// does.
 pub fn leftover_endpoints(number: usize) -> [Value; 2] {
     let (namespace, name) = SERVICES[number];
     let endpoints = json!({

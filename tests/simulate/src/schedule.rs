@@ -48,13 +48,13 @@ pub enum Step {
     },
     /// A Service is deleted.
     ServiceGone(usize),
-    /// A Service is changed to and fro, time after time.
+    /// A Service is changed back and forth repeatedly.
     Storm {
         /// Which.
         number: usize,
         /// Each time another source that does not exist, instead of not being managed.
         invented: bool,
-        /// How often, to and fro.
+        /// How often it is changed back and forth.
         times: usize,
         /// The pause between two changes.
         pause: Duration,
@@ -72,7 +72,7 @@ pub enum Step {
     SourceGone(usize, usize),
     /// A slice of a source is written without a change.
     SourceTouched(usize, usize),
-    /// One of all Services and slices bears a time that no client understands, though the API server stores it.
+    /// One of the Services and slices gets a time that no client can decode, though the API server stores it.
     Poisoned(usize),
     /// The Service of a source comes or goes.
     SourceService(usize, bool),
@@ -121,9 +121,9 @@ pub enum Step {
     Frozen(usize, Duration),
     /// A server is down for a while.
     Down(usize, Duration),
-    /// The answers of a server are so late for a while.
+    /// The answers of a server are delayed for a while.
     Slow(usize, Duration, Duration),
-    /// The lists and watches of a replica fail until all faults end. Its Lease is as ever.
+    /// The lists and watches of a replica fail until all faults end. Its access to the Lease still works.
     Blind(usize),
     /// What a server's watch cache shows stands still for a while.
     Behind(usize, Duration),

@@ -111,7 +111,7 @@ impl World {
         });
     }
 
-    /// Changes a Service to and fro, if it is there.
+    /// Changes a Service back and forth, if it exists.
     fn storm(self: &Arc<Self>, number: usize, invented: bool, times: usize, pause: Duration) {
         let world = self.clone();
         tokio::spawn(async move {

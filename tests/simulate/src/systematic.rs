@@ -156,8 +156,8 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
     ]
 }
 
-/// The leader's lists and watches fail while another replica is well, and an API server leaves: before the faults end the
-/// other one leads, and its copies follow.
+/// The leader's lists and watches fail while another replica works, and an API server leaves. Before the
+/// faults end, the other replica leads and its copies follow.
 #[must_use]
 pub fn blind_leader() -> Schedule {
     let mut schedule = scenario(2, vec![Step::Blind(LEADER), source((0, 0), &[1, 3])]);

@@ -50,7 +50,7 @@ pub struct State {
     pub endpoints_forbidden: bool,
     /// Servers that refuse connections.
     pub down: [bool; 2],
-    /// By so much the answers of a server are late.
+    /// The delay of the answers of each server.
     pub slow: [Duration; 2],
     /// Replicas whose lists and watches of Services and slices fail.
     pub blind: [bool; REPLICAS],

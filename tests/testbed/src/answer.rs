@@ -126,7 +126,7 @@ pub(crate) fn not_acceptable() -> ApiError {
     )
 }
 
-/// The answer that a fault asks for. An API server that is overloaded has no time for a Status.
+/// The answer that a fault asks for. An overloaded API server does not send a Status.
 pub(crate) fn fault(code: u16, retry_after: Option<u32>) -> Response<Body> {
     if code != 429 {
         return error(&injected(code, retry_after));

@@ -121,7 +121,7 @@ impl Pki {
     /// The same for a server with other names.
     ///
     /// # Panics
-    /// When a name is none.
+    /// When a name is not valid.
     pub(crate) fn server_config_named(&self, names: &[&str]) -> Arc<ServerConfig> {
         let (certificate, key) = self.server(names);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));

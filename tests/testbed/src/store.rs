@@ -244,7 +244,7 @@ impl Store {
         self.pki().server_config()
     }
 
-    /// How something before the servers of this cluster shows itself, by names of its own.
+    /// The TLS settings of a proxy in front of this cluster, with its own names.
     #[must_use]
     pub fn front_tls(&self, names: &[&str]) -> Arc<tokio_rustls::rustls::ServerConfig> {
         self.pki().server_config_named(names)

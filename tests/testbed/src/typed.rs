@@ -36,7 +36,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    // Kept as they are sent: who owns which field is the business of server-side apply, which is not offered.
+    // Kept as sent: field ownership belongs to server-side apply, which the testbed does not offer.
     let managed_fields = stored["metadata"]["managedFields"].take();
     object::set_meta(&mut stored, "managedFields", None);
     stored["apiVersion"] = if kind.storage == Storage::Event {
@@ -76,7 +76,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
     Ok(typed)
 }
 
-/// Takes out the times that a real server stores as they are and that our types cannot hold.
+/// Removes the times that a real server stores unchanged and that our types cannot hold.
 fn take_beyond_jiff(
     stored: &mut Value,
     paths: &[&'static [&'static str]],
