@@ -1,12 +1,16 @@
 //! Metrics and health over HTTP, each on an address of its own.
 
 mod health;
+mod rendering;
 mod server;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::ready;
+use http_body_util::{Either, Full};
 use hyper::StatusCode;
 use tokio::net::{TcpListener, lookup_host};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +19,7 @@ use crate::cli::BindAddress;
 use crate::metrics::Metrics;
 
 pub use health::{Health, Probe};
+use rendering::Rendering;
 use server::{Limits, Page};
 
 /// Listens on `address`. `:port` means both families, or IPv4 alone on a host without IPv6.
@@ -52,7 +57,7 @@ async fn bind_first(addresses: io::Result<impl Iterator<Item = SocketAddr>>) -> 
     TcpListener::bind(&addresses[..]).await
 }
 
-/// Serves `/metrics` until `shutdown`, then ends what runs within half a second.
+/// Serves `/metrics` until `shutdown`, then ends what runs within half a second. A page may be a second old.
 pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
     server::serve(listener, metrics_pages(metrics), Limits::default(), shutdown).await;
 }
@@ -63,12 +68,17 @@ pub async fn serve_health(listener: TcpListener, health: Health, shutdown: Cance
 }
 
 fn metrics_pages(metrics: Metrics) -> server::Pages {
+    let rendering = Arc::new(Rendering::new(metrics));
     Arc::new(move |path, _query| {
-        (path == "/metrics").then(|| Page {
-            status: StatusCode::OK,
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: metrics.render(),
-        })
+        let rendering = rendering.clone();
+        let page = async move {
+            Page {
+                status: StatusCode::OK,
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                body: Either::Right(rendering.page().await),
+            }
+        };
+        (path == "/metrics").then(|| page.boxed())
     })
 }
 
@@ -87,15 +97,16 @@ fn health_pages(health: Health) -> server::Pages {
                 .any(|part| part.split('=').next() == Some("verbose"))
         });
         let report = health.report(probe);
-        Some(Page {
+        let page = Page {
             status: if report.passed() {
                 StatusCode::OK
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
             },
             content_type: "text/plain; charset=utf-8",
-            body: report.text(name, verbose),
-        })
+            body: Either::Left(Full::from(report.text(name, verbose))),
+        };
+        Some(ready(page).boxed())
     })
 }
 

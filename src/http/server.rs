@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures::future::BoxFuture;
+use http_body_util::{Either, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,14 +20,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::rendering::SharedPage;
+
 /// What a path shows; `None` is no such path. Called with path and query, must not block.
-pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<Page> + Send + Sync>;
+pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Page>> + Send + Sync>;
 
 /// An answer.
 pub(super) struct Page {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
-    pub(super) body: String,
+    pub(super) body: Either<Full<Bytes>, SharedPage>,
 }
 
 /// What one client, and all together, may take.
@@ -52,7 +55,7 @@ impl Default for Limits {
         Self {
             header_time: Duration::from_secs(5),
             headers: 32,
-            buffer: 16 * 1024,
+            buffer: 8 * 1024,
             connections: 64,
             age: Duration::from_secs(60),
             drain: Duration::from_millis(500),
@@ -127,9 +130,8 @@ impl Trouble {
 }
 
 async fn connection(stream: TcpStream, pages: Pages, limits: Limits, shutdown: CancellationToken) {
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let response = respond(&request, &pages);
-        async { Ok::<_, Infallible>(response) }
+    let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(respond(request, &pages).await)
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -155,20 +157,20 @@ async fn connection(stream: TcpStream, pages: Pages, limits: Limits, shutdown: C
 }
 
 /// The answer; the request's body is not read.
-fn respond<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
-    let plain = |status: StatusCode, body: &str| Page {
+async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<Bytes>, SharedPage>> {
+    let plain = |status: StatusCode, body: &'static str| Page {
         status,
         content_type: "text/plain; charset=utf-8",
-        body: body.to_owned(),
+        body: Either::Left(Full::from(body)),
     };
     let page = pages(request.uri().path(), request.uri().query());
     let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
     let page = match page {
         None => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         Some(_) if !allowed => plain(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n"),
-        Some(page) => page,
+        Some(page) => page.await,
     };
-    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    let mut response = Response::new(page.body);
     *response.status_mut() = page.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));

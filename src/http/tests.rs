@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::rendering::SharedPage;
 use super::*;
 use crate::progress::Progress;
 
@@ -112,6 +114,19 @@ fn assert_alive(response: &str) {
 
 const KEEP_ALIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
 
+/// Every path is a page of this many bytes.
+fn page_of(bytes: usize) -> server::Pages {
+    let pieces = Arc::new(vec![Bytes::from("y".repeat(4096)); bytes / 4096]);
+    Arc::new(move |_, _| {
+        let page = Page {
+            status: StatusCode::OK,
+            content_type: "text/plain",
+            body: Either::Right(SharedPage::new(&pieces)),
+        };
+        Some(ready(page).boxed())
+    })
+}
+
 #[tokio::test]
 async fn the_metrics_address_serves_metrics_and_nothing_else() {
     let metrics = Metrics::new("lease").unwrap();
@@ -135,6 +150,21 @@ async fn the_metrics_address_serves_metrics_and_nothing_else() {
     ] {
         assert_eq!(status(&server.get(path).await), 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn scrapes_of_one_second_show_the_same_page() {
+    let metrics = Metrics::new("lease").unwrap();
+    let server = Server::start(metrics_pages(metrics.clone()), Limits::default()).await;
+    for _ in 0..10 {
+        let first = server.get("/metrics").await;
+        metrics.leader_changed();
+        // A second may have passed, but not each time.
+        if body(&first) == body(&server.get("/metrics").await) {
+            return;
+        }
+    }
+    panic!("each scrape shows another page");
 }
 
 #[tokio::test]
@@ -360,7 +390,7 @@ async fn more_headers_than_the_limit_are_refused() {
 #[tokio::test]
 async fn a_head_larger_than_the_buffer_is_refused() {
     let server = Server::health(&Health::new(), Limits::default()).await;
-    let long = "y".repeat(17 * 1024);
+    let long = "y".repeat(9 * 1024);
     assert_eq!(
         status(&server.say(format!("GET /livez HTTP/1.1\r\nx: {long}")).await),
         431
@@ -421,13 +451,7 @@ async fn an_idle_connection_is_closed_after_a_while() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut() {
-    let pages: server::Pages = Arc::new(|_, _| {
-        Some(Page {
-            status: StatusCode::OK,
-            content_type: "text/plain",
-            body: "y".repeat(1 << 20),
-        })
-    });
+    let pages = page_of(1 << 20);
     let drain = Duration::from_millis(100);
     let limits = Limits {
         age: Duration::from_millis(300),
@@ -506,13 +530,7 @@ async fn shutdown_ends_idle_connections_at_once() {
 
 #[tokio::test]
 async fn shutdown_lets_a_running_answer_finish() {
-    let pages: server::Pages = Arc::new(|_, _| {
-        Some(Page {
-            status: StatusCode::OK,
-            content_type: "text/plain",
-            body: "y".repeat(16 << 20),
-        })
-    });
+    let pages = page_of(16 << 20);
     let server = Server::start(
         pages,
         Limits {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::iter;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +15,9 @@ use tokio::time::Instant;
 
 use super::{header, unix};
 use crate::model::{EndpointCounts, Endpoints, ServiceKey};
+
+/// Bytes after which a piece ends, with the lines of the Service that it has reached. It takes some 50 µs.
+const PIECE: usize = 16 * 1024;
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
@@ -77,8 +82,8 @@ impl Services {
         self.1.store(count, Ordering::Relaxed);
     }
 
-    /// Adds their lines. `blind`: for how long what is known of them may have been out of date.
-    pub fn render(&self, text: &mut String, blind: Option<Duration>) {
+    /// Adds how many are in step. `blind`: for how long what is known of them may have been out of date.
+    pub fn render_sum(&self, text: &mut String, blind: Option<Duration>) {
         const IN_SYNC: &str = "endpoint_copier_services_in_sync";
         header(
             text,
@@ -88,48 +93,74 @@ impl Services {
         );
         let in_sync = blind.map_or_else(|| self.1.load(Ordering::Relaxed), |_| 0);
         _ = writeln!(text, "{IN_SYNC} {in_sync}");
-        let services = self.0.lock();
-        if services.is_empty() {
-            return;
-        }
-        let labelled: Vec<_> = services.iter().map(|(key, state)| (labels(key), state)).collect();
-        header(
-            text,
-            "endpoint_copier_out_of_sync_seconds",
-            "For how long the copies of this Service have not been as they should be, or nobody has known because a watch \
-             shows no life; 0: they are. A change that waits for its turn counts from its arrival, or from the beginning \
-             of the term.",
-        );
-        let now = Instant::now();
-        for (labels, state) in &labelled {
-            let behind = state.since().map(|since| now.saturating_duration_since(since));
+    }
+
+    /// Their lines, in pieces of about [`PIECE`] bytes. Services may come and go between two of them.
+    pub fn pieces(&self, blind: Option<Duration>) -> impl Iterator<Item = String> {
+        FAMILIES.iter().flat_map(move |family| {
+            let mut last: Option<ServiceKey> = None;
+            iter::from_fn(move || {
+                let services = self.0.lock();
+                let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let mut text = String::new();
+                let mut reached = None;
+                for (key, state) in services.range((after, Bound::Unbounded)) {
+                    if reached.is_none() && last.is_none() {
+                        header(&mut text, family.name, family.help);
+                    }
+                    (family.lines)(&mut text, &labels(key), state, blind);
+                    reached = Some(key);
+                    if text.len() >= PIECE {
+                        break;
+                    }
+                }
+                last = Some(reached?.clone());
+                Some(text)
+            })
+        })
+    }
+}
+
+/// A metric that each Service has.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    /// Adds the lines of one Service, given its labels and for how long nobody has known its state.
+    lines: fn(&mut String, &str, &State, Option<Duration>),
+}
+
+const FAMILIES: [Family; 3] = [
+    Family {
+        name: "endpoint_copier_out_of_sync_seconds",
+        help: "For how long the copies of this Service have not been as they should be, or nobody has known because a watch \
+               shows no life; 0: they are. A change that waits for its turn counts from its arrival, or from the beginning \
+               of the term.",
+        lines: |text, labels, state, blind| {
+            let behind = state.since().map(|since| since.elapsed());
             let age = behind.max(blind).unwrap_or_default().as_secs_f64();
             _ = writeln!(text, "endpoint_copier_out_of_sync_seconds{{{labels}}} {age}");
-        }
-        header(
-            text,
-            "endpoint_copier_last_success_timestamp_seconds",
-            "When a sync of this Service last found or made all as it should be, as Unix time. A Service that nothing \
-             happens to is not synced, so an old value alone means nothing.",
-        );
-        for (labels, state) in &labelled {
-            if let Some(moment) = state.last_success {
-                let moment = unix(moment);
+        },
+    },
+    Family {
+        name: "endpoint_copier_last_success_timestamp_seconds",
+        help: "When a sync of this Service last found or made all as it should be, as Unix time. A Service that nothing \
+               happens to is not synced, so an old value alone means nothing.",
+        lines: |text, labels, state, _| {
+            if let Some(moment) = state.last_success.map(unix) {
                 _ = writeln!(
                     text,
                     "endpoint_copier_last_success_timestamp_seconds{{{labels}}} {moment}"
                 );
             }
-        }
-        header(
-            text,
-            "endpoint_copier_endpoints",
-            "Endpoints of this Service: in the source's slices of the families that it wants, and in the copies. ready: \
-             they get traffic; terminating: they are shutting down; unready: neither.",
-        );
-        for (labels, state) in &labelled {
+        },
+    },
+    Family {
+        name: "endpoint_copier_endpoints",
+        help: "Endpoints of this Service: in the source's slices of the families that it wants, and in the copies. ready: \
+               they get traffic; terminating: they are shutting down; unready: neither.",
+        lines: |text, labels, state, _| {
             let Some(endpoints) = state.endpoints else {
-                continue;
+                return;
             };
             for (side, counts) in [("source", endpoints.source), ("copy", endpoints.copies)] {
                 let EndpointCounts {
@@ -148,9 +179,9 @@ impl Services {
                     );
                 }
             }
-        }
-    }
-}
+        },
+    },
+];
 
 impl State {
     fn since(&self) -> Option<Instant> {

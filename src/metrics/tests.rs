@@ -369,7 +369,22 @@ fn a_service_is_eight_series_and_nothing_else_grows_with_services() {
     }
 }
 
-/// Everything runs on one thread, so a scrape holds up a sync by as long as this takes.
+/// Everything runs on one thread, and has a turn after each piece.
+#[test]
+fn a_piece_of_a_page_has_whole_lines_and_is_short_however_many_services_there_are() {
+    for count in [0, 1, 100, 10_000] {
+        let metrics = managing(count);
+        let pieces: Vec<_> = metrics.pieces().collect();
+        let longest = pieces.iter().map(String::len).max().unwrap();
+        assert!(longest < 48 * 1024, "{count} Services: {longest} bytes");
+        assert!(
+            pieces.iter().all(|piece| piece.ends_with('\n')),
+            "{count} Services"
+        );
+    }
+}
+
+/// Everything runs on one thread.
 #[test]
 fn a_scrape_of_five_hundred_services_takes_milliseconds() {
     let metrics = managing(500);
