@@ -1,5 +1,6 @@
 //! Metrics and health over HTTP, each on an address of its own.
 
+mod connections;
 mod health;
 mod rendering;
 mod server;
@@ -62,9 +63,14 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: Ca
     server::serve(listener, metrics_pages(metrics), Limits::default(), shutdown).await;
 }
 
-/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, then ends what runs within half a second.
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, then ends what runs within half a second. A connection
+/// ends with its first answer.
 pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
-    server::serve(listener, health_pages(health), Limits::default(), shutdown).await;
+    let limits = Limits {
+        keep_alive: false,
+        ..Limits::default()
+    };
+    server::serve(listener, health_pages(health), limits, shutdown).await;
 }
 
 fn metrics_pages(metrics: Metrics) -> server::Pages {

@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
@@ -15,11 +17,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::connections::Connections;
 use super::rendering::SharedPage;
 
 /// What a path shows; `None` is no such path. Called with path and query, must not block.
@@ -35,6 +37,8 @@ pub(super) struct Page {
 /// What one client, and all together, may take.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
+    /// Whether a connection may bring another request after its first.
+    pub(super) keep_alive: bool,
     /// From the first moment of waiting for a request to the end of its headers; so an idle connection, too,
     /// lives no longer.
     pub(super) header_time: Duration,
@@ -42,7 +46,7 @@ pub(super) struct Limits {
     pub(super) headers: usize,
     /// Bytes of a request's head, and of what is buffered of an answer.
     pub(super) buffer: usize,
-    /// Connections at once; more wait in the kernel's backlog.
+    /// Connections at once.
     pub(super) connections: usize,
     /// Life of a connection: the end of a client that reads its answers too slowly, or not at all.
     pub(super) age: Duration,
@@ -53,6 +57,7 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            keep_alive: true,
             header_time: Duration::from_secs(5),
             headers: 32,
             buffer: 8 * 1024,
@@ -63,26 +68,28 @@ impl Default for Limits {
     }
 }
 
-/// Serves `pages` until `shutdown`. Errors of a connection end that connection only.
+/// Serves `pages` until `shutdown`. Errors of a connection end that connection only. A new connection never waits for a
+/// place: when there are too many, another one is closed.
 pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, shutdown: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let accept = async {
+        let mut open = Connections::default();
         let mut trouble = Trouble::default();
         loop {
-            // Closed never: nobody closes it.
-            let Ok(slot) = slots.clone().acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     trouble.over();
-                    let (pages, shutdown) = (pages.clone(), shutdown.clone());
-                    connections.spawn(async move {
-                        connection(stream, pages, limits, shutdown).await;
-                        drop(slot);
-                    });
-                    while connections.try_join_next().is_some() {}
+                    let answers = Arc::new(());
+                    let serving =
+                        connection(stream, pages.clone(), limits, shutdown.clone(), answers.clone());
+                    open.add(peer.ip(), answers, tasks.spawn(serving));
+                    while tasks.try_join_next().is_some() {}
+                    if open.len() > limits.connections {
+                        // The runtime polls sockets, and then every task that can go on, before it comes back here: all
+                        // requests that have arrived are being answered by then.
+                        yield_now().await;
+                        open.shrink_to(limits.connections);
+                    }
                 }
                 Err(error) => sleep(trouble.pause(&error)).await,
             }
@@ -94,10 +101,7 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
     }
     drop(listener);
     // Those that stay beyond their own time end when the set is dropped.
-    let _ = timeout(limits.drain, async {
-        while connections.join_next().await.is_some() {}
-    })
-    .await;
+    let _ = timeout(limits.drain, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
 /// Errors of `accept` in a row, which must not become a busy loop or a flood of log lines.
@@ -129,13 +133,26 @@ impl Trouble {
     }
 }
 
-async fn connection(stream: TcpStream, pages: Pages, limits: Limits, shutdown: CancellationToken) {
+/// `answers`: each answer under way holds a [`Weak`] of it.
+async fn connection(
+    stream: TcpStream,
+    pages: Pages,
+    limits: Limits,
+    shutdown: CancellationToken,
+    answers: Arc<()>,
+) {
     let service = service_fn(async |request: Request<hyper::body::Incoming>| {
-        Ok::<_, Infallible>(respond(request, &pages).await)
+        let under_way = Arc::downgrade(&answers);
+        let response = respond(request, &pages).await;
+        Ok::<_, Infallible>(response.map(|body| Answer {
+            body,
+            _under_way: under_way,
+        }))
     });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            .keep_alive(limits.keep_alive)
             .header_read_timeout(limits.header_time)
             .max_headers(limits.headers)
             .max_buf_size(limits.buffer)
@@ -180,6 +197,32 @@ async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response
+}
+
+/// The body of an answer, which is under way until hyper has taken all of it.
+struct Answer {
+    body: Either<Full<Bytes>, SharedPage>,
+    _under_way: Weak<()>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 #[cfg(test)]

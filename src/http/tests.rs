@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -35,11 +35,37 @@ impl Server {
     }
 
     async fn health(health: &Health, limits: Limits) -> Self {
+        let limits = Limits {
+            keep_alive: false,
+            ..limits
+        };
         Self::start(health_pages(health.clone()), limits).await
+    }
+
+    /// As that of metrics keeps its connections, with pages that say nothing but `ok`.
+    async fn keeping_connections(limits: Limits) -> Self {
+        Self::start(health_pages(Health::new()), limits).await
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends these requests, and waits for the beginning of the answers without reading it; nor does its kernel much.
+    async fn connect_deaf(&self, requests: &[u8]) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(self.address).await.unwrap();
+        stream.write_all(requests).await.unwrap();
+        stream.readable().await.unwrap();
+        stream
+    }
+
+    /// As a peer with this address; all of 127.0.0.0/8 are this machine.
+    async fn connect_from(&self, address: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        socket.connect(self.address).await.unwrap()
     }
 
     /// Sends `request` and reads until the server closes.
@@ -125,6 +151,12 @@ fn page_of(bytes: usize) -> server::Pages {
         };
         Some(ready(page).boxed())
     })
+}
+
+/// A client of the connection gets an answer, in one or two parts of a request.
+async fn assert_answered(stream: &mut TcpStream, request: &[u8]) {
+    stream.write_all(request).await.unwrap();
+    assert_alive(&answer(stream).await);
 }
 
 #[tokio::test]
@@ -327,7 +359,7 @@ async fn other_methods_are_refused_where_a_path_is_known() {
 
 #[tokio::test]
 async fn requests_in_one_go_are_answered_in_their_order() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::keeping_connections(Limits::default()).await;
     let mut requests = KEEP_ALIVE.repeat(50);
     requests.extend_from_slice(b"GET /nonsense HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let response = server.say(requests).await;
@@ -359,8 +391,7 @@ async fn malformed_requests_end_their_connection_and_no_other() {
             "{request:?}: {response}"
         );
     }
-    bystander.write_all(KEEP_ALIVE).await.unwrap();
-    assert_alive(&answer(&mut bystander).await);
+    assert_answered(&mut bystander, KEEP_ALIVE).await;
 }
 
 #[tokio::test]
@@ -439,11 +470,10 @@ async fn an_idle_connection_is_closed_after_a_while() {
         header_time: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits).await;
+    let server = Server::keeping_connections(limits).await;
     let mut stream = server.connect().await;
     for _ in 0..3 {
-        stream.write_all(KEEP_ALIVE).await.unwrap();
-        assert_alive(&answer(&mut stream).await);
+        assert_answered(&mut stream, KEEP_ALIVE).await;
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(rest(&mut stream).await, "");
@@ -451,43 +481,132 @@ async fn an_idle_connection_is_closed_after_a_while() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut() {
-    let pages = page_of(1 << 20);
-    let drain = Duration::from_millis(100);
     let limits = Limits {
-        age: Duration::from_millis(300),
-        drain,
-        connections: 1,
+        age: Duration::from_millis(100),
+        drain: Duration::from_millis(100),
         ..Limits::default()
     };
-    let server = Server::start(pages, limits).await;
-    let mut deaf = server.connect().await;
-    deaf.write_all(&KEEP_ALIVE.repeat(100)).await.unwrap();
-    let response = server.get("/").await;
-    assert_eq!((status(&response), body(&response).len()), (200, 1 << 20));
-    drop(deaf);
+    let server = Server::start(page_of(16 << 20), limits).await;
+    let mut deaf = server.connect_deaf(KEEP_ALIVE).await;
+    // Time itself is what this is about.
+    sleep(Duration::from_secs(1)).await;
+    let response = rest(&mut deaf).await;
+    assert!(body(&response).len() < 16 << 20, "{}", body(&response).len());
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_their_turn() {
-    let server = Server::health(
-        &Health::new(),
-        Limits {
-            connections: 2,
-            ..Limits::default()
-        },
-    )
-    .await;
-    let mut first = server.connect().await;
-    let second = server.connect().await;
-    first.write_all(KEEP_ALIVE).await.unwrap();
-    assert_alive(&answer(&mut first).await);
+async fn a_connection_of_health_ends_with_its_first_answer() {
+    let server = Server::health(&Health::new(), Limits::default()).await;
+    for requests in [1, 50] {
+        let response = server.say(KEEP_ALIVE.repeat(requests)).await;
+        assert_alive(&response);
+        assert_eq!(header(&response, "connection"), Some("close"));
+    }
+}
 
-    let mut third = server.connect().await;
-    third.write_all(KEEP_ALIVE).await.unwrap();
-    let early = timeout(Duration::from_millis(200), third.readable()).await;
-    assert!(early.is_err(), "no answer while both places are taken");
-    drop(second);
-    assert_alive(&answer(&mut third).await);
+#[tokio::test]
+async fn a_connection_of_metrics_is_kept_for_the_next_scrape() {
+    let metrics = metrics_pages(Metrics::new("lease").unwrap());
+    let server = Server::start(metrics, Limits::default()).await;
+    let mut stream = server.connect().await;
+    for _ in 0..3 {
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(status(&answer(&mut stream).await), 200);
+    }
+}
+
+/// Three connections.
+fn three() -> Limits {
+    Limits {
+        connections: 3,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn a_new_connection_ends_the_oldest_without_a_request() {
+    let server = Server::health(&Health::new(), three()).await;
+    let mut open = [
+        server.connect().await,
+        server.connect().await,
+        server.connect().await,
+    ];
+    // Bytes are no request, and do not make a connection any younger.
+    for beginning in [&b"GET /livez"[..], b" HTTP/1.1\r\n", b"host: x\r\n"] {
+        open[0].write_all(beginning).await.unwrap();
+    }
+    assert_alive(&server.get("/livez").await);
+    let [oldest, others @ ..] = &mut open;
+    assert_eq!(rest(oldest).await, "");
+    for other in others {
+        assert_answered(other, KEEP_ALIVE).await;
+    }
+}
+
+/// Whatever comes before the server has its next turn.
+#[tokio::test]
+async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed() {
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let server = Server::health(&Health::new(), limits).await;
+    let clients: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = std::net::TcpStream::connect(server.address).unwrap();
+            io::Write::write_all(&mut client, KEEP_ALIVE).unwrap();
+            client.set_nonblocking(true).unwrap();
+            TcpStream::from_std(client).unwrap()
+        })
+        .collect();
+    for mut client in clients {
+        assert_alive(&rest(&mut client).await);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_with_many_connections_loses_its_own() {
+    let limits = Limits {
+        connections: 20,
+        ..Limits::default()
+    };
+    let server = Server::health(&Health::new(), limits).await;
+    let mut slow = server.connect_from("127.0.0.2").await;
+    slow.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+    let mut greedy = Vec::new();
+    for _ in 0..100 {
+        greedy.push(server.connect_from("127.0.0.3").await);
+    }
+    assert_eq!(rest(&mut greedy[0]).await, "");
+    assert_answered(&mut slow, b"host: x\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
+    let server = Server::start(page_of(256 << 10), three()).await;
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut reading = server.connect_deaf(request).await;
+    let mut idle = [server.connect().await, server.connect().await];
+    for _ in 0..10 {
+        assert_eq!(body(&server.get("/").await).len(), 256 << 10);
+    }
+    assert_eq!(body(&rest(&mut reading).await).len(), 256 << 10);
+    for idle in &mut idle {
+        assert_eq!(rest(idle).await, "");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_keep_nobody_out() {
+    let server = Server::start(page_of(1 << 20), three()).await;
+    let mut deaf = Vec::new();
+    for _ in 0..10 {
+        deaf.push(server.connect_deaf(&KEEP_ALIVE.repeat(10)).await);
+    }
+    assert_eq!(body(&server.get("/").await).len(), 1 << 20);
 }
 
 #[tokio::test]
@@ -506,17 +625,13 @@ async fn five_hundred_clients_at_once_are_all_answered() {
 
 #[tokio::test]
 async fn shutdown_ends_idle_connections_at_once() {
-    let server = Server::health(
-        &Health::new(),
-        Limits {
-            drain: PATIENCE,
-            ..Limits::default()
-        },
-    )
-    .await;
+    let limits = Limits {
+        drain: PATIENCE,
+        ..Limits::default()
+    };
+    let server = Server::keeping_connections(limits).await;
     let mut stream = server.connect().await;
-    stream.write_all(KEEP_ALIVE).await.unwrap();
-    assert_alive(&answer(&mut stream).await);
+    assert_answered(&mut stream, KEEP_ALIVE).await;
     let began = Instant::now();
     server.shutdown.cancel();
     timeout(PATIENCE, server.task).await.expect("ends").unwrap();
@@ -530,9 +645,8 @@ async fn shutdown_ends_idle_connections_at_once() {
 
 #[tokio::test]
 async fn shutdown_lets_a_running_answer_finish() {
-    let pages = page_of(16 << 20);
     let server = Server::start(
-        pages,
+        page_of(16 << 20),
         Limits {
             drain: PATIENCE,
             ..Limits::default()
@@ -563,17 +677,13 @@ async fn shutdown_waits_half_a_second_at_most() {
 
 #[tokio::test]
 async fn shutdown_is_heard_while_all_places_are_taken() {
-    let server = Server::health(
-        &Health::new(),
-        Limits {
-            connections: 1,
-            ..Limits::default()
-        },
-    )
-    .await;
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let server = Server::keeping_connections(limits).await;
     let mut first = server.connect().await;
-    first.write_all(KEEP_ALIVE).await.unwrap();
-    assert_alive(&answer(&mut first).await);
+    assert_answered(&mut first, KEEP_ALIVE).await;
     server.shutdown.cancel();
     timeout(PATIENCE, server.task).await.expect("ends").unwrap();
 }

@@ -3,6 +3,7 @@
 //! Each test runs twice: `on_testbed` always, `on_api_server` when `KUBEBUILDER_ASSETS` names a folder
 //! with `etcd` and `kube-apiserver`; without one it says by name that it was skipped.
 
+mod clients;
 mod election;
 mod empty;
 mod events;

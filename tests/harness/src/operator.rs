@@ -112,6 +112,11 @@ impl Operator {
         self.metrics
     }
 
+    /// Where it serves `/healthz`, `/livez` and `/readyz`.
+    pub fn health_address(&self) -> SocketAddr {
+        self.health
+    }
+
     /// The peak memory of the process in bytes, including its binary.
     pub fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());

@@ -1,0 +1,146 @@
+//! Which connections are open, and which of them ends when there are too many.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+/// Peers with at most so many connections are equal, so that the kubelet, which opens two or three at once, is not the
+/// first to lose one among many peers with one each.
+const FEW: usize = 8;
+
+/// Open connections, the oldest first.
+#[derive(Default)]
+pub(super) struct Connections(Vec<Connection>);
+
+struct Connection {
+    peer: IpAddr,
+    answers: Arc<()>,
+    task: AbortHandle,
+}
+
+impl Connections {
+    /// Adds the newest. Each answer under way holds a `Weak` of `answers`; the connection ends with `task`.
+    pub(super) fn add(&mut self, peer: IpAddr, answers: Arc<()>, task: AbortHandle) {
+        let peer = network(peer);
+        self.0.push(Connection { peer, answers, task });
+    }
+
+    /// How many there are, with those that have ended since the last [`Self::shrink_to`].
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Closes connections until only so many are open.
+    pub(super) fn shrink_to(&mut self, limit: usize) {
+        self.0.retain(|connection| !connection.task.is_finished());
+        while self.0.len() > limit {
+            self.0.remove(self.first_to_close()).task.abort();
+        }
+    }
+
+    /// The peer with the most connections loses one: the oldest without a complete request, or if there is none, the one
+    /// whose answer has been under way longest. The newest connection stays, since it has had no time to send anything.
+    fn first_to_close(&self) -> usize {
+        let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
+        let older = self.0.iter().enumerate().rev().skip(1);
+        let first = older
+            .max_by_key(|(_, connection)| (of_peer(connection.peer).max(FEW), !connection.is_answered()));
+        first.map_or(0, |(position, _)| position)
+    }
+}
+
+impl Connection {
+    /// Whether it has a complete request, and has not yet all of the answer.
+    fn is_answered(&self) -> bool {
+        Arc::weak_count(&self.answers) > 0
+    }
+}
+
+/// Whom a peer's address stands for: whoever has one IPv6 address usually has all of its /64.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Weak;
+
+    use super::*;
+
+    /// Open connections, the oldest first, by peer; those in capitals are being answered.
+    struct Open {
+        connections: Connections,
+        _answers: Vec<Weak<()>>,
+    }
+
+    fn open(peers: &str) -> Open {
+        let mut connections = Connections::default();
+        let mut under_way = Vec::new();
+        for peer in peers.bytes() {
+            let answers = Arc::new(());
+            if peer.is_ascii_uppercase() {
+                under_way.push(Arc::downgrade(&answers));
+            }
+            let address = [10, 0, 0, peer.to_ascii_lowercase()].into();
+            connections.add(address, answers, tokio::spawn(pending::<()>()).abort_handle());
+        }
+        Open {
+            connections,
+            _answers: under_way,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_to_close_is_the_oldest_idle_one_of_the_peer_with_the_most() {
+        for (peers, first, why) in [
+            ("aaaaaaaaaa", 0, "of one peer the oldest"),
+            ("baaaaaaaaaa", 1, "not of a peer with few"),
+            ("abbbbbbbbbaaaaaaaaa", 0, "the newest counts for its peer"),
+            ("AAaaaaaaaaa", 2, "a request that is answered stays"),
+            ("bAAAAAAAAAA", 1, "but not if its peer has nothing else"),
+            ("abcdefghij", 0, "many peers with one each: the oldest"),
+            ("cdefghijbbbk", 0, "and one with three loses none sooner"),
+            ("Cdefghijbbbk", 1, "of many peers, too, a request stays"),
+            ("AAAAAAAAAAa", 0, "the newest has had no time yet"),
+        ] {
+            assert_eq!(open(peers).connections.first_to_close(), first, "{peers}: {why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_ended_makes_room_first() {
+        let mut open = open("aab");
+        let ended = tokio::spawn(async {});
+        open.connections
+            .add([10, 0, 0, 1].into(), Arc::default(), ended.abort_handle());
+        ended.await.unwrap();
+        open.connections.shrink_to(3);
+        assert_eq!(open.connections.len(), 3);
+        assert!(
+            open.connections
+                .0
+                .iter()
+                .all(|connection| !connection.task.is_finished())
+        );
+    }
+
+    #[test]
+    fn ipv6_peers_count_by_64_bits_and_mapped_ones_as_ipv4() {
+        for (one, other, same) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.2", false),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+        ] {
+            let [a, b] = [one, other].map(|peer| network(peer.parse().unwrap()));
+            assert_eq!(a == b, same, "{one} {other}");
+        }
+    }
+}
