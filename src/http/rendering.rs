@@ -164,7 +164,7 @@ mod tests {
         let rendering = Rendering::new(metrics.clone());
         let first = rendering.page().await;
         metrics.leader_changed();
-        tokio::time::advance(FRESH - Duration::from_millis(1)).await;
+        tokio::time::advance(Duration::from_millis(999)).await;
         for page in [first, rendering.page().await] {
             assert_eq!(transitions(page).await.as_deref(), Some("0"));
         }

@@ -18,7 +18,8 @@ pub(super) struct Known {
 /// The known version of a Service, or that there is none, and the number of Services deleted so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceVersion {
-    known: Option<Option<u64>>,
+    exists: bool,
+    version: Option<u64>,
     removals: u64,
 }
 
@@ -121,7 +122,8 @@ impl Index {
     #[must_use]
     pub fn service_version(&self, key: &ServiceKey) -> ServiceVersion {
         ServiceVersion {
-            known: self.services.get(key).map(|known| known.version),
+            exists: self.services.contains_key(key),
+            version: self.services.get(key).and_then(|known| known.version),
             removals: self.services_removed,
         }
     }
@@ -138,8 +140,9 @@ impl Index {
     ) -> Option<Dirty> {
         let now = self.service_version(key);
         // Unknown before and now, but it may have been created and deleted meanwhile.
-        let may_be_gone = now.known.is_none() && service.is_some();
-        if now.known != before.known || may_be_gone && now.removals != before.removals {
+        let may_be_gone = !now.exists && service.is_some();
+        let is_overtaken = (now.exists, now.version) != (before.exists, before.version);
+        if is_overtaken || may_be_gone && now.removals != before.removals {
             return None;
         }
         Some(match service {
