@@ -45,6 +45,9 @@ use limits::Counted;
 use line::Lines;
 use pages::Paged;
 
+/// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
 const PING: Duration = Duration::from_secs(1);
 
@@ -296,7 +299,7 @@ pub fn overload(error: &kube::Error) -> Option<Duration> {
                 .details
                 .as_ref()
                 .map_or(0, |details| details.retry_after_seconds);
-            Some(Duration::from_secs(seconds.into()))
+            Some(Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
         }
         _ => None,
     }

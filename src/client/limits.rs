@@ -42,7 +42,14 @@ pub(super) struct Counted<S> {
 /// The answer did not begin, or did not complete, in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
-struct TimedOut(Duration);
+pub(super) struct TimedOut(Duration);
+
+#[cfg(test)]
+impl TimedOut {
+    pub fn for_tests() -> Self {
+        Self(Duration::ZERO)
+    }
+}
 
 impl<S> Counted<S> {
     /// `book` holds the factor by which limits are stretched.

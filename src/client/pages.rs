@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tower::{BoxError, Service};
 
+use super::limits::TimedOut;
 use super::{is_watch, overload};
 
 /// The limit for the first page of a resource, in objects.
@@ -78,7 +79,27 @@ pub(super) fn is_page<B>(request: &Request<B>) -> bool {
 pub(super) struct Paged<S> {
     inner: S,
     /// Objects of the next page, by path.
-    sizes: Arc<Mutex<HashMap<String, u32>>>,
+    sizes: Arc<Mutex<Sizes>>,
+}
+
+/// Objects of the next page, by path. Bounded, because a path names a namespace.
+#[derive(Default)]
+struct Sizes(HashMap<String, u32>);
+
+/// So many page sizes are remembered.
+const PATHS: usize = 1000;
+
+impl Sizes {
+    fn of(&self, path: &str) -> u32 {
+        self.0.get(path).copied().unwrap_or(FIRST)
+    }
+
+    fn set(&mut self, path: String, size: u32) {
+        if self.0.len() >= PATHS {
+            self.0.clear();
+        }
+        self.0.insert(path, size);
+    }
 }
 
 impl<S> Paged<S> {
@@ -103,13 +124,7 @@ where
         let continues = parameter(request.uri(), "continue").is_some();
         let mut failures = 0;
         loop {
-            let size = self
-                .sizes
-                .lock()
-                .get(&path)
-                .copied()
-                .unwrap_or(FIRST)
-                .clamp(1, asked);
+            let size = self.sizes.lock().of(&path).clamp(1, asked);
             let mut page = super::repeat(&request);
             *page.extensions_mut() = request.extensions().clone();
             if size > 1 {
@@ -124,10 +139,15 @@ where
                         bytes if bytes < TARGET / 2 => size.saturating_mul(2),
                         _ => size,
                     };
-                    self.sizes.lock().insert(path, next.clamp(1, asked));
+                    self.sizes.lock().set(path, next.clamp(1, asked));
                     return Ok(answer);
                 }
                 Err(error) if error.is::<TooLarge>() => size / 4,
+                // On a slow line, fewer objects arrive in time.
+                Err(error) if error.is::<TimedOut>() => {
+                    self.sizes.lock().set(path, (size / 4).max(1));
+                    return Err(error);
+                }
                 // Restarting the list would cost an overloaded API server more.
                 Err(error) if continues && failures < TRIES => {
                     let Some(retry_after) = error.downcast_ref().and_then(overload) else {
@@ -139,7 +159,7 @@ where
                 }
                 Err(error) => return Err(error),
             };
-            self.sizes.lock().insert(path.clone(), next.max(1));
+            self.sizes.lock().set(path.clone(), next.max(1));
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::{
-    EndpointSlice, ObjectMeta, ServiceKey, SliceKey, named_like_a_copy_of, ours, service_of, version_of,
+    EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, named_like_a_copy_of, ours,
+    provenance, service_of, version_of,
 };
 
 /// Slices as one kind of watch shows them.
@@ -52,6 +53,7 @@ impl Slices {
     /// Takes a slice in. Answers with the Services that it concerns or concerned; with none when it
     /// is no news. The version alone does not tell: after a restore of etcd it is given a second time.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
+        let slice = without_what_nobody_reads(slice);
         let key = SliceKey::of(&slice.metadata);
         if self
             .by_key
@@ -106,6 +108,35 @@ impl Slices {
         }
     }
 }
+
+/// What others write into the metadata of a slice has to survive an update of a copy. In all other slices only some of it is
+/// read, and to keep the rest would let its authors decide how much memory the index takes.
+fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
+    if ours(&slice).is_some() {
+        return slice;
+    }
+    let metadata = &mut slice.metadata;
+    if let Some(labels) = &mut metadata.labels {
+        labels.retain(|key, _| LABELS_READ.contains(&key.as_str()));
+    }
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, value| key == provenance::TRIGGER_TIME && value.len() <= LONGEST_TIME);
+    }
+    metadata.finalizers = None;
+    // That there is an owner matters, and not who it is.
+    let has_owners = metadata
+        .owner_references
+        .as_ref()
+        .is_some_and(|owners| !owners.is_empty());
+    metadata.owner_references = has_owners.then(|| vec![OwnerReference::default()]);
+    slice
+}
+
+/// The labels that are read of slices that are no copies.
+const LABELS_READ: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::SOURCE];
+
+/// Bytes of a time, and some to spare.
+const LONGEST_TIME: usize = 64;
 
 fn concerns(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
     let by_name = named_like_a_copy_of(&SliceKey::of(&slice.metadata));

@@ -63,10 +63,6 @@ pub(super) struct OverloadBackoff {
     next_failure_counts_until: Option<Instant>,
 }
 
-/// The longest pause that an API server can ask for. After 90 s without a sign of life the replica is not
-/// ready.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
-
 impl Default for OverloadBackoff {
     fn default() -> Self {
         let policy = ExponentialBackoff {
@@ -93,7 +89,7 @@ impl OverloadBackoff {
             self.policy.reset();
         }
         let own = self.policy.next_backoff().unwrap_or(self.policy.max_interval);
-        let pause = own.max(retry_after.min(LONGEST_RETRY_AFTER));
+        let pause = own.max(retry_after);
         self.next_failure_counts_until = Some(now + pause + HEALTHY);
         pause
     }
@@ -149,7 +145,6 @@ mod tests {
         );
         tokio::time::advance(HEALTHY + Duration::from_secs(1)).await;
         assert_eq!(backoff.next(Duration::from_secs(7)), Duration::from_secs(7));
-        assert_eq!(backoff.next(Duration::from_secs(7200)), LONGEST_RETRY_AFTER);
     }
 
     #[tokio::test(start_paused = true)]

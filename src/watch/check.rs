@@ -15,6 +15,7 @@ use tracing::warn;
 
 use self::turns::{Part, Turns};
 use super::{SELECTOR_BYTES, Watches, named_selector, split};
+use crate::client::overload;
 use crate::decode::{Guarded, SliceMetadata};
 use crate::error::one_line;
 use crate::index::Listing;
@@ -65,7 +66,10 @@ impl Watches {
                     outage.over();
                     self.restart(cause);
                 }
-                Err(error) => outage.failed(&error),
+                Err(error) => {
+                    outage.failed(&error.message);
+                    error.delay(&mut ticks);
+                }
             }
         }
     }
@@ -89,7 +93,10 @@ impl Watches {
                     }
                     Err(error) => {
                         failing.insert(part);
-                        outage.failed(&error);
+                        outage.failed(&error.message);
+                        if error.delay(&mut ticks) {
+                            break;
+                        }
                     }
                 }
             }
@@ -133,7 +140,7 @@ impl Watches {
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
         let began = Instant::now();
         let list = timeout(READ, self.list(&mut listing)).await;
-        let list = list.unwrap_or_else(|_| Err(format!("no answer to a consistent list within {READ:?}")));
+        let list = list.unwrap_or_else(|_| Err(ListError::unanswered()));
         let took = began.elapsed();
         let result = match list {
             Ok(()) if listing.version.is_some_and(|version| version < shown) => Ok(Some(Cause::Rewound)),
@@ -155,7 +162,7 @@ impl Watches {
         false
     }
 
-    async fn list(&self, listing: &mut Listing) -> Result<(), String> {
+    async fn list(&self, listing: &mut Listing) -> Result<(), ListError> {
         let client = &self.reader.client;
         let slices = Request::new(EndpointSlice::url_path(&(), Some(listing.namespace.as_str())));
         // Without a resourceVersion: consistent.
@@ -163,9 +170,8 @@ impl Watches {
             .labels(&named_selector(&listing.names))
             .limit(PAGE);
         loop {
-            let request = slices.list_metadata(&params).map_err(|error| one_line(&error))?;
-            let page: ObjectList<Guarded<SliceMetadata>> =
-                client.request(request).await.map_err(|error| one_line(&error))?;
+            let request = slices.list_metadata(&params).map_err(kube::Error::BuildRequest)?;
+            let page: ObjectList<Guarded<SliceMetadata>> = client.request(request).await?;
             for slice in &page.items {
                 listing.add(slice.slim_metadata());
             }
@@ -182,7 +188,40 @@ impl Watches {
 struct Compared {
     /// How long the list took.
     took: Duration,
-    result: Result<Option<Cause>, String>,
+    result: Result<Option<Cause>, ListError>,
+}
+
+/// Why a list could not be had.
+struct ListError {
+    message: String,
+    /// How long an overloaded API server asks to be left alone; `None` if it is not overloaded.
+    overload: Option<Duration>,
+}
+
+impl ListError {
+    fn unanswered() -> Self {
+        Self {
+            message: format!("no answer to a consistent list within {READ:?}"),
+            overload: None,
+        }
+    }
+
+    /// Delays the next check if the API server is overloaded. Answers whether it is.
+    fn delay(&self, ticks: &mut Interval) -> bool {
+        if let Some(retry_after) = self.overload {
+            ticks.reset_after(retry_after.max(PERIOD));
+        }
+        self.overload.is_some()
+    }
+}
+
+impl From<kube::Error> for ListError {
+    fn from(error: kube::Error) -> Self {
+        Self {
+            message: one_line(&error),
+            overload: overload(&error),
+        }
+    }
 }
 
 /// When checks are due.

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::{BoxError, service_fn};
 
+use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
 use super::HEARD;
 use super::backoff::{OverloadBackoff, ReadBackoff, SHORTEST};
 use crate::client::{Elsewhere, Server, is_watch, overload};
@@ -28,11 +29,16 @@ use crate::model::version;
 use crate::outage::Outage;
 use crate::pulse::{Cause, Pulse, Pulses};
 
+mod errors;
+
 /// The server ends a watch after this many seconds, and a new one shows that it is alive.
 const RENEW_SECONDS: u32 = 25;
 
 /// A watch that the server has not ended by then is ended here: it may be silent because it is dead.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// A watch without events lives if it goes on for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Time between the beginnings of two requests of one watch, at least.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
@@ -89,14 +95,20 @@ impl Reader {
             pulse.list_begins();
             // Waits before the next request to an overloaded API server, unless the watch is known to be
             // behind.
-            let mut resume = Instant::now();
+            let mut rest: Option<Rest> = None;
             // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
             loop {
                 let event = tokio::select! {
                     biased;
                     cause = pulse.restart() => Err(cause),
-                    Some(event) = async { sleep_until(resume).await; stream.next().await } => Ok(event),
+                    Some(event) = async {
+                        if let Some(rest) = &rest {
+                            rest.until_over(&self.pulses).await;
+                        }
+                        stream.next().await
+                    } => Ok(event),
                 };
+                rest = None;
                 let error = match event {
                     Ok(Ok(event)) => {
                         feel(&pulse, &event);
@@ -128,7 +140,15 @@ impl Reader {
                 let away = follower.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = overloaded(&error) {
                     // The resourceVersion is still valid, so a list would only add to the load.
-                    resume = Instant::now() + overload_backoff.next(retry_after);
+                    let is_unavailable = is_unavailable(&error);
+                    rest = Some(Rest {
+                        until: Instant::now() + overload_backoff.next(retry_after),
+                        // A server that starts says so without a time, and another watch may find it back first.
+                        may_end_early: is_unavailable && retry_after.is_zero(),
+                    });
+                    if is_unavailable {
+                        follower.found_unavailable();
+                    }
                     continue;
                 }
                 let pause = backoff.next();
@@ -159,60 +179,21 @@ fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
     }
 }
 
-/// Whether every replica gets this answer, because a right is missing or the server is overloaded.
-fn is_for_all(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => matches!(status.code, 401 | 403 | 429),
-        _ => false,
-    }
+/// The pause of a watch that an overloaded API server has turned away.
+struct Rest {
+    until: Instant,
+    /// It ends when another watch is answered.
+    may_end_early: bool,
 }
 
-/// The `Retry-After` of an overloaded API server; `None` if the error is another one.
-fn overloaded(error: &watcher::Error) -> Option<Duration> {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => overload(error),
-        watcher::Error::WatchError(status) => overload(&kube::Error::Api(status.clone())),
-        watcher::Error::NoResourceVersion => None,
-    }
-}
-
-/// The server no longer knows the resourceVersion.
-fn is_expired(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchError(status) => status.code == 410,
-        watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 410,
-        _ => false,
-    }
-}
-
-/// Whether going on from the last resourceVersion would fail for ever, or pass over an event that
-/// could not be read.
-fn must_relist(error: &watcher::Error) -> bool {
-    match error {
-        // kube reads a line that it cannot decode as a Status without a code, whatever the line says.
-        watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => matches!(status.code, 0 | 400 | 410),
-        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) | watcher::Error::WatchError(_) => true,
-        watcher::Error::NoResourceVersion => true,
-        _ => false,
-    }
-}
-
-/// Whether it is an API server that says what is wrong.
-fn is_answer(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => {
-            matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_))
+impl Rest {
+    async fn until_over(&self, pulses: &Pulses) {
+        if self.may_end_early {
+            let longest = self.until.saturating_duration_since(Instant::now());
+            pulses.pause(longest.min(SHORTEST), longest).await;
+        } else {
+            sleep_until(self.until).await;
         }
-        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => true,
     }
 }
 
@@ -256,21 +237,23 @@ impl Calls {
             request.extensions_mut().insert(elsewhere);
         }
         let response = self.client.send(request).await;
-        if matches!(response, Ok(_) | Err(kube::Error::Api(_)))
-            && std::mem::take(&mut *self.unanswered.lock()) > 0
-        {
+        let is_there = match &response {
+            Ok(_) => true,
+            Err(error) => matches!(error, kube::Error::Api(_)) && overload(error).is_none(),
+        };
+        if is_there && std::mem::take(&mut *self.unanswered.lock()) > 0 {
             self.pulses.answered();
         }
         let response = response?;
         *self.server.lock() = response.extensions().get().cloned();
         if watches {
-            self.pulse.beat();
             self.outage.over();
             self.pulse.open(true);
         }
         let end = Box::pin(sleep(LONGEST));
         Ok(response.map(|body| Followed {
             body,
+            began: Instant::now(),
             end: watches.then_some(end),
             calls: self,
         }))
@@ -281,6 +264,12 @@ impl Calls {
         let mut unanswered = self.unanswered.lock();
         *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
         *unanswered
+    }
+
+    /// A server is not there, though something else has answered for it: the next answer is news for all watches.
+    fn found_unavailable(&self) {
+        let mut unanswered = self.unanswered.lock();
+        *unanswered = (*unanswered).max(1);
     }
 
     fn go_elsewhere(&self, why: &'static str) {
@@ -308,6 +297,7 @@ fn asked_version(request: &Request<Body>) -> Option<u64> {
 /// The body of an answer. One of a watch breaks if it does not end.
 struct Followed {
     body: Body,
+    began: Instant,
     end: Option<Pin<Box<Sleep>>>,
     calls: Calls,
 }
@@ -321,8 +311,9 @@ impl http_body::Body for Followed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            // A watch follows a list that was decoded. A list counts once it is decoded.
-            if self.end.is_some() {
+            // What is decoded counts by itself. Bookmarks are swallowed by kube, and a quiet watch shows nothing; but one that
+            // ends as soon as it begins is none, whatever stands before the API server.
+            if self.end.is_some() && self.began.elapsed() >= QUIET {
                 self.calls.pulse.beat();
             }
             if !matches!(frame, Some(Ok(_))) {

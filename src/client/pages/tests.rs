@@ -148,6 +148,25 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
 }
 
 #[tokio::test]
+async fn a_page_that_does_not_arrive_in_time_is_asked_for_with_fewer_objects() {
+    let asked = Asked::default();
+    let seen = asked.clone();
+    let server = service_fn(move |request: Request<Body>| {
+        let limit = parameter(request.uri(), "limit").unwrap().parse().unwrap();
+        seen.lock().push((limit, Instant::now()));
+        std::future::ready(Err::<Response<Full<Bytes>>, _>(BoxError::from(
+            TimedOut::for_tests(),
+        )))
+    });
+    let mut paged = Paged::new(server);
+    for _ in 0..4 {
+        let answer = paged.ready().await.unwrap().call(request("limit=500")).await;
+        assert!(answer.is_err());
+    }
+    assert_eq!(limits(&asked), [100, 25, 6, 1]);
+}
+
+#[tokio::test]
 async fn what_is_no_list_is_left_as_it_is() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let server = {

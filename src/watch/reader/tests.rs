@@ -127,6 +127,28 @@ async fn a_watch_line_that_cannot_be_decoded_causes_a_list() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_always_ends_at_once_is_no_sign_of_life() {
+    let service = service_fn(|request: Request<Body>| {
+        let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+        let text = if is_watch(&request) { "" } else { list };
+        std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))))
+    });
+    let reader = Reader {
+        client: Client::new(service, "default"),
+        pulses: Pulses::default(),
+        metrics: Metrics::new("lease").unwrap(),
+    };
+    let look = async {
+        sleep(Duration::from_secs(91)).await;
+        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
     let service = service_fn(|_: Request<Body>| {
         let list = Full::<Bytes>::from(r#"{"metadata":{"resourceVersion":"1"},"items":{}}"#);
