@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use futures::future::ready;
 use http_body_util::{Either, Full};
 use hyper::StatusCode;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::BindAddress;
@@ -23,6 +23,14 @@ pub use health::{Health, Probe};
 use rendering::Rendering;
 use server::{Limits, Page};
 
+/// Connections that wait in the kernel to be accepted, at most `net.core.somaxconn`. What comes when there are so many is
+/// tried again by its client after a second, and a probe has given up by then. The standard library has 128.
+const BACKLOG: u32 = 4096;
+
+/// Bytes that the kernel buffers for each direction of a connection. It doubles this for its own records, and counts it
+/// against the memory limit of the Pod; by default it goes up to megabytes.
+const KERNEL_BUFFER: u32 = 8 * 1024;
+
 /// Listens on `address`. `:port` means both families, or IPv4 alone on a host without IPv6.
 ///
 /// # Errors
@@ -30,16 +38,16 @@ use server::{Limits, Page};
 /// Those of the system, with the address in front.
 pub async fn bind(address: &BindAddress) -> io::Result<TcpListener> {
     let listener = match address {
-        BindAddress::All { port } => bind_all(*port).await,
-        BindAddress::Socket(socket) => TcpListener::bind(socket).await,
-        BindAddress::Host { host, port } => bind_first(lookup_host((host.as_str(), *port)).await).await,
+        BindAddress::All { port } => listen_on_all(*port),
+        BindAddress::Socket(socket) => listen(*socket),
+        BindAddress::Host { host, port } => listen_on_first(lookup_host((host.as_str(), *port)).await),
     };
     listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 /// On Linux a socket of `[::]` takes IPv4 as well.
-async fn bind_all(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+fn listen_on_all(port: u16) -> io::Result<TcpListener> {
+    match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
         // These would befall IPv4 too, or leave half of the port to a stranger.
         Err(error)
             if !matches!(
@@ -47,20 +55,45 @@ async fn bind_all(port: u16) -> io::Result<TcpListener> {
                 io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
             ) =>
         {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            listen((Ipv4Addr::UNSPECIFIED, port).into())
         }
         result => result,
     }
 }
 
-async fn bind_first(addresses: io::Result<impl Iterator<Item = SocketAddr>>) -> io::Result<TcpListener> {
-    let addresses: Vec<_> = addresses?.collect();
-    TcpListener::bind(&addresses[..]).await
+fn listen_on_first(addresses: io::Result<impl Iterator<Item = SocketAddr>>) -> io::Result<TcpListener> {
+    let mut result = Err(io::Error::other("the name has no address"));
+    for address in addresses? {
+        result = listen(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    // Connections inherit these.
+    socket.set_send_buffer_size(KERNEL_BUFFER)?;
+    socket.set_recv_buffer_size(KERNEL_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `/metrics` until `shutdown`, then ends what runs within half a second. A page may be a second old.
 pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
-    server::serve(listener, metrics_pages(metrics), Limits::default(), shutdown).await;
+    let limits = Limits {
+        // Each costs some 30 KiB if its client does not read.
+        connections: 32,
+        ..Limits::default()
+    };
+    server::serve(listener, metrics_pages(metrics), limits, shutdown).await;
 }
 
 /// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, then ends what runs within half a second. A connection

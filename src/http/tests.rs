@@ -23,7 +23,7 @@ struct Server {
 
 impl Server {
     async fn start(pages: server::Pages, limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server::serve(listener, pages, limits, shutdown.clone()));
@@ -480,7 +480,7 @@ async fn an_idle_connection_is_closed_after_a_while() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut() {
+async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
     let limits = Limits {
         age: Duration::from_millis(100),
         drain: Duration::from_millis(100),
@@ -491,7 +491,8 @@ async fn a_client_that_never_reads_is_cut() {
     // Time itself is what this is about.
     sleep(Duration::from_secs(1)).await;
     let response = rest(&mut deaf).await;
-    assert!(body(&response).len() < 16 << 20, "{}", body(&response).len());
+    // What was on its way; the rest is nowhere.
+    assert!(response.len() < 128 << 10, "{} bytes", response.len());
 }
 
 #[tokio::test]
@@ -554,7 +555,7 @@ async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed()
         ..Limits::default()
     };
     let server = Server::health(&Health::new(), limits).await;
-    let clients: Vec<_> = (0..100)
+    let clients: Vec<_> = (0..200)
         .map(|_| {
             let mut client = std::net::TcpStream::connect(server.address).unwrap();
             io::Write::write_all(&mut client, KEEP_ALIVE).unwrap();

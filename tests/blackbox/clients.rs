@@ -1,12 +1,16 @@
-//! Clients of the operator's own ports that want more than there is for them.
+//! Clients of the operator's own ports that send too little, too much, or do not read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::{Cluster, Operator};
+use futures::{StreamExt as _, stream};
+use harness::objects::{managed, slice};
+use harness::{Cluster, Operator, until};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -41,6 +45,17 @@ async fn pester(address: SocketAddr, mut stream: TcpStream, talks: bool) {
     }
 }
 
+/// A client that asks for ten pages in one go and reads none, nor does its kernel read much.
+async fn ask_and_not_read(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a size");
+    let mut stream = socket.connect(address).await.expect("it listens");
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(&request.repeat(10)).await.expect("sent");
+    stream.readable().await.expect("the beginning of an answer");
+    stream
+}
+
 on_both! {
     async fn probes_are_answered_while_a_thousand_connections_are_open(cluster: &mut Cluster) {
         allow_many_files();
@@ -64,5 +79,34 @@ on_both! {
             sleep(Duration::from_millis(500)).await;
         }
         assert!(!operator.log().contains("cannot accept"), "{}", operator.log());
+    }
+
+    /// In the worst order for memory: in each second a few of them ask for a page that is new.
+    async fn clients_that_do_not_read_metrics_cost_two_mebibytes_at_most(cluster: &mut Cluster) {
+        cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
+        stream::iter(0..300).for_each_concurrent(16, async |number| {
+            let service = managed("default", &format!("a-service-of-a-usual-length-{number}"), "default", "source");
+            cluster.create::<Service>(service).await;
+        }).await;
+        let operator = Operator::start(cluster, "one", 0);
+        until("all are copied", async || operator.metric("endpoint_copier_services_in_sync").await == Some(300)).await;
+        // What it takes to render a page at all, and to serve clients that read theirs.
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1100)).await;
+            assert!(operator.get("/metrics").await.1.len() > 200_000);
+        }
+        let memory = || operator.memory() + operator.unsent_bytes();
+        let before = memory();
+        let mut deaf = Vec::new();
+        for _ in 0..8 {
+            for _ in 0..8 {
+                deaf.push(ask_and_not_read(operator.metrics_address()).await);
+            }
+            sleep(Duration::from_millis(1100)).await;
+        }
+        let after = memory();
+        println!("64 clients that do not read: {} KiB, without them {} KiB", after / 1024, before / 1024);
+        assert!(after <= before + (2 << 20), "{before} bytes before, {after} after");
+        assert!(operator.get("/metrics").await.1.len() > 200_000);
     }
 }

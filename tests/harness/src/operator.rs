@@ -117,14 +117,24 @@ impl Operator {
         self.health
     }
 
+    /// The memory of the process in bytes, including its binary.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
     /// The peak memory of the process in bytes, including its binary.
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Bytes on a line of its status.
+    fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a process");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = peak
-            .and_then(|peak| peak.trim().strip_suffix(" kB"))
-            .expect("VmHWM");
+        let value = status.lines().find_map(|line| line.strip_prefix(key));
+        let kibibytes = value
+            .and_then(|value| value.trim().strip_suffix(" kB"))
+            .expect(key);
         kibibytes.parse::<u64>().expect("a number") * 1024
     }
 
@@ -143,6 +153,11 @@ impl Operator {
     /// The peers of its TCP connections that are established now, as its kernel knows them.
     pub fn peers(&self) -> Vec<SocketAddr> {
         sockets::peers(self.child.id())
+    }
+
+    /// Bytes that its kernel holds for peers that have not taken them yet.
+    pub fn unsent_bytes(&self) -> u64 {
+        sockets::unsent(self.child.id())
     }
 
     /// Waits for the end of the process; how it ended and how long that took.

@@ -9,6 +9,16 @@ const ESTABLISHED: &str = "01";
 
 /// The peers of a process's established connections over IPv4.
 pub fn peers(process: u32) -> Vec<SocketAddr> {
+    connections(process).into_iter().map(|(peer, _)| peer).collect()
+}
+
+/// Bytes that a process has written to such connections and their peers have not taken yet.
+pub fn unsent(process: u32) -> u64 {
+    connections(process).into_iter().map(|(_, unsent)| unsent).sum()
+}
+
+/// Peer and unsent bytes of each.
+fn connections(process: u32) -> Vec<(SocketAddr, u64)> {
     let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
     let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
     let sockets: BTreeSet<String> = links
@@ -19,12 +29,15 @@ pub fn peers(process: u32) -> Vec<SocketAddr> {
         .collect();
     // The table of the process's own network namespace.
     let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
-    table.lines().filter_map(|line| peer(line, &sockets)).collect()
+    table
+        .lines()
+        .filter_map(|line| connection(line, &sockets))
+        .collect()
 }
 
-fn peer(line: &str, sockets: &BTreeSet<String>) -> Option<SocketAddr> {
+fn connection(line: &str, sockets: &BTreeSet<String>) -> Option<(SocketAddr, u64)> {
     let words: Vec<_> = line.split_whitespace().collect();
-    let [_, _, peer, state, _, _, _, _, _, inode, ..] = words[..] else {
+    let [_, _, peer, state, queues, _, _, _, _, inode, ..] = words[..] else {
         return None;
     };
     if state != ESTABLISHED || !sockets.contains(inode) {
@@ -33,7 +46,9 @@ fn peer(line: &str, sockets: &BTreeSet<String>) -> Option<SocketAddr> {
     let (address, port) = peer.split_once(':')?;
     // As it lies in memory, in network order.
     let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
-    Some((Ipv4Addr::from(address), u16::from_str_radix(port, 16).ok()?).into())
+    let peer = (Ipv4Addr::from(address), u16::from_str_radix(port, 16).ok()?).into();
+    let (unsent, _) = queues.split_once(':')?;
+    Some((peer, u64::from_str_radix(unsent, 16).ok()?))
 }
 
 #[test]
