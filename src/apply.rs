@@ -12,7 +12,7 @@ use kube::core::Status;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::client::{NotAfter, TooLate};
+use crate::client::{NotAfter, TooLate, throttled};
 use crate::election::term::{Term, TermOver};
 use crate::error::{is_answer, is_namespace_terminating};
 use crate::metrics::{Metrics, Operation};
@@ -101,12 +101,16 @@ impl Writer {
                 self.update(term, &slice, &mut applied).await;
             }
             for delete in deletes {
-                self.delete(term, delete, &mut applied).await;
+                if applied.overload().is_none() {
+                    self.delete(term, delete, &mut applied).await;
+                }
             }
         }
         if applied.failures.is_empty() {
             for leftover in leftovers {
-                self.delete(term, leftover, &mut applied).await;
+                if applied.overload().is_none() {
+                    self.delete(term, leftover, &mut applied).await;
+                }
             }
         }
         applied
@@ -130,7 +134,8 @@ impl Writer {
         seen: Echo,
         applied: &mut Applied,
     ) {
-        if self.must_wait(operation, slice, applied) {
+        // What is left of the plan is planned again.
+        if applied.overload().is_some() || self.must_wait(operation, slice, applied) {
             return;
         }
         let request = match operation {
@@ -234,6 +239,7 @@ impl Writer {
         }
         applied.failures.push(Failure {
             until,
+            overload: error.overload(),
             ..Failure::new(key, operation, kind, error.message())
         });
     }
@@ -267,6 +273,13 @@ impl Error {
             Self::TermOver => Kind::TermOver,
             Self::NoAnswer => Kind::Passing,
             Self::Api(_) => self.status().map_or(Kind::Passing, sort),
+        }
+    }
+
+    fn overload(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error) => throttled(error),
+            Self::NoAnswer | Self::TermOver => None,
         }
     }
 

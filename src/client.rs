@@ -305,6 +305,14 @@ pub fn overload(error: &kube::Error) -> Option<Duration> {
     }
 }
 
+/// The pause that an API server asks for when it rejects a call: as [`overload`], except that a 503 without
+/// `Retry-After` comes from one that is away, and its return should be noticed at once.
+#[must_use]
+pub fn throttled(error: &kube::Error) -> Option<Duration> {
+    let is_429 = matches!(error, kube::Error::Api(status) if status.code == 429);
+    overload(error).filter(|pause| is_429 || !pause.is_zero())
+}
+
 /// Copies a request. Only for requests without a body.
 fn repeat(request: &Request<Body>) -> Request<Body> {
     let mut repeated = Request::new(Body::empty());

@@ -18,6 +18,10 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use crate::metrics::{Ending, Metrics};
 use crate::model::{Priority, ServiceKey};
 
+mod overload;
+
+use overload::Overload;
+
 /// Time between two syncs of one key. A burst of changes to one source costs some fifty writes a
 /// second and not one a change; the first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
@@ -36,6 +40,10 @@ const API_SERVERS: usize = 2;
 /// The most slots for other Services whose last sync failed: slow or hanging writes must not delay those that
 /// would succeed.
 const FAILING: usize = 4;
+
+/// The time between two tries of a key with reserved slots while the API server is overloaded. These few do not wait for
+/// the common pause.
+const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
 /// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own.
 #[derive(Clone, Debug, Default)]
@@ -112,9 +120,12 @@ impl Again {
 /// How a sync failed, as far as the next try is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The API server could not be reached or was busy: 100 ms to 1 s, so that the copies are right
+    /// The API server could not be reached or failed: 100 ms to 1 s, so that the copies are right
     /// at once when it is back.
     Passing,
+    /// The API server is overloaded, and asks for this pause. It is common to all keys but those with reserved
+    /// slots.
+    Overloaded(Duration),
     /// The API server says no: 5 s doubling to 30 s.
     Final,
 }
@@ -168,6 +179,7 @@ pub struct Queue {
     ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
     timers: DelayQueue<ServiceKey>,
+    overload: Overload,
     failures: HashMap<ServiceKey, (Severity, ExponentialBackoff)>,
     /// Keys that were synced a moment ago.
     paced: HashMap<ServiceKey, Instant>,
@@ -183,6 +195,7 @@ impl Queue {
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
             timers: DelayQueue::new(),
+            overload: Overload::default(),
             failures: HashMap::new(),
             paced: HashMap::new(),
         }
@@ -257,7 +270,7 @@ impl Queue {
         let [flagged, api_servers, normal, failing] = self.active;
         let others = normal + failing;
         let room = api_servers + others < AT_ONCE - FLAGGED;
-        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS;
+        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS && !self.overload.is_pausing();
         match lane {
             Lane::Flagged => flagged < FLAGGED,
             Lane::ApiServers => room,
@@ -281,12 +294,15 @@ impl Queue {
         self.active[lane as usize] -= 1;
         if wrote {
             self.paced.insert(key.clone(), Instant::now() + PACE);
+            if !matches!(again, Again::Later(_)) {
+                self.overload.accepted();
+            }
         }
         if let Again::WhenDirty | Again::At(_) = again {
             self.failures.remove(&key);
         }
         let (until, undone) = match again {
-            Again::Later(severity) => (Some(Instant::now() + self.delay(&key, severity)), Some(since)),
+            Again::Later(severity) => (Some(self.next_try(&key, severity, priority)), Some(since)),
             Again::Resume(until) => (Some(until), Some(since)),
             Again::WhenDirty => (None, None),
             Again::At(until) => (Some(until), None),
@@ -303,6 +319,18 @@ impl Queue {
         }
     }
 
+    /// When a key that failed is tried again.
+    fn next_try(&mut self, key: &ServiceKey, severity: Severity, priority: Priority) -> Instant {
+        let Severity::Overloaded(retry_after) = severity else {
+            return Instant::now() + self.delay(key, severity);
+        };
+        let pause = self.overload.rejected(retry_after);
+        match priority {
+            Priority::Flagged | Priority::ApiServers => Instant::now() + OVERLOADED_API_SERVERS,
+            Priority::Other => pause,
+        }
+    }
+
     /// The next delay of a key that failed.
     fn delay(&mut self, key: &ServiceKey, severity: Severity) -> Duration {
         let (known, backoff) = self
@@ -315,13 +343,18 @@ impl Queue {
         backoff.next_backoff().unwrap_or(backoff.max_interval)
     }
 
-    /// Waits until a waiting key is due, and makes it ready. Never ends while none waits.
+    /// Waits until a waiting key is due, and makes it ready, or until an overloaded API server has had its pause. Never
+    /// ends while neither is awaited.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,
             other => other,
         });
-        if let Some(expired) = expired.await {
+        let expired = tokio::select! {
+            expired = expired => expired,
+            () = self.overload.over() => None,
+        };
+        if let Some(expired) = expired {
             let key = expired.into_inner();
             if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
                 let priority = priority(&key);
@@ -339,7 +372,9 @@ impl Drop for Queue {
 
 fn policy(severity: Severity) -> ExponentialBackoff {
     let (first, longest) = match severity {
-        Severity::Passing => (Duration::from_millis(100), Duration::from_millis(750)),
+        Severity::Passing | Severity::Overloaded(_) => {
+            (Duration::from_millis(100), Duration::from_millis(750))
+        }
         Severity::Final => (Duration::from_secs(5), Duration::from_secs(30)),
     };
     ExponentialBackoff {

@@ -160,17 +160,20 @@ impl Reconciler {
         if is_right {
             self.tell_synced(term, &snapshot, endpoints);
         }
-        match legacy {
+        match &legacy {
             Ok(None) => {}
             // No failure of the sync: the copies are right.
             Ok(Some(_)) => outcome.again = Again::At(Instant::now() + REFUSED),
-            Err(_) => outcome.again = Again::Later(Severity::Passing),
+            Err(unanswered) => outcome.again = Again::Later(unanswered.severity),
         }
         let put_off = put_off.and_then(|stop| match stop {
-            Stop::Unread(error) => Some(format!("{UNREAD}: {error}")),
+            Stop::Unread(unanswered) => Some(format!("{UNREAD}: {}", unanswered.error)),
             Stop::Wait(_) | Stop::Unlisted => None,
         });
-        match passing.or(put_off).or(legacy.err()) {
+        match passing
+            .or(put_off)
+            .or(legacy.err().map(|unanswered| unanswered.error))
+        {
             Some(error) => self.failed(key, &error),
             None => self.failing.ended(key, self.priority(key)),
         }
@@ -195,8 +198,8 @@ impl Reconciler {
     /// no client.
     fn stopped(&self, key: &ServiceKey, stop: Stop) -> Outcome {
         let (result, again) = stop.ending();
-        if let Stop::Unread(error) = stop {
-            self.failed(key, &format!("{UNREAD}: {error}"));
+        if let Stop::Unread(unanswered) = stop {
+            self.failed(key, &format!("{UNREAD}: {}", unanswered.error));
         }
         self.memory.sync_ended(key, &self.index(), result, None);
         Outcome { again, wrote: false }
@@ -213,7 +216,7 @@ impl Reconciler {
         applied: Applied,
     ) -> Outcome {
         let key = &snapshot.key;
-        let wrote = applied.has_written();
+        let (wrote, overload) = (applied.has_written(), applied.overload());
         let Applied {
             by_operation: _,
             mut echoes,
@@ -237,7 +240,10 @@ impl Reconciler {
             Some(Rank::Silent) => (SyncResult::Refused, Again::WhenDirty),
             Some(Rank::Conflict) => (SyncResult::Requeued, Again::Resume(until)),
             Some(Rank::Refused) => (SyncResult::Refused, after_refusals(&failures, due)),
-            Some(Rank::Passing) => (SyncResult::Error, Again::Later(Severity::Passing)),
+            Some(Rank::Passing) => {
+                let severity = overload.map_or(Severity::Passing, Severity::Overloaded);
+                (SyncResult::Error, Again::Later(severity))
+            }
             Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
         });
         echoes.extend(taken);

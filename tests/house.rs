@@ -60,6 +60,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         &[
             "apply",
             "budget",
+            "client::throttled",
             "decode",
             "election::term",
             "error",
@@ -83,6 +84,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         &[
             "client::NotAfter",
             "client::TooLate",
+            "client::throttled",
             "election::term",
             "error",
             "metrics",

@@ -1,5 +1,7 @@
 //! What became of a plan, for those who decide what comes next.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::metrics::Operation;
@@ -46,6 +48,8 @@ pub struct Failure {
     pub message: String,
     /// It was refused: the same may be tried again at this moment.
     pub until: Option<Instant>,
+    /// The API server is overloaded, and asks for this pause.
+    pub overload: Option<Duration>,
 }
 
 /// What became of a plan.
@@ -68,6 +72,7 @@ impl Failure {
             kind,
             message,
             until: None,
+            overload: None,
         }
     }
 }
@@ -75,6 +80,12 @@ impl Failure {
 impl Applied {
     pub(super) fn has_failed_as(&self, kind: Kind) -> bool {
         self.failures.iter().any(|failure| failure.kind == kind)
+    }
+
+    /// The pause that an overloaded API server asks for.
+    #[must_use]
+    pub fn overload(&self) -> Option<Duration> {
+        self.failures.iter().filter_map(|failure| failure.overload).max()
     }
 
     /// Something was written.

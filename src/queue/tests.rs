@@ -228,3 +228,36 @@ async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
         assert_eq!(queue.pop().unwrap().1 == changed, keeps);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
+    let mut queue = queue();
+    let mut pause = async |retry_after: u64, writes: bool| {
+        if writes {
+            queue.mark(key("b"), Instant::now(), Other);
+            queue.pop().unwrap();
+            queue.finished(key("b"), Again::WhenDirty, true, Other);
+        }
+        queue.mark(key("a"), Instant::now(), Other);
+        queue.mark(key("b"), Instant::now(), Other);
+        while queue.pop().is_none() {
+            queue.due(|_| Other).await;
+        }
+        let severity = Severity::Overloaded(Duration::from_secs(retry_after));
+        queue.finished(key("a"), Again::Later(severity), false, Other);
+        queue.finished(key("b"), Again::Later(severity), false, Other);
+        let start = Instant::now();
+        queue.mark(key("a"), start, Other);
+        assert_eq!(queue.pop(), None, "a change does not end the pause");
+        while queue.overload.is_pausing() {
+            queue.due(|_| Other).await;
+        }
+        start.elapsed().as_secs()
+    };
+    for expected in [1, 2, 4, 8, 16, 30, 30] {
+        assert_eq!(pause(0, false).await, expected);
+    }
+    assert_eq!(pause(0, true).await, 1);
+    assert_eq!(pause(20, true).await, 20);
+    assert_eq!(pause(3600, true).await, 60);
+}

@@ -11,8 +11,9 @@ use kube::Api;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::Reconciler;
 use super::memory::{Echoes, Shown};
-use super::{Reconciler, read};
+use super::read::{self, Unanswered};
 use crate::apply::Echo;
 use crate::decode::Guarded;
 use crate::metrics::{SyncResult, Watch};
@@ -57,7 +58,7 @@ pub(super) enum Stop {
     /// Too little is listed yet; the lists will mark the key again.
     Unlisted,
     /// A read failed.
-    Unread(String),
+    Unread(Unanswered),
 }
 
 impl Stop {
@@ -66,7 +67,7 @@ impl Stop {
         match self {
             Self::Wait(until) => (SyncResult::Requeued, Again::Resume(*until)),
             Self::Unlisted => (SyncResult::Requeued, Again::WhenDirty),
-            Self::Unread(_) => (SyncResult::Error, Again::Later(Severity::Passing)),
+            Self::Unread(unanswered) => (SyncResult::Error, Again::Later(unanswered.severity)),
         }
     }
 }
@@ -140,7 +141,10 @@ impl Reconciler {
         let service = read::object(&api, key.name(), self.progress()).await?;
         let service = service.map(|service| service.object).transpose();
         let service = service.map_err(|unreadable| {
-            Stop::Unread(format!("the Service cannot be decoded: {}", unreadable.error))
+            Stop::Unread(Unanswered {
+                error: format!("the Service cannot be decoded: {}", unreadable.error),
+                severity: Severity::Passing,
+            })
         })?;
         let seen = match &snapshot.service {
             ServiceState::Managed(service) => Some(&**service),

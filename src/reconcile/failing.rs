@@ -79,6 +79,7 @@ pub(super) fn report_failure(key: &ServiceKey, failure: &Failure) -> Option<Find
         kind,
         message,
         until: _,
+        overload: _,
     } = failure;
     let operation = operation.as_str();
     match kind {

@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::read::is_missing;
+use super::read::{Unanswered, is_missing};
 use crate::decode::{EndpointsMetadata, Guarded};
 use crate::election::term::Term;
-use crate::error::{is_answer, one_line};
+use crate::error::is_answer;
 use crate::model::{
     EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
 };
@@ -66,7 +66,7 @@ impl Legacy {
         term: &Term,
         service: &ManagedService,
         snapshot: &Snapshot,
-    ) -> Result<Option<Finding>, String> {
+    ) -> Result<Option<Finding>, Unanswered> {
         let mirrors = snapshot.slices.iter().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
             service: service.uid.clone(),
@@ -87,10 +87,11 @@ impl Legacy {
             Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
             Err(Error::Api(status)) if status.code == 403 => return Ok(Some(finding(service))),
             Err(error) => {
-                return Err(format!(
-                    "cannot look for Endpoints of the Go operator: {}",
-                    one_line(&error)
-                ));
+                let Unanswered { error, severity } = Unanswered::from(&error);
+                return Err(Unanswered {
+                    error: format!("cannot look for Endpoints of the Go operator: {error}"),
+                    severity,
+                });
             }
         }
         self.theirs.lock().insert(service.key.clone(), mirrored);

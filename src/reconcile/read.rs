@@ -7,8 +7,26 @@ use kube::{Api, Error};
 use serde::de::DeserializeOwned;
 
 use super::Stop;
+use crate::client::throttled;
 use crate::error::one_line;
 use crate::progress::Progress;
+use crate::queue::Severity;
+
+/// A call other than a write of a slice that failed, and is to be tried again.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub error: String,
+    pub severity: Severity,
+}
+
+impl From<&Error> for Unanswered {
+    fn from(error: &Error) -> Self {
+        Self {
+            error: one_line(error),
+            severity: throttled(error).map_or(Severity::Passing, Severity::Overloaded),
+        }
+    }
+}
 
 /// client: one consistent GET, with the time limit of the client, so it is one step. `None` if the object
 /// does not exist.
@@ -21,7 +39,7 @@ where
     match answer {
         Ok(found) => Ok(Some(found)),
         Err(Error::Api(status)) if is_missing(&status, name) => Ok(None),
-        Err(error) => Err(Stop::Unread(one_line(&error))),
+        Err(error) => Err(Stop::Unread(Unanswered::from(&error))),
     }
 }
 

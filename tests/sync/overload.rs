@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testbed::{Ending, Fault, Match};
 
-use crate::harness::{Operator, cluster, pass, put, service, slice};
+use crate::harness::{Operator, cluster, pass, put, service, service_of, slice, until};
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -54,4 +54,50 @@ async fn retry_after_is_honoured() {
     let (watches, lists) = overloaded_for_a_minute(Some(20)).await;
     assert!((2..=4).contains(&watches), "{watches} watches");
     assert_eq!(lists, 0);
+}
+
+/// Rejects for a minute all requests of the reconciler, which has 500 Services to copy and the one that the
+/// flags name. Returns the number of requests for that one and for the others.
+async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (usize, usize) {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("app", "app-1", &["10.0.0.1"]));
+    for number in 0..500 {
+        put(&store, service_of(&format!("web-{number}"), "app"));
+    }
+    put(&store, service("kubernetes-vip"));
+    let operator = Operator::start(&store);
+    let rejected = Fault::new(Match::any(), testbed::Effect::Status { code, retry_after });
+    operator.writer.faults().add(rejected);
+    pass(seconds(60)).await;
+    let creates = operator.slice_requests("create");
+    let flagged = creates
+        .iter()
+        .filter(|request| request.name.starts_with("kubernetes-vip-"));
+    let counts = (flagged.clone().count(), creates.len() - flagged.count());
+    operator.writer.faults().clear();
+    let took = operator.until_addresses("kubernetes-vip", &["192.0.2.1"]).await;
+    assert!(took < seconds(2), "{took:?}");
+    let slices = 2 + 501;
+    let took = until(&store, "all are copied", |store| {
+        store.list("endpointslices", None).len() == slices
+    })
+    .await;
+    assert!(took < seconds(35), "{took:?}");
+    counts
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_wait_as_long_as_an_overloaded_api_server_asks() {
+    for code in [429, 503] {
+        let (flagged, others) = writes_rejected_for_a_minute(code, Some(20)).await;
+        assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
+        assert!((3..=40).contains(&others), "{others} of others");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_to_an_overloaded_api_server_get_ever_fewer() {
+    let (flagged, others) = writes_rejected_for_a_minute(429, None).await;
+    assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
+    assert!((10..=70).contains(&others), "{others} of others");
 }
