@@ -91,18 +91,22 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     put(&operator.store, slice("app", "app-1", &["10.0.0.2"]));
     pass(seconds(5)).await;
     fail("late");
+    put(&operator.store, slice("app", "app-1", &["10.0.0.3"]));
+    pass(seconds(5)).await;
     // More than one outage tells apart.
     for number in 0..20 {
         fail(&format!("more-{number}"));
     }
     let rule = fail("kubernetes-vip");
-    put(&operator.store, slice("app", "app-1", &["10.0.0.3"]));
+    put(&operator.store, slice("app", "app-1", &["10.0.0.4"]));
     pass(seconds(5)).await;
     let told = |words: &str| !log.lines(words).is_empty();
     assert!(told(
         "the sync of copies failed; trying again error=\"default/web"
     ));
-    assert!(told("the sync of copies failed in another way error=\"default/"));
+    assert!(told(
+        "the sync of copies failed in another way error=\"default/late"
+    ));
     let flagged = "the sync of the Service that the flags name";
     assert!(told(&format!(
         "{flagged} failed; trying again error=\"default/kubernetes-vip"
