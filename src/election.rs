@@ -259,7 +259,8 @@ impl Candidate {
     }
 
     /// Leads from an acquisition on until the Lease is lost or this replica is to stop. `before`: who held it, and why
-    /// it was to be had. `may_give_up`: from then on it gives the Lease up if it sees too little.
+    /// it was to be had. `may_give_up`: from then on it gives the Lease up if it sees too little, but not before it
+    /// has led for [`BLIND`]. Otherwise replicas that all see too little would pass the Lease on at once.
     async fn lead(
         &self,
         sent: Instant,
@@ -282,6 +283,7 @@ impl Candidate {
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
         self.progress.begin();
+        let may_give_up = may_give_up.max(Instant::now() + BLIND);
         let ending = tokio::select! {
             // What is lost is not to be released.
             biased;

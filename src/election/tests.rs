@@ -1023,3 +1023,35 @@ async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
     }
     assert!(!term.is_over());
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
+    let store = Store::new();
+    let (views, running): (Vec<_>, Vec<_>) = [(); 2]
+        .map(|()| view(&Arc::new(AtomicBool::new(true))))
+        .into_iter()
+        .unzip();
+    let mut views = views.into_iter();
+    let mut one = Runner::with_view(&store, "one", views.next().unwrap());
+    one.leads().await;
+    let two = Runner::with_view(&store, "two", views.next().unwrap());
+    sleep(seconds(3)).await;
+    for watch in &running {
+        watch.pulse().open(false);
+        watch.pulse().failed(false);
+    }
+    let mut led = 0;
+    let (mut begun, mut shortest) = (None, Duration::MAX);
+    for _ in 0..600 {
+        sleep(seconds(1)).await;
+        if [&one, &two].iter().any(|runner| runner.terms.borrow().is_some()) {
+            led += 1;
+            begun = begun.or_else(|| Some(Instant::now()));
+        } else if let Some(begun) = begun.take() {
+            shortest = shortest.min(begun.elapsed());
+        }
+    }
+    // Between two terms the Lease is free for 10 s, in case another replica sees more.
+    assert!(shortest >= seconds(29), "{shortest:?}");
+    assert!(led >= 420, "{led} of 600 s");
+}
