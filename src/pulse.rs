@@ -268,17 +268,17 @@ impl Pulses {
         }
     }
 
-    /// The names among these whose lists and watches have failed for this time.
+    /// The names among these whose lists and watches have all failed for this time. If one of several watches of a
+    /// name works, the cause is in the request of the others, for example a tenant's selector.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
         let pulses = self.watches.lock();
-        let meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
-        let mut failing: Vec<_> = meant
-            .filter(|(_, pulse)| pulse.failing() >= time)
-            .map(|((name, _), _)| *name)
-            .collect();
-        failing.dedup();
-        failing
+        let mut failing = BTreeMap::new();
+        for ((name, _), pulse) in pulses.iter().filter(|((name, _), _)| watches.contains(name)) {
+            *failing.entry(*name).or_insert(true) &= pulse.failing() >= time;
+        }
+        failing.retain(|_, all| *all);
+        failing.into_keys().collect()
     }
 
     /// Whether a watch of this name may show an outdated state.
@@ -437,6 +437,19 @@ mod tests {
         tokio::time::advance(limit).await;
         pulse.failed(true);
         assert!(failing().is_empty(), "nobody else would see more");
+    }
+
+    /// For example, one tenant's selector is longer than a server accepts.
+    #[tokio::test(start_paused = true)]
+    async fn of_several_watches_of_a_name_all_must_fail() {
+        let limit = Duration::from_secs(30);
+        let pulses = Pulses::default();
+        let names = ["x", "y"].map(|selector| pulses.start("sources", Some(selector)));
+        names[0].pulse().failed(false);
+        tokio::time::advance(limit).await;
+        assert!(pulses.failing(&["sources"], limit).is_empty());
+        names[1].pulse().failed(false);
+        assert_eq!(pulses.failing(&["sources"], limit), ["sources"]);
     }
 
     #[tokio::test(start_paused = true)]

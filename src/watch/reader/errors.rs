@@ -6,13 +6,14 @@ use kube::runtime::watcher;
 
 use crate::client::overload;
 
-/// Whether every replica gets this answer, because a right is missing or the server is overloaded.
+/// Whether every replica gets this answer: an API server refuses the request (4xx), for example because a right is
+/// missing, or because a selector is too long. Code 0 stands for an answer that cannot be decoded.
 pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => matches!(status.code, 401 | 403 | 429),
+        | watcher::Error::WatchError(status) => (400..500).contains(&status.code),
         _ => false,
     }
 }

@@ -188,3 +188,40 @@ async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_its_ser
         () = look => {}
     }
 }
+
+#[test]
+fn only_5xx_undecodable_and_missing_answers_may_concern_one_replica_alone() {
+    for (code, for_all) in [
+        (400, true),
+        (401, true),
+        (403, true),
+        (404, true),
+        (410, true),
+        (413, true),
+        (414, true),
+        (429, true),
+        (431, true),
+        // An answer that cannot be decoded.
+        (0, false),
+        (500, false),
+        (503, false),
+        (504, false),
+    ] {
+        let status = || {
+            kube::core::Status {
+                code,
+                ..kube::core::Status::failure("", "")
+            }
+            .boxed()
+        };
+        for error in [
+            watcher::Error::InitialListFailed(kube::Error::Api(status())),
+            watcher::Error::WatchStartFailed(kube::Error::Api(status())),
+            watcher::Error::WatchFailed(kube::Error::Api(status())),
+            watcher::Error::WatchError(status()),
+        ] {
+            assert_eq!(is_for_all(&error), for_all, "{error}");
+        }
+    }
+    assert!(!is_for_all(&watcher::Error::NoResourceVersion));
+}
