@@ -215,7 +215,7 @@ impl Candidate {
             self.record
                 .turn(&self.us, self.config.lease_duration, &mut told)
                 .await;
-            let news = self.record.since().unwrap_or_else(Instant::now);
+            let news = self.record.news().unwrap_or_else(Instant::now);
             if self.view.is_current() || news.elapsed() >= LEADERLESS {
                 return;
             }

@@ -30,6 +30,8 @@ fn holding(lease: &Lease) -> Option<Holding> {
 #[derive(Clone)]
 pub struct Record {
     sighting: Arc<Mutex<Sighting>>,
+    /// When the Lease was last seen in another state than before.
+    news: Arc<Mutex<Option<Instant>>>,
     /// The first of our own writes that the watch has not shown yet: its version, and since when.
     unshown: Arc<Mutex<Option<(u64, Instant)>>>,
     /// What it was held as last.
@@ -46,6 +48,7 @@ impl Record {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             sighting: Arc::default(),
+            news: Arc::default(),
             unshown: Arc::default(),
             held: Arc::default(),
             known: Arc::default(),
@@ -131,6 +134,7 @@ impl Record {
         if !see(&mut sighting) {
             return;
         }
+        *self.news.lock() = Some(Instant::now());
         if before.is_some() && sighting.holder() != before.as_deref() {
             self.metrics.leader_changed();
         }
@@ -160,6 +164,12 @@ impl Record {
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.sighting.lock().since()
+    }
+
+    /// When the Lease was last seen in another state than before. Unlike [`Self::since`], a gap between two looks
+    /// that find no Lease does not change it.
+    pub(super) fn news(&self) -> Option<Instant> {
+        *self.news.lock()
     }
 
     /// What the lock of the candidate `us` is to be shown after a GET that was sent at this moment and answered with

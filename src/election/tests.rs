@@ -1055,3 +1055,20 @@ async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
     assert!(shortest >= seconds(29), "{shortest:?}");
     assert!(led >= 420, "{led} of 600 s");
 }
+
+/// Its first look finds no Lease only after it has waited for 10 s, which is too late to count as a look without gaps.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_sees_nothing_takes_a_deleted_lease_of_a_dead_holder() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let (view, _running) = view(&Arc::default());
+    let mut two = Runner::with_view(&store, "two", view);
+    sleep(seconds(3)).await;
+    one.task.abort();
+    store.delete("leases", "default", LEASE).unwrap();
+    let deleted = Instant::now();
+    two.leads().await;
+    let took = deleted.elapsed();
+    assert!((seconds(10)..seconds(18)).contains(&took), "{took:?}");
+}
