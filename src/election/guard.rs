@@ -176,8 +176,8 @@ impl Guard {
     }
 
     /// Sends a PATCH that is bound to a version. If it renews a term and is not answered soon, an identical
-    /// PATCH is sent in parallel. Both are bound to the same version, so the server applies at most one. If
-    /// either succeeds, the renewal has succeeded.
+    /// PATCH is sent in parallel, and another one whenever one fails while the other is still unanswered. All are
+    /// bound to the same version, so the server applies at most one. If any succeeds, the renewal has succeeded.
     async fn patch<S, B>(&self, inner: S, patch: Request<Bytes>, basis: &Basis) -> Result<Answer, BoxError>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send,
@@ -195,30 +195,44 @@ impl Guard {
             return answer;
         }
         let mut tries = FuturesUnordered::from_iter([first]);
-        let mut refused = None;
-        // If the watch shows that the server applied the renewal, a repetition would be refused: wait for the
-        // answer.
-        if self.record.is_after(basis) {
-            refused = Some(Err("no answer to a renewal that was carried out".into()));
-        } else {
-            let mut second = patch.map(Body::from);
-            second.extensions_mut().insert(Beside);
-            tries.push(Box::pin(ask(inner, second)));
-        }
         // After a refusal the other one may have succeeded. Wait for it, but leave enough time to renew
         // again.
         let left = term.ends_at().saturating_duration_since(Instant::now());
         let enough = Instant::now() + left * 3 / 4;
+        let (mut refused, mut failed) = (None, None);
+        let mut repeat = Some(Instant::now());
         loop {
             let limit = if refused.is_some() { enough } else { term.ends_at() };
-            let Ok(Some(answer)) = timeout_at(limit, tries.next()).await else {
-                return refused.unwrap_or_else(|| Err("no answer before the deadline".into()));
+            let Ok(next) = timeout_at(repeat.unwrap_or(limit).min(limit), tries.next()).await else {
+                if repeat.take().is_none_or(|at| at >= limit) {
+                    return refused.unwrap_or_else(|| Err("no answer before the deadline".into()));
+                }
+                // If the watch shows that the server applied the renewal, a repetition would be refused: wait for
+                // the answer.
+                if self.record.is_after(basis) {
+                    refused = Some(Err("no answer to a renewal that was carried out".into()));
+                } else {
+                    let mut another = patch.clone().map(Body::from);
+                    another.extensions_mut().insert(Beside);
+                    tries.push(Box::pin(ask(inner.clone(), another)));
+                }
+                continue;
+            };
+            let Some(answer) = next else {
+                return refused
+                    .or(failed)
+                    .unwrap_or_else(|| Err("no answer before the deadline".into()));
             };
             match code_of(&answer) {
                 Some(200) => return answer,
-                Some(409) => refused = Some(answer),
-                _ if tries.is_empty() => return refused.unwrap_or(answer),
-                _ => {}
+                Some(409) => (refused, repeat) = (Some(answer), None),
+                code => {
+                    // An unknown result matters more than one that left the Lease alone.
+                    if failed.is_none() || !is_untouched(code) {
+                        failed = Some(answer);
+                    }
+                    repeat = refused.is_none().then(|| Instant::now() + soon);
+                }
             }
         }
     }
@@ -291,8 +305,7 @@ where
                     let answer = guard
                         .patch(inner, Request::from_parts(parts, patch), &basis)
                         .await;
-                    // The server refused the sender or was overloaded; it did not look at the Lease.
-                    if let Some(401 | 403 | 429) = code_of(&answer) {
+                    if is_untouched(code_of(&answer)) {
                         guard.record.untouched(&basis);
                     }
                     guard.written(answer?)
@@ -334,6 +347,11 @@ fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
             _ => None,
         },
     }
+}
+
+/// Whether the server refused the sender or was overloaded, so that it did not look at the Lease.
+fn is_untouched(code: Option<u16>) -> bool {
+    matches!(code, Some(401 | 403 | 429))
 }
 
 /// A Lease that the lock can always read: held for a minute by this holder, and renewed this long ago.

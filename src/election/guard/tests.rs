@@ -337,7 +337,7 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// A server that answers each PATCH in turn after this delay with this code, or never (`None`).
-fn in_turn(answers: [(Option<u64>, u16); 2]) -> (Log, impl server::Inner) {
+fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Inner) {
     let log = Log::default();
     let patches = log.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -422,6 +422,21 @@ async fn a_refusal_beside_a_lost_answer_leaves_time_for_another_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn beside_a_renewal_that_hangs_the_other_is_repeated_after_each_failure() {
+    for code in [403, 429, 500, 503] {
+        let (log, service) = in_turn([(None, 200), (Some(50), code), (Some(50), code), (Some(10), 200)]);
+        let (answer, took, sent) = renewal(service, true).await;
+        assert_eq!(answer.unwrap(), StatusCode::OK, "{code}");
+        assert_eq!((took, sent), (3110, Some(3100)), "{code}");
+        assert!(log.lock().iter().all(|(version, _)| version == "7"));
+    }
+    // Likewise when the first one fails late.
+    let (_, service) = in_turn([(Some(1500), 503), (None, 200), (Some(10), 200)]);
+    let (answer, took, _) = renewal(service, true).await;
+    assert_eq!((answer.unwrap(), took), (StatusCode::OK, 2510));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_a_renewal_is_repeated() {
     let (log, service) = in_turn([(Some(3000), 200), (Some(10), 200)]);
     let (answer, after, _) = renewal(service, false).await;
@@ -443,5 +458,16 @@ async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read()
             .unwrap();
         assert_eq!(guarded.call(patch).await.unwrap().status().as_u16(), code);
         assert_eq!(usize::from(guard.remembered().is_none()), reads, "{code}");
+    }
+}
+
+/// The one that failed may have been applied, so the version that both build on may be outdated.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_the_load_beside_an_unknown_result_is_followed_by_a_read() {
+    for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {
+        let (_, service) = in_turn([(Some(1200), first), (Some(300), second)]);
+        let (answer, ..) = renewal(service, true).await;
+        let code = answer.unwrap().as_u16();
+        assert_eq!(code < 500, refused, "{first} and {second}: {code}");
     }
 }
