@@ -52,8 +52,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// The pause of a candidate between two attempts that failed: a lead within a second of the API's return.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Time limit of the release itself.
-const RELEASE: Duration = Duration::from_millis(500);
+/// Time limit of the release itself: a write at an API server that takes 1.5 s per request.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// A replica with empty or stale caches leaves the Lease to the others, unless no replica has led for this
 /// time.

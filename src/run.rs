@@ -39,7 +39,7 @@ use crate::watch::{self, LIFE, Reader, Watches};
 use crate::worker::Worker;
 
 /// The election, with its writes and its release, has ended by then.
-const STOP_ELECTION: Duration = Duration::from_millis(1550);
+const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
 /// Answers to probes have ended by then.
 const STOP_HTTP: Duration = Duration::from_millis(250);

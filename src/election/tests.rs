@@ -1072,3 +1072,21 @@ async fn a_replica_that_sees_nothing_takes_a_deleted_lease_of_a_dead_holder() {
     let took = deleted.elapsed();
     assert!((seconds(10)..seconds(18)).contains(&took), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_release_may_take_1200_ms() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(1)).await;
+    let slow = Duration::from_millis(1200);
+    one.server
+        .faults()
+        .add(Fault::new(Match::any(), Effect::Latency(slow)));
+    let start = Instant::now();
+    one.stop.cancel();
+    two.leads().await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+}

@@ -40,7 +40,7 @@ pub const LEASE_DURATION: Duration = Duration::from_secs(6);
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
 
 /// As in `src/run.rs`.
-const STOP_ELECTION: Duration = Duration::from_millis(1550);
+const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
 /// One incarnation of a replica.
 pub struct Life {

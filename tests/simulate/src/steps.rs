@@ -212,7 +212,7 @@ impl World {
                 let world = self.clone();
                 tokio::spawn(async move {
                     sleep(time).await;
-                    // It takes less than two seconds to end, but for one that is paused.
+                    // It takes at most 3 s to end, but for one that is paused.
                     while life.is_alive() {
                         sleep(Duration::from_millis(500)).await;
                     }
