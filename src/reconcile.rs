@@ -19,6 +19,7 @@ use crate::events::Herald;
 use crate::index::{Index, SharedIndex};
 use crate::metrics::{Metrics, SyncResult, Watch};
 use crate::model::{Finding, Intent, Priority, ServiceKey, ServiceState, Snapshot, ours};
+use crate::outage::Outage;
 use crate::progress::Progress;
 use crate::pulse::Pulses;
 use crate::queue::{Again, Inbox, PACE, Severity};
@@ -70,6 +71,8 @@ pub struct Reconciler {
     legacy: Legacy,
     failing: Failing,
     lines: Arc<Lines>,
+    /// Limits the log of slices that a GET shows and that cannot be decoded.
+    undecoded: Outage,
     pulses: Pulses,
     service_watch: Behind,
     copy_watch: Behind,
@@ -94,6 +97,7 @@ impl Reconciler {
             legacy: Legacy::new(client.clone(), writer.progress.clone()),
             failing: Failing::default(),
             lines,
+            undecoded: Outage::new("decoding a slice that a GET shows"),
             writer,
             client,
             index,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube::Api;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Reconciler;
 use super::memory::{Echoes, Shown};
@@ -206,7 +206,7 @@ impl Reconciler {
             Ok(slice) => slice,
             Err(unreadable) => {
                 // It counts as unchanged, so the index keeps its slice.
-                warn!(slice = %key, error = unreadable.error, "an EndpointSlice cannot be decoded");
+                self.undecoded.failed(&format!("{key}: {}", unreadable.error));
                 self.index().observe_unreadable(&unreadable);
                 return Ok(Read {
                     slice: None,
