@@ -18,7 +18,8 @@ use crate::apply::Echo;
 use crate::decode::Guarded;
 use crate::metrics::{SyncResult, Watch};
 use crate::model::{
-    EndpointSlice, Service, ServiceKey, ServiceState, SliceKey, Snapshot, claims_to_be_ours, ours, version_of,
+    EndpointSlice, Service, ServiceKey, ServiceState, SliceKey, Snapshot, claims_to_be_ours, ours,
+    source_slice, version_of,
 };
 use crate::plan::{Plan, plan};
 use crate::queue::{Again, Severity};
@@ -32,7 +33,8 @@ pub(super) struct Decision {
     pub plan: Plan,
     /// Names of copies that are taken by slices that our watches do not show.
     pub taken: Echoes,
-    /// The reason why deletes are left out of the plan: they are not confirmed.
+    /// The reason why deletes, and copies of source slices that cannot be read, are left out of the plan: they are not
+    /// confirmed.
     pub put_off: Option<Stop>,
 }
 
@@ -72,11 +74,41 @@ impl Stop {
     }
 }
 
+/// Source slices that could not be read, so that their copies wait.
+#[derive(Default)]
+struct Unread {
+    sources: BTreeSet<SliceKey>,
+    /// Why the last of them that was tried was not read.
+    stop: Option<Stop>,
+}
+
+impl Unread {
+    /// An overloaded API server is not asked for more.
+    fn is_overload(&self) -> bool {
+        matches!(&self.stop, Some(Stop::Unread(unanswered)) if matches!(unanswered.severity, Severity::Overloaded(_)))
+    }
+
+    /// Takes their copies out of a plan, and what empties other copies: an old copy shows its endpoints until the
+    /// new ones are there. Returns why.
+    fn take_from(&mut self, plan: &mut Plan) -> Option<Stop> {
+        let stop = self.stop.take()?;
+        let is_read =
+            |copy: &EndpointSlice| source_slice(copy).is_none_or(|source| !self.sources.contains(&source));
+        let is_empty = |copy: &EndpointSlice| copy.endpoints.as_ref().is_none_or(Vec::is_empty);
+        plan.creates.retain(is_read);
+        plan.updates.retain(|copy| is_read(copy) && !is_empty(copy));
+        // Which of them belong to the updates that are left is not known.
+        plan.triggers.clear();
+        Some(stop)
+    }
+}
+
 impl Reconciler {
     /// client: only where the watch is late or in doubt.
     pub(super) async fn decide(&self, key: &ServiceKey) -> Result<Decision, Stop> {
         let found = self.overdue(key).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
+        let mut unread = Unread::default();
         loop {
             let mut snapshot = self.index().snapshot(key).ok_or(Stop::Unlisted)?;
             snapshot.confirmed.clone_from(&confirmed);
@@ -95,12 +127,21 @@ impl Reconciler {
             if !plan.confirm.is_empty() {
                 for source in plan.confirm {
                     debug!(service = %key, slice = %source, "the view of a source slice is in doubt: reading it");
-                    self.read(&source).await?;
+                    if unread.is_overload() {
+                        unread.sources.insert(source.clone());
+                    } else if let Err(stop) = self.read(&source).await {
+                        unread.sources.insert(source.clone());
+                        unread.stop = Some(stop);
+                    }
                     confirmed.insert(source);
                 }
                 continue;
             }
-            let put_off = match self.confirm_service(&snapshot, &plan).await {
+            let confirmation = match unread.take_from(&mut plan) {
+                Some(stop) => Err(stop),
+                None => self.confirm_service(&snapshot, &plan).await,
+            };
+            let put_off = match confirmation {
                 Ok(Confirmed::AsSeen) => None,
                 Ok(Confirmed::Changed) if !is_service_read => {
                     is_service_read = true;

@@ -146,6 +146,46 @@ async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_slice_that_cannot_be_read_delays_only_its_own_copy() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    put(
+        &operator.store,
+        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
+    );
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    pass(seconds(2)).await;
+    let watches = Match::any().verb("watch");
+    operator.sources.faults().add(Fault::status(watches, 503));
+    operator
+        .sources
+        .faults()
+        .end_watches(Match::any(), Ending::Abrupt);
+    let reads = Match::any().verb("get").name("kubernetes-2");
+    let rule = operator.writer.faults().add(Fault::status(reads, 500));
+    pass(ms(10)).await;
+    let mut copies = slices_of(&operator.store, "vip");
+    copies.retain(|copy| copy["endpoints"][0]["addresses"][0] == "192.0.2.2");
+    let name = copies[0]["metadata"]["name"].as_str().expect("a name");
+    let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
+    let store = &operator.store;
+    store
+        .delete("endpointslices", "default", name)
+        .expect("it is there");
+    store.patch("services", "default", "vip", ports).expect("a patch");
+    let took = until(store, "the other copy is updated", |store| {
+        slices_of(store, "vip")[0]["ports"][0]["port"] == 9999
+    })
+    .await;
+    assert!(took < ms(500), "{took:?}");
+    pass(seconds(5)).await;
+    assert_eq!(addresses(store, "vip"), ["192.0.2.1"]);
+    operator.writer.faults().remove(rule);
+    let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    assert!(took < seconds(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn five_hundred_first_copies_cost_no_get() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
