@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use harness::objects::{api_servers, vip};
-use harness::{Cluster, Delay, Operator, PATIENCE, command, own_address};
+use harness::objects::{api_servers, managed, slice, vip};
+use harness::{Cluster, Delay, Operator, PATIENCE, Platform, command, own_address};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use testbed::{Effect, Fault, Match};
 use tokio::time::sleep;
 
 use crate::on_both;
@@ -70,4 +71,38 @@ on_both! {
     async fn with_300_ms_of_delay_in_each_direction_one_term_lasts_and_changes_are_copied(cluster: &mut Cluster) {
         goes_on(cluster, Duration::from_millis(300)).await;
     }
+}
+
+/// Each request takes 1.5 s, but the connections are quick: pings and dials show nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_every_request_takes_1500_ms_one_term_lasts_and_a_change_is_copied_within_30_s() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
+    let source = |address| slice("default", "app", "app-1", &[address]);
+    cluster.put::<EndpointSlice>(source("10.255.0.1")).await;
+    for number in 0..100 {
+        let service = managed("default", &format!("z-{number:02}"), "default", "app");
+        cluster.create::<Service>(service).await;
+    }
+    // The third one is that of the test.
+    for server in cluster.testbed_servers().take(2) {
+        let slow = Effect::Latency(Duration::from_millis(1500));
+        server.faults().add(Fault::new(Match::any(), slow));
+    }
+    let second = format!("--api-server-address={}", cluster.address(1));
+    let operator = Operator::start_with(&cluster, "one", 0, &[&second]);
+    let start = Instant::now();
+    operator.until_leads().await;
+    let watched = cluster.watch_slices("default", "z-99").await;
+    let first = watched.shows(&["10.255.0.1"], TERM).await;
+    assert!(first.is_some(), "{}", operator.log());
+    for address in ["10.255.0.2", "10.255.0.3"] {
+        // All 100 copies change.
+        cluster.put::<EndpointSlice>(source(address)).await;
+        let shown = watched.shows(&[address], Duration::from_secs(30)).await;
+        assert!(shown.is_some(), "{address}: {}", operator.log());
+    }
+    sleep(TERM.saturating_sub(start.elapsed())).await;
+    let log = operator.log();
+    assert_eq!(log.matches("took the lead").count(), 1, "{log}");
+    assert!(!log.contains("lost the lead") && operator.leads().await, "{log}");
 }

@@ -116,6 +116,15 @@ impl Cluster {
         }
     }
 
+    /// The testbed's servers, for faults; none on real ones.
+    pub fn testbed_servers(&self) -> impl Iterator<Item = &ApiServer> {
+        let servers = match &self.servers {
+            Servers::Testbed { servers, .. } => servers.as_slice(),
+            Servers::Real(_) => &[],
+        };
+        servers.iter().map(|testbed| &testbed.server)
+    }
+
     /// Kills one server.
     pub async fn kill_server(&mut self, number: usize) {
         self.servers.kill(number).await;
