@@ -65,7 +65,7 @@ pub struct Elsewhere {
 }
 
 /// In a request's extensions: it repeats a request that is not answered yet. It uses its own connection, to
-/// another server if there is one. A timeout of it does not count against any server.
+/// another server if there is one. Its result does not count against any server.
 #[derive(Clone, Copy, Debug)]
 pub struct Beside;
 

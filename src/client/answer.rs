@@ -31,6 +31,8 @@ pub(super) struct InFlight {
     factor: Factor,
     /// When it last said something.
     since: Instant,
+    /// Whether a failure counts against the server.
+    counts: bool,
 }
 
 impl InFlight {
@@ -45,7 +47,14 @@ impl InFlight {
             patience: Some(factor.of(if asks_for_many { MANY } else { ONE })),
             factor,
             since: Instant::now(),
+            counts: true,
         }
+    }
+
+    /// Neither silence nor a broken answer counts against the server.
+    pub fn without_blame(mut self) -> Self {
+        (self.patience, self.counts) = (None, false);
+        self
     }
 
     /// How long the server has been silent.
@@ -102,7 +111,9 @@ impl http_body::Body for Answer {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(_))) => request.since = Instant::now(),
             Poll::Ready(Some(Err(error))) => {
-                request.lines.failed(&request.connection, error);
+                if request.counts {
+                    request.lines.failed(&request.connection, error);
+                }
                 request.is_over();
             }
             Poll::Ready(None) => request.is_over(),

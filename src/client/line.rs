@@ -221,8 +221,7 @@ impl Lines {
         let factor = self.factor();
         let (address, stream) = dialer.dial(factor).await?;
         let connection = Arc::new(Connection::over(stream, address, factor).await?);
-        let mut in_flight = InFlight::new(self, &connection, &request);
-        in_flight.is_over();
+        let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
         let answer = answer.map_err(|NoAnswer { error, .. }| error)?;
         Ok(answer.map(|body| Answer::new(body, in_flight)))

@@ -18,7 +18,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::json;
-use testbed::{Effect, Fault, Match};
+use testbed::{Effect, Ending, Fault, Match};
 use tokio::time::timeout;
 use tower::service_fn;
 
@@ -78,6 +78,26 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
     way.get().await.expect_err("an error");
     way.get().await.expect("the other is as good as before");
     assert_eq!(servers.asked(), "bab");
+}
+
+#[tokio::test]
+async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let mut request = Request::get("/api/v1/services?watch=1")
+        .body(Body::empty())
+        .expect("a request");
+    request.extensions_mut().insert(Beside);
+    let answer = way.client.send(request).await.expect("an answer");
+    let faults = |number: usize| servers.server(number).server().faults();
+    faults(1).end_watches(Match::any(), Ending::Abrupt);
+    let body = timeout(PATIENCE, answer.into_body().collect());
+    body.await.expect("an end").expect_err("a break");
+    faults(0).add(Fault::status(Match::any().verb("get"), 503).times(1));
+    way.get().await.expect_err("an error");
+    way.get().await.expect("the other is as good as before");
+    assert_eq!(servers.asked(), "abab");
 }
 
 #[tokio::test]
