@@ -22,7 +22,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(pages: server::Pages, limits: Limits) -> Self {
+    fn start(pages: server::Pages, limits: Limits) -> Self {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -34,17 +34,17 @@ impl Server {
         }
     }
 
-    async fn health(health: &Health, limits: Limits) -> Self {
+    fn health(health: &Health, limits: Limits) -> Self {
         let limits = Limits {
             keep_alive: false,
             ..limits
         };
-        Self::start(health_pages(health.clone()), limits).await
+        Self::start(health_pages(health.clone()), limits)
     }
 
     /// As that of metrics keeps its connections, with pages that say nothing but `ok`.
-    async fn keeping_connections(limits: Limits) -> Self {
-        Self::start(health_pages(Health::new()), limits).await
+    fn keeping_connections(limits: Limits) -> Self {
+        Self::start(health_pages(Health::new()), limits)
     }
 
     async fn connect(&self) -> TcpStream {
@@ -162,7 +162,7 @@ async fn assert_answered(stream: &mut TcpStream, request: &[u8]) {
 #[tokio::test]
 async fn the_metrics_address_serves_metrics_and_nothing_else() {
     let metrics = Metrics::new("lease").unwrap();
-    let server = Server::start(metrics_pages(metrics), Limits::default()).await;
+    let server = Server::start(metrics_pages(metrics), Limits::default());
     let response = server.get("/metrics?x=1").await;
     assert_eq!(status(&response), 200);
     assert_eq!(
@@ -187,7 +187,7 @@ async fn the_metrics_address_serves_metrics_and_nothing_else() {
 #[tokio::test]
 async fn scrapes_of_one_second_show_the_same_page() {
     let metrics = Metrics::new("lease").unwrap();
-    let server = Server::start(metrics_pages(metrics.clone()), Limits::default()).await;
+    let server = Server::start(metrics_pages(metrics.clone()), Limits::default());
     for _ in 0..10 {
         let first = server.get("/metrics").await;
         metrics.leader_changed();
@@ -201,7 +201,7 @@ async fn scrapes_of_one_second_show_the_same_page() {
 
 #[tokio::test]
 async fn the_health_address_serves_health_and_nothing_else() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     for path in [
         "/healthz",
         "/livez",
@@ -223,7 +223,7 @@ async fn a_failed_check_is_named_with_its_reason() {
     health.check("watch/services", Probe::Readiness, || {
         Err("silent for 91 s".to_owned())
     });
-    let server = Server::health(&health, Limits::default()).await;
+    let server = Server::health(&health, Limits::default());
     for path in ["/readyz", "/readyz?verbose"] {
         let response = server.get(path).await;
         assert_eq!(status(&response), 503);
@@ -243,7 +243,7 @@ async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
     health.check("caches", Probe::Readiness, || Ok(()));
     let steps = progress.clone();
     health.check("worker", Probe::Liveness, move || steps.check(Duration::ZERO));
-    let server = Server::health(&health, Limits::default()).await;
+    let server = Server::health(&health, Limits::default());
     for path in ["/healthz", "/livez", "/readyz"] {
         assert_alive(&server.get(path).await);
     }
@@ -269,7 +269,7 @@ async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
 async fn verbose_lists_the_checks_of_the_path() {
     let health = Health::new();
     health.check("caches", Probe::Readiness, || Ok(()));
-    let server = Server::health(&health, Limits::default()).await;
+    let server = Server::health(&health, Limits::default());
     for (path, expected) in [
         (
             "/readyz?verbose",
@@ -289,7 +289,7 @@ async fn verbose_lists_the_checks_of_the_path() {
 #[tokio::test]
 async fn a_process_that_shuts_down_is_not_ready_but_alive() {
     let health = Health::new();
-    let server = Server::health(&health, Limits::default()).await;
+    let server = Server::health(&health, Limits::default());
     assert_alive(&server.get("/readyz").await);
     health.shutting_down();
     assert_eq!(status(&server.get("/readyz").await), 503);
@@ -306,8 +306,7 @@ async fn a_check_that_panics_harms_one_connection_only() {
             connections: 1,
             ..Limits::default()
         },
-    )
-    .await;
+    );
     for _ in 0..3 {
         assert_eq!(server.get("/readyz").await, "");
     }
@@ -316,7 +315,7 @@ async fn a_check_that_panics_harms_one_connection_only() {
 
 #[tokio::test]
 async fn head_is_get_without_the_body() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     let response = server
         .say("HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await;
@@ -326,7 +325,7 @@ async fn head_is_get_without_the_body() {
 
 #[tokio::test]
 async fn other_methods_are_refused_where_a_path_is_known() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
         let request = |path| format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let response = server.say(request("/readyz")).await;
@@ -359,7 +358,7 @@ async fn other_methods_are_refused_where_a_path_is_known() {
 
 #[tokio::test]
 async fn requests_in_one_go_are_answered_in_their_order() {
-    let server = Server::keeping_connections(Limits::default()).await;
+    let server = Server::keeping_connections(Limits::default());
     let mut requests = KEEP_ALIVE.repeat(50);
     requests.extend_from_slice(b"GET /nonsense HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let response = server.say(requests).await;
@@ -370,7 +369,7 @@ async fn requests_in_one_go_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn malformed_requests_end_their_connection_and_no_other() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     let mut bystander = server.connect().await;
     for request in [
         &b"\0\0\0\0"[..],
@@ -396,7 +395,7 @@ async fn malformed_requests_end_their_connection_and_no_other() {
 
 #[tokio::test]
 async fn the_body_of_a_request_is_not_waited_for() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     let response = server
         .say("GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
         .await;
@@ -407,7 +406,7 @@ async fn the_body_of_a_request_is_not_waited_for() {
 
 #[tokio::test]
 async fn more_headers_than_the_limit_are_refused() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     let request = |headers: usize| {
         let lines = "x: y\r\n".repeat(headers);
         format!("GET /livez HTTP/1.1\r\n{lines}\r\n")
@@ -420,7 +419,7 @@ async fn more_headers_than_the_limit_are_refused() {
 
 #[tokio::test]
 async fn a_head_larger_than_the_buffer_is_refused() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     let long = "y".repeat(9 * 1024);
     assert_eq!(
         status(&server.say(format!("GET /livez HTTP/1.1\r\nx: {long}")).await),
@@ -439,7 +438,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         header_time: Duration::from_millis(300),
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits).await;
+    let server = Server::health(&Health::new(), limits);
     for beginning in ["", "GET /livez HTTP/1.1\r\nhost: x\r\n"] {
         let (mut read, mut write) = server.connect().await.into_split();
         write.write_all(beginning.as_bytes()).await.unwrap();
@@ -470,7 +469,7 @@ async fn an_idle_connection_is_closed_after_a_while() {
         header_time: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = Server::keeping_connections(limits).await;
+    let server = Server::keeping_connections(limits);
     let mut stream = server.connect().await;
     for _ in 0..3 {
         assert_answered(&mut stream, KEEP_ALIVE).await;
@@ -486,7 +485,7 @@ async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
         drain: Duration::from_millis(100),
         ..Limits::default()
     };
-    let server = Server::start(page_of(16 << 20), limits).await;
+    let server = Server::start(page_of(16 << 20), limits);
     let mut deaf = server.connect_deaf(KEEP_ALIVE).await;
     // Time itself is what this is about.
     sleep(Duration::from_secs(1)).await;
@@ -497,7 +496,7 @@ async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
 
 #[tokio::test]
 async fn a_connection_of_health_ends_with_its_first_answer() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     for requests in [1, 50] {
         let response = server.say(KEEP_ALIVE.repeat(requests)).await;
         assert_alive(&response);
@@ -508,7 +507,7 @@ async fn a_connection_of_health_ends_with_its_first_answer() {
 #[tokio::test]
 async fn a_connection_of_metrics_is_kept_for_the_next_scrape() {
     let metrics = metrics_pages(Metrics::new("lease").unwrap());
-    let server = Server::start(metrics, Limits::default()).await;
+    let server = Server::start(metrics, Limits::default());
     let mut stream = server.connect().await;
     for _ in 0..3 {
         stream
@@ -529,7 +528,7 @@ fn three() -> Limits {
 
 #[tokio::test]
 async fn a_new_connection_ends_the_oldest_without_a_request() {
-    let server = Server::health(&Health::new(), three()).await;
+    let server = Server::health(&Health::new(), three());
     let mut open = [
         server.connect().await,
         server.connect().await,
@@ -554,7 +553,7 @@ async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed()
         connections: 1,
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits).await;
+    let server = Server::health(&Health::new(), limits);
     let clients: Vec<_> = (0..200)
         .map(|_| {
             let mut client = std::net::TcpStream::connect(server.address).unwrap();
@@ -574,7 +573,7 @@ async fn a_peer_with_many_connections_loses_its_own() {
         connections: 20,
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits).await;
+    let server = Server::health(&Health::new(), limits);
     let mut slow = server.connect_from("127.0.0.2").await;
     slow.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
     let mut greedy = Vec::new();
@@ -587,7 +586,7 @@ async fn a_peer_with_many_connections_loses_its_own() {
 
 #[tokio::test]
 async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
-    let server = Server::start(page_of(256 << 10), three()).await;
+    let server = Server::start(page_of(256 << 10), three());
     let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut reading = server.connect_deaf(request).await;
     let mut idle = [server.connect().await, server.connect().await];
@@ -602,7 +601,7 @@ async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
 
 #[tokio::test]
 async fn clients_that_do_not_read_keep_nobody_out() {
-    let server = Server::start(page_of(1 << 20), three()).await;
+    let server = Server::start(page_of(1 << 20), three());
     let mut deaf = Vec::new();
     for _ in 0..10 {
         deaf.push(server.connect_deaf(&KEEP_ALIVE.repeat(10)).await);
@@ -612,7 +611,7 @@ async fn clients_that_do_not_read_keep_nobody_out() {
 
 #[tokio::test]
 async fn five_hundred_clients_at_once_are_all_answered() {
-    let server = Arc::new(Server::health(&Health::new(), Limits::default()).await);
+    let server = Arc::new(Server::health(&Health::new(), Limits::default()));
     let clients: Vec<_> = (0..500)
         .map(|_| {
             let server = server.clone();
@@ -630,7 +629,7 @@ async fn shutdown_ends_idle_connections_at_once() {
         drain: PATIENCE,
         ..Limits::default()
     };
-    let server = Server::keeping_connections(limits).await;
+    let server = Server::keeping_connections(limits);
     let mut stream = server.connect().await;
     assert_answered(&mut stream, KEEP_ALIVE).await;
     let began = Instant::now();
@@ -652,8 +651,7 @@ async fn shutdown_lets_a_running_answer_finish() {
             drain: PATIENCE,
             ..Limits::default()
         },
-    )
-    .await;
+    );
     let mut stream = server.connect().await;
     stream.write_all(KEEP_ALIVE).await.unwrap();
     stream.readable().await.unwrap();
@@ -665,7 +663,7 @@ async fn shutdown_lets_a_running_answer_finish() {
 
 #[tokio::test]
 async fn shutdown_waits_half_a_second_at_most() {
-    let server = Server::health(&Health::new(), Limits::default()).await;
+    let server = Server::health(&Health::new(), Limits::default());
     let mut slow = server.connect().await;
     slow.write_all(b"GET /livez HTT").await.unwrap();
     assert_alive(&server.get("/livez").await);
@@ -682,7 +680,7 @@ async fn shutdown_is_heard_while_all_places_are_taken() {
         connections: 1,
         ..Limits::default()
     };
-    let server = Server::keeping_connections(limits).await;
+    let server = Server::keeping_connections(limits);
     let mut first = server.connect().await;
     assert_answered(&mut first, KEEP_ALIVE).await;
     server.shutdown.cancel();
