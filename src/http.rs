@@ -23,12 +23,12 @@ pub use health::{Health, Probe};
 use rendering::Rendering;
 use server::{Limits, Page};
 
-/// Connections that wait in the kernel to be accepted, at most `net.core.somaxconn`. What comes when there are so many is
-/// tried again by its client after a second, and a probe has given up by then. The standard library has 128.
+/// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops further ones,
+/// and their clients try again after a second, which is too late for a probe. The standard library's value is 128.
 const BACKLOG: u32 = 4096;
 
-/// Bytes that the kernel buffers for each direction of a connection. It doubles this for its own records, and counts it
-/// against the memory limit of the Pod; by default it goes up to megabytes.
+/// Bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own records and counts
+/// it against the memory limit of the Pod; its default limit is several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
 /// Listens on `address`. `:port` means both families, or IPv4 alone on a host without IPv6.

@@ -344,7 +344,7 @@ impl Metrics {
         self.pieces().collect()
     }
 
-    /// The same, in pieces of whole lines. Each takes well below a millisecond, however many Services there are.
+    /// The same, in pieces of whole lines. Each takes less than a millisecond, however many Services there are.
     pub fn pieces(&self) -> impl Iterator<Item = String> {
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {

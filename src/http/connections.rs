@@ -1,4 +1,4 @@
-//! Which connections are open, and which of them ends when there are too many.
+//! The open connections, and which of them to close when there are too many.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -44,20 +44,21 @@ impl Connections {
     fn first_to_close(&self) -> usize {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);
-        let first = older
-            .max_by_key(|(_, connection)| (of_peer(connection.peer).max(FEW), !connection.is_answered()));
+        let first = older.max_by_key(|(_, connection)| {
+            (of_peer(connection.peer).max(FEW), !connection.is_being_answered())
+        });
         first.map_or(0, |(position, _)| position)
     }
 }
 
 impl Connection {
-    /// Whether it has a complete request, and has not yet all of the answer.
-    fn is_answered(&self) -> bool {
+    /// Whether it has sent a complete request and has not received the whole answer.
+    fn is_being_answered(&self) -> bool {
         Arc::weak_count(&self.answers) > 0
     }
 }
 
-/// Whom a peer's address stands for: whoever has one IPv6 address usually has all of its /64.
+/// The network that counts as one peer: a host with one IPv6 address usually has all of its /64.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -1,4 +1,4 @@
-//! The page of metrics: rendered once a second at most for all clients together, and not kept for those that do not read.
+//! The page of metrics: rendered at most once a second for all clients together, and not kept for those that do not read.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -31,9 +31,9 @@ pub(super) struct Rendering {
 
 #[derive(Default)]
 struct Kept {
-    /// Shared, so that it goes on, and is not begun again, when the client that began it is gone.
+    /// Shared, so that a client that leaves while its page is rendered does not cost another rendering.
     newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
-    /// It gives each client a second at least to read its page.
+    /// Gives each client at least a second to read its page.
     previous: Option<Pieces>,
 }
 
@@ -65,7 +65,7 @@ impl Rendering {
     }
 }
 
-/// Renewals and everything else share the thread, so they have a turn after each piece.
+/// Yields after each piece, since renewals and all other work share the thread.
 async fn render(metrics: Metrics) -> Pieces {
     let mut page = Vec::new();
     for text in metrics.pieces() {
@@ -75,7 +75,7 @@ async fn render(metrics: Metrics) -> Pieces {
     Arc::new(page)
 }
 
-/// A body that all clients of a second share. It ends early if its client is so slow that the page is no longer kept.
+/// A body that clients share. It ends with an error if its client is so slow that the page is no longer kept.
 pub(super) struct SharedPage {
     page: Weak<Vec<Bytes>>,
     next: usize,
@@ -122,7 +122,7 @@ impl Body for SharedPage {
     }
 }
 
-/// A client has not read its page before two newer ones were rendered.
+/// The client did not read its page before two newer ones were rendered.
 #[derive(Debug, thiserror::Error)]
 #[error("the client reads too slowly")]
 pub(super) struct TooSlow;

@@ -69,7 +69,7 @@ impl Default for Limits {
 }
 
 /// Serves `pages` until `shutdown`. Errors of a connection end that connection only. A new connection never waits for a
-/// place: when there are too many, another one is closed.
+/// slot: when there are too many, another one is closed.
 pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let accept = async {
@@ -85,8 +85,8 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
                     open.add(peer.ip(), answers, tasks.spawn(serving));
                     while tasks.try_join_next().is_some() {}
                     if open.len() > limits.connections {
-                        // The runtime polls sockets, and then every task that can go on, before it comes back here: all
-                        // requests that have arrived are being answered by then.
+                        // Before this task resumes, the runtime polls the sockets and runs every task that is ready, so
+                        // that each request that has arrived is being answered.
                         yield_now().await;
                         open.shrink_to(limits.connections);
                     }
