@@ -305,8 +305,8 @@ pub fn overload(error: &kube::Error) -> Option<Duration> {
     }
 }
 
-/// The pause that an API server asks for when it rejects a call: as [`overload`], except that a 503 without
-/// `Retry-After` comes from one that is away, and its return should be noticed at once.
+/// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
+/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it returns.
 #[must_use]
 pub fn throttled(error: &kube::Error) -> Option<Duration> {
     let is_429 = matches!(error, kube::Error::Api(status) if status.code == 429);

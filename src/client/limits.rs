@@ -212,7 +212,7 @@ mod tests {
         let mut counted = Counted::new(silent, &metrics, "host", book.clone());
         let mut ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
-            let error = counted.call(request).await.expect_err("nobody answers");
+            let error = counted.call(request).await.expect_err("no server answers");
             error.to_string()
         };
         assert_eq!(ends("/services/one?").await, "no answer within 5s");

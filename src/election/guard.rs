@@ -34,7 +34,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::Record;
 use super::lease::Lease;
-use super::swap::{Basis, Shown};
+use super::swap::{ReadVersion, Shown};
 use super::term::Term;
 use crate::client::Beside;
 
@@ -52,7 +52,7 @@ pub struct Guard {
     record: Record,
     terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
-    basis: Arc<Mutex<Option<Basis>>>,
+    basis: Arc<Mutex<Option<ReadVersion>>>,
     /// When the last write was sent that was answered with success.
     sent: Arc<Mutex<Option<Instant>>>,
 }
@@ -108,7 +108,7 @@ impl Guard {
     /// This replica leads and the Lease has changed since the read, or no API server can have stored this
     /// Lease.
     fn show(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
-        let basis = lease.map(|lease| Basis::of(lease).ok_or(NO_VERSION));
+        let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
         let shown = self
             .record
@@ -156,7 +156,7 @@ impl Guard {
         }
         let Answer { sent, body, .. } = answer;
         let lease: Lease = serde_json::from_slice(&body)?;
-        Basis::of(&lease).ok_or(NO_VERSION)?;
+        ReadVersion::of(&lease).ok_or(NO_VERSION)?;
         self.record.wrote(&lease);
         *self.sent.lock() = Some(sent);
         let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
@@ -167,7 +167,7 @@ impl Guard {
 
     /// The lock's PATCH as a compare-and-swap, and the version that it expects. `None` if the lock has read
     /// no Lease.
-    fn bind(&self, patch: &[u8]) -> Option<(Basis, Bytes)> {
+    fn bind(&self, patch: &[u8]) -> Option<(ReadVersion, Bytes)> {
         let basis = self.basis.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
         basis.bind(patch.get_mut("metadata")?.as_object_mut()?);
@@ -178,7 +178,12 @@ impl Guard {
     /// Sends a PATCH that is bound to a version. If it renews a term and is not answered soon, an identical
     /// PATCH is sent in parallel, and another one whenever one fails while the other is still unanswered. All are
     /// bound to the same version, so the server applies at most one. If any succeeds, the renewal has succeeded.
-    async fn patch<S, B>(&self, inner: S, patch: Request<Bytes>, basis: &Basis) -> Result<Answer, BoxError>
+    async fn patch<S, B>(
+        &self,
+        inner: S,
+        patch: Request<Bytes>,
+        basis: &ReadVersion,
+    ) -> Result<Answer, BoxError>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send,
         S::Error: Into<BoxError>,

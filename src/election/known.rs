@@ -5,13 +5,13 @@
 //! its version.
 
 use super::lease::Lease;
-use super::swap::Basis;
+use super::swap::ReadVersion;
 
 /// The newest known version, and whether a renewal may build on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KnownVersion {
     /// The version, and the holder in it.
-    newest: Option<(Basis, Option<String>)>,
+    newest: Option<(ReadVersion, Option<String>)>,
     /// The version may be outdated: a write that builds on it has not succeeded, or the Lease was seen to
     /// differ.
     in_doubt: bool,
@@ -20,7 +20,9 @@ pub struct KnownVersion {
 impl KnownVersion {
     /// A write of ours was answered with this Lease.
     pub fn wrote(&mut self, lease: &Lease) {
-        let Some(basis) = Basis::of(lease) else { return };
+        let Some(basis) = ReadVersion::of(lease) else {
+            return;
+        };
         // Otherwise the watch was faster than the answer.
         if !self.is_after(&basis) {
             self.replace(basis, lease);
@@ -30,7 +32,7 @@ impl KnownVersion {
     /// The watch shows this Lease; `None`: there is none.
     pub fn watched(&mut self, lease: Option<&Lease>) {
         let Some((known, _)) = &self.newest else { return };
-        match lease.and_then(|lease| Some((Basis::of(lease)?, lease))) {
+        match lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
             Some((basis, lease)) if basis.is_after(known) => self.replace(basis, lease),
             // A watch may lag, so an older version is ignored.
             Some((basis, _)) if basis.is_of_same(known) => {}
@@ -43,7 +45,7 @@ impl KnownVersion {
         *self = Self::default();
     }
 
-    fn replace(&mut self, basis: Basis, lease: &Lease) {
+    fn replace(&mut self, basis: ReadVersion, lease: &Lease) {
         self.newest = Some((basis, lease.spec.holder_identity.clone()));
         self.in_doubt = false;
     }
@@ -51,7 +53,7 @@ impl KnownVersion {
     /// The version for a write of the holder `us` to build on. `None` if the Lease must be read: the known
     /// version names another holder or may be outdated. From now on it may be outdated, until the write
     /// succeeds or the watch shows a newer version.
-    pub fn build_on(&mut self, us: &str) -> Option<Basis> {
+    pub fn build_on(&mut self, us: &str) -> Option<ReadVersion> {
         let (basis, holder) = self.newest.as_ref().filter(|_| !self.in_doubt)?;
         let basis = (holder.as_deref() == Some(us)).then(|| basis.clone())?;
         self.in_doubt = true;
@@ -59,7 +61,7 @@ impl KnownVersion {
     }
 
     /// A write that builds on this version was refused before the server looked at the Lease.
-    pub fn untouched(&mut self, basis: &Basis) {
+    pub fn untouched(&mut self, basis: &ReadVersion) {
         if self.newest.as_ref().is_some_and(|(known, _)| known == basis) {
             self.in_doubt = false;
         }
@@ -67,7 +69,7 @@ impl KnownVersion {
 
     /// Whether a newer version than this one is known.
     #[must_use]
-    pub fn is_after(&self, basis: &Basis) -> bool {
+    pub fn is_after(&self, basis: &ReadVersion) -> bool {
         let known = self.newest.as_ref().map(|(known, _)| known);
         known.is_some_and(|known| known.is_after(basis))
     }
@@ -84,8 +86,8 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "spec": {"holderIdentity": holder}})).unwrap()
     }
 
-    fn version(uid: &str, version: u64) -> Option<Basis> {
-        Basis::of(&lease(uid, version, ""))
+    fn version(uid: &str, version: u64) -> Option<ReadVersion> {
+        ReadVersion::of(&lease(uid, version, ""))
     }
 
     /// The state after a write of `us` that returned version 7.
@@ -135,7 +137,7 @@ mod tests {
         assert_eq!(
             known.build_on("us"),
             version("u", 4),
-            "versions begin anew after a restore"
+            "versions restart at a lower number after a restore"
         );
     }
 

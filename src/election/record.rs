@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::known::KnownVersion;
 use super::lease::Lease;
 use super::sighting::{Race, Sighting};
-use super::swap::{Basis, Shown};
+use super::swap::{ReadVersion, Shown};
 use crate::metrics::Metrics;
 
 fn version_of(lease: &Lease) -> Option<u64> {
@@ -85,17 +85,17 @@ impl Record {
     }
 
     /// The version for a renewal of the holder `us`, if no read is needed.
-    pub(super) fn build_on(&self, us: &str) -> Option<Basis> {
+    pub(super) fn build_on(&self, us: &str) -> Option<ReadVersion> {
         self.known.lock().build_on(us)
     }
 
     /// A renewal of this version was refused before the server looked at the Lease.
-    pub(super) fn untouched(&self, basis: &Basis) {
+    pub(super) fn untouched(&self, basis: &ReadVersion) {
         self.known.lock().untouched(basis);
     }
 
     /// Whether the watch has shown a newer version than this one.
-    pub(super) fn is_after(&self, basis: &Basis) -> bool {
+    pub(super) fn is_after(&self, basis: &ReadVersion) -> bool {
         self.known.lock().is_after(basis)
     }
 

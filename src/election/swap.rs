@@ -51,12 +51,12 @@ impl Shown {
 
 /// The Lease that a PATCH is meant for: the one that was read before, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Basis {
+pub struct ReadVersion {
     version: String,
     uid: String,
 }
 
-impl Basis {
+impl ReadVersion {
     /// The version of this Lease. `None` if uid or resourceVersion is absent: then no API server has stored
     /// it, and a PATCH could not be bound to it.
     #[must_use]

@@ -1,16 +1,13 @@
 //! The time of the last change of objects, which only reports need.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
-use kube::core::ObjectMeta;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::decode::{Guarded, Slim};
-use crate::model::{self, ServiceKey, SliceKey};
+use crate::decode::Slim;
+use crate::model::{ObjectMeta, ServiceKey, SliceKey};
 
 /// The times at which Services and slices last changed.
 #[derive(Debug, Default)]
@@ -20,7 +17,7 @@ pub(super) struct Dates {
 }
 
 impl Dates {
-    pub fn of_slice(&self, metadata: &model::ObjectMeta) -> Option<Timestamp> {
+    pub fn of_slice(&self, metadata: &ObjectMeta) -> Option<Timestamp> {
         self.slices.get(&SliceKey::of(metadata)).copied()
     }
 }
@@ -28,7 +25,7 @@ impl Dates {
 /// An object, and the last change outside its status that the API server records.
 #[derive(Clone, Debug)]
 pub(super) struct Dated<K> {
-    pub guarded: Guarded<K>,
+    pub object: K,
     pub changed: Option<Timestamp>,
 }
 
@@ -65,38 +62,17 @@ impl<'de, K: Slim> Deserialize<'de> for Dated<K> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let times: Option<Times> = serde_json::from_str(raw.get()).ok();
         Ok(Self {
-            guarded: serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?,
+            object: serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?,
             changed: times.and_then(|times| times.metadata.last()),
         })
     }
 }
 
-impl<K: Slim> Resource for Dated<K> {
-    type DynamicType = ();
-    type Scope = <Guarded<K> as Resource>::Scope;
+impl<K: Slim> Slim for Dated<K> {
+    type Resource = K::Resource;
 
-    fn kind((): &()) -> Cow<'_, str> {
-        Guarded::<K>::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Guarded::<K>::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        Guarded::<K>::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Guarded::<K>::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        self.guarded.meta()
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.guarded.meta_mut()
+    fn metadata(&self) -> &ObjectMeta {
+        self.object.metadata()
     }
 }
 

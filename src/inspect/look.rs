@@ -14,7 +14,7 @@ use super::Error;
 use super::dated::{Dated, Dates};
 use super::report::{Report, Row, Told};
 use crate::cli::Config;
-use crate::decode::Slim;
+use crate::decode::{Guarded, Slim};
 use crate::election::Lease;
 use crate::error::one_line;
 use crate::index::{Index, Scope};
@@ -67,17 +67,19 @@ impl Looker {
     pub async fn look(&self) -> Result<Report, Error> {
         let mut index = Index::new(self.defaults.clone());
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
-        self.list("", |service: Dated<Service>| {
-            let key = ServiceKey::of(service.guarded.slim_metadata());
-            match &service.guarded.object {
-                Ok(service) => _ = index.apply_service(service),
-                Err(unreadable) => _ = index.service_unreadable(unreadable),
-            }
-            // The other Services are not needed, and there may be many.
-            if index.is_managed(&key) {
-                changed
-                    .services
-                    .extend(service.changed.map(|at| (key.clone(), at)));
+        self.list("", |service: Guarded<Dated<Service>>| {
+            let key = ServiceKey::of(service.slim_metadata());
+            match service.object {
+                Ok(service) => {
+                    index.apply_service(&service.object);
+                    // The other Services are not needed, and there may be many.
+                    if index.is_managed(&key) {
+                        changed
+                            .services
+                            .extend(service.changed.map(|at| (key.clone(), at)));
+                    }
+                }
+                Err(unreadable) => _ = index.service_unreadable(&unreadable),
             }
             services.insert(key);
         })
@@ -143,11 +145,13 @@ impl Looker {
         selector: &str,
     ) -> Result<(), Error> {
         let mut listed = HashSet::new();
-        self.list(selector, |slice: Dated<EndpointSlice>| {
-            let key = SliceKey::of(slice.guarded.slim_metadata());
-            changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
-            match slice.guarded.object {
-                Ok(slice) => _ = index.list_slice(scope, slice),
+        self.list(selector, |slice: Guarded<Dated<EndpointSlice>>| {
+            let key = SliceKey::of(slice.slim_metadata());
+            match slice.object {
+                Ok(slice) => {
+                    changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
+                    index.list_slice(scope, slice.object);
+                }
                 Err(unreadable) => _ = index.slice_unreadable(scope, &unreadable),
             }
             listed.insert(key);
@@ -161,9 +165,9 @@ impl Looker {
     async fn list<K: Slim>(
         &self,
         selector: &str,
-        mut handle: impl FnMut(Dated<K>),
+        mut handle: impl FnMut(Guarded<K>),
     ) -> Result<(), kube::Error> {
-        let api: Api<Dated<K>> = Api::all(self.client.clone());
+        let api: Api<Guarded<K>> = Api::all(self.client.clone());
         let mut params = ListParams::default().limit(PAGE).labels(selector);
         loop {
             let page = api.list(&params).await?;

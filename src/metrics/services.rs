@@ -82,8 +82,8 @@ impl Services {
         self.1.store(count, Ordering::Relaxed);
     }
 
-    /// Adds how many are in step. `blind`: for how long what is known of them may have been out of date.
-    pub fn render_sum(&self, text: &mut String, blind: Option<Duration>) {
+    /// Adds the number of Services in sync. `stale`: how long the view of them may have been out of date, if a watch is silent.
+    pub fn render_sum(&self, text: &mut String, stale: Option<Duration>) {
         const IN_SYNC: &str = "endpoint_copier_services_in_sync";
         header(
             text,
@@ -91,12 +91,12 @@ impl Services {
             "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
              then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
         );
-        let in_sync = blind.map_or_else(|| self.1.load(Ordering::Relaxed), |_| 0);
+        let in_sync = stale.map_or_else(|| self.1.load(Ordering::Relaxed), |_| 0);
         _ = writeln!(text, "{IN_SYNC} {in_sync}");
     }
 
     /// Their lines, in pieces of about [`PIECE`] bytes. Services may come and go between two of them.
-    pub fn pieces(&self, blind: Option<Duration>) -> impl Iterator<Item = String> {
+    pub fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
             iter::from_fn(move || {
@@ -108,7 +108,7 @@ impl Services {
                     if reached.is_none() && last.is_none() {
                         header(&mut text, family.name, family.help);
                     }
-                    (family.lines)(&mut text, &labels(key), state, blind);
+                    (family.lines)(&mut text, &labels(key), state, stale);
                     reached = Some(key);
                     if text.len() >= PIECE {
                         break;
@@ -135,9 +135,9 @@ const FAMILIES: [Family; 3] = [
         help: "For how long the copies of this Service have not been as they should be, or nobody has known because a watch \
                shows no life; 0: they are. A change that waits for its turn counts from its arrival, or from the beginning \
                of the term.",
-        lines: |text, labels, state, blind| {
+        lines: |text, labels, state, stale| {
             let behind = state.since().map(|since| since.elapsed());
-            let age = behind.max(blind).unwrap_or_default().as_secs_f64();
+            let age = behind.max(stale).unwrap_or_default().as_secs_f64();
             _ = writeln!(text, "endpoint_copier_out_of_sync_seconds{{{labels}}} {age}");
         },
     },

@@ -1,5 +1,4 @@
-//! The pause between two attempts of one watch: 100 ms to 650 ms, so that all is right within a second
-//! of the API server's return, the attempt itself included.
+//! The pause between two attempts of one watch.
 
 use std::time::Duration;
 
@@ -8,23 +7,39 @@ use backoff::backoff::Backoff as _;
 use tokio::time::Instant;
 
 pub(super) const SHORTEST: Duration = Duration::from_millis(100);
+
+/// With jitter, 650 ms: a copy is right within a second of the return of the API server, the attempt included.
 const LONGEST: Duration = Duration::from_millis(500);
+
+/// The longest pause for an overloaded API server, unless it asks for more.
+const LONGEST_OVERLOAD: Duration = Duration::from_secs(30);
 
 /// A time without failures after which the next one counts as the first.
 const HEALTHY: Duration = Duration::from_secs(10);
 
-pub(super) struct ReadBackoff {
+/// Pauses that double from [`SHORTEST`].
+pub(super) struct WatchBackoff {
     policy: ExponentialBackoff,
     last_failure: Option<Instant>,
 }
 
-impl Default for ReadBackoff {
-    fn default() -> Self {
+impl WatchBackoff {
+    /// After failures of any kind.
+    pub fn failures() -> Self {
+        Self::up_to(LONGEST)
+    }
+
+    /// After rejections by an overloaded API server.
+    pub fn overload() -> Self {
+        Self::up_to(LONGEST_OVERLOAD)
+    }
+
+    fn up_to(longest: Duration) -> Self {
         let policy = ExponentialBackoff {
             current_interval: SHORTEST,
             initial_interval: SHORTEST,
             multiplier: 2.0,
-            max_interval: LONGEST,
+            max_interval: longest,
             randomization_factor: 0.3,
             // A watch is never given up.
             max_elapsed_time: None,
@@ -35,62 +50,19 @@ impl Default for ReadBackoff {
             last_failure: None,
         }
     }
-}
 
-impl ReadBackoff {
-    /// Whether the last failure is so long ago that the next one is another matter.
-    fn is_rested(&self) -> bool {
-        self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY)
-    }
-
-    /// The pause after a failure that happened now. One stream that opens well and breaks at once,
-    /// time after time, is no success: only time without failures resets it.
-    pub fn next(&mut self) -> Duration {
-        if self.is_rested() {
+    /// The pause after a failure at this time, and never less than `at_least`. A stream that opens well and breaks at once,
+    /// again and again, is no success: only time without failures resets the pauses.
+    pub fn next(&mut self, at_least: Duration) -> Duration {
+        if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
             self.policy.reset();
         }
-        let pause = self.policy.next_backoff().unwrap_or(LONGEST);
+        let pause = self
+            .policy
+            .next_backoff()
+            .unwrap_or(self.policy.max_interval)
+            .max(at_least);
         self.last_failure = Some(Instant::now() + pause);
-        pause
-    }
-}
-
-/// The backoff of a watch that an overloaded API server rejects: 100 ms, doubling to 30 s, and never less
-/// than the API
-/// server asks for.
-pub(super) struct OverloadBackoff {
-    policy: ExponentialBackoff,
-    next_failure_counts_until: Option<Instant>,
-}
-
-impl Default for OverloadBackoff {
-    fn default() -> Self {
-        let policy = ExponentialBackoff {
-            current_interval: SHORTEST,
-            initial_interval: SHORTEST,
-            multiplier: 2.0,
-            max_interval: Duration::from_secs(30),
-            randomization_factor: 0.3,
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        };
-        Self {
-            policy,
-            next_failure_counts_until: None,
-        }
-    }
-}
-
-impl OverloadBackoff {
-    /// The pause after a failure at this time.
-    pub fn next(&mut self, retry_after: Duration) -> Duration {
-        let now = Instant::now();
-        if self.next_failure_counts_until.is_none_or(|until| now > until) {
-            self.policy.reset();
-        }
-        let own = self.policy.next_backoff().unwrap_or(self.policy.max_interval);
-        let pause = own.max(retry_after);
-        self.next_failure_counts_until = Some(now + pause + HEALTHY);
         pause
     }
 }
@@ -101,8 +73,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_from_a_tenth_of_a_second_to_two_thirds_and_stay_there() {
-        let mut backoff = ReadBackoff::default();
-        let pauses: Vec<_> = (0..20).map(|_| backoff.next()).collect();
+        let mut backoff = WatchBackoff::failures();
+        let pauses: Vec<_> = (0..20).map(|_| backoff.next(Duration::ZERO)).collect();
         assert!(
             pauses[0] >= Duration::from_millis(70) && pauses[0] <= Duration::from_millis(130),
             "{pauses:?}"
@@ -121,17 +93,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_opens_and_breaks_at_once_does_not_reset_the_pauses() {
-        let mut backoff = ReadBackoff::default();
+        let mut backoff = WatchBackoff::failures();
         for _ in 0..10 {
-            let pause = backoff.next();
+            let pause = backoff.next(Duration::ZERO);
             tokio::time::advance(pause + Duration::from_millis(50)).await;
         }
-        assert!(backoff.next() >= Duration::from_millis(350));
+        assert!(backoff.next(Duration::ZERO) >= Duration::from_millis(350));
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_of_an_overload_double_to_30_s_and_are_as_long_as_asked() {
-        let mut backoff = OverloadBackoff::default();
+        let mut backoff = WatchBackoff::overload();
         let mut pauses = Vec::new();
         for _ in 0..12 {
             let pause = backoff.next(Duration::ZERO);
@@ -149,11 +121,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_healthy_time_resets_the_pauses() {
-        let mut backoff = ReadBackoff::default();
+        let mut backoff = WatchBackoff::failures();
         for _ in 0..10 {
-            backoff.next();
+            backoff.next(Duration::ZERO);
         }
         tokio::time::advance(HEALTHY + Duration::from_secs(2)).await;
-        assert!(backoff.next() <= Duration::from_millis(130));
+        assert!(backoff.next(Duration::ZERO) <= Duration::from_millis(130));
     }
 }

@@ -21,7 +21,7 @@ use tower::{BoxError, service_fn};
 
 use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
 use super::HEARD;
-use super::backoff::{OverloadBackoff, ReadBackoff, SHORTEST};
+use super::backoff::{SHORTEST, WatchBackoff};
 use crate::client::{Elsewhere, Server, is_watch, overload};
 use crate::error::one_line;
 use crate::metrics::{self, Metrics, Restart};
@@ -87,7 +87,7 @@ impl Reader {
         let follower = calls.clone();
         let api = api(calls.into_client());
         let config = config.timeout(RENEW_SECONDS);
-        let (mut backoff, mut overload_backoff) = (ReadBackoff::default(), OverloadBackoff::default());
+        let (mut backoff, mut overload_backoff) = (WatchBackoff::failures(), WatchBackoff::overload());
         let mut excused = false;
         loop {
             let stream = watcher(api.clone(), config.clone());
@@ -151,7 +151,7 @@ impl Reader {
                     }
                     continue;
                 }
-                let pause = backoff.next();
+                let pause = backoff.next(Duration::ZERO);
                 self.pulses.pause(pause.min(SHORTEST), pause).await;
                 if must_relist(&error) || away {
                     break;

@@ -61,7 +61,7 @@ async fn a_server_that_freezes_after_a_long_outage_is_noticed_as_early_as_before
     let way = servers.access().await;
     servers.server(0).freeze();
     for limit in ["1500 ms", "3000 ms", "6000 ms"] {
-        let error = way.get().await.expect_err("nobody answers");
+        let error = way.get().await.expect_err("no server answers");
         assert!(format!("{error:?}").contains(limit), "{limit}: {error:?}");
         sleep(NEXT_DIAL).await;
     }
@@ -72,9 +72,9 @@ async fn a_server_that_freezes_after_a_long_outage_is_noticed_as_early_as_before
     drop(watch.expect("a watch"));
     servers.server(0).freeze();
     let start = Instant::now();
-    way.get().await.expect_err("nobody answers");
+    way.get().await.expect_err("no server answers");
     let took = start.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
-    let error = way.get().await.expect_err("nobody answers");
+    let error = way.get().await.expect_err("no server answers");
     assert!(format!("{error:?}").contains("1500 ms"), "{error:?}");
 }

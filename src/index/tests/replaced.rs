@@ -64,7 +64,7 @@ fn a_slice_that_is_gone_does_not_come_back_by_a_watch_that_is_replaced() {
     );
     assert!(source_slices(&index).is_empty());
     let deletion = slice("kubernetes").version(150);
-    index.apply_slice(&new, slice("kubernetes").uid("made anew").version(140));
+    index.apply_slice(&new, slice("kubernetes").uid("recreated").version(140));
     assert!(index.delete_slice(&old, &deletion.metadata).is_empty());
     assert_eq!(source_slices(&index), ["kubernetes"]);
     assert_eq!(seen(&index), 140);

@@ -48,8 +48,8 @@ pub(super) fn is_expired(error: &watcher::Error) -> bool {
     }
 }
 
-/// Whether going on from the last resourceVersion would fail for ever, or pass over an event that
-/// could not be read.
+/// Whether the watch must list again: resuming from the last resourceVersion would always fail, or would skip an event
+/// that could not be decoded.
 pub(super) fn must_relist(error: &watcher::Error) -> bool {
     match error {
         // kube reads a line that it cannot decode as a Status without a code, whatever the line says.

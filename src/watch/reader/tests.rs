@@ -52,12 +52,16 @@ fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
         asked.send((watches, elsewhere)).unwrap();
         std::future::ready(Ok::<_, Infallible>(answer(number, watches, refuses_watches)))
     });
-    let reader = Reader {
-        client: Client::new(service, "default"),
+    let reader = over(Client::new(service, "default"));
+    (reader, requests)
+}
+
+fn over(client: Client) -> Reader {
+    Reader {
+        client,
         pulses: Pulses::default(),
         metrics: Metrics::new("lease").unwrap(),
-    };
-    (reader, requests)
+    }
 }
 
 async fn follow(reader: &Reader) {
@@ -65,6 +69,17 @@ async fn follow(reader: &Reader) {
     reader
         .follow::<Service>(services, Api::all, watcher::Config::default(), drop)
         .await;
+}
+
+async fn shows_no_life(reader: &Reader) {
+    let look = async {
+        sleep(Duration::from_secs(91)).await;
+        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
+    };
+    tokio::select! {
+        () = follow(reader) => {}
+        () = look => {}
+    }
 }
 
 fn is_behind(reader: &Reader) {
@@ -109,11 +124,7 @@ async fn a_watch_line_that_cannot_be_decoded_causes_a_list() {
             let text = Full::<Bytes>::from(if watches { line } else { list });
             std::future::ready(Ok::<_, Infallible>(Response::new(text)))
         });
-        let reader = Reader {
-            client: Client::new(service, "default"),
-            pulses: Pulses::default(),
-            metrics: Metrics::new("lease").unwrap(),
-        };
+        let reader = over(Client::new(service, "default"));
         let look = async {
             assert_eq!(requests.recv().await, Some(false));
             assert_eq!(requests.recv().await, Some(true));
@@ -133,19 +144,8 @@ async fn a_watch_that_always_ends_at_once_is_no_sign_of_life() {
         let text = if is_watch(&request) { "" } else { list };
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))))
     });
-    let reader = Reader {
-        client: Client::new(service, "default"),
-        pulses: Pulses::default(),
-        metrics: Metrics::new("lease").unwrap(),
-    };
-    let look = async {
-        sleep(Duration::from_secs(91)).await;
-        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
-    };
-    tokio::select! {
-        () = follow(&reader) => {}
-        () = look => {}
-    }
+    let reader = over(Client::new(service, "default"));
+    shows_no_life(&reader).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,19 +154,8 @@ async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
         let list = Full::<Bytes>::from(r#"{"metadata":{"resourceVersion":"1"},"items":{}}"#);
         std::future::ready(Ok::<_, Infallible>(Response::new(list)))
     });
-    let reader = Reader {
-        client: Client::new(service, "default"),
-        pulses: Pulses::default(),
-        metrics: Metrics::new("lease").unwrap(),
-    };
-    let look = async {
-        sleep(Duration::from_secs(91)).await;
-        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
-    };
-    tokio::select! {
-        () = follow(&reader) => {}
-        () = look => {}
-    }
+    let reader = over(Client::new(service, "default"));
+    shows_no_life(&reader).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use endpoint_copier_operator::election::fence::{self, Fence};
 use endpoint_copier_operator::election::known::KnownVersion;
 use endpoint_copier_operator::election::sighting::Sighting;
-use endpoint_copier_operator::election::swap::{Basis, Shown};
+use endpoint_copier_operator::election::swap::{ReadVersion, Shown};
 
 use crate::server::{Request, Stored, Verb};
 use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Tick};
@@ -253,7 +253,7 @@ impl Election {
                 state.now,
             ),
         };
-        let basis = || lease.as_ref().and_then(Basis::of);
+        let basis = || lease.as_ref().and_then(ReadVersion::of);
         let verb = match (shown, candidate.life) {
             (Shown::Ours, Life::Runs) => Verb::Renew(basis()?),
             (Shown::Ours, _) => Verb::Release(basis()?),

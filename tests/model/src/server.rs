@@ -1,7 +1,7 @@
 //! The API server, as far as one Lease goes.
 
 use endpoint_copier_operator::election::lease::{Lease, LeaseSpec};
-use endpoint_copier_operator::election::swap::Basis;
+use endpoint_copier_operator::election::swap::ReadVersion;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{DURATION, NAMES};
@@ -36,11 +36,11 @@ pub enum Verb {
     /// A POST that names the sender.
     Make,
     /// A PATCH that names the sender.
-    Take(Basis),
+    Take(ReadVersion),
     /// A PATCH of the times alone.
-    Renew(Basis),
+    Renew(ReadVersion),
     /// A PATCH that names nobody.
-    Release(Basis),
+    Release(ReadVersion),
 }
 
 /// The API server.
@@ -98,7 +98,7 @@ impl Server {
             (Verb::Release(basis), _) => (basis, None, true),
         };
         let old = self.lease?;
-        if compares && Basis::of(&old.lease()).as_ref() != Some(basis) {
+        if compares && ReadVersion::of(&old.lease()).as_ref() != Some(basis) {
             return None;
         }
         let version = self.next_version();
