@@ -22,8 +22,8 @@ mod overload;
 
 use overload::Overload;
 
-/// Time between two syncs of one key. A burst of changes to one source costs some fifty writes a
-/// second and not one a change; the first change of a burst does not wait.
+/// The time from a sync that sent a request to the next sync of its key. A burst of changes costs some fifty
+/// syncs a second, not one per change; the first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
 /// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
@@ -81,6 +81,17 @@ impl Inbox {
             self.0.arrived.notified().await;
         }
     }
+}
+
+/// The requests that a sync sent to the API server, Events aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requests {
+    /// None: the watches showed all that was needed.
+    None,
+    /// Reads only, or writes that changed nothing.
+    Reads,
+    /// At least one write that succeeded.
+    Writes,
 }
 
 /// When a key is to be worked on again.
@@ -279,8 +290,8 @@ impl Queue {
         }
     }
 
-    /// Work on a key has ended. `wrote`: it changed something, so the next sync keeps its distance.
-    pub fn finished(&mut self, key: ServiceKey, again: Again, wrote: bool, priority: Priority) {
+    /// Work on a key has ended. If it sent requests, the next sync waits for [`PACE`].
+    pub fn finished(&mut self, key: ServiceKey, again: Again, requests: Requests, priority: Priority) {
         let Some(State::Active {
             since,
             begun,
@@ -292,11 +303,11 @@ impl Queue {
         };
         self.metrics.controller().ended(begun.elapsed(), again.ending());
         self.active[lane as usize] -= 1;
-        if wrote {
+        if requests != Requests::None {
             self.paced.insert(key.clone(), Instant::now() + PACE);
-            if !matches!(again, Again::Later(_)) {
-                self.overload.accepted();
-            }
+        }
+        if requests == Requests::Writes && !matches!(again, Again::Later(_)) {
+            self.overload.accepted();
         }
         if let Again::WhenDirty | Again::At(_) = again {
             self.failures.remove(&key);

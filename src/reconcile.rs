@@ -22,7 +22,7 @@ use crate::model::{Finding, Intent, Priority, ServiceKey, ServiceState, Snapshot
 use crate::outage::Outage;
 use crate::progress::Progress;
 use crate::pulse::Pulses;
-use crate::queue::{Again, Inbox, PACE, Severity};
+use crate::queue::{Again, Inbox, PACE, Requests, Severity};
 
 mod behind;
 mod decide;
@@ -55,8 +55,8 @@ const UNREAD: &str = "cannot read what decides";
 pub struct Outcome {
     /// When to work on the key again.
     pub again: Again,
-    /// It changed something.
-    pub wrote: bool,
+    /// What it sent to the API server.
+    pub requests: Requests,
 }
 
 /// Makes copies right, one managed Service at a time.
@@ -126,14 +126,15 @@ impl Reconciler {
 
     async fn sync(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
         self.metrics.service_sync_begun(key);
+        let mut has_read = false;
         let Decision {
             snapshot,
             mut plan,
             taken,
             put_off,
-        } = match self.decide(key).await {
+        } = match self.decide(key, &mut has_read).await {
             Ok(decision) => decision,
-            Err(stop) => return self.stopped(key, stop),
+            Err(stop) => return self.stopped(key, stop, has_read),
         };
         let mut findings: BTreeSet<_> = plan.findings.iter().cloned().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
@@ -160,7 +161,9 @@ impl Reconciler {
         }
         let is_right = applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(is_mixed);
         let passing = passing(&applied);
-        let mut outcome = self.conclude(term, &snapshot, findings, taken, put_off.as_ref(), applied);
+        let requests = requests(has_read, &applied);
+        let again = self.conclude(term, &snapshot, findings, taken, put_off.as_ref(), applied);
+        let mut outcome = Outcome { again, requests };
         if is_right {
             self.tell_synced(term, &snapshot, endpoints);
         }
@@ -200,13 +203,14 @@ impl Reconciler {
     }
 
     /// no client.
-    fn stopped(&self, key: &ServiceKey, stop: Stop) -> Outcome {
+    fn stopped(&self, key: &ServiceKey, stop: Stop, has_read: bool) -> Outcome {
         let (result, again) = stop.ending();
         if let Stop::Unread(unanswered) = stop {
             self.failed(key, &format!("{UNREAD}: {}", unanswered.error));
         }
         self.memory.sync_ended(key, &self.index(), result, None);
-        Outcome { again, wrote: false }
+        let requests = requests(has_read, &Applied::default());
+        Outcome { again, requests }
     }
 
     /// no client: what the writes, or their failures, mean for the key.
@@ -218,7 +222,7 @@ impl Reconciler {
         taken: Echoes,
         put_off: Option<&Stop>,
         applied: Applied,
-    ) -> Outcome {
+    ) -> Again {
         let key = &snapshot.key;
         let (wrote, overload) = (applied.has_written(), applied.overload());
         let Applied {
@@ -273,18 +277,26 @@ impl Reconciler {
             }
         };
         self.memory.sync_ended(key, &index, result, Some(findings));
-        Outcome {
-            // A lasting finding is reported again although nothing changes.
-            again: match again {
-                Again::WhenDirty => again.or_at(look_again),
-                again => again,
-            },
-            wrote,
+        // A lasting finding is reported again although nothing changes.
+        match again {
+            Again::WhenDirty => again.or_at(look_again),
+            again => again,
         }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
+    }
+}
+
+/// A write that failed counts as a read: it changed nothing.
+fn requests(has_read: bool, applied: &Applied) -> Requests {
+    if applied.has_written() {
+        Requests::Writes
+    } else if has_read || !applied.is_empty() {
+        Requests::Reads
+    } else {
+        Requests::None
     }
 }
 

@@ -105,7 +105,7 @@ impl Worker {
                 Some((key, outcome)) = active.next() => {
                     progress.step();
                     let priority = priority(&key);
-                    queue.finished(key, outcome.again, outcome.wrote, priority);
+                    queue.finished(key, outcome.again, outcome.requests, priority);
                 }
                 keys = self.inbox.take() => {
                     for (key, since) in keys {

@@ -40,27 +40,29 @@ async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_change
     let changed = Instant::now();
     queue.mark(key("a"), changed, Other);
     assert_eq!(queue.pop(), None);
-    queue.finished(key("a"), Again::WhenDirty, false, Other);
+    queue.finished(key("a"), Again::WhenDirty, Requests::None, Other);
     assert_eq!(queue.pop(), Some((key("a"), changed)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_write_the_next_sync_of_that_key_keeps_its_distance() {
-    let mut queue = queue();
-    let start = Instant::now();
-    queue.mark(key("a"), start, Other);
-    queue.pop().unwrap();
-    queue.finished(key("a"), Again::WhenDirty, true, Other);
-    queue.mark(key("a"), Instant::now(), Other);
-    queue.mark(key("b"), Instant::now(), Other);
-    assert_eq!(names(&mut queue), ["b"]);
-    queue.due(|_| Other).await;
-    assert_eq!(names(&mut queue), ["a"]);
-    assert!(
-        start.elapsed() >= PACE && start.elapsed() < 2 * PACE,
-        "{:?}",
-        start.elapsed()
-    );
+async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
+    for requests in [Requests::Reads, Requests::Writes] {
+        let mut queue = queue();
+        let start = Instant::now();
+        queue.mark(key("a"), start, Other);
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::WhenDirty, requests, Other);
+        queue.mark(key("a"), Instant::now(), Other);
+        queue.mark(key("b"), Instant::now(), Other);
+        assert_eq!(names(&mut queue), ["b"]);
+        queue.due(|_| Other).await;
+        assert_eq!(names(&mut queue), ["a"]);
+        assert!(
+            start.elapsed() >= PACE && start.elapsed() < 2 * PACE,
+            "{:?}",
+            start.elapsed()
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,7 +72,7 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
     let mut waits = Vec::new();
     for _ in 0..1000 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(Severity::Final), false, Other);
+        queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         waits.push(start.elapsed().as_secs());
@@ -85,7 +87,7 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
     queue.mark(key("a"), Instant::now(), Other);
     for _ in 0..50 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(Severity::Passing), false, Other);
+        queue.finished(key("a"), Again::Later(Severity::Passing), Requests::None, Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         assert!(
@@ -106,7 +108,7 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
     let mut queue = queue();
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::Later(Severity::Final), false, Other);
+    queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
     assert_eq!(queue.pop(), None);
     queue.mark(key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
@@ -118,16 +120,16 @@ async fn success_forgets_the_failures() {
     for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
         queue.mark(key("a"), Instant::now(), Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(again), false, Other);
+        queue.finished(key("a"), Again::Later(again), Requests::None, Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         assert_eq!(start.elapsed().as_secs(), expected);
     }
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::WhenDirty, false, Other);
+    queue.finished(key("a"), Again::WhenDirty, Requests::None, Other);
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::Later(Severity::Final), false, Other);
+    queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
     let start = Instant::now();
     queue.due(|_| Other).await;
     assert_eq!(start.elapsed().as_secs(), 5);
@@ -162,12 +164,12 @@ async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     assert_eq!(names(&mut queue), ["0", "1"]);
     queue.mark(key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
-    queue.finished(key("vip"), Again::WhenDirty, false, Flagged);
+    queue.finished(key("vip"), Again::WhenDirty, Requests::None, Flagged);
     assert!(names(&mut queue).is_empty(), "its place is nobody else's");
-    queue.finished(key("other-3"), Again::WhenDirty, false, Other);
+    queue.finished(key("other-3"), Again::WhenDirty, Requests::None, Other);
     assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
-    queue.finished(key("0"), Again::WhenDirty, false, ApiServers);
-    queue.finished(key("1"), Again::WhenDirty, false, ApiServers);
+    queue.finished(key("0"), Again::WhenDirty, Requests::None, ApiServers);
+    queue.finished(key("1"), Again::WhenDirty, Requests::None, ApiServers);
     assert_eq!(names(&mut queue), ["3", "4"]);
 }
 
@@ -177,12 +179,17 @@ async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
         let mut queue = queue();
         queue.mark(key("vip"), Instant::now(), priority);
         queue.pop().unwrap();
-        queue.finished(key("vip"), Again::Later(Severity::Passing), false, priority);
+        queue.finished(
+            key("vip"),
+            Again::Later(Severity::Passing),
+            Requests::None,
+            priority,
+        );
         for number in 0..20 {
             queue.mark(key(&number.to_string()), Instant::now(), Other);
         }
         for name in names(&mut queue) {
-            queue.finished(key(&name), Again::Later(Severity::Passing), false, Other);
+            queue.finished(key(&name), Again::Later(Severity::Passing), Requests::None, Other);
         }
         names(&mut queue);
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -202,7 +209,7 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
         queue.mark(key(&number.to_string()), Instant::now(), Other);
     }
     for name in names(&mut queue) {
-        queue.finished(key(&name), Again::Later(Severity::Passing), false, Other);
+        queue.finished(key(&name), Again::Later(Severity::Passing), Requests::None, Other);
     }
     tokio::time::advance(Duration::from_secs(2)).await;
     for _ in 0..7 {
@@ -223,7 +230,7 @@ async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
         let changed = Instant::now();
         queue.mark(key("a"), changed, Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), again(changed + PACE), false, Other);
+        queue.finished(key("a"), again(changed + PACE), Requests::None, Other);
         queue.due(|_| Other).await;
         assert_eq!(queue.pop().unwrap().1 == changed, keeps);
     }
@@ -236,7 +243,7 @@ async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
         if writes {
             queue.mark(key("b"), Instant::now(), Other);
             queue.pop().unwrap();
-            queue.finished(key("b"), Again::WhenDirty, true, Other);
+            queue.finished(key("b"), Again::WhenDirty, Requests::Writes, Other);
         }
         queue.mark(key("a"), Instant::now(), Other);
         queue.mark(key("b"), Instant::now(), Other);
@@ -244,8 +251,8 @@ async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
             queue.due(|_| Other).await;
         }
         let severity = Severity::Overloaded(Duration::from_secs(retry_after));
-        queue.finished(key("a"), Again::Later(severity), false, Other);
-        queue.finished(key("b"), Again::Later(severity), false, Other);
+        queue.finished(key("a"), Again::Later(severity), Requests::None, Other);
+        queue.finished(key("b"), Again::Later(severity), Requests::None, Other);
         let start = Instant::now();
         queue.mark(key("a"), start, Other);
         assert_eq!(queue.pop(), None, "a change does not end the pause");

@@ -104,9 +104,9 @@ impl Unread {
 }
 
 impl Reconciler {
-    /// client: only where the watch is late or in doubt.
-    pub(super) async fn decide(&self, key: &ServiceKey) -> Result<Decision, Stop> {
-        let found = self.overdue(key).await?;
+    /// client: only where the watch is late or in doubt. Sets `has_read` when it sends a request.
+    pub(super) async fn decide(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Decision, Stop> {
+        let found = self.overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
         let mut unread = Unread::default();
         loop {
@@ -129,7 +129,7 @@ impl Reconciler {
                     debug!(service = %key, slice = %source, "the view of a source slice is in doubt: reading it");
                     if unread.is_overload() {
                         unread.sources.insert(source.clone());
-                    } else if let Err(stop) = self.read(&source).await {
+                    } else if let Err(stop) = self.read(&source, has_read).await {
                         unread.sources.insert(source.clone());
                         unread.stop = Some(stop);
                     }
@@ -139,7 +139,7 @@ impl Reconciler {
             }
             let confirmation = match unread.take_from(&mut plan) {
                 Some(stop) => Err(stop),
-                None => self.confirm_service(&snapshot, &plan).await,
+                None => self.confirm_service(&snapshot, &plan, has_read).await,
             };
             let put_off = match confirmation {
                 Ok(Confirmed::AsSeen) => None,
@@ -172,13 +172,19 @@ impl Reconciler {
     /// not wanting them. A new leader's view of Services may be older than its view of copies. If the GET
     /// differs, the index is updated and the plan must be computed again. If the GET fails, the rest of the
     /// plan is carried out and the deletes are planned again later.
-    async fn confirm_service(&self, snapshot: &Snapshot, plan: &Plan) -> Result<Confirmed, Stop> {
+    async fn confirm_service(
+        &self,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        has_read: &mut bool,
+    ) -> Result<Confirmed, Stop> {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
             return Ok(Confirmed::AsSeen);
         }
         let key = &snapshot.key;
         let before = self.index().service_version(key);
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), key.namespace());
+        *has_read = true;
         let service = read::object(&api, key.name(), self.progress()).await?;
         let service = service.map(|service| service.object).transpose();
         let service = service.map_err(|unreadable| {
@@ -209,7 +215,7 @@ impl Reconciler {
 
     /// client: a GET for each write that the watch has not shown in time. Returns the slices that are not
     /// ours but have the name of a copy.
-    async fn overdue(&self, key: &ServiceKey) -> Result<Vec<Arc<EndpointSlice>>, Stop> {
+    async fn overdue(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Vec<Arc<EndpointSlice>>, Stop> {
         let shown = self.memory.compare(key, &self.index());
         let overdue = match shown {
             Shown::All => return Ok(Vec::new()),
@@ -221,7 +227,7 @@ impl Reconciler {
             let Read {
                 slice: found,
                 is_news,
-            } = self.read(&slice).await?;
+            } = self.read(&slice, has_read).await?;
             // Slices that are not copies appear on another watch.
             if is_news && found.as_ref().is_none_or(claims_to_be_ours) {
                 let version = found.as_ref().and_then(|found| version_of(&found.metadata));
@@ -239,9 +245,10 @@ impl Reconciler {
 
     /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends
     /// on it dirty, because the watch will show no change any more.
-    async fn read(&self, key: &SliceKey) -> Result<Read, Stop> {
+    async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Read, Stop> {
         let before = self.index().state(key);
         let api: Api<Guarded<EndpointSlice>> = Api::namespaced(self.client.clone(), key.namespace());
+        *has_read = true;
         let slice = read::object(&api, key.name(), self.progress()).await?;
         let slice = match slice.map(|slice| slice.object).transpose() {
             Ok(slice) => slice,
