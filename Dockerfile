@@ -33,13 +33,13 @@ RUN case "$TARGETARCH" in \
 # The dependencies, built with an empty program: this layer lasts as long as the manifests stay as they are. Members of
 # the workspace that are not built have to be there, or the lock file does not fit.
 COPY Cargo.toml Cargo.lock ./
-COPY tests/bench/Cargo.toml tests/bench/
-COPY tests/demo/Cargo.toml tests/demo/
-COPY tests/harness/Cargo.toml tests/harness/
-COPY tests/model/Cargo.toml tests/model/
-COPY tests/simulate/Cargo.toml tests/simulate/
-COPY tests/testbed/Cargo.toml tests/testbed/
-RUN for member in . tests/*; do \
+COPY crates/tools/bench/Cargo.toml crates/tools/bench/
+COPY crates/tools/demo/Cargo.toml crates/tools/demo/
+COPY crates/testing/harness/Cargo.toml crates/testing/harness/
+COPY crates/testing/election-model/Cargo.toml crates/testing/election-model/
+COPY crates/testing/simulation/Cargo.toml crates/testing/simulation/
+COPY crates/testing/testbed/Cargo.toml crates/testing/testbed/
+RUN for member in . crates/*/*; do \
       mkdir -p "$member/src" && touch "$member/src/lib.rs" && echo 'fn main() {}' > "$member/src/main.rs" || exit 1; \
     done \
     && cargo build --locked --release --package endpoint-copier-operator --target "$(cat target-triple)"

@@ -17,7 +17,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl until Ctrl-C
-	@$(CARGO) build $(LOCKED) --workspace --bins
+	@$(CARGO) build $(LOCKED) --package endpoint-copier-operator --package demo --bins
 	@$(TARGET)/debug/demo --readme README.md $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: ## runs all tests; ARGS= goes to the test runner
@@ -45,19 +45,19 @@ dashboard-preview: ## draws docs/dashboard*.png: the dashboard's panels with wha
 	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::the_stories_as_they_look_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
-	node tests/metrics/preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
+	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
 	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs
 
 simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs one of them again, BASE= all
-	@$(CARGO) build $(LOCKED) --profile simulate --package simulate
-	@$(TARGET)/simulate/simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) $(if $(BASE),--base $(BASE)) \
+	@$(CARGO) build $(LOCKED) --profile simulate --package simulation
+	@$(TARGET)/simulate/simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) $(if $(BASE),--base $(BASE)) \
 	  $(if $(JOBS),--jobs $(JOBS)))
 
 model: ## checks the model of the election with large bounds; make test does with small ones
-	$(CARGO) run $(LOCKED) --profile simulate --package model
+	$(CARGO) run $(LOCKED) --profile simulate --package election-model
 
 mutants: ## breaks the safety code, one patch at a time, and runs the tests that must notice
-	@tests/mutants/run
+	@hack/mutants/run
 
 lint: ## checks format, clippy and docs; a warning is an error
 	$(CARGO) fmt --all --check
@@ -76,7 +76,7 @@ size: ## builds it for release and checks that it has at most 10,000,000 bytes, 
 	echo "size: $$bytes bytes"; [ "$$bytes" -le 10000000 ]
 
 bench-failover: build ## measures failover against its limits: RUNS=n (5), LONG=1 for rows of minutes, ONLY='words of a row'
-	@$(CARGO) build $(LOCKED) --workspace --bins
+	@$(CARGO) build $(LOCKED) --package bench --bins
 	@$(TARGET)/debug/bench-failover --operator $(TARGET)/release/endpoint-copier-operator \
 	  $(if $(RUNS),--runs $(RUNS)) $(if $(filter-out 0,$(LONG)),--long) $(if $(ONLY),--only '$(ONLY)')
 
@@ -115,9 +115,9 @@ docker-push: ## builds the image IMG= for PLATFORMS= and pushes it, with SBOM an
 	  $(IMAGE_ARGS:%=--build-arg %) --tag $(IMG) .
 
 image-test: ## runs the Dockerfile's steps without a container engine, and what comes out as in a Pod (root on Linux)
-	python3 tests/image/build.py Dockerfile target/image/build $(IMAGE_ARGS)
+	python3 hack/image/build.py Dockerfile target/image/build $(IMAGE_ARGS)
 	$(CARGO) build $(LOCKED) --package testbed
-	python3 tests/image/check.py target/image/build/image $(TARGET)/debug/testbed
+	python3 hack/image/check.py target/image/build/image $(TARGET)/debug/testbed
 
 # A cluster to try it on: three control-plane nodes. KIND_NODE is a node image of kind's releases.
 KIND ?= kind
@@ -125,13 +125,13 @@ KIND_CLUSTER ?= endpoint-copier-operator
 KIND_NODE ?=
 
 kind-up: ## makes a kind cluster with three control-plane nodes; KIND_NODE= is its node image
-	$(KIND) create cluster --name $(KIND_CLUSTER) --config tests/kind/cluster.yaml --wait 5m $(KIND_NODE:%=--image %)
+	$(KIND) create cluster --name $(KIND_CLUSTER) --config hack/kind/cluster.yaml --wait 5m $(KIND_NODE:%=--image %)
 
 kind-load: ## loads the image IMG= into the kind cluster
 	$(KIND) load docker-image --name $(KIND_CLUSTER) $(IMG)
 
 kind-test: ## installs the chart into the kind cluster and sees a lost API server leave the VIP
-	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) tests/kind/check.sh
+	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) hack/kind/check.sh
 
 # A tool of the next target, with its version; it comes from npm into target/tools/release.
 RELEASE_TOOLS := target/tools/release

@@ -238,7 +238,7 @@ fn a_file_begins_with_what_it_is_for() {
 /// They would be forgotten otherwise until somebody runs them.
 #[test]
 fn the_patches_of_the_mutants_apply() {
-    let checked = Command::new("tests/mutants/run").arg("--check").output();
+    let checked = Command::new("hack/mutants/run").arg("--check").output();
     let output = checked.expect("bash");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(

@@ -1,6 +1,6 @@
 //! When a term ends, and what may follow: the decisions of the fence.
 //!
-//! Pure: no clock, no async. Moments are those of one monotonic clock; the model in `tests/model` has a clock of its
+//! Pure: no clock, no async. Moments are those of one monotonic clock; the model in `crates/testing/election-model` has a clock of its
 //! own and calls the same functions as [`super::term`].
 
 use std::ops::Add;

@@ -1,6 +1,6 @@
 //! The newest version of the Lease that a candidate knows, so that a renewal needs no read.
 //!
-//! Pure: no clock, no async. The model in `tests/model` calls the same functions as [`super::guard`]. A wrong
+//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::guard`]. A wrong
 //! version costs a refused renewal and a read. It never leads to two terms, because each write is bound to
 //! its version.
 

@@ -1,6 +1,6 @@
 //! What the guard shows the lock, and the compare-and-swap that the lock's PATCH becomes: the decisions of the guard.
 //!
-//! Pure: no clock, no async. The model in `tests/model` calls the same functions as [`super::guard`].
+//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::guard`].
 
 use std::time::Duration;
 

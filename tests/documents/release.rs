@@ -49,7 +49,7 @@ fn a_workflow_has_no_right_that_a_job_does_not_name_and_no_job_without_an_end() 
         }
     }
     documents("dependabot.yml", &read(".github/dependabot.yml"));
-    documents("cluster.yaml", &read("tests/kind/cluster.yaml"));
+    documents("cluster.yaml", &read("hack/kind/cluster.yaml"));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
     }
     assert_eq!(count, 3);
     // Nobody gives a VIP its address in kind.
-    let install = read("tests/kind/check.sh");
+    let install = read("hack/kind/check.sh");
     let install = install.split_once("upgrade --install").expect("an install").1;
     let install = install.split_once("\n\"${").expect("its end").0;
     assert!(install.contains("vip.create=true") && !install.contains("--wait"));
@@ -167,7 +167,7 @@ fn a_binary_for_another_architecture_is_found() {
         let file = folder.path().join("binary");
         std::fs::write(&file, header).expect("written");
         let pair = format!("{architecture}={}", file.display());
-        let script = root().join("tests/image/machine.py");
+        let script = root().join("hack/image/machine.py");
         let output = std::process::Command::new("python3")
             .arg(script)
             .arg(pair)

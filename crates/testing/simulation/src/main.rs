@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use simulate::many::Many;
-use simulate::run;
+use simulation::many::Many;
+use simulation::run;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

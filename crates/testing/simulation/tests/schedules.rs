@@ -1,7 +1,7 @@
 //! 500 random schedules, with a base that is fresh each time; and that a seed is the same schedule again.
 
-use simulate::many::Many;
-use simulate::run;
+use simulation::many::Many;
+use simulation::run;
 
 #[test]
 fn whatever_happens_the_invariants_hold_and_the_copies_are_right_in_the_end() {

@@ -1,6 +1,6 @@
 """Checks for which architecture a binary was compiled, by what its ELF header says.
 
-    python3 tests/image/machine.py amd64=FILE arm64=FILE
+    python3 hack/image/machine.py amd64=FILE arm64=FILE
 """
 
 import platform

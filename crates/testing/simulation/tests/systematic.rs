@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use simulate::run;
-use simulate::systematic::{Script, blind_leader, explore, scenarios};
+use simulation::run;
+use simulation::systematic::{Script, blind_leader, explore, scenarios};
 
 #[test]
 fn a_fault_after_any_call_or_at_any_event_changes_no_end() {

@@ -1,6 +1,6 @@
-"""Checks the root file system that tests/image/build.py made, as a Pod would run it.
+"""Checks the root file system that hack/image/build.py made, as a Pod would run it.
 
-    python3 tests/image/check.py IMAGE TESTBED
+    python3 hack/image/check.py IMAGE TESTBED
 
 IMAGE is the folder with the binary, TESTBED the API server in memory (cargo build -p testbed). The operator runs with
 a read-only root, as uid 65532 without capabilities, in a network of its own with nothing but loopback, so without

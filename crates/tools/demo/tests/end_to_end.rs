@@ -4,7 +4,7 @@ use std::process::Command;
 
 #[test]
 fn the_demo_tells_its_story_and_ends_with_0() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../README.md");
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
         .args(["--readme", readme])
         .output()

@@ -1,6 +1,6 @@
 //! The small bound: at most one valid term at any instant, and a counterexample for every weaker rule.
 
-use model::{Begin, Bound, Mutant, check};
+use election_model::{Begin, Bound, Mutant, check};
 
 /// A bound without anything that goes wrong but the pauses.
 const QUIET: Bound = Bound {

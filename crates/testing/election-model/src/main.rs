@@ -1,6 +1,6 @@
 //! Checks the large bounds: `make model`.
 
-use model::{Begin, Bound, check};
+use election_model::{Begin, Bound, check};
 
 fn main() {
     let bound = |begin, horizon, losses, jumps, edits, stops, repeats| Bound {

@@ -1,6 +1,6 @@
 """Runs the build stage of the Dockerfile without a container engine: its commands as they are written, in a folder.
 
-    python3 tests/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
+    python3 hack/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
 
 Pairs are build arguments. TARGETARCH, which an engine gives by itself, is this machine's unless it is among them. Files
 are copied as .dockerignore allows. What an image would have and this machine may
