@@ -1,29 +1,13 @@
-//! Keeps the EndpointSlices of managed Services in step with those of their sources.
+//! Keeps the EndpointSlices of managed Services in sync with those of their sources.
 //!
-//! [`run`] is the table of contents, [`plan`] the specification.
+//! [`run`] is the table of contents, [`endpoint_copier_core::plan`] the specification.
 
-pub mod apply;
-pub mod budget;
+pub mod admin;
+pub mod apiserver;
 pub mod cli;
-pub mod client;
-pub mod decode;
-pub mod election;
-pub mod error;
-pub mod events;
-pub mod http;
-pub mod index;
+pub mod config;
+pub mod controller;
 pub mod inspect;
-pub mod metrics;
-pub mod model;
-pub mod outage;
-pub mod plan;
-pub mod progress;
-pub mod pulse;
-pub mod queue;
-pub mod reconcile;
+pub mod leader_election;
 pub mod run;
 pub mod telemetry;
-#[cfg(test)]
-pub(crate) mod testing;
-pub mod watch;
-pub mod worker;

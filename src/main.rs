@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let _last_lines = telemetry::init(&config.log);
+    let _last_lines = telemetry::logs::init(&config.log);
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -22,21 +22,21 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::cli::Config;
-use crate::client::{self, Access};
-use crate::election::term::Term;
-use crate::election::{self, Candidate, Record, View};
-use crate::events::Herald;
-use crate::http::{self, Health, Probe};
-use crate::index::{Index, SharedIndex};
-use crate::metrics::Metrics;
-use crate::model::ServiceKey;
-use crate::progress::{GRACE, Progress};
-use crate::pulse::Pulses;
-use crate::queue::Inbox;
-use crate::reconcile::Reconciler;
-use crate::watch::{self, LIFE, Reader, Watches};
-use crate::worker::Worker;
+use crate::admin::{self, Health, Probe};
+use crate::apiserver::{self, Access};
+use crate::config::Config;
+use crate::controller::events::Herald;
+use crate::controller::reconcile::Reconciler;
+use crate::controller::watch::{self, LIFE, Reader, Watches};
+use crate::controller::worker::Worker;
+use crate::controller::workqueue::Inbox;
+use crate::leader_election::term::Term;
+use crate::leader_election::{self, Candidate, Record, View};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::progress::{GRACE, Progress};
+use crate::telemetry::pulse::Pulses;
+use endpoint_copier_core::index::{Index, SharedIndex};
+use endpoint_copier_core::model::ServiceKey;
 
 /// The election, with its writes and its release, has ended by then.
 const STOP_ELECTION: Duration = Duration::from_millis(3050);
@@ -49,7 +49,7 @@ const STOP_HTTP: Duration = Duration::from_millis(250);
 pub enum Error {
     /// The configuration leads nowhere. A restart will not help.
     #[error(transparent)]
-    Configuration(#[from] client::Error),
+    Configuration(#[from] apiserver::Error),
     /// The namespace of the Lease is not known.
     #[error(
         "the namespace of the Lease is not known: give --leader-election-namespace, or set POD_NAMESPACE"
@@ -125,7 +125,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         writing.spawn(candidate.run(stop_election.clone()));
         terms
     } else {
-        let (unopposed, terms) = election::unopposed(&metrics);
+        let (unopposed, terms) = leader_election::unopposed(&metrics);
         writing.spawn(unopposed.run(stop_election.clone()));
         terms
     };
@@ -185,14 +185,14 @@ async fn serve(
 ) -> Result<JoinSet<()>, Error> {
     let mut servers = JoinSet::new();
     if let Some(address) = &config.metrics_bind_address {
-        let listener = http::bind(address).await?;
+        let listener = admin::bind(address).await?;
         info!(%address, "serving /metrics");
-        servers.spawn(http::serve_metrics(listener, metrics.clone(), stop.clone()));
+        servers.spawn(admin::serve_metrics(listener, metrics.clone(), stop.clone()));
     }
     if let Some(address) = &config.health_probe_bind_address {
-        let listener = http::bind(address).await?;
+        let listener = admin::bind(address).await?;
         info!(%address, "serving probes");
-        servers.spawn(http::serve_health(listener, health.clone(), stop.clone()));
+        servers.spawn(admin::serve_health(listener, health.clone(), stop.clone()));
     }
     Ok(servers)
 }

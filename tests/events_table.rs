@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use endpoint_copier_operator::events::SYNCED;
-use endpoint_copier_operator::model::Reason;
+use endpoint_copier_core::model::Reason;
+use endpoint_copier_operator::controller::events::SYNCED;
 
 /// Cells of each row by reason.
 fn table() -> BTreeMap<String, Vec<String>> {
@@ -43,7 +43,7 @@ fn the_list_of_all_reasons_is_whole() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Reason::ALL.len());
-    let source = include_str!("../src/model/finding.rs");
+    let source = include_str!("../crates/core/src/model/finding.rs");
     let words = source
         .lines()
         .filter(|line| line.trim_start().starts_with("Self::") && line.contains("=> \""))

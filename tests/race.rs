@@ -5,12 +5,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use endpoint_copier_operator::cli::ElectionConfig;
-use endpoint_copier_operator::election::term::Term;
-use endpoint_copier_operator::election::{Candidate, Record, View};
-use endpoint_copier_operator::metrics::Metrics;
-use endpoint_copier_operator::pulse::Pulses;
-use endpoint_copier_operator::watch::{self, Reader};
+use endpoint_copier_operator::config::ElectionConfig;
+use endpoint_copier_operator::controller::watch::{self, Reader};
+use endpoint_copier_operator::leader_election::term::Term;
+use endpoint_copier_operator::leader_election::{Candidate, Record, View};
+use endpoint_copier_operator::telemetry::metrics::Metrics;
+use endpoint_copier_operator::telemetry::pulse::Pulses;
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use endpoint_copier_operator::metrics::Metrics;
-use endpoint_copier_operator::model::{Endpoints, MANAGED_BY, ServiceKey, label};
+use endpoint_copier_core::model::{Endpoints, MANAGED_BY, ServiceKey, label};
+use endpoint_copier_operator::telemetry::metrics::Metrics;
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

@@ -74,12 +74,13 @@ fn sources(below: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module path of a file of this package: `src/plan/copy.rs` is `plan::copy`, `tests/race.rs` is `race`.
+/// The module path of a file below the folder of its crate: `plan/copy.rs` is `plan::copy`, `index/mod.rs` is `index`.
 fn module(file: &Path) -> String {
     let words = file.components().map(|word| word.as_os_str().to_string_lossy());
-    let path = words.skip(1).collect::<Vec<_>>().join("::");
+    let path = words.collect::<Vec<_>>().join("::");
     let path = path.trim_end_matches(".rs");
-    path.strip_suffix("::main").unwrap_or(path).to_owned()
+    let folder = path.strip_suffix("::main").or_else(|| path.strip_suffix("::mod"));
+    folder.unwrap_or(path).to_owned()
 }
 
 /// The names of a file's tests: after their attribute, or as a scenario that runs on both API servers.
@@ -100,22 +101,22 @@ fn names(text: &str) -> BTreeSet<String> {
     names
 }
 
-/// Every test of this package by its module path.
+/// Every test of the operator and of its core by its module path.
 fn tests() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests"), &mut files);
     let mut tests = BTreeSet::new();
-    for file in files {
-        let text = fs::read_to_string(&file).expect("a source");
-        let below = file.strip_prefix(root).expect("below the root");
-        let mut module = module(below);
-        // Those in the file that they test are in a module of it.
-        if below.starts_with("src") && text.contains("mod tests {") {
-            module.push_str("::tests");
+    for folder in ["src", "crates/core/src", "tests"] {
+        let mut files = Vec::new();
+        sources(&root.join(folder), &mut files);
+        for file in files {
+            let text = fs::read_to_string(&file).expect("a source");
+            let mut module = module(file.strip_prefix(root.join(folder)).expect("below the folder"));
+            // Those in the file that they test are in a module of it.
+            if folder != "tests" && text.contains("mod tests {") {
+                module.push_str("::tests");
+            }
+            tests.extend(names(&text).into_iter().map(|name| format!("{module}::{name}")));
         }
-        tests.extend(names(&text).into_iter().map(|name| format!("{module}::{name}")));
     }
     tests
 }
@@ -189,7 +190,7 @@ fn tests_are_found_by_their_attribute_or_as_scenarios() {
                 // #[test]\nfn commented() {}\n    async fn scenario(cluster: &mut Cluster) {}\n    #[test]\n    #[ignore]\n    fn two() {}\n";
     let found: Vec<_> = names(text).into_iter().collect();
     assert_eq!(found, ["paused", "plain", "scenario", "two"]);
-    assert_eq!(module(Path::new("src/plan/copy.rs")), "plan::copy");
-    assert_eq!(module(Path::new("tests/blackbox/main.rs")), "blackbox");
-    assert_eq!(module(Path::new("tests/race.rs")), "race");
+    assert_eq!(module(Path::new("plan/copy/mod.rs")), "plan::copy");
+    assert_eq!(module(Path::new("blackbox/main.rs")), "blackbox");
+    assert_eq!(module(Path::new("race.rs")), "race");
 }

@@ -1,36 +1,8 @@
-//! Addresses to listen on and to dial, in Go's notation.
+//! Parses addresses to listen on and to dial, in Go's notation.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BindAddress {
-    /// `:8080`: every address of the host, of both families where it has them.
-    All {
-        /// TCP port; 0 lets the kernel choose.
-        port: u16,
-    },
-    /// `127.0.0.1:8080` or `[::1]:8080`.
-    Socket(SocketAddr),
-    /// `localhost:8080`: an address of that name.
-    Host {
-        /// Name to resolve.
-        host: String,
-        /// TCP port; 0 lets the kernel choose.
-        port: u16,
-    },
-}
-
-impl fmt::Display for BindAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All { port } => write!(f, ":{port}"),
-            Self::Socket(address) => write!(f, "{address}"),
-            Self::Host { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
+use crate::config::{BindAddress, ServerAddress};
 
 /// A flag's value: an address, or `0` for none.
 #[derive(Clone, Debug)]
@@ -67,35 +39,6 @@ fn parse(text: &str) -> Option<BindAddress> {
             })
         }
         _ => None,
-    }
-}
-
-/// Where an API server is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServerAddress {
-    /// IP address, without brackets, or DNS name.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl ServerAddress {
-    /// An IP address may stand in brackets.
-    #[must_use]
-    pub fn new(host: &str, port: u16) -> Self {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Self { host, port }
-    }
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
     }
 }
 

@@ -8,15 +8,16 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
-use super::address::{Bind, ServerAddress, bind, host, server};
+use super::address::{Bind, bind, host, server};
 use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain, zap_encoder,
     zap_level,
 };
-use super::{
-    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, Task, go, task,
+use super::{Task, go, task};
+use crate::config::{
+    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
 };
-use crate::model::{Defaults, ObjectKey, ServiceKey};
+use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
 
 /// Flags under this heading do nothing but warn.
 const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";

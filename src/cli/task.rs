@@ -6,6 +6,8 @@ use std::iter::Peekable;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::level_filters::LevelFilter;
 
+use crate::inspect::{Inspect, OutputFormat};
+
 /// What the first argument asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -30,24 +32,6 @@ impl Task {
             Self::Inspect { .. } => LevelFilter::ERROR,
         }
     }
-}
-
-/// What to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inspect {
-    /// Every managed Service, and whether its copies are in step.
-    Status,
-    /// What would be written now.
-    Plan,
-}
-
-/// How to print what was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// For people.
-    Text,
-    /// One JSON document; with `--watch` one a line.
-    Json,
 }
 
 const OUTPUT: &str = "output";

@@ -1,5 +1,15 @@
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
 use super::*;
-use crate::model::{ObjectKey, ServiceKey};
+use crate::config::{
+    ApiServerConfig, ApiServerMode, BindAddress, ElectionConfig, LogConfig, LogFilter, LogFormat,
+    ServerAddress,
+};
+use crate::inspect::{Inspect, OutputFormat};
+use endpoint_copier_core::model::Defaults;
+use endpoint_copier_core::model::{ObjectKey, ServiceKey};
 
 const PROGRAM: &str = "endpoint-copier-operator";
 

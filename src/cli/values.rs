@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use super::{LogFilter, LogFormat};
+use crate::config::{LogFilter, LogFormat};
 
 /// A DNS label as Kubernetes checks it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
@@ -84,7 +84,7 @@ pub(super) fn zap_level(text: &str) -> Result<LevelFilter, String> {
     }
 }
 
-/// The name of an [`super::ApiServerMode`].
+/// The name of an [`crate::config::ApiServerMode`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ModeName {
     Auto,

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use serde::Serialize;
 
-use crate::metrics::Operation;
-use crate::model::{EndpointSlice, SliceKey, Snapshot, provenance};
-use crate::plan::Plan;
+use endpoint_copier_core::model::Operation;
+use endpoint_copier_core::model::{EndpointSlice, SliceKey, Snapshot, provenance};
+use endpoint_copier_core::plan::Plan;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -6,8 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::decode::Slim;
-use crate::model::{ObjectMeta, ServiceKey, SliceKey};
+use crate::apiserver::decode::Slim;
+use endpoint_copier_core::model::{ObjectMeta, ServiceKey, SliceKey};
 
 /// The times at which Services and slices last changed.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::Service;
+    use endpoint_copier_core::model::Service;
 
     #[test]
     fn a_time_that_is_out_of_range_hides_no_other() {

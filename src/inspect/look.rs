@@ -13,14 +13,16 @@ use serde::de::DeserializeOwned;
 use super::Error;
 use super::dated::{Dated, Dates};
 use super::report::{Report, Row, Told};
-use crate::cli::Config;
-use crate::decode::{Guarded, Slim};
-use crate::election::Lease;
-use crate::error::one_line;
-use crate::index::{Index, Scope};
-use crate::metrics::Metrics;
-use crate::model::{Defaults, EndpointSlice, MANAGED_BY, Reason, Service, ServiceKey, SliceKey};
-use crate::watch::{copies_selector, named_selectors};
+use crate::apiserver::decode::{Guarded, Slim};
+use crate::apiserver::error::one_line;
+use crate::config::Config;
+use crate::controller::watch::{copies_selector, named_selectors};
+use crate::leader_election::Lease;
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::index::{Index, Scope};
+use endpoint_copier_core::model::{
+    Defaults, EndpointSlice, MANAGED_BY, Reason, Service, ServiceKey, SliceKey,
+};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;

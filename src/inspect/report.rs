@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::changes::{Change, changes};
 use super::dated::Dates;
-use crate::election::Lease;
-use crate::index::Index;
-use crate::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
-use crate::plan::{Plan, plan};
+use crate::leader_election::Lease;
+use endpoint_copier_core::index::Index;
+use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
+use endpoint_copier_core::plan::{Plan, plan};
 
 /// All that is told.
 #[derive(Clone, Debug, PartialEq, Serialize)]

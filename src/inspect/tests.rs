@@ -2,10 +2,12 @@ use serde_json::json;
 
 use super::dated::Dates;
 use super::*;
-use crate::election::Lease;
-use crate::model::{ServiceKey, SliceKey};
-use crate::testing::world::World;
-use crate::testing::{Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice};
+use crate::leader_election::Lease;
+use endpoint_copier_core::model::{ServiceKey, SliceKey};
+use endpoint_copier_core::testing::world::World;
+use endpoint_copier_core::testing::{
+    Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice,
+};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()

@@ -3,8 +3,8 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode};
-use endpoint_copier_operator::client::{NotAfter, TooLate};
+use endpoint_copier_operator::apiserver::{NotAfter, TooLate};
+use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use http::Request;

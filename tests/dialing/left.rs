@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode};
-use endpoint_copier_operator::client::{Beside, Elsewhere, Server};
+use endpoint_copier_operator::apiserver::{Beside, Elsewhere, Server};
+use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode};
 use futures::{StreamExt as _, stream};
 use http::{Request, Response};
 use http_body::Frame;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use endpoint_copier_operator::cli::{ApiServerConfig, ApiServerMode, ServerAddress};
+use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;

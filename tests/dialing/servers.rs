@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use endpoint_copier_operator::cli::{ApiServerConfig, ServerAddress};
-use endpoint_copier_operator::client::Access;
-use endpoint_copier_operator::metrics::Metrics;
+use endpoint_copier_operator::apiserver::Access;
+use endpoint_copier_operator::config::{ApiServerConfig, ServerAddress};
+use endpoint_copier_operator::telemetry::metrics::Metrics;
 use futures::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;

@@ -1,6 +1,6 @@
 //! The guide to a VIP, and the upgrade: their manifests and versions.
 
-use endpoint_copier_operator::model::{Defaults, ManagedService, Service, ServiceKey};
+use endpoint_copier_core::model::{Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 

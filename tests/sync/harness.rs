@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use endpoint_copier_operator::client;
-use endpoint_copier_operator::election;
-use endpoint_copier_operator::events::Herald;
-use endpoint_copier_operator::index::{Index, SharedIndex};
-use endpoint_copier_operator::metrics::Metrics;
-use endpoint_copier_operator::model::{Defaults, ServiceKey};
-use endpoint_copier_operator::progress::Progress;
-use endpoint_copier_operator::pulse::Pulses;
-use endpoint_copier_operator::queue::Inbox;
-use endpoint_copier_operator::reconcile::Reconciler;
-use endpoint_copier_operator::watch::{self, Reader, Watches};
-use endpoint_copier_operator::worker::Worker;
+use endpoint_copier_core::index::{Index, SharedIndex};
+use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::apiserver;
+use endpoint_copier_operator::controller::events::Herald;
+use endpoint_copier_operator::controller::reconcile::Reconciler;
+use endpoint_copier_operator::controller::watch::{self, Reader, Watches};
+use endpoint_copier_operator::controller::worker::Worker;
+use endpoint_copier_operator::controller::workqueue::Inbox;
+use endpoint_copier_operator::leader_election;
+use endpoint_copier_operator::telemetry::metrics::Metrics;
+use endpoint_copier_operator::telemetry::progress::Progress;
+use endpoint_copier_operator::telemetry::pulse::Pulses;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use testbed::{ApiServer, Request, Store, builders};
@@ -67,7 +67,7 @@ impl Operator {
             source: ServiceKey::new("default", "kubernetes"),
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
         })));
-        let client = |server: &ApiServer| client::over(server.clone(), "default", &metrics);
+        let client = |server: &ApiServer| apiserver::over(server.clone(), "default", &metrics);
         let watches = |server: &ApiServer| Watches {
             reader: Reader {
                 client: client(server),
@@ -84,7 +84,7 @@ impl Operator {
         tasks.spawn(watch::named_slices(watches(&sources), names_wanted));
         let check = watches(&sources);
 
-        let (unopposed, terms) = election::unopposed(&metrics);
+        let (unopposed, terms) = leader_election::unopposed(&metrics);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(unopposed.run(stop.clone()));

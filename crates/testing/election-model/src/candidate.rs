@@ -1,11 +1,11 @@
-//! A candidate: what `src/election.rs` does, one step between two awaits at a time.
+//! A candidate: what `src/leader_election/mod.rs` does, one step between two awaits at a time.
 
 use std::time::Duration;
 
-use endpoint_copier_operator::election::fence::{self, Fence};
-use endpoint_copier_operator::election::known::KnownVersion;
-use endpoint_copier_operator::election::sighting::Sighting;
-use endpoint_copier_operator::election::swap::{ReadVersion, Shown};
+use endpoint_copier_operator::leader_election::fence::{self, Fence};
+use endpoint_copier_operator::leader_election::known::KnownVersion;
+use endpoint_copier_operator::leader_election::sighting::Sighting;
+use endpoint_copier_operator::leader_election::swap::{ReadVersion, Shown};
 
 use crate::server::{Request, Stored, Verb};
 use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Tick};

@@ -1,6 +1,6 @@
 //! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
 //!
-//! A candidate is what `src/election.rs` is between two awaits, and decides by the same pure functions: what it has
+//! A candidate is what `src/leader_election/mod.rs` is between two awaits, and decides by the same pure functions: what it has
 //! seen of the Lease (`Sighting`), what a renewal builds on without a read (`KnownVersion`), what the guard shows the lock and binds into its PATCH (`Shown`, `ReadVersion`), how
 //! far its term reaches (`Fence`), whether it may release. Time passes between any two steps, so a candidate may be
 //! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
@@ -14,7 +14,7 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-use endpoint_copier_operator::election::fence::Fence;
+use endpoint_copier_operator::leader_election::fence::Fence;
 use stateright::{Model, Property};
 
 use candidate::Candidate;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use endpoint_copier_operator::model::EndpointSlice;
-use endpoint_copier_operator::plan::copy;
+use endpoint_copier_core::model::EndpointSlice;
+use endpoint_copier_core::plan::copy;
 use serde_json::{Value, json};
 use testbed::Store;
 

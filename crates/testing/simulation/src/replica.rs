@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use endpoint_copier_operator::cli::ElectionConfig;
-use endpoint_copier_operator::client;
-use endpoint_copier_operator::election::term::Term;
-use endpoint_copier_operator::election::{Candidate, Record, View};
-use endpoint_copier_operator::events::Herald;
-use endpoint_copier_operator::index::{Index, SharedIndex};
-use endpoint_copier_operator::metrics::Metrics;
-use endpoint_copier_operator::model::{Defaults, ServiceKey};
-use endpoint_copier_operator::pulse::Pulses;
-use endpoint_copier_operator::queue::Inbox;
-use endpoint_copier_operator::reconcile::Reconciler;
-use endpoint_copier_operator::watch::{self, Reader, Watches};
-use endpoint_copier_operator::worker::Worker;
+use endpoint_copier_core::index::{Index, SharedIndex};
+use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::apiserver;
+use endpoint_copier_operator::config::ElectionConfig;
+use endpoint_copier_operator::controller::events::Herald;
+use endpoint_copier_operator::controller::reconcile::Reconciler;
+use endpoint_copier_operator::controller::watch::{self, Reader, Watches};
+use endpoint_copier_operator::controller::worker::Worker;
+use endpoint_copier_operator::controller::workqueue::Inbox;
+use endpoint_copier_operator::leader_election::term::Term;
+use endpoint_copier_operator::leader_election::{Candidate, Record, View};
+use endpoint_copier_operator::telemetry::metrics::Metrics;
+use endpoint_copier_operator::telemetry::pulse::Pulses;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
@@ -245,7 +245,9 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
 fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFuture<'static, ()> {
     let metrics = Metrics::new(LEASE.1).expect("metrics");
     let wires = servers.map(|server| Wire::new(world.clone(), life.clone(), server));
-    let [client, lease_client] = wires.clone().map(|wire| client::over(wire, "default", &metrics));
+    let [client, lease_client] = wires
+        .clone()
+        .map(|wire| apiserver::over(wire, "default", &metrics));
     let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
         source: ServiceKey::new("default", "kubernetes"),
         managed: Some(ServiceKey::new("default", "kubernetes-vip")),

@@ -1,6 +1,6 @@
 //! What a replica may send: looked at in the moment in which a request leaves it.
 
-use endpoint_copier_operator::model::Reason;
+use endpoint_copier_core::model::Reason;
 use serde_json::Value;
 
 use crate::fault::Verb;

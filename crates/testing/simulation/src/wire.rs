@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::cli::ServerAddress;
-use endpoint_copier_operator::client::{Beside, Elsewhere, NotAfter, Server, TooLate};
+use endpoint_copier_operator::apiserver::{Beside, Elsewhere, NotAfter, Server, TooLate};
+use endpoint_copier_operator::config::ServerAddress;
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -30,10 +30,10 @@ use crate::sent::Sent;
 use crate::stream;
 use crate::world::{Connection, World};
 
-/// A dial is given up after this time, as in `src/client.rs`.
+/// A dial is given up after this time, as in `src/apiserver/mod.rs`.
 const DIAL: Duration = Duration::from_millis(1500);
 
-/// A request that is given up after this time makes its client change to another server, as in `src/client/answer.rs`.
+/// A request that is given up after this time makes its client change to another server, as in `src/apiserver/answer.rs`.
 const ONE: Duration = Duration::from_millis(600);
 const MANY: Duration = Duration::from_secs(4);
 

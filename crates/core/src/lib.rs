@@ -1,0 +1,21 @@
+//! Decides which EndpointSlices to write.
+//!
+//! ```text
+//!     index ──> snapshot ──> plan
+//! ```
+//!
+//! The [`index`] holds what the watches showed, the [`plan`] is the specification of the operator as code, and the
+//! [`model`] has the types of both. All of it is pure: no client, no async, no clock, no environment, no logging.
+
+pub mod index;
+pub mod model;
+pub mod plan;
+#[cfg(any(test, feature = "testing"))]
+#[expect(
+    missing_docs,
+    clippy::missing_panics_doc,
+    clippy::new_without_default,
+    clippy::return_self_not_must_use,
+    reason = "builders for tests, whose names say what they set"
+)]
+pub mod testing;

@@ -1,0 +1,372 @@
+//! The words that users and the operator share, as types: keys, labels, annotations, families, what a Service asks for.
+//!
+//! Pure: no client, no clock, no environment, no logging.
+
+use std::fmt;
+
+mod endpoints;
+mod finding;
+mod kinds;
+mod objects;
+mod priority;
+mod service;
+mod snapshot;
+
+pub use endpoints::{EndpointCounts, Endpoints};
+pub use finding::{Finding, Reason, SYNCED, a_few};
+pub use kinds::{Operation, WatchKind};
+pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
+pub use priority::Priority;
+pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
+pub use snapshot::{Snapshot, Source};
+
+/// Annotations that users write on a managed Service.
+pub mod annotation {
+    /// What all of them begin with.
+    pub const PREFIX: &str = "endpoint-copier/";
+    /// `true`: managed; `false`: not managed, whatever the flags say.
+    pub const ENABLED: &str = "endpoint-copier/enabled";
+    /// Name of the source Service.
+    pub const SOURCE_NAME: &str = "endpoint-copier/default-service-name";
+    /// Namespace of the source Service.
+    pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
+    /// `hold` or `follow`: what becomes of the copies when the source is empty.
+    pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
+}
+
+/// Annotations that the operator writes on a copy.
+pub mod provenance {
+    /// Namespace of the source slice.
+    pub const NAMESPACE: &str = "endpoint-copier/source-namespace";
+    /// Name of the source slice.
+    pub const SLICE: &str = "endpoint-copier/source-slice";
+    /// UID of the source slice.
+    pub const UID: &str = "endpoint-copier/source-uid";
+    /// resourceVersion of the source slice that the copy was last written from.
+    pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
+    /// Kubernetes' own: when the endpoints last changed; taken over from the source.
+    pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+}
+
+/// Labels of EndpointSlices.
+pub mod label {
+    /// The Service that a slice belongs to.
+    pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// The controller that a slice belongs to.
+    pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+    /// Name of the source slice, on a copy. The Go operator's slices bear it too.
+    pub const SOURCE: &str = "endpoint-copier/source";
+    /// Says that the Service has no cluster IP; kube-proxy ignores slices that bear it.
+    pub const HEADLESS: &str = "service.kubernetes.io/headless";
+}
+
+/// Our value of [`label::MANAGED_BY`].
+pub const MANAGED_BY: &str = "endpoint-copier-operator";
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A key from its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The key of an object, as far as its metadata tells.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        )
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub ObjectKey);
+
+        impl $name {
+            /// A key from its two parts.
+            pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+                Self(ObjectKey::new(namespace, name))
+            }
+
+            /// The key of an object, as far as its metadata tells.
+            #[must_use]
+            pub fn of(metadata: &ObjectMeta) -> Self {
+                Self(ObjectKey::of(metadata))
+            }
+
+            /// Namespace of the object.
+            #[must_use]
+            pub fn namespace(&self) -> &str {
+                &self.0.namespace
+            }
+
+            /// Name of the object.
+            #[must_use]
+            pub fn name(&self) -> &str {
+                &self.0.name
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+key! {
+    /// Names a Service, managed or source.
+    ServiceKey
+}
+
+impl ServiceKey {
+    /// The Service whose slices list the API servers, whatever the flags say: `default/kubernetes`.
+    #[must_use]
+    pub fn api_source() -> Self {
+        Self::new("default", "kubernetes")
+    }
+
+    /// Whether this is [`ServiceKey::api_source`].
+    #[must_use]
+    pub fn is_api_source(&self) -> bool {
+        self.namespace() == "default" && self.name() == "kubernetes"
+    }
+}
+
+key! {
+    /// Names an EndpointSlice.
+    SliceKey
+}
+
+/// What the flags say of Services without annotations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Source of a managed Service that names none.
+    pub source: ServiceKey,
+    /// The Service that is managed without an annotation; `None` switches that off.
+    pub managed: Option<ServiceKey>,
+}
+
+/// An IP family, as in `spec.ipFamilies` of a Service and `addressType` of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `IPv4`
+    V4,
+    /// `IPv6`
+    V6,
+}
+
+impl Family {
+    /// Reads the API's word; `None` for anything else, `FQDN` too.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "IPv4" => Some(Self::V4),
+            "IPv6" => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    /// The API's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+/// A resourceVersion as a number: those of one cluster can be compared (KEP-5504).
+#[must_use]
+pub fn version(resource_version: Option<&str>) -> Option<u64> {
+    resource_version?.parse().ok()
+}
+
+/// The resourceVersion of an object as a number.
+#[must_use]
+pub fn version_of(metadata: &ObjectMeta) -> Option<u64> {
+    version(metadata.resource_version.as_deref())
+}
+
+/// One label of an object.
+#[must_use]
+pub fn label_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// One annotation of an object.
+#[must_use]
+pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The Service that a slice says it belongs to.
+#[must_use]
+pub fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
+    let name = label_of(&slice.metadata, label::SERVICE_NAME)?;
+    Some(ServiceKey::new(
+        slice.metadata.namespace.clone().unwrap_or_default(),
+        name,
+    ))
+}
+
+/// Whether a slice bears our managed-by label. Enough never to copy it, too little to delete it.
+#[must_use]
+pub fn claims_to_be_ours(slice: &EndpointSlice) -> bool {
+    label_of(&slice.metadata, label::MANAGED_BY) == Some(MANAGED_BY)
+}
+
+/// The controller reference of a slice if it names a Service.
+#[must_use]
+pub fn owner_of(slice: &EndpointSlice) -> Option<&OwnerReference> {
+    slice
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true) && owner.api_version == "v1" && owner.kind == "Service")
+}
+
+/// The source slice of a copy, from its annotations. Users can edit these and the result becomes part of a
+/// URL, so a value that cannot be the name of a slice gives `None`.
+#[must_use]
+pub fn source_slice(copy: &EndpointSlice) -> Option<SliceKey> {
+    let namespace = annotation_of(&copy.metadata, provenance::NAMESPACE).filter(|name| is_dns_label(name))?;
+    let name = annotation_of(&copy.metadata, provenance::SLICE).filter(|name| is_dns_subdomain(name))?;
+    Some(SliceKey::new(namespace, name))
+}
+
+/// The managed Service of a slice that is ours: managed-by label, source annotations and a
+/// controller reference to a Service. `None`: not ours, never to be touched.
+#[must_use]
+pub fn ours(slice: &EndpointSlice) -> Option<ServiceKey> {
+    let has = |key| annotation_of(&slice.metadata, key).is_some();
+    if !claims_to_be_ours(slice)
+        || ![provenance::NAMESPACE, provenance::SLICE, provenance::UID]
+            .into_iter()
+            .all(has)
+    {
+        return None;
+    }
+    // The API server accepts any owner name, and this one becomes part of a URL.
+    let owner = owner_of(slice).filter(|owner| is_dns_label(&owner.name))?;
+    Some(ServiceKey::new(
+        slice.metadata.namespace.clone().unwrap_or_default(),
+        owner.name.clone(),
+    ))
+}
+
+/// Characters of the hash in the name of a copy.
+pub const HASH_LENGTH: usize = 10;
+
+/// The Service that a slice of this name would be a copy for: `<service>-<hash>`. Whatever the slice
+/// is, it stands where a copy of that Service may have to be.
+#[must_use]
+pub fn named_like_a_copy_of(slice: &SliceKey) -> Option<ServiceKey> {
+    let (service, hash) = slice.name().rsplit_once('-')?;
+    let is_base32 = |c: u8| matches!(c, b'a'..=b'z' | b'2'..=b'7');
+    (hash.len() == HASH_LENGTH && hash.bytes().all(is_base32))
+        .then(|| ServiceKey::new(slice.namespace(), service))
+}
+
+/// Whether a name is a DNS label (RFC 1123): what Services and namespaces are called.
+#[must_use]
+pub fn is_dns_label(name: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    !name.is_empty()
+        && name.len() <= 63
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// Whether a name is a DNS subdomain (RFC 1123), as the name of an EndpointSlice must be.
+#[must_use]
+pub fn is_dns_subdomain(name: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    // Kubernetes limits only the whole name, not each label.
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dns_label_is_short_lower_case_and_does_not_begin_or_end_with_a_dash() {
+        for (name, legal) in [
+            ("kubernetes", true),
+            ("a", true),
+            ("3scale-api", true),
+            (&"a".repeat(63), true),
+            (&"a".repeat(64), false),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("a.b", false),
+            ("A", false),
+            (" a", false),
+            ("a,b", false),
+            ("ä", false),
+        ] {
+            assert_eq!(is_dns_label(name), legal, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_dns_subdomain_is_made_of_labels_and_ends_at_253_characters() {
+        for (name, legal) in [
+            ("kubernetes", true),
+            ("a.b-c.0", true),
+            (&"a".repeat(253), true),
+            (&"a".repeat(254), false),
+            ("", false),
+            (".a", false),
+            ("a..b", false),
+            ("a.-b", false),
+            ("a-.b", false),
+            ("..", false),
+            ("a/b", false),
+            ("a?watch=true&x=", false),
+            ("a b", false),
+            ("A", false),
+            ("a%2fb", false),
+        ] {
+            assert_eq!(is_dns_subdomain(name), legal, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn resource_versions_are_numbers_or_nothing() {
+        assert_eq!(version(Some("42")), Some(42));
+        assert_eq!(version(Some("")), None);
+        assert_eq!(version(Some("v1")), None);
+        assert_eq!(version(None), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! An API server in miniature: objects, versions, preconditions. No streams, no time, no validation
+//! beyond what a plan could get wrong.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::defaults;
+use crate::index::{Index, Scope};
+use crate::model::{
+    EndpointSlice, Finding, Reason, Service, ServiceKey, SliceKey, Snapshot, claims_to_be_ours, service_of,
+};
+use crate::plan::{Plan, plan};
+
+/// One write that an API server took.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Write {
+    Create(SliceKey),
+    Update(SliceKey),
+    Delete(SliceKey),
+}
+
+/// All objects of a cluster.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub services: BTreeMap<ServiceKey, Service>,
+    pub slices: BTreeMap<SliceKey, EndpointSlice>,
+    version: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            version: 1000,
+        }
+    }
+
+    /// Puts a Service there, or changes it.
+    pub fn service(mut self, service: Service) -> Self {
+        self.put_service(service);
+        self
+    }
+
+    /// Puts a slice there as it is, its version too.
+    pub fn slice(mut self, slice: EndpointSlice) -> Self {
+        self.slices.insert(SliceKey::of(&slice.metadata), slice);
+        self
+    }
+
+    pub fn put_service(&mut self, service: Service) {
+        self.services.insert(ServiceKey::of(&service.metadata), service);
+    }
+
+    /// Adds or changes a slice as others do: it gets a new version, and a UID if it is new.
+    pub fn put(&mut self, mut slice: EndpointSlice) -> SliceKey {
+        let key = SliceKey::of(&slice.metadata);
+        self.version += 1;
+        slice.metadata.resource_version = Some(self.version.to_string());
+        slice.metadata.uid = Some(match self.slices.get(&key) {
+            Some(known) => known.metadata.uid.clone().unwrap_or_default(),
+            None => format!("uid-{}", self.version),
+        });
+        self.slices.insert(key.clone(), slice);
+        key
+    }
+
+    /// Changes a slice that is there.
+    pub fn edit(&mut self, key: &SliceKey, change: impl FnOnce(&mut EndpointSlice)) {
+        let mut slice = self.slices[key].clone();
+        change(&mut slice);
+        self.put(slice);
+    }
+
+    /// Slices made by plans for a Service of namespace `default`, by name.
+    pub fn copies(&self, service: &str) -> Vec<&EndpointSlice> {
+        let key = ServiceKey::new("default", service);
+        self.slices
+            .values()
+            .filter(|slice| crate::model::ours(slice).as_ref() == Some(&key))
+            .collect()
+    }
+
+    /// The one copy of a Service of namespace `default`.
+    pub fn copy(&self, service: &str) -> &EndpointSlice {
+        let copies = self.copies(service);
+        assert_eq!(copies.len(), 1, "copies of {service}: {copies:#?}");
+        copies[0]
+    }
+
+    /// What an operator knows that has seen everything.
+    pub fn index(&self) -> Index {
+        let mut index = Index::new(defaults());
+        for service in self.services.values() {
+            index.apply_service(service);
+        }
+        index.services_listed(&self.services.keys().cloned().collect());
+        let names = Scope::Named(Arc::new(index.names()));
+        for scope in [Scope::Copies, names] {
+            let shown: Vec<_> = self
+                .slices
+                .values()
+                .filter(|slice| shows(&scope, slice))
+                .collect();
+            let listed: HashSet<_> = shown.iter().map(|slice| SliceKey::of(&slice.metadata)).collect();
+            for slice in shown {
+                index.list_slice(&scope, slice.clone());
+            }
+            index.slices_listed(&scope, &listed);
+        }
+        index
+    }
+
+    pub fn snapshot(&self, key: &ServiceKey) -> Snapshot {
+        self.index().snapshot(key).expect("everything is listed")
+    }
+
+    /// The plan for a Service of namespace `default`.
+    pub fn plan(&self, service: &str) -> Plan {
+        self.plan_for(&ServiceKey::new("default", service))
+    }
+
+    /// The plan that is left when every question of it has been answered by a GET.
+    pub fn plan_for(&self, key: &ServiceKey) -> Plan {
+        let mut snapshot = self.snapshot(key);
+        let mut asked = BTreeSet::new();
+        loop {
+            snapshot.confirmed.clone_from(&asked);
+            let plan = plan(&snapshot);
+            if plan.confirm.is_empty() {
+                return plan;
+            }
+            assert!(
+                plan.confirm.is_disjoint(&asked),
+                "asked again: {:?}",
+                plan.confirm
+            );
+            asked.extend(plan.confirm);
+        }
+    }
+
+    /// What users are told of a Service of namespace `default`.
+    pub fn findings(&self, service: &str) -> Vec<Finding> {
+        self.plan(service).findings
+    }
+
+    /// The same in one word each.
+    pub fn reasons(&self, service: &str) -> Vec<Reason> {
+        self.findings(service)
+            .into_iter()
+            .map(|finding| finding.reason)
+            .collect()
+    }
+
+    /// Carries a plan out, with the preconditions of an API server, and says what was written.
+    pub fn apply(&mut self, plan: Plan) -> Vec<Write> {
+        assert!(plan.confirm.is_empty(), "questions first: {:?}", plan.confirm);
+        let mut writes = Vec::new();
+        for slice in plan.creates {
+            let key = SliceKey::of(&slice.metadata);
+            assert!(!self.slices.contains_key(&key), "POST {key}: it exists");
+            assert_eq!(slice.metadata.uid, None, "POST {key} with a UID");
+            assert_eq!(slice.metadata.resource_version, None, "POST {key} with a version");
+            writes.push(Write::Create(self.put(slice)));
+        }
+        for slice in plan.updates {
+            let key = SliceKey::of(&slice.metadata);
+            let known = self
+                .slices
+                .get(&key)
+                .unwrap_or_else(|| panic!("PUT {key}: it does not exist"));
+            assert_eq!(slice.metadata.uid, known.metadata.uid, "PUT {key}: UID");
+            let (seen, now) = (&slice.metadata.resource_version, &known.metadata.resource_version);
+            assert_eq!(seen, now, "PUT {key}: resourceVersion");
+            assert_eq!(
+                slice.address_type, known.address_type,
+                "PUT {key}: addressType is immutable"
+            );
+            writes.push(Write::Update(self.put(slice)));
+        }
+        for delete in plan.deletes.into_iter().chain(plan.leftovers) {
+            let known = self.slices.remove(&delete.key).expect("DELETE of what is there");
+            assert_eq!(Some(delete.uid), known.metadata.uid, "DELETE {}: UID", delete.key);
+            assert_eq!(
+                Some(delete.resource_version),
+                known.metadata.resource_version,
+                "DELETE {}: version",
+                delete.key
+            );
+            writes.push(Write::Delete(delete.key));
+        }
+        writes
+    }
+
+    /// Plans and applies once for a Service of namespace `default`, and checks that nothing is left to do.
+    pub fn settle(&mut self, service: &str) -> Vec<Write> {
+        let writes = self.apply(self.plan(service));
+        let left = self.plan(service);
+        assert!(
+            left.is_done(),
+            "the plan of an applied plan is not empty: {left:#?}"
+        );
+        writes
+    }
+
+    /// The same, for a chain of calls.
+    pub fn settled(mut self, service: &str) -> Self {
+        self.settle(service);
+        self
+    }
+}
+
+/// Whether a watch of this scope shows a slice: what its label selector says.
+pub fn shows(scope: &Scope, slice: &EndpointSlice) -> bool {
+    match scope {
+        Scope::Copies => claims_to_be_ours(slice),
+        Scope::Named(names) => {
+            !claims_to_be_ours(slice)
+                && service_of(slice).is_some_and(|service| names.contains(service.name()))
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Metrics and health over HTTP, each on an address of its own.
+
+mod connections;
+mod health;
+mod rendering;
+mod server;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::ready;
+use http_body_util::{Either, Full};
+use hyper::StatusCode;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::BindAddress;
+use crate::telemetry::metrics::Metrics;
+
+pub use health::{Health, Probe};
+use rendering::Rendering;
+use server::{Limits, Page};
+
+/// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops further ones,
+/// and their clients try again after a second, which is too late for a probe. The standard library's value is 128.
+const BACKLOG: u32 = 4096;
+
+/// Bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own records and counts
+/// it against the memory limit of the Pod; its default limit is several MB.
+const KERNEL_BUFFER: u32 = 8 * 1024;
+
+/// Listens on `address`. `:port` means both families, or IPv4 alone on a host without IPv6.
+///
+/// # Errors
+///
+/// Those of the system, with the address in front.
+pub async fn bind(address: &BindAddress) -> io::Result<TcpListener> {
+    let listener = match address {
+        BindAddress::All { port } => listen_on_all(*port),
+        BindAddress::Socket(socket) => listen(*socket),
+        BindAddress::Host { host, port } => listen_on_first(lookup_host((host.as_str(), *port)).await),
+    };
+    listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// On Linux a socket of `[::]` takes IPv4 as well.
+fn listen_on_all(port: u16) -> io::Result<TcpListener> {
+    match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
+        // These would befall IPv4 too, or leave half of the port to a stranger.
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            listen((Ipv4Addr::UNSPECIFIED, port).into())
+        }
+        result => result,
+    }
+}
+
+fn listen_on_first(addresses: io::Result<impl Iterator<Item = SocketAddr>>) -> io::Result<TcpListener> {
+    let mut result = Err(io::Error::other("the name has no address"));
+    for address in addresses? {
+        result = listen(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    // Connections inherit these.
+    socket.set_send_buffer_size(KERNEL_BUFFER)?;
+    socket.set_recv_buffer_size(KERNEL_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves `/metrics` until `shutdown`, then ends what runs within half a second. A page may be a second old.
+pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
+    let limits = Limits {
+        // Each costs some 30 KiB if its client does not read.
+        connections: 32,
+        ..Limits::default()
+    };
+    server::serve(listener, metrics_pages(metrics), limits, shutdown).await;
+}
+
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, then ends what runs within half a second. A connection
+/// ends with its first answer.
+pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
+    let limits = Limits {
+        keep_alive: false,
+        ..Limits::default()
+    };
+    server::serve(listener, health_pages(health), limits, shutdown).await;
+}
+
+fn metrics_pages(metrics: Metrics) -> server::Pages {
+    let rendering = Arc::new(Rendering::new(metrics));
+    Arc::new(move |path, _query| {
+        let rendering = rendering.clone();
+        let page = async move {
+            Page {
+                status: StatusCode::OK,
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                body: Either::Right(rendering.page().await),
+            }
+        };
+        (path == "/metrics").then(|| page.boxed())
+    })
+}
+
+/// `/healthz` is the older name of `/livez`.
+fn health_pages(health: Health) -> server::Pages {
+    Arc::new(move |path, query| {
+        let (name, probe) = match path {
+            "/healthz" => ("healthz", Probe::Liveness),
+            "/livez" => ("livez", Probe::Liveness),
+            "/readyz" => ("readyz", Probe::Readiness),
+            _ => return None,
+        };
+        let verbose = query.is_some_and(|query| {
+            query
+                .split('&')
+                .any(|part| part.split('=').next() == Some("verbose"))
+        });
+        let report = health.report(probe);
+        let page = Page {
+            status: if report.passed() {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            },
+            content_type: "text/plain; charset=utf-8",
+            body: Either::Left(Full::from(report.text(name, verbose))),
+        };
+        Some(ready(page).boxed())
+    })
+}
+
+#[cfg(test)]
+mod tests;

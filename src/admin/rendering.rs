@@ -1,0 +1,221 @@
+//! The page of metrics: rendered at most once a second for all clients together, and not kept for those that do not read.
+
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use crate::telemetry::metrics::Metrics;
+
+/// How long a page is served after its rendering began.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Bytes. A client that does not read keeps no more of a page in memory than two or three pieces.
+const PIECE: usize = 4 * 1024;
+
+type Pieces = Arc<Vec<Bytes>>;
+
+/// The newest page, and the one before while clients read it.
+pub(super) struct Rendering {
+    metrics: Metrics,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Shared, so that a client that leaves while its page is rendered does not cost another rendering.
+    newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
+    /// Gives each client at least a second to read its page.
+    previous: Option<Pieces>,
+}
+
+impl Rendering {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        let kept = Mutex::default();
+        Self { metrics, kept }
+    }
+
+    /// A page that is a second old at most.
+    pub(super) async fn page(&self) -> SharedPage {
+        let rendering = self.newest();
+        SharedPage::new(&rendering.await)
+    }
+
+    fn newest(&self) -> Shared<BoxFuture<'static, Pieces>> {
+        let mut kept = self.kept.lock();
+        if let Some((begun, rendering)) = &kept.newest
+            && begun.elapsed() < FRESH
+        {
+            return rendering.clone();
+        }
+        let old = kept.newest.take();
+        let old = old.and_then(|(_, rendering)| rendering.peek().cloned());
+        kept.previous = old.filter(|page| Arc::weak_count(page) > 0);
+        let rendering = render(self.metrics.clone()).boxed().shared();
+        kept.newest = Some((Instant::now(), rendering.clone()));
+        rendering
+    }
+}
+
+/// Yields after each piece, since renewals and all other work share the thread.
+async fn render(metrics: Metrics) -> Pieces {
+    let mut page = Vec::new();
+    for text in metrics.pieces() {
+        page.extend(text.as_bytes().chunks(PIECE).map(Bytes::copy_from_slice));
+        yield_now().await;
+    }
+    Arc::new(page)
+}
+
+/// A body that clients share. It ends with an error if its client is so slow that the page is no longer kept.
+pub(super) struct SharedPage {
+    page: Weak<Vec<Bytes>>,
+    next: usize,
+    left: usize,
+}
+
+impl SharedPage {
+    /// A body of this page, which it does not keep.
+    pub(super) fn new(page: &Pieces) -> Self {
+        Self {
+            page: Arc::downgrade(page),
+            next: 0,
+            left: page.iter().map(Bytes::len).sum(),
+        }
+    }
+}
+
+impl Body for SharedPage {
+    type Data = Bytes;
+    type Error = TooSlow;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TooSlow>>> {
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let page = self.page.upgrade();
+        let piece = page.and_then(|page| page.get(self.next).cloned()).ok_or(TooSlow);
+        Poll::Ready(Some(piece.map(|piece| {
+            self.next += 1;
+            self.left -= piece.len();
+            Frame::data(piece)
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left as u64)
+    }
+}
+
+/// The client did not read its page before two newer ones were rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("the client reads too slowly")]
+pub(super) struct TooSlow;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use endpoint_copier_core::model::{Endpoints, ServiceKey};
+
+    const TRANSITIONS: &str = "\nendpoint_copier_leader_transitions_total ";
+
+    /// The whole page; `None` if it ends early.
+    async fn read(page: SharedPage) -> Option<String> {
+        let bytes = page.collect().await.ok()?.to_bytes();
+        Some(String::from_utf8(bytes.into()).unwrap())
+    }
+
+    /// How many transitions a page shows.
+    async fn transitions(page: SharedPage) -> Option<String> {
+        let text = read(page).await?;
+        let (_, rest) = text.split_once(TRANSITIONS)?;
+        rest.lines().next().map(str::to_owned)
+    }
+
+    fn managing(services: usize) -> Metrics {
+        let metrics = Metrics::new("lease").unwrap();
+        for number in 0..services {
+            let key = ServiceKey::new("default", format!("a-service-of-a-usual-length-{number}"));
+            metrics.service_sync_ended(&key, Some(true), Some(Endpoints::default()));
+        }
+        metrics
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_clients_of_a_second_get_the_same_page() {
+        let metrics = managing(1);
+        let rendering = Rendering::new(metrics.clone());
+        let first = rendering.page().await;
+        metrics.leader_changed();
+        tokio::time::advance(Duration::from_millis(999)).await;
+        for page in [first, rendering.page().await] {
+            assert_eq!(transitions(page).await.as_deref(), Some("0"));
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_kept_until_two_newer_ones_are_rendered() {
+        let rendering = Rendering::new(managing(100));
+        let (slow, slower) = (rendering.page().await, rendering.page().await);
+        tokio::time::advance(FRESH).await;
+        let next = rendering.page().await;
+        assert!(read(slow).await.is_some());
+        tokio::time::advance(FRESH).await;
+        let newest = rendering.page().await;
+        assert_eq!(read(slower).await, None);
+        assert!(read(next).await.is_some());
+        assert!(read(newest).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_nobody_reads_is_not_kept_beside_a_newer_one() {
+        let rendering = Rendering::new(managing(1));
+        drop(rendering.page().await);
+        tokio::time::advance(FRESH).await;
+        drop(rendering.page().await);
+        assert!(rendering.kept.lock().previous.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_does_not_cost_another_rendering() {
+        let metrics = managing(1000);
+        let rendering = Rendering::new(metrics.clone());
+        assert!(
+            rendering.page().now_or_never().is_none(),
+            "it has not ended with its first piece"
+        );
+        metrics.leader_changed();
+        assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("0"));
+    }
+
+    #[tokio::test]
+    async fn everything_else_has_turns_while_a_page_is_rendered() {
+        let rendering = Rendering::new(managing(1000));
+        let mut turns = 0;
+        let page = tokio::select! {
+            page = rendering.page() => page,
+            () = async { loop { turns += 1; yield_now().await; } } => unreachable!(),
+        };
+        let length = read(page).await.unwrap().len();
+        assert!(turns > length / (32 * 1024), "{turns} turns for {length} bytes");
+    }
+}

@@ -1,0 +1,285 @@
+//! Which addresses lead to the API, and which of them to try first.
+//!
+//! Pure: moments go in.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::stretch::{Factor, Stretch};
+use crate::config::ServerAddress;
+
+/// How long an address is skipped after it failed, doubling from one failure to the next.
+const SKIP: Duration = Duration::from_secs(10);
+const LONGEST_SKIP: Duration = Duration::from_secs(160);
+
+/// How long one is skipped at least whose watches are behind: to all other requests it looks well.
+const BEHIND: Duration = Duration::from_secs(60);
+
+/// So many addresses are learnt at most, more than any cluster has API servers. Of a longer list, which is somebody's
+/// mistake or worse, the rest is never dialed.
+const MOST: usize = 16;
+
+/// The addresses of the API servers of one cluster, best first, and what is known against them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Book {
+    /// Those that were configured, in the order in which they are wanted.
+    fixed: Vec<ServerAddress>,
+    /// The addresses that the cluster lists: the more trusted group, and the others.
+    learnt: [Vec<ServerAddress>; 2],
+    marks: HashMap<ServerAddress, Mark>,
+    stretch: Stretch,
+    /// The position at which this process begins in each learned group, so that replicas spread over the
+    /// servers.
+    turn: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    until: Instant,
+    failures: u32,
+}
+
+impl Book {
+    pub fn new(fixed: Vec<ServerAddress>, turn: usize) -> Self {
+        let mut book = Self {
+            turn,
+            ..Self::default()
+        };
+        for address in fixed {
+            if !book.fixed.contains(&address) {
+                book.fixed.push(address);
+            }
+        }
+        book
+    }
+
+    /// Whether this address was configured, and not only learnt.
+    pub fn is_fixed(&self, address: &ServerAddress) -> bool {
+        self.fixed.contains(address)
+    }
+
+    /// Replaces the learned addresses; the more trusted group comes first. An empty list is ignored: one of
+    /// the servers has just sent it, so at least that one exists.
+    pub fn learn(&mut self, [mut trusted, mut others]: [Vec<ServerAddress>; 2]) {
+        others.retain(|address| !trusted.contains(address));
+        trusted.truncate(MOST);
+        others.truncate(MOST - trusted.len());
+        if trusted.is_empty() && others.is_empty() {
+            return;
+        }
+        self.learnt = [trusted, others];
+        let (fixed, [trusted, others]) = (&self.fixed, &self.learnt);
+        let known = fixed.iter().chain(trusted).chain(others);
+        self.marks
+            .retain(|address, _| known.clone().any(|known| known == address));
+    }
+
+    /// All addresses, in the order in which to try them: those that failed lately come last, but they come.
+    pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
+        let mut all = self.fixed.clone();
+        let learnt = self.learnt.iter().flat_map(|group| {
+            let (behind, ahead) = group.split_at(self.turn % group.len().max(1));
+            ahead.iter().chain(behind)
+        });
+        all.extend(learnt.filter(|address| !self.fixed.contains(address)).cloned());
+        all.sort_by_key(|address| self.skipped_until(address, now));
+        all
+    }
+
+    /// `None`: it is not skipped.
+    fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
+        let mark = self.marks.get(address)?;
+        Some(mark.until).filter(|until| now < *until)
+    }
+
+    /// Whether something can be gained by another address than this one.
+    pub fn has_better(&self, address: &ServerAddress, now: Instant) -> bool {
+        self.order(now).first().is_some_and(|best| best != address)
+    }
+
+    /// Whether another address than this one is not skipped.
+    pub fn has_other(&self, address: &ServerAddress, now: Instant) -> bool {
+        let order = self.order(now);
+        order
+            .iter()
+            .any(|other| other != address && self.skipped_until(other, now).is_none())
+    }
+
+    /// Whether nothing is known against any address.
+    pub fn is_clear(&self, now: Instant) -> bool {
+        self.marks.values().all(|mark| now >= mark.until)
+    }
+
+    /// The watches of the server at this address are behind.
+    pub fn behind(&mut self, address: &ServerAddress, now: Instant) {
+        self.failed(address, now);
+        if let Some(mark) = self.marks.get_mut(address) {
+            mark.until = mark.until.max(now + BEHIND);
+        }
+    }
+
+    /// The factor for time limits that start now.
+    pub fn factor(&self) -> Factor {
+        self.stretch.factor()
+    }
+
+    /// Records that a server answered a request after `took`.
+    pub fn answered(&mut self, took: Duration) {
+        self.stretch.answered(took);
+    }
+
+    /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The
+    /// timer fired `late` after that limit.
+    pub fn timed_out(&mut self, address: &ServerAddress, factor: Factor, late: Duration, now: Instant) {
+        self.failed(address, now);
+        let all = self.fixed.iter().chain(self.learnt.iter().flatten());
+        self.stretch.timed_out(address, factor, late, all);
+    }
+
+    /// A dial or a request to this address failed.
+    pub fn failed(&mut self, address: &ServerAddress, now: Instant) {
+        self.stretch.failed(address);
+        let before = self.marks.get(address);
+        // Several clients learn of one failure.
+        if before.is_some_and(|mark| now < mark.until) {
+            return;
+        }
+        // What was long ago is another matter.
+        let recent = before.filter(|mark| now < mark.until + LONGEST_SKIP);
+        let failures = recent.map_or(0, |mark| mark.failures);
+        let skip = SKIP
+            .saturating_mul(2_u32.saturating_pow(failures))
+            .min(LONGEST_SKIP);
+        self.marks.insert(
+            address.clone(),
+            Mark {
+                until: now + skip,
+                failures: failures + 1,
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u8) -> ServerAddress {
+        ServerAddress::new(&format!("10.0.0.{number}"), 6443)
+    }
+
+    fn order(book: &Book, now: Instant) -> Vec<u8> {
+        let last =
+            |address: &ServerAddress| address.host.rsplit('.').next().and_then(|last| last.parse().ok());
+        book.order(now).iter().filter_map(last).collect()
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn configured_addresses_come_before_learnt_ones_and_each_once() {
+        let mut book = Book::new(vec![address(9), address(1), address(9)], 0);
+        book.learn([vec![address(1), address(2), address(3)], Vec::new()]);
+        assert_eq!(order(&book, Instant::now()), [9, 1, 2, 3]);
+    }
+
+    #[test]
+    fn replicas_begin_at_different_learnt_addresses() {
+        for (turn, wanted) in [(0, [9, 1, 2, 3]), (1, [9, 2, 3, 1]), (5, [9, 3, 1, 2])] {
+            let mut book = Book::new(vec![address(9)], turn);
+            book.learn([vec![address(1), address(2), address(3)], Vec::new()]);
+            assert_eq!(order(&book, Instant::now()), wanted);
+        }
+    }
+
+    #[test]
+    fn a_dead_address_is_skipped_for_a_while_and_then_it_is_the_first_again() {
+        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        book.failed(&address(1), now);
+        assert_eq!(order(&book, now + seconds(9)), [2, 1]);
+        assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+    }
+
+    #[test]
+    fn an_address_that_fails_again_is_skipped_for_longer_until_it_has_done_well_for_a_while() {
+        let (mut book, mut now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        for skip in [10, 20, 40, 80, 160, 160] {
+            book.failed(&address(1), now);
+            book.failed(&address(1), now + seconds(1));
+            assert!(!book.has_better(&address(2), now + seconds(skip - 1)));
+            now += seconds(skip);
+            assert!(book.has_better(&address(2), now));
+        }
+        now += LONGEST_SKIP;
+        book.failed(&address(1), now);
+        assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+    }
+
+    #[test]
+    fn an_address_that_is_behind_is_skipped_for_a_minute_also_when_it_has_just_failed() {
+        for fails_too in [false, true] {
+            let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+            if fails_too {
+                book.failed(&address(1), now);
+            }
+            book.behind(&address(1), now);
+            assert_eq!(order(&book, now + seconds(59)), [2, 1]);
+            assert_eq!(order(&book, now + seconds(60)), [1, 2]);
+        }
+    }
+
+    #[test]
+    fn the_book_is_clear_when_no_address_is_skipped() {
+        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        assert!(book.is_clear(now));
+        book.failed(&address(1), now);
+        assert!(!book.is_clear(now + seconds(9)));
+        assert!(book.is_clear(now + seconds(10)));
+    }
+
+    #[test]
+    fn of_a_long_list_sixteen_are_learnt() {
+        let mut book = Book::new(vec![address(200)], 0);
+        book.learn([(1..=100).map(address).collect(), vec![address(101)]]);
+        let wanted: Vec<u8> = std::iter::once(200).chain(1..=16).collect();
+        assert_eq!(order(&book, Instant::now()), wanted);
+    }
+
+    #[test]
+    fn addresses_to_trust_more_come_first_wherever_a_replica_begins() {
+        for turn in 0..20 {
+            let mut book = Book::new(vec![address(200)], turn);
+            let others = (1..=100).map(address).collect();
+            book.learn([vec![address(101), address(50)], others]);
+            let order = order(&book, Instant::now());
+            let mut trusted = order[1..3].to_vec();
+            trusted.sort_unstable();
+            assert_eq!((trusted, order.len()), (vec![50, 101], 17));
+        }
+    }
+
+    #[test]
+    fn when_all_have_failed_none_is_left_out_and_the_one_that_rests_longest_is_first() {
+        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        book.failed(&address(2), now);
+        assert!(!book.has_other(&address(1), now));
+        book.failed(&address(1), now + seconds(1));
+        assert_eq!(order(&book, now + seconds(2)), [2, 1]);
+    }
+
+    #[test]
+    fn an_empty_list_is_not_learnt_and_an_address_that_has_gone_is_forgotten() {
+        let (mut book, now) = (Book::new(vec![address(9)], 0), Instant::now());
+        book.learn([vec![address(1), address(2)], Vec::new()]);
+        book.learn([Vec::new(), Vec::new()]);
+        assert_eq!(order(&book, now), [9, 1, 2]);
+        book.failed(&address(1), now);
+        book.learn([vec![address(2)], Vec::new()]);
+        book.learn([vec![address(1), address(2)], Vec::new()]);
+        assert_eq!(order(&book, now), [9, 1, 2], "it is another server by now");
+    }
+}

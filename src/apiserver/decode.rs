@@ -1,0 +1,177 @@
+//! Decodes objects one by one, so that one that cannot be decoded does not break the rest of a list or a
+//! watch.
+//!
+//! kube's `DeserializeGuard` buffers each object as a tree of values, which takes several times its size. It
+//! fails on objects nested more than 128 levels deep, and where the metadata itself cannot be decoded. A
+//! service account of one namespace can cause each of these with its own objects.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+
+use k8s_openapi::api::{core, discovery};
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use endpoint_copier_core::model::{self, EndpointSlice, Service, Unreadable};
+
+/// A type of this crate that holds part of an API resource.
+pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
+    /// The API resource that it is a part of.
+    type Resource: Resource<DynamicType = ()>;
+
+    /// Its metadata.
+    fn metadata(&self) -> &model::ObjectMeta;
+}
+
+impl Slim for Service {
+    type Resource = core::v1::Service;
+
+    fn metadata(&self) -> &model::ObjectMeta {
+        &self.metadata
+    }
+}
+
+impl Slim for EndpointSlice {
+    type Resource = discovery::v1::EndpointSlice;
+
+    fn metadata(&self) -> &model::ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// The metadata of an EndpointSlice, as a list of `PartialObjectMetadata` shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SliceMetadata {
+    /// Names, labels and annotations.
+    pub metadata: model::ObjectMeta,
+}
+
+impl Slim for SliceMetadata {
+    type Resource = discovery::v1::EndpointSlice;
+
+    fn metadata(&self) -> &model::ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// The metadata of an `Endpoints` object.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EndpointsMetadata {
+    /// Names, labels and annotations.
+    pub metadata: model::ObjectMeta,
+}
+
+impl Slim for EndpointsMetadata {
+    type Resource = core::v1::Endpoints;
+
+    fn metadata(&self) -> &model::ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// An object that always decodes: as itself, or as the parts that can be read.
+#[derive(Clone, Debug)]
+pub struct Guarded<K> {
+    /// The object, or why it cannot be decoded.
+    pub object: Result<K, Box<Unreadable>>,
+    /// Needed by kube, which reads the resourceVersion here.
+    metadata: ObjectMeta,
+}
+
+impl<K: Slim> Guarded<K> {
+    /// Its metadata, as far as it can be read.
+    pub fn slim_metadata(&self) -> &model::ObjectMeta {
+        match &self.object {
+            Ok(object) => object.metadata(),
+            Err(unreadable) => &unreadable.metadata,
+        }
+    }
+}
+
+impl<'de, K: Slim> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let object = serde_json::from_str::<K>(raw.get());
+        let object = object.map_err(|error| Box::new(Unreadable::read(&raw, error)));
+        let mut guarded = Self {
+            object,
+            metadata: ObjectMeta::default(),
+        };
+        let metadata = guarded.slim_metadata();
+        guarded.metadata = ObjectMeta {
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            resource_version: metadata.resource_version.clone(),
+            ..ObjectMeta::default()
+        };
+        Ok(guarded)
+    }
+}
+
+impl<K: Slim> Resource for Guarded<K> {
+    type DynamicType = ();
+    type Scope = <K::Resource as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::Resource::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::Resource::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::Resource::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::Resource::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::{ObjectList, WatchEvent};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_cannot_be_decoded_takes_no_other_with_it() {
+        let list = json!({
+            "apiVersion": "v1", "kind": "ServiceList", "metadata": {"resourceVersion": "9"},
+            "items": [
+                {"metadata": {"name": "a", "namespace": "x"}},
+                {"metadata": {"name": "b", "namespace": "x", "resourceVersion": "7"}, "spec": {"ports": {}}},
+                {"metadata": {"name": "c", "namespace": "x"}, "spec": {}},
+            ],
+        });
+        let list: ObjectList<Guarded<Service>> = serde_json::from_str(&list.to_string()).unwrap();
+        let readable = list.items.iter().map(|item| item.object.is_ok());
+        assert_eq!(readable.collect::<Vec<_>>(), [true, false, true]);
+        let names = list.items.iter().map(|item| item.slim_metadata().name.as_deref());
+        assert_eq!(names.collect::<Vec<_>>(), [Some("a"), Some("b"), Some("c")]);
+        assert_eq!(list.items[1].meta().resource_version.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn an_event_on_an_object_that_cannot_be_decoded_is_an_event() {
+        let line = r#"{"type":"DELETED","object":{"metadata":{"name":"a"},"addressType":7}}"#;
+        let event: WatchEvent<Guarded<EndpointSlice>> = serde_json::from_str(line).unwrap();
+        let WatchEvent::Deleted(slice) = event else {
+            panic!("{event:?}")
+        };
+        assert_eq!(slice.object.unwrap_err().metadata.name.as_deref(), Some("a"));
+    }
+}

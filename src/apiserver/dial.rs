@@ -1,0 +1,297 @@
+//! One dial: TCP and TLS to the first of several addresses that answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use http::Uri;
+use http::uri::Scheme;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{BoxError, Service};
+
+use super::book::Book;
+use super::stretch::Factor;
+use super::{Listed, PING};
+use crate::apiserver::error::one_line;
+use crate::config::ServerAddress;
+
+/// Time limit of a dial, including TLS. Stretched while no server answers.
+const DIAL: Duration = Duration::from_millis(1500);
+
+/// After this fraction of the time limit without an answer, the next address is dialed in parallel.
+const STAGGER: u32 = 5;
+
+/// The longest wait before the next dial, however long the limit is: a server that returns is found soon.
+const LONGEST_STAGGER: Duration = Duration::from_secs(1);
+
+/// A connection.
+pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// Whom the certificate of an API server must name.
+#[derive(Clone, Debug)]
+pub(super) enum TlsName {
+    /// The name that the kubeconfig gives, at every address.
+    Fixed(ServerName<'static>),
+    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms
+    /// with a proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too,
+    /// but only at the configured address.
+    InPod {
+        /// The address that was configured.
+        configured_at: ServerAddress,
+    },
+    /// The address itself, as it was configured. Other addresses are the cluster's own, whose certificates
+    /// name the Service `kubernetes`; or themselves, where they were made by hand and given by flag.
+    Own {
+        /// The address that was configured.
+        configured_at: ServerAddress,
+    },
+}
+
+/// The host of an address, if it is a DNS name and not an IP address.
+pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(address.host.clone()).ok();
+    name.filter(|name| matches!(name, ServerName::DnsName(_)))
+}
+
+/// The name of the API in certificates of API servers.
+pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
+
+impl TlsName {
+    /// The names to try, in this order. Any certificate of the cluster's authority names its own node, so that is
+    /// not enough for an address that was only learnt.
+    fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
+        let own = || ServerName::try_from(address.host.clone()).ok();
+        let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
+        match self {
+            Self::Fixed(name) => vec![name.clone()],
+            Self::InPod { configured_at } => {
+                let front = dns_name(address).filter(|_| configured_at == address);
+                front.into_iter().chain(kubernetes).collect()
+            }
+            Self::Own { configured_at } if configured_at == address => own().into_iter().collect(),
+            Self::Own { .. } => kubernetes.chain(is_fixed.then(own).flatten()).collect(),
+        }
+    }
+}
+
+/// Where to dial, and how.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub book: Arc<Mutex<Book>>,
+    pub listed: Listed,
+    pub scheme: Scheme,
+    pub tls: Arc<ClientConfig>,
+    pub name: TlsName,
+}
+
+/// What has become of the dials of one race.
+#[derive(Default)]
+struct Dials {
+    /// Addresses that have neither answered nor failed, oldest first.
+    silent: Vec<ServerAddress>,
+    /// Address and reason of the others.
+    errors: Vec<String>,
+}
+
+impl Dialer {
+    /// Takes over what the cluster lists by now: before a dial, and whenever it matters whether there is another
+    /// address. The first dial of a process knows of none yet.
+    pub fn learn(&self) {
+        if let Some(listed) = self.listed.get() {
+            let addresses = listed().map(|group| {
+                let group = group.iter();
+                group
+                    .map(|(host, port)| ServerAddress::new(host, *port))
+                    .collect()
+            });
+            self.book.lock().learn(addresses);
+        }
+    }
+
+    /// Connects to the first address that answers, with time limits stretched by `factor`.
+    pub async fn dial(&self, factor: Factor) -> Result<(ServerAddress, Stream), BoxError> {
+        self.learn();
+        let start = Instant::now();
+        let order = self.book.lock().order(start);
+        let limit = factor.of(DIAL);
+        let mut dials = Dials::default();
+        let won = timeout(limit, self.race(&order, limit, &mut dials)).await;
+        let timed_out = won.is_err();
+        let (lost, answer) = match won {
+            Ok(Some((address, stream))) => {
+                // Those that had more time and did not use it.
+                let before = dials.silent.iter().position(|other| *other == address);
+                dials.silent.truncate(before.unwrap_or(0));
+                (dials.silent, Ok((address, stream)))
+            }
+            Ok(None) => (Vec::new(), Err(dials.errors.join(", ").into())),
+            Err(_) => {
+                let late = |address: &_| format!("{address}: no answer within {} ms", limit.as_millis());
+                dials.errors.extend(dials.silent.iter().map(late));
+                (dials.silent, Err(dials.errors.join(", ").into()))
+            }
+        };
+        let (mut book, now) = (self.book.lock(), Instant::now());
+        for address in lost {
+            if timed_out {
+                book.timed_out(&address, factor, (now - start).saturating_sub(limit), now);
+            } else {
+                book.failed(&address, now);
+            }
+        }
+        answer
+    }
+
+    /// Dials one address after the other and waits for the first to answer; `None` if all fail. If all are
+    /// silent, it dials the first one again: behind the cluster IP, another API server may accept the next
+    /// dial.
+    async fn race(
+        &self,
+        order: &[ServerAddress],
+        limit: Duration,
+        dials: &mut Dials,
+    ) -> Option<(ServerAddress, Stream)> {
+        let stagger = (limit / STAGGER).min(LONGEST_STAGGER);
+        let mut next = order.iter().cycle();
+        let mut first_round = order.len();
+        let mut running = FuturesUnordered::new();
+        let mut go_on = true;
+        loop {
+            if go_on && let Some(address) = next.next() {
+                first_round = first_round.saturating_sub(1);
+                if !dials.silent.contains(address) {
+                    dials.silent.push(address.clone());
+                }
+                running.push(async move { (address, self.connect(address).await) });
+            } else if running.is_empty() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                Some((address, answer)) = running.next() => match answer {
+                    Ok(stream) => return Some((address.clone(), stream)),
+                    Err(error) => {
+                        self.book.lock().failed(address, Instant::now());
+                        dials.silent.retain(|other| other != address);
+                        dials.errors.push(format!("{address}: {}", one_line(&*error)));
+                        go_on = first_round > 0;
+                    }
+                },
+                () = sleep(stagger) => go_on = true,
+            }
+        }
+    }
+
+    async fn connect(&self, address: &ServerAddress) -> Result<Stream, BoxError> {
+        let is_fixed = self.book.lock().is_fixed(address);
+        let mut names = self.name.of(address, is_fixed).into_iter().peekable();
+        while let Some(name) = names.next() {
+            match self.connect_as(address, name).await {
+                Err(error) if names.peek().is_some() && is_another_name(&*error) => {}
+                answer => return answer,
+            }
+        }
+        Err("no name that a certificate could bear".into())
+    }
+
+    async fn connect_as(
+        &self,
+        address: &ServerAddress,
+        name: ServerName<'static>,
+    ) -> Result<Stream, BoxError> {
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(address.to_string())
+            .path_and_query("/")
+            .build()?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Where HTTP/2 is not spoken, this is what notices a dead peer.
+        tcp.set_keepalive(Some(Duration::from_secs(5)));
+        tcp.set_keepalive_interval(Some(PING));
+        tcp.set_keepalive_retries(Some(3));
+        let mut tls = HttpsConnectorBuilder::new()
+            .with_tls_config((*self.tls).clone())
+            .https_or_http()
+            .with_server_name_resolver(FixedServerNameResolver::new(name))
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        std::future::poll_fn(|context| tls.poll_ready(context)).await?;
+        tls.call(uri).await
+    }
+}
+
+/// Whether a certificate is good, but for another name.
+fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+            return matches!(reason, NotValidForName | NotValidForNameContext { .. });
+        }
+        // `source()` of an io::Error skips the error that it wraps, which may be the one we look for.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &TlsName, host: &str, is_fixed: bool) -> Vec<String> {
+        let names = name.of(&ServerAddress::new(host, 6443), is_fixed);
+        names.iter().map(|name| name.to_str().into_owned()).collect()
+    }
+
+    #[test]
+    fn an_address_that_was_only_learnt_must_show_the_name_of_the_api() {
+        let own = TlsName::Own {
+            configured_at: ServerAddress::new("192.0.2.1", 6443),
+        };
+        assert_eq!(names(&own, "192.0.2.1", true), ["192.0.2.1"]);
+        assert_eq!(names(&own, "192.0.2.2", true), [KUBERNETES, "192.0.2.2"]);
+        assert_eq!(names(&own, "192.0.2.3", false), [KUBERNETES]);
+        let fixed = TlsName::Fixed(ServerName::try_from(KUBERNETES).unwrap());
+        assert_eq!(names(&fixed, "192.0.2.3", true), [KUBERNETES]);
+    }
+
+    #[test]
+    fn a_certificate_for_another_name_is_known_however_it_is_wrapped() {
+        use rustls::CertificateError::{Expired, NotValidForName};
+        let wrapped = |reason| {
+            let tls = std::io::Error::other(rustls::Error::InvalidCertificate(reason));
+            std::io::Error::other(tls)
+        };
+        assert!(is_another_name(&wrapped(NotValidForName)));
+        assert!(!is_another_name(&wrapped(Expired)));
+    }
+
+    #[test]
+    fn in_a_pod_only_a_configured_dns_name_is_good_beside_the_name_of_the_api() {
+        for (configured, wanted) in [
+            ("api.example.com", &["api.example.com", KUBERNETES][..]),
+            ("192.0.2.1", &[KUBERNETES]),
+        ] {
+            let configured_at = ServerAddress::new(configured, 6443);
+            let name = TlsName::InPod { configured_at };
+            assert_eq!(names(&name, configured, true), wanted);
+            assert_eq!(names(&name, "other.example.com", true), [KUBERNETES]);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! A client's line to the API: one connection to one API server, given up for another as soon as it fails.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use http::{Method, Request, Response, StatusCode};
+use kube::client::Body;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tower::{BoxError, Service};
+use tracing::info;
+
+use super::answer::{Answer, InFlight};
+use super::connection::{Connection, NoAnswer, is_farewell};
+use super::dial::Dialer;
+use super::stretch::Factor;
+use super::{Beside, Elsewhere, NotAfter, Server, TooLate, is_watch, repeat};
+use crate::apiserver::error::one_line;
+use crate::config::ServerAddress;
+use crate::telemetry::metrics::Metrics;
+
+/// The lines of one client, one at a time.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Inner>);
+
+struct Inner {
+    dialer: Dialer,
+    metrics: Metrics,
+    /// What the client is for, in logs.
+    purpose: &'static str,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where the next request goes.
+    current: Option<Line>,
+    /// Where the last line led.
+    address: Option<ServerAddress>,
+    /// Why it was left.
+    why: Option<String>,
+    /// When a dial failed last.
+    failed: Option<Instant>,
+}
+
+/// Where no address answers, the next dial begins so much later: many requests fail at once then, and each round asks
+/// every address for a handshake.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// So often a request that no server has taken goes on to another connection.
+const REPEATS: u32 = 3;
+
+/// A connection that is there or is being made. All requests share it: where one dials, no other does.
+type Line = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
+
+impl Lines {
+    pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner {
+            dialer,
+            metrics,
+            purpose,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// The factor for time limits that start now.
+    pub fn factor(&self) -> Factor {
+        self.0.dialer.book.lock().factor()
+    }
+
+    /// The line for a request. A watch returns to a better address, and replaces a connection whose limit for
+    /// pings is longer than needed by now. Watches restart anyway, and requests on the old line are not
+    /// disturbed.
+    fn line(&self, watches: bool) -> Line {
+        let mut state = self.0.state.lock();
+        if let Some(line) = &state.current {
+            match line.peek() {
+                None => return line.clone(),
+                // All who wait for it hear the same, and those who come in the next moment too.
+                Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < PAUSE) => return line.clone(),
+                Some(Ok(connection)) if connection.is_ready() => {
+                    if watches && self.has_better(&connection.address) {
+                        state.why = Some("another address comes before it".to_owned());
+                    } else if !watches || connection.factor <= self.factor() {
+                        return line.clone();
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        state.current.insert(self.open()).clone()
+    }
+
+    fn has_better(&self, address: &ServerAddress) -> bool {
+        self.0.dialer.learn();
+        let (book, now) = (self.0.dialer.book.lock(), Instant::now());
+        book.has_better(address, now) && book.has_other(address, now)
+    }
+
+    fn open(&self) -> Line {
+        let lines = self.clone();
+        let dial = async move {
+            let connected = lines.connect().await;
+            if connected.is_err() {
+                lines.0.state.lock().failed = Some(Instant::now());
+            }
+            connected
+        };
+        let line = dial.boxed().shared();
+        // It goes on when those who wait for it give up: what it finds out about addresses is worth as much.
+        tokio::spawn(line.clone());
+        line
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, String> {
+        let factor = self.factor();
+        let dialed = self.0.dialer.dial(factor).await;
+        let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
+        let connection = Connection::over(stream, address.clone(), factor).await;
+        let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
+        self.leads_to(address);
+        Ok(Arc::new(connection))
+    }
+
+    fn leads_to(&self, to: ServerAddress) {
+        let mut state = self.0.state.lock();
+        let why = state.why.take();
+        if let Some(from) = state.address.replace(to.clone()).filter(|from| *from != to) {
+            self.0.metrics.api_address_changed();
+            let why = why.unwrap_or_else(|| "the connection ended".to_owned());
+            info!(%from, %to, why, client = self.0.purpose, "changed to another API server");
+        }
+    }
+
+    /// A request on a connection has failed, or its answer.
+    pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
+        if is_farewell(error) {
+            self.drop_line(|current| Arc::ptr_eq(current, connection), &one_line(error));
+        } else {
+            self.leave(connection, &one_line(error));
+        }
+    }
+
+    /// A connection is of no use: its address is skipped for a while, and the next request takes another line.
+    fn leave(&self, connection: &Arc<Connection>, why: &str) {
+        let address = &connection.address;
+        self.0.dialer.book.lock().failed(address, Instant::now());
+        self.drop_line(|current| Arc::ptr_eq(current, connection), why);
+    }
+
+    /// A server shows what is old: its address is skipped, and left if that is where the line leads.
+    fn avoid(&self, Elsewhere { server, why }: &Elsewhere) {
+        let Server(address) = server;
+        self.0.dialer.book.lock().behind(address, Instant::now());
+        self.drop_line(|current| current.address == *address, why);
+    }
+
+    fn drop_line(&self, is_it: impl Fn(&Arc<Connection>) -> bool, why: &str) {
+        let mut state = self.0.state.lock();
+        let dialed = state.current.as_ref().and_then(Shared::peek);
+        if dialed.is_some_and(|dialed| dialed.as_ref().is_ok_and(is_it)) {
+            state.current = None;
+            state.why = Some(why.to_owned());
+        }
+    }
+
+    /// The server of a connection answered. One that is ill, as one without its etcd, is left if there is another.
+    ///
+    /// 429 is the answer of a healthy server under load. Its clients stay, because they would only move the
+    /// load to the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It
+    /// is then skipped for longer than the header of an API server asks.
+    ///
+    /// A write may fail because of a webhook, and then it does so everywhere. So it says something only while
+    /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
+    /// no such excuse.
+    fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
+        self.0.dialer.book.lock().answered(took);
+        if !status.is_server_error() {
+            return;
+        }
+        if self.may_leave(connection, is_read) {
+            self.leave(connection, &format!("it answered {status}"));
+        }
+    }
+
+    /// The server of a connection was silent for too long. A write may have waited for a webhook.
+    pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, factor: Factor, why: &str) {
+        if is_read {
+            let (address, now) = (&connection.address, Instant::now());
+            let mut book = self.0.dialer.book.lock();
+            book.timed_out(address, factor, Duration::ZERO, now);
+            drop(book);
+            self.drop_line(|current| Arc::ptr_eq(current, connection), why);
+        } else if self.may_leave(connection, is_read) {
+            self.leave(connection, why);
+        }
+    }
+
+    fn may_leave(&self, connection: &Arc<Connection>, is_read: bool) -> bool {
+        self.0.dialer.learn();
+        let (book, now) = (self.0.dialer.book.lock(), Instant::now());
+        book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
+    }
+
+    /// Sends a request over its own connection, if possible to a server other than the current one. The
+    /// result does not count for or against any server.
+    async fn send_beside(&self, request: Request<Body>) -> Result<Response<Answer>, BoxError> {
+        let mut book = self.0.dialer.book.lock().clone();
+        if let Some(current) = self.0.state.lock().address.clone() {
+            book.behind(&current, Instant::now());
+        }
+        let dialer = Dialer {
+            book: Arc::new(Mutex::new(book)),
+            ..self.0.dialer.clone()
+        };
+        let factor = self.factor();
+        let (address, stream) = dialer.dial(factor).await?;
+        let connection = Arc::new(Connection::over(stream, address, factor).await?);
+        let in_flight = InFlight::new(self, &connection, &request).without_blame();
+        let answer = connection.send(request).await;
+        let answer = answer.map_err(|NoAnswer { error, .. }| error)?;
+        Ok(answer.map(|body| Answer::new(body, in_flight)))
+    }
+
+    async fn send(self, mut request: Request<Body>) -> Result<Response<Answer>, BoxError> {
+        if request.extensions().get::<Beside>().is_some() {
+            return self.send_beside(request).await;
+        }
+        if let Some(elsewhere) = request.extensions().get() {
+            self.avoid(elsewhere);
+        }
+        let not_after = request.extensions().get().copied();
+        let (watches, is_read) = (is_watch(&request), request.method() == Method::GET);
+        let mut repeats = 0;
+        loop {
+            let spare = is_read.then(|| repeat(&request));
+            let connection = self.line(watches).await?;
+            // The way may have taken long, and this process may have stood still on it.
+            if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
+                return Err(TooLate.into());
+            }
+            let mut in_flight = InFlight::new(&self, &connection, &request);
+            let NoAnswer { error, unsent } = match connection.send(request).await {
+                Ok(mut answer) => {
+                    self.answered(&connection, is_read, answer.status(), in_flight.silence());
+                    let server = Server(connection.address.clone());
+                    answer.extensions_mut().insert(server);
+                    if watches && answer.status().is_success() {
+                        in_flight.may_be_silent();
+                    }
+                    return Ok(answer.map(|body| Answer::new(body, in_flight)));
+                }
+                Err(no_answer) => no_answer,
+            };
+            in_flight.is_over();
+            let is_farewell = is_farewell(&error);
+            if is_farewell {
+                self.drop_line(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
+            }
+            // Otherwise another request was quicker.
+            if unsent.is_none() || connection.is_closed() {
+                repeats += 1;
+            }
+            let again = unsent.map(|unsent| *unsent).or(spare.filter(|_| is_farewell));
+            let Some(again) = again.filter(|_| repeats <= REPEATS) else {
+                if !is_farewell || repeats > REPEATS {
+                    self.leave(&connection, &one_line(&error));
+                }
+                return Err(error.into());
+            };
+            request = again;
+        }
+    }
+}
+
+impl Service<Request<Body>> for Lines {
+    type Response = Response<Answer>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.clone().send(request))
+    }
+}

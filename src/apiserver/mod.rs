@@ -1,0 +1,341 @@
+//! How API servers are dialed: where to, how long, and how a dead connection is noticed.
+//!
+//! kube's own stack speaks HTTP/1.1 without keepalive: after a silent power-off a request on a
+//! pooled connection hung for a quarter of an hour. This one speaks HTTP/2 and pings, and knows
+//! more than one address:
+//!
+//! ```text
+//!   kube ──> credentials ──> Paged ──> Counted: time limits ──> Lines: one Connection at a time ──> Dialer ──> Book of addresses
+//! ```
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use kube::client::{Body, ConfigExt as _};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::time::Instant;
+use tower::{BoxError, Service, ServiceBuilder};
+use tracing::warn;
+
+use crate::apiserver::error::one_line;
+use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
+use crate::telemetry::metrics::Metrics;
+
+mod answer;
+mod book;
+mod connection;
+pub mod decode;
+mod dial;
+pub mod error;
+mod limits;
+mod line;
+mod pages;
+mod status;
+mod stretch;
+
+use book::Book;
+use dial::{Dialer, TlsName};
+use limits::Counted;
+use line::Lines;
+use pages::Paged;
+
+/// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
+const PING: Duration = Duration::from_secs(1);
+
+/// In an answer's extensions: the server that it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server(pub ServerAddress);
+
+/// In a request's extensions: this server, whose watch is not what it should be, is not to be asked.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// The server to be avoided.
+    pub server: Server,
+    /// Why, for logs.
+    pub why: &'static str,
+}
+
+/// In a request's extensions: it repeats a request that is not answered yet. It uses its own connection, to
+/// another server if there is one. Its result does not count against any server.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside;
+
+/// In a request's extensions: it is not sent after this moment, however long the way to a server took.
+#[derive(Clone, Copy, Debug)]
+pub struct NotAfter(pub Instant);
+
+/// The moment of [`NotAfter`] had passed: the request was not sent, and never will be.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("its time was over before it could be sent, so it was not")]
+pub struct TooLate;
+
+/// Where the cluster's own list of API servers is to be had.
+type Listed = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>>>;
+
+/// Access to the API of one cluster.
+#[derive(Clone)]
+pub struct Access {
+    config: Config,
+    book: Arc<Mutex<Book>>,
+    name: TlsName,
+    /// The cluster's own list of API servers, if that is used.
+    learns: bool,
+    listed: Listed,
+    metrics: Metrics,
+}
+
+/// There is no way to the API: what was tried and what to do, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `--kubeconfig` cannot be used.
+    #[error("--kubeconfig {path}: {error}")]
+    Kubeconfig {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// In a Pod, without a ServiceAccount that can be used.
+    #[error("the Pod's ServiceAccount cannot be used: {0}; is automountServiceAccountToken off?")]
+    ServiceAccount(String),
+    /// Outside of a Pod, without a kubeconfig that can be used.
+    #[error("no cluster to work on: {0}; give --kubeconfig, or set KUBECONFIG")]
+    Context(String),
+    /// The certificates or credentials of the configuration cannot be used.
+    #[error("the credentials for {url} cannot be used: {error}")]
+    Credentials {
+        /// The API server.
+        url: String,
+        /// What is wrong with them.
+        error: String,
+    },
+}
+
+impl Access {
+    /// Finds the cluster: `--kubeconfig`; else, in a Pod, its ServiceAccount; else the current context.
+    ///
+    /// # Errors
+    /// None of them can be used.
+    pub async fn find(
+        kubeconfig: Option<&Path>,
+        api_server: &ApiServerConfig,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let in_pod = kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        let mut config = match kubeconfig {
+            Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
+                path: path.display().to_string(),
+                error: one_line(&error),
+            })?,
+            None if in_pod => Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?,
+            None => Config::from_kubeconfig(&KubeConfigOptions::default())
+                .await
+                .map_err(|error| Error::Context(one_line(&error)))?,
+        };
+        if config.proxy_url.take().is_some() {
+            warn!("the API server is dialed directly: proxies are not supported");
+        }
+        let agent = concat!("endpoint-copier-operator/", env!("CARGO_PKG_VERSION"));
+        config
+            .headers
+            .push((header::USER_AGENT, HeaderValue::from_static(agent)));
+        Self::to(config, in_pod, api_server, metrics)
+    }
+
+    fn to(
+        mut config: Config,
+        in_pod: bool,
+        api_server: &ApiServerConfig,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let unusable = |error: &str| Error::Credentials {
+            url: config.cluster_url.to_string(),
+            error: error.to_owned(),
+        };
+        let configured = configured(&config.cluster_url).ok_or_else(|| unusable("no host"))?;
+        let configured_at = configured.clone();
+        let name = match config.tls_server_name.clone() {
+            Some(name) => {
+                TlsName::Fixed(ServerName::try_from(name).map_err(|_| unusable("no legal tls-server-name"))?)
+            }
+            None if in_pod => TlsName::InPod { configured_at },
+            None => TlsName::Own { configured_at },
+        };
+        if in_pod && dial::dns_name(&configured).is_none() {
+            // Every API server accepts this Host, whatever its address. A proxy in front may know only its
+            // own name.
+            config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
+        }
+        // Outside of the cluster its own addresses may lead nowhere.
+        let otherwise = if in_pod {
+            ApiServerMode::Auto
+        } else {
+            ApiServerMode::Cluster
+        };
+        let mode = api_server.mode.as_ref().unwrap_or(&otherwise);
+        let local = match mode {
+            ApiServerMode::Local(address) => Some(address.clone()),
+            ApiServerMode::Auto | ApiServerMode::Cluster => None,
+        };
+        let fixed = local
+            .into_iter()
+            .chain([configured])
+            .chain(api_server.addresses.clone());
+        let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
+        Ok(Self {
+            book: Arc::new(Mutex::new(Book::new(fixed.collect(), turn))),
+            name,
+            learns: *mode != ApiServerMode::Cluster,
+            listed: Arc::default(),
+            config,
+            metrics,
+        })
+    }
+
+    /// Namespace of the ServiceAccount or the context.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.config.default_namespace
+    }
+
+    /// The API server's address, as it was configured.
+    #[must_use]
+    pub fn url(&self) -> &Uri {
+        &self.config.cluster_url
+    }
+
+    /// Whether the addresses that the cluster itself names are used. Then they are to be had from
+    /// [`Access::learn_from`].
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.learns
+    }
+
+    /// `listed` returns the known addresses and ports of the API servers, the more trusted group first. It is
+    /// called at each dial. At most 16 addresses are used.
+    pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
+        _ = self.listed.set(Box::new(listed));
+    }
+
+    /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
+    ///
+    /// # Errors
+    /// Certificates or credentials cannot be used.
+    pub fn client(&self, purpose: &'static str) -> Result<Client, Error> {
+        self.stack(purpose).map_err(|error| Error::Credentials {
+            url: self.config.cluster_url.to_string(),
+            error: one_line(&error),
+        })
+    }
+
+    fn stack(&self, purpose: &'static str) -> kube::Result<Client> {
+        let config = &self.config;
+        let dialer = Dialer {
+            book: self.book.clone(),
+            listed: self.listed.clone(),
+            scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
+            tls: Arc::new(config.rustls_client_config()?),
+            name: self.name.clone(),
+        };
+        let lines = Lines::new(dialer, purpose, self.metrics.clone());
+        let host = config.cluster_url.authority().map_or("", Authority::as_str);
+        let service = ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer()?)
+            .layer(config.extra_headers_layer()?)
+            .service(Paged::new(Counted::new(
+                lines,
+                &self.metrics,
+                host,
+                self.book.clone(),
+            )));
+        Ok(Client::new(service, config.default_namespace.clone()))
+    }
+}
+
+/// Host and port of a URL.
+fn configured(url: &Uri) -> Option<ServerAddress> {
+    let default = if url.scheme() == Some(&Scheme::HTTP) {
+        80
+    } else {
+        443
+    };
+    let port = url.port_u16().unwrap_or(default);
+    url.host().map(|host| ServerAddress::new(host, port))
+}
+
+/// A client over any service that answers as an API server: counted and limited in time like ours.
+pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let counted = Counted::new(service, metrics, "service", Arc::default());
+    Client::new(Paged::new(counted), namespace)
+}
+
+async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
+    Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
+}
+
+/// The `Retry-After` of an overloaded API server, zero if it sends none. `None` if it is not overloaded.
+#[must_use]
+pub fn overload(error: &kube::Error) -> Option<Duration> {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 429 | 503) => {
+            let seconds = status
+                .details
+                .as_ref()
+                .map_or(0, |details| details.retry_after_seconds);
+            Some(Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
+        }
+        _ => None,
+    }
+}
+
+/// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
+/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it returns.
+#[must_use]
+pub fn throttled(error: &kube::Error) -> Option<Duration> {
+    let is_429 = matches!(error, kube::Error::Api(status) if status.code == 429);
+    overload(error).filter(|pause| is_429 || !pause.is_zero())
+}
+
+/// Copies a request. Only for requests without a body.
+fn repeat(request: &Request<Body>) -> Request<Body> {
+    let mut repeated = Request::new(Body::empty());
+    request.method().clone_into(repeated.method_mut());
+    request.uri().clone_into(repeated.uri_mut());
+    request.headers().clone_into(repeated.headers_mut());
+    repeated
+}
+
+/// Whether a request reads one object. Lists and watches always have a query: a limit or a selector.
+fn reads_one_object<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET && request.uri().query().unwrap_or_default().is_empty()
+}
+
+/// Whether a request asks for a stream that goes on.
+pub fn is_watch<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query
+        .split('&')
+        .any(|pair| pair == "watch=true" || pair == "watch=1")
+}
+
+#[cfg(test)]
+mod tests;

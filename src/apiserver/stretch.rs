@@ -1,0 +1,187 @@
+//! Stretches the time limits for API servers, because slow is not dead.
+//!
+//! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the
+//! slowest network, the operator is slow to leave a dead server. So the limits start short, and double while
+//! no server answers within them. Pure: callers report what happened.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::config::ServerAddress;
+
+/// No limit is stretched beyond this.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The largest factor. It brings the shortest limit, [`ONE`], close to [`LONGEST`].
+const LARGEST: u32 = 16;
+
+/// An API server reads one object within milliseconds. Silence for this long counts against it, whatever the
+/// reason to give up. It is shorter than the time limit of any call except a release, the last call of a
+/// process.
+///
+/// An answer within this limit shrinks all limits. An answer takes one round trip and a dial takes two. The
+/// limit of a dial is more than twice as long as this one, so a server that meets this limit also meets those
+/// of dials and pings.
+pub(super) const ONE: Duration = Duration::from_millis(600);
+
+/// A timer that fires this late shows that this process was suspended. It says nothing about a server.
+const STOOD_STILL: Duration = Duration::from_millis(250);
+
+/// How many times longer than usual a limit is: a power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Factor(u32);
+
+impl Factor {
+    /// Limits are not stretched.
+    pub const NONE: Self = Self(1);
+
+    /// Stretches a limit, to at most 10 s.
+    pub fn of(self, limit: Duration) -> Duration {
+        limit.saturating_mul(self.0).min(LONGEST)
+    }
+}
+
+/// The current factor, and the failures since a server last answered.
+#[derive(Clone, Debug)]
+pub(super) struct Stretch {
+    factor: Factor,
+    /// The addresses that have failed in any way since a server last answered a request.
+    failed: HashSet<ServerAddress>,
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Self {
+            factor: Factor::NONE,
+            failed: HashSet::new(),
+        }
+    }
+}
+
+impl Stretch {
+    /// The factor for the limits of a dial or request that starts now.
+    pub fn factor(&self) -> Factor {
+        self.factor
+    }
+
+    /// Records that a server answered a request after `took`, with any status.
+    pub fn answered(&mut self, took: Duration) {
+        self.failed.clear();
+        while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(ONE) {
+            self.factor = Factor(self.factor.0 / 2);
+        }
+    }
+
+    /// Records that an address failed: it refused, broke off, or was silent.
+    pub fn failed(&mut self, address: &ServerAddress) {
+        self.failed.insert(address.clone());
+    }
+
+    /// Records that an address exceeded a limit that was stretched by `factor`; the timer fired `late` after
+    /// it. When `all` addresses have failed, the limits double. Several clients may time out at the same
+    /// time, so a timeout under a smaller factor than the current one does not count.
+    pub fn timed_out<'a>(
+        &mut self,
+        address: &ServerAddress,
+        factor: Factor,
+        late: Duration,
+        mut all: impl Iterator<Item = &'a ServerAddress>,
+    ) {
+        self.failed(address);
+        let counts = factor >= self.factor && late <= STOOD_STILL;
+        if counts && all.all(|address| self.failed.contains(address)) {
+            self.factor = Factor((self.factor.0 * 2).min(LARGEST));
+            self.failed.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: Duration = Duration::from_secs(1);
+    /// Within the current limits, but too late for shorter ones.
+    const IN_TIME: Duration = Duration::from_millis(700);
+
+    fn addresses() -> [ServerAddress; 2] {
+        ["192.0.2.1", "192.0.2.2"].map(|host| ServerAddress::new(host, 6443))
+    }
+
+    /// Both servers exceed the current limits.
+    fn silence(stretch: &mut Stretch) {
+        let (all, factor) = (addresses(), stretch.factor());
+        for address in &all {
+            stretch.timed_out(address, factor, Duration::ZERO, all.iter());
+        }
+    }
+
+    #[test]
+    fn limits_double_up_to_ten_seconds_while_no_server_answers() {
+        let mut stretch = Stretch::default();
+        for seconds in [1, 2, 4, 8, 10, 10] {
+            assert_eq!(stretch.factor().of(PING), Duration::from_secs(seconds));
+            silence(&mut stretch);
+        }
+        assert_eq!(stretch.factor().of(ONE), Duration::from_millis(9_600));
+    }
+
+    #[test]
+    fn limits_stay_while_another_server_answers() {
+        let (mut stretch, [first, second]) = (Stretch::default(), addresses());
+        for _ in 0..10 {
+            for address in [&first, &second] {
+                stretch.timed_out(address, stretch.factor(), Duration::ZERO, addresses().iter());
+                stretch.answered(IN_TIME);
+            }
+        }
+        assert_eq!(stretch.factor(), Factor::NONE);
+    }
+
+    #[test]
+    fn limits_stay_while_servers_only_refuse() {
+        let (mut stretch, [first, second]) = (Stretch::default(), addresses());
+        stretch.failed(&first);
+        stretch.failed(&second);
+        assert_eq!(stretch.factor(), Factor::NONE);
+        stretch.timed_out(&second, Factor::NONE, Duration::ZERO, addresses().iter());
+        assert!(
+            stretch.factor() > Factor::NONE,
+            "the only one that is there is slow"
+        );
+    }
+
+    #[test]
+    fn a_timeout_of_several_clients_doubles_the_limits_once() {
+        let mut stretch = Stretch::default();
+        silence(&mut stretch);
+        for address in &addresses() {
+            stretch.timed_out(address, Factor::NONE, Duration::ZERO, addresses().iter());
+        }
+        assert_eq!(stretch.factor().of(PING), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_timeout_while_this_process_stood_still_stretches_nothing() {
+        let (mut stretch, [first, _]) = (Stretch::default(), addresses());
+        let late = Duration::from_secs(20);
+        stretch.timed_out(&first, Factor::NONE, late, [&first].into_iter());
+        assert_eq!(stretch.factor(), Factor::NONE);
+    }
+
+    #[test]
+    fn an_answer_shrinks_the_limits_as_far_as_it_would_have_met_them() {
+        for (took, seconds) in [(5, 1), (600, 1), (601, 2), (1_200, 2), (2_400, 4), (9_000, 8)] {
+            let mut stretch = Stretch::default();
+            for _ in 0..3 {
+                silence(&mut stretch);
+            }
+            stretch.answered(Duration::from_millis(took));
+            assert_eq!(
+                stretch.factor().of(PING),
+                Duration::from_secs(seconds),
+                "{took} ms"
+            );
+        }
+    }
+}

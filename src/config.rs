@@ -1,0 +1,163 @@
+//! The checked settings of a run, as types. Nothing here knows flags or the environment.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use endpoint_copier_core::model::Defaults;
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where `/metrics` is served; `None`: nowhere.
+    pub metrics_bind_address: Option<BindAddress>,
+    /// Where the health paths are served; `None`: nowhere.
+    pub health_probe_bind_address: Option<BindAddress>,
+    /// Race for the Lease; without it this replica has the right to write without end.
+    pub leader_elect: bool,
+    /// Source and managed Service where annotations are silent.
+    pub defaults: Defaults,
+    /// How to race for the Lease.
+    pub election: ElectionConfig,
+    /// A kubeconfig to use instead of the service account or the default kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the API servers are.
+    pub api_server: ApiServerConfig,
+    /// What to log, and how.
+    pub log: LogConfig,
+}
+
+/// Where the API servers are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiServerConfig {
+    /// Which addresses to use; `None`: [`ApiServerMode::Auto`] in a Pod, [`ApiServerMode::Cluster`] elsewhere.
+    pub mode: Option<ApiServerMode>,
+    /// More addresses, in any mode.
+    pub addresses: Vec<ServerAddress>,
+}
+
+/// Which addresses of API servers to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiServerMode {
+    /// The configured address, and behind it those that `default/kubernetes` lists.
+    Auto,
+    /// The configured address alone.
+    Cluster,
+    /// This node's API server first, then as [`ApiServerMode::Auto`].
+    Local(ServerAddress),
+}
+
+/// How to race for the Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectionConfig {
+    /// How long a Lease holds after its last renewal; whole seconds, 2 to 60.
+    pub lease_duration: Duration,
+    /// How long after the last successful renewal the leader may write; shorter than `lease_duration`.
+    pub renew_deadline: Duration,
+    /// Pause before the next attempt after a failed one; 1.2 of it is shorter than `renew_deadline`.
+    pub retry_period: Duration,
+    /// Namespace of the Lease by flag or `POD_NAMESPACE`; `None`: the service account's or the context's.
+    pub namespace: Option<String>,
+    /// Name of the Lease.
+    pub lease_name: String,
+}
+
+impl ElectionConfig {
+    /// A candidate honours the duration that a Lease states up to this: an absurd one must not lock
+    /// everybody out, and a longer one of ours would let a successor begin while we believe to hold it.
+    pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
+
+    /// Pause between two renewals while they succeed: two fit into the deadline, whatever the flags say.
+    #[must_use]
+    pub fn renew_interval(&self) -> Duration {
+        self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
+    }
+}
+
+/// What to log, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Which events.
+    pub filter: LogFilter,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// Which events are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogFilter {
+    /// Those of this level and graver; libraries are quieter, see [`crate::telemetry::logs`].
+    Level(LevelFilter),
+    /// Directives of a tracing filter, such as `info,kube=debug`; valid ones, each with a level.
+    Directives(String),
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One flat JSON object a line, for collectors.
+    Json,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindAddress {
+    /// `:8080`: every address of the host, of both families where it has them.
+    All {
+        /// TCP port; 0 lets the kernel choose.
+        port: u16,
+    },
+    /// `127.0.0.1:8080` or `[::1]:8080`.
+    Socket(SocketAddr),
+    /// `localhost:8080`: an address of that name.
+    Host {
+        /// Name to resolve.
+        host: String,
+        /// TCP port; 0 lets the kernel choose.
+        port: u16,
+    },
+}
+
+impl fmt::Display for BindAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All { port } => write!(f, ":{port}"),
+            Self::Socket(address) => write!(f, "{address}"),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Where an API server is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerAddress {
+    /// IP address, without brackets, or DNS name.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl ServerAddress {
+    /// An IP address may stand in brackets.
+    #[must_use]
+    pub fn new(host: &str, port: u16) -> Self {
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Self { host, port }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What was tried to write into each slice, so that the same thing is not tried for ever: a write that
+//! was refused waits, and one that does not last counts as refused.
+//!
+//! Pure: moments go in.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use endpoint_copier_core::model::{EndpointSlice, ManagedService, ServiceKey, SliceKey};
+
+/// The pause after a refusal: 5 s, doubling to 30 s.
+const FIRST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// The pause after a refusal of something else: what is new may be taken, but is not tried in a flood.
+const OTHER: Duration = Duration::from_secs(1);
+
+/// So often the same may be written into a slice that others keep changing: more than a person changes it,
+/// and less than a second of a policy that changes all that we write …
+const REPAIRS: u32 = 30;
+
+/// … within this time of each other.
+const SOON: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    slices: HashMap<SliceKey, Attempt>,
+    /// Services whose namespace is going, as they were when that was found.
+    hopeless: HashMap<ServiceKey, Arc<ManagedService>>,
+}
+
+#[derive(Clone, Debug)]
+struct Attempt {
+    content: u64,
+    at: Instant,
+    /// Refusals in a row.
+    refusals: u32,
+    /// Why the API server refused it; empty if it did not.
+    reason: String,
+    /// Successful writes of the same in a row, each soon after the one before.
+    writes: u32,
+}
+
+impl Attempts {
+    /// Whether a slice may be written at a moment.
+    ///
+    /// # Errors
+    /// Not before this moment; why the last attempt failed.
+    pub fn check(&self, slice: &EndpointSlice, now: Instant) -> Result<(), (Instant, String)> {
+        let Some(last) = self.slices.get(&SliceKey::of(&slice.metadata)) else {
+            return Ok(());
+        };
+        let same = last.content == content(slice);
+        let pause = match (last.refusals, last.writes) {
+            (0, writes) if same && writes >= REPAIRS => pause(writes - REPAIRS),
+            (0, _) => return Ok(()),
+            (refusals, _) if same => pause(refusals - 1),
+            _ => OTHER,
+        };
+        let until = last.at + pause;
+        if now >= until {
+            return Ok(());
+        }
+        let why = if last.refusals > 0 {
+            last.reason.clone()
+        } else {
+            format!(
+                "it was written {} times and changed back each time; find out who changes it",
+                last.writes
+            )
+        };
+        Err((until, why))
+    }
+
+    /// The namespace of a Service is going: there is nothing to wait for.
+    pub fn give_up(&mut self, service: &Arc<ManagedService>) {
+        self.hopeless.insert(service.key.clone(), service.clone());
+    }
+
+    /// It is no longer managed.
+    pub fn gone(&mut self, service: &ServiceKey) {
+        self.hopeless.remove(service);
+    }
+
+    /// Whether a Service was given up, and has not changed since.
+    pub fn is_given_up(&self, service: &Arc<ManagedService>) -> bool {
+        self.hopeless.get(&service.key) == Some(service)
+    }
+
+    /// The API server refused this. Answers when the same may be tried again.
+    pub fn refused(&mut self, slice: &EndpointSlice, reason: &str, now: Instant) -> Instant {
+        let content = content(slice);
+        let last = self.slices.get(&SliceKey::of(&slice.metadata));
+        let before = last
+            .filter(|last| last.content == content)
+            .map_or(0, |last| last.refusals);
+        let attempt = Attempt {
+            content,
+            at: now,
+            refusals: before + 1,
+            reason: reason.to_owned(),
+            writes: 0,
+        };
+        self.slices.insert(SliceKey::of(&slice.metadata), attempt);
+        now + pause(before)
+    }
+
+    /// The API server took this.
+    pub fn written(&mut self, slice: &EndpointSlice, now: Instant) {
+        let content = content(slice);
+        let last = self.slices.get(&SliceKey::of(&slice.metadata));
+        // While it waits between two repairs, they are further apart.
+        let window = |writes: u32| writes.checked_sub(REPAIRS).map_or(SOON, |over| pause(over) * 2);
+        let again = |last: &&Attempt| last.content == content && now < last.at + window(last.writes);
+        let before = last.filter(again).map_or(0, |last| last.writes);
+        let attempt = Attempt {
+            content,
+            at: now,
+            refusals: 0,
+            reason: String::new(),
+            writes: before + 1,
+        };
+        self.slices.insert(SliceKey::of(&slice.metadata), attempt);
+    }
+
+    /// What is not tried any more needs no memory.
+    pub fn forget_old(&mut self, now: Instant) {
+        self.slices.retain(|_, attempt| now < attempt.at + LONGEST * 3);
+    }
+}
+
+fn pause(times: u32) -> Duration {
+    FIRST.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST)
+}
+
+/// What a slice shows; the version of its source is no part of it.
+fn content(slice: &EndpointSlice) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let EndpointSlice {
+        address_type,
+        endpoints,
+        metadata: _,
+        ports,
+    } = slice;
+    format!("{address_type:?} {endpoints:?} {ports:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endpoint_copier_core::testing::{Build, BuildSlice, service, slice};
+
+    fn showing(address: &str) -> EndpointSlice {
+        slice("vip-1").endpoints([address])
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn what_was_refused_waits_5_seconds_doubling_to_30() {
+        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        for wait in [5, 10, 20, 30, 30, 30] {
+            attempts.refused(&showing("10.0.0.1"), "no", now);
+            assert_eq!(
+                attempts.check(
+                    &showing("10.0.0.1"),
+                    now + seconds(wait) - Duration::from_millis(1)
+                ),
+                Err((now + seconds(wait), "no".to_owned()))
+            );
+            assert_eq!(attempts.check(&showing("10.0.0.1"), now + seconds(wait)), Ok(()));
+            now += seconds(wait);
+        }
+    }
+
+    #[test]
+    fn other_content_is_tried_after_a_second() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        attempts.refused(&showing("10.0.0.1"), "no", now);
+        assert!(
+            attempts
+                .check(&showing("10.0.0.2"), now + Duration::from_millis(999))
+                .is_err()
+        );
+        assert!(attempts.check(&showing("10.0.0.2"), now + seconds(1)).is_ok());
+    }
+
+    #[test]
+    fn another_slice_does_not_wait() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        attempts.refused(&showing("10.0.0.1"), "no", now);
+        assert!(attempts.check(&slice("vip-2"), now).is_ok());
+    }
+
+    #[test]
+    fn success_ends_the_waiting() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        attempts.refused(&showing("10.0.0.1"), "no", now);
+        attempts.written(&showing("10.0.0.1"), now + seconds(5));
+        assert!(attempts.check(&showing("10.0.0.1"), now + seconds(5)).is_ok());
+    }
+
+    #[test]
+    fn a_write_that_is_undone_time_after_time_waits_too() {
+        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        for _ in 0..REPAIRS {
+            assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
+            attempts.written(&showing("10.0.0.1"), now);
+            now += Duration::from_millis(50);
+        }
+        assert!(
+            attempts
+                .check(&showing("10.0.0.1"), now)
+                .unwrap_err()
+                .1
+                .contains("changed back")
+        );
+        for wait in [5, 10, 20, 30, 30] {
+            now += seconds(wait);
+            assert!(
+                attempts.check(&showing("10.0.0.1"), now).is_ok(),
+                "after {wait} s"
+            );
+            attempts.written(&showing("10.0.0.1"), now);
+            assert!(attempts.check(&showing("10.0.0.1"), now + seconds(1)).is_err());
+        }
+        assert!(
+            attempts.check(&showing("10.0.0.2"), now + seconds(1)).is_ok(),
+            "another state of the source is no repair"
+        );
+    }
+
+    #[test]
+    fn repairs_now_and_then_are_no_fight() {
+        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        for _ in 0..100 {
+            assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
+            attempts.written(&showing("10.0.0.1"), now);
+            now += seconds(1);
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_tried_is_forgotten() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        attempts.written(&showing("10.0.0.1"), now);
+        attempts.forget_old(now + seconds(100));
+        assert!(attempts.slices.is_empty());
+    }
+
+    #[test]
+    fn what_was_given_up_stays_so_until_the_service_changes() {
+        let read = |service| {
+            Arc::new(ManagedService::read(&service, &endpoint_copier_core::testing::defaults()).unwrap())
+        };
+        let mut attempts = Attempts::default();
+        attempts.give_up(&read(service("vip")));
+        assert!(attempts.is_given_up(&read(service("vip"))));
+        assert!(!attempts.is_given_up(&read(service("vip").uid("another"))));
+        assert!(!attempts.is_given_up(&read(service("other"))));
+        attempts.gone(&read(service("vip")).key);
+        assert!(attempts.hopeless.is_empty());
+    }
+}

@@ -1,0 +1,59 @@
+//! The three writes as requests, so that each can say until when it may be sent.
+
+use std::borrow::Cow;
+
+use http::Request;
+use k8s_openapi::api::discovery::v1::EndpointSlice as Api;
+use kube::Resource as _;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::{Request as Build, request};
+use serde::Serialize;
+
+use endpoint_copier_core::model::{EndpointSlice, SliceKey};
+use endpoint_copier_core::plan::Delete;
+
+type Built = Result<Request<Vec<u8>>, request::Error>;
+
+/// POST, which fails if the name is taken.
+pub(super) fn create(slice: &EndpointSlice) -> Built {
+    slices(&SliceKey::of(&slice.metadata)).create(&PostParams::default(), body(slice)?)
+}
+
+/// PUT, with the resourceVersion and UID of what was seen.
+pub(super) fn update(slice: &EndpointSlice) -> Built {
+    let key = SliceKey::of(&slice.metadata);
+    slices(&key).replace(key.name(), &PostParams::default(), body(slice)?)
+}
+
+/// DELETE, with resourceVersion and UID as preconditions.
+pub(super) fn delete(delete: &Delete) -> Built {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(delete.uid.clone()),
+            resource_version: Some(delete.resource_version.clone()),
+        }),
+        ..DeleteParams::default()
+    };
+    slices(&delete.key).delete(delete.key.name(), &params)
+}
+
+fn body(slice: &EndpointSlice) -> Result<Vec<u8>, request::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed<'a> {
+        api_version: Cow<'a, str>,
+        kind: Cow<'a, str>,
+        #[serde(flatten)]
+        slice: &'a EndpointSlice,
+    }
+    let typed = Typed {
+        api_version: Api::api_version(&()),
+        kind: Api::kind(&()),
+        slice,
+    };
+    serde_json::to_vec(&typed).map_err(request::Error::SerializeBody)
+}
+
+fn slices(key: &SliceKey) -> Build {
+    Build::new(Api::url_path(&(), Some(key.namespace())))
+}

@@ -1,0 +1,192 @@
+use serde_json::json;
+
+use std::sync::Arc;
+
+use super::*;
+use endpoint_copier_core::model::ObjectMeta;
+
+fn status(code: u16, details: serde_json::Value) -> Status {
+    serde_json::from_value(json!({
+        "status": "Failure", "code": code, "message": "no", "reason": "because", "details": details,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn answers_of_the_api_server_are_sorted_into_kinds() {
+    for (code, expected) in [
+        (400, Kind::Refused),
+        (401, Kind::Passing),
+        (403, Kind::Refused),
+        (404, Kind::Conflict),
+        (405, Kind::Refused),
+        (409, Kind::Conflict),
+        (410, Kind::Passing),
+        (413, Kind::Refused),
+        (422, Kind::Refused),
+        (429, Kind::Passing),
+        (500, Kind::Passing),
+        (503, Kind::Passing),
+        (504, Kind::Passing),
+    ] {
+        assert_eq!(sort(&status(code, json!({}))), expected, "{code}");
+    }
+}
+
+#[test]
+fn a_namespace_that_is_going_or_gone_is_no_fault_of_the_service() {
+    let terminating = json!({"causes": [{"reason": "NamespaceTerminating", "message": "…", "field": "metadata.namespace"}]});
+    assert_eq!(sort(&status(403, terminating)), Kind::NamespaceTerminating);
+    assert_eq!(
+        sort(&status(404, json!({"kind": "namespaces", "name": "gone"}))),
+        Kind::NamespaceTerminating
+    );
+}
+
+#[test]
+fn without_an_answer_a_write_is_tried_again() {
+    assert_eq!(Error::NoAnswer.kind(), Kind::Passing);
+    assert_eq!(Error::TermOver.kind(), Kind::TermOver);
+}
+
+fn slice(version: &str, uid: &str) -> EndpointSlice {
+    EndpointSlice {
+        metadata: ObjectMeta {
+            resource_version: Some(version.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..EndpointSlice::default()
+    }
+}
+
+#[test]
+fn an_echo_is_shown_by_what_was_written_or_by_anything_later() {
+    let (old, new) = (slice("5", "a"), slice("6", "a"));
+    let other = slice("7", "b");
+    for (echo, shown, expected) in [
+        (Echo::Version(6), None, false),
+        (Echo::Version(6), Some(&old), false),
+        (Echo::Version(6), Some(&new), true),
+        (Echo::Version(6), Some(&other), true),
+        (Echo::NewerThan(5), Some(&old), false),
+        (Echo::NewerThan(5), Some(&new), true),
+        (Echo::NewerThan(5), None, true),
+        (Echo::Exists, None, false),
+        (Echo::Exists, Some(&old), true),
+        (Echo::Gone("a".to_owned()), Some(&old), false),
+        (Echo::Gone("a".to_owned()), Some(&other), true),
+        (Echo::Gone("a".to_owned()), None, true),
+    ] {
+        assert_eq!(echo.is_shown(shown), expected, "{echo:?} {shown:?}");
+    }
+}
+
+/// A plan with one write of each kind.
+fn one_of_each() -> Plan {
+    let named = |name: &str| {
+        let mut slice = slice("5", "a");
+        (slice.metadata.namespace, slice.metadata.name) = (Some("default".to_owned()), Some(name.to_owned()));
+        slice.endpoints = Some(vec![k8s_openapi::api::discovery::v1::Endpoint::default()]);
+        slice
+    };
+    Plan {
+        creates: vec![named("new")],
+        updates: vec![named("changed")],
+        deletes: vec![Delete {
+            key: SliceKey::new("default", "old"),
+            uid: "a".to_owned(),
+            resource_version: "5".to_owned(),
+        }],
+        ..Plan::default()
+    }
+}
+
+type Answer = fn() -> Result<http::Response<String>, tower::BoxError>;
+
+/// Methods, and until when each request may leave.
+type Sent = Arc<Mutex<Vec<(String, Option<Instant>)>>>;
+
+/// A writer, and what it sends.
+fn writer(answer: Answer) -> (Writer, Sent) {
+    let sent = Sent::default();
+    let seen = sent.clone();
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let until = request.extensions().get().map(|NotAfter(moment)| *moment);
+        seen.lock().push((request.method().to_string(), until));
+        std::future::ready(answer())
+    });
+    let metrics = Metrics::new("lease").unwrap();
+    (Writer::new(Client::new(service, "default"), metrics), sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_write_is_sent_after_the_deadline_of_the_term() {
+    for (seconds, expected) in [(4, 4), (60, 60)] {
+        let (writer, sent) = writer(|| Ok(http::Response::new("{}".to_owned())));
+        let now = Instant::now();
+        let term = Term::for_tests(Duration::from_secs(seconds));
+        let applied = writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
+        assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+        let until = Some(now + Duration::from_secs(expected));
+        let expected = ["POST", "PUT", "DELETE"].map(|method| (method.to_owned(), until));
+        assert_eq!(*sent.lock(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
+    let table: [(Answer, bool); 3] = [
+        (|| Ok(http::Response::new("{}".to_owned())), false),
+        (|| Err(TooLate.into()), false),
+        (|| Err("the connection broke".into()), true),
+    ];
+    for (answer, in_doubt) in table {
+        let (writer, _) = writer(answer);
+        let term = Term::for_tests(Duration::from_secs(4));
+        writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
+        assert_eq!(term.may_release(), !in_doubt);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_slow_webhook_as_long_as_its_term_is_renewed_and_no_longer() {
+    let slow = |seconds: u64| {
+        let service = tower::service_fn(move |_: Request<kube::client::Body>| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok::<_, tower::BoxError>(http::Response::new("{}".to_owned()))
+        });
+        Writer::new(Client::new(service, "default"), Metrics::new("lease").unwrap())
+    };
+    // How long the webhook takes, how long the term reaches, whether it is renewed every 2 s; when the write ends, how.
+    for (webhook, reach, is_renewed, ends, is_done) in [
+        (10, 4, true, 10, true),
+        (10, 4, false, 4, false),
+        (60, 4, true, 12, false),
+        (60, 60, false, 12, false),
+    ] {
+        let writer = slow(webhook);
+        let term = Term::for_tests(Duration::from_secs(reach));
+        let renewals = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                if is_renewed {
+                    term.renew_for_tests(Duration::from_secs(reach));
+                }
+            }
+        };
+        let plan = Plan {
+            creates: one_of_each().creates,
+            ..Plan::default()
+        };
+        let start = Instant::now();
+        let applied = tokio::select! {
+            applied = writer.apply(&term, &ServiceState::Unmanaged, plan) => applied,
+            () = renewals => continue,
+        };
+        assert_eq!(
+            (start.elapsed().as_secs(), applied.failures.is_empty()),
+            (ends, is_done)
+        );
+    }
+}

@@ -1,0 +1,314 @@
+//! Decides which Events to send about each Service: new findings at once, lasting ones every half hour, good
+//! news when a finding is resolved, all of them rate limited.
+//!
+//! Pure: callers pass the time in.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::controller::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
+use endpoint_copier_core::model::{Finding, ServiceKey};
+
+/// A finding that lasts is said again after this time; API servers forget Events after an hour.
+const REPEAT: Duration = Duration::from_secs(30 * 60);
+
+/// The pause before findings that did not fit into the queue are tried again.
+const LATER: Duration = Duration::from_secs(10);
+
+/// Good news leaves so many for bad.
+const RESERVE: u32 = 5;
+
+/// What was said about all Services.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    accounts: HashMap<ServiceKey, Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    said: BTreeMap<Finding, Instant>,
+    /// Limits the Events about the Service.
+    budget: Budget,
+    /// A reported finding is resolved, or the first copies exist, and no Event has said so yet.
+    owes_good_news: bool,
+}
+
+/// What to say now, and when to look again.
+#[derive(Debug, PartialEq)]
+pub(super) struct Due {
+    pub findings: Vec<Finding>,
+    pub again: Option<Instant>,
+}
+
+impl Ledger {
+    /// Returns the findings to report now, given all current findings of a Service. At most `room` of them;
+    /// the others stay due.
+    pub fn due(
+        &mut self,
+        service: &ServiceKey,
+        findings: &BTreeSet<Finding>,
+        room: usize,
+        now: Instant,
+    ) -> Due {
+        let mut due = Due {
+            findings: Vec::new(),
+            again: None,
+        };
+        if findings.is_empty() && !self.accounts.contains_key(service) {
+            return due;
+        }
+        let account = self.accounts.entry(service.clone()).or_default();
+        let lasts = |said: &Finding| findings.iter().any(|finding| finding.reason == said.reason);
+        account.owes_good_news |= account.said.keys().any(|said| !lasts(said));
+        account.said.retain(|finding, _| findings.contains(finding));
+        for finding in findings {
+            let next = match account.said.get(finding).copied() {
+                Some(said) if said + REPEAT > now => said + REPEAT,
+                _ if due.findings.len() >= room => now + LATER,
+                _ if account.budget.spend(0, now) => {
+                    account.said.insert(finding.clone(), now);
+                    due.findings.push(finding.clone());
+                    now + REPEAT
+                }
+                _ => now + SERVICE_REFILL,
+            };
+            due.again = Some(due.again.map_or(next, |again| again.min(next)));
+        }
+        if account.is_settled(now) {
+            self.accounts.remove(service);
+        }
+        due
+    }
+
+    /// Whether this was said, and still lasts.
+    pub fn holds(&self, service: &ServiceKey, finding: &Finding) -> bool {
+        self.accounts
+            .get(service)
+            .is_some_and(|account| account.said.contains_key(finding))
+    }
+
+    /// A Service is no longer managed: nothing lasts, though what was said lately counts.
+    pub fn gone(&mut self, service: &ServiceKey, now: Instant) {
+        if let Some(account) = self.accounts.get_mut(service) {
+            (account.said, account.owes_good_news) = (BTreeMap::new(), false);
+            self.accounts.retain(|_, account| !account.is_settled(now));
+        }
+    }
+
+    /// The Event for a finding could not be written: the finding is due again.
+    pub fn unsaid(&mut self, service: &ServiceKey, finding: &Finding) {
+        if let Some(account) = self.accounts.get_mut(service) {
+            account.said.remove(finding);
+        }
+    }
+
+    /// The first copies exist, so good news is due.
+    pub fn owes_good_news(&mut self, service: &ServiceKey) {
+        let account = self.accounts.entry(service.clone()).or_default();
+        account.owes_good_news = true;
+    }
+
+    /// Whether good news is due and may be sent now. If so, it counts as sent.
+    pub fn may_tell(&mut self, service: &ServiceKey, now: Instant) -> bool {
+        let Some(account) = self.accounts.get_mut(service) else {
+            return false;
+        };
+        let may = account.owes_good_news && account.budget.spend(RESERVE, now);
+        account.owes_good_news &= !may;
+        may
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            said: BTreeMap::new(),
+            budget: Budget::new(SERVICE_BURST, SERVICE_REFILL),
+            owes_good_news: false,
+        }
+    }
+}
+
+impl Account {
+    /// Whether the account holds nothing and can be dropped.
+    fn is_settled(&self, now: Instant) -> bool {
+        self.said.is_empty() && !self.owes_good_news && self.budget.is_full(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endpoint_copier_core::model::Reason;
+
+    fn findings(notes: &[&str]) -> BTreeSet<Finding> {
+        notes
+            .iter()
+            .map(|note| Finding::new(Reason::PortUnresolved, *note))
+            .collect()
+    }
+
+    fn said(ledger: &mut Ledger, notes: &[&str], now: Instant) -> Vec<String> {
+        let due = ledger.due(
+            &ServiceKey::new("default", "vip"),
+            &findings(notes),
+            usize::MAX,
+            now,
+        );
+        due.findings.into_iter().map(|finding| finding.note).collect()
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_gone_is_forgotten_when_it_may_say_all_again() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (vip, other) = (
+            ServiceKey::new("default", "vip"),
+            ServiceKey::new("default", "other"),
+        );
+        said(&mut ledger, &["a"], start);
+        assert!(ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        ledger.gone(&vip, start);
+        assert!(!ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        assert_eq!(ledger.accounts.len(), 1);
+        ledger.owes_good_news(&other);
+        ledger.may_tell(&other, start + 5 * MINUTE);
+        ledger.gone(&other, start + 5 * MINUTE);
+        assert_eq!(ledger.accounts.len(), 1, "that of the other");
+    }
+
+    #[test]
+    fn a_finding_is_said_when_it_appears_and_every_half_hour_while_it_lasts() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        assert_eq!(said(&mut ledger, &["a"], start), ["a"]);
+        assert!(said(&mut ledger, &["a"], start + MINUTE).is_empty());
+        assert!(said(&mut ledger, &["a"], start + 29 * MINUTE).is_empty());
+        assert_eq!(said(&mut ledger, &["a"], start + 30 * MINUTE), ["a"]);
+        assert!(said(&mut ledger, &["a"], start + 59 * MINUTE).is_empty());
+        assert_eq!(said(&mut ledger, &["a"], start + 60 * MINUTE), ["a"]);
+    }
+
+    #[test]
+    fn a_detail_that_changes_is_said_at_once_and_one_that_comes_back_too() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        assert_eq!(said(&mut ledger, &["a"], start), ["a"]);
+        assert_eq!(said(&mut ledger, &["b"], start + MINUTE), ["b"]);
+        assert!(said(&mut ledger, &[], start + 2 * MINUTE).is_empty());
+        assert_eq!(said(&mut ledger, &["b"], start + 3 * MINUTE), ["b"]);
+    }
+
+    #[test]
+    fn at_most_25_at_once_and_then_one_per_5_minutes() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let mut count = 0;
+        for round in 0..100 {
+            count += said(&mut ledger, &[&round.to_string()], start).len();
+        }
+        assert_eq!(count, 25);
+        assert!(said(&mut ledger, &["later"], start + Duration::from_secs(299)).is_empty());
+        assert_eq!(said(&mut ledger, &["later"], start + 5 * MINUTE), ["later"]);
+        assert!(said(&mut ledger, &["more"], start + 5 * MINUTE).is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_said_is_said_when_there_is_room_again() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        for round in 0..25 {
+            said(&mut ledger, &[&round.to_string()], start);
+        }
+        let due = ledger.due(&ServiceKey::new("default", "vip"), &findings(&["late"]), 9, start);
+        assert!(due.findings.is_empty());
+        assert_eq!(said(&mut ledger, &["late"], due.again.unwrap()), ["late"]);
+    }
+
+    #[test]
+    fn the_next_look_is_when_the_first_repetition_is_due() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        said(&mut ledger, &["a"], start);
+        let due = ledger.due(
+            &ServiceKey::new("default", "vip"),
+            &findings(&["a", "b"]),
+            9,
+            start + MINUTE,
+        );
+        assert_eq!(due.again, Some(start + REPEAT));
+    }
+
+    #[test]
+    fn one_service_does_not_use_up_the_room_of_another() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        for round in 0..30 {
+            said(&mut ledger, &[&round.to_string()], start);
+        }
+        let due = ledger.due(&ServiceKey::new("default", "other"), &findings(&["a"]), 9, start);
+        assert_eq!(due.findings.len(), 1);
+    }
+
+    #[test]
+    fn good_news_leaves_room_for_bad() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let service = ServiceKey::new("default", "vip");
+        let told = (0..100).filter(|_| {
+            ledger.owes_good_news(&service);
+            ledger.may_tell(&service, start)
+        });
+        let told = told.count();
+        assert_eq!(told, 20);
+        assert_eq!(said(&mut ledger, &["bad"], start), ["bad"]);
+    }
+
+    #[test]
+    fn good_news_is_told_once_and_only_when_it_is_due() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let service = ServiceKey::new("default", "vip");
+        assert!(!ledger.may_tell(&service, start), "nothing was ever wrong");
+        ledger.owes_good_news(&service);
+        assert!(ledger.may_tell(&service, start), "the first copies");
+        assert!(!ledger.may_tell(&service, start));
+        said(&mut ledger, &["a"], start);
+        assert!(!ledger.may_tell(&service, start), "it lasts");
+        said(&mut ledger, &["b"], start);
+        assert!(!ledger.may_tell(&service, start), "its detail has changed");
+        said(&mut ledger, &[], start);
+        assert!(ledger.may_tell(&service, start));
+        assert!(!ledger.may_tell(&service, start));
+        said(&mut ledger, &["a"], start);
+        said(&mut ledger, &[], start);
+        ledger.gone(&service, start);
+        assert!(!ledger.may_tell(&service, start), "nobody asks for copies");
+    }
+
+    #[test]
+    fn what_has_no_room_in_the_queue_is_said_a_little_later() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let service = ServiceKey::new("default", "vip");
+        let all = findings(&["a", "b", "c"]);
+        let due = ledger.due(&service, &all, 1, start);
+        assert_eq!(due.findings.len(), 1);
+        assert_eq!(due.again, Some(start + LATER));
+        let due = ledger.due(&service, &all, 9, start + LATER);
+        assert_eq!(due.findings.len(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_written_after_all_has_its_turn_again() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        said(&mut ledger, &["a", "b"], start);
+        let finding = Finding::new(Reason::PortUnresolved, "a");
+        ledger.unsaid(&ServiceKey::new("default", "vip"), &finding);
+        assert_eq!(said(&mut ledger, &["a", "b"], start), ["a"]);
+    }
+
+    #[test]
+    fn a_service_without_findings_is_forgotten() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        said(&mut ledger, &["a"], start);
+        said(&mut ledger, &[], start + 10 * MINUTE);
+        ledger.may_tell(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
+        said(&mut ledger, &[], start + 20 * MINUTE);
+        assert!(ledger.accounts.is_empty());
+    }
+}

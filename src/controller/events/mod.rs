@@ -1,0 +1,270 @@
+//! Events on managed Services: what `kubectl describe service` tells its user.
+//!
+//! They are written beside the syncs, never in their way; and under the term, like every write.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::Expired;
+use tracing::debug;
+
+use crate::apiserver::error::{is_answer, is_namespace_terminating, one_line};
+use crate::leader_election::term::{Term, Write};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::outage::Outage;
+use endpoint_copier_core::model::{Finding, ManagedService, ServiceKey};
+
+mod ledger;
+
+use ledger::Ledger;
+
+pub use endpoint_copier_core::model::SYNCED;
+
+/// The most Events that wait to be written. Further findings are reported later.
+const WAITING: usize = 1024;
+
+/// Time limit of one attempt to write an Event.
+const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// The pauses after attempts that met a busy API server. After the last one it is dropped.
+static PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+
+/// Says what happens to Services.
+pub struct Herald {
+    ledger: Arc<Mutex<Ledger>>,
+    letters: mpsc::Sender<Letter>,
+}
+
+/// An Event on its way.
+struct Letter {
+    term: Term,
+    service: ObjectReference,
+    event: Event,
+    /// What was found. Good news is about nothing that lasts.
+    about: Option<(ServiceKey, Finding)>,
+    /// How long to wait after each failure that is left to it.
+    pauses: std::slice::Iter<'static, Duration>,
+}
+
+/// Writes what a [`Herald`] says.
+pub struct Scribe {
+    client: Client,
+    reporter: Reporter,
+    ledger: Arc<Mutex<Ledger>>,
+    letters: mpsc::Receiver<Letter>,
+    metrics: Metrics,
+}
+
+impl Herald {
+    /// A herald, and the scribe that has to run for it. `instance` is the name of this replica.
+    #[must_use]
+    pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, Scribe) {
+        let (sender, letters) = mpsc::channel(WAITING);
+        let reporter = Reporter {
+            controller: env!("CARGO_PKG_NAME").to_owned(),
+            instance: Some(instance.to_owned()),
+        };
+        let ledger = Arc::<Mutex<Ledger>>::default();
+        (
+            Self {
+                ledger: ledger.clone(),
+                letters: sender,
+            },
+            Scribe {
+                client,
+                reporter,
+                ledger,
+                letters,
+                metrics,
+            },
+        )
+    }
+
+    /// These are all findings of a Service now. Says what is new or due again; answers when to look again.
+    pub fn report(
+        &self,
+        term: &Term,
+        service: &ManagedService,
+        findings: &BTreeSet<Finding>,
+    ) -> Option<Instant> {
+        // Nothing else fills the queue, so the room found here is still there below.
+        let room = self.letters.capacity();
+        let due = self
+            .ledger
+            .lock()
+            .due(&service.key, findings, room, Instant::now());
+        for finding in due.findings {
+            let Finding { reason, note } = finding.clone();
+            let about = Some((service.key.clone(), finding));
+            self.send(term, service, EventType::Warning, reason.as_str(), note, about);
+        }
+        due.again
+    }
+
+    /// A Service is no longer managed: there is nothing more to say, though what was said lately counts.
+    pub fn gone(&self, service: &ServiceKey) {
+        self.ledger.lock().gone(service, Instant::now());
+    }
+
+    /// The first copies of a Service were written: a `Synced` Event is due once all of them are.
+    pub fn made_first(&self, service: &ServiceKey) {
+        self.ledger.lock().owes_good_news(service);
+    }
+
+    /// The copies of a Service are in sync. Sends an Event only if something was wrong or there were no
+    /// copies before.
+    pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
+        let has_room = self.letters.capacity() > 0;
+        if has_room && self.ledger.lock().may_tell(&service.key, Instant::now()) {
+            self.send(term, service, EventType::Normal, SYNCED, note, None);
+        }
+    }
+
+    fn send(
+        &self,
+        term: &Term,
+        service: &ManagedService,
+        type_: EventType,
+        reason: &str,
+        note: String,
+        about: Option<(ServiceKey, Finding)>,
+    ) {
+        let letter = Letter {
+            term: term.clone(),
+            service: reference(service),
+            event: Event {
+                type_,
+                reason: reason.to_owned(),
+                note: Some(note),
+                action: "CopyEndpoints".to_owned(),
+                secondary: None,
+            },
+            about,
+            pauses: PAUSES.iter(),
+        };
+        if self.letters.try_send(letter).is_err() {
+            debug!(service = %service.key, reason, "nobody writes Events any more");
+        }
+    }
+}
+
+fn kind(event: &Event) -> &'static str {
+    match event.type_ {
+        EventType::Normal => "Normal",
+        EventType::Warning => "Warning",
+    }
+}
+
+/// What `kubectl describe` finds Events by. Without a resourceVersion, or each Event would regard
+/// another object.
+fn reference(service: &ManagedService) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Service".to_owned()),
+        namespace: Some(service.key.namespace().to_owned()),
+        name: Some(service.key.name().to_owned()),
+        uid: Some(service.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+impl Scribe {
+    /// Writes until the herald is gone. A finding that met a busy API server is tried again while it lasts, after what
+    /// waits meanwhile.
+    pub async fn run(mut self) {
+        let outage = Outage::new("writing Events");
+        let mut failed = DelayQueue::new();
+        loop {
+            let mut letter = tokio::select! {
+                biased;
+                letter = self.letters.recv() => match letter {
+                    Some(letter) => letter,
+                    None => return,
+                },
+                Some(letter) = failed.next() => match Expired::into_inner(letter) {
+                    letter if self.lasts(&letter) => letter,
+                    _ => continue,
+                },
+            };
+            let Ok(write) = letter.term.begin_write() else {
+                // If this replica leads again, the finding must still be reported.
+                if let Some((service, finding)) = &letter.about {
+                    self.ledger.lock().unsaid(service, finding);
+                }
+                continue;
+            };
+            match self.write(&letter, write).await {
+                Ok(()) => outage.over(),
+                Err(Unwritten::Unwanted) => {}
+                // What was to be said is said again in half an hour, if it still lasts.
+                Err(Unwritten::Failed(error)) => outage.failed(&error),
+                Err(Unwritten::Busy(error)) => {
+                    outage.failed(&error);
+                    if let Some(pause) = letter.pauses.next().filter(|_| self.lasts(&letter)) {
+                        failed.insert(letter, *pause);
+                    }
+                }
+            }
+        }
+    }
+
+    fn lasts(&self, letter: &Letter) -> bool {
+        let ledger = self.ledger.lock();
+        letter
+            .about
+            .as_ref()
+            .is_some_and(|(service, finding)| ledger.holds(service, finding))
+    }
+
+    async fn write(&self, letter: &Letter, write: Write) -> Result<(), Unwritten> {
+        let Letter { service, event, .. } = letter;
+        // A recorder of its own for each Event: one that lives adds to an old Event of the same
+        // reason and leaves its note as it was.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
+        let answer = timeout_at(limit, recorder.publish(event, service)).await;
+        if answer.as_ref().is_ok_and(is_answer) {
+            write.answered();
+        }
+        let told = |error: &str| format!("{}: {error}", event.reason);
+        match answer {
+            Ok(Ok(())) => {
+                self.metrics.event_written(kind(event), &event.reason);
+                Ok(())
+            }
+            // Where nothing may be created any more, nobody waits for news.
+            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => {
+                Err(Unwritten::Unwanted)
+            }
+            // It was not taken. Of any other failure nobody knows, and a second Event would have another name.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 429 | 500 | 503) => {
+                Err(Unwritten::Busy(told(&one_line(&kube::Error::Api(status)))))
+            }
+            Ok(Err(error)) => Err(Unwritten::Failed(told(&one_line(&error)))),
+            Err(_) => Err(Unwritten::Failed(told("no answer in time"))),
+        }
+    }
+}
+
+/// Why an Event was not written.
+enum Unwritten {
+    /// Its namespace is going.
+    Unwanted,
+    /// The API server is busy.
+    Busy(String),
+    /// The API server will not have it, or did not answer.
+    Failed(String),
+}

@@ -1,0 +1,15 @@
+//! From a watch event to a write.
+//!
+//! ```text
+//!     watch ──> index ──> workqueue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
+//!       ^                                                                              │
+//!       └──────────── applied copies come back only through the watch ─────────────────┘
+//! ```
+
+pub mod apply;
+pub mod budget;
+pub mod events;
+pub mod reconcile;
+pub mod watch;
+pub mod worker;
+pub mod workqueue;

@@ -1,0 +1,85 @@
+//! Detects a watch that does not show what a GET has shown. If it has not caught up a second later, its API
+//! server is behind, and another server may be current.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::ECHO;
+use crate::telemetry::outage::Outage;
+use crate::telemetry::pulse::{Cause, Pulses};
+use endpoint_copier_core::model::WatchKind;
+
+/// The minimum time between two restarts of a watch. Each costs a list, and none helps if all API servers are
+/// behind.
+const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
+
+/// What one watch has not shown yet.
+pub(super) struct Behind {
+    watch: WatchKind,
+    pulses: Pulses,
+    outage: Outage,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    missing: Option<Missing>,
+    restarted: Option<Instant>,
+}
+
+struct Missing {
+    since: Instant,
+    /// The watch has caught up with the GET when it reaches this resourceVersion.
+    version: u64,
+}
+
+impl Behind {
+    pub fn new(watch: WatchKind, pulses: Pulses) -> Self {
+        Self {
+            watch,
+            pulses,
+            outage: Outage::new(format!("the watch of {}", watch.as_str())),
+            state: Mutex::default(),
+        }
+    }
+
+    /// A GET has shown what the watch does not: an object at this version, or (`None`) that it is gone.
+    pub fn missed(&self, version: Option<u64>) {
+        let reached = self.reached();
+        self.state.lock().missing.get_or_insert_with(|| Missing {
+            since: Instant::now(),
+            // A deletion has a version too, but a GET does not return it.
+            version: version.unwrap_or(reached + 1),
+        });
+    }
+
+    /// Restarts the watch, at another API server if there is one, if it still does not show what a GET has
+    /// shown. Returns the time of the next check while the watch may still catch up.
+    pub fn check(&self) -> Option<Instant> {
+        let (reached, now) = (self.reached(), Instant::now());
+        let mut state = self.state.lock();
+        let missing = state.missing.as_ref()?;
+        let until = missing.since + ECHO;
+        if reached >= missing.version {
+            state.missing = None;
+            self.outage.over();
+        } else if now < until {
+            return Some(until);
+        } else {
+            state.missing = None;
+            if state.restarted.is_none_or(|last| now >= last + BETWEEN_RESTARTS) {
+                state.restarted = Some(now);
+                self.outage
+                    .failed("it does not show what a GET has shown: it is restarted, at another API server if there is one");
+                self.pulses.restart(self.watch.as_str(), Cause::Behind);
+            }
+        }
+        None
+    }
+
+    fn reached(&self) -> u64 {
+        self.pulses.version(&[self.watch.as_str()])
+    }
+}

@@ -1,0 +1,176 @@
+//! The `Endpoints` object that version 0.2 of the Go operator made for a Service. Kubernetes mirrors it
+//! into a slice for ever, beside our copies; so it goes when they are there.
+//!
+//! `Endpoints` are not watched. They are read only where a mirrored slice shows that they exist. `Endpoints`
+//! of other owners are read once for each version of that slice.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Client, Error};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+
+use super::read::{Unanswered, is_missing};
+use crate::apiserver::decode::{EndpointsMetadata, Guarded};
+use crate::apiserver::error::is_answer;
+use crate::leader_election::term::Term;
+use crate::telemetry::progress::Progress;
+use endpoint_copier_core::model::{
+    EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
+};
+
+/// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
+const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
+
+/// Time limit of the whole removal.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Removes `Endpoints` of the Go operator.
+pub(super) struct Legacy {
+    client: Client,
+    progress: Progress,
+    /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
+    theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
+}
+
+/// The UID of a Service, and the resourceVersions of the slices that mirror its `Endpoints`.
+#[derive(PartialEq)]
+struct Mirrored {
+    service: String,
+    slices: BTreeSet<Option<String>>,
+}
+
+impl Legacy {
+    pub fn new(client: Client, progress: Progress) -> Self {
+        Self {
+            client,
+            progress,
+            theirs: Mutex::default(),
+        }
+    }
+
+    /// A Service that is not managed any more needs no memory.
+    pub fn gone(&self, service: &ServiceKey) {
+        self.theirs.lock().remove(service);
+    }
+
+    /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed.
+    ///
+    /// # Errors
+    /// The API server did not answer, or not well; to be tried again.
+    pub async fn remove(
+        &self,
+        term: &Term,
+        service: &ManagedService,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Finding>, Unanswered> {
+        let mirrors = snapshot.slices.iter().filter(|slice| is_mirror(slice));
+        let mirrored = Mirrored {
+            service: service.uid.clone(),
+            slices: mirrors
+                .map(|slice| slice.metadata.resource_version.clone())
+                .collect(),
+        };
+        let is_copied = snapshot
+            .slices
+            .iter()
+            .any(|slice| ours(slice).as_ref() == Some(&service.key));
+        if !is_copied || mirrored.slices.is_empty() || self.theirs.lock().get(&service.key) == Some(&mirrored)
+        {
+            return Ok(None);
+        }
+        match self.get_and_delete(term, service).await {
+            Ok(Looked::Theirs) => {}
+            Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
+            Err(Error::Api(status)) if status.code == 403 => return Ok(Some(finding(service))),
+            Err(error) => {
+                let Unanswered { error, severity } = Unanswered::from(&error);
+                return Err(Unanswered {
+                    error: format!("cannot look for Endpoints of the Go operator: {error}"),
+                    severity,
+                });
+            }
+        }
+        self.theirs.lock().insert(service.key.clone(), mirrored);
+        Ok(None)
+    }
+
+    async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
+        let api: Api<Guarded<EndpointsMetadata>> =
+            Api::namespaced(self.client.clone(), service.key.namespace());
+        let limit = Instant::now() + TIME_LIMIT;
+        let found = match self.within(limit, api.get(service.key.name())).await {
+            Ok(found) => found,
+            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Gone),
+            Err(error) => return Err(error),
+        };
+        let found = found.slim_metadata();
+        if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY) {
+            return Ok(Looked::Theirs);
+        }
+        // Only now: while the GET was under way the term may have ended.
+        let Ok(write) = term.begin_write() else {
+            return Ok(Looked::TermOver);
+        };
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: found.uid.clone(),
+                resource_version: found.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        let delete = api.delete(service.key.name(), &params);
+        let answer = self.within(limit.min(write.deadline), delete).await;
+        if is_answer(&answer) {
+            write.answered();
+        }
+        match answer {
+            Ok(_) => {
+                info!(service = %service.key, "removed the Endpoints that version 0.2 of the Go operator made");
+            }
+            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Looked::Gone)
+    }
+
+    /// One call, and so one step.
+    async fn within<T>(
+        &self,
+        limit: Instant,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = timeout_at(limit, call).await;
+        self.progress.step();
+        answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
+    }
+}
+
+/// How a look for the `Endpoints` of a Service ended.
+enum Looked {
+    /// They are not the Go operator's.
+    Theirs,
+    /// There are none any more; their mirrored slices are about to go.
+    Gone,
+    /// There are, and they are not ours to remove any more.
+    TermOver,
+}
+
+fn is_mirror(slice: &EndpointSlice) -> bool {
+    label_of(&slice.metadata, label::MANAGED_BY) == Some(MIRROR)
+}
+
+fn finding(service: &ManagedService) -> Finding {
+    Finding::new(
+        Reason::LegacyEndpoints,
+        format!(
+            "Kubernetes mirrors the Endpoints object {0} into a slice, and we may not remove it; allow get and delete of endpoints, or run: kubectl delete endpoints {1} --namespace {2}",
+            service.key,
+            service.key.name(),
+            service.key.namespace()
+        ),
+    )
+}

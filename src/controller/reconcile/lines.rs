@@ -1,0 +1,28 @@
+//! Log lines about one Service are rate limited like its Events, so a user who changes it all the time cannot
+//! fill a disk. Further lines are logged at debug.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::controller::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
+use endpoint_copier_core::model::ServiceKey;
+
+/// The log budget of each Service. It outlives the terms of this replica.
+#[derive(Default)]
+pub(super) struct Lines(Mutex<HashMap<ServiceKey, Budget>>);
+
+impl Lines {
+    /// Whether a line about a Service may be logged now. If so, it counts against the budget.
+    pub fn may_log(&self, service: &ServiceKey) -> bool {
+        let (mut lines, now) = (self.0.lock(), Instant::now());
+        if !lines.contains_key(service) {
+            lines.retain(|_, budget| !budget.is_full(now));
+        }
+        let budget = lines
+            .entry(service.clone())
+            .or_insert_with(|| Budget::new(SERVICE_BURST, SERVICE_REFILL));
+        budget.spend(0, now)
+    }
+}

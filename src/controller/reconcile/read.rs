@@ -1,0 +1,54 @@
+//! The GETs that decide about copies.
+
+use std::fmt::Debug;
+
+use kube::core::Status;
+use kube::{Api, Error};
+use serde::de::DeserializeOwned;
+
+use super::Stop;
+use crate::apiserver::error::one_line;
+use crate::apiserver::throttled;
+use crate::controller::workqueue::Severity;
+use crate::telemetry::progress::Progress;
+
+/// A call other than a write of a slice that failed, and is to be tried again.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub error: String,
+    pub severity: Severity,
+}
+
+impl From<&Error> for Unanswered {
+    fn from(error: &Error) -> Self {
+        Self {
+            error: one_line(error),
+            severity: throttled(error).map_or(Severity::Passing, Severity::Overloaded),
+        }
+    }
+}
+
+/// client: one consistent GET, with the time limit of the client, so it is one step. `None` if the object
+/// does not exist.
+pub(super) async fn object<K>(api: &Api<K>, name: &str, progress: &Progress) -> Result<Option<K>, Stop>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let answer = api.get(name).await;
+    progress.step();
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Api(status)) if is_missing(&status, name) => Ok(None),
+        Err(error) => Err(Stop::Unread(Unanswered::from(&error))),
+    }
+}
+
+/// Whether a status says that this object is not there. An API server names what is missing; a 404 without a
+/// name is that of something in between, and no copy goes because of it.
+pub(super) fn is_missing(status: &Status, name: &str) -> bool {
+    status.code == 404
+        && status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.name == name)
+}

@@ -1,0 +1,84 @@
+//! What is told of a sync that wrote: a line in the log, how long it took, an Event.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::Reconciler;
+use crate::controller::apply::Applied;
+use crate::leader_election::term::Term;
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, ServiceState, Snapshot, ours};
+
+impl Reconciler {
+    /// How long a change took until here.
+    pub(super) fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
+        // Nobody knows since when that has been so which the beginning of a term brings to light.
+        if since > term.began() {
+            self.metrics.observe_propagation(since.elapsed());
+        }
+        for trigger in triggers
+            .iter()
+            .filter_map(|trigger| trigger.parse::<Timestamp>().ok())
+        {
+            let took = Timestamp::now().duration_since(trigger);
+            // Their clock may be ahead of ours.
+            let took = Duration::try_from(took).unwrap_or_default();
+            self.metrics.observe_trigger_propagation(took);
+        }
+    }
+
+    /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
+    pub(super) fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
+        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source) {
+            let plural = if endpoints == 1 { "" } else { "s" };
+            let note = format!(
+                "the copies are in step with {}: {endpoints} endpoint{plural}",
+                source.key
+            );
+            self.herald.synced(term, service, note);
+        }
+    }
+}
+
+/// Whether a finding rules out a `Synced` Event.
+pub(super) fn is_mixed(finding: &Finding) -> bool {
+    finding.reason.leaves_undone()
+        || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
+}
+
+/// `may_log`: the Service has log budget left.
+pub(super) fn report_write(
+    key: &ServiceKey,
+    may_log: bool,
+    since: Instant,
+    snapshot: &Snapshot,
+    endpoints: usize,
+    applied: &Applied,
+) {
+    if !may_log {
+        debug!(service = %key, "copies written");
+        return;
+    }
+    let took = since.elapsed();
+    let [created, updated, deleted] = applied.by_operation;
+    let copies = snapshot
+        .slices
+        .iter()
+        .filter(|slice| ours(slice).as_ref() == Some(key));
+    let before: usize = copies
+        .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
+        .sum();
+    info!(
+        service = %key,
+        source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
+        before,
+        endpoints,
+        created,
+        updated,
+        deleted,
+        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "copies written"
+    );
+}

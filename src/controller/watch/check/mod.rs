@@ -1,0 +1,234 @@
+//! What the watches of the sources show, held against consistent reads.
+//!
+//! An API server whose watch cache stands still answers pings, renews watches and shows nothing new. A list
+//! without a resourceVersion is answered from what etcd has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource as _;
+use kube::api::{ListParams, ObjectList};
+use kube::core::Request;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tracing::warn;
+
+use self::turns::{Part, Turns};
+use super::{SELECTOR_BYTES, Watches, named_selector, split};
+use crate::apiserver::decode::{Guarded, SliceMetadata};
+use crate::apiserver::error::one_line;
+use crate::apiserver::overload;
+use crate::telemetry::outage::Outage;
+use crate::telemetry::pulse::Cause;
+use endpoint_copier_core::index::Listing;
+use endpoint_copier_core::model::WatchKind;
+use endpoint_copier_core::model::version;
+
+mod turns;
+
+/// Time between the beginnings of two checks.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// A watch has caught up with a list by then.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// And is looked at this often meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Time limit of one list.
+const READ: Duration = Duration::from_secs(5);
+
+/// Slices in one page of a list.
+const PAGE: u32 = 500;
+
+/// Namespace and name of the Service whose slices list the API servers.
+const API_SERVERS: (&str, &str) = ("default", "kubernetes");
+
+impl Watches {
+    /// Compares the sources in use with consistent lists, for ever. Where a watch is behind, it begins anew:
+    /// with a list, and at another API server if there is one. Where the API counts from an earlier
+    /// resourceVersion than the watches have come to, all of them begin anew.
+    pub async fn check_sources(self) {
+        tokio::join!(self.check_api_servers(), self.check_others());
+    }
+
+    /// Compares the API servers' list each time, even when other lists fail. It does so even if no Service
+    /// copies it, because the version of any list shows whether the watches can continue.
+    async fn check_api_servers(&self) {
+        let (namespace, name) = API_SERVERS;
+        let outage = Outage::new(format!("the check of {namespace}/{name}"));
+        let mut ticks = ticks();
+        loop {
+            ticks.tick().await;
+            let names = [name.to_owned()].into();
+            match self.compare(namespace, names).await.result {
+                Ok(cause) => {
+                    outage.over();
+                    self.restart(cause);
+                }
+                Err(error) => {
+                    outage.failed(&error.message);
+                    error.delay(&mut ticks);
+                }
+            }
+        }
+    }
+
+    /// Compares some of the other sources in each check, one list after the other.
+    async fn check_others(&self) {
+        let outage = Outage::new("the check of the sources");
+        let (mut ticks, mut turns, mut failing) = (ticks(), Turns::default(), BTreeSet::new());
+        loop {
+            ticks.tick().await;
+            let (began, parts) = (Instant::now(), self.others());
+            failing.retain(|part| parts.contains_key(part));
+            for part in turns.next(&parts, began) {
+                let names = parts.get(&part).cloned().unwrap_or_default();
+                let Compared { took, result } = self.compare(&part.0, names).await;
+                turns.took(&part, took, began);
+                match result {
+                    Ok(cause) => {
+                        failing.remove(&part);
+                        self.restart(cause);
+                    }
+                    Err(error) => {
+                        failing.insert(part);
+                        outage.failed(&error.message);
+                        if error.delay(&mut ticks) {
+                            break;
+                        }
+                    }
+                }
+            }
+            if failing.is_empty() {
+                outage.over();
+            }
+        }
+    }
+
+    /// The sources in use except the API servers' list, in parts that each fit into one selector.
+    fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
+        let mut sources = self.index.lock().sources();
+        let (namespace, name) = API_SERVERS;
+        if let Some(names) = sources.get_mut(namespace) {
+            names.remove(name);
+        }
+        let parts = sources.into_iter().flat_map(|(namespace, names)| {
+            let shards = split(&names, SELECTOR_BYTES).into_iter().enumerate();
+            shards.map(move |(number, names)| ((namespace.clone(), number), names))
+        });
+        parts.collect()
+    }
+
+    /// Restarts watches if there is a cause.
+    fn restart(&self, cause: Option<Cause>) {
+        match cause {
+            None => {}
+            Some(Cause::Behind) => {
+                warn!("the watch of the sources is behind what the API shows: it restarts");
+                self.reader
+                    .pulses
+                    .restart(WatchKind::Sources.as_str(), Cause::Behind);
+            }
+            Some(Cause::Rewound) => self.reader.pulses.rewound(),
+        }
+    }
+
+    /// Requests one list. Returns why the watches must restart, if they must.
+    async fn compare(&self, namespace: &str, names: BTreeSet<String>) -> Compared {
+        // A watch of slices, since versions of other resources need not be comparable.
+        let slices = [WatchKind::Copies.as_str(), WatchKind::Sources.as_str()];
+        let shown = self.reader.pulses.version(&slices);
+        let mut listing = self.index.lock().listing(namespace.to_owned(), names);
+        let began = Instant::now();
+        let list = timeout(READ, self.list(&mut listing)).await;
+        let list = list.unwrap_or_else(|_| Err(ListError::unanswered()));
+        let took = began.elapsed();
+        let result = match list {
+            Ok(()) if listing.version.is_some_and(|version| version < shown) => Ok(Some(Cause::Rewound)),
+            Ok(()) => Ok(self.is_behind(&listing).await.then_some(Cause::Behind)),
+            Err(error) => Err(error),
+        };
+        Compared { took, result }
+    }
+
+    /// Whether the watches fail to show what a list shows, after some time to catch up.
+    async fn is_behind(&self, listing: &Listing) -> bool {
+        let began = Instant::now();
+        while !self.index.lock().shows(listing) {
+            if began.elapsed() >= CATCH_UP {
+                return true;
+            }
+            sleep(LOOK).await;
+        }
+        false
+    }
+
+    async fn list(&self, listing: &mut Listing) -> Result<(), ListError> {
+        let client = &self.reader.client;
+        let slices = Request::new(EndpointSlice::url_path(&(), Some(listing.namespace.as_str())));
+        // Without a resourceVersion: consistent.
+        let mut params = ListParams::default()
+            .labels(&named_selector(&listing.names))
+            .limit(PAGE);
+        loop {
+            let request = slices.list_metadata(&params).map_err(kube::Error::BuildRequest)?;
+            let page: ObjectList<Guarded<SliceMetadata>> = client.request(request).await?;
+            for slice in &page.items {
+                listing.add(slice.slim_metadata());
+            }
+            listing.version = version(page.metadata.resource_version.as_deref());
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The result of one list.
+struct Compared {
+    /// How long the list took.
+    took: Duration,
+    result: Result<Option<Cause>, ListError>,
+}
+
+/// Why a list could not be had.
+struct ListError {
+    message: String,
+    /// How long an overloaded API server asks to be left alone; `None` if it is not overloaded.
+    overload: Option<Duration>,
+}
+
+impl ListError {
+    fn unanswered() -> Self {
+        Self {
+            message: format!("no answer to a consistent list within {READ:?}"),
+            overload: None,
+        }
+    }
+
+    /// Delays the next check if the API server is overloaded. Answers whether it is.
+    fn delay(&self, ticks: &mut Interval) -> bool {
+        if let Some(retry_after) = self.overload {
+            ticks.reset_after(retry_after.max(PERIOD));
+        }
+        self.overload.is_some()
+    }
+}
+
+impl From<kube::Error> for ListError {
+    fn from(error: kube::Error) -> Self {
+        Self {
+            message: one_line(&error),
+            overload: overload(&error),
+        }
+    }
+}
+
+/// When checks are due.
+fn ticks() -> Interval {
+    let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

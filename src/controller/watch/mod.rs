@@ -1,0 +1,253 @@
+//! API streams to index changes. One task a watch, each with a backoff of its own: one that cannot
+//! be had never holds up another.
+//!
+//! A list is compared with the index when it is complete, since what was deleted while a watch was
+//! down is on no stream.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use kube::Api;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::{oneshot, watch as channel};
+use tracing::warn;
+
+use crate::apiserver::decode::Guarded;
+use crate::controller::workqueue::Inbox;
+use crate::leader_election::{Lease, Record};
+use crate::telemetry::outage::Outage;
+use crate::telemetry::pulse::Cause;
+use endpoint_copier_core::index::{Dirty, Scope, SharedIndex};
+use endpoint_copier_core::model::WatchKind;
+use endpoint_copier_core::model::{
+    EndpointSlice, MANAGED_BY, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
+};
+
+mod backoff;
+mod check;
+mod named;
+mod reader;
+
+pub use named::named_slices;
+use named::split::{SELECTOR_BYTES, split};
+pub use reader::Reader;
+
+/// The watches of Services and slices.
+#[derive(Clone)]
+pub struct Watches {
+    /// Reads the API.
+    pub reader: Reader,
+    /// What the watches feed.
+    pub index: SharedIndex,
+    /// Where dirty keys go.
+    pub inbox: Inbox,
+}
+
+impl Watches {
+    /// Watches all Services. `names` gets the names of the Services whose slices matter, whenever
+    /// that set changes.
+    pub async fn services(self, names: channel::Sender<BTreeSet<String>>) {
+        let mut listed = HashSet::new();
+        let unreadable = Undecoded::new(WatchKind::Services);
+        // The state that `names` was last computed from. Some names are watched without any Service.
+        let mut made_from = None;
+        self.reader
+            .follow(
+                WatchKind::Services,
+                Api::all,
+                watcher::Config::default(),
+                |event: Event<Guarded<Service>>| {
+                    let mut index = self.index.lock();
+                    let complete = !matches!(event, Event::Init | Event::InitApply(_));
+                    let dirty = match event {
+                        Event::Init => {
+                            listed.clear();
+                            Dirty::new()
+                        }
+                        // A GET has already shown a later state.
+                        Event::Apply(service) | Event::Delete(service)
+                            if index.knows_newer_service(service.slim_metadata()) =>
+                        {
+                            Dirty::new()
+                        }
+                        Event::InitApply(service) | Event::Apply(service) => {
+                            if !complete {
+                                listed.insert(ServiceKey::of(service.slim_metadata()));
+                            }
+                            match service.object {
+                                Ok(service) => index.apply_service(&service),
+                                Err(object) => {
+                                    unreadable.log(&object);
+                                    index.service_unreadable(&object)
+                                }
+                            }
+                        }
+                        Event::Delete(service) => {
+                            index.delete_service(&ServiceKey::of(service.slim_metadata()))
+                        }
+                        Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
+                    };
+                    let changed = Some(index.services_changed());
+                    // During a list, the set would be computed again for each Service.
+                    if complete && std::mem::replace(&mut made_from, changed) != changed {
+                        let wanted = index.names();
+                        names.send_if_modified(|names| {
+                            *names != wanted && {
+                                *names = wanted;
+                                true
+                            }
+                        });
+                    }
+                    drop(index);
+                    self.inbox.mark(dirty);
+                },
+            )
+            .await;
+    }
+
+    /// Watches the slices that bear our managed-by label.
+    pub async fn copies(self) {
+        let selector = copies_selector();
+        self.slices(WatchKind::Copies, &selector, &Scope::Copies, None)
+            .await;
+    }
+
+    /// `listed_once` is told when the first list is complete.
+    async fn slices(
+        &self,
+        watch: WatchKind,
+        selector: &str,
+        scope: &Scope,
+        mut listed_once: Option<oneshot::Sender<()>>,
+    ) {
+        let mut listed = HashSet::new();
+        let unreadable = Undecoded::new(watch);
+        let config = watcher::Config::default().labels(selector);
+        self.reader
+            .follow(watch, Api::all, config, |event: Event<Guarded<EndpointSlice>>| {
+                let mut index = self.index.lock();
+                let dirty = match event {
+                    Event::Init => {
+                        listed.clear();
+                        index.list_begins(scope);
+                        Dirty::new()
+                    }
+                    Event::InitApply(slice) => {
+                        listed.insert(SliceKey::of(slice.slim_metadata()));
+                        match slice.object {
+                            Ok(slice) => index.list_slice(scope, slice),
+                            Err(object) => {
+                                unreadable.log(&object);
+                                index.slice_unreadable(scope, &object);
+                                Dirty::new()
+                            }
+                        }
+                    }
+                    Event::Apply(slice) => match slice.object {
+                        Ok(slice) => index.apply_slice(scope, slice),
+                        Err(object) => {
+                            unreadable.log(&object);
+                            index.slice_unreadable(scope, &object);
+                            Dirty::new()
+                        }
+                    },
+                    Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
+                    Event::InitDone => {
+                        // Nobody waits any more if the watch is being replaced already.
+                        listed_once.take().map(|told| told.send(()));
+                        index.slices_listed(scope, &std::mem::take(&mut listed))
+                    }
+                };
+                drop(index);
+                self.inbox.mark(dirty);
+            })
+            .await;
+    }
+}
+
+/// Limits the log of objects of one watch that cannot be decoded: one line at once and one a minute.
+struct Undecoded(Outage);
+
+impl Undecoded {
+    fn new(watch: WatchKind) -> Self {
+        Self(Outage::new(format!("decoding one of the {}", watch.as_str())))
+    }
+
+    fn log(&self, object: &Unreadable) {
+        let key = ObjectKey::of(&object.metadata);
+        self.0.failed(&format!("{key}: {}", object.error));
+    }
+}
+
+/// Our own writes of the Lease are on its watch by then, or the watch is behind.
+const OWN_RENEWAL: Duration = Duration::from_secs(5);
+
+/// A watch that was answered so long ago has said what it has to say. One that is not answered is no stale view
+/// but an outage, with pauses and log lines of its own.
+const HEARD: Duration = Duration::from_secs(1);
+
+/// Watches one Lease, and tells the election what it sees. A watch that does not show our own renewals begins anew.
+pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let api = |client| Api::<Lease>::namespaced(client, namespace);
+    let mut found = false;
+    let follow = reader.follow(WatchKind::Lease, api, config, |event| match event {
+        Event::Init => found = false,
+        Event::InitApply(lease) => {
+            found = true;
+            record.shown(Some(&lease));
+        }
+        Event::Apply(lease) => record.shown(Some(&lease)),
+        Event::Delete(_) => record.shown(None),
+        Event::InitDone if !found => record.shown(None),
+        Event::InitDone => {}
+    });
+    let check = async {
+        loop {
+            let (pulses, watch) = (&reader.pulses, WatchKind::Lease.as_str());
+            let renewed = record.behind(OWN_RENEWAL).await;
+            if renewed < pulses.version(&[watch]) {
+                pulses.rewound();
+            } else if pulses.is_open(watch, HEARD) {
+                warn!("the watch of the Lease does not show our own renewals: it begins anew");
+                pulses.restart(watch, Cause::Behind);
+            }
+        }
+    };
+    tokio::select! {
+        // The news of this moment is heard before it is missed.
+        biased;
+        () = follow => {}
+        () = check => {}
+    }
+}
+
+/// Slices that bear our managed-by label.
+#[must_use]
+pub fn copies_selector() -> String {
+    format!("{}={MANAGED_BY}", label::MANAGED_BY)
+}
+
+/// Slices of these names that are not ours, in as few selectors as are short enough.
+#[must_use]
+pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
+    let shards = split(names, SELECTOR_BYTES).into_iter();
+    let with_selector = |names: BTreeSet<String>| {
+        let selector = named_selector(&names);
+        (names, selector)
+    };
+    shards.map(with_selector).collect()
+}
+
+/// Slices of these names that are not ours.
+fn named_selector(names: &BTreeSet<String>) -> String {
+    let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    format!(
+        "{} in ({names}),{}!={MANAGED_BY}",
+        label::SERVICE_NAME,
+        label::MANAGED_BY
+    )
+}
+
+/// How long after its last sign of life a watch counts as dead.
+pub const LIFE: Duration = Duration::from_secs(90);

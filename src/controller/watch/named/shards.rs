@@ -1,0 +1,206 @@
+//! The running watches by name, and those that continue until others have listed their names.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, FutureExt as _, pending};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::split::{SELECTOR_BYTES, split};
+use crate::controller::watch::{Watches, named_selector};
+use crate::telemetry::metrics::Restart;
+use endpoint_copier_core::index::Scope;
+use endpoint_copier_core::model::WatchKind;
+
+/// The most watches of new names. When there are more, one list merges them.
+const NEW_SHARDS: usize = 8;
+
+/// A watch that has not listed after this time ends if its names are not needed. Longer than a list may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Names = BTreeSet<String>;
+
+/// The role of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Its names never change.
+    Pinned,
+    /// It is one of the watches over which all names were spread at the last merge.
+    Merged,
+    /// Its names were added since.
+    New,
+    /// It is replaced, but continues until others have listed its names, so that no update is missed.
+    Replaced,
+}
+
+struct Shard {
+    names: Arc<Names>,
+    role: Role,
+    began: Instant,
+    is_listed: bool,
+    abort: AbortHandle,
+}
+
+impl Shard {
+    /// Whether it is to stay.
+    fn is_active(&self) -> bool {
+        self.role != Role::Replaced
+    }
+}
+
+/// The running watches. No two active watches share a name.
+pub(super) struct Shards {
+    watches: Watches,
+    running: Vec<Shard>,
+    // Not tasks: a replaced watch must end at once, and not when its task is next scheduled.
+    following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
+    lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
+}
+
+impl Shards {
+    pub(super) fn new(watches: Watches) -> Self {
+        Self {
+            watches,
+            running: Vec::new(),
+            following: FuturesUnordered::new(),
+            lists: FuturesUnordered::new(),
+        }
+    }
+
+    /// The names without an active watch.
+    pub(super) fn missing(&self, wanted: &Names) -> Names {
+        let is_watched = |name: &String| {
+            let mut active = self.running.iter().filter(|shard| shard.is_active());
+            active.any(|shard| shard.names.contains(name))
+        };
+        wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
+    }
+
+    /// Watches missing names. If there are many watches of new names, merges them into the new one.
+    pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
+        let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
+        let new = || self.running.iter().filter(|shard| shard.role == Role::New);
+        let before = if new().count() < NEW_SHARDS {
+            Vec::new()
+        } else {
+            missing.extend(new().flat_map(|shard| shard.names.intersection(wanted).cloned()));
+            self.replace(|shard| shard.role == Role::New)
+        };
+        self.spread(&missing, &before, if is_first { Role::Merged } else { Role::New });
+    }
+
+    /// Spreads the needed names over as few watches as possible, and drops the others.
+    pub(super) fn merge(&mut self, wanted: &Names) {
+        let before = self.replace(|shard| matches!(shard.role, Role::Merged | Role::New));
+        self.spread(wanted, &before, Role::Merged);
+    }
+
+    /// Marks watches as replaced, and returns their names.
+    fn replace(&mut self, which: impl Fn(&Shard) -> bool) -> Vec<Arc<Names>> {
+        let mut replaced = Vec::new();
+        for shard in self.running.iter_mut().filter(|shard| which(shard)) {
+            shard.role = Role::Replaced;
+            replaced.push(shard.names.clone());
+        }
+        replaced
+    }
+
+    /// A watch replaced `before` that has exactly the names of a new one continues in its place.
+    fn spread(&mut self, names: &Names, before: &[Arc<Names>], role: Role) {
+        for names in split(names, SELECTOR_BYTES) {
+            let is_it = |shard: &&mut Shard| {
+                *shard.names == names && before.iter().any(|before| Arc::ptr_eq(before, &shard.names))
+            };
+            match self.running.iter_mut().find(is_it) {
+                Some(shard) => shard.role = role,
+                None => self.watch(names, role),
+            }
+        }
+    }
+
+    /// Begins a watch.
+    pub(super) fn watch(&mut self, names: Names, role: Role) {
+        let names = Arc::new(names);
+        let (listed, list) = oneshot::channel();
+        let (watches, scope) = (self.watches.clone(), Scope::Named(names.clone()));
+        let selector = named_selector(&names);
+        let watch = async move {
+            watches
+                .slices(WatchKind::Sources, &selector, &scope, Some(listed))
+                .await;
+        };
+        let (abort, aborted) = AbortHandle::new_pair();
+        self.following.push(Abortable::new(watch.boxed(), aborted));
+        let shard = names.clone();
+        self.lists
+            .push(list.map(|listed| listed.ok().map(|()| shard)).boxed());
+        self.running.push(Shard {
+            names,
+            role,
+            began: Instant::now(),
+            is_listed: false,
+            abort,
+        });
+    }
+
+    /// Ends the replaced watches whose names others have listed.
+    pub(super) fn end_replaced(&mut self, wanted: &Names) {
+        let active = self.running.iter().filter(|shard| shard.is_active());
+        let listed: Vec<_> = active
+            .filter(|shard| shard.is_listed)
+            .map(|shard| shard.names.clone())
+            .collect();
+        let is_left =
+            |name: &String| wanted.contains(name) && !listed.iter().any(|names| names.contains(name));
+        let is_needed = |shard: &Shard| match (shard.role, shard.is_listed) {
+            (Role::Replaced, is_listed) => is_listed && shard.names.iter().any(is_left),
+            (Role::New, false) => shard.began.elapsed() < PATIENCE || !shard.names.is_disjoint(wanted),
+            _ => true,
+        };
+        let before = self.running.len();
+        self.running.retain(|shard| {
+            let is_needed = is_needed(shard);
+            if !is_needed {
+                let metrics = &self.watches.reader.metrics;
+                metrics.watch_restarted(WatchKind::Sources, Restart::Selector);
+                shard.abort.abort();
+            }
+            is_needed
+        });
+        if self.running.len() < before {
+            // Only now: a watch that still runs could list a name that is forgotten here.
+            let names = self.running.iter().map(|shard| shard.names.clone()).collect();
+            self.watches.index.lock().retain_names(&names);
+        }
+    }
+
+    /// Follows the watches until a list of one of them is complete. Returns `true` if a watch has ended,
+    /// which none should.
+    pub(super) async fn progress(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = unexpected_end(&mut self.following) => true,
+            Some(listed) = self.lists.next() => {
+                let is_it = |shard: &&mut Shard| listed.as_ref().is_some_and(|names| Arc::ptr_eq(names, &shard.names));
+                if let Some(shard) = self.running.iter_mut().find(is_it) {
+                    shard.is_listed = true;
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Waits until a watch ends without being aborted.
+async fn unexpected_end(following: &mut FuturesUnordered<Abortable<BoxFuture<'static, ()>>>) {
+    loop {
+        match following.next().await {
+            Some(Err(Aborted)) => {}
+            Some(Ok(())) => return,
+            None => pending().await,
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! One watch, followed for ever: errors, pauses and signs of life.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, pin_mut};
+use http::{Request, Response};
+use http_body::Frame;
+use kube::client::Body;
+use kube::core::Resource;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tower::{BoxError, service_fn};
+
+use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
+use super::HEARD;
+use super::backoff::{SHORTEST, WatchBackoff};
+use crate::apiserver::error::one_line;
+use crate::apiserver::{Elsewhere, Server, is_watch, overload};
+use crate::telemetry::metrics::{Metrics, Restart};
+use crate::telemetry::outage::Outage;
+use crate::telemetry::pulse::{Cause, Pulse, Pulses};
+use endpoint_copier_core::model::WatchKind;
+use endpoint_copier_core::model::version;
+
+mod errors;
+
+/// The server ends a watch after this many seconds, and a new one shows that it is alive.
+const RENEW_SECONDS: u32 = 25;
+
+/// A watch that the server has not ended by then is ended here: it may be silent because it is dead.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A watch without events lives if it goes on for so long.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Time between the beginnings of two requests of one watch, at least.
+const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
+
+/// After so many failures without an answer, one after the other, no API server was there, and a watch begins anew
+/// with a list: etcd may have been restored from a backup meanwhile, and going on from a version that is given a second
+/// time would pass over what it stood for. Where another server lives, the second attempt finds it.
+const AWAY: u32 = 2;
+
+/// Reads the API by lists and watches.
+#[derive(Clone)]
+pub struct Reader {
+    /// Makes the calls.
+    pub client: Client,
+    /// Signs of life of each watch.
+    pub pulses: Pulses,
+    /// Counts restarts.
+    pub metrics: Metrics,
+}
+
+impl Reader {
+    /// Follows one watch for ever.
+    pub(super) async fn follow<K>(
+        &self,
+        watch: WatchKind,
+        api: impl FnOnce(Client) -> Api<K>,
+        config: watcher::Config,
+        mut handle: impl FnMut(Event<K>),
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let resource = watch.as_str();
+        let running = self.pulses.start(resource, config.label_selector.as_deref());
+        let outage = Outage::new(format!("the watch of {resource}"));
+        let pulse = running.pulse();
+        let calls = Calls {
+            client: self.client.clone(),
+            pulse: pulse.clone(),
+            pulses: self.pulses.clone(),
+            outage: outage.clone(),
+            last_watch: Arc::default(),
+            server: Arc::default(),
+            elsewhere: Arc::default(),
+            unanswered: Arc::default(),
+        };
+        let follower = calls.clone();
+        let api = api(calls.into_client());
+        let config = config.timeout(RENEW_SECONDS);
+        let (mut backoff, mut overload_backoff) = (WatchBackoff::failures(), WatchBackoff::overload());
+        let mut excused = false;
+        loop {
+            let stream = watcher(api.clone(), config.clone());
+            pin_mut!(stream);
+            pulse.list_begins();
+            // Waits before the next request to an overloaded API server, unless the watch is known to be
+            // behind.
+            let mut rest: Option<Rest> = None;
+            // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    cause = pulse.restart() => Err(cause),
+                    Some(event) = async {
+                        if let Some(rest) = &rest {
+                            rest.until_over(&self.pulses).await;
+                        }
+                        stream.next().await
+                    } => Ok(event),
+                };
+                rest = None;
+                let error = match event {
+                    Ok(Ok(event)) => {
+                        feel(&pulse, &event);
+                        handle(event);
+                        continue;
+                    }
+                    Ok(Err(error)) => error,
+                    Err(Cause::Behind) => {
+                        // Without an answer it may be an outage of all, which a list goes round; time after time it is
+                        // that of a server.
+                        let is_open = pulse.is_open(HEARD);
+                        if is_open || excused {
+                            follower.go_elsewhere("its watch is behind");
+                        }
+                        excused = !is_open;
+                        self.metrics.watch_restarted(watch, Restart::Stale);
+                        break;
+                    }
+                    Err(Cause::Rewound) => {
+                        self.metrics.watch_restarted(watch, Restart::Expired);
+                        break;
+                    }
+                };
+                let expired = is_expired(&error);
+                self.metrics
+                    .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
+                outage.failed(&one_line(&error));
+                pulse.failed(is_for_all(&error));
+                let away = follower.unanswered(&error) >= AWAY;
+                if let Some(retry_after) = overloaded(&error) {
+                    // The resourceVersion is still valid, so a list would only add to the load.
+                    let is_unavailable = is_unavailable(&error);
+                    rest = Some(Rest {
+                        until: Instant::now() + overload_backoff.next(retry_after),
+                        // A server that starts says so without a time, and another watch may find it back first.
+                        may_end_early: is_unavailable && retry_after.is_zero(),
+                    });
+                    if is_unavailable {
+                        follower.found_unavailable();
+                    }
+                    continue;
+                }
+                let pause = backoff.next(Duration::ZERO);
+                self.pulses.pause(pause.min(SHORTEST), pause).await;
+                if must_relist(&error) || away {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
+fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
+    if !matches!(event, Event::Init) {
+        pulse.beat();
+    }
+    match event {
+        Event::Init => pulse.list_begins(),
+        Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
+            pulse.works();
+            pulse.reached(version(object.meta().resource_version.as_deref()));
+        }
+        Event::InitDone => {
+            pulse.works();
+            pulse.listed();
+        }
+    }
+}
+
+/// The pause of a watch that an overloaded API server has turned away.
+struct Rest {
+    until: Instant,
+    /// It ends when another watch is answered.
+    may_end_early: bool,
+}
+
+impl Rest {
+    async fn until_over(&self, pulses: &Pulses) {
+        if self.may_end_early {
+            let longest = self.until.saturating_duration_since(Instant::now());
+            pulses.pause(longest.min(SHORTEST), longest).await;
+        } else {
+            sleep_until(self.until).await;
+        }
+    }
+}
+
+/// A client's calls for one watch.
+#[derive(Clone)]
+struct Calls {
+    client: Client,
+    pulse: Pulse,
+    pulses: Pulses,
+    outage: Outage,
+    last_watch: Arc<Mutex<Option<Instant>>>,
+    /// The server that answered last, and so the one that the watch runs on.
+    server: Arc<Mutex<Option<Server>>>,
+    /// The next request is to go to another server.
+    elsewhere: Arc<Mutex<Option<Elsewhere>>>,
+    /// Failures without an answer since the API server last answered.
+    unanswered: Arc<Mutex<u32>>,
+}
+
+impl Calls {
+    fn into_client(self) -> Client {
+        let namespace = self.client.default_namespace().to_owned();
+        let service = service_fn(move |request| {
+            let calls = self.clone();
+            async move { calls.call(request).await }
+        });
+        Client::new(service, namespace)
+    }
+
+    async fn call(
+        self,
+        mut request: Request<Body>,
+    ) -> kube::Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError> + use<>>> {
+        let watches = is_watch(&request);
+        if watches {
+            self.keep_distance().await;
+            // Bookmarks are shown to nobody, but go on from there.
+            self.pulse.reached(asked_version(&request));
+        }
+        if let Some(elsewhere) = self.elsewhere.lock().take() {
+            request.extensions_mut().insert(elsewhere);
+        }
+        let response = self.client.send(request).await;
+        let is_there = match &response {
+            Ok(_) => true,
+            Err(error) => matches!(error, kube::Error::Api(_)) && overload(error).is_none(),
+        };
+        if is_there && std::mem::take(&mut *self.unanswered.lock()) > 0 {
+            self.pulses.answered();
+        }
+        let response = response?;
+        *self.server.lock() = response.extensions().get().cloned();
+        if watches {
+            self.outage.over();
+            self.pulse.open(true);
+        }
+        let end = Box::pin(sleep(LONGEST));
+        Ok(response.map(|body| Followed {
+            body,
+            began: Instant::now(),
+            end: watches.then_some(end),
+            calls: self,
+        }))
+    }
+
+    /// How many failures without an answer there were in a row, with this one.
+    fn unanswered(&self, error: &watcher::Error) -> u32 {
+        let mut unanswered = self.unanswered.lock();
+        *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
+        *unanswered
+    }
+
+    /// A server is not there, though something else has answered for it: the next answer is news for all watches.
+    fn found_unavailable(&self) {
+        let mut unanswered = self.unanswered.lock();
+        *unanswered = (*unanswered).max(1);
+    }
+
+    fn go_elsewhere(&self, why: &'static str) {
+        let server = self.server.lock().clone();
+        *self.elsewhere.lock() = server.map(|server| Elsewhere { server, why });
+    }
+
+    /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
+    /// after a clean end.
+    async fn keep_distance(&self) {
+        let last = self.last_watch.lock().replace(Instant::now());
+        if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
+            sleep_until(last + BETWEEN_WATCHES).await;
+            *self.last_watch.lock() = Some(Instant::now());
+        }
+    }
+}
+
+/// The resourceVersion after which a watch is to begin.
+fn asked_version(request: &Request<Body>) -> Option<u64> {
+    let mut parts = request.uri().query()?.split('&');
+    parts.find_map(|part| version(part.strip_prefix("resourceVersion=")))
+}
+
+/// The body of an answer. One of a watch breaks if it does not end.
+struct Followed {
+    body: Body,
+    began: Instant,
+    end: Option<Pin<Box<Sleep>>>,
+    calls: Calls,
+}
+
+impl http_body::Body for Followed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            // What is decoded counts by itself. Bookmarks are swallowed by kube, and a quiet watch shows nothing; but one that
+            // ends as soon as it begins is none, whatever stands before the API server.
+            if self.end.is_some() && self.began.elapsed() >= QUIET {
+                self.calls.pulse.beat();
+            }
+            if !matches!(frame, Some(Ok(_))) {
+                self.closed();
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let late = self
+            .end
+            .as_mut()
+            .is_some_and(|end| end.as_mut().poll(context).is_ready());
+        if !late {
+            return Poll::Pending;
+        }
+        self.closed();
+        self.calls.go_elsewhere("it does not end a watch");
+        Poll::Ready(Some(Err("a watch that does not end".into())))
+    }
+}
+
+impl Followed {
+    /// Nothing more will come.
+    fn closed(&self) {
+        if self.end.is_some() {
+            self.calls.pulse.open(false);
+        }
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.closed();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use futures::stream;
+use http::StatusCode;
+use http_body_util::{Either, Full, StreamBody};
+use k8s_openapi::api::core::v1::Service;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::config::ServerAddress;
+
+/// A list, and a watch that shows nothing and does not end, or is refused, from a server whose port is the number
+/// of the request.
+fn answer(
+    number: u16,
+    watches: bool,
+    refuses: bool,
+) -> Response<impl http_body::Body<Data = Bytes, Error = BoxError>> {
+    let text = match (watches, refuses) {
+        (true, false) => None,
+        (true, true) => Some(
+            r#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":429,"reason":"TooManyRequests"}"#,
+        ),
+        (false, _) => {
+            Some(r#"{"apiVersion":"v1","kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":[]}"#)
+        }
+    };
+    let mut answer = Response::new(match text {
+        Some(text) => Either::Right(Full::from(text)),
+        None => Either::Left(StreamBody::new(stream::pending::<Result<_, Infallible>>())),
+    });
+    if watches && refuses {
+        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    }
+    let server = Server(ServerAddress::new("server", number));
+    answer.extensions_mut().insert(server);
+    answer
+}
+
+/// Whether a request is a watch, and which server it avoids, and why.
+type Asked = (bool, Option<(u16, &'static str)>);
+
+fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
+    let (asked, requests) = mpsc::unbounded_channel();
+    let count = Arc::<AtomicU16>::default();
+    let service = service_fn(move |request: Request<Body>| {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        let watches = is_watch(&request);
+        let elsewhere = request.extensions().get::<Elsewhere>();
+        let elsewhere = elsewhere.map(|elsewhere| (elsewhere.server.0.port, elsewhere.why));
+        asked.send((watches, elsewhere)).unwrap();
+        std::future::ready(Ok::<_, Infallible>(answer(number, watches, refuses_watches)))
+    });
+    let reader = over(Client::new(service, "default"));
+    (reader, requests)
+}
+
+fn over(client: Client) -> Reader {
+    Reader {
+        client,
+        pulses: Pulses::default(),
+        metrics: Metrics::new("lease").unwrap(),
+    }
+}
+
+async fn follow(reader: &Reader) {
+    let services = WatchKind::Services;
+    reader
+        .follow::<Service>(services, Api::all, watcher::Config::default(), drop)
+        .await;
+}
+
+async fn shows_no_life(reader: &Reader) {
+    let look = async {
+        sleep(Duration::from_secs(91)).await;
+        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
+    };
+    tokio::select! {
+        () = follow(reader) => {}
+        () = look => {}
+    }
+}
+
+fn is_behind(reader: &Reader) {
+    let services = WatchKind::Services.as_str();
+    reader.pulses.restart(services, Cause::Behind);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_behind_or_does_not_end_begins_anew_at_another_server_than_its_own() {
+    let (reader, mut requests) = reader(false);
+    let look = async {
+        assert_eq!(requests.recv().await, Some((false, None)));
+        assert_eq!(requests.recv().await, Some((true, None)));
+        let anew = Some((true, Some((2, "it does not end a watch"))));
+        assert_eq!(requests.recv().await, anew);
+        // The answer is read by then, and with it the server's name.
+        sleep(Duration::from_secs(1)).await;
+        is_behind(&reader);
+        let anew = Some((false, Some((3, "its watch is behind"))));
+        assert_eq!(requests.recv().await, anew);
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_line_that_cannot_be_decoded_causes_a_list() {
+    for line in [
+        "nonsense\n",
+        "{\"type\":\"LATER\",\"object\":{}}\n",
+        "{\"type\":\"DELETED\"}\n",
+        "{}\n",
+        "[]\n",
+    ] {
+        let (asked, mut requests) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Body>| {
+            let watches = is_watch(&request);
+            asked.send(watches).unwrap();
+            let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+            let text = Full::<Bytes>::from(if watches { line } else { list });
+            std::future::ready(Ok::<_, Infallible>(Response::new(text)))
+        });
+        let reader = over(Client::new(service, "default"));
+        let look = async {
+            assert_eq!(requests.recv().await, Some(false));
+            assert_eq!(requests.recv().await, Some(true));
+            assert_eq!(requests.recv().await, Some(false), "{line}");
+        };
+        tokio::select! {
+            () = follow(&reader) => {}
+            () = look => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_always_ends_at_once_is_no_sign_of_life() {
+    let service = service_fn(|request: Request<Body>| {
+        let list = r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#;
+        let text = if is_watch(&request) { "" } else { list };
+        std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))))
+    });
+    let reader = over(Client::new(service, "default"));
+    shows_no_life(&reader).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
+    let service = service_fn(|_: Request<Body>| {
+        let list = Full::<Bytes>::from(r#"{"metadata":{"resourceVersion":"1"},"items":{}}"#);
+        std::future::ready(Ok::<_, Infallible>(Response::new(list)))
+    });
+    let reader = over(Client::new(service, "default"));
+    shows_no_life(&reader).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_its_server_the_second_time() {
+    let (reader, mut requests) = reader(true);
+    let look = async {
+        sleep(Duration::from_secs(5)).await;
+        while requests.try_recv().is_ok() {}
+        is_behind(&reader);
+        assert_eq!(requests.recv().await, Some((false, None)));
+        sleep(Duration::from_secs(5)).await;
+        while requests.try_recv().is_ok() {}
+        is_behind(&reader);
+        let (watches, elsewhere) = requests.recv().await.unwrap();
+        assert!(!watches && elsewhere.is_some_and(|(_, why)| why == "its watch is behind"));
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
+
+#[test]
+fn only_5xx_undecodable_and_missing_answers_may_concern_one_replica_alone() {
+    for (code, for_all) in [
+        (400, true),
+        (401, true),
+        (403, true),
+        (404, true),
+        (410, true),
+        (413, true),
+        (414, true),
+        (429, true),
+        (431, true),
+        // An answer that cannot be decoded.
+        (0, false),
+        (500, false),
+        (503, false),
+        (504, false),
+    ] {
+        let status = || {
+            kube::core::Status {
+                code,
+                ..kube::core::Status::failure("", "")
+            }
+            .boxed()
+        };
+        for error in [
+            watcher::Error::InitialListFailed(kube::Error::Api(status())),
+            watcher::Error::WatchStartFailed(kube::Error::Api(status())),
+            watcher::Error::WatchFailed(kube::Error::Api(status())),
+            watcher::Error::WatchError(status()),
+        ] {
+            assert_eq!(is_for_all(&error), for_all, "{error}");
+        }
+    }
+    assert!(!is_for_all(&watcher::Error::NoResourceVersion));
+}

@@ -1,0 +1,135 @@
+//! Keys from the queue to the reconciler, under a term, a few at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::controller::reconcile::Reconciler;
+use crate::controller::workqueue::{Inbox, Queue};
+use crate::leader_election::term::Term;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::pulse::Pulses;
+use endpoint_copier_core::index::SharedIndex;
+use endpoint_copier_core::model::ServiceKey;
+use endpoint_copier_core::model::WatchKind;
+
+/// How long keys that are worked on may take to end when this replica is asked to stop.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A term begins with watches that are answered, or so much later: one that wins it when the API is back after an outage has
+/// a view from before. Longer than the first pauses of a watch, and short beside a takeover.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What the view is made of.
+const VIEW: [&str; 3] = [
+    WatchKind::Services.as_str(),
+    WatchKind::Copies.as_str(),
+    WatchKind::Sources.as_str(),
+];
+
+/// The loop between the watches and the reconciler.
+pub struct Worker {
+    /// Where watches leave dirty keys.
+    pub inbox: Inbox,
+    /// What the cluster looks like.
+    pub index: SharedIndex,
+    /// Tell whether the view is that of today.
+    pub pulses: Pulses,
+    /// Works on a key.
+    pub reconciler: Arc<Reconciler>,
+    /// Counts the work, and tells which Services wait for it.
+    pub metrics: Metrics,
+    /// The right to write, while there is one.
+    pub terms: watch::Receiver<Option<Term>>,
+}
+
+impl Worker {
+    /// Works whenever there is a term. Ends when the election has ended and the last term is over.
+    pub async fn run(mut self) {
+        loop {
+            let term = tokio::select! {
+                biased;
+                term = self.terms.wait_for(Option::is_some) => match term {
+                    Ok(term) => term.clone(),
+                    Err(_) => return,
+                },
+                // Whoever leads sees to these; at the start of a term all keys are dirty anyway.
+                _ = self.inbox.take() => continue,
+            };
+            if let Some(term) = term.filter(|term| !term.is_over()) {
+                self.work(&term).await;
+                self.reconciler.forget();
+            } else if self.terms.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One term: every key is dirty at its start, since nobody knows what the last leader left.
+    async fn work(&self, term: &Term) {
+        let mut queue = Queue::new(self.metrics.clone());
+        let mut active = FuturesUnordered::new();
+        let progress = self.reconciler.progress();
+        let priority = |key: &_| self.index.lock().priority(key);
+        tokio::select! {
+            biased;
+            () = term.over() => return,
+            _ = timeout(SETTLE, self.pulses.until_current(&VIEW)) => {}
+        }
+        // Which all is worked on now.
+        self.inbox.take().now_or_never();
+        let all = self.index.lock().all();
+        for key in all {
+            self.mark(&mut queue, key, term.began());
+        }
+        loop {
+            while let Some((key, since)) = queue.pop() {
+                let reconciler = &self.reconciler;
+                active.push(async move {
+                    let outcome = reconciler.reconcile(&key, since, term).await;
+                    (key, outcome)
+                });
+            }
+            if active.is_empty() {
+                progress.rest();
+            } else {
+                progress.begin();
+            }
+            tokio::select! {
+                // Nothing begins when the term is over; and what has ended makes room.
+                biased;
+                () = term.over() => break,
+                Some((key, outcome)) = active.next() => {
+                    progress.step();
+                    let priority = priority(&key);
+                    queue.finished(key, outcome.again, outcome.requests, priority);
+                }
+                keys = self.inbox.take() => {
+                    for (key, since) in keys {
+                        self.mark(&mut queue, key, since);
+                    }
+                }
+                () = queue.due(&priority) => {}
+            }
+        }
+        if !term.is_revoked() {
+            // Asked to stop: what is in flight may end. It cannot begin another write.
+            _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
+        }
+        progress.rest();
+    }
+
+    fn mark(&self, queue: &mut Queue, key: ServiceKey, since: Instant) {
+        let index = self.index.lock();
+        let priority = index.priority(&key);
+        if index.is_managed(&key) {
+            self.metrics.service_changed(&key, since);
+        }
+        drop(index);
+        queue.mark(key, since, priority);
+    }
+}

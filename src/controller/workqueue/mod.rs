@@ -1,0 +1,365 @@
+//! Dirty keys, each at most once, and the time before which a key must not be worked on again.
+//!
+//! A key is in one of four states: not here, ready, waiting until a moment, or being worked on.
+//! One that gets dirty while it is worked on becomes ready when that work ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use tokio::time::Instant;
+use tokio_util::time::{DelayQueue, delay_queue};
+
+use crate::telemetry::metrics::{Ending, Metrics};
+use endpoint_copier_core::model::{Priority, ServiceKey};
+
+mod inbox;
+mod overload;
+
+pub use inbox::Inbox;
+use overload::Overload;
+
+/// The time from a sync that sent a request to the next sync of its key. A burst of changes costs some fifty
+/// syncs a second, not one per change; the first change of a burst does not wait.
+pub const PACE: Duration = Duration::from_millis(20);
+
+/// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
+const AT_ONCE: usize = 10;
+
+/// One slot of these is reserved for the Service of [`Priority::Flagged`]. There is only one, so it never
+/// waits.
+const FLAGGED: usize = 1;
+
+/// Slots reserved for [`Priority::ApiServers`]. More than one, so that a write that hangs does not delay the
+/// next.
+const API_SERVERS: usize = 2;
+
+/// The most slots for other Services whose last sync failed: slow or hanging writes must not delay those that
+/// would succeed.
+const FAILING: usize = 4;
+
+/// The time between two tries of a key with reserved slots while the API server is overloaded. These few do not wait for
+/// the common pause.
+const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
+
+/// The requests that a sync sent to the API server, Events aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requests {
+    /// None: the watches showed all that was needed.
+    None,
+    /// Reads only, or writes that changed nothing.
+    Reads,
+    /// At least one write that succeeded.
+    Writes,
+}
+
+/// When a key is to be worked on again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// When it gets dirty.
+    WhenDirty,
+    /// At this moment, or earlier when it gets dirty. All that was known is done.
+    At(Instant),
+    /// At this moment, or earlier when it gets dirty, to go on with what is not done yet.
+    Resume(Instant),
+    /// After a delay that grows from one failure to the next.
+    Later(Severity),
+}
+
+impl Again {
+    /// The same, but no later than this time if nothing else would bring the key back.
+    #[must_use]
+    pub fn or_at(self, moment: Option<Instant>) -> Self {
+        match (self, moment) {
+            (Self::WhenDirty, Some(moment)) => Self::At(moment),
+            (Self::At(at), Some(moment)) => Self::At(at.min(moment)),
+            (again, _) => again,
+        }
+    }
+
+    /// The same, as controller-runtime would count it.
+    fn ending(self) -> Ending {
+        match self {
+            Self::WhenDirty | Self::At(_) => Ending::Success,
+            Self::Resume(_) => Ending::RequeueAfter,
+            Self::Later(_) => Ending::Error,
+        }
+    }
+}
+
+/// How a sync failed, as far as the next try is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The API server could not be reached or failed: 100 ms to 1 s, so that the copies are right
+    /// at once when it is back.
+    Passing,
+    /// The API server is overloaded, and asks for this pause. It is common to all keys but those with reserved
+    /// slots.
+    Overloaded(Duration),
+    /// The API server says no: 5 s doubling to 30 s.
+    Final,
+}
+
+/// Which keys go first, and how many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Flagged,
+    ApiServers,
+    Normal,
+    /// The API server could not be reached, or took too long, last time.
+    Failing,
+}
+
+impl Lane {
+    /// All levels, in the order in which they are served.
+    const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
+
+    /// The level of a key. `failed`: its last sync failed. Keys that go first do so even then.
+    fn of(priority: Priority, failed: bool) -> Self {
+        match priority {
+            Priority::Flagged => Self::Flagged,
+            Priority::ApiServers => Self::ApiServers,
+            Priority::Other if failed => Self::Failing,
+            Priority::Other => Self::Normal,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// `queued`: it waits for its turn since then.
+    Ready { since: Instant, queued: Instant },
+    /// `since`: what was dirty is still to be done.
+    Waiting {
+        timer: delay_queue::Key,
+        since: Option<Instant>,
+    },
+    Active {
+        since: Instant,
+        begun: Instant,
+        dirty: Option<Instant>,
+        lane: Lane,
+    },
+}
+
+/// The queue of one worker loop.
+pub struct Queue {
+    metrics: Metrics,
+    states: HashMap<ServiceKey, State>,
+    ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
+    active: [usize; Lane::ALL.len()],
+    timers: DelayQueue<ServiceKey>,
+    overload: Overload,
+    failures: HashMap<ServiceKey, (Severity, ExponentialBackoff)>,
+    /// Keys that were synced a moment ago.
+    paced: HashMap<ServiceKey, Instant>,
+}
+
+impl Queue {
+    /// An empty queue that counts here what goes through it.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            states: HashMap::new(),
+            ready: Default::default(),
+            active: [0; Lane::ALL.len()],
+            timers: DelayQueue::new(),
+            overload: Overload::default(),
+            failures: HashMap::new(),
+            paced: HashMap::new(),
+        }
+    }
+
+    /// Marks a key dirty, since the given time.
+    pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
+        match self.states.get_mut(&key) {
+            Some(State::Ready { .. }) => {}
+            Some(State::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
+            Some(State::Waiting { timer, since: first }) => {
+                // What it waited for is still to be done; a pause after a sync is kept all the same.
+                let since = first.map_or(since, |first| first.min(since));
+                self.timers.remove(timer);
+                self.schedule(key, since, priority);
+            }
+            None => self.schedule(key, since, priority),
+        }
+    }
+
+    fn schedule(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
+        self.paced.retain(|_, until| *until > Instant::now());
+        if let Some(until) = self.paced.get(&key) {
+            let timer = self.timers.insert_at(key.clone(), *until);
+            self.states.insert(
+                key,
+                State::Waiting {
+                    timer,
+                    since: Some(since),
+                },
+            );
+        } else {
+            self.enqueue(key, since, priority);
+        }
+    }
+
+    fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
+        let queued = Instant::now();
+        self.states.insert(key.clone(), State::Ready { since, queued });
+        self.metrics.controller().queued();
+        let failed = matches!(self.failures.get(&key), Some((Severity::Passing, _)));
+        self.ready[Lane::of(priority, failed) as usize].push_back(key);
+    }
+
+    /// The next key to work on, if there is room for it, and since when it is dirty. It is being worked
+    /// on until [`Queue::finished`].
+    pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
+        let lane = Lane::ALL
+            .into_iter()
+            .find(|lane| !self.ready[*lane as usize].is_empty() && self.has_room(*lane))?;
+        let key = self.ready[lane as usize].pop_front()?;
+        let begun = Instant::now();
+        let (since, queued) = match self.states.remove(&key) {
+            Some(State::Ready { since, queued }) => (since, queued),
+            _ => (begun, begun),
+        };
+        self.metrics.controller().begun(begun - queued);
+        self.active[lane as usize] += 1;
+        self.states.insert(
+            key.clone(),
+            State::Active {
+                since,
+                begun,
+                dirty: None,
+                lane,
+            },
+        );
+        Some((key, since))
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        let [flagged, api_servers, normal, failing] = self.active;
+        let others = normal + failing;
+        let room = api_servers + others < AT_ONCE - FLAGGED;
+        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS && !self.overload.is_pausing();
+        match lane {
+            Lane::Flagged => flagged < FLAGGED,
+            Lane::ApiServers => room,
+            Lane::Normal => room_for_others,
+            Lane::Failing => room_for_others && failing < FAILING,
+        }
+    }
+
+    /// Work on a key has ended. If it sent requests, the next sync waits for [`PACE`].
+    pub fn finished(&mut self, key: ServiceKey, again: Again, requests: Requests, priority: Priority) {
+        let Some(State::Active {
+            since,
+            begun,
+            dirty,
+            lane,
+        }) = self.states.remove(&key)
+        else {
+            return;
+        };
+        self.metrics.controller().ended(begun.elapsed(), again.ending());
+        self.active[lane as usize] -= 1;
+        if requests != Requests::None {
+            self.paced.insert(key.clone(), Instant::now() + PACE);
+        }
+        if requests == Requests::Writes && !matches!(again, Again::Later(_)) {
+            self.overload.accepted();
+        }
+        if let Again::WhenDirty | Again::At(_) = again {
+            self.failures.remove(&key);
+        }
+        let (until, undone) = match again {
+            Again::Later(severity) => (Some(self.next_try(&key, severity, priority)), Some(since)),
+            Again::Resume(until) => (Some(until), Some(since)),
+            Again::WhenDirty => (None, None),
+            Again::At(until) => (Some(until), None),
+        };
+        if let Some(changed) = dirty {
+            self.schedule(
+                key,
+                undone.map_or(changed, |undone| undone.min(changed)),
+                priority,
+            );
+        } else if let Some(until) = until {
+            let timer = self.timers.insert_at(key.clone(), until);
+            self.states.insert(key, State::Waiting { timer, since: undone });
+        }
+    }
+
+    /// When a key that failed is tried again.
+    fn next_try(&mut self, key: &ServiceKey, severity: Severity, priority: Priority) -> Instant {
+        let Severity::Overloaded(retry_after) = severity else {
+            return Instant::now() + self.delay(key, severity);
+        };
+        let pause = self.overload.rejected(retry_after);
+        match priority {
+            Priority::Flagged | Priority::ApiServers => Instant::now() + OVERLOADED_API_SERVERS,
+            Priority::Other => pause,
+        }
+    }
+
+    /// The next delay of a key that failed.
+    fn delay(&mut self, key: &ServiceKey, severity: Severity) -> Duration {
+        let (known, backoff) = self
+            .failures
+            .entry(key.clone())
+            .or_insert_with(|| (severity, policy(severity)));
+        if *known != severity {
+            (*known, *backoff) = (severity, policy(severity));
+        }
+        backoff.next_backoff().unwrap_or(backoff.max_interval)
+    }
+
+    /// Waits until a waiting key is due, and makes it ready, or until an overloaded API server has had its pause. Never
+    /// ends while neither is awaited.
+    pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
+        let expired = poll_fn(|context| match self.timers.poll_expired(context) {
+            std::task::Poll::Ready(None) => std::task::Poll::Pending,
+            other => other,
+        });
+        let expired = tokio::select! {
+            expired = expired => expired,
+            () = self.overload.over() => None,
+        };
+        if let Some(expired) = expired {
+            let key = expired.into_inner();
+            if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
+                let priority = priority(&key);
+                self.enqueue(key, since.unwrap_or_else(Instant::now), priority);
+            }
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.metrics.controller().stopped();
+    }
+}
+
+fn policy(severity: Severity) -> ExponentialBackoff {
+    let (first, longest) = match severity {
+        Severity::Passing | Severity::Overloaded(_) => {
+            (Duration::from_millis(100), Duration::from_millis(750))
+        }
+        Severity::Final => (Duration::from_secs(5), Duration::from_secs(30)),
+    };
+    ExponentialBackoff {
+        current_interval: first,
+        initial_interval: first,
+        multiplier: 2.0,
+        max_interval: longest,
+        // Without this a key would be given up after a quarter of an hour.
+        max_elapsed_time: None,
+        randomization_factor: if severity == Severity::Passing { 0.3 } else { 0.0 },
+        ..ExponentialBackoff::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+use super::*;
+use endpoint_copier_core::model::Priority::{ApiServers, Flagged, Other};
+
+fn queue() -> Queue {
+    Queue::new(Metrics::new("lease").unwrap())
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+fn names(queue: &mut Queue) -> Vec<String> {
+    std::iter::from_fn(|| queue.pop())
+        .map(|(key, _)| key.name().to_owned())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_marked_twice_is_worked_on_once() {
+    let mut queue = queue();
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.mark(key("a"), Instant::now(), Other);
+    assert_eq!(names(&mut queue), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_flagged_service_goes_first_and_then_the_api_servers() {
+    let mut queue = queue();
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.mark(key("b"), Instant::now(), ApiServers);
+    queue.mark(key("vip"), Instant::now(), Flagged);
+    assert_eq!(names(&mut queue), ["vip", "b", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_changes_meanwhile() {
+    let mut queue = queue();
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.pop().unwrap();
+    let changed = Instant::now();
+    queue.mark(key("a"), changed, Other);
+    assert_eq!(queue.pop(), None);
+    queue.finished(key("a"), Again::WhenDirty, Requests::None, Other);
+    assert_eq!(queue.pop(), Some((key("a"), changed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
+    for requests in [Requests::Reads, Requests::Writes] {
+        let mut queue = queue();
+        let start = Instant::now();
+        queue.mark(key("a"), start, Other);
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::WhenDirty, requests, Other);
+        queue.mark(key("a"), Instant::now(), Other);
+        queue.mark(key("b"), Instant::now(), Other);
+        assert_eq!(names(&mut queue), ["b"]);
+        queue.due(|_| Other).await;
+        assert_eq!(names(&mut queue), ["a"]);
+        assert!(
+            start.elapsed() >= PACE && start.elapsed() < 2 * PACE,
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
+    let mut queue = queue();
+    queue.mark(key("a"), Instant::now(), Other);
+    let mut waits = Vec::new();
+    for _ in 0..1000 {
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
+        let start = Instant::now();
+        queue.due(|_| Other).await;
+        waits.push(start.elapsed().as_secs());
+    }
+    assert_eq!(waits[..5], [5, 10, 20, 30, 30]);
+    assert_eq!(waits[999], 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
+    let mut queue = queue();
+    queue.mark(key("a"), Instant::now(), Other);
+    for _ in 0..50 {
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::Later(Severity::Passing), Requests::None, Other);
+        let start = Instant::now();
+        queue.due(|_| Other).await;
+        assert!(
+            start.elapsed() <= Duration::from_millis(1310),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(
+            start.elapsed() >= Duration::from_millis(70),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
+    let mut queue = queue();
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
+    assert_eq!(queue.pop(), None);
+    queue.mark(key("a"), Instant::now(), Other);
+    assert_eq!(names(&mut queue), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_forgets_the_failures() {
+    let mut queue = queue();
+    for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
+        queue.mark(key("a"), Instant::now(), Other);
+        queue.pop().unwrap();
+        queue.finished(key("a"), Again::Later(again), Requests::None, Other);
+        let start = Instant::now();
+        queue.due(|_| Other).await;
+        assert_eq!(start.elapsed().as_secs(), expected);
+    }
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::WhenDirty, Requests::None, Other);
+    queue.mark(key("a"), Instant::now(), Other);
+    queue.pop().unwrap();
+    queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
+    let start = Instant::now();
+    queue.due(|_| Other).await;
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
+    let inbox = Inbox::default();
+    let reader = tokio::spawn({
+        let inbox = inbox.clone();
+        async move { inbox.take().await }
+    });
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let first = Instant::now();
+    inbox.mark([key("a")]);
+    inbox.mark([key("a"), key("b")]);
+    let taken = reader.await.unwrap();
+    assert_eq!(taken[&key("a")], first);
+    assert_eq!(taken.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
+    let mut queue = queue();
+    for number in 0..20 {
+        queue.mark(key(&format!("other-{number}")), Instant::now(), Other);
+    }
+    assert_eq!(names(&mut queue).len(), 7);
+    for number in 0..20 {
+        queue.mark(key(&number.to_string()), Instant::now(), ApiServers);
+    }
+    assert_eq!(names(&mut queue), ["0", "1"]);
+    queue.mark(key("vip"), Instant::now(), Flagged);
+    assert_eq!(names(&mut queue), ["vip"]);
+    queue.finished(key("vip"), Again::WhenDirty, Requests::None, Flagged);
+    assert!(names(&mut queue).is_empty(), "its place is nobody else's");
+    queue.finished(key("other-3"), Again::WhenDirty, Requests::None, Other);
+    assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
+    queue.finished(key("0"), Again::WhenDirty, Requests::None, ApiServers);
+    queue.finished(key("1"), Again::WhenDirty, Requests::None, ApiServers);
+    assert_eq!(names(&mut queue), ["3", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
+    for priority in [Flagged, ApiServers] {
+        let mut queue = queue();
+        queue.mark(key("vip"), Instant::now(), priority);
+        queue.pop().unwrap();
+        queue.finished(
+            key("vip"),
+            Again::Later(Severity::Passing),
+            Requests::None,
+            priority,
+        );
+        for number in 0..20 {
+            queue.mark(key(&number.to_string()), Instant::now(), Other);
+        }
+        for name in names(&mut queue) {
+            queue.finished(key(&name), Again::Later(Severity::Passing), Requests::None, Other);
+        }
+        names(&mut queue);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for _ in 0..8 {
+            queue
+                .due(|key| if key.name() == "vip" { priority } else { Other })
+                .await;
+        }
+        assert_eq!(names(&mut queue), ["vip"], "{priority:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_failed_leave_room_for_those_that_did_not() {
+    let mut queue = queue();
+    for number in 0..7 {
+        queue.mark(key(&number.to_string()), Instant::now(), Other);
+    }
+    for name in names(&mut queue) {
+        queue.finished(key(&name), Again::Later(Severity::Passing), Requests::None, Other);
+    }
+    tokio::time::advance(Duration::from_secs(2)).await;
+    for _ in 0..7 {
+        queue.due(|_| Other).await;
+    }
+    assert_eq!(names(&mut queue).len(), 4, "of those that failed");
+    for number in 10..20 {
+        queue.mark(key(&number.to_string()), Instant::now(), Other);
+    }
+    assert_eq!(names(&mut queue), ["10", "11", "12"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
+    type Until = fn(Instant) -> Again;
+    for (again, keeps) in [(Again::Resume as Until, true), (Again::At as Until, false)] {
+        let mut queue = queue();
+        let changed = Instant::now();
+        queue.mark(key("a"), changed, Other);
+        queue.pop().unwrap();
+        queue.finished(key("a"), again(changed + PACE), Requests::None, Other);
+        queue.due(|_| Other).await;
+        assert_eq!(queue.pop().unwrap().1 == changed, keeps);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
+    let mut queue = queue();
+    let mut pause = async |retry_after: u64, writes: bool| {
+        if writes {
+            queue.mark(key("b"), Instant::now(), Other);
+            queue.pop().unwrap();
+            queue.finished(key("b"), Again::WhenDirty, Requests::Writes, Other);
+        }
+        queue.mark(key("a"), Instant::now(), Other);
+        queue.mark(key("b"), Instant::now(), Other);
+        while queue.pop().is_none() {
+            queue.due(|_| Other).await;
+        }
+        let severity = Severity::Overloaded(Duration::from_secs(retry_after));
+        queue.finished(key("a"), Again::Later(severity), Requests::None, Other);
+        queue.finished(key("b"), Again::Later(severity), Requests::None, Other);
+        let start = Instant::now();
+        queue.mark(key("a"), start, Other);
+        assert_eq!(queue.pop(), None, "a change does not end the pause");
+        while queue.overload.is_pausing() {
+            queue.due(|_| Other).await;
+        }
+        start.elapsed().as_secs()
+    };
+    for expected in [1, 2, 4, 8, 16, 30, 30] {
+        assert_eq!(pause(0, false).await, expected);
+    }
+    assert_eq!(pause(0, true).await, 1);
+    assert_eq!(pause(20, true).await, 20);
+    assert_eq!(pause(3600, true).await, 60);
+}

@@ -1,0 +1,394 @@
+//! What makes `kube_leader_election::LeaseLock` safe, as a layer on the client that it uses.
+//!
+//! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
+//! whatever is there by then. The guard
+//! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
+//!   [`super::sighting`] allows, and without anything that would make it fail forever: it fills in missing fields and
+//!   replaces times that the lock cannot read;
+//! - turns its PATCH into a compare-and-swap on the version that it was shown, so that of many
+//!   candidates one wins and no late PATCH overwrites a successor;
+//! - answers its GET from memory if the version to build on is known ([`super::known`]), so that a renewal is one
+//!   request;
+//! - repeats a slow renewal in parallel, through another API server.
+//!
+//! It is no fence: see [`super::term`].
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use http::{Method, Request, Response, response};
+use http_body_util::{BodyExt as _, Full};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, timeout, timeout_at};
+use tower::{BoxError, Layer, Service};
+
+use super::Record;
+use super::lease::Lease;
+use super::swap::{ReadVersion, Shown};
+use super::term::Term;
+use crate::apiserver::Beside;
+
+/// What the lock is shown in place of a holder that it must not see as one.
+const NOBODY: &str = "(nobody)";
+
+/// The error for a Lease that no API server can have sent.
+const NO_VERSION: &str = "a Lease without uid or resourceVersion";
+
+/// State of the guard, shared with the watch of the Lease.
+#[derive(Clone)]
+pub struct Guard {
+    us: Arc<str>,
+    default_duration: Duration,
+    record: Record,
+    terms: Receiver<Option<Term>>,
+    /// The Lease as the lock last saw it.
+    basis: Arc<Mutex<Option<ReadVersion>>>,
+    /// When the last write was sent that was answered with success.
+    sent: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What an API server answered to a request.
+struct Answer {
+    /// The time at which the request was sent.
+    sent: Instant,
+    parts: response::Parts,
+    body: Bytes,
+}
+
+impl Answer {
+    fn into_response(self) -> Response<Full<Bytes>> {
+        Response::from_parts(self.parts, self.body.into())
+    }
+}
+
+/// A renewal that is unanswered for this time, or for a sixth of the lease duration if that is shorter, is
+/// repeated in parallel. That leaves both enough time before the deadline.
+const REPEAT: Duration = Duration::from_secs(1);
+
+impl Guard {
+    /// A guard for the candidate `us`, whose terms are these.
+    pub fn new(us: &str, default_duration: Duration, record: Record, terms: Receiver<Option<Term>>) -> Self {
+        Self {
+            us: us.into(),
+            default_duration,
+            record,
+            terms,
+            basis: Arc::default(),
+            sent: Arc::default(),
+        }
+    }
+
+    /// When the last write was sent that was answered with success.
+    pub fn sent(&self) -> Option<Instant> {
+        *self.sent.lock()
+    }
+
+    fn leads(&self) -> bool {
+        self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
+    }
+
+    fn may_race(&self) -> bool {
+        self.record
+            .may_race(&self.us, self.default_duration, self.leads())
+    }
+
+    /// What the lock is told after the API server has answered its GET with this Lease or none.
+    ///
+    /// # Errors
+    /// This replica leads and the Lease has changed since the read, or no API server can have stored this
+    /// Lease.
+    fn show(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
+        let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
+        let basis = basis.transpose()?;
+        let shown = self
+            .record
+            .show(lease, &self.us, self.default_duration, self.leads(), sent);
+        let shown = shown.ok_or("the Lease was seen otherwise while it was read")?;
+        *self.basis.lock() = basis;
+        if shown == Shown::Absent {
+            return Ok(None);
+        }
+        let absent = Lease::default();
+        let lease = lease.unwrap_or(&absent);
+        let stated = lease.spec.holder_identity.as_deref();
+        let last = self.record.holder();
+        let holder = match stated.filter(|holder| !holder.is_empty()) {
+            Some(holder) => holder,
+            // Never us, or the lock would renew.
+            None if shown == Shown::Held => last
+                .as_deref()
+                .filter(|last| **last != *self.us)
+                .unwrap_or(NOBODY),
+            None => NOBODY,
+        };
+        let age = if shown == Shown::Free {
+            SignedDuration::from_hours(1)
+        } else {
+            SignedDuration::ZERO
+        };
+        Ok(Some(presented(lease, holder, age)))
+    }
+
+    /// What the lock gets instead of the answer to a GET, if the current version is known.
+    fn remembered(&self) -> Option<Bytes> {
+        let basis = self.record.build_on(&self.us)?;
+        *self.basis.lock() = Some(basis);
+        Some(presented(&Lease::default(), &self.us, SignedDuration::ZERO))
+    }
+
+    /// What the lock gets after the API server has answered its write.
+    ///
+    /// # Errors
+    /// The result of the write is unknown.
+    fn written(&self, answer: Answer) -> Result<Response<Full<Bytes>>, BoxError> {
+        if !answer.parts.status.is_success() {
+            return Ok(answer.into_response());
+        }
+        let Answer { sent, body, .. } = answer;
+        let lease: Lease = serde_json::from_slice(&body)?;
+        ReadVersion::of(&lease).ok_or(NO_VERSION)?;
+        self.record.wrote(&lease);
+        *self.sent.lock() = Some(sent);
+        let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
+        Ok(Response::new(
+            presented(&lease, holder, SignedDuration::ZERO).into(),
+        ))
+    }
+
+    /// The lock's PATCH as a compare-and-swap, and the version that it expects. `None` if the lock has read
+    /// no Lease.
+    fn bind(&self, patch: &[u8]) -> Option<(ReadVersion, Bytes)> {
+        let basis = self.basis.lock().take()?;
+        let mut patch: Value = serde_json::from_slice(patch).ok()?;
+        basis.bind(patch.get_mut("metadata")?.as_object_mut()?);
+        let patch = serde_json::to_vec(&patch).ok()?;
+        Some((basis, patch.into()))
+    }
+
+    /// Sends a PATCH that is bound to a version. If it renews a term and is not answered soon, an identical
+    /// PATCH is sent in parallel, and another one whenever one fails while the other is still unanswered. All are
+    /// bound to the same version, so the server applies at most one. If any succeeds, the renewal has succeeded.
+    async fn patch<S, B>(
+        &self,
+        inner: S,
+        patch: Request<Bytes>,
+        basis: &ReadVersion,
+    ) -> Result<Answer, BoxError>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let mut first = Box::pin(ask(inner.clone(), patch.clone().map(Body::from)));
+        let Some(term) = self.terms.borrow().clone() else {
+            return first.await;
+        };
+        let soon = REPEAT.min(self.default_duration / 6);
+        if let Ok(answer) = timeout(soon, &mut first).await {
+            return answer;
+        }
+        let mut tries = FuturesUnordered::from_iter([first]);
+        // After a refusal the other one may have succeeded. Wait for it, but leave enough time to renew
+        // again.
+        let left = term.ends_at().saturating_duration_since(Instant::now());
+        let enough = Instant::now() + left * 3 / 4;
+        let (mut refused, mut failed) = (None, None);
+        let mut repeat = Some(Instant::now());
+        loop {
+            let limit = if refused.is_some() { enough } else { term.ends_at() };
+            let Ok(next) = timeout_at(repeat.unwrap_or(limit).min(limit), tries.next()).await else {
+                if repeat.take().is_none_or(|at| at >= limit) {
+                    return refused.unwrap_or_else(|| Err("no answer before the deadline".into()));
+                }
+                // If the watch shows that the server applied the renewal, a repetition would be refused: wait for
+                // the answer.
+                if self.record.is_after(basis) {
+                    refused = Some(Err("no answer to a renewal that was carried out".into()));
+                } else {
+                    let mut another = patch.clone().map(Body::from);
+                    another.extensions_mut().insert(Beside);
+                    tries.push(Box::pin(ask(inner.clone(), another)));
+                }
+                continue;
+            };
+            let Some(answer) = next else {
+                return refused
+                    .or(failed)
+                    .unwrap_or_else(|| Err("no answer before the deadline".into()));
+            };
+            match code_of(&answer) {
+                Some(200) => return answer,
+                Some(409) => (refused, repeat) = (Some(answer), None),
+                code => {
+                    // An unknown result matters more than one that left the Lease alone.
+                    if failed.is_none() || !is_untouched(code) {
+                        failed = Some(answer);
+                    }
+                    repeat = refused.is_none().then(|| Instant::now() + soon);
+                }
+            }
+        }
+    }
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            guard: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// A client behind a [`Guard`].
+#[derive(Clone)]
+pub struct Guarded<S> {
+    guard: Guard,
+    inner: S,
+}
+
+impl<S, B> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let guard = self.guard.clone();
+        // The clone may not be ready; the one that was asked is.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        Box::pin(async move {
+            match *request.method() {
+                Method::GET => {
+                    if let Some(lease) = guard.remembered() {
+                        return Ok(Response::new(lease.into()));
+                    }
+                    let sent = Instant::now();
+                    let answer = ask(inner, request).await;
+                    let lease = match (code_of(&answer), &answer) {
+                        (Some(200), Ok(answer)) => Some(serde_json::from_slice::<Lease>(&answer.body)?),
+                        (Some(404), _) => None,
+                        _ => return Ok(answer?.into_response()),
+                    };
+                    match guard.show(lease.as_ref(), sent)? {
+                        Some(lease) => Ok(Response::new(lease.into())),
+                        None => Ok(answer?.into_response()),
+                    }
+                }
+                Method::PATCH => {
+                    let (mut parts, body) = request.into_parts();
+                    let patch = body.collect().await?.to_bytes();
+                    let (basis, patch) = guard
+                        .bind(&patch)
+                        .ok_or("a PATCH of a Lease that was not read before")?;
+                    parts.headers.remove(http::header::CONTENT_LENGTH);
+                    let answer = guard
+                        .patch(inner, Request::from_parts(parts, patch), &basis)
+                        .await;
+                    if is_untouched(code_of(&answer)) {
+                        guard.record.untouched(&basis);
+                    }
+                    guard.written(answer?)
+                }
+                // What the GET showed may be over: the watch may have shown since that another has made one, and if that
+                // is deleted on the way nothing would refuse this.
+                Method::POST if !guard.may_race() => {
+                    Err("another holder of the Lease was seen since it was read".into())
+                }
+                _ => guard.written(ask(inner, request).await?),
+            }
+        })
+    }
+}
+
+/// Sends a request and reads the whole answer.
+async fn ask<S, B>(mut inner: S, request: Request<Body>) -> Result<Answer, BoxError>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    poll_fn(|context| inner.poll_ready(context))
+        .await
+        .map_err(Into::into)?;
+    let sent = Instant::now();
+    let (parts, body) = inner.call(request).await.map_err(Into::into)?.into_parts();
+    let body = body.collect().await.map_err(Into::into)?.to_bytes();
+    Ok(Answer { sent, parts, body })
+}
+
+/// The status code of an answer. The client converts every code but 2xx into an error.
+fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
+    match answer {
+        Ok(answer) => Some(answer.parts.status.as_u16()),
+        Err(error) => match error.downcast_ref() {
+            Some(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        },
+    }
+}
+
+/// Whether the server refused the sender or was overloaded, so that it did not look at the Lease.
+fn is_untouched(code: Option<u16>) -> bool {
+    matches!(code, Some(401 | 403 | 429))
+}
+
+/// A Lease that the lock can always read: held for a minute by this holder, and renewed this long ago.
+fn presented(lease: &Lease, holder: &str, age: SignedDuration) -> Bytes {
+    let renewed = Timestamp::now()
+        .saturating_sub(age)
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    // The lock increments this value.
+    let transitions = lease
+        .spec
+        .lease_transitions
+        .unwrap_or(0)
+        .clamp(0, i64::from(i32::MAX - 1));
+    let metadata = &lease.metadata;
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "resourceVersion": metadata.resource_version,
+        },
+        "spec": {
+            "holderIdentity": holder,
+            "leaseDurationSeconds": 60,
+            "leaseTransitions": transitions,
+            "renewTime": MicroTime(renewed),
+        },
+    });
+    lease.to_string().into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,473 @@
+use http::StatusCode;
+use k8s_openapi::api::coordination::v1;
+use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use serde_json::json;
+use tokio::sync::watch::channel;
+
+use super::*;
+
+mod server;
+
+use server::Server;
+
+const OURS: Duration = Duration::from_secs(6);
+
+fn unknown() -> Record {
+    Record::new(crate::telemetry::metrics::Metrics::new("lease").unwrap())
+}
+
+fn lease(spec: Value) -> Value {
+    lease_at("7", spec)
+}
+
+fn lease_at(version: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "lease", "namespace": "default", "resourceVersion": version, "uid": "u7"},
+        "spec": spec,
+    })
+}
+
+fn parsed(lease: Value) -> Lease {
+    serde_json::from_value(lease).unwrap()
+}
+
+fn get() -> Request<Body> {
+    Request::get("/").body(Body::empty()).unwrap()
+}
+
+fn held(holder: &str, renewed: &str) -> Value {
+    json!({"holderIdentity": holder, "leaseDurationSeconds": 6, "renewTime": renewed, "acquireTime": renewed, "leaseTransitions": 3})
+}
+
+/// What a candidate knows that has seen this Lease.
+fn seen(spec: Value) -> Record {
+    let record = unknown();
+    record.see(Some(&parsed(lease(spec))));
+    record
+}
+
+/// The same, and it has not changed since its duration and a bit.
+async fn seen_expired(spec: Value) -> Record {
+    let record = seen(spec);
+    tokio::time::advance(Duration::from_secs(7)).await;
+    record
+}
+
+/// A lock behind a guard that knows what this record knows.
+fn lock(server: &Server, record: Record) -> LeaseLock {
+    lock_of(server, record, None)
+}
+
+/// The same for a leader.
+fn leaders_lock(server: &Server, record: Record) -> LeaseLock {
+    lock_of(server, record, Some(Term::endless()))
+}
+
+fn lock_of(server: &Server, record: Record, term: Option<Term>) -> LeaseLock {
+    let guard = Guard::new("us", OURS, record, channel(term).1);
+    LeaseLock::new(
+        kube::Client::new(guard.layer(server.service()), "default"),
+        "default",
+        LeaseLockParams {
+            holder_id: "us".to_owned(),
+            lease_name: "lease".to_owned(),
+            lease_ttl: OURS,
+        },
+    )
+}
+
+async fn attempt(lock: &LeaseLock) -> Result<bool, kube_leader_election::Error> {
+    Ok(matches!(
+        lock.try_acquire_or_renew().await?,
+        LeaseLockResult::Acquired(_)
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
+    let server = Server::with(Some(lease(held("a", "2001-01-01T00:00:00.000000Z"))));
+    assert!(!attempt(&lock(&server, unknown())).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_holder_whose_clock_was_an_hour_ahead_is_replaced() {
+    let spec = held("a", "2999-01-01T00:00:00.000000Z");
+    let server = Server::with(Some(lease(spec.clone())));
+    assert!(attempt(&lock(&server, seen_expired(spec).await)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_changed_since_it_was_watched_is_not_taken() {
+    let old = seen_expired(held("a", "2026-01-01T00:00:00.000000Z")).await;
+    let renewed = held("a", "2026-01-01T00:00:00.000000Z");
+    let server = Server::with(Some(lease_at("8", renewed)));
+    assert!(!attempt(&lock(&server, old)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_patch_names_the_version_and_the_uid_that_were_read() {
+    for spec in [
+        held("us", "2026-01-01T00:00:00.000000Z"),
+        held("a", "2026-01-01T00:00:00.000000Z"),
+    ] {
+        let server = Server::with(Some(lease(spec.clone())));
+        assert!(attempt(&lock(&server, seen_expired(spec).await)).await.unwrap());
+        let metadata = &server.patch()["metadata"];
+        assert_eq!(
+            (&metadata["resourceVersion"], &metadata["uid"]),
+            (&json!("7"), &json!("u7"))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_bound_to_what_was_read_too() {
+    let spec = held("us", "2026-01-01T00:00:00.000000Z");
+    let server = Server::with(Some(lease(spec.clone())));
+    lock(&server, seen_expired(spec).await).step_down().await.unwrap();
+    let patch = server.patch();
+    assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    assert_eq!(patch["spec"]["holderIdentity"], "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
+    for spec in [
+        json!({}),
+        Value::Null,
+        json!({"holderIdentity": ""}),
+        json!({"holderIdentity": "", "leaseDurationSeconds": 1}),
+        json!({"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": i32::MAX}),
+        json!({"leaseTransitions": -5}),
+    ] {
+        let server = Server::with(Some(lease(spec.clone())));
+        let taken = attempt(&lock(&server, unknown())).await;
+        assert!(taken.as_ref().is_ok_and(|taken| *taken), "{spec}: {taken:?}");
+        assert_eq!(server.patch()["spec"]["holderIdentity"], "us", "{spec}");
+    }
+}
+
+/// A real API server stores such times, also in `managedFields`, and returns them.
+#[tokio::test(start_paused = true)]
+async fn the_lock_never_sees_a_time_that_it_cannot_read() {
+    const BEYOND: &str = "9999-12-31T23:59:59.999999Z";
+    for holder in ["us", "another"] {
+        let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": 6, "renewTime": BEYOND, "acquireTime": BEYOND});
+        let mut stored = lease(spec.clone());
+        stored["metadata"]["creationTimestamp"] = json!("9999-12-31T23:59:59Z");
+        stored["metadata"]["managedFields"] = json!([{"manager": "x", "time": "9999-12-31T23:59:59Z"}]);
+        let server = Server::with(Some(stored));
+        let taken = attempt(&lock(&server, seen_expired(spec).await)).await;
+        assert!(taken.as_ref().is_ok_and(|taken| *taken), "{holder}: {taken:?}");
+        assert_eq!(server.sent(), [Method::GET, Method::PATCH]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_version_is_no_lease_to_build_on() {
+    for field in ["uid", "resourceVersion"] {
+        let mut bare = lease(json!({}));
+        bare["metadata"].as_object_mut().unwrap().remove(field);
+        let server = Server::with(Some(bare));
+        assert!(attempt(&lock(&server, unknown())).await.is_err(), "{field}");
+        assert_eq!(
+            server.sent(),
+            [Method::GET],
+            "{field}: a PATCH could not be bound to it"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
+    let spec = json!({"holderIdentity": "a"});
+    let server = Server::with(Some(lease(spec.clone())));
+    assert!(!attempt(&lock(&server, unknown())).await.unwrap());
+    assert!(attempt(&lock(&server, seen_expired(spec).await)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
+    let record = seen(held("a", "2026-01-01T00:00:00.000000Z"));
+    let server = Server::with(None);
+    assert!(!attempt(&lock(&server, record)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_under_us_is_made_anew() {
+    let record = seen(held("us", "2026-01-01T00:00:00.000000Z"));
+    let server = Server::with(None);
+    assert!(attempt(&leaders_lock(&server, record)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET, Method::POST]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_after_our_term_is_not_made_anew_at_once() {
+    let record = seen(held("us", "2026-01-01T00:00:00.000000Z"));
+    let server = Server::with(None);
+    assert!(!attempt(&lock(&server, record.clone())).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET]);
+    for _ in 0..6 {
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert!(!attempt(&lock(&server, record.clone())).await.unwrap());
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(attempt(&lock(&server, record)).await.unwrap());
+}
+
+/// It was not looked at for a while, in which it may have been there again.
+#[tokio::test(start_paused = true)]
+async fn an_absence_with_a_gap_in_it_begins_anew() {
+    let record = seen(held("another", "2026-01-01T00:00:00.000000Z"));
+    let server = Server::with(None);
+    assert!(!attempt(&lock(&server, record.clone())).await.unwrap());
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert!(!attempt(&lock(&server, record)).await.unwrap());
+    assert_eq!(server.sent(), [Method::GET, Method::GET]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_emptied_under_us_is_written_anew() {
+    let record = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
+    let emptied = json!({"holderIdentity": "", "leaseDurationSeconds": 6});
+    let server = Server::with(Some(lease_at("8", emptied)));
+    assert!(attempt(&leaders_lock(&server, record)).await.unwrap());
+    assert_eq!(server.patch()["spec"]["holderIdentity"], "us");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_without_a_get_before_it_is_not_sent() {
+    let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
+    let guard = Guard::new("us", OURS, unknown(), channel(None).1);
+    assert!(guard.bind(br#"{"metadata": {"name": "lease"}}"#).is_none());
+    assert!(server.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
+    let server = Server::with(Some(json!("nonsense")));
+    assert!(attempt(&lock(&server, unknown())).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
+    for (holder, made) in [("another", false), ("us", true)] {
+        let (server, record) = (Server::default(), unknown());
+        let guard = Guard::new("us", OURS, record.clone(), channel(Some(Term::endless())).1);
+        let mut guarded = guard.layer(server.service());
+        guarded.call(get()).await.unwrap();
+        let shown = held(holder, "2001-01-01T00:00:00.000000Z");
+        record.shown(Some(&parsed(lease(shown))));
+        // And it is deleted again by now.
+        let post = Request::post("/").body(Body::empty()).unwrap();
+        assert_eq!(guarded.call(post).await.is_ok(), made, "{holder}");
+        assert_eq!(server.sent().contains(&Method::POST), made, "{holder}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_it_was_sent() {
+    let (server, record) = (Server::default(), unknown());
+    let guard = Guard::new("us", OURS, record.clone(), channel(None).1);
+    let mut guarded = guard.layer(server.late(move || {
+        // Once: it is deleted again before the next GET, and no watch tells of that.
+        if record.holder().is_none() {
+            let shown = held("another", "2001-01-01T00:00:00.000000Z");
+            record.shown(Some(&parsed(lease(shown))));
+        }
+    }));
+    for _ in 0..7 {
+        let answer = guarded.call(get()).await.unwrap();
+        assert_eq!(
+            answer.status(),
+            StatusCode::OK,
+            "shown as held: the lock must not make one"
+        );
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    // An absence that has lasted.
+    assert_eq!(guarded.call(get()).await.unwrap().status(), StatusCode::NOT_FOUND);
+}
+
+/// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() {
+    let record = unknown();
+    record.shown(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
+    let read = held("two", "2001-01-01T00:00:00.000000Z");
+    let server = Server::with(Some(lease_at("9", read)));
+    let guard = Guard::new("us", OURS, record.clone(), channel(None).1);
+    let mut guarded = guard.layer(server.late(move || {
+        let released = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
+        record.shown(Some(&parsed(lease_at("8", released))));
+    }));
+    let answer = guarded.call(get()).await.unwrap();
+    let shown = answer.into_body().collect().await.unwrap().to_bytes();
+    let shown: v1::Lease = serde_json::from_slice(&shown).unwrap();
+    let spec = shown.spec.unwrap();
+    assert_eq!(spec.holder_identity.as_deref(), Some("two"));
+    let renewed = spec.renew_time.unwrap().0;
+    let age = Timestamp::now().duration_since(renewed);
+    assert!(age < SignedDuration::from_secs(60), "it would be taken: {age}");
+}
+
+/// The Lease was deleted before the GET, and the watch shows our last renewal only now.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_not_give_up() {
+    let server = Server::with(None);
+    let record = seen(held("us", "2026-01-01T00:00:00.000000Z"));
+    let (_terms, leads) = channel(Some(Term::endless()));
+    let guard = Guard::new("us", OURS, record.clone(), leads);
+    let mut guarded = guard.layer(server.late(move || {
+        let renewed = held("us", "2026-01-01T00:00:02.000000Z");
+        record.shown(Some(&parsed(lease_at("8", renewed))));
+    }));
+    let first = guarded.call(get()).await;
+    assert!(first.is_err(), "neither its own nor another's");
+    let second = guarded.call(get()).await.unwrap();
+    assert_eq!(second.status(), StatusCode::NOT_FOUND, "it makes it anew");
+}
+
+/// A PATCH that the server got: the resourceVersion that it is bound to, and whether it is the second of two.
+type Log = Arc<Mutex<Vec<(String, bool)>>>;
+
+/// A server that answers each PATCH in turn after this delay with this code, or never (`None`).
+fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Inner) {
+    let log = Log::default();
+    let patches = log.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let log = log.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+            let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let (time, code) = {
+                let mut log = log.lock();
+                log.push((version.to_owned(), parts.extensions.get::<Beside>().is_some()));
+                answers[log.len() - 1]
+            };
+            match time {
+                Some(time) => tokio::time::sleep(Duration::from_millis(time)).await,
+                None => std::future::pending().await,
+            }
+            let renewed = lease_at("8", held("us", "2026-01-01T00:00:02.000000Z"));
+            let mut response = Response::new(Full::new(Bytes::from(renewed.to_string())));
+            *response.status_mut() = StatusCode::from_u16(code)?;
+            Ok::<_, BoxError>(response)
+        }
+    });
+    (patches, service)
+}
+
+/// A renewal by a leader that knows version 7, four seconds before its deadline. Returns its result, its
+/// duration and the time that the term counts from.
+async fn renewal(
+    service: impl server::Inner,
+    leads: bool,
+) -> (Result<StatusCode, BoxError>, u128, Option<u128>) {
+    let record = unknown();
+    record.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+    let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
+    let (_terms, receiver) = channel(term);
+    let guard = Guard::new("us", OURS, record, receiver);
+    let mut guarded = guard.layer(service);
+    let start = Instant::now();
+    guarded.call(get()).await.unwrap();
+    let patch = json!({"metadata": {"name": "lease"}, "spec": {"leaseDurationSeconds": 6}});
+    let patch = Request::patch("/")
+        .body(Body::from(patch.to_string().into_bytes()))
+        .unwrap();
+    let answer = guarded.call(patch).await.map(|answer| answer.status());
+    let sent = guard.sent().map(|sent| (sent - start).as_millis());
+    (answer, start.elapsed().as_millis(), sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_without_an_answer_is_repeated_beside_the_first_with_the_same_version() {
+    let (log, service) = in_turn([(None, 200), (Some(10), 200)]);
+    let (answer, took, sent) = renewal(service, true).await;
+    assert_eq!(answer.unwrap(), StatusCode::OK);
+    assert_eq!(
+        (took, sent),
+        (1010, Some(1000)),
+        "it counts from the send of the one that succeeded"
+    );
+    assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_equal_renewals_the_refusal_of_one_is_no_refusal() {
+    for (second, took) in [(Some(100), 1900), (Some(2000), 1900), (None, 1900)] {
+        let (_, service) = in_turn([(Some(1900), 200), (second, 409)]);
+        let (answer, after, sent) = renewal(service, true).await;
+        assert_eq!(answer.unwrap(), StatusCode::OK);
+        assert_eq!((after, sent), (took, Some(0)));
+    }
+    let (_, service) = in_turn([(Some(1100), 409), (Some(300), 200)]);
+    let (answer, after, sent) = renewal(service, true).await;
+    assert_eq!((answer.unwrap(), after, sent), (StatusCode::OK, 1300, Some(1000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_beside_a_lost_answer_leaves_time_for_another_renewal() {
+    let (_, service) = in_turn([(None, 200), (Some(10), 409)]);
+    let (answer, after, sent) = renewal(service, true).await;
+    assert_eq!((answer.unwrap(), sent), (StatusCode::CONFLICT, None));
+    assert!((1010..3500).contains(&after), "{after} of 4000 ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_a_renewal_that_hangs_the_other_is_repeated_after_each_failure() {
+    for code in [403, 429, 500, 503] {
+        let (log, service) = in_turn([(None, 200), (Some(50), code), (Some(50), code), (Some(10), 200)]);
+        let (answer, took, sent) = renewal(service, true).await;
+        assert_eq!(answer.unwrap(), StatusCode::OK, "{code}");
+        assert_eq!((took, sent), (3110, Some(3100)), "{code}");
+        assert!(log.lock().iter().all(|(version, _)| version == "7"));
+    }
+    // Likewise when the first one fails late.
+    let (_, service) = in_turn([(Some(1500), 503), (None, 200), (Some(10), 200)]);
+    let (answer, took, _) = renewal(service, true).await;
+    assert_eq!((answer.unwrap(), took), (StatusCode::OK, 2510));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_renewal_is_repeated() {
+    let (log, service) = in_turn([(Some(3000), 200), (Some(10), 200)]);
+    let (answer, after, _) = renewal(service, false).await;
+    assert_eq!((answer.unwrap(), after), (StatusCode::OK, 3000));
+    assert_eq!(log.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read() {
+    for (code, reads) in [(401, 0), (403, 0), (429, 0), (409, 1), (500, 1)] {
+        let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
+        let record = unknown();
+        record.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+        let guard = Guard::new("us", OURS, record, channel(Some(Term::endless())).1);
+        let mut guarded = guard.layer(service);
+        guarded.call(get()).await.unwrap();
+        let patch = Request::patch("/")
+            .body(Body::from(br#"{"metadata": {}}"#.to_vec()))
+            .unwrap();
+        assert_eq!(guarded.call(patch).await.unwrap().status().as_u16(), code);
+        assert_eq!(usize::from(guard.remembered().is_none()), reads, "{code}");
+    }
+}
+
+/// The one that failed may have been applied, so the version that both build on may be outdated.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_the_load_beside_an_unknown_result_is_followed_by_a_read() {
+    for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {
+        let (_, service) = in_turn([(Some(1200), first), (Some(300), second)]);
+        let (answer, ..) = renewal(service, true).await;
+        let code = answer.unwrap().as_u16();
+        assert_eq!(code < 500, refused, "{first} and {second}: {code}");
+    }
+}

@@ -1,0 +1,388 @@
+//! The race for the Lease, and the [`Term`] that its winner gets.
+//!
+//! ```text
+//!   watch of the Lease ──> Sighting ──> may we try? ──> LeaseLock behind Guard ──> Term
+//!                             ^                               │
+//!                             └── what its GET showed ────────┘
+//! ```
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use kube::Client;
+use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::{Layer as _, service_fn};
+use tracing::{debug, info, warn};
+
+use crate::config::ElectionConfig;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::outage::Outage;
+use crate::telemetry::progress::Progress;
+
+pub mod fence;
+pub mod guard;
+pub mod known;
+pub mod lease;
+mod lock_error;
+mod record;
+pub mod sighting;
+pub mod swap;
+pub mod term;
+mod unopposed;
+pub mod view;
+
+use fence::Fence;
+use guard::Guard;
+pub use lease::Lease;
+use lock_error::{in_one_line, is_conflict};
+pub use record::Record;
+use term::Term;
+pub use unopposed::{Unopposed, unopposed};
+use view::BLIND;
+pub use view::View;
+
+/// How long a release waits for writes in flight. Without their end there is no release: the
+/// successor then waits for the lease duration, and no two write at once.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The pause of a candidate between two attempts that failed: a lead within a second of the API's return.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Time limit of the release itself: a write at an API server that takes 1.5 s per request.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// A replica with empty or stale caches leaves the Lease to the others, unless no replica has led for this
+/// time.
+const LEADERLESS: Duration = Duration::from_secs(10);
+
+/// How long a leader stays out of the race after it has released the Lease because it sees too little.
+const ASIDE: Duration = Duration::from_secs(30);
+
+/// The time between two such releases: if no other replica sees more, any leader is better than none.
+const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
+
+/// One replica in the race.
+pub struct Candidate {
+    lock: LeaseLock,
+    guard: Guard,
+    us: String,
+    /// Namespace and name, for logs.
+    lease: String,
+    config: ElectionConfig,
+    record: Record,
+    view: View,
+    terms: channel::Sender<Option<Term>>,
+    metrics: Metrics,
+    progress: Progress,
+}
+
+/// How an attempt to take or renew the Lease ended.
+enum Attempt {
+    /// It is ours; the write that made it so was sent at this moment.
+    Ours(Instant),
+    /// It is not.
+    Theirs,
+    /// Nobody knows.
+    Failed { error: String, conflict: bool },
+}
+
+enum Ending {
+    Lost,
+    Stopped,
+    /// It does not see enough of the cluster.
+    Blind,
+}
+
+impl Candidate {
+    /// A candidate under the identity `us`, and where its terms will appear. `client` must not
+    /// retry by itself: a repeated PATCH could land when the Lease is another's.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        us: String,
+        config: ElectionConfig,
+        record: Record,
+        view: View,
+        metrics: Metrics,
+    ) -> (Self, channel::Receiver<Option<Term>>) {
+        let (terms, receiver) = channel::channel(None);
+        let guard = Guard::new(&us, config.lease_duration, record.clone(), receiver.clone());
+        let send = service_fn(move |request| {
+            let client = client.clone();
+            async move { client.send(request).await }
+        });
+        let lease = format!("{namespace}/{}", config.lease_name);
+        let params = LeaseLockParams {
+            holder_id: us.clone(),
+            lease_name: config.lease_name.clone(),
+            lease_ttl: config.lease_duration,
+        };
+        let lock = LeaseLock::new(Client::new(guard.layer(send), namespace), namespace, params);
+        (
+            Self {
+                lock,
+                guard,
+                us,
+                lease,
+                config,
+                record,
+                view,
+                terms,
+                metrics,
+                progress: Progress::default(),
+            },
+            receiver,
+        )
+    }
+
+    /// The steps of its renewals, while it leads.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Races, leads, races again, until told to stop; then releases the Lease if it may.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = self.retry_backoff();
+        let outage = Outage::new(format!("the attempt to take the Lease {}", self.lease));
+        let mut leader = None;
+        let mut may_give_up = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.turn(&mut leader) => {}
+            }
+            let before = (self.record.holder(), self.record.vacancy(&self.us));
+            let attempt = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                attempt = self.attempt(self.config.renew_deadline) => attempt,
+            };
+            match attempt {
+                Attempt::Ours(sent) => {
+                    backoff.reset();
+                    outage.over();
+                    match self.lead(sent, before, may_give_up, &stop).await {
+                        Ending::Lost => {}
+                        Ending::Stopped => return,
+                        Ending::Blind => {
+                            may_give_up = Instant::now() + GIVES_UP_EVERY;
+                            tokio::select! {
+                                biased;
+                                () = stop.cancelled() => return,
+                                () = sleep(ASIDE) => {}
+                            }
+                        }
+                    }
+                }
+                Attempt::Theirs => {
+                    backoff.reset();
+                    outage.over();
+                }
+                Attempt::Failed { error, conflict } => {
+                    if conflict {
+                        debug!(%error, "another replica was quicker");
+                    } else {
+                        outage.failed(&error);
+                    }
+                    let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until this candidate may try and sees enough of the cluster to lead. Logs who leads meanwhile.
+    async fn turn(&self, leader: &mut Option<String>) {
+        let mut told = |holder: Option<&str>| {
+            if holder != leader.as_deref() {
+                *leader = holder.map(str::to_owned);
+                if let Some(holder) = holder.filter(|holder| *holder != self.us) {
+                    info!(lease = self.lease, holder, "standing by");
+                }
+            }
+        };
+        loop {
+            self.record
+                .turn(&self.us, self.config.lease_duration, &mut told)
+                .await;
+            let news = self.record.news().unwrap_or_else(Instant::now);
+            if self.view.is_current() || news.elapsed() >= LEADERLESS {
+                return;
+            }
+            tokio::select! {
+                () = self.view.current() => {}
+                () = self.record.changed() => {}
+                () = sleep_until(news + LEADERLESS) => {}
+            }
+        }
+    }
+
+    /// Takes or renews the Lease, within a time limit.
+    async fn attempt(&self, limit: Duration) -> Attempt {
+        let begun = Instant::now();
+        let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
+        // Failed or not: it is a step.
+        self.progress.step();
+        match result {
+            Ok(Ok(LeaseLockResult::Acquired(lease))) => {
+                self.metrics.observe_renewal(begun.elapsed());
+                let holder = lease.spec.and_then(|spec| spec.holder_identity);
+                if fence::is_ours(holder.as_deref(), &self.us) {
+                    Attempt::Ours(self.guard.sent().unwrap_or(begun))
+                } else {
+                    Attempt::Theirs
+                }
+            }
+            Ok(Ok(LeaseLockResult::NotAcquired(_))) => Attempt::Theirs,
+            Ok(Err(error)) => {
+                let conflict = is_conflict(&error);
+                Attempt::Failed {
+                    error: in_one_line(&error),
+                    conflict,
+                }
+            }
+            Err(_) => Attempt::Failed {
+                error: format!("no answer within {} ms", limit.as_millis()),
+                conflict: false,
+            },
+        }
+    }
+
+    /// Leads from an acquisition on until the Lease is lost or this replica is to stop. `before`: who held it, and why
+    /// it was to be had. `may_give_up`: from then on it gives the Lease up if it sees too little, but not before it
+    /// has led for [`BLIND`]. Otherwise replicas that all see too little would pass the Lease on at once.
+    async fn lead(
+        &self,
+        sent: Instant,
+        before: (Option<String>, &'static str),
+        may_give_up: Instant,
+        stop: &CancellationToken,
+    ) -> Ending {
+        let term = Term::new(self.fence(sent));
+        if term.is_over() {
+            return Ending::Lost;
+        }
+        let (previous, why) = before;
+        info!(
+            lease = self.lease,
+            identity = self.us,
+            previous,
+            why,
+            "took the lead"
+        );
+        self.metrics.set_leader(true);
+        self.terms.send_replace(Some(term.clone()));
+        self.progress.begin();
+        let may_give_up = may_give_up.max(Instant::now() + BLIND);
+        let ending = tokio::select! {
+            // What is lost is not to be released.
+            biased;
+            reason = self.keep(&term, sent) => {
+                warn!(lease = self.lease, reason, "lost the lead");
+                Ending::Lost
+            }
+            () = stop.cancelled() => Ending::Stopped,
+            failing = self.view.blind(may_give_up) => {
+                let (seconds, aside) = (BLIND.as_secs(), ASIDE.as_secs());
+                warn!(
+                    lease = self.lease,
+                    failing,
+                    "releases the Lease: lists or watches have failed for {seconds} s here, and another replica may see \
+                     more; this replica does not compete for the Lease for {aside} s"
+                );
+                Ending::Blind
+            }
+        };
+        match ending {
+            Ending::Lost => term.revoke(),
+            Ending::Stopped | Ending::Blind => term.end(),
+        }
+        self.progress.rest();
+        self.terms.send_replace(None);
+        self.metrics.set_leader(false);
+        if !matches!(ending, Ending::Lost) {
+            self.release(&term).await;
+        }
+        ending
+    }
+
+    /// Renews until the term is over; answers why.
+    async fn keep(&self, term: &Term, mut sent: Instant) -> String {
+        let mut next = sent + self.config.renew_interval();
+        let mut last_error = None;
+        let outage = Outage::new(format!("the renewal of the Lease {}", self.lease));
+        loop {
+            tokio::select! {
+                biased;
+                () = term.over() => return last_error.unwrap_or_else(|| "the renew deadline has passed".to_owned()),
+                () = sleep_until(next) => {}
+            }
+            let attempted = Instant::now();
+            let left = term.ends_at().saturating_duration_since(Instant::now());
+            match self.attempt(left).await {
+                Attempt::Ours(at) => {
+                    sent = at;
+                    if term.extend(self.fence(sent)).is_err() {
+                        return "the renewal came too late".to_owned();
+                    }
+                    last_error = None;
+                    outage.over();
+                    next = sent + self.config.renew_interval();
+                }
+                Attempt::Theirs => {
+                    let holder = self.record.holder().unwrap_or_default();
+                    return format!("the Lease names {holder:?}");
+                }
+                Attempt::Failed { error, .. } => {
+                    outage.failed(&error);
+                    last_error = Some(format!("could not renew before the deadline: {error}"));
+                    next = attempted + self.config.retry_period;
+                }
+            }
+        }
+    }
+
+    /// Gives the Lease up, so that a successor need not wait; but never while a write may still land.
+    async fn release(&self, term: &Term) {
+        _ = timeout(SETTLE, term.settled()).await;
+        if !term.may_release() {
+            warn!("a write may still be in flight: the Lease is not released but left to run out");
+            return;
+        }
+        match timeout(RELEASE, self.lock.step_down()).await {
+            Ok(Ok(())) => info!(lease = self.lease, "released the Lease"),
+            Ok(Err(error)) => warn!(error = in_one_line(&error), "could not release the Lease"),
+            Err(_) => warn!("could not release the Lease: no answer within {RELEASE:?}"),
+        }
+    }
+
+    /// How far a term reaches that was won or renewed by a request sent at this moment.
+    fn fence(&self, sent: Instant) -> Fence {
+        Fence::won(sent, self.config.renew_deadline)
+    }
+
+    fn retry_backoff(&self) -> ExponentialBackoff {
+        ExponentialBackoff {
+            current_interval: Duration::from_millis(100),
+            initial_interval: Duration::from_millis(100),
+            // Nobody writes meanwhile, so this is shorter than a leader's pause.
+            max_interval: self.config.retry_period.min(LONGEST_PAUSE),
+            randomization_factor: 0.3,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
+//!
+//! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
+//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The model in `crates/testing/election-model`
+//! calls the same functions, with a clock of its own.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fence::Moment;
+use super::lease::{Lease, LeaseSpec};
+use crate::config::ElectionConfig;
+
+/// What is known of the Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sighting<T = Instant> {
+    /// The state of the Lease that was seen last, and since when; `None` before the first look.
+    state: Option<(State, T)>,
+    /// The last holder that was ever seen, through deletions and empty states.
+    holder: Option<String>,
+    /// The duration that this holder stated, as far as it is honoured.
+    duration: Option<Duration>,
+    /// When there was the last evidence that there is no Lease.
+    missed: Option<T>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    Absent,
+    /// A Lease of this identity and version.
+    Present {
+        uid: Option<String>,
+        version: Option<String>,
+        /// The moment that it states, which says nothing but that another one is another state: after a restore of
+        /// etcd the same versions are given again.
+        renewed: Option<String>,
+        /// Whether it names its holder: it was not released, emptied or garbled.
+        names_holder: bool,
+        released: bool,
+    },
+}
+
+/// When a candidate may try to take the Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Race<T = Instant> {
+    /// Nothing is known yet.
+    Unknown,
+    /// Now.
+    Now,
+    /// At this moment, unless the Lease changes before.
+    At(T),
+}
+
+impl<T> Default for Sighting<T> {
+    fn default() -> Self {
+        Self {
+            state: None,
+            holder: None,
+            duration: None,
+            missed: None,
+        }
+    }
+}
+
+impl<T: Moment> Sighting<T> {
+    /// Notes what a watch shows at a moment; `None`: there is no Lease. Answers whether it is news. A watch may lag
+    /// behind a GET, so what is older than what is known is passed over.
+    pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: T) -> bool {
+        let is_old = |(known, _): &(State, T)| known.is_after(&State::of(lease));
+        !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
+    }
+
+    /// Notes what a GET shows, or the answer to a write, at a moment; `None`: there is no Lease. Answers whether it
+    /// is news. It is, whatever its version: when etcd has been restored from a backup, versions begin anew at a
+    /// lower one. An answer that is merely late does no harm: it makes the wait longer, and a write that builds on
+    /// it is refused.
+    pub fn see(&mut self, lease: Option<&Lease>, now: T) -> bool {
+        let state = State::of(lease);
+        if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
+            return false;
+        }
+        self.state = Some((state, now));
+        self.missed = lease.is_none().then_some(now);
+        if let Some(lease) = lease
+            && let Some(holder) = stated_holder(lease)
+        {
+            self.holder = Some(holder.to_owned());
+            self.duration = stated_duration(&lease.spec);
+        }
+        true
+    }
+
+    /// Notes the answer to a GET that was sent at a moment. Answers whether it is news; `None`: it is passed over,
+    /// since something else has been seen after that moment, and nobody knows which of the two is the newer.
+    ///
+    /// An absence lasts while it is looked at again and again. After a gap it begins anew: its holder may have written
+    /// the Lease meanwhile, and a watch that lags or was cut off does not show it.
+    pub fn see_answer(
+        &mut self,
+        lease: Option<&Lease>,
+        default_duration: Duration,
+        sent: T,
+        now: T,
+    ) -> Option<bool> {
+        // One look that fails is no gap.
+        let gap = self.look_interval(default_duration) * 2;
+        match &mut self.state {
+            Some((known, since)) if *since > sent => (*known == State::of(lease)).then_some(false),
+            Some((State::Absent, since)) if lease.is_none() => {
+                if self.missed.is_none_or(|missed| sent > missed + gap) {
+                    *since = now;
+                }
+                self.missed = Some(now);
+                Some(false)
+            }
+            _ => Some(self.see(lease, now)),
+        }
+    }
+
+    /// When the candidate `us` may try; `leads`: it has a valid term. A Lease that was released is free; one that
+    /// never showed a holder too; one that names us is ours to renew. Any other belongs to its last holder until
+    /// the duration has passed since its present state was first seen, also when it was deleted, emptied or
+    /// garbled meanwhile: its holder may be alive and about to write it anew. That is for the leader alone: if we
+    /// were the last holder that we saw, there may have been another since.
+    #[must_use]
+    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race<T> {
+        let Some((state, since)) = &self.state else {
+            return Race::Unknown;
+        };
+        let (names_holder, released) = match state {
+            State::Absent => (false, false),
+            State::Present {
+                names_holder,
+                released,
+                ..
+            } => (*names_holder, *released),
+        };
+        let ours = self.holder.as_deref() == Some(us) && (names_holder || leads);
+        if released || ours || self.holder.is_none() {
+            return Race::Now;
+        }
+        let default = default_duration.min(ElectionConfig::LONGEST_LEASE);
+        Race::At(*since + self.duration.unwrap_or(default))
+    }
+
+    /// Why the candidate `us` may try, in words for the log.
+    #[must_use]
+    pub fn vacancy(&self, us: &str) -> &'static str {
+        let state = self.state.as_ref().map(|(state, _)| state);
+        match (self.holder.as_deref(), state) {
+            (_, Some(State::Present { released: true, .. })) => "it was released",
+            (None, Some(State::Present { .. })) => "it had no holder",
+            (None, _) => "there was none",
+            (Some(holder), _) if holder == us => "it was held by this replica",
+            (
+                _,
+                Some(State::Present {
+                    names_holder: true, ..
+                }),
+            ) => "its holder has not renewed it in time",
+            _ => "its holder has not written it anew in time",
+        }
+    }
+
+    /// Whether the candidate `us` may try at this moment.
+    #[must_use]
+    pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: T) -> bool {
+        match self.race(us, default_duration, leads) {
+            Race::Unknown => false,
+            Race::Now => true,
+            Race::At(moment) => now >= moment,
+        }
+    }
+
+    /// When a candidate has to look again whether there is still no Lease, although there has been a holder: more
+    /// often than its holder would write it anew. `None`: the last look showed one.
+    #[must_use]
+    pub fn next_look(&self, default_duration: Duration) -> Option<T> {
+        let missed = self.missed.filter(|_| self.holder.is_some())?;
+        Some(missed + self.look_interval(default_duration))
+    }
+
+    fn look_interval(&self, default_duration: Duration) -> Duration {
+        let default = default_duration.min(ElectionConfig::LONGEST_LEASE);
+        default.min(self.duration.unwrap_or(default)) / 6
+    }
+
+    /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.
+    #[must_use]
+    pub fn since(&self) -> Option<T> {
+        self.state.as_ref().map(|(_, since)| *since)
+    }
+
+    /// The last holder that was seen.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
+    }
+}
+
+impl State {
+    fn of(lease: Option<&Lease>) -> Self {
+        let Some(lease) = lease else { return Self::Absent };
+        Self::Present {
+            uid: lease.metadata.uid.clone(),
+            version: lease.metadata.resource_version.clone(),
+            renewed: lease.spec.renew_time.clone(),
+            names_holder: stated_holder(lease).is_some(),
+            released: is_released(&lease.spec),
+        }
+    }
+
+    /// Whether `self` is a later state of the same Lease: a watch may lag behind a GET.
+    fn is_after(&self, other: &Self) -> bool {
+        let (
+            Self::Present { uid, version, .. },
+            Self::Present {
+                uid: other_uid,
+                version: other_version,
+                ..
+            },
+        ) = (self, other)
+        else {
+            return false;
+        };
+        let number = |version: &Option<String>| endpoint_copier_core::model::version(version.as_deref());
+        uid == other_uid
+            && matches!((number(version), number(other_version)), (Some(known), Some(new)) if known > new)
+    }
+}
+
+fn stated_holder(lease: &Lease) -> Option<&str> {
+    let holder = lease.spec.holder_identity.as_deref();
+    holder.filter(|holder| !holder.is_empty())
+}
+
+/// As client-go and `LeaseLock` give a Lease up: no holder, one second.
+fn is_released(spec: &LeaseSpec) -> bool {
+    spec.holder_identity.as_deref().unwrap_or_default().is_empty() && spec.lease_duration_seconds == Some(1)
+}
+
+fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())?;
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(ElectionConfig::LONGEST_LEASE))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! Whether a replica sees enough of the cluster to lead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::telemetry::pulse::Pulses;
+use endpoint_copier_core::model::WatchKind;
+
+/// The watches that copies are made from.
+const WATCHES: [&str; 3] = [
+    WatchKind::Services.as_str(),
+    WatchKind::Copies.as_str(),
+    WatchKind::Sources.as_str(),
+];
+
+/// A leader whose lists or watches fail for this time releases the Lease: another replica may see more.
+pub const BLIND: Duration = Duration::from_secs(30);
+
+/// How often a view is polled until it is complete. Short, because a first term waits for it.
+const SOON: Duration = Duration::from_millis(5);
+
+/// How often a leader checks for failing lists and watches.
+const NOW_AND_THEN: Duration = Duration::from_secs(1);
+
+/// What a replica sees of the cluster.
+#[derive(Clone)]
+pub struct View {
+    is_filled: Arc<dyn Fn() -> bool + Send + Sync>,
+    pulses: Pulses,
+}
+
+impl Default for View {
+    /// The view of a replica that needs none.
+    fn default() -> Self {
+        Self::new(|| true, Pulses::default())
+    }
+}
+
+impl View {
+    /// `is_filled` returns whether everything is listed; `pulses` show whether the watches are alive.
+    pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, pulses: Pulses) -> Self {
+        Self {
+            is_filled: Arc::new(is_filled),
+            pulses,
+        }
+    }
+
+    /// Whether the caches are filled and each watch is answered.
+    pub(super) fn is_current(&self) -> bool {
+        (self.is_filled)() && self.pulses.are_current(&WATCHES)
+    }
+
+    /// Waits until the view is current.
+    pub(super) async fn current(&self) {
+        while !self.is_current() {
+            sleep(SOON).await;
+        }
+    }
+
+    /// Waits until `from`, then until a watch has failed for [`BLIND`]. Returns the names of the failing
+    /// watches.
+    pub(super) async fn blind(&self, from: Instant) -> String {
+        tokio::time::sleep_until(from).await;
+        loop {
+            let failing = self.pulses.failing(&WATCHES, BLIND);
+            if !failing.is_empty() {
+                return failing.join(", ");
+            }
+            sleep(NOW_AND_THEN).await;
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Logs: one line for each thing that happened, on standard error.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::sync::Once;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFilter, LogFormat};
+
+/// The crate of the Lease tells at info of each attempt that another holder refused, thus once a second.
+const LOCK: &str = "kube_leader_election";
+
+/// HTTP/2 tells at debug of each ping, thus several times a second.
+const FRAMES: &str = "h2";
+
+/// Libraries that tell at info of what is their matter only. A name stands for all crates that begin with it.
+const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
+
+/// At warn, these crates log the whole body of an answer that they cannot decode, with the annotations of all
+/// users, and each failed attempt of a watch. Our own log says what failed, once a minute.
+const BODIES: [&str; 2] = ["kube_client=error", "kube_runtime=error"];
+
+/// It reports each failed handshake as an error of its own, beside ours.
+const VERIFIER: &str = "rustls_platform_verifier=off";
+
+/// The most lines that wait to be written. Further lines are dropped, because they would take unlimited
+/// memory.
+const WAITING: usize = 1024;
+
+/// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
+/// terminal and `NO_COLOR` is unset. A second call changes nothing. A separate thread writes the lines, the
+/// last of them when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
+/// but the term continues.
+#[must_use = "the last lines are written when it is dropped"]
+pub fn init(log: &LogConfig) -> WorkerGuard {
+    static PANICS: Once = Once::new();
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let (writer, guard) = beside(io::stderr());
+    let _ = subscriber(log, colour, writer).try_init();
+    PANICS.call_once(log_panics);
+    guard
+}
+
+/// A writer that never blocks.
+fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .thread_name("log")
+        .finish(writer)
+}
+
+fn subscriber<W>(log: &LogConfig, colour: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    // The directives were parsed once already, as a flag.
+    let filter: Targets = directives(&log.filter).parse().unwrap_or_default();
+    // A failed write is dropped in silence: the report of it would panic where standard error is closed.
+    let builder = tracing_subscriber::fmt()
+        // What is logged is the filter's to say.
+        .with_max_level(LevelFilter::TRACE)
+        .with_writer(writer)
+        .with_ansi(colour && log.format == LogFormat::Text)
+        .log_internal_errors(false);
+    match log.format {
+        LogFormat::Text => Box::new(builder.finish().with(filter)),
+        LogFormat::Json => Box::new(
+            builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .finish()
+                .with(filter),
+        ),
+    }
+}
+
+/// What the user asked for, after what keeps libraries quiet; of two directives for one target the last counts.
+fn directives(filter: &LogFilter) -> String {
+    let asked = match filter {
+        LogFilter::Level(level) => level.to_string(),
+        LogFilter::Directives(directives) => directives.clone(),
+    };
+    let everywhere = asked
+        .split(',')
+        .filter_map(|part| part.parse::<LevelFilter>().ok())
+        .next_back();
+    let everywhere = everywhere.unwrap_or(LevelFilter::OFF);
+    // Below info nothing needs to be quieter, and "warn" would make it louder.
+    let mut quiet = Vec::new();
+    if everywhere >= LevelFilter::INFO {
+        quiet.push(LOCK);
+    }
+    if (LevelFilter::INFO..LevelFilter::TRACE).contains(&everywhere) {
+        quiet.push(FRAMES);
+    }
+    if everywhere == LevelFilter::INFO {
+        quiet.extend(LIBRARIES);
+    }
+    let verifier =
+        (everywhere >= LevelFilter::ERROR && everywhere < LevelFilter::DEBUG).then(|| VERIFIER.to_owned());
+    // A directive that names kube enables all of its lines.
+    let hides_bodies = everywhere >= LevelFilter::WARN && !asked.contains("kube");
+    let bodies = BODIES
+        .iter()
+        .filter(|_| hides_bodies)
+        .map(|directive| (*directive).to_owned());
+    let quiet = quiet.into_iter().map(|target| format!("{target}=warn"));
+    quiet
+        .chain(bodies)
+        .chain(verifier)
+        .chain([asked])
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Makes a panic a line of the log. The usual report comes too where a backtrace is asked for, and alone where
+/// nothing is logged.
+fn log_panics() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let logged = tracing::enabled!(Level::ERROR);
+        if logged {
+            log_panic(info);
+        }
+        if !logged || Backtrace::capture().status() == BacktraceStatus::Captured {
+            usual(info);
+        }
+    }));
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown");
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    tracing::error!(location, thread, "panic, which is a bug: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{debug, error, info, warn};
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: LogFilter, format: LogFormat, colour: bool, act: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let made = sink.clone();
+        let subscriber = subscriber(&LogConfig { filter, format }, colour, move || made.clone());
+        tracing::subscriber::with_default(subscriber, act);
+        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    }
+
+    const INFO: LogFilter = LogFilter::Level(LevelFilter::INFO);
+
+    #[test]
+    fn libraries_are_quieter_than_we_unless_more_is_asked_for() {
+        let libraries = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn";
+        let (bodies, verifier) = (
+            "kube_client=error,kube_runtime=error",
+            "rustls_platform_verifier=off",
+        );
+        for (asked, expected) in [
+            (INFO, format!("{libraries},{bodies},{verifier},info")),
+            (LogFilter::Level(LevelFilter::OFF), "off".to_owned()),
+            (LogFilter::Level(LevelFilter::ERROR), format!("{verifier},error")),
+            (
+                LogFilter::Level(LevelFilter::WARN),
+                format!("{bodies},{verifier},warn"),
+            ),
+            (
+                LogFilter::Level(LevelFilter::DEBUG),
+                format!("kube_leader_election=warn,h2=warn,{bodies},debug"),
+            ),
+            (
+                LogFilter::Level(LevelFilter::TRACE),
+                format!("kube_leader_election=warn,{bodies},trace"),
+            ),
+            (
+                LogFilter::Directives("info,kube=debug".to_owned()),
+                format!("{libraries},{verifier},info,kube=debug"),
+            ),
+            (
+                LogFilter::Directives("h2=trace".to_owned()),
+                "h2=trace".to_owned(),
+            ),
+        ] {
+            assert_eq!(directives(&asked), expected);
+        }
+    }
+
+    #[test]
+    fn a_directive_beats_what_keeps_a_library_quiet() {
+        let act = || {
+            info!(target: "kube_client::client", "of a library");
+            info!(target: "kube_leader_election::lease", "of the lock");
+            debug!(target: "kube_runtime::watcher", "in detail");
+            warn!(target: "kube_leader_election::lease", "grave");
+            warn!(target: "kube_client::client", "a whole body");
+            info!("ours");
+        };
+        let text = logged(INFO, LogFormat::Text, false, act);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let text = logged(
+            LogFilter::Directives("info,kube=debug".to_owned()),
+            LogFormat::Text,
+            false,
+            act,
+        );
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(!text.contains("of the lock"), "{text}");
+    }
+
+    #[test]
+    fn text_is_one_line_an_event_and_coloured_on_request_only() {
+        let act = || info!(service = "default/vip", endpoints = 3, "copied");
+        let text = logged(INFO, LogFormat::Text, false, act);
+        assert!(
+            text.ends_with(" copied service=\"default/vip\" endpoints=3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Z  INFO endpoint_copier_operator::telemetry::logs::tests: "),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(logged(INFO, LogFormat::Text, true, act).contains('\u{1b}'));
+        assert!(!logged(INFO, LogFormat::Json, true, act).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn json_is_one_flat_object_a_line() {
+        let text = logged(INFO, LogFormat::Json, false, || {
+            let span = tracing::info_span!("sync", service = "in a span");
+            let _entered = span.enter();
+            info!(service = "default/vip", endpoints = 3, ok = true, "first\nline");
+            error!(error = %io::Error::other("refused"), "second");
+        });
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let first = lines[0].as_object().unwrap();
+        assert!(
+            first
+                .values()
+                .all(|value| !value.is_object() && !value.is_array()),
+            "{text}"
+        );
+        assert_eq!(
+            first.keys().map(String::as_str).collect::<Vec<_>>(),
+            [
+                "endpoints",
+                "level",
+                "message",
+                "ok",
+                "service",
+                "target",
+                "timestamp"
+            ]
+        );
+        assert_eq!(first["level"], "INFO");
+        assert_eq!(first["message"], "first\nline");
+        assert_eq!(first["endpoints"], 3);
+        first["timestamp"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .expect("RFC 3339");
+        assert_eq!(lines[1]["error"], "refused");
+    }
+
+    /// Blocks each write, like a full pipe, until the other end is dropped.
+    struct Pipe(std::sync::mpsc::Receiver<()>);
+
+    impl io::Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_blocks_nobody() {
+        let (reader, pipe) = std::sync::mpsc::channel();
+        let (writer, guard) = beside(Pipe(pipe));
+        let log = LogConfig {
+            filter: INFO,
+            format: LogFormat::Text,
+        };
+        let lost = writer.error_counter();
+        tracing::subscriber::with_default(subscriber(&log, false, writer), || {
+            for number in 0..10 * WAITING {
+                info!(number, "copied");
+            }
+        });
+        assert!(lost.dropped_lines() >= 8 * WAITING, "{}", lost.dropped_lines());
+        drop(reader);
+        drop(guard);
+    }
+
+    #[test]
+    fn the_last_line_is_written_before_the_end() {
+        let sink = Sink::default();
+        let (writer, guard) = beside(sink.clone());
+        let log = LogConfig {
+            filter: INFO,
+            format: LogFormat::Text,
+        };
+        tracing::subscriber::with_default(subscriber(&log, false, writer), || info!("stopping"));
+        drop(guard);
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(text.ends_with(" stopping\n"), "{text}");
+    }
+
+    /// The one test that touches what is global to the process.
+    #[test]
+    fn a_panic_is_one_line_and_setting_up_twice_does_no_harm() {
+        let log = LogConfig {
+            filter: LogFilter::Level(LevelFilter::OFF),
+            format: LogFormat::Text,
+        };
+        let _guards = [init(&log), init(&log)];
+        let text = logged(INFO, LogFormat::Text, false, || {
+            let _ = panic::catch_unwind(|| panic!("first\n  second {}", 3));
+            let _ = panic::catch_unwind(|| panic!("constant"));
+        });
+        let _ = panic::take_hook();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(
+            lines[0].contains("panic, which is a bug: first second 3 location="),
+            "{text}"
+        );
+        assert!(lines[0].contains("src/telemetry/logs.rs:"), "{text}");
+        assert!(lines[1].contains("constant"), "{text}");
+    }
+}

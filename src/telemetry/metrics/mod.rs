@@ -1,0 +1,399 @@
+//! Every metric, on one page; but for those that other programs have too, by their names (`controller`, `process`),
+//! and those of each Service (`services`). Help texts are for an operator on call: what the number says, and when to
+//! worry.
+//!
+//! Callers use the typed methods and never a label's text. Counters stand at 0 from the start for every label
+//! value that is known beforehand, so that a first error is an increase. No label holds an address of an
+//! endpoint, a slice's name or an error's text.
+
+mod controller;
+mod labels;
+mod page;
+mod process;
+mod services;
+mod watches;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::iter;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{Method, StatusCode};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
+use tokio::time::Instant;
+
+use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
+
+pub use controller::Controller;
+pub use labels::{Ending, Restart, SyncResult};
+use page::Page;
+use services::Services;
+use watches::Watches;
+
+/// From a write on the same machine to the worst that the timeouts allow.
+const PROPAGATION_BUCKETS: [f64; 15] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// From another machine's clock, which marks whole seconds, to what a lost API server may take.
+const TRIGGER_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// Up to the default renew deadline, with a step at half of it.
+const RENEWAL_BUCKETS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0,
+];
+
+/// The metrics of this process; clones are the same metrics.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    controller: Controller,
+    services: Services,
+    leader: Gauge,
+    leader_transitions: IntCounter,
+    lease_renewal: Histogram,
+    /// Without labels; so there is none before it is known.
+    lease_last_renewal: GaugeVec,
+    lease_seen_renewed: Gauge,
+    managed_services: IntGauge,
+    syncs: IntCounterVec,
+    slice_changes: IntCounterVec,
+    propagation: Histogram,
+    trigger_propagation: Histogram,
+    findings: IntGaugeVec,
+    events: IntCounterVec,
+    watch_restarts: IntCounterVec,
+    watches: Watches,
+    api_requests: IntCounterVec,
+    api_address_changes: IntCounter,
+    clock_skew: Gauge,
+}
+
+impl Metrics {
+    /// All metrics, in a registry of their own. `lease_name` is the label of the leader's status.
+    ///
+    /// # Errors
+    ///
+    /// Two metrics of one name, which the tests of this file exclude.
+    #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
+    pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
+        let page = Page::new();
+        let build_info = page.gauges(
+            "endpoint_copier_build_info",
+            "Always 1; the labels say which build runs.",
+            &["version", "commit"],
+        )?;
+        let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), commit])
+            .set(1.0);
+
+        let leader = page.gauges(
+            "leader_election_master_status",
+            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
+             seconds of a takeover.",
+            &["name"],
+        )?;
+        let inner = Inner {
+            controller: Controller::new(&page)?,
+            services: Services::default(),
+            leader: leader.with_label_values(&[lease_name]),
+            leader_transitions: page.counter(
+                "endpoint_copier_leader_transitions_total",
+                "Changes of the Lease's holder that this replica has seen. More than a few an hour outside of \
+                 an upgrade: the API server or the network is in trouble.",
+            )?,
+            lease_renewal: page.histogram(
+                "endpoint_copier_lease_renew_duration_seconds",
+                "How long a successful renewal of the Lease took. Close to the renew deadline (4 by default): \
+                 the leader is about to lose it.",
+                &RENEWAL_BUCKETS,
+            )?,
+            lease_last_renewal: page.gauges(
+                "endpoint_copier_lease_last_renew_timestamp_seconds",
+                "When this replica last took or renewed the Lease, as Unix time; absent if it never did. The newest of \
+                 all replicas is older than the lease duration: nobody leads.",
+                &[],
+            )?,
+            lease_seen_renewed: page.gauge(
+                "endpoint_copier_lease_seen_renewed_timestamp_seconds",
+                "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
+                 has seen that. Older than the lease duration on every replica: nobody leads.",
+            )?,
+            managed_services: page.int_gauge(
+                "endpoint_copier_managed_services",
+                "Services that are managed, by annotation or by flag.",
+            )?,
+            syncs: page.counters(
+                "endpoint_copier_syncs_total",
+                "Syncs of a managed Service by result. error: will be tried again; refused: a person has to act, \
+                 see the Service's Events; requeued: waits for the watch to show what was written.",
+                &["result"],
+            )?,
+            slice_changes: page.counters(
+                "endpoint_copier_slice_changes_total",
+                "Writes of copies that the API server acknowledged, by operation.",
+                &["operation"],
+            )?,
+            propagation: page.histogram(
+                "endpoint_copier_propagation_seconds",
+                "Time from a change arriving here (of the source, the Service or a copy) to the last acknowledged write \
+                 of the copies. What changed before this replica led is not in it: nobody knows since when.",
+                &PROPAGATION_BUCKETS,
+            )?,
+            trigger_propagation: page.histogram(
+                "endpoint_copier_trigger_propagation_seconds",
+                "Time from what made Kubernetes change the source (its annotation last-change-trigger-time, by the \
+                 clock of its controller) to the last acknowledged write of the copies, with all time that nobody led. \
+                 default/kubernetes has no such annotation.",
+                &TRIGGER_BUCKETS,
+            )?,
+            findings: page.int_gauges(
+                "endpoint_copier_findings",
+                "Things wrong with managed Services right now, by reason. The reasons are those of the Events \
+                 on the Service, which say what to do.",
+                &["reason"],
+            )?,
+            events: page.counters(
+                "endpoint_copier_events_total",
+                "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
+                &["type", "reason"],
+            )?,
+            watches: Watches::default(),
+            watch_restarts: page.counters(
+                "endpoint_copier_watch_restarts_total",
+                "Watches that began anew, by what they watch and why. selector is normal when Services come or \
+                 go; error: the API server or the way to it is in trouble.",
+                &["resource", "reason"],
+            )?,
+            api_requests: page.counters(
+                "rest_client_requests_total",
+                "Requests to the API server by method, host and status code; code <error>: no answer.",
+                &["method", "code", "host"],
+            )?,
+            api_address_changes: page.counter(
+                "endpoint_copier_api_address_changes_total",
+                "Changes from one API server's address to another, by any client of this replica; the log has \
+                 both addresses. More than a few an hour: an API server or the way to it is in trouble.",
+            )?,
+            clock_skew: page.gauge(
+                "endpoint_copier_clock_skew_seconds",
+                "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
+                 Nothing depends on it but the times in logs, Events and the Lease.",
+            )?,
+            registry: page.finish()?,
+        };
+        inner.start_at_zero();
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// This replica leads, or no longer.
+    pub fn set_leader(&self, leads: bool) {
+        self.0.leader.set(if leads { 1.0 } else { 0.0 });
+    }
+
+    /// The Lease has another holder than before.
+    pub fn leader_changed(&self) {
+        self.0.leader_transitions.inc();
+    }
+
+    /// The Lease was taken or renewed just now, which took so long.
+    pub fn observe_renewal(&self, took: Duration) {
+        self.0.lease_renewal.observe(took.as_secs_f64());
+        let none: [&str; 0] = [];
+        self.0
+            .lease_last_renewal
+            .with_label_values(&none)
+            .set(unix(SystemTime::now()));
+    }
+
+    /// The Lease was taken or renewed, by whomever.
+    pub fn lease_seen_renewed(&self) {
+        self.0.lease_seen_renewed.set(unix(SystemTime::now()));
+    }
+
+    /// The queue and its worker.
+    #[must_use]
+    pub fn controller(&self) -> &Controller {
+        &self.0.controller
+    }
+
+    /// A managed Service may be out of step since a moment.
+    pub fn service_changed(&self, service: &ServiceKey, since: Instant) {
+        self.0.services.changed(service, since);
+    }
+
+    /// A sync of it has begun: it sees what has changed so far.
+    pub fn service_sync_begun(&self, service: &ServiceKey) {
+        self.0.services.begun(service);
+    }
+
+    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
+    /// or `None` if the Service is not managed any more.
+    pub fn service_sync_ended(
+        &self,
+        service: &ServiceKey,
+        in_step: Option<bool>,
+        endpoints: Option<Endpoints>,
+    ) {
+        self.0.services.ended(service, in_step, endpoints);
+    }
+
+    /// The term is over: whoever leads next tells of Services.
+    pub fn forget_services(&self) {
+        self.0.services.forget();
+        self.set_services(0, 0);
+        self.set_findings(&BTreeMap::new());
+    }
+
+    /// How many Services are managed, and how many of them are in step.
+    pub fn set_services(&self, managed: usize, in_sync: usize) {
+        self.0.managed_services.set(gauge_value(managed));
+        self.0.services.set_in_sync(in_sync);
+    }
+
+    /// A sync of one Service ended.
+    pub fn sync_finished(&self, result: SyncResult) {
+        self.0.syncs.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// The API server acknowledged a write of a copy.
+    pub fn slice_changed(&self, operation: Operation) {
+        self.0
+            .slice_changes
+            .with_label_values(&[operation.as_str()])
+            .inc();
+    }
+
+    /// A change of a source was carried over, so long after it had arrived.
+    pub fn observe_propagation(&self, took: Duration) {
+        self.0.propagation.observe(took.as_secs_f64());
+    }
+
+    /// Something that Kubernetes made known of a source was carried over, so long after its trigger.
+    pub fn observe_trigger_propagation(&self, took: Duration) {
+        self.0.trigger_propagation.observe(took.as_secs_f64());
+    }
+
+    /// All findings of now, by reason. The others are 0.
+    pub fn set_findings(&self, counts: &BTreeMap<Reason, usize>) {
+        for reason in Reason::ALL {
+            let count = counts.get(&reason).copied().unwrap_or(0);
+            self.0
+                .findings
+                .with_label_values(&[reason.as_str()])
+                .set(gauge_value(count));
+        }
+    }
+
+    /// The API server took an Event.
+    pub fn event_written(&self, kind: &str, reason: &str) {
+        self.0.events.with_label_values(&[kind, reason]).inc();
+    }
+
+    /// A watch began anew.
+    pub fn watch_restarted(&self, watch: WatchKind, reason: Restart) {
+        self.0
+            .watch_restarts
+            .with_label_values(&[watch.as_str(), reason.as_str()])
+            .inc();
+    }
+
+    /// Where to ask when each watch that runs showed life last, and how old that may be. The first one counts.
+    pub fn read_watch_life(
+        &self,
+        limit: Duration,
+        read: impl Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync + 'static,
+    ) {
+        self.0.watches.read(limit, Box::new(read));
+    }
+
+    /// A request to the API server at `host` was answered with `status`, or not at all.
+    pub fn api_request(&self, method: &Method, status: Option<StatusCode>, host: &str) {
+        let code = status.as_ref().map_or("<error>", StatusCode::as_str);
+        self.0
+            .api_requests
+            .with_label_values(&[method.as_str(), code, host])
+            .inc();
+    }
+
+    /// A client has connected to another address than before.
+    pub fn api_address_changed(&self) {
+        self.0.api_address_changes.inc();
+    }
+
+    /// The clock here is so many seconds ahead of the API server's.
+    pub fn set_clock_skew(&self, seconds: f64) {
+        self.0.clock_skew.set(seconds);
+    }
+
+    /// The same; not a number before it is known.
+    #[must_use]
+    pub fn clock_skew(&self) -> f64 {
+        self.0.clock_skew.get()
+    }
+
+    /// All metrics in Prometheus' text exposition format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.pieces().collect()
+    }
+
+    /// The same, in pieces of whole lines. Each takes less than a millisecond, however many Services there are.
+    pub fn pieces(&self) -> impl Iterator<Item = String> {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
+            tracing::error!(%error, "some metrics could not be rendered");
+        }
+        let blind = self.0.watches.render(&mut text);
+        self.0.services.render_sum(&mut text, blind);
+        iter::once(text).chain(self.0.services.pieces(blind))
+    }
+}
+
+impl Inner {
+    fn start_at_zero(&self) {
+        // Nobody has looked yet; 0 would say that all is well.
+        self.clock_skew.set(f64::NAN);
+        for result in SyncResult::ALL {
+            self.syncs.with_label_values(&[result.as_str()]);
+        }
+        for operation in Operation::ALL {
+            self.slice_changes.with_label_values(&[operation.as_str()]);
+        }
+        for reason in Reason::ALL {
+            self.findings.with_label_values(&[reason.as_str()]);
+            self.events.with_label_values(&["Warning", reason.as_str()]);
+        }
+        self.events.with_label_values(&["Normal", SYNCED]);
+        for watch in WatchKind::ALL {
+            for reason in Restart::ALL {
+                self.watch_restarts
+                    .with_label_values(&[watch.as_str(), reason.as_str()]);
+            }
+        }
+    }
+}
+
+/// What stands before the lines of a gauge.
+fn header(text: &mut String, name: &str, help: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+}
+
+/// Seconds since 1970.
+fn unix(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

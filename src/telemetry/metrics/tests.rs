@@ -1,0 +1,399 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use endpoint_copier_core::model::EndpointCounts;
+
+fn metrics() -> Metrics {
+    Metrics::new("f668ae63.endpoint-copier-operator").unwrap()
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+/// So many ready ones, at both sides.
+fn endpoints(ready: usize) -> Endpoints {
+    let counts = EndpointCounts {
+        ready,
+        ..EndpointCounts::default()
+    };
+    Endpoints {
+        source: counts,
+        copies: counts,
+    }
+}
+
+/// One of everything, so that metrics without a series at the start appear too.
+fn exercised() -> Metrics {
+    let metrics = metrics();
+    metrics.set_leader(true);
+    metrics.leader_changed();
+    metrics.observe_renewal(Duration::from_millis(3));
+    metrics.set_services(3, 2);
+    metrics.sync_finished(SyncResult::Success);
+    metrics.slice_changed(Operation::Create);
+    metrics.observe_propagation(Duration::from_millis(7));
+    metrics.observe_trigger_propagation(Duration::from_secs(1));
+    metrics.set_findings(&BTreeMap::from([(Reason::HasSelector, 1)]));
+    metrics.event_written("Warning", "HasSelector");
+    metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(3)));
+    metrics.read_watch_life(Duration::from_secs(90), || {
+        BTreeMap::from([("services", SystemTime::now())])
+    });
+    metrics.lease_seen_renewed();
+    metrics.watch_restarted(WatchKind::Services, Restart::Expired);
+    metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
+    metrics
+}
+
+#[track_caller]
+fn assert_line(metrics: &Metrics, line: &str) {
+    let text = metrics.render();
+    assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+}
+
+/// Name, type and labels of every metric.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_types_and_labels_are_these() {
+    let text = exercised().render();
+    let mut found = BTreeMap::<String, (String, BTreeSet<String>)>::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            current = name.to_owned();
+            found.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#')
+            && let Some((name, rest)) = line.split_once('{')
+        {
+            assert!(name.starts_with(&current), "{line}");
+            let labels = rest
+                .rsplit_once('}')
+                .unwrap()
+                .0
+                .split("\",")
+                .map(|pair| pair.split('=').next().unwrap());
+            found
+                .get_mut(&current)
+                .unwrap()
+                .1
+                .extend(labels.filter(|l| *l != "le").map(str::to_owned));
+        }
+    }
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|(name, (kind, labels))| {
+            format!(
+                "{name} {kind} {}",
+                labels.into_iter().collect::<Vec<_>>().join(",")
+            )
+            .trim_end()
+            .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "controller_runtime_active_workers gauge controller",
+            "controller_runtime_reconcile_errors_total counter controller",
+            "controller_runtime_reconcile_time_seconds histogram controller",
+            "controller_runtime_reconcile_total counter controller,result",
+            "endpoint_copier_api_address_changes_total counter",
+            "endpoint_copier_build_info gauge commit,version",
+            "endpoint_copier_clock_skew_seconds gauge",
+            "endpoint_copier_endpoints gauge condition,service,service_namespace,side",
+            "endpoint_copier_events_total counter reason,type",
+            "endpoint_copier_findings gauge reason",
+            "endpoint_copier_last_success_timestamp_seconds gauge service,service_namespace",
+            "endpoint_copier_leader_transitions_total counter",
+            "endpoint_copier_lease_last_renew_timestamp_seconds gauge",
+            "endpoint_copier_lease_renew_duration_seconds histogram",
+            "endpoint_copier_lease_seen_renewed_timestamp_seconds gauge",
+            "endpoint_copier_managed_services gauge",
+            "endpoint_copier_out_of_sync_seconds gauge service,service_namespace",
+            "endpoint_copier_propagation_seconds histogram",
+            "endpoint_copier_services_in_sync gauge",
+            "endpoint_copier_slice_changes_total counter operation",
+            "endpoint_copier_syncs_total counter result",
+            "endpoint_copier_trigger_propagation_seconds histogram",
+            "endpoint_copier_watch_last_event_timestamp_seconds gauge resource",
+            "endpoint_copier_watch_restarts_total counter reason,resource",
+            "leader_election_master_status gauge name",
+            "process_cpu_seconds_total counter",
+            "process_max_fds gauge",
+            "process_open_fds gauge",
+            "process_resident_memory_bytes gauge",
+            "process_start_time_seconds gauge",
+            "process_threads gauge",
+            "process_virtual_memory_bytes gauge",
+            "rest_client_requests_total counter code,host,method",
+            "workqueue_adds_total counter controller,name",
+            "workqueue_depth gauge controller,name",
+            "workqueue_queue_duration_seconds histogram controller,name",
+            "workqueue_retries_total counter controller,name",
+            "workqueue_work_duration_seconds histogram controller,name",
+        ]
+    );
+}
+
+#[test]
+fn each_metric_has_one_help_and_one_type_and_the_text_ends_in_a_newline() {
+    let text = exercised().render();
+    assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
+    for kind in ["# HELP ", "# TYPE "] {
+        let names: Vec<_> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix(kind))
+            .filter_map(|l| l.split(' ').next())
+            .collect();
+        assert_eq!(
+            names.len(),
+            names.iter().collect::<BTreeSet<_>>().len(),
+            "{names:?}"
+        );
+        assert_eq!(names.len(), text.matches("# TYPE ").count());
+    }
+    let series: Vec<_> = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .map(|l| l.rsplit_once(' ').unwrap().0)
+        .collect();
+    assert_eq!(series.len(), series.iter().collect::<BTreeSet<_>>().len());
+}
+
+#[test]
+fn counters_begin_at_zero_and_nobody_leads() {
+    let metrics = metrics();
+    for line in [
+        "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"} 0",
+        "endpoint_copier_syncs_total{result=\"success\"} 0",
+        "endpoint_copier_syncs_total{result=\"error\"} 0",
+        "endpoint_copier_syncs_total{result=\"refused\"} 0",
+        "endpoint_copier_syncs_total{result=\"requeued\"} 0",
+        "endpoint_copier_slice_changes_total{operation=\"create\"} 0",
+        "endpoint_copier_slice_changes_total{operation=\"update\"} 0",
+        "endpoint_copier_slice_changes_total{operation=\"delete\"} 0",
+        "endpoint_copier_watch_restarts_total{reason=\"error\",resource=\"lease\"} 0",
+        "endpoint_copier_events_total{reason=\"Synced\",type=\"Normal\"} 0",
+        "endpoint_copier_events_total{reason=\"HasSelector\",type=\"Warning\"} 0",
+        "endpoint_copier_findings{reason=\"HasSelector\"} 0",
+        "controller_runtime_reconcile_total{controller=\"endpointslice\",result=\"requeue\"} 0",
+        "controller_runtime_reconcile_errors_total{controller=\"endpointslice\"} 0",
+        "workqueue_adds_total{controller=\"endpointslice\",name=\"endpointslice\"} 0",
+        "workqueue_queue_duration_seconds_bucket{controller=\"endpointslice\",name=\"endpointslice\",le=\"0.00000001\"} 0",
+        "endpoint_copier_leader_transitions_total 0",
+        "endpoint_copier_propagation_seconds_count 0",
+        "endpoint_copier_propagation_seconds_bucket{le=\"0.0005\"} 0",
+        "endpoint_copier_propagation_seconds_bucket{le=\"30\"} 0",
+        "endpoint_copier_managed_services 0",
+        "endpoint_copier_services_in_sync 0",
+    ] {
+        assert_line(&metrics, line);
+    }
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let metrics = exercised();
+    metrics.api_request(&Method::PUT, None, "10.0.0.1:6443");
+    for line in [
+        "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"} 1",
+        "endpoint_copier_leader_transitions_total 1",
+        "endpoint_copier_lease_renew_duration_seconds_sum 0.003",
+        "endpoint_copier_managed_services 3",
+        "endpoint_copier_services_in_sync 2",
+        "endpoint_copier_syncs_total{result=\"success\"} 1",
+        "endpoint_copier_slice_changes_total{operation=\"create\"} 1",
+        "endpoint_copier_propagation_seconds_bucket{le=\"0.005\"} 0",
+        "endpoint_copier_propagation_seconds_bucket{le=\"0.01\"} 1",
+        "endpoint_copier_watch_restarts_total{reason=\"expired\",resource=\"services\"} 1",
+        "rest_client_requests_total{code=\"200\",host=\"kubernetes.default.svc\",method=\"GET\"} 1",
+        "rest_client_requests_total{code=\"<error>\",host=\"10.0.0.1:6443\",method=\"PUT\"} 1",
+    ] {
+        assert_line(&metrics, line);
+    }
+    metrics.set_leader(false);
+    assert_line(
+        &metrics,
+        "leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"} 0",
+    );
+}
+
+#[test]
+fn a_finding_that_is_gone_goes_to_zero() {
+    let metrics = metrics();
+    metrics.set_findings(&BTreeMap::from([
+        (Reason::HasSelector, 2),
+        (Reason::NameTaken, 1),
+    ]));
+    metrics.set_findings(&BTreeMap::from([(Reason::NameTaken, 3)]));
+    assert_line(&metrics, "endpoint_copier_findings{reason=\"HasSelector\"} 0");
+    assert_line(&metrics, "endpoint_copier_findings{reason=\"NameTaken\"} 3");
+}
+
+#[test]
+fn metrics_of_two_instances_do_not_meet() {
+    let (a, b) = (metrics(), metrics());
+    a.clone().leader_changed();
+    assert_line(&a, "endpoint_copier_leader_transitions_total 1");
+    assert_line(&b, "endpoint_copier_leader_transitions_total 0");
+}
+
+/// The value of a series.
+fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+    let text = metrics.render();
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    values.next()?.parse().ok()
+}
+
+fn out_of_sync(metrics: &Metrics, name: &str) -> Option<f64> {
+    let labels = format!("service_namespace=\"default\",service=\"{name}\"");
+    value(
+        metrics,
+        &format!("endpoint_copier_out_of_sync_seconds{{{labels}}}"),
+    )
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_well() {
+    let (metrics, vip) = (metrics(), key("vip"));
+    metrics.service_changed(&vip, Instant::now());
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0), "it waits for its turn");
+    metrics.service_sync_begun(&vip);
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "its write hangs");
+    metrics.service_changed(&vip, Instant::now());
+    tokio::time::advance(SECOND).await;
+    metrics.service_sync_ended(&vip, Some(true), Some(endpoints(1)));
+    assert_eq!(
+        out_of_sync(&metrics, "vip"),
+        Some(1.0),
+        "a change that this sync did not see"
+    );
+    metrics.service_sync_begun(&vip);
+    metrics.service_sync_ended(&vip, None, Some(endpoints(1)));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(
+        out_of_sync(&metrics, "vip"),
+        Some(2.0),
+        "a sync that did not get so far"
+    );
+    metrics.service_sync_begun(&vip);
+    metrics.service_sync_ended(&vip, Some(true), Some(endpoints(1)));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(0.0));
+    // Tried again without a change, and it fails.
+    metrics.service_sync_begun(&vip);
+    metrics.service_sync_ended(&vip, Some(false), Some(endpoints(1)));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0));
+}
+
+/// Of a view that has not been renewed nobody knows whether it is right.
+#[test]
+fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
+    for (watch, age, is_blind) in [
+        ("services", 91, true),
+        ("copies", 91, true),
+        ("sources", 91, true),
+        ("sources", 89, false),
+        ("lease", 91, false),
+    ] {
+        let metrics = metrics();
+        metrics.read_watch_life(90 * SECOND, move || {
+            let mut life = ["services", "copies", "sources", "lease"].map(|name| (name, SystemTime::now()));
+            let old = life.iter_mut().find(|(name, _)| *name == watch).unwrap();
+            old.1 -= age * SECOND;
+            life.into()
+        });
+        metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(1)));
+        metrics.set_services(1, 1);
+        let in_sync = value(&metrics, "endpoint_copier_services_in_sync");
+        assert_eq!(in_sync, Some(if is_blind { 0.0 } else { 1.0 }), "{watch} {age}");
+        let since = out_of_sync(&metrics, "vip").unwrap();
+        assert!(
+            (is_blind && since >= 91.0) || (!is_blind && since == 0.0),
+            "{watch} {since}"
+        );
+    }
+}
+
+#[test]
+fn series_of_a_service_go_with_it_and_all_go_with_the_term() {
+    let metrics = metrics();
+    for name in ["a", "b"] {
+        metrics.service_sync_ended(&key(name), Some(true), Some(endpoints(1)));
+    }
+    metrics.service_sync_ended(&key("a"), Some(true), None);
+    assert_eq!(out_of_sync(&metrics, "a"), None);
+    assert_eq!(out_of_sync(&metrics, "b"), Some(0.0));
+    assert!(!metrics.render().contains("service=\"a\""));
+    metrics.forget_services();
+    assert!(!metrics.render().contains("service="));
+}
+
+fn series(metrics: &Metrics) -> usize {
+    metrics
+        .render()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count()
+}
+
+/// With these Services, as the leader shows them.
+fn managing(count: usize) -> Metrics {
+    let metrics = exercised();
+    metrics.forget_services();
+    for number in 0..count {
+        let key = ServiceKey::new(
+            "a-namespace-of-a-usual-length",
+            format!("a-service-of-a-usual-length-{number}"),
+        );
+        metrics.service_sync_ended(&key, Some(true), Some(endpoints(number)));
+    }
+    metrics
+}
+
+#[test]
+fn a_service_is_eight_series_and_nothing_else_grows_with_services() {
+    let none = series(&managing(0));
+    assert!(none < 300, "{none}");
+    for count in [1, 100, 500] {
+        assert_eq!(series(&managing(count)), none + 8 * count);
+    }
+}
+
+/// Everything runs on one thread, and has a turn after each piece.
+#[test]
+fn a_piece_of_a_page_has_whole_lines_and_is_short_however_many_services_there_are() {
+    for count in [0, 1, 100, 10_000] {
+        let metrics = managing(count);
+        let pieces: Vec<_> = metrics.pieces().collect();
+        let longest = pieces.iter().map(String::len).max().unwrap();
+        assert!(longest < 48 * 1024, "{count} Services: {longest} bytes");
+        assert!(
+            pieces.iter().all(|piece| piece.ends_with('\n')),
+            "{count} Services"
+        );
+    }
+}
+
+/// Everything runs on one thread.
+#[test]
+fn a_scrape_of_five_hundred_services_takes_milliseconds() {
+    let metrics = managing(500);
+    let took = (0..50).map(|_| {
+        let start = std::time::Instant::now();
+        assert!(metrics.render().len() > 100_000);
+        start.elapsed()
+    });
+    let took = took.min().unwrap();
+    println!("a scrape of 500 Services: {took:?}");
+    assert!(took < Duration::from_millis(5), "{took:?}");
+}

@@ -1,0 +1,141 @@
+//! Limits the log of repeated failures: a line at the first failure and for each further cause, one a minute
+//! with a count while it lasts, and one at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+/// The pause between two lines on one outage.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// The most causes of one outage that are distinguished.
+const CAUSES: usize = 8;
+
+/// The outage of one thing, or that there is none. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Outage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    what: String,
+    since: Mutex<Option<Since>>,
+}
+
+#[derive(Debug)]
+struct Since {
+    began: Instant,
+    /// When the last line was logged, for any cause.
+    said: Instant,
+    /// The causes logged in this minute, without digits.
+    causes: Vec<String>,
+    failures: u64,
+}
+
+impl Outage {
+    /// None so far. `what` may fail, as the words at the beginning of a line.
+    #[must_use]
+    pub fn new(what: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            what: what.into(),
+            since: Mutex::default(),
+        }))
+    }
+
+    /// It has failed, or failed again. Errors that differ in numbers only have one cause.
+    pub fn failed(&self, error: &str) {
+        let cause: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
+        self.failed_by(cause, error);
+    }
+
+    /// It has failed, or failed again, and this tells its causes apart.
+    pub fn failed_by(&self, cause: String, error: &str) {
+        let what = &self.0.what;
+        let mut outage = self.0.since.lock();
+        let now = Instant::now();
+        let since = outage.get_or_insert(Since {
+            began: now,
+            said: now,
+            causes: Vec::new(),
+            failures: 0,
+        });
+        since.failures += 1;
+        let is_new = !since.causes.contains(&cause) && since.causes.len() < CAUSES;
+        if since.failures == 1 {
+            warn!(error, "{what} failed; trying again");
+            since.causes.push(cause);
+        } else if now >= since.said + REPEAT {
+            let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
+            warn!(error, failures, seconds, "{what} still fails");
+            since.said = now;
+            since.causes = vec![cause];
+        } else if is_new {
+            warn!(error, "{what} failed in another way");
+            since.causes.push(cause);
+        } else {
+            debug!(error, "{what} failed again");
+        }
+    }
+
+    /// It has succeeded.
+    pub fn over(&self) {
+        if let Some(since) = self.0.since.lock().take() {
+            let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
+            info!(failures, seconds, "{} works again", self.0.what);
+        }
+    }
+
+    /// Nobody tries any more.
+    pub fn forget(&self) {
+        *self.0.since.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::telemetry::testing::logged;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_cause_of_an_outage_is_one_line_a_minute() {
+        let (log, _guard) = logged();
+        let outage = Outage::new("the watch of services");
+        for attempt in 0..300_u64 {
+            outage.failed(["refused", "403 Forbidden", "no answer"][usize::try_from(attempt % 3).unwrap()]);
+            advance(Duration::from_millis(150)).await;
+        }
+        assert_eq!(log.lines().len(), 3, "{:?}", log.lines());
+        for number in 0..=u8::MAX {
+            outage.failed(&"x".repeat(number.into()));
+        }
+        assert_eq!(log.lines().len(), CAUSES, "there is an end to it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_told_at_once_then_once_a_minute_with_a_count_and_when_it_is_over() {
+        let (log, _guard) = logged();
+        let outage = Outage::new("the watch of services");
+        outage.over();
+        for attempt in 0..1000_u64 {
+            // Texts with numbers that change are no news.
+            outage.failed(&format!("no answer within {attempt} ms"));
+            advance(Duration::from_millis(150)).await;
+        }
+        outage.over();
+        outage.over();
+        outage.failed("refused");
+        let lines = log.lines();
+        let expected = [
+            "WARN the watch of services failed; trying again error=\"no answer within 0 ms\"",
+            "WARN the watch of services still fails error=\"no answer within 400 ms\" failures=401 seconds=60",
+            "WARN the watch of services still fails error=\"no answer within 800 ms\" failures=801 seconds=120",
+            "INFO the watch of services works again failures=1000 seconds=150",
+            "WARN the watch of services failed; trying again error=\"refused\"",
+        ];
+        assert_eq!(lines, expected);
+    }
+}
