@@ -27,10 +27,10 @@ impl Budget {
         }
     }
 
-    /// Takes a token if more than `reserve` tokens are left.
-    pub fn spend(&mut self, reserve: u32, now: Instant) -> bool {
+    /// Takes a token if one is left.
+    pub fn spend(&mut self, now: Instant) -> bool {
         let (used, since) = self.refilled(now);
-        let may = used + reserve < self.burst;
+        let may = used < self.burst;
         self.used = Some((used + u32::from(may), since));
         may
     }

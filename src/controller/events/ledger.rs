@@ -17,9 +17,6 @@ const REPEAT: Duration = Duration::from_secs(30 * 60);
 /// The pause before findings that did not fit into the queue are tried again.
 const LATER: Duration = Duration::from_secs(10);
 
-/// Good news leaves so many for bad.
-const RESERVE: u32 = 5;
-
 /// What was said about all Services.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -67,7 +64,7 @@ impl Ledger {
             let next = match account.said.get(finding).copied() {
                 Some(said) if said + REPEAT > now => said + REPEAT,
                 _ if due.findings.len() >= room => now + LATER,
-                _ if account.budget.spend(0, now) => {
+                _ if account.budget.spend(now) => {
                     account.said.insert(finding.clone(), now);
                     due.findings.push(finding.clone());
                     now + REPEAT
@@ -115,7 +112,7 @@ impl Ledger {
         let Some(account) = self.accounts.get_mut(service) else {
             return false;
         };
-        let may = account.owes_good_news && account.budget.spend(RESERVE, now);
+        let may = account.owes_good_news && account.budget.spend(now);
         account.owes_good_news &= !may;
         may
     }
@@ -245,19 +242,6 @@ mod tests {
         }
         let due = ledger.due(&ServiceKey::new("default", "other"), &findings(&["a"]), 9, start);
         assert_eq!(due.findings.len(), 1);
-    }
-
-    #[test]
-    fn good_news_leaves_room_for_bad() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
-        let service = ServiceKey::new("default", "vip");
-        let told = (0..100).filter(|_| {
-            ledger.owes_good_news(&service);
-            ledger.may_tell(&service, start)
-        });
-        let told = told.count();
-        assert_eq!(told, 20);
-        assert_eq!(said(&mut ledger, &["bad"], start), ["bad"]);
     }
 
     #[test]

@@ -23,6 +23,6 @@ impl Lines {
         let budget = lines
             .entry(service.clone())
             .or_insert_with(|| Budget::new(SERVICE_BURST, SERVICE_REFILL));
-        budget.spend(0, now)
+        budget.spend(now)
     }
 }
