@@ -40,8 +40,8 @@ fn main() -> ExitCode {
             },
             |()| 0,
         ),
-        cli::Task::Inspect { what, format, watch } => {
-            match runtime.block_on(inspect::inspect(&config, what, format, watch)) {
+        cli::Task::Inspect { what, format } => {
+            match runtime.block_on(inspect::inspect(&config, what, format)) {
                 Ok(in_step) => u8::from(!in_step),
                 Err(error) => {
                     eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));

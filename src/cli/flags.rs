@@ -37,10 +37,8 @@ pub(super) enum Stop {
     version,
     about = "Keeps the EndpointSlices of managed Services in step with those of their sources",
     args_override_self = true,
-    override_usage = concat!(env!("CARGO_PKG_NAME"), " [status|plan] [OPTIONS]"),
-    after_help = "Commands, before the flags: status shows whether all is in step, plan what would be written; both \
-                  take --help.\n\nEach flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. \
-                  A flag beats the environment."
+    after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. A flag beats the \
+                  environment."
 )]
 pub(super) struct Flags {
     /// Where /metrics is served; 0 switches it off
@@ -178,18 +176,24 @@ pub(super) fn read(
     args: impl IntoIterator<Item = std::ffi::OsString>,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<(Task, Config, Vec<String>), Stop> {
-    let mut args = args.into_iter().peekable();
-    let what = task::word(&mut args);
-    let mut command = Flags::command();
-    if let Some(what) = what {
-        command = task::command(command, what);
-    }
+    let mut command = task::with_subcommands(Flags::command());
     command.build();
-    let mut given = go::sort(&command, args).map_err(Stop::Refused)?;
+    let mut args = args.into_iter().peekable();
+    let subcommand = args
+        .peek()
+        .and_then(|word| command.find_subcommand(word))
+        .cloned();
+    let mut words = vec![env!("CARGO_PKG_NAME").to_owned()];
+    if let Some(subcommand) = &subcommand {
+        args.next();
+        words.push(subcommand.get_name().to_owned());
+    }
+    let chosen = subcommand.unwrap_or_else(|| command.clone());
+    let mut given = go::sort(&chosen, args).map_err(Stop::Refused)?;
 
     let mut warnings = Vec::new();
     let mut from_env = HashMap::new();
-    for arg in command
+    for arg in chosen
         .get_arguments()
         .filter(|arg| arg.get_action().takes_values())
     {
@@ -206,13 +210,16 @@ pub(super) fn read(
         }
     }
 
-    let words = given.into_iter().map(|flag| match flag.value {
+    words.extend(given.into_iter().map(|flag| match flag.value {
         Some(value) => format!("--{}={value}", flag.name),
         None => format!("--{}", flag.name),
-    });
+    }));
     let (task, flags) = command
-        .try_get_matches_from_mut(std::iter::once(env!("CARGO_PKG_NAME").to_owned()).chain(words))
-        .and_then(|matches| Ok((task::task(what, &matches), Flags::from_arg_matches(&matches)?)))
+        .try_get_matches_from_mut(words)
+        .and_then(|matches| {
+            let (task, matches) = Task::of(&matches);
+            Ok((task, Flags::from_arg_matches(matches)?))
+        })
         .map_err(|error| stop(&error, &from_env))?;
     let pod_namespace = env("POD_NAMESPACE");
     let config = flags

@@ -1,117 +1,93 @@
-//! What the program is to do: run, or look at a cluster for a person.
+//! The subcommands, and what the program is to do.
 
-use std::ffi::OsString;
-use std::iter::Peekable;
-
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use tracing::level_filters::LevelFilter;
 
 use crate::inspect::{Inspect, OutputFormat};
 
-/// What the first argument asks for.
+/// What the program is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Keep copies in step: no word before the flags.
+    /// Keep copies in sync: no subcommand.
     Run,
-    /// Look, write nothing, and end.
+    /// Look at a cluster, write nothing, and end.
     Inspect {
         /// At what.
         what: Inspect,
         /// How to print it.
         format: OutputFormat,
-        /// Look again and again, and print what has changed.
-        watch: bool,
     },
 }
 
 impl Task {
-    /// What is logged where no flag says. Who looks at a cluster wants the answer alone.
+    /// What is logged where no flag says. `status` and `plan` print their answer alone.
     pub(super) fn log_level(self) -> LevelFilter {
         match self {
             Self::Run => LevelFilter::INFO,
             Self::Inspect { .. } => LevelFilter::ERROR,
         }
     }
+
+    /// The task that the command line names, and the flags that were given with it.
+    pub(super) fn of(matches: &ArgMatches) -> (Self, &ArgMatches) {
+        let (what, matches) = match matches.subcommand() {
+            Some((STATUS, matches)) => (Inspect::Status, matches),
+            Some((PLAN, matches)) => (Inspect::Plan, matches),
+            _ => return (Self::Run, matches),
+        };
+        let format = match matches.get_one::<String>(OUTPUT).map(String::as_str) {
+            Some("json") => OutputFormat::Json,
+            _ => OutputFormat::Text,
+        };
+        (Self::Inspect { what, format }, matches)
+    }
 }
 
+const STATUS: &str = "status";
+const PLAN: &str = "plan";
 const OUTPUT: &str = "output";
-const WATCH: &str = "watch";
 
-/// Flags that also matter when nothing is run.
-const KEPT: [&str; 4] = [
+/// Flags that `status` and `plan` show in their help. They accept all flags of the operator, so that its own command line
+/// can be reused.
+const SHOWN: [&str; 4] = [
     "kubeconfig",
     "default-endpoint-",
     "managed-endpoint-",
     "api-server-",
 ];
-const KEPT_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
+const SHOWN_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
-/// Takes the word that names another task than to run off the arguments.
-pub(super) fn word(args: &mut Peekable<impl Iterator<Item = OsString>>) -> Option<Inspect> {
-    let what = match args.peek()?.to_str()? {
-        "status" => Inspect::Status,
-        "plan" => Inspect::Plan,
-        _ => return None,
-    };
-    args.next();
-    Some(what)
-}
-
-/// The command line of that task: the operator's, which tell how it was deployed, and its own.
-pub(super) fn command(command: Command, what: Inspect) -> Command {
-    let (name, about, exit) = match what {
-        Inspect::Status => (
-            "endpoint-copier-operator status",
-            "Shows every managed Service, its source, and whether its copies are in step; and who leads",
-            "Exit code: 0 all in step, 1 something is out of step, 2 it could not be seen.",
-        ),
-        Inspect::Plan => (
-            "endpoint-copier-operator plan",
-            "Shows what the operator would write now, and writes nothing",
-            "Exit code: 0 nothing to write, 1 something to write, 2 it could not be seen.",
-        ),
-    };
-    let output = Arg::new(OUTPUT)
-        .short('o')
-        .long(OUTPUT)
-        .value_name("FORMAT")
-        .default_value("text")
-        .value_parser(["text", "json"])
-        .help("text or json");
-    let watch = Arg::new(WATCH)
-        .short('w')
-        .long(WATCH)
-        .action(ArgAction::SetTrue)
-        .help("Look every 2 s and print what has changed, until interrupted");
-    let hidden = |arg: Arg| {
-        let flag = arg.get_long().unwrap_or_default();
-        let kept = KEPT.iter().any(|kept| flag.starts_with(kept)) || KEPT_WHOLE.contains(&flag);
-        arg.hide(!kept)
-    };
-    command
-        .mut_args(hidden)
-        .arg(output)
-        .arg(watch)
-        .bin_name(name)
-        .override_usage(format!("{name} [OPTIONS]"))
-        .about(about)
+/// Adds the subcommands to the command of the operator.
+pub(super) fn with_subcommands(operator: Command) -> Command {
+    let status = inspection(&operator, STATUS)
+        .about("Shows every managed Service, its source, whether its copies are in sync, and who leads")
         .after_help(format!(
-            "{exit}\nNeeds the rights to list services and endpointslices, and to read the Lease; flags by which \
-             the operator finds Services have to be given outside of its Pod too."
-        ))
+            "Exit code: 0 all in sync, 1 something is out of sync, 2 the cluster cannot be read.\n{RIGHTS}"
+        ));
+    let plan = inspection(&operator, PLAN)
+        .about("Shows what the operator would write now, and writes nothing")
+        .after_help(format!(
+            "Exit code: 0 nothing to write, 1 something to write, 2 the cluster cannot be read.\n{RIGHTS}"
+        ));
+    operator.disable_help_subcommand(true).subcommands([status, plan])
 }
 
-/// The task, from what clap has read.
-pub(super) fn task(what: Option<Inspect>, matches: &ArgMatches) -> Task {
-    let Some(what) = what else { return Task::Run };
-    let format = matches.get_one::<String>(OUTPUT).map(String::as_str);
-    Task::Inspect {
-        what,
-        format: if format == Some("json") {
-            OutputFormat::Json
-        } else {
-            OutputFormat::Text
-        },
-        watch: matches.get_flag(WATCH),
-    }
+const RIGHTS: &str = "Needs permission to list services and endpointslices and to get the Lease. Outside of the operator's Pod, \
+                      give the flags of the operator that name Services.";
+
+fn inspection(operator: &Command, name: &'static str) -> Command {
+    let flags = operator.get_arguments().map(|arg| {
+        let flag = arg.get_long().unwrap_or_default();
+        let is_shown = SHOWN.iter().any(|shown| flag.starts_with(shown)) || SHOWN_WHOLE.contains(&flag);
+        arg.clone().hide(!is_shown)
+    });
+    Command::new(name).args_override_self(true).args(flags).arg(
+        Arg::new(OUTPUT)
+            .short('o')
+            .long(OUTPUT)
+            .value_name("FORMAT")
+            .default_value("text")
+            .value_parser(["text", "json"])
+            .help("Output format"),
+    )
 }

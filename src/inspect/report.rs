@@ -104,16 +104,6 @@ impl Report {
         }
     }
 
-    /// The same, but for what passes by itself.
-    pub fn without_ages(&self) -> Self {
-        let mut report = self.clone();
-        report.at = None;
-        for leader in &mut report.leaders {
-            leader.renewed = None;
-        }
-        report
-    }
-
     /// What would be written, Service by Service.
     pub fn changes(&self) -> Changes<'_> {
         let with_changes = self.services.iter().filter(|row| !row.changes.is_empty());

@@ -1,8 +1,6 @@
 //! `status` and `plan`: what a person sees from a terminal.
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
 use harness::objects::{api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, command, until};
@@ -10,7 +8,6 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use testbed::{Fault, Match, Request, Rule};
-use tokio::sync::mpsc;
 
 use crate::{PROGRAM, on_both};
 
@@ -113,101 +110,6 @@ on_both! {
         assert!(!shown.contains("label"), "only what changes: {shown}");
     }
 
-    async fn who_watches_status_sees_each_change(cluster: &mut Cluster) {
-        let operator = Operator::start(cluster, "one", 0);
-        cluster.create::<Service>(vip()).await;
-        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1"])).await;
-        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1"]).await;
-        let mut watching = Watching::start(cluster, &["-o=json"]);
-        let shows = |total: u64| move |line: &str| {
-            let report: Value = serde_json::from_str(line).expect("one JSON document a line");
-            report["services"][0]["copyEndpoints"]["total"] == total
-        };
-        watching.until(shows(1)).await;
-        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"])).await;
-        watching.until(shows(2)).await;
-        drop(operator);
-    }
-}
-
-/// `status --watch`, until it is dropped.
-struct Watching {
-    process: Child,
-    lines: mpsc::UnboundedReceiver<String>,
-}
-
-impl Watching {
-    fn start(cluster: &Cluster, flags: &[&str]) -> Self {
-        let kubeconfig = cluster.kubeconfig_with(0, None);
-        let mut process = command(PROGRAM.as_ref())
-            .args(["status", "--watch"])
-            .args(flags)
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let (sender, lines) = mpsc::unbounded_channel();
-        // Both end with the process.
-        let printed: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("a pipe"));
-        let complained: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("a pipe"));
-        for pipe in [printed, complained] {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                    _ = sender.send(line);
-                }
-            });
-        }
-        Self { process, lines }
-    }
-
-    /// Waits for a line, and answers how many others came before it.
-    async fn until(&mut self, is_it: impl Fn(&str) -> bool) -> usize {
-        let found = tokio::time::timeout(Duration::from_secs(20), async {
-            let mut others = 0;
-            while let Some(line) = self.lines.recv().await {
-                if is_it(&line) {
-                    return others;
-                }
-                others += 1;
-            }
-            panic!("it ended");
-        });
-        found.await.expect("a line in time")
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_watches_status_is_told_when_nobody_leads_and_when_the_api_is_back() {
-    let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
-    let operator = Operator::start(&cluster, "one", 0);
-    operator.until_leads().await;
-    let mut watching = Watching::start(&cluster, &[]);
-    watching
-        .until(|line| line.starts_with("Leader: ") && !line.contains("run out"))
-        .await;
-    operator.signal("KILL");
-    watching
-        .until(|line| line.starts_with("Leader: ") && line.contains("run out"))
-        .await;
-
-    let (_, server) = cluster.testbed().expect("on the testbed");
-    let away = server.faults().add(Fault::status(Match::any(), 503));
-    watching
-        .until(|line| line.starts_with("cannot look, trying again: "))
-        .await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    server.faults().remove(away);
-    let others = watching.until(|line| line == "No Service is managed.").await;
-    assert_eq!(others, 1, "the moment, and nothing while it lasted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
