@@ -25,16 +25,16 @@ use tracing::{error, info};
 use crate::admin::{self, Health, Probe};
 use crate::apiserver::{self, Access};
 use crate::config::Config;
-use crate::controller::events::Herald;
+use crate::controller::events::EventRecorder;
 use crate::controller::reconcile::Reconciler;
 use crate::controller::watch::{self, LIFE, Reader, Watches};
 use crate::controller::worker::Worker;
-use crate::controller::workqueue::Inbox;
+use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
-use crate::leader_election::{self, Candidate, Record, View};
+use crate::leader_election::{self, Candidate, LeaseObserver, View};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::progress::{GRACE, Progress};
-use crate::telemetry::pulse::Pulses;
+use crate::telemetry::watch_health::WatchHealth;
+use crate::telemetry::watchdog::{GRACE, Watchdog};
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::ServiceKey;
 
@@ -92,11 +92,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut servers = serve(&config, &metrics, &health, &stop_http).await?;
 
     let index: SharedIndex = Arc::new(Mutex::new(Index::new(config.defaults.clone())));
-    let inbox = Inbox::default();
-    let pulses = Pulses::default();
+    let dirty = DirtySet::default();
+    let watch_health = WatchHealth::default();
     let filled = filled(&index);
-    report_readiness(&health, filled.clone(), &pulses);
-    let watches = pulses.clone();
+    report_readiness(&health, filled.clone(), &watch_health);
+    let watches = watch_health.clone();
     metrics.read_watch_life(LIFE, move || watches.last());
 
     let mut tasks = Tasks::default();
@@ -109,19 +109,19 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     let reader = |client| Reader {
         client,
-        pulses: pulses.clone(),
+        watch_health: watch_health.clone(),
         metrics: metrics.clone(),
     };
-    watch_cluster(&mut tasks, reader(client.clone()), &index, &inbox);
+    watch_cluster(&mut tasks, reader(client.clone()), &index, &dirty);
 
     let stop_election = CancellationToken::new();
     let mut writing = JoinSet::new();
     let terms = if config.leader_elect {
         // A client of its own: nothing that goes on in the others delays a renewal.
         let reader = reader(access.client("election")?);
-        let view = View::new(move || filled().is_ok(), pulses.clone());
+        let view = View::new(move || filled().is_ok(), watch_health.clone());
         let (candidate, terms) = candidate(&mut tasks, reader, view, &config, &access)?;
-        report_liveness(&health, "renewal", candidate.progress(), &config);
+        report_liveness(&health, "renewal", candidate.watchdog(), &config);
         writing.spawn(candidate.run(stop_election.clone()));
         terms
     } else {
@@ -129,22 +129,22 @@ pub async fn run(config: Config) -> Result<(), Error> {
         writing.spawn(unopposed.run(stop_election.clone()));
         terms
     };
-    let (herald, scribe) = Herald::new(client.clone(), &pod_name(), metrics.clone());
-    tasks.spawn("Events", scribe.run());
+    let (recorder, event_writer) = EventRecorder::new(client.clone(), &pod_name(), metrics.clone());
+    tasks.spawn("Events", event_writer.run());
     let reconciler = Arc::new(Reconciler::new(
         client,
         index.clone(),
-        inbox.clone(),
-        pulses.clone(),
+        dirty.clone(),
+        watch_health.clone(),
         metrics.clone(),
-        herald,
+        recorder,
     ));
-    report_liveness(&health, "worker", reconciler.progress().clone(), &config);
+    report_liveness(&health, "worker", reconciler.watchdog().clone(), &config);
     writing.spawn(
         Worker {
-            inbox,
+            dirty,
             index,
-            pulses,
+            watch_health,
             reconciler,
             metrics,
             terms,
@@ -211,25 +211,25 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send
 fn report_readiness(
     health: &Health,
     filled: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    pulses: &Pulses,
+    watch_health: &WatchHealth,
 ) {
-    let pulses = pulses.clone();
+    let watch_health = watch_health.clone();
     health.check("caches", Probe::Readiness, filled);
-    health.check("watches", Probe::Readiness, move || pulses.check(LIFE));
+    health.check("watches", Probe::Readiness, move || watch_health.check(LIFE));
 }
 
 /// Alive: a loop that has work makes steps. An API that is away does not stop them.
-fn report_liveness(health: &Health, name: &'static str, progress: Progress, config: &Config) {
+fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, config: &Config) {
     let limit = config.election.lease_duration + GRACE;
-    health.check(name, Probe::Liveness, move || progress.check(limit));
+    health.check(name, Probe::Liveness, move || watchdog.check(limit));
 }
 
 /// One task for each watch.
-fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, inbox: &Inbox) {
+fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, dirty: &DirtySet) {
     let watches = Watches {
         reader,
         index: index.clone(),
-        inbox: inbox.clone(),
+        dirty: dirty.clone(),
     };
     let (names, names_wanted) = channel::channel(BTreeSet::new());
     tasks.spawn("Service watch", watches.clone().services(names));
@@ -247,7 +247,7 @@ fn candidate(
     access: &Access,
 ) -> Result<(Candidate, channel::Receiver<Option<Term>>), Error> {
     let namespace = lease_namespace(config, access)?;
-    let record = Record::new(reader.metrics.clone());
+    let observer = LeaseObserver::new(reader.metrics.clone());
     let (election, metrics) = (config.election.clone(), reader.metrics.clone());
     let lease_name = election.lease_name.clone();
     let made = Candidate::new(
@@ -255,12 +255,12 @@ fn candidate(
         &namespace,
         identity(),
         election,
-        record.clone(),
+        observer.clone(),
         view,
         metrics,
     );
     tasks.spawn("Lease watch", async move {
-        watch::lease(reader, &namespace, &lease_name, record).await;
+        watch::lease(reader, &namespace, &lease_name, observer).await;
     });
     Ok(made)
 }

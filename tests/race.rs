@@ -8,9 +8,9 @@ use std::time::Duration;
 use endpoint_copier_operator::config::ElectionConfig;
 use endpoint_copier_operator::controller::watch::{self, Reader};
 use endpoint_copier_operator::leader_election::term::Term;
-use endpoint_copier_operator::leader_election::{Candidate, Record, View};
+use endpoint_copier_operator::leader_election::{Candidate, LeaseObserver, View};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
-use endpoint_copier_operator::telemetry::pulse::Pulses;
+use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -50,13 +50,13 @@ impl Runner {
             lease_name: lease.to_owned(),
         };
         let metrics = Metrics::new(lease).expect("metrics");
-        let record = Record::new(metrics.clone());
+        let observer = LeaseObserver::new(metrics.clone());
         let (candidate, terms) = Candidate::new(
             client.clone(),
             "default",
             name.clone(),
             config,
-            record.clone(),
+            observer.clone(),
             View::default(),
             metrics.clone(),
         );
@@ -64,12 +64,12 @@ impl Runner {
         let task = tokio::spawn(candidate.run(stop.clone()));
         let reader = Reader {
             client: client.clone(),
-            pulses: Pulses::default(),
+            watch_health: WatchHealth::default(),
             metrics,
         };
         let lease = lease.to_owned();
-        let watch =
-            tokio::spawn(async move { watch::lease(reader, "default", &lease, record).await }).abort_handle();
+        let watch = tokio::spawn(async move { watch::lease(reader, "default", &lease, observer).await })
+            .abort_handle();
         Self {
             terms,
             stop,

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::rendering::SharedPage;
 use super::*;
-use crate::telemetry::progress::Progress;
+use crate::telemetry::watchdog::Watchdog;
 
 /// Far longer than anything here takes, so that a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -239,15 +239,15 @@ async fn a_failed_check_is_named_with_its_reason() {
 
 #[tokio::test]
 async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
-    let (health, progress) = (Health::new(), Progress::default());
+    let (health, watchdog) = (Health::new(), Watchdog::default());
     health.check("caches", Probe::Readiness, || Ok(()));
-    let steps = progress.clone();
+    let steps = watchdog.clone();
     health.check("worker", Probe::Liveness, move || steps.check(Duration::ZERO));
     let server = Server::health(&health, Limits::default());
     for path in ["/healthz", "/livez", "/readyz"] {
         assert_alive(&server.get(path).await);
     }
-    progress.begin();
+    watchdog.busy();
     let stuck = "[-]worker failed: no step for 0 s\n";
     for (name, checks) in [
         ("healthz", stuck.to_owned()),
@@ -261,7 +261,7 @@ async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
             assert_eq!(body(&response), expected);
         }
     }
-    progress.rest();
+    watchdog.idle();
     assert_alive(&server.get("/livez").await);
 }
 
@@ -444,7 +444,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         write.write_all(beginning.as_bytes()).await.unwrap();
         let began = Instant::now();
         let trickle = tokio::spawn(async move {
-            // Each byte is progress, and none of it counts.
+            // Each byte is watchdog, and none of it counts.
             while beginning.is_empty() || write.write_all(b"a").await.is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }

@@ -107,7 +107,7 @@ impl Connection {
 
 /// Whether a server has only asked for another connection, as API servers do to spread their clients and before they stop.
 /// It did not take the request.
-pub(super) fn is_farewell(error: &hyper::Error) -> bool {
+pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
     http2.is_some_and(|error| {
         error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)

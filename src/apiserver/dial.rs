@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
-use super::book::Book;
+use super::address_pool::AddressPool;
 use super::stretch::Factor;
 use super::{Listed, PING};
 use crate::apiserver::error::one_line;
@@ -84,7 +84,7 @@ impl TlsName {
 /// Where to dial, and how.
 #[derive(Clone)]
 pub(super) struct Dialer {
-    pub book: Arc<Mutex<Book>>,
+    pub pool: Arc<Mutex<AddressPool>>,
     pub listed: Listed,
     pub scheme: Scheme,
     pub tls: Arc<ClientConfig>,
@@ -111,7 +111,7 @@ impl Dialer {
                     .map(|(host, port)| ServerAddress::new(host, *port))
                     .collect()
             });
-            self.book.lock().learn(addresses);
+            self.pool.lock().learn(addresses);
         }
     }
 
@@ -119,7 +119,7 @@ impl Dialer {
     pub async fn dial(&self, factor: Factor) -> Result<(ServerAddress, Stream), BoxError> {
         self.learn();
         let start = Instant::now();
-        let order = self.book.lock().order(start);
+        let order = self.pool.lock().order(start);
         let limit = factor.of(DIAL);
         let mut dials = Dials::default();
         let won = timeout(limit, self.race(&order, limit, &mut dials)).await;
@@ -138,12 +138,12 @@ impl Dialer {
                 (dials.silent, Err(dials.errors.join(", ").into()))
             }
         };
-        let (mut book, now) = (self.book.lock(), Instant::now());
+        let (mut pool, now) = (self.pool.lock(), Instant::now());
         for address in lost {
             if timed_out {
-                book.timed_out(&address, factor, (now - start).saturating_sub(limit), now);
+                pool.timed_out(&address, factor, (now - start).saturating_sub(limit), now);
             } else {
-                book.failed(&address, now);
+                pool.failed(&address, now);
             }
         }
         answer
@@ -178,7 +178,7 @@ impl Dialer {
                 Some((address, answer)) = running.next() => match answer {
                     Ok(stream) => return Some((address.clone(), stream)),
                     Err(error) => {
-                        self.book.lock().failed(address, Instant::now());
+                        self.pool.lock().failed(address, Instant::now());
                         dials.silent.retain(|other| other != address);
                         dials.errors.push(format!("{address}: {}", one_line(&*error)));
                         go_on = first_round > 0;
@@ -190,7 +190,7 @@ impl Dialer {
     }
 
     async fn connect(&self, address: &ServerAddress) -> Result<Stream, BoxError> {
-        let is_fixed = self.book.lock().is_fixed(address);
+        let is_fixed = self.pool.lock().is_fixed(address);
         let mut names = self.name.of(address, is_fixed).into_iter().peekable();
         while let Some(name) = names.next() {
             match self.connect_as(address, name).await {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 use tower::{BoxError, Service};
 
-use super::book::Book;
+use super::address_pool::AddressPool;
 use super::{is_watch, pages, reads_one_object, status};
 use crate::telemetry::metrics::Metrics;
 
@@ -36,7 +36,7 @@ pub(super) struct Counted<S> {
     inner: S,
     metrics: Metrics,
     host: Arc<str>,
-    book: Arc<Mutex<Book>>,
+    pool: Arc<Mutex<AddressPool>>,
 }
 
 /// The answer did not begin, or did not complete, in time.
@@ -52,11 +52,11 @@ impl TimedOut {
 }
 
 impl<S> Counted<S> {
-    /// `book` holds the factor by which limits are stretched.
-    pub fn new(inner: S, metrics: &Metrics, host: &str, book: Arc<Mutex<Book>>) -> Self {
+    /// `pool` holds the factor by which limits are stretched.
+    pub fn new(inner: S, metrics: &Metrics, host: &str, pool: Arc<Mutex<AddressPool>>) -> Self {
         Self {
             inner,
-            book,
+            pool,
             metrics: metrics.clone(),
             host: host.into(),
         }
@@ -89,7 +89,7 @@ where
             status: None,
         };
         let (answer_limit, whole_limit) = if reads_one_object(&request) {
-            let limit = self.book.lock().factor().of(OBJECT);
+            let limit = self.pool.lock().factor().of(OBJECT);
             (limit, limit)
         } else {
             (ANSWER, WHOLE)
@@ -208,8 +208,8 @@ mod tests {
             std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>().await
         });
         let server = ServerAddress::new("192.0.2.1", 6443);
-        let book = Arc::new(Mutex::new(Book::new(vec![server.clone()], 0)));
-        let mut counted = Counted::new(silent, &metrics, "host", book.clone());
+        let pool = Arc::new(Mutex::new(AddressPool::new(vec![server.clone()], 0)));
+        let mut counted = Counted::new(silent, &metrics, "host", pool.clone());
         let mut ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let error = counted.call(request).await.expect_err("no server answers");
@@ -217,8 +217,8 @@ mod tests {
         };
         assert_eq!(ends("/services/one?").await, "no answer within 5s");
         assert_eq!(ends("/services?limit=500").await, "no answer within 13s");
-        let factor = book.lock().factor();
-        book.lock()
+        let factor = pool.lock().factor();
+        pool.lock()
             .timed_out(&server, factor, Duration::ZERO, Instant::now());
         assert_eq!(ends("/services/one?").await, "no answer within 10s");
         assert_eq!(ends("/services?limit=500").await, "no answer within 13s");

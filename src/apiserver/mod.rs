@@ -5,7 +5,7 @@
 //! more than one address:
 //!
 //! ```text
-//!   kube ──> credentials ──> Paged ──> Counted: time limits ──> Lines: one Connection at a time ──> Dialer ──> Book of addresses
+//!   kube ──> credentials ──> Paged ──> Counted: time limits ──> Channel: one Connection at a time ──> Dialer ──> AddressPool of addresses
 //! ```
 
 use std::collections::BTreeSet;
@@ -29,22 +29,22 @@ use crate::apiserver::error::one_line;
 use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::telemetry::metrics::Metrics;
 
-mod answer;
-mod book;
+mod address_pool;
+mod channel;
 mod connection;
 pub mod decode;
 mod dial;
 pub mod error;
 mod limits;
-mod line;
 mod pages;
 mod status;
 mod stretch;
+mod tracked_body;
 
-use book::Book;
+use address_pool::AddressPool;
+use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
-use line::Lines;
 use pages::Paged;
 
 /// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
@@ -59,7 +59,7 @@ pub struct Server(pub ServerAddress);
 
 /// In a request's extensions: this server, whose watch is not what it should be, is not to be asked.
 #[derive(Clone, Debug)]
-pub struct Elsewhere {
+pub struct Avoid {
     /// The server to be avoided.
     pub server: Server,
     /// Why, for logs.
@@ -73,9 +73,9 @@ pub struct Beside;
 
 /// In a request's extensions: it is not sent after this moment, however long the way to a server took.
 #[derive(Clone, Copy, Debug)]
-pub struct NotAfter(pub Instant);
+pub struct SendDeadline(pub Instant);
 
-/// The moment of [`NotAfter`] had passed: the request was not sent, and never will be.
+/// The moment of [`SendDeadline`] had passed: the request was not sent, and never will be.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("its time was over before it could be sent, so it was not")]
 pub struct TooLate;
@@ -87,7 +87,7 @@ type Listed = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send +
 #[derive(Clone)]
 pub struct Access {
     config: Config,
-    book: Arc<Mutex<Book>>,
+    pool: Arc<Mutex<AddressPool>>,
     name: TlsName,
     /// The cluster's own list of API servers, if that is used.
     learns: bool,
@@ -194,7 +194,7 @@ impl Access {
             .chain(api_server.addresses.clone());
         let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
         Ok(Self {
-            book: Arc::new(Mutex::new(Book::new(fixed.collect(), turn))),
+            pool: Arc::new(Mutex::new(AddressPool::new(fixed.collect(), turn))),
             name,
             learns: *mode != ApiServerMode::Cluster,
             listed: Arc::default(),
@@ -242,23 +242,23 @@ impl Access {
     fn stack(&self, purpose: &'static str) -> kube::Result<Client> {
         let config = &self.config;
         let dialer = Dialer {
-            book: self.book.clone(),
+            pool: self.pool.clone(),
             listed: self.listed.clone(),
             scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
             tls: Arc::new(config.rustls_client_config()?),
             name: self.name.clone(),
         };
-        let lines = Lines::new(dialer, purpose, self.metrics.clone());
+        let channel = Channel::new(dialer, purpose, self.metrics.clone());
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
             .service(Paged::new(Counted::new(
-                lines,
+                channel,
                 &self.metrics,
                 host,
-                self.book.clone(),
+                self.pool.clone(),
             )));
         Ok(Client::new(service, config.default_namespace.clone()))
     }

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::controller::reconcile::Reconciler;
-use crate::controller::workqueue::{Inbox, Queue};
+use crate::controller::workqueue::{DirtySet, WorkQueue};
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::pulse::Pulses;
+use crate::telemetry::watch_health::WatchHealth;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::model::ServiceKey;
 use endpoint_copier_core::model::WatchKind;
@@ -34,11 +34,11 @@ const VIEW: [&str; 3] = [
 /// The loop between the watches and the reconciler.
 pub struct Worker {
     /// Where watches leave dirty keys.
-    pub inbox: Inbox,
+    pub dirty: DirtySet,
     /// What the cluster looks like.
     pub index: SharedIndex,
     /// Tell whether the view is that of today.
-    pub pulses: Pulses,
+    pub watch_health: WatchHealth,
     /// Works on a key.
     pub reconciler: Arc<Reconciler>,
     /// Counts the work, and tells which Services wait for it.
@@ -58,7 +58,7 @@ impl Worker {
                     Err(_) => return,
                 },
                 // Whoever leads sees to these; at the start of a term all keys are dirty anyway.
-                _ = self.inbox.take() => continue,
+                _ = self.dirty.take() => continue,
             };
             if let Some(term) = term.filter(|term| !term.is_over()) {
                 self.work(&term).await;
@@ -71,17 +71,17 @@ impl Worker {
 
     /// One term: every key is dirty at its start, since nobody knows what the last leader left.
     async fn work(&self, term: &Term) {
-        let mut queue = Queue::new(self.metrics.clone());
+        let mut queue = WorkQueue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();
-        let progress = self.reconciler.progress();
+        let watchdog = self.reconciler.watchdog();
         let priority = |key: &_| self.index.lock().priority(key);
         tokio::select! {
             biased;
             () = term.over() => return,
-            _ = timeout(SETTLE, self.pulses.until_current(&VIEW)) => {}
+            _ = timeout(SETTLE, self.watch_health.until_current(&VIEW)) => {}
         }
         // Which all is worked on now.
-        self.inbox.take().now_or_never();
+        self.dirty.take().now_or_never();
         let all = self.index.lock().all();
         for key in all {
             self.mark(&mut queue, key, term.began());
@@ -95,20 +95,20 @@ impl Worker {
                 });
             }
             if active.is_empty() {
-                progress.rest();
+                watchdog.idle();
             } else {
-                progress.begin();
+                watchdog.busy();
             }
             tokio::select! {
                 // Nothing begins when the term is over; and what has ended makes room.
                 biased;
                 () = term.over() => break,
                 Some((key, outcome)) = active.next() => {
-                    progress.step();
+                    watchdog.tick();
                     let priority = priority(&key);
                     queue.finished(key, outcome.again, outcome.requests, priority);
                 }
-                keys = self.inbox.take() => {
+                keys = self.dirty.take() => {
                     for (key, since) in keys {
                         self.mark(&mut queue, key, since);
                     }
@@ -120,10 +120,10 @@ impl Worker {
             // Asked to stop: what is in flight may end. It cannot begin another write.
             _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
-        progress.rest();
+        watchdog.idle();
     }
 
-    fn mark(&self, queue: &mut Queue, key: ServiceKey, since: Instant) {
+    fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, since: Instant) {
         let index = self.index.lock();
         let priority = index.priority(&key);
         if index.is_managed(&key) {

@@ -1,11 +1,11 @@
 //! The newest version of the Lease that a candidate knows, so that a renewal needs no read.
 //!
-//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::guard`]. A wrong
+//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::cas`]. A wrong
 //! version costs a refused renewal and a read. It never leads to two terms, because each write is bound to
 //! its version.
 
 use super::lease::Lease;
-use super::swap::ReadVersion;
+use super::presented::ReadVersion;
 
 /// The newest known version, and whether a renewal may build on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! The race for the Lease, and the [`Term`] that its winner gets.
 //!
 //! ```text
-//!   watch of the Lease ──> Sighting ──> may we try? ──> LeaseLock behind Guard ──> Term
+//!   watch of the Lease ──> ObservedLease ──> may we try? ──> LeaseLock behind LeaseCas ──> Term
 //!                             ^                               │
 //!                             └── what its GET showed ────────┘
 //! ```
@@ -19,29 +19,29 @@ use tower::{Layer as _, service_fn};
 use tracing::{debug, info, warn};
 
 use crate::config::ElectionConfig;
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::outage::Outage;
-use crate::telemetry::progress::Progress;
+use crate::telemetry::watchdog::Watchdog;
 
-pub mod fence;
-pub mod guard;
+pub mod cas;
 pub mod known;
 pub mod lease;
 mod lock_error;
-mod record;
-pub mod sighting;
-pub mod swap;
+pub mod observed_lease;
+mod observer;
+pub mod presented;
 pub mod term;
 mod unopposed;
+pub mod validity;
 pub mod view;
 
-use fence::Fence;
-use guard::Guard;
+use cas::LeaseCas;
 pub use lease::Lease;
 use lock_error::{in_one_line, is_conflict};
-pub use record::Record;
+pub use observer::LeaseObserver;
 use term::Term;
 pub use unopposed::{Unopposed, unopposed};
+use validity::Validity;
 use view::BLIND;
 pub use view::View;
 
@@ -68,16 +68,16 @@ const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
 /// One replica in the race.
 pub struct Candidate {
     lock: LeaseLock,
-    guard: Guard,
+    cas: LeaseCas,
     us: String,
     /// Namespace and name, for logs.
     lease: String,
     config: ElectionConfig,
-    record: Record,
+    observer: LeaseObserver,
     view: View,
     terms: channel::Sender<Option<Term>>,
     metrics: Metrics,
-    progress: Progress,
+    watchdog: Watchdog,
 }
 
 /// How an attempt to take or renew the Lease ended.
@@ -105,12 +105,12 @@ impl Candidate {
         namespace: &str,
         us: String,
         config: ElectionConfig,
-        record: Record,
+        observer: LeaseObserver,
         view: View,
         metrics: Metrics,
     ) -> (Self, channel::Receiver<Option<Term>>) {
         let (terms, receiver) = channel::channel(None);
-        let guard = Guard::new(&us, config.lease_duration, record.clone(), receiver.clone());
+        let cas = LeaseCas::new(&us, config.lease_duration, observer.clone(), receiver.clone());
         let send = service_fn(move |request| {
             let client = client.clone();
             async move { client.send(request).await }
@@ -121,19 +121,19 @@ impl Candidate {
             lease_name: config.lease_name.clone(),
             lease_ttl: config.lease_duration,
         };
-        let lock = LeaseLock::new(Client::new(guard.layer(send), namespace), namespace, params);
+        let lock = LeaseLock::new(Client::new(cas.layer(send), namespace), namespace, params);
         (
             Self {
                 lock,
-                guard,
+                cas,
                 us,
                 lease,
                 config,
-                record,
+                observer,
                 view,
                 terms,
                 metrics,
-                progress: Progress::default(),
+                watchdog: Watchdog::default(),
             },
             receiver,
         )
@@ -141,14 +141,14 @@ impl Candidate {
 
     /// The steps of its renewals, while it leads.
     #[must_use]
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
+    pub fn watchdog(&self) -> Watchdog {
+        self.watchdog.clone()
     }
 
     /// Races, leads, races again, until told to stop; then releases the Lease if it may.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = self.retry_backoff();
-        let outage = Outage::new(format!("the attempt to take the Lease {}", self.lease));
+        let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         let mut leader = None;
         let mut may_give_up = Instant::now();
         loop {
@@ -157,7 +157,7 @@ impl Candidate {
                 () = stop.cancelled() => return,
                 () = self.turn(&mut leader) => {}
             }
-            let before = (self.record.holder(), self.record.vacancy(&self.us));
+            let before = (self.observer.holder(), self.observer.vacancy(&self.us));
             let attempt = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -166,7 +166,7 @@ impl Candidate {
             match attempt {
                 Attempt::Ours(sent) => {
                     backoff.reset();
-                    outage.over();
+                    outage.recovered();
                     match self.lead(sent, before, may_give_up, &stop).await {
                         Ending::Lost => {}
                         Ending::Stopped => return,
@@ -182,7 +182,7 @@ impl Candidate {
                 }
                 Attempt::Theirs => {
                     backoff.reset();
-                    outage.over();
+                    outage.recovered();
                 }
                 Attempt::Failed { error, conflict } => {
                     if conflict {
@@ -212,16 +212,16 @@ impl Candidate {
             }
         };
         loop {
-            self.record
+            self.observer
                 .turn(&self.us, self.config.lease_duration, &mut told)
                 .await;
-            let news = self.record.news().unwrap_or_else(Instant::now);
+            let news = self.observer.news().unwrap_or_else(Instant::now);
             if self.view.is_current() || news.elapsed() >= LEADERLESS {
                 return;
             }
             tokio::select! {
                 () = self.view.current() => {}
-                () = self.record.changed() => {}
+                () = self.observer.changed() => {}
                 () = sleep_until(news + LEADERLESS) => {}
             }
         }
@@ -232,13 +232,13 @@ impl Candidate {
         let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
         // Failed or not: it is a step.
-        self.progress.step();
+        self.watchdog.tick();
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
                 self.metrics.observe_renewal(begun.elapsed());
                 let holder = lease.spec.and_then(|spec| spec.holder_identity);
-                if fence::is_ours(holder.as_deref(), &self.us) {
-                    Attempt::Ours(self.guard.sent().unwrap_or(begun))
+                if validity::is_ours(holder.as_deref(), &self.us) {
+                    Attempt::Ours(self.cas.sent().unwrap_or(begun))
                 } else {
                     Attempt::Theirs
                 }
@@ -268,7 +268,7 @@ impl Candidate {
         may_give_up: Instant,
         stop: &CancellationToken,
     ) -> Ending {
-        let term = Term::new(self.fence(sent));
+        let term = Term::new(self.validity(sent));
         if term.is_over() {
             return Ending::Lost;
         }
@@ -282,7 +282,7 @@ impl Candidate {
         );
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
-        self.progress.begin();
+        self.watchdog.busy();
         let may_give_up = may_give_up.max(Instant::now() + BLIND);
         let ending = tokio::select! {
             // What is lost is not to be released.
@@ -307,7 +307,7 @@ impl Candidate {
             Ending::Lost => term.revoke(),
             Ending::Stopped | Ending::Blind => term.end(),
         }
-        self.progress.rest();
+        self.watchdog.idle();
         self.terms.send_replace(None);
         self.metrics.set_leader(false);
         if !matches!(ending, Ending::Lost) {
@@ -320,7 +320,7 @@ impl Candidate {
     async fn keep(&self, term: &Term, mut sent: Instant) -> String {
         let mut next = sent + self.config.renew_interval();
         let mut last_error = None;
-        let outage = Outage::new(format!("the renewal of the Lease {}", self.lease));
+        let outage = FailureLog::new(format!("the renewal of the Lease {}", self.lease));
         loop {
             tokio::select! {
                 biased;
@@ -332,15 +332,15 @@ impl Candidate {
             match self.attempt(left).await {
                 Attempt::Ours(at) => {
                     sent = at;
-                    if term.extend(self.fence(sent)).is_err() {
+                    if term.extend(self.validity(sent)).is_err() {
                         return "the renewal came too late".to_owned();
                     }
                     last_error = None;
-                    outage.over();
+                    outage.recovered();
                     next = sent + self.config.renew_interval();
                 }
                 Attempt::Theirs => {
-                    let holder = self.record.holder().unwrap_or_default();
+                    let holder = self.observer.holder().unwrap_or_default();
                     return format!("the Lease names {holder:?}");
                 }
                 Attempt::Failed { error, .. } => {
@@ -367,8 +367,8 @@ impl Candidate {
     }
 
     /// How far a term reaches that was won or renewed by a request sent at this moment.
-    fn fence(&self, sent: Instant) -> Fence {
-        Fence::won(sent, self.config.renew_deadline)
+    fn validity(&self, sent: Instant) -> Validity {
+        Validity::won(sent, self.config.renew_deadline)
     }
 
     fn retry_backoff(&self) -> ExponentialBackoff {

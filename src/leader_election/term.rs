@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-pub use super::fence::TermOver;
-use super::fence::{Fence, may_release};
+pub use super::validity::TermOver;
+use super::validity::{Validity, may_release};
 
 /// How long an API server works on a request at most: its `--request-timeout`.
 const LATEST: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub struct Term(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     began: Instant,
-    fence: Mutex<Fence>,
+    validity: Mutex<Validity>,
     revoked: AtomicBool,
     writes: AtomicUsize,
     /// A write without an answer may still be carried out until then.
@@ -45,11 +45,11 @@ pub struct Write {
 }
 
 impl Term {
-    /// A term that reaches as far as this fence. Private to the election: it alone hands out terms.
-    pub(super) fn new(fence: Fence) -> Self {
+    /// A term that reaches as far as this validity. Private to the election: it alone hands out terms.
+    pub(super) fn new(validity: Validity) -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),
-            fence: Mutex::new(fence),
+            validity: Mutex::new(validity),
             revoked: AtomicBool::new(false),
             writes: AtomicUsize::new(0),
             doubtful: Mutex::default(),
@@ -60,7 +60,7 @@ impl Term {
     /// The right to write without end, for a single replica without election.
     pub(super) fn endless() -> Self {
         // A century: far enough, and no overflow in sums with it.
-        Self::new(Fence::won(
+        Self::new(Validity::won(
             Instant::now(),
             Duration::from_secs(100 * 365 * 86_400),
         ))
@@ -69,7 +69,7 @@ impl Term {
     /// A term of this length.
     #[cfg(test)]
     pub(crate) fn for_tests(length: Duration) -> Self {
-        Self::new(Fence::won(Instant::now(), length))
+        Self::new(Validity::won(Instant::now(), length))
     }
 
     /// When it began.
@@ -81,13 +81,13 @@ impl Term {
     /// It was renewed by a request that was sent now.
     #[cfg(test)]
     pub(crate) fn renew_for_tests(&self, length: Duration) {
-        _ = self.extend(Fence::won(Instant::now(), length));
+        _ = self.extend(Validity::won(Instant::now(), length));
     }
 
     /// When it ends if it is not renewed; `None`: it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.fence.lock().deadline(Instant::now())
+        self.0.validity.lock().deadline(Instant::now())
     }
 
     /// Begins a write.
@@ -141,8 +141,8 @@ impl Term {
     }
 
     /// Moves the deadline. A term that is over stays over.
-    pub(super) fn extend(&self, renewed: Fence) -> Result<(), TermOver> {
-        self.0.fence.lock().extend(renewed, Instant::now())
+    pub(super) fn extend(&self, renewed: Validity) -> Result<(), TermOver> {
+        self.0.validity.lock().extend(renewed, Instant::now())
     }
 
     /// The deadline as it stands, for the one who renews.
@@ -164,7 +164,7 @@ impl Term {
 
     /// Ends the term now. Writes in flight go on until they are answered or their time is up.
     pub(super) fn end(&self) {
-        self.0.fence.lock().end();
+        self.0.validity.lock().end();
         self.0.changed.notify_waiters();
     }
 
@@ -215,7 +215,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_term_ends_at_its_deadline_by_itself() {
-        let term = Term::new(Fence::won(Instant::now(), seconds(4)));
+        let term = Term::new(Validity::won(Instant::now(), seconds(4)));
         assert!(term.begin_write().is_ok());
         let start = Instant::now();
         term.over().await;
@@ -226,27 +226,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_renewal_moves_the_deadline_and_never_back() {
         let start = Instant::now();
-        let term = Term::new(Fence::won(start, seconds(4)));
-        term.extend(Fence::won(start, seconds(6))).unwrap();
-        term.extend(Fence::won(start, seconds(5))).unwrap();
+        let term = Term::new(Validity::won(start, seconds(4)));
+        term.extend(Validity::won(start, seconds(6))).unwrap();
+        term.extend(Validity::won(start, seconds(5))).unwrap();
         term.over().await;
         assert_eq!(start.elapsed().as_secs(), 6);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_term_that_is_over_stays_over() {
-        let term = Term::new(Fence::won(Instant::now(), seconds(4)));
+        let term = Term::new(Validity::won(Instant::now(), seconds(4)));
         tokio::time::advance(seconds(4)).await;
-        assert_eq!(term.extend(Fence::won(Instant::now(), seconds(4))), Err(TermOver));
+        assert_eq!(
+            term.extend(Validity::won(Instant::now(), seconds(4))),
+            Err(TermOver)
+        );
         assert!(term.is_over());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_must_be_sent_before_the_deadline_that_held_when_it_began() {
         let start = Instant::now();
-        let term = Term::new(Fence::won(start, seconds(4)));
+        let term = Term::new(Validity::won(start, seconds(4)));
         let write = term.begin_write().unwrap();
-        term.extend(Fence::won(start, seconds(8))).unwrap();
+        term.extend(Validity::won(start, seconds(8))).unwrap();
         assert_eq!(write.deadline, start + seconds(4));
     }
 

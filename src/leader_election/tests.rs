@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
 use crate::controller::watch::{self, Reader};
-use crate::telemetry::pulse::{Pulses, Running};
+use crate::telemetry::watch_health::{Running, WatchHealth};
 
 const LEASE: &str = "lease";
 
@@ -23,8 +23,8 @@ struct Runner {
     stop: CancellationToken,
     task: JoinHandle<()>,
     metrics: Metrics,
-    progress: Progress,
-    record: Record,
+    watchdog: Watchdog,
+    observer: LeaseObserver,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -51,25 +51,25 @@ impl Runner {
         let server = ApiServer::named(store, name);
         let metrics = Metrics::new(LEASE).unwrap();
         let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
-        let record = Record::new(metrics.clone());
+        let observer = LeaseObserver::new(metrics.clone());
         let (candidate, terms) = Candidate::new(
             client.clone(),
             "default",
             name.to_owned(),
             config(),
-            record.clone(),
+            observer.clone(),
             view,
             metrics.clone(),
         );
         let stop = CancellationToken::new();
-        let progress = candidate.progress();
+        let watchdog = candidate.watchdog();
         let task = tokio::spawn(candidate.run(stop.clone()));
         let reader = Reader {
             client,
-            pulses: Pulses::default(),
+            watch_health: WatchHealth::default(),
             metrics: metrics.clone(),
         };
-        let watched = record.clone();
+        let watched = observer.clone();
         tokio::spawn(async move { watch::lease(reader, "default", LEASE, watched).await });
         Self {
             name,
@@ -78,8 +78,8 @@ impl Runner {
             stop,
             task,
             metrics,
-            progress,
-            record,
+            watchdog,
+            observer,
         }
     }
 
@@ -613,7 +613,7 @@ async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice(
     let (store, first, two) = deleted_under_a_leader().await;
     two.server.lag();
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
-    let held = two.record.clone();
+    let held = two.observer.clone();
     assert!(held.since().is_some_and(|since| since.elapsed() < seconds(3)));
     // Just before two would think that there has been none for the lease duration.
     sleep_until(held.since().unwrap() + Duration::from_millis(5_970)).await;
@@ -767,7 +767,7 @@ async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
         let cut = one.server.faults().add(Fault::new(Match::any(), effect));
         for _ in 0..300 {
             sleep(seconds(1)).await;
-            assert_eq!(one.progress.check(limit), Ok(()));
+            assert_eq!(one.watchdog.check(limit), Ok(()));
         }
         one.server.faults().remove(cut);
         one.leads().await;
@@ -775,7 +775,7 @@ async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
     // Nothing polls it any more.
     one.task.abort();
     sleep(seconds(40)).await;
-    assert!(one.progress.check(limit).is_err());
+    assert!(one.watchdog.check(limit).is_err());
 }
 
 #[test]
@@ -918,10 +918,13 @@ async fn a_lease_never_seen_held_whose_times_cannot_be_read_is_taken_at_once() {
 
 /// A view that counts as filled when this returns true, with a watch of Services that the test controls.
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
-    let (filled, pulses) = (filled.clone(), Pulses::default());
-    let running = pulses.start("services", None);
+    let (filled, watch_health) = (filled.clone(), WatchHealth::default());
+    let running = watch_health.start("services", None);
     running.pulse().open(true);
-    (View::new(move || filled.load(Ordering::SeqCst), pulses), running)
+    (
+        View::new(move || filled.load(Ordering::SeqCst), watch_health),
+        running,
+    )
 }
 
 #[tokio::test(start_paused = true)]

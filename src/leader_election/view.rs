@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::telemetry::pulse::Pulses;
+use crate::telemetry::watch_health::WatchHealth;
 use endpoint_copier_core::model::WatchKind;
 
 /// The watches that copies are made from.
@@ -28,28 +28,28 @@ const NOW_AND_THEN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct View {
     is_filled: Arc<dyn Fn() -> bool + Send + Sync>,
-    pulses: Pulses,
+    watch_health: WatchHealth,
 }
 
 impl Default for View {
     /// The view of a replica that needs none.
     fn default() -> Self {
-        Self::new(|| true, Pulses::default())
+        Self::new(|| true, WatchHealth::default())
     }
 }
 
 impl View {
-    /// `is_filled` returns whether everything is listed; `pulses` show whether the watches are alive.
-    pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, pulses: Pulses) -> Self {
+    /// `is_filled` returns whether everything is listed; `watch_health` show whether the watches are alive.
+    pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {
         Self {
             is_filled: Arc::new(is_filled),
-            pulses,
+            watch_health,
         }
     }
 
     /// Whether the caches are filled and each watch is answered.
     pub(super) fn is_current(&self) -> bool {
-        (self.is_filled)() && self.pulses.are_current(&WATCHES)
+        (self.is_filled)() && self.watch_health.are_current(&WATCHES)
     }
 
     /// Waits until the view is current.
@@ -64,7 +64,7 @@ impl View {
     pub(super) async fn blind(&self, from: Instant) -> String {
         tokio::time::sleep_until(from).await;
         loop {
-            let failing = self.pulses.failing(&WATCHES, BLIND);
+            let failing = self.watch_health.failing(&WATCHES, BLIND);
             if !failing.is_empty() {
                 return failing.join(", ");
             }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use endpoint_copier_operator::apiserver::{NotAfter, TooLate};
+use endpoint_copier_operator::apiserver::{SendDeadline, TooLate};
 use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode};
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -67,7 +67,7 @@ async fn a_request_whose_moment_has_passed_when_the_connection_is_there_is_not_s
             .body(Body::empty())
             .expect("a request");
         let moment = tokio::time::Instant::now() + Duration::from_millis(left);
-        request.extensions_mut().insert(NotAfter(moment));
+        request.extensions_mut().insert(SendDeadline(moment));
         let answer = timeout(PATIENCE, way.client.send(request)).await.expect("an end");
         let is_late = |error: &_| matches!(error, kube::Error::Service(error) if error.is::<TooLate>());
         assert_eq!(answer.is_ok(), is_sent);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::apiserver::{Beside, Elsewhere, Server};
+use endpoint_copier_operator::apiserver::{Avoid, Beside, Server};
 use endpoint_copier_operator::config::{ApiServerConfig, ApiServerMode};
 use futures::{StreamExt as _, stream};
 use http::{Request, Response};
@@ -140,7 +140,7 @@ async fn ask(way: &Way, query: &str, elsewhere: Option<Server>) -> Response<Body
     let mut request = Request::get(uri).body(Body::empty()).expect("a request");
     if let Some(server) = elsewhere {
         let why = "a test";
-        request.extensions_mut().insert(Elsewhere { server, why });
+        request.extensions_mut().insert(Avoid { server, why });
     }
     let answer = timeout(PATIENCE, way.client.send(request)).await;
     answer.expect("an end").expect("an answer")

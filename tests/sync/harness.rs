@@ -8,15 +8,15 @@ use std::time::Duration;
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
 use endpoint_copier_operator::apiserver;
-use endpoint_copier_operator::controller::events::Herald;
+use endpoint_copier_operator::controller::events::EventRecorder;
 use endpoint_copier_operator::controller::reconcile::Reconciler;
 use endpoint_copier_operator::controller::watch::{self, Reader, Watches};
 use endpoint_copier_operator::controller::worker::Worker;
-use endpoint_copier_operator::controller::workqueue::Inbox;
+use endpoint_copier_operator::controller::workqueue::DirtySet;
 use endpoint_copier_operator::leader_election;
 use endpoint_copier_operator::telemetry::metrics::Metrics;
-use endpoint_copier_operator::telemetry::progress::Progress;
-use endpoint_copier_operator::telemetry::pulse::Pulses;
+use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
+use endpoint_copier_operator::telemetry::watchdog::Watchdog;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use testbed::{ApiServer, Request, Store, builders};
@@ -38,7 +38,7 @@ pub struct Operator {
     /// Serves the writes, the GETs and the Events.
     pub writer: ApiServer,
     /// The steps of its worker.
-    pub progress: Progress,
+    pub watchdog: Watchdog,
     metrics: Metrics,
     stop: CancellationToken,
     worker: JoinSet<()>,
@@ -62,7 +62,7 @@ impl Operator {
         let sources = ApiServer::named(store, "sources");
         let writer = ApiServer::named(store, "writer");
         let metrics = Metrics::new("lease").expect("metrics");
-        let (inbox, pulses) = (Inbox::default(), Pulses::default());
+        let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
             source: ServiceKey::new("default", "kubernetes"),
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
@@ -71,11 +71,11 @@ impl Operator {
         let watches = |server: &ApiServer| Watches {
             reader: Reader {
                 client: client(server),
-                pulses: pulses.clone(),
+                watch_health: watch_health.clone(),
                 metrics: metrics.clone(),
             },
             index: index.clone(),
-            inbox: inbox.clone(),
+            dirty: dirty.clone(),
         };
         let mut tasks = JoinSet::new();
         let (names, names_wanted) = channel::channel(BTreeSet::new());
@@ -88,21 +88,21 @@ impl Operator {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(unopposed.run(stop.clone()));
-        let (herald, scribe) = Herald::new(client(&writer), "replica", metrics.clone());
-        tasks.spawn(scribe.run());
+        let (recorder, event_writer) = EventRecorder::new(client(&writer), "replica", metrics.clone());
+        tasks.spawn(event_writer.run());
         let reconciler = Reconciler::new(
             client(&writer),
             index.clone(),
-            inbox.clone(),
-            pulses.clone(),
+            dirty.clone(),
+            watch_health.clone(),
             metrics.clone(),
-            herald,
+            recorder,
         );
-        let progress = reconciler.progress().clone();
+        let watchdog = reconciler.watchdog().clone();
         let worker = Worker {
-            inbox,
+            dirty,
             index,
-            pulses,
+            watch_health,
             reconciler: Arc::new(reconciler),
             metrics: metrics.clone(),
             terms,
@@ -113,7 +113,7 @@ impl Operator {
             copies,
             sources,
             writer,
-            progress,
+            watchdog,
             metrics,
             stop,
             worker: running,

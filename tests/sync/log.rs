@@ -29,8 +29,8 @@ impl Log {
             .without_time()
             .finish();
         hear_all_threads();
-        let guard = Arc::new(tracing::subscriber::set_default(subscriber));
-        Self { text, _guard: guard }
+        let cas = Arc::new(tracing::subscriber::set_default(subscriber));
+        Self { text, _guard: cas }
     }
 
     /// Level, message and fields of each event with these words in it.

@@ -300,7 +300,7 @@ async fn a_worker_whose_reads_are_slow_is_not_stuck() {
     }
     for _ in 0..60 {
         pass(seconds(1)).await;
-        assert_eq!(operator.progress.check(seconds(26)), Ok(()));
+        assert_eq!(operator.watchdog.check(seconds(26)), Ok(()));
     }
     let gets = operator.slice_requests("get");
     assert!(gets.len() >= 8, "{:?}", operator.asked());

@@ -9,7 +9,7 @@ use endpoint_copier_core::model::SliceKey;
 
 /// What a write that was answered will look like in the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Echo {
+pub enum Expectation {
     /// The slice at this resourceVersion or a newer one.
     Version(u64),
     /// Something newer than this, or nothing.
@@ -58,7 +58,7 @@ pub struct Applied {
     /// How many writes succeeded: creates, updates, deletes.
     pub by_operation: [usize; 3],
     /// What to wait for before the next plan.
-    pub echoes: Vec<(SliceKey, Echo)>,
+    pub expectations: Vec<(SliceKey, Expectation)>,
     /// What failed.
     pub failures: Vec<Failure>,
 }

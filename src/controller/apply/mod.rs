@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::apiserver::error::{is_answer, is_namespace_terminating};
-use crate::apiserver::{NotAfter, TooLate, throttled};
+use crate::apiserver::{SendDeadline, TooLate, throttled};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::progress::Progress;
+use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::model::Operation;
 use endpoint_copier_core::model::{EndpointSlice, ServiceKey, ServiceState, SliceKey, version_of};
 use endpoint_copier_core::plan::{Delete, Plan};
@@ -25,7 +25,7 @@ mod applied;
 mod attempts;
 mod request;
 
-pub use applied::{Applied, Echo, Failure, Kind};
+pub use applied::{Applied, Expectation, Failure, Kind};
 use attempts::Attempts;
 
 /// A write that has no answer by then has failed. A webhook takes up to 10 s by default, and one that is away takes all
@@ -37,7 +37,7 @@ pub struct Writer {
     client: Client,
     metrics: Metrics,
     attempts: Mutex<Attempts>,
-    pub(crate) progress: Progress, // A call that ended, well or badly, is a step.
+    pub(crate) watchdog: Watchdog, // A call that ended, well or badly, is a step.
 }
 
 impl Writer {
@@ -48,11 +48,11 @@ impl Writer {
             client,
             metrics,
             attempts: Mutex::default(),
-            progress: Progress::default(),
+            watchdog: Watchdog::default(),
         }
     }
 
-    /// A Service that is not managed any more needs no memory.
+    /// A Service that is not managed any more needs no expectations.
     pub fn gone(&self, service: &ServiceKey) {
         self.attempts.lock().gone(service);
     }
@@ -118,12 +118,12 @@ impl Writer {
     }
 
     async fn create(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        self.write(term, Operation::Create, slice, Echo::Exists, applied)
+        self.write(term, Operation::Create, slice, Expectation::Exists, applied)
             .await;
     }
 
     async fn update(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        let seen = Echo::NewerThan(version_of(&slice.metadata).unwrap_or(0));
+        let seen = Expectation::NewerThan(version_of(&slice.metadata).unwrap_or(0));
         self.write(term, Operation::Update, slice, seen, applied).await;
     }
 
@@ -132,7 +132,7 @@ impl Writer {
         term: &Term,
         operation: Operation,
         slice: &EndpointSlice,
-        seen: Echo,
+        seen: Expectation,
         applied: &mut Applied,
     ) {
         // What is left of the plan is planned again.
@@ -155,8 +155,8 @@ impl Writer {
         // With finalizers the slice stays a while: its deletionTimestamp is the echo.
         let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
         let echo = |left: Option<EndpointSlice>| left.as_ref().filter(|left| stays(left)).and_then(echo_of);
-        let answer = answer.map(|left| Some(echo(left).unwrap_or(Echo::Gone(delete.uid))));
-        let seen = Echo::NewerThan(delete.resource_version.parse().unwrap_or(0));
+        let answer = answer.map(|left| Some(echo(left).unwrap_or(Expectation::Gone(delete.uid))));
+        let seen = Expectation::NewerThan(delete.resource_version.parse().unwrap_or(0));
         self.ended(Operation::Delete, delete.key, answer, seen, None, applied);
     }
 
@@ -169,7 +169,7 @@ impl Writer {
         let mut request = request.map_err(|error| Error::Api(kube::Error::BuildRequest(error)))?;
         let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
         // Also if this process was stopped while the way to a server was looked for.
-        request.extensions_mut().insert(NotAfter(write.deadline));
+        request.extensions_mut().insert(SendDeadline(write.deadline));
         let answer = timeout(TIME_LIMIT, async {
             tokio::select! {
                 biased;
@@ -178,7 +178,7 @@ impl Writer {
             }
         });
         let answer = answer.await.ok().flatten();
-        self.progress.step();
+        self.watchdog.tick();
         if answer.as_ref().is_some_and(is_certain) {
             write.answered();
         }
@@ -220,8 +220,8 @@ impl Writer {
         &self,
         operation: Operation,
         key: SliceKey,
-        echo: Result<Option<Echo>, Error>,
-        seen: Echo,
+        echo: Result<Option<Expectation>, Error>,
+        seen: Expectation,
         until: Option<Instant>,
         applied: &mut Applied,
     ) {
@@ -229,14 +229,14 @@ impl Writer {
             Ok(echo) => {
                 self.metrics.slice_changed(operation);
                 applied.by_operation[operation as usize] += 1;
-                applied.echoes.extend(echo.map(|echo| (key, echo)));
+                applied.expectations.extend(echo.map(|echo| (key, echo)));
                 return;
             }
             Err(error) => error,
         };
         let kind = error.kind();
         if kind == Kind::Conflict {
-            applied.echoes.push((key.clone(), seen));
+            applied.expectations.push((key.clone(), seen));
         }
         applied.failures.push(Failure {
             until,
@@ -251,8 +251,8 @@ fn is_certain<T>(answer: &kube::Result<T>) -> bool {
     is_answer(answer) || matches!(answer, Err(kube::Error::Service(error)) if error.is::<TooLate>())
 }
 
-fn echo_of(slice: &EndpointSlice) -> Option<Echo> {
-    version_of(&slice.metadata).map(Echo::Version)
+fn echo_of(slice: &EndpointSlice) -> Option<Expectation> {
+    version_of(&slice.metadata).map(Expectation::Version)
 }
 
 enum Error {
@@ -316,7 +316,7 @@ fn sort(status: &Status) -> Kind {
     }
 }
 
-impl Echo {
+impl Expectation {
     /// Whether the watch shows what a write left behind, or something later.
     #[must_use]
     pub fn is_shown(&self, slice: Option<&EndpointSlice>) -> bool {

@@ -65,18 +65,18 @@ fn an_echo_is_shown_by_what_was_written_or_by_anything_later() {
     let (old, new) = (slice("5", "a"), slice("6", "a"));
     let other = slice("7", "b");
     for (echo, shown, expected) in [
-        (Echo::Version(6), None, false),
-        (Echo::Version(6), Some(&old), false),
-        (Echo::Version(6), Some(&new), true),
-        (Echo::Version(6), Some(&other), true),
-        (Echo::NewerThan(5), Some(&old), false),
-        (Echo::NewerThan(5), Some(&new), true),
-        (Echo::NewerThan(5), None, true),
-        (Echo::Exists, None, false),
-        (Echo::Exists, Some(&old), true),
-        (Echo::Gone("a".to_owned()), Some(&old), false),
-        (Echo::Gone("a".to_owned()), Some(&other), true),
-        (Echo::Gone("a".to_owned()), None, true),
+        (Expectation::Version(6), None, false),
+        (Expectation::Version(6), Some(&old), false),
+        (Expectation::Version(6), Some(&new), true),
+        (Expectation::Version(6), Some(&other), true),
+        (Expectation::NewerThan(5), Some(&old), false),
+        (Expectation::NewerThan(5), Some(&new), true),
+        (Expectation::NewerThan(5), None, true),
+        (Expectation::Exists, None, false),
+        (Expectation::Exists, Some(&old), true),
+        (Expectation::Gone("a".to_owned()), Some(&old), false),
+        (Expectation::Gone("a".to_owned()), Some(&other), true),
+        (Expectation::Gone("a".to_owned()), None, true),
     ] {
         assert_eq!(echo.is_shown(shown), expected, "{echo:?} {shown:?}");
     }
@@ -112,7 +112,7 @@ fn writer(answer: Answer) -> (Writer, Sent) {
     let sent = Sent::default();
     let seen = sent.clone();
     let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-        let until = request.extensions().get().map(|NotAfter(moment)| *moment);
+        let until = request.extensions().get().map(|SendDeadline(moment)| *moment);
         seen.lock().push((request.method().to_string(), until));
         std::future::ready(answer())
     });

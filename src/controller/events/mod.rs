@@ -19,13 +19,13 @@ use tracing::debug;
 
 use crate::apiserver::error::{is_answer, is_namespace_terminating, one_line};
 use crate::leader_election::term::{Term, Write};
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::outage::Outage;
 use endpoint_copier_core::model::{Finding, ManagedService, ServiceKey};
 
-mod ledger;
+mod throttle;
 
-use ledger::Ledger;
+use throttle::EventThrottle;
 
 pub use endpoint_copier_core::model::SYNCED;
 
@@ -43,13 +43,13 @@ static PAUSES: [Duration; 3] = [
 ];
 
 /// Says what happens to Services.
-pub struct Herald {
-    ledger: Arc<Mutex<Ledger>>,
-    letters: mpsc::Sender<Letter>,
+pub struct EventRecorder {
+    ledger: Arc<Mutex<EventThrottle>>,
+    letters: mpsc::Sender<PendingEvent>,
 }
 
 /// An Event on its way.
-struct Letter {
+struct PendingEvent {
     term: Term,
     service: ObjectReference,
     event: Event,
@@ -59,31 +59,31 @@ struct Letter {
     pauses: std::slice::Iter<'static, Duration>,
 }
 
-/// Writes what a [`Herald`] says.
-pub struct Scribe {
+/// Writes what a [`EventRecorder`] says.
+pub struct EventWriter {
     client: Client,
     reporter: Reporter,
-    ledger: Arc<Mutex<Ledger>>,
-    letters: mpsc::Receiver<Letter>,
+    ledger: Arc<Mutex<EventThrottle>>,
+    letters: mpsc::Receiver<PendingEvent>,
     metrics: Metrics,
 }
 
-impl Herald {
-    /// A herald, and the scribe that has to run for it. `instance` is the name of this replica.
+impl EventRecorder {
+    /// A recorder, and the event_writer that has to run for it. `instance` is the name of this replica.
     #[must_use]
-    pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, Scribe) {
+    pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
         let (sender, letters) = mpsc::channel(WAITING);
         let reporter = Reporter {
             controller: env!("CARGO_PKG_NAME").to_owned(),
             instance: Some(instance.to_owned()),
         };
-        let ledger = Arc::<Mutex<Ledger>>::default();
+        let ledger = Arc::<Mutex<EventThrottle>>::default();
         (
             Self {
                 ledger: ledger.clone(),
                 letters: sender,
             },
-            Scribe {
+            EventWriter {
                 client,
                 reporter,
                 ledger,
@@ -142,7 +142,7 @@ impl Herald {
         note: String,
         about: Option<(ServiceKey, Finding)>,
     ) {
-        let letter = Letter {
+        let letter = PendingEvent {
             term: term.clone(),
             service: reference(service),
             event: Event {
@@ -181,11 +181,11 @@ fn reference(service: &ManagedService) -> ObjectReference {
     }
 }
 
-impl Scribe {
-    /// Writes until the herald is gone. A finding that met a busy API server is tried again while it lasts, after what
+impl EventWriter {
+    /// Writes until the recorder is gone. A finding that met a busy API server is tried again while it lasts, after what
     /// waits meanwhile.
     pub async fn run(mut self) {
-        let outage = Outage::new("writing Events");
+        let outage = FailureLog::new("writing Events");
         let mut failed = DelayQueue::new();
         loop {
             let mut letter = tokio::select! {
@@ -207,7 +207,7 @@ impl Scribe {
                 continue;
             };
             match self.write(&letter, write).await {
-                Ok(()) => outage.over(),
+                Ok(()) => outage.recovered(),
                 Err(Unwritten::Unwanted) => {}
                 // What was to be said is said again in half an hour, if it still lasts.
                 Err(Unwritten::Failed(error)) => outage.failed(&error),
@@ -221,7 +221,7 @@ impl Scribe {
         }
     }
 
-    fn lasts(&self, letter: &Letter) -> bool {
+    fn lasts(&self, letter: &PendingEvent) -> bool {
         let ledger = self.ledger.lock();
         letter
             .about
@@ -229,8 +229,8 @@ impl Scribe {
             .is_some_and(|(service, finding)| ledger.holds(service, finding))
     }
 
-    async fn write(&self, letter: &Letter, write: Write) -> Result<(), Unwritten> {
-        let Letter { service, event, .. } = letter;
+    async fn write(&self, letter: &PendingEvent, write: Write) -> Result<(), Unwritten> {
+        let PendingEvent { service, event, .. } = letter;
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
         // reason and leaves its note as it was.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::ECHO;
-use crate::telemetry::outage::Outage;
-use crate::telemetry::pulse::{Cause, Pulses};
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::watch_health::{Cause, WatchHealth};
 use endpoint_copier_core::model::WatchKind;
 
 /// The minimum time between two restarts of a watch. Each costs a list, and none helps if all API servers are
@@ -18,8 +18,8 @@ const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 /// What one watch has not shown yet.
 pub(super) struct Behind {
     watch: WatchKind,
-    pulses: Pulses,
-    outage: Outage,
+    watch_health: WatchHealth,
+    outage: FailureLog,
     state: Mutex<State>,
 }
 
@@ -36,11 +36,11 @@ struct Missing {
 }
 
 impl Behind {
-    pub fn new(watch: WatchKind, pulses: Pulses) -> Self {
+    pub fn new(watch: WatchKind, watch_health: WatchHealth) -> Self {
         Self {
             watch,
-            pulses,
-            outage: Outage::new(format!("the watch of {}", watch.as_str())),
+            watch_health,
+            outage: FailureLog::new(format!("the watch of {}", watch.as_str())),
             state: Mutex::default(),
         }
     }
@@ -64,7 +64,7 @@ impl Behind {
         let until = missing.since + ECHO;
         if reached >= missing.version {
             state.missing = None;
-            self.outage.over();
+            self.outage.recovered();
         } else if now < until {
             return Some(until);
         } else {
@@ -73,13 +73,13 @@ impl Behind {
                 state.restarted = Some(now);
                 self.outage
                     .failed("it does not show what a GET has shown: it is restarted, at another API server if there is one");
-                self.pulses.restart(self.watch.as_str(), Cause::Behind);
+                self.watch_health.restart(self.watch.as_str(), Cause::Behind);
             }
         }
         None
     }
 
     fn reached(&self) -> u64 {
-        self.pulses.version(&[self.watch.as_str()])
+        self.watch_health.version(&[self.watch.as_str()])
     }
 }

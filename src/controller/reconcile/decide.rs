@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Reconciler;
-use super::memory::{Echoes, Shown};
+use super::expectations::{Expected, Shown};
 use super::read::{self, Unanswered};
 use crate::apiserver::decode::Guarded;
-use crate::controller::apply::Echo;
-use crate::controller::workqueue::{Again, Severity};
+use crate::controller::apply::Expectation;
+use crate::controller::workqueue::{Requeue, Severity};
 use crate::telemetry::metrics::SyncResult;
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
@@ -33,7 +33,7 @@ pub(super) struct Decision {
     pub snapshot: Snapshot,
     pub plan: Plan,
     /// Names of copies that are taken by slices that our watches do not show.
-    pub taken: Echoes,
+    pub taken: Expected,
     /// The reason why deletes, and copies of source slices that cannot be read, are left out of the plan: they are not
     /// confirmed.
     pub put_off: Option<Stop>,
@@ -66,11 +66,11 @@ pub(super) enum Stop {
 
 impl Stop {
     /// The result of the stopped sync, and when the key is processed again.
-    pub fn ending(&self) -> (SyncResult, Again) {
+    pub fn ending(&self) -> (SyncResult, Requeue) {
         match self {
-            Self::Wait(until) => (SyncResult::Requeued, Again::Resume(*until)),
-            Self::Unlisted => (SyncResult::Requeued, Again::WhenDirty),
-            Self::Unread(unanswered) => (SyncResult::Error, Again::Later(unanswered.severity)),
+            Self::Wait(until) => (SyncResult::Requeued, Requeue::Resume(*until)),
+            Self::Unlisted => (SyncResult::Requeued, Requeue::WhenDirty),
+            Self::Unread(unanswered) => (SyncResult::Error, Requeue::Later(unanswered.severity)),
         }
     }
 }
@@ -113,7 +113,7 @@ impl Reconciler {
         loop {
             let mut snapshot = self.index().snapshot(key).ok_or(Stop::Unlisted)?;
             snapshot.confirmed.clone_from(&confirmed);
-            snapshot.in_doubt |= self.pulses.is_doubtful(WatchKind::Sources.as_str());
+            snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources.as_str());
             let unseen = |slice: &&Arc<EndpointSlice>| {
                 let uid = &slice.metadata.uid;
                 !snapshot.slices.iter().any(|seen| seen.metadata.uid == *uid)
@@ -121,7 +121,7 @@ impl Reconciler {
             let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
             let taken = unseen
                 .iter()
-                .map(|slice| (SliceKey::of(&slice.metadata), Echo::Exists))
+                .map(|slice| (SliceKey::of(&slice.metadata), Expectation::Exists))
                 .collect();
             snapshot.slices.extend(unseen);
             let mut plan = plan(&snapshot);
@@ -186,7 +186,7 @@ impl Reconciler {
         let before = self.index().service_version(key);
         let api: Api<Guarded<Service>> = Api::namespaced(self.client.clone(), key.namespace());
         *has_read = true;
-        let service = read::object(&api, key.name(), self.progress()).await?;
+        let service = read::object(&api, key.name(), self.watchdog()).await?;
         let service = service.map(|service| service.object).transpose();
         let service = service.map_err(|unreadable| {
             Stop::Unread(Unanswered {
@@ -208,7 +208,7 @@ impl Reconciler {
         let mut dirty = dirty.ok_or_else(|| Stop::Wait(Instant::now() + OVERTAKEN))?;
         // Its plan is computed again right here.
         dirty.remove(key);
-        self.inbox.mark(dirty);
+        self.dirty.mark(dirty);
         let version = service.and_then(|service| version_of(&service.metadata));
         self.service_watch.missed(version);
         Ok(Confirmed::Changed)
@@ -217,11 +217,11 @@ impl Reconciler {
     /// client: a GET for each write that the watch has not shown in time. Returns the slices that are not
     /// ours but have the name of a copy.
     async fn overdue(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Vec<Arc<EndpointSlice>>, Stop> {
-        let shown = self.memory.compare(key, &self.index());
+        let shown = self.expectations.compare(key, &self.index());
         let overdue = match shown {
             Shown::All => return Ok(Vec::new()),
             Shown::Wait(until) => return Err(Stop::Wait(until)),
-            Shown::Overdue(echoes) => echoes,
+            Shown::Overdue(expectations) => expectations,
         };
         let mut strangers = Vec::new();
         for (slice, _) in overdue {
@@ -240,7 +240,7 @@ impl Reconciler {
                     .map(Arc::new),
             );
         }
-        self.memory.wait_for(key, Vec::new(), Instant::now());
+        self.expectations.wait_for(key, Vec::new(), Instant::now());
         Ok(strangers)
     }
 
@@ -250,7 +250,7 @@ impl Reconciler {
         let before = self.index().state(key);
         let api: Api<Guarded<EndpointSlice>> = Api::namespaced(self.client.clone(), key.namespace());
         *has_read = true;
-        let slice = read::object(&api, key.name(), self.progress()).await?;
+        let slice = read::object(&api, key.name(), self.watchdog()).await?;
         let slice = match slice.map(|slice| slice.object).transpose() {
             Ok(slice) => slice,
             Err(unreadable) => {
@@ -267,7 +267,7 @@ impl Reconciler {
             return Err(Stop::Wait(Instant::now() + OVERTAKEN));
         };
         let is_news = !dirty.is_empty();
-        self.inbox.mark(dirty);
+        self.dirty.mark(dirty);
         Ok(Read { slice, is_news })
     }
 }

@@ -9,22 +9,22 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::controller::apply::{Applied, Failure, Kind};
-use crate::controller::workqueue::{Again, Severity};
-use crate::telemetry::outage::Outage;
+use crate::controller::workqueue::{Requeue, Severity};
+use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::model::{Finding, Priority, Reason, ServiceKey};
 
 /// The outages, and the Services affected by the common one.
 pub(super) struct Failing {
-    flagged: Outage,
-    others: Outage,
+    flagged: FailureLog,
+    others: FailureLog,
     keys: Mutex<HashSet<ServiceKey>>,
 }
 
 impl Default for Failing {
     fn default() -> Self {
         Self {
-            flagged: Outage::new("the sync of the Service that the flags name"),
-            others: Outage::new("the sync of copies"),
+            flagged: FailureLog::new("the sync of the Service that the flags name"),
+            others: FailureLog::new("the sync of copies"),
             keys: Mutex::default(),
         }
     }
@@ -46,9 +46,9 @@ impl Failing {
     pub fn ended(&self, key: &ServiceKey, priority: Priority) {
         let mut keys = self.keys.lock();
         if priority == Priority::Flagged {
-            self.flagged.over();
+            self.flagged.recovered();
         } else if keys.remove(key) && keys.is_empty() {
-            self.others.over();
+            self.others.recovered();
         }
     }
 
@@ -110,16 +110,16 @@ pub(super) enum Rank {
     TermOver,
 }
 
-/// When to try again what the API server has refused; `echoes`: when writes are due that the watch is to show. A delete
+/// When to try again what the API server has refused; `expectations`: when writes are due that the watch is to show. A delete
 /// that was refused takes the delay of its key.
-pub(super) fn after_refusals(failures: &[Failure], echoes: Option<Instant>) -> Again {
+pub(super) fn after_refusals(failures: &[Failure], expectations: Option<Instant>) -> Requeue {
     let refused = failures.iter().filter(|failure| failure.kind == Kind::Refused);
     let moments: Option<Vec<_>> = refused.map(|failure| failure.until).collect();
     let first = moments.and_then(|moments| moments.into_iter().min());
-    match (first, echoes) {
-        (Some(first), Some(due)) => Again::Resume(first.min(due)),
-        (Some(moment), None) | (None, Some(moment)) => Again::Resume(moment),
-        (None, None) => Again::Later(Severity::Final),
+    match (first, expectations) {
+        (Some(first), Some(due)) => Requeue::Resume(first.min(due)),
+        (Some(moment), None) | (None, Some(moment)) => Requeue::Resume(moment),
+        (None, None) => Requeue::Later(Severity::Final),
     }
 }
 

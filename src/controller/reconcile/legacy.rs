@@ -17,7 +17,7 @@ use super::read::{Unanswered, is_missing};
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
 use crate::apiserver::error::is_answer;
 use crate::leader_election::term::Term;
-use crate::telemetry::progress::Progress;
+use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::model::{
     EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
 };
@@ -31,7 +31,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Legacy {
     client: Client,
-    progress: Progress,
+    watchdog: Watchdog,
     /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
 }
@@ -44,15 +44,15 @@ struct Mirrored {
 }
 
 impl Legacy {
-    pub fn new(client: Client, progress: Progress) -> Self {
+    pub fn new(client: Client, watchdog: Watchdog) -> Self {
         Self {
             client,
-            progress,
+            watchdog,
             theirs: Mutex::default(),
         }
     }
 
-    /// A Service that is not managed any more needs no memory.
+    /// A Service that is not managed any more needs no expectations.
     pub fn gone(&self, service: &ServiceKey) {
         self.theirs.lock().remove(service);
     }
@@ -144,7 +144,7 @@ impl Legacy {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let answer = timeout_at(limit, call).await;
-        self.progress.step();
+        self.watchdog.tick();
         answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
     }
 }

@@ -14,32 +14,32 @@ use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use crate::controller::apply::{Applied, Writer};
-use crate::controller::events::Herald;
-use crate::controller::workqueue::{Again, Inbox, PACE, Requests, Severity};
+use crate::controller::events::EventRecorder;
+use crate::controller::workqueue::{DirtySet, PACE, Requests, Requeue, Severity};
 use crate::leader_election::term::Term;
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, SyncResult};
-use crate::telemetry::outage::Outage;
-use crate::telemetry::progress::Progress;
-use crate::telemetry::pulse::Pulses;
+use crate::telemetry::watch_health::WatchHealth;
+use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{Finding, Intent, Priority, ServiceKey, ServiceState, Snapshot, ours};
 
 mod behind;
 mod decide;
+mod expectations;
 mod failing;
 mod legacy;
 mod lines;
-mod memory;
 mod read;
 mod report;
 
 use behind::Behind;
 use decide::{Decision, Stop};
+use expectations::{Expectations, Expected, Shown};
 use failing::{Failing, Rank, after_refusals, passing, rank, report_failure};
 use legacy::Legacy;
 use lines::Lines;
-use memory::{Echoes, Memory, Shown};
 use report::{is_mixed, report_write};
 
 /// How long a write may take to show in the watch before a GET is made.
@@ -55,7 +55,7 @@ const UNREAD: &str = "cannot read what decides";
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
     /// When to work on the key again.
-    pub again: Again,
+    pub again: Requeue,
     /// What it sent to the API server.
     pub requests: Requests,
 }
@@ -65,55 +65,55 @@ pub struct Reconciler {
     client: Client,
     writer: Writer,
     index: SharedIndex,
-    inbox: Inbox,
+    dirty: DirtySet,
     metrics: Metrics,
-    memory: Memory,
-    herald: Herald,
+    expectations: Expectations,
+    recorder: EventRecorder,
     legacy: Legacy,
     failing: Failing,
     lines: Arc<Lines>,
     /// Limits the log of slices that a GET shows and that cannot be decoded.
-    undecoded: Outage,
-    pulses: Pulses,
+    undecoded: FailureLog,
+    watch_health: WatchHealth,
     service_watch: Behind,
     copy_watch: Behind,
 }
 
 impl Reconciler {
-    /// A reconciler that reads and writes with `client` and reports findings through `herald`. It puts keys
-    /// that its reads make dirty into `inbox`. `pulses` show which watches may be late.
+    /// A reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
+    /// that its reads make dirty into `dirty`. `watch_health` show which watches may be late.
     #[must_use]
     pub fn new(
         client: Client,
         index: SharedIndex,
-        inbox: Inbox,
-        pulses: Pulses,
+        dirty: DirtySet,
+        watch_health: WatchHealth,
         metrics: Metrics,
-        herald: Herald,
+        recorder: EventRecorder,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
         let lines = Arc::<Lines>::default();
         Self {
-            memory: Memory::new(metrics.clone(), lines.clone()),
-            legacy: Legacy::new(client.clone(), writer.progress.clone()),
+            expectations: Expectations::new(metrics.clone(), lines.clone()),
+            legacy: Legacy::new(client.clone(), writer.watchdog.clone()),
             failing: Failing::default(),
             lines,
-            undecoded: Outage::new("decoding a slice that a GET shows"),
+            undecoded: FailureLog::new("decoding a slice that a GET shows"),
             writer,
             client,
             index,
-            inbox,
+            dirty,
             metrics,
-            herald,
-            service_watch: Behind::new(WatchKind::Services, pulses.clone()),
-            copy_watch: Behind::new(WatchKind::Copies, pulses.clone()),
-            pulses,
+            recorder,
+            service_watch: Behind::new(WatchKind::Services, watch_health.clone()),
+            copy_watch: Behind::new(WatchKind::Copies, watch_health.clone()),
+            watch_health,
         }
     }
 
     /// Its steps: each call that was answered, or was not in time.
-    pub fn progress(&self) -> &Progress {
-        &self.writer.progress
+    pub fn watchdog(&self) -> &Watchdog {
+        &self.writer.watchdog
     }
 
     /// Makes one Service's copies right. `since`: when it got dirty.
@@ -158,7 +158,7 @@ impl Reconciler {
                 .iter()
                 .any(|slice| ours(slice).as_ref() == Some(key))
         {
-            self.herald.made_first(key);
+            self.recorder.made_first(key);
         }
         let is_right = applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(is_mixed);
         let passing = passing(&applied);
@@ -171,8 +171,8 @@ impl Reconciler {
         match &legacy {
             Ok(None) => {}
             // No failure of the sync: the copies are right.
-            Ok(Some(_)) => outcome.again = Again::At(Instant::now() + REFUSED),
-            Err(unanswered) => outcome.again = Again::Later(unanswered.severity),
+            Ok(Some(_)) => outcome.again = Requeue::At(Instant::now() + REFUSED),
+            Err(unanswered) => outcome.again = Requeue::Later(unanswered.severity),
         }
         let put_off = put_off.and_then(|stop| match stop {
             Stop::Unread(unanswered) => Some(format!("{UNREAD}: {}", unanswered.error)),
@@ -191,7 +191,7 @@ impl Reconciler {
     /// The term is over. Pending waits and findings are dropped: they concern the next leader. Knowledge
     /// about the cluster, backoffs and rate limits stay.
     pub fn forget(&self) {
-        self.memory.forget();
+        self.expectations.forget();
         self.failing.forget();
     }
 
@@ -209,7 +209,7 @@ impl Reconciler {
         if let Stop::Unread(unanswered) = stop {
             self.failed(key, &format!("{UNREAD}: {}", unanswered.error));
         }
-        self.memory.sync_ended(key, &self.index(), result, None);
+        self.expectations.sync_ended(key, &self.index(), result, None);
         let requests = requests(has_read, &Applied::default());
         Outcome { again, requests }
     }
@@ -220,21 +220,21 @@ impl Reconciler {
         term: &Term,
         snapshot: &Snapshot,
         mut findings: BTreeSet<Finding>,
-        taken: Echoes,
+        taken: Expected,
         put_off: Option<&Stop>,
         applied: Applied,
-    ) -> Again {
+    ) -> Requeue {
         let key = &snapshot.key;
         let (wrote, overload) = (applied.has_written(), applied.overload());
         let Applied {
             by_operation: _,
-            mut echoes,
+            mut expectations,
             failures,
         } = applied;
         findings.extend(failures.iter().filter_map(|failure| report_failure(key, failure)));
         let now = Instant::now();
-        let until = if echoes.is_empty() { now } else { now + ECHO };
-        let due = (!echoes.is_empty()).then_some(until);
+        let until = if expectations.is_empty() { now } else { now + ECHO };
+        let due = (!expectations.is_empty()).then_some(until);
         let worst = failures.iter().map(|failure| rank(failure.kind)).max();
         // Everything else is done; the deletes wait for an answer.
         let stopped = match worst {
@@ -242,45 +242,45 @@ impl Reconciler {
             Some(Rank::Conflict | Rank::Passing | Rank::TermOver) => None,
         };
         let (result, again) = stopped.unwrap_or_else(|| match worst {
-            None if wrote && !echoes.is_empty() => (SyncResult::Success, Again::At(until)),
-            None if !taken.is_empty() => (SyncResult::Refused, Again::Later(Severity::Final)),
-            None if refused(&snapshot.service) => (SyncResult::Refused, Again::WhenDirty),
-            None => (SyncResult::Success, Again::WhenDirty),
-            Some(Rank::Silent) => (SyncResult::Refused, Again::WhenDirty),
-            Some(Rank::Conflict) => (SyncResult::Requeued, Again::Resume(until)),
+            None if wrote && !expectations.is_empty() => (SyncResult::Success, Requeue::At(until)),
+            None if !taken.is_empty() => (SyncResult::Refused, Requeue::Later(Severity::Final)),
+            None if refused(&snapshot.service) => (SyncResult::Refused, Requeue::WhenDirty),
+            None => (SyncResult::Success, Requeue::WhenDirty),
+            Some(Rank::Silent) => (SyncResult::Refused, Requeue::WhenDirty),
+            Some(Rank::Conflict) => (SyncResult::Requeued, Requeue::Resume(until)),
             Some(Rank::Refused) => (SyncResult::Refused, after_refusals(&failures, due)),
             Some(Rank::Passing) => {
                 let severity = overload.map_or(Severity::Passing, Severity::Overloaded);
-                (SyncResult::Error, Again::Later(severity))
+                (SyncResult::Error, Requeue::Later(severity))
             }
-            Some(Rank::TermOver) => (SyncResult::Requeued, Again::WhenDirty),
+            Some(Rank::TermOver) => (SyncResult::Requeued, Requeue::WhenDirty),
         });
-        echoes.extend(taken);
-        self.memory.wait_for(key, echoes, until);
+        expectations.extend(taken);
+        self.expectations.wait_for(key, expectations, until);
         let index = self.index();
         // What a conflict was about may be here already; then nothing will mark the key again.
         let again = match again {
-            Again::Resume(_)
+            Requeue::Resume(_)
                 if worst == Some(Rank::Conflict)
-                    && matches!(self.memory.compare(key, &index), Shown::All) =>
+                    && matches!(self.expectations.compare(key, &index), Shown::All) =>
             {
-                Again::Resume(now + PACE)
+                Requeue::Resume(now + PACE)
             }
             again => again,
         };
         let look_again = match &snapshot.service {
-            ServiceState::Managed(service) => self.herald.report(term, service, &findings),
+            ServiceState::Managed(service) => self.recorder.report(term, service, &findings),
             ServiceState::Absent | ServiceState::Unmanaged => {
-                self.herald.gone(key);
+                self.recorder.gone(key);
                 self.legacy.gone(key);
                 self.writer.gone(key);
                 None
             }
         };
-        self.memory.sync_ended(key, &index, result, Some(findings));
+        self.expectations.sync_ended(key, &index, result, Some(findings));
         // A lasting finding is reported again although nothing changes.
         match again {
-            Again::WhenDirty => again.or_at(look_again),
+            Requeue::WhenDirty => again.or_at(look_again),
             again => again,
         }
     }

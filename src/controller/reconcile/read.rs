@@ -10,7 +10,7 @@ use super::Stop;
 use crate::apiserver::error::one_line;
 use crate::apiserver::throttled;
 use crate::controller::workqueue::Severity;
-use crate::telemetry::progress::Progress;
+use crate::telemetry::watchdog::Watchdog;
 
 /// A call other than a write of a slice that failed, and is to be tried again.
 #[derive(Debug)]
@@ -30,12 +30,12 @@ impl From<&Error> for Unanswered {
 
 /// client: one consistent GET, with the time limit of the client, so it is one step. `None` if the object
 /// does not exist.
-pub(super) async fn object<K>(api: &Api<K>, name: &str, progress: &Progress) -> Result<Option<K>, Stop>
+pub(super) async fn object<K>(api: &Api<K>, name: &str, watchdog: &Watchdog) -> Result<Option<K>, Stop>
 where
     K: Clone + Debug + DeserializeOwned,
 {
     let answer = api.get(name).await;
-    progress.step();
+    watchdog.tick();
     match answer {
         Ok(found) => Ok(Some(found)),
         Err(Error::Api(status)) if is_missing(&status, name) => Ok(None),

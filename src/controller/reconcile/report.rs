@@ -37,7 +37,7 @@ impl Reconciler {
                 "the copies are in step with {}: {endpoints} endpoint{plural}",
                 source.key
             );
-            self.herald.synced(term, service, note);
+            self.recorder.synced(term, service, note);
         }
     }
 }

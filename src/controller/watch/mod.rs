@@ -13,10 +13,10 @@ use tokio::sync::{oneshot, watch as channel};
 use tracing::warn;
 
 use crate::apiserver::decode::Guarded;
-use crate::controller::workqueue::Inbox;
-use crate::leader_election::{Lease, Record};
-use crate::telemetry::outage::Outage;
-use crate::telemetry::pulse::Cause;
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::{Lease, LeaseObserver};
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::watch_health::Cause;
 use endpoint_copier_core::index::{Dirty, Scope, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
@@ -40,7 +40,7 @@ pub struct Watches {
     /// What the watches feed.
     pub index: SharedIndex,
     /// Where dirty keys go.
-    pub inbox: Inbox,
+    pub dirty: DirtySet,
 }
 
 impl Watches {
@@ -99,7 +99,7 @@ impl Watches {
                         });
                     }
                     drop(index);
-                    self.inbox.mark(dirty);
+                    self.dirty.mark(dirty);
                 },
             )
             .await;
@@ -159,18 +159,18 @@ impl Watches {
                     }
                 };
                 drop(index);
-                self.inbox.mark(dirty);
+                self.dirty.mark(dirty);
             })
             .await;
     }
 }
 
 /// Limits the log of objects of one watch that cannot be decoded: one line at once and one a minute.
-struct Undecoded(Outage);
+struct Undecoded(FailureLog);
 
 impl Undecoded {
     fn new(watch: WatchKind) -> Self {
-        Self(Outage::new(format!("decoding one of the {}", watch.as_str())))
+        Self(FailureLog::new(format!("decoding one of the {}", watch.as_str())))
     }
 
     fn log(&self, object: &Unreadable) {
@@ -187,7 +187,7 @@ const OWN_RENEWAL: Duration = Duration::from_secs(5);
 const HEARD: Duration = Duration::from_secs(1);
 
 /// Watches one Lease, and tells the election what it sees. A watch that does not show our own renewals begins anew.
-pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) {
+pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api = |client| Api::<Lease>::namespaced(client, namespace);
     let mut found = false;
@@ -195,22 +195,22 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, record: Record) 
         Event::Init => found = false,
         Event::InitApply(lease) => {
             found = true;
-            record.shown(Some(&lease));
+            observer.shown(Some(&lease));
         }
-        Event::Apply(lease) => record.shown(Some(&lease)),
-        Event::Delete(_) => record.shown(None),
-        Event::InitDone if !found => record.shown(None),
+        Event::Apply(lease) => observer.shown(Some(&lease)),
+        Event::Delete(_) => observer.shown(None),
+        Event::InitDone if !found => observer.shown(None),
         Event::InitDone => {}
     });
     let check = async {
         loop {
-            let (pulses, watch) = (&reader.pulses, WatchKind::Lease.as_str());
-            let renewed = record.behind(OWN_RENEWAL).await;
-            if renewed < pulses.version(&[watch]) {
-                pulses.rewound();
-            } else if pulses.is_open(watch, HEARD) {
+            let (watch_health, watch) = (&reader.watch_health, WatchKind::Lease.as_str());
+            let renewed = observer.behind(OWN_RENEWAL).await;
+            if renewed < watch_health.version(&[watch]) {
+                watch_health.rewound();
+            } else if watch_health.is_open(watch, HEARD) {
                 warn!("the watch of the Lease does not show our own renewals: it begins anew");
-                pulses.restart(watch, Cause::Behind);
+                watch_health.restart(watch, Cause::Behind);
             }
         }
     };

@@ -15,10 +15,10 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use crate::telemetry::metrics::{Ending, Metrics};
 use endpoint_copier_core::model::{Priority, ServiceKey};
 
-mod inbox;
+mod dirty_set;
 mod overload;
 
-pub use inbox::Inbox;
+pub use dirty_set::DirtySet;
 use overload::Overload;
 
 /// The time from a sync that sent a request to the next sync of its key. A burst of changes costs some fifty
@@ -57,7 +57,7 @@ pub enum Requests {
 
 /// When a key is to be worked on again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum Requeue {
     /// When it gets dirty.
     WhenDirty,
     /// At this moment, or earlier when it gets dirty. All that was known is done.
@@ -68,7 +68,7 @@ pub enum Again {
     Later(Severity),
 }
 
-impl Again {
+impl Requeue {
     /// The same, but no later than this time if nothing else would bring the key back.
     #[must_use]
     pub fn or_at(self, moment: Option<Instant>) -> Self {
@@ -145,7 +145,7 @@ enum State {
 }
 
 /// The queue of one worker loop.
-pub struct Queue {
+pub struct WorkQueue {
     metrics: Metrics,
     states: HashMap<ServiceKey, State>,
     ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
@@ -157,7 +157,7 @@ pub struct Queue {
     paced: HashMap<ServiceKey, Instant>,
 }
 
-impl Queue {
+impl WorkQueue {
     /// An empty queue that counts here what goes through it.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
@@ -213,7 +213,7 @@ impl Queue {
     }
 
     /// The next key to work on, if there is room for it, and since when it is dirty. It is being worked
-    /// on until [`Queue::finished`].
+    /// on until [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
         let lane = Lane::ALL
             .into_iter()
@@ -252,7 +252,7 @@ impl Queue {
     }
 
     /// Work on a key has ended. If it sent requests, the next sync waits for [`PACE`].
-    pub fn finished(&mut self, key: ServiceKey, again: Again, requests: Requests, priority: Priority) {
+    pub fn finished(&mut self, key: ServiceKey, again: Requeue, requests: Requests, priority: Priority) {
         let Some(State::Active {
             since,
             begun,
@@ -267,17 +267,17 @@ impl Queue {
         if requests != Requests::None {
             self.paced.insert(key.clone(), Instant::now() + PACE);
         }
-        if requests == Requests::Writes && !matches!(again, Again::Later(_)) {
+        if requests == Requests::Writes && !matches!(again, Requeue::Later(_)) {
             self.overload.accepted();
         }
-        if let Again::WhenDirty | Again::At(_) = again {
+        if let Requeue::WhenDirty | Requeue::At(_) = again {
             self.failures.remove(&key);
         }
         let (until, undone) = match again {
-            Again::Later(severity) => (Some(self.next_try(&key, severity, priority)), Some(since)),
-            Again::Resume(until) => (Some(until), Some(since)),
-            Again::WhenDirty => (None, None),
-            Again::At(until) => (Some(until), None),
+            Requeue::Later(severity) => (Some(self.next_try(&key, severity, priority)), Some(since)),
+            Requeue::Resume(until) => (Some(until), Some(since)),
+            Requeue::WhenDirty => (None, None),
+            Requeue::At(until) => (Some(until), None),
         };
         if let Some(changed) = dirty {
             self.schedule(
@@ -336,7 +336,7 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for WorkQueue {
     fn drop(&mut self) {
         self.metrics.controller().stopped();
     }

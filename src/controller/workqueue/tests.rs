@@ -1,15 +1,15 @@
 use super::*;
 use endpoint_copier_core::model::Priority::{ApiServers, Flagged, Other};
 
-fn queue() -> Queue {
-    Queue::new(Metrics::new("lease").unwrap())
+fn queue() -> WorkQueue {
+    WorkQueue::new(Metrics::new("lease").unwrap())
 }
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
-fn names(queue: &mut Queue) -> Vec<String> {
+fn names(queue: &mut WorkQueue) -> Vec<String> {
     std::iter::from_fn(|| queue.pop())
         .map(|(key, _)| key.name().to_owned())
         .collect()
@@ -40,7 +40,7 @@ async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_change
     let changed = Instant::now();
     queue.mark(key("a"), changed, Other);
     assert_eq!(queue.pop(), None);
-    queue.finished(key("a"), Again::WhenDirty, Requests::None, Other);
+    queue.finished(key("a"), Requeue::WhenDirty, Requests::None, Other);
     assert_eq!(queue.pop(), Some((key("a"), changed)));
 }
 
@@ -51,7 +51,7 @@ async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
         let start = Instant::now();
         queue.mark(key("a"), start, Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::WhenDirty, requests, Other);
+        queue.finished(key("a"), Requeue::WhenDirty, requests, Other);
         queue.mark(key("a"), Instant::now(), Other);
         queue.mark(key("b"), Instant::now(), Other);
         assert_eq!(names(&mut queue), ["b"]);
@@ -72,7 +72,7 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
     let mut waits = Vec::new();
     for _ in 0..1000 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
+        queue.finished(key("a"), Requeue::Later(Severity::Final), Requests::None, Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         waits.push(start.elapsed().as_secs());
@@ -87,7 +87,7 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
     queue.mark(key("a"), Instant::now(), Other);
     for _ in 0..50 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(Severity::Passing), Requests::None, Other);
+        queue.finished(key("a"), Requeue::Later(Severity::Passing), Requests::None, Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         assert!(
@@ -108,7 +108,7 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
     let mut queue = queue();
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
+    queue.finished(key("a"), Requeue::Later(Severity::Final), Requests::None, Other);
     assert_eq!(queue.pop(), None);
     queue.mark(key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
@@ -120,16 +120,16 @@ async fn success_forgets_the_failures() {
     for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
         queue.mark(key("a"), Instant::now(), Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), Again::Later(again), Requests::None, Other);
+        queue.finished(key("a"), Requeue::Later(again), Requests::None, Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         assert_eq!(start.elapsed().as_secs(), expected);
     }
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::WhenDirty, Requests::None, Other);
+    queue.finished(key("a"), Requeue::WhenDirty, Requests::None, Other);
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Again::Later(Severity::Final), Requests::None, Other);
+    queue.finished(key("a"), Requeue::Later(Severity::Final), Requests::None, Other);
     let start = Instant::now();
     queue.due(|_| Other).await;
     assert_eq!(start.elapsed().as_secs(), 5);
@@ -137,15 +137,15 @@ async fn success_forgets_the_failures() {
 
 #[tokio::test(start_paused = true)]
 async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
-    let inbox = Inbox::default();
+    let dirty = DirtySet::default();
     let reader = tokio::spawn({
-        let inbox = inbox.clone();
-        async move { inbox.take().await }
+        let dirty = dirty.clone();
+        async move { dirty.take().await }
     });
     tokio::time::sleep(Duration::from_millis(5)).await;
     let first = Instant::now();
-    inbox.mark([key("a")]);
-    inbox.mark([key("a"), key("b")]);
+    dirty.mark([key("a")]);
+    dirty.mark([key("a"), key("b")]);
     let taken = reader.await.unwrap();
     assert_eq!(taken[&key("a")], first);
     assert_eq!(taken.len(), 2);
@@ -164,12 +164,12 @@ async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     assert_eq!(names(&mut queue), ["0", "1"]);
     queue.mark(key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
-    queue.finished(key("vip"), Again::WhenDirty, Requests::None, Flagged);
+    queue.finished(key("vip"), Requeue::WhenDirty, Requests::None, Flagged);
     assert!(names(&mut queue).is_empty(), "its place is nobody else's");
-    queue.finished(key("other-3"), Again::WhenDirty, Requests::None, Other);
+    queue.finished(key("other-3"), Requeue::WhenDirty, Requests::None, Other);
     assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
-    queue.finished(key("0"), Again::WhenDirty, Requests::None, ApiServers);
-    queue.finished(key("1"), Again::WhenDirty, Requests::None, ApiServers);
+    queue.finished(key("0"), Requeue::WhenDirty, Requests::None, ApiServers);
+    queue.finished(key("1"), Requeue::WhenDirty, Requests::None, ApiServers);
     assert_eq!(names(&mut queue), ["3", "4"]);
 }
 
@@ -181,7 +181,7 @@ async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
         queue.pop().unwrap();
         queue.finished(
             key("vip"),
-            Again::Later(Severity::Passing),
+            Requeue::Later(Severity::Passing),
             Requests::None,
             priority,
         );
@@ -189,7 +189,12 @@ async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
             queue.mark(key(&number.to_string()), Instant::now(), Other);
         }
         for name in names(&mut queue) {
-            queue.finished(key(&name), Again::Later(Severity::Passing), Requests::None, Other);
+            queue.finished(
+                key(&name),
+                Requeue::Later(Severity::Passing),
+                Requests::None,
+                Other,
+            );
         }
         names(&mut queue);
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -209,7 +214,12 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
         queue.mark(key(&number.to_string()), Instant::now(), Other);
     }
     for name in names(&mut queue) {
-        queue.finished(key(&name), Again::Later(Severity::Passing), Requests::None, Other);
+        queue.finished(
+            key(&name),
+            Requeue::Later(Severity::Passing),
+            Requests::None,
+            Other,
+        );
     }
     tokio::time::advance(Duration::from_secs(2)).await;
     for _ in 0..7 {
@@ -224,8 +234,8 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
-    type Until = fn(Instant) -> Again;
-    for (again, keeps) in [(Again::Resume as Until, true), (Again::At as Until, false)] {
+    type Until = fn(Instant) -> Requeue;
+    for (again, keeps) in [(Requeue::Resume as Until, true), (Requeue::At as Until, false)] {
         let mut queue = queue();
         let changed = Instant::now();
         queue.mark(key("a"), changed, Other);
@@ -243,7 +253,7 @@ async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
         if writes {
             queue.mark(key("b"), Instant::now(), Other);
             queue.pop().unwrap();
-            queue.finished(key("b"), Again::WhenDirty, Requests::Writes, Other);
+            queue.finished(key("b"), Requeue::WhenDirty, Requests::Writes, Other);
         }
         queue.mark(key("a"), Instant::now(), Other);
         queue.mark(key("b"), Instant::now(), Other);
@@ -251,8 +261,8 @@ async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
             queue.due(|_| Other).await;
         }
         let severity = Severity::Overloaded(Duration::from_secs(retry_after));
-        queue.finished(key("a"), Again::Later(severity), Requests::None, Other);
-        queue.finished(key("b"), Again::Later(severity), Requests::None, Other);
+        queue.finished(key("a"), Requeue::Later(severity), Requests::None, Other);
+        queue.finished(key("b"), Requeue::Later(severity), Requests::None, Other);
         let start = Instant::now();
         queue.mark(key("a"), start, Other);
         assert_eq!(queue.pop(), None, "a change does not end the pause");

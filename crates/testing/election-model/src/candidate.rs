@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use endpoint_copier_operator::leader_election::fence::{self, Fence};
 use endpoint_copier_operator::leader_election::known::KnownVersion;
-use endpoint_copier_operator::leader_election::sighting::Sighting;
-use endpoint_copier_operator::leader_election::swap::{ReadVersion, Shown};
+use endpoint_copier_operator::leader_election::observed_lease::ObservedLease;
+use endpoint_copier_operator::leader_election::presented::{PresentedLease, ReadVersion};
+use endpoint_copier_operator::leader_election::validity::{self, Validity};
 
 use crate::server::{Request, Stored, Verb};
 use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Tick};
@@ -13,12 +13,12 @@ use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Ti
 /// What one candidate knows and does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    known: Sighting<Tick>,
+    known: ObservedLease<Tick>,
     /// The version that a renewal may build on.
     version: KnownVersion,
     attempt: Attempt,
     /// Its term, as far as it knows.
-    pub term: Option<Fence<Tick>>,
+    pub term: Option<Validity<Tick>>,
     /// Whether it took a Lease that had been deleted or emptied, and had never seen a holder.
     pub is_unknowing: bool,
     /// A write of a slice in flight, and when it must have been answered.
@@ -82,7 +82,7 @@ impl Election {
             Attempt::None if candidate.life == Life::Runs => {
                 actions.push(Action::Look(i));
                 // Once a tick is enough for a leader: more often would move nothing but the version.
-                let renewed = candidate.term == Some(Fence::won(state.now, DEADLINE));
+                let renewed = candidate.term == Some(Validity::won(state.now, DEADLINE));
                 let leads = self.is(Mutant::FormerLeaderWritesAnew);
                 let may_race = candidate.known.may_race(NAMES[i], DURATION, leads, state.now);
                 let mutant = self.is(Mutant::WallClock) || self.is(Mutant::DeletedIsFree);
@@ -202,7 +202,8 @@ impl Election {
             }
             (Action::Release(_), _) => {
                 let in_flight = usize::from(candidate.write.is_some());
-                if fence::may_release(in_flight, candidate.doubtful, now) || self.is(Mutant::ReleaseInFlight)
+                if validity::may_release(in_flight, candidate.doubtful, now)
+                    || self.is(Mutant::ReleaseInFlight)
                 {
                     candidate.attempt = match candidate.version.build_on(NAMES[i]) {
                         Some(basis) => write(state.jumped[i], i, now, Verb::Release(basis)),
@@ -221,7 +222,7 @@ impl Election {
         Some(())
     }
 
-    /// The guard's part of a GET, and what the lock sends then. `None`: nothing.
+    /// The cas's part of a GET, and what the lock sends then. `None`: nothing.
     fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =
@@ -237,13 +238,13 @@ impl Election {
             (Some(lease), Some(Mutant::WallClock)) if lease.holder != Some(i) => {
                 let seconds = i16::try_from(DURATION.as_secs()).unwrap_or_default();
                 if wall > lease.renewed + seconds {
-                    Shown::Free
+                    PresentedLease::Free
                 } else {
-                    Shown::Held
+                    PresentedLease::Held
                 }
             }
-            (None, Some(Mutant::DeletedIsFree)) => Shown::Absent,
-            _ => Shown::of(
+            (None, Some(Mutant::DeletedIsFree)) => PresentedLease::Absent,
+            _ => PresentedLease::of(
                 lease.as_ref(),
                 is_news.is_none(),
                 &candidate.known,
@@ -255,11 +256,11 @@ impl Election {
         };
         let basis = || lease.as_ref().and_then(ReadVersion::of);
         let verb = match (shown, candidate.life) {
-            (Shown::Ours, Life::Runs) => Verb::Renew(basis()?),
-            (Shown::Ours, _) => Verb::Release(basis()?),
-            (_, Life::Stops | Life::Leaves) | (Shown::Held, _) => return None,
-            (Shown::Absent, _) => Verb::Make,
-            (Shown::Free, _) => Verb::Take(basis()?),
+            (PresentedLease::Ours, Life::Runs) => Verb::Renew(basis()?),
+            (PresentedLease::Ours, _) => Verb::Release(basis()?),
+            (_, Life::Stops | Life::Leaves) | (PresentedLease::Held, _) => return None,
+            (PresentedLease::Absent, _) => Verb::Make,
+            (PresentedLease::Free, _) => Verb::Take(basis()?),
         };
         if let Verb::Make | Verb::Take(_) = verb {
             candidate.is_unknowing = edited && candidate.known.holder().is_none();
@@ -272,13 +273,13 @@ impl Election {
         let lease = answer.lease();
         candidate.version.wrote(&lease);
         candidate.known.see(Some(&lease), now);
-        let ours = fence::is_ours(lease.spec.holder_identity.as_deref(), NAMES[i]);
+        let ours = validity::is_ours(lease.spec.holder_identity.as_deref(), NAMES[i]);
         let sent = if self.is(Mutant::FenceFromReply) {
             now
         } else {
             sent
         };
-        let won = Fence::won(sent, DEADLINE);
+        let won = Validity::won(sent, DEADLINE);
         candidate.term = match candidate.term {
             _ if !ours => None,
             None => Some(won),

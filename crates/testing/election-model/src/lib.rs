@@ -1,8 +1,8 @@
 //! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
 //!
 //! A candidate is what `src/leader_election/mod.rs` is between two awaits, and decides by the same pure functions: what it has
-//! seen of the Lease (`Sighting`), what a renewal builds on without a read (`KnownVersion`), what the guard shows the lock and binds into its PATCH (`Shown`, `ReadVersion`), how
-//! far its term reaches (`Fence`), whether it may release. Time passes between any two steps, so a candidate may be
+//! seen of the Lease (`ObservedLease`), what a renewal builds on without a read (`KnownVersion`), what the cas shows the lock and binds into its PATCH (`PresentedLease`, `ReadVersion`), how
+//! far its term reaches (`Validity`), whether it may release. Time passes between any two steps, so a candidate may be
 //! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
 //! differ and jump, an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
 
@@ -14,7 +14,7 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-use endpoint_copier_operator::leader_election::fence::Fence;
+use endpoint_copier_operator::leader_election::validity::Validity;
 use stateright::{Model, Property};
 
 use candidate::Candidate;
@@ -183,8 +183,8 @@ impl Election {
         self.mutant == Some(mutant)
     }
 
-    fn may_write(&self, state: &State, fence: Option<Fence<Tick>>) -> bool {
-        fence.is_some_and(|fence| self.is(Mutant::NoFence) || !fence.is_over(state.now))
+    fn may_write(&self, state: &State, validity: Option<Validity<Tick>>) -> bool {
+        validity.is_some_and(|validity| self.is(Mutant::NoFence) || !validity.is_over(state.now))
     }
 
     /// Those whose term is valid.

@@ -107,7 +107,7 @@ fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
 
 /// What one copy shows.
 #[derive(Debug, PartialEq, Eq)]
-struct Shown {
+struct PresentedLease {
     source: (String, String, String),
     endpoints: Vec<String>,
     ports: Vec<String>,
@@ -117,7 +117,7 @@ struct Shown {
     headless: bool,
 }
 
-impl Shown {
+impl PresentedLease {
     fn wanted(service: &Value, slice: &Value, ports: Vec<String>) -> Self {
         let (namespace, name) = key(slice);
         Self {
@@ -264,12 +264,12 @@ fn of_service(
             };
             let copy_name = name_of_copy(&name, slice);
             any = true;
-            let wanted = Shown::wanted(service, slice, ports);
+            let wanted = PresentedLease::wanted(service, slice, ports);
             match there.remove(&copy_name) {
-                Some(copy) if Shown::of(copy) == wanted => {}
+                Some(copy) if PresentedLease::of(copy) == wanted => {}
                 Some(copy) => found.push(format!(
                     "{copy_name} shows {:?} and should show {wanted:?}",
-                    Shown::of(copy)
+                    PresentedLease::of(copy)
                 )),
                 None => {
                     wanted_are_there = false;
@@ -309,7 +309,7 @@ pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
     let ours = all.iter().filter(|slice| is_ours(slice));
     ours.map(|copy| {
-        let Shown {
+        let PresentedLease {
             source,
             endpoints,
             ports,
@@ -317,7 +317,7 @@ pub fn end_state(store: &Store) -> Vec<String> {
             service,
             source_label,
             headless,
-        } = Shown::of(copy);
+        } = PresentedLease::of(copy);
         let (namespace, name) = key(copy);
         format!(
             "{namespace}/{name} of {service}: {}/{} {endpoints:?} {ports:?} {source_label} {headless}",

@@ -10,15 +10,15 @@ use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
-use endpoint_copier_operator::controller::events::Herald;
+use endpoint_copier_operator::controller::events::EventRecorder;
 use endpoint_copier_operator::controller::reconcile::Reconciler;
 use endpoint_copier_operator::controller::watch::{self, Reader, Watches};
 use endpoint_copier_operator::controller::worker::Worker;
-use endpoint_copier_operator::controller::workqueue::Inbox;
+use endpoint_copier_operator::controller::workqueue::DirtySet;
 use endpoint_copier_operator::leader_election::term::Term;
-use endpoint_copier_operator::leader_election::{Candidate, Record, View};
+use endpoint_copier_operator::leader_election::{Candidate, LeaseObserver, View};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
-use endpoint_copier_operator::telemetry::pulse::Pulses;
+use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
@@ -61,7 +61,7 @@ struct Body {
     waker: Option<Waker>,
     task: Option<AbortHandle>,
     terms: Option<channel::Receiver<Option<Term>>>,
-    record: Option<Record>,
+    observer: Option<LeaseObserver>,
     wires: Vec<Wire>,
     /// The last holder that it had seen when it last sent a write of the Lease, and when it last had news of the Lease.
     knew: Option<(String, Instant)>,
@@ -82,8 +82,8 @@ impl Life {
     /// It sends a write of the Lease.
     pub fn tries(&self) {
         let mut body = self.body.lock();
-        let knew = |record: &Record| record.holder().zip(record.since());
-        body.knew = body.record.as_ref().and_then(knew);
+        let knew = |observer: &LeaseObserver| observer.holder().zip(observer.since());
+        body.knew = body.observer.as_ref().and_then(knew);
     }
 
     /// Whether it had seen that this replica had taken the Lease at this moment, when it last tried itself.
@@ -100,7 +100,7 @@ impl Life {
         let task = body.task.take();
         let held = (
             std::mem::take(&mut body.wires),
-            body.record.take(),
+            body.observer.take(),
             body.terms.take(),
             body.metrics.take(),
             body.waker.take(),
@@ -220,7 +220,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
             waker: None,
             task: None,
             terms: None,
-            record: None,
+            observer: None,
             wires: Vec::new(),
             knew: None,
             metrics: None,
@@ -254,16 +254,16 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     })));
     // As in a Pod, where the addresses of API servers are learnt.
     index.lock().always_watch("kubernetes");
-    let (inbox, pulses) = (Inbox::default(), Pulses::default());
+    let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
     let reader = |client| Reader {
         client,
-        pulses: pulses.clone(),
+        watch_health: watch_health.clone(),
         metrics: metrics.clone(),
     };
     let watches = Watches {
         reader: reader(client.clone()),
         index: index.clone(),
-        inbox: inbox.clone(),
+        dirty: dirty.clone(),
     };
     let tasks = FuturesUnordered::<BoxFuture<'static, ()>>::new();
     let (names, names_wanted) = channel::channel(BTreeSet::new());
@@ -272,37 +272,37 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     tasks.push(Box::pin(watches.clone().check_sources()));
     tasks.push(Box::pin(watch::named_slices(watches, names_wanted)));
 
-    let record = Record::new(metrics.clone());
+    let observer = LeaseObserver::new(metrics.clone());
     let filled = index.clone();
-    let view = View::new(move || filled.lock().is_filled().is_ok(), pulses.clone());
+    let view = View::new(move || filled.lock().is_filled().is_ok(), watch_health.clone());
     let (candidate, terms) = Candidate::new(
         lease_client.clone(),
         LEASE.0,
         life.identity.clone(),
         election(),
-        record.clone(),
+        observer.clone(),
         view,
         metrics.clone(),
     );
     let lease_reader = reader(lease_client);
-    let seen = record.clone();
+    let seen = observer.clone();
     tasks.push(Box::pin(async move {
         watch::lease(lease_reader, LEASE.0, LEASE.1, seen).await;
     }));
-    let (herald, scribe) = Herald::new(client.clone(), &life.user, metrics.clone());
-    tasks.push(Box::pin(scribe.run()));
+    let (recorder, event_writer) = EventRecorder::new(client.clone(), &life.user, metrics.clone());
+    tasks.push(Box::pin(event_writer.run()));
     let reconciler = Reconciler::new(
         client,
         index.clone(),
-        inbox.clone(),
-        pulses.clone(),
+        dirty.clone(),
+        watch_health.clone(),
         metrics.clone(),
-        herald,
+        recorder,
     );
     let worker = Worker {
-        inbox,
+        dirty,
         index,
-        pulses: pulses.clone(),
+        watch_health: watch_health.clone(),
         reconciler: Arc::new(reconciler),
         metrics: metrics.clone(),
         terms: terms.clone(),
@@ -314,7 +314,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
 
     let mut body = life.body.lock();
     body.terms = Some(terms);
-    body.record = Some(record);
+    body.observer = Some(observer);
     body.wires = wires.into();
     body.metrics = Some(metrics);
     drop(body);

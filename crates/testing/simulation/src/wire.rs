@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::apiserver::{Beside, Elsewhere, NotAfter, Server, TooLate};
+use endpoint_copier_operator::apiserver::{Avoid, Beside, SendDeadline, Server, TooLate};
 use endpoint_copier_operator::config::ServerAddress;
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -33,7 +33,7 @@ use crate::world::{Connection, World};
 /// A dial is given up after this time, as in `src/apiserver/mod.rs`.
 const DIAL: Duration = Duration::from_millis(1500);
 
-/// A request that is given up after this time makes its client change to another server, as in `src/apiserver/answer.rs`.
+/// A request that is given up after this time makes its client change to another server, as in `src/apiserver/tracked_body.rs`.
 const ONE: Duration = Duration::from_millis(600);
 const MANY: Duration = Duration::from_secs(4);
 
@@ -207,7 +207,7 @@ impl Wire {
     }
 
     async fn ask(self, request: Request<Body>) -> Result<Reply, BoxError> {
-        if let Some(Elsewhere { server, .. }) = request.extensions().get() {
+        if let Some(Avoid { server, .. }) = request.extensions().get() {
             self.world.count("server left because it is behind or silent");
             self.leave(|now| server_of(now) == *server);
         }
@@ -218,7 +218,7 @@ impl Wire {
         } else {
             self.connect().await?
         };
-        if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
+        if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
             return Err(TooLate.into());
         }
         let (question, sent) = Question::read(request).await?;

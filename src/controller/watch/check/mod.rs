@@ -18,8 +18,8 @@ use super::{SELECTOR_BYTES, Watches, named_selector, split};
 use crate::apiserver::decode::{Guarded, SliceMetadata};
 use crate::apiserver::error::one_line;
 use crate::apiserver::overload;
-use crate::telemetry::outage::Outage;
-use crate::telemetry::pulse::Cause;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::watch_health::Cause;
 use endpoint_copier_core::index::Listing;
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::version;
@@ -56,14 +56,14 @@ impl Watches {
     /// copies it, because the version of any list shows whether the watches can continue.
     async fn check_api_servers(&self) {
         let (namespace, name) = API_SERVERS;
-        let outage = Outage::new(format!("the check of {namespace}/{name}"));
+        let outage = FailureLog::new(format!("the check of {namespace}/{name}"));
         let mut ticks = ticks();
         loop {
             ticks.tick().await;
             let names = [name.to_owned()].into();
             match self.compare(namespace, names).await.result {
                 Ok(cause) => {
-                    outage.over();
+                    outage.recovered();
                     self.restart(cause);
                 }
                 Err(error) => {
@@ -76,7 +76,7 @@ impl Watches {
 
     /// Compares some of the other sources in each check, one list after the other.
     async fn check_others(&self) {
-        let outage = Outage::new("the check of the sources");
+        let outage = FailureLog::new("the check of the sources");
         let (mut ticks, mut turns, mut failing) = (ticks(), Turns::default(), BTreeSet::new());
         loop {
             ticks.tick().await;
@@ -101,7 +101,7 @@ impl Watches {
                 }
             }
             if failing.is_empty() {
-                outage.over();
+                outage.recovered();
             }
         }
     }
@@ -127,10 +127,10 @@ impl Watches {
             Some(Cause::Behind) => {
                 warn!("the watch of the sources is behind what the API shows: it restarts");
                 self.reader
-                    .pulses
+                    .watch_health
                     .restart(WatchKind::Sources.as_str(), Cause::Behind);
             }
-            Some(Cause::Rewound) => self.reader.pulses.rewound(),
+            Some(Cause::Rewound) => self.reader.watch_health.rewound(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Watches {
     async fn compare(&self, namespace: &str, names: BTreeSet<String>) -> Compared {
         // A watch of slices, since versions of other resources need not be comparable.
         let slices = [WatchKind::Copies.as_str(), WatchKind::Sources.as_str()];
-        let shown = self.reader.pulses.version(&slices);
+        let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
         let began = Instant::now();
         let list = timeout(READ, self.list(&mut listing)).await;

@@ -58,7 +58,7 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<BTreeSe
         let next = if missing.is_empty() { settled } else { pace.due };
         tokio::select! {
             biased;
-            has_ended = shards.progress() => {
+            has_ended = shards.watchdog() => {
                 if has_ended {
                     return;
                 }

@@ -23,10 +23,10 @@ use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relis
 use super::HEARD;
 use super::backoff::{SHORTEST, WatchBackoff};
 use crate::apiserver::error::one_line;
-use crate::apiserver::{Elsewhere, Server, is_watch, overload};
+use crate::apiserver::{Avoid, Server, is_watch, overload};
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, Restart};
-use crate::telemetry::outage::Outage;
-use crate::telemetry::pulse::{Cause, Pulse, Pulses};
+use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::version;
 
@@ -55,7 +55,7 @@ pub struct Reader {
     /// Makes the calls.
     pub client: Client,
     /// Signs of life of each watch.
-    pub pulses: Pulses,
+    pub watch_health: WatchHealth,
     /// Counts restarts.
     pub metrics: Metrics,
 }
@@ -72,13 +72,15 @@ impl Reader {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let resource = watch.as_str();
-        let running = self.pulses.start(resource, config.label_selector.as_deref());
-        let outage = Outage::new(format!("the watch of {resource}"));
+        let running = self
+            .watch_health
+            .start(resource, config.label_selector.as_deref());
+        let outage = FailureLog::new(format!("the watch of {resource}"));
         let pulse = running.pulse();
         let calls = Calls {
             client: self.client.clone(),
             pulse: pulse.clone(),
-            pulses: self.pulses.clone(),
+            watch_health: self.watch_health.clone(),
             outage: outage.clone(),
             last_watch: Arc::default(),
             server: Arc::default(),
@@ -104,7 +106,7 @@ impl Reader {
                     cause = pulse.restart() => Err(cause),
                     Some(event) = async {
                         if let Some(rest) = &rest {
-                            rest.until_over(&self.pulses).await;
+                            rest.until_over(&self.watch_health).await;
                         }
                         stream.next().await
                     } => Ok(event),
@@ -153,7 +155,7 @@ impl Reader {
                     continue;
                 }
                 let pause = backoff.next(Duration::ZERO);
-                self.pulses.pause(pause.min(SHORTEST), pause).await;
+                self.watch_health.pause(pause.min(SHORTEST), pause).await;
                 if must_relist(&error) || away {
                     break;
                 }
@@ -162,10 +164,10 @@ impl Reader {
     }
 }
 
-/// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
-fn feel<K: Resource>(pulse: &Pulse, event: &Event<K>) {
+/// Records the watchdog that an event shows, and that it was decoded: bytes alone are not a sign of life.
+fn feel<K: Resource>(pulse: &WatchState, event: &Event<K>) {
     if !matches!(event, Event::Init) {
-        pulse.beat();
+        pulse.touch();
     }
     match event {
         Event::Init => pulse.list_begins(),
@@ -188,10 +190,10 @@ struct Rest {
 }
 
 impl Rest {
-    async fn until_over(&self, pulses: &Pulses) {
+    async fn until_over(&self, watch_health: &WatchHealth) {
         if self.may_end_early {
             let longest = self.until.saturating_duration_since(Instant::now());
-            pulses.pause(longest.min(SHORTEST), longest).await;
+            watch_health.pause(longest.min(SHORTEST), longest).await;
         } else {
             sleep_until(self.until).await;
         }
@@ -202,14 +204,14 @@ impl Rest {
 #[derive(Clone)]
 struct Calls {
     client: Client,
-    pulse: Pulse,
-    pulses: Pulses,
-    outage: Outage,
+    pulse: WatchState,
+    watch_health: WatchHealth,
+    outage: FailureLog,
     last_watch: Arc<Mutex<Option<Instant>>>,
     /// The server that answered last, and so the one that the watch runs on.
     server: Arc<Mutex<Option<Server>>>,
     /// The next request is to go to another server.
-    elsewhere: Arc<Mutex<Option<Elsewhere>>>,
+    elsewhere: Arc<Mutex<Option<Avoid>>>,
     /// Failures without an answer since the API server last answered.
     unanswered: Arc<Mutex<u32>>,
 }
@@ -243,12 +245,12 @@ impl Calls {
             Err(error) => matches!(error, kube::Error::Api(_)) && overload(error).is_none(),
         };
         if is_there && std::mem::take(&mut *self.unanswered.lock()) > 0 {
-            self.pulses.answered();
+            self.watch_health.answered();
         }
         let response = response?;
         *self.server.lock() = response.extensions().get().cloned();
         if watches {
-            self.outage.over();
+            self.outage.recovered();
             self.pulse.open(true);
         }
         let end = Box::pin(sleep(LONGEST));
@@ -275,7 +277,7 @@ impl Calls {
 
     fn go_elsewhere(&self, why: &'static str) {
         let server = self.server.lock().clone();
-        *self.elsewhere.lock() = server.map(|server| Elsewhere { server, why });
+        *self.elsewhere.lock() = server.map(|server| Avoid { server, why });
     }
 
     /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
@@ -315,7 +317,7 @@ impl http_body::Body for Followed {
             // What is decoded counts by itself. Bookmarks are swallowed by kube, and a quiet watch shows nothing; but one that
             // ends as soon as it begins is none, whatever stands before the API server.
             if self.end.is_some() && self.began.elapsed() >= QUIET {
-                self.calls.pulse.beat();
+                self.calls.pulse.touch();
             }
             if !matches!(frame, Some(Ok(_))) {
                 self.closed();

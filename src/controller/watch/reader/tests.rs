@@ -47,7 +47,7 @@ fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
     let service = service_fn(move |request: Request<Body>| {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
         let watches = is_watch(&request);
-        let elsewhere = request.extensions().get::<Elsewhere>();
+        let elsewhere = request.extensions().get::<Avoid>();
         let elsewhere = elsewhere.map(|elsewhere| (elsewhere.server.0.port, elsewhere.why));
         asked.send((watches, elsewhere)).unwrap();
         std::future::ready(Ok::<_, Infallible>(answer(number, watches, refuses_watches)))
@@ -59,7 +59,7 @@ fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
 fn over(client: Client) -> Reader {
     Reader {
         client,
-        pulses: Pulses::default(),
+        watch_health: WatchHealth::default(),
         metrics: Metrics::new("lease").unwrap(),
     }
 }
@@ -74,7 +74,7 @@ async fn follow(reader: &Reader) {
 async fn shows_no_life(reader: &Reader) {
     let look = async {
         sleep(Duration::from_secs(91)).await;
-        assert!(reader.pulses.check(Duration::from_secs(90)).is_err());
+        assert!(reader.watch_health.check(Duration::from_secs(90)).is_err());
     };
     tokio::select! {
         () = follow(reader) => {}
@@ -84,7 +84,7 @@ async fn shows_no_life(reader: &Reader) {
 
 fn is_behind(reader: &Reader) {
     let services = WatchKind::Services.as_str();
-    reader.pulses.restart(services, Cause::Behind);
+    reader.watch_health.restart(services, Cause::Behind);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,9 @@
 //! What makes `kube_leader_election::LeaseLock` safe, as a layer on the client that it uses.
 //!
 //! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
-//! whatever is there by then. The guard
+//! whatever is there by then. The cas
 //! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
-//!   [`super::sighting`] allows, and without anything that would make it fail forever: it fills in missing fields and
+//!   [`super::observed_lease`] allows, and without anything that would make it fail forever: it fills in missing fields and
 //!   replaces times that the lock cannot read;
 //! - turns its PATCH into a compare-and-swap on the version that it was shown, so that of many
 //!   candidates one wins and no late PATCH overwrites a successor;
@@ -11,7 +11,7 @@
 //!   request;
 //! - repeats a slow renewal in parallel, through another API server.
 //!
-//! It is no fence: see [`super::term`].
+//! It is no validity: see [`super::term`].
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -32,9 +32,9 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::{BoxError, Layer, Service};
 
-use super::Record;
+use super::LeaseObserver;
 use super::lease::Lease;
-use super::swap::{ReadVersion, Shown};
+use super::presented::{PresentedLease, ReadVersion};
 use super::term::Term;
 use crate::apiserver::Beside;
 
@@ -44,12 +44,12 @@ const NOBODY: &str = "(nobody)";
 /// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
-/// State of the guard, shared with the watch of the Lease.
+/// State of the cas, shared with the watch of the Lease.
 #[derive(Clone)]
-pub struct Guard {
+pub struct LeaseCas {
     us: Arc<str>,
     default_duration: Duration,
-    record: Record,
+    observer: LeaseObserver,
     terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
     basis: Arc<Mutex<Option<ReadVersion>>>,
@@ -75,13 +75,18 @@ impl Answer {
 /// repeated in parallel. That leaves both enough time before the deadline.
 const REPEAT: Duration = Duration::from_secs(1);
 
-impl Guard {
-    /// A guard for the candidate `us`, whose terms are these.
-    pub fn new(us: &str, default_duration: Duration, record: Record, terms: Receiver<Option<Term>>) -> Self {
+impl LeaseCas {
+    /// A cas for the candidate `us`, whose terms are these.
+    pub fn new(
+        us: &str,
+        default_duration: Duration,
+        observer: LeaseObserver,
+        terms: Receiver<Option<Term>>,
+    ) -> Self {
         Self {
             us: us.into(),
             default_duration,
-            record,
+            observer,
             terms,
             basis: Arc::default(),
             sent: Arc::default(),
@@ -98,7 +103,7 @@ impl Guard {
     }
 
     fn may_race(&self) -> bool {
-        self.record
+        self.observer
             .may_race(&self.us, self.default_duration, self.leads())
     }
 
@@ -111,27 +116,27 @@ impl Guard {
         let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
         let shown = self
-            .record
+            .observer
             .show(lease, &self.us, self.default_duration, self.leads(), sent);
         let shown = shown.ok_or("the Lease was seen otherwise while it was read")?;
         *self.basis.lock() = basis;
-        if shown == Shown::Absent {
+        if shown == PresentedLease::Absent {
             return Ok(None);
         }
         let absent = Lease::default();
         let lease = lease.unwrap_or(&absent);
         let stated = lease.spec.holder_identity.as_deref();
-        let last = self.record.holder();
+        let last = self.observer.holder();
         let holder = match stated.filter(|holder| !holder.is_empty()) {
             Some(holder) => holder,
             // Never us, or the lock would renew.
-            None if shown == Shown::Held => last
+            None if shown == PresentedLease::Held => last
                 .as_deref()
                 .filter(|last| **last != *self.us)
                 .unwrap_or(NOBODY),
             None => NOBODY,
         };
-        let age = if shown == Shown::Free {
+        let age = if shown == PresentedLease::Free {
             SignedDuration::from_hours(1)
         } else {
             SignedDuration::ZERO
@@ -141,7 +146,7 @@ impl Guard {
 
     /// What the lock gets instead of the answer to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
-        let basis = self.record.build_on(&self.us)?;
+        let basis = self.observer.build_on(&self.us)?;
         *self.basis.lock() = Some(basis);
         Some(presented(&Lease::default(), &self.us, SignedDuration::ZERO))
     }
@@ -157,7 +162,7 @@ impl Guard {
         let Answer { sent, body, .. } = answer;
         let lease: Lease = serde_json::from_slice(&body)?;
         ReadVersion::of(&lease).ok_or(NO_VERSION)?;
-        self.record.wrote(&lease);
+        self.observer.wrote(&lease);
         *self.sent.lock() = Some(sent);
         let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
         Ok(Response::new(
@@ -214,7 +219,7 @@ impl Guard {
                 }
                 // If the watch shows that the server applied the renewal, a repetition would be refused: wait for
                 // the answer.
-                if self.record.is_after(basis) {
+                if self.observer.is_after(basis) {
                     refused = Some(Err("no answer to a renewal that was carried out".into()));
                 } else {
                     let mut another = patch.clone().map(Body::from);
@@ -243,21 +248,21 @@ impl Guard {
     }
 }
 
-impl<S> Layer<S> for Guard {
+impl<S> Layer<S> for LeaseCas {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
         Guarded {
-            guard: self.clone(),
+            cas: self.clone(),
             inner,
         }
     }
 }
 
-/// A client behind a [`Guard`].
+/// A client behind a [`LeaseCas`].
 #[derive(Clone)]
 pub struct Guarded<S> {
-    guard: Guard,
+    cas: LeaseCas,
     inner: S,
 }
 
@@ -278,14 +283,14 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let guard = self.guard.clone();
+        let cas = self.cas.clone();
         // The clone may not be ready; the one that was asked is.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
             match *request.method() {
                 Method::GET => {
-                    if let Some(lease) = guard.remembered() {
+                    if let Some(lease) = cas.remembered() {
                         return Ok(Response::new(lease.into()));
                     }
                     let sent = Instant::now();
@@ -295,7 +300,7 @@ where
                         (Some(404), _) => None,
                         _ => return Ok(answer?.into_response()),
                     };
-                    match guard.show(lease.as_ref(), sent)? {
+                    match cas.show(lease.as_ref(), sent)? {
                         Some(lease) => Ok(Response::new(lease.into())),
                         None => Ok(answer?.into_response()),
                     }
@@ -303,24 +308,22 @@ where
                 Method::PATCH => {
                     let (mut parts, body) = request.into_parts();
                     let patch = body.collect().await?.to_bytes();
-                    let (basis, patch) = guard
+                    let (basis, patch) = cas
                         .bind(&patch)
                         .ok_or("a PATCH of a Lease that was not read before")?;
                     parts.headers.remove(http::header::CONTENT_LENGTH);
-                    let answer = guard
-                        .patch(inner, Request::from_parts(parts, patch), &basis)
-                        .await;
+                    let answer = cas.patch(inner, Request::from_parts(parts, patch), &basis).await;
                     if is_untouched(code_of(&answer)) {
-                        guard.record.untouched(&basis);
+                        cas.observer.untouched(&basis);
                     }
-                    guard.written(answer?)
+                    cas.written(answer?)
                 }
                 // What the GET showed may be over: the watch may have shown since that another has made one, and if that
                 // is deleted on the way nothing would refuse this.
-                Method::POST if !guard.may_race() => {
+                Method::POST if !cas.may_race() => {
                     Err("another holder of the Lease was seen since it was read".into())
                 }
-                _ => guard.written(ask(inner, request).await?),
+                _ => cas.written(ask(inner, request).await?),
             }
         })
     }

@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::lines::Lines;
-use crate::controller::apply::Echo;
+use crate::controller::apply::Expectation;
 use crate::telemetry::metrics::{Metrics, SyncResult};
 use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SliceKey};
 
 /// Writes and what the watch will show of them.
-pub(super) type Echoes = Vec<(SliceKey, Echo)>;
+pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
-pub(super) struct Memory {
+pub(super) struct Expectations {
     metrics: Metrics,
     lines: Arc<Lines>,
     known: Mutex<Known>,
@@ -31,7 +31,7 @@ struct Known {
 }
 
 struct Pending {
-    echoes: Echoes,
+    expectations: Expected,
     /// How long the watch may take to show them.
     until: Instant,
 }
@@ -43,10 +43,10 @@ pub(super) enum Shown {
     /// Not yet, and there is time until then.
     Wait(Instant),
     /// Not these, and the time is up.
-    Overdue(Echoes),
+    Overdue(Expected),
 }
 
-impl Memory {
+impl Expectations {
     pub fn new(metrics: Metrics, lines: Arc<Lines>) -> Self {
         Self {
             metrics,
@@ -62,25 +62,25 @@ impl Memory {
             return Shown::All;
         };
         pending
-            .echoes
+            .expectations
             .retain(|(slice, echo)| !echo.is_shown(index.slice(slice).map(AsRef::as_ref)));
-        if pending.echoes.is_empty() {
+        if pending.expectations.is_empty() {
             known.pending.remove(key);
             Shown::All
         } else if Instant::now() < pending.until {
             Shown::Wait(pending.until)
         } else {
-            Shown::Overdue(pending.echoes.clone())
+            Shown::Overdue(pending.expectations.clone())
         }
     }
 
     /// Waits for these from now on, and for nothing else.
-    pub fn wait_for(&self, key: &ServiceKey, echoes: Echoes, until: Instant) {
+    pub fn wait_for(&self, key: &ServiceKey, expectations: Expected, until: Instant) {
         let mut known = self.known.lock();
-        if echoes.is_empty() {
+        if expectations.is_empty() {
             known.pending.remove(key);
         } else {
-            known.pending.insert(key.clone(), Pending { echoes, until });
+            known.pending.insert(key.clone(), Pending { expectations, until });
         }
     }
 

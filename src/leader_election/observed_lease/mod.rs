@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fence::Moment;
 use super::lease::{Lease, LeaseSpec};
+use super::validity::Moment;
 use crate::config::ElectionConfig;
 
 /// What is known of the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sighting<T = Instant> {
+pub struct ObservedLease<T = Instant> {
     /// The state of the Lease that was seen last, and since when; `None` before the first look.
     state: Option<(State, T)>,
     /// The last holder that was ever seen, through deletions and empty states.
@@ -52,7 +52,7 @@ pub enum Race<T = Instant> {
     At(T),
 }
 
-impl<T> Default for Sighting<T> {
+impl<T> Default for ObservedLease<T> {
     fn default() -> Self {
         Self {
             state: None,
@@ -63,7 +63,7 @@ impl<T> Default for Sighting<T> {
     }
 }
 
-impl<T: Moment> Sighting<T> {
+impl<T: Moment> ObservedLease<T> {
     /// Notes what a watch shows at a moment; `None`: there is no Lease. Answers whether it is news. A watch may lag
     /// behind a GET, so what is older than what is known is passed over.
     pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: T) -> bool {

@@ -1,4 +1,4 @@
-//! What a replica knows of the Lease, shared by the watch of it, the guard and the candidate.
+//! What a replica knows of the Lease, shared by the watch of it, the cas and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::known::KnownVersion;
 use super::lease::Lease;
-use super::sighting::{Race, Sighting};
-use super::swap::{ReadVersion, Shown};
+use super::observed_lease::{ObservedLease, Race};
+use super::presented::{PresentedLease, ReadVersion};
 use crate::telemetry::metrics::Metrics;
 
 fn version_of(lease: &Lease) -> Option<u64> {
@@ -26,10 +26,10 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((holder, spec.renew_time.clone()))
 }
 
-/// A [`Sighting`] that several parts of a replica add to and wait for.
+/// A [`ObservedLease`] that several parts of a replica add to and wait for.
 #[derive(Clone)]
-pub struct Record {
-    sighting: Arc<Mutex<Sighting>>,
+pub struct LeaseObserver {
+    observed: Arc<Mutex<ObservedLease>>,
     /// When the Lease was last seen in another state than before.
     news: Arc<Mutex<Option<Instant>>>,
     /// The first of our own writes that the watch has not shown yet: its version, and since when.
@@ -42,12 +42,12 @@ pub struct Record {
     metrics: Metrics,
 }
 
-impl Record {
+impl LeaseObserver {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         Self {
-            sighting: Arc::default(),
+            observed: Arc::default(),
             news: Arc::default(),
             unshown: Arc::default(),
             held: Arc::default(),
@@ -67,7 +67,7 @@ impl Record {
         }
         drop(unshown);
         self.known.lock().watched(lease);
-        self.note(lease, |sighting| sighting.see_in_watch(lease, Instant::now()));
+        self.note(lease, |observed| observed.see_in_watch(lease, Instant::now()));
     }
 
     /// We wrote it, and this was the answer. The watch has to show it too.
@@ -125,17 +125,17 @@ impl Record {
 
     /// A GET shows this Lease, or that there is none.
     pub fn see(&self, lease: Option<&Lease>) {
-        self.note(lease, |sighting| sighting.see(lease, Instant::now()));
+        self.note(lease, |observed| observed.see(lease, Instant::now()));
     }
 
-    fn note(&self, lease: Option<&Lease>, see: impl FnOnce(&mut Sighting) -> bool) {
-        let mut sighting = self.sighting.lock();
-        let before = sighting.holder().map(str::to_owned);
-        if !see(&mut sighting) {
+    fn note(&self, lease: Option<&Lease>, see: impl FnOnce(&mut ObservedLease) -> bool) {
+        let mut observed = self.observed.lock();
+        let before = observed.holder().map(str::to_owned);
+        if !see(&mut observed) {
             return;
         }
         *self.news.lock() = Some(Instant::now());
-        if before.is_some() && sighting.holder() != before.as_deref() {
+        if before.is_some() && observed.holder() != before.as_deref() {
             self.metrics.leader_changed();
         }
         if let Some(held) = lease.and_then(holding) {
@@ -145,25 +145,25 @@ impl Record {
                 self.metrics.lease_seen_renewed();
             }
         }
-        drop(sighting);
+        drop(observed);
         self.changed.notify_waiters();
     }
 
     /// The last holder that was seen.
     #[must_use]
     pub fn holder(&self) -> Option<String> {
-        self.sighting.lock().holder().map(str::to_owned)
+        self.observed.lock().holder().map(str::to_owned)
     }
 
     /// Why the candidate `us` may try, in words for the log.
     pub(super) fn vacancy(&self, us: &str) -> &'static str {
-        self.sighting.lock().vacancy(us)
+        self.observed.lock().vacancy(us)
     }
 
     /// Since when the Lease has looked as it does.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
-        self.sighting.lock().since()
+        self.observed.lock().since()
     }
 
     /// When the Lease was last seen in another state than before. Unlike [`Self::since`], a gap between two looks
@@ -182,24 +182,24 @@ impl Record {
         default_duration: Duration,
         leads: bool,
         sent: Instant,
-    ) -> Option<Shown> {
+    ) -> Option<PresentedLease> {
         let now = Instant::now();
         self.known.lock().forget();
         let mut overtaken = false;
-        self.note(answer, |sighting| {
-            let is_news = sighting.see_answer(answer, default_duration, sent, now);
+        self.note(answer, |observed| {
+            let is_news = observed.see_answer(answer, default_duration, sent, now);
             overtaken = is_news.is_none();
             is_news == Some(true)
         });
-        let sighting = self.sighting.lock();
-        let shown = Shown::of(answer, overtaken, &sighting, us, default_duration, leads, now);
-        Some(shown).filter(|shown| !(overtaken && leads && *shown == Shown::Held))
+        let observed = self.observed.lock();
+        let shown = PresentedLease::of(answer, overtaken, &observed, us, default_duration, leads, now);
+        Some(shown).filter(|shown| !(overtaken && leads && *shown == PresentedLease::Held))
     }
 
     /// Whether the candidate `us` may try at this moment; `leads`: it has a valid term.
     pub(super) fn may_race(&self, us: &str, default_duration: Duration, leads: bool) -> bool {
-        let sighting = self.sighting.lock();
-        sighting.may_race(us, default_duration, leads, Instant::now())
+        let observed = self.observed.lock();
+        observed.may_race(us, default_duration, leads, Instant::now())
     }
 
     /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. `told` hears of each
@@ -215,13 +215,13 @@ impl Record {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let race = {
-                let sighting = self.sighting.lock();
-                told(sighting.holder());
+                let observed = self.observed.lock();
+                told(observed.holder());
                 // A watch that lags does not show that the holder has written it anew, and where there is no Lease
                 // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
                 match (
-                    sighting.race(us, default_duration, false),
-                    sighting.next_look(default_duration),
+                    observed.race(us, default_duration, false),
+                    observed.next_look(default_duration),
                 ) {
                     (Race::At(moment), Some(look)) => Race::At(moment.min(look)),
                     (race, _) => race,
@@ -256,23 +256,23 @@ mod tests {
     #[tokio::test]
     async fn a_lease_that_is_released_or_deleted_is_not_seen_renewed_and_one_that_another_holds_is() {
         let metrics = Metrics::new("lease").unwrap();
-        let record = Record::new(metrics.clone());
+        let observer = LeaseObserver::new(metrics.clone());
         let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";
-        record.shown(None);
-        record.shown(Some(&lease("1", json!({"holderIdentity": ""}))));
-        record.shown(Some(&lease("2", Value::Null)));
+        observer.shown(None);
+        observer.shown(Some(&lease("1", json!({"holderIdentity": ""}))));
+        observer.shown(Some(&lease("2", Value::Null)));
         assert!(metrics.render().lines().any(|line| line == never));
         let renewed = |second: u8| {
             let moment = format!("2026-01-02T03:04:{second:02}.000000Z");
             json!({"holderIdentity": "another", "renewTime": moment})
         };
-        record.shown(Some(&lease("3", renewed(1))));
-        record.shown(Some(&lease("4", renewed(1))));
+        observer.shown(Some(&lease("3", renewed(1))));
+        observer.shown(Some(&lease("4", renewed(1))));
         assert!(
             metrics.render().lines().any(|line| line == never),
             "it may be dead"
         );
-        record.shown(Some(&lease("5", renewed(3))));
+        observer.shown(Some(&lease("5", renewed(3))));
         assert!(!metrics.render().lines().any(|line| line == never));
     }
 }

@@ -12,8 +12,8 @@ use server::Server;
 
 const OURS: Duration = Duration::from_secs(6);
 
-fn unknown() -> Record {
-    Record::new(crate::telemetry::metrics::Metrics::new("lease").unwrap())
+fn unknown() -> LeaseObserver {
+    LeaseObserver::new(crate::telemetry::metrics::Metrics::new("lease").unwrap())
 }
 
 fn lease(spec: Value) -> Value {
@@ -42,33 +42,33 @@ fn held(holder: &str, renewed: &str) -> Value {
 }
 
 /// What a candidate knows that has seen this Lease.
-fn seen(spec: Value) -> Record {
-    let record = unknown();
-    record.see(Some(&parsed(lease(spec))));
-    record
+fn seen(spec: Value) -> LeaseObserver {
+    let observer = unknown();
+    observer.see(Some(&parsed(lease(spec))));
+    observer
 }
 
 /// The same, and it has not changed since its duration and a bit.
-async fn seen_expired(spec: Value) -> Record {
-    let record = seen(spec);
+async fn seen_expired(spec: Value) -> LeaseObserver {
+    let observer = seen(spec);
     tokio::time::advance(Duration::from_secs(7)).await;
-    record
+    observer
 }
 
-/// A lock behind a guard that knows what this record knows.
-fn lock(server: &Server, record: Record) -> LeaseLock {
-    lock_of(server, record, None)
+/// A lock behind a cas that knows what this observer knows.
+fn lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
+    lock_of(server, observer, None)
 }
 
 /// The same for a leader.
-fn leaders_lock(server: &Server, record: Record) -> LeaseLock {
-    lock_of(server, record, Some(Term::endless()))
+fn leaders_lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
+    lock_of(server, observer, Some(Term::endless()))
 }
 
-fn lock_of(server: &Server, record: Record, term: Option<Term>) -> LeaseLock {
-    let guard = Guard::new("us", OURS, record, channel(term).1);
+fn lock_of(server: &Server, observer: LeaseObserver, term: Option<Term>) -> LeaseLock {
+    let cas = LeaseCas::new("us", OURS, observer, channel(term).1);
     LeaseLock::new(
-        kube::Client::new(guard.layer(server.service()), "default"),
+        kube::Client::new(cas.layer(server.service()), "default"),
         "default",
         LeaseLockParams {
             holder_id: "us".to_owned(),
@@ -192,59 +192,59 @@ async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
-    let record = seen(held("a", "2026-01-01T00:00:00.000000Z"));
+    let observer = seen(held("a", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
-    assert!(!attempt(&lock(&server, record)).await.unwrap());
+    assert!(!attempt(&lock(&server, observer)).await.unwrap());
     assert_eq!(server.sent(), [Method::GET]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_under_us_is_made_anew() {
-    let record = seen(held("us", "2026-01-01T00:00:00.000000Z"));
+    let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
-    assert!(attempt(&leaders_lock(&server, record)).await.unwrap());
+    assert!(attempt(&leaders_lock(&server, observer)).await.unwrap());
     assert_eq!(server.sent(), [Method::GET, Method::POST]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_after_our_term_is_not_made_anew_at_once() {
-    let record = seen(held("us", "2026-01-01T00:00:00.000000Z"));
+    let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
-    assert!(!attempt(&lock(&server, record.clone())).await.unwrap());
+    assert!(!attempt(&lock(&server, observer.clone())).await.unwrap());
     assert_eq!(server.sent(), [Method::GET]);
     for _ in 0..6 {
         tokio::time::advance(Duration::from_millis(900)).await;
-        assert!(!attempt(&lock(&server, record.clone())).await.unwrap());
+        assert!(!attempt(&lock(&server, observer.clone())).await.unwrap());
     }
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(attempt(&lock(&server, record)).await.unwrap());
+    assert!(attempt(&lock(&server, observer)).await.unwrap());
 }
 
 /// It was not looked at for a while, in which it may have been there again.
 #[tokio::test(start_paused = true)]
 async fn an_absence_with_a_gap_in_it_begins_anew() {
-    let record = seen(held("another", "2026-01-01T00:00:00.000000Z"));
+    let observer = seen(held("another", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
-    assert!(!attempt(&lock(&server, record.clone())).await.unwrap());
+    assert!(!attempt(&lock(&server, observer.clone())).await.unwrap());
     tokio::time::advance(Duration::from_secs(30)).await;
-    assert!(!attempt(&lock(&server, record)).await.unwrap());
+    assert!(!attempt(&lock(&server, observer)).await.unwrap());
     assert_eq!(server.sent(), [Method::GET, Method::GET]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_emptied_under_us_is_written_anew() {
-    let record = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
+    let observer = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
     let emptied = json!({"holderIdentity": "", "leaseDurationSeconds": 6});
     let server = Server::with(Some(lease_at("8", emptied)));
-    assert!(attempt(&leaders_lock(&server, record)).await.unwrap());
+    assert!(attempt(&leaders_lock(&server, observer)).await.unwrap());
     assert_eq!(server.patch()["spec"]["holderIdentity"], "us");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_patch_without_a_get_before_it_is_not_sent() {
     let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
-    let guard = Guard::new("us", OURS, unknown(), channel(None).1);
-    assert!(guard.bind(br#"{"metadata": {"name": "lease"}}"#).is_none());
+    let cas = LeaseCas::new("us", OURS, unknown(), channel(None).1);
+    assert!(cas.bind(br#"{"metadata": {"name": "lease"}}"#).is_none());
     assert!(server.sent().is_empty());
 }
 
@@ -257,12 +257,12 @@ async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
     for (holder, made) in [("another", false), ("us", true)] {
-        let (server, record) = (Server::default(), unknown());
-        let guard = Guard::new("us", OURS, record.clone(), channel(Some(Term::endless())).1);
-        let mut guarded = guard.layer(server.service());
+        let (server, observer) = (Server::default(), unknown());
+        let cas = LeaseCas::new("us", OURS, observer.clone(), channel(Some(Term::endless())).1);
+        let mut guarded = cas.layer(server.service());
         guarded.call(get()).await.unwrap();
         let shown = held(holder, "2001-01-01T00:00:00.000000Z");
-        record.shown(Some(&parsed(lease(shown))));
+        observer.shown(Some(&parsed(lease(shown))));
         // And it is deleted again by now.
         let post = Request::post("/").body(Body::empty()).unwrap();
         assert_eq!(guarded.call(post).await.is_ok(), made, "{holder}");
@@ -272,13 +272,13 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
 
 #[tokio::test(start_paused = true)]
 async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_it_was_sent() {
-    let (server, record) = (Server::default(), unknown());
-    let guard = Guard::new("us", OURS, record.clone(), channel(None).1);
-    let mut guarded = guard.layer(server.late(move || {
+    let (server, observer) = (Server::default(), unknown());
+    let cas = LeaseCas::new("us", OURS, observer.clone(), channel(None).1);
+    let mut guarded = cas.layer(server.late(move || {
         // Once: it is deleted again before the next GET, and no watch tells of that.
-        if record.holder().is_none() {
+        if observer.holder().is_none() {
             let shown = held("another", "2001-01-01T00:00:00.000000Z");
-            record.shown(Some(&parsed(lease(shown))));
+            observer.shown(Some(&parsed(lease(shown))));
         }
     }));
     for _ in 0..7 {
@@ -297,14 +297,14 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
 /// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() {
-    let record = unknown();
-    record.shown(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
+    let observer = unknown();
+    observer.shown(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
     let read = held("two", "2001-01-01T00:00:00.000000Z");
     let server = Server::with(Some(lease_at("9", read)));
-    let guard = Guard::new("us", OURS, record.clone(), channel(None).1);
-    let mut guarded = guard.layer(server.late(move || {
+    let cas = LeaseCas::new("us", OURS, observer.clone(), channel(None).1);
+    let mut guarded = cas.layer(server.late(move || {
         let released = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
-        record.shown(Some(&parsed(lease_at("8", released))));
+        observer.shown(Some(&parsed(lease_at("8", released))));
     }));
     let answer = guarded.call(get()).await.unwrap();
     let shown = answer.into_body().collect().await.unwrap().to_bytes();
@@ -320,12 +320,12 @@ async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_not_give_up() {
     let server = Server::with(None);
-    let record = seen(held("us", "2026-01-01T00:00:00.000000Z"));
+    let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let (_terms, leads) = channel(Some(Term::endless()));
-    let guard = Guard::new("us", OURS, record.clone(), leads);
-    let mut guarded = guard.layer(server.late(move || {
+    let cas = LeaseCas::new("us", OURS, observer.clone(), leads);
+    let mut guarded = cas.layer(server.late(move || {
         let renewed = held("us", "2026-01-01T00:00:02.000000Z");
-        record.shown(Some(&parsed(lease_at("8", renewed))));
+        observer.shown(Some(&parsed(lease_at("8", renewed))));
     }));
     let first = guarded.call(get()).await;
     assert!(first.is_err(), "neither its own nor another's");
@@ -370,12 +370,12 @@ async fn renewal(
     service: impl server::Inner,
     leads: bool,
 ) -> (Result<StatusCode, BoxError>, u128, Option<u128>) {
-    let record = unknown();
-    record.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+    let observer = unknown();
+    observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
     let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
     let (_terms, receiver) = channel(term);
-    let guard = Guard::new("us", OURS, record, receiver);
-    let mut guarded = guard.layer(service);
+    let cas = LeaseCas::new("us", OURS, observer, receiver);
+    let mut guarded = cas.layer(service);
     let start = Instant::now();
     guarded.call(get()).await.unwrap();
     let patch = json!({"metadata": {"name": "lease"}, "spec": {"leaseDurationSeconds": 6}});
@@ -383,7 +383,7 @@ async fn renewal(
         .body(Body::from(patch.to_string().into_bytes()))
         .unwrap();
     let answer = guarded.call(patch).await.map(|answer| answer.status());
-    let sent = guard.sent().map(|sent| (sent - start).as_millis());
+    let sent = cas.sent().map(|sent| (sent - start).as_millis());
     (answer, start.elapsed().as_millis(), sent)
 }
 
@@ -448,16 +448,16 @@ async fn only_a_renewal_is_repeated() {
 async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read() {
     for (code, reads) in [(401, 0), (403, 0), (429, 0), (409, 1), (500, 1)] {
         let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
-        let record = unknown();
-        record.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
-        let guard = Guard::new("us", OURS, record, channel(Some(Term::endless())).1);
-        let mut guarded = guard.layer(service);
+        let observer = unknown();
+        observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+        let cas = LeaseCas::new("us", OURS, observer, channel(Some(Term::endless())).1);
+        let mut guarded = cas.layer(service);
         guarded.call(get()).await.unwrap();
         let patch = Request::patch("/")
             .body(Body::from(br#"{"metadata": {}}"#.to_vec()))
             .unwrap();
         assert_eq!(guarded.call(patch).await.unwrap().status().as_u16(), code);
-        assert_eq!(usize::from(guard.remembered().is_none()), reads, "{code}");
+        assert_eq!(usize::from(cas.remembered().is_none()), reads, "{code}");
     }
 }
 

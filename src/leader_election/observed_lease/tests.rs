@@ -26,13 +26,13 @@ fn seconds(n: u64) -> Duration {
 /// What is seen, one state a second; the answer is in seconds since the last one.
 fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let start = Instant::now();
-    let mut sighting = Sighting::default();
+    let mut observed = ObservedLease::default();
     let mut now = start;
     for state in states {
         now += seconds(1);
-        sighting.see_in_watch(state.as_ref(), now);
+        observed.see_in_watch(state.as_ref(), now);
     }
-    match sighting.race("us", OURS, false) {
+    match observed.race("us", OURS, false) {
         Race::Unknown => Err(()),
         Race::Now => Ok(None),
         Race::At(moment) => Ok(Some((moment - now).as_secs())),
@@ -166,11 +166,11 @@ fn a_lease_that_is_deleted_or_emptied_is_written_anew_by_its_leader_alone() {
             ("us", false, Race::At(start + OURS)),
             ("a", true, Race::At(start + OURS)),
         ] {
-            let mut sighting = Sighting::default();
-            sighting.see(Some(&lease(1, Some(holder), Some(6))), start);
-            sighting.see(now.as_ref(), start);
+            let mut observed = ObservedLease::default();
+            observed.see(Some(&lease(1, Some(holder), Some(6))), start);
+            observed.see(now.as_ref(), start);
             assert_eq!(
-                sighting.race("us", OURS, leads),
+                observed.race("us", OURS, leads),
                 expected,
                 "{now:?}, {holder}, {leads}"
             );
@@ -181,46 +181,46 @@ fn a_lease_that_is_deleted_or_emptied_is_written_anew_by_its_leader_alone() {
 #[test]
 fn a_lease_made_anew_is_news_whatever_its_version() {
     let start = Instant::now();
-    let mut sighting = Sighting::default();
-    sighting.see(Some(&lease(9, Some("a"), Some(15))), start);
+    let mut observed = ObservedLease::default();
+    observed.see(Some(&lease(9, Some("a"), Some(15))), start);
     let mut anew = lease(3, Some("b"), Some(15));
     anew.metadata.uid = Some("u2".to_owned());
-    assert!(sighting.see(Some(&anew), start + seconds(1)));
-    assert_eq!(sighting.holder(), Some("b"));
+    assert!(observed.see(Some(&anew), start + seconds(1)));
+    assert_eq!(observed.holder(), Some("b"));
 }
 
 #[test]
 fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_versions_begin_anew() {
     let start = Instant::now();
-    let mut sighting = Sighting::default();
-    sighting.see_in_watch(Some(&lease(1000, Some("a"), Some(6))), start);
+    let mut observed = ObservedLease::default();
+    observed.see_in_watch(Some(&lease(1000, Some("a"), Some(6))), start);
     let restored = lease(500, Some("a"), Some(6));
     assert!(
-        !sighting.see_in_watch(Some(&restored), start + seconds(5)),
+        !observed.see_in_watch(Some(&restored), start + seconds(5)),
         "a watch may lag"
     );
-    assert!(sighting.see(Some(&restored), start + seconds(6)));
+    assert!(observed.see(Some(&restored), start + seconds(6)));
     assert!(
-        !sighting.may_race("us", OURS, false, start + seconds(6)),
+        !observed.may_race("us", OURS, false, start + seconds(6)),
         "it has just been renewed"
     );
     // And so the watch is believed again.
-    assert!(sighting.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
-    assert_eq!(sighting.race("us", OURS, false), Race::At(start + seconds(14)));
+    assert!(observed.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
+    assert_eq!(observed.race("us", OURS, false), Race::At(start + seconds(14)));
 }
 
 #[test]
 fn a_renewal_is_news_also_when_etcd_was_restored_and_it_got_the_version_of_an_earlier_one() {
     let start = Instant::now();
-    let mut sighting = Sighting::default();
+    let mut observed = ObservedLease::default();
     let renewed = |second: u8| {
         let mut lease = lease(7, Some("a"), Some(6));
         lease.spec.renew_time = Some(format!("2026-01-01T00:00:{second:02}.000000Z"));
         lease
     };
-    sighting.see_in_watch(Some(&renewed(50)), start);
-    assert!(sighting.see_in_watch(Some(&renewed(40)), start + seconds(5)));
-    assert_eq!(sighting.race("us", OURS, false), Race::At(start + seconds(11)));
+    observed.see_in_watch(Some(&renewed(50)), start);
+    assert!(observed.see_in_watch(Some(&renewed(40)), start + seconds(5)));
+    assert_eq!(observed.race("us", OURS, false), Race::At(start + seconds(11)));
 }
 
 #[test]
@@ -239,11 +239,11 @@ fn the_times_that_a_lease_states_are_not_read() {
 #[test]
 fn may_race_says_the_same_as_race() {
     let start = Instant::now();
-    let mut sighting = Sighting::default();
-    assert!(!sighting.may_race("us", OURS, false, start));
-    sighting.see(Some(&lease(1, Some("a"), Some(2))), start);
-    assert!(!sighting.may_race("us", OURS, false, start + Duration::from_millis(1999)));
-    assert!(sighting.may_race("us", OURS, false, start + seconds(2)));
+    let mut observed = ObservedLease::default();
+    assert!(!observed.may_race("us", OURS, false, start));
+    observed.see(Some(&lease(1, Some("a"), Some(2))), start);
+    assert!(!observed.may_race("us", OURS, false, start + Duration::from_millis(1999)));
+    assert!(observed.may_race("us", OURS, false, start + seconds(2)));
 }
 
 #[test]
@@ -272,10 +272,10 @@ fn why_a_lease_was_to_be_had_is_told() {
             "its holder has not written it anew in time",
         ),
     ] {
-        let mut sighting = Sighting::default();
+        let mut observed = ObservedLease::default();
         for state in &states {
-            sighting.see_in_watch(state.as_ref(), Instant::now());
+            observed.see_in_watch(state.as_ref(), Instant::now());
         }
-        assert_eq!(sighting.vacancy("us"), why, "{states:?}");
+        assert_eq!(observed.vacancy("us"), why, "{states:?}");
     }
 }

@@ -33,7 +33,7 @@ pub enum Cause {
 
 /// When one watch last showed life, how far it has come, and whether it is to begin anew.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<Inner>);
+pub struct WatchState(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -59,7 +59,7 @@ struct State {
     failing: bool,
 }
 
-impl Pulse {
+impl WatchState {
     fn new() -> Self {
         let state = State {
             // Its first sign of life is due like any other.
@@ -79,7 +79,7 @@ impl Pulse {
     }
 
     /// A sign of life.
-    pub fn beat(&self) {
+    pub fn touch(&self) {
         self.0.state.lock().last = Instant::now();
     }
 
@@ -169,27 +169,27 @@ impl Pulse {
     }
 }
 
-/// The pulses of all watches that run.
+/// The watch_health of all watches that run.
 #[derive(Clone, Debug, Default)]
-pub struct Pulses {
-    watches: Arc<Mutex<BTreeMap<(&'static str, String), Pulse>>>,
+pub struct WatchHealth {
+    watches: Arc<Mutex<BTreeMap<(&'static str, String), WatchState>>>,
     answered: Arc<Notify>,
 }
 
 /// A watch that runs; it is no longer expected to show life when this is dropped.
 pub struct Running {
-    pulses: Pulses,
+    watch_health: WatchHealth,
     key: (&'static str, String),
-    pulse: Pulse,
+    pulse: WatchState,
 }
 
-impl Pulses {
+impl WatchHealth {
     pub(crate) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
         let key = (watch, selector.unwrap_or_default().to_owned());
-        let pulse = Pulse::new();
+        let pulse = WatchState::new();
         self.watches.lock().insert(key.clone(), pulse.clone());
         Running {
-            pulses: self.clone(),
+            watch_health: self.clone(),
             key,
             pulse,
         }
@@ -237,8 +237,10 @@ impl Pulses {
     /// The highest resourceVersion that the watches of these names have come to.
     #[must_use]
     pub fn version(&self, watches: &[&str]) -> u64 {
-        let pulses = self.watches.lock();
-        let meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
+        let watch_health = self.watches.lock();
+        let meant = watch_health
+            .iter()
+            .filter(|((name, _), _)| watches.contains(name));
         meant
             .map(|(_, pulse)| pulse.0.state.lock().version)
             .max()
@@ -248,16 +250,18 @@ impl Pulses {
     /// Whether a watch of this name has been answered for so long.
     #[must_use]
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
-        let pulses = self.watches.lock();
-        let mut meant = pulses.iter().filter(|((name, _), _)| *name == watch);
+        let watch_health = self.watches.lock();
+        let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
         meant.any(|(_, pulse)| pulse.is_open(time))
     }
 
     /// Whether each watch of these names is answered, and has caught up.
     #[must_use]
     pub fn are_current(&self, watches: &[&str]) -> bool {
-        let pulses = self.watches.lock();
-        let mut meant = pulses.iter().filter(|((name, _), _)| watches.contains(name));
+        let watch_health = self.watches.lock();
+        let mut meant = watch_health
+            .iter()
+            .filter(|((name, _), _)| watches.contains(name));
         meant.all(|(_, pulse)| pulse.is_current())
     }
 
@@ -272,9 +276,12 @@ impl Pulses {
     /// name works, the cause is in the request of the others, for example a tenant's selector.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
-        let pulses = self.watches.lock();
+        let watch_health = self.watches.lock();
         let mut failing = BTreeMap::new();
-        for ((name, _), pulse) in pulses.iter().filter(|((name, _), _)| watches.contains(name)) {
+        for ((name, _), pulse) in watch_health
+            .iter()
+            .filter(|((name, _), _)| watches.contains(name))
+        {
             *failing.entry(*name).or_insert(true) &= pulse.failing() >= time;
         }
         failing.retain(|_, all| *all);
@@ -284,8 +291,8 @@ impl Pulses {
     /// Whether a watch of this name may show an outdated state.
     #[must_use]
     pub fn is_doubtful(&self, watch: &str) -> bool {
-        let pulses = self.watches.lock();
-        let mut meant = pulses.iter().filter(|((name, _), _)| *name == watch);
+        let watch_health = self.watches.lock();
+        let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
         meant.any(|(_, pulse)| pulse.is_doubtful())
     }
 
@@ -307,8 +314,8 @@ impl Pulses {
     /// # Errors
     /// Those that have not.
     pub fn check(&self, limit: Duration) -> Result<(), String> {
-        let pulses = self.watches.lock();
-        let dead: Vec<_> = pulses
+        let watch_health = self.watches.lock();
+        let dead: Vec<_> = watch_health
             .iter()
             .map(|((watch, _), pulse)| (watch, pulse.0.state.lock().last.elapsed()))
             .filter(|(_, age)| *age > limit)
@@ -323,20 +330,20 @@ impl Pulses {
 }
 
 impl Running {
-    pub(crate) fn pulse(&self) -> Pulse {
+    pub(crate) fn pulse(&self) -> WatchState {
         self.pulse.clone()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut pulses = self.pulses.watches.lock();
+        let mut watch_health = self.watch_health.watches.lock();
         // A successor with the same selector may have begun already.
-        if pulses
+        if watch_health
             .get(&self.key)
             .is_some_and(|current| Arc::ptr_eq(&current.0, &self.pulse.0))
         {
-            pulses.remove(&self.key);
+            watch_health.remove(&self.key);
         }
     }
 }
@@ -347,41 +354,41 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
-        let pulses = Pulses::default();
-        let services = pulses.start("services", None);
-        let copies = pulses.start("copies", Some("a=b"));
+        let watch_health = WatchHealth::default();
+        let services = watch_health.start("services", None);
+        let copies = watch_health.start("copies", Some("a=b"));
         tokio::time::advance(Duration::from_secs(80)).await;
-        services.pulse().beat();
+        services.pulse().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(
-            pulses.check(Duration::from_secs(90)).unwrap_err(),
+            watch_health.check(Duration::from_secs(90)).unwrap_err(),
             "copies: no sign of life for 100 s"
         );
         drop(copies);
-        assert_eq!(pulses.check(Duration::from_secs(90)), Ok(()));
+        assert_eq!(watch_health.check(Duration::from_secs(90)), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_lists_already_does_not_begin_anew_once_more() {
-        let pulses = Pulses::default();
-        let running = pulses.start("sources", None);
+        let watch_health = WatchHealth::default();
+        let running = watch_health.start("sources", None);
         let pulse = running.pulse();
         let is_asked = async || {
             let asked = timeout(Duration::from_secs(1), pulse.restart());
             asked.await.ok()
         };
         pulse.list_begins();
-        pulses.restart("sources", Cause::Behind);
+        watch_health.restart("sources", Cause::Behind);
         pulse.listed();
         assert_eq!(is_asked().await, None, "the list is newer than the wish");
         // Nobody waits while it pauses after an error; then it begins anew for another reason.
-        pulses.rewound();
+        watch_health.rewound();
         pulse.list_begins();
         assert_eq!(is_asked().await, None);
         pulse.listed();
-        pulses.restart("copies", Cause::Behind);
+        watch_health.restart("copies", Cause::Behind);
         assert_eq!(is_asked().await, None, "another");
-        pulses.restart("sources", Cause::Behind);
+        watch_health.restart("sources", Cause::Behind);
         assert_eq!(is_asked().await, Some(Cause::Behind));
         assert_eq!(is_asked().await, None, "once");
     }
@@ -390,16 +397,16 @@ mod tests {
     async fn a_pause_ends_when_another_watch_is_answered_but_not_at_once() {
         let [shortest, longest] = [100, 500].map(Duration::from_millis);
         for (answered, took) in [(None, 500), (Some(50), 100), (Some(200), 200), (Some(600), 500)] {
-            let (pulses, start) = (Pulses::default(), Instant::now());
+            let (watch_health, start) = (WatchHealth::default(), Instant::now());
             let other = async {
                 if let Some(after) = answered {
                     sleep(Duration::from_millis(after)).await;
-                    pulses.answered();
+                    watch_health.answered();
                 }
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = pulses.pause(shortest, longest) => {}
+                () = watch_health.pause(shortest, longest) => {}
                 () = other => {}
             }
             assert_eq!(start.elapsed(), Duration::from_millis(took), "{answered:?}");
@@ -409,10 +416,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_fails_since_it_last_did_well() {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
-        let pulses = Pulses::default();
-        let running = pulses.start("services", None);
+        let watch_health = WatchHealth::default();
+        let running = watch_health.start("services", None);
         let pulse = running.pulse();
-        let failing = || pulses.failing(&["services", "copies"], limit);
+        let failing = || watch_health.failing(&["services", "copies"], limit);
         tokio::time::advance(limit).await;
         assert!(failing().is_empty(), "it has not failed");
         pulse.failed(false);
@@ -443,25 +450,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_several_watches_of_a_name_all_must_fail() {
         let limit = Duration::from_secs(30);
-        let pulses = Pulses::default();
-        let names = ["x", "y"].map(|selector| pulses.start("sources", Some(selector)));
+        let watch_health = WatchHealth::default();
+        let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
         names[0].pulse().failed(false);
         tokio::time::advance(limit).await;
-        assert!(pulses.failing(&["sources"], limit).is_empty());
+        assert!(watch_health.failing(&["sources"], limit).is_empty());
         names[1].pulse().failed(false);
-        assert_eq!(pulses.failing(&["sources"], limit), ["sources"]);
+        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
-        let pulses = Pulses::default();
-        let running = pulses.start("sources", None);
+        let watch_health = WatchHealth::default();
+        let running = watch_health.start("sources", None);
         let pulse = running.pulse();
         let is_doubtful = |after: u64| {
-            let pulses = pulses.clone();
+            let watch_health = watch_health.clone();
             async move {
                 sleep(Duration::from_millis(after)).await;
-                pulses.is_doubtful("sources")
+                watch_health.is_doubtful("sources")
             }
         };
         pulse.list_begins();
@@ -476,29 +483,32 @@ mod tests {
         pulse.open(true);
         assert!(is_doubtful(49).await, "what was missed is on its way");
         assert!(!is_doubtful(1).await);
-        assert!(!pulses.is_doubtful("copies"), "another");
+        assert!(!watch_health.is_doubtful("copies"), "another");
     }
 
     #[test]
     fn how_far_a_watch_has_come_is_forgotten_when_it_lists() {
-        let pulses = Pulses::default();
-        let (sources, lease) = (pulses.start("sources", None), pulses.start("lease", None));
+        let watch_health = WatchHealth::default();
+        let (sources, lease) = (
+            watch_health.start("sources", None),
+            watch_health.start("lease", None),
+        );
         sources.pulse().reached(Some(7));
         sources.pulse().reached(Some(5));
         sources.pulse().reached(None);
         lease.pulse().reached(Some(9));
-        assert_eq!(pulses.version(&["sources", "copies"]), 7);
+        assert_eq!(watch_health.version(&["sources", "copies"]), 7);
         sources.pulse().list_begins();
-        assert_eq!(pulses.version(&["sources", "copies"]), 0);
+        assert_eq!(watch_health.version(&["sources", "copies"]), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_watch_does_not_hide_its_successor() {
-        let pulses = Pulses::default();
-        let first = pulses.start("sources", Some("x"));
-        let _second = pulses.start("sources", Some("x"));
+        let watch_health = WatchHealth::default();
+        let first = watch_health.start("sources", Some("x"));
+        let _second = watch_health.start("sources", Some("x"));
         drop(first);
         tokio::time::advance(Duration::from_secs(100)).await;
-        assert!(pulses.check(Duration::from_secs(90)).is_err());
+        assert!(watch_health.check(Duration::from_secs(90)).is_err());
     }
 }

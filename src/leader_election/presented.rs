@@ -1,19 +1,19 @@
-//! What the guard shows the lock, and the compare-and-swap that the lock's PATCH becomes: the decisions of the guard.
+//! What the cas shows the lock, and the compare-and-swap that the lock's PATCH becomes: the decisions of the cas.
 //!
-//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::guard`].
+//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::cas`].
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fence::Moment;
 use super::lease::Lease;
-use super::sighting::Sighting;
+use super::observed_lease::ObservedLease;
+use super::validity::Moment;
 use endpoint_copier_core::model::version;
 
 /// What the lock is to see in the answer to its GET, and so what it does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Shown {
+pub enum PresentedLease {
     /// No Lease: it makes one.
     Absent,
     /// Ours: it renews.
@@ -24,13 +24,13 @@ pub enum Shown {
     Held,
 }
 
-impl Shown {
+impl PresentedLease {
     /// For the candidate `us`, with what it knows after it has seen this answer; `leads`: it has a valid term.
     /// `overtaken`: the answer was passed over, so what is known says nothing of what was read.
     pub fn of<T: Moment>(
         answer: Option<&Lease>,
         overtaken: bool,
-        known: &Sighting<T>,
+        known: &ObservedLease<T>,
         us: &str,
         default_duration: Duration,
         leads: bool,

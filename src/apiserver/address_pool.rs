@@ -23,12 +23,12 @@ const MOST: usize = 16;
 
 /// The addresses of the API servers of one cluster, best first, and what is known against them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Book {
+pub(super) struct AddressPool {
     /// Those that were configured, in the order in which they are wanted.
     fixed: Vec<ServerAddress>,
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learnt: [Vec<ServerAddress>; 2],
-    marks: HashMap<ServerAddress, Mark>,
+    ejections: HashMap<ServerAddress, Ejection>,
     stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the
     /// servers.
@@ -36,23 +36,23 @@ pub(super) struct Book {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct Ejection {
     until: Instant,
     failures: u32,
 }
 
-impl Book {
+impl AddressPool {
     pub fn new(fixed: Vec<ServerAddress>, turn: usize) -> Self {
-        let mut book = Self {
+        let mut pool = Self {
             turn,
             ..Self::default()
         };
         for address in fixed {
-            if !book.fixed.contains(&address) {
-                book.fixed.push(address);
+            if !pool.fixed.contains(&address) {
+                pool.fixed.push(address);
             }
         }
-        book
+        pool
     }
 
     /// Whether this address was configured, and not only learnt.
@@ -72,7 +72,7 @@ impl Book {
         self.learnt = [trusted, others];
         let (fixed, [trusted, others]) = (&self.fixed, &self.learnt);
         let known = fixed.iter().chain(trusted).chain(others);
-        self.marks
+        self.ejections
             .retain(|address, _| known.clone().any(|known| known == address));
     }
 
@@ -90,7 +90,7 @@ impl Book {
 
     /// `None`: it is not skipped.
     fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
-        let mark = self.marks.get(address)?;
+        let mark = self.ejections.get(address)?;
         Some(mark.until).filter(|until| now < *until)
     }
 
@@ -109,13 +109,13 @@ impl Book {
 
     /// Whether nothing is known against any address.
     pub fn is_clear(&self, now: Instant) -> bool {
-        self.marks.values().all(|mark| now >= mark.until)
+        self.ejections.values().all(|mark| now >= mark.until)
     }
 
     /// The watches of the server at this address are behind.
     pub fn behind(&mut self, address: &ServerAddress, now: Instant) {
         self.failed(address, now);
-        if let Some(mark) = self.marks.get_mut(address) {
+        if let Some(mark) = self.ejections.get_mut(address) {
             mark.until = mark.until.max(now + BEHIND);
         }
     }
@@ -141,7 +141,7 @@ impl Book {
     /// A dial or a request to this address failed.
     pub fn failed(&mut self, address: &ServerAddress, now: Instant) {
         self.stretch.failed(address);
-        let before = self.marks.get(address);
+        let before = self.ejections.get(address);
         // Several clients learn of one failure.
         if before.is_some_and(|mark| now < mark.until) {
             return;
@@ -152,9 +152,9 @@ impl Book {
         let skip = SKIP
             .saturating_mul(2_u32.saturating_pow(failures))
             .min(LONGEST_SKIP);
-        self.marks.insert(
+        self.ejections.insert(
             address.clone(),
-            Mark {
+            Ejection {
                 until: now + skip,
                 failures: failures + 1,
             },
@@ -170,10 +170,10 @@ mod tests {
         ServerAddress::new(&format!("10.0.0.{number}"), 6443)
     }
 
-    fn order(book: &Book, now: Instant) -> Vec<u8> {
+    fn order(pool: &AddressPool, now: Instant) -> Vec<u8> {
         let last =
             |address: &ServerAddress| address.host.rsplit('.').next().and_then(|last| last.parse().ok());
-        book.order(now).iter().filter_map(last).collect()
+        pool.order(now).iter().filter_map(last).collect()
     }
 
     fn seconds(n: u64) -> Duration {
@@ -182,80 +182,80 @@ mod tests {
 
     #[test]
     fn configured_addresses_come_before_learnt_ones_and_each_once() {
-        let mut book = Book::new(vec![address(9), address(1), address(9)], 0);
-        book.learn([vec![address(1), address(2), address(3)], Vec::new()]);
-        assert_eq!(order(&book, Instant::now()), [9, 1, 2, 3]);
+        let mut pool = AddressPool::new(vec![address(9), address(1), address(9)], 0);
+        pool.learn([vec![address(1), address(2), address(3)], Vec::new()]);
+        assert_eq!(order(&pool, Instant::now()), [9, 1, 2, 3]);
     }
 
     #[test]
     fn replicas_begin_at_different_learnt_addresses() {
         for (turn, wanted) in [(0, [9, 1, 2, 3]), (1, [9, 2, 3, 1]), (5, [9, 3, 1, 2])] {
-            let mut book = Book::new(vec![address(9)], turn);
-            book.learn([vec![address(1), address(2), address(3)], Vec::new()]);
-            assert_eq!(order(&book, Instant::now()), wanted);
+            let mut pool = AddressPool::new(vec![address(9)], turn);
+            pool.learn([vec![address(1), address(2), address(3)], Vec::new()]);
+            assert_eq!(order(&pool, Instant::now()), wanted);
         }
     }
 
     #[test]
     fn a_dead_address_is_skipped_for_a_while_and_then_it_is_the_first_again() {
-        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
-        book.failed(&address(1), now);
-        assert_eq!(order(&book, now + seconds(9)), [2, 1]);
-        assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+        let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
+        pool.failed(&address(1), now);
+        assert_eq!(order(&pool, now + seconds(9)), [2, 1]);
+        assert_eq!(order(&pool, now + seconds(10)), [1, 2]);
     }
 
     #[test]
     fn an_address_that_fails_again_is_skipped_for_longer_until_it_has_done_well_for_a_while() {
-        let (mut book, mut now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+        let (mut pool, mut now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         for skip in [10, 20, 40, 80, 160, 160] {
-            book.failed(&address(1), now);
-            book.failed(&address(1), now + seconds(1));
-            assert!(!book.has_better(&address(2), now + seconds(skip - 1)));
+            pool.failed(&address(1), now);
+            pool.failed(&address(1), now + seconds(1));
+            assert!(!pool.has_better(&address(2), now + seconds(skip - 1)));
             now += seconds(skip);
-            assert!(book.has_better(&address(2), now));
+            assert!(pool.has_better(&address(2), now));
         }
         now += LONGEST_SKIP;
-        book.failed(&address(1), now);
-        assert_eq!(order(&book, now + seconds(10)), [1, 2]);
+        pool.failed(&address(1), now);
+        assert_eq!(order(&pool, now + seconds(10)), [1, 2]);
     }
 
     #[test]
     fn an_address_that_is_behind_is_skipped_for_a_minute_also_when_it_has_just_failed() {
         for fails_too in [false, true] {
-            let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
+            let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
             if fails_too {
-                book.failed(&address(1), now);
+                pool.failed(&address(1), now);
             }
-            book.behind(&address(1), now);
-            assert_eq!(order(&book, now + seconds(59)), [2, 1]);
-            assert_eq!(order(&book, now + seconds(60)), [1, 2]);
+            pool.behind(&address(1), now);
+            assert_eq!(order(&pool, now + seconds(59)), [2, 1]);
+            assert_eq!(order(&pool, now + seconds(60)), [1, 2]);
         }
     }
 
     #[test]
     fn the_book_is_clear_when_no_address_is_skipped() {
-        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
-        assert!(book.is_clear(now));
-        book.failed(&address(1), now);
-        assert!(!book.is_clear(now + seconds(9)));
-        assert!(book.is_clear(now + seconds(10)));
+        let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
+        assert!(pool.is_clear(now));
+        pool.failed(&address(1), now);
+        assert!(!pool.is_clear(now + seconds(9)));
+        assert!(pool.is_clear(now + seconds(10)));
     }
 
     #[test]
     fn of_a_long_list_sixteen_are_learnt() {
-        let mut book = Book::new(vec![address(200)], 0);
-        book.learn([(1..=100).map(address).collect(), vec![address(101)]]);
+        let mut pool = AddressPool::new(vec![address(200)], 0);
+        pool.learn([(1..=100).map(address).collect(), vec![address(101)]]);
         let wanted: Vec<u8> = std::iter::once(200).chain(1..=16).collect();
-        assert_eq!(order(&book, Instant::now()), wanted);
+        assert_eq!(order(&pool, Instant::now()), wanted);
     }
 
     #[test]
     fn addresses_to_trust_more_come_first_wherever_a_replica_begins() {
         for turn in 0..20 {
-            let mut book = Book::new(vec![address(200)], turn);
+            let mut pool = AddressPool::new(vec![address(200)], turn);
             let others = (1..=100).map(address).collect();
-            book.learn([vec![address(101), address(50)], others]);
-            let order = order(&book, Instant::now());
+            pool.learn([vec![address(101), address(50)], others]);
+            let order = order(&pool, Instant::now());
             let mut trusted = order[1..3].to_vec();
             trusted.sort_unstable();
             assert_eq!((trusted, order.len()), (vec![50, 101], 17));
@@ -264,22 +264,22 @@ mod tests {
 
     #[test]
     fn when_all_have_failed_none_is_left_out_and_the_one_that_rests_longest_is_first() {
-        let (mut book, now) = (Book::new(vec![address(1), address(2)], 0), Instant::now());
-        book.failed(&address(2), now);
-        assert!(!book.has_other(&address(1), now));
-        book.failed(&address(1), now + seconds(1));
-        assert_eq!(order(&book, now + seconds(2)), [2, 1]);
+        let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
+        pool.failed(&address(2), now);
+        assert!(!pool.has_other(&address(1), now));
+        pool.failed(&address(1), now + seconds(1));
+        assert_eq!(order(&pool, now + seconds(2)), [2, 1]);
     }
 
     #[test]
     fn an_empty_list_is_not_learnt_and_an_address_that_has_gone_is_forgotten() {
-        let (mut book, now) = (Book::new(vec![address(9)], 0), Instant::now());
-        book.learn([vec![address(1), address(2)], Vec::new()]);
-        book.learn([Vec::new(), Vec::new()]);
-        assert_eq!(order(&book, now), [9, 1, 2]);
-        book.failed(&address(1), now);
-        book.learn([vec![address(2)], Vec::new()]);
-        book.learn([vec![address(1), address(2)], Vec::new()]);
-        assert_eq!(order(&book, now), [9, 1, 2], "it is another server by now");
+        let (mut pool, now) = (AddressPool::new(vec![address(9)], 0), Instant::now());
+        pool.learn([vec![address(1), address(2)], Vec::new()]);
+        pool.learn([Vec::new(), Vec::new()]);
+        assert_eq!(order(&pool, now), [9, 1, 2]);
+        pool.failed(&address(1), now);
+        pool.learn([vec![address(2)], Vec::new()]);
+        pool.learn([vec![address(1), address(2)], Vec::new()]);
+        assert_eq!(order(&pool, now), [9, 1, 2], "it is another server by now");
     }
 }

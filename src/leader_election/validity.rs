@@ -1,4 +1,4 @@
-//! When a term ends, and what may follow: the decisions of the fence.
+//! When a term ends, and what may follow: the decisions of the validity.
 //!
 //! Pure: no clock, no async. Moments are those of one monotonic clock; the model in `crates/testing/election-model` has a clock of its
 //! own and calls the same functions as [`super::term`].
@@ -20,12 +20,12 @@ pub struct TermOver;
 
 /// How far a term reaches. Once over it stays over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fence<T = Instant> {
+pub struct Validity<T = Instant> {
     /// `None`: ended before its deadline.
     deadline: Option<T>,
 }
 
-impl<T: Moment> Fence<T> {
+impl<T: Moment> Validity<T> {
     /// A term that was won, or renewed, by a request that was *sent* at this moment. Counted from the reply it would
     /// outlive the Lease: the API server took the request somewhere between the two.
     pub fn won(sent: T, renew_deadline: Duration) -> Self {
@@ -88,27 +88,34 @@ mod tests {
 
     #[test]
     fn a_term_reaches_from_the_send_to_the_deadline_and_no_further() {
-        let fence = Fence::won(at(10), seconds(4));
-        assert_eq!(fence.deadline(at(13)), Some(at(14)));
-        assert!(fence.is_over(at(14)));
+        let validity = Validity::won(at(10), seconds(4));
+        assert_eq!(validity.deadline(at(13)), Some(at(14)));
+        assert!(validity.is_over(at(14)));
     }
 
     #[test]
     fn a_renewal_moves_the_deadline_and_never_back() {
-        let mut fence = Fence::won(at(10), seconds(4));
-        fence.extend(Fence::won(at(12), seconds(4)), at(13)).unwrap();
-        fence.extend(Fence::won(at(11), seconds(4)), at(13)).unwrap();
-        assert_eq!(fence.deadline(at(13)), Some(at(16)));
+        let mut validity = Validity::won(at(10), seconds(4));
+        validity
+            .extend(Validity::won(at(12), seconds(4)), at(13))
+            .unwrap();
+        validity
+            .extend(Validity::won(at(11), seconds(4)), at(13))
+            .unwrap();
+        assert_eq!(validity.deadline(at(13)), Some(at(16)));
     }
 
     #[test]
     fn what_is_over_stays_over() {
-        let mut late = Fence::won(at(10), seconds(4));
-        assert_eq!(late.extend(Fence::won(at(13), seconds(4)), at(14)), Err(TermOver));
-        let mut ended = Fence::won(at(10), seconds(4));
+        let mut late = Validity::won(at(10), seconds(4));
+        assert_eq!(
+            late.extend(Validity::won(at(13), seconds(4)), at(14)),
+            Err(TermOver)
+        );
+        let mut ended = Validity::won(at(10), seconds(4));
         ended.end();
         assert_eq!(
-            ended.extend(Fence::won(at(10), seconds(4)), at(11)),
+            ended.extend(Validity::won(at(10), seconds(4)), at(11)),
             Err(TermOver)
         );
         assert!(late.is_over(at(14)) && ended.is_over(at(11)));

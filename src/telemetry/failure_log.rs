@@ -16,7 +16,7 @@ const CAUSES: usize = 8;
 
 /// The outage of one thing, or that there is none. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Outage(Arc<Inner>);
+pub struct FailureLog(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -34,7 +34,7 @@ struct Since {
     failures: u64,
 }
 
-impl Outage {
+impl FailureLog {
     /// None so far. `what` may fail, as the words at the beginning of a line.
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
@@ -80,7 +80,7 @@ impl Outage {
     }
 
     /// It has succeeded.
-    pub fn over(&self) {
+    pub fn recovered(&self) {
         if let Some(since) = self.0.since.lock().take() {
             let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
             info!(failures, seconds, "{} works again", self.0.what);
@@ -103,7 +103,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_cause_of_an_outage_is_one_line_a_minute() {
         let (log, _guard) = logged();
-        let outage = Outage::new("the watch of services");
+        let outage = FailureLog::new("the watch of services");
         for attempt in 0..300_u64 {
             outage.failed(["refused", "403 Forbidden", "no answer"][usize::try_from(attempt % 3).unwrap()]);
             advance(Duration::from_millis(150)).await;
@@ -118,15 +118,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_told_at_once_then_once_a_minute_with_a_count_and_when_it_is_over() {
         let (log, _guard) = logged();
-        let outage = Outage::new("the watch of services");
-        outage.over();
+        let outage = FailureLog::new("the watch of services");
+        outage.recovered();
         for attempt in 0..1000_u64 {
             // Texts with numbers that change are no news.
             outage.failed(&format!("no answer within {attempt} ms"));
             advance(Duration::from_millis(150)).await;
         }
-        outage.over();
-        outage.over();
+        outage.recovered();
+        outage.recovered();
         outage.failed("refused");
         let lines = log.lines();
         let expected = [

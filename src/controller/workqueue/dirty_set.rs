@@ -11,25 +11,25 @@ use endpoint_copier_core::model::ServiceKey;
 
 /// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Inbox(Arc<InboxInner>);
+pub struct DirtySet(Arc<DirtySetInner>);
 
 #[derive(Debug, Default)]
-struct InboxInner {
+struct DirtySetInner {
     keys: Mutex<HashMap<ServiceKey, Instant>>,
     arrived: Notify,
 }
 
-impl Inbox {
+impl DirtySet {
     /// Marks keys as dirty, since now unless they are so already.
     pub fn mark(&self, keys: impl IntoIterator<Item = ServiceKey>) {
         let now = Instant::now();
         let mut any = false;
-        let mut inbox = self.0.keys.lock();
+        let mut dirty = self.0.keys.lock();
         for key in keys {
-            inbox.entry(key).or_insert(now);
+            dirty.entry(key).or_insert(now);
             any = true;
         }
-        drop(inbox);
+        drop(dirty);
         if any {
             self.0.arrived.notify_one();
         }

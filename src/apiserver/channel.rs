@@ -15,18 +15,18 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 use tracing::info;
 
-use super::answer::{Answer, InFlight};
-use super::connection::{Connection, NoAnswer, is_farewell};
+use super::connection::{Connection, NoAnswer, is_graceful_goaway};
 use super::dial::Dialer;
 use super::stretch::Factor;
-use super::{Beside, Elsewhere, NotAfter, Server, TooLate, is_watch, repeat};
+use super::tracked_body::{InFlight, TrackedBody};
+use super::{Avoid, Beside, SendDeadline, Server, TooLate, is_watch, repeat};
 use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// The lines of one client, one at a time.
+/// The channel of one client, one at a time.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Inner>);
+pub(super) struct Channel(Arc<Inner>);
 
 struct Inner {
     dialer: Dialer,
@@ -39,7 +39,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     /// Where the next request goes.
-    current: Option<Line>,
+    current: Option<Pending>,
     /// Where the last line led.
     address: Option<ServerAddress>,
     /// Why it was left.
@@ -56,9 +56,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const REPEATS: u32 = 3;
 
 /// A connection that is there or is being made. All requests share it: where one dials, no other does.
-type Line = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
+type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
 
-impl Lines {
+impl Channel {
     pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             dialer,
@@ -70,13 +70,13 @@ impl Lines {
 
     /// The factor for time limits that start now.
     pub fn factor(&self) -> Factor {
-        self.0.dialer.book.lock().factor()
+        self.0.dialer.pool.lock().factor()
     }
 
     /// The line for a request. A watch returns to a better address, and replaces a connection whose limit for
     /// pings is longer than needed by now. Watches restart anyway, and requests on the old line are not
     /// disturbed.
-    fn line(&self, watches: bool) -> Line {
+    fn line(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(line) = &state.current {
             match line.peek() {
@@ -98,16 +98,16 @@ impl Lines {
 
     fn has_better(&self, address: &ServerAddress) -> bool {
         self.0.dialer.learn();
-        let (book, now) = (self.0.dialer.book.lock(), Instant::now());
-        book.has_better(address, now) && book.has_other(address, now)
+        let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
+        pool.has_better(address, now) && pool.has_other(address, now)
     }
 
-    fn open(&self) -> Line {
-        let lines = self.clone();
+    fn open(&self) -> Pending {
+        let channel = self.clone();
         let dial = async move {
-            let connected = lines.connect().await;
+            let connected = channel.connect().await;
             if connected.is_err() {
-                lines.0.state.lock().failed = Some(Instant::now());
+                channel.0.state.lock().failed = Some(Instant::now());
             }
             connected
         };
@@ -139,24 +139,24 @@ impl Lines {
 
     /// A request on a connection has failed, or its answer.
     pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
-        if is_farewell(error) {
+        if is_graceful_goaway(error) {
             self.drop_line(|current| Arc::ptr_eq(current, connection), &one_line(error));
         } else {
-            self.leave(connection, &one_line(error));
+            self.eject(connection, &one_line(error));
         }
     }
 
     /// A connection is of no use: its address is skipped for a while, and the next request takes another line.
-    fn leave(&self, connection: &Arc<Connection>, why: &str) {
+    fn eject(&self, connection: &Arc<Connection>, why: &str) {
         let address = &connection.address;
-        self.0.dialer.book.lock().failed(address, Instant::now());
+        self.0.dialer.pool.lock().failed(address, Instant::now());
         self.drop_line(|current| Arc::ptr_eq(current, connection), why);
     }
 
     /// A server shows what is old: its address is skipped, and left if that is where the line leads.
-    fn avoid(&self, Elsewhere { server, why }: &Elsewhere) {
+    fn avoid(&self, Avoid { server, why }: &Avoid) {
         let Server(address) = server;
-        self.0.dialer.book.lock().behind(address, Instant::now());
+        self.0.dialer.pool.lock().behind(address, Instant::now());
         self.drop_line(|current| current.address == *address, why);
     }
 
@@ -179,12 +179,12 @@ impl Lines {
     /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
     /// no such excuse.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
-        self.0.dialer.book.lock().answered(took);
+        self.0.dialer.pool.lock().answered(took);
         if !status.is_server_error() {
             return;
         }
-        if self.may_leave(connection, is_read) {
-            self.leave(connection, &format!("it answered {status}"));
+        if self.may_eject(connection, is_read) {
+            self.eject(connection, &format!("it answered {status}"));
         }
     }
 
@@ -192,30 +192,30 @@ impl Lines {
     pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, factor: Factor, why: &str) {
         if is_read {
             let (address, now) = (&connection.address, Instant::now());
-            let mut book = self.0.dialer.book.lock();
-            book.timed_out(address, factor, Duration::ZERO, now);
-            drop(book);
+            let mut pool = self.0.dialer.pool.lock();
+            pool.timed_out(address, factor, Duration::ZERO, now);
+            drop(pool);
             self.drop_line(|current| Arc::ptr_eq(current, connection), why);
-        } else if self.may_leave(connection, is_read) {
-            self.leave(connection, why);
+        } else if self.may_eject(connection, is_read) {
+            self.eject(connection, why);
         }
     }
 
-    fn may_leave(&self, connection: &Arc<Connection>, is_read: bool) -> bool {
+    fn may_eject(&self, connection: &Arc<Connection>, is_read: bool) -> bool {
         self.0.dialer.learn();
-        let (book, now) = (self.0.dialer.book.lock(), Instant::now());
-        book.has_other(&connection.address, now) && (is_read || book.is_clear(now))
+        let (pool, now) = (self.0.dialer.pool.lock(), Instant::now());
+        pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
     /// Sends a request over its own connection, if possible to a server other than the current one. The
     /// result does not count for or against any server.
-    async fn send_beside(&self, request: Request<Body>) -> Result<Response<Answer>, BoxError> {
-        let mut book = self.0.dialer.book.lock().clone();
+    async fn send_beside(&self, request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
+        let mut pool = self.0.dialer.pool.lock().clone();
         if let Some(current) = self.0.state.lock().address.clone() {
-            book.behind(&current, Instant::now());
+            pool.behind(&current, Instant::now());
         }
         let dialer = Dialer {
-            book: Arc::new(Mutex::new(book)),
+            pool: Arc::new(Mutex::new(pool)),
             ..self.0.dialer.clone()
         };
         let factor = self.factor();
@@ -224,10 +224,10 @@ impl Lines {
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
         let answer = answer.map_err(|NoAnswer { error, .. }| error)?;
-        Ok(answer.map(|body| Answer::new(body, in_flight)))
+        Ok(answer.map(|body| TrackedBody::new(body, in_flight)))
     }
 
-    async fn send(self, mut request: Request<Body>) -> Result<Response<Answer>, BoxError> {
+    async fn send(self, mut request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
         if request.extensions().get::<Beside>().is_some() {
             return self.send_beside(request).await;
         }
@@ -241,7 +241,7 @@ impl Lines {
             let spare = is_read.then(|| repeat(&request));
             let connection = self.line(watches).await?;
             // The way may have taken long, and this process may have stood still on it.
-            if not_after.is_some_and(|NotAfter(moment)| Instant::now() >= moment) {
+            if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
                 return Err(TooLate.into());
             }
             let mut in_flight = InFlight::new(&self, &connection, &request);
@@ -253,23 +253,25 @@ impl Lines {
                     if watches && answer.status().is_success() {
                         in_flight.may_be_silent();
                     }
-                    return Ok(answer.map(|body| Answer::new(body, in_flight)));
+                    return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));
                 }
                 Err(no_answer) => no_answer,
             };
             in_flight.is_over();
-            let is_farewell = is_farewell(&error);
-            if is_farewell {
+            let is_graceful_goaway = is_graceful_goaway(&error);
+            if is_graceful_goaway {
                 self.drop_line(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
             }
             // Otherwise another request was quicker.
             if unsent.is_none() || connection.is_closed() {
                 repeats += 1;
             }
-            let again = unsent.map(|unsent| *unsent).or(spare.filter(|_| is_farewell));
+            let again = unsent
+                .map(|unsent| *unsent)
+                .or(spare.filter(|_| is_graceful_goaway));
             let Some(again) = again.filter(|_| repeats <= REPEATS) else {
-                if !is_farewell || repeats > REPEATS {
-                    self.leave(&connection, &one_line(&error));
+                if !is_graceful_goaway || repeats > REPEATS {
+                    self.eject(&connection, &one_line(&error));
                 }
                 return Err(error.into());
             };
@@ -278,8 +280,8 @@ impl Lines {
     }
 }
 
-impl Service<Request<Body>> for Lines {
-    type Response = Response<Answer>;
+impl Service<Request<Body>> for Channel {
+    type Response = Response<TrackedBody>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 

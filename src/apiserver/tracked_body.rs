@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use kube::client::Body;
 use tokio::time::Instant;
 
+use super::channel::Channel;
 use super::connection::Connection;
-use super::line::Lines;
 use super::reads_one_object;
 use super::stretch::{Factor, ONE};
 
@@ -22,7 +22,7 @@ const MANY: Duration = Duration::from_secs(4);
 
 /// A request that was sent. Its caller may give it up; then a server that was silent for longer than it may is left.
 pub(super) struct InFlight {
-    lines: Lines,
+    channel: Channel,
     connection: Arc<Connection>,
     is_read: bool,
     /// How long the server may be silent. `None`: as long as it likes.
@@ -36,12 +36,12 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub fn new(lines: &Lines, connection: &Arc<Connection>, request: &Request<Body>) -> Self {
+    pub fn new(channel: &Channel, connection: &Arc<Connection>, request: &Request<Body>) -> Self {
         let is_read = request.method() == Method::GET;
         let asks_for_many = is_read && !reads_one_object(request);
-        let factor = lines.factor();
+        let factor = channel.factor();
         Self {
-            lines: lines.clone(),
+            channel: channel.clone(),
             connection: connection.clone(),
             is_read,
             patience: Some(factor.of(if asks_for_many { MANY } else { ONE })),
@@ -78,26 +78,26 @@ impl Drop for InFlight {
         let silence = self.silence();
         if self.patience.is_some_and(|patience| silence >= patience) {
             let why = format!("no answer within {} ms", silence.as_millis());
-            self.lines
+            self.channel
                 .silent(&self.connection, self.is_read, self.factor, &why);
         }
     }
 }
 
 /// The body of an answer. If it breaks, so has the connection.
-pub(super) struct Answer {
+pub(super) struct TrackedBody {
     body: Incoming,
     request: InFlight,
 }
 
-impl Answer {
+impl TrackedBody {
     pub fn new(body: Incoming, mut request: InFlight) -> Self {
         request.since = Instant::now();
         Self { body, request }
     }
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -112,7 +112,7 @@ impl http_body::Body for Answer {
             Poll::Ready(Some(Ok(_))) => request.since = Instant::now(),
             Poll::Ready(Some(Err(error))) => {
                 if request.counts {
-                    request.lines.failed(&request.connection, error);
+                    request.channel.failed(&request.connection, error);
                 }
                 request.is_over();
             }

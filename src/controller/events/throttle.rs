@@ -19,7 +19,7 @@ const LATER: Duration = Duration::from_secs(10);
 
 /// What was said about all Services.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct EventThrottle {
     accounts: HashMap<ServiceKey, Account>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Due {
     pub again: Option<Instant>,
 }
 
-impl Ledger {
+impl EventThrottle {
     /// Returns the findings to report now, given all current findings of a Service. At most `room` of them;
     /// the others stay due.
     pub fn due(
@@ -147,7 +147,7 @@ mod tests {
             .collect()
     }
 
-    fn said(ledger: &mut Ledger, notes: &[&str], now: Instant) -> Vec<String> {
+    fn said(ledger: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
         let due = ledger.due(
             &ServiceKey::new("default", "vip"),
             &findings(notes),
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_forgotten_when_it_may_say_all_again() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         let (vip, other) = (
             ServiceKey::new("default", "vip"),
             ServiceKey::new("default", "other"),
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_said_when_it_appears_and_every_half_hour_while_it_lasts() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         assert_eq!(said(&mut ledger, &["a"], start), ["a"]);
         assert!(said(&mut ledger, &["a"], start + MINUTE).is_empty());
         assert!(said(&mut ledger, &["a"], start + 29 * MINUTE).is_empty());
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_detail_that_changes_is_said_at_once_and_one_that_comes_back_too() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         assert_eq!(said(&mut ledger, &["a"], start), ["a"]);
         assert_eq!(said(&mut ledger, &["b"], start + MINUTE), ["b"]);
         assert!(said(&mut ledger, &[], start + 2 * MINUTE).is_empty());
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn at_most_25_at_once_and_then_one_per_5_minutes() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         let mut count = 0;
         for round in 0..100 {
             count += said(&mut ledger, &[&round.to_string()], start).len();
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_said_is_said_when_there_is_room_again() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         for round in 0..25 {
             said(&mut ledger, &[&round.to_string()], start);
         }
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_next_look_is_when_the_first_repetition_is_due() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         said(&mut ledger, &["a"], start);
         let due = ledger.due(
             &ServiceKey::new("default", "vip"),
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn one_service_does_not_use_up_the_room_of_another() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         for round in 0..30 {
             said(&mut ledger, &[&round.to_string()], start);
         }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn good_news_is_told_once_and_only_when_it_is_due() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         assert!(!ledger.may_tell(&service, start), "nothing was ever wrong");
         ledger.owes_good_news(&service);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_in_the_queue_is_said_a_little_later() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         let all = findings(&["a", "b", "c"]);
         let due = ledger.due(&service, &all, 1, start);
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_written_after_all_has_its_turn_again() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         said(&mut ledger, &["a", "b"], start);
         let finding = Finding::new(Reason::PortUnresolved, "a");
         ledger.unsaid(&ServiceKey::new("default", "vip"), &finding);
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_service_without_findings_is_forgotten() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
         said(&mut ledger, &["a"], start);
         said(&mut ledger, &[], start + 10 * MINUTE);
         ledger.may_tell(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);

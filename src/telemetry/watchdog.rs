@@ -12,23 +12,23 @@ pub const GRACE: Duration = Duration::from_secs(20);
 
 /// The steps of one loop. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Option<Instant>>>);
+pub struct Watchdog(Arc<Mutex<Option<Instant>>>);
 
-impl Progress {
+impl Watchdog {
     /// There is work; since now, unless there was some before.
-    pub fn begin(&self) {
+    pub fn busy(&self) {
         self.0.lock().get_or_insert_with(Instant::now);
     }
 
     /// A step was made, well or badly.
-    pub fn step(&self) {
+    pub fn tick(&self) {
         if let Some(last) = &mut *self.0.lock() {
             *last = Instant::now();
         }
     }
 
     /// There is nothing to do.
-    pub fn rest(&self) {
+    pub fn idle(&self) {
         *self.0.lock() = None;
     }
 
@@ -53,24 +53,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_work_without_a_step_is_stuck() {
-        let (progress, second) = (Progress::default(), Duration::from_secs(1));
-        progress.step();
+        let (watchdog, second) = (Watchdog::default(), Duration::from_secs(1));
+        watchdog.tick();
         tokio::time::advance(LIMIT + second).await;
-        assert_eq!(progress.check(LIMIT), Ok(()), "nothing to do");
-        progress.begin();
+        assert_eq!(watchdog.check(LIMIT), Ok(()), "nothing to do");
+        watchdog.busy();
         tokio::time::advance(LIMIT).await;
-        progress.begin();
-        assert_eq!(progress.check(LIMIT), Ok(()), "just within the limit");
+        watchdog.busy();
+        assert_eq!(watchdog.check(LIMIT), Ok(()), "just within the limit");
         tokio::time::advance(second).await;
         assert_eq!(
-            progress.check(LIMIT),
+            watchdog.check(LIMIT),
             Err("no step for 27 s".to_owned()),
             "more work is no step"
         );
-        progress.clone().step();
-        assert_eq!(progress.check(LIMIT), Ok(()));
-        progress.rest();
+        watchdog.clone().tick();
+        assert_eq!(watchdog.check(LIMIT), Ok(()));
+        watchdog.idle();
         tokio::time::advance(LIMIT + second).await;
-        assert_eq!(progress.check(LIMIT), Ok(()));
+        assert_eq!(watchdog.check(LIMIT), Ok(()));
     }
 }
