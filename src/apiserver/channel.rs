@@ -24,7 +24,7 @@ use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// The channel of one client, one at a time.
+/// The way of one client to the API: one connection at a time.
 #[derive(Clone)]
 pub(super) struct Channel(Arc<Inner>);
 

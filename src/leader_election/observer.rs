@@ -1,4 +1,4 @@
-//! What a replica knows of the Lease, shared by the watch of it, the cas and the candidate.
+//! What a replica knows of the Lease, shared by the watch of it, [`super::cas`] and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((holder, spec.renew_time.clone()))
 }
 
-/// A [`ObservedLease`] that several parts of a replica add to and wait for.
+/// An [`ObservedLease`] that several parts of a replica add to and wait for.
 #[derive(Clone)]
 pub struct LeaseObserver {
     observed: Arc<Mutex<ObservedLease>>,

@@ -39,7 +39,7 @@ impl Default for View {
 }
 
 impl View {
-    /// `is_filled` returns whether everything is listed; `watch_health` show whether the watches are alive.
+    /// `is_filled` returns whether everything is listed; `watch_health` shows whether the watches are alive.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {
         Self {
             is_filled: Arc::new(is_filled),

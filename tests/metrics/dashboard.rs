@@ -190,7 +190,7 @@ fn it_is_a_classic_model_that_is_found_again_by_its_uid() {
         "Copying",
         "Lease",
         "API and watches",
-        "WorkQueue",
+        "Queue",
         "Process",
     ];
     assert_eq!(rows, expected);
@@ -284,7 +284,7 @@ fn promtool_reads_every_query() {
     let expressions = queries.iter().map(|(_, query, _)| replaced(query, "1m"));
     let rules: Vec<_> = expressions
         .enumerate()
-        .map(|(number, query)| json!({"observer": format!("panel:{number}"), "expr": query}))
+        .map(|(number, query)| json!({"record": format!("panel:{number}"), "expr": query}))
         .collect();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("rules.yaml");

@@ -52,7 +52,7 @@ impl Writer {
         }
     }
 
-    /// A Service that is not managed any more needs no expectations.
+    /// A Service that is not managed any more needs no memory.
     pub fn gone(&self, service: &ServiceKey) {
         self.attempts.lock().gone(service);
     }

@@ -52,7 +52,7 @@ impl Legacy {
         }
     }
 
-    /// A Service that is not managed any more needs no expectations.
+    /// A Service that is not managed any more needs no memory.
     pub fn gone(&self, service: &ServiceKey) {
         self.theirs.lock().remove(service);
     }

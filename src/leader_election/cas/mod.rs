@@ -1,7 +1,7 @@
 //! What makes `kube_leader_election::LeaseLock` safe, as a layer on the client that it uses.
 //!
 //! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
-//! whatever is there by then. The cas
+//! whatever is there by then. This layer
 //! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
 //!   [`super::observed_lease`] allows, and without anything that would make it fail forever: it fills in missing fields and
 //!   replaces times that the lock cannot read;
@@ -11,7 +11,7 @@
 //!   request;
 //! - repeats a slow renewal in parallel, through another API server.
 //!
-//! It is no validity: see [`super::term`].
+//! It does not bound the term: see [`super::term`].
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -44,7 +44,7 @@ const NOBODY: &str = "(nobody)";
 /// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
-/// State of the cas, shared with the watch of the Lease.
+/// State of the layer, shared with the watch of the Lease.
 #[derive(Clone)]
 pub struct LeaseCas {
     us: Arc<str>,
@@ -76,7 +76,7 @@ impl Answer {
 const REPEAT: Duration = Duration::from_secs(1);
 
 impl LeaseCas {
-    /// A cas for the candidate `us`, whose terms are these.
+    /// A layer for the candidate `us`, whose terms are these.
     pub fn new(
         us: &str,
         default_duration: Duration,

@@ -222,7 +222,7 @@ impl Election {
         Some(())
     }
 
-    /// The cas's part of a GET, and what the lock sends then. `None`: nothing.
+    /// What the compare-and-swap layer makes of a GET, and what the lock sends then. `None`: nothing.
     fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =

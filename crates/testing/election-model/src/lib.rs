@@ -1,7 +1,7 @@
 //! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
 //!
 //! A candidate is what `src/leader_election/mod.rs` is between two awaits, and decides by the same pure functions: what it has
-//! seen of the Lease (`ObservedLease`), what a renewal builds on without a read (`KnownVersion`), what the cas shows the lock and binds into its PATCH (`PresentedLease`, `ReadVersion`), how
+//! seen of the Lease (`ObservedLease`), what a renewal builds on without a read (`KnownVersion`), what the lock is shown and binds into its PATCH (`PresentedLease`, `ReadVersion`), how
 //! far its term reaches (`Validity`), whether it may release. Time passes between any two steps, so a candidate may be
 //! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
 //! differ and jump, an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.

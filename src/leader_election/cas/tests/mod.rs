@@ -55,7 +55,7 @@ async fn seen_expired(spec: Value) -> LeaseObserver {
     observer
 }
 
-/// A lock behind a cas that knows what this observer knows.
+/// A lock behind a layer that knows what this observer knows.
 fn lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, None)
 }
