@@ -50,7 +50,7 @@ fn a_link_in_a_document_leads_to_a_file() {
     for name in [
         files(".", "md"),
         files("docs", "md"),
-        files("docs/decisions", "md"),
+        files("docs/adr", "md"),
     ]
     .concat()
     {
