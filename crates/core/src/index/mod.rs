@@ -25,7 +25,7 @@ pub use seen::SliceState;
 use services::Known;
 pub use services::ServiceVersion;
 use slices::Slices;
-pub use sources::Listing;
+pub use sources::{Listing, NamesByRequester, Requester};
 use unreadable::UnreadableObjects;
 use versions::Versions;
 
