@@ -62,6 +62,7 @@ impl Watches {
                     let dirty = match event {
                         Event::Init => {
                             listed.clear();
+                            index.services_list_begins();
                             Dirty::new()
                         }
                         // A GET has already shown a later state.
@@ -74,7 +75,9 @@ impl Watches {
                             if !complete {
                                 listed.insert(ServiceKey::of(service.slim_metadata()));
                             }
+                            let is_gone = index.is_service_gone(service.slim_metadata());
                             match service.object {
+                                _ if is_gone => Dirty::new(),
                                 Ok(service) => index.apply_service(&service),
                                 Err(object) => {
                                     unreadable.log(&object);
@@ -82,9 +85,7 @@ impl Watches {
                                 }
                             }
                         }
-                        Event::Delete(service) => {
-                            index.delete_service(&ServiceKey::of(service.slim_metadata()))
-                        }
+                        Event::Delete(service) => index.service_deleted(service.slim_metadata()),
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
                     let changed = Some(index.services_changed());

@@ -15,6 +15,10 @@ pub(super) struct Slices {
     by_service: HashMap<ServiceKey, BTreeSet<SliceKey>>,
     /// So many slices have gone.
     removals: u64,
+    /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never given a
+    /// second time, so what has it is such a state, unless etcd was restored from a backup. A list that begins later
+    /// shows that, and so ends it.
+    gone: HashMap<SliceKey, Arc<EndpointSlice>>,
 }
 
 impl Slices {
@@ -62,6 +66,9 @@ impl Slices {
         {
             return BTreeSet::new();
         }
+        if self.is_gone(&slice.metadata) {
+            self.gone.remove(&key);
+        }
         let mut touched = self.take(&key);
         for service in concerns(&slice) {
             self.by_service
@@ -78,6 +85,25 @@ impl Slices {
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         self.removals += u64::from(self.by_key.contains_key(key));
         self.take(key)
+    }
+
+    /// Forgets a slice that is gone by a GET, and what watches still show of it.
+    pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
+        if let Some(slice) = self.by_key.get(key).filter(|slice| slice.metadata.uid.is_some()) {
+            self.gone.insert(key.clone(), slice.clone());
+        }
+        self.remove(key)
+    }
+
+    /// Whether a GET has shown that this very slice is gone.
+    pub fn is_gone(&self, metadata: &ObjectMeta) -> bool {
+        let gone = self.gone.get(&SliceKey::of(metadata));
+        gone.is_some_and(|gone| gone.metadata.uid == metadata.uid)
+    }
+
+    /// Keeps only some of the slices that are known to be gone.
+    pub fn retain_gone(&mut self, may_still_be_shown: impl Fn(&SliceKey, &EndpointSlice) -> bool) {
+        self.gone.retain(|key, slice| may_still_be_shown(key, slice));
     }
 
     fn take(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
