@@ -16,7 +16,7 @@ use self::pace::Paces;
 use self::shards::{Role, Shards};
 use self::split::{SELECTOR_BYTES, split};
 use super::Watches;
-use crate::index::NamesByRequester;
+use endpoint_copier_core::index::NamesByRequester;
 
 mod pace;
 mod shards;
