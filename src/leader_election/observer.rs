@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::cas::Patch;
 use super::known::KnownVersion;
 use super::lease::Lease;
 use super::observed_lease::{ObservedLease, Race};
@@ -97,6 +98,25 @@ impl LeaseObserver {
     /// Whether the watch has shown a newer version than this one.
     pub(super) fn is_after(&self, basis: &ReadVersion) -> bool {
         self.known.lock().is_after(basis)
+    }
+
+    /// Whether this renewal of the holder `us` was applied, as far as the watch shows it.
+    pub(super) fn is_applied(&self, us: &str, patch: &Patch) -> bool {
+        let known = self.known.lock();
+        known.is_applied(&patch.basis, us, patch.renewed.as_deref())
+    }
+
+    /// Waits until the watch shows that this renewal of the holder `us` was applied.
+    pub(super) async fn shows(&self, us: &str, patch: &Patch) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.is_applied(us, patch) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits for news of the Lease.
