@@ -166,57 +166,13 @@ impl Election {
                 }
             }
             (
-                Action::Repeat(_),
-                Attempt::Writes {
-                    began,
-                    request,
-                    mut tries,
-                },
-            ) => {
-                state.repeats -= 1;
-                tries.push(now);
-                candidate.attempt = Attempt::Writes {
-                    began,
-                    request,
-                    tries,
-                };
-            }
-            (
-                action @ (Action::Serve(_, k) | Action::LoseReply(_, k)),
-                Attempt::Writes {
-                    began,
-                    request,
-                    mut tries,
-                },
-            ) => {
-                let answer = state.server.serve(&request, !self.is(Mutant::NoCas));
-                let sent = tries.remove(k);
-                let is_lost = matches!(action, Action::LoseReply(..));
-                state.losses -= u8::from(is_lost);
-                // After a refusal another try may have succeeded.
-                candidate.attempt = if is_lost || answer.is_none() && !tries.is_empty() {
-                    Attempt::Writes {
-                        began,
-                        request,
-                        tries,
-                    }
-                } else {
-                    // The others may arrive later, or never.
-                    state.late.extend(tries.iter().map(|_| request.clone()));
-                    Attempt::Waits { sent, answer }
-                };
-            }
-            (
-                Action::Confirm(_),
+                action @ (Action::Repeat(_) | Action::Serve(..) | Action::LoseReply(..) | Action::Confirm(_)),
                 Attempt::Writes {
                     began,
                     request,
                     tries,
                 },
-            ) => {
-                state.late.extend(tries.iter().map(|_| request.clone()));
-                candidate.term = renewed(candidate.term, began, now);
-            }
+            ) => self.step_of_write(state, i, action, began, request, tries),
             (Action::Answer(_), Attempt::Waits { sent, answer }) => {
                 if let (Some(answer), Life::Runs) = (answer, candidate.life) {
                     self.take_answer(candidate, i, sent, &answer, now);
@@ -266,6 +222,53 @@ impl Election {
         let candidate = &mut state.candidates[i];
         candidate.tick(now, !self.is(Mutant::NoFence));
         Some(())
+    }
+
+    /// A step of a write and its repetitions.
+    fn step_of_write(
+        &self,
+        state: &mut State,
+        i: usize,
+        action: Action,
+        began: Tick,
+        request: Request,
+        mut tries: Vec<Tick>,
+    ) {
+        let now = state.now;
+        let candidate = &mut state.candidates[i];
+        let mut answered = None;
+        match action {
+            Action::Repeat(_) => {
+                state.repeats -= 1;
+                tries.push(now);
+            }
+            Action::Serve(_, k) | Action::LoseReply(_, k) => {
+                let answer = state.server.serve(&request, !self.is(Mutant::NoCas));
+                let sent = tries.remove(k);
+                if matches!(action, Action::LoseReply(..)) {
+                    state.losses -= 1;
+                } else if answer.is_some() || tries.is_empty() {
+                    answered = Some(Attempt::Waits { sent, answer });
+                }
+                // After a refusal another try may have succeeded.
+            }
+            _ => {
+                candidate.term = renewed(candidate.term, began, now);
+                answered = Some(Attempt::None);
+            }
+        }
+        candidate.attempt = match answered {
+            Some(attempt) => {
+                // The other tries may arrive later, or never.
+                state.late.extend(tries.iter().map(|_| request.clone()));
+                attempt
+            }
+            None => Attempt::Writes {
+                began,
+                request,
+                tries,
+            },
+        };
     }
 
     /// What the compare-and-swap layer makes of a GET, and what the lock sends then. `None`: nothing.

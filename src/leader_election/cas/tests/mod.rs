@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::sync::watch::channel;
 
 use super::*;
-use crate::client::Beside;
+use crate::apiserver::Beside;
 
 mod server;
 
