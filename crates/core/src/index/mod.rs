@@ -57,7 +57,7 @@ pub struct Index {
     /// Ends with the next list at the latest.
     services_gone: HashMap<ServiceKey, String>,
     /// Managed Services by source.
-    dependants: BTreeMap<ServiceKey, Dirty>,
+    dependants: BTreeMap<ServiceKey, HashSet<ServiceKey>>,
     copies: Slices,
     others: Slices,
     versions: Versions,

@@ -96,7 +96,7 @@ impl Index {
         self.services_changed += 1;
         self.services_removed += 1;
         self.unlink(old.as_deref());
-        let mut dirty = self.dependants.get(key).cloned().unwrap_or_default();
+        let mut dirty: Dirty = self.dependants.get(key).into_iter().flatten().cloned().collect();
         if old.is_some() || self.copies.has_any(key) {
             dirty.insert(key.clone());
         }
