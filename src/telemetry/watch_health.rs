@@ -1,6 +1,6 @@
 //! Signs of life of watches: a watch that shows none is a stale view, however quiet the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -53,10 +53,17 @@ struct State {
     /// It went on after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When its list or watch last worked.
+    /// When its list or watch last worked; when it began, if it never has.
     well: Instant,
+    has_worked: bool,
     /// Whether it has failed since, for a cause that may concern only this replica.
     failing: bool,
+}
+
+impl State {
+    fn works(&mut self) {
+        (self.well, self.has_worked, self.failing) = (Instant::now(), true, false);
+    }
 }
 
 impl WatchState {
@@ -70,6 +77,7 @@ impl WatchState {
             resumed: false,
             restart: None,
             well: Instant::now(),
+            has_worked: false,
             failing: false,
         };
         Self(Arc::new(Inner {
@@ -103,8 +111,7 @@ impl WatchState {
 
     /// An object was read from it.
     pub fn works(&self) {
-        let mut state = self.0.state.lock();
-        (state.well, state.failing) = (Instant::now(), false);
+        self.0.state.lock().works();
     }
 
     /// Its list or watch has failed. `for_all`: it fails for every replica, for example because a right is
@@ -128,11 +135,15 @@ impl WatchState {
         }
     }
 
+    fn has_worked(&self) -> bool {
+        self.0.state.lock().has_worked
+    }
+
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
         let mut state = self.0.state.lock();
         if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
-            (state.well, state.failing) = (Instant::now(), false);
+            state.works();
         }
         // What follows a list begins with it; what follows a break has to catch up.
         state.resumed |= !is_open;
@@ -273,19 +284,23 @@ impl WatchHealth {
     }
 
     /// The names among these whose lists and watches have all failed for this time. If one of several watches of a
-    /// name works, the cause is in the request of the others, for example a tenant's selector.
+    /// name works, the cause is in the request of the others, for example a tenant's selector. One that has never
+    /// worked proves nothing: each new name begins one, and any user who may edit a Service can add names.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
         let watch_health = self.watches.lock();
-        let mut failing = BTreeMap::new();
+        let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
         for ((name, _), pulse) in watch_health
             .iter()
             .filter(|((name, _), _)| watches.contains(name))
         {
-            *failing.entry(*name).or_insert(true) &= pulse.failing() >= time;
+            if pulse.failing() >= time {
+                failing.insert(*name);
+            } else if pulse.has_worked() {
+                working.insert(*name);
+            }
         }
-        failing.retain(|_, all| *all);
-        failing.into_keys().collect()
+        failing.difference(&working).copied().collect()
     }
 
     /// Whether a watch of this name may show an outdated state.
@@ -452,11 +467,29 @@ mod tests {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
+        names.iter().for_each(|name| name.pulse().works());
         names[0].pulse().failed(false);
         tokio::time::advance(limit).await;
         assert!(watch_health.failing(&["sources"], limit).is_empty());
         names[1].pulse().failed(false);
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+    }
+
+    /// Any user who may edit a Service can have watches of new names begin again and again.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_has_never_worked_does_not_hide_that_the_others_fail() {
+        let limit = Duration::from_secs(30);
+        let watch_health = WatchHealth::default();
+        let old = watch_health.start("sources", Some("x"));
+        old.pulse().works();
+        old.pulse().failed(false);
+        tokio::time::advance(limit).await;
+        let new = watch_health.start("sources", Some("y"));
+        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        new.pulse().failed(false);
+        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        new.pulse().works();
+        assert!(watch_health.failing(&["sources"], limit).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
