@@ -6,11 +6,29 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{Copies, copy};
 use crate::model::{
     EndpointSlice, Family, ManagedService, Snapshot, Source, annotation_of, ours, owner_of, provenance,
+    source_slice,
 };
 
 /// No endpoint is in it. Unready ones are endpoints.
 pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
     slice.endpoints.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
+/// its copy shows.
+pub(super) fn has_unreadable(
+    service: &ManagedService,
+    source: &Source,
+    family: Family,
+    snapshot: &Snapshot,
+) -> bool {
+    let is_copy = |slice: &EndpointSlice| {
+        ours(slice).as_ref() == Some(&service.key)
+            && slice.address_type == family.as_str()
+            && source_slice(slice).is_some_and(|source_slice| source.unreadable.contains(&source_slice))
+    };
+    let mut copies = snapshot.slices.iter().filter(|slice| is_copy(slice));
+    copies.any(|copy| !is_empty(copy))
 }
 
 /// The last good copies of one family, made from this source for this very Service.
