@@ -137,6 +137,16 @@ impl Life {
         self.body.lock().resumed == Some((now, true))
     }
 
+    /// When it last went on after a pause; zero, if it never paused.
+    pub fn resumed_at(&self) -> Duration {
+        self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
+    }
+
+    /// Whether it stands still.
+    pub fn is_paused(&self) -> bool {
+        self.body.lock().paused
+    }
+
     /// Whether a name is that of a copy: a Service's and a hash.
     pub fn is_named_like_a_copy(name: &str) -> bool {
         name.rsplit_once('-').is_some_and(|(_, hash)| hash.len() == 10)
