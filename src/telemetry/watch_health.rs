@@ -467,7 +467,9 @@ mod tests {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
-        names.iter().for_each(|name| name.pulse().works());
+        for name in &names {
+            name.pulse().works();
+        }
         names[0].pulse().failed(false);
         tokio::time::advance(limit).await;
         assert!(watch_health.failing(&["sources"], limit).is_empty());

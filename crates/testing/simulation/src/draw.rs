@@ -156,7 +156,13 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
         },
         158..167 => Step::Unreadable(
             chance.below(64),
-            *chance.one_of(&[Flaw::Fields, Flaw::Entries, Flaw::Annotations, Flaw::Harmless]),
+            *chance.one_of(&[
+                Flaw::Fields,
+                Flaw::Entries,
+                Flaw::Labels,
+                Flaw::Annotations,
+                Flaw::Harmless,
+            ]),
         ),
         167..171 => Step::Readable(chance.below(64)),
         171..177 => Step::UnreadableGone(chance.below(64)),
