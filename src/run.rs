@@ -34,7 +34,7 @@ use crate::leader_election::{self, Candidate, LeaseObserver, View};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::{GRACE, Watchdog};
-use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
+use endpoint_copier_core::index::{Index, NamesByRequester, NotFilled, SharedIndex};
 use endpoint_copier_core::model::ServiceKey;
 
 /// The election, with its writes and its release, has ended by then.
@@ -198,7 +198,7 @@ async fn serve(
 
 /// Whether everything has been listed once. After that it stays true: a new Service waits for its own source,
 /// and no other Service waits.
-fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + use<> {
+fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
     let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
     move || match filled.get() {
         Some(()) => Ok(()),
@@ -209,7 +209,7 @@ fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send
 /// Ready: everything has been listed and every watch is alive. A replica need not lead to be ready.
 fn report_readiness(
     health: &Health,
-    filled: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,
     watch_health: &WatchHealth,
 ) {
     let watch_health = watch_health.clone();

@@ -187,6 +187,19 @@ pub struct WatchHealth {
     answered: Arc<Notify>,
 }
 
+/// The watches that show no sign of life, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.lines())]
+pub struct SilentWatches(Vec<(&'static str, Duration)>);
+
+impl SilentWatches {
+    fn lines(&self) -> String {
+        let line =
+            |(watch, age): &(&str, Duration)| format!("{watch}: no sign of life for {} s", age.as_secs());
+        self.0.iter().map(line).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A watch that runs; it is no longer expected to show life when this is dropped.
 pub struct Running {
     watch_health: WatchHealth,
@@ -328,18 +341,17 @@ impl WatchHealth {
     ///
     /// # Errors
     /// Those that have not.
-    pub fn check(&self, limit: Duration) -> Result<(), String> {
+    pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
         let watch_health = self.watches.lock();
-        let dead: Vec<_> = watch_health
+        let silent: Vec<_> = watch_health
             .iter()
-            .map(|((watch, _), pulse)| (watch, pulse.0.state.lock().last.elapsed()))
+            .map(|((watch, _), pulse)| (*watch, pulse.0.state.lock().last.elapsed()))
             .filter(|(_, age)| *age > limit)
-            .map(|(watch, age)| format!("{watch}: no sign of life for {} s", age.as_secs()))
             .collect();
-        if dead.is_empty() {
+        if silent.is_empty() {
             Ok(())
         } else {
-            Err(dead.join(", "))
+            Err(SilentWatches(silent))
         }
     }
 }
@@ -376,7 +388,10 @@ mod tests {
         services.pulse().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(
-            watch_health.check(Duration::from_secs(90)).unwrap_err(),
+            watch_health
+                .check(Duration::from_secs(90))
+                .unwrap_err()
+                .to_string(),
             "copies: no sign of life for 100 s"
         );
         drop(copies);
