@@ -56,7 +56,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 const REPEATS: u32 = 3;
 
 /// A connection that is there or is being made. All requests share it: where one dials, no other does.
-type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
+type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, ConnectError>>>;
+
+/// Why a connection could not be made. All requests that wait for it get the same error.
+#[derive(Clone, Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("{}", one_line(&***.0))]
+    Dial(Arc<BoxError>),
+    #[error("{address}: {}", one_line(&**.error))]
+    Handshake {
+        address: ServerAddress,
+        error: Arc<hyper::Error>,
+    },
+}
 
 impl Channel {
     pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
@@ -117,12 +129,15 @@ impl Channel {
         line
     }
 
-    async fn connect(&self) -> Result<Arc<Connection>, String> {
+    async fn connect(&self) -> Result<Arc<Connection>, ConnectError> {
         let factor = self.factor();
         let dialed = self.0.dialer.dial(self.0.dialer.order(), factor).await;
-        let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
+        let (address, stream) = dialed.map_err(|error| ConnectError::Dial(error.into()))?;
         let connection = Connection::over(stream, address.clone(), factor).await;
-        let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
+        let connection = connection.map_err(|error| ConnectError::Handshake {
+            address: address.clone(),
+            error: error.into(),
+        })?;
         self.leads_to(address);
         Ok(Arc::new(connection))
     }

@@ -95,9 +95,10 @@ impl Looker {
             self.list_slices(&mut index, &mut changed, &scope, &selector)
                 .await?;
         }
-        let leases = self.leases().await.map_err(|error| one_line(&error));
+        let leases = self.leases().await;
         let now = self.now();
-        let mut report = Report::of(&index, &changed, leases, now);
+        let mut report = Report::of(&index, &changed, leases.as_deref().unwrap_or_default(), now);
+        report.leaders_error = leases.err().map(|error| one_line(&error));
         let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
         if behind.is_empty() {
             return Ok(report);

@@ -65,7 +65,7 @@ impl Ports {
                     protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
                     app_protocol: port.app_protocol.clone(),
                 }),
-                Err(target) => ports.unresolved.push(target),
+                Err(target) => ports.unresolved.push(target.to_owned()),
             }
         }
         ports
@@ -78,7 +78,8 @@ impl Ports {
     }
 }
 
-fn number(port: &ServicePort, slice: &[EndpointPort]) -> Result<i32, String> {
+/// The number of a port, or the name of a target port that the slice does not have.
+fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a str> {
     let target = match &port.target_port {
         None => return Ok(port.port),
         Some(IntOrString::Int(number)) => return Ok(*number),
@@ -92,7 +93,7 @@ fn number(port: &ServicePort, slice: &[EndpointPort]) -> Result<i32, String> {
         .iter()
         .filter(same)
         .find_map(|found| found.port)
-        .ok_or_else(|| target.clone())
+        .ok_or(target)
 }
 
 /// The protocol that is meant where none is said is TCP.
