@@ -65,6 +65,19 @@ pub struct ElectionConfig {
     pub lease_name: String,
 }
 
+/// The defaults of the flags.
+impl Default for ElectionConfig {
+    fn default() -> Self {
+        Self {
+            lease_duration: Duration::from_secs(6),
+            renew_deadline: Duration::from_secs(4),
+            retry_period: Duration::from_secs(1),
+            namespace: None,
+            lease_name: "f668ae63.endpoint-copier-operator".to_owned(),
+        }
+    }
+}
+
 impl ElectionConfig {
     /// A candidate honours the duration that a Lease states up to this: an absurd one must not lock
     /// everybody out, and a longer one of ours would let a successor begin while we believe to hold it.

@@ -11,6 +11,7 @@ const LAYERS: &[&str] = &[
     "cli",
     "inspect",
     "run",
+    "replica",
     "admin",
     "controller",
     "leader_election",
