@@ -12,3 +12,4 @@ pub mod leader_election;
 pub mod replica;
 pub mod run;
 pub mod telemetry;
+pub mod timing;

@@ -31,19 +31,17 @@ use crate::admin::{Health, Probe};
 use crate::config::ElectionConfig;
 use crate::controller::events::EventRecorder;
 use crate::controller::reconcile::Reconciler;
-use crate::controller::watch::{self, LIFE, Reader, Watches};
+use crate::controller::watch::{self, Reader, Watches};
 use crate::controller::worker::Worker;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::leader_election::{self, Candidate, LeaseObserver, View};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
-use crate::telemetry::watchdog::{GRACE, Watchdog};
+use crate::telemetry::watchdog::Watchdog;
+use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
 use endpoint_copier_core::index::{Index, NamesByRequester, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
-
-/// The election, with its writes and its release, has ended by then.
-const STOP_ELECTION: Duration = Duration::from_millis(3050);
 
 /// The name of the task that writes while this replica leads.
 pub const WORKER: &str = "worker";
@@ -151,7 +149,7 @@ impl Replica {
         let filled = filled(&index);
         report_readiness(&health, filled.clone(), &watch_health);
         let watches = watch_health.clone();
-        metrics.read_watch_life(LIFE, move || watches.last());
+        metrics.read_watch_life(WATCH_LIFE, move || watches.last());
 
         let reader = |client: &Client| Reader {
             client: client.clone(),
@@ -265,7 +263,9 @@ fn report_readiness(
 ) {
     let watch_health = watch_health.clone();
     health.check("caches", Probe::Readiness, filled);
-    health.check("watches", Probe::Readiness, move || watch_health.check(LIFE));
+    health.check("watches", Probe::Readiness, move || {
+        watch_health.check(WATCH_LIFE)
+    });
 }
 
 /// Alive: a loop that has work makes steps. An API that is away does not stop them.

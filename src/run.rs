@@ -1,8 +1,6 @@
 //! From settings to exit code: signals, the way to the API, the servers for metrics and probes, and one
 //! [`Replica`], which is the table of contents of the operator.
 
-use std::time::Duration;
-
 use futures::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -16,10 +14,8 @@ use crate::apiserver::{self, Access};
 use crate::config::Config;
 use crate::replica::{Candidacy, Parts, Replica, TaskEnded};
 use crate::telemetry::metrics::Metrics;
+use crate::timing::STOP_HTTP;
 use endpoint_copier_core::model::ServiceKey;
-
-/// Answers to probes have ended by then.
-const STOP_HTTP: Duration = Duration::from_millis(250);
 
 /// Why the operator ended without being asked to.
 #[derive(Debug, thiserror::Error)]

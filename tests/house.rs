@@ -18,6 +18,7 @@ const LAYERS: &[&str] = &[
     "apiserver",
     "telemetry",
     "config",
+    "timing",
 ];
 
 /// The most lines of a file without its tests. A longer one has a second idea in it.

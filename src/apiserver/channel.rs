@@ -50,7 +50,7 @@ struct State {
 
 /// Where no address answers, the next dial begins so much later: many requests fail at once then, and each round asks
 /// every address for a handshake.
-const PAUSE: Duration = Duration::from_millis(100);
+const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// So often a request that no server has taken goes on to another connection.
 const REPEATS: u32 = 3;
@@ -94,7 +94,9 @@ impl Channel {
             match line.peek() {
                 None => return line.clone(),
                 // All who wait for it hear the same, and those who come in the next moment too.
-                Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < PAUSE) => return line.clone(),
+                Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < DIAL_PAUSE) => {
+                    return line.clone();
+                }
                 Some(Ok(connection)) if connection.is_ready() => {
                     if watches && self.has_better(&connection.address) {
                         state.why = Some("another address comes before it".to_owned());

@@ -28,6 +28,7 @@ use tracing::warn;
 use crate::apiserver::error::one_line;
 use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::telemetry::metrics::Metrics;
+use crate::timing::LONGEST_RETRY_AFTER;
 
 mod address_pool;
 mod beside;
@@ -48,12 +49,6 @@ use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
 use pages::Paged;
-
-/// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
-const PING: Duration = Duration::from_secs(1);
 
 /// In an answer's extensions: the server that it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

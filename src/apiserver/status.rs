@@ -11,7 +11,7 @@ use kube::core::Status;
 use kube::core::response::StatusDetails;
 
 /// The most characters that are kept of a body that is not a `Status`. An error page may be long.
-const LONGEST: usize = 200;
+const LONGEST_BODY: usize = 200;
 
 /// Converts an answer into an error.
 pub(super) fn error(parts: &Parts, body: &[u8]) -> kube::Error {
@@ -49,7 +49,7 @@ fn no_details() -> StatusDetails {
 }
 
 fn shorten(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_BODY) {
         text.truncate(end);
         text.push('…');
     }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn an_error_page_is_cut() {
         let status = read(502, Some("soon"), &"ä ".repeat(1000));
-        assert_eq!(status.message.chars().count(), LONGEST + 1);
+        assert_eq!(status.message.chars().count(), LONGEST_BODY + 1);
         assert_eq!(retry_after(&status), 0);
     }
 }

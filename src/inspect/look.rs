@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::controller::watch::{copies_selector, named_selectors};
 use crate::leader_election::Lease;
 use crate::telemetry::metrics::Metrics;
+use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
     Defaults, EndpointSlice, MANAGED_BY, Reason, Service, ServiceKey, SliceKey,
@@ -35,9 +36,6 @@ const PAGES: usize = 10;
 
 /// What the leader alone knows, since it has tried: it tells it by an Event.
 const TOLD: Reason = Reason::WriteRefused;
-
-/// What lasts is said again every half hour; what was said longer ago is over.
-const REPEATED: SignedDuration = SignedDuration::from_mins(35);
 
 /// By so much the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
@@ -226,7 +224,7 @@ fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
         let (data, of) = (&event.data, &event.data["involvedObject"]);
         let holds = |at: &Timestamp| {
             let age = now.duration_since(*at);
-            age < REPEATED && age > -EARLY
+            age < EVENT_LASTS && age > -EARLY
         };
         if let (Some(at), Some(namespace), Some(name)) = (
             said(event).filter(holds),

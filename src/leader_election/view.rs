@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::telemetry::watch_health::WatchHealth;
+use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
 /// The watches that copies are made from.
@@ -15,11 +16,8 @@ const WATCHES: [&str; 3] = [
     WatchKind::Sources.as_str(),
 ];
 
-/// A leader whose lists or watches fail for this time releases the Lease: another replica may see more.
-pub const BLIND: Duration = Duration::from_secs(30);
-
 /// How often a view is polled until it is complete. Short, because a first term waits for it.
-const SOON: Duration = Duration::from_millis(5);
+const VIEW_POLL: Duration = Duration::from_millis(5);
 
 /// How often a leader checks for failing lists and watches.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
@@ -55,7 +53,7 @@ impl View {
     /// Waits until the view is current.
     pub(super) async fn current(&self) {
         while !self.is_current() {
-            sleep(SOON).await;
+            sleep(VIEW_POLL).await;
         }
     }
 

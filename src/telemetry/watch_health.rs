@@ -9,11 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-/// How often a watch is polled until it is answered. Short, because a first copy waits for it.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::timing::CAUGHT_UP;
 
-/// A watch that goes on after a break has shown by then what happened meanwhile.
-const CAUGHT_UP: Duration = Duration::from_millis(50);
+/// How often a watch is polled until it is answered. Short, because a first copy waits for it.
+const CURRENT_POLL: Duration = Duration::from_millis(5);
 
 /// A watch counts as working after it was answered for this time: one that breaks at once shows nothing.
 const ANSWERED: Duration = Duration::from_secs(1);
@@ -292,7 +291,7 @@ impl WatchHealth {
     /// Waits until the watches of these names are current.
     pub async fn until_current(&self, watches: &[&str]) {
         while !self.are_current(watches) {
-            sleep(LOOK).await;
+            sleep(CURRENT_POLL).await;
         }
     }
 

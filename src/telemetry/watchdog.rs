@@ -6,10 +6,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long a loop that has work may go without a step, beyond the lease duration. Every call has a shorter time
-/// limit, and a call that fails is a step: an API that is away never makes a loop look stuck.
-pub const GRACE: Duration = Duration::from_secs(20);
-
 /// A loop that has work and makes no step, for this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no step for {} s", .0.as_secs())]

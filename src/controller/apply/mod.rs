@@ -17,6 +17,7 @@ use crate::apiserver::{SendDeadline, TooLate, throttled};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::Operation;
 use endpoint_copier_core::model::{EndpointSlice, ServiceKey, ServiceState, SliceKey, version_of};
 use endpoint_copier_core::plan::{Delete, Plan};
@@ -27,10 +28,6 @@ mod request;
 
 pub use applied::{Applied, Expectation, Failure, Kind};
 use attempts::Attempts;
-
-/// A write that has no answer by then has failed. A webhook takes up to 10 s by default, and one that is away takes all
-/// of them, also where its failure is ignored: who gives up before is never answered.
-const TIME_LIMIT: Duration = Duration::from_secs(12);
 
 /// Writes EndpointSlices.
 pub struct Writer {
@@ -170,7 +167,7 @@ impl Writer {
         let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
         // Also if this process was stopped while the way to a server was looked for.
         request.extensions_mut().insert(SendDeadline(write.deadline));
-        let answer = timeout(TIME_LIMIT, async {
+        let answer = timeout(WRITE_LIMIT, async {
             tokio::select! {
                 biased;
                 answer = self.client.request_status(request) => Some(answer),

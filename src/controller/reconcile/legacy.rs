@@ -5,7 +5,6 @@
 //! of other owners are read once for each version of that slice.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, Error};
@@ -18,15 +17,13 @@ use crate::apiserver::decode::{EndpointsMetadata, Guarded};
 use crate::apiserver::error::is_answer;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::REMOVAL_LIMIT;
 use endpoint_copier_core::model::{
     EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
 };
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
-
-/// Time limit of the whole removal.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Legacy {
@@ -101,7 +98,7 @@ impl Legacy {
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
         let api: Api<Guarded<EndpointsMetadata>> =
             Api::namespaced(self.client.clone(), service.key.namespace());
-        let limit = Instant::now() + TIME_LIMIT;
+        let limit = Instant::now() + REMOVAL_LIMIT;
         let found = match self.within(limit, api.get(service.key.name())).await {
             Ok(found) => found,
             Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Gone),

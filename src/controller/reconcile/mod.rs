@@ -21,6 +21,7 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, SyncResult};
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{Finding, Intent, Priority, ServiceKey, ServiceState, Snapshot, ours};
@@ -41,9 +42,6 @@ use failing::{Failing, Rank, after_refusals, passing, rank, report_failure};
 use legacy::Legacy;
 use lines::Lines;
 use report::{is_mixed, report_write};
-
-/// How long a write may take to show in the watch before a GET is made.
-const ECHO: Duration = Duration::from_secs(1);
 
 /// The pause after the removal of something was refused that the Go operator has left.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -233,7 +231,11 @@ impl Reconciler {
         } = applied;
         findings.extend(failures.iter().filter_map(|failure| report_failure(key, failure)));
         let now = Instant::now();
-        let until = if expectations.is_empty() { now } else { now + ECHO };
+        let until = if expectations.is_empty() {
+            now
+        } else {
+            now + EXPECTATION
+        };
         let due = (!expectations.is_empty()).then_some(until);
         let worst = failures.iter().map(|failure| rank(failure.kind)).max();
         // Everything else is done; the deletes wait for an answer.

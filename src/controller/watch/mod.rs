@@ -17,6 +17,7 @@ use crate::controller::workqueue::DirtySet;
 use crate::leader_election::{Lease, LeaseObserver};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
+use crate::timing::OWN_RENEWAL;
 use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
@@ -180,9 +181,6 @@ impl Undecoded {
     }
 }
 
-/// Our own writes of the Lease are on its watch by then, or the watch is behind.
-const OWN_RENEWAL: Duration = Duration::from_secs(5);
-
 /// A watch that was answered so long ago has said what it has to say. One that is not answered is no stale view
 /// but an outage, with pauses and log lines of its own.
 const HEARD: Duration = Duration::from_secs(1);
@@ -249,6 +247,3 @@ fn named_selector(names: &BTreeSet<String>) -> String {
         label::MANAGED_BY
     )
 }
-
-/// How long after its last sign of life a watch counts as dead.
-pub const LIFE: Duration = Duration::from_secs(90);

@@ -27,20 +27,20 @@ impl Watches {
     /// Adds their lines. Answers for how long nobody has known whether anything is in step: a watch that copies are made
     /// from has shown no life since then.
     pub fn render(&self, text: &mut String) -> Option<Duration> {
-        const NAME: &str = "endpoint_copier_watch_last_event_timestamp_seconds";
+        const LAST_EVENT: &str = "endpoint_copier_watch_last_event_timestamp_seconds";
         let (limit, life) = self.0.get()?;
         let life = life();
         if !life.is_empty() {
             header(
                 text,
-                NAME,
+                LAST_EVENT,
                 "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
                  every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
                  shows is stale, and the replica is not ready.",
             );
         }
         for (resource, moment) in &life {
-            _ = writeln!(text, "{NAME}{{resource=\"{resource}\"}} {}", unix(*moment));
+            _ = writeln!(text, "{LAST_EVENT}{{resource=\"{resource}\"}} {}", unix(*moment));
         }
         let view = VIEW.iter().filter_map(|watch| life.get(watch.as_str()));
         let silence = view.min()?.elapsed().unwrap_or_default();

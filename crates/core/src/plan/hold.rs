@@ -96,9 +96,9 @@ fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source)
 /// Whether a slice bears the name of a Service, as the API server's own does, or that and one more
 /// word, as Kubernetes names slices: 5 characters behind what is left of `<service>-` at 58.
 fn is_named_after(slice: &str, service: &str) -> bool {
-    const LONGEST: usize = 58;
+    const LONGEST_STEM: usize = 58;
     let stem = format!("{service}-");
-    let stem = stem.get(..LONGEST).unwrap_or(&stem);
+    let stem = stem.get(..LONGEST_STEM).unwrap_or(&stem);
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }

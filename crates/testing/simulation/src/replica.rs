@@ -27,8 +27,7 @@ use crate::world::World;
 /// Name and namespace of the Lease.
 pub const LEASE: (&str, &str) = ("kube-system", "f668ae63.endpoint-copier-operator");
 
-/// The defaults of the flags.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
+pub use endpoint_copier_operator::timing::RENEW_DEADLINE;
 
 /// One incarnation of a replica.
 pub struct Life {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use endpoint_copier_operator::apiserver::{Avoid, Beside, SendDeadline, Server, TooLate};
 use endpoint_copier_operator::config::ServerAddress;
+use endpoint_copier_operator::timing::{DIAL_LIMIT, LIST_SILENCE, READ_SILENCE};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
@@ -29,13 +30,6 @@ use crate::sent::Sent;
 use crate::stream;
 use crate::unreadable;
 use crate::world::{Connection, World};
-
-/// A dial is given up after this time, as in `src/apiserver/mod.rs`.
-const DIAL: Duration = Duration::from_millis(1500);
-
-/// A request that is given up after this time makes its client change to another server, as in `src/apiserver/tracked_body.rs`.
-const ONE: Duration = Duration::from_millis(600);
-const MANY: Duration = Duration::from_secs(4);
 
 /// The connections of one client of a replica.
 #[derive(Clone)]
@@ -119,7 +113,7 @@ impl Wire {
     /// A connection to a server that is not down.
     async fn dial(&self, server: usize) -> Result<Connection, BoxError> {
         if self.world.is_frozen(server) || self.world.state().cut[self.life.replica] {
-            sleep(DIAL).await;
+            sleep(DIAL_LIMIT).await;
             self.world.count("dial timed out");
             return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
         }
@@ -187,7 +181,7 @@ impl Wire {
         let mut waiting = Waiting {
             wire: self,
             connection: (!is_beside).then(|| connection.clone()),
-            patience: if asks_for_many { MANY } else { ONE },
+            patience: if asks_for_many { LIST_SILENCE } else { READ_SILENCE },
             since: Instant::now(),
         };
         let answer = tokio::select! {
