@@ -17,13 +17,6 @@ use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::model::ServiceKey;
 use endpoint_copier_core::model::WatchKind;
 
-/// What the view is made of.
-const VIEW: [&str; 3] = [
-    WatchKind::Services.as_str(),
-    WatchKind::Copies.as_str(),
-    WatchKind::Sources.as_str(),
-];
-
 /// The loop between the watches and the reconciler.
 pub struct Worker {
     /// Where watches leave dirty keys.
@@ -71,7 +64,7 @@ impl Worker {
         tokio::select! {
             biased;
             () = term.over() => return,
-            _ = timeout(VIEW_SETTLE, self.watch_health.until_current(&VIEW)) => {}
+            _ = timeout(VIEW_SETTLE, self.watch_health.until_current(&WatchKind::VIEW)) => {}
         }
         // Which all is worked on now.
         self.dirty.take().now_or_never();

@@ -9,13 +9,6 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
-/// The watches that copies are made from.
-const WATCHES: [&str; 3] = [
-    WatchKind::Services.as_str(),
-    WatchKind::Copies.as_str(),
-    WatchKind::Sources.as_str(),
-];
-
 /// How often a view is polled until it is complete. Short, because a first term waits for it.
 const VIEW_POLL: Duration = Duration::from_millis(5);
 
@@ -47,7 +40,7 @@ impl View {
 
     /// Whether the caches are filled and each watch is answered.
     pub(super) fn is_current(&self) -> bool {
-        (self.is_filled)() && self.watch_health.are_current(&WATCHES)
+        (self.is_filled)() && self.watch_health.are_current(&WatchKind::VIEW)
     }
 
     /// Waits until the view is current.
@@ -63,7 +56,7 @@ impl View {
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {
-            let failing = self.watch_health.failing(&WATCHES, BLIND);
+            let failing = self.watch_health.failing(&WatchKind::VIEW, BLIND);
             if !failing.is_empty() {
                 return failing.join(", ");
             }

@@ -11,9 +11,6 @@ use endpoint_copier_core::model::WatchKind;
 /// When each watch that runs showed life last.
 type Life = dyn Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync;
 
-/// What copies are made from.
-const VIEW: [WatchKind; 3] = [WatchKind::Services, WatchKind::Copies, WatchKind::Sources];
-
 /// The watches, once somebody has said where to ask about them.
 #[derive(Default)]
 pub(super) struct Watches(OnceLock<(Duration, Box<Life>)>);
@@ -42,7 +39,7 @@ impl Watches {
         for (resource, moment) in &life {
             _ = writeln!(text, "{LAST_EVENT}{{resource=\"{resource}\"}} {}", unix(*moment));
         }
-        let view = VIEW.iter().filter_map(|watch| life.get(watch.as_str()));
+        let view = WatchKind::VIEW.iter().filter_map(|watch| life.get(watch));
         let silence = view.min()?.elapsed().unwrap_or_default();
         (silence > *limit).then_some(silence)
     }
