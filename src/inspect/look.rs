@@ -22,7 +22,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
-    Defaults, EndpointSlice, MANAGED_BY, Reason, Service, ServiceKey, SliceKey,
+    Defaults, EndpointSlice, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey,
 };
 
 /// Objects in one page of a list.
@@ -230,7 +230,7 @@ fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
             said(event).filter(holds),
             of["namespace"].as_str(),
             of["name"].as_str(),
-        ) && data["reportingComponent"] == MANAGED_BY
+        ) && data["reportingComponent"] == MANAGED_BY_US
             && data["reason"] == TOLD.as_str()
         {
             let known = newest.entry((namespace, name)).or_insert((at, event));

@@ -19,7 +19,8 @@ use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::REMOVAL_LIMIT;
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
+    EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
+    ours,
 };
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
@@ -105,7 +106,7 @@ impl Legacy {
             Err(error) => return Err(error),
         };
         let found = found.slim_metadata();
-        if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY) {
+        if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
             return Ok(Looked::Theirs);
         }
         // Only now: while the GET was under way the term may have ended.

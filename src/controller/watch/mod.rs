@@ -21,7 +21,7 @@ use crate::timing::OWN_RENEWAL;
 use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
-    EndpointSlice, MANAGED_BY, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
+    EndpointSlice, MANAGED_BY_US, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
 };
 
 mod backoff;
@@ -224,7 +224,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
 /// Slices that bear our managed-by label.
 #[must_use]
 pub fn copies_selector() -> String {
-    format!("{}={MANAGED_BY}", label::MANAGED_BY)
+    format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
 /// Slices of these names that are not ours, in as few selectors as are short enough.
@@ -242,7 +242,7 @@ pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, Strin
 fn named_selector(names: &BTreeSet<String>) -> String {
     let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     format!(
-        "{} in ({names}),{}!={MANAGED_BY}",
+        "{} in ({names}),{}!={MANAGED_BY_US}",
         label::SERVICE_NAME,
         label::MANAGED_BY
     )

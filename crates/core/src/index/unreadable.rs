@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Dirty, Index, Scope};
 use crate::model::{
-    MANAGED_BY, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, named_like_a_copy_of,
+    MANAGED_BY_US, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, named_like_a_copy_of,
     version_of,
 };
 
@@ -137,7 +137,7 @@ impl Index {
     /// A GET shows a slice that cannot be decoded.
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) {
         let known = self.unreadable.slices.get(&SliceKey::of(&unreadable.metadata));
-        let is_copy = label_of(&unreadable.metadata, label::MANAGED_BY) == Some(MANAGED_BY);
+        let is_copy = label_of(&unreadable.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US);
         let scope = match known {
             _ if is_copy => Scope::Copies,
             Some(known) => known.scope.clone(),

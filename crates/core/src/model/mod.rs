@@ -65,7 +65,7 @@ pub mod label {
 }
 
 /// Our value of [`label::MANAGED_BY`].
-pub const MANAGED_BY: &str = "endpoint-copier-operator";
+pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -240,7 +240,7 @@ pub fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
 /// Whether a slice bears our managed-by label. Enough never to copy it, too little to delete it.
 #[must_use]
 pub fn claims_to_be_ours(slice: &EndpointSlice) -> bool {
-    label_of(&slice.metadata, label::MANAGED_BY) == Some(MANAGED_BY)
+    label_of(&slice.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
 }
 
 /// The controller reference of a slice if it names a Service.

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    Endpoint, EndpointSlice, HASH_LENGTH, MANAGED_BY, ManagedService, ObjectMeta, OwnerReference, StringMap,
-    annotation_of, label, label_of, owner_of, provenance, version,
+    Endpoint, EndpointSlice, HASH_LENGTH, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference,
+    StringMap, annotation_of, label, label_of, owner_of, provenance, version,
 };
 
 /// Labels that are ours to set or to keep away.
@@ -197,7 +197,7 @@ pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<Endpoi
 fn labels(service: &ManagedService, source_slice: &str) -> StringMap {
     let mut labels = StringMap::from_iter([
         (label::SERVICE_NAME.into(), service.key.name().into()),
-        (label::MANAGED_BY.into(), MANAGED_BY.into()),
+        (label::MANAGED_BY.into(), MANAGED_BY_US.into()),
     ]);
     // A label's value ends at 63 characters, a slice's name at 253. A name that fits is a legal value.
     if source_slice.len() <= 63 {
