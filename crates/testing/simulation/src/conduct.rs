@@ -94,7 +94,10 @@ impl World {
             Some((_, news)) if now >= news + LEADERLESS || news < life.resumed_at() => {
                 coverage.add("race without lists, as nobody has led for 10 s", 1);
             }
-            _ => wrong.push(format!("races, and was shown no more than {:?}", shown.listed)),
+            _ => wrong.push(format!(
+                "races, and was shown no more than {:?}, and the Lease as {:?}",
+                shown.listed, shown.lease
+            )),
         }
     }
 

@@ -119,7 +119,7 @@ fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
 
 /// What one copy shows.
 #[derive(Debug, PartialEq, Eq)]
-struct PresentedLease {
+struct Seen {
     source: (String, String, String),
     endpoints: Vec<String>,
     ports: Vec<String>,
@@ -129,7 +129,7 @@ struct PresentedLease {
     headless: bool,
 }
 
-impl PresentedLease {
+impl Seen {
     fn wanted(service: &Value, slice: &Value, ports: Vec<String>) -> Self {
         let (namespace, name) = key(slice);
         Self {
@@ -289,12 +289,12 @@ fn of_service(
             };
             let copy_name = name_of_copy(&name, slice);
             any = true;
-            let wanted = PresentedLease::wanted(service, slice, ports);
+            let wanted = Seen::wanted(service, slice, ports);
             match there.remove(&copy_name) {
-                Some(copy) if PresentedLease::of(copy) == wanted => {}
+                Some(copy) if Seen::of(copy) == wanted => {}
                 Some(copy) => found.push(format!(
                     "{copy_name} shows {:?} and should show {wanted:?}",
-                    PresentedLease::of(copy)
+                    Seen::of(copy)
                 )),
                 None => {
                     wanted_are_there = false;
@@ -334,7 +334,7 @@ pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
     let ours = all.iter().filter(|slice| is_ours(slice));
     ours.map(|copy| {
-        let PresentedLease {
+        let Seen {
             source,
             endpoints,
             ports,
@@ -342,7 +342,7 @@ pub fn end_state(store: &Store) -> Vec<String> {
             service,
             source_label,
             headless,
-        } = PresentedLease::of(copy);
+        } = Seen::of(copy);
         let (namespace, name) = key(copy);
         format!(
             "{namespace}/{name} of {service}: {}/{} {endpoints:?} {ports:?} {source_label} {headless}",

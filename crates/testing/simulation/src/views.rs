@@ -16,7 +16,7 @@ use crate::world::{State, World};
 
 /// What one incarnation of a replica was shown.
 #[derive(Debug, Default)]
-pub struct PresentedLease {
+pub struct Seen {
     /// What was listed to the end.
     pub listed: BTreeSet<Sight>,
     /// The newest version of the Lease, and when it came.
@@ -35,7 +35,7 @@ pub struct PresentedLease {
     unreadable: BTreeMap<Place, (Duration, u64)>,
 }
 
-impl PresentedLease {
+impl Seen {
     /// Since when it knows that an object is unreadable, if the object has been so without a break.
     pub fn knows_unreadable(&self, episodes: &Episodes, place: &Place) -> Option<Duration> {
         let first = episodes.unreadable_since(place)?;
@@ -101,12 +101,13 @@ impl World {
         } = &mut *self.state();
         let shown = views.entry(life.identity.clone()).or_default();
         if is_lease {
-            // A GET is part of an attempt that has begun.
-            if is_read && !sent.name.is_empty() {
-                return;
-            }
+            // A GET is part of an attempt that has begun, but what it shows is no news when the watch shows it too.
             shown.lease(now, &Value::Null);
-            objects_of(&mut answer, |lease| shown.lease(now, lease));
+            if is_read && !sent.name.is_empty() {
+                shown.lease(now, &answer);
+            } else {
+                objects_of(&mut answer, |lease| shown.lease(now, lease));
+            }
             return;
         }
         let place = (sent.namespace.clone(), sent.name.clone());
@@ -179,7 +180,7 @@ impl World {
     }
 }
 
-impl PresentedLease {
+impl Seen {
     fn lease(&mut self, now: Duration, lease: &Value) {
         let shown = version(lease);
         // What is older, or known, is no news; the first look is, also if there is no Lease.

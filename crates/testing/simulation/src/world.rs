@@ -18,7 +18,7 @@ use crate::replica::Life;
 use crate::sight::Blinded;
 use crate::stream::Stream;
 use crate::systematic::Script;
-use crate::views::PresentedLease;
+use crate::views::Seen;
 
 /// What the wall clocks show when a schedule begins: nanoseconds since 1970.
 const EPOCH: i64 = 1_750_000_000_000_000_000;
@@ -57,7 +57,7 @@ pub struct State {
     /// Lists and watches that fail.
     pub blind: Blinded,
     /// What each incarnation of a replica was shown, by its identity.
-    pub views: BTreeMap<String, PresentedLease>,
+    pub views: BTreeMap<String, Seen>,
     /// The version of the store when the replicas were started for the first time.
     pub founded: u64,
     /// etcd is being restored: both refuse connections.
@@ -237,7 +237,7 @@ impl World {
             self.servers.iter().for_each(ApiServer::release);
             let (mut state, now) = (self.state(), self.now());
             state.observer.restored(now, &self.store, &lost);
-            state.views.values_mut().for_each(PresentedLease::restored);
+            state.views.values_mut().for_each(Seen::restored);
         }
         is_restored
     }
