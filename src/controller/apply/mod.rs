@@ -12,8 +12,8 @@ use kube::core::Status;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::apiserver::error::{is_answer, is_namespace_terminating};
-use crate::apiserver::{SendDeadline, TooLate, throttled};
+use crate::apiserver::status::{Rejection, is_answer, throttled};
+use crate::apiserver::{SendDeadline, TooLate};
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
@@ -273,15 +273,17 @@ impl Error {
         match self {
             Self::TermOver => Kind::TermOver,
             Self::NoAnswer => Kind::Passing,
-            Self::Api(_) => self.status().map_or(Kind::Passing, sort),
+            Self::Api(_) => match self.status().map(Rejection::of) {
+                Some(Rejection::Conflict) => Kind::Conflict,
+                Some(Rejection::NamespaceTerminating) => Kind::NamespaceTerminating,
+                Some(Rejection::Refused) => Kind::Refused,
+                Some(Rejection::Transient) | None => Kind::Passing,
+            },
         }
     }
 
     fn overload(&self) -> Option<Duration> {
-        match self {
-            Self::Api(error) => throttled(error),
-            Self::NoAnswer | Self::TermOver => None,
-        }
+        self.status().and_then(throttled)
     }
 
     fn message(&self) -> String {
@@ -292,27 +294,6 @@ impl Error {
                 .status()
                 .map_or_else(|| error.to_string(), |status| status.message.clone()),
         }
-    }
-}
-
-/// What an answer of the API server means for a write of ours.
-fn sort(status: &Status) -> Kind {
-    match status.code {
-        409 => Kind::Conflict,
-        // What we saw is not there; or, for a POST, the namespace is not.
-        404 if status
-            .details
-            .as_ref()
-            .is_some_and(|details| details.kind == "namespaces") =>
-        {
-            Kind::NamespaceTerminating
-        }
-        404 => Kind::Conflict,
-        403 if is_namespace_terminating(status) => Kind::NamespaceTerminating,
-        // The token may be renewed, the overload may pass; 410 is about lists.
-        401 | 408 | 410 | 429 => Kind::Passing,
-        400..=499 => Kind::Refused,
-        _ => Kind::Passing,
     }
 }
 

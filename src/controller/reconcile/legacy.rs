@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::read::{Unanswered, is_missing};
+use super::read::Unanswered;
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
-use crate::apiserver::error::is_answer;
+use crate::apiserver::status::{is_answer, is_forbidden, is_missing};
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::model::{
@@ -85,7 +85,7 @@ impl Legacy {
         match self.get_and_delete(term, service).await {
             Ok(Looked::Theirs) => {}
             Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
-            Err(Error::Api(status)) if status.code == 403 => return Ok(Some(finding(service))),
+            Err(Error::Api(status)) if is_forbidden(&status) => return Ok(Some(finding(service))),
             Err(error) => {
                 let Unanswered { error, severity } = Unanswered::from(&error);
                 return Err(Unanswered {

@@ -2,13 +2,12 @@
 
 use std::fmt::Debug;
 
-use kube::core::Status;
 use kube::{Api, Error};
 use serde::de::DeserializeOwned;
 
 use super::Stop;
 use crate::apiserver::error::one_line;
-use crate::apiserver::throttled;
+use crate::apiserver::status::{is_missing, status_of, throttled};
 use crate::controller::workqueue::Severity;
 use crate::telemetry::watchdog::Watchdog;
 
@@ -23,7 +22,9 @@ impl From<&Error> for Unanswered {
     fn from(error: &Error) -> Self {
         Self {
             error: one_line(error),
-            severity: throttled(error).map_or(Severity::Passing, Severity::Overloaded),
+            severity: status_of(error)
+                .and_then(throttled)
+                .map_or(Severity::Passing, Severity::Overloaded),
         }
     }
 }
@@ -41,14 +42,4 @@ where
         Err(Error::Api(status)) if is_missing(&status, name) => Ok(None),
         Err(error) => Err(Stop::Unread(Unanswered::from(&error))),
     }
-}
-
-/// Whether a status says that this object is not there. An API server names what is missing; a 404 without a
-/// name is that of something in between, and no copy goes because of it.
-pub(super) fn is_missing(status: &Status, name: &str) -> bool {
-    status.code == 404
-        && status
-            .details
-            .as_ref()
-            .is_some_and(|details| details.name == name)
 }
