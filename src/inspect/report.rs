@@ -9,7 +9,7 @@ use super::changes::{Change, changes};
 use super::dated::Dates;
 use crate::leader_election::Lease;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
+use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, Snapshot, ours};
 use endpoint_copier_core::plan::{Plan, plan};
 
 /// All that is told.
@@ -145,10 +145,7 @@ impl Row {
                 .iter()
                 .filter(|slice| ours(slice).as_ref() == Some(key))
         };
-        let managed = match &snapshot.service {
-            ServiceState::Managed(service) => Some(service),
-            ServiceState::Absent | ServiceState::Unmanaged => None,
-        };
+        let managed = snapshot.service.managed();
         let families = managed
             .map(|service| service.families.clone())
             .unwrap_or_default();

@@ -127,7 +127,7 @@ impl Attempts {
         self.slices.insert(SliceKey::of(&slice.metadata), attempt);
     }
 
-    /// What is not tried any more needs no expectations.
+    /// What is not tried any more needs no memory.
     pub fn forget_old(&mut self, now: Instant) {
         self.slices.retain(|_, attempt| now < attempt.at + LONGEST * 3);
     }

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::read::Unanswered;
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
 use crate::apiserver::status::{is_answer, is_forbidden, is_missing};
+use crate::controller::error::SyncError;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::model::{
@@ -52,7 +52,7 @@ impl Legacy {
         }
     }
 
-    /// A Service that is not managed any more needs no expectations.
+    /// A Service that is not managed any more needs no memory.
     pub fn gone(&self, service: &ServiceKey) {
         self.theirs.lock().remove(service);
     }
@@ -66,7 +66,7 @@ impl Legacy {
         term: &Term,
         service: &ManagedService,
         snapshot: &Snapshot,
-    ) -> Result<Option<Finding>, Unanswered> {
+    ) -> Result<Option<Finding>, SyncError> {
         let mirrors = snapshot.slices.iter().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
             service: service.uid.clone(),
@@ -87,11 +87,8 @@ impl Legacy {
             Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
             Err(Error::Api(status)) if is_forbidden(&status) => return Ok(Some(finding(service))),
             Err(error) => {
-                let Unanswered { error, severity } = Unanswered::from(&error);
-                return Err(Unanswered {
-                    error: format!("cannot look for Endpoints of the Go operator: {error}"),
-                    severity,
-                });
+                let object = format!("Endpoints {} of the Go operator", service.key);
+                return Err(SyncError::unavailable("remove", object, &error));
             }
         }
         self.theirs.lock().insert(service.key.clone(), mirrored);

@@ -1,4 +1,4 @@
-//! What is told of a sync that wrote: a line in the log, how long it took, an Event.
+//! What is reported about a sync that wrote: a line in the log, how long it took, an Event.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey, ServiceState, Snapshot, ours};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, Snapshot, ours};
 
 impl Reconciler {
     /// How long a change took until here.
@@ -31,7 +31,7 @@ impl Reconciler {
 
     /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
     pub(super) fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
-        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source) {
+        if let (Some(service), Some(source)) = (snapshot.service.managed(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
                 "the copies are in step with {}: {endpoints} endpoint{plural}",
@@ -43,7 +43,7 @@ impl Reconciler {
 }
 
 /// Whether a finding rules out a `Synced` Event.
-pub(super) fn is_mixed(finding: &Finding) -> bool {
+pub(super) fn rules_out_synced(finding: &Finding) -> bool {
     finding.reason.leaves_undone()
         || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
 }

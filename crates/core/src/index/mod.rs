@@ -236,10 +236,7 @@ impl Index {
             },
             Some(Some(service)) => ServiceState::Managed(service.clone()),
         };
-        let source = match &service {
-            ServiceState::Managed(service) => service.source(),
-            ServiceState::Absent | ServiceState::Unmanaged => None,
-        };
+        let source = service.managed().and_then(|service| service.source());
         // Before its slices are listed, a source only looks empty.
         if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
             return None;

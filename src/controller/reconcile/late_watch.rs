@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::ECHO;
+use super::EXPECTATION_TIMEOUT;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::{Cause, WatchHealth};
 use endpoint_copier_core::model::WatchKind;
@@ -16,7 +16,7 @@ use endpoint_copier_core::model::WatchKind;
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
 /// What one watch has not shown yet.
-pub(super) struct Behind {
+pub(super) struct LateWatch {
     watch: WatchKind,
     watch_health: WatchHealth,
     outage: FailureLog,
@@ -35,7 +35,7 @@ struct Missing {
     version: u64,
 }
 
-impl Behind {
+impl LateWatch {
     pub fn new(watch: WatchKind, watch_health: WatchHealth) -> Self {
         Self {
             watch,
@@ -61,7 +61,7 @@ impl Behind {
         let (reached, now) = (self.reached(), Instant::now());
         let mut state = self.state.lock();
         let missing = state.missing.as_ref()?;
-        let until = missing.since + ECHO;
+        let until = missing.since + EXPECTATION_TIMEOUT;
         if reached >= missing.version {
             state.missing = None;
             self.outage.recovered();
