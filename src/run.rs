@@ -10,7 +10,6 @@
 //!       └──────────── applied copies come back only through the watch ─────────────┘
 //! ```
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ use crate::leader_election::{self, Candidate, LeaseObserver, View};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::{GRACE, Watchdog};
-use endpoint_copier_core::index::{Index, SharedIndex};
+use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
 use endpoint_copier_core::model::ServiceKey;
 
 /// The election, with its writes and its release, has ended by then.
@@ -231,7 +230,7 @@ fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, dirty: 
         index: index.clone(),
         dirty: dirty.clone(),
     };
-    let (names, names_wanted) = channel::channel(BTreeSet::new());
+    let (names, names_wanted) = channel::channel(NamesByRequester::new());
     tasks.spawn("Service watch", watches.clone().services(names));
     tasks.spawn("copy watch", watches.clone().copies());
     tasks.spawn("check of sources", watches.clone().check_sources());

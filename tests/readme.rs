@@ -27,6 +27,7 @@ fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
 fn flags() -> BTreeMap<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_endpoint-copier-operator"))
         .arg("--help")
+        .env("COLUMNS", "1000")
         .output()
         .expect("the operator starts");
     let help = String::from_utf8(output.stdout).expect("a text");

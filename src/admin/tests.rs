@@ -444,7 +444,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         write.write_all(beginning.as_bytes()).await.unwrap();
         let began = Instant::now();
         let trickle = tokio::spawn(async move {
-            // Each byte is watchdog, and none of it counts.
+            // Each byte is progress, and none of it counts.
             while beginning.is_empty() || write.write_all(b"a").await.is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }

@@ -24,7 +24,7 @@ use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// The channel of one client, one at a time.
+/// The way of one client to the API: one connection at a time.
 #[derive(Clone)]
 pub(super) struct Channel(Arc<Inner>);
 
@@ -119,7 +119,7 @@ impl Channel {
 
     async fn connect(&self) -> Result<Arc<Connection>, String> {
         let factor = self.factor();
-        let dialed = self.0.dialer.dial(factor).await;
+        let dialed = self.0.dialer.dial(self.0.dialer.order(), factor).await;
         let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
         let connection = Connection::over(stream, address.clone(), factor).await;
         let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
@@ -207,19 +207,23 @@ impl Channel {
         pool.has_other(&connection.address, now) && (is_read || pool.is_clear(now))
     }
 
-    /// Sends a request over its own connection, if possible to a server other than the current one. The
-    /// result does not count for or against any server.
-    async fn send_beside(&self, request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
-        let mut pool = self.0.dialer.pool.lock().clone();
-        if let Some(current) = self.0.state.lock().address.clone() {
-            pool.behind(&current, Instant::now());
-        }
+    /// Sends a request over its own connection, if possible to a server that was not asked before. The result does
+    /// not count for or against any server.
+    async fn send_beside(
+        &self,
+        request: Request<Body>,
+        beside: &Beside,
+    ) -> Result<Response<TrackedBody>, BoxError> {
+        let known = self.0.dialer.order();
+        let servers = beside.servers(known, self.0.state.lock().address.clone())?;
+        let pool = self.0.dialer.pool.lock().clone();
         let dialer = Dialer {
             pool: Arc::new(Mutex::new(pool)),
             ..self.0.dialer.clone()
         };
         let factor = self.factor();
-        let (address, stream) = dialer.dial(factor).await?;
+        let (address, stream) = dialer.dial(servers, factor).await?;
+        let _waiting = beside.sent_to(address.clone());
         let connection = Arc::new(Connection::over(stream, address, factor).await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
@@ -228,8 +232,8 @@ impl Channel {
     }
 
     async fn send(self, mut request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
-        if request.extensions().get::<Beside>().is_some() {
-            return self.send_beside(request).await;
+        if let Some(beside) = request.extensions().get::<Beside>().cloned() {
+            return self.send_beside(request, &beside).await;
         }
         if let Some(elsewhere) = request.extensions().get() {
             self.avoid(elsewhere);

@@ -115,11 +115,19 @@ impl Dialer {
         }
     }
 
-    /// Connects to the first address that answers, with time limits stretched by `factor`.
-    pub async fn dial(&self, factor: Factor) -> Result<(ServerAddress, Stream), BoxError> {
+    /// All known addresses, in the order in which to try them.
+    pub fn order(&self) -> Vec<ServerAddress> {
         self.learn();
+        self.pool.lock().order(Instant::now())
+    }
+
+    /// Connects to the first of these addresses that answers, with time limits stretched by `factor`.
+    pub async fn dial(
+        &self,
+        order: Vec<ServerAddress>,
+        factor: Factor,
+    ) -> Result<(ServerAddress, Stream), BoxError> {
         let start = Instant::now();
-        let order = self.pool.lock().order(start);
         let limit = factor.of(DIAL);
         let mut dials = Dials::default();
         let won = timeout(limit, self.race(&order, limit, &mut dials)).await;

@@ -30,6 +30,7 @@ use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::telemetry::metrics::Metrics;
 
 mod address_pool;
+mod beside;
 mod channel;
 mod connection;
 pub mod decode;
@@ -42,6 +43,7 @@ mod stretch;
 mod tracked_body;
 
 use address_pool::AddressPool;
+pub use beside::{Beside, NoOther};
 use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
@@ -62,11 +64,6 @@ pub struct Avoid {
     /// Why, for logs.
     pub why: &'static str,
 }
-
-/// In a request's extensions: it repeats a request that is not answered yet. It uses its own connection, to
-/// another server if there is one. Its result does not count against any server.
-#[derive(Clone, Copy, Debug)]
-pub struct Beside;
 
 /// In a request's extensions: it is not sent after this moment, however long the way to a server took.
 #[derive(Clone, Copy, Debug)]

@@ -9,18 +9,15 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
 use super::address::{Bind, bind, host, server};
+use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
-    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain, zap_encoder,
-    zap_level,
+    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain,
 };
 use super::{Task, go, task};
 use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
 };
 use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
-
-/// Flags under this heading do nothing but warn.
-const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
 
 /// Why nothing is run.
 pub(super) enum Stop {
@@ -147,28 +144,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = log_format)]
     log_format: Option<LogFormat>,
 
-    /// The Go operator's --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
-    #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = zap_level)]
-    zap_log_level: Option<LevelFilter>,
-
-    /// The Go operator's --log-format: console or json
-    #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = zap_encoder)]
-    zap_encoder: Option<LogFormat>,
-
-    #[arg(long, value_name = "BOOL", help_heading = WITHOUT_EFFECT, num_args = 0..=1, require_equals = true)]
-    zap_devel: Option<String>,
-
-    #[arg(long, value_name = "LEVEL", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
-    zap_stacktrace_level: Option<String>,
-
-    #[arg(long, value_name = "ENCODING", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
-    zap_time_encoding: Option<String>,
-
-    #[arg(long, value_name = "PORT", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
-    apiserver_port: Option<String>,
-
-    #[arg(long, value_name = "PROTOCOL", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
-    apiserver_protocol: Option<String>,
+    #[command(flatten)]
+    go_operator: GoOperatorFlags,
 }
 
 /// What to do, the settings, and the warnings to log.
@@ -289,13 +266,7 @@ impl Flags {
             api_server_address,
             log_level,
             log_format,
-            zap_log_level,
-            zap_encoder,
-            zap_devel: _,
-            zap_stacktrace_level: _,
-            zap_time_encoding: _,
-            apiserver_port: _,
-            apiserver_protocol: _,
+            go_operator,
         } = self;
         let election = ElectionConfig {
             lease_duration: leader_election_lease_duration,
@@ -335,9 +306,9 @@ impl Flags {
             },
             log: LogConfig {
                 filter: log_level
-                    .or(zap_log_level.map(LogFilter::Level))
+                    .or(go_operator.zap_log_level.map(LogFilter::Level))
                     .unwrap_or(LogFilter::Level(level)),
-                format: log_format.or(zap_encoder).unwrap_or(LogFormat::Text),
+                format: log_format.or(go_operator.zap_encoder).unwrap_or(LogFormat::Text),
             },
         })
     }

@@ -6,6 +6,7 @@
 mod address;
 mod flags;
 mod go;
+mod migration;
 mod task;
 mod values;
 

@@ -72,18 +72,6 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// Zap counts verbosity upwards from info: 1 is debug, and there is no end to it.
-pub(super) fn zap_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "debug" => Ok(LevelFilter::DEBUG),
-        "info" => Ok(LevelFilter::INFO),
-        "warn" => Ok(LevelFilter::WARN),
-        "error" | "dpanic" | "panic" | "fatal" => Ok(LevelFilter::ERROR),
-        number if number.parse().is_ok_and(|n: i8| n > 0) => Ok(LevelFilter::DEBUG),
-        _ => Err("must be debug, info, warn, error, panic, or an integer from 1 to 127".to_owned()),
-    }
-}
-
 /// The name of an [`crate::config::ApiServerMode`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ModeName {
@@ -105,12 +93,4 @@ pub(super) fn api_server_mode(text: &str) -> Result<ModeName, String> {
 pub(super) fn port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|port| *port != 0);
     port.ok_or_else(|| "must be a port, 1 to 65535".to_owned())
-}
-
-pub(super) fn zap_encoder(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "console" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("must be console or json".to_owned()),
-    }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::Serialize;
 
 use endpoint_copier_core::model::Operation;
-use endpoint_copier_core::model::{EndpointSlice, SliceKey, Snapshot, provenance};
+use endpoint_copier_core::model::{Endpoint, EndpointSlice, SliceKey, Snapshot, provenance};
 use endpoint_copier_core::plan::Plan;
 
 /// One write.
@@ -71,7 +71,7 @@ fn says(slice: &EndpointSlice) -> BTreeSet<String> {
     let labels = labels.map(|(name, value)| format!("label {name}={value}"));
     let annotations = metadata.annotations.iter().flatten();
     let annotations = annotations
-        .filter(|(name, _)| !passes_by.contains(&name.as_str()))
+        .filter(|(name, _)| !passes_by.contains(&name.as_ref()))
         .map(|(name, value)| format!("annotation {name}={value}"));
     let owners = metadata.owner_references.iter().flatten();
     let owners = owners.map(|owner| format!("owner {}/{} {}", owner.kind, owner.name, owner.uid));

@@ -10,11 +10,18 @@ use super::presented::ReadVersion;
 /// The newest known version, and whether a renewal may build on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KnownVersion {
-    /// The version, and the holder in it.
-    newest: Option<(ReadVersion, Option<String>)>,
+    newest: Option<Newest>,
     /// The version may be outdated: a write that builds on it has not succeeded, or the Lease was seen to
     /// differ.
     in_doubt: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Newest {
+    version: ReadVersion,
+    holder: Option<String>,
+    /// When that holder renewed it, by its own clock.
+    renewed: Option<String>,
 }
 
 impl KnownVersion {
@@ -31,7 +38,9 @@ impl KnownVersion {
 
     /// The watch shows this Lease; `None`: there is none.
     pub fn watched(&mut self, lease: Option<&Lease>) {
-        let Some((known, _)) = &self.newest else { return };
+        let Some(known) = self.newest.as_ref().map(|newest| &newest.version) else {
+            return;
+        };
         match lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
             Some((basis, lease)) if basis.is_after(known) => self.replace(basis, lease),
             // A watch may lag, so an older version is ignored.
@@ -46,7 +55,11 @@ impl KnownVersion {
     }
 
     fn replace(&mut self, basis: ReadVersion, lease: &Lease) {
-        self.newest = Some((basis, lease.spec.holder_identity.clone()));
+        self.newest = Some(Newest {
+            version: basis,
+            holder: lease.spec.holder_identity.clone(),
+            renewed: lease.spec.renew_time.clone(),
+        });
         self.in_doubt = false;
     }
 
@@ -54,15 +67,15 @@ impl KnownVersion {
     /// version names another holder or may be outdated. From now on it may be outdated, until the write
     /// succeeds or the watch shows a newer version.
     pub fn build_on(&mut self, us: &str) -> Option<ReadVersion> {
-        let (basis, holder) = self.newest.as_ref().filter(|_| !self.in_doubt)?;
-        let basis = (holder.as_deref() == Some(us)).then(|| basis.clone())?;
+        let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;
+        let basis = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
         self.in_doubt = true;
         Some(basis)
     }
 
     /// A write that builds on this version was refused before the server looked at the Lease.
     pub fn untouched(&mut self, basis: &ReadVersion) {
-        if self.newest.as_ref().is_some_and(|(known, _)| known == basis) {
+        if self.newest.as_ref().is_some_and(|known| known.version == *basis) {
             self.in_doubt = false;
         }
     }
@@ -70,8 +83,18 @@ impl KnownVersion {
     /// Whether a newer version than this one is known.
     #[must_use]
     pub fn is_after(&self, basis: &ReadVersion) -> bool {
-        let known = self.newest.as_ref().map(|(known, _)| known);
-        known.is_some_and(|known| known.is_after(basis))
+        let known = self.newest.as_ref();
+        known.is_some_and(|known| known.version.is_after(basis))
+    }
+
+    /// Whether a renewal of the holder `us` that builds on this version and states this time was applied. A newer
+    /// version that names us is no proof: the edit of a user leaves one too, before the renewal was even sent.
+    #[must_use]
+    pub fn is_applied(&self, basis: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
+        let newest = self.newest.as_ref().filter(|_| self.is_after(basis));
+        newest.is_some_and(|newest| {
+            newest.holder.as_deref() == Some(us) && renewed.is_some() && newest.renewed.as_deref() == renewed
+        })
     }
 }
 
@@ -139,6 +162,25 @@ mod tests {
             version("u", 4),
             "versions restart at a lower number after a restore"
         );
+    }
+
+    #[test]
+    fn a_renewal_was_applied_if_a_newer_version_names_us_and_its_time() {
+        for (holder, version, renewed, applied) in [
+            ("us", 8, Some("now"), true),
+            ("us", 7, Some("now"), false),
+            ("us", 8, Some("before"), false),
+            ("us", 8, None, false),
+            ("another", 8, Some("now"), false),
+        ] {
+            let mut known = written();
+            let basis = known.build_on("us").unwrap();
+            let mut shown = lease("u", version, holder);
+            shown.spec.renew_time = renewed.map(str::to_owned);
+            known.watched(Some(&shown));
+            assert_eq!(known.is_applied(&basis, "us", Some("now")), applied, "{shown:?}");
+            assert!(!known.is_applied(&basis, "us", None));
+        }
     }
 
     #[test]

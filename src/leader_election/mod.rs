@@ -62,8 +62,9 @@ const LEADERLESS: Duration = Duration::from_secs(10);
 /// How long a leader stays out of the race after it has released the Lease because it sees too little.
 const ASIDE: Duration = Duration::from_secs(30);
 
-/// The time between two such releases: if no other replica sees more, any leader is better than none.
-const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
+/// If no other replica sees more, any leader is better than none. So a replica releases the Lease for this reason at
+/// most once a minute: then it stays out of the race, and its next term lasts for [`BLIND`] at least.
+const _: () = assert!(ASIDE.as_secs() + BLIND.as_secs() >= 60);
 
 /// One replica in the race.
 pub struct Candidate {
@@ -150,7 +151,6 @@ impl Candidate {
         let mut backoff = self.retry_backoff();
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         let mut leader = None;
-        let mut may_give_up = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -167,17 +167,14 @@ impl Candidate {
                 Attempt::Ours(sent) => {
                     backoff.reset();
                     outage.recovered();
-                    match self.lead(sent, before, may_give_up, &stop).await {
+                    match self.lead(sent, before, &stop).await {
                         Ending::Lost => {}
                         Ending::Stopped => return,
-                        Ending::Blind => {
-                            may_give_up = Instant::now() + GIVES_UP_EVERY;
-                            tokio::select! {
-                                biased;
-                                () = stop.cancelled() => return,
-                                () = sleep(ASIDE) => {}
-                            }
-                        }
+                        Ending::Blind => tokio::select! {
+                            biased;
+                            () = stop.cancelled() => return,
+                            () = sleep(ASIDE) => {}
+                        },
                     }
                 }
                 Attempt::Theirs => {
@@ -258,14 +255,12 @@ impl Candidate {
         }
     }
 
-    /// Leads from an acquisition on until the Lease is lost or this replica is to stop. `before`: who held it, and why
-    /// it was to be had. `may_give_up`: from then on it gives the Lease up if it sees too little, but not before it
-    /// has led for [`BLIND`]. Otherwise replicas that all see too little would pass the Lease on at once.
+    /// Leads from an acquisition on until the Lease is lost, or this replica is to stop or sees too little. `before`: who
+    /// held it, and why it was to be had.
     async fn lead(
         &self,
         sent: Instant,
         before: (Option<String>, &'static str),
-        may_give_up: Instant,
         stop: &CancellationToken,
     ) -> Ending {
         let term = Term::new(self.validity(sent));
@@ -283,7 +278,6 @@ impl Candidate {
         self.metrics.set_leader(true);
         self.terms.send_replace(Some(term.clone()));
         self.watchdog.busy();
-        let may_give_up = may_give_up.max(Instant::now() + BLIND);
         let ending = tokio::select! {
             // What is lost is not to be released.
             biased;
@@ -292,7 +286,7 @@ impl Candidate {
                 Ending::Lost
             }
             () = stop.cancelled() => Ending::Stopped,
-            failing = self.view.blind(may_give_up) => {
+            failing = self.view.blind() => {
                 let (seconds, aside) = (BLIND.as_secs(), ASIDE.as_secs());
                 warn!(
                     lease = self.lease,

@@ -1,4 +1,4 @@
-//! What a replica knows of the Lease, shared by the watch of it, the cas and the candidate.
+//! What a replica knows of the Lease, shared by the watch of it, [`super::cas`] and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::cas::Patch;
 use super::known::KnownVersion;
 use super::lease::Lease;
 use super::observed_lease::{ObservedLease, Race};
@@ -26,7 +27,7 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((holder, spec.renew_time.clone()))
 }
 
-/// A [`ObservedLease`] that several parts of a replica add to and wait for.
+/// An [`ObservedLease`] that several parts of a replica add to and wait for.
 #[derive(Clone)]
 pub struct LeaseObserver {
     observed: Arc<Mutex<ObservedLease>>,
@@ -97,6 +98,25 @@ impl LeaseObserver {
     /// Whether the watch has shown a newer version than this one.
     pub(super) fn is_after(&self, basis: &ReadVersion) -> bool {
         self.known.lock().is_after(basis)
+    }
+
+    /// Whether this renewal of the holder `us` was applied, as far as the watch shows it.
+    pub(super) fn is_applied(&self, us: &str, patch: &Patch) -> bool {
+        let known = self.known.lock();
+        known.is_applied(&patch.basis, us, patch.renewed.as_deref())
+    }
+
+    /// Waits until the watch shows that this renewal of the holder `us` was applied.
+    pub(super) async fn shows(&self, us: &str, patch: &Patch) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.is_applied(us, patch) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits for news of the Lease.

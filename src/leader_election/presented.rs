@@ -1,4 +1,4 @@
-//! What the cas shows the lock, and the compare-and-swap that the lock's PATCH becomes: the decisions of the cas.
+//! What the lock is shown, and the compare-and-swap that its PATCH becomes: the decisions of [`super::cas`].
 //!
 //! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::cas`].
 

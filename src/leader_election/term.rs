@@ -45,7 +45,7 @@ pub struct Write {
 }
 
 impl Term {
-    /// A term that reaches as far as this validity. Private to the election: it alone hands out terms.
+    /// A term that is valid for so long. Private to the election: it alone hands out terms.
     pub(super) fn new(validity: Validity) -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),

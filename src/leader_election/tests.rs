@@ -868,6 +868,35 @@ async fn where_every_request_is_slow_one_term_lasts() {
     }
 }
 
+/// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered by then.
+#[tokio::test(start_paused = true)]
+async fn where_every_request_is_slow_a_lost_reply_does_not_end_the_term() {
+    for (every, effect) in [
+        (3, Effect::Unanswered),
+        (3, Effect::LostReply),
+        (3, Effect::Truncated),
+        (1, Effect::Unanswered),
+    ] {
+        let mut one = Runner::start(&Store::new(), "one");
+        let slow = Effect::Latency(Duration::from_millis(1500));
+        // The watch begins at once. While it begins, nothing shows a renewal in time.
+        for verb in ["get", "create", "patch"] {
+            one.server
+                .faults()
+                .add(Fault::new(Match::any().verb(verb), slow.clone()));
+        }
+        let term = one.leads().await;
+        let (reads, start) = (one.asked("get"), Instant::now());
+        while start.elapsed() < seconds(60) {
+            let lost = Fault::new(Match::any().verb("patch"), effect.clone()).times(1);
+            one.server.faults().add(lost);
+            sleep(seconds(2 * every)).await;
+            assert!(!term.is_over(), "{effect:?} after {:?}", start.elapsed());
+        }
+        assert_eq!(one.asked("get"), reads, "{effect:?}");
+    }
+}
+
 /// A time that a user may write and an API server stores, but that our time type cannot hold.
 const UNREADABLE: &str = "9999-12-31T23:59:59.999999Z";
 
@@ -1057,6 +1086,37 @@ async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
     // Between two terms the Lease is free for 10 s, in case another replica sees more.
     assert!(shortest >= seconds(29), "{shortest:?}");
     assert!(led >= 420, "{led} of 600 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
+    for replicas in 1..=3 {
+        let (store, mut runners) = (Store::new(), Vec::new());
+        for name in ["one", "two", "three"].into_iter().take(replicas) {
+            let (view, running) = view(&Arc::default());
+            running.pulse().open(false);
+            running.pulse().failed(false);
+            runners.push((Runner::with_view(&store, name, view), running));
+        }
+        let mut ended = vec![Vec::<Instant>::new(); replicas];
+        let mut led = vec![false; replicas];
+        for _ in 0..600 {
+            sleep(seconds(1)).await;
+            for (i, (runner, _)) in runners.iter().enumerate() {
+                let leads = runner.terms.borrow().is_some();
+                if std::mem::replace(&mut led[i], leads) && !leads {
+                    ended[i].push(Instant::now());
+                }
+            }
+        }
+        for ends in ended {
+            assert!(ends.len() > 3, "{replicas}: {} terms", ends.len());
+            for pair in ends.windows(2) {
+                let between = pair[1] - pair[0];
+                assert!(between >= seconds(59), "{replicas}: {between:?}");
+            }
+        }
+    }
 }
 
 /// Its first look finds no Lease only after it has waited for 10 s, which is too late to count as a look without gaps.

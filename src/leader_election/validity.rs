@@ -1,4 +1,4 @@
-//! When a term ends, and what may follow: the decisions of the validity.
+//! When a term ends, and what may follow: as decisions.
 //!
 //! Pure: no clock, no async. Moments are those of one monotonic clock; the model in `crates/testing/election-model` has a clock of its
 //! own and calls the same functions as [`super::term`].

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::telemetry::watch_health::WatchHealth;
 use endpoint_copier_core::model::WatchKind;
@@ -39,7 +39,7 @@ impl Default for View {
 }
 
 impl View {
-    /// `is_filled` returns whether everything is listed; `watch_health` show whether the watches are alive.
+    /// `is_filled` returns whether everything is listed; `watch_health` shows whether the watches are alive.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {
         Self {
             is_filled: Arc::new(is_filled),
@@ -59,10 +59,11 @@ impl View {
         }
     }
 
-    /// Waits until `from`, then until a watch has failed for [`BLIND`]. Returns the names of the failing
-    /// watches.
-    pub(super) async fn blind(&self, from: Instant) -> String {
-        tokio::time::sleep_until(from).await;
+    /// Waits until a leader whose term begins now has to release the Lease: a watch has failed for [`BLIND`]. Returns
+    /// the names of the failing watches. It does not happen before the term has lasted for [`BLIND`]. Otherwise
+    /// replicas that all see too little would pass the Lease on at once.
+    pub(super) async fn blind(&self) -> String {
+        sleep(BLIND).await;
         loop {
             let failing = self.watch_health.failing(&WATCHES, BLIND);
             if !failing.is_empty() {

@@ -169,7 +169,7 @@ impl WatchState {
     }
 }
 
-/// The watch_health of all watches that run.
+/// The health of all watches that run.
 #[derive(Clone, Debug, Default)]
 pub struct WatchHealth {
     watches: Arc<Mutex<BTreeMap<(&'static str, String), WatchState>>>,

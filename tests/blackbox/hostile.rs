@@ -177,6 +177,26 @@ on_both! {
         until_the_next_is_served(cluster, &operator).await;
     }
 
+    async fn a_thousand_long_names_of_sources_are_listed(cluster: &mut Cluster) {
+        let operator = Operator::start(cluster, "one", 0);
+        operator.until_ready().await;
+        for number in 0..1000 {
+            let source = format!("{number:a>63}");
+            let mut service = managed("default", &format!("web-{number}"), "default", &source);
+            service["spec"]["clusterIP"] = json!("None");
+            cluster.create::<Service>(service).await;
+        }
+        for number in (0..1000).step_by(111) {
+            let source = format!("{number:a>63}");
+            cluster.create::<EndpointSlice>(slice("default", &source, &format!("source-{number}"), &["10.0.0.1"])).await;
+            cluster.until_addresses("default", &format!("web-{number}"), &["10.0.0.1"]).await;
+        }
+        until_the_next_is_served(cluster, &operator).await;
+        // All of them in one list.
+        let restarted = Operator::start(cluster, "two", 1);
+        restarted.until_ready().await;
+    }
+
     async fn names_that_are_none_reach_no_request(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let bad = [

@@ -11,6 +11,7 @@ mod failover;
 mod hostile;
 mod inspect;
 mod managed;
+mod memory;
 mod outage;
 mod runbook;
 mod slow;

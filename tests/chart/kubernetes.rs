@@ -18,7 +18,7 @@ fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
         skipped("Kubernetes' schemas");
         return None;
     }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/validate.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/tools/validate.py");
     let mut child = Command::new("python3")
         .arg(script)
         .args(VERSIONS)

@@ -19,7 +19,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::json;
 use testbed::{Effect, Ending, Fault, Match};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::service_fn;
 
 use crate::servers::{PATIENCE, Servers, Way, plain};
@@ -57,7 +57,7 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
     let services = "/api/v1/services";
     for _ in 0..2 {
         let mut request = Request::get(services).body(Body::empty()).expect("a request");
-        request.extensions_mut().insert(Beside);
+        request.extensions_mut().insert(Beside::default());
         let answer = timeout(PATIENCE, way.client.send(request)).await;
         answer.expect("an end").expect("an answer");
         way.get().await.expect("an answer");
@@ -67,7 +67,7 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");
-    request.extensions_mut().insert(Beside);
+    request.extensions_mut().insert(Beside::default());
     let silent = timeout(Duration::from_millis(700), way.client.send(request)).await;
     assert!(silent.is_err());
     servers
@@ -88,7 +88,7 @@ async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server()
     let mut request = Request::get("/api/v1/services?watch=1")
         .body(Body::empty())
         .expect("a request");
-    request.extensions_mut().insert(Beside);
+    request.extensions_mut().insert(Beside::default());
     let answer = way.client.send(request).await.expect("an answer");
     let faults = |number: usize| servers.server(number).server().faults();
     faults(1).end_watches(Match::any(), Ending::Abrupt);
@@ -101,6 +101,54 @@ async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server()
 }
 
 #[tokio::test]
+async fn requests_beside_one_that_hangs_go_to_each_server_once() {
+    let servers = Servers::start(3).await;
+    let way = servers.access().await;
+    way.get().await.expect("an answer");
+    let faults = |number: usize| servers.server(number).server().faults();
+    faults(1).add(Fault::new(Match::any().verb("list"), Effect::Hang));
+    faults(0).add(Fault::new(Match::any().verb("list"), Effect::Hang));
+    let beside = Beside::default();
+    let list = || {
+        let mut request = Request::get("/api/v1/services")
+            .body(Body::empty())
+            .expect("a request");
+        request.extensions_mut().insert(beside.clone());
+        let client = way.client.clone();
+        async move { client.send(request).await }
+    };
+    let hangs = tokio::spawn(list());
+    let asked = || servers.store.requests().all().len();
+    while asked() < 2 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    timeout(PATIENCE, list())
+        .await
+        .expect("an end")
+        .expect("an answer");
+    // Only the server of the first request is left, and then none.
+    let hangs_too = tokio::spawn(list());
+    while asked() < 4 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    servers
+        .server(2)
+        .server()
+        .faults()
+        .add(Fault::new(Match::any().verb("list"), Effect::Hang));
+    let third = tokio::spawn(list());
+    while asked() < 5 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let error = timeout(PATIENCE, list()).await.expect("an end").err();
+    assert!(error.is_some_and(|error| error.to_string().contains("no other API server")));
+    assert_eq!(servers.asked(), "abcac");
+    for task in [hangs, hangs_too, third] {
+        task.abort();
+    }
+}
+
+#[tokio::test]
 async fn with_one_address_a_request_beside_another_has_a_connection_of_its_own() {
     let servers = Servers::start(1).await;
     let way = servers.access().await;
@@ -108,7 +156,7 @@ async fn with_one_address_a_request_beside_another_has_a_connection_of_its_own()
     let mut request = Request::get("/api/v1/services")
         .body(Body::empty())
         .expect("a request");
-    request.extensions_mut().insert(Beside);
+    request.extensions_mut().insert(Beside::default());
     way.client.send(request).await.expect("an answer");
     assert_eq!(servers.asked(), "aa");
 }

@@ -37,6 +37,6 @@ fn zizmor_finds_nothing_in_the_workflows() {
     let Some(zizmor) = linter("zizmor") else { return };
     finds_nothing(
         zizmor,
-        &["--offline", "--no-watchdog", "--persona", "pedantic", ".github"],
+        &["--offline", "--no-progress", "--persona", "pedantic", ".github"],
     );
 }

@@ -47,13 +47,7 @@ fn documents(name: &str, yaml: &str) -> Vec<Value> {
 #[test]
 fn a_link_in_a_document_leads_to_a_file() {
     let mut broken = Vec::new();
-    for name in [
-        files(".", "md"),
-        files("docs", "md"),
-        files("docs/decisions", "md"),
-    ]
-    .concat()
-    {
+    for name in [files(".", "md"), files("docs", "md"), files("docs/adr", "md")].concat() {
         let text = read(&name);
         let folder = PathBuf::from(&name).parent().expect("a folder").to_owned();
         let links = text.split("](").skip(1);

@@ -80,7 +80,7 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
     let helm = read(".ci/helm");
     let (_, version) = helm.split_once("\nversion=").expect("a version");
     let version = version.lines().next().expect("a line");
-    let tested = read("tests/chart/helm.txt");
+    let tested = read("hack/tools/helm.txt");
     assert!(
         tested.contains(&format!("amd64: {version} and ")),
         "{version}: {tested}"

@@ -79,7 +79,7 @@ async fn changed(cluster: &Cluster, address: &str, pace: Pace) {
 }
 
 /// The stories that the dashboard has to tell.
-async fn observer(
+async fn record(
     cluster: &mut Cluster,
     prometheus: &Prometheus,
     replicas: &mut Vec<Operator>,
@@ -163,7 +163,7 @@ async fn told(pace: Pace) -> Option<Value> {
         .collect();
     let prometheus = Prometheus::start(&program, &replicas, pace.scrape).await;
     let since = now();
-    let stories = observer(&mut cluster, &prometheus, &mut replicas, pace).await;
+    let stories = record(&mut cluster, &prometheus, &mut replicas, pace).await;
 
     let dashboard = dashboard();
     let (mut shown, mut silent) = (Vec::new(), Vec::new());

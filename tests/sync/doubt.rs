@@ -78,6 +78,39 @@ async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_agai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let store = &operator.store;
+    store.collect_after(None);
+    put(store, service("vip"));
+    put(store, slice("kubernetes", "kubernetes-2", &["192.0.2.2"]));
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    pass(seconds(2)).await;
+    operator.services.lag();
+    // Changed, then deleted. A source slice goes as well, so that the Service is read.
+    let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
+    store.patch("services", "default", "vip", ports).expect("a patch");
+    let changed = store.revision();
+    store.delete("services", "default", "vip").expect("it is there");
+    store
+        .delete("endpointslices", "default", "kubernetes-2")
+        .expect("it is there");
+    operator.until_addresses("vip", &[]).await;
+    let creates = operator.slice_requests("create").len();
+    // The watch now shows the change, but not the deletion.
+    operator.services.lag_since(changed);
+    put(store, service_of("wake", "nothing"));
+    pass(ms(300)).await;
+    assert_eq!(addresses(store, "vip"), [""; 0]);
+    assert_eq!(operator.slice_requests("create").len(), creates);
+    operator.services.release();
+    pass(seconds(20)).await;
+    put(store, service("vip"));
+    let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
+    assert!(took < ms(100), "a Service made anew: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_changes_all_the_time_restarts_no_watch() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -143,6 +176,45 @@ async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
     assert_eq!(gets.len(), 1, "{:?}", operator.asked());
     assert_eq!(gets[0].name, "kubernetes");
     assert_eq!(operator.slice_requests("create").len(), 1, "that of before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_slice_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let store = &operator.store;
+    put(store, slice("app", "app-1", &["10.0.0.1"]));
+    put(store, service_of("web", "app"));
+    operator.until_addresses("web", &["10.0.0.1"]).await;
+    pass(seconds(2)).await;
+    operator.sources.lag();
+    put(store, slice("app", "app-1", &["10.0.0.9"]));
+    let changed = store.revision();
+    store
+        .delete("endpointslices", "default", "app-1")
+        .expect("it is there");
+    // A copy that seems newer than the source, so that the slice is read.
+    let copy = slices_of(store, "web").remove(0);
+    let name = copy["metadata"]["name"].as_str().expect("a name");
+    let newer = json!({
+        "metadata": {"annotations": {"endpoint-copier/source-resource-version": changed.to_string()}},
+        "endpoints": [{"addresses": ["10.0.0.8"]}],
+    });
+    store
+        .patch("endpointslices", "default", name, newer)
+        .expect("a patch");
+    operator.until_addresses("web", &[]).await;
+    assert_eq!(operator.slice_requests("get").len(), 1, "{:?}", operator.asked());
+    // The watch now shows the change, but not the deletion.
+    operator.sources.lag_since(changed);
+    put(store, service_of("other", "app"));
+    pass(ms(500)).await;
+    assert_eq!(addresses(store, "web"), [""; 0]);
+    assert_eq!(addresses(store, "other"), [""; 0]);
+    operator.sources.release();
+    pass(seconds(20)).await;
+    put(store, slice("app", "app-1", &["10.0.0.2"]));
+    let took = operator.until_addresses("web", &["10.0.0.2"]).await;
+    assert!(took < ms(100), "a slice made anew: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,10 @@
 //! The operator's watches, index, queue, worker and reconciler as tasks of the test, against an API server in memory:
 //! no process, no connection, and under paused time. The wiring is that of `src/run.rs`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use endpoint_copier_core::index::{Index, SharedIndex};
+use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::controller::events::EventRecorder;
@@ -78,7 +77,7 @@ impl Operator {
             dirty: dirty.clone(),
         };
         let mut tasks = JoinSet::new();
-        let (names, names_wanted) = channel::channel(BTreeSet::new());
+        let (names, names_wanted) = channel::channel(NamesByRequester::new());
         tasks.spawn(watches(&services).services(names));
         tasks.spawn(watches(&copies).copies());
         tasks.spawn(watch::named_slices(watches(&sources), names_wanted));
@@ -231,6 +230,18 @@ pub fn service(name: &str) -> Value {
 pub fn service_of(name: &str, source: &str) -> Value {
     let mut service = service(name);
     service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!(source);
+    service
+}
+
+/// A Namespace.
+pub fn namespace_named(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// The same in another namespace, which is also that of its source.
+pub fn service_in(namespace: &str, name: &str, source: &str) -> Value {
+    let mut service = service_of(name, source);
+    service["metadata"]["namespace"] = json!(namespace);
     service
 }
 

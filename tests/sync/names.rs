@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use testbed::{Effect, Fault, Match, Request};
 use tokio::time::Instant;
 
-use crate::harness::{Operator, cluster, ms, pass, put, seconds, service, service_of, slice};
+use crate::harness::{
+    Operator, cluster, ms, namespace_named, pass, put, seconds, service, service_in, service_of, slice, until,
+};
 
 /// An operator in sync with `default/kubernetes` and with a source `web`, long enough for its watches to be merged.
 async fn calm() -> Operator {
@@ -239,4 +241,78 @@ async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
     put(&operator.store, service_of("shop-last", "last"));
     let took = operator.until_addresses("shop-last", &["10.0.0.2"]).await;
     assert!(took < ms(50), "{took:?}");
+}
+
+/// Invents a source every 20 ms without end, in so many namespaces in turn.
+fn make_noise(operator: &Operator, namespaces: u32) -> tokio::task::JoinHandle<()> {
+    let store = operator.store.clone();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let namespace = format!("noisy-{}", number % namespaces);
+            if number < namespaces {
+                put(&store, namespace_named(&namespace));
+            }
+            put(
+                &store,
+                service_in(&namespace, "toggled", &format!("invented-{number}")),
+            );
+            pass(ms(20)).await;
+        }
+    })
+}
+
+/// How long a first copy takes in `namespace`.
+async fn first_copy(operator: &Operator, namespace: &str, source: &str) -> Duration {
+    let mut slice = slice(source, &format!("{source}-1"), &["10.0.0.5"]);
+    slice["metadata"]["namespace"] = json!(namespace);
+    put(&operator.store, namespace_named(namespace));
+    put(&operator.store, slice);
+    put(&operator.store, service_in(namespace, "first", source));
+    until(&operator.store, "a first copy", |store| {
+        let slices = store.list("endpointslices", Some(namespace));
+        slices
+            .iter()
+            .any(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "first")
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn invented_sources_of_one_namespace_delay_no_other() {
+    let operator = calm().await;
+    let noise = make_noise(&operator, 1);
+    pass(seconds(20)).await;
+    for round in 0..10 {
+        let (namespace, source) = (format!("quiet-{round}"), format!("source-{round}"));
+        let took = first_copy(&operator, &namespace, &source).await;
+        assert!(took < ms(50), "{round}: {took:?}");
+        pass(ms(2300)).await;
+    }
+    noise.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_names_of_all_namespaces_cost_four_lists_and_one_per_second() {
+    let operator = calm().await;
+    // Each namespace asks for new names once.
+    let noise = make_noise(&operator, u32::MAX);
+    pass(seconds(10)).await;
+    let lists = asked(&operator, "list").len();
+    assert!((10..=14).contains(&lists), "{lists}");
+    let took = first_copy(&operator, "quiet", "source").await;
+    assert!(took <= ms(1050), "{took:?}");
+    noise.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_of_the_flagged_service_waits_for_nobody() {
+    let operator = calm().await;
+    put(&operator.store, slice("front", "front-1", &["10.0.0.6"]));
+    let noise = make_noise(&operator, u32::MAX);
+    pass(seconds(5)).await;
+    toggle(&operator, seconds(2), |number| format!("app-{number}")).await;
+    put(&operator.store, service_of("kubernetes-vip", "front"));
+    let took = operator.until_addresses("kubernetes-vip", &["10.0.0.6"]).await;
+    assert!(took < ms(50), "{took:?}");
+    noise.abort();
 }

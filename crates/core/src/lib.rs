@@ -8,6 +8,7 @@
 //! [`model`] has the types of both. All of it is pure: no client, no async, no clock, no environment, no logging.
 
 pub mod index;
+pub mod migration;
 pub mod model;
 pub mod plan;
 #[cfg(any(test, feature = "testing"))]

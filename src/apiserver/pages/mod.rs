@@ -3,6 +3,9 @@
 //! The API limits the objects of a page, but a tenant decides how large an object is: a hundred objects of
 //! 250 KB fit on a page of 500. So the size of the previous page determines the next limit. A page that is
 //! still too large is given up and requested again with fewer objects.
+//!
+//! A page is in memory several times while it is decoded, and the allocator keeps much of that memory for the
+//! process. So pages are small: twenty of them take hardly longer than a single large one.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -27,8 +30,8 @@ use super::status::{overload, status_of};
 const FIRST: u32 = 100;
 
 /// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than
-/// half this size it is doubled.
-const TARGET: usize = 1024 * 1024;
+/// half this size it is doubled, unless that was the last page of a list.
+const TARGET: usize = 256 * 1024;
 
 /// A page of more bytes is given up. A single object has at most half as many.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -85,21 +88,34 @@ pub(super) struct Paged<S> {
 
 /// Objects of the next page, by path. Bounded, because a path names a namespace.
 #[derive(Default)]
-struct Sizes(HashMap<String, u32>);
+struct Sizes(HashMap<String, Size>);
+
+#[derive(Clone, Copy)]
+struct Size {
+    objects: u32,
+    /// The last page had less than half the target size.
+    was_small: bool,
+}
 
 /// So many page sizes are remembered.
 const PATHS: usize = 1000;
 
 impl Sizes {
-    fn of(&self, path: &str) -> u32 {
-        self.0.get(path).copied().unwrap_or(FIRST)
+    /// `continues`: the list has a page already, which was full.
+    fn of(&self, path: &str, continues: bool) -> u32 {
+        match self.0.get(path) {
+            None => FIRST,
+            Some(size) if continues && size.was_small => size.objects.saturating_mul(2),
+            Some(size) => size.objects,
+        }
     }
 
-    fn set(&mut self, path: String, size: u32) {
+    fn set(&mut self, path: String, objects: u32, was_small: bool) {
         if self.0.len() >= PATHS {
             self.0.clear();
         }
-        self.0.insert(path, size);
+        let objects = objects.max(1);
+        self.0.insert(path, Size { objects, was_small });
     }
 }
 
@@ -125,7 +141,7 @@ where
         let continues = parameter(request.uri(), "continue").is_some();
         let mut failures = 0;
         loop {
-            let size = self.sizes.lock().of(&path).clamp(1, asked);
+            let size = self.sizes.lock().of(&path, continues).clamp(1, asked);
             let mut page = super::repeat(&request);
             *page.extensions_mut() = request.extensions().clone();
             if size > 1 {
@@ -135,18 +151,15 @@ where
             let next = match self.inner.call(page).await {
                 Ok(answer) => {
                     let bytes = answer.body().size_hint().lower();
-                    let next = match usize::try_from(bytes).unwrap_or(usize::MAX) {
-                        bytes if bytes > TARGET => size / 2,
-                        bytes if bytes < TARGET / 2 => size.saturating_mul(2),
-                        _ => size,
-                    };
-                    self.sizes.lock().set(path, next.clamp(1, asked));
+                    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    let next = if bytes > TARGET { size / 2 } else { size };
+                    self.sizes.lock().set(path, next, bytes < TARGET / 2);
                     return Ok(answer);
                 }
                 Err(error) if error.is::<TooLarge>() => size / 4,
                 // On a slow line, fewer objects arrive in time.
                 Err(error) if error.is::<TimedOut>() => {
-                    self.sizes.lock().set(path, (size / 4).max(1));
+                    self.sizes.lock().set(path, size / 4, false);
                     return Err(error);
                 }
                 // Restarting the list would cost an overloaded API server more.
@@ -161,7 +174,7 @@ where
                 }
                 Err(error) => return Err(error),
             };
-            self.sizes.lock().set(path.clone(), next.max(1));
+            self.sizes.lock().set(path.clone(), next, false);
         }
     }
 }

@@ -83,16 +83,30 @@ async fn an_object_that_is_larger_than_a_page_comes_alone() {
 async fn pages_of_small_objects_grow_to_what_is_asked() {
     let asked = Asked::default();
     let mut paged = Paged::new(server(100, u32::MAX, &asked));
+    for query in ["a=b&limit=500&c=d"]
+        .into_iter()
+        .chain(["limit=500&continue=x"; 3])
+    {
+        paged.ready().await.unwrap().call(request(query)).await.unwrap();
+    }
+    assert_eq!(limits(&asked), [100, 200, 400, 500]);
+}
+
+#[tokio::test]
+async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
+    let asked = Asked::default();
+    // A full page has the right size. The last one is short.
+    let mut paged = Paged::new(server(TARGET / 100, 10, &asked));
     for _ in 0..4 {
         paged
             .ready()
             .await
             .unwrap()
-            .call(request("a=b&limit=500&c=d"))
+            .call(request("limit=500"))
             .await
             .unwrap();
     }
-    assert_eq!(limits(&asked), [100, 200, 400, 500]);
+    assert_eq!(limits(&asked), [100; 4]);
 }
 
 #[tokio::test]
@@ -101,7 +115,7 @@ async fn resources_have_page_sizes_of_their_own_and_a_smaller_wish_is_kept() {
     let mut paged = Paged::new(server(100, u32::MAX, &asked));
     for path in [
         "/api/v1/services?limit=500",
-        "/api/v1/services?limit=500",
+        "/api/v1/services?limit=500&continue=x",
         "/api/v1/events?limit=500",
         "/api/v1/pods?limit=7",
     ] {

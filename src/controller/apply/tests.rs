@@ -45,7 +45,7 @@ fn one_of_each() -> Plan {
     let named = |name: &str| {
         let mut slice = slice("5", "a");
         (slice.metadata.namespace, slice.metadata.name) = (Some("default".to_owned()), Some(name.to_owned()));
-        slice.endpoints = Some(vec![k8s_openapi::api::discovery::v1::Endpoint::default()]);
+        slice.endpoints = Some(vec![endpoint_copier_core::model::Endpoint::default()]);
         slice
     };
     Plan {

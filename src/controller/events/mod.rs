@@ -70,7 +70,7 @@ pub struct EventWriter {
 }
 
 impl EventRecorder {
-    /// A recorder, and the event_writer that has to run for it. `instance` is the name of this replica.
+    /// A recorder, and the writer that has to run for it. `instance` is the name of this replica.
     #[must_use]
     pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
         let (sender, letters) = mpsc::channel(WAITING);

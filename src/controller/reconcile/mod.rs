@@ -74,7 +74,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
-    /// that its reads make dirty into `dirty`. `watch_health` show which watches may be late.
+    /// that its reads make dirty into `dirty`. `watch_health` shows which watches may be late.
     #[must_use]
     pub fn new(
         client: Client,

@@ -17,7 +17,7 @@ use crate::controller::workqueue::DirtySet;
 use crate::leader_election::{Lease, LeaseObserver};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
-use endpoint_copier_core::index::{Dirty, Scope, SharedIndex};
+use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
     EndpointSlice, MANAGED_BY, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
@@ -45,8 +45,8 @@ pub struct Watches {
 
 impl Watches {
     /// Watches all Services. `names` gets the names of the Services whose slices matter, whenever
-    /// that set changes.
-    pub async fn services(self, names: channel::Sender<BTreeSet<String>>) {
+    /// they change.
+    pub async fn services(self, names: channel::Sender<NamesByRequester>) {
         let mut listed = HashSet::new();
         let unreadable = Undecoded::new(WatchKind::Services);
         // The state that `names` was last computed from. Some names are watched without any Service.
@@ -62,6 +62,7 @@ impl Watches {
                     let dirty = match event {
                         Event::Init => {
                             listed.clear();
+                            index.services_list_begins();
                             Dirty::new()
                         }
                         // A GET has already shown a later state.
@@ -74,7 +75,9 @@ impl Watches {
                             if !complete {
                                 listed.insert(ServiceKey::of(service.slim_metadata()));
                             }
+                            let is_gone = index.is_service_gone(service.slim_metadata());
                             match service.object {
+                                _ if is_gone => Dirty::new(),
                                 Ok(service) => index.apply_service(&service),
                                 Err(object) => {
                                     unreadable.log(&object);
@@ -82,15 +85,13 @@ impl Watches {
                                 }
                             }
                         }
-                        Event::Delete(service) => {
-                            index.delete_service(&ServiceKey::of(service.slim_metadata()))
-                        }
+                        Event::Delete(service) => index.service_deleted(service.slim_metadata()),
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
                     let changed = Some(index.services_changed());
                     // During a list, the set would be computed again for each Service.
                     if complete && std::mem::replace(&mut made_from, changed) != changed {
-                        let wanted = index.names();
+                        let wanted = index.names_by_requester();
                         names.send_if_modified(|names| {
                             *names != wanted && {
                                 *names = wanted;

@@ -1,7 +1,7 @@
 //! What makes `kube_leader_election::LeaseLock` safe, as a layer on the client that it uses.
 //!
 //! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
-//! whatever is there by then. The cas
+//! whatever is there by then. This layer
 //! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
 //!   [`super::observed_lease`] allows, and without anything that would make it fail forever: it fills in missing fields and
 //!   replaces times that the lock cannot read;
@@ -9,9 +9,10 @@
 //!   candidates one wins and no late PATCH overwrites a successor;
 //! - answers its GET from memory if the version to build on is known ([`super::known`]), so that a renewal is one
 //!   request;
-//! - repeats a slow renewal in parallel, through another API server.
+//! - repeats a slow renewal in parallel, through other API servers, and knows a renewal whose reply is lost when the
+//!   watch shows it ([`renewal`]).
 //!
-//! It is no validity: see [`super::term`].
+//! It does not bound the term: see [`super::term`].
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -20,7 +21,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::{Method, Request, Response, response};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -29,14 +29,15 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::LeaseObserver;
 use super::lease::Lease;
 use super::presented::{PresentedLease, ReadVersion};
 use super::term::Term;
-use crate::apiserver::Beside;
+
+mod renewal;
 
 /// What the lock is shown in place of a holder that it must not see as one.
 const NOBODY: &str = "(nobody)";
@@ -44,7 +45,7 @@ const NOBODY: &str = "(nobody)";
 /// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
-/// State of the cas, shared with the watch of the Lease.
+/// State of the layer, shared with the watch of the Lease.
 #[derive(Clone)]
 pub struct LeaseCas {
     us: Arc<str>,
@@ -55,6 +56,15 @@ pub struct LeaseCas {
     basis: Arc<Mutex<Option<ReadVersion>>>,
     /// When the last write was sent that was answered with success.
     sent: Arc<Mutex<Option<Instant>>>,
+}
+
+/// The lock's PATCH, bound to a version.
+pub struct Patch {
+    /// The version that it builds on.
+    pub basis: ReadVersion,
+    /// The renewal time that it states: no other request states the same.
+    pub renewed: Option<String>,
+    body: Bytes,
 }
 
 /// What an API server answered to a request.
@@ -69,14 +79,20 @@ impl Answer {
     fn into_response(self) -> Response<Full<Bytes>> {
         Response::from_parts(self.parts, self.body.into())
     }
+
+    /// The Lease in it.
+    ///
+    /// # Errors
+    /// It is garbled, or no API server can have stored this Lease.
+    fn lease(&self) -> Result<Lease, BoxError> {
+        let lease: Lease = serde_json::from_slice(&self.body)?;
+        ReadVersion::of(&lease).ok_or(NO_VERSION)?;
+        Ok(lease)
+    }
 }
 
-/// A renewal that is unanswered for this time, or for a sixth of the lease duration if that is shorter, is
-/// repeated in parallel. That leaves both enough time before the deadline.
-const REPEAT: Duration = Duration::from_secs(1);
-
 impl LeaseCas {
-    /// A cas for the candidate `us`, whose terms are these.
+    /// A layer for the candidate `us`, whose terms are these.
     pub fn new(
         us: &str,
         default_duration: Duration,
@@ -159,92 +175,32 @@ impl LeaseCas {
         if !answer.parts.status.is_success() {
             return Ok(answer.into_response());
         }
-        let Answer { sent, body, .. } = answer;
-        let lease: Lease = serde_json::from_slice(&body)?;
-        ReadVersion::of(&lease).ok_or(NO_VERSION)?;
+        let lease = answer.lease()?;
         self.observer.wrote(&lease);
-        *self.sent.lock() = Some(sent);
+        *self.sent.lock() = Some(answer.sent);
         let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
         Ok(Response::new(
             presented(&lease, holder, SignedDuration::ZERO).into(),
         ))
     }
 
-    /// The lock's PATCH as a compare-and-swap, and the version that it expects. `None` if the lock has read
-    /// no Lease.
-    fn bind(&self, patch: &[u8]) -> Option<(ReadVersion, Bytes)> {
+    /// What the lock gets when a renewal has no answer, but the watch shows that it was applied. The term counts from
+    /// the send of its first try.
+    fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
+        *self.sent.lock() = Some(sent);
+        Response::new(presented(&Lease::default(), &self.us, SignedDuration::ZERO).into())
+    }
+
+    /// The lock's PATCH as a compare-and-swap. `None` if the lock has read no Lease.
+    fn bind(&self, patch: &[u8]) -> Option<Patch> {
         let basis = self.basis.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
         basis.bind(patch.get_mut("metadata")?.as_object_mut()?);
-        let patch = serde_json::to_vec(&patch).ok()?;
-        Some((basis, patch.into()))
-    }
-
-    /// Sends a PATCH that is bound to a version. If it renews a term and is not answered soon, an identical
-    /// PATCH is sent in parallel, and another one whenever one fails while the other is still unanswered. All are
-    /// bound to the same version, so the server applies at most one. If any succeeds, the renewal has succeeded.
-    async fn patch<S, B>(
-        &self,
-        inner: S,
-        patch: Request<Bytes>,
-        basis: &ReadVersion,
-    ) -> Result<Answer, BoxError>
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<BoxError>,
-    {
-        let mut first = Box::pin(ask(inner.clone(), patch.clone().map(Body::from)));
-        let Some(term) = self.terms.borrow().clone() else {
-            return first.await;
-        };
-        let soon = REPEAT.min(self.default_duration / 6);
-        if let Ok(answer) = timeout(soon, &mut first).await {
-            return answer;
-        }
-        let mut tries = FuturesUnordered::from_iter([first]);
-        // After a refusal the other one may have succeeded. Wait for it, but leave enough time to renew
-        // again.
-        let left = term.ends_at().saturating_duration_since(Instant::now());
-        let enough = Instant::now() + left * 3 / 4;
-        let (mut refused, mut failed) = (None, None);
-        let mut repeat = Some(Instant::now());
-        loop {
-            let limit = if refused.is_some() { enough } else { term.ends_at() };
-            let Ok(next) = timeout_at(repeat.unwrap_or(limit).min(limit), tries.next()).await else {
-                if repeat.take().is_none_or(|at| at >= limit) {
-                    return refused.unwrap_or_else(|| Err("no answer before the deadline".into()));
-                }
-                // If the watch shows that the server applied the renewal, a repetition would be refused: wait for
-                // the answer.
-                if self.observer.is_after(basis) {
-                    refused = Some(Err("no answer to a renewal that was carried out".into()));
-                } else {
-                    let mut another = patch.clone().map(Body::from);
-                    another.extensions_mut().insert(Beside);
-                    tries.push(Box::pin(ask(inner.clone(), another)));
-                }
-                continue;
-            };
-            let Some(answer) = next else {
-                return refused
-                    .or(failed)
-                    .unwrap_or_else(|| Err("no answer before the deadline".into()));
-            };
-            match code_of(&answer) {
-                Some(200) => return answer,
-                Some(409) => (refused, repeat) = (Some(answer), None),
-                code => {
-                    // An unknown result matters more than one that left the Lease alone.
-                    if failed.is_none() || !is_untouched(code) {
-                        failed = Some(answer);
-                    }
-                    repeat = refused.is_none().then(|| Instant::now() + soon);
-                }
-            }
-        }
+        Some(Patch {
+            basis,
+            renewed: canonical(patch["spec"]["renewTime"].clone()),
+            body: serde_json::to_vec(&patch).ok()?.into(),
+        })
     }
 }
 
@@ -308,15 +264,26 @@ where
                 Method::PATCH => {
                     let (mut parts, body) = request.into_parts();
                     let patch = body.collect().await?.to_bytes();
-                    let (basis, patch) = cas
+                    let patch = cas
                         .bind(&patch)
                         .ok_or("a PATCH of a Lease that was not read before")?;
                     parts.headers.remove(http::header::CONTENT_LENGTH);
-                    let answer = cas.patch(inner, Request::from_parts(parts, patch), &basis).await;
+                    let request = Request::from_parts(parts, patch.body.clone());
+                    let (term, sent) = (cas.terms.borrow().clone(), Instant::now());
+                    let answer = match &term {
+                        Some(term) => cas.renew(inner, request, &patch, term).await,
+                        None => ask(inner, request.map(Body::from)).await,
+                    };
                     if is_untouched(code_of(&answer)) {
-                        cas.observer.untouched(&basis);
+                        cas.observer.untouched(&patch.basis);
                     }
-                    cas.written(answer?)
+                    let is_success = code_of(&answer) == Some(200);
+                    let written = answer.and_then(|answer| cas.written(answer));
+                    let is_lost = !is_success || written.is_err();
+                    if is_lost && term.is_some() && cas.observer.is_applied(&cas.us, &patch) {
+                        return Ok(cas.applied(sent));
+                    }
+                    written
                 }
                 // What the GET showed may be over: the watch may have shown since that another has made one, and if that
                 // is deleted on the way nothing would refuse this.
@@ -327,6 +294,13 @@ where
             }
         })
     }
+}
+
+/// A time as the API server writes it, however the lock has written it.
+fn canonical(time: Value) -> Option<String> {
+    let time: MicroTime = serde_json::from_value(time).ok()?;
+    let time = serde_json::to_value(time).ok()?;
+    time.as_str().map(str::to_owned)
 }
 
 /// Sends a request and reads the whole answer.

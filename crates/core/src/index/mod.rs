@@ -25,7 +25,7 @@ pub use seen::SliceState;
 use services::Known;
 pub use services::ServiceVersion;
 use slices::Slices;
-pub use sources::Listing;
+pub use sources::{Listing, NamesByRequester, Requester};
 use unreadable::UnreadableObjects;
 use versions::Versions;
 
@@ -53,8 +53,11 @@ pub struct Index {
     services: HashMap<ServiceKey, Known>,
     services_changed: u64,
     services_removed: u64,
+    /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of them.
+    /// Ends with the next list at the latest.
+    services_gone: HashMap<ServiceKey, String>,
     /// Managed Services by source.
-    dependants: BTreeMap<ServiceKey, Dirty>,
+    dependants: BTreeMap<ServiceKey, HashSet<ServiceKey>>,
     copies: Slices,
     others: Slices,
     versions: Versions,
@@ -76,6 +79,7 @@ impl Index {
             services: HashMap::new(),
             services_changed: 0,
             services_removed: 0,
+            services_gone: HashMap::new(),
             dependants: BTreeMap::new(),
             copies: Slices::default(),
             others: Slices::default(),
@@ -99,9 +103,13 @@ impl Index {
     }
 
     /// A slice is on a list. A list is the truth even where it is older than what was known: that is
-    /// how an etcd restored from a backup looks.
+    /// how an etcd restored from a backup looks. But a GET since the list began is newer if it showed that the slice is
+    /// gone.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
+        if self.slices(scope).is_gone(&slice.metadata) {
+            return Dirty::new();
+        }
         let mut touched = self.unreadable.remove(&SliceKey::of(&slice.metadata));
         touched.extend(self.slices_mut(scope).insert(slice));
         self.concerned(scope, &touched)
@@ -116,6 +124,9 @@ impl Index {
         self.versions.saw(scope, version_of(metadata));
         let key = SliceKey::of(metadata);
         let mut touched = self.unreadable.remove(&key);
+        if self.slices(scope).is_gone(metadata) {
+            self.slices_mut(scope).retain_gone(|gone, _| *gone != key);
+        }
         let slices = self.slices(scope);
         // One that moved to another watch's names is that watch's to report.
         if !slices.knows_newer(metadata) && slices.get(&key).is_some_and(|known| in_scope(scope, known)) {
@@ -130,6 +141,8 @@ impl Index {
             .slices(scope)
             .keys_where(|slice| in_scope(scope, slice) && !listed.contains(&SliceKey::of(&slice.metadata)));
         let mut touched = self.unreadable.listed(scope, listed);
+        self.slices_mut(scope)
+            .retain_gone(|key, slice| !in_scope(scope, slice) || listed.contains(key));
         for key in gone {
             touched.extend(self.slices_mut(scope).remove(&key));
         }

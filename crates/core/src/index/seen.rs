@@ -32,6 +32,7 @@ impl Index {
         before: &SliceState,
         slice: Option<EndpointSlice>,
     ) -> Option<Dirty> {
+        let is_gone = slice.is_none();
         let is_copy = slice.as_ref().is_some_and(claims_to_be_ours);
         // One that no watch shows is not kept: nobody would say when it is gone.
         let (copy, other) = match slice {
@@ -53,6 +54,7 @@ impl Index {
         }
         let learn = |slices: &mut Slices, slice: Option<EndpointSlice>| match slice {
             Some(slice) => slices.insert(slice),
+            None if is_gone => slices.remove_for_good(key),
             None => slices.remove(key),
         };
         let (by_copy, by_other) = (learn(&mut self.copies, copy), learn(&mut self.others, other));

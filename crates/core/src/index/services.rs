@@ -70,6 +70,23 @@ impl Index {
         dirty
     }
 
+    /// The watch shows that a Service is gone.
+    pub fn service_deleted(&mut self, metadata: &ObjectMeta) -> Dirty {
+        let key = ServiceKey::of(metadata);
+        if self.is_service_gone(metadata) {
+            self.services_gone.remove(&key);
+        }
+        self.delete_service(&key)
+    }
+
+    /// Whether a GET has shown that this very Service is gone. A UID is never given a second time, so what has it is an older
+    /// state, unless etcd was restored from a backup. A list that begins later shows that.
+    #[must_use]
+    pub fn is_service_gone(&self, metadata: &ObjectMeta) -> bool {
+        let gone = self.services_gone.get(&ServiceKey::of(metadata));
+        gone.is_some_and(|gone| metadata.uid.as_ref() == Some(gone))
+    }
+
     /// A Service is gone.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
         self.unreadable.services.remove(key);
@@ -79,11 +96,16 @@ impl Index {
         self.services_changed += 1;
         self.services_removed += 1;
         self.unlink(old.as_deref());
-        let mut dirty = self.dependants.get(key).cloned().unwrap_or_default();
+        let mut dirty: Dirty = self.dependants.get(key).into_iter().flatten().cloned().collect();
         if old.is_some() || self.copies.has_any(key) {
             dirty.insert(key.clone());
         }
         dirty
+    }
+
+    /// The watch of Services lists. The list is asked for now, so it is newer than all GETs so far.
+    pub fn services_list_begins(&mut self) {
+        self.services_gone.clear();
     }
 
     /// A list of Services is complete: those not on it are gone.
@@ -94,6 +116,7 @@ impl Index {
             .filter(|key| !listed.contains(key))
             .cloned()
             .collect();
+        self.services_gone.retain(|key, _| listed.contains(key));
         let mut dirty: Dirty = gone.iter().flat_map(|key| self.delete_service(key)).collect();
         if !std::mem::replace(&mut self.services_listed, true) {
             dirty.extend(self.all());
@@ -145,10 +168,18 @@ impl Index {
         if is_overtaken || may_be_gone && now.removals != before.removals {
             return None;
         }
-        Some(match service {
-            Some(service) => self.apply_service(service),
-            None => self.delete_service(key),
-        })
+        let Some(service) = service else {
+            let managed = self.services.get(key).and_then(|known| known.managed.as_ref());
+            let uid = managed
+                .map(|service| service.uid.clone())
+                .filter(|uid| !uid.is_empty());
+            self.services_gone.extend(uid.map(|uid| (key.clone(), uid)));
+            return Some(self.delete_service(key));
+        };
+        if self.is_service_gone(&service.metadata) {
+            self.services_gone.remove(key);
+        }
+        Some(self.apply_service(service))
     }
 
     fn unlink(&mut self, service: Option<&ManagedService>) {

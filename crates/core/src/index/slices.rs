@@ -12,19 +12,20 @@ use crate::model::{
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
-    by_service: HashMap<ServiceKey, BTreeSet<SliceKey>>,
+    /// Sorted by key.
+    by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
     /// So many slices have gone.
     removals: u64,
+    /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never given a
+    /// second time, so what has it is such a state, unless etcd was restored from a backup. A list that begins later
+    /// shows that, and so ends it.
+    gone: HashMap<SliceKey, Arc<EndpointSlice>>,
 }
 
 impl Slices {
     /// The slices that concern a Service: by label, by owner, or by the name of one of its copies.
     pub fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.by_service
-            .get(service)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.by_key.get(key))
+        self.by_service.get(service).into_iter().flatten()
     }
 
     pub fn has_any(&self, service: &ServiceKey) -> bool {
@@ -62,15 +63,19 @@ impl Slices {
         {
             return BTreeSet::new();
         }
+        if self.is_gone(&slice.metadata) {
+            self.gone.remove(&key);
+        }
         let mut touched = self.take(&key);
+        let slice = Arc::new(slice);
         for service in concerns(&slice) {
-            self.by_service
-                .entry(service.clone())
-                .or_default()
-                .insert(key.clone());
+            let slices = self.by_service.entry(service.clone()).or_default();
+            if let Err(position) = position(slices, &key) {
+                slices.insert(position, slice.clone());
+            }
             touched.insert(service);
         }
-        self.by_key.insert(key, Arc::new(slice));
+        self.by_key.insert(key, slice);
         touched
     }
 
@@ -80,15 +85,36 @@ impl Slices {
         self.take(key)
     }
 
+    /// Forgets a slice that is gone by a GET, and what watches still show of it.
+    pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
+        if let Some(slice) = self.by_key.get(key).filter(|slice| slice.metadata.uid.is_some()) {
+            self.gone.insert(key.clone(), slice.clone());
+        }
+        self.remove(key)
+    }
+
+    /// Whether a GET has shown that this very slice is gone.
+    pub fn is_gone(&self, metadata: &ObjectMeta) -> bool {
+        let gone = self.gone.get(&SliceKey::of(metadata));
+        gone.is_some_and(|gone| gone.metadata.uid == metadata.uid)
+    }
+
+    /// Keeps only some of the slices that are known to be gone.
+    pub fn retain_gone(&mut self, may_still_be_shown: impl Fn(&SliceKey, &EndpointSlice) -> bool) {
+        self.gone.retain(|key, slice| may_still_be_shown(key, slice));
+    }
+
     fn take(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let Some(slice) = self.by_key.remove(key) else {
             return BTreeSet::new();
         };
         let touched = concerns(&slice);
         for service in &touched {
-            if let Some(keys) = self.by_service.get_mut(service) {
-                keys.remove(key);
-                if keys.is_empty() {
+            if let Some(slices) = self.by_service.get_mut(service) {
+                if let Ok(position) = position(slices, key) {
+                    slices.remove(position);
+                }
+                if slices.is_empty() {
                     self.by_service.remove(service);
                 }
             }
@@ -116,12 +142,18 @@ fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
         return slice;
     }
     let metadata = &mut slice.metadata;
-    if let Some(labels) = &mut metadata.labels {
-        labels.retain(|key, _| LABELS_READ.contains(&key.as_str()));
-    }
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.retain(|key, value| key == provenance::TRIGGER_TIME && value.len() <= LONGEST_TIME);
-    }
+    // Collected again rather than retained, which would keep the memory of those that are left out.
+    metadata.labels = metadata.labels.take().map(|labels| {
+        let read = labels
+            .into_iter()
+            .filter(|(key, _)| LABELS_READ.contains(&key.as_ref()));
+        read.collect()
+    });
+    metadata.annotations = metadata.annotations.take().map(|annotations| {
+        let is_read = |key: &str, value: &str| key == provenance::TRIGGER_TIME && value.len() <= LONGEST_TIME;
+        let read = annotations.into_iter().filter(|(key, value)| is_read(key, value));
+        read.collect()
+    });
     metadata.finalizers = None;
     // That there is an owner matters, and not who it is.
     let has_owners = metadata
@@ -137,6 +169,18 @@ const LABELS_READ: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::S
 
 /// Bytes of a time, and some to spare.
 const LONGEST_TIME: usize = 64;
+
+/// The place of a slice among those of a Service, or the one where it belongs.
+fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usize> {
+    slices.binary_search_by(|slice| {
+        let ObjectMeta { namespace, name, .. } = &slice.metadata;
+        let known = (
+            namespace.as_deref().unwrap_or_default(),
+            name.as_deref().unwrap_or_default(),
+        );
+        known.cmp(&(key.namespace(), key.name()))
+    })
+}
 
 fn concerns(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
     let by_name = named_like_a_copy_of(&SliceKey::of(&slice.metadata));

@@ -48,7 +48,37 @@ impl Listing {
     }
 }
 
+/// Who asks for the slices of a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requester {
+    /// The managed Service that the flags name.
+    Flagged,
+    /// The other managed Services of a namespace.
+    Namespace(String),
+}
+
+/// Names of Services whose slices matter, by who asks for them.
+pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
+
 impl Index {
+    /// The names of managed Services and of their sources.
+    #[must_use]
+    pub fn names_by_requester(&self) -> NamesByRequester {
+        let mut names = NamesByRequester::new();
+        for service in self.managed() {
+            let requester = match self.priority(&service.key) {
+                Priority::Flagged => Requester::Flagged,
+                Priority::ApiServers | Priority::Other => {
+                    Requester::Namespace(service.key.namespace().to_owned())
+                }
+            };
+            let names = names.entry(requester).or_default();
+            names.insert(service.key.name().to_owned());
+            names.extend(service.source().map(|source| source.name().to_owned()));
+        }
+        names
+    }
+
     /// Slices of Services of this name matter even while nobody uses them as a source.
     pub fn always_watch(&mut self, name: &str) {
         self.always.insert(name.to_owned());

@@ -129,7 +129,7 @@ impl Index {
     pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Option<SliceKey> {
         let metadata = &unreadable.metadata;
         let key = metadata.name.as_ref().map(|_| SliceKey::of(metadata))?;
-        if self.versions.is_superseded(scope, metadata) {
+        if self.versions.is_superseded(scope, metadata) || self.slices(scope).is_gone(metadata) {
             return None;
         }
         self.versions.saw(scope, version_of(metadata));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Index, Scope, bears_one_of};
+use super::{Index, Scope, bears_one_of, in_scope};
 use crate::model::{EndpointSlice, ObjectMeta, label, label_of};
 
 /// The running watches by name, in the order in which they began.
@@ -24,8 +24,10 @@ struct Progress {
 }
 
 impl Index {
-    /// The watch of this scope lists.
+    /// The watch of this scope lists. The list is asked for now, so it is newer than all GETs so far.
     pub fn list_begins(&mut self, scope: &Scope) {
+        self.slices_mut(scope)
+            .retain_gone(|_, slice| !in_scope(scope, slice));
         if let Some(progress) = self.versions.entry(scope) {
             (progress.newest, progress.is_listing) = (0, true);
         }
@@ -45,6 +47,7 @@ impl Index {
         for key in self.others.keys_where(is_left) {
             self.others.remove(&key);
         }
+        self.others.retain_gone(|_, slice| !is_left(slice));
     }
 }
 

@@ -1,8 +1,6 @@
 //! How many endpoints there are, and of what use.
 
-use k8s_openapi::api::discovery::v1::Endpoint;
-
-use super::EndpointSlice;
+use super::{Endpoint, EndpointSlice};
 
 /// Endpoints by what they are good for. Each counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

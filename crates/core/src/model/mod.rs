@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+mod compact;
+mod endpoint;
 mod endpoints;
 mod finding;
 mod kinds;
@@ -12,6 +14,8 @@ mod priority;
 mod service;
 mod snapshot;
 
+pub use compact::StringMap;
+pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, a_few};
 pub use kinds::{Operation, WatchKind};
@@ -214,13 +218,13 @@ pub fn version_of(metadata: &ObjectMeta) -> Option<u64> {
 /// One label of an object.
 #[must_use]
 pub fn label_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(key).map(String::as_str)
+    metadata.labels.as_ref()?.get(key).map(AsRef::as_ref)
 }
 
 /// One annotation of an object.
 #[must_use]
 pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
-    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    metadata.annotations.as_ref()?.get(key).map(AsRef::as_ref)
 }
 
 /// The Service that a slice says it belongs to.

@@ -8,9 +8,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ServicePort;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
+
+use super::compact::{self, StringMap, string_map};
+use super::endpoint::Endpoint;
 
 /// The fields of `metadata` that copies depend on, or that an update of a copy must keep.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -32,13 +35,13 @@ pub struct ObjectMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
     /// All labels, those of others included: an update of a copy keeps them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
+    pub labels: Option<StringMap>,
     /// All annotations, likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub annotations: Option<BTreeMap<String, String>>,
+    #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<StringMap>,
     /// All owners, likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub owner_references: Option<Vec<OwnerReference>>,
     /// All finalizers, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,10 +121,10 @@ pub struct EndpointSlice {
     /// `IPv4`, `IPv6` or `FQDN`. Immutable.
     pub address_type: String,
     /// Its endpoints; the API server stores an absent list and an empty one alike.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<Endpoint>>,
     /// The ports of each of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<EndpointPort>>,
 }
 
@@ -153,7 +156,7 @@ impl Unreadable {
             let entries = fields_of(fields.get(name)?)?.into_iter();
             Some(
                 entries
-                    .filter_map(|(key, value)| Some((key, text_of(value)?)))
+                    .filter_map(|(key, value)| Some((key.into(), text_of(value)?.into())))
                     .collect(),
             )
         };
@@ -223,7 +226,7 @@ mod tests {
             name: Some("a".to_owned()),
             namespace: Some("n".to_owned()),
             resource_version: Some("42".to_owned()),
-            labels: Some([("good".to_owned(), "yes".to_owned())].into()),
+            labels: Some(StringMap::from_iter([("good".into(), "yes".into())])),
             ..ObjectMeta::default()
         };
         assert_eq!((metadata, error.as_str()), (expected, "wrong type"));

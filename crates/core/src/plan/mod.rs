@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
+use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source,
     annotation_of, ours, provenance, source_slice, version,
@@ -20,7 +21,7 @@ use crate::model::{
 
 pub mod copy;
 mod hold;
-mod leftover;
+
 mod report;
 
 /// What has to be done. Creates, then updates, then deletes, and leftovers last.
@@ -298,7 +299,7 @@ fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut
     let leftovers = snapshot
         .slices
         .iter()
-        .filter(|slice| leftover::is_slice(slice, &snapshot.key));
+        .filter(|slice| is_leftover(slice, &snapshot.key));
     let alive = leftovers.filter(|slice| slice.metadata.deletion_timestamp.is_none());
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }

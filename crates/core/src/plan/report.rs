@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, hold, leftover};
+use super::{Plan, hold};
+use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
 };
@@ -128,7 +129,7 @@ pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
         .iter()
         .filter(|slice| {
             ours(slice).is_none()
-                && !leftover::is_slice(slice, &snapshot.key)
+                && !is_leftover(slice, &snapshot.key)
                 && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
         })
         .map(|slice| SliceKey::of(&slice.metadata).name().to_owned())

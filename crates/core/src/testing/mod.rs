@@ -6,12 +6,12 @@
 //! ```
 
 use k8s_openapi::api::core::v1::ServicePort;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{
-    Defaults, EndpointSlice, MANAGED_BY, ObjectMeta, OwnerReference, Service, ServiceKey, ServiceSpec,
-    annotation, label, provenance,
+    Defaults, Endpoint, EndpointSlice, MANAGED_BY, ObjectMeta, OwnerReference, Service, ServiceKey,
+    ServiceSpec, annotation, label, provenance,
 };
 
 pub mod world;
@@ -111,14 +111,14 @@ pub trait Build: Sized {
     fn label(self, key: &str, value: &str) -> Self {
         self.edit(|object| {
             let labels = object.meta().labels.get_or_insert_default();
-            labels.insert(key.to_owned(), value.to_owned());
+            labels.insert(key.to_owned().into(), value.into());
         })
     }
 
     fn annotate(self, key: &str, value: &str) -> Self {
         self.edit(|object| {
             let annotations = object.meta().annotations.get_or_insert_default();
-            annotations.insert(key.to_owned(), value.to_owned());
+            annotations.insert(key.to_owned().into(), value.into());
         })
     }
 

@@ -45,11 +45,11 @@ enum Attempt {
     None,
     /// The GET is on its way back, with what it shows.
     Reads { sent: Tick, reply: Option<Stored> },
-    /// The write is in flight, and perhaps a repetition of it, sent at this time.
+    /// The write is in flight, and perhaps repetitions of it. `tries`: when those without an answer were sent.
     Writes {
-        sent: Tick,
+        began: Tick,
         request: Request,
-        repeated: Option<Tick>,
+        tries: Vec<Tick>,
     },
     /// Its answer is on its way back; `None`: refused.
     Waits { sent: Tick, answer: Option<Stored> },
@@ -65,6 +65,15 @@ impl Candidate {
             self.write = None;
             self.doubtful = Some(now + Duration::from_secs(60));
         }
+    }
+
+    /// Whether the watch shows that this renewal was applied.
+    fn sees(&self, i: usize, request: &Request) -> bool {
+        let Verb::Renew(basis) = &request.verb else {
+            return false;
+        };
+        let time = request.wall.to_string();
+        self.version.is_applied(basis, NAMES[i], Some(&time))
     }
 
     fn look(&mut self, lease: Option<&Stored>, now: Tick) {
@@ -94,17 +103,28 @@ impl Election {
             Attempt::None => {}
             // The watch may show something before the answer is there.
             Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
-            Attempt::Writes { repeated, .. } => {
-                actions.push(Action::Serve(i));
-                if repeated.is_some() {
-                    actions.push(Action::ServeRepeated(i));
-                } else if state.repeats > 0 && self.may_write(state, candidate.term) {
-                    actions.push(Action::Repeat(i));
+            Attempt::Writes { request, tries, .. } => {
+                for k in 0..tries.len() {
+                    actions.push(Action::Serve(i, k));
+                    if state.losses > 0 {
+                        actions.push(Action::LoseReply(i, k));
+                    }
+                }
+                if self.may_write(state, candidate.term) {
+                    if state.repeats > 0 && !tries.is_empty() {
+                        actions.push(Action::Repeat(i));
+                    }
+                    // The watch shows what the answer does not.
+                    actions.push(Action::Look(i));
+                    if candidate.sees(i, request) {
+                        actions.push(Action::Confirm(i));
+                    }
                 }
             }
             Attempt::Waits { .. } => actions.push(Action::Answer(i)),
         }
-        if state.losses > 0 && candidate.attempt != Attempt::None {
+        let is_over = matches!(&candidate.attempt, Attempt::Writes { tries, .. } if tries.is_empty());
+        if is_over || state.losses > 0 && candidate.attempt != Attempt::None {
             actions.push(Action::GiveUp(i));
         }
         if candidate.write.is_some() {
@@ -145,44 +165,26 @@ impl Election {
                     None => candidate.term = None,
                 }
             }
-            (Action::Repeat(_), Attempt::Writes { sent, request, .. }) => {
-                state.repeats -= 1;
-                candidate.attempt = Attempt::Writes {
-                    sent,
-                    request,
-                    repeated: Some(now),
-                };
-            }
             (
-                action @ (Action::Serve(_) | Action::ServeRepeated(_)),
+                action @ (Action::Repeat(_) | Action::Serve(..) | Action::LoseReply(..) | Action::Confirm(_)),
                 Attempt::Writes {
-                    sent,
+                    began,
                     request,
-                    repeated,
+                    tries,
                 },
-            ) => {
-                let answer = state.server.serve(&request, !self.is(Mutant::NoCas));
-                let sent = match (action, repeated) {
-                    (Action::ServeRepeated(_), Some(repeated)) => repeated,
-                    _ => sent,
-                };
-                candidate.attempt = Attempt::Waits { sent, answer };
-                if repeated.is_some() {
-                    // The other one may arrive later, or never.
-                    state.late.push(request);
-                }
-            }
+            ) => self.step_of_write(state, i, action, began, request, tries),
             (Action::Answer(_), Attempt::Waits { sent, answer }) => {
                 if let (Some(answer), Life::Runs) = (answer, candidate.life) {
                     self.take_answer(candidate, i, sent, &answer, now);
                 }
             }
-            (Action::GiveUp(_), attempt) => {
-                state.losses -= 1;
-                if let Attempt::Writes { request, .. } = attempt {
-                    state.late.push(request);
+            (Action::GiveUp(_), attempt) => match attempt {
+                Attempt::Writes { request, tries, .. } => {
+                    state.losses -= u8::from(!tries.is_empty());
+                    state.late.extend(tries.iter().map(|_| request.clone()));
                 }
-            }
+                _ => state.losses -= 1,
+            },
             (Action::BeginWrite(_), attempt) => {
                 candidate.attempt = attempt;
                 candidate.write = Some(candidate.term?.deadline(now)?);
@@ -196,8 +198,8 @@ impl Election {
                 candidate.life = Life::Stops;
                 state.stops -= 1;
                 // The attempt is dropped where it stands.
-                if let Attempt::Writes { request, .. } = attempt {
-                    state.late.push(request);
+                if let Attempt::Writes { request, tries, .. } = attempt {
+                    state.late.extend(tries.iter().map(|_| request.clone()));
                 }
             }
             (Action::Release(_), _) => {
@@ -222,7 +224,54 @@ impl Election {
         Some(())
     }
 
-    /// The cas's part of a GET, and what the lock sends then. `None`: nothing.
+    /// A step of a write and its repetitions.
+    fn step_of_write(
+        &self,
+        state: &mut State,
+        i: usize,
+        action: Action,
+        began: Tick,
+        request: Request,
+        mut tries: Vec<Tick>,
+    ) {
+        let now = state.now;
+        let candidate = &mut state.candidates[i];
+        let mut answered = None;
+        match action {
+            Action::Repeat(_) => {
+                state.repeats -= 1;
+                tries.push(now);
+            }
+            Action::Serve(_, k) | Action::LoseReply(_, k) => {
+                let answer = state.server.serve(&request, !self.is(Mutant::NoCas));
+                let sent = tries.remove(k);
+                if matches!(action, Action::LoseReply(..)) {
+                    state.losses -= 1;
+                } else if answer.is_some() || tries.is_empty() {
+                    answered = Some(Attempt::Waits { sent, answer });
+                }
+                // After a refusal another try may have succeeded.
+            }
+            _ => {
+                candidate.term = renewed(candidate.term, began, now);
+                answered = Some(Attempt::None);
+            }
+        }
+        candidate.attempt = match answered {
+            Some(attempt) => {
+                // The other tries may arrive later, or never.
+                state.late.extend(tries.iter().map(|_| request.clone()));
+                attempt
+            }
+            None => Attempt::Writes {
+                began,
+                request,
+                tries,
+            },
+        };
+    }
+
+    /// What the compare-and-swap layer makes of a GET, and what the lock sends then. `None`: nothing.
     fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =
@@ -283,25 +332,29 @@ impl Election {
         candidate.term = match candidate.term {
             _ if !ours => None,
             None => Some(won),
-            Some(mut term) => match term.extend(won, now) {
-                Ok(()) => Some(term),
-                Err(_) if self.is(Mutant::NoFence) => Some(won),
-                Err(_) => None,
-            },
+            term if !self.is(Mutant::NoFence) => renewed(term, sent, now),
+            term => renewed(term, sent, now).or(Some(won)),
         };
     }
+}
+
+/// A term after a renewal that was sent at this moment.
+fn renewed(term: Option<Validity<Tick>>, sent: Tick, now: Tick) -> Option<Validity<Tick>> {
+    let mut term = term?;
+    term.extend(Validity::won(sent, DEADLINE), now).ok()?;
+    Some(term)
 }
 
 /// A write that is sent now.
 fn write(jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
     Attempt::Writes {
-        sent: now,
+        began: now,
         request: Request {
             from: i,
             verb,
             wall: wall(jumped, i, now),
         },
-        repeated: None,
+        tries: vec![now],
     }
 }
 

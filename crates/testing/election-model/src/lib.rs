@@ -1,7 +1,7 @@
 //! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
 //!
 //! A candidate is what `src/leader_election/mod.rs` is between two awaits, and decides by the same pure functions: what it has
-//! seen of the Lease (`ObservedLease`), what a renewal builds on without a read (`KnownVersion`), what the cas shows the lock and binds into its PATCH (`PresentedLease`, `ReadVersion`), how
+//! seen of the Lease (`ObservedLease`), what a renewal builds on without a read (`KnownVersion`), what the lock is shown and binds into its PATCH (`PresentedLease`, `ReadVersion`), how
 //! far its term reaches (`Validity`), whether it may release. Time passes between any two steps, so a candidate may be
 //! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
 //! differ and jump, an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
@@ -150,12 +150,14 @@ pub enum Action {
     Get(usize),
     /// The GET is answered, and the lock does what it does then.
     Decide(usize),
-    /// The API server carries out a write, for a candidate that waits for its answer.
-    Serve(usize),
+    /// The API server carries out one of the tries of a write, for a candidate that waits for its answer.
+    Serve(usize, usize),
+    /// The same, and the reply is lost.
+    LoseReply(usize, usize),
     /// A renewal is sent again, in parallel.
     Repeat(usize),
-    /// The API server applies the second of the two, not the first.
-    ServeRepeated(usize),
+    /// The watch has shown that a renewal was applied.
+    Confirm(usize),
     /// The answer arrives.
     Answer(usize),
     /// The candidate waits no longer: what it sent may be carried out later.
@@ -216,7 +218,7 @@ impl Model for Election {
             let first = [
                 Action::Get(0),
                 Action::Decide(0),
-                Action::Serve(0),
+                Action::Serve(0, 0),
                 Action::Answer(0),
             ];
             for action in first.into_iter().chain([Action::Look(1), Action::Look(2)]) {
@@ -273,9 +275,10 @@ impl Model for Election {
             Action::Look(i)
             | Action::Get(i)
             | Action::Decide(i)
-            | Action::Serve(i)
+            | Action::Serve(i, _)
+            | Action::LoseReply(i, _)
             | Action::Repeat(i)
-            | Action::ServeRepeated(i)
+            | Action::Confirm(i)
             | Action::Answer(i)
             | Action::GiveUp(i)
             | Action::BeginWrite(i)

@@ -24,6 +24,7 @@ fn main() {
         bound(Begin::Led, 3, 0, 0, 1, 1, 0),
         bound(Begin::Led, 5, 0, 0, 0, 0, 2),
         bound(Begin::Led, 4, 1, 0, 0, 0, 1),
+        bound(Begin::Led, 3, 1, 0, 0, 0, 2),
     ];
     let mut holds = true;
     let mut states = 0;

@@ -65,6 +65,7 @@ impl Stored {
             spec: LeaseSpec {
                 holder_identity: Some(self.holder.map_or("", |holder| NAMES[holder]).to_owned()),
                 lease_duration_seconds: i64::try_from(seconds).ok(),
+                renew_time: Some(self.renewed.to_string()),
                 ..LeaseSpec::default()
             },
         }

@@ -93,6 +93,17 @@ fn with_renewals_that_are_repeated_beside_the_first_there_is_one_term_at_most() 
 }
 
 #[test]
+fn with_several_tries_beside_and_a_lost_reply_there_is_one_term_at_most() {
+    let bound = Bound {
+        horizon: 3,
+        losses: 1,
+        repeats: 2,
+        ..QUIET
+    };
+    holds(bound, 100_000, true);
+}
+
+#[test]
 fn without_compare_and_swap_it_fails() {
     fails(Mutant::NoCas, QUIET);
 }

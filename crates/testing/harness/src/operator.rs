@@ -122,6 +122,11 @@ impl Operator {
         self.status("VmRSS:")
     }
 
+    /// The memory of the process in bytes, without files that are mapped: its binary and libraries.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.status("RssAnon:")
+    }
+
     /// The peak memory of the process in bytes, including its binary.
     pub fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")

@@ -1,12 +1,11 @@
 //! One replica of the operator, wired as in `src/run.rs`, that can be paused, stopped and killed.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use endpoint_copier_core::index::{Index, SharedIndex};
+use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
@@ -266,7 +265,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         dirty: dirty.clone(),
     };
     let tasks = FuturesUnordered::<BoxFuture<'static, ()>>::new();
-    let (names, names_wanted) = channel::channel(BTreeSet::new());
+    let (names, names_wanted) = channel::channel(NamesByRequester::new());
     tasks.push(Box::pin(watches.clone().services(names)));
     tasks.push(Box::pin(watches.clone().copies()));
     tasks.push(Box::pin(watches.clone().check_sources()));

@@ -191,16 +191,24 @@ impl Wire {
         Ok(connection)
     }
 
-    /// A connection for one request, to the other server if that is there.
-    async fn connect_beside(&self) -> Result<Connection, BoxError> {
+    /// A connection for one request, to the other server if that is there and not asked yet.
+    async fn connect_beside(&self, beside: &Beside) -> Result<Connection, BoxError> {
         let current = {
             let line = self.line.lock();
             line.connection
                 .as_ref()
                 .map_or(line.next, |connection| connection.server)
         };
-        let servers = [1 - current, current];
-        let there = servers.into_iter().find(|server| !self.world.is_down(*server));
+        let known = [0, 1].map(address_of).to_vec();
+        let servers = beside.servers(known, Some(address_of(current)))?;
+        if servers.len() == 1 {
+            self.world
+                .count("renewal sent a third time beside two that are unanswered");
+        }
+        let there = servers
+            .into_iter()
+            .map(|server| usize::from(server.port))
+            .find(|server| !self.world.is_down(*server));
         let server = there.ok_or(std::io::ErrorKind::ConnectionRefused);
         self.world.count("renewal sent again beside the first");
         self.dial(server.map_err(std::io::Error::from)?).await
@@ -212,12 +220,13 @@ impl Wire {
             self.leave(|now| server_of(now) == *server);
         }
         let not_after = request.extensions().get().copied();
-        let is_beside = request.extensions().get::<Beside>().is_some();
-        let connection = if is_beside {
-            self.connect_beside().await?
-        } else {
-            self.connect().await?
+        let beside = request.extensions().get::<Beside>().cloned();
+        let is_beside = beside.is_some();
+        let connection = match &beside {
+            Some(beside) => self.connect_beside(beside).await?,
+            None => self.connect().await?,
         };
+        let _waiting = beside.map(|beside| beside.sent_to(address_of(connection.server)));
         if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
             return Err(TooLate.into());
         }
@@ -258,8 +267,12 @@ impl Wire {
 }
 
 fn server_of(connection: &Connection) -> Server {
-    let port = u16::try_from(connection.server).expect("one of two servers");
-    Server(ServerAddress::new("server", port))
+    Server(address_of(connection.server))
+}
+
+fn address_of(server: usize) -> ServerAddress {
+    let port = u16::try_from(server).expect("one of two servers");
+    ServerAddress::new("server", port)
 }
 
 /// A request under way. One that is given up after a while says something about its server.

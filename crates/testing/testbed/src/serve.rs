@@ -17,6 +17,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+/// The most bytes of headers, the path included, in a request by HTTP/2: that of Go's servers. hyper's would be 16 KiB, which a
+/// selector can exceed.
+const HEADERS: u32 = 1024 * 1024;
+
 /// A server that is reachable. Dropping it closes the port and all connections at once, as a killed process does.
 #[derive(Debug)]
 pub struct Serving {
@@ -137,7 +141,8 @@ async fn connection(server: ApiServer, stream: TcpStream, acceptor: TlsAcceptor)
         server,
         broken: Arc::clone(&broken),
     };
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_header_list_size(HEADERS);
     let serving = builder.serve_connection(TokioIo::new(tls), service);
     // A request that breaks its connection breaks it for all on it, also with HTTP/2.
     tokio::select! {

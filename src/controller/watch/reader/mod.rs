@@ -165,7 +165,7 @@ impl Reader {
     }
 }
 
-/// Records the watchdog that an event shows, and that it was decoded: bytes alone are not a sign of life.
+/// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
 fn feel<K: Resource>(pulse: &WatchState, event: &Event<K>) {
     if !matches!(event, Event::Init) {
         pulse.touch();

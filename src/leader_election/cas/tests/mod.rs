@@ -5,6 +5,7 @@ use serde_json::json;
 use tokio::sync::watch::channel;
 
 use super::*;
+use crate::apiserver::Beside;
 
 mod server;
 
@@ -55,7 +56,7 @@ async fn seen_expired(spec: Value) -> LeaseObserver {
     observer
 }
 
-/// A lock behind a cas that knows what this observer knows.
+/// A lock behind a layer that knows what this observer knows.
 fn lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, None)
 }
@@ -333,6 +334,9 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     assert_eq!(second.status(), StatusCode::NOT_FOUND, "it makes it anew");
 }
 
+/// The time that a renewal states.
+const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
+
 /// A PATCH that the server got: the resourceVersion that it is bound to, and whether it is the second of two.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
@@ -355,7 +359,7 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
                 Some(time) => tokio::time::sleep(Duration::from_millis(time)).await,
                 None => std::future::pending().await,
             }
-            let renewed = lease_at("8", held("us", "2026-01-01T00:00:02.000000Z"));
+            let renewed = lease_at("8", held("us", RENEWED));
             let mut response = Response::new(Full::new(Bytes::from(renewed.to_string())));
             *response.status_mut() = StatusCode::from_u16(code)?;
             Ok::<_, BoxError>(response)
@@ -364,21 +368,26 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
     (patches, service)
 }
 
-/// A renewal by a leader that knows version 7, four seconds before its deadline. Returns its result, its
-/// duration and the time that the term counts from.
-async fn renewal(
-    service: impl server::Inner,
-    leads: bool,
-) -> (Result<StatusCode, BoxError>, u128, Option<u128>) {
-    let observer = unknown();
-    observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+/// The result of a renewal, its duration, and the time that the term counts from, both in milliseconds.
+type Renewed = (Result<StatusCode, BoxError>, u128, Option<u128>);
+
+/// A renewal by a leader that knows version 7, four seconds before its deadline.
+async fn renewal(service: impl server::Inner, leads: bool) -> Renewed {
     let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
+    renewal_of(service, term, unknown()).await
+}
+
+/// The same, by a leader with this term that knows what this observer knows.
+async fn renewal_of(service: impl server::Inner, term: Option<Term>, observer: LeaseObserver) -> Renewed {
+    observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
     let (_terms, receiver) = channel(term);
     let cas = LeaseCas::new("us", OURS, observer, receiver);
     let mut guarded = cas.layer(service);
     let start = Instant::now();
     guarded.call(get()).await.unwrap();
-    let patch = json!({"metadata": {"name": "lease"}, "spec": {"leaseDurationSeconds": 6}});
+    // The lock writes times in this form.
+    let spec = json!({"leaseDurationSeconds": 6, "renewTime": RENEWED.replace('Z', "+00:00")});
+    let patch = json!({"metadata": {"name": "lease"}, "spec": spec});
     let patch = Request::patch("/")
         .body(Body::from(patch.to_string().into_bytes()))
         .unwrap();
@@ -427,13 +436,62 @@ async fn beside_a_renewal_that_hangs_the_other_is_repeated_after_each_failure() 
         let (log, service) = in_turn([(None, 200), (Some(50), code), (Some(50), code), (Some(10), 200)]);
         let (answer, took, sent) = renewal(service, true).await;
         assert_eq!(answer.unwrap(), StatusCode::OK, "{code}");
-        assert_eq!((took, sent), (3110, Some(3100)), "{code}");
+        assert_eq!((took, sent), (3060, Some(3050)), "{code}");
         assert!(log.lock().iter().all(|(version, _)| version == "7"));
     }
     // Likewise when the first one fails late.
     let (_, service) = in_turn([(Some(1500), 503), (None, 200), (Some(10), 200)]);
     let (answer, took, _) = renewal(service, true).await;
     assert_eq!((answer.unwrap(), took), (StatusCode::OK, 2510));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_is_repeated_again_while_all_tries_hang() {
+    // A renewal is sent 2 s before the deadline.
+    for (left, sent_at) in [(4, 2000), (2, 1500)] {
+        let (log, service) = in_turn([(None, 200), (None, 200), (Some(10), 200)]);
+        let term = Term::for_tests(Duration::from_secs(left));
+        let (answer, took, sent) = renewal_of(service, Some(term), unknown()).await;
+        assert_eq!(answer.unwrap(), StatusCode::OK, "{left}");
+        assert_eq!((took, sent), (sent_at + 10, Some(sent_at)), "{left}");
+        assert!(log.lock().iter().all(|(version, _)| version == "7"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_late_success_of_an_older_try_is_the_success_of_the_renewal() {
+    let (log, service) = in_turn([(Some(1900), 200), (None, 200), (Some(300), 409), (None, 409)]);
+    let term = Term::for_tests(Duration::from_secs(2));
+    let (answer, took, sent) = renewal_of(service, Some(term), unknown()).await;
+    assert_eq!((answer.unwrap(), took, sent), (StatusCode::OK, 1900, Some(0)));
+    assert_eq!(log.lock().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_whose_reply_is_lost_succeeds_when_the_watch_shows_it() {
+    for (holder, renewed, succeeds) in [
+        ("us", RENEWED, true),
+        // Somebody has edited the Lease, or taken it.
+        ("us", "2026-01-01T00:00:00.000000Z", false),
+        ("another", RENEWED, false),
+    ] {
+        let observer = unknown();
+        let watch = observer.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1800)).await;
+            watch.shown(Some(&parsed(lease_at("8", held(holder, renewed)))));
+        });
+        let (_, service) = in_turn([(None, 200), (Some(1500), 409), (None, 409), (None, 409)]);
+        let term = Term::for_tests(Duration::from_secs(2));
+        let (answer, took, sent) = renewal_of(service, Some(term.clone()), observer).await;
+        assert_eq!(answer.is_ok(), succeeds, "{holder} {renewed}");
+        assert_eq!(
+            sent,
+            succeeds.then_some(0),
+            "{holder} {renewed}: from its first send"
+        );
+        assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! An API server in the place of the one behind a cas.
+//! An API server in the place of the one behind the layer.
 
 use std::future::ready;
 
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// What a cas stands in front of.
+/// What the layer stands in front of.
 pub trait Inner:
     Service<Request<Body>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
 {

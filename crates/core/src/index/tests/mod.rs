@@ -6,6 +6,7 @@ use crate::plan::copy;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
 
 mod belonging;
+mod gone;
 mod laws;
 mod replaced;
 mod rewound;

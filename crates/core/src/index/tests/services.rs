@@ -25,7 +25,46 @@ fn a_late_watch_does_not_undo_what_a_get_has_shown() {
     }
     assert!(!index.knows_newer_service(&service("other").metadata));
     look(&mut index, None);
-    assert!(!index.knows_newer_service(&read.metadata), "made again");
+    let made_again = service("vip").uid("made again").version(150);
+    assert!(!index.knows_newer_service(&made_again.metadata));
+    assert!(!index.is_service_gone(&made_again.metadata));
+}
+
+#[test]
+fn a_service_that_a_get_shows_gone_stays_so_until_the_watch_has_come_to_its_deletion() {
+    let mut index = filled();
+    let read = service("vip").uid("read").version(200);
+    look(&mut index, Some(&read));
+    assert!(!index.is_service_gone(&read.metadata));
+    assert_eq!(look(&mut index, None), keys(&["vip"]));
+    assert!(index.is_service_gone(&read.clone().version(300).metadata));
+    // The watch comes to the deletion of an earlier Service of this name first.
+    index.service_deleted(&service("vip").version(150).metadata);
+    assert!(index.is_service_gone(&read.metadata));
+    index.service_deleted(&read.clone().version(400).metadata);
+    assert!(!index.is_service_gone(&read.metadata), "nothing is kept for ever");
+}
+
+#[test]
+fn a_list_that_begins_after_a_get_shows_which_services_are_there() {
+    let read = service("vip");
+    // The list was under way. A Service on it was deleted later, and the watch will show that.
+    let mut index = filled();
+    look(&mut index, None);
+    index.services_listed(&[key("vip")].into());
+    assert!(index.is_service_gone(&read.metadata));
+    // One that is not on it shows nothing any more.
+    index.services_listed(&HashSet::new());
+    assert!(!index.is_service_gone(&read.metadata));
+    // etcd was restored from a backup: the Service is there again, with the UID of before.
+    let mut index = filled();
+    look(&mut index, None);
+    index.services_list_begins();
+    assert!(!index.is_service_gone(&read.metadata));
+    let mut index = filled();
+    look(&mut index, None);
+    look(&mut index, Some(&read));
+    assert!(!index.is_service_gone(&read.metadata), "a GET shows it as well");
 }
 
 #[test]

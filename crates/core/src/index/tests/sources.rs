@@ -173,3 +173,26 @@ fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port
         "those of the slice that is named as the Service is, and others"
     );
 }
+
+#[test]
+fn names_are_asked_for_by_namespaces_and_by_the_flagged_service() {
+    let mut index = Index::new(Defaults {
+        managed: Some(key("front")),
+        ..defaults()
+    });
+    index.apply_service(&service("front").source("blue", "app"));
+    index.apply_service(&service("vip"));
+    index.apply_service(&service("web").namespace("blue").source("blue", "app"));
+    index.apply_service(&plain_service("other"));
+    let by_namespace = |namespace: &str| Requester::Namespace(namespace.to_owned());
+    let expected = [
+        (Requester::Flagged, ["app", "front"]),
+        (by_namespace("blue"), ["app", "web"]),
+        (by_namespace("default"), ["kubernetes", "vip"]),
+    ];
+    let expected = expected.map(|(requester, names)| (requester, names.map(str::to_owned).into()));
+    let names = index.names_by_requester();
+    assert_eq!(names, expected.into());
+    let all: BTreeSet<_> = names.into_values().flatten().collect();
+    assert_eq!(all, index.names());
+}

@@ -1,17 +1,15 @@
 //! What a copy looks like: one source slice and one managed Service in, one
 //! EndpointSlice out; and whether a slice that exists already says the same.
 
-use std::collections::BTreeMap;
-
 use data_encoding::{BASE32_NOPAD, Encoding};
 use k8s_openapi::api::core::v1::ServicePort;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    EndpointSlice, HASH_LENGTH, MANAGED_BY, ManagedService, ObjectMeta, OwnerReference, annotation_of, label,
-    label_of, owner_of, provenance, version,
+    Endpoint, EndpointSlice, HASH_LENGTH, MANAGED_BY, ManagedService, ObjectMeta, OwnerReference, StringMap,
+    annotation_of, label, label_of, owner_of, provenance, version,
 };
 
 /// Labels that are ours to set or to keep away.
@@ -116,7 +114,6 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
     let Endpoint {
         addresses,
         conditions,
-        deprecated_topology: _,
         hints,
         hostname,
         node_name,
@@ -133,17 +130,13 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
             serving: Some(conditions.and_then(|c| c.serving).unwrap_or(ready)),
             terminating: Some(conditions.and_then(|c| c.terminating).unwrap_or(false)),
         }),
-        deprecated_topology: None,
         hints: hints.clone().filter(|_| service.wants_hints),
         hostname: hostname.clone(),
         node_name: node_name.clone(),
         // A reference into another namespace means nothing to readers of the copy.
-        target_ref: target_ref.clone().filter(|target| {
-            target
-                .namespace
-                .as_deref()
-                .is_none_or(|ns| ns.is_empty() || ns == service.key.namespace())
-        }),
+        target_ref: target_ref
+            .clone()
+            .filter(|target| target.is_for(service.key.namespace())),
         zone: zone.clone(),
     }
 }
@@ -176,7 +169,7 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
 #[must_use]
 pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
     let meta = &current.metadata;
-    let keep = |key: &str| Some((key.to_owned(), annotation_of(meta, key)?.to_owned()));
+    let keep = |key: &'static str| Some((key.into(), annotation_of(meta, key)?.into()));
     let kept = CONTENT_ANNOTATIONS
         .into_iter()
         .chain([provenance::RESOURCE_VERSION])
@@ -200,34 +193,34 @@ pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<Endpoi
     }
 }
 
-fn labels(service: &ManagedService, source_slice: &str) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::from([
-        (label::SERVICE_NAME.to_owned(), service.key.name().to_owned()),
-        (label::MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
+fn labels(service: &ManagedService, source_slice: &str) -> StringMap {
+    let mut labels = StringMap::from_iter([
+        (label::SERVICE_NAME.into(), service.key.name().into()),
+        (label::MANAGED_BY.into(), MANAGED_BY.into()),
     ]);
     // A label's value ends at 63 characters, a slice's name at 253. A name that fits is a legal value.
     if source_slice.len() <= 63 {
-        labels.insert(label::SOURCE.to_owned(), source_slice.to_owned());
+        labels.insert(label::SOURCE.into(), source_slice.into());
     }
     if service.headless {
-        labels.insert(label::HEADLESS.to_owned(), String::new());
+        labels.insert(label::HEADLESS.into(), "".into());
     }
     labels
 }
 
-fn annotations(source: &ObjectMeta) -> BTreeMap<String, String> {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let mut annotations = BTreeMap::from([
-        (provenance::NAMESPACE.to_owned(), text(&source.namespace)),
-        (provenance::SLICE.to_owned(), text(&source.name)),
-        (provenance::UID.to_owned(), text(&source.uid)),
+fn annotations(source: &ObjectMeta) -> StringMap {
+    let text = |value: &Option<String>| value.as_deref().unwrap_or_default().into();
+    let mut annotations = StringMap::from_iter([
+        (provenance::NAMESPACE.into(), text(&source.namespace)),
+        (provenance::SLICE.into(), text(&source.name)),
+        (provenance::UID.into(), text(&source.uid)),
         (
-            provenance::RESOURCE_VERSION.to_owned(),
+            provenance::RESOURCE_VERSION.into(),
             text(&source.resource_version),
         ),
     ]);
     if let Some(time) = annotation_of(source, provenance::TRIGGER_TIME) {
-        annotations.insert(provenance::TRIGGER_TIME.to_owned(), time.to_owned());
+        annotations.insert(provenance::TRIGGER_TIME.into(), time.into());
     }
     annotations
 }
@@ -315,7 +308,7 @@ pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
     } = wanted;
     let mut metadata = current.metadata.clone();
     let labels = metadata.labels.get_or_insert_default();
-    labels.retain(|key, _| !LABELS.contains(&key.as_str()));
+    labels.retain(|key, _| !LABELS.contains(&key.as_ref()));
     labels.extend(ours.labels.unwrap_or_default());
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.remove(provenance::TRIGGER_TIME);

@@ -185,7 +185,7 @@ fn local_traffic_needs_an_endpoint_with_a_node() {
         service("vip").edit(|service| service.spec_mut().external_traffic_policy = Some("Local".to_owned()))
     };
     let on_node = good().endpoints(["192.0.2.1", "192.0.2.2"]).edit(|slice| {
-        slice.endpoints.as_mut().unwrap()[1].node_name = Some("n1".to_owned());
+        slice.endpoints.as_mut().unwrap()[1].node_name = Some("n1".into());
     });
     for (what, service, slices, expected) in [
         ("no node", local(), vec![good()], vec![Reason::NodeNameMissing]),

@@ -82,7 +82,15 @@ fn slices_of_families_that_the_service_has_not_are_not_copied() {
         let mut copied: Vec<_> = world
             .copies("vip")
             .into_iter()
-            .map(|copy| copy.metadata.labels.as_ref().unwrap()[label::SOURCE].as_str())
+            .map(|copy| {
+                copy.metadata
+                    .labels
+                    .as_ref()
+                    .unwrap()
+                    .get(label::SOURCE)
+                    .unwrap()
+                    .as_ref()
+            })
             .collect();
         copied.sort_unstable();
         assert_eq!(copied, expected, "{families:?}");

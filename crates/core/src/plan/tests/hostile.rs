@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::model::{EndpointSlice, Service, ServiceSpec};
+use crate::model::{Endpoint, EndpointSlice, Service, ServiceSpec};
 use crate::model::{
     Finding, ManagedService, ServiceKey, ServiceState, Snapshot, Source, annotation, provenance,
 };

@@ -87,6 +87,20 @@ pub async fn label_selectors_select(t: Target) {
     }
 }
 
+pub async fn a_selector_may_have_60_kib(t: Target) {
+    make(&t, &["a"]).await;
+    let values: Vec<_> = (0..900).map(|number| format!("{number:0>63}")).collect();
+    let list = t
+        .get(&format!(
+            "{}?labelSelector=x%20notin%20%28{}%29",
+            t.all("endpointslices"),
+            values.join("%2C")
+        ))
+        .await
+        .expect(200);
+    assert_eq!(names(&list), ["a"]);
+}
+
 pub async fn field_selectors_select_by_name(t: Target) {
     make(&t, &["a", "b"]).await;
     let path = format!("{}?fieldSelector=metadata.name%3Db", t.all("endpointslices"));

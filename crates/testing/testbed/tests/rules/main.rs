@@ -101,6 +101,7 @@ rules! {
         objects_come_by_namespace_and_name
         items_do_not_say_their_kind
         label_selectors_select
+        a_selector_may_have_60_kib
         field_selectors_select_by_name
         unknown_selectors_are_bad_requests
         chunks_are_of_one_snapshot

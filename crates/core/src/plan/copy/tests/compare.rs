@@ -76,7 +76,7 @@ fn what_a_copy_shows_is_compared_and_nothing_else() {
         ("no endpoints", stored().edit(|copy| copy.endpoints = None), false),
         (
             "a zone",
-            stored().edit(|copy| copy.endpoints.as_mut().unwrap()[0].zone = Some("z".to_owned())),
+            stored().edit(|copy| copy.endpoints.as_mut().unwrap()[0].zone = Some("z".into())),
             false,
         ),
         ("a port", stored().ports(&[slice_port("https", 1)]), false),
@@ -99,10 +99,7 @@ fn lists_that_are_absent_are_as_good_as_empty_ones() {
 #[test]
 fn the_order_of_endpoints_with_one_address_means_nothing_either() {
     let pod = |name: &str| Endpoint {
-        target_ref: Some(ObjectReference {
-            name: Some(name.to_owned()),
-            ..ObjectReference::default()
-        }),
+        target_ref: serde_json::from_value(json!({"name": name})).unwrap(),
         ..endpoint("192.0.2.1")
     };
     let with =

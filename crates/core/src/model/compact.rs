@@ -1,0 +1,88 @@
+//! Objects in as little memory as they need: the index holds thousands of them.
+//!
+//! A `BTreeMap` takes 544 bytes for its first entry, and a `Vec` that was filled by a decoder has room for up to
+//! twice its elements.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use litemap::LiteMap;
+use serde::{Deserialize, Deserializer};
+
+use super::{label, provenance};
+
+/// Labels or annotations, sorted by key. Keys that the operator knows are not allocated.
+pub type StringMap = LiteMap<Cow<'static, str>, Box<str>>;
+
+/// The keys that slices bear.
+const KEYS: [&str; 9] = [
+    label::SERVICE_NAME,
+    label::MANAGED_BY,
+    label::SOURCE,
+    label::HEADLESS,
+    provenance::NAMESPACE,
+    provenance::SLICE,
+    provenance::UID,
+    provenance::RESOURCE_VERSION,
+    provenance::TRIGGER_TIME,
+];
+
+fn key(key: Cow<'_, str>) -> Cow<'static, str> {
+    match KEYS.into_iter().find(|known| *known == key) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(key.into_owned()),
+    }
+}
+
+/// Decodes a list without spare capacity.
+pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let mut list = Option::<Vec<T>>::deserialize(deserializer)?;
+    if let Some(list) = &mut list {
+        list.shrink_to_fit();
+    }
+    Ok(list)
+}
+
+/// For `#[serde(with)]`. `LiteMap` by itself is written as a sequence when it is empty.
+pub(super) mod string_map {
+    use serde::{Serialize as _, Serializer};
+
+    use super::{BTreeMap, Cow, Deserialize as _, Deserializer, StringMap, key};
+
+    #[allow(clippy::ref_option, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(map: &Option<StringMap>, serializer: S) -> Result<S::Ok, S::Error> {
+        let map = map.as_ref().map(|map| map.iter().collect::<BTreeMap<_, _>>());
+        map.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StringMap>, D::Error> {
+        let map = Option::<BTreeMap<Cow<'de, str>, Box<str>>>::deserialize(deserializer)?;
+        let entries = map.map(|map| map.into_iter().map(|(name, value)| (key(name), value)));
+        Ok(entries.map(Iterator::collect))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::model::ObjectMeta;
+
+    #[test]
+    fn labels_and_annotations_are_written_as_they_came() {
+        for given in [
+            json!({"labels": {}, "annotations": {}}),
+            json!({"labels": {"b": "1", "a": "2", "kubernetes.io/service-name": "x"}}),
+            json!({"annotations": {"a\nb": "\u{1}", "endpoint-copier/source-uid": "u"}}),
+        ] {
+            let metadata: ObjectMeta = serde_json::from_str(&given.to_string()).unwrap();
+            assert_eq!(serde_json::to_value(&metadata).unwrap(), given);
+        }
+        let null: ObjectMeta = serde_json::from_value(json!({"labels": null})).unwrap();
+        assert_eq!(null, ObjectMeta::default());
+    }
+}

@@ -1,0 +1,58 @@
+//! The flags of the Go operator that this one has no use for, so that its command line can be kept during an upgrade.
+//!
+//! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
+
+use clap::Args;
+use tracing::level_filters::LevelFilter;
+
+use crate::config::LogFormat;
+
+/// Flags under this heading only cause a warning.
+pub(super) const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without effect";
+
+/// As the zap and controller-runtime packages define them.
+#[derive(Args)]
+pub(super) struct GoOperatorFlags {
+    /// The Go operator's --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
+    #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = level)]
+    pub(super) zap_log_level: Option<LevelFilter>,
+
+    /// The Go operator's --log-format: console or json
+    #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = encoder)]
+    pub(super) zap_encoder: Option<LogFormat>,
+
+    #[arg(long, value_name = "BOOL", help_heading = WITHOUT_EFFECT, num_args = 0..=1, require_equals = true)]
+    zap_devel: Option<String>,
+
+    #[arg(long, value_name = "LEVEL", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    zap_stacktrace_level: Option<String>,
+
+    #[arg(long, value_name = "ENCODING", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    zap_time_encoding: Option<String>,
+
+    #[arg(long, value_name = "PORT", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    apiserver_port: Option<String>,
+
+    #[arg(long, value_name = "PROTOCOL", help_heading = WITHOUT_EFFECT, num_args = 0..=1)]
+    apiserver_protocol: Option<String>,
+}
+
+/// Zap counts verbosity upwards from info: 1 is debug, and there is no end to it.
+fn level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" => Ok(LevelFilter::DEBUG),
+        "info" => Ok(LevelFilter::INFO),
+        "warn" => Ok(LevelFilter::WARN),
+        "error" | "dpanic" | "panic" | "fatal" => Ok(LevelFilter::ERROR),
+        number if number.parse().is_ok_and(|n: i8| n > 0) => Ok(LevelFilter::DEBUG),
+        _ => Err("must be debug, info, warn, error, panic, or an integer from 1 to 127".to_owned()),
+    }
+}
+
+fn encoder(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "console" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be console or json".to_owned()),
+    }
+}

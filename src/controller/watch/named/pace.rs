@@ -1,0 +1,200 @@
+//! When watches of new names may begin.
+//!
+//! Each begins with a list, for which the API server reads all slices of the cluster. A user can change names as often
+//! as they like, so each namespace waits for its own new names, and all together stay below a limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use endpoint_copier_core::index::{NamesByRequester, Requester};
+use endpoint_copier_core::model::ServiceKey;
+
+/// The pause of a namespace after a watch of its new names begins. Its next new names wait until it ends.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The factor by which pauses grow while names keep changing, so that one namespace costs at most three
+/// lists in 5 s.
+const GROWTH: u32 = 4;
+
+/// The longest of these pauses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// After this time without new names, the pauses start short again.
+const CALM: Duration = Duration::from_secs(10);
+
+/// The most lists of new names at once for all namespaces together.
+const BURST: u32 = 4;
+
+/// The time after which all namespaces together may cause one more list.
+const REFILL: Duration = Duration::from_secs(1);
+
+/// The pauses of all requesters, and the limit on their sum.
+#[derive(Default)]
+pub(super) struct Paces {
+    by_requester: BTreeMap<Requester, Pace>,
+    total: Total,
+}
+
+impl Paces {
+    /// The missing names whose watch may begin now. Counts it as begun. The name of the API source never waits, and the
+    /// flagged Service waits for nobody else.
+    pub fn take(&mut self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> BTreeSet<String> {
+        let now = Instant::now();
+        self.by_requester.retain(|_, pace| !pace.is_calm(now));
+        let mut taken: BTreeSet<_> = missing
+            .get(ServiceKey::api_source().name())
+            .cloned()
+            .into_iter()
+            .collect();
+        for (requester, names) in wanted {
+            let mut new = names.intersection(missing).cloned().peekable();
+            if new.peek().is_some() && self.due(requester).is_none_or(|due| due <= now) {
+                taken.extend(new);
+                self.by_requester.entry(requester.clone()).or_default().step(now);
+            }
+        }
+        if !taken.is_empty() {
+            self.total.spend(now);
+        }
+        taken
+    }
+
+    /// Counts a list that merges names.
+    pub fn spend(&mut self) {
+        self.total.spend(Instant::now());
+    }
+
+    /// When the next of the missing names may be taken.
+    pub fn next(&self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> Option<Instant> {
+        let waiting = wanted.iter().filter(|(_, names)| !names.is_disjoint(missing));
+        let due = waiting.map(|(requester, _)| self.due(requester).unwrap_or_else(Instant::now));
+        due.min()
+    }
+
+    fn due(&self, requester: &Requester) -> Option<Instant> {
+        let own = self.by_requester.get(requester).and_then(|pace| pace.due);
+        match requester {
+            Requester::Flagged => own,
+            Requester::Namespace(_) => own.max(self.total.due()),
+        }
+    }
+}
+
+/// The pauses of one requester.
+#[derive(Default)]
+struct Pace {
+    due: Option<Instant>,
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl Pace {
+    /// Records that a watch begins now.
+    fn step(&mut self, now: Instant) {
+        self.pause = if self.is_calm(now) {
+            PAUSE
+        } else {
+            (self.pause * GROWTH).min(LONGEST_PAUSE)
+        };
+        (self.last, self.due) = (Some(now), Some(now + self.pause));
+    }
+
+    fn is_calm(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now >= last + CALM)
+    }
+}
+
+/// The limit on all lists together: [`BURST`] at once, then one after each [`REFILL`].
+#[derive(Default)]
+struct Total {
+    /// When the whole burst is available again.
+    full: Option<Instant>,
+}
+
+impl Total {
+    fn due(&self) -> Option<Instant> {
+        self.full?.checked_sub(REFILL * (BURST - 1))
+    }
+
+    fn spend(&mut self, now: Instant) {
+        self.full = Some(self.full.map_or(now, |full| full.max(now)) + REFILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep_until};
+
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn by_namespace(wanted: &[(&str, &str)]) -> NamesByRequester {
+        let requested = |&(namespace, name): &(&str, &str)| {
+            let requester = match namespace {
+                "" => Requester::Flagged,
+                namespace => Requester::Namespace(namespace.to_owned()),
+            };
+            (requester, names(&[name]))
+        };
+        wanted.iter().map(requested).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_while_names_change_and_are_short_again_when_all_is_calm() {
+        let mut pace = Pace::default();
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            pace.step(Instant::now());
+            pauses.push(pace.pause.as_millis());
+            advance(pace.pause).await;
+        }
+        assert_eq!(pauses, [250, 1000, 4000, 4000, 4000]);
+        advance(CALM).await;
+        pace.step(Instant::now());
+        assert_eq!(pace.pause, PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_waits_for_its_own_names_only() {
+        let (mut paces, missing) = (Paces::default(), names(&["a", "b", "c"]));
+        let blue = by_namespace(&[("blue", "a")]);
+        assert_eq!(paces.take(&blue, &missing), names(&["a"]));
+        let both = by_namespace(&[("blue", "b"), ("green", "c")]);
+        assert_eq!(paces.take(&both, &missing), names(&["c"]));
+        let due = paces.next(&both, &names(&["b"])).expect("one waits");
+        assert_eq!(due, Instant::now() + PAUSE);
+        sleep_until(due).await;
+        assert_eq!(paces.take(&both, &names(&["b"])), names(&["b"]));
+        assert_eq!(paces.next(&both, &names(&[])), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_namespaces_cause_four_lists_at_once_and_one_per_second() {
+        let (mut paces, start, mut lists) = (Paces::default(), Instant::now(), Vec::new());
+        for number in 0..8 {
+            let namespace = format!("namespace-{number}");
+            let (wanted, missing) = (by_namespace(&[(&namespace, "a")]), names(&["a"]));
+            sleep_until(paces.next(&wanted, &missing).expect("one waits")).await;
+            assert_eq!(paces.take(&wanted, &missing), missing);
+            lists.push(start.elapsed().as_secs());
+        }
+        assert_eq!(lists, [0, 0, 0, 0, 1, 2, 3, 4]);
+        let wanted = by_namespace(&[("", "front"), ("blue", "b")]);
+        assert_eq!(
+            paces.take(&wanted, &names(&["b", "front"])),
+            names(&["front"]),
+            "the flagged Service"
+        );
+        let wanted = by_namespace(&[("blue", "kubernetes"), ("green", "b")]);
+        assert_eq!(
+            paces.take(&wanted, &names(&["b", "kubernetes"])),
+            names(&["kubernetes"]),
+            "the API source"
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! One renewal: a PATCH that is repeated in parallel while it is unanswered, and what shows that it has succeeded.
+//!
+//! All tries are identical and bound to the same version, so the API server applies at most one of them, whichever it
+//! gets first. The term counts from the send of the one that was applied, or of the first if that is unknown.
+//!
+//! A lost reply costs no term. A renewal is sent 2 s before the deadline. Where each request takes 1.5 s, a repetition
+//! is refused 2.5 s after the first send, and a renewal of the new version would be answered after 3 s at the earliest: no
+//! further request can be in time. But the watch shows the new version as soon as it is written. It names the time
+//! that only this renewal states, so the API server has applied it. If the watch has just ended, and takes 1.5 s to
+//! begin again, the term is lost: nothing else can tell in time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use http::Request;
+use kube::client::Body;
+use tokio::time::{Instant, sleep_until};
+use tower::{BoxError, Service};
+
+use super::{Answer, LeaseCas, Patch, ask, code_of, is_untouched};
+use crate::apiserver::{Beside, NoOther};
+use crate::leader_election::term::Term;
+
+/// A renewal that is unanswered for this time, or for a sixth of the lease duration if that is shorter, is
+/// repeated in parallel. Later repetitions follow after half of what is left until the deadline, but not faster than
+/// four times as fast.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// How long a renewal waits for its answer after the watch has shown that it was applied. A request that is given up
+/// counts against its server.
+const GRACE: Duration = Duration::from_millis(100);
+
+impl LeaseCas {
+    /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
+    /// another API server, and another one whenever all are unanswered for a while or one fails.
+    ///
+    /// # Errors
+    /// There is no answer, or none that is worth waiting for. The renewal may have been applied nevertheless.
+    pub(super) async fn renew<S, B>(
+        &self,
+        inner: S,
+        request: Request<Bytes>,
+        patch: &Patch,
+        term: &Term,
+    ) -> Result<Answer, BoxError>
+    where
+        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let soon = REPEAT.min(self.default_duration / 6);
+        let first_repeat = Instant::now() + soon;
+        let first = ask(inner.clone(), request.clone().map(Body::from));
+        let mut tries = FuturesUnordered::from_iter([Box::pin(first)]);
+        let beside = Beside::default();
+        let applied = async {
+            sleep_until(first_repeat).await;
+            self.observer.shows(&self.us, patch).await;
+        };
+        tokio::pin!(applied);
+        let mut is_applied = false;
+        let (mut refused, mut failed) = (None, None);
+        let mut repeat = Some(first_repeat);
+        let mut limit = term.ends_at();
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = tries.next() => answer,
+                () = &mut applied, if !is_applied => {
+                    (is_applied, repeat) = (true, None);
+                    limit = limit.min(Instant::now() + GRACE.min(left(limit) / 2));
+                    continue;
+                }
+                () = sleep_until(repeat.unwrap_or(limit).min(limit)) => {
+                    if repeat.take().is_none_or(|at| at >= limit) {
+                        None
+                    } else if self.observer.is_after(&patch.basis) {
+                        // A repetition would be refused.
+                        limit = enough(limit);
+                        continue;
+                    } else {
+                        let mut another = request.clone().map(Body::from);
+                        another.extensions_mut().insert(beside.clone());
+                        tries.push(Box::pin(ask(inner.clone(), another)));
+                        repeat = Some(Instant::now() + pause(soon, limit));
+                        continue;
+                    }
+                }
+            };
+            let Some(answer) = answer else {
+                return refused
+                    .or(failed)
+                    .unwrap_or_else(|| Err("no answer in time".into()));
+            };
+            match code_of(&answer) {
+                Some(200) if answer.as_ref().is_ok_and(|answer| answer.lease().is_ok()) => return answer,
+                // Another try may have succeeded. Wait for it, but leave enough time to renew again.
+                Some(409) => {
+                    (refused, repeat) = (Some(answer), None);
+                    limit = enough(limit);
+                }
+                _ if answer.as_ref().is_err_and(|error| error.is::<NoOther>()) => repeat = None,
+                code => {
+                    // An unknown result matters more than one that left the Lease alone.
+                    if failed.is_none() || !is_untouched(code) {
+                        failed = Some(answer);
+                    }
+                    let again = refused.is_none() && !is_applied;
+                    repeat = again.then(|| Instant::now() + pause(soon, limit));
+                }
+            }
+        }
+    }
+}
+
+fn left(limit: Instant) -> Duration {
+    limit.saturating_duration_since(Instant::now())
+}
+
+/// How long to wait for an answer that is not worth all the time until `limit`.
+fn enough(limit: Instant) -> Instant {
+    Instant::now() + left(limit) * 3 / 4
+}
+
+/// The time until the next repetition.
+fn pause(soon: Duration, limit: Instant) -> Duration {
+    (left(limit) / 2).clamp(soon / 4, soon)
+}
