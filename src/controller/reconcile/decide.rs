@@ -22,8 +22,7 @@ use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
-    EndpointSlice, ObjectKey, Service, ServiceKey, SliceKey, Snapshot, Unreadable, claims_to_be_ours, ours,
-    source_slice, version_of,
+    EndpointSlice, ObjectKey, Service, ServiceKey, SliceKey, Snapshot, Unreadable, version_of,
 };
 use endpoint_copier_core::plan::{Plan, plan};
 
@@ -68,14 +67,14 @@ impl Reconciler {
             snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources.as_str());
             let unseen = |slice: &&Arc<EndpointSlice>| {
                 let uid = &slice.metadata.uid;
-                !snapshot.slices.iter().any(|seen| seen.metadata.uid == *uid)
+                !snapshot.slices().any(|seen| seen.metadata.uid == *uid)
             };
             let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
             let taken = unseen
                 .iter()
                 .map(|slice| (SliceKey::of(&slice.metadata), Expectation::Exists))
                 .collect();
-            snapshot.slices.extend(unseen);
+            snapshot.others.extend(unseen);
             let mut plan = plan(&snapshot);
             if !plan.confirm.is_empty() {
                 for source in plan.confirm {
@@ -176,15 +175,11 @@ impl Reconciler {
                 is_news,
             } = self.read(&slice, has_read).await?;
             // Slices that are not copies appear on another watch.
-            if is_news && found.as_ref().is_none_or(claims_to_be_ours) {
+            if is_news && found.as_ref().is_none_or(EndpointSlice::is_labelled_as_copy) {
                 let version = found.as_ref().and_then(|found| version_of(&found.metadata));
                 self.copy_watch.missed(version);
             }
-            strangers.extend(
-                found
-                    .filter(|found| ours(found).as_ref() != Some(key))
-                    .map(Arc::new),
-            );
+            strangers.extend(found.filter(|found| !found.is_copy_for(key)).map(Arc::new));
         }
         self.expectations.expect(key, Expected::new(), Instant::now());
         Ok(strangers)
@@ -248,7 +243,7 @@ fn overtaken() -> SyncError {
 /// Leaves the copies of these source slices out of a plan, and what empties other copies: an old copy shows its
 /// endpoints until the new ones are there.
 fn leave_out(plan: &mut Plan, sources: &BTreeSet<SliceKey>) {
-    let is_read = |copy: &EndpointSlice| source_slice(copy).is_none_or(|source| !sources.contains(&source));
+    let is_read = |copy: &EndpointSlice| copy.source().is_none_or(|source| !sources.contains(&source));
     let is_empty = |copy: &EndpointSlice| copy.endpoints.as_ref().is_none_or(Vec::is_empty);
     plan.creates.retain(is_read);
     plan.updates.retain(|copy| is_read(copy) && !is_empty(copy));

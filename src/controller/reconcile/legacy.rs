@@ -19,7 +19,7 @@ use crate::controller::error::SyncError;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of, ours,
+    EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
 };
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
@@ -67,19 +67,15 @@ impl Legacy {
         service: &ManagedService,
         snapshot: &Snapshot,
     ) -> Result<Option<Finding>, SyncError> {
-        let mirrors = snapshot.slices.iter().filter(|slice| is_mirror(slice));
+        let mirrors = snapshot.others.iter().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
             service: service.uid.clone(),
             slices: mirrors
                 .map(|slice| slice.metadata.resource_version.clone())
                 .collect(),
         };
-        let is_copied = snapshot
-            .slices
-            .iter()
-            .any(|slice| ours(slice).as_ref() == Some(&service.key));
-        if !is_copied || mirrored.slices.is_empty() || self.theirs.lock().get(&service.key) == Some(&mirrored)
-        {
+        let is_theirs = self.theirs.lock().get(&service.key) == Some(&mirrored);
+        if snapshot.copies.is_empty() || mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
         match self.get_and_delete(term, service).await {

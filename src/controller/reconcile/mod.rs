@@ -26,7 +26,7 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
-use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot, ours};
+use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot};
 
 mod decide;
 mod expectations;
@@ -169,8 +169,7 @@ impl Reconciler {
             report_write(key, may_log, since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
         }
-        let is_copy = |slice: &Arc<_>| ours(slice).as_ref() == Some(key);
-        if applied.has_created() && !snapshot.slices.iter().any(is_copy) {
+        if applied.has_created() && snapshot.copies.is_empty() {
             self.recorder.made_first(key);
         }
         let mut errors = applied

@@ -1,5 +1,6 @@
 //! What is reported about a sync that wrote: a line in the log, how long it took, an Event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use tracing::{debug, info};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey, Snapshot, ours};
+use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, Snapshot};
 
 impl Reconciler {
     /// How long a change took until here.
@@ -63,13 +64,8 @@ pub(super) fn report_write(
     }
     let took = since.elapsed();
     let [created, updated, deleted] = applied.by_operation;
-    let copies = snapshot
-        .slices
-        .iter()
-        .filter(|slice| ours(slice).as_ref() == Some(key));
-    let before: usize = copies
-        .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
-        .sum();
+    let endpoints_of = |copy: &Arc<EndpointSlice>| copy.endpoints.as_ref().map_or(0, Vec::len);
+    let before: usize = snapshot.copies.iter().map(endpoints_of).sum();
     info!(
         service = %key,
         source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
