@@ -9,6 +9,8 @@ use tracing::level_filters::LevelFilter;
 
 use endpoint_copier_core::model::Defaults;
 
+use crate::timing::{LEASE_DURATION, RENEW_DEADLINE, RETRY_PERIOD};
+
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -65,11 +67,20 @@ pub struct ElectionConfig {
     pub lease_name: String,
 }
 
-impl ElectionConfig {
-    /// A candidate honours the duration that a Lease states up to this: an absurd one must not lock
-    /// everybody out, and a longer one of ours would let a successor begin while we believe to hold it.
-    pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
+/// The defaults of the flags.
+impl Default for ElectionConfig {
+    fn default() -> Self {
+        Self {
+            lease_duration: LEASE_DURATION,
+            renew_deadline: RENEW_DEADLINE,
+            retry_period: RETRY_PERIOD,
+            namespace: None,
+            lease_name: "f668ae63.endpoint-copier-operator".to_owned(),
+        }
+    }
+}
 
+impl ElectionConfig {
     /// Pause between two renewals while they succeed: two fit into the deadline, whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {

@@ -1,6 +1,6 @@
 //! Keeps the EndpointSlices of managed Services in sync with those of their sources.
 //!
-//! [`run`] is the table of contents, [`endpoint_copier_core::plan`] the specification.
+//! [`replica`] is the table of contents, [`endpoint_copier_core::plan`] the specification.
 
 pub mod admin;
 pub mod apiserver;
@@ -9,5 +9,7 @@ pub mod config;
 pub mod controller;
 pub mod inspect;
 pub mod leader_election;
+pub mod replica;
 pub mod run;
 pub mod telemetry;
+pub mod timing;

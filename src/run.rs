@@ -1,47 +1,21 @@
-//! Wiring, supervision and the order of shutdown: the table of contents of the operator.
-//!
-//! To follow one slice from watch to write, read on in six files: `watch.rs` hears of it, `index.rs` knows
-//! whom it concerns, `worker.rs` takes these keys from the queue, `reconcile.rs` works on one, `plan.rs`
-//! decides, `apply.rs` writes.
-//!
-//! ```text
-//!     watch ──> index ──> queue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
-//!       ^                                                                          │
-//!       └──────────── applied copies come back only through the watch ─────────────┘
-//! ```
+//! From settings to exit code: signals, the way to the API, the servers for metrics and probes, and one
+//! [`Replica`], which is the table of contents of the operator.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-
-use parking_lot::Mutex;
+use futures::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
 
-use crate::admin::{self, Health, Probe};
+use crate::admin::{self, Health};
 use crate::apiserver::{self, Access};
 use crate::config::Config;
-use crate::controller::events::EventRecorder;
-use crate::controller::reconcile::Reconciler;
-use crate::controller::watch::{self, LIFE, Reader, Watches};
-use crate::controller::worker::Worker;
-use crate::controller::workqueue::DirtySet;
-use crate::leader_election::term::Term;
-use crate::leader_election::{self, Candidate, LeaseObserver, View};
+use crate::replica::{Candidacy, Parts, Replica, TaskEnded};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::watch_health::WatchHealth;
-use crate::telemetry::watchdog::{GRACE, Watchdog};
-use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
+use crate::timing::STOP_HTTP;
 use endpoint_copier_core::model::ServiceKey;
-
-/// The election, with its writes and its release, has ended by then.
-const STOP_ELECTION: Duration = Duration::from_millis(3050);
-
-/// Answers to probes have ended by then.
-const STOP_HTTP: Duration = Duration::from_millis(250);
 
 /// Why the operator ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +35,8 @@ pub enum Error {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A task that runs for ever has ended.
-    #[error("the task {0} has ended unexpectedly")]
-    TaskEnded(String),
+    #[error(transparent)]
+    TaskEnded(#[from] TaskEnded),
 }
 
 impl Error {
@@ -87,92 +61,49 @@ pub async fn run(config: Config) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), api_server = %access.url(), "starting");
 
     let health = Health::new();
+    let replica = replica(&config, &access, &metrics, &health)?;
     let stop_http = CancellationToken::new();
     let mut servers = serve(&config, &metrics, &health, &stop_http).await?;
 
-    let index: SharedIndex = Arc::new(Mutex::new(Index::new(config.defaults.clone())));
-    let dirty = DirtySet::default();
-    let watch_health = WatchHealth::default();
-    let filled = filled(&index);
-    report_readiness(&health, filled.clone(), &watch_health);
-    let watches = watch_health.clone();
-    metrics.read_watch_life(LIFE, move || watches.last());
-
-    let mut tasks = Tasks::default();
-    let client = access.client("watches and writes")?;
-    if access.learns() {
-        let kubernetes = ServiceKey::new("default", "kubernetes");
-        index.lock().always_watch(kubernetes.name());
-        let index = index.clone();
-        access.learn_from(move || index.lock().addresses_of(&kubernetes, "https"));
-    }
-    let reader = |client| Reader {
-        client,
-        watch_health: watch_health.clone(),
-        metrics: metrics.clone(),
-    };
-    watch_cluster(&mut tasks, reader(client.clone()), &index, &dirty);
-
-    let stop_election = CancellationToken::new();
-    let mut writing = JoinSet::new();
-    let terms = if config.leader_elect {
-        // A client of its own: nothing that goes on in the others delays a renewal.
-        let reader = reader(access.client("election")?);
-        let view = View::new(move || filled().is_ok(), watch_health.clone());
-        let (candidate, terms) = candidate(&mut tasks, reader, view, &config, &access)?;
-        report_liveness(&health, "renewal", candidate.watchdog(), &config);
-        writing.spawn(candidate.run(stop_election.clone()));
-        terms
-    } else {
-        let (unopposed, terms) = leader_election::unopposed(&metrics);
-        writing.spawn(unopposed.run(stop_election.clone()));
-        terms
-    };
-    let (recorder, event_writer) = EventRecorder::new(client.clone(), &pod_name(), metrics.clone());
-    tasks.spawn("Events", event_writer.run());
-    let reconciler = Arc::new(Reconciler::new(
-        client,
-        index.clone(),
-        dirty.clone(),
-        watch_health.clone(),
-        metrics.clone(),
-        recorder,
-    ));
-    report_liveness(&health, "worker", reconciler.watchdog().clone(), &config);
-    writing.spawn(
-        Worker {
-            dirty,
-            index,
-            watch_health,
-            reconciler,
-            metrics,
-            terms,
+    let asked_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        .run(),
-    );
-
-    let ended = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        name = tasks.ended() => Err(Error::TaskEnded(name)),
-        _ = writing.join_next() => Err(Error::TaskEnded("election or worker".to_owned())),
     };
-    info!("stopping");
-    // Nobody sends requests to a replica that is not ready; then no write may begin, those in flight
-    // end, the Lease is released; and until the last moment the probes are answered.
-    health.shutting_down();
-    stop_election.cancel();
-    if timeout(STOP_ELECTION, async {
-        while writing.join_next().await.is_some() {}
-    })
-    .await
-    .is_err()
-    {
-        error!("writes or the release of the Lease took too long");
-    }
+    let spawn = |_, task| AbortOnDropHandle::new(tokio::spawn(task)).map(drop);
+    let ended = replica.run(asked_to_stop, spawn).await;
+    // Until the last moment the probes are answered.
     stop_http.cancel();
     _ = timeout(STOP_HTTP, async { while servers.join_next().await.is_some() {} }).await;
-    ended
+    Ok(ended?)
+}
+
+/// A replica that reaches the API by `access`.
+fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health) -> Result<Replica, Error> {
+    let candidacy = || {
+        Ok::<_, Error>(Candidacy {
+            client: access.client("election")?,
+            namespace: lease_namespace(config, access)?,
+            identity: identity(),
+        })
+    };
+    let replica = Replica::new(Parts {
+        clients: access.client("watches and writes")?.into(),
+        defaults: config.defaults.clone(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        reporter: pod_name(),
+        election: config.election.clone(),
+        candidacy: config.leader_elect.then(candidacy).transpose()?,
+    });
+    if access.learns() {
+        let kubernetes = ServiceKey::new("default", "kubernetes");
+        replica.index.lock().always_watch(kubernetes.name());
+        let index = replica.index.clone();
+        access.learn_from(move || index.lock().addresses_of(&kubernetes, "https"));
+    }
+    Ok(replica)
 }
 
 /// Metrics and probes, each on an address of its own.
@@ -194,96 +125,6 @@ async fn serve(
         servers.spawn(admin::serve_health(listener, health.clone(), stop.clone()));
     }
     Ok(servers)
-}
-
-/// Whether everything has been listed once. After that it stays true: a new Service waits for its own source,
-/// and no other Service waits.
-fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), String> + Clone + Send + Sync + use<> {
-    let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
-    move || match filled.get() {
-        Some(()) => Ok(()),
-        None => index.lock().is_filled().map(|()| _ = filled.set(())),
-    }
-}
-
-/// Ready: everything has been listed and every watch is alive. A replica need not lead to be ready.
-fn report_readiness(
-    health: &Health,
-    filled: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    watch_health: &WatchHealth,
-) {
-    let watch_health = watch_health.clone();
-    health.check("caches", Probe::Readiness, filled);
-    health.check("watches", Probe::Readiness, move || watch_health.check(LIFE));
-}
-
-/// Alive: a loop that has work makes steps. An API that is away does not stop them.
-fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, config: &Config) {
-    let limit = config.election.lease_duration + GRACE;
-    health.check(name, Probe::Liveness, move || watchdog.check(limit));
-}
-
-/// One task for each watch.
-fn watch_cluster(tasks: &mut Tasks, reader: Reader, index: &SharedIndex, dirty: &DirtySet) {
-    let watches = Watches {
-        reader,
-        index: index.clone(),
-        dirty: dirty.clone(),
-    };
-    let (names, names_wanted) = channel::channel(NamesByRequester::new());
-    tasks.spawn("Service watch", watches.clone().services(names));
-    tasks.spawn("copy watch", watches.clone().copies());
-    tasks.spawn("check of sources", watches.clone().check_sources());
-    tasks.spawn("source watch", watch::named_slices(watches, names_wanted));
-}
-
-/// A candidate for the Lease, with a watch of it.
-fn candidate(
-    tasks: &mut Tasks,
-    reader: Reader,
-    view: View,
-    config: &Config,
-    access: &Access,
-) -> Result<(Candidate, channel::Receiver<Option<Term>>), Error> {
-    let namespace = lease_namespace(config, access)?;
-    let observer = LeaseObserver::new(reader.metrics.clone());
-    let (election, metrics) = (config.election.clone(), reader.metrics.clone());
-    let lease_name = election.lease_name.clone();
-    let made = Candidate::new(
-        reader.client.clone(),
-        &namespace,
-        identity(),
-        election,
-        observer.clone(),
-        view,
-        metrics,
-    );
-    tasks.spawn("Lease watch", async move {
-        watch::lease(reader, &namespace, &lease_name, observer).await;
-    });
-    Ok(made)
-}
-
-/// Tasks that run as long as the process.
-#[derive(Default)]
-struct Tasks(JoinSet<&'static str>);
-
-impl Tasks {
-    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// Waits until one of them ends, which none should.
-    async fn ended(&mut self) -> String {
-        match self.0.join_next().await {
-            Some(Ok(name)) => name.to_owned(),
-            Some(Err(error)) => error.to_string(),
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Where the Lease is: flag or `POD_NAMESPACE`, else the ServiceAccount's namespace or the context's.

@@ -11,12 +11,14 @@ const LAYERS: &[&str] = &[
     "cli",
     "inspect",
     "run",
+    "replica",
     "admin",
     "controller",
     "leader_election",
     "apiserver",
     "telemetry",
     "config",
+    "timing",
 ];
 
 /// The most lines of a file without its tests. A longer one has a second idea in it.

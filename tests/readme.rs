@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use endpoint_copier_core::model::{Endpoints, MANAGED_BY, ServiceKey, label};
+use endpoint_copier_core::model::{Endpoints, MANAGED_BY_US, ServiceKey, label};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 
 fn file(name: &str) -> String {
@@ -121,7 +121,7 @@ fn the_make_targets_named_are_there() {
 #[test]
 fn the_commands_to_remove_copies_and_to_go_back_are_there() {
     let readme = file("README.md");
-    let ours = format!("-l {}={}", label::MANAGED_BY, MANAGED_BY);
+    let ours = format!("-l {}={}", label::MANAGED_BY, MANAGED_BY_US);
     let of_one = format!("-l {}=kubernetes-vip,{}", label::SERVICE_NAME, &ours[3..]);
     let whole = readme.replace("\\\n        ", "");
     let commands: Vec<_> = whole

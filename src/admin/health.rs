@@ -1,6 +1,7 @@
 //! What is checked before this process is called alive, or ready.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +28,18 @@ struct Inner {
     shutting_down: AtomicBool,
 }
 
+/// Why a check failed.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// The process is about to end.
+#[derive(Debug, thiserror::Error)]
+#[error("the process is shutting down")]
+struct ShuttingDown;
+
 struct Check {
     name: Cow<'static, str>,
     probe: Probe,
-    run: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    run: Box<dyn Fn() -> Result<(), Failure> + Send + Sync>,
 }
 
 impl Health {
@@ -42,16 +51,16 @@ impl Health {
 
     /// Adds a check, or replaces the one of that name. It runs at each probe and must not block; its error says
     /// in one line what is wrong.
-    pub fn check(
+    pub fn check<E: Into<Failure>>(
         &self,
         name: impl Into<Cow<'static, str>>,
         probe: Probe,
-        run: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        run: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     ) {
         let check = Arc::new(Check {
             name: name.into(),
             probe,
-            run: Box::new(run),
+            run: Box::new(move || run().map_err(Into::into)),
         });
         let mut checks = self.0.checks.write();
         match checks.iter_mut().find(|other| other.name == check.name) {
@@ -78,7 +87,7 @@ impl Health {
         if probe == Probe::Readiness {
             let shutting_down = self.0.shutting_down.load(Ordering::Relaxed);
             let result = if shutting_down {
-                Err("the process is shutting down".to_owned())
+                Err(ShuttingDown.into())
             } else {
                 Ok(())
             };
@@ -89,7 +98,7 @@ impl Health {
 }
 
 /// What the checks said.
-pub(super) struct Report(Vec<(Cow<'static, str>, Result<(), String>)>);
+pub(super) struct Report(Vec<(Cow<'static, str>, Result<(), Failure>)>);
 
 impl Report {
     pub(super) fn passed(&self) -> bool {
@@ -116,6 +125,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
     fn text(health: &Health, probe: Probe) -> String {
@@ -131,12 +142,12 @@ mod tests {
     #[test]
     fn what_is_not_ready_may_be_alive_but_what_is_not_alive_is_not_ready() {
         let health = Health::new();
-        health.check("caches", Probe::Readiness, || Err("not filled".to_owned()));
+        health.check("caches", Probe::Readiness, || Err("not filled"));
         assert!(!health.report(Probe::Readiness).passed());
         assert!(health.report(Probe::Liveness).passed());
 
         let health = Health::new();
-        health.check("worker", Probe::Liveness, || Err("stuck".to_owned()));
+        health.check("worker", Probe::Liveness, || Err("stuck"));
         assert!(!health.report(Probe::Readiness).passed());
         assert!(!health.report(Probe::Liveness).passed());
     }
@@ -144,10 +155,12 @@ mod tests {
     #[test]
     fn a_check_of_the_same_name_replaces_the_other() {
         let health = Health::new();
-        health.check("watch/services", Probe::Readiness, || Err("silent".to_owned()));
+        health.check("watch/services", Probe::Readiness, || Err("silent"));
         health
             .clone()
-            .check(format!("watch/{}", "services"), Probe::Readiness, || Ok(()));
+            .check(format!("watch/{}", "services"), Probe::Readiness, || {
+                Ok::<_, Infallible>(())
+            });
         assert_eq!(
             text(&health, Probe::Readiness),
             "[+]ping ok\n[+]watch/services ok\n[+]shutdown ok\nreadyz check passed\n"
@@ -170,8 +183,8 @@ mod tests {
         let health = Health::new();
         let handle = health.clone();
         health.check("nested", Probe::Readiness, move || {
-            handle.check("late", Probe::Readiness, || Ok(()));
-            Ok(())
+            handle.check("late", Probe::Readiness, || Ok::<_, Infallible>(()));
+            Ok::<_, Infallible>(())
         });
         assert!(health.report(Probe::Readiness).passed());
         assert!(text(&health, Probe::Readiness).contains("[+]late ok"));

@@ -1,5 +1,6 @@
 //! Over real sockets on the loopback address.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -219,10 +220,8 @@ async fn the_health_address_serves_health_and_nothing_else() {
 #[tokio::test]
 async fn a_failed_check_is_named_with_its_reason() {
     let health = Health::new();
-    health.check("caches", Probe::Readiness, || Ok(()));
-    health.check("watch/services", Probe::Readiness, || {
-        Err("silent for 91 s".to_owned())
-    });
+    health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
+    health.check("watch/services", Probe::Readiness, || Err("silent for 91 s"));
     let server = Server::health(&health, Limits::default());
     for path in ["/readyz", "/readyz?verbose"] {
         let response = server.get(path).await;
@@ -240,7 +239,7 @@ async fn a_failed_check_is_named_with_its_reason() {
 #[tokio::test]
 async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
     let (health, watchdog) = (Health::new(), Watchdog::default());
-    health.check("caches", Probe::Readiness, || Ok(()));
+    health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     let steps = watchdog.clone();
     health.check("worker", Probe::Liveness, move || steps.check(Duration::ZERO));
     let server = Server::health(&health, Limits::default());
@@ -268,7 +267,7 @@ async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
 #[tokio::test]
 async fn verbose_lists_the_checks_of_the_path() {
     let health = Health::new();
-    health.check("caches", Probe::Readiness, || Ok(()));
+    health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     let server = Server::health(&health, Limits::default());
     for (path, expected) in [
         (
@@ -299,7 +298,9 @@ async fn a_process_that_shuts_down_is_not_ready_but_alive() {
 #[tokio::test]
 async fn a_check_that_panics_harms_one_connection_only() {
     let health = Health::new();
-    health.check("broken", Probe::Readiness, || panic!("on purpose"));
+    health.check("broken", Probe::Readiness, || -> Result<(), Infallible> {
+        panic!("on purpose")
+    });
     let server = Server::health(
         &health,
         Limits {

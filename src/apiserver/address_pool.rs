@@ -9,13 +9,7 @@ use tokio::time::Instant;
 
 use super::stretch::{Factor, Stretch};
 use crate::config::ServerAddress;
-
-/// How long an address is skipped after it failed, doubling from one failure to the next.
-const SKIP: Duration = Duration::from_secs(10);
-const LONGEST_SKIP: Duration = Duration::from_secs(160);
-
-/// How long one is skipped at least whose watches are behind: to all other requests it looks well.
-const BEHIND: Duration = Duration::from_secs(60);
+use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 
 /// So many addresses are learnt at most, more than any cluster has API servers. Of a longer list, which is somebody's
 /// mistake or worse, the rest is never dialed.
@@ -116,7 +110,7 @@ impl AddressPool {
     pub fn behind(&mut self, address: &ServerAddress, now: Instant) {
         self.failed(address, now);
         if let Some(mark) = self.ejections.get_mut(address) {
-            mark.until = mark.until.max(now + BEHIND);
+            mark.until = mark.until.max(now + BEHIND_EJECTION);
         }
     }
 
@@ -147,11 +141,11 @@ impl AddressPool {
             return;
         }
         // What was long ago is another matter.
-        let recent = before.filter(|mark| now < mark.until + LONGEST_SKIP);
+        let recent = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
         let failures = recent.map_or(0, |mark| mark.failures);
-        let skip = SKIP
+        let skip = EJECTION
             .saturating_mul(2_u32.saturating_pow(failures))
-            .min(LONGEST_SKIP);
+            .min(LONGEST_EJECTION);
         self.ejections.insert(
             address.clone(),
             Ejection {
@@ -214,7 +208,7 @@ mod tests {
             now += seconds(skip);
             assert!(pool.has_better(&address(2), now));
         }
-        now += LONGEST_SKIP;
+        now += LONGEST_EJECTION;
         pool.failed(&address(1), now);
         assert_eq!(order(&pool, now + seconds(10)), [1, 2]);
     }

@@ -50,13 +50,25 @@ struct State {
 
 /// Where no address answers, the next dial begins so much later: many requests fail at once then, and each round asks
 /// every address for a handshake.
-const PAUSE: Duration = Duration::from_millis(100);
+const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// So often a request that no server has taken goes on to another connection.
 const REPEATS: u32 = 3;
 
 /// A connection that is there or is being made. All requests share it: where one dials, no other does.
-type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>;
+type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, ConnectError>>>;
+
+/// Why a connection could not be made. All requests that wait for it get the same error.
+#[derive(Clone, Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("{}", one_line(&***.0))]
+    Dial(Arc<BoxError>),
+    #[error("{address}: {}", one_line(&**.error))]
+    Handshake {
+        address: ServerAddress,
+        error: Arc<hyper::Error>,
+    },
+}
 
 impl Channel {
     pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
@@ -82,7 +94,9 @@ impl Channel {
             match line.peek() {
                 None => return line.clone(),
                 // All who wait for it hear the same, and those who come in the next moment too.
-                Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < PAUSE) => return line.clone(),
+                Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < DIAL_PAUSE) => {
+                    return line.clone();
+                }
                 Some(Ok(connection)) if connection.is_ready() => {
                     if watches && self.has_better(&connection.address) {
                         state.why = Some("another address comes before it".to_owned());
@@ -117,12 +131,15 @@ impl Channel {
         line
     }
 
-    async fn connect(&self) -> Result<Arc<Connection>, String> {
+    async fn connect(&self) -> Result<Arc<Connection>, ConnectError> {
         let factor = self.factor();
         let dialed = self.0.dialer.dial(self.0.dialer.order(), factor).await;
-        let (address, stream) = dialed.map_err(|error| one_line(&*error))?;
+        let (address, stream) = dialed.map_err(|error| ConnectError::Dial(error.into()))?;
         let connection = Connection::over(stream, address.clone(), factor).await;
-        let connection = connection.map_err(|error| format!("{address}: {}", one_line(&error)))?;
+        let connection = connection.map_err(|error| ConnectError::Handshake {
+            address: address.clone(),
+            error: error.into(),
+        })?;
         self.leads_to(address);
         Ok(Arc::new(connection))
     }

@@ -12,10 +12,10 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use tracing::debug;
 
-use super::PING;
 use super::dial::Stream;
 use super::stretch::Factor;
 use crate::config::ServerAddress;
+use crate::timing::PING;
 
 /// A connection. It closes when it and all answers on it are dropped.
 pub(super) struct Connection {

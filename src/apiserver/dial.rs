@@ -16,14 +16,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
+use super::Listed;
 use super::address_pool::AddressPool;
 use super::stretch::Factor;
-use super::{Listed, PING};
 use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
-
-/// Time limit of a dial, including TLS. Stretched while no server answers.
-const DIAL: Duration = Duration::from_millis(1500);
+use crate::timing::{DIAL_LIMIT, PING};
 
 /// After this fraction of the time limit without an answer, the next address is dialed in parallel.
 const STAGGER: u32 = 5;
@@ -128,7 +126,7 @@ impl Dialer {
         factor: Factor,
     ) -> Result<(ServerAddress, Stream), BoxError> {
         let start = Instant::now();
-        let limit = factor.of(DIAL);
+        let limit = factor.of(DIAL_LIMIT);
         let mut dials = Dials::default();
         let won = timeout(limit, self.race(&order, limit, &mut dials)).await;
         let timed_out = won.is_err();

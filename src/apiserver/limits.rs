@@ -17,17 +17,7 @@ use tower::{BoxError, Service};
 use super::address_pool::AddressPool;
 use super::{is_watch, pages, reads_one_object, status};
 use crate::telemetry::metrics::Metrics;
-
-/// Time limit until the answer to a GET of one object begins, and again until it is complete. The server has
-/// no webhook to wait for, and the caller may delay others. Stretched while no server answers.
-const OBJECT: Duration = Duration::from_secs(5);
-
-/// Time limit until any other answer begins. A watch answers at once and then continues. A write may wait for
-/// a webhook, which has 10 s by default.
-const ANSWER: Duration = Duration::from_secs(13);
-
-/// The rest of an answer has arrived by then: a page of 500 large objects on a slow line.
-const WHOLE: Duration = Duration::from_secs(20);
+use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 
 /// Counts requests by their answer, and limits the time until one begins and, but for watches, until
 /// it is whole.
@@ -89,10 +79,10 @@ where
             status: None,
         };
         let (answer_limit, whole_limit) = if reads_one_object(&request) {
-            let limit = self.pool.lock().factor().of(OBJECT);
+            let limit = self.pool.lock().factor().of(READ_LIMIT);
             (limit, limit)
         } else {
-            (ANSWER, WHOLE)
+            (ANSWER_LIMIT, BODY_LIMIT)
         };
         let answer = self.inner.call(request);
         let sent = SystemTime::now();

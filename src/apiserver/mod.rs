@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri, header};
@@ -48,9 +47,6 @@ use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
 use pages::Paged;
-
-/// A connection is pinged this often, also while idle, and is dead when a ping takes longer.
-const PING: Duration = Duration::from_secs(1);
 
 /// In an answer's extensions: the server that it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,10 @@ use http::response::Parts;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 
-/// The most characters that are kept of a body that is not a `Status`. An error page may be long.
-const LONGEST: usize = 200;
+use crate::timing::LONGEST_RETRY_AFTER;
 
-/// The longest pause that an API server is granted. A watch that shows no life for 90 s makes its replica unready.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The most characters that are kept of a body that is not a `Status`. An error page may be long.
+const LONGEST_BODY: usize = 200;
 
 /// What the rejection of a write means for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +173,7 @@ fn no_details() -> StatusDetails {
 }
 
 fn shorten(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_BODY) {
         text.truncate(end);
         text.push('…');
     }
@@ -276,7 +275,7 @@ mod tests {
     #[test]
     fn an_error_page_is_cut() {
         let status = read(502, Some("soon"), &"ä ".repeat(1000));
-        assert_eq!(status.message.chars().count(), LONGEST + 1);
+        assert_eq!(status.message.chars().count(), LONGEST_BODY + 1);
         assert_eq!(retry_after(&status), 0);
     }
 }

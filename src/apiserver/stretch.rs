@@ -8,21 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::config::ServerAddress;
-
-/// No limit is stretched beyond this.
-const LONGEST: Duration = Duration::from_secs(10);
-
-/// The largest factor. It brings the shortest limit, [`ONE`], close to [`LONGEST`].
-const LARGEST: u32 = 16;
-
-/// An API server reads one object within milliseconds. Silence for this long counts against it, whatever the
-/// reason to give up. It is shorter than the time limit of any call except a release, the last call of a
-/// process.
-///
-/// An answer within this limit shrinks all limits. An answer takes one round trip and a dial takes two. The
-/// limit of a dial is more than twice as long as this one, so a server that meets this limit also meets those
-/// of dials and pings.
-pub(super) const ONE: Duration = Duration::from_millis(600);
+use crate::timing::{LARGEST_STRETCH, READ_SILENCE, STRETCHED_LIMIT};
 
 /// A timer that fires this late shows that this process was suspended. It says nothing about a server.
 const STOOD_STILL: Duration = Duration::from_millis(250);
@@ -37,7 +23,7 @@ impl Factor {
 
     /// Stretches a limit, to at most 10 s.
     pub fn of(self, limit: Duration) -> Duration {
-        limit.saturating_mul(self.0).min(LONGEST)
+        limit.saturating_mul(self.0).min(STRETCHED_LIMIT)
     }
 }
 
@@ -67,7 +53,7 @@ impl Stretch {
     /// Records that a server answered a request after `took`, with any status.
     pub fn answered(&mut self, took: Duration) {
         self.failed.clear();
-        while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(ONE) {
+        while self.factor > Factor::NONE && took <= Factor(self.factor.0 / 2).of(READ_SILENCE) {
             self.factor = Factor(self.factor.0 / 2);
         }
     }
@@ -90,7 +76,7 @@ impl Stretch {
         self.failed(address);
         let counts = factor >= self.factor && late <= STOOD_STILL;
         if counts && all.all(|address| self.failed.contains(address)) {
-            self.factor = Factor((self.factor.0 * 2).min(LARGEST));
+            self.factor = Factor((self.factor.0 * 2).min(LARGEST_STRETCH));
             self.failed.clear();
         }
     }
@@ -123,7 +109,7 @@ mod tests {
             assert_eq!(stretch.factor().of(PING), Duration::from_secs(seconds));
             silence(&mut stretch);
         }
-        assert_eq!(stretch.factor().of(ONE), Duration::from_millis(9_600));
+        assert_eq!(stretch.factor().of(READ_SILENCE), Duration::from_millis(9_600));
     }
 
     #[test]

@@ -15,10 +15,8 @@ use tokio::time::Instant;
 use super::channel::Channel;
 use super::connection::Connection;
 use super::reads_one_object;
-use super::stretch::{Factor, ONE};
-
-/// A list may take seconds, and a watch begins with one. Less than the time limit of any list.
-const MANY: Duration = Duration::from_secs(4);
+use super::stretch::Factor;
+use crate::timing::{LIST_SILENCE, READ_SILENCE};
 
 /// A request that was sent. Its caller may give it up; then a server that was silent for longer than it may is left.
 pub(super) struct InFlight {
@@ -44,7 +42,7 @@ impl InFlight {
             channel: channel.clone(),
             connection: connection.clone(),
             is_read,
-            patience: Some(factor.of(if asks_for_many { MANY } else { ONE })),
+            patience: Some(factor.of(if asks_for_many { LIST_SILENCE } else { READ_SILENCE })),
             factor,
             since: Instant::now(),
             counts: true,

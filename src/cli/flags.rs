@@ -17,6 +17,7 @@ use super::{Task, go, task};
 use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
 };
+use crate::timing::LONGEST_LEASE;
 use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
 
 /// Why nothing is run.
@@ -332,7 +333,7 @@ fn check_times(election: &ElectionConfig, origin: impl Fn(&str) -> String) -> Re
         ))
     };
     if lease_duration.subsec_nanos() != 0
-        || !(Duration::from_secs(2)..=ElectionConfig::LONGEST_LEASE).contains(&lease_duration)
+        || !(Duration::from_secs(2)..=LONGEST_LEASE).contains(&lease_duration)
     {
         return refuse(
             "lease-duration",

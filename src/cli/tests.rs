@@ -93,6 +93,7 @@ fn without_flags_the_defaults_hold() {
             },
         }
     );
+    assert_eq!(config.election, ElectionConfig::default());
     assert_eq!(warnings, Vec::<String>::new());
 }
 

@@ -1,7 +1,6 @@
 //! Keys from the queue to the reconciler, under a term, a few at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -13,23 +12,10 @@ use crate::controller::workqueue::{DirtySet, WorkQueue};
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
+use crate::timing::{DRAIN, VIEW_SETTLE};
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::model::ServiceKey;
 use endpoint_copier_core::model::WatchKind;
-
-/// How long keys that are worked on may take to end when this replica is asked to stop.
-const DRAIN: Duration = Duration::from_secs(1);
-
-/// A term begins with watches that are answered, or so much later: one that wins it when the API is back after an outage has
-/// a view from before. Longer than the first pauses of a watch, and short beside a takeover.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// What the view is made of.
-const VIEW: [&str; 3] = [
-    WatchKind::Services.as_str(),
-    WatchKind::Copies.as_str(),
-    WatchKind::Sources.as_str(),
-];
 
 /// The loop between the watches and the reconciler.
 pub struct Worker {
@@ -78,7 +64,7 @@ impl Worker {
         tokio::select! {
             biased;
             () = term.over() => return,
-            _ = timeout(SETTLE, self.watch_health.until_current(&VIEW)) => {}
+            _ = timeout(VIEW_SETTLE, self.watch_health.until_current(&WatchKind::VIEW)) => {}
         }
         // Which all is worked on now.
         self.dirty.take().now_or_never();

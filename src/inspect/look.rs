@@ -20,9 +20,10 @@ use crate::config::Config;
 use crate::controller::watch::{copies_selector, named_selectors};
 use crate::leader_election::Lease;
 use crate::telemetry::metrics::Metrics;
+use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
-    Defaults, EndpointSlice, MANAGED_BY, Reason, Service, ServiceKey, SliceKey,
+    Defaults, EndpointSlice, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey,
 };
 
 /// Objects in one page of a list.
@@ -36,9 +37,6 @@ const PAGES: usize = 10;
 
 /// What the leader alone knows, since it has tried: it tells it by an Event.
 const TOLD: Reason = Reason::WriteRefused;
-
-/// What lasts is said again every half hour; what was said longer ago is over.
-const REPEATED: SignedDuration = SignedDuration::from_mins(35);
 
 /// By so much the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
@@ -96,9 +94,10 @@ impl Looker {
             self.list_slices(&mut index, &mut changed, &scope, &selector)
                 .await?;
         }
-        let leases = self.leases().await.map_err(|error| one_line(&error));
+        let leases = self.leases().await;
         let now = self.now();
-        let mut report = Report::of(&index, &changed, leases, now);
+        let mut report = Report::of(&index, &changed, leases.as_deref().unwrap_or_default(), now);
+        report.leaders_error = leases.err().map(|error| one_line(&error));
         let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
         if behind.is_empty() {
             return Ok(report);
@@ -226,13 +225,13 @@ fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
         let (data, of) = (&event.data, &event.data["involvedObject"]);
         let holds = |at: &Timestamp| {
             let age = now.duration_since(*at);
-            age < REPEATED && age > -EARLY
+            age < EVENT_LASTS && age > -EARLY
         };
         if let (Some(at), Some(namespace), Some(name)) = (
             said(event).filter(holds),
             of["namespace"].as_str(),
             of["name"].as_str(),
-        ) && data["reportingComponent"] == MANAGED_BY
+        ) && data["reportingComponent"] == MANAGED_BY_US
             && data["reason"] == TOLD.as_str()
         {
             let known = newest.entry((namespace, name)).or_insert((at, event));

@@ -42,7 +42,7 @@ pub enum OutputFormat {
 
 /// What is out of step is looked at again, since a change that is just being carried over is none to tell of.
 const AGAIN: usize = 2;
-const PAUSE: Duration = Duration::from_millis(500);
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why nothing could be seen.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ async fn settled(looker: &Looker, what: Inspect) -> Result<Report, Error> {
             if report.in_step {
                 break;
             }
-            sleep(PAUSE).await;
+            sleep(LOOK_PAUSE).await;
             report = looker.look().await?;
         }
     }

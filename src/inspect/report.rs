@@ -85,21 +85,17 @@ pub(super) struct Leader {
 
 impl Report {
     /// `changed`: the times of last changes. `at`: the current time by the clock of the API server.
-    pub fn of(index: &Index, changed: &Dates, leases: Result<Vec<Lease>, String>, at: Timestamp) -> Self {
+    pub fn of(index: &Index, changed: &Dates, leases: &[Lease], at: Timestamp) -> Self {
         let keys = index.all().into_iter();
         let rows = keys.filter_map(|key| Row::of(index, &key, changed));
         let services: Vec<_> = rows.collect();
-        let (leases, leaders_error) = match leases {
-            Ok(leases) => (leases, None),
-            Err(error) => (Vec::new(), Some(error)),
-        };
         let leaders = leases.iter().map(|lease| Leader::of(lease, at)).collect();
         Self {
             at: Some(at),
             in_step: services.iter().all(|row| row.in_step),
             services,
             leaders,
-            leaders_error,
+            leaders_error: None,
             events_error: None,
         }
     }

@@ -30,7 +30,7 @@ fn renewed(moment: &str) -> Lease {
 }
 
 /// `new` and `web` were edited an hour ago.
-fn report(world: &World, leases: Result<Vec<Lease>, String>) -> Report {
+fn report(world: &World, leases: &[Lease]) -> Report {
     let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
     let copies = world.copies("vip").into_iter();
     let dates = copies.map(|copy| (SliceKey::of(&copy.metadata), at("2026-01-02T11:55:00Z")));
@@ -60,7 +60,7 @@ fn world() -> World {
 
 #[test]
 fn the_table_tells_of_each_service_what_it_shows_and_what_is_wrong() {
-    let text = table::status(&report(&world(), Ok(vec![lease()])));
+    let text = table::status(&report(&world(), &[lease()]));
     let expected = "\
 SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   IN STEP   SINCE   FINDINGS
 default/new   default/kubernetes   IPv4       2/3            0/0          NO        60m     -
@@ -78,23 +78,26 @@ default/web HasSelector: ";
 #[test]
 fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
     let world = World::new();
-    let end = |leaders| {
-        let text = table::status(&report(&world, leaders));
+    let last_line = |report: &Report| {
+        let text = table::status(report);
         text.lines().last().unwrap_or_default().to_owned()
     };
-    assert_eq!(end(Ok(Vec::new())), "Leader: none, there is no Lease");
+    let end = |leases: &[Lease]| last_line(&report(&world, leases));
+    assert_eq!(end(&[]), "Leader: none, there is no Lease");
     let unknown = "Leader: unknown, the Lease cannot be read: 403 Forbidden: no";
-    assert_eq!(end(Err("403 Forbidden: no".to_owned())), unknown);
+    let mut unread = report(&world, &[]);
+    unread.leaders_error = Some("403 Forbidden: no".to_owned());
+    assert_eq!(last_line(&unread), unknown);
     let mut late = renewed("2026-01-02T11:59:50Z");
-    let said = end(Ok(vec![late.clone()]));
+    let said = end(&[late.clone()]);
     assert!(
         said.contains("renewed 10s ago, so its Lease has run out"),
         "{said}"
     );
-    let unreadable = end(Ok(vec![renewed("9999-12-31T23:59:59.999999Z")]));
+    let unreadable = end(&[renewed("9999-12-31T23:59:59.999999Z")]);
     assert!(unreadable.contains("pod_1"), "{unreadable}");
     late.spec.holder_identity = None;
-    let said = end(Ok(vec![late]));
+    let said = end(&[late]);
     assert!(
         said.starts_with("Leader: none, the Lease is free (namespace ops, renewed 10s ago, "),
         "{said}"
@@ -104,13 +107,10 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
 #[test]
 fn all_is_in_step_when_nothing_is_managed_and_when_all_copies_are_right() {
     let world = World::new();
-    assert!(report(&world, Ok(Vec::new())).in_step);
-    assert!(table::status(&report(&world, Ok(Vec::new()))).starts_with("No Service is managed.\n"));
-    assert_eq!(
-        table::plan(&report(&world, Ok(Vec::new()))),
-        "Nothing to write.\n"
-    );
-    assert!(!report(&self::world(), Ok(Vec::new())).in_step);
+    assert!(report(&world, &[]).in_step);
+    assert!(table::status(&report(&world, &[])).starts_with("No Service is managed.\n"));
+    assert_eq!(table::plan(&report(&world, &[])), "Nothing to write.\n");
+    assert!(!report(&self::world(), &[]).in_step);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_plan_shows_what_changes_and_nothing_else() {
         .settled("vip");
     let name = world.copy("vip").metadata.name.clone().unwrap();
     world.put(slice("kubernetes").endpoints(["192.0.2.2", "192.0.2.3"]));
-    let text = table::plan(&report(&world, Ok(Vec::new())));
+    let text = table::plan(&report(&world, &[]));
     let expected = format!(
         "default/vip (from default/kubernetes)\n  update {name}\n  - endpoint 192.0.2.1 ready\n  + endpoint 192.0.2.3 ready\n"
     );
@@ -136,7 +136,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
         .service(service("vip"))
         .settled("vip");
     world.put_service(plain_service("vip"));
-    let report = report(&world, Ok(Vec::new()));
+    let report = report(&world, &[]);
     assert!(!report.in_step);
     let text = table::plan(&report);
     assert!(
@@ -156,7 +156,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
 #[test]
 fn json_is_as_documented() {
     let documented = include_str!("../../docs/status.md");
-    let report = report(&world(), Ok(vec![lease()]));
+    let report = report(&world(), &[lease()]);
     for json in [json(&report).unwrap(), json(&report.changes()).unwrap()] {
         assert!(documented.contains(&format!("```json\n{json}```")), "{json}");
     }
@@ -167,7 +167,7 @@ fn json_is_as_documented() {
 fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own() {
     let mut hostile = lease();
     hostile.spec.holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
-    let mut report = report(&world(), Ok(vec![hostile]));
+    let mut report = report(&world(), &[hostile]);
     report.services[0].findings.push(report::Told {
         reason: "WriteRefused",
         note: "a\r\n\u{9b}31mb".to_owned(),

@@ -22,6 +22,7 @@ use crate::config::ElectionConfig;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::{ASIDE, BLIND, LEADERLESS, LONGEST_RACE_PAUSE, RELEASE, WRITES_SETTLE};
 
 pub mod cas;
 pub mod known;
@@ -42,29 +43,7 @@ pub use observer::LeaseObserver;
 use term::Term;
 pub use unopposed::{Unopposed, unopposed};
 use validity::Validity;
-use view::BLIND;
 pub use view::View;
-
-/// How long a release waits for writes in flight. Without their end there is no release: the
-/// successor then waits for the lease duration, and no two write at once.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// The pause of a candidate between two attempts that failed: a lead within a second of the API's return.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// Time limit of the release itself: a write at an API server that takes 1.5 s per request.
-const RELEASE: Duration = Duration::from_secs(2);
-
-/// A replica with empty or stale caches leaves the Lease to the others, unless no replica has led for this
-/// time.
-const LEADERLESS: Duration = Duration::from_secs(10);
-
-/// How long a leader stays out of the race after it has released the Lease because it sees too little.
-const ASIDE: Duration = Duration::from_secs(30);
-
-/// If no other replica sees more, any leader is better than none. So a replica releases the Lease for this reason at
-/// most once a minute: then it stays out of the race, and its next term lasts for [`BLIND`] at least.
-const _: () = assert!(ASIDE.as_secs() + BLIND.as_secs() >= 60);
 
 /// One replica in the race.
 pub struct Candidate {
@@ -348,7 +327,7 @@ impl Candidate {
 
     /// Gives the Lease up, so that a successor need not wait; but never while a write may still land.
     async fn release(&self, term: &Term) {
-        _ = timeout(SETTLE, term.settled()).await;
+        _ = timeout(WRITES_SETTLE, term.settled()).await;
         if !term.may_release() {
             warn!("a write may still be in flight: the Lease is not released but left to run out");
             return;
@@ -370,7 +349,7 @@ impl Candidate {
             current_interval: Duration::from_millis(100),
             initial_interval: Duration::from_millis(100),
             // Nobody writes meanwhile, so this is shorter than a leader's pause.
-            max_interval: self.config.retry_period.min(LONGEST_PAUSE),
+            max_interval: self.config.retry_period.min(LONGEST_RACE_PAUSE),
             randomization_factor: 0.3,
             max_elapsed_time: None,
             ..ExponentialBackoff::default()

@@ -6,20 +6,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::telemetry::watch_health::WatchHealth;
+use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
-/// The watches that copies are made from.
-const WATCHES: [&str; 3] = [
-    WatchKind::Services.as_str(),
-    WatchKind::Copies.as_str(),
-    WatchKind::Sources.as_str(),
-];
-
-/// A leader whose lists or watches fail for this time releases the Lease: another replica may see more.
-pub const BLIND: Duration = Duration::from_secs(30);
-
 /// How often a view is polled until it is complete. Short, because a first term waits for it.
-const SOON: Duration = Duration::from_millis(5);
+const VIEW_POLL: Duration = Duration::from_millis(5);
 
 /// How often a leader checks for failing lists and watches.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
@@ -49,13 +40,13 @@ impl View {
 
     /// Whether the caches are filled and each watch is answered.
     pub(super) fn is_current(&self) -> bool {
-        (self.is_filled)() && self.watch_health.are_current(&WATCHES)
+        (self.is_filled)() && self.watch_health.are_current(&WatchKind::VIEW)
     }
 
     /// Waits until the view is current.
     pub(super) async fn current(&self) {
         while !self.is_current() {
-            sleep(SOON).await;
+            sleep(VIEW_POLL).await;
         }
     }
 
@@ -65,7 +56,7 @@ impl View {
     pub(super) async fn blind(&self) -> String {
         sleep(BLIND).await;
         loop {
-            let failing = self.watch_health.failing(&WATCHES, BLIND);
+            let failing = self.watch_health.failing(&WatchKind::VIEW, BLIND);
             if !failing.is_empty() {
                 return failing.join(", ");
             }

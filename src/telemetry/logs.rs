@@ -33,7 +33,7 @@ const VERIFIER: &str = "rustls_platform_verifier=off";
 
 /// The most lines that wait to be written. Further lines are dropped, because they would take unlimited
 /// memory.
-const WAITING: usize = 1024;
+const WAITING_LINES: usize = 1024;
 
 /// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
 /// terminal and `NO_COLOR` is unset. A second call changes nothing. A separate thread writes the lines, the
@@ -53,7 +53,7 @@ pub fn init(log: &LogConfig) -> WorkerGuard {
 fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(WAITING)
+        .buffered_lines_limit(WAITING_LINES)
         .thread_name("log")
         .finish(writer)
 }
@@ -326,11 +326,15 @@ mod tests {
         };
         let lost = writer.error_counter();
         tracing::subscriber::with_default(subscriber(&log, false, writer), || {
-            for number in 0..10 * WAITING {
+            for number in 0..10 * WAITING_LINES {
                 info!(number, "copied");
             }
         });
-        assert!(lost.dropped_lines() >= 8 * WAITING, "{}", lost.dropped_lines());
+        assert!(
+            lost.dropped_lines() >= 8 * WAITING_LINES,
+            "{}",
+            lost.dropped_lines()
+        );
         drop(reader);
         drop(guard);
     }

@@ -1,6 +1,6 @@
 //! Signs of life of watches: a watch that shows none is a stale view, however quiet the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,11 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-/// How often a watch is polled until it is answered. Short, because a first copy waits for it.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::timing::CAUGHT_UP;
 
-/// A watch that goes on after a break has shown by then what happened meanwhile.
-const CAUGHT_UP: Duration = Duration::from_millis(50);
+/// How often a watch is polled until it is answered. Short, because a first copy waits for it.
+const CURRENT_POLL: Duration = Duration::from_millis(5);
 
 /// A watch counts as working after it was answered for this time: one that breaks at once shows nothing.
 const ANSWERED: Duration = Duration::from_secs(1);
@@ -53,10 +52,17 @@ struct State {
     /// It went on after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When its list or watch last worked.
+    /// When its list or watch last worked; when it began, if it never has.
     well: Instant,
+    has_worked: bool,
     /// Whether it has failed since, for a cause that may concern only this replica.
     failing: bool,
+}
+
+impl State {
+    fn works(&mut self) {
+        (self.well, self.has_worked, self.failing) = (Instant::now(), true, false);
+    }
 }
 
 impl WatchState {
@@ -70,6 +76,7 @@ impl WatchState {
             resumed: false,
             restart: None,
             well: Instant::now(),
+            has_worked: false,
             failing: false,
         };
         Self(Arc::new(Inner {
@@ -103,8 +110,7 @@ impl WatchState {
 
     /// An object was read from it.
     pub fn works(&self) {
-        let mut state = self.0.state.lock();
-        (state.well, state.failing) = (Instant::now(), false);
+        self.0.state.lock().works();
     }
 
     /// Its list or watch has failed. `for_all`: it fails for every replica, for example because a right is
@@ -128,11 +134,15 @@ impl WatchState {
         }
     }
 
+    fn has_worked(&self) -> bool {
+        self.0.state.lock().has_worked
+    }
+
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
         let mut state = self.0.state.lock();
         if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
-            (state.well, state.failing) = (Instant::now(), false);
+            state.works();
         }
         // What follows a list begins with it; what follows a break has to catch up.
         state.resumed |= !is_open;
@@ -174,6 +184,19 @@ impl WatchState {
 pub struct WatchHealth {
     watches: Arc<Mutex<BTreeMap<(&'static str, String), WatchState>>>,
     answered: Arc<Notify>,
+}
+
+/// The watches that show no sign of life, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.lines())]
+pub struct SilentWatches(Vec<(&'static str, Duration)>);
+
+impl SilentWatches {
+    fn lines(&self) -> String {
+        let line =
+            |(watch, age): &(&str, Duration)| format!("{watch}: no sign of life for {} s", age.as_secs());
+        self.0.iter().map(line).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A watch that runs; it is no longer expected to show life when this is dropped.
@@ -268,24 +291,28 @@ impl WatchHealth {
     /// Waits until the watches of these names are current.
     pub async fn until_current(&self, watches: &[&str]) {
         while !self.are_current(watches) {
-            sleep(LOOK).await;
+            sleep(CURRENT_POLL).await;
         }
     }
 
     /// The names among these whose lists and watches have all failed for this time. If one of several watches of a
-    /// name works, the cause is in the request of the others, for example a tenant's selector.
+    /// name works, the cause is in the request of the others, for example a tenant's selector. One that has never
+    /// worked proves nothing: each new name begins one, and any user who may edit a Service can add names.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
         let watch_health = self.watches.lock();
-        let mut failing = BTreeMap::new();
+        let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
         for ((name, _), pulse) in watch_health
             .iter()
             .filter(|((name, _), _)| watches.contains(name))
         {
-            *failing.entry(*name).or_insert(true) &= pulse.failing() >= time;
+            if pulse.failing() >= time {
+                failing.insert(*name);
+            } else if pulse.has_worked() {
+                working.insert(*name);
+            }
         }
-        failing.retain(|_, all| *all);
-        failing.into_keys().collect()
+        failing.difference(&working).copied().collect()
     }
 
     /// Whether a watch of this name may show an outdated state.
@@ -313,18 +340,17 @@ impl WatchHealth {
     ///
     /// # Errors
     /// Those that have not.
-    pub fn check(&self, limit: Duration) -> Result<(), String> {
+    pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
         let watch_health = self.watches.lock();
-        let dead: Vec<_> = watch_health
+        let silent: Vec<_> = watch_health
             .iter()
-            .map(|((watch, _), pulse)| (watch, pulse.0.state.lock().last.elapsed()))
+            .map(|((watch, _), pulse)| (*watch, pulse.0.state.lock().last.elapsed()))
             .filter(|(_, age)| *age > limit)
-            .map(|(watch, age)| format!("{watch}: no sign of life for {} s", age.as_secs()))
             .collect();
-        if dead.is_empty() {
+        if silent.is_empty() {
             Ok(())
         } else {
-            Err(dead.join(", "))
+            Err(SilentWatches(silent))
         }
     }
 }
@@ -361,7 +387,10 @@ mod tests {
         services.pulse().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(
-            watch_health.check(Duration::from_secs(90)).unwrap_err(),
+            watch_health
+                .check(Duration::from_secs(90))
+                .unwrap_err()
+                .to_string(),
             "copies: no sign of life for 100 s"
         );
         drop(copies);
@@ -452,11 +481,31 @@ mod tests {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
+        for name in &names {
+            name.pulse().works();
+        }
         names[0].pulse().failed(false);
         tokio::time::advance(limit).await;
         assert!(watch_health.failing(&["sources"], limit).is_empty());
         names[1].pulse().failed(false);
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+    }
+
+    /// Any user who may edit a Service can have watches of new names begin again and again.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_has_never_worked_does_not_hide_that_the_others_fail() {
+        let limit = Duration::from_secs(30);
+        let watch_health = WatchHealth::default();
+        let old = watch_health.start("sources", Some("x"));
+        old.pulse().works();
+        old.pulse().failed(false);
+        tokio::time::advance(limit).await;
+        let new = watch_health.start("sources", Some("y"));
+        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        new.pulse().failed(false);
+        assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
+        new.pulse().works();
+        assert!(watch_health.failing(&["sources"], limit).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long a loop that has work may go without a step, beyond the lease duration. Every call has a shorter time
-/// limit, and a call that fails is a step: an API that is away never makes a loop look stuck.
-pub const GRACE: Duration = Duration::from_secs(20);
+/// A loop that has work and makes no step, for this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no step for {} s", .0.as_secs())]
+pub struct Stuck(pub Duration);
 
 /// The steps of one loop. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -36,11 +37,11 @@ impl Watchdog {
     ///
     /// # Errors
     /// How long ago it is.
-    pub fn check(&self, limit: Duration) -> Result<(), String> {
+    pub fn check(&self, limit: Duration) -> Result<(), Stuck> {
         let last = *self.0.lock();
         match last.map(|last| last.elapsed()).filter(|age| *age > limit) {
             None => Ok(()),
-            Some(age) => Err(format!("no step for {} s", age.as_secs())),
+            Some(age) => Err(Stuck(age)),
         }
     }
 }
@@ -64,7 +65,7 @@ mod tests {
         tokio::time::advance(second).await;
         assert_eq!(
             watchdog.check(LIMIT),
-            Err("no step for 27 s".to_owned()),
+            Err(Stuck(LIMIT + second)),
             "more work is no step"
         );
         watchdog.clone().tick();

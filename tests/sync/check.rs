@@ -9,7 +9,7 @@ const STALE: &str = "endpoint_copier_watch_restarts_total{reason=\"stale\",resou
 
 /// An operator in step with `default/kubernetes`, with the check.
 async fn checking() -> Operator {
-    let mut operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
+    let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     operator.check_sources();
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;

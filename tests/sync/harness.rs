@@ -1,28 +1,22 @@
 //! The operator's watches, index, queue, worker and reconciler as tasks of the test, against an API server in memory:
-//! no process, no connection, and under paused time. The wiring is that of `src/run.rs`.
+//! no process, no connection, and under paused time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
-use endpoint_copier_operator::controller::events::EventRecorder;
-use endpoint_copier_operator::controller::reconcile::Reconciler;
-use endpoint_copier_operator::controller::watch::{self, Reader, Watches};
-use endpoint_copier_operator::controller::worker::Worker;
-use endpoint_copier_operator::controller::workqueue::DirtySet;
-use endpoint_copier_operator::leader_election;
+use endpoint_copier_operator::config::ElectionConfig;
+use endpoint_copier_operator::replica::{Clients, Parts, Replica, SOURCE_CHECK, TaskEnded, WORKER};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
-use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 use endpoint_copier_operator::telemetry::watchdog::Watchdog;
-use parking_lot::Mutex;
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use testbed::{ApiServer, Request, Store, builders};
 use tokio::sync::watch as channel;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Longer than anything here takes by its rule.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -40,16 +34,14 @@ pub struct Operator {
     pub watchdog: Watchdog,
     metrics: Metrics,
     stop: CancellationToken,
-    worker: JoinSet<()>,
-    watches: JoinSet<()>,
-    check: Option<Watches>,
-    /// Works when it leads.
-    idle: Option<Worker>,
+    leads: channel::Sender<bool>,
+    checks: channel::Sender<bool>,
+    running: AbortOnDropHandle<Result<(), TaskEnded>>,
 }
 
 impl Operator {
     pub fn start(store: &Store) -> Self {
-        let mut operator = Self::standby(store);
+        let operator = Self::standby(store);
         operator.lead();
         operator
     }
@@ -61,51 +53,41 @@ impl Operator {
         let sources = ApiServer::named(store, "sources");
         let writer = ApiServer::named(store, "writer");
         let metrics = Metrics::new("lease").expect("metrics");
-        let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
-        let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
-            source: ServiceKey::new("default", "kubernetes"),
-            managed: Some(ServiceKey::new("default", "kubernetes-vip")),
-        })));
         let client = |server: &ApiServer| apiserver::over(server.clone(), "default", &metrics);
-        let watches = |server: &ApiServer| Watches {
-            reader: Reader {
-                client: client(server),
-                watch_health: watch_health.clone(),
-                metrics: metrics.clone(),
+        let replica = Replica::new(Parts {
+            clients: Clients {
+                services: client(&services),
+                copies: client(&copies),
+                sources: client(&sources),
+                writer: client(&writer),
             },
-            index: index.clone(),
-            dirty: dirty.clone(),
-        };
-        let mut tasks = JoinSet::new();
-        let (names, names_wanted) = channel::channel(NamesByRequester::new());
-        tasks.spawn(watches(&services).services(names));
-        tasks.spawn(watches(&copies).copies());
-        tasks.spawn(watch::named_slices(watches(&sources), names_wanted));
-        let check = watches(&sources);
-
-        let (unopposed, terms) = leader_election::unopposed(&metrics);
-        let stop = CancellationToken::new();
-        let mut running = JoinSet::new();
-        running.spawn(unopposed.run(stop.clone()));
-        let (recorder, event_writer) = EventRecorder::new(client(&writer), "replica", metrics.clone());
-        tasks.spawn(event_writer.run());
-        let reconciler = Reconciler::new(
-            client(&writer),
-            index.clone(),
-            dirty.clone(),
-            watch_health.clone(),
-            metrics.clone(),
-            recorder,
-        );
-        let watchdog = reconciler.watchdog().clone();
-        let worker = Worker {
-            dirty,
-            index,
-            watch_health,
-            reconciler: Arc::new(reconciler),
+            defaults: Defaults {
+                source: ServiceKey::new("default", "kubernetes"),
+                managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+            },
             metrics: metrics.clone(),
-            terms,
+            health: Health::new(),
+            reporter: "replica".to_owned(),
+            election: ElectionConfig::default(),
+            candidacy: None,
+        });
+        let watchdog = replica.watchdog.clone();
+        let (leads, may_lead) = channel::channel(false);
+        let (checks, may_check) = channel::channel(false);
+        let spawn = move |name, task| {
+            let mut may_begin = match name {
+                WORKER => may_lead.clone(),
+                SOURCE_CHECK => may_check.clone(),
+                _ => channel::channel(true).1,
+            };
+            let gated = async move {
+                _ = may_begin.wait_for(|may| *may).await;
+                task.await;
+            };
+            AbortOnDropHandle::new(tokio::spawn(gated)).map(|ended| ended.expect("no panic"))
         };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(replica.run(stop.clone().cancelled_owned(), spawn));
         Self {
             store: store.clone(),
             services,
@@ -115,31 +97,27 @@ impl Operator {
             watchdog,
             metrics,
             stop,
-            worker: running,
-            watches: tasks,
-            check: Some(check),
-            idle: Some(worker),
+            leads,
+            checks,
+            running: AbortOnDropHandle::new(running),
         }
     }
 
     /// Its term begins.
-    pub fn lead(&mut self) {
-        let worker = self.idle.take().expect("once");
-        self.worker.spawn(worker.run());
+    pub fn lead(&self) {
+        self.leads.send_replace(true);
     }
 
     /// From now on the sources are compared with consistent lists too, by way of the server of their watch.
-    pub fn check_sources(&mut self) {
-        let check = self.check.take().expect("once");
-        self.watches.spawn(check.check_sources());
+    pub fn check_sources(&self) {
+        self.checks.send_replace(true);
     }
 
     /// As on TERM: what is in flight ends, nothing else begins.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stop.cancel();
-        while let Some(ended) = self.worker.join_next().await {
-            ended.expect("no panic");
-        }
+        let ended = self.running.await.expect("no panic");
+        ended.expect("all tasks ran until then");
     }
 
     /// Requests for slices by this verb: what the reconciler reads and writes.

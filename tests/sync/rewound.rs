@@ -60,7 +60,7 @@ fn be_busy(operator: &Operator) {
 #[tokio::test(start_paused = true)]
 async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
     for servers in [Servers::Go, Servers::Restarted, Servers::Stale] {
-        let mut operator = Operator::start(&cluster(&["192.0.2.1"]));
+        let operator = Operator::start(&cluster(&["192.0.2.1"]));
         operator.check_sources();
         let store = operator.store.clone();
         put(&store, service("vip"));
@@ -116,7 +116,7 @@ async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn without_any_managed_service_a_restore_is_noticed_too() {
-    let mut operator = Operator::start(&cluster(&["192.0.2.1"]));
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
     operator.check_sources();
     let backup = operator.store.revision();
     be_busy(&operator);

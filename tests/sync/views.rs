@@ -312,7 +312,7 @@ async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
 async fn leads_without_watches() -> Operator {
     let store = cluster(&["192.0.2.1", "192.0.2.2"]);
     put(&store, service("vip"));
-    let mut operator = Operator::standby(&store);
+    let operator = Operator::standby(&store);
     pass(seconds(2)).await;
     for server in [&operator.services, &operator.copies, &operator.sources] {
         let watches = Match::any().verb("watch");

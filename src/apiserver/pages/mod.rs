@@ -27,25 +27,25 @@ use super::limits::TimedOut;
 use super::status::{overload, status_of};
 
 /// The limit for the first page of a resource, in objects.
-const FIRST: u32 = 100;
+const FIRST_PAGE: u32 = 100;
 
 /// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than
 /// half this size it is doubled, unless that was the last page of a list.
 const TARGET: usize = 256 * 1024;
 
 /// A page of more bytes is given up. A single object has at most half as many.
-const LARGEST: usize = 4 * 1024 * 1024;
+const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
 /// How often the client requests the next page from an overloaded API server. The continue token is valid for
 /// some minutes.
 const TRIES: u32 = 5;
 
 /// The first pause between these tries; it doubles. The API server may ask for a longer one.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A page exceeds [`LARGEST`].
+/// A page exceeds [`LARGEST_PAGE`].
 #[derive(Debug, thiserror::Error)]
-#[error("a page of more than {LARGEST} bytes")]
+#[error("a page of more than {LARGEST_PAGE} bytes")]
 struct TooLarge;
 
 /// In a request's extensions: the answer is a page that may hold more than one object.
@@ -64,7 +64,7 @@ where
     let (mut body, mut whole) = (pin!(body), BytesMut::new());
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(Into::into)?.into_data() {
-            if whole.len() + data.len() > LARGEST {
+            if whole.len() + data.len() > LARGEST_PAGE {
                 return Err(TooLarge.into());
             }
             whole.extend_from_slice(&data);
@@ -104,7 +104,7 @@ impl Sizes {
     /// `continues`: the list has a page already, which was full.
     fn of(&self, path: &str, continues: bool) -> u32 {
         match self.0.get(path) {
-            None => FIRST,
+            None => FIRST_PAGE,
             Some(size) if continues && size.was_small => size.objects.saturating_mul(2),
             Some(size) => size.objects,
         }
@@ -168,7 +168,7 @@ where
                     else {
                         return Err(error);
                     };
-                    sleep(retry_after.max(PAUSE * 2_u32.pow(failures))).await;
+                    sleep(retry_after.max(PAGE_PAUSE * 2_u32.pow(failures))).await;
                     failures += 1;
                     size
                 }

@@ -68,7 +68,7 @@ async fn a_page_that_is_too_large_is_asked_for_with_fewer_objects() {
 #[tokio::test]
 async fn an_object_that_is_larger_than_a_page_comes_alone() {
     let asked = Asked::default();
-    let mut paged = Paged::new(server(LARGEST + 1, u32::MAX, &asked));
+    let mut paged = Paged::new(server(LARGEST_PAGE + 1, u32::MAX, &asked));
     paged
         .ready()
         .await

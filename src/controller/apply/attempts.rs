@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use endpoint_copier_core::model::{EndpointSlice, ManagedService, ServiceKey, SliceKey};
 
 /// The pause after a refusal: 5 s, doubling to 30 s.
-const FIRST: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(30);
+const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// The pause after a refusal of something else: what is new may be taken, but is not tried in a flood.
 const OTHER: Duration = Duration::from_secs(1);
@@ -129,12 +129,15 @@ impl Attempts {
 
     /// What is not tried any more needs no memory.
     pub fn forget_old(&mut self, now: Instant) {
-        self.slices.retain(|_, attempt| now < attempt.at + LONGEST * 3);
+        self.slices
+            .retain(|_, attempt| now < attempt.at + LONGEST_REFUSAL_PAUSE * 3);
     }
 }
 
 fn pause(times: u32) -> Duration {
-    FIRST.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST)
+    REFUSAL_PAUSE
+        .saturating_mul(2_u32.saturating_pow(times))
+        .min(LONGEST_REFUSAL_PAUSE)
 }
 
 /// What a slice shows; the version of its source is no part of it.

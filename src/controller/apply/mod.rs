@@ -4,8 +4,6 @@
 //! of what was seen; delete has both as preconditions. So a write that arrives late, from a leader
 //! that is none any more, does nothing.
 
-use std::time::Duration;
-
 use http::Request;
 use kube::Client;
 use kube::core::Status;
@@ -18,6 +16,7 @@ use crate::controller::error::SyncError;
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::Operation;
 use endpoint_copier_core::model::{EndpointSlice, ServiceKey, ServiceState, SliceKey, version_of};
 use endpoint_copier_core::plan::{Delete, Plan};
@@ -28,10 +27,6 @@ mod request;
 
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
-
-/// A write that has no answer by then has failed. A webhook takes up to 10 s by default, and one that is away takes all
-/// of them, also where its failure is ignored: a client that gives up earlier is never answered.
-const TIME_LIMIT: Duration = Duration::from_secs(12);
 
 /// Writes EndpointSlices.
 pub struct Writer {
@@ -179,7 +174,7 @@ impl Writer {
         let write = term.begin_write().map_err(|TermOver| SyncError::TermOver)?;
         // Also if this process was stopped while the way to a server was looked for.
         request.extensions_mut().insert(SendDeadline(write.deadline));
-        let answer = timeout(TIME_LIMIT, async {
+        let answer = timeout(WRITE_LIMIT, async {
             tokio::select! {
                 biased;
                 answer = self.client.request_status(request) => Some(answer),

@@ -22,6 +22,7 @@ use crate::apiserver::status::{is_answer, is_namespace_terminating, may_create_a
 use crate::leader_election::term::{Term, Write};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
+use crate::timing::EVENT_LIMIT;
 use endpoint_copier_core::model::{Finding, ManagedService, ServiceKey};
 
 mod throttle;
@@ -31,10 +32,7 @@ use throttle::EventThrottle;
 pub use endpoint_copier_core::model::SYNCED;
 
 /// The most Events that wait to be written. Further findings are reported later.
-const WAITING: usize = 1024;
-
-/// Time limit of one attempt to write an Event.
-const TIME_LIMIT: Duration = Duration::from_secs(2);
+const WAITING_EVENTS: usize = 1024;
 
 /// The pauses after attempts that met a busy API server. After the last one it is dropped.
 static PAUSES: [Duration; 3] = [
@@ -73,7 +71,7 @@ impl EventRecorder {
     /// A recorder, and the writer that has to run for it. `instance` is the name of this replica.
     #[must_use]
     pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
-        let (sender, letters) = mpsc::channel(WAITING);
+        let (sender, letters) = mpsc::channel(WAITING_EVENTS);
         let reporter = Reporter {
             controller: env!("CARGO_PKG_NAME").to_owned(),
             instance: Some(instance.to_owned()),
@@ -235,7 +233,7 @@ impl EventWriter {
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
         // reason and leaves its note as it was.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
-        let limit = write.deadline.min(Instant::now() + TIME_LIMIT);
+        let limit = write.deadline.min(Instant::now() + EVENT_LIMIT);
         let answer = timeout_at(limit, recorder.publish(event, service)).await;
         if answer.as_ref().is_ok_and(is_answer) {
             write.answered();

@@ -9,10 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::controller::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
+use crate::timing::REPEAT_EVENT;
 use endpoint_copier_core::model::{Finding, ServiceKey};
-
-/// A finding that lasts is said again after this time; API servers forget Events after an hour.
-const REPEAT: Duration = Duration::from_secs(30 * 60);
 
 /// The pause before findings that did not fit into the queue are tried again.
 const LATER: Duration = Duration::from_secs(10);
@@ -62,12 +60,12 @@ impl EventThrottle {
         account.said.retain(|finding, _| findings.contains(finding));
         for finding in findings {
             let next = match account.said.get(finding).copied() {
-                Some(said) if said + REPEAT > now => said + REPEAT,
+                Some(said) if said + REPEAT_EVENT > now => said + REPEAT_EVENT,
                 _ if due.findings.len() >= room => now + LATER,
                 _ if account.budget.spend(now) => {
                     account.said.insert(finding.clone(), now);
                     due.findings.push(finding.clone());
-                    now + REPEAT
+                    now + REPEAT_EVENT
                 }
                 _ => now + SERVICE_REFILL,
             };
@@ -231,7 +229,7 @@ mod tests {
             9,
             start + MINUTE,
         );
-        assert_eq!(due.again, Some(start + REPEAT));
+        assert_eq!(due.again, Some(start + REPEAT_EVENT));
     }
 
     #[test]

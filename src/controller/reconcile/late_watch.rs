@@ -6,9 +6,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::EXPECTATION_TIMEOUT;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::{Cause, WatchHealth};
+use crate::timing::EXPECTATION;
 use endpoint_copier_core::model::WatchKind;
 
 /// The minimum time between two restarts of a watch. Each costs a list, and none helps if all API servers are
@@ -61,7 +61,7 @@ impl LateWatch {
         let (reached, now) = (self.reached(), Instant::now());
         let mut state = self.state.lock();
         let missing = state.missing.as_ref()?;
-        let until = missing.since + EXPECTATION_TIMEOUT;
+        let until = missing.since + EXPECTATION;
         if reached >= missing.version {
             state.missing = None;
             self.outage.recovered();

@@ -5,7 +5,6 @@
 //! of other owners are read once for each version of that slice.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, Error};
@@ -18,15 +17,13 @@ use crate::apiserver::status::{is_answer, is_forbidden, is_missing};
 use crate::controller::error::SyncError;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::REMOVAL_LIMIT;
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
+    EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
 };
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
-
-/// Time limit of the whole removal.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Legacy {
@@ -94,14 +91,14 @@ impl Legacy {
     async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
         let api: Api<Guarded<EndpointsMetadata>> =
             Api::namespaced(self.client.clone(), service.key.namespace());
-        let limit = Instant::now() + TIME_LIMIT;
+        let limit = Instant::now() + REMOVAL_LIMIT;
         let found = match self.within(limit, api.get(service.key.name())).await {
             Ok(found) => found,
             Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Gone),
             Err(error) => return Err(error),
         };
         let found = found.slim_metadata();
-        if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY) {
+        if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
             return Ok(Looked::Theirs);
         }
         // Only now: while the GET was under way the term may have ended.

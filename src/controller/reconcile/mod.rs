@@ -24,6 +24,7 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, SyncResult};
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
+use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot};
@@ -45,9 +46,6 @@ use late_watch::LateWatch;
 use legacy::Legacy;
 use log_limiter::LogLimiter;
 use report::{report_write, rules_out_synced};
-
-/// How long the watch may take to show a write before a GET is made.
-const EXPECTATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after the removal of something was refused that the Go operator has left.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -218,7 +216,7 @@ impl Reconciler {
             }
             worst => worst,
         };
-        let mut due = (!applied.expectations.is_empty()).then_some(now + EXPECTATION_TIMEOUT);
+        let mut due = (!applied.expectations.is_empty()).then_some(now + EXPECTATION);
         let is_taken = !taken.is_empty();
         let expected = applied.expectations.iter().cloned().chain(taken).collect();
         self.expectations.expect(key, expected, due.unwrap_or(now));

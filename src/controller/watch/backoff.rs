@@ -6,18 +6,12 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use tokio::time::Instant;
 
-pub(super) const SHORTEST: Duration = Duration::from_millis(100);
-
-/// With jitter, 650 ms: a copy is right within a second of the return of the API server, the attempt included.
-const LONGEST: Duration = Duration::from_millis(500);
-
-/// The longest pause for an overloaded API server, unless it asks for more.
-const LONGEST_OVERLOAD: Duration = Duration::from_secs(30);
+use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
 
 /// A time without failures after which the next one counts as the first.
 const HEALTHY: Duration = Duration::from_secs(10);
 
-/// Pauses that double from [`SHORTEST`].
+/// Pauses that double from [`WATCH_PAUSE`].
 pub(super) struct WatchBackoff {
     policy: ExponentialBackoff,
     last_failure: Option<Instant>,
@@ -26,18 +20,18 @@ pub(super) struct WatchBackoff {
 impl WatchBackoff {
     /// After failures of any kind.
     pub fn failures() -> Self {
-        Self::up_to(LONGEST)
+        Self::up_to(LONGEST_WATCH_PAUSE)
     }
 
     /// After rejections by an overloaded API server.
     pub fn overload() -> Self {
-        Self::up_to(LONGEST_OVERLOAD)
+        Self::up_to(LONGEST_OVERLOAD_PAUSE)
     }
 
     fn up_to(longest: Duration) -> Self {
         let policy = ExponentialBackoff {
-            current_interval: SHORTEST,
-            initial_interval: SHORTEST,
+            current_interval: WATCH_PAUSE,
+            initial_interval: WATCH_PAUSE,
             multiplier: 2.0,
             max_interval: longest,
             randomization_factor: 0.3,

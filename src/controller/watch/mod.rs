@@ -17,10 +17,11 @@ use crate::controller::workqueue::DirtySet;
 use crate::leader_election::{Lease, LeaseObserver};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
+use crate::timing::OWN_RENEWAL;
 use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
-    EndpointSlice, MANAGED_BY, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
+    EndpointSlice, MANAGED_BY_US, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
 };
 
 mod backoff;
@@ -180,9 +181,6 @@ impl Undecoded {
     }
 }
 
-/// Our own writes of the Lease are on its watch by then, or the watch is behind.
-const OWN_RENEWAL: Duration = Duration::from_secs(5);
-
 /// A watch that was answered so long ago has said what it has to say. One that is not answered is no stale view
 /// but an outage, with pauses and log lines of its own.
 const HEARD: Duration = Duration::from_secs(1);
@@ -226,7 +224,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
 /// Slices that bear our managed-by label.
 #[must_use]
 pub fn copies_selector() -> String {
-    format!("{}={MANAGED_BY}", label::MANAGED_BY)
+    format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
 /// Slices of these names that are not ours, in as few selectors as are short enough.
@@ -244,11 +242,8 @@ pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, Strin
 fn named_selector(names: &BTreeSet<String>) -> String {
     let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     format!(
-        "{} in ({names}),{}!={MANAGED_BY}",
+        "{} in ({names}),{}!={MANAGED_BY_US}",
         label::SERVICE_NAME,
         label::MANAGED_BY
     )
 }
-
-/// How long after its last sign of life a watch counts as dead.
-pub const LIFE: Duration = Duration::from_secs(90);

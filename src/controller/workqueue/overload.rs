@@ -6,8 +6,7 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use tokio::time::{Instant, sleep_until};
 
-/// The longest pause that an API server can ask for, as for watches.
-const LONGEST: Duration = Duration::from_secs(60);
+use crate::timing::LONGEST_RETRY_AFTER;
 
 /// The common pause: 1 s doubling to 30 s, and never less than the API server asks for.
 pub(super) struct Overload {
@@ -46,7 +45,7 @@ impl Overload {
     pub fn rejected(&mut self, retry_after: Duration) -> Instant {
         *self.until.get_or_insert_with(|| {
             let own = self.backoff.next_backoff().unwrap_or(self.backoff.max_interval);
-            Instant::now() + own.max(retry_after.min(LONGEST))
+            Instant::now() + own.max(retry_after.min(LONGEST_RETRY_AFTER))
         })
     }
 

@@ -21,15 +21,11 @@ use tower::{BoxError, Service};
 use super::{Answer, LeaseCas, Patch, ask, code_of, is_untouched};
 use crate::apiserver::{Beside, NoOther};
 use crate::leader_election::term::Term;
-
-/// A renewal that is unanswered for this time, or for a sixth of the lease duration if that is shorter, is
-/// repeated in parallel. Later repetitions follow after half of what is left until the deadline, but not faster than
-/// four times as fast.
-const REPEAT: Duration = Duration::from_secs(1);
+use crate::timing::REPEAT_RENEWAL;
 
 /// How long a renewal waits for its answer after the watch has shown that it was applied. A request that is given up
 /// counts against its server.
-const GRACE: Duration = Duration::from_millis(100);
+const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
@@ -51,7 +47,7 @@ impl LeaseCas {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        let soon = REPEAT.min(self.default_duration / 6);
+        let soon = REPEAT_RENEWAL.min(self.default_duration / 6);
         let first_repeat = Instant::now() + soon;
         let first = ask(inner.clone(), request.clone().map(Body::from));
         let mut tries = FuturesUnordered::from_iter([Box::pin(first)]);
@@ -71,7 +67,7 @@ impl LeaseCas {
                 answer = tries.next() => answer,
                 () = &mut applied, if !is_applied => {
                     (is_applied, repeat) = (true, None);
-                    limit = limit.min(Instant::now() + GRACE.min(left(limit) / 2));
+                    limit = limit.min(Instant::now() + ANSWER_GRACE.min(left(limit) / 2));
                     continue;
                 }
                 () = sleep_until(repeat.unwrap_or(limit).min(limit)) => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::lease::{Lease, LeaseSpec};
 use super::validity::Moment;
-use crate::config::ElectionConfig;
+use crate::timing::LONGEST_LEASE;
 
 /// What is known of the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -140,7 +140,7 @@ impl<T: Moment> ObservedLease<T> {
         if released || ours || self.holder.is_none() {
             return Race::Now;
         }
-        let default = default_duration.min(ElectionConfig::LONGEST_LEASE);
+        let default = default_duration.min(LONGEST_LEASE);
         Race::At(*since + self.duration.unwrap_or(default))
     }
 
@@ -182,7 +182,7 @@ impl<T: Moment> ObservedLease<T> {
     }
 
     fn look_interval(&self, default_duration: Duration) -> Duration {
-        let default = default_duration.min(ElectionConfig::LONGEST_LEASE);
+        let default = default_duration.min(LONGEST_LEASE);
         default.min(self.duration.unwrap_or(default)) / 6
     }
 
@@ -244,7 +244,7 @@ fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())?;
-    (seconds > 0).then(|| Duration::from_secs(seconds).min(ElectionConfig::LONGEST_LEASE))
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST_LEASE))
 }
 
 #[cfg(test)]

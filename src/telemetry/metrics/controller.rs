@@ -9,7 +9,7 @@ use super::labels::ReconcileResult;
 use super::page::Page;
 
 /// What controller-runtime calls a controller of `EndpointSlices`, and its queue.
-const NAME: &str = "endpointslice";
+const CONTROLLER: &str = "endpointslice";
 
 /// Those of controller-runtime.
 const RECONCILE_BUCKETS: [f64; 40] = [
@@ -88,7 +88,8 @@ impl Controller {
             &["name", "controller"],
             &QUEUE_BUCKETS,
         )?;
-        let by_result = |ending: &ReconcileResult| reconciles.with_label_values(&[NAME, ending.as_str()]);
+        let by_result =
+            |ending: &ReconcileResult| reconciles.with_label_values(&[CONTROLLER, ending.as_str()]);
         Ok(Self {
             reconciles: [
                 ReconcileResult::Success,
@@ -98,14 +99,14 @@ impl Controller {
             ]
             .each_ref()
             .map(by_result),
-            errors: errors.with_label_values(&[NAME]),
-            time: time.with_label_values(&[NAME]),
-            active: active.with_label_values(&[NAME]),
-            depth: depth.with_label_values(&[NAME, NAME]),
-            adds: adds.with_label_values(&[NAME, NAME]),
-            retries: retries.with_label_values(&[NAME, NAME]),
-            waited: waited.with_label_values(&[NAME, NAME]),
-            worked: worked.with_label_values(&[NAME, NAME]),
+            errors: errors.with_label_values(&[CONTROLLER]),
+            time: time.with_label_values(&[CONTROLLER]),
+            active: active.with_label_values(&[CONTROLLER]),
+            depth: depth.with_label_values(&[CONTROLLER, CONTROLLER]),
+            adds: adds.with_label_values(&[CONTROLLER, CONTROLLER]),
+            retries: retries.with_label_values(&[CONTROLLER, CONTROLLER]),
+            waited: waited.with_label_values(&[CONTROLLER, CONTROLLER]),
+            worked: worked.with_label_values(&[CONTROLLER, CONTROLLER]),
         })
     }
 

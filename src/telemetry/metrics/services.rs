@@ -17,7 +17,7 @@ use super::{header, unix};
 use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
 
 /// Bytes after which a piece ends, with the lines of the Service that it has reached. It takes some 50 µs.
-const PIECE: usize = 16 * 1024;
+const SERVICES_PIECE: usize = 16 * 1024;
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
@@ -95,7 +95,7 @@ impl Services {
         _ = writeln!(text, "{IN_SYNC} {in_sync}");
     }
 
-    /// Their lines, in pieces of about [`PIECE`] bytes. Services may come and go between two of them.
+    /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them.
     pub fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
@@ -110,7 +110,7 @@ impl Services {
                     }
                     (family.lines)(&mut text, &labels(key), state, stale);
                     reached = Some(key);
-                    if text.len() >= PIECE {
+                    if text.len() >= SERVICES_PIECE {
                         break;
                     }
                 }

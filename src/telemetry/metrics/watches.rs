@@ -11,9 +11,6 @@ use endpoint_copier_core::model::WatchKind;
 /// When each watch that runs showed life last.
 type Life = dyn Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync;
 
-/// What copies are made from.
-const VIEW: [WatchKind; 3] = [WatchKind::Services, WatchKind::Copies, WatchKind::Sources];
-
 /// The watches, once somebody has said where to ask about them.
 #[derive(Default)]
 pub(super) struct Watches(OnceLock<(Duration, Box<Life>)>);
@@ -27,22 +24,22 @@ impl Watches {
     /// Adds their lines. Answers for how long nobody has known whether anything is in step: a watch that copies are made
     /// from has shown no life since then.
     pub fn render(&self, text: &mut String) -> Option<Duration> {
-        const NAME: &str = "endpoint_copier_watch_last_event_timestamp_seconds";
+        const LAST_EVENT: &str = "endpoint_copier_watch_last_event_timestamp_seconds";
         let (limit, life) = self.0.get()?;
         let life = life();
         if !life.is_empty() {
             header(
                 text,
-                NAME,
+                LAST_EVENT,
                 "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
                  every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
                  shows is stale, and the replica is not ready.",
             );
         }
         for (resource, moment) in &life {
-            _ = writeln!(text, "{NAME}{{resource=\"{resource}\"}} {}", unix(*moment));
+            _ = writeln!(text, "{LAST_EVENT}{{resource=\"{resource}\"}} {}", unix(*moment));
         }
-        let view = VIEW.iter().filter_map(|watch| life.get(watch.as_str()));
+        let view = WatchKind::VIEW.iter().filter_map(|watch| life.get(watch));
         let silence = view.min()?.elapsed().unwrap_or_default();
         (silence > *limit).then_some(silence)
     }

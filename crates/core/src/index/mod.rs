@@ -4,6 +4,8 @@
 //! Pure: the watches feed it, the reconciler reads snapshots of it; it does neither itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -44,6 +46,18 @@ pub enum Scope {
 /// The index, shared by the watches that feed it and the reconciler that reads it. Never held
 /// across an await.
 pub type SharedIndex = Arc<Mutex<Index>>;
+
+/// What has not been listed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotFilled(Vec<&'static str>);
+
+impl fmt::Display for NotFilled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not listed yet: {}", self.0.join(", "))
+    }
+}
+
+impl Error for NotFilled {}
 
 /// See the module.
 #[derive(Debug)]
@@ -217,7 +231,7 @@ impl Index {
     ///
     /// # Errors
     /// What has not.
-    pub fn is_filled(&self) -> Result<(), String> {
+    pub fn is_filled(&self) -> Result<(), NotFilled> {
         let mut missing = Vec::new();
         if !self.services_listed {
             missing.push("services");
@@ -231,7 +245,7 @@ impl Index {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(format!("not listed yet: {}", missing.join(", ")))
+            Err(NotFilled(missing))
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Dirty, Index, Scope};
 use crate::model::{
-    MANAGED_BY, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, service_of_copy_name,
+    MANAGED_BY_US, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, service_of_copy_name,
     version_of,
 };
 
@@ -19,25 +19,11 @@ pub(super) struct UnreadableObjects {
 
 #[derive(Debug)]
 struct Slice {
-    scope: SliceScope,
+    /// Of the watch that shows it.
+    scope: Scope,
     /// The Service that it claims to belong to; `None` if not even that can be read.
     service: Option<String>,
     version: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SliceScope {
-    Copies,
-    Named,
-}
-
-impl SliceScope {
-    fn of(scope: &Scope) -> Self {
-        match scope {
-            Scope::Copies => Self::Copies,
-            Scope::Named(_) => Self::Named,
-        }
-    }
 }
 
 impl UnreadableObjects {
@@ -86,21 +72,27 @@ impl UnreadableObjects {
     /// Only slices of these names are watched from now on.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         self.slices.retain(|_, slice| {
-            let name = slice.service.as_ref();
             let is_watched = |name: &String| shards.iter().any(|names| names.contains(name));
-            slice.scope == SliceScope::Copies || name.is_none_or(is_watched)
+            match (&slice.scope, &slice.service) {
+                (Scope::Copies, _) => true,
+                (Scope::Named(_), Some(name)) => is_watched(name),
+                (Scope::Named(names), None) => names.iter().any(is_watched),
+            }
         });
     }
 }
 
 impl Slice {
+    /// Whether a complete list of this scope would show it. If its Service is unknown, that is certain only of a list of
+    /// all names of the watch that shows it.
     fn is_in(&self, scope: &Scope) -> bool {
-        match scope {
-            Scope::Copies => self.scope == SliceScope::Copies,
-            Scope::Named(names) => {
-                let name = self.service.as_ref();
-                self.scope == SliceScope::Named && name.is_none_or(|name| names.contains(name))
-            }
+        match (scope, &self.scope) {
+            (Scope::Copies, Scope::Copies) => true,
+            (Scope::Named(listed), Scope::Named(shown)) => match &self.service {
+                Some(name) => listed.contains(name),
+                None => shown.is_subset(listed),
+            },
+            (Scope::Copies, Scope::Named(_)) | (Scope::Named(_), Scope::Copies) => false,
         }
     }
 }
@@ -134,7 +126,7 @@ impl Index {
         }
         self.versions.saw(scope, version_of(metadata));
         let slice = Slice {
-            scope: SliceScope::of(scope),
+            scope: scope.clone(),
             service: label_of(metadata, label::SERVICE_NAME).map(str::to_owned),
             version: version_of(metadata),
         };
@@ -144,11 +136,12 @@ impl Index {
 
     /// A GET shows a slice that cannot be decoded.
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) {
-        let is_copy = label_of(&unreadable.metadata, label::MANAGED_BY) == Some(MANAGED_BY);
-        let scope = if is_copy {
-            Scope::Copies
-        } else {
-            Scope::Named(Arc::default())
+        let known = self.unreadable.slices.get(&SliceKey::of(&unreadable.metadata));
+        let is_copy = label_of(&unreadable.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US);
+        let scope = match known {
+            _ if is_copy => Scope::Copies,
+            Some(known) => known.scope.clone(),
+            None => Scope::Named(Arc::default()),
         };
         _ = self.slice_unreadable(&scope, unreadable);
     }

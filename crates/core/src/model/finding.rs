@@ -152,10 +152,10 @@ impl Finding {
 /// Names for a note: the first few of them, and how many more there are.
 #[must_use]
 pub fn a_few<S: AsRef<str>>(names: &[S]) -> String {
-    const FEW: usize = 3;
-    let first = names.iter().take(FEW).map(AsRef::as_ref).collect::<Vec<_>>();
+    const NAMED: usize = 3;
+    let first = names.iter().take(NAMED).map(AsRef::as_ref).collect::<Vec<_>>();
     let first = first.join(", ");
-    match names.len().saturating_sub(FEW) {
+    match names.len().saturating_sub(NAMED) {
         0 => first,
         more => format!("{first} and {more} more"),
     }

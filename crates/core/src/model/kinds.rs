@@ -17,6 +17,13 @@ impl WatchKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Services, Self::Sources, Self::Copies, Self::Lease];
 
+    /// The names of those that copies are made from.
+    pub const VIEW: [&str; 3] = [
+        Self::Services.as_str(),
+        Self::Copies.as_str(),
+        Self::Sources.as_str(),
+    ];
+
     /// Its name in metrics and log lines.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -54,7 +54,7 @@ pub mod label {
 }
 
 /// Our value of [`label::MANAGED_BY`].
-pub const MANAGED_BY: &str = "endpoint-copier-operator";
+pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! What a slice says about itself as a copy: whose it is, and what it was made from.
 
 use super::{
-    EndpointSlice, MANAGED_BY, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
+    EndpointSlice, MANAGED_BY_US, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
     is_dns_subdomain, label, label_of, version,
 };
 
@@ -56,7 +56,7 @@ impl EndpointSlice {
     /// Whether the slice bears our managed-by label. Enough never to copy it, too little to delete it.
     #[must_use]
     pub fn is_labelled_as_copy(&self) -> bool {
-        label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY)
+        label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
     }
 
     /// The controller reference of the slice if it names a Service.

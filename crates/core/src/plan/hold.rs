@@ -11,6 +11,19 @@ pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
     slice.endpoints.as_ref().is_none_or(Vec::is_empty)
 }
 
+/// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
+/// its copy shows.
+pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
+    let is_copy = |slice: &EndpointSlice| {
+        slice.address_type == family.as_str()
+            && slice
+                .source()
+                .is_some_and(|source_slice| source.unreadable.contains(&source_slice))
+    };
+    let mut copies = snapshot.copies.iter().filter(|slice| is_copy(slice));
+    copies.any(|copy| !is_empty(copy))
+}
+
 /// The last good copies of one family, made from this source for this very Service.
 pub(super) fn copies(
     service: &ManagedService,
@@ -76,9 +89,9 @@ fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source)
 /// Whether a slice bears the name of a Service, as the API server's own does, or that and one more
 /// word, as Kubernetes names slices: 5 characters behind what is left of `<service>-` at 58.
 fn is_named_after(slice: &str, service: &str) -> bool {
-    const LONGEST: usize = 58;
+    const LONGEST_STEM: usize = 58;
     let stem = format!("{service}-");
-    let stem = stem.get(..LONGEST).unwrap_or(&stem);
+    let stem = stem.get(..LONGEST_STEM).unwrap_or(&stem);
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
     slice == service || slice.strip_prefix(stem).is_some_and(is_word)
 }

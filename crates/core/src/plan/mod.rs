@@ -129,9 +129,9 @@ fn wanted_copies(
             .filter(|slice| slice.address_type == family.as_str())
             .collect();
         let mut copies = fresh_copies(service, &slices);
-        // A slice that cannot be decoded may have endpoints.
-        let seems_empty = source.unreadable.is_empty() && slices.iter().all(|slice| hold::is_empty(slice));
-        if service.holds(&source.key) && seems_empty {
+        let is_empty = slices.iter().all(|slice| hold::is_empty(slice))
+            && !hold::has_unreadable(source, family, snapshot);
+        if service.holds(&source.key) && is_empty {
             let held = hold::copies(service, source, family, snapshot);
             if !held.by_name.is_empty() {
                 plan.find(Reason::SourceEmptyHeld, report::held(source, family));

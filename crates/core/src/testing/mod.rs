@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{
-    Defaults, Endpoint, EndpointSlice, MANAGED_BY, ObjectMeta, OwnerReference, Service, ServiceKey,
+    Defaults, Endpoint, EndpointSlice, MANAGED_BY_US, ObjectMeta, OwnerReference, Service, ServiceKey,
     ServiceSpec, annotation, label, provenance,
 };
 
@@ -219,7 +219,7 @@ pub trait BuildSlice: Build {
     /// As if it were ours: a copy of slice `default/<source>` for the Service `default/<service>`.
     fn copied(self, service: &str, source: &str) -> Self {
         self.label(label::SERVICE_NAME, service)
-            .label(label::MANAGED_BY, MANAGED_BY)
+            .label(label::MANAGED_BY, MANAGED_BY_US)
             .label(label::SOURCE, source)
             .annotate(provenance::NAMESPACE, "default")
             .annotate(provenance::SLICE, source)

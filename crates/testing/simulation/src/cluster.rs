@@ -8,6 +8,7 @@ use crate::oracle;
 use crate::replica::LEASE;
 use crate::schedule::{Edit, LeaseHarm, Step};
 use crate::slices::{MANAGED_BY, US, is_ours, key, label, version};
+use crate::unreadable;
 
 /// Carries such a step out. Answers how it is counted.
 ///
@@ -63,6 +64,9 @@ pub fn carry_out(store: &Store, step: &Step) -> Option<&'static str> {
         }
         Step::SourceTouched(source, slice) => touch(store, (*source, *slice)).then_some("source touched"),
         Step::Poisoned(pick) => poison(store, *pick),
+        Step::Unreadable(pick, flaw) => unreadable::spoil(store, *pick, *flaw),
+        Step::Readable(pick) => unreadable::restore(store, *pick),
+        Step::UnreadableGone(pick) => unreadable::delete(store, *pick),
         Step::SourceService(source, there) => {
             let (namespace, name) = SOURCES[*source];
             if *there {

@@ -9,20 +9,27 @@
 
 pub mod chance;
 pub mod cluster;
+pub mod conduct;
 pub mod coverage;
 pub mod deterministic;
+mod draw;
 pub mod fault;
 pub mod many;
 pub mod objects;
 pub mod observer;
 pub mod oracle;
 pub mod replica;
+pub mod reply;
 pub mod run;
+pub mod scenarios;
 pub mod schedule;
 pub mod sent;
+pub mod sight;
 pub mod slices;
 mod steps;
 pub mod stream;
 pub mod systematic;
+pub mod unreadable;
+pub mod views;
 pub mod wire;
 pub mod world;

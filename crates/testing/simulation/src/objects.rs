@@ -174,6 +174,16 @@ pub fn slice_name(source: usize, slice: usize) -> String {
     }
 }
 
+/// The source whose slice has this name.
+pub fn source_of(namespace: &str, slice: &str) -> Option<&'static str> {
+    let is_it = |source: usize| {
+        SOURCES[source].0 == namespace && (0..SLICES.len()).any(|number| slice_name(source, number) == slice)
+    };
+    (0..SOURCES.len())
+        .find(|source| is_it(*source))
+        .map(|source| SOURCES[source].1)
+}
+
 /// A slice of a source that lists these addresses. The last of them is not ready if `unready`.
 pub fn slice(source: usize, slice: usize, addresses: &[u8], unready: bool) -> Value {
     let (namespace, name) = SOURCES[source];

@@ -12,6 +12,7 @@ use crate::coverage::Coverage;
 use crate::oracle;
 use crate::replica::{Life, RENEW_DEADLINE};
 use crate::slices::{self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, text, uid, version};
+use crate::unreadable::Episodes;
 
 /// An answer may take so much longer than the news of the same write on a watch.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
@@ -31,6 +32,8 @@ pub struct Observer {
     seen: u64,
     /// What did not hold.
     pub violations: Vec<String>,
+    /// What is unreadable, and when Services changed.
+    pub episodes: Episodes,
     /// A write of a slice was once refused for good: what it was to replace goes then.
     pub refused: bool,
     /// Two terms overlap at present.
@@ -63,6 +66,7 @@ impl Observer {
         Self {
             seen: store.revision(),
             violations: Vec::new(),
+            episodes: Episodes::default(),
             refused: false,
             overlap: false,
             leading: BTreeMap::new(),
@@ -80,8 +84,9 @@ impl Observer {
 
     /// etcd was restored from a backup: what came after it never was, and versions are given again. `before`: the slices
     /// until then.
-    pub fn restored(&mut self, store: &Store, before: &[Value]) {
+    pub fn restored(&mut self, now: Duration, store: &Store, before: &[Value]) {
         self.seen = store.revision();
+        self.episodes.restored(now, store);
         for (id, versions) in &mut self.shown {
             let lost = versions.split_off(&(self.seen + 1));
             self.lost
@@ -168,6 +173,18 @@ impl Observer {
             .push(format!("at {:.3} s: {what}", now.as_secs_f64()));
     }
 
+    /// Notes that something does not hold, where it is looked at again and again.
+    pub fn violate_once(&mut self, now: Duration, what: String, trace: &mut Vec<(Duration, String)>) {
+        if !self.violations.iter().any(|violation| violation.ends_with(&what)) {
+            self.violate(now, what, trace);
+        }
+    }
+
+    /// Since when a replica leads, if it does.
+    pub fn leads_since(&self, identity: &str) -> Option<Duration> {
+        self.leading.get(identity).copied()
+    }
+
     /// Each write since the last look.
     ///
     /// # Panics
@@ -185,6 +202,7 @@ impl Observer {
         }
         for written in store.written_since(self.seen) {
             self.seen = written.revision;
+            self.episodes.written(now, &written);
             let Written {
                 resource,
                 namespace,

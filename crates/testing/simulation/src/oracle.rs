@@ -10,6 +10,7 @@ use crate::slices::{
     Key, MANAGED_BY, SERVICE_NAME, US, annotation, endpoints, is_leftover, is_ours, key, label, owner, ports,
     provenance, text, uid,
 };
+use crate::unreadable::{is_unreadable, may_belong};
 
 /// What a Service asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +23,18 @@ enum Wish {
     Unclear,
 }
 
+/// The source that a Service asks for copies of.
+pub fn source(service: &Value) -> Option<Key> {
+    match wish(service) {
+        Wish::Copies(source) => Some(source),
+        Wish::Nothing | Wish::Unclear => None,
+    }
+}
+
 fn wish(service: &Value) -> Wish {
+    if is_unreadable(service) {
+        return Wish::Unclear;
+    }
     let (namespace, name) = key(service);
     match annotation(service, "endpoint-copier/enabled") {
         Some("true") => {}
@@ -192,6 +204,8 @@ pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
     for place in services.keys().cloned().chain(owners).collect::<BTreeSet<_>>() {
         let there: BTreeMap<String, &Value> = ours
             .clone()
+            // What cannot be decoded stays as it is.
+            .filter(|slice| !is_unreadable(slice))
             .filter(|slice| key(slice).0 == place.0 && owner(slice).map(|it| it.0) == Some(place.1.as_str()))
             .map(|slice| (key(slice).1, slice))
             .collect();
@@ -227,11 +241,22 @@ fn of_service(
     let families = service["spec"]["ipFamilies"].as_array().unwrap_or(&no_families);
     let of_source = |slice: &&Value| {
         key(slice).0 == source.0
+            && !is_unreadable(slice)
             && label(slice, SERVICE_NAME) == Some(source.1.as_str())
             && label(slice, MANAGED_BY) != Some(US)
     };
+    // A slice that cannot be decoded counts as present and unchanged: its copy stays.
+    let unreadable: Vec<_> = all
+        .iter()
+        .filter(|slice| key(slice).0 == source.0 && may_belong(slice, &source.1))
+        .map(key)
+        .collect();
+    there.retain(|_, copy| {
+        let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
+        !unreadable.contains(&(read("namespace"), read("slice")))
+    });
     let mut found = Vec::new();
-    let mut wanted_are_there = true;
+    let mut wanted_are_there = unreadable.is_empty();
     let mut any = false;
     for family in families {
         let slices: Vec<_> = all

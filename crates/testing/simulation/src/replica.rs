@@ -1,29 +1,23 @@
-//! One replica of the operator, wired as in `src/run.rs`, that can be paused, stopped and killed.
+//! One replica of the operator that can be paused, stopped and killed.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use endpoint_copier_core::index::{Index, NamesByRequester, SharedIndex};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
-use endpoint_copier_operator::controller::events::EventRecorder;
-use endpoint_copier_operator::controller::reconcile::Reconciler;
-use endpoint_copier_operator::controller::watch::{self, Reader, Watches};
-use endpoint_copier_operator::controller::worker::Worker;
-use endpoint_copier_operator::controller::workqueue::DirtySet;
+use endpoint_copier_operator::leader_election::LeaseObserver;
 use endpoint_copier_operator::leader_election::term::Term;
-use endpoint_copier_operator::leader_election::{Candidate, LeaseObserver, View};
+use endpoint_copier_operator::replica::{Candidacy, Parts, Replica};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
-use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::observer::By;
@@ -33,13 +27,7 @@ use crate::world::World;
 /// Name and namespace of the Lease.
 pub const LEASE: (&str, &str) = ("kube-system", "f668ae63.endpoint-copier-operator");
 
-/// The defaults of the flags.
-pub const LEASE_DURATION: Duration = Duration::from_secs(6);
-/// The defaults of the flags.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(4);
-
-/// As in `src/run.rs`.
-const STOP_ELECTION: Duration = Duration::from_millis(3050);
+pub use endpoint_copier_operator::timing::RENEW_DEADLINE;
 
 /// One incarnation of a replica.
 pub struct Life {
@@ -135,6 +123,16 @@ impl Life {
     /// sending of a write there is always a moment, and a pause may fall into it; such a write has its preconditions.
     pub fn led_before_a_pause_that_ends(&self, now: Duration) -> bool {
         self.body.lock().resumed == Some((now, true))
+    }
+
+    /// When it last went on after a pause; zero, if it never paused.
+    pub fn resumed_at(&self) -> Duration {
+        self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
+    }
+
+    /// Whether it stands still.
+    pub fn is_paused(&self) -> bool {
+        self.body.lock().paused
     }
 
     /// Whether a name is that of a copy: a Service's and a hash.
@@ -247,107 +245,34 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
     let [client, lease_client] = wires
         .clone()
         .map(|wire| apiserver::over(wire, "default", &metrics));
-    let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
-        source: ServiceKey::new("default", "kubernetes"),
-        managed: Some(ServiceKey::new("default", "kubernetes-vip")),
-    })));
+    let replica = Replica::new(Parts {
+        clients: client.into(),
+        defaults: Defaults {
+            source: ServiceKey::new("default", "kubernetes"),
+            managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+        },
+        metrics: metrics.clone(),
+        health: Health::new(),
+        reporter: life.user.clone(),
+        election: ElectionConfig::default(),
+        candidacy: Some(Candidacy {
+            client: lease_client,
+            namespace: LEASE.0.to_owned(),
+            identity: life.identity.clone(),
+        }),
+    });
     // As in a Pod, where the addresses of API servers are learnt.
-    index.lock().always_watch("kubernetes");
-    let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
-    let reader = |client| Reader {
-        client,
-        watch_health: watch_health.clone(),
-        metrics: metrics.clone(),
-    };
-    let watches = Watches {
-        reader: reader(client.clone()),
-        index: index.clone(),
-        dirty: dirty.clone(),
-    };
-    let tasks = FuturesUnordered::<BoxFuture<'static, ()>>::new();
-    let (names, names_wanted) = channel::channel(NamesByRequester::new());
-    tasks.push(Box::pin(watches.clone().services(names)));
-    tasks.push(Box::pin(watches.clone().copies()));
-    tasks.push(Box::pin(watches.clone().check_sources()));
-    tasks.push(Box::pin(watch::named_slices(watches, names_wanted)));
-
-    let observer = LeaseObserver::new(metrics.clone());
-    let filled = index.clone();
-    let view = View::new(move || filled.lock().is_filled().is_ok(), watch_health.clone());
-    let (candidate, terms) = Candidate::new(
-        lease_client.clone(),
-        LEASE.0,
-        life.identity.clone(),
-        election(),
-        observer.clone(),
-        view,
-        metrics.clone(),
-    );
-    let lease_reader = reader(lease_client);
-    let seen = observer.clone();
-    tasks.push(Box::pin(async move {
-        watch::lease(lease_reader, LEASE.0, LEASE.1, seen).await;
-    }));
-    let (recorder, event_writer) = EventRecorder::new(client.clone(), &life.user, metrics.clone());
-    tasks.push(Box::pin(event_writer.run()));
-    let reconciler = Reconciler::new(
-        client,
-        index.clone(),
-        dirty.clone(),
-        watch_health.clone(),
-        metrics.clone(),
-        recorder,
-    );
-    let worker = Worker {
-        dirty,
-        index,
-        watch_health: watch_health.clone(),
-        reconciler: Arc::new(reconciler),
-        metrics: metrics.clone(),
-        terms: terms.clone(),
-    };
-    let stop = CancellationToken::new();
-    let writing = FuturesUnordered::<BoxFuture<'static, ()>>::new();
-    writing.push(Box::pin(candidate.run(stop.clone())));
-    writing.push(Box::pin(worker.run()));
+    replica.index.lock().always_watch("kubernetes");
 
     let mut body = life.body.lock();
-    body.terms = Some(terms);
-    body.observer = Some(observer);
+    body.terms = Some(replica.terms.clone());
+    body.observer.clone_from(&replica.lease);
     body.wires = wires.into();
     body.metrics = Some(metrics);
     drop(body);
-    Box::pin(until_stopped(life.stop.clone(), stop, tasks, writing))
-}
-
-fn election() -> ElectionConfig {
-    ElectionConfig {
-        lease_duration: LEASE_DURATION,
-        renew_deadline: RENEW_DEADLINE,
-        retry_period: Duration::from_secs(1),
-        namespace: None,
-        lease_name: LEASE.1.to_owned(),
-    }
-}
-
-/// Runs until asked to stop, and then ends in the order of `src/run.rs`.
-async fn until_stopped(
-    asked: CancellationToken,
-    stop: CancellationToken,
-    mut tasks: FuturesUnordered<BoxFuture<'static, ()>>,
-    mut writing: FuturesUnordered<BoxFuture<'static, ()>>,
-) {
-    tokio::select! {
-        biased;
-        () = asked.cancelled() => {}
-        _ = tasks.next() => panic!("a task that runs for ever has ended"),
-        _ = writing.next() => panic!("election or worker has ended"),
-    }
-    stop.cancel();
-    let drained = timeout(STOP_ELECTION, async { while writing.next().await.is_some() {} });
-    tokio::select! {
-        biased;
-        _ = drained => {}
-        _ = tasks.next() => panic!("a task that runs for ever has ended"),
-    }
+    let asked_to_stop = life.stop.clone().cancelled_owned();
+    Box::pin(async move {
+        let ended = replica.run(asked_to_stop, |_, task| task).await;
+        ended.expect("tasks run until then");
+    })
 }

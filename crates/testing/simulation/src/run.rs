@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::coverage::Coverage;
 use crate::deterministic;
 use crate::oracle;
-use crate::schedule::Schedule;
+use crate::schedule::{Edit, Schedule, Step};
 use crate::systematic::Script;
 use crate::world::World;
 
@@ -101,6 +101,12 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     sleep(Duration::from_millis(300)).await;
     world.heal(replicas);
+    if let Some((sight, how)) = schedule.blind_leader {
+        world.blind_leader(replicas, sight, how).await;
+        // Whoever leads now sees it.
+        world.carry_out(&Step::SourceTouched(0, 0));
+        world.carry_out(&Step::Copy(0, Edit::Deleted));
+    }
     let settled = settle(&world).await;
     for number in 0..replicas {
         world.note_end(number);

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::draw::{blindness, service, sources, step};
 use crate::fault::{Effect, Harm};
-use crate::objects::{SERVICES, SHAPES, SLICES, SOURCES, Shape};
+use crate::objects::{SERVICES, SLICES, SOURCES, Shape};
+use crate::sight::{Blindness, Sight};
 use crate::stream::Ending;
+use crate::unreadable::Flaw;
 
 /// In place of a replica's number: whoever leads when it happens, or else the first.
 pub const LEADER: usize = usize::MAX;
@@ -74,6 +77,12 @@ pub enum Step {
     SourceTouched(usize, usize),
     /// One of the Services and slices gets a time that no client can decode, though the API server stores it.
     Poisoned(usize),
+    /// A Service, a slice of a source or a copy can no longer be decoded.
+    Unreadable(usize, Flaw),
+    /// One of these can be decoded again.
+    Readable(usize),
+    /// One of these is deleted.
+    UnreadableGone(usize),
     /// The Service of a source comes or goes.
     SourceService(usize, bool),
     /// One of the copies is edited by hand.
@@ -123,8 +132,26 @@ pub enum Step {
     Down(usize, Duration),
     /// The answers of a server are delayed for a while.
     Slow(usize, Duration, Duration),
-    /// The lists and watches of a replica fail until all faults end. Its access to the Lease still works.
-    Blind(usize),
+    /// The lists and watches of a replica fail for a while. Its access to the Lease still works.
+    Blind {
+        /// Whose.
+        replica: usize,
+        /// Of one kind, or of all.
+        sight: Option<Sight>,
+        /// How.
+        how: Blindness,
+        /// For how long.
+        time: Duration,
+    },
+    /// A replica is killed, and comes back with lists and watches that fail for a while.
+    BlindFromTheStart {
+        /// Which.
+        replica: usize,
+        /// How.
+        how: Blindness,
+        /// For how long.
+        time: Duration,
+    },
     /// What a server's watch cache shows stands still for a while.
     Behind(usize, Duration),
     /// Both servers are down for a while, and come back with what was there so many writes ago: etcd was restored
@@ -143,6 +170,8 @@ pub struct Schedule {
     pub before: Vec<Step>,
     /// Each after a pause.
     pub steps: Vec<(Duration, Step)>,
+    /// When all other faults have ended, the lists and watches of the leader fail.
+    pub blind_leader: Option<(Option<Sight>, Blindness)>,
 }
 
 impl Schedule {
@@ -197,163 +226,14 @@ impl Schedule {
                 (pause, step(chance, replicas))
             })
             .collect();
+        let blind_leader = chance
+            .percent(if replicas == 1 { 80 } else { 40 })
+            .then(|| blindness(chance));
         Self {
             replicas,
             before,
             steps,
+            blind_leader,
         }
-    }
-}
-
-fn sources(chance: &mut Chance, source: usize, slice: usize) -> Step {
-    let mut addresses: Vec<u8> = (1..=6).filter(|_| chance.percent(50)).collect();
-    if chance.percent(18) {
-        addresses.clear();
-    } else if addresses.is_empty() {
-        addresses.push(9);
-    }
-    Step::Source {
-        place: (source, slice),
-        addresses,
-        unready: chance.percent(15),
-    }
-}
-
-/// A place that has a slice more often than not, and half of the time the API servers' own.
-fn place(chance: &mut Chance) -> (usize, usize) {
-    if chance.percent(50) {
-        return (0, 0);
-    }
-    (chance.below(SOURCES.len()), chance.below(SLICES.len()))
-}
-
-fn service(chance: &mut Chance, number: usize) -> Step {
-    let shape = match chance.below(10) {
-        0..3 => Shape::Plain,
-        // What they lead to is rarer than the rest.
-        3 => *chance.one_of(&[Shape::Local, Shape::CopyOfCopy]),
-        _ => *chance.one_of(&SHAPES),
-    };
-    let source = match shape {
-        // The one that nearly always has endpoints, and none of them on a node.
-        Shape::Local => 0,
-        _ => chance.below(SOURCES.len()),
-    };
-    Step::Service {
-        number,
-        shape,
-        source,
-        port: *chance.one_of(&[6443, 9345]),
-    }
-}
-
-fn step(chance: &mut Chance, replicas: usize) -> Step {
-    // Whoever leads has most to lose.
-    let replica = if chance.percent(60) {
-        LEADER
-    } else {
-        chance.below(replicas)
-    };
-    let server = chance.below(2);
-    // The first Service is nearly always left alone, so that much is demanded of it.
-    let number = if chance.percent(5) {
-        0
-    } else {
-        1 + chance.below(SERVICES.len() - 1)
-    };
-    match chance.below(154) {
-        0..18 => {
-            let (source, slice) = place(chance);
-            sources(chance, source, slice)
-        }
-        18..22 => {
-            let (source, slice) = place(chance);
-            Step::SourceGone(source, slice)
-        }
-        22..24 => {
-            let (source, slice) = place(chance);
-            Step::SourceTouched(source, slice)
-        }
-        24..26 => Step::Poisoned(chance.below(64)),
-        26..27 => Step::SourceService(1 + chance.below(SOURCES.len() - 1), chance.percent(50)),
-        27..40 => match service(chance, number) {
-            Step::Service { source, port, .. } if number == 0 => Step::Service {
-                number,
-                shape: Shape::Plain,
-                source: source * usize::from(chance.percent(20)),
-                port,
-            },
-            step => step,
-        },
-        40..48 => Step::ServiceGone(number),
-        48..51 => Step::Copy(chance.below(8), Edit::Endpoints),
-        51..54 => Step::Copy(chance.below(8), Edit::NewerSource),
-        54..57 => Step::Copy(chance.below(8), Edit::Deleted),
-        57..59 => Step::Foreign(number, chance.percent(60)),
-        59..61 => Step::NameTaken(number, place(chance), chance.percent(50)),
-        61..63 => Step::Leftovers(number),
-        63..69 => Step::Lease(*chance.one_of(&[LeaseHarm::Deleted, LeaseHarm::Emptied, LeaseHarm::Garbled])),
-        69..74 => Step::Kill(replica, chance.millis(20, 9000)),
-        74..78 => Step::Stop(replica, chance.millis(20, 9000)),
-        78..83 => Step::Pause(replica, chance.millis(100, 12_000)),
-        83..85 => Step::Skew(replica, [-3600, -7, 7, 3600][chance.below(4)]),
-        85..110 => requests(chance, replica),
-        110..112 => Step::Requests {
-            replica,
-            harm: Harm::SliceWrite,
-            effect: Effect::Status(*chance.one_of(&[403, 422])),
-            times: 1 + chance.below(4),
-        },
-        112..118 => Step::WatchesEnd(replica, *chance.one_of(&[Ending::Clean, Ending::Abrupt])),
-        118..123 => Step::WatchesSilent(replica, chance.millis(500, 12_000)),
-        123..124 => Step::WatchesLate(replica, chance.millis(5, 1500)),
-        124..127 => Step::Compacted(replica),
-        127..129 => Step::Moved(replica),
-        129..132 => Step::Frozen(server, chance.millis(500, 9000)),
-        132..135 => Step::Down(server, chance.millis(200, 5000)),
-        135..138 => Step::Behind(server, chance.millis(500, 9000)),
-        138..141 => Step::LeftoversForbidden(number),
-        // Longer than a term reaches, as a restore is.
-        141..144 => Step::Restored(chance.millis(6000, 9000), chance.below(40) as u64 + 1),
-        144..147 => Step::Storm {
-            // One that is to keep the list of the API servers is left alone.
-            number: 1 + chance.below(SERVICES.len() - 1),
-            invented: chance.percent(50),
-            times: 2 + chance.below(8),
-            pause: chance.millis(5, 200),
-        },
-        147..150 => Step::Cut(replica, chance.millis(500, 9000)),
-        _ => Step::Slow(server, chance.millis(100, 1500), chance.millis(2000, 15_000)),
-    }
-}
-
-fn requests(chance: &mut Chance, replica: usize) -> Step {
-    let harm = *chance.one_of(&[
-        Harm::LeaseWrite,
-        Harm::LeaseWrite,
-        Harm::LeaseRead,
-        Harm::SliceWrite,
-        Harm::SliceWrite,
-        Harm::SliceWrite,
-        Harm::Read,
-        Harm::Watch,
-        Harm::Event,
-        Harm::Endpoints,
-    ]);
-    let effect = match chance.below(20) {
-        0 => Effect::LostReply,
-        1..3 => Effect::Unanswered,
-        3 => Effect::Broken,
-        4..6 => Effect::Hangs,
-        6..8 => Effect::Late(chance.millis(5, 8000)),
-        8 => Effect::Truncated,
-        9 => Effect::Nonsense,
-        _ => Effect::Status(*chance.one_of(&[403, 404, 409, 410, 422, 429, 500, 503, 504])),
-    };
-    Step::Requests {
-        replica,
-        harm,
-        effect,
-        times: 1 + chance.below(4),
     }
 }

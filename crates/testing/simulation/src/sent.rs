@@ -1,10 +1,16 @@
 //! What a replica may send: looked at in the moment in which a request leaves it.
 
+use bytes::Bytes;
 use endpoint_copier_core::model::Reason;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use kube::client::Body;
 use serde_json::Value;
+use tower::BoxError;
 
 use crate::fault::Verb;
 use crate::replica::Life;
+use crate::sight::Sight;
 use crate::slices::{text, uid};
 use crate::world::{State, World};
 
@@ -18,8 +24,72 @@ pub struct Sent {
     pub namespace: String,
     /// Name, empty for a list.
     pub name: String,
+    /// What it shows, if it is a list or a watch.
+    pub sight: Option<Sight>,
+    /// The Services whose slices it is for, where it names them.
+    pub names: Vec<String>,
     /// Body, if there is one.
     pub body: Value,
+}
+
+impl Sent {
+    /// Reads a request; returns it with a body that can be sent.
+    ///
+    /// # Errors
+    /// The body cannot be read.
+    pub async fn read(request: Request<Body>) -> Result<(Self, Request<Full<Bytes>>), BoxError> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let path = parts.uri.path().trim_start_matches('/').to_owned();
+        // api/v1/… or apis/<group>/v1/…
+        let mut words = path.split('/');
+        let skip = if words.next() == Some("api") { 1 } else { 2 };
+        let mut words = words.skip(skip).peekable();
+        let mut namespace = "";
+        if words.next_if_eq(&"namespaces").is_some() {
+            namespace = words.next().unwrap_or_default();
+        }
+        let resource = words.next().unwrap_or_default().to_owned();
+        let mut name = words.next().unwrap_or_default().to_owned();
+        let query = parts.uri.query().unwrap_or_default();
+        let verb = match parts.method {
+            Method::POST => Verb::Create,
+            Method::PUT => Verb::Update,
+            Method::PATCH => Verb::Patch,
+            Method::DELETE => Verb::Delete,
+            _ if query.contains("watch=true") => Verb::Watch,
+            _ => Verb::Read,
+        };
+        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if verb == Verb::Create {
+            object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .clone_into(&mut name);
+        }
+        let shows = matches!(verb, Verb::Read | Verb::Watch) && name.is_empty();
+        let names = names_in(query);
+        let sight = Sight::of(&resource, !names.is_empty()).filter(|_| shows);
+        let sent = Self {
+            verb,
+            resource,
+            namespace: namespace.to_owned(),
+            name,
+            sight,
+            names,
+            body: object,
+        };
+        Ok((sent, Request::from_parts(parts, Full::new(body))))
+    }
+}
+
+/// The names in a selector `service-name in (a,b)`, as a URL has it.
+fn names_in(query: &str) -> Vec<String> {
+    let list = query
+        .split_once("service-name+in+%28")
+        .and_then(|(_, rest)| rest.split_once("%29"));
+    list.map(|(names, _)| names.split("%2C").map(str::to_owned).collect())
+        .unwrap_or_default()
 }
 
 impl World {
@@ -29,6 +99,7 @@ impl World {
             life.tries();
         }
         let now = self.now();
+        self.judge(life, sent);
         let leads = life.leads();
         let is_source = sent.verb == Verb::Read
             && sent.resource == "endpointslices"

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use testbed::{ApiServer, Store};
+use testbed::Store;
 use tokio::time::sleep;
 
 use crate::cluster;
 use crate::fault::{Armed, Effect, Harm};
 use crate::replica;
 use crate::schedule::{LEADER, Step};
+use crate::sight::Blinded;
 use crate::stream::Ending;
 use crate::world::{REPLICAS, World};
 
@@ -19,22 +20,6 @@ impl World {
         let step = &self.with_leader(step);
         self.tell(format!("{step:?}"));
         match step {
-            Step::Service { .. }
-            | Step::ServiceGone(_)
-            | Step::Source { .. }
-            | Step::SourceGone(..)
-            | Step::SourceTouched(..)
-            | Step::Poisoned(_)
-            | Step::SourceService(..)
-            | Step::Copy(..)
-            | Step::Foreign(..)
-            | Step::NameTaken(..)
-            | Step::Leftovers(_)
-            | Step::Lease(_) => {
-                if let Some(what) = self.administer(|store| cluster::carry_out(store, step)) {
-                    self.count(what);
-                }
-            }
             Step::Storm {
                 number,
                 invented,
@@ -57,9 +42,14 @@ impl World {
                 effect: *effect,
                 times: *times,
             }),
-            Step::Blind(replica) => {
-                self.state().blind[*replica] = true;
-                self.of_watches(&Step::WatchesEnd(*replica, Ending::Abrupt));
+            Step::Blind {
+                replica,
+                sight,
+                how,
+                time,
+            } => self.blind_for(*replica, *sight, *how, *time),
+            Step::BlindFromTheStart { replica, how, time } => {
+                self.blind_from_the_start(*replica, *how, *time);
             }
             Step::WatchesEnd(..)
             | Step::WatchesSilent(..)
@@ -73,6 +63,11 @@ impl World {
             | Step::Restored(..)
             | Step::Cut(..) => {
                 self.of_network(step);
+            }
+            _ => {
+                if let Some(what) = self.administer(|store| cluster::carry_out(store, step)) {
+                    self.count(what);
+                }
             }
         }
     }
@@ -90,7 +85,8 @@ impl World {
         | Step::WatchesLate(replica, _)
         | Step::Compacted(replica)
         | Step::Moved(replica)
-        | Step::Blind(replica)
+        | Step::Blind { replica, .. }
+        | Step::BlindFromTheStart { replica, .. }
         | Step::Cut(replica, _) = &mut step
             && *replica == LEADER
         {
@@ -103,7 +99,8 @@ impl World {
         step
     }
 
-    fn later(self: &Arc<Self>, after: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
+    /// Does something after a while, beside what follows.
+    pub fn later(self: &Arc<Self>, after: Duration, what: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let world = self.clone();
         tokio::spawn(async move {
             sleep(after).await;
@@ -296,6 +293,11 @@ impl World {
         }
     }
 
+    /// The open watches of a replica end.
+    pub fn end_watches(self: &Arc<Self>, replica: usize, ending: Ending) {
+        self.of_watches(&Step::WatchesEnd(replica, ending));
+    }
+
     fn resume_watches(&self, which: impl Fn(u64) -> bool) {
         for (number, stream) in &mut self.state().streams {
             if which(*number) {
@@ -388,7 +390,7 @@ impl World {
             let mut state = self.state();
             state.down = [false; 2];
             state.slow = [Duration::ZERO; 2];
-            state.blind = [false; REPLICAS];
+            state.blind = Blinded::default();
             state.restoring = false;
             state.cut = [false; REPLICAS];
             state.armed.clear();
@@ -401,18 +403,5 @@ impl World {
             }
             self.start_replica(number);
         }
-    }
-
-    /// Both servers show in their watch caches what was there some writes ago.
-    pub fn fall_behind(&self, writes: u64) {
-        let revision = self.store.revision().saturating_sub(writes);
-        for server in &self.servers {
-            server.lag_since(revision);
-        }
-    }
-
-    /// Both servers catch up.
-    pub fn catch_up(&self) {
-        self.servers.iter().for_each(ApiServer::release);
     }
 }

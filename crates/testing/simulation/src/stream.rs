@@ -12,16 +12,21 @@ use tokio::time::sleep;
 use tower::BoxError;
 
 use crate::systematic::AtEvent;
-use crate::wire::reset;
-use crate::world::{Connection, World};
+use crate::unreadable;
+use crate::wire::{Arrived, reset};
+use crate::world::World;
 
 /// Control of one open watch.
 #[derive(Debug)]
 pub struct Stream {
     /// Whose.
     pub replica: usize,
+    /// Of which incarnation.
+    pub identity: String,
     /// What is watched.
     pub resource: String,
+    /// The Services whose slices are watched, where the selector names them.
+    pub names: Vec<String>,
     /// Nothing arrives any more.
     pub silent: bool,
     /// It has ended: well, or in the middle.
@@ -49,15 +54,19 @@ impl Stream {
 
 /// Carries the body of a watch to the replica, until either is gone.
 pub async fn carry(
-    world: Arc<World>,
-    connection: Connection,
-    resource: String,
+    arrived: Arrived,
     mut body: testbed::answer::Body,
     to: mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>,
 ) {
+    let Arrived {
+        world,
+        connection,
+        life,
+        sent,
+    } = &arrived;
     let news = Arc::new(Notify::new());
-    let number = open(&world, &connection, resource, &news);
-    while let Some((silent, ended, delay)) = look(&world, number, connection.replica) {
+    let number = open(&arrived, &news);
+    while let Some((silent, ended, delay)) = look(world, number, connection.replica) {
         if let Some(ending) = ended {
             if ending == Ending::Abrupt {
                 _ = to.send(Err(reset()));
@@ -75,6 +84,7 @@ pub async fn carry(
             frame = body.frame(), if !silent => frame,
         };
         let Some(frame) = frame else { break };
+        let frame = frame.map(|frame| frame.map_data(unreadable::spoiled));
         if !delay.is_zero() {
             world.count("event late");
             sleep(delay).await;
@@ -87,19 +97,34 @@ pub async fn carry(
             }
             Some(AtEvent::Freeze(time)) => sleep(time).await,
         }
+        if let Ok(frame) = &frame
+            && let Some(lines) = frame.data_ref()
+        {
+            world.showed(life, sent, lines);
+        }
         if to.send(frame).is_err() {
             break;
         }
     }
     world.state().streams.remove(&number);
+    world.closed(life, sent);
 }
 
-fn open(world: &World, connection: &Connection, resource: String, news: &Arc<Notify>) -> u64 {
+fn open(arrived: &Arrived, news: &Arc<Notify>) -> u64 {
+    let Arrived {
+        world,
+        connection,
+        life,
+        sent,
+    } = arrived;
+    world.opened(life, sent);
     let mut state = world.state();
     let number = state.streams.last_key_value().map_or(0, |(last, _)| last + 1);
     let stream = Stream {
         replica: connection.replica,
-        resource,
+        identity: life.identity.clone(),
+        resource: sent.resource.clone(),
+        names: sent.names.clone(),
         silent: false,
         ended: None,
         delay: Duration::ZERO,

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use testbed::ApiServer;
 use tokio::time::sleep;
 
 use crate::objects::Shape;
 use crate::run::{self, Outcome};
-use crate::schedule::{Edit, LEADER, Schedule, Step};
+use crate::schedule::{Edit, Schedule, Step};
 use crate::world::World;
 
 /// What a schedule does at one call or one event, and how many there were.
@@ -93,6 +94,19 @@ impl World {
         }
     }
 
+    /// Both servers show in their watch caches what was there some writes ago.
+    fn fall_behind(&self, writes: u64) {
+        let revision = self.store.revision().saturating_sub(writes);
+        for server in &self.servers {
+            server.lag_since(revision);
+        }
+    }
+
+    /// Both servers catch up.
+    fn catch_up(&self) {
+        self.servers.iter().for_each(ApiServer::release);
+    }
+
     fn kill_and_restart(self: &Arc<Self>, replica: usize, away: Duration) {
         self.kill(replica);
         let world = self.clone();
@@ -156,18 +170,8 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
     ]
 }
 
-/// The leader's lists and watches fail while another replica works, and an API server leaves. Before the
-/// faults end, the other replica leads and its copies follow.
-#[must_use]
-pub fn blind_leader() -> Schedule {
-    let mut schedule = scenario(2, vec![Step::Blind(LEADER), source((0, 0), &[1, 3])]);
-    schedule
-        .steps
-        .push((Duration::from_secs(45), source((0, 0), &[1, 2, 3])));
-    schedule
-}
-
-fn source(place: (usize, usize), addresses: &[u8]) -> Step {
+/// A slice of a source lists these addresses.
+pub(crate) fn source(place: (usize, usize), addresses: &[u8]) -> Step {
     Step::Source {
         place,
         addresses: addresses.to_vec(),
@@ -175,7 +179,8 @@ fn source(place: (usize, usize), addresses: &[u8]) -> Step {
     }
 }
 
-fn vip() -> Step {
+/// The Service that the flags name.
+pub(crate) fn vip() -> Step {
     Step::Service {
         number: 0,
         shape: Shape::Plain,
@@ -184,7 +189,8 @@ fn vip() -> Step {
     }
 }
 
-fn copying(source: usize) -> Step {
+/// A Service that copies this source.
+pub(crate) fn copying(source: usize) -> Step {
     Step::Service {
         number: 1,
         shape: Shape::Plain,
@@ -193,7 +199,8 @@ fn copying(source: usize) -> Step {
     }
 }
 
-fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
+/// Two sources and a managed Service, and then these steps.
+pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
     let before = vec![
         Step::SourceService(0, true),
         source((0, 0), &[1, 2, 3]),
@@ -206,6 +213,7 @@ fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
         replicas,
         before,
         steps,
+        blind_leader: None,
     }
 }
 

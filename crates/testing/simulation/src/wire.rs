@@ -12,12 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use endpoint_copier_operator::apiserver::{Avoid, Beside, SendDeadline, Server, TooLate};
 use endpoint_copier_operator::config::ServerAddress;
+use endpoint_copier_operator::timing::{DIAL_LIMIT, LIST_SILENCE, READ_SILENCE};
 use http::{Method, Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -26,18 +25,11 @@ use tower::{BoxError, Service};
 use crate::fault::{Effect, Harm, Verb};
 use crate::observer::By;
 use crate::replica::Life;
+use crate::reply::{Reply, full, hold, nonsense, refusal};
 use crate::sent::Sent;
 use crate::stream;
+use crate::unreadable;
 use crate::world::{Connection, World};
-
-/// A dial is given up after this time, as in `src/apiserver/mod.rs`.
-const DIAL: Duration = Duration::from_millis(1500);
-
-/// A request that is given up after this time makes its client change to another server, as in `src/apiserver/tracked_body.rs`.
-const ONE: Duration = Duration::from_millis(600);
-const MANY: Duration = Duration::from_secs(4);
-
-type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// The connections of one client of a replica.
 #[derive(Clone)]
@@ -57,63 +49,6 @@ struct Line {
 /// The error of a connection that broke.
 pub fn reset() -> BoxError {
     std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
-}
-
-/// What is known of a request before it is sent.
-struct Question {
-    verb: Verb,
-    resource: String,
-    request: Request<Full<Bytes>>,
-}
-
-impl Question {
-    async fn read(request: Request<Body>) -> Result<(Self, Sent), BoxError> {
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let path = parts.uri.path().trim_start_matches('/').to_owned();
-        // api/v1/… or apis/<group>/v1/…
-        let mut words = path.split('/');
-        let skip = if words.next() == Some("api") { 1 } else { 2 };
-        let mut words = words.skip(skip).peekable();
-        let mut namespace = "";
-        if words.next_if_eq(&"namespaces").is_some() {
-            namespace = words.next().unwrap_or_default();
-        }
-        let resource = words.next().unwrap_or_default().to_owned();
-        let mut name = words.next().unwrap_or_default().to_owned();
-        let watches = parts
-            .uri
-            .query()
-            .is_some_and(|query| query.contains("watch=true"));
-        let verb = match parts.method {
-            Method::POST => Verb::Create,
-            Method::PUT => Verb::Update,
-            Method::PATCH => Verb::Patch,
-            Method::DELETE => Verb::Delete,
-            _ if watches => Verb::Watch,
-            _ => Verb::Read,
-        };
-        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if verb == Verb::Create {
-            object["metadata"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .clone_into(&mut name);
-        }
-        let sent = Sent {
-            verb,
-            resource: resource.clone(),
-            namespace: namespace.to_owned(),
-            name,
-            body: object,
-        };
-        let question = Self {
-            verb,
-            resource,
-            request: Request::from_parts(parts, Full::new(body)),
-        };
-        Ok((question, sent))
-    }
 }
 
 impl Wire {
@@ -178,7 +113,7 @@ impl Wire {
     /// A connection to a server that is not down.
     async fn dial(&self, server: usize) -> Result<Connection, BoxError> {
         if self.world.is_frozen(server) || self.world.state().cut[self.life.replica] {
-            sleep(DIAL).await;
+            sleep(DIAL_LIMIT).await;
             self.world.count("dial timed out");
             return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
         }
@@ -230,24 +165,23 @@ impl Wire {
         if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
             return Err(TooLate.into());
         }
-        let (question, sent) = Question::read(request).await?;
+        let (sent, request) = Sent::read(request).await?;
         self.world.sent(&self.life, &sent);
-        let query = question.request.uri().query().unwrap_or_default();
-        let asks_for_many = question.request.method() == Method::GET && !query.is_empty();
+        let query = request.uri().query().unwrap_or_default();
+        let asks_for_many = request.method() == Method::GET && !query.is_empty();
         let (reply, answer) = oneshot::channel();
         let dead = connection.dead.clone();
-        let user = self.life.user.clone();
-        tokio::spawn(carry_out(
-            self.world.clone(),
-            connection.clone(),
-            question,
-            user,
-            reply,
-        ));
+        let arrived = Arrived {
+            world: self.world.clone(),
+            connection: connection.clone(),
+            life: self.life.clone(),
+            sent,
+        };
+        tokio::spawn(carry_out(arrived, request, reply));
         let mut waiting = Waiting {
             wire: self,
             connection: (!is_beside).then(|| connection.clone()),
-            patience: if asks_for_many { MANY } else { ONE },
+            patience: if asks_for_many { LIST_SILENCE } else { READ_SILENCE },
             since: Instant::now(),
         };
         let answer = tokio::select! {
@@ -264,6 +198,18 @@ impl Wire {
             answer
         })
     }
+}
+
+/// A request that has arrived at a server, or is about to.
+pub struct Arrived {
+    /// Where it all happens.
+    pub world: Arc<World>,
+    /// On which connection.
+    pub connection: Connection,
+    /// Who sent it.
+    pub life: Arc<Life>,
+    /// What it asks for.
+    pub sent: Sent,
 }
 
 fn server_of(connection: &Connection) -> Server {
@@ -293,17 +239,36 @@ impl Drop for Waiting {
     }
 }
 
+impl World {
+    /// Waits as long as the answers of a server are delayed now.
+    async fn delay(&self, server: usize) {
+        let slow = self.state().slow[server];
+        if !slow.is_zero() {
+            self.count("answer of a slow server");
+            sleep(slow).await;
+        }
+    }
+}
+
 /// The server's side of a request.
 async fn carry_out(
-    world: Arc<World>,
-    connection: Connection,
-    question: Question,
-    user: String,
+    arrived: Arrived,
+    request: Request<Full<Bytes>>,
     reply: oneshot::Sender<Result<Reply, BoxError>>,
 ) {
-    let harm = Harm::of(question.verb, &question.resource);
+    let Arrived {
+        world,
+        connection,
+        life,
+        sent,
+    } = &arrived;
+    let harm = Harm::of(sent.verb, &sent.resource);
+    let blindness = || world.blindness(connection.replica, sent.sight?);
     let restores = world.state().restores;
-    let effect = world.strike(harm, connection.replica);
+    let effect = match blindness() {
+        None => world.strike(harm, connection.replica),
+        Some(_) => None,
+    };
     let way = world.latency();
     if !way.is_zero() {
         sleep(way).await;
@@ -325,15 +290,10 @@ async fn carry_out(
             return;
         }
         Some(Effect::Nonsense) => {
-            _ = reply.send(Ok(whole(200, Bytes::from_static(b"<html>who knows</html>"))));
+            _ = reply.send(Ok(nonsense()));
             return;
         }
         _ => {}
-    }
-    let reads = matches!(question.verb, Verb::Read | Verb::Watch) && question.resource != "leases";
-    if reads && world.state().blind[connection.replica] {
-        _ = reply.send(Ok(refusal(500)));
-        return;
     }
     let is_lost = {
         let state = world.state();
@@ -343,8 +303,8 @@ async fn carry_out(
         return hold(reply).await;
     }
     let call = world.next_call();
-    let mut server = world.servers[connection.server].as_user(&user);
-    let response = Service::<Request<Full<Bytes>>>::call(&mut server, question.request).await;
+    let mut server = world.servers[connection.server].as_user(&life.user);
+    let response = Service::<Request<Full<Bytes>>>::call(&mut server, request).await;
     world.observe(By::Replicas);
     world.after_call(call, connection.replica);
     let Ok(response) = response else { return };
@@ -357,23 +317,26 @@ async fn carry_out(
         Some(Effect::Unanswered) => return hold(reply).await,
         _ => {}
     }
-    let slow = world.state().slow[connection.server];
-    if !slow.is_zero() {
-        world.count("answer of a slow server");
-        sleep(slow).await;
+    world.delay(connection.server).await;
+    if let Some(blindness) = blindness() {
+        return blindness.answer(reply).await;
     }
-    if question.verb == Verb::Watch && parts.status.is_success() {
+    if sent.verb == Verb::Watch && parts.status.is_success() {
         let (to, from) = mpsc::unbounded_channel();
         if reply
             .send(Ok(Response::from_parts(parts, stream::fed(from))))
             .is_ok()
         {
-            stream::carry(world, connection, question.resource, body, to).await;
+            stream::carry(arrived, body, to).await;
         }
         return;
     }
     let Ok(body) = body.collect().await else { return };
     let mut body = body.to_bytes();
+    if parts.status.is_success() {
+        body = unreadable::spoiled(body);
+    }
+    let whole = body.clone();
     if effect == Some(Effect::Truncated) {
         body = body.slice(..body.len() / 2);
     }
@@ -385,44 +348,11 @@ async fn carry_out(
         world.count("reply lost in a cut network");
         return hold(reply).await;
     }
-    _ = reply.send(Ok(Response::from_parts(parts, full(body))));
-}
-
-/// No answer comes, and nothing says so, until nobody waits for it any more.
-async fn hold(mut reply: oneshot::Sender<Result<Reply, BoxError>>) {
-    reply.closed().await;
-}
-
-fn full(body: Bytes) -> UnsyncBoxBody<Bytes, BoxError> {
-    Full::new(body).map_err(|never| match never {}).boxed_unsync()
-}
-
-fn whole(code: u16, body: Bytes) -> Reply {
-    let mut response = Response::new(full(body));
-    *response.status_mut() = http::StatusCode::from_u16(code).expect("a code");
-    response
-}
-
-fn refusal(code: u16) -> Reply {
-    if code == 404 {
-        // As proxies say it. An API server's own 404 is never a lie.
-        return whole(code, Bytes::from_static(b"404 page not found\n"));
+    let status = parts.status;
+    let is_whole = body.len() == whole.len();
+    if reply.send(Ok(Response::from_parts(parts, full(body)))).is_ok() && is_whole {
+        world.answered(life, sent, status, &whole);
     }
-    let reason = match code {
-        403 => "Forbidden",
-        409 => "Conflict",
-        410 => "Expired",
-        422 => "Invalid",
-        429 => "TooManyRequests",
-        500 => "InternalError",
-        503 => "ServiceUnavailable",
-        _ => "Timeout",
-    };
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("injected {code}"), "reason": reason, "code": code,
-    });
-    whole(code, status.to_string().into())
 }
 
 impl Service<Request<Body>> for Wire {

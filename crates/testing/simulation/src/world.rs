@@ -15,8 +15,10 @@ use crate::deterministic;
 use crate::fault::{Armed, Effect, Harm};
 use crate::observer::{By, Observer};
 use crate::replica::Life;
+use crate::sight::Blinded;
 use crate::stream::Stream;
 use crate::systematic::Script;
+use crate::views::PresentedLease;
 
 /// What the wall clocks show when a schedule begins: nanoseconds since 1970.
 const EPOCH: i64 = 1_750_000_000_000_000_000;
@@ -52,8 +54,10 @@ pub struct State {
     pub down: [bool; 2],
     /// The delay of the answers of each server.
     pub slow: [Duration; 2],
-    /// Replicas whose lists and watches of Services and slices fail.
-    pub blind: [bool; REPLICAS],
+    /// Lists and watches that fail.
+    pub blind: Blinded,
+    /// What each incarnation of a replica was shown, by its identity.
+    pub views: BTreeMap<String, PresentedLease>,
     /// The version of the store when the replicas were started for the first time.
     pub founded: u64,
     /// etcd is being restored: both refuse connections.
@@ -115,7 +119,8 @@ impl World {
                 endpoints_forbidden: false,
                 down: [false; 2],
                 slow: [Duration::ZERO; 2],
-                blind: [false; REPLICAS],
+                blind: Blinded::default(),
+                views: BTreeMap::new(),
                 founded: 0,
                 restoring: false,
                 restores: 0,
@@ -176,6 +181,10 @@ impl World {
         } = &mut *state;
         observer.terms((self.start, now), lives.iter().flatten(), coverage, trace);
         observer.writes(now, &self.store, by, coverage, trace);
+        for overdue in state.blind_leaders(now) {
+            let State { observer, trace, .. } = &mut *state;
+            observer.violate_once(now, overdue, trace);
+        }
     }
 
     /// Does something to the cluster as those do who are no replica of ours.
@@ -226,7 +235,9 @@ impl World {
         let is_restored = self.store.rewind(to).is_ok();
         if is_restored {
             self.servers.iter().for_each(ApiServer::release);
-            self.state().observer.restored(&self.store, &lost);
+            let (mut state, now) = (self.state(), self.now());
+            state.observer.restored(now, &self.store, &lost);
+            state.views.values_mut().for_each(PresentedLease::restored);
         }
         is_restored
     }

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use simulation::run;
-use simulation::systematic::{Script, blind_leader, explore, scenarios};
+use simulation::systematic::{explore, scenarios};
 
 #[test]
 fn a_fault_after_any_call_or_at_any_event_changes_no_end() {
@@ -24,23 +23,4 @@ fn a_fault_after_any_call_or_at_any_event_changes_no_end() {
     });
     let failures = failures.into_inner();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-}
-
-#[test]
-fn a_leader_that_cannot_list_is_replaced_by_a_replica_that_can() {
-    for seed in 0..20 {
-        let outcome = run::schedule(seed, blind_leader(), Script::default());
-        assert!(
-            outcome.violations.is_empty(),
-            "{seed}: {:?}\n{}",
-            outcome.violations,
-            outcome.story
-        );
-        let handed_on = outcome.coverage.of("term of another replica");
-        assert_eq!(handed_on, 1, "{seed}\n{}", outcome.story);
-        assert!(
-            outcome.settled.as_secs() < 1,
-            "{seed}: copies followed before the faults ended"
-        );
-    }
 }

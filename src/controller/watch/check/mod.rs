@@ -20,29 +20,21 @@ use crate::apiserver::error::one_line;
 use crate::apiserver::status::{overload, status_of};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
+use crate::timing::{CATCH_UP, CHECK_LIMIT, CHECK_PERIOD};
 use endpoint_copier_core::index::Listing;
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::version;
 
 mod turns;
 
-/// Time between the beginnings of two checks.
-const PERIOD: Duration = Duration::from_secs(10);
-
-/// A watch has caught up with a list by then.
-const CATCH_UP: Duration = Duration::from_secs(1);
-
 /// And is looked at this often meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Time limit of one list.
-const READ: Duration = Duration::from_secs(5);
+const CATCH_UP_POLL: Duration = Duration::from_millis(50);
 
 /// Slices in one page of a list.
-const PAGE: u32 = 500;
+const CHECK_PAGE: u32 = 500;
 
 /// Namespace and name of the Service whose slices list the API servers.
-const API_SERVERS: (&str, &str) = ("default", "kubernetes");
+const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 
 impl Watches {
     /// Compares the sources in use with consistent lists, for ever. Where a watch is behind, it begins anew:
@@ -55,7 +47,7 @@ impl Watches {
     /// Compares the API servers' list each time, even when other lists fail. It does so even if no Service
     /// copies it, because the version of any list shows whether the watches can continue.
     async fn check_api_servers(&self) {
-        let (namespace, name) = API_SERVERS;
+        let (namespace, name) = API_SOURCE;
         let outage = FailureLog::new(format!("the check of {namespace}/{name}"));
         let mut ticks = ticks();
         loop {
@@ -109,7 +101,7 @@ impl Watches {
     /// The sources in use except the API servers' list, in parts that each fit into one selector.
     fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
         let mut sources = self.index.lock().sources();
-        let (namespace, name) = API_SERVERS;
+        let (namespace, name) = API_SOURCE;
         if let Some(names) = sources.get_mut(namespace) {
             names.remove(name);
         }
@@ -141,7 +133,7 @@ impl Watches {
         let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
         let began = Instant::now();
-        let list = timeout(READ, self.list(&mut listing)).await;
+        let list = timeout(CHECK_LIMIT, self.list(&mut listing)).await;
         let list = list.unwrap_or_else(|_| Err(ListError::unanswered()));
         let took = began.elapsed();
         let result = match list {
@@ -159,7 +151,7 @@ impl Watches {
             if began.elapsed() >= CATCH_UP {
                 return true;
             }
-            sleep(LOOK).await;
+            sleep(CATCH_UP_POLL).await;
         }
         false
     }
@@ -170,7 +162,7 @@ impl Watches {
         // Without a resourceVersion: consistent.
         let mut params = ListParams::default()
             .labels(&named_selector(&listing.names))
-            .limit(PAGE);
+            .limit(CHECK_PAGE);
         loop {
             let request = slices.list_metadata(&params).map_err(kube::Error::BuildRequest)?;
             let page: ObjectList<Guarded<SliceMetadata>> = client.request(request).await?;
@@ -203,7 +195,7 @@ struct ListError {
 impl ListError {
     fn unanswered() -> Self {
         Self {
-            message: format!("no answer to a consistent list within {READ:?}"),
+            message: format!("no answer to a consistent list within {CHECK_LIMIT:?}"),
             overload: None,
         }
     }
@@ -211,7 +203,7 @@ impl ListError {
     /// Delays the next check if the API server is overloaded. Answers whether it is.
     fn delay(&self, ticks: &mut Interval) -> bool {
         if let Some(retry_after) = self.overload {
-            ticks.reset_after(retry_after.max(PERIOD));
+            ticks.reset_after(retry_after.max(CHECK_PERIOD));
         }
         self.overload.is_some()
     }
@@ -228,7 +220,7 @@ impl From<kube::Error> for ListError {
 
 /// When checks are due.
 fn ticks() -> Interval {
-    let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
+    let mut ticks = interval_at(Instant::now() + CHECK_PERIOD, CHECK_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

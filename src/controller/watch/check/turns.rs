@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PERIOD;
+use crate::timing::CHECK_PERIOD;
 
 /// The most lists in one check.
 const LISTS: usize = 8;
@@ -14,7 +14,7 @@ const LISTS: usize = 8;
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The longest pause between two lists of one part, not counting the time that the others take.
-const LONGEST: Duration = Duration::from_secs(160);
+const LONGEST_LIST_PAUSE: Duration = Duration::from_secs(160);
 
 /// The sources of one namespace that fit into one selector: the namespace and the number of the part.
 pub(super) type Part = (String, usize);
@@ -53,8 +53,8 @@ impl Turns {
             self.slow.remove(part);
             return;
         }
-        let pause = self.slow.get(part).map_or(PERIOD, |(pause, _)| *pause) * 2;
-        let pause = pause.min(LONGEST);
+        let pause = self.slow.get(part).map_or(CHECK_PERIOD, |(pause, _)| *pause) * 2;
+        let pause = pause.min(LONGEST_LIST_PAUSE);
         self.slow.insert(part.clone(), (pause, began + pause));
     }
 }
@@ -100,7 +100,7 @@ mod tests {
                 let time = if check < 40 { SLOW * 2 } else { SLOW };
                 turns.took(&slow, time, now);
             }
-            now += PERIOD;
+            now += CHECK_PERIOD;
         }
         assert_eq!(
             at,

@@ -21,23 +21,18 @@ use tower::{BoxError, service_fn};
 
 use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
 use super::HEARD;
-use super::backoff::{SHORTEST, WatchBackoff};
+use super::backoff::WatchBackoff;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{overload, status_of};
 use crate::apiserver::{Avoid, Server, is_watch};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, Restart};
 use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
+use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS, WATCH_PAUSE};
 use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::version;
 
 mod errors;
-
-/// The server ends a watch after this many seconds, and a new one shows that it is alive.
-const RENEW_SECONDS: u32 = 25;
-
-/// A watch that the server has not ended by then is ended here: it may be silent because it is dead.
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// A watch without events lives if it goes on for so long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -90,7 +85,7 @@ impl Reader {
         };
         let follower = calls.clone();
         let api = api(calls.into_client());
-        let config = config.timeout(RENEW_SECONDS);
+        let config = config.timeout(RENEW_WATCH_SECONDS);
         let (mut backoff, mut overload_backoff) = (WatchBackoff::failures(), WatchBackoff::overload());
         let mut excused = false;
         loop {
@@ -156,7 +151,7 @@ impl Reader {
                     continue;
                 }
                 let pause = backoff.next(Duration::ZERO);
-                self.watch_health.pause(pause.min(SHORTEST), pause).await;
+                self.watch_health.pause(pause.min(WATCH_PAUSE), pause).await;
                 if must_relist(&error) || away {
                     break;
                 }
@@ -194,7 +189,7 @@ impl Rest {
     async fn until_over(&self, watch_health: &WatchHealth) {
         if self.may_end_early {
             let longest = self.until.saturating_duration_since(Instant::now());
-            watch_health.pause(longest.min(SHORTEST), longest).await;
+            watch_health.pause(longest.min(WATCH_PAUSE), longest).await;
         } else {
             sleep_until(self.until).await;
         }
@@ -254,7 +249,7 @@ impl Calls {
             self.outage.recovered();
             self.pulse.open(true);
         }
-        let end = Box::pin(sleep(LONGEST));
+        let end = Box::pin(sleep(LONGEST_WATCH));
         Ok(response.map(|body| Followed {
             body,
             began: Instant::now(),

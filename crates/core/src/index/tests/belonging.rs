@@ -18,7 +18,7 @@ fn a_slice_with_the_name_of_a_copy_is_seen_whatever_it_belongs_to() {
         (named(&["kubernetes", "vip"]), stranger()),
         (
             Scope::Copies,
-            stranger().label(crate::model::label::MANAGED_BY, crate::model::MANAGED_BY),
+            stranger().label(crate::model::label::MANAGED_BY, crate::model::MANAGED_BY_US),
         ),
     ] {
         let mut index = filled();

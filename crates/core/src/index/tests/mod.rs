@@ -11,6 +11,7 @@ mod replaced;
 mod rewound;
 mod services;
 mod sources;
+mod unreadable;
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)

@@ -295,8 +295,8 @@ fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
 
 /// An annotation may be 256 KiB long; a note must not.
 fn shorten(value: &str) -> String {
-    const LONGEST: usize = 100;
-    match value.char_indices().nth(LONGEST) {
+    const LONGEST_VALUE: usize = 100;
+    match value.char_indices().nth(LONGEST_VALUE) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
     }

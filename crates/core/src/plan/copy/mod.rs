@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{
-    Endpoint, EndpointSlice, MANAGED_BY, ManagedService, ObjectMeta, OwnerReference, StringMap,
+    Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, StringMap,
     annotation_of, copy_name, label, label_of, provenance, version,
 };
 
@@ -51,7 +51,7 @@ impl Ports {
                     protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
                     app_protocol: port.app_protocol.clone(),
                 }),
-                Err(target) => ports.unresolved.push(target),
+                Err(target) => ports.unresolved.push(target.to_owned()),
             }
         }
         ports
@@ -64,7 +64,8 @@ impl Ports {
     }
 }
 
-fn number(port: &ServicePort, slice: &[EndpointPort]) -> Result<i32, String> {
+/// The number of a port, or the name of a target port that the slice does not have.
+fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a str> {
     let target = match &port.target_port {
         None => return Ok(port.port),
         Some(IntOrString::Int(number)) => return Ok(*number),
@@ -78,7 +79,7 @@ fn number(port: &ServicePort, slice: &[EndpointPort]) -> Result<i32, String> {
         .iter()
         .filter(same)
         .find_map(|found| found.port)
-        .ok_or_else(|| target.clone())
+        .ok_or(target)
 }
 
 /// The protocol that is meant where none is said is TCP.
@@ -182,7 +183,7 @@ pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<Endpoi
 fn labels(service: &ManagedService, source_slice: &str) -> StringMap {
     let mut labels = StringMap::from_iter([
         (label::SERVICE_NAME.into(), service.key.name().into()),
-        (label::MANAGED_BY.into(), MANAGED_BY.into()),
+        (label::MANAGED_BY.into(), MANAGED_BY_US.into()),
     ]);
     // A label's value ends at 63 characters, a slice's name at 253. A name that fits is a legal value.
     if source_slice.len() <= 63 {

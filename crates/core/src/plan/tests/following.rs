@@ -315,7 +315,7 @@ fn a_slice_that_we_manage_is_never_a_source() {
 fn a_slice_with_our_label_alone_is_no_source_either() {
     let world = World::new()
         .service(service("vip"))
-        .slice(slice("odd").label(label::MANAGED_BY, crate::model::MANAGED_BY));
+        .slice(slice("odd").label(label::MANAGED_BY, crate::model::MANAGED_BY_US));
     let odd = &world.slices[&key("odd")];
     assert_eq!(odd.owner_of_copy(), None);
     assert!(world.plan("vip").is_done());

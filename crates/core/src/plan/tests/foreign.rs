@@ -1,7 +1,7 @@
 //! What is not ours is never touched.
 
 use crate::model::EndpointSlice;
-use crate::model::{MANAGED_BY, Reason, SliceKey, annotation, copy_name, label, provenance};
+use crate::model::{MANAGED_BY_US, Reason, SliceKey, annotation, copy_name, label, provenance};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, owner, plain_service, service, slice};
 
@@ -83,11 +83,11 @@ fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
         let unlabelled = slice_there
             .clone()
             .without_label(label::SERVICE_NAME)
-            .label(label::MANAGED_BY, MANAGED_BY);
+            .label(label::MANAGED_BY, MANAGED_BY_US);
         let of_another = slice_there
             .clone()
             .of("other")
-            .label(label::MANAGED_BY, MANAGED_BY);
+            .label(label::MANAGED_BY, MANAGED_BY_US);
         for slice_there in [slice_there, unlabelled, of_another] {
             if slice_there.owner_of_copy().is_some() {
                 continue;

@@ -137,6 +137,21 @@ fn nothing_is_held_because_of_an_unreadable_slice() {
     assert!(plan.is_done() && plan.findings.is_empty(), "{plan:#?}");
 }
 
+/// Neither a slice that was never copied nor one of the other family has anything to show instead.
+#[test]
+fn an_unreadable_slice_without_a_copy_ends_no_hold() {
+    let mut world = World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    world.put(slice("kubernetes"));
+    for broken in [slice("more"), slice("v6").family("IPv6")] {
+        let (_, plan) = plan_of(&restarted(&world, &broken));
+        assert!(plan.is_done(), "{plan:#?}");
+        assert_eq!(reasons(&plan), [Reason::SourceEmptyHeld]);
+    }
+}
+
 #[test]
 fn the_copy_of_an_unreadable_slice_goes_with_it() {
     let world = world();

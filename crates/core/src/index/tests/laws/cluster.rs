@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::*;
-use crate::model::{MANAGED_BY, copy_name, label};
+use crate::model::{MANAGED_BY_US, copy_name, label};
 use crate::plan::{Plan, plan};
 use crate::testing::world::shows;
 
@@ -319,7 +319,7 @@ pub(super) fn some_slice(key: &SliceKey, change: &Change) -> EndpointSlice {
         .namespace(key.namespace())
         .without_label(label::SERVICE_NAME);
     if change.ours == 1 {
-        built = built.label(label::MANAGED_BY, MANAGED_BY);
+        built = built.label(label::MANAGED_BY, MANAGED_BY_US);
     }
     if change.ours == 2 {
         let owner = if change.name == 3 { "second" } else { "vip" };

@@ -1,0 +1,205 @@
+//! What a replica may send, given what it was shown: looked at in the moment in which a request leaves it.
+
+use std::time::Duration;
+
+use crate::fault::Verb;
+use crate::objects;
+use crate::oracle;
+use crate::replica::Life;
+use crate::sent::Sent;
+use crate::sight::Sight;
+use crate::slices::{Key, SERVICE_NAME, is_ours, label, owner, provenance, text, uid, version};
+use crate::unreadable::is_unreadable;
+use crate::world::{State, World};
+
+/// A decision that was made from an earlier view is carried out by then, each of its requests within its limit. Time
+/// before the end of a pause does not count.
+const CARRIED_OUT: Duration = Duration::from_secs(15);
+
+/// A replica without lists races when it has seen no news of the Lease for so long.
+const LEADERLESS: Duration = Duration::from_secs(10);
+
+/// A replica that gave the Lease up stays out for so long …
+const ASIDE: Duration = Duration::from_secs(30);
+
+/// … and gives it up so often at most.
+const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
+
+/// Requests for one release follow each other within this time.
+const ONE_RELEASE: Duration = Duration::from_secs(4);
+
+impl World {
+    /// Notes what a replica may not send.
+    pub fn judge(&self, life: &Life, sent: &Sent) {
+        let now = self.now();
+        let mut wrong = Vec::new();
+        match (sent.resource.as_str(), sent.verb) {
+            ("leases", Verb::Read) if !sent.name.is_empty() => {
+                let views = &mut self.state().views;
+                let shown = views.entry(life.identity.clone()).or_default();
+                shown.lease_before_attempt = shown.lease;
+            }
+            ("leases", Verb::Create | Verb::Patch) => self.judge_race(life, sent, &mut wrong),
+            ("endpointslices", Verb::Create | Verb::Update | Verb::Delete) => {
+                self.judge_slice(life, sent, &mut wrong);
+            }
+            _ => {}
+        }
+        for what in wrong {
+            let what = format!(
+                "{} {what}: {:?} {}/{}",
+                life.identity, sent.verb, sent.namespace, sent.name
+            );
+            let State { observer, trace, .. } = &mut *self.state();
+            observer.violate(now, what, trace);
+        }
+    }
+
+    fn judge_race(&self, life: &Life, sent: &Sent, wrong: &mut Vec<String>) {
+        let now = self.now();
+        let leads = life.leads();
+        let State {
+            views,
+            observer,
+            coverage,
+            ..
+        } = &mut *self.state();
+        let shown = views.entry(life.identity.clone()).or_default();
+        // A renewal does not name the holder.
+        let is_release = sent.body["spec"]
+            .get("holderIdentity")
+            .is_some_and(|holder| text(holder).is_empty());
+        if is_release {
+            match shown.gave_up {
+                _ if life.stop.is_cancelled() => {}
+                Some(before) if now < before + ONE_RELEASE => {}
+                Some(before) if now < before + GIVES_UP_EVERY => {
+                    wrong.push("gives the Lease up twice in a minute".to_owned());
+                }
+                _ => {
+                    coverage.add("Lease given up by a leader that sees nothing", 1);
+                    shown.gave_up = Some(now);
+                }
+            }
+            return;
+        }
+        if shown.gave_up.is_some_and(|at| now < at + ASIDE) {
+            wrong.push("does not stay out of the race after it gave the Lease up".to_owned());
+        }
+        if leads || observer.led(&life.identity, now) || shown.listed.len() == 3 {
+            return;
+        }
+        // What came during a pause may be heard of after the attempt.
+        match shown.lease_before_attempt.or(shown.lease) {
+            Some((_, news)) if now >= news + LEADERLESS || news < life.resumed_at() => {
+                coverage.add("race without lists, as nobody has led for 10 s", 1);
+            }
+            _ => wrong.push(format!("races, and was shown no more than {:?}", shown.listed)),
+        }
+    }
+
+    fn judge_slice(&self, life: &Life, sent: &Sent, wrong: &mut Vec<String>) {
+        let now = self.now();
+        let place = (sent.namespace.clone(), sent.name.clone());
+        let there = self.store.get("endpointslices", &place.0, &place.1);
+        let copy = if sent.verb == Verb::Delete {
+            there.as_ref()
+        } else {
+            Some(&sent.body)
+        };
+        let Some(copy) = copy.filter(|copy| is_ours(copy)) else {
+            return;
+        };
+        let elapsed = |since: Duration| now.saturating_sub(since.max(life.resumed_at()));
+        let is_long = |since: Duration| elapsed(since) > CARRIED_OUT;
+        let State {
+            views,
+            observer,
+            coverage,
+            restores,
+            ..
+        } = &mut *self.state();
+        let shown = &*views.entry(life.identity.clone()).or_default();
+        // What is not wanted goes whatever its source.
+        let needed = if sent.verb == Verb::Delete {
+            &Sight::ALL[..2]
+        } else {
+            &Sight::ALL
+        };
+        if !needed.iter().all(|sight| shown.listed.contains(sight)) {
+            wrong.push(format!("writes, and was shown no more than {:?}", shown.listed));
+        }
+
+        let service = (
+            sent.namespace.clone(),
+            owner(copy).map(|it| it.0.to_owned()).unwrap_or_default(),
+        );
+        let source = source_of(copy);
+        let knows = |resource, key: &Key| {
+            shown
+                .knows_unreadable(&observer.episodes, &(resource, key.clone()))
+                .is_some_and(is_long)
+        };
+        if knows("services", &service) {
+            wrong.push(format!("knows that the Service {} is unreadable", service.1));
+        }
+        if sent.verb == Verb::Delete && shown.unreadable_service.contains(&service) {
+            wrong.push(format!("read that the Service {} is unreadable", service.1));
+        }
+        if sent.verb != Verb::Create && knows("endpointslices", &place) {
+            wrong.push("knows that the copy is unreadable".to_owned());
+        }
+        if knows("endpointslices", &source)
+            && is_long(observer.episodes.changed(&service))
+            && self.wants(&service, &source)
+        {
+            wrong.push(format!("knows that the source slice {} is unreadable", source.1));
+        }
+
+        let is_confirmed = shown.read.get(&source).is_some_and(|read| !is_long(*read));
+        let of = objects::source_of(&source.0, &source.1).unwrap_or_default();
+        if sent.verb == Verb::Create && shown.uncovered.get(of).is_some_and(|since| is_long(*since)) {
+            coverage.add("create while the view was in doubt", 1);
+            if !is_confirmed {
+                wrong.push(format!(
+                    "creates from a view in doubt, and has not read {}",
+                    source.1
+                ));
+            }
+        }
+        let claims = |copy: &serde_json::Value| {
+            provenance(copy, "resource-version").and_then(|it| it.parse::<u64>().ok())
+        };
+        let is_ahead = |there: &serde_json::Value| {
+            version(there) == version(copy)
+                && provenance(there, "uid") == provenance(copy, "uid")
+                && claims(there) > claims(copy)
+        };
+        if sent.verb == Verb::Update && *restores == 0 && there.as_ref().is_some_and(is_ahead) {
+            coverage.add("update of a copy that is ahead", 1);
+            if !is_confirmed {
+                wrong.push(format!("overwrites what is ahead, and has not read {}", source.1));
+            }
+        }
+    }
+
+    /// Whether a Service wants copies of the slices of the Service that a slice belongs to.
+    fn wants(&self, service: &Key, slice: &Key) -> bool {
+        let service = self.store.get("services", &service.0, &service.1);
+        let slice = self.store.get("endpointslices", &slice.0, &slice.1);
+        let (Some(service), Some(slice)) = (service, slice) else {
+            return false;
+        };
+        let of = label(&slice, SERVICE_NAME).unwrap_or_default();
+        let namespace = crate::slices::key(&slice).0;
+        !is_unreadable(&service)
+            && oracle::source(&service) == Some((namespace, of.to_owned()))
+            && !uid(&service).is_empty()
+    }
+}
+
+/// The slice that a copy is made from.
+fn source_of(copy: &serde_json::Value) -> Key {
+    let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
+    (read("namespace"), read("slice"))
+}

@@ -1,0 +1,97 @@
+//! Small schedules of one idea each: what cannot be decoded, what is in doubt, what nobody sees.
+
+use std::time::Duration;
+
+use crate::schedule::{Edit, LEADER, Schedule, Step};
+use crate::sight::{Blindness, Sight};
+use crate::systematic::{copying, scenario, source};
+use crate::unreadable::Flaw;
+
+/// Decisions from before a step are carried out by then.
+const LATER: Duration = Duration::from_secs(20);
+
+/// A Service, or else a source slice, or else a copy.
+pub const KINDS: [usize; 3] = [0, 4, 2];
+
+/// An object becomes unreadable; its source changes, the only replica starts again, and the source changes again.
+/// At the end the object is readable again if `is_restored`.
+#[must_use]
+pub fn unreadable(kind: usize, flaw: Flaw, is_restored: bool) -> Schedule {
+    let mut schedule = scenario(1, vec![source((1, 0), &[1, 2, 3]), copying(1)]);
+    let web = |addresses: &[u8]| (LATER, source((1, 1), addresses));
+    schedule.steps.extend([
+        (Duration::from_secs(2), Step::Unreadable(kind, flaw)),
+        web(&[4]),
+        (LATER, Step::Kill(0, Duration::from_millis(500))),
+        web(&[4, 5]),
+    ]);
+    if is_restored {
+        schedule.steps.push((LATER, Step::Readable(0)));
+    } else {
+        schedule.steps.push((LATER, Step::SourceTouched(1, 1)));
+    }
+    schedule
+}
+
+/// The watches of sources fail; a source slice goes, and all copies are deleted by hand.
+#[must_use]
+pub fn doubt(how: Blindness) -> Schedule {
+    let blind = Step::Blind {
+        replica: 0,
+        sight: Some(Sight::Sources),
+        how,
+        time: Duration::from_secs(300),
+    };
+    let mut schedule = scenario(1, vec![copying(1), blind, Step::SourceGone(1, 0)]);
+    let deleted = || Step::Copy(0, Edit::Deleted);
+    schedule
+        .steps
+        .extend([(LATER, deleted()), (Duration::ZERO, deleted())]);
+    schedule
+}
+
+/// The leader's lists and watches fail while another replica works, and an API server leaves. Before the
+/// faults end, the other replica leads and its copies follow.
+#[must_use]
+pub fn blind_leader(sight: Option<Sight>, how: Blindness) -> Schedule {
+    let mut schedule = scenario(2, vec![blind(LEADER, sight, how), source((0, 0), &[1, 3])]);
+    schedule
+        .steps
+        .push((Duration::from_secs(45), source((0, 0), &[1, 2, 3])));
+    schedule
+}
+
+/// The lists and watches of all replicas fail for two minutes.
+#[must_use]
+pub fn nobody_sees(how: Blindness) -> Schedule {
+    let all = [0, 1].map(|replica| blind(replica, None, how));
+    let mut schedule = scenario(2, all.into());
+    schedule
+        .steps
+        .push((Duration::from_secs(120), source((0, 0), &[1, 3])));
+    schedule
+}
+
+/// The leader is killed and comes back without lists for 25 s.
+#[must_use]
+pub fn without_lists(replicas: usize, how: Blindness) -> Schedule {
+    let start = Step::BlindFromTheStart {
+        replica: LEADER,
+        how,
+        time: Duration::from_secs(25),
+    };
+    let mut schedule = scenario(replicas, vec![start]);
+    schedule
+        .steps
+        .push((Duration::from_secs(30), source((0, 0), &[1, 3])));
+    schedule
+}
+
+fn blind(replica: usize, sight: Option<Sight>, how: Blindness) -> Step {
+    Step::Blind {
+        replica,
+        sight,
+        how,
+        time: Duration::from_secs(300),
+    }
+}

@@ -1,0 +1,237 @@
+//! What a replica sees of the cluster, and how that fails while its requests for the Lease succeed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tower::BoxError;
+
+use crate::reply::{Reply, hold, nonsense, refusal};
+use crate::schedule::{Edit, Step};
+use crate::stream::Ending;
+use crate::world::{REPLICAS, State, World};
+
+/// A leader gives the Lease up when it has seen nothing of one kind for so long.
+const BLIND: Duration = Duration::from_secs(30);
+
+/// Between two such releases of one replica.
+const GIVES_UP_EVERY: Duration = Duration::from_secs(60);
+
+/// A list that is not answered has failed by then, and the leader has noticed.
+const NOTICED: Duration = Duration::from_secs(12);
+
+/// A decision from before is carried out by then.
+const IN_DOUBT: Duration = Duration::from_secs(17);
+
+/// A replica without lists leads by then, if it is alone.
+const ALONE: Duration = Duration::from_secs(18);
+
+/// Longer than any schedule.
+const FOR_GOOD: Duration = Duration::from_secs(3600);
+
+/// By then another replica has taken a Lease that was released, when nothing else fails.
+const TAKEN: Duration = Duration::from_secs(10);
+
+/// The kinds of lists and watches that copies are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sight {
+    /// Services.
+    Services,
+    /// Slices with our label.
+    Copies,
+    /// Slices of named Services.
+    Sources,
+}
+
+impl Sight {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Services, Self::Copies, Self::Sources];
+
+    /// What a list or watch of a resource shows; `is_named`: its selector names Services.
+    pub fn of(resource: &str, is_named: bool) -> Option<Self> {
+        match resource {
+            "services" => Some(Self::Services),
+            "endpointslices" if is_named => Some(Self::Sources),
+            "endpointslices" => Some(Self::Copies),
+            _ => None,
+        }
+    }
+}
+
+/// How lists and watches fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blindness {
+    /// Without an answer.
+    NoAnswer,
+    /// With this error.
+    Status(u16),
+    /// With an answer that cannot be decoded.
+    Undecodable,
+}
+
+impl Blindness {
+    /// All that concern one replica only.
+    pub const ALL: [Self; 4] = [
+        Self::NoAnswer,
+        Self::Status(500),
+        Self::Status(504),
+        Self::Undecodable,
+    ];
+
+    /// Answers, or does not.
+    pub async fn answer(self, reply: oneshot::Sender<Result<Reply, BoxError>>) {
+        match self {
+            Self::NoAnswer => hold(reply).await,
+            Self::Status(code) => _ = reply.send(Ok(refusal(code))),
+            Self::Undecodable => _ = reply.send(Ok(nonsense())),
+        }
+    }
+}
+
+/// Lists and watches that fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Blind {
+    since: Duration,
+    until: Duration,
+    how: Blindness,
+}
+
+/// What fails of each replica.
+pub type Blinded = [[Option<Blind>; 3]; REPLICAS];
+
+impl World {
+    /// How a replica's lists and watches of a kind fail now, if they do.
+    pub fn blindness(&self, replica: usize, sight: Sight) -> Option<Blindness> {
+        let now = self.now();
+        let blind = self.state().blind[replica][sight as usize];
+        blind.filter(|blind| now < blind.until).map(|blind| blind.how)
+    }
+
+    /// The lists and watches of a replica fail for a while: those of one kind, or all.
+    pub fn blind(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
+        let now = self.now();
+        for meant in Sight::ALL
+            .into_iter()
+            .filter(|it| sight.is_none_or(|only| only == *it))
+        {
+            let blind = &mut self.state().blind[replica][meant as usize];
+            // What fails already goes on failing: since when is what counts.
+            let before = blind.filter(|blind| now <= blind.until);
+            *blind = Some(Blind {
+                since: before.map_or(now, |before| before.since),
+                until: before.map_or(now, |before| before.until).max(now + time),
+                how,
+            });
+        }
+        self.end_watches(replica, Ending::Abrupt);
+    }
+
+    /// The same for a while.
+    pub fn blind_for(self: &Arc<Self>, replica: usize, sight: Option<Sight>, how: Blindness, time: Duration) {
+        self.blind(replica, sight, how, time);
+        if time > IN_DOUBT {
+            self.delete_copies_in_doubt(sight);
+        }
+    }
+
+    /// Copies are deleted by hand when the view of the sources has been in doubt for a while.
+    fn delete_copies_in_doubt(self: &Arc<Self>, sight: Option<Sight>) {
+        if sight.is_some_and(|sight| sight != Sight::Sources) {
+            return;
+        }
+        for pick in 0..6 {
+            self.later(IN_DOUBT, move |world| {
+                world.carry_out(&Step::Copy(pick, Edit::Deleted));
+            });
+        }
+    }
+
+    /// A replica is killed, and comes back after a moment with lists and watches that fail for a while.
+    pub fn blind_from_the_start(self: &Arc<Self>, replica: usize, how: Blindness, time: Duration) {
+        if !self.state().lives[replica]
+            .as_ref()
+            .is_some_and(|life| life.is_alive())
+        {
+            return;
+        }
+        self.kill(replica);
+        self.blind(replica, None, how, time);
+        self.later(Duration::from_millis(200), move |world| {
+            world.start_replica(replica);
+        });
+    }
+
+    /// When nothing else fails: the leader's lists and watches fail for good. Another replica leads in time. If there
+    /// is no other, it starts again, and leads without lists.
+    pub async fn blind_leader(self: &Arc<Self>, replicas: usize, sight: Option<Sight>, how: Blindness) {
+        if replicas == 1 {
+            self.blind_from_the_start(0, how, ALONE);
+            return sleep(ALONE).await;
+        }
+        let patience = BLIND + TAKEN;
+        let Some(leader) = self.until_led(patience, |_| true).await else {
+            return self.complain("nobody leads although nothing fails");
+        };
+        self.tell(format!(
+            "{sight:?} of replica-{} fail from now on: {how:?}",
+            leader + 1
+        ));
+        self.blind(leader, sight, how, FOR_GOOD);
+        self.delete_copies_in_doubt(sight);
+        let bound = GIVES_UP_EVERY + NOTICED + TAKEN;
+        match self.until_led(bound, |replica| replica != leader).await {
+            Some(_) => self.count("blind leader replaced"),
+            None => self.complain("no replica has replaced a leader that sees nothing"),
+        }
+    }
+
+    /// Waits until a replica leads that is meant.
+    async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
+        let until = self.now() + within;
+        while self.now() < until {
+            let lives = self.state().lives.clone();
+            let leads = |replica: &usize| lives[*replica].as_ref().is_some_and(|life| life.leads());
+            if let Some(leader) = (0..REPLICAS).find(|replica| is_meant(*replica) && leads(replica)) {
+                return Some(leader);
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+        None
+    }
+
+    fn complain(&self, what: &str) {
+        let now = self.now();
+        let State { observer, trace, .. } = &mut *self.state();
+        observer.violate(now, what.to_owned(), trace);
+    }
+}
+
+impl State {
+    /// Leaders that see nothing of one kind, and should have given the Lease up by now.
+    pub fn blind_leaders(&self, now: Duration) -> Vec<String> {
+        let mut overdue = Vec::new();
+        for life in self.lives.iter().flatten() {
+            let blind = self.blind[life.replica]
+                .iter()
+                .flatten()
+                .filter(|blind| now < blind.until);
+            let Some(since) = blind.map(|blind| blind.since).min() else {
+                continue;
+            };
+            let Some(led) = self.observer.leads_since(&life.identity) else {
+                continue;
+            };
+            let gave_up = self.views.get(&life.identity).and_then(|shown| shown.gave_up);
+            let next = gave_up.map_or(Duration::ZERO, |at| at + GIVES_UP_EVERY);
+            let due = (since.max(led).max(life.resumed_at()) + BLIND).max(next) + NOTICED;
+            if now > due && !life.is_paused() {
+                overdue.push(format!(
+                    "{} leads and sees nothing since {since:?}",
+                    life.identity
+                ));
+            }
+        }
+        overdue
+    }
+}

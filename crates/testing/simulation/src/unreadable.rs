@@ -1,0 +1,249 @@
+//! Objects that no client can decode. The store keeps them whole, with an annotation that names the flaw; on the way to
+//! a replica the flaw is put in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use testbed::{Store, Written};
+
+use crate::objects::{SERVICES, SOURCES};
+use crate::slices::{Key, MANAGED_BY, SERVICE_NAME, US, annotation, is_ours, key, label};
+
+/// The annotation that names the flaw.
+const FLAW: &str = "simulate/flaw";
+
+/// What is wrong with an object on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Fields that the operator reads have the wrong type.
+    Fields,
+    /// Lists have entries that are null.
+    Entries,
+    /// The annotations are no map.
+    Annotations,
+    /// The labels are no map.
+    Labels,
+    /// Lists without entries are null, and fields that nobody reads have the wrong type. Such an object is readable.
+    Harmless,
+}
+
+impl Flaw {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Fields,
+        Self::Entries,
+        Self::Annotations,
+        Self::Labels,
+        Self::Harmless,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fields => "fields",
+            Self::Entries => "entries",
+            Self::Annotations => "annotations",
+            Self::Labels => "labels",
+            Self::Harmless => "harmless",
+        }
+    }
+
+    /// The flaw that an object of the store has on the wire.
+    pub fn of(object: &Value) -> Option<Self> {
+        let name = annotation(object, FLAW)?;
+        Self::ALL.into_iter().find(|flaw| flaw.name() == name)
+    }
+
+    fn put_into(self, object: &mut Value) {
+        let is_service = object.get("spec").is_some();
+        // Where a list shows metadata alone, nothing else can be wrong.
+        let is_whole = is_service || object.get("addressType").is_some();
+        match self {
+            Self::Fields | Self::Entries if !is_whole => {}
+            Self::Fields if is_service => object["spec"] = json!(7),
+            Self::Fields => (object["addressType"], object["endpoints"]) = (json!(4), json!({})),
+            Self::Entries if is_service => object["spec"]["ports"] = json!([null]),
+            Self::Entries => object["endpoints"] = json!([null]),
+            Self::Annotations => object["metadata"]["annotations"] = json!([FLAW]),
+            Self::Labels => object["metadata"]["labels"] = json!(3),
+            Self::Harmless => {
+                let metadata = &mut object["metadata"];
+                metadata["managedFields"] = json!([null, {"time": "9999-12-31T23:59:59Z", "fieldsV1": 8}]);
+                metadata["creationTimestamp"] = json!(true);
+                metadata["finalizers"] = Value::Null;
+                for list in ["endpoints", "ports"] {
+                    if object
+                        .get(list)
+                        .is_some_and(|it| it.as_array().is_none_or(Vec::is_empty))
+                    {
+                        object[list] = Value::Null;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether no client can decode an object of the store.
+pub fn is_unreadable(object: &Value) -> bool {
+    Flaw::of(object).is_some_and(|flaw| flaw != Flaw::Harmless)
+}
+
+/// Whether an unreadable slice may belong to a Service, as far as a client can tell.
+pub fn may_belong(slice: &Value, service: &str) -> bool {
+    is_unreadable(slice)
+        && (Flaw::of(slice) == Some(Flaw::Labels) || label(slice, SERVICE_NAME) == Some(service))
+}
+
+/// An answer, or some lines of a watch, as a client gets it.
+pub fn spoiled(bytes: Bytes) -> Bytes {
+    if !bytes.windows(FLAW.len()).any(|window| window == FLAW.as_bytes()) {
+        return bytes;
+    }
+    let mut spoiled = Vec::new();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match serde_json::from_slice::<Value>(line) {
+            Ok(mut answer) => {
+                objects_of(&mut answer, |object| {
+                    if let Some(flaw) = Flaw::of(object) {
+                        flaw.put_into(object);
+                    }
+                });
+                spoiled.extend_from_slice(answer.to_string().as_bytes());
+                spoiled.push(b'\n');
+            }
+            Err(_) => spoiled.extend_from_slice(line),
+        }
+    }
+    spoiled.into()
+}
+
+/// Calls `look` with each object of an answer: those of a list, that of an event, or the answer itself.
+pub fn objects_of(answer: &mut Value, mut look: impl FnMut(&mut Value)) {
+    if let Some(items) = answer.get_mut("items").and_then(Value::as_array_mut) {
+        items.iter_mut().for_each(look);
+    } else if answer.get("type").is_some_and(Value::is_string) && answer.get("object").is_some() {
+        look(&mut answer["object"]);
+    } else {
+        look(answer);
+    }
+}
+
+/// Makes a Service, a slice of a source or a copy unreadable. A slice of a source changes with that.
+pub fn spoil(store: &Store, pick: usize, flaw: Flaw) -> Option<&'static str> {
+    let (resource, object) = one_of(store, pick, |_| true)?;
+    let (namespace, name) = key(&object);
+    let mut patch = json!({"metadata": {"annotations": {FLAW: flaw.name()}}});
+    let what = match resource {
+        _ if flaw == Flaw::Harmless => "object with harmless flaws",
+        "services" => "Service unreadable",
+        _ if is_ours(&object) => "copy unreadable",
+        _ => {
+            let mut endpoints = object["endpoints"].as_array().cloned().unwrap_or_default();
+            endpoints.truncate(endpoints.len().max(2) - 1);
+            patch["endpoints"] = json!(endpoints);
+            "source slice unreadable"
+        }
+    };
+    store.patch(resource, &namespace, &name, patch).ok()?;
+    Some(what)
+}
+
+/// Makes one of these objects readable again.
+pub fn restore(store: &Store, pick: usize) -> Option<&'static str> {
+    let (resource, object) = one_of(store, pick, |object| Flaw::of(object).is_some())?;
+    let (namespace, name) = key(&object);
+    let patch = json!({"metadata": {"annotations": {FLAW: null}}});
+    store.patch(resource, &namespace, &name, patch).ok()?;
+    Some("unreadable object readable again")
+}
+
+/// Deletes one of these objects.
+pub fn delete(store: &Store, pick: usize) -> Option<&'static str> {
+    let (resource, object) = one_of(store, pick, is_unreadable)?;
+    let (namespace, name) = key(&object);
+    store.delete(resource, &namespace, &name).ok()?;
+    Some("unreadable object deleted")
+}
+
+/// A Service, a slice of a source or a copy; each kind as often as the others, as far as there are any.
+fn one_of(store: &Store, pick: usize, is_meant: impl Fn(&Value) -> bool) -> Option<(&'static str, Value)> {
+    let is_known = |object: &Value| {
+        let (namespace, name) = key(object);
+        let place = (namespace.as_str(), name.as_str());
+        SERVICES[1..].contains(&place) || SOURCES[1..].contains(&place)
+    };
+    let is_source = |slice: &Value| {
+        label(slice, MANAGED_BY) != Some(US)
+            && SOURCES.iter().any(|(namespace, name)| {
+                key(slice).0 == *namespace && label(slice, SERVICE_NAME) == Some(name)
+            })
+    };
+    let (mut services, slices) = (store.list("services", None), store.list("endpointslices", None));
+    services.retain(|service| is_known(service) && is_meant(service));
+    let (copies, others): (Vec<_>, Vec<_>) = slices.into_iter().filter(|it| is_meant(it)).partition(is_ours);
+    let sources: Vec<_> = others.into_iter().filter(is_source).collect();
+    let mut kinds = [
+        ("services", services),
+        ("endpointslices", sources),
+        ("endpointslices", copies),
+    ];
+    kinds.rotate_left(pick % 3);
+    let (resource, mut objects) = kinds.into_iter().find(|(_, objects)| !objects.is_empty())?;
+    let at = pick / 3 % objects.len();
+    Some((resource, objects.swap_remove(at)))
+}
+
+/// A resource and one of its objects.
+pub type Place = (&'static str, Key);
+
+/// Since when objects have been as they are.
+#[derive(Debug, Default)]
+pub struct Episodes {
+    /// The first version since when an object has been unreadable.
+    unreadable: BTreeMap<Place, u64>,
+    /// When a Service last changed.
+    changed: BTreeMap<Key, Duration>,
+}
+
+impl Episodes {
+    /// Something was written.
+    pub fn written(&mut self, now: Duration, written: &Written) {
+        let key = (written.namespace.clone(), written.name.clone());
+        if written.resource == "services" {
+            self.changed.insert(key.clone(), now);
+        }
+        let place = (written.resource, key);
+        if written.new.as_deref().is_some_and(is_unreadable) {
+            self.unreadable.entry(place).or_insert(written.revision);
+        } else {
+            self.unreadable.remove(&place);
+        }
+    }
+
+    /// etcd was restored from a backup: versions before it say nothing.
+    pub fn restored(&mut self, now: Duration, store: &Store) {
+        self.unreadable.clear();
+        for resource in ["services", "endpointslices"] {
+            for object in store.list(resource, None) {
+                if resource == "services" {
+                    self.changed.insert(key(&object), now);
+                }
+                if is_unreadable(&object) {
+                    self.unreadable.insert((resource, key(&object)), 0);
+                }
+            }
+        }
+    }
+
+    /// The first version since when an object has been unreadable without a break.
+    pub fn unreadable_since(&self, place: &Place) -> Option<u64> {
+        self.unreadable.get(place).copied()
+    }
+
+    /// When a Service last changed.
+    pub fn changed(&self, service: &Key) -> Duration {
+        self.changed.get(service).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,190 @@
+//! What each replica was shown: by lists, watches and GETs whose answers have reached it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::fault::Verb;
+use crate::replica::Life;
+use crate::sent::Sent;
+use crate::sight::Sight;
+use crate::slices::{Key, key, version};
+use crate::unreadable::{Episodes, Place, objects_of};
+use crate::world::{State, World};
+
+/// What one incarnation of a replica was shown.
+#[derive(Debug, Default)]
+pub struct PresentedLease {
+    /// What was listed to the end.
+    pub listed: BTreeSet<Sight>,
+    /// The newest version of the Lease, and when it came.
+    pub lease: Option<(u64, Duration)>,
+    /// The same when its present attempt to take the Lease began.
+    pub lease_before_attempt: Option<(u64, Duration)>,
+    /// Since when no watch shows the slices of a Service that were listed before.
+    pub uncovered: BTreeMap<String, Duration>,
+    /// When a GET of a slice was last answered, also that there is none.
+    pub read: BTreeMap<Key, Duration>,
+    /// Services that the last GET showed as unreadable.
+    pub unreadable_service: BTreeSet<Key>,
+    /// When it gave the Lease up without being asked to stop.
+    pub gave_up: Option<Duration>,
+    /// When an object was first shown as unreadable, and its version then.
+    unreadable: BTreeMap<Place, (Duration, u64)>,
+}
+
+impl PresentedLease {
+    /// Since when it knows that an object is unreadable, if the object has been so without a break.
+    pub fn knows_unreadable(&self, episodes: &Episodes, place: &Place) -> Option<Duration> {
+        let first = episodes.unreadable_since(place)?;
+        let (at, version) = self.unreadable.get(place)?;
+        (*version >= first).then_some(*at)
+    }
+
+    /// etcd was restored from a backup: what was shown before says nothing.
+    pub fn restored(&mut self) {
+        self.unreadable.clear();
+        self.unreadable_service.clear();
+    }
+
+    fn objects(&mut self, now: Duration, episodes: &Episodes, sent: &Sent, answer: &mut Value) {
+        let resource = match sent.resource.as_str() {
+            "services" => "services",
+            "endpointslices" => "endpointslices",
+            _ => return,
+        };
+        let is_list = answer.get("items").is_some();
+        objects_of(answer, |object| {
+            let place = (resource, key(object));
+            if is_broken(object) {
+                let first = episodes.unreadable_since(&place).unwrap_or(u64::MAX);
+                let known = self.unreadable.entry(place).or_insert((now, version(object)));
+                if known.1 < first {
+                    *known = (now, version(object));
+                }
+            } else if is_list {
+                // A list may be older than what was shown before.
+                self.unreadable.remove(&place);
+            }
+        });
+    }
+}
+
+/// Whether a flaw was put into an object on its way.
+fn is_broken(object: &Value) -> bool {
+    let entries = |list: &Value| list.as_array().is_some_and(|list| list.contains(&Value::Null));
+    object["metadata"]["labels"].is_number()
+        || object["metadata"]["annotations"].is_array()
+        || object["spec"].is_number()
+        || object["addressType"].is_number()
+        || entries(&object["spec"]["ports"])
+        || entries(&object["endpoints"])
+}
+
+impl World {
+    /// An answer has reached a replica.
+    pub fn answered(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
+        let is_lease = sent.resource == "leases";
+        let is_read = sent.verb == Verb::Read;
+        if !is_lease && !is_read || !status.is_success() && status != StatusCode::NOT_FOUND {
+            return;
+        }
+        let now = self.now();
+        let mut answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let State {
+            views,
+            observer,
+            streams,
+            ..
+        } = &mut *self.state();
+        let shown = views.entry(life.identity.clone()).or_default();
+        if is_lease {
+            // A GET is part of an attempt that has begun.
+            if is_read && !sent.name.is_empty() {
+                return;
+            }
+            shown.lease(now, &Value::Null);
+            objects_of(&mut answer, |lease| shown.lease(now, lease));
+            return;
+        }
+        let place = (sent.namespace.clone(), sent.name.clone());
+        match (sent.resource.as_str(), sent.name.is_empty()) {
+            ("endpointslices", false) => _ = shown.read.insert(place, now),
+            ("services", false) if is_broken(&answer) => _ = shown.unreadable_service.insert(place),
+            ("services", false) => _ = shown.unreadable_service.remove(&place),
+            _ => {}
+        }
+        // The lists of one namespace are for comparing only.
+        if sent.sight.is_some() && !sent.namespace.is_empty() {
+            return;
+        }
+        shown.objects(now, &observer.episodes, sent, &mut answer);
+        let goes_on = answer["metadata"]["continue"]
+            .as_str()
+            .is_some_and(|token| !token.is_empty());
+        if let Some(sight) = sent.sight.filter(|_| !goes_on) {
+            shown.listed.insert(sight);
+            for name in &sent.names {
+                let mut open = streams.values().filter(|it| it.identity == life.identity);
+                if !open.any(|it| it.names.contains(name)) {
+                    shown.uncovered.insert(name.clone(), now);
+                }
+            }
+        }
+    }
+
+    /// Lines of a watch are about to reach a replica.
+    pub fn showed(&self, life: &Life, sent: &Sent, lines: &[u8]) {
+        let now = self.now();
+        let State { views, observer, .. } = &mut *self.state();
+        let shown = views.entry(life.identity.clone()).or_default();
+        for line in lines.split(|byte| *byte == b'\n') {
+            let Ok(mut event) = serde_json::from_slice::<Value>(line) else {
+                continue;
+            };
+            // A bookmark is no object.
+            if event["type"] == "BOOKMARK" {
+                continue;
+            }
+            if sent.resource == "leases" {
+                objects_of(&mut event, |lease| shown.lease(now, lease));
+            } else {
+                shown.objects(now, &observer.episodes, sent, &mut event);
+            }
+        }
+    }
+
+    /// A watch is open.
+    pub fn opened(&self, life: &Life, sent: &Sent) {
+        let mut state = self.state();
+        let shown = state.views.entry(life.identity.clone()).or_default();
+        for name in &sent.names {
+            shown.uncovered.remove(name);
+        }
+    }
+
+    /// A watch has ended.
+    pub fn closed(&self, life: &Life, sent: &Sent) {
+        let now = self.now();
+        let State { views, streams, .. } = &mut *self.state();
+        let shown = views.entry(life.identity.clone()).or_default();
+        for name in &sent.names {
+            let mut open = streams.values().filter(|it| it.identity == life.identity);
+            if !open.any(|it| it.names.contains(name)) {
+                shown.uncovered.entry(name.clone()).or_insert(now);
+            }
+        }
+    }
+}
+
+impl PresentedLease {
+    fn lease(&mut self, now: Duration, lease: &Value) {
+        let shown = version(lease);
+        // What is older, or known, is no news; the first look is, also if there is no Lease.
+        if self.lease.is_none_or(|(known, _)| shown > known) {
+            self.lease = Some((shown, now));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Small schedules of one idea each, with what must come of them.
+
+use simulation::run::{self, Outcome};
+use simulation::scenarios::{KINDS, blind_leader, doubt, nobody_sees, unreadable, without_lists};
+use simulation::schedule::Schedule;
+use simulation::sight::{Blindness, Sight};
+use simulation::systematic::Script;
+use simulation::unreadable::Flaw;
+
+/// What became of a schedule in which all invariants hold.
+fn held(seed: u64, schedule: Schedule) -> Outcome {
+    let outcome = run::schedule(seed, schedule, Script::default());
+    let Outcome {
+        violations, story, ..
+    } = &outcome;
+    assert!(violations.is_empty(), "{seed}: {violations:?}\n{story}");
+    outcome
+}
+
+#[test]
+fn copies_of_what_is_unreadable_stay_and_follow_when_it_is_readable() {
+    for (seed, flaw) in (0..).zip(Flaw::ALL) {
+        for kind in KINDS {
+            let is_kept = |outcome: &Outcome| {
+                let mut copies = outcome.end_state.iter();
+                copies.any(|copy| copy.contains("default/one-") && copy.contains("192.0.2.3"))
+            };
+            let frozen = held(seed, unreadable(kind, flaw, false));
+            if flaw != Flaw::Harmless {
+                assert!(is_kept(&frozen), "{kind} {flaw:?} {:?}", frozen.end_state);
+            }
+            let reported = frozen.coverage.of("Unreadable") > 0;
+            let is_service = kind == KINDS[0] && flaw != Flaw::Harmless;
+            assert_eq!(reported, is_service, "{kind} {flaw:?}\n{}", frozen.story);
+            held(seed, unreadable(kind, flaw, true));
+        }
+    }
+}
+
+#[test]
+fn a_copy_from_a_view_in_doubt_is_made_after_a_read_of_its_source() {
+    for (seed, how) in (0..).zip(Blindness::ALL) {
+        let outcome = held(seed, doubt(how));
+        let creates = outcome.coverage.of("create while the view was in doubt");
+        assert!(creates > 0, "{how:?}\n{}", outcome.story);
+    }
+}
+
+#[test]
+fn a_leader_that_cannot_list_is_replaced_by_a_replica_that_can() {
+    for seed in 0..4 {
+        for sight in [
+            None,
+            Some(Sight::Services),
+            Some(Sight::Copies),
+            Some(Sight::Sources),
+        ] {
+            for how in Blindness::ALL {
+                let outcome = held(seed, blind_leader(sight, how));
+                let handed_on = outcome.coverage.of("term of another replica");
+                assert_eq!(handed_on, 1, "{sight:?} {how:?} {seed}\n{}", outcome.story);
+                let settled = outcome.settled.as_secs();
+                assert!(
+                    settled < 1,
+                    "{sight:?} {how:?} {seed}: copies followed before the faults ended"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn where_no_replica_can_list_somebody_leads_all_the_same() {
+    for (seed, how) in (0..).zip(Blindness::ALL) {
+        let outcome = held(seed, nobody_sees(how));
+        let (mut over, mut terms) = (0.0, 0);
+        for line in outcome.story.lines().filter(|line| line.contains("term of")) {
+            let at: f64 = line
+                .split_whitespace()
+                .next()
+                .map_or(0.0, |at| at.parse().expect("a time"));
+            if line.ends_with("is over") {
+                over = at;
+            } else {
+                terms += 1;
+                assert!(at - over < 11.0, "{how:?}\n{}", outcome.story);
+            }
+        }
+        assert!(terms > 2, "{how:?}\n{}", outcome.story);
+    }
+}
+
+#[test]
+fn a_replica_without_lists_races_when_nobody_has_led_for_ten_seconds() {
+    for (seed, how) in (0..).zip(Blindness::ALL) {
+        for replicas in [1, 2] {
+            let outcome = held(seed, without_lists(replicas, how));
+            let races = outcome
+                .coverage
+                .of("race without lists, as nobody has led for 10 s");
+            assert_eq!(races > 0, replicas == 1, "{how:?} {replicas}\n{}", outcome.story);
+        }
+    }
+}

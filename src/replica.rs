@@ -1,0 +1,396 @@
+//! One replica of the operator: its parts, wired together, and the order in which they stop.
+//!
+//! [`crate::run`] runs one in a process. The tests under paused time and the simulation run the same one against API
+//! servers in memory.
+//!
+//! To follow a slice from watch to write, read these in turn: `controller/watch` receives it, the index of
+//! `crates/core` knows which Services it concerns, `controller/worker.rs` takes their keys from the queue,
+//! `controller/reconcile` handles one of them, the plan of `crates/core` decides, and `controller/apply` writes.
+//!
+//! ```text
+//!     watch ──> index ──> queue ──> reconcile { snapshot ─> plan ─> apply } ──> API server
+//!       ^                                                                          │
+//!       └──────────── applied copies come back only through the watch ─────────────┘
+//! ```
+
+use std::future::pending;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use kube::Client;
+use parking_lot::Mutex;
+use tokio::sync::watch as channel;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::admin::{Health, Probe};
+use crate::config::ElectionConfig;
+use crate::controller::events::EventRecorder;
+use crate::controller::reconcile::Reconciler;
+use crate::controller::watch::{self, Reader, Watches};
+use crate::controller::worker::Worker;
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::term::Term;
+use crate::leader_election::{self, Candidate, LeaseObserver, View};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watch_health::WatchHealth;
+use crate::telemetry::watchdog::Watchdog;
+use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
+use endpoint_copier_core::index::{Index, NamesByRequester, NotFilled, SharedIndex};
+use endpoint_copier_core::model::Defaults;
+
+/// The name of the task that writes while this replica leads.
+pub const WORKER: &str = "worker";
+
+/// The name of the task that compares the sources with consistent lists.
+pub const SOURCE_CHECK: &str = "check of sources";
+
+/// What a replica is made from.
+pub struct Parts {
+    /// How it reaches the API.
+    pub clients: Clients,
+    /// Source and managed Service where annotations are silent.
+    pub defaults: Defaults,
+    /// Counts what it does.
+    pub metrics: Metrics,
+    /// Where it reports whether it is ready and alive.
+    pub health: Health,
+    /// The name under which it reports Events.
+    pub reporter: String,
+    /// How to race for the Lease. A loop counts as stuck some time after the lease duration, also without election.
+    pub election: ElectionConfig,
+    /// The race for the Lease; without it, this replica leads from the start.
+    pub candidacy: Option<Candidacy>,
+}
+
+/// The clients of a replica, by use. In a process they are one.
+pub struct Clients {
+    /// Watches the Services.
+    pub services: Client,
+    /// Watches the copies.
+    pub copies: Client,
+    /// Watches and lists the slices of the sources.
+    pub sources: Client,
+    /// Writes, and reads what decides a write.
+    pub writer: Client,
+}
+
+impl From<Client> for Clients {
+    fn from(client: Client) -> Self {
+        Self {
+            services: client.clone(),
+            copies: client.clone(),
+            sources: client.clone(),
+            writer: client,
+        }
+    }
+}
+
+/// What takes part in the race for the Lease.
+pub struct Candidacy {
+    /// A client of its own, so that nothing that goes on in the others delays a renewal.
+    pub client: Client,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// The holder that the Lease names when this replica leads.
+    pub identity: String,
+}
+
+/// A task has ended that runs as long as the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task {0} has ended unexpectedly")]
+pub struct TaskEnded(&'static str);
+
+/// Name and future of a task.
+type Named = (&'static str, BoxFuture<'static, ()>);
+
+fn named(name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Named {
+    (name, task.boxed())
+}
+
+/// A replica that does not run yet.
+pub struct Replica {
+    /// What it knows of the cluster.
+    pub index: SharedIndex,
+    /// The right to write, while it has it.
+    pub terms: channel::Receiver<Option<Term>>,
+    /// What it knows of the Lease; `None` without election.
+    pub lease: Option<LeaseObserver>,
+    /// The steps of its worker.
+    pub watchdog: Watchdog,
+    health: Health,
+    stop_election: CancellationToken,
+    /// Tasks that go on until the end.
+    watching: Vec<Named>,
+    /// The election and the worker, which end by themselves when they are asked to stop.
+    writing: Vec<Named>,
+}
+
+impl Replica {
+    /// Wires the parts together and adds their checks to the health of the process. Nothing runs before
+    /// [`Replica::run`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            clients,
+            defaults,
+            metrics,
+            health,
+            reporter,
+            election,
+            candidacy,
+        } = parts;
+        let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
+        let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
+        let filled = filled(&index);
+        report_readiness(&health, filled.clone(), &watch_health);
+        let watches = watch_health.clone();
+        metrics.read_watch_life(WATCH_LIFE, move || watches.last());
+
+        let reader = |client: &Client| Reader {
+            client: client.clone(),
+            watch_health: watch_health.clone(),
+            metrics: metrics.clone(),
+        };
+        let mut watching = watch_cluster(&clients, reader, &index, &dirty);
+
+        let stop_election = CancellationToken::new();
+        let limit = election.lease_duration + GRACE;
+        let (race, terms, lease) = if let Some(candidacy) = candidacy {
+            let view = View::new(move || filled().is_ok(), watch_health.clone());
+            let (reader, observer) = (reader(&candidacy.client), LeaseObserver::new(metrics.clone()));
+            let (candidate, terms) = candidate(&mut watching, reader, &observer, view, candidacy, election);
+            report_liveness(&health, "renewal", candidate.watchdog(), limit);
+            let race = named("election", candidate.run(stop_election.clone()));
+            (race, terms, Some(observer))
+        } else {
+            let (unopposed, terms) = leader_election::unopposed(&metrics);
+            let race = named("election", unopposed.run(stop_election.clone()));
+            (race, terms, None)
+        };
+
+        let (recorder, event_writer) = EventRecorder::new(clients.writer.clone(), &reporter, metrics.clone());
+        watching.push(named("Events", event_writer.run()));
+        let reconciler = Arc::new(Reconciler::new(
+            clients.writer,
+            index.clone(),
+            dirty.clone(),
+            watch_health.clone(),
+            metrics.clone(),
+            recorder,
+        ));
+        let watchdog = reconciler.watchdog().clone();
+        report_liveness(&health, WORKER, watchdog.clone(), limit);
+        let worker = Worker {
+            dirty,
+            index: index.clone(),
+            watch_health,
+            reconciler,
+            metrics,
+            terms: terms.clone(),
+        };
+        Self {
+            index,
+            terms,
+            lease,
+            watchdog,
+            health,
+            stop_election,
+            watching,
+            writing: vec![race, named(WORKER, worker.run())],
+        }
+    }
+
+    /// Runs until `asked_to_stop`, and then stops in order. `spawn` gets the name and the future of each task; what it
+    /// returns ends when the task has ended, and ends the task when it is dropped.
+    ///
+    /// # Errors
+    /// A task has ended that should not have.
+    pub async fn run<T: Future<Output = ()>>(
+        self,
+        asked_to_stop: impl Future<Output = ()>,
+        spawn: impl Fn(&'static str, BoxFuture<'static, ()>) -> T,
+    ) -> Result<(), TaskEnded> {
+        let start = |(name, task)| spawn(name, task).map(move |()| name);
+        let mut watching: FuturesUnordered<_> = self.watching.into_iter().map(start).collect();
+        let mut writing: FuturesUnordered<_> = self.writing.into_iter().map(start).collect();
+        let stopped = tokio::select! {
+            biased;
+            () = asked_to_stop => Ok(()),
+            Some(name) = watching.next() => Err(TaskEnded(name)),
+            Some(name) = writing.next() => Err(TaskEnded(name)),
+        };
+        info!("stopping");
+        // Before the writes stop, the replica is not ready. Then no write begins, those in flight end, and the Lease is
+        // released.
+        self.health.shutting_down();
+        self.stop_election.cancel();
+        let written = timeout(STOP_ELECTION, async { while writing.next().await.is_some() {} });
+        let watched = async {
+            while watching.next().await.is_some() {}
+            pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            written = written => if written.is_err() {
+                error!("writes or the release of the Lease took too long");
+            },
+            () = watched => {}
+        }
+        stopped
+    }
+}
+
+/// Whether everything has been listed once. After that it stays true: a new Service waits for its own source,
+/// and no other Service waits.
+fn filled(index: &SharedIndex) -> impl Fn() -> Result<(), NotFilled> + Clone + Send + Sync + use<> {
+    let (index, filled) = (index.clone(), Arc::new(OnceLock::new()));
+    move || match filled.get() {
+        Some(()) => Ok(()),
+        None => index.lock().is_filled().map(|()| _ = filled.set(())),
+    }
+}
+
+/// Ready: everything has been listed and every watch is alive. A replica need not lead to be ready.
+fn report_readiness(
+    health: &Health,
+    filled: impl Fn() -> Result<(), NotFilled> + Send + Sync + 'static,
+    watch_health: &WatchHealth,
+) {
+    let watch_health = watch_health.clone();
+    health.check("caches", Probe::Readiness, filled);
+    health.check("watches", Probe::Readiness, move || {
+        watch_health.check(WATCH_LIFE)
+    });
+}
+
+/// Alive: a loop that has work makes steps. An API that is away does not stop them.
+fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limit: Duration) {
+    health.check(name, Probe::Liveness, move || watchdog.check(limit));
+}
+
+/// One task for each watch.
+fn watch_cluster(
+    clients: &Clients,
+    reader: impl Fn(&Client) -> Reader,
+    index: &SharedIndex,
+    dirty: &DirtySet,
+) -> Vec<Named> {
+    let watches = |client| Watches {
+        reader: reader(client),
+        index: index.clone(),
+        dirty: dirty.clone(),
+    };
+    let (names, names_wanted) = channel::channel(NamesByRequester::new());
+    vec![
+        named("Service watch", watches(&clients.services).services(names)),
+        named("copy watch", watches(&clients.copies).copies()),
+        named(SOURCE_CHECK, watches(&clients.sources).check_sources()),
+        named(
+            "source watch",
+            watch::named_slices(watches(&clients.sources), names_wanted),
+        ),
+    ]
+}
+
+/// A candidate for the Lease, with a watch of it.
+fn candidate(
+    watching: &mut Vec<Named>,
+    reader: Reader,
+    observer: &LeaseObserver,
+    view: View,
+    candidacy: Candidacy,
+    election: ElectionConfig,
+) -> (Candidate, channel::Receiver<Option<Term>>) {
+    let Candidacy {
+        client,
+        namespace,
+        identity,
+    } = candidacy;
+    let (lease_name, metrics) = (election.lease_name.clone(), reader.metrics.clone());
+    let made = Candidate::new(
+        client,
+        &namespace,
+        identity,
+        election,
+        observer.clone(),
+        view,
+        metrics,
+    );
+    let observer = observer.clone();
+    watching.push(named("Lease watch", async move {
+        watch::lease(reader, &namespace, &lease_name, observer).await;
+    }));
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use endpoint_copier_core::model::ServiceKey;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use kube::client::Body;
+    use tokio::time::Instant;
+    use tokio_util::task::AbortOnDropHandle;
+    use tower::BoxError;
+
+    use super::*;
+    use crate::apiserver;
+
+    /// A replica with these tasks in place of its own.
+    fn replica(watching: Vec<Named>, writing: Vec<Named>) -> Replica {
+        let metrics = Metrics::new("lease").unwrap();
+        let silent =
+            tower::service_fn(|_: Request<Body>| pending::<Result<Response<Full<Bytes>>, BoxError>>());
+        let parts = Parts {
+            clients: apiserver::over(silent, "default", &metrics).into(),
+            defaults: Defaults {
+                source: ServiceKey::new("default", "kubernetes"),
+                managed: None,
+            },
+            metrics,
+            health: Health::new(),
+            reporter: "replica".to_owned(),
+            election: ElectionConfig::default(),
+            candidacy: None,
+        };
+        Replica {
+            watching,
+            writing,
+            ..Replica::new(parts)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_or_panics_is_named_and_ends_the_replica() {
+        let spawn = |_, task| AbortOnDropHandle::new(tokio::spawn(task)).map(drop);
+        for end in [|| {}, || panic!("on purpose")] {
+            let ends = named("Events", async move { end() });
+            let replica = replica(vec![ends], vec![named(WORKER, pending())]);
+            let ended = replica.run(pending(), spawn).await.unwrap_err();
+            assert_eq!(ended.to_string(), "the task Events has ended unexpectedly");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_is_asked_to_stop_waits_for_its_writes_but_not_for_ever() {
+        for (writes, took) in [(2000, 2000), (10_000, 3050)].map(|(a, b)| (ms(a), ms(b))) {
+            let mut replica = replica(vec![named("Events", pending())], Vec::new());
+            let stopped = replica.stop_election.clone().cancelled_owned();
+            let write = stopped.then(move |()| tokio::time::sleep(writes));
+            replica.writing.push(named(WORKER, write));
+            let start = Instant::now();
+            let ended = replica.run(std::future::ready(()), |_, task| task).await;
+            assert_eq!((ended, start.elapsed()), (Ok(()), took));
+        }
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+}
