@@ -15,9 +15,9 @@ pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
 /// What the watch is expected to show, by Service.
 #[derive(Default)]
-pub(super) struct Expectations(Mutex<HashMap<ServiceKey, Pending>>);
+pub(super) struct Expectations(Mutex<HashMap<ServiceKey, PendingWrites>>);
 
-struct Pending {
+struct PendingWrites {
     expected: Expected,
     /// How long the watch may take to show them.
     until: Instant,
@@ -30,7 +30,7 @@ impl Expectations {
         if expected.is_empty() {
             pending.remove(key);
         } else {
-            pending.insert(key.clone(), Pending { expected, until });
+            pending.insert(key.clone(), PendingWrites { expected, until });
         }
     }
 

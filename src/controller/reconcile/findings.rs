@@ -15,11 +15,11 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey};
 pub(super) struct Findings {
     metrics: Metrics,
     log_limiter: Arc<LogLimiter>,
-    known: Mutex<Known>,
+    known: Mutex<ByService>,
 }
 
 #[derive(Default)]
-struct Known {
+struct ByService {
     findings: HashMap<ServiceKey, BTreeSet<Finding>>,
     in_sync: HashSet<ServiceKey>,
 }
@@ -54,7 +54,7 @@ impl Findings {
         self.publish(key, index, &known, Some(is_in_sync));
     }
 
-    fn publish(&self, key: &ServiceKey, index: &Index, known: &Known, is_in_sync: Option<bool>) {
+    fn publish(&self, key: &ServiceKey, index: &Index, known: &ByService, is_in_sync: Option<bool>) {
         let endpoints = index.endpoints(key);
         self.metrics.service_sync_ended(key, is_in_sync, endpoints);
         let managed = index.managed().count();
@@ -63,12 +63,12 @@ impl Findings {
 
     /// The term is over.
     pub fn forget(&self) {
-        *self.known.lock() = Known::default();
+        *self.known.lock() = ByService::default();
         self.metrics.forget_services();
     }
 }
 
-impl Known {
+impl ByService {
     /// Returns whether anything changed.
     fn replace(&mut self, key: &ServiceKey, new: BTreeSet<Finding>, log_limiter: &LogLimiter) -> bool {
         let old = self.findings.remove(key).unwrap_or_default();

@@ -20,11 +20,11 @@ pub(super) struct LateWatch {
     watch: WatchKind,
     watch_health: WatchHealth,
     outage: FailureLog,
-    state: Mutex<State>,
+    state: Mutex<LateState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LateState {
     missing: Option<Missing>,
     restarted: Option<Instant>,
 }

@@ -71,7 +71,7 @@ impl Lane {
 }
 
 #[derive(Debug)]
-enum State {
+enum KeyState {
     /// `queued`: it waits for its turn since then.
     Ready { since: Instant, queued: Instant },
     /// `since`: what was dirty is still to be done.
@@ -90,7 +90,7 @@ enum State {
 /// The queue of one worker loop.
 pub struct WorkQueue {
     metrics: Metrics,
-    states: HashMap<ServiceKey, State>,
+    states: HashMap<ServiceKey, KeyState>,
     ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
     timers: DelayQueue<ServiceKey>,
@@ -119,9 +119,9 @@ impl WorkQueue {
     /// Marks a key dirty, since the given time.
     pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         match self.states.get_mut(&key) {
-            Some(State::Ready { .. }) => {}
-            Some(State::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
-            Some(State::Waiting { timer, since: first }) => {
+            Some(KeyState::Ready { .. }) => {}
+            Some(KeyState::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
+            Some(KeyState::Waiting { timer, since: first }) => {
                 // What it waited for is still to be done; a pause after a sync is kept all the same.
                 let since = first.map_or(since, |first| first.min(since));
                 self.timers.remove(timer);
@@ -137,7 +137,7 @@ impl WorkQueue {
             let timer = self.timers.insert_at(key.clone(), *until);
             self.states.insert(
                 key,
-                State::Waiting {
+                KeyState::Waiting {
                     timer,
                     since: Some(since),
                 },
@@ -149,7 +149,7 @@ impl WorkQueue {
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         let queued = Instant::now();
-        self.states.insert(key.clone(), State::Ready { since, queued });
+        self.states.insert(key.clone(), KeyState::Ready { since, queued });
         self.metrics.controller().queued();
         let failed = matches!(self.failures.get(&key), Some((Backoff::Short, _)));
         self.ready[Lane::of(priority, failed) as usize].push_back(key);
@@ -164,14 +164,14 @@ impl WorkQueue {
         let key = self.ready[lane as usize].pop_front()?;
         let begun = Instant::now();
         let (since, queued) = match self.states.remove(&key) {
-            Some(State::Ready { since, queued }) => (since, queued),
+            Some(KeyState::Ready { since, queued }) => (since, queued),
             _ => (begun, begun),
         };
         self.metrics.controller().begun(begun - queued);
         self.active[lane as usize] += 1;
         self.states.insert(
             key.clone(),
-            State::Active {
+            KeyState::Active {
                 since,
                 begun,
                 dirty: None,
@@ -196,7 +196,7 @@ impl WorkQueue {
 
     /// Work on a key has ended. If it sent requests, the next sync waits for [`PACE`].
     pub fn finished(&mut self, key: ServiceKey, outcome: &Outcome, priority: Priority) {
-        let Some(State::Active {
+        let Some(KeyState::Active {
             since,
             begun,
             dirty,
@@ -232,7 +232,8 @@ impl WorkQueue {
             );
         } else if let Some(until) = until {
             let timer = self.timers.insert_at(key.clone(), until);
-            self.states.insert(key, State::Waiting { timer, since: undone });
+            self.states
+                .insert(key, KeyState::Waiting { timer, since: undone });
         }
     }
 
@@ -270,7 +271,7 @@ impl WorkQueue {
         };
         if let Some(expired) = expired {
             let key = expired.into_inner();
-            if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
+            if let Some(KeyState::Waiting { since, .. }) = self.states.remove(&key) {
                 let priority = priority(&key);
                 self.enqueue(key, since.unwrap_or_else(Instant::now), priority);
             }
