@@ -2,8 +2,6 @@
 
 use std::error::Error;
 
-use kube::core::Status;
-
 /// An error with its causes, in one line. What an API server answered is told by code and message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
@@ -41,25 +39,9 @@ fn cut(text: &mut String, cause: &str) {
     }
 }
 
-/// Whether the API server has answered a call, well or badly; else nobody knows whether it was carried out.
-#[must_use]
-pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
-    matches!(result, Ok(_) | Err(kube::Error::Api(_)))
-}
-
-/// Whether an API server refused to create something because the namespace is going.
-#[must_use]
-pub fn is_namespace_terminating(status: &Status) -> bool {
-    let causes = status
-        .details
-        .as_ref()
-        .map(|details| details.causes.as_slice())
-        .unwrap_or_default();
-    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
-}
-
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
     use kube::runtime::watcher;
 
     use super::*;

@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri, header};
@@ -28,7 +27,6 @@ use tracing::warn;
 use crate::apiserver::error::one_line;
 use crate::config::{ApiServerConfig, ApiServerMode, ServerAddress};
 use crate::telemetry::metrics::Metrics;
-use crate::timing::LONGEST_RETRY_AFTER;
 
 mod address_pool;
 mod beside;
@@ -39,7 +37,7 @@ mod dial;
 pub mod error;
 mod limits;
 mod pages;
-mod status;
+pub mod status;
 mod stretch;
 mod tracked_body;
 
@@ -282,29 +280,6 @@ where
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
-}
-
-/// The `Retry-After` of an overloaded API server, zero if it sends none. `None` if it is not overloaded.
-#[must_use]
-pub fn overload(error: &kube::Error) -> Option<Duration> {
-    match error {
-        kube::Error::Api(status) if matches!(status.code, 429 | 503) => {
-            let seconds = status
-                .details
-                .as_ref()
-                .map_or(0, |details| details.retry_after_seconds);
-            Some(Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
-        }
-        _ => None,
-    }
-}
-
-/// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
-/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it returns.
-#[must_use]
-pub fn throttled(error: &kube::Error) -> Option<Duration> {
-    let is_429 = matches!(error, kube::Error::Api(status) if status.code == 429);
-    overload(error).filter(|pause| is_429 || !pause.is_zero())
 }
 
 /// Copies a request. Only for requests without a body.

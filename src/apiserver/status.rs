@@ -1,17 +1,141 @@
-//! Turns answers that are not successful into errors, whoever wrote them.
+//! What the answers of an API server mean: the only file that interprets status codes.
 //!
 //! Not every answer is a `Status` of the API. Under load, an API server answers 429 in plain text, and a
 //! proxy in front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot
-//! decode, and logs the whole body. This layer converts each answer into the error that its code means,
+//! decode, and logs the whole body. So [`error`] converts each answer into the error that its code means,
 //! before kube sees it.
+
+use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::response::Parts;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 
+use crate::timing::LONGEST_RETRY_AFTER;
+
 /// The most characters that are kept of a body that is not a `Status`. An error page may be long.
 const LONGEST_BODY: usize = 200;
+
+/// What the rejection of a write means for the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The object is not in the state that the write expects.
+    Conflict,
+    /// The namespace is being deleted, or is gone.
+    NamespaceTerminating,
+    /// The same write will be rejected again.
+    Refused,
+    /// The same write may succeed later.
+    Transient,
+}
+
+impl Rejection {
+    /// What this status means.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
+        let details = status.details.as_ref();
+        match status.code {
+            // A POST into a namespace that does not exist.
+            404 if details.is_some_and(|details| details.kind == "namespaces") => Self::NamespaceTerminating,
+            403 if is_namespace_terminating(status) => Self::NamespaceTerminating,
+            404 | 409 => Self::Conflict,
+            // The token may be renewed and the overload may pass; 410 is about lists.
+            401 | 408 | 410 | 429 => Self::Transient,
+            400..=499 => Self::Refused,
+            _ => Self::Transient,
+        }
+    }
+}
+
+/// The status that an API server has answered with, if it has answered.
+#[must_use]
+pub fn status_of(error: &kube::Error) -> Option<&Status> {
+    match error {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+/// Whether the API server has answered a call, well or badly. If not, it is unknown whether it was carried out.
+#[must_use]
+pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
+    matches!(result, Ok(_) | Err(kube::Error::Api(_)))
+}
+
+/// Whether this object does not exist. An API server names what is missing. A 404 without a name comes from
+/// something in between, and no copy is deleted because of it.
+#[must_use]
+pub fn is_missing(status: &Status, name: &str) -> bool {
+    let details = status.details.as_ref();
+    status.code == 404 && details.is_some_and(|details| details.name == name)
+}
+
+/// Whether nothing can be created because the namespace is being deleted.
+#[must_use]
+pub fn is_namespace_terminating(status: &Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// Whether another writer was faster.
+#[must_use]
+pub fn is_conflict(status: &Status) -> bool {
+    status.code == 409
+}
+
+/// Whether a right is missing.
+#[must_use]
+pub fn is_forbidden(status: &Status) -> bool {
+    status.code == 403
+}
+
+/// Whether the API server no longer knows the resourceVersion or the continue token of a list or watch.
+#[must_use]
+pub fn is_expired(status: &Status) -> bool {
+    status.code == 410
+}
+
+/// Whether the same watch would be rejected again. Code 0 stands for an event that cannot be decoded: kube reads
+/// it as a `Status` without a code.
+#[must_use]
+pub fn must_relist(status: &Status) -> bool {
+    matches!(status.code, 0 | 400 | 410)
+}
+
+/// Whether every replica gets this answer to the same request: it is the request that is refused (4xx), for
+/// example because a right is missing, or because a selector is too long.
+#[must_use]
+pub fn is_client_error(status: &Status) -> bool {
+    (400..500).contains(&status.code)
+}
+
+/// Whether a server is not there, as far as a proxy in front of it can tell.
+#[must_use]
+pub fn is_unavailable(status: &Status) -> bool {
+    status.code == 503
+}
+
+/// Whether a create had no effect and may be sent again. After any other error that is unknown.
+#[must_use]
+pub fn may_create_again(status: &Status) -> bool {
+    matches!(status.code, 401 | 429 | 500 | 503)
+}
+
+/// The `Retry-After` of an overloaded API server, zero if it sends none. `None` if it is not overloaded.
+#[must_use]
+pub fn overload(status: &Status) -> Option<Duration> {
+    let details = status.details.as_ref();
+    let seconds = details.map_or(0, |details| details.retry_after_seconds);
+    matches!(status.code, 429 | 503).then(|| Duration::from_secs(seconds.into()).min(LONGEST_RETRY_AFTER))
+}
+
+/// How long to wait after an overloaded API server rejects a call; `None` if it is not overloaded. Unlike [`overload`],
+/// this ignores a 503 without `Retry-After`: that server is unavailable, and a retry should find it soon after it returns.
+#[must_use]
+pub fn throttled(status: &Status) -> Option<Duration> {
+    overload(status).filter(|pause| status.code == 429 || !pause.is_zero())
+}
 
 /// Converts an answer into an error.
 pub(super) fn error(parts: &Parts, body: &[u8]) -> kube::Error {
@@ -105,6 +229,46 @@ mod tests {
     fn json_that_is_no_status_is_its_code_too() {
         for body in ["{}", "[]", "null", r#"{"code":200}"#, r#"{"metadata":{}}"#, ""] {
             assert_eq!(read(503, None, body).code, 503, "{body}");
+        }
+    }
+
+    fn status(code: u16, details: serde_json::Value) -> Status {
+        serde_json::from_value(serde_json::json!({
+            "status": "Failure", "code": code, "message": "no", "reason": "because", "details": details,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_rejected_write_is_a_conflict_refused_or_tried_again() {
+        for (code, expected) in [
+            (400, Rejection::Refused),
+            (401, Rejection::Transient),
+            (403, Rejection::Refused),
+            (404, Rejection::Conflict),
+            (405, Rejection::Refused),
+            (409, Rejection::Conflict),
+            (410, Rejection::Transient),
+            (413, Rejection::Refused),
+            (422, Rejection::Refused),
+            (429, Rejection::Transient),
+            (500, Rejection::Transient),
+            (503, Rejection::Transient),
+            (504, Rejection::Transient),
+        ] {
+            let status = status(code, serde_json::json!({}));
+            assert_eq!(Rejection::of(&status), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_is_being_deleted_or_gone_is_no_fault_of_the_service() {
+        let terminating = serde_json::json!({"causes": [
+            {"reason": "NamespaceTerminating", "message": "…", "field": "metadata.namespace"},
+        ]});
+        let gone = serde_json::json!({"kind": "namespaces", "name": "gone"});
+        for status in [status(403, terminating), status(404, gone)] {
+            assert_eq!(Rejection::of(&status), Rejection::NamespaceTerminating);
         }
     }
 

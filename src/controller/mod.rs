@@ -8,7 +8,9 @@
 
 pub mod apply;
 pub mod budget;
+pub mod error;
 pub mod events;
+pub mod outcome;
 pub mod reconcile;
 pub mod watch;
 pub mod worker;

@@ -92,7 +92,7 @@ impl Worker {
                 Some((key, outcome)) = active.next() => {
                     watchdog.tick();
                     let priority = priority(&key);
-                    queue.finished(key, outcome.again, outcome.requests, priority);
+                    queue.finished(key, &outcome, priority);
                 }
                 keys = self.dirty.take() => {
                     for (key, since) in keys {

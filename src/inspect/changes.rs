@@ -40,10 +40,8 @@ pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
     let writes = creates.chain(updates).chain(deletes);
     writes
         .map(|(operation, new, name)| {
-            let old = snapshot.slices.iter().find(|slice| key(slice) == name);
-            let old = old
-                .filter(|_| !matches!(operation, Operation::Create))
-                .map(|slice| says(slice));
+            let old = snapshot.slice(&name);
+            let old = old.filter(|_| !matches!(operation, Operation::Create)).map(says);
             let (old, new) = (old.unwrap_or_default(), new.map(says).unwrap_or_default());
             Change {
                 operation: operation.as_str(),

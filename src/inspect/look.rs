@@ -15,6 +15,7 @@ use super::dated::{Dated, Dates};
 use super::report::{Report, Row, Told};
 use crate::apiserver::decode::{Guarded, Slim};
 use crate::apiserver::error::one_line;
+use crate::apiserver::status::is_forbidden;
 use crate::config::Config;
 use crate::controller::watch::{copies_selector, named_selectors};
 use crate::leader_election::Lease;
@@ -188,7 +189,7 @@ impl Looker {
         }
         let params = ListParams::default().fields(&format!("metadata.name={}", self.lease_name));
         match pages(&Api::all(self.client.clone()), params, 1).await {
-            Err(kube::Error::Api(status)) if status.code == 403 => self.lease(&self.own_namespace).await,
+            Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(&self.own_namespace).await,
             all => all,
         }
     }

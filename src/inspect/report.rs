@@ -9,7 +9,7 @@ use super::changes::{Change, changes};
 use super::dated::Dates;
 use crate::leader_election::Lease;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, ServiceState, Snapshot, ours};
+use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, Snapshot};
 use endpoint_copier_core::plan::{Plan, plan};
 
 /// All that is told.
@@ -135,16 +135,7 @@ pub(super) struct ServiceChanges<'a> {
 impl Row {
     fn of(index: &Index, key: &ServiceKey, changed: &Dates) -> Option<Self> {
         let (snapshot, plan) = decide(index, key)?;
-        let copies = || {
-            snapshot
-                .slices
-                .iter()
-                .filter(|slice| ours(slice).as_ref() == Some(key))
-        };
-        let managed = match &snapshot.service {
-            ServiceState::Managed(service) => Some(service),
-            ServiceState::Absent | ServiceState::Unmanaged => None,
-        };
+        let managed = snapshot.service.managed();
         let families = managed
             .map(|service| service.families.clone())
             .unwrap_or_default();
@@ -153,7 +144,9 @@ impl Row {
         let is_right = |finding: &Finding| !finding.reason.leaves_undone();
         let in_step = plan.is_done() && plan.findings.iter().all(is_right);
         let since = if in_step {
-            copies()
+            snapshot
+                .copies
+                .iter()
                 .filter_map(|slice| changed.of_slice(&slice.metadata))
                 .max()
         } else {
@@ -167,7 +160,7 @@ impl Row {
             source: snapshot.source.as_ref().map(|source| source.key.to_string()),
             families: families.iter().map(|family| family.as_str()).collect(),
             source_endpoints: Count::of(source.unwrap_or_default()),
-            copy_endpoints: Count::of(EndpointCounts::of(copies().map(AsRef::as_ref))),
+            copy_endpoints: Count::of(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
             in_step,
             since,
             findings: plan.findings.iter().map(Told::of).collect(),

@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tower::{BoxError, Service};
 
+use super::is_watch;
 use super::limits::TimedOut;
-use super::{is_watch, overload};
+use super::status::{overload, status_of};
 
 /// The limit for the first page of a resource, in objects.
 const FIRST_PAGE: u32 = 100;
@@ -163,7 +164,8 @@ where
                 }
                 // Restarting the list would cost an overloaded API server more.
                 Err(error) if continues && failures < TRIES => {
-                    let Some(retry_after) = error.downcast_ref().and_then(overload) else {
+                    let Some(retry_after) = error.downcast_ref().and_then(status_of).and_then(overload)
+                    else {
                         return Err(error);
                     };
                     sleep(retry_after.max(PAGE_PAUSE * 2_u32.pow(failures))).await;

@@ -1,13 +1,10 @@
-//! What became of a plan, for those who decide what comes next.
+//! What became of a plan: what was written, what the watch should show of it, and what failed.
 
-use std::time::Duration;
+use endpoint_copier_core::model::{EndpointSlice, Operation, SliceKey, version_of};
 
-use tokio::time::Instant;
+use crate::controller::error::SyncError;
 
-use endpoint_copier_core::model::Operation;
-use endpoint_copier_core::model::SliceKey;
-
-/// What a write that was answered will look like in the watch.
+/// What the watch will show of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// The slice at this resourceVersion or a newer one.
@@ -20,36 +17,23 @@ pub enum Expectation {
     Gone(String),
 }
 
-/// How a write failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The object is not what we saw: look again.
-    Conflict,
-    /// The API server will not have it, now or later (400, 403, 405, 413, 422, …).
-    Refused,
-    /// The namespace is being deleted, and the Service with it.
-    NamespaceTerminating,
-    /// Overload, time-out, no connection, nonsense: try again.
-    Passing,
-    /// We no longer lead.
-    TermOver,
-}
+impl Expectation {
+    /// The slice as it was written.
+    pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
+        version_of(&slice.metadata).map(Self::Version)
+    }
 
-/// A write that failed.
-#[derive(Debug)]
-pub struct Failure {
-    /// The slice.
-    pub key: SliceKey,
-    /// What was tried.
-    pub operation: Operation,
-    /// What to make of it.
-    pub kind: Kind,
-    /// What the API server or the client says.
-    pub message: String,
-    /// It was refused: the same may be tried again at this moment.
-    pub until: Option<Instant>,
-    /// The API server is overloaded, and asks for this pause.
-    pub overload: Option<Duration>,
+    /// Whether the watch shows what was written, or something later. `slice`: what it shows.
+    #[must_use]
+    pub fn is_fulfilled(&self, slice: Option<&EndpointSlice>) -> bool {
+        let version = slice.and_then(|slice| version_of(&slice.metadata));
+        match self {
+            Self::Version(written) => version.is_some_and(|version| version >= *written),
+            Self::NewerThan(seen) => slice.is_none() || version.is_some_and(|version| version > *seen),
+            Self::Exists => slice.is_some(),
+            Self::Gone(uid) => slice.is_none_or(|slice| slice.metadata.uid.as_ref() != Some(uid)),
+        }
+    }
 }
 
 /// What became of a plan.
@@ -60,34 +44,10 @@ pub struct Applied {
     /// What to wait for before the next plan.
     pub expectations: Vec<(SliceKey, Expectation)>,
     /// What failed.
-    pub failures: Vec<Failure>,
-}
-
-impl Failure {
-    /// A write that was tried, or is not to be.
-    pub(super) fn new(key: SliceKey, operation: Operation, kind: Kind, message: String) -> Self {
-        Self {
-            key,
-            operation,
-            kind,
-            message,
-            until: None,
-            overload: None,
-        }
-    }
+    pub failures: Vec<SyncError>,
 }
 
 impl Applied {
-    pub(super) fn has_failed_as(&self, kind: Kind) -> bool {
-        self.failures.iter().any(|failure| failure.kind == kind)
-    }
-
-    /// The pause that an overloaded API server asks for.
-    #[must_use]
-    pub fn overload(&self) -> Option<Duration> {
-        self.failures.iter().filter_map(|failure| failure.overload).max()
-    }
-
     /// Something was written.
     #[must_use]
     pub fn has_written(&self) -> bool {
@@ -104,5 +64,10 @@ impl Applied {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.has_written() && self.failures.is_empty()
+    }
+
+    /// Whether an API server has rejected a write because of its load.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.failures.iter().any(SyncError::is_overload)
     }
 }

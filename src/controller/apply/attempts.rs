@@ -28,13 +28,13 @@ const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    slices: HashMap<SliceKey, Attempt>,
+    slices: HashMap<SliceKey, WriteAttempt>,
     /// Services whose namespace is going, as they were when that was found.
     hopeless: HashMap<ServiceKey, Arc<ManagedService>>,
 }
 
 #[derive(Clone, Debug)]
-struct Attempt {
+struct WriteAttempt {
     content: u64,
     at: Instant,
     /// Refusals in a row.
@@ -98,7 +98,7 @@ impl Attempts {
         let before = last
             .filter(|last| last.content == content)
             .map_or(0, |last| last.refusals);
-        let attempt = Attempt {
+        let attempt = WriteAttempt {
             content,
             at: now,
             refusals: before + 1,
@@ -115,9 +115,9 @@ impl Attempts {
         let last = self.slices.get(&SliceKey::of(&slice.metadata));
         // While it waits between two repairs, they are further apart.
         let window = |writes: u32| writes.checked_sub(REPAIRS).map_or(SOON, |over| pause(over) * 2);
-        let again = |last: &&Attempt| last.content == content && now < last.at + window(last.writes);
+        let again = |last: &&WriteAttempt| last.content == content && now < last.at + window(last.writes);
         let before = last.filter(again).map_or(0, |last| last.writes);
-        let attempt = Attempt {
+        let attempt = WriteAttempt {
             content,
             at: now,
             refusals: 0,

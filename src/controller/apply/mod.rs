@@ -1,10 +1,8 @@
-//! A plan becomes API calls, under a [`Term`]; errors become kinds.
+//! A plan becomes API calls, under a [`Term`].
 //!
 //! Create is POST, which fails if the name is taken; update is PUT with the resourceVersion and UID
 //! of what was seen; delete has both as preconditions. So a write that arrives late, from a leader
 //! that is none any more, does nothing.
-
-use std::time::Duration;
 
 use http::Request;
 use kube::Client;
@@ -12,8 +10,9 @@ use kube::core::Status;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::apiserver::error::{is_answer, is_namespace_terminating};
-use crate::apiserver::{SendDeadline, TooLate, throttled};
+use crate::apiserver::status::is_answer;
+use crate::apiserver::{SendDeadline, TooLate};
+use crate::controller::error::SyncError;
 use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
@@ -26,7 +25,7 @@ mod applied;
 mod attempts;
 mod request;
 
-pub use applied::{Applied, Expectation, Failure, Kind};
+pub use applied::{Applied, Expectation};
 use attempts::Attempts;
 
 /// Writes EndpointSlices.
@@ -68,21 +67,20 @@ impl Writer {
             confirm: _,
         } = plan;
         let mut applied = Applied::default();
-        let service = match service {
-            ServiceState::Managed(service) => Some(service),
-            ServiceState::Absent | ServiceState::Unmanaged => None,
-        };
+        let service = service.managed();
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
             if is_hopeless {
-                let (key, kind) = (SliceKey::of(&slice.metadata), Kind::NamespaceTerminating);
-                let failure = Failure::new(key, Operation::Create, kind, String::new());
-                applied.failures.push(failure);
+                applied.failures.push(SyncError::NamespaceTerminating {
+                    operation: Operation::Create,
+                    slice: SliceKey::of(&slice.metadata),
+                });
             } else {
                 self.create(term, &slice, &mut applied).await;
             }
         }
-        if let Some(service) = service.filter(|_| applied.has_failed_as(Kind::NamespaceTerminating)) {
+        let is_hopeless = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
+        if let Some(service) = service.filter(|_| applied.failures.iter().any(is_hopeless)) {
             self.attempts.lock().give_up(service);
         }
         let is_empty = |slice: &EndpointSlice| slice.endpoints.as_ref().is_none_or(Vec::is_empty);
@@ -90,26 +88,15 @@ impl Writer {
         for slice in updates {
             self.update(term, &slice, &mut applied).await;
         }
-        if applied
-            .failures
-            .iter()
-            .all(|failure| failure.kind == Kind::Refused)
-        {
+        let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
+        if applied.failures.iter().all(is_refused) {
             for slice in emptied {
                 self.update(term, &slice, &mut applied).await;
             }
-            for delete in deletes {
-                if applied.overload().is_none() {
-                    self.delete(term, delete, &mut applied).await;
-                }
-            }
+            self.delete(term, deletes, &mut applied).await;
         }
         if applied.failures.is_empty() {
-            for leftover in leftovers {
-                if applied.overload().is_none() {
-                    self.delete(term, leftover, &mut applied).await;
-                }
-            }
+            self.delete(term, leftovers, &mut applied).await;
         }
         applied
     }
@@ -133,38 +120,58 @@ impl Writer {
         applied: &mut Applied,
     ) {
         // What is left of the plan is planned again.
-        if applied.overload().is_some() || self.must_wait(operation, slice, applied) {
+        if applied.is_overloaded() {
+            return;
+        }
+        let key = SliceKey::of(&slice.metadata);
+        if let Err((until, message)) = self.attempts.lock().check(slice, Instant::now()) {
+            applied.failures.push(SyncError::Refused {
+                operation,
+                slice: key,
+                message,
+                retry_at: Some(until),
+            });
             return;
         }
         let request = match operation {
             Operation::Create => request::create(slice),
             Operation::Update | Operation::Delete => request::update(slice),
         };
-        let answer = self.send(term, request).await;
-        let until = self.note(slice, &answer);
-        let echo = answer.map(|made| made.as_ref().and_then(echo_of));
-        let key = SliceKey::of(&slice.metadata);
-        self.ended(operation, key, echo, seen, until, applied);
+        let mut answer = self.send(term, operation, &key, request).await;
+        self.note(slice, &mut answer);
+        let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
+        self.ended(operation, key, expectation, seen, applied);
     }
 
-    async fn delete(&self, term: &Term, delete: Delete, applied: &mut Applied) {
-        let answer = self.send(term, request::delete(&delete)).await;
-        // With finalizers the slice stays a while: its deletionTimestamp is the echo.
-        let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
-        let echo = |left: Option<EndpointSlice>| left.as_ref().filter(|left| stays(left)).and_then(echo_of);
-        let answer = answer.map(|left| Some(echo(left).unwrap_or(Expectation::Gone(delete.uid))));
-        let seen = Expectation::NewerThan(delete.resource_version.parse().unwrap_or(0));
-        self.ended(Operation::Delete, delete.key, answer, seen, None, applied);
+    async fn delete(&self, term: &Term, deletes: Vec<Delete>, applied: &mut Applied) {
+        for delete in deletes {
+            if applied.is_overloaded() {
+                return;
+            }
+            let request = request::delete(&delete);
+            let answer = self.send(term, Operation::Delete, &delete.key, request).await;
+            // With finalizers the slice stays a while, with a deletionTimestamp.
+            let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
+            let expectation = answer.map(|left| {
+                let left = left.as_ref().filter(|left| stays(left)).and_then(Expectation::of);
+                Some(left.unwrap_or(Expectation::Gone(delete.uid)))
+            });
+            let seen = Expectation::NewerThan(delete.resource_version.parse().unwrap_or(0));
+            self.ended(Operation::Delete, delete.key, expectation, seen, applied);
+        }
     }
 
     /// One call, from the right to make it until its answer: the slice as it is now, if there is one.
     async fn send(
         &self,
         term: &Term,
+        operation: Operation,
+        slice: &SliceKey,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<Option<EndpointSlice>, Error> {
-        let mut request = request.map_err(|error| Error::Api(kube::Error::BuildRequest(error)))?;
-        let write = term.begin_write().map_err(|TermOver| Error::TermOver)?;
+    ) -> Result<Option<EndpointSlice>, SyncError> {
+        let failed = |error: &kube::Error| SyncError::write(operation, slice, error);
+        let mut request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
+        let write = term.begin_write().map_err(|TermOver| SyncError::TermOver)?;
         // Also if this process was stopped while the way to a server was looked for.
         request.extensions_mut().insert(SendDeadline(write.deadline));
         let answer = timeout(WRITE_LIMIT, async {
@@ -179,152 +186,58 @@ impl Writer {
         if answer.as_ref().is_some_and(is_certain) {
             write.answered();
         }
-        let answer = answer.ok_or(Error::NoAnswer)?.map_err(Error::Api)?;
+        let unanswered = || kube::Error::Service("no answer in time".into());
+        let answer = answer
+            .unwrap_or_else(|| Err(unanswered()))
+            .map_err(|error| failed(&error))?;
         Ok(answer.either(Some, |_: Status| None))
     }
 
-    /// Whether a write that failed, or did not last, is not to be tried again yet. Then it counts as
-    /// refused once more.
-    fn must_wait(&self, operation: Operation, slice: &EndpointSlice, applied: &mut Applied) -> bool {
-        let Err((until, message)) = self.attempts.lock().check(slice, Instant::now()) else {
-            return false;
-        };
-        let key = SliceKey::of(&slice.metadata);
-        applied.failures.push(Failure {
-            until: Some(until),
-            ..Failure::new(key, operation, Kind::Refused, message)
-        });
-        true
-    }
-
-    /// Remembers what became of a write, and answers when the same may be tried again that was refused.
-    fn note<T>(&self, slice: &EndpointSlice, answer: &Result<T, Error>) -> Option<Instant> {
+    /// Remembers what became of a write. A refusal learns when the same may be tried again.
+    fn note<T>(&self, slice: &EndpointSlice, answer: &mut Result<T, SyncError>) {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         attempts.forget_old(now);
         match answer {
             Ok(_) => attempts.written(slice, now),
-            Err(error) if error.kind() == Kind::Refused => {
-                return Some(attempts.refused(slice, &error.message(), now));
+            Err(SyncError::Refused {
+                message, retry_at, ..
+            }) => {
+                *retry_at = Some(attempts.refused(slice, message, now));
             }
             Err(_) => {}
         }
-        None
     }
 
-    /// `echo`: what the watch will show of a write that succeeded; `seen`: what of one that was in conflict; `until`:
-    /// when one may be tried again that was refused.
+    /// `expectation`: what the watch will show of a write that succeeded; `seen`: what of one that was in conflict.
     fn ended(
         &self,
         operation: Operation,
         key: SliceKey,
-        echo: Result<Option<Expectation>, Error>,
+        expectation: Result<Option<Expectation>, SyncError>,
         seen: Expectation,
-        until: Option<Instant>,
         applied: &mut Applied,
     ) {
-        let error = match echo {
-            Ok(echo) => {
+        match expectation {
+            Ok(expectation) => {
                 self.metrics.slice_changed(operation);
                 applied.by_operation[operation as usize] += 1;
-                applied.expectations.extend(echo.map(|echo| (key, echo)));
-                return;
+                applied
+                    .expectations
+                    .extend(expectation.map(|expectation| (key, expectation)));
             }
-            Err(error) => error,
-        };
-        let kind = error.kind();
-        if kind == Kind::Conflict {
-            applied.expectations.push((key.clone(), seen));
+            Err(error) => {
+                if matches!(error, SyncError::Conflict { .. }) {
+                    applied.expectations.push((key, seen));
+                }
+                applied.failures.push(error);
+            }
         }
-        applied.failures.push(Failure {
-            until,
-            overload: error.overload(),
-            ..Failure::new(key, operation, kind, error.message())
-        });
     }
 }
 
 /// Whether it is certain what became of a write: the API server has said so, or it was never sent.
 fn is_certain<T>(answer: &kube::Result<T>) -> bool {
     is_answer(answer) || matches!(answer, Err(kube::Error::Service(error)) if error.is::<TooLate>())
-}
-
-fn echo_of(slice: &EndpointSlice) -> Option<Expectation> {
-    version_of(&slice.metadata).map(Expectation::Version)
-}
-
-enum Error {
-    Api(kube::Error),
-    NoAnswer,
-    TermOver,
-}
-
-impl Error {
-    fn status(&self) -> Option<&Status> {
-        match self {
-            Self::Api(kube::Error::Api(status)) => Some(status),
-            _ => None,
-        }
-    }
-
-    fn kind(&self) -> Kind {
-        match self {
-            Self::TermOver => Kind::TermOver,
-            Self::NoAnswer => Kind::Passing,
-            Self::Api(_) => self.status().map_or(Kind::Passing, sort),
-        }
-    }
-
-    fn overload(&self) -> Option<Duration> {
-        match self {
-            Self::Api(error) => throttled(error),
-            Self::NoAnswer | Self::TermOver => None,
-        }
-    }
-
-    fn message(&self) -> String {
-        match self {
-            Self::TermOver => TermOver.to_string(),
-            Self::NoAnswer => "no answer in time".to_owned(),
-            Self::Api(error) => self
-                .status()
-                .map_or_else(|| error.to_string(), |status| status.message.clone()),
-        }
-    }
-}
-
-/// What an answer of the API server means for a write of ours.
-fn sort(status: &Status) -> Kind {
-    match status.code {
-        409 => Kind::Conflict,
-        // What we saw is not there; or, for a POST, the namespace is not.
-        404 if status
-            .details
-            .as_ref()
-            .is_some_and(|details| details.kind == "namespaces") =>
-        {
-            Kind::NamespaceTerminating
-        }
-        404 => Kind::Conflict,
-        403 if is_namespace_terminating(status) => Kind::NamespaceTerminating,
-        // The token may be renewed, the overload may pass; 410 is about lists.
-        401 | 408 | 410 | 429 => Kind::Passing,
-        400..=499 => Kind::Refused,
-        _ => Kind::Passing,
-    }
-}
-
-impl Expectation {
-    /// Whether the watch shows what a write left behind, or something later.
-    #[must_use]
-    pub fn is_shown(&self, slice: Option<&EndpointSlice>) -> bool {
-        let version = slice.and_then(|slice| version_of(&slice.metadata));
-        match self {
-            Self::Version(written) => version.is_some_and(|version| version >= *written),
-            Self::NewerThan(seen) => slice.is_none() || version.is_some_and(|version| version > *seen),
-            Self::Exists => slice.is_some(),
-            Self::Gone(uid) => slice.is_none_or(|slice| slice.metadata.uid.as_ref() != Some(uid)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Expired;
 use tracing::debug;
 
-use crate::apiserver::error::{is_answer, is_namespace_terminating, one_line};
+use crate::apiserver::error::one_line;
+use crate::apiserver::status::{is_answer, is_namespace_terminating, may_create_again};
 use crate::leader_election::term::{Term, Write};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
@@ -248,7 +249,7 @@ impl EventWriter {
                 Err(Unwritten::Unwanted)
             }
             // It was not taken. Of any other failure nobody knows, and a second Event would have another name.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 429 | 500 | 503) => {
+            Ok(Err(kube::Error::Api(status))) if may_create_again(&status) => {
                 Err(Unwritten::Busy(told(&one_line(&kube::Error::Api(status)))))
             }
             Ok(Err(error)) => Err(Unwritten::Failed(told(&one_line(&error)))),

@@ -12,15 +12,14 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::read::{Unanswered, is_missing};
 use crate::apiserver::decode::{EndpointsMetadata, Guarded};
-use crate::apiserver::error::is_answer;
+use crate::apiserver::status::{is_answer, is_forbidden, is_missing};
+use crate::controller::error::SyncError;
 use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::REMOVAL_LIMIT;
 use endpoint_copier_core::model::{
     EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
-    ours,
 };
 
 /// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
@@ -64,32 +63,25 @@ impl Legacy {
         term: &Term,
         service: &ManagedService,
         snapshot: &Snapshot,
-    ) -> Result<Option<Finding>, Unanswered> {
-        let mirrors = snapshot.slices.iter().filter(|slice| is_mirror(slice));
+    ) -> Result<Option<Finding>, SyncError> {
+        let mirrors = snapshot.others.iter().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
             service: service.uid.clone(),
             slices: mirrors
                 .map(|slice| slice.metadata.resource_version.clone())
                 .collect(),
         };
-        let is_copied = snapshot
-            .slices
-            .iter()
-            .any(|slice| ours(slice).as_ref() == Some(&service.key));
-        if !is_copied || mirrored.slices.is_empty() || self.theirs.lock().get(&service.key) == Some(&mirrored)
-        {
+        let is_theirs = self.theirs.lock().get(&service.key) == Some(&mirrored);
+        if snapshot.copies.is_empty() || mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
         match self.get_and_delete(term, service).await {
             Ok(Looked::Theirs) => {}
             Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
-            Err(Error::Api(status)) if status.code == 403 => return Ok(Some(finding(service))),
+            Err(Error::Api(status)) if is_forbidden(&status) => return Ok(Some(finding(service))),
             Err(error) => {
-                let Unanswered { error, severity } = Unanswered::from(&error);
-                return Err(Unanswered {
-                    error: format!("cannot look for Endpoints of the Go operator: {error}"),
-                    severity,
-                });
+                let object = format!("Endpoints {} of the Go operator", service.key);
+                return Err(SyncError::unavailable("remove", object, &error));
             }
         }
         self.theirs.lock().insert(service.key.clone(), mirrored);

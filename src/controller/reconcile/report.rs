@@ -1,5 +1,6 @@
-//! What is told of a sync that wrote: a line in the log, how long it took, an Event.
+//! What is reported about a sync that wrote: a line in the log, how long it took, an Event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use tracing::{debug, info};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey, ServiceState, Snapshot, ours};
+use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, Snapshot};
 
 impl Reconciler {
     /// How long a change took until here.
@@ -31,7 +32,7 @@ impl Reconciler {
 
     /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
     pub(super) fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
-        if let (ServiceState::Managed(service), Some(source)) = (&snapshot.service, &snapshot.source) {
+        if let (Some(service), Some(source)) = (snapshot.service.managed(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
                 "the copies are in step with {}: {endpoints} endpoint{plural}",
@@ -43,7 +44,7 @@ impl Reconciler {
 }
 
 /// Whether a finding rules out a `Synced` Event.
-pub(super) fn is_mixed(finding: &Finding) -> bool {
+pub(super) fn rules_out_synced(finding: &Finding) -> bool {
     finding.reason.leaves_undone()
         || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
 }
@@ -63,13 +64,8 @@ pub(super) fn report_write(
     }
     let took = since.elapsed();
     let [created, updated, deleted] = applied.by_operation;
-    let copies = snapshot
-        .slices
-        .iter()
-        .filter(|slice| ours(slice).as_ref() == Some(key));
-    let before: usize = copies
-        .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
-        .sum();
+    let endpoints_of = |copy: &Arc<EndpointSlice>| copy.endpoints.as_ref().map_or(0, Vec::len);
+    let before: usize = snapshot.copies.iter().map(endpoints_of).sum();
     info!(
         service = %key,
         source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),

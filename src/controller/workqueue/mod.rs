@@ -12,7 +12,8 @@ use backoff::backoff::Backoff as _;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use crate::telemetry::metrics::{Ending, Metrics};
+use crate::controller::outcome::{Backoff, Outcome, Requeue};
+use crate::telemetry::metrics::{Metrics, ReconcileResult};
 use endpoint_copier_core::model::{Priority, ServiceKey};
 
 mod dirty_set;
@@ -44,64 +45,6 @@ const FAILING: usize = 4;
 /// the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
-/// The requests that a sync sent to the API server, Events aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requests {
-    /// None: the watches showed all that was needed.
-    None,
-    /// Reads only, or writes that changed nothing.
-    Reads,
-    /// At least one write that succeeded.
-    Writes,
-}
-
-/// When a key is to be worked on again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requeue {
-    /// When it gets dirty.
-    WhenDirty,
-    /// At this moment, or earlier when it gets dirty. All that was known is done.
-    At(Instant),
-    /// At this moment, or earlier when it gets dirty, to go on with what is not done yet.
-    Resume(Instant),
-    /// After a delay that grows from one failure to the next.
-    Later(Severity),
-}
-
-impl Requeue {
-    /// The same, but no later than this time if nothing else would bring the key back.
-    #[must_use]
-    pub fn or_at(self, moment: Option<Instant>) -> Self {
-        match (self, moment) {
-            (Self::WhenDirty, Some(moment)) => Self::At(moment),
-            (Self::At(at), Some(moment)) => Self::At(at.min(moment)),
-            (again, _) => again,
-        }
-    }
-
-    /// The same, as controller-runtime would count it.
-    fn ending(self) -> Ending {
-        match self {
-            Self::WhenDirty | Self::At(_) => Ending::Success,
-            Self::Resume(_) => Ending::RequeueAfter,
-            Self::Later(_) => Ending::Error,
-        }
-    }
-}
-
-/// How a sync failed, as far as the next try is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// The API server could not be reached or failed: 100 ms to 1 s, so that the copies are right
-    /// at once when it is back.
-    Passing,
-    /// The API server is overloaded, and asks for this pause. It is common to all keys but those with reserved
-    /// slots.
-    Overloaded(Duration),
-    /// The API server says no: 5 s doubling to 30 s.
-    Final,
-}
-
 /// Which keys go first, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
@@ -128,7 +71,7 @@ impl Lane {
 }
 
 #[derive(Debug)]
-enum State {
+enum KeyState {
     /// `queued`: it waits for its turn since then.
     Ready { since: Instant, queued: Instant },
     /// `since`: what was dirty is still to be done.
@@ -147,12 +90,12 @@ enum State {
 /// The queue of one worker loop.
 pub struct WorkQueue {
     metrics: Metrics,
-    states: HashMap<ServiceKey, State>,
+    states: HashMap<ServiceKey, KeyState>,
     ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
-    failures: HashMap<ServiceKey, (Severity, ExponentialBackoff)>,
+    failures: HashMap<ServiceKey, (Backoff, ExponentialBackoff)>,
     /// Keys that were synced a moment ago.
     paced: HashMap<ServiceKey, Instant>,
 }
@@ -176,9 +119,9 @@ impl WorkQueue {
     /// Marks a key dirty, since the given time.
     pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         match self.states.get_mut(&key) {
-            Some(State::Ready { .. }) => {}
-            Some(State::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
-            Some(State::Waiting { timer, since: first }) => {
+            Some(KeyState::Ready { .. }) => {}
+            Some(KeyState::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
+            Some(KeyState::Waiting { timer, since: first }) => {
                 // What it waited for is still to be done; a pause after a sync is kept all the same.
                 let since = first.map_or(since, |first| first.min(since));
                 self.timers.remove(timer);
@@ -194,7 +137,7 @@ impl WorkQueue {
             let timer = self.timers.insert_at(key.clone(), *until);
             self.states.insert(
                 key,
-                State::Waiting {
+                KeyState::Waiting {
                     timer,
                     since: Some(since),
                 },
@@ -206,9 +149,9 @@ impl WorkQueue {
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         let queued = Instant::now();
-        self.states.insert(key.clone(), State::Ready { since, queued });
+        self.states.insert(key.clone(), KeyState::Ready { since, queued });
         self.metrics.controller().queued();
-        let failed = matches!(self.failures.get(&key), Some((Severity::Passing, _)));
+        let failed = matches!(self.failures.get(&key), Some((Backoff::Short, _)));
         self.ready[Lane::of(priority, failed) as usize].push_back(key);
     }
 
@@ -221,14 +164,14 @@ impl WorkQueue {
         let key = self.ready[lane as usize].pop_front()?;
         let begun = Instant::now();
         let (since, queued) = match self.states.remove(&key) {
-            Some(State::Ready { since, queued }) => (since, queued),
+            Some(KeyState::Ready { since, queued }) => (since, queued),
             _ => (begun, begun),
         };
         self.metrics.controller().begun(begun - queued);
         self.active[lane as usize] += 1;
         self.states.insert(
             key.clone(),
-            State::Active {
+            KeyState::Active {
                 since,
                 begun,
                 dirty: None,
@@ -252,8 +195,8 @@ impl WorkQueue {
     }
 
     /// Work on a key has ended. If it sent requests, the next sync waits for [`PACE`].
-    pub fn finished(&mut self, key: ServiceKey, again: Requeue, requests: Requests, priority: Priority) {
-        let Some(State::Active {
+    pub fn finished(&mut self, key: ServiceKey, outcome: &Outcome, priority: Priority) {
+        let Some(KeyState::Active {
             since,
             begun,
             dirty,
@@ -262,23 +205,25 @@ impl WorkQueue {
         else {
             return;
         };
-        self.metrics.controller().ended(begun.elapsed(), again.ending());
+        let result = outcome.reconcile_result();
+        self.metrics.controller().ended(begun.elapsed(), result);
         self.active[lane as usize] -= 1;
-        if requests != Requests::None {
+        if outcome.has_sent {
             self.paced.insert(key.clone(), Instant::now() + PACE);
         }
-        if requests == Requests::Writes && !matches!(again, Requeue::Later(_)) {
-            self.overload.accepted();
-        }
-        if let Requeue::WhenDirty | Requeue::At(_) = again {
-            self.failures.remove(&key);
-        }
-        let (until, undone) = match again {
-            Requeue::Later(severity) => (Some(self.next_try(&key, severity, priority)), Some(since)),
-            Requeue::Resume(until) => (Some(until), Some(since)),
+        let (until, undone) = match outcome.requeue {
             Requeue::WhenDirty => (None, None),
             Requeue::At(until) => (Some(until), None),
+            Requeue::Resume(until) => (Some(until), Some(since)),
+            Requeue::Backoff(backoff) => (Some(Instant::now() + self.delay(&key, backoff)), Some(since)),
+            Requeue::Overloaded(retry_after) => (Some(self.pause(retry_after, priority)), Some(since)),
         };
+        if undone.is_none() {
+            self.failures.remove(&key);
+        }
+        if outcome.has_written && result != ReconcileResult::Error {
+            self.overload.accepted();
+        }
         if let Some(changed) = dirty {
             self.schedule(
                 key,
@@ -287,15 +232,13 @@ impl WorkQueue {
             );
         } else if let Some(until) = until {
             let timer = self.timers.insert_at(key.clone(), until);
-            self.states.insert(key, State::Waiting { timer, since: undone });
+            self.states
+                .insert(key, KeyState::Waiting { timer, since: undone });
         }
     }
 
-    /// When a key that failed is tried again.
-    fn next_try(&mut self, key: &ServiceKey, severity: Severity, priority: Priority) -> Instant {
-        let Severity::Overloaded(retry_after) = severity else {
-            return Instant::now() + self.delay(key, severity);
-        };
+    /// When a key that an overloaded API server has rejected is tried again.
+    fn pause(&mut self, retry_after: Duration, priority: Priority) -> Instant {
         let pause = self.overload.rejected(retry_after);
         match priority {
             Priority::Flagged | Priority::ApiServers => Instant::now() + OVERLOADED_API_SERVERS,
@@ -304,15 +247,15 @@ impl WorkQueue {
     }
 
     /// The next delay of a key that failed.
-    fn delay(&mut self, key: &ServiceKey, severity: Severity) -> Duration {
-        let (known, backoff) = self
+    fn delay(&mut self, key: &ServiceKey, backoff: Backoff) -> Duration {
+        let (known, delays) = self
             .failures
             .entry(key.clone())
-            .or_insert_with(|| (severity, policy(severity)));
-        if *known != severity {
-            (*known, *backoff) = (severity, policy(severity));
+            .or_insert_with(|| (backoff, policy(backoff)));
+        if *known != backoff {
+            (*known, *delays) = (backoff, policy(backoff));
         }
-        backoff.next_backoff().unwrap_or(backoff.max_interval)
+        delays.next_backoff().unwrap_or(delays.max_interval)
     }
 
     /// Waits until a waiting key is due, and makes it ready, or until an overloaded API server has had its pause. Never
@@ -328,7 +271,7 @@ impl WorkQueue {
         };
         if let Some(expired) = expired {
             let key = expired.into_inner();
-            if let Some(State::Waiting { since, .. }) = self.states.remove(&key) {
+            if let Some(KeyState::Waiting { since, .. }) = self.states.remove(&key) {
                 let priority = priority(&key);
                 self.enqueue(key, since.unwrap_or_else(Instant::now), priority);
             }
@@ -342,12 +285,10 @@ impl Drop for WorkQueue {
     }
 }
 
-fn policy(severity: Severity) -> ExponentialBackoff {
-    let (first, longest) = match severity {
-        Severity::Passing | Severity::Overloaded(_) => {
-            (Duration::from_millis(100), Duration::from_millis(750))
-        }
-        Severity::Final => (Duration::from_secs(5), Duration::from_secs(30)),
+fn policy(backoff: Backoff) -> ExponentialBackoff {
+    let (first, longest, jitter) = match backoff {
+        Backoff::Short => (Duration::from_millis(100), Duration::from_millis(750), 0.3),
+        Backoff::Long => (Duration::from_secs(5), Duration::from_secs(30), 0.0),
     };
     ExponentialBackoff {
         current_interval: first,
@@ -356,7 +297,7 @@ fn policy(severity: Severity) -> ExponentialBackoff {
         max_interval: longest,
         // Without this a key would be given up after a quarter of an hour.
         max_elapsed_time: None,
-        randomization_factor: if severity == Severity::Passing { 0.3 } else { 0.0 },
+        randomization_factor: jitter,
         ..ExponentialBackoff::default()
     }
 }

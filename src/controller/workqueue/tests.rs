@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::metrics::SyncResult;
 use endpoint_copier_core::model::Priority::{ApiServers, Flagged, Other};
 
 fn queue() -> WorkQueue {
@@ -7,6 +8,15 @@ fn queue() -> WorkQueue {
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
+}
+
+fn outcome(requeue: Requeue) -> Outcome {
+    Outcome::new(SyncResult::Success, requeue)
+}
+
+/// The sync of a key that sent no request has ended.
+fn finish(queue: &mut WorkQueue, key: ServiceKey, requeue: Requeue, priority: Priority) {
+    queue.finished(key, &outcome(requeue), priority);
 }
 
 fn names(queue: &mut WorkQueue) -> Vec<String> {
@@ -40,18 +50,23 @@ async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_change
     let changed = Instant::now();
     queue.mark(key("a"), changed, Other);
     assert_eq!(queue.pop(), None);
-    queue.finished(key("a"), Requeue::WhenDirty, Requests::None, Other);
+    finish(&mut queue, key("a"), Requeue::WhenDirty, Other);
     assert_eq!(queue.pop(), Some((key("a"), changed)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_request_the_next_sync_of_that_key_keeps_its_distance() {
-    for requests in [Requests::Reads, Requests::Writes] {
+    for has_written in [false, true] {
         let mut queue = queue();
         let start = Instant::now();
         queue.mark(key("a"), start, Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), Requeue::WhenDirty, requests, Other);
+        let outcome = Outcome {
+            has_sent: true,
+            has_written,
+            ..outcome(Requeue::WhenDirty)
+        };
+        queue.finished(key("a"), &outcome, Other);
         queue.mark(key("a"), Instant::now(), Other);
         queue.mark(key("b"), Instant::now(), Other);
         assert_eq!(names(&mut queue), ["b"]);
@@ -72,7 +87,7 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
     let mut waits = Vec::new();
     for _ in 0..1000 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Requeue::Later(Severity::Final), Requests::None, Other);
+        finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         waits.push(start.elapsed().as_secs());
@@ -87,7 +102,7 @@ async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
     queue.mark(key("a"), Instant::now(), Other);
     for _ in 0..50 {
         queue.pop().unwrap();
-        queue.finished(key("a"), Requeue::Later(Severity::Passing), Requests::None, Other);
+        finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Short), Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         assert!(
@@ -108,7 +123,7 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
     let mut queue = queue();
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Requeue::Later(Severity::Final), Requests::None, Other);
+    finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
     assert_eq!(queue.pop(), None);
     queue.mark(key("a"), Instant::now(), Other);
     assert_eq!(names(&mut queue), ["a"]);
@@ -117,19 +132,19 @@ async fn a_change_is_tried_at_once_even_when_the_key_is_failing() {
 #[tokio::test(start_paused = true)]
 async fn success_forgets_the_failures() {
     let mut queue = queue();
-    for (again, expected) in [(Severity::Final, 5), (Severity::Final, 10)] {
+    for expected in [5, 10] {
         queue.mark(key("a"), Instant::now(), Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), Requeue::Later(again), Requests::None, Other);
+        finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
         let start = Instant::now();
         queue.due(|_| Other).await;
         assert_eq!(start.elapsed().as_secs(), expected);
     }
     queue.pop().unwrap();
-    queue.finished(key("a"), Requeue::WhenDirty, Requests::None, Other);
+    finish(&mut queue, key("a"), Requeue::WhenDirty, Other);
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
-    queue.finished(key("a"), Requeue::Later(Severity::Final), Requests::None, Other);
+    finish(&mut queue, key("a"), Requeue::Backoff(Backoff::Long), Other);
     let start = Instant::now();
     queue.due(|_| Other).await;
     assert_eq!(start.elapsed().as_secs(), 5);
@@ -164,12 +179,12 @@ async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     assert_eq!(names(&mut queue), ["0", "1"]);
     queue.mark(key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
-    queue.finished(key("vip"), Requeue::WhenDirty, Requests::None, Flagged);
+    finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
     assert!(names(&mut queue).is_empty(), "its place is nobody else's");
-    queue.finished(key("other-3"), Requeue::WhenDirty, Requests::None, Other);
+    finish(&mut queue, key("other-3"), Requeue::WhenDirty, Other);
     assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
-    queue.finished(key("0"), Requeue::WhenDirty, Requests::None, ApiServers);
-    queue.finished(key("1"), Requeue::WhenDirty, Requests::None, ApiServers);
+    finish(&mut queue, key("0"), Requeue::WhenDirty, ApiServers);
+    finish(&mut queue, key("1"), Requeue::WhenDirty, ApiServers);
     assert_eq!(names(&mut queue), ["3", "4"]);
 }
 
@@ -179,22 +194,12 @@ async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
         let mut queue = queue();
         queue.mark(key("vip"), Instant::now(), priority);
         queue.pop().unwrap();
-        queue.finished(
-            key("vip"),
-            Requeue::Later(Severity::Passing),
-            Requests::None,
-            priority,
-        );
+        finish(&mut queue, key("vip"), Requeue::Backoff(Backoff::Short), priority);
         for number in 0..20 {
             queue.mark(key(&number.to_string()), Instant::now(), Other);
         }
         for name in names(&mut queue) {
-            queue.finished(
-                key(&name),
-                Requeue::Later(Severity::Passing),
-                Requests::None,
-                Other,
-            );
+            finish(&mut queue, key(&name), Requeue::Backoff(Backoff::Short), Other);
         }
         names(&mut queue);
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -214,12 +219,7 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
         queue.mark(key(&number.to_string()), Instant::now(), Other);
     }
     for name in names(&mut queue) {
-        queue.finished(
-            key(&name),
-            Requeue::Later(Severity::Passing),
-            Requests::None,
-            Other,
-        );
+        finish(&mut queue, key(&name), Requeue::Backoff(Backoff::Short), Other);
     }
     tokio::time::advance(Duration::from_secs(2)).await;
     for _ in 0..7 {
@@ -240,7 +240,7 @@ async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
         let changed = Instant::now();
         queue.mark(key("a"), changed, Other);
         queue.pop().unwrap();
-        queue.finished(key("a"), again(changed + PACE), Requests::None, Other);
+        finish(&mut queue, key("a"), again(changed + PACE), Other);
         queue.due(|_| Other).await;
         assert_eq!(queue.pop().unwrap().1 == changed, keeps);
     }
@@ -253,16 +253,21 @@ async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
         if writes {
             queue.mark(key("b"), Instant::now(), Other);
             queue.pop().unwrap();
-            queue.finished(key("b"), Requeue::WhenDirty, Requests::Writes, Other);
+            let outcome = Outcome {
+                has_sent: true,
+                has_written: true,
+                ..outcome(Requeue::WhenDirty)
+            };
+            queue.finished(key("b"), &outcome, Other);
         }
         queue.mark(key("a"), Instant::now(), Other);
         queue.mark(key("b"), Instant::now(), Other);
         while queue.pop().is_none() {
             queue.due(|_| Other).await;
         }
-        let severity = Severity::Overloaded(Duration::from_secs(retry_after));
-        queue.finished(key("a"), Requeue::Later(severity), Requests::None, Other);
-        queue.finished(key("b"), Requeue::Later(severity), Requests::None, Other);
+        let overloaded = Requeue::Overloaded(Duration::from_secs(retry_after));
+        finish(&mut queue, key("a"), overloaded, Other);
+        finish(&mut queue, key("b"), overloaded, Other);
         let start = Instant::now();
         queue.mark(key("a"), start, Other);
         assert_eq!(queue.pop(), None, "a change does not end the pause");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
-use super::labels::Ending;
+use super::labels::ReconcileResult;
 use super::page::Page;
 
 /// What controller-runtime calls a controller of `EndpointSlices`, and its queue.
@@ -25,7 +25,7 @@ const QUEUE_BUCKETS: [f64; 12] = [
 
 /// What the queue and its worker do.
 pub struct Controller {
-    reconciles: [IntCounter; Ending::ALL.len()],
+    reconciles: [IntCounter; ReconcileResult::ALL.len()],
     errors: IntCounter,
     time: Histogram,
     active: IntGauge,
@@ -88,13 +88,14 @@ impl Controller {
             &["name", "controller"],
             &QUEUE_BUCKETS,
         )?;
-        let by_result = |ending: &Ending| reconciles.with_label_values(&[CONTROLLER, ending.as_str()]);
+        let by_result =
+            |ending: &ReconcileResult| reconciles.with_label_values(&[CONTROLLER, ending.as_str()]);
         Ok(Self {
             reconciles: [
-                Ending::Success,
-                Ending::Error,
-                Ending::Requeue,
-                Ending::RequeueAfter,
+                ReconcileResult::Success,
+                ReconcileResult::Error,
+                ReconcileResult::Requeue,
+                ReconcileResult::RequeueAfter,
             ]
             .each_ref()
             .map(by_result),
@@ -123,12 +124,12 @@ impl Controller {
     }
 
     /// Its turn has ended, and took so long.
-    pub fn ended(&self, took: Duration, ending: Ending) {
+    pub fn ended(&self, took: Duration, ending: ReconcileResult) {
         self.active.dec();
         self.time.observe(took.as_secs_f64());
         self.worked.observe(took.as_secs_f64());
         self.reconciles[ending as usize].inc();
-        if ending == Ending::Error {
+        if ending == ReconcileResult::Error {
             self.errors.inc();
             self.retries.inc();
         }

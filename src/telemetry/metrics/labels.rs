@@ -37,7 +37,7 @@ label! {
 
 label! {
     /// How a sync ended, in the words of controller-runtime.
-    Ending {
+    ReconcileResult {
         /// It is done.
         Success => "success",
         /// It is tried again, after a pause that grows.

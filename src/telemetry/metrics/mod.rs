@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
 
 pub use controller::Controller;
-pub use labels::{Ending, Restart, SyncResult};
+pub use labels::{ReconcileResult, Restart, SyncResult};
 use page::Page;
 use services::Services;
 use watches::Watches;

@@ -1,7 +1,7 @@
 //! How many endpoints a managed Service has, and how many its source.
 
 use super::Index;
-use crate::model::{EndpointCounts, Endpoints, ServiceKey, ours, service_of};
+use crate::model::{EndpointCounts, Endpoints, ServiceKey};
 
 impl Index {
     /// The endpoints of a managed Service as the watches show them; `None`: it is not managed.
@@ -11,13 +11,13 @@ impl Index {
         let wanted = |slice: &str| service.families.iter().any(|family| family.as_str() == slice);
         let source = service.source().map(|source| {
             let slices = self.others.of(source).map(AsRef::as_ref);
-            let its_own = slices.filter(|slice| service_of(slice).as_ref() == Some(source));
+            let its_own = slices.filter(|slice| slice.belongs_to(source));
             EndpointCounts::of(its_own.filter(|slice| wanted(&slice.address_type)))
         });
         let slices = self.copies.of(key).map(AsRef::as_ref);
         Some(Endpoints {
             source: source.unwrap_or_default(),
-            copies: EndpointCounts::of(slices.filter(|slice| ours(slice).as_ref() == Some(key))),
+            copies: EndpointCounts::of(slices.filter(|slice| slice.is_copy_for(key))),
         })
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::model::{
     Defaults, EndpointSlice, ManagedService, ObjectMeta, Service, ServiceKey, ServiceState, SliceKey,
-    Snapshot, Source, claims_to_be_ours, service_of, version_of,
+    Snapshot, Source, label, label_of, version_of,
 };
 
 mod counts;
@@ -263,10 +263,7 @@ impl Index {
             },
             Some(Some(service)) => ServiceState::Managed(service.clone()),
         };
-        let source = match &service {
-            ServiceState::Managed(service) => service.source(),
-            ServiceState::Absent | ServiceState::Unmanaged => None,
-        };
+        let source = service.managed().and_then(|service| service.source());
         // Before its slices are listed, a source only looks empty.
         if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
             return None;
@@ -280,13 +277,16 @@ impl Index {
                 slices.insert(key, slice.clone());
             }
         }
+        let is_copy = |slice: &Arc<EndpointSlice>| slice.is_copy_for(key);
+        let (copies, others) = slices.into_values().partition(is_copy);
         let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
         let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
         Some(Snapshot {
             key: key.clone(),
             source: source.map(|source| self.source(source)),
             service,
-            slices: slices.into_values().collect(),
+            copies,
+            others,
             unreadable: self.unreadable.of(key),
             seen,
             in_doubt,
@@ -295,7 +295,7 @@ impl Index {
     }
 
     fn source(&self, key: &ServiceKey) -> Source {
-        let belongs = |slice: &&Arc<EndpointSlice>| service_of(slice).as_ref() == Some(key);
+        let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
         let unreadable = self.unreadable.of(key);
         let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&SliceKey::of(&slice.metadata));
         Source {
@@ -356,14 +356,14 @@ impl Index {
 /// Whether a watch of this scope is the one that reports on a slice.
 fn in_scope(scope: &Scope, slice: &EndpointSlice) -> bool {
     match scope {
-        Scope::Copies => claims_to_be_ours(slice),
+        Scope::Copies => slice.is_labelled_as_copy(),
         Scope::Named(names) => bears_one_of(names, slice),
     }
 }
 
 /// Whether a slice belongs to a Service of one of these names.
 fn bears_one_of(names: &BTreeSet<String>, slice: &EndpointSlice) -> bool {
-    service_of(slice).is_some_and(|service| names.contains(service.name()))
+    label_of(&slice.metadata, label::SERVICE_NAME).is_some_and(|name| names.contains(name))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a GET shows, beside the watches: it may be newer than they are, or older by the time it is read.
 
 use super::{Dirty, Index, Slices, bears_one_of};
-use crate::model::{EndpointSlice, SliceKey, claims_to_be_ours};
+use crate::model::{EndpointSlice, SliceKey};
 
 /// Identity and version of a slice, or that there is none; and how many others had gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Index {
         slice: Option<EndpointSlice>,
     ) -> Option<Dirty> {
         let is_gone = slice.is_none();
-        let is_copy = slice.as_ref().is_some_and(claims_to_be_ours);
+        let is_copy = slice.as_ref().is_some_and(EndpointSlice::is_labelled_as_copy);
         // One that no watch shows is not kept: nobody would say when it is gone.
         let (copy, other) = match slice {
             Some(slice) if is_copy => (Some(slice), None),

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::{
-    EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, named_like_a_copy_of, ours,
-    provenance, service_of, version_of,
+    EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, provenance, service_of_copy_name,
+    version_of,
 };
 
 /// Slices as one kind of watch shows them.
@@ -138,7 +138,7 @@ impl Slices {
 /// What others write into the metadata of a slice has to survive an update of a copy. In all other slices only some of it is
 /// read, and to keep the rest would let its authors decide how much memory the index takes.
 fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
-    if ours(&slice).is_some() {
+    if slice.owner_of_copy().is_some() {
         return slice;
     }
     let metadata = &mut slice.metadata;
@@ -183,10 +183,11 @@ fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usiz
 }
 
 fn concerns(slice: &EndpointSlice) -> BTreeSet<ServiceKey> {
-    let by_name = named_like_a_copy_of(&SliceKey::of(&slice.metadata));
-    service_of(slice)
+    let by_name = service_of_copy_name(&SliceKey::of(&slice.metadata));
+    slice
+        .service()
         .into_iter()
-        .chain(ours(slice))
+        .chain(slice.owner_of_copy())
         .chain(by_name)
         .collect()
 }

@@ -5,9 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Index, bears_one_of};
-use crate::model::{
-    EndpointSlice, ObjectMeta, Priority, ServiceKey, SliceKey, label, label_of, service_of, version_of,
-};
+use crate::model::{EndpointSlice, ObjectMeta, Priority, ServiceKey, SliceKey, label, label_of, version_of};
 
 /// What a consistent list of slices showed.
 #[derive(Clone, Debug)]
@@ -172,7 +170,7 @@ impl Index {
         let slices = self
             .others
             .of(service)
-            .filter(|slice| service_of(slice).as_ref() == Some(service) && slice.address_type != "FQDN");
+            .filter(|slice| slice.belongs_to(service) && slice.address_type != "FQDN");
         let mut addresses = [BTreeSet::new(), BTreeSet::new()];
         for slice in slices {
             let is_named_like_it = slice.metadata.name.as_deref() == Some(service.name());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Dirty, Index, Scope};
 use crate::model::{
-    MANAGED_BY_US, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, named_like_a_copy_of,
+    MANAGED_BY_US, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, service_of_copy_name,
     version_of,
 };
 
@@ -32,7 +32,7 @@ impl UnreadableObjects {
         let may_belong = |(key, slice): &(&SliceKey, &Slice)| {
             key.namespace() == service.namespace()
                 && (slice.service.as_ref().is_none_or(|name| name == service.name())
-                    || named_like_a_copy_of(key).as_ref() == Some(service))
+                    || service_of_copy_name(key).as_ref() == Some(service))
         };
         self.slices
             .iter()
@@ -66,7 +66,7 @@ impl UnreadableObjects {
             return BTreeSet::new();
         };
         let by_label = slice.service.map(|name| ServiceKey::new(key.namespace(), name));
-        by_label.into_iter().chain(named_like_a_copy_of(key)).collect()
+        by_label.into_iter().chain(service_of_copy_name(key)).collect()
     }
 
     /// Only slices of these names are watched from now on.

@@ -5,16 +5,19 @@
 use std::fmt;
 
 mod compact;
+mod copy_name;
 mod endpoint;
 mod endpoints;
 mod finding;
 mod kinds;
 mod objects;
 mod priority;
+pub mod provenance;
 mod service;
 mod snapshot;
 
 pub use compact::StringMap;
+pub use copy_name::{copy_name, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, a_few};
@@ -36,20 +39,6 @@ pub mod annotation {
     pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
     /// `hold` or `follow`: what becomes of the copies when the source is empty.
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
-}
-
-/// Annotations that the operator writes on a copy.
-pub mod provenance {
-    /// Namespace of the source slice.
-    pub const NAMESPACE: &str = "endpoint-copier/source-namespace";
-    /// Name of the source slice.
-    pub const SLICE: &str = "endpoint-copier/source-slice";
-    /// UID of the source slice.
-    pub const UID: &str = "endpoint-copier/source-uid";
-    /// resourceVersion of the source slice that the copy was last written from.
-    pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
-    /// Kubernetes' own: when the endpoints last changed; taken over from the source.
-    pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 }
 
 /// Labels of EndpointSlices.
@@ -225,75 +214,6 @@ pub fn label_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
 #[must_use]
 pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(AsRef::as_ref)
-}
-
-/// The Service that a slice says it belongs to.
-#[must_use]
-pub fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
-    let name = label_of(&slice.metadata, label::SERVICE_NAME)?;
-    Some(ServiceKey::new(
-        slice.metadata.namespace.clone().unwrap_or_default(),
-        name,
-    ))
-}
-
-/// Whether a slice bears our managed-by label. Enough never to copy it, too little to delete it.
-#[must_use]
-pub fn claims_to_be_ours(slice: &EndpointSlice) -> bool {
-    label_of(&slice.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
-}
-
-/// The controller reference of a slice if it names a Service.
-#[must_use]
-pub fn owner_of(slice: &EndpointSlice) -> Option<&OwnerReference> {
-    slice
-        .metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true) && owner.api_version == "v1" && owner.kind == "Service")
-}
-
-/// The source slice of a copy, from its annotations. Users can edit these and the result becomes part of a
-/// URL, so a value that cannot be the name of a slice gives `None`.
-#[must_use]
-pub fn source_slice(copy: &EndpointSlice) -> Option<SliceKey> {
-    let namespace = annotation_of(&copy.metadata, provenance::NAMESPACE).filter(|name| is_dns_label(name))?;
-    let name = annotation_of(&copy.metadata, provenance::SLICE).filter(|name| is_dns_subdomain(name))?;
-    Some(SliceKey::new(namespace, name))
-}
-
-/// The managed Service of a slice that is ours: managed-by label, source annotations and a
-/// controller reference to a Service. `None`: not ours, never to be touched.
-#[must_use]
-pub fn ours(slice: &EndpointSlice) -> Option<ServiceKey> {
-    let has = |key| annotation_of(&slice.metadata, key).is_some();
-    if !claims_to_be_ours(slice)
-        || ![provenance::NAMESPACE, provenance::SLICE, provenance::UID]
-            .into_iter()
-            .all(has)
-    {
-        return None;
-    }
-    // The API server accepts any owner name, and this one becomes part of a URL.
-    let owner = owner_of(slice).filter(|owner| is_dns_label(&owner.name))?;
-    Some(ServiceKey::new(
-        slice.metadata.namespace.clone().unwrap_or_default(),
-        owner.name.clone(),
-    ))
-}
-
-/// Characters of the hash in the name of a copy.
-pub const HASH_LENGTH: usize = 10;
-
-/// The Service that a slice of this name would be a copy for: `<service>-<hash>`. Whatever the slice
-/// is, it stands where a copy of that Service may have to be.
-#[must_use]
-pub fn named_like_a_copy_of(slice: &SliceKey) -> Option<ServiceKey> {
-    let (service, hash) = slice.name().rsplit_once('-')?;
-    let is_base32 = |c: u8| matches!(c, b'a'..=b'z' | b'2'..=b'7');
-    (hash.len() == HASH_LENGTH && hash.bytes().all(is_base32))
-        .then(|| ServiceKey::new(slice.namespace(), service))
 }
 
 /// Whether a name is a DNS label (RFC 1123): what Services and namespaces are called.

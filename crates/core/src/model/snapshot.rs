@@ -14,8 +14,10 @@ pub struct Snapshot {
     pub service: ServiceState,
     /// Its source, if it names a valid one.
     pub source: Option<Source>,
-    /// Slices that belong to the Service by owner or by label, ours and others'.
-    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Our copies for the Service.
+    pub copies: Vec<Arc<EndpointSlice>>,
+    /// Other slices that belong to the Service by label, or that have a name that a copy of it may have.
+    pub others: Vec<Arc<EndpointSlice>>,
     /// Slices that may belong to the Service and cannot be decoded: they stay as they are.
     pub unreadable: BTreeSet<SliceKey>,
     /// Everything up to this resourceVersion was seen of its source.
@@ -24,6 +26,23 @@ pub struct Snapshot {
     pub in_doubt: bool,
     /// Source slices that were just read from the API server: what we see of them is the latest.
     pub confirmed: BTreeSet<SliceKey>,
+}
+
+impl Snapshot {
+    /// All slices that concern the Service.
+    pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.copies.iter().chain(&self.others)
+    }
+
+    /// The slice of this name, copy or not.
+    #[must_use]
+    pub fn slice(&self, key: &SliceKey) -> Option<&EndpointSlice> {
+        let is_it = |slice: &&EndpointSlice| {
+            slice.metadata.name.as_deref() == Some(key.name())
+                && slice.metadata.namespace.as_deref() == Some(key.namespace())
+        };
+        self.slices().map(AsRef::as_ref).find(is_it)
+    }
 }
 
 /// A source as it looks at one moment.

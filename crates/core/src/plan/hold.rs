@@ -4,10 +4,7 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Copies, copy};
-use crate::model::{
-    EndpointSlice, Family, ManagedService, Snapshot, Source, annotation_of, ours, owner_of, provenance,
-    source_slice,
-};
+use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
 
 /// No endpoint is in it. Unready ones are endpoints.
 pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
@@ -16,18 +13,14 @@ pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
 
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
-pub(super) fn has_unreadable(
-    service: &ManagedService,
-    source: &Source,
-    family: Family,
-    snapshot: &Snapshot,
-) -> bool {
+pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
     let is_copy = |slice: &EndpointSlice| {
-        ours(slice).as_ref() == Some(&service.key)
-            && slice.address_type == family.as_str()
-            && source_slice(slice).is_some_and(|source_slice| source.unreadable.contains(&source_slice))
+        slice.address_type == family.as_str()
+            && slice
+                .source()
+                .is_some_and(|source_slice| source.unreadable.contains(&source_slice))
     };
-    let mut copies = snapshot.slices.iter().filter(|slice| is_copy(slice));
+    let mut copies = snapshot.copies.iter().filter(|slice| is_copy(slice));
     copies.any(|copy| !is_empty(copy))
 }
 
@@ -39,9 +32,8 @@ pub(super) fn copies(
     snapshot: &Snapshot,
 ) -> Copies {
     let mut held = Copies::default();
-    for current in &snapshot.slices {
-        let is_mine = ours(current).as_ref() == Some(&service.key)
-            && owner_of(current).is_some_and(|owner| owner.uid == service.uid);
+    for current in &snapshot.copies {
+        let is_mine = current.owner().is_some_and(|owner| owner.uid == service.uid);
         if !is_mine
             || current.address_type != family.as_str()
             || is_empty(current)
@@ -58,7 +50,7 @@ pub(super) fn copies(
 /// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
 /// the last that was known.
 fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> copy::Ports {
-    let slice_name = annotation_of(&current.metadata, provenance::SLICE);
+    let slice_name = current.provenance().map(|provenance| provenance.name);
     let mut known: Vec<_> = source
         .slices
         .iter()
@@ -85,12 +77,13 @@ fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> 
 /// copy of a slice that is there, or it says so, or the name of its slice does.
 fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source) -> bool {
     let own_name = copy.metadata.name.as_deref();
-    let slice = annotation_of(&copy.metadata, provenance::SLICE).unwrap_or_default();
     let there = |is_it: &dyn Fn(&EndpointSlice) -> bool| source.slices.iter().any(|present| is_it(present));
-    there(&|present| own_name == Some(&copy::name(service.key.name(), present)))
-        || annotation_of(&copy.metadata, provenance::NAMESPACE) == Some(source.key.namespace())
-            && (there(&|present| present.metadata.name.as_deref() == Some(slice))
-                || is_named_after(slice, source.key.name()))
+    there(&|present| own_name == Some(&copy_name(service.key.name(), present)))
+        || copy.provenance().is_some_and(|claimed| {
+            claimed.namespace == source.key.namespace()
+                && (there(&|present| present.metadata.name.as_deref() == Some(claimed.name))
+                    || is_named_after(claimed.name, source.key.name()))
+        })
 }
 
 /// Whether a slice bears the name of a Service, as the API server's own does, or that and one more

@@ -10,13 +10,14 @@
 //! Pure: a [`Snapshot`] in, a [`Plan`] out. The plan of an applied plan is empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 
 use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source,
-    annotation_of, ours, provenance, source_slice, version,
+    annotation_of, provenance,
 };
 
 pub mod copy;
@@ -129,14 +130,14 @@ fn wanted_copies(
             .collect();
         let mut copies = fresh_copies(service, &slices);
         let is_empty = slices.iter().all(|slice| hold::is_empty(slice))
-            && !hold::has_unreadable(service, source, family, snapshot);
+            && !hold::has_unreadable(source, family, snapshot);
         if service.holds(&source.key) && is_empty {
             let held = hold::copies(service, source, family, snapshot);
             if !held.by_name.is_empty() {
                 plan.find(Reason::SourceEmptyHeld, report::held(source, family));
             }
             // Beside what is held, empty copies stay; a new one would undo a deletion by hand.
-            copies.by_name.retain(|key, _| current(snapshot, key).is_some());
+            copies.by_name.retain(|key, _| snapshot.slice(key).is_some());
             copies.by_name.extend(held.by_name);
             copies.unresolved = held.unresolved;
         }
@@ -178,21 +179,13 @@ fn fresh_copies(service: &ManagedService, slices: &[&EndpointSlice]) -> Copies {
     copies
 }
 
-fn current<'a>(snapshot: &'a Snapshot, key: &SliceKey) -> Option<&'a EndpointSlice> {
-    let is_it = |slice: &&EndpointSlice| {
-        slice.metadata.name.as_deref() == Some(key.name())
-            && slice.metadata.namespace.as_deref() == Some(key.namespace())
-    };
-    snapshot.slices.iter().map(AsRef::as_ref).find(is_it)
-}
-
 /// One wanted copy: nothing, a create, an update, or a reason why not.
 fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, plan: &mut Plan) {
     let key = SliceKey::of(&copy.metadata);
     if snapshot.unreadable.contains(&key) {
         return;
     }
-    let Some(current) = current(snapshot, &key) else {
+    let Some(current) = snapshot.slice(&key) else {
         if !service.deleting {
             match doubted_source(&copy, snapshot) {
                 Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
@@ -201,7 +194,7 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
         }
         return;
     };
-    if ours(current).as_ref() != Some(&service.key) {
+    if !current.is_copy_for(&service.key) {
         plan.find(
             Reason::NameTaken,
             format!(
@@ -228,14 +221,13 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
 /// back. It may be gone if the watches say so, or if one of our copies was made from a newer state of the
 /// source than we see.
 fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
-    let source = source_slice(copy)?;
-    let is_newer = |slice: &EndpointSlice| {
-        let read = |key| annotation_of(&slice.metadata, key);
-        ours(slice).as_ref() == Some(&snapshot.key)
-            && read(provenance::NAMESPACE) == Some(source.namespace())
-            && version(read(provenance::RESOURCE_VERSION)).is_some_and(|claimed| claimed > snapshot.seen)
+    let source = copy.source()?;
+    let is_newer = |copy: &Arc<EndpointSlice>| {
+        copy.provenance().is_some_and(|claimed| {
+            claimed.namespace == source.namespace() && claimed.version > Some(snapshot.seen)
+        })
     };
-    let doubted = snapshot.in_doubt || snapshot.slices.iter().any(|slice| is_newer(slice));
+    let doubted = snapshot.in_doubt || snapshot.copies.iter().any(is_newer);
     (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
 }
 
@@ -249,23 +241,18 @@ fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> 
 /// The source slice of a copy that claims to be made from a newer state than we see: perhaps ours
 /// is the stale view, and overwriting would bring back a dead endpoint.
 fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
-    let read = |slice: &EndpointSlice, key| annotation_of(&slice.metadata, key).map(str::to_owned);
-    let claimed = version(read(current, provenance::RESOURCE_VERSION).as_deref())?;
-    let ahead = match version(read(copy, provenance::RESOURCE_VERSION).as_deref()) {
-        Some(seen) => claimed > seen && read(current, provenance::UID) == read(copy, provenance::UID),
-        None => false,
-    };
-    source_slice(current).filter(|source| ahead && !snapshot.confirmed.contains(source))
+    let (claimed, seen) = (current.provenance()?, copy.provenance()?);
+    let is_ahead = claimed.uid == seen.uid && seen.version.is_some() && claimed.version > seen.version;
+    claimed
+        .source()
+        .filter(|source| is_ahead && !snapshot.confirmed.contains(source))
 }
 
 /// Deletes every copy of ours that is not wanted.
 fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
-    for slice in &snapshot.slices {
+    for slice in &snapshot.copies {
         let key = SliceKey::of(&slice.metadata);
-        if wanted.contains(&key)
-            || ours(slice).as_ref() != Some(&snapshot.key)
-            || slice.metadata.deletion_timestamp.is_some()
-            || is_frozen(slice, snapshot)
+        if wanted.contains(&key) || slice.metadata.deletion_timestamp.is_some() || is_frozen(slice, snapshot)
         {
             continue;
         }
@@ -280,24 +267,25 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
 fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
     let source = snapshot.source.as_ref().map(|source| &source.unreadable);
     snapshot.unreadable.contains(&SliceKey::of(&copy.metadata))
-        || source_slice(copy)
+        || copy
+            .source()
             .is_some_and(|slice| source.is_some_and(|unreadable| unreadable.contains(&slice)))
 }
 
 /// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive.
 fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
-    let is_ours = |slice: &EndpointSlice| ours(slice).as_ref() == Some(&snapshot.key);
+    let is_copy = |slice: &EndpointSlice| slice.is_copy_for(&snapshot.key);
     let is_made = |key: &SliceKey| {
         plan.creates
             .iter()
             .any(|slice| SliceKey::of(&slice.metadata) == *key)
     };
-    let will_be_there = |key| current(snapshot, key).map_or_else(|| is_made(key), is_ours);
+    let will_be_there = |key| snapshot.slice(key).map_or_else(|| is_made(key), is_copy);
     if wanted.is_empty() || !wanted.iter().all(will_be_there) {
         return;
     }
     let leftovers = snapshot
-        .slices
+        .others
         .iter()
         .filter(|slice| is_leftover(slice, &snapshot.key));
     let alive = leftovers.filter(|slice| slice.metadata.deletion_timestamp.is_none());
@@ -308,14 +296,16 @@ fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut
 /// be there, and our view too old to show it.
 fn vanished_unseen(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;
-    let slice = source_slice(copy)?;
-    let ahead = version(annotation_of(&copy.metadata, provenance::RESOURCE_VERSION))? > snapshot.seen;
-    let ours = slice.namespace() == source.key.namespace();
-    let shown = source
+    let claimed = copy.provenance()?;
+    let slice = claimed.source()?;
+    let is_ahead = claimed.version > Some(snapshot.seen);
+    let is_from_there = claimed.namespace == source.key.namespace();
+    let mut shown = source
         .slices
         .iter()
-        .any(|present| SliceKey::of(&present.metadata) == slice);
-    (ahead && ours && !shown && !snapshot.confirmed.contains(&slice)).then_some(slice)
+        .map(|present| SliceKey::of(&present.metadata));
+    let is_shown = shown.any(|present| present == slice);
+    (is_ahead && is_from_there && !is_shown && !snapshot.confirmed.contains(&slice)).then_some(slice)
 }
 
 fn delete(slice: &EndpointSlice) -> Option<Delete> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Plan, hold};
 use crate::migration::is_leftover;
 use crate::model::{
-    EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of, ours,
+    EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
 };
 
 /// Why copies of this family are not as empty as their source.
@@ -125,10 +125,10 @@ pub(super) fn endpoints(
 /// Slices of others, which kube-proxy merges with ours.
 pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
     let foreign: Vec<_> = snapshot
-        .slices
+        .others
         .iter()
         .filter(|slice| {
-            ours(slice).is_none()
+            slice.owner_of_copy().is_none()
                 && !is_leftover(slice, &snapshot.key)
                 && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
         })

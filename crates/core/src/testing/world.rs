@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use super::defaults;
 use crate::index::{Index, Scope};
-use crate::model::{
-    EndpointSlice, Finding, Reason, Service, ServiceKey, SliceKey, Snapshot, claims_to_be_ours, service_of,
-};
+use crate::model::{EndpointSlice, Finding, Reason, Service, ServiceKey, SliceKey, Snapshot};
 use crate::plan::{Plan, plan};
 
 /// One write that an API server took.
@@ -77,7 +75,7 @@ impl World {
         let key = ServiceKey::new("default", service);
         self.slices
             .values()
-            .filter(|slice| crate::model::ours(slice).as_ref() == Some(&key))
+            .filter(|slice| slice.is_copy_for(&key))
             .collect()
     }
 
@@ -213,10 +211,12 @@ impl World {
 /// Whether a watch of this scope shows a slice: what its label selector says.
 pub fn shows(scope: &Scope, slice: &EndpointSlice) -> bool {
     match scope {
-        Scope::Copies => claims_to_be_ours(slice),
+        Scope::Copies => slice.is_labelled_as_copy(),
         Scope::Named(names) => {
-            !claims_to_be_ours(slice)
-                && service_of(slice).is_some_and(|service| names.contains(service.name()))
+            !slice.is_labelled_as_copy()
+                && slice
+                    .service()
+                    .is_some_and(|service| names.contains(service.name()))
         }
     }
 }

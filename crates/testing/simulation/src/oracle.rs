@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use endpoint_copier_core::model::EndpointSlice;
-use endpoint_copier_core::plan::copy;
+use endpoint_copier_core::model::{EndpointSlice, copy_name};
 use serde_json::{Value, json};
 use testbed::Store;
 
@@ -165,7 +164,7 @@ impl Seen {
 /// It is no slice.
 pub fn name_of_copy(service: &str, slice: &Value) -> String {
     let slice: EndpointSlice = serde_json::from_value(slice.clone()).expect("a slice");
-    copy::name(service, &slice)
+    copy_name(service, &slice)
 }
 
 /// Whether a slice of others has the name of a copy of the list of the API servers.

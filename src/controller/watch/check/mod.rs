@@ -17,7 +17,7 @@ use self::turns::{Part, Turns};
 use super::{SELECTOR_BYTES, Watches, named_selector, split};
 use crate::apiserver::decode::{Guarded, SliceMetadata};
 use crate::apiserver::error::one_line;
-use crate::apiserver::overload;
+use crate::apiserver::status::{overload, status_of};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
 use crate::timing::{CATCH_UP, CHECK_LIMIT, CHECK_PERIOD};
@@ -213,7 +213,7 @@ impl From<kube::Error> for ListError {
     fn from(error: kube::Error) -> Self {
         Self {
             message: one_line(&error),
-            overload: overload(&error),
+            overload: status_of(&error).and_then(overload),
         }
     }
 }

@@ -23,7 +23,8 @@ use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relis
 use super::HEARD;
 use super::backoff::WatchBackoff;
 use crate::apiserver::error::one_line;
-use crate::apiserver::{Avoid, Server, is_watch, overload};
+use crate::apiserver::status::{overload, status_of};
+use crate::apiserver::{Avoid, Server, is_watch};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, Restart};
 use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
@@ -237,7 +238,7 @@ impl Calls {
         let response = self.client.send(request).await;
         let is_there = match &response {
             Ok(_) => true,
-            Err(error) => matches!(error, kube::Error::Api(_)) && overload(error).is_none(),
+            Err(error) => status_of(error).is_some_and(|status| overload(status).is_none()),
         };
         if is_there && std::mem::take(&mut *self.unanswered.lock()) > 0 {
             self.watch_health.answered();

@@ -1,8 +1,7 @@
 //! A change goes in, the keys that it concerns come out.
 
 use super::*;
-use crate::model::Priority;
-use crate::plan::copy;
+use crate::model::{Priority, copy_name};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
 
 mod belonging;
@@ -54,7 +53,7 @@ fn source_slices(index: &Index) -> Vec<String> {
 
 /// A copy for `vip` as the operator makes it.
 fn copy_slice() -> EndpointSlice {
-    slice(&copy::name("vip", &slice("kubernetes"))).copied("vip", "kubernetes")
+    slice(&copy_name("vip", &slice("kubernetes"))).copied("vip", "kubernetes")
 }
 
 #[test]
@@ -129,7 +128,7 @@ fn a_name_that_was_dropped_has_to_be_listed_again() {
 fn names_that_stay_keep_their_slices() {
     let mut index = filled();
     let (scope, mut listed) = (named(&["kubernetes"]), HashSet::new());
-    let taken = slice(&copy::name("vip", &slice("kubernetes"))).of("kubernetes");
+    let taken = slice(&copy_name("vip", &slice("kubernetes"))).of("kubernetes");
     for slice in [slice("kubernetes"), taken] {
         listed.insert(SliceKey::of(&slice.metadata));
         index.list_slice(&scope, slice);

@@ -20,6 +20,17 @@ pub enum ServiceState {
     Managed(Arc<ManagedService>),
 }
 
+impl ServiceState {
+    /// The Service, if it is managed.
+    #[must_use]
+    pub fn managed(&self) -> Option<&Arc<ManagedService>> {
+        match self {
+            Self::Managed(service) => Some(service),
+            Self::Absent | Self::Unmanaged => None,
+        }
+    }
+}
+
 /// What a managed Service wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {

@@ -1,15 +1,13 @@
 //! What a copy looks like: one source slice and one managed Service in, one
 //! EndpointSlice out; and whether a slice that exists already says the same.
 
-use data_encoding::{BASE32_NOPAD, Encoding};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use sha2::{Digest, Sha256};
 
 use crate::model::{
-    Endpoint, EndpointSlice, HASH_LENGTH, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference,
-    StringMap, annotation_of, label, label_of, owner_of, provenance, version,
+    Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, StringMap,
+    annotation_of, copy_name, label, label_of, provenance, version,
 };
 
 /// Labels that are ours to set or to keep away.
@@ -28,18 +26,6 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::UID,
     provenance::TRIGGER_TIME,
 ];
-
-/// Name of the copy of a source slice: `<service>-<10 base32 characters>`. The hash keeps slices of
-/// different namespaces and address types apart; `/` cannot occur in its parts.
-#[must_use]
-pub fn name(service: &str, source: &EndpointSlice) -> String {
-    let namespace = source.metadata.namespace.as_deref().unwrap_or_default();
-    let slice = source.metadata.name.as_deref().unwrap_or_default();
-    let digest = Sha256::digest(format!("{namespace}/{slice}/{}", source.address_type));
-    let encoding: &Encoding = &BASE32_NOPAD;
-    let hash = encoding.encode(&digest)[..HASH_LENGTH].to_ascii_lowercase();
-    format!("{service}-{hash}")
-}
 
 /// The ports of a copy, and the names of those whose number is not known.
 #[derive(Debug, Default, PartialEq)]
@@ -147,7 +133,7 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
 pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(name(service.key.name(), source)),
+            name: Some(copy_name(service.key.name(), source)),
             namespace: Some(service.key.namespace().to_owned()),
             labels: Some(labels(
                 service,
@@ -250,7 +236,7 @@ pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
             .iter()
             .all(|key| annotation_of(is, key) == annotation_of(should, key))
         && same_version(is, should)
-        && owner_of(current) == owner_of(wanted)
+        && current.owner() == wanted.owner()
         && same_ports(current.ports.as_deref(), wanted.ports.as_deref())
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
 }

@@ -3,8 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
 use crate::model::{EndpointSlice, Service};
-use crate::model::{Reason, SliceKey, annotation, provenance};
-use crate::plan::copy;
+use crate::model::{Reason, SliceKey, annotation, copy_name, provenance};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, service, slice, slice_port};
 
@@ -43,7 +42,7 @@ fn app(name: &str) -> SliceKey {
 }
 
 fn copy_of(source: &EndpointSlice) -> SliceKey {
-    key(&copy::name("vip", source))
+    key(&copy_name("vip", source))
 }
 
 /// The two ways in which the API servers' list looks empty.

@@ -1,8 +1,7 @@
 //! Copies follow source and Service.
 
 use crate::model::{EndpointSlice, Service};
-use crate::model::{Reason, ServiceKey, SliceKey, annotation, label, ours};
-use crate::plan::copy;
+use crate::model::{Reason, ServiceKey, SliceKey, annotation, copy_name, label};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
 
@@ -19,7 +18,7 @@ fn key(name: &str) -> SliceKey {
 
 /// The name of the copy of `default/<source>`, IPv4, for the Service `vip`.
 pub(super) fn copy_key(source: &str) -> SliceKey {
-    key(&copy::name("vip", &slice(source)))
+    key(&copy_name("vip", &slice(source)))
 }
 
 fn addresses(slice: &EndpointSlice) -> Vec<&str> {
@@ -318,7 +317,7 @@ fn a_slice_with_our_label_alone_is_no_source_either() {
         .service(service("vip"))
         .slice(slice("odd").label(label::MANAGED_BY, crate::model::MANAGED_BY_US));
     let odd = &world.slices[&key("odd")];
-    assert_eq!(ours(odd), None);
+    assert_eq!(odd.owner_of_copy(), None);
     assert!(world.plan("vip").is_done());
     assert_eq!(world.reasons("vip"), [Reason::SourceIsCopy]);
 }

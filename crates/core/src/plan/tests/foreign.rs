@@ -1,14 +1,13 @@
 //! What is not ours is never touched.
 
 use crate::model::EndpointSlice;
-use crate::model::{MANAGED_BY_US, Reason, SliceKey, annotation, label, provenance};
-use crate::plan::copy;
+use crate::model::{MANAGED_BY_US, Reason, SliceKey, annotation, copy_name, label, provenance};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, owner, plain_service, service, slice};
 
 /// The name that the copy of `default/kubernetes` for `vip` will have.
 fn taken() -> String {
-    copy::name("vip", &slice("kubernetes"))
+    copy_name("vip", &slice("kubernetes"))
 }
 
 /// A slice that lacks one thing of what makes a copy ours, under each name that could matter.
@@ -90,7 +89,7 @@ fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
             .of("other")
             .label(label::MANAGED_BY, MANAGED_BY_US);
         for slice_there in [slice_there, unlabelled, of_another] {
-            if crate::model::ours(&slice_there).is_some() {
+            if slice_there.owner_of_copy().is_some() {
                 continue;
             }
             let world = World::new()

@@ -1,21 +1,27 @@
 //! Whatever the cluster holds: no panic, short notes, and no write that is repeated for ever.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{Endpoint, EndpointSlice, Service, ServiceSpec};
 use crate::model::{
-    Finding, ManagedService, ServiceKey, ServiceState, Snapshot, Source, annotation, provenance,
+    Finding, ManagedService, ServiceKey, ServiceState, Snapshot, Source, annotation, copy_name, provenance,
 };
-use crate::plan::{Plan, copy, plan};
+use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
 /// Plans straight from objects, also such as no index would let through.
 fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice]) -> Plan {
     let managed = ManagedService::read(service, &defaults()).expect("a managed Service");
-    let shared = |slices: &[EndpointSlice]| slices.iter().cloned().map(Into::into).collect();
+    let shared = |slices: &[EndpointSlice]| -> Vec<Arc<EndpointSlice>> {
+        slices.iter().cloned().map(Into::into).collect()
+    };
+    let (copies, others) = shared(there)
+        .into_iter()
+        .partition(|slice| slice.is_copy_for(&managed.key));
     let plan = plan(&Snapshot {
         key: managed.key.clone(),
         source: managed.source().map(|key| Source {
@@ -26,7 +32,8 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
             unreadable: BTreeSet::new(),
         }),
         service: ServiceState::Managed(managed.into()),
-        slices: shared(there),
+        copies,
+        others,
         unreadable: BTreeSet::new(),
         seen: u64::MAX,
         in_doubt: false,
@@ -175,6 +182,6 @@ fn a_slice_claimed_for_two_services_at_once_is_the_owners() {
     assert_eq!(plan.deletes.len(), 1, "ours by owner, whatever the label says");
     let plan = plan_of(&service("other"), &[slice("kubernetes")], &[there]);
     assert_eq!(plan.deletes, []);
-    assert_ne!(copy::name("vip", &slice("a")), copy::name("other", &slice("a")));
+    assert_ne!(copy_name("vip", &slice("a")), copy_name("other", &slice("a")));
     assert_eq!(ServiceKey::new("a", "b").to_string(), "a/b");
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{SliceKey, provenance};
-use crate::plan::{Plan, copy, plan};
+use crate::model::{SliceKey, copy_name, provenance};
+use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildSlice, plain_service, service, slice};
 
@@ -115,7 +115,7 @@ fn no_other_update_waits_for_the_question() {
 #[test]
 fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
     let mut world = ahead_of(200).settled("vip");
-    let copy = SliceKey::new("default", copy::name("vip", &slice("kubernetes")));
+    let copy = SliceKey::new("default", copy_name("vip", &slice("kubernetes")));
     let huge = u64::MAX.to_string();
     world.edit(&copy, |copy| {
         *copy = copy.clone().annotate(provenance::RESOURCE_VERSION, &huge);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::*;
-use crate::model::{MANAGED_BY_US, label};
+use crate::model::{MANAGED_BY_US, copy_name, label};
 use crate::plan::{Plan, plan};
 use crate::testing::world::shows;
 
@@ -29,7 +29,7 @@ pub(super) fn scopes() -> [Scope; 3] {
 
 /// Names of slices that matter: a source's, a copy's, another's.
 pub(super) fn slice_names() -> Vec<String> {
-    let copy_of = |service| copy::name(service, &slice("kubernetes"));
+    let copy_of = |service| copy_name(service, &slice("kubernetes"));
     ["kubernetes", "other"]
         .map(str::to_owned)
         .into_iter()

@@ -26,14 +26,14 @@ fn the_name_of_a_copy_never_changes_between_releases() {
         ("web", "IPv4", "vip-izgh6ujmmi"),
     ] {
         let source = slice("kubernetes").namespace(namespace).family(address_type);
-        assert_eq!(name("vip", &source), expected);
+        assert_eq!(copy_name("vip", &source), expected);
     }
 }
 
 #[test]
 fn a_long_service_name_is_not_truncated_in_the_name_of_a_copy() {
     let service = "s".repeat(63);
-    let name = name(&service, &slice(&"x".repeat(253)));
+    let name = copy_name(&service, &slice(&"x".repeat(253)));
     assert!(name.starts_with(&format!("{service}-")), "{name}");
     assert_eq!(name.len(), 63 + 1 + 10);
 }

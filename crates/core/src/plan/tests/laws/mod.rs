@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use self::changes::{Ask, Change, Hand, SOURCES, ask, change, source_slice};
 use crate::model::EndpointSlice;
-use crate::model::{Reason, ServiceKey, SliceKey, annotation_of, label, label_of, ours, provenance};
+use crate::model::{Reason, ServiceKey, SliceKey, annotation_of, copy_name, label, label_of, provenance};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, owner, service};
@@ -90,7 +90,7 @@ impl History {
                 let slice = source_slice(0, ends, 0).of("vip").edit(|slice| {
                     slice.metadata.name = Some(match n {
                         0 => "theirs".to_owned(),
-                        1 => crate::plan::copy::name("vip", &source_slice(0, &[], 0)),
+                        1 => copy_name("vip", &source_slice(0, &[], 0)),
                         _ => "vip-x7k2p".to_owned(),
                     });
                 });
@@ -99,7 +99,7 @@ impl History {
                     .world
                     .slices
                     .get(&key)
-                    .is_none_or(|known| ours(known).is_none())
+                    .is_none_or(|known| known.owner_of_copy().is_none())
                 {
                     self.world.put(slice);
                 }
@@ -126,7 +126,7 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
         let name = SliceKey::of(&update.metadata);
         let there = &world.slices[&name];
         assert_eq!(
-            ours(there).as_ref(),
+            there.owner_of_copy().as_ref(),
             Some(key),
             "an update of {name}, which is not ours"
         );
@@ -134,7 +134,7 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
     for delete in &plan.deletes {
         let there = &world.slices[&delete.key];
         assert_eq!(
-            ours(there).as_ref(),
+            there.owner_of_copy().as_ref(),
             Some(key),
             "a deletion of {}, which is not ours",
             delete.key
@@ -147,7 +147,11 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
         );
     }
     for written in plan.creates.iter().chain(&plan.updates) {
-        assert_eq!(ours(written).as_ref(), Some(key), "what we write is ours");
+        assert_eq!(
+            written.owner_of_copy().as_ref(),
+            Some(key),
+            "what we write is ours"
+        );
         assert_eq!(label_of(&written.metadata, label::SERVICE_NAME), Some(key.name()));
     }
 }
@@ -225,7 +229,7 @@ proptest! {
             if matches!(change, Change::Touch(_)) {
                 prop_assert!(plan.is_done(), "a touched source plans a write: {plan:#?}");
             }
-            let others: BTreeMap<_, _> = history.world.slices.clone().into_iter().filter(|(_, slice)| ours(slice).as_ref() != Some(&key)).collect();
+            let others: BTreeMap<_, _> = history.world.slices.clone().into_iter().filter(|(_, slice)| !slice.is_copy_for(&key)).collect();
             // What the Go operator left goes besides.
             let leftovers = std::mem::take(&mut plan.leftovers);
             let writes = history.world.apply(plan);
@@ -238,7 +242,7 @@ proptest! {
                 let was_held = before.reasons("vip").contains(&Reason::SourceEmptyHeld);
                 let taken = before.reasons("vip").contains(&Reason::NameTaken);
                 let copied = before.copies("vip").len();
-                let missing = before.slices.values().filter(|slice| ours(slice).is_none()).count() > copied;
+                let missing = before.slices.values().filter(|slice| slice.owner_of_copy().is_none()).count() > copied;
                 prop_assert!(writes.len() <= 1 || was_held || taken || missing, "{writes:?} for slice {n}");
             }
             let left = history.world.plan("vip");
@@ -267,7 +271,7 @@ proptest! {
             history.world.settle("vip");
         }
         let mut anew = history.world.clone();
-        anew.slices.retain(|_, slice| ours(slice).is_none());
+        anew.slices.retain(|_, slice| slice.owner_of_copy().is_none());
         anew.settle("vip");
         let content = |world: &World| -> BTreeMap<_, _> {
             world.copies("vip").into_iter().map(|copy| {

@@ -11,16 +11,16 @@ use endpoint_copier_core::model::ServiceKey;
 
 /// The log budget of each Service. It outlives the terms of this replica.
 #[derive(Default)]
-pub(super) struct Lines(Mutex<HashMap<ServiceKey, Budget>>);
+pub(super) struct LogLimiter(Mutex<HashMap<ServiceKey, Budget>>);
 
-impl Lines {
+impl LogLimiter {
     /// Whether a line about a Service may be logged now. If so, it counts against the budget.
     pub fn may_log(&self, service: &ServiceKey) -> bool {
-        let (mut lines, now) = (self.0.lock(), Instant::now());
-        if !lines.contains_key(service) {
-            lines.retain(|_, budget| !budget.is_full(now));
+        let (mut budgets, now) = (self.0.lock(), Instant::now());
+        if !budgets.contains_key(service) {
+            budgets.retain(|_, budget| !budget.is_full(now));
         }
-        let budget = lines
+        let budget = budgets
             .entry(service.clone())
             .or_insert_with(|| Budget::new(SERVICE_BURST, SERVICE_REFILL));
         budget.spend(now)

@@ -16,15 +16,15 @@ use endpoint_copier_core::model::WatchKind;
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
 /// What one watch has not shown yet.
-pub(super) struct Behind {
+pub(super) struct LateWatch {
     watch: WatchKind,
     watch_health: WatchHealth,
     outage: FailureLog,
-    state: Mutex<State>,
+    state: Mutex<LateState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LateState {
     missing: Option<Missing>,
     restarted: Option<Instant>,
 }
@@ -35,7 +35,7 @@ struct Missing {
     version: u64,
 }
 
-impl Behind {
+impl LateWatch {
     pub fn new(watch: WatchKind, watch_health: WatchHealth) -> Self {
         Self {
             watch,

@@ -1,0 +1,31 @@
+//! The names of copies: `<service>-<10 base32 characters>`.
+
+use data_encoding::{BASE32_NOPAD, Encoding};
+use sha2::{Digest, Sha256};
+
+use super::{EndpointSlice, ServiceKey, SliceKey};
+
+/// Characters of the hash in the name of a copy.
+const HASH_LENGTH: usize = 10;
+
+/// The name of the copy of a source slice. The hash keeps slices of different namespaces and address types apart; `/`
+/// cannot occur in its parts.
+#[must_use]
+pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
+    let namespace = source.metadata.namespace.as_deref().unwrap_or_default();
+    let slice = source.metadata.name.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{namespace}/{slice}/{}", source.address_type));
+    let encoding: &Encoding = &BASE32_NOPAD;
+    let hash = encoding.encode(&digest)[..HASH_LENGTH].to_ascii_lowercase();
+    format!("{service}-{hash}")
+}
+
+/// The Service that a slice of this name would be a copy for. Whatever the slice is, it stands where a copy of that
+/// Service may have to be.
+#[must_use]
+pub fn service_of_copy_name(slice: &SliceKey) -> Option<ServiceKey> {
+    let (service, hash) = slice.name().rsplit_once('-')?;
+    let is_base32 = |c: u8| matches!(c, b'a'..=b'z' | b'2'..=b'7');
+    (hash.len() == HASH_LENGTH && hash.bytes().all(is_base32))
+        .then(|| ServiceKey::new(slice.namespace(), service))
+}

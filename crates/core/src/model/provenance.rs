@@ -1,0 +1,117 @@
+//! What a slice says about itself as a copy: whose it is, and what it was made from.
+
+use super::{
+    EndpointSlice, MANAGED_BY_US, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
+    is_dns_subdomain, label, label_of, version,
+};
+
+/// Namespace of the source slice.
+pub const NAMESPACE: &str = "endpoint-copier/source-namespace";
+/// Name of the source slice.
+pub const SLICE: &str = "endpoint-copier/source-slice";
+/// UID of the source slice.
+pub const UID: &str = "endpoint-copier/source-uid";
+/// resourceVersion of the source slice that the copy was last written from.
+pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
+/// Kubernetes' own: when the endpoints last changed; taken over from the source.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provenance<'a> {
+    /// Namespace of the source slice.
+    pub namespace: &'a str,
+    /// Name of the source slice.
+    pub name: &'a str,
+    /// UID of the source slice.
+    pub uid: &'a str,
+    /// resourceVersion of the source slice that the copy was last written from, if it is a number.
+    pub version: Option<u64>,
+}
+
+impl Provenance<'_> {
+    /// The key of the source slice. It becomes part of a URL, so a value that cannot be the name of a slice gives `None`.
+    #[must_use]
+    pub fn source(&self) -> Option<SliceKey> {
+        let is_legal = is_dns_label(self.namespace) && is_dns_subdomain(self.name);
+        is_legal.then(|| SliceKey::new(self.namespace, self.name))
+    }
+}
+
+impl EndpointSlice {
+    /// The Service that the slice says it belongs to.
+    #[must_use]
+    pub fn service(&self) -> Option<ServiceKey> {
+        let name = label_of(&self.metadata, label::SERVICE_NAME)?;
+        Some(ServiceKey::new(self.namespace(), name))
+    }
+
+    /// Whether the slice says that it belongs to this Service.
+    #[must_use]
+    pub fn belongs_to(&self, service: &ServiceKey) -> bool {
+        self.namespace() == service.namespace()
+            && label_of(&self.metadata, label::SERVICE_NAME) == Some(service.name())
+    }
+
+    /// Whether the slice bears our managed-by label. Enough never to copy it, too little to delete it.
+    #[must_use]
+    pub fn is_labelled_as_copy(&self) -> bool {
+        label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
+    }
+
+    /// The controller reference of the slice if it names a Service.
+    #[must_use]
+    pub fn owner(&self) -> Option<&OwnerReference> {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        owners.find(|owner| {
+            owner.controller == Some(true) && owner.api_version == "v1" && owner.kind == "Service"
+        })
+    }
+
+    /// The source that the annotations state; `None` if one of them is missing.
+    #[must_use]
+    pub fn provenance(&self) -> Option<Provenance<'_>> {
+        let read = |key| annotation_of(&self.metadata, key);
+        Some(Provenance {
+            namespace: read(NAMESPACE)?,
+            name: read(SLICE)?,
+            uid: read(UID)?,
+            version: version(read(RESOURCE_VERSION)),
+        })
+    }
+
+    /// The source slice of a copy.
+    #[must_use]
+    pub fn source(&self) -> Option<SliceKey> {
+        self.provenance().and_then(|provenance| provenance.source())
+    }
+
+    /// The managed Service of a copy of ours: a slice with our managed-by label, source annotations and a controller
+    /// reference to a Service. `None`: not ours, never to be touched.
+    #[must_use]
+    pub fn owner_of_copy(&self) -> Option<ServiceKey> {
+        let owner = self.owner_of_copy_reference()?;
+        Some(ServiceKey::new(self.namespace(), &owner.name))
+    }
+
+    /// Whether the slice is a copy of ours for this Service.
+    #[must_use]
+    pub fn is_copy_for(&self, service: &ServiceKey) -> bool {
+        self.namespace() == service.namespace()
+            && self
+                .owner_of_copy_reference()
+                .is_some_and(|owner| owner.name == service.name())
+    }
+
+    fn owner_of_copy_reference(&self) -> Option<&OwnerReference> {
+        if !self.is_labelled_as_copy() || self.provenance().is_none() {
+            return None;
+        }
+        // The API server accepts any owner name, and this one becomes part of a URL.
+        self.owner().filter(|owner| is_dns_label(&owner.name))
+    }
+
+    fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,79 @@
+//! How a sync ended, and when its key is processed again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::telemetry::metrics::{ReconcileResult, SyncResult};
+
+/// How a sync ended.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    /// What became of the copies.
+    pub result: SyncResult,
+    /// When to process the key again.
+    pub requeue: Requeue,
+    /// Whether a request was sent to the API server, Events aside.
+    pub has_sent: bool,
+    /// Whether a write succeeded.
+    pub has_written: bool,
+}
+
+/// When a key is processed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// When it gets dirty.
+    WhenDirty,
+    /// At this moment, or earlier when it gets dirty. All that was known is done.
+    At(Instant),
+    /// At this moment, or earlier when it gets dirty, to go on with what is not done yet.
+    Resume(Instant),
+    /// After a delay that grows from one failure to the next.
+    Backoff(Backoff),
+    /// After the pause that an overloaded API server asks for. It is common to all keys but those with reserved slots.
+    Overloaded(Duration),
+}
+
+/// How long a key waits after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backoff {
+    /// 100 ms to 1 s: the API server could not be reached or failed, and the copies should be right as soon as it is back.
+    Short,
+    /// 5 s doubling to 30 s: the API server refuses the writes.
+    Long,
+}
+
+impl Outcome {
+    /// A sync that sent nothing.
+    #[must_use]
+    pub fn new(result: SyncResult, requeue: Requeue) -> Self {
+        Self {
+            result,
+            requeue,
+            has_sent: false,
+            has_written: false,
+        }
+    }
+
+    /// The result as controller-runtime would count it.
+    #[must_use]
+    pub fn reconcile_result(&self) -> ReconcileResult {
+        match self.requeue {
+            Requeue::WhenDirty | Requeue::At(_) => ReconcileResult::Success,
+            Requeue::Resume(_) => ReconcileResult::RequeueAfter,
+            Requeue::Backoff(_) | Requeue::Overloaded(_) => ReconcileResult::Error,
+        }
+    }
+}
+
+impl Requeue {
+    /// The same, but no later than this time if nothing else would bring the key back.
+    #[must_use]
+    pub fn or_at(self, moment: Option<Instant>) -> Self {
+        match (self, moment) {
+            (Self::WhenDirty, Some(moment)) => Self::At(moment),
+            (Self::At(at), Some(moment)) => Self::At(at.min(moment)),
+            (requeue, _) => requeue,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Limits the log of failed syncs. If the API server cannot be reached or is busy, that is one outage, no
+//! matter how many Services it affects and how often each is retried. The Service that the flags name has its
+//! own outage, so that no other failure hides it.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+
+use crate::controller::error::SyncError;
+use crate::telemetry::failure_log::FailureLog;
+use endpoint_copier_core::model::{Priority, ServiceKey};
+
+/// The outages, and the Services affected by the common one.
+pub(super) struct SyncFailures {
+    flagged: FailureLog,
+    others: FailureLog,
+    keys: Mutex<HashSet<ServiceKey>>,
+}
+
+impl Default for SyncFailures {
+    fn default() -> Self {
+        Self {
+            flagged: FailureLog::new("the sync of the Service that the flags name"),
+            others: FailureLog::new("the sync of copies"),
+            keys: Mutex::default(),
+        }
+    }
+}
+
+impl SyncFailures {
+    /// The sync of this Service has failed.
+    pub fn failed(&self, key: &ServiceKey, priority: Priority, error: &SyncError) {
+        let error = format!("{key}: {error}");
+        if priority == Priority::Flagged {
+            self.flagged.failed(&error);
+        } else {
+            self.keys.lock().insert(key.clone());
+            self.others.failed_by(key.to_string(), &error);
+        }
+    }
+
+    /// It has ended in another way.
+    pub fn ended(&self, key: &ServiceKey, priority: Priority) {
+        let mut keys = self.keys.lock();
+        if priority == Priority::Flagged {
+            self.flagged.recovered();
+        } else if keys.remove(key) && keys.is_empty() {
+            self.others.recovered();
+        }
+    }
+
+    /// The term is over.
+    pub fn forget(&self) {
+        self.keys.lock().clear();
+        self.flagged.forget();
+        self.others.forget();
+    }
+}
