@@ -10,6 +10,7 @@ pub mod apply;
 pub mod budget;
 pub mod error;
 pub mod events;
+mod migration;
 pub mod outcome;
 pub mod reconcile;
 pub mod watch;

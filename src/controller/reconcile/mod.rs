@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::controller::apply::{Applied, Writer};
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
+use crate::controller::migration::Migration;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::workqueue::{DirtySet, PACE};
 use crate::leader_election::term::Term;
@@ -34,7 +35,7 @@ mod expectations;
 mod failures;
 mod findings;
 mod late_watch;
-mod legacy;
+
 mod log_limiter;
 mod report;
 
@@ -43,7 +44,7 @@ use expectations::{Expectations, Expected};
 use failures::SyncFailures;
 use findings::Findings;
 use late_watch::LateWatch;
-use legacy::Legacy;
+
 use log_limiter::LogLimiter;
 use report::{report_write, rules_out_synced};
 
@@ -60,7 +61,7 @@ pub struct Reconciler {
     expectations: Expectations,
     findings: Findings,
     recorder: EventRecorder,
-    legacy: Legacy,
+    migration: Migration,
     failures: SyncFailures,
     log_limiter: Arc<LogLimiter>,
     /// Limits the log of slices that a GET shows and that cannot be decoded.
@@ -87,7 +88,7 @@ impl Reconciler {
         Self {
             expectations: Expectations::default(),
             findings: Findings::new(metrics.clone(), log_limiter.clone()),
-            legacy: Legacy::new(client.clone(), writer.watchdog.clone()),
+            migration: Migration::new(client.clone(), writer.watchdog.clone()),
             failures: SyncFailures::default(),
             log_limiter,
             undecoded: FailureLog::new("decoding a slice that a GET shows"),
@@ -153,11 +154,11 @@ impl Reconciler {
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         let applied = self.writer.apply(term, &snapshot.service, plan).await;
-        let legacy = match snapshot.service.managed() {
-            Some(service) if applied.is_empty() => self.legacy.remove(term, service, &snapshot).await,
+        let removed = match snapshot.service.managed() {
+            Some(service) if applied.is_empty() => self.migration.remove(term, service, &snapshot).await,
             _ => Ok(None),
         };
-        findings.extend(legacy.as_ref().ok().cloned().flatten());
+        findings.extend(removed.as_ref().ok().cloned().flatten());
         for error in &applied.failures {
             debug!(service = %key, %error, "write failed");
             findings.extend(error.finding());
@@ -174,7 +175,7 @@ impl Reconciler {
             .failures
             .iter()
             .chain(&put_off)
-            .chain(legacy.as_ref().err());
+            .chain(removed.as_ref().err());
         match errors.find(|error| error.is_unavailable()) {
             Some(error) => self.failed(key, error),
             None => self.failures.ended(key, self.index().priority(key)),
@@ -186,7 +187,7 @@ impl Reconciler {
         if is_right {
             self.tell_synced(term, &snapshot, endpoints);
         }
-        match legacy {
+        match removed {
             // A lasting finding is reported again although nothing changes.
             Ok(None) if outcome.requeue == Requeue::WhenDirty => {
                 outcome.requeue = outcome.requeue.or_at(look_again);
@@ -255,7 +256,7 @@ impl Reconciler {
             .and_then(|service| self.recorder.report(term, service, &findings));
         if snapshot.service.managed().is_none() {
             self.recorder.gone(key);
-            self.legacy.gone(key);
+            self.migration.gone(key);
             self.writer.gone(key);
         }
         self.findings.replace(key, &self.index(), findings, result);

@@ -1,5 +1,7 @@
-//! The `Endpoints` object that version 0.2 of the Go operator made for a Service. Kubernetes mirrors it
-//! into a slice for ever, beside our copies; so it goes when they are there.
+//! Removes the `Endpoints` object that version 0.2 of the Go operator made for a Service: Kubernetes mirrors it into a
+//! slice for as long as it exists, and that slice stands beside our copies.
+//!
+//! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 //!
 //! `Endpoints` are not watched. They are read only where a mirrored slice shows that they exist. `Endpoints`
 //! of other owners are read once for each version of that slice.
@@ -26,7 +28,7 @@ use endpoint_copier_core::model::{
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// Removes `Endpoints` of the Go operator.
-pub(super) struct Legacy {
+pub(super) struct Migration {
     client: Client,
     watchdog: Watchdog,
     /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
@@ -40,7 +42,7 @@ struct Mirrored {
     slices: BTreeSet<Option<String>>,
 }
 
-impl Legacy {
+impl Migration {
     pub fn new(client: Client, watchdog: Watchdog) -> Self {
         Self {
             client,
