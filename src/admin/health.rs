@@ -20,10 +20,10 @@ pub enum Probe {
 
 /// The checks of this process; clones share them.
 #[derive(Clone, Default)]
-pub struct Health(Arc<Inner>);
+pub struct Health(Arc<HealthChecks>);
 
 #[derive(Default)]
-struct Inner {
+struct HealthChecks {
     checks: RwLock<Vec<Arc<Check>>>,
     shutting_down: AtomicBool,
 }
@@ -74,7 +74,7 @@ impl Health {
         self.0.shutting_down.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn report(&self, probe: Probe) -> Report {
+    pub(super) fn report(&self, probe: Probe) -> HealthReport {
         // A copy of the list, so that no check runs under the lock.
         let checks = self.0.checks.read().clone();
         let mut results = vec![(Cow::Borrowed("ping"), Ok(()))];
@@ -93,14 +93,14 @@ impl Health {
             };
             results.push((Cow::Borrowed("shutdown"), result));
         }
-        Report(results)
+        HealthReport(results)
     }
 }
 
 /// What the checks said.
-pub(super) struct Report(Vec<(Cow<'static, str>, Result<(), Failure>)>);
+pub(super) struct HealthReport(Vec<(Cow<'static, str>, Result<(), Failure>)>);
 
-impl Report {
+impl HealthReport {
     pub(super) fn passed(&self) -> bool {
         self.0.iter().all(|(_, result)| result.is_ok())
     }

@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub use health::{Health, Probe};
 use rendering::Rendering;
-use server::{Limits, Page};
+use server::{Document, Limits};
 
 /// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops further ones,
 /// and their clients try again after a second, which is too late for a probe. The standard library's value is 128.
@@ -111,7 +111,7 @@ fn metrics_pages(metrics: Metrics) -> server::Pages {
     Arc::new(move |path, _query| {
         let rendering = rendering.clone();
         let page = async move {
-            Page {
+            Document {
                 status: StatusCode::OK,
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 body: Either::Right(rendering.page().await),
@@ -136,7 +136,7 @@ fn health_pages(health: Health) -> server::Pages {
                 .any(|part| part.split('=').next() == Some("verbose"))
         });
         let report = health.report(probe);
-        let page = Page {
+        let page = Document {
             status: if report.passed() {
                 StatusCode::OK
             } else {

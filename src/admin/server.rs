@@ -25,10 +25,10 @@ use super::connections::Connections;
 use super::rendering::SharedPage;
 
 /// What a path shows; `None` is no such path. Called with path and query, must not block.
-pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Page>> + Send + Sync>;
+pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
 /// An answer.
-pub(super) struct Page {
+pub(super) struct Document {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
     pub(super) body: Either<Full<Bytes>, SharedPage>,
@@ -144,7 +144,7 @@ async fn connection(
     let service = service_fn(async |request: Request<hyper::body::Incoming>| {
         let under_way = Arc::downgrade(&answers);
         let response = respond(request, &pages).await;
-        Ok::<_, Infallible>(response.map(|body| Answer {
+        Ok::<_, Infallible>(response.map(|body| AnswerBody {
             body,
             _under_way: under_way,
         }))
@@ -175,7 +175,7 @@ async fn connection(
 
 /// The answer; the request's body is not read.
 async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<Bytes>, SharedPage>> {
-    let plain = |status: StatusCode, body: &'static str| Page {
+    let plain = |status: StatusCode, body: &'static str| Document {
         status,
         content_type: "text/plain; charset=utf-8",
         body: Either::Left(Full::from(body)),
@@ -200,12 +200,12 @@ async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<
 }
 
 /// The body of an answer, which is under way until hyper has taken all of it.
-struct Answer {
+struct AnswerBody {
     body: Either<Full<Bytes>, SharedPage>,
     _under_way: Weak<()>,
 }
 
-impl Body for Answer {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 

@@ -145,7 +145,7 @@ const KEEP_ALIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
 fn page_of(bytes: usize) -> server::Pages {
     let pieces = Arc::new(vec![Bytes::from("y".repeat(4096)); bytes / 4096]);
     Arc::new(move |_, _| {
-        let page = Page {
+        let page = Document {
             status: StatusCode::OK,
             content_type: "text/plain",
             body: Either::Right(SharedPage::new(&pieces)),

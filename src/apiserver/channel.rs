@@ -26,18 +26,18 @@ use crate::telemetry::metrics::Metrics;
 
 /// The way of one client to the API: one connection at a time.
 #[derive(Clone)]
-pub(super) struct Channel(Arc<Inner>);
+pub(super) struct Channel(Arc<ChannelInner>);
 
-struct Inner {
+struct ChannelInner {
     dialer: Dialer,
     metrics: Metrics,
     /// What the client is for, in logs.
     purpose: &'static str,
-    state: Mutex<State>,
+    state: Mutex<ChannelState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ChannelState {
     /// Where the next request goes.
     current: Option<Pending>,
     /// Where the last line led.
@@ -72,7 +72,7 @@ enum ConnectError {
 
 impl Channel {
     pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ChannelInner {
             dialer,
             metrics,
             purpose,

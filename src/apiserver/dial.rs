@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
-use super::Listed;
+use super::ListedAddresses;
 use super::address_pool::AddressPool;
 use super::stretch::Factor;
 use crate::apiserver::error::one_line;
@@ -83,7 +83,7 @@ impl TlsName {
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub pool: Arc<Mutex<AddressPool>>,
-    pub listed: Listed,
+    pub listed: ListedAddresses,
     pub scheme: Scheme,
     pub tls: Arc<ClientConfig>,
     pub name: TlsName,

@@ -72,7 +72,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let goes_on = is_watch(&request);
         let is_page = pages::is_page(&request);
-        let mut count = Count {
+        let mut count = RequestCount {
             metrics: self.metrics.clone(),
             method: request.method().clone(),
             host: self.host.clone(),
@@ -113,7 +113,7 @@ where
 }
 
 /// Counts one request when it is dropped, and so once: with an answer, after an error, or given up by its caller.
-struct Count {
+struct RequestCount {
     metrics: Metrics,
     method: Method,
     host: Arc<str>,
@@ -121,7 +121,7 @@ struct Count {
     status: Option<StatusCode>,
 }
 
-impl Drop for Count {
+impl Drop for RequestCount {
     fn drop(&mut self) {
         self.metrics.api_request(&self.method, self.status, &self.host);
     }

@@ -71,7 +71,7 @@ pub struct SendDeadline(pub Instant);
 pub struct TooLate;
 
 /// Where the cluster's own list of API servers is to be had.
-type Listed = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>>>;
+type ListedAddresses = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>>>;
 
 /// Access to the API of one cluster.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ pub struct Access {
     name: TlsName,
     /// The cluster's own list of API servers, if that is used.
     learns: bool,
-    listed: Listed,
+    listed: ListedAddresses,
     metrics: Metrics,
 }
 

@@ -38,11 +38,11 @@ struct Times {
 #[serde(rename_all = "camelCase")]
 struct TimesInMetadata {
     creation_timestamp: Option<String>,
-    managed_fields: Option<Vec<Write>>,
+    managed_fields: Option<Vec<ManagedFields>>,
 }
 
 #[derive(Deserialize)]
-struct Write {
+struct ManagedFields {
     time: Option<String>,
     subresource: Option<String>,
 }

@@ -43,9 +43,9 @@ pub(super) struct Row {
     pub source: Option<String>,
     pub families: Vec<&'static str>,
     /// Endpoints of the source, of these families.
-    pub source_endpoints: Count,
+    pub source_endpoints: ReadyCount,
     /// Endpoints of our copies.
-    pub copy_endpoints: Count,
+    pub copy_endpoints: ReadyCount,
     pub in_step: bool,
     /// The last change of the copies if they are in step. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
@@ -56,7 +56,7 @@ pub(super) struct Row {
 
 /// Endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Count {
+pub(super) struct ReadyCount {
     pub ready: usize,
     pub total: usize,
 }
@@ -159,8 +159,8 @@ impl Row {
             managed: managed.is_some(),
             source: snapshot.source.as_ref().map(|source| source.key.to_string()),
             families: families.iter().map(|family| family.as_str()).collect(),
-            source_endpoints: Count::of(source.unwrap_or_default()),
-            copy_endpoints: Count::of(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
+            source_endpoints: ReadyCount::of(source.unwrap_or_default()),
+            copy_endpoints: ReadyCount::of(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
             in_step,
             since,
             findings: plan.findings.iter().map(Told::of).collect(),
@@ -184,7 +184,7 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
     }
 }
 
-impl Count {
+impl ReadyCount {
     fn of(counts: EndpointCounts) -> Self {
         let EndpointCounts {
             ready,

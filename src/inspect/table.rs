@@ -87,7 +87,7 @@ const UNMANAGED: &str = "has copies and is not managed, as far as can be seen fr
 fn cells(row: &Row, now: Timestamp) -> [String; 8] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let reasons: Vec<_> = row.findings.iter().map(|finding| finding.reason).collect();
-    let count = |count: super::report::Count| format!("{}/{}", count.ready, count.total);
+    let count = |count: super::report::ReadyCount| format!("{}/{}", count.ready, count.total);
     [
         format!("{}/{}", row.namespace, row.name),
         or_dash(row.source.clone().unwrap_or_default()),

@@ -16,10 +16,10 @@ const CAUSES: usize = 8;
 
 /// The outage of one thing, or that there is none. Clones share it.
 #[derive(Clone, Debug)]
-pub struct FailureLog(Arc<Inner>);
+pub struct FailureLog(Arc<Causes>);
 
 #[derive(Debug)]
-struct Inner {
+struct Causes {
     what: String,
     since: Mutex<Option<Since>>,
 }
@@ -38,7 +38,7 @@ impl FailureLog {
     /// None so far. `what` may fail, as the words at the beginning of a line.
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Causes {
             what: what.into(),
             since: Mutex::default(),
         }))

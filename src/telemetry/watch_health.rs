@@ -32,16 +32,16 @@ pub enum Cause {
 
 /// When one watch last showed life, how far it has come, and whether it is to begin anew.
 #[derive(Clone, Debug)]
-pub struct WatchState(Arc<Inner>);
+pub struct WatchState(Arc<SharedState>);
 
 #[derive(Debug)]
-struct Inner {
-    state: Mutex<State>,
+struct SharedState {
+    state: Mutex<WatchStatus>,
     news: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct WatchStatus {
     last: Instant,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
@@ -59,7 +59,7 @@ struct State {
     failing: bool,
 }
 
-impl State {
+impl WatchStatus {
     fn works(&mut self) {
         (self.well, self.has_worked, self.failing) = (Instant::now(), true, false);
     }
@@ -67,7 +67,7 @@ impl State {
 
 impl WatchState {
     fn new() -> Self {
-        let state = State {
+        let state = WatchStatus {
             // Its first sign of life is due like any other.
             last: Instant::now(),
             version: 0,
@@ -79,7 +79,7 @@ impl WatchState {
             has_worked: false,
             failing: false,
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(SharedState {
             state: Mutex::new(state),
             news: Notify::new(),
         }))

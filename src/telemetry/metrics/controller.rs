@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
 use super::labels::ReconcileResult;
-use super::page::Page;
+use super::page::MetricsPage;
 
 /// What controller-runtime calls a controller of `EndpointSlices`, and its queue.
 const CONTROLLER: &str = "endpointslice";
@@ -37,7 +37,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub(super) fn new(page: &Page) -> Result<Self, Error> {
+    pub(super) fn new(page: &MetricsPage) -> Result<Self, Error> {
         let reconciles = page.counters(
             "controller_runtime_reconcile_total",
             "Syncs by how they ended. error: tried again after a pause that grows; requeue_after: waits for the watch \

@@ -29,9 +29,9 @@ use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceK
 
 pub use controller::Controller;
 pub use labels::{ReconcileResult, Restart, SyncResult};
-use page::Page;
+use page::MetricsPage;
 use services::Services;
-use watches::Watches;
+use watches::WatchMetrics;
 
 /// From a write on the same machine to the worst that the timeouts allow.
 const PROPAGATION_BUCKETS: [f64; 15] = [
@@ -48,9 +48,9 @@ const RENEWAL_BUCKETS: [f64; 12] = [
 
 /// The metrics of this process; clones are the same metrics.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<MetricsInner>);
 
-struct Inner {
+struct MetricsInner {
     registry: Registry,
     controller: Controller,
     services: Services,
@@ -68,7 +68,7 @@ struct Inner {
     findings: IntGaugeVec,
     events: IntCounterVec,
     watch_restarts: IntCounterVec,
-    watches: Watches,
+    watches: WatchMetrics,
     api_requests: IntCounterVec,
     api_address_changes: IntCounter,
     clock_skew: Gauge,
@@ -82,7 +82,7 @@ impl Metrics {
     /// Two metrics of one name, which the tests of this file exclude.
     #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
     pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
-        let page = Page::new();
+        let page = MetricsPage::new();
         let build_info = page.gauges(
             "endpoint_copier_build_info",
             "Always 1; the labels say which build runs.",
@@ -99,7 +99,7 @@ impl Metrics {
              seconds of a takeover.",
             &["name"],
         )?;
-        let inner = Inner {
+        let inner = MetricsInner {
             controller: Controller::new(&page)?,
             services: Services::default(),
             leader: leader.with_label_values(&[lease_name]),
@@ -164,7 +164,7 @@ impl Metrics {
                 "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
                 &["type", "reason"],
             )?,
-            watches: Watches::default(),
+            watches: WatchMetrics::default(),
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
                 "Watches that began anew, by what they watch and why. selector is normal when Services come or \
@@ -356,7 +356,7 @@ impl Metrics {
     }
 }
 
-impl Inner {
+impl MetricsInner {
     fn start_at_zero(&self) {
         // Nobody has looked yet; 0 would say that all is well.
         self.clock_skew.set(f64::NAN);

@@ -9,9 +9,9 @@ use prometheus::{
 use super::process::Process;
 
 /// The page as it is written.
-pub(super) struct Page(Registry);
+pub(super) struct MetricsPage(Registry);
 
-impl Page {
+impl MetricsPage {
     /// An empty page.
     pub fn new() -> Self {
         Self(Registry::new())

@@ -21,10 +21,10 @@ const SERVICES_PIECE: usize = 16 * 1024;
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
-pub(super) struct Services(Mutex<BTreeMap<ServiceKey, State>>, AtomicUsize);
+pub(super) struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>, AtomicUsize);
 
 #[derive(Default)]
-struct State {
+struct ServiceMetrics {
     /// Something has changed that no sync has looked at yet.
     changed: Option<Instant>,
     /// Out of step, as far as syncs know that have begun.
@@ -40,9 +40,9 @@ impl Services {
         if let Some(state) = services.get_mut(service) {
             state.changed.get_or_insert(since);
         } else {
-            let state = State {
+            let state = ServiceMetrics {
                 changed: Some(since),
-                ..State::default()
+                ..ServiceMetrics::default()
             };
             services.insert(service.clone(), state);
         }
@@ -122,15 +122,15 @@ impl Services {
 }
 
 /// A metric that each Service has.
-struct Family {
+struct ServiceFamily {
     name: &'static str,
     help: &'static str,
     /// Adds the lines of one Service, given its labels and for how long nobody has known its state.
-    lines: fn(&mut String, &str, &State, Option<Duration>),
+    lines: fn(&mut String, &str, &ServiceMetrics, Option<Duration>),
 }
 
-const FAMILIES: [Family; 3] = [
-    Family {
+const FAMILIES: [ServiceFamily; 3] = [
+    ServiceFamily {
         name: "endpoint_copier_out_of_sync_seconds",
         help: "For how long the copies of this Service have not been as they should be, or nobody has known because a watch \
                shows no life; 0: they are. A change that waits for its turn counts from its arrival, or from the beginning \
@@ -141,7 +141,7 @@ const FAMILIES: [Family; 3] = [
             _ = writeln!(text, "endpoint_copier_out_of_sync_seconds{{{labels}}} {age}");
         },
     },
-    Family {
+    ServiceFamily {
         name: "endpoint_copier_last_success_timestamp_seconds",
         help: "When a sync of this Service last found or made all as it should be, as Unix time. A Service that nothing \
                happens to is not synced, so an old value alone means nothing.",
@@ -154,7 +154,7 @@ const FAMILIES: [Family; 3] = [
             }
         },
     },
-    Family {
+    ServiceFamily {
         name: "endpoint_copier_endpoints",
         help: "Endpoints of this Service: in the source's slices of the families that it wants, and in the copies. ready: \
                they get traffic; terminating: they are shutting down; unready: neither.",
@@ -183,7 +183,7 @@ const FAMILIES: [Family; 3] = [
     },
 ];
 
-impl State {
+impl ServiceMetrics {
     fn since(&self) -> Option<Instant> {
         [self.changed, self.behind].into_iter().flatten().min()
     }

@@ -13,9 +13,9 @@ type Life = dyn Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync;
 
 /// The watches, once somebody has said where to ask about them.
 #[derive(Default)]
-pub(super) struct Watches(OnceLock<(Duration, Box<Life>)>);
+pub(super) struct WatchMetrics(OnceLock<(Duration, Box<Life>)>);
 
-impl Watches {
+impl WatchMetrics {
     /// Where to ask, and how old a sign of life may be. The first one counts.
     pub fn read(&self, limit: Duration, life: Box<Life>) {
         _ = self.0.set((limit, life));

@@ -16,14 +16,14 @@ pub struct Listing {
     pub names: BTreeSet<String>,
     /// The resourceVersion of the list.
     pub version: Option<u64>,
-    slices: BTreeMap<SliceKey, Listed>,
+    slices: BTreeMap<SliceKey, ListedSlice>,
     /// How many slices had gone when the list was asked for.
     removals: u64,
 }
 
 /// One slice on the list.
 #[derive(Clone, Debug)]
-struct Listed {
+struct ListedSlice {
     /// Name of its Service.
     service: Option<String>,
     uid: Option<String>,
@@ -33,7 +33,7 @@ struct Listed {
 impl Listing {
     /// Adds a slice that is on the list.
     pub fn add(&mut self, metadata: &ObjectMeta) {
-        let listed = Listed {
+        let listed = ListedSlice {
             service: label_of(metadata, label::SERVICE_NAME).map(str::to_owned),
             uid: metadata.uid.clone(),
             version: version_of(metadata),
@@ -142,7 +142,7 @@ impl Index {
     pub fn shows(&self, listing: &Listing) -> bool {
         let may_be_gone = self.others.removals() != listing.removals;
         // A name may have been dropped since the list was asked for.
-        let is_watched = |listed: &Listed| {
+        let is_watched = |listed: &ListedSlice| {
             let service = listed.service.as_ref();
             service.is_some_and(|service| self.names_listed.contains(service))
         };
