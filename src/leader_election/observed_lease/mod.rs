@@ -1,28 +1,27 @@
 //! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
 //!
 //! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
-//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The model in `crates/testing/election-model`
-//! calls the same functions, with a clock of its own.
+//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The
+//! model in `crates/testing/election-model` calls the same functions.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lease::{Lease, LeaseSpec};
-use super::validity::Moment;
 use crate::config::ElectionConfig;
 
 /// What is known of the Lease.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObservedLease<T = Instant> {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ObservedLease {
     /// The state of the Lease that was seen last, and since when; `None` before the first look.
-    state: Option<(State, T)>,
+    state: Option<(State, Instant)>,
     /// The last holder that was ever seen, through deletions and empty states.
     holder: Option<String>,
     /// The duration that this holder stated, as far as it is honoured.
     duration: Option<Duration>,
     /// When there was the last evidence that there is no Lease.
-    missed: Option<T>,
+    missed: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,31 +42,20 @@ enum State {
 
 /// When a candidate may try to take the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Race<T = Instant> {
+pub enum Race {
     /// Nothing is known yet.
     Unknown,
     /// Now.
     Now,
     /// At this moment, unless the Lease changes before.
-    At(T),
+    At(Instant),
 }
 
-impl<T> Default for ObservedLease<T> {
-    fn default() -> Self {
-        Self {
-            state: None,
-            holder: None,
-            duration: None,
-            missed: None,
-        }
-    }
-}
-
-impl<T: Moment> ObservedLease<T> {
+impl ObservedLease {
     /// Notes what a watch shows at a moment; `None`: there is no Lease. Answers whether it is news. A watch may lag
     /// behind a GET, so what is older than what is known is passed over.
-    pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: T) -> bool {
-        let is_old = |(known, _): &(State, T)| known.is_after(&State::of(lease));
+    pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
+        let is_old = |(known, _): &(State, Instant)| known.is_after(&State::of(lease));
         !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
     }
 
@@ -75,7 +63,7 @@ impl<T: Moment> ObservedLease<T> {
     /// is news. It is, whatever its version: when etcd has been restored from a backup, versions begin anew at a
     /// lower one. An answer that is merely late does no harm: it makes the wait longer, and a write that builds on
     /// it is refused.
-    pub fn see(&mut self, lease: Option<&Lease>, now: T) -> bool {
+    pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = State::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
             return false;
@@ -100,8 +88,8 @@ impl<T: Moment> ObservedLease<T> {
         &mut self,
         lease: Option<&Lease>,
         default_duration: Duration,
-        sent: T,
-        now: T,
+        sent: Instant,
+        now: Instant,
     ) -> Option<bool> {
         // One look that fails is no gap.
         let gap = self.look_interval(default_duration) * 2;
@@ -124,7 +112,7 @@ impl<T: Moment> ObservedLease<T> {
     /// garbled meanwhile: its holder may be alive and about to write it anew. That is for the leader alone: if we
     /// were the last holder that we saw, there may have been another since.
     #[must_use]
-    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race<T> {
+    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race {
         let Some((state, since)) = &self.state else {
             return Race::Unknown;
         };
@@ -165,7 +153,7 @@ impl<T: Moment> ObservedLease<T> {
 
     /// Whether the candidate `us` may try at this moment.
     #[must_use]
-    pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: T) -> bool {
+    pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: Instant) -> bool {
         match self.race(us, default_duration, leads) {
             Race::Unknown => false,
             Race::Now => true,
@@ -176,7 +164,7 @@ impl<T: Moment> ObservedLease<T> {
     /// When a candidate has to look again whether there is still no Lease, although there has been a holder: more
     /// often than its holder would write it anew. `None`: the last look showed one.
     #[must_use]
-    pub fn next_look(&self, default_duration: Duration) -> Option<T> {
+    pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
         Some(missed + self.look_interval(default_duration))
     }
@@ -188,7 +176,7 @@ impl<T: Moment> ObservedLease<T> {
 
     /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.
     #[must_use]
-    pub fn since(&self) -> Option<T> {
+    pub fn since(&self) -> Option<Instant> {
         self.state.as_ref().map(|(_, since)| *since)
     }
 
