@@ -61,7 +61,7 @@ impl LeaseObserver {
     }
 
     /// The watch shows this Lease, or that there is none.
-    pub fn shown(&self, lease: Option<&Lease>) {
+    pub fn watched(&self, lease: Option<&Lease>) {
         let mut state = self.state.lock();
         let version = lease.and_then(version_of);
         state
@@ -113,13 +113,13 @@ impl LeaseObserver {
     }
 
     /// The version for a renewal of the holder `us`, if no read is needed.
-    pub(super) fn build_on(&self, us: &str) -> Option<ReadVersion> {
-        self.state.lock().known.build_on(us)
+    pub(super) fn version_to_renew(&self, us: &str) -> Option<ReadVersion> {
+        self.state.lock().known.version_to_renew(us)
     }
 
     /// A renewal of this version was refused before the server looked at the Lease.
-    pub(super) fn untouched(&self, basis: &ReadVersion) {
-        self.state.lock().known.untouched(basis);
+    pub(super) fn unprocessed(&self, basis: &ReadVersion) {
+        self.state.lock().known.unprocessed(basis);
     }
 
     /// Whether the watch has shown a newer version than this one.
@@ -134,7 +134,7 @@ impl LeaseObserver {
     }
 
     /// Waits until the watch shows that this renewal of the holder `us` was applied.
-    pub(super) async fn shows(&self, us: &str, patch: &Patch) {
+    pub(super) async fn wait_until_applied(&self, us: &str, patch: &Patch) {
         let mut changes = self.changes.subscribe();
         while !self.is_applied(us, patch) {
             _ = changes.changed().await;
@@ -170,8 +170,8 @@ impl LeaseObserver {
     }
 
     /// Why the candidate `us` may try, in words for the log.
-    pub(super) fn vacancy(&self, us: &str) -> &'static str {
-        self.state.lock().lease.vacancy(us)
+    pub(super) fn why_free(&self, us: &str) -> &'static str {
+        self.state.lock().lease.why_free(us)
     }
 
     /// Since when the Lease has looked as it does.
@@ -182,14 +182,14 @@ impl LeaseObserver {
 
     /// When the Lease was last seen in another state than before. Unlike [`Self::since`], a gap between two looks
     /// that find no Lease does not change it.
-    pub(super) fn news(&self) -> Option<Instant> {
+    pub(super) fn changed_at(&self) -> Option<Instant> {
         self.state.lock().changed_at
     }
 
     /// What to present to the lock of the candidate `us` after a GET that was sent at this moment and answered with
     /// this Lease or none; `leads`: it has a valid term. `None`: its leader has to read it again, since nobody knows
     /// whether it still names that one.
-    pub(super) fn show(
+    pub(super) fn present(
         &self,
         answer: Option<&Lease>,
         us: &str,
@@ -218,7 +218,7 @@ impl LeaseObserver {
 
     /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. Calls `on_holder` with
     /// each holder that it sees meanwhile.
-    pub(super) async fn turn(
+    pub(super) async fn wait_to_race(
         &self,
         us: &str,
         default_duration: Duration,
@@ -270,21 +270,21 @@ mod tests {
         let metrics = Metrics::new("lease").unwrap();
         let observer = LeaseObserver::new(metrics.clone());
         let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";
-        observer.shown(None);
-        observer.shown(Some(&lease("1", json!({"holderIdentity": ""}))));
-        observer.shown(Some(&lease("2", Value::Null)));
+        observer.watched(None);
+        observer.watched(Some(&lease("1", json!({"holderIdentity": ""}))));
+        observer.watched(Some(&lease("2", Value::Null)));
         assert!(metrics.render().lines().any(|line| line == never));
         let renewed = |second: u8| {
             let moment = format!("2026-01-02T03:04:{second:02}.000000Z");
             json!({"holderIdentity": "another", "renewTime": moment})
         };
-        observer.shown(Some(&lease("3", renewed(1))));
-        observer.shown(Some(&lease("4", renewed(1))));
+        observer.watched(Some(&lease("3", renewed(1))));
+        observer.watched(Some(&lease("4", renewed(1))));
         assert!(
             metrics.render().lines().any(|line| line == never),
             "it may be dead"
         );
-        observer.shown(Some(&lease("5", renewed(3))));
+        observer.watched(Some(&lease("5", renewed(3))));
         assert!(!metrics.render().lines().any(|line| line == never));
     }
 }

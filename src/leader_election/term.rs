@@ -36,9 +36,9 @@ struct TermState {
 }
 
 /// The permit of a write in flight. While one lives, the Lease is not released; nor for a while after one was dropped
-/// that was not [`Write::answered`].
+/// that was not [`WritePermit::answered`].
 #[derive(Debug)]
-pub struct Write {
+pub struct WritePermit {
     term: Term,
     /// When the write must have been sent; and answered, unless the term is renewed meanwhile.
     pub deadline: Instant,
@@ -98,12 +98,12 @@ impl Term {
     ///
     /// # Errors
     /// The term is over.
-    pub fn begin_write(&self) -> Result<Write, TermOver> {
+    pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
         // Under one lock, so that a release either sees this write or has ended the term before it.
         let mut state = self.state.lock();
         let deadline = state.validity.deadline(Instant::now()).ok_or(TermOver)?;
         state.writes_in_flight += 1;
-        Ok(Write {
+        Ok(WritePermit {
             term: self.clone(),
             deadline,
             in_doubt: true,
@@ -182,14 +182,14 @@ impl Term {
     }
 }
 
-impl Write {
+impl WritePermit {
     /// The API server has answered: it was carried out, or never will be.
     pub fn answered(mut self) {
         self.in_doubt = false;
     }
 }
 
-impl Drop for Write {
+impl Drop for WritePermit {
     fn drop(&mut self) {
         let mut state = self.term.state.lock();
         if self.in_doubt {

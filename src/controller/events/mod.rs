@@ -18,7 +18,7 @@ use tokio_util::time::delay_queue::Expired;
 use tracing::debug;
 
 use crate::apiserver::error::{is_answer, is_namespace_terminating, one_line};
-use crate::leader_election::term::{Term, Write};
+use crate::leader_election::term::{Term, WritePermit};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::{Finding, ManagedService, ServiceKey};
@@ -229,7 +229,7 @@ impl EventWriter {
             .is_some_and(|(service, finding)| ledger.holds(service, finding))
     }
 
-    async fn write(&self, letter: &PendingEvent, write: Write) -> Result<(), Unwritten> {
+    async fn write(&self, letter: &PendingEvent, write: WritePermit) -> Result<(), Unwritten> {
         let PendingEvent { service, event, .. } = letter;
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
         // reason and leaves its note as it was.

@@ -149,7 +149,7 @@ impl Election {
                 candidate.look(state.server.lease.as_ref(), now);
             }
             (Action::Get(_), _) => {
-                candidate.attempt = match candidate.version.build_on(NAMES[i]) {
+                candidate.attempt = match candidate.version.version_to_renew(NAMES[i]) {
                     Some(basis) => write(state.jumped[i], i, now, Verb::Renew(basis)),
                     None => Attempt::Reads {
                         sent: now,
@@ -208,7 +208,7 @@ impl Election {
                 if validity::may_release(in_flight, candidate.doubtful, now)
                     || self.is(Mutant::ReleaseInFlight)
                 {
-                    candidate.attempt = match candidate.version.build_on(NAMES[i]) {
+                    candidate.attempt = match candidate.version.version_to_renew(NAMES[i]) {
                         Some(basis) => write(state.jumped[i], i, now, Verb::Release(basis)),
                         None => Attempt::Reads {
                             sent: now,
@@ -281,7 +281,7 @@ impl Election {
         let candidate = &mut state.candidates[i];
         let lease = reply.as_ref().map(Stored::lease);
         candidate.version.forget();
-        let is_news = candidate
+        let is_change = candidate
             .known
             .see_answer(lease.as_ref(), DURATION, sent, state.now);
         let shown = match (&reply, self.mutant) {
@@ -296,7 +296,7 @@ impl Election {
             (None, Some(Mutant::DeletedIsFree)) => PresentedLease::Absent,
             _ => PresentedLease::of(
                 lease.as_ref(),
-                is_news.is_none(),
+                is_change.is_none(),
                 &candidate.known,
                 NAMES[i],
                 DURATION,
