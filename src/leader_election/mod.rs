@@ -148,34 +148,37 @@ impl Candidate {
 
     /// Races, leads, races again, until asked to stop; then releases the Lease if it may.
     pub async fn run(self, stop: CancellationToken) {
-        let mut backoff = self.retry_backoff();
-        let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         let mut leader = None;
         loop {
-            tokio::select! {
+            let (sent, before) = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.standby(&mut leader) => {}
-            }
-            let before = (self.observer.holder(), self.observer.why_free(&self.us));
-            let attempt = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                attempt = self.attempt(self.config.renew_deadline) => attempt,
+                acquired = self.acquire(&mut leader) => acquired,
             };
-            match attempt {
+            match self.lead(sent, before, &stop).await {
+                Ending::Lost => {}
+                Ending::Stopped => return,
+                Ending::Blind => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = sleep(ASIDE) => {}
+                },
+            }
+        }
+    }
+
+    /// Tries to take the Lease, whenever it may, until it is ours. Returns when the write that made it so was sent, who
+    /// held it before, and why it was free.
+    async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
+        let mut backoff = self.retry_backoff();
+        let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
+        loop {
+            self.standby(leader).await;
+            let before = (self.observer.holder(), self.observer.why_free(&self.us));
+            match self.attempt(self.config.renew_deadline).await {
                 LeaseAttempt::Acquired(sent) => {
-                    backoff.reset();
                     outage.recovered();
-                    match self.lead(sent, before, &stop).await {
-                        Ending::Lost => {}
-                        Ending::Stopped => return,
-                        Ending::Blind => tokio::select! {
-                            biased;
-                            () = stop.cancelled() => return,
-                            () = sleep(ASIDE) => {}
-                        },
-                    }
+                    return (sent, before);
                 }
                 LeaseAttempt::NotAcquired => {
                     backoff.reset();
@@ -187,12 +190,7 @@ impl Candidate {
                     } else {
                         outage.failed(&error);
                     }
-                    let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        () = sleep(pause) => {}
-                    }
+                    sleep(backoff.next_backoff().unwrap_or(self.config.retry_period)).await;
                 }
             }
         }
@@ -256,7 +254,7 @@ impl Candidate {
     }
 
     /// Leads from an acquisition on until the Lease is lost, or this replica is to stop or sees too little. `before`: who
-    /// held it, and why it was to be had.
+    /// held it, and why it was free.
     async fn lead(
         &self,
         sent: Instant,
