@@ -66,7 +66,7 @@ impl KnownVersion {
     /// The version for a write of the holder `us` to build on. `None` if the Lease must be read: the known
     /// version names another holder or may be outdated. From now on it may be outdated, until the write
     /// succeeds or the watch shows a newer version.
-    pub fn build_on(&mut self, us: &str) -> Option<ReadVersion> {
+    pub fn version_to_renew(&mut self, us: &str) -> Option<ReadVersion> {
         let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;
         let basis = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
         self.in_doubt = true;
@@ -74,7 +74,7 @@ impl KnownVersion {
     }
 
     /// A write that builds on this version was refused before the server looked at the Lease.
-    pub fn untouched(&mut self, basis: &ReadVersion) {
+    pub fn unprocessed(&mut self, basis: &ReadVersion) {
         if self.newest.as_ref().is_some_and(|known| known.version == *basis) {
             self.in_doubt = false;
         }
@@ -133,7 +133,7 @@ mod tests {
         ] {
             let mut known = written();
             known.watched(watched.as_ref());
-            assert_eq!(known.build_on("us"), expected, "{watched:?}");
+            assert_eq!(known.version_to_renew("us"), expected, "{watched:?}");
         }
     }
 
@@ -142,23 +142,23 @@ mod tests {
         let mut known = written();
         known.watched(Some(&lease("u", 9, "another")));
         known.wrote(&lease("u", 8, "us"));
-        assert_eq!(known.build_on("us"), None);
+        assert_eq!(known.version_to_renew("us"), None);
     }
 
     #[test]
     fn after_a_write_without_success_only_a_newer_version_of_the_watch_or_a_read_is_built_on() {
         let mut known = written();
-        assert!(known.build_on("us").is_some());
-        assert_eq!(known.build_on("us"), None, "in doubt");
+        assert!(known.version_to_renew("us").is_some());
+        assert_eq!(known.version_to_renew("us"), None, "in doubt");
         known.watched(Some(&lease("u", 7, "us")));
-        assert_eq!(known.build_on("us"), None, "the same version");
+        assert_eq!(known.version_to_renew("us"), None, "the same version");
         known.watched(Some(&lease("u", 8, "us")));
-        assert_eq!(known.build_on("us"), version("u", 8));
+        assert_eq!(known.version_to_renew("us"), version("u", 8));
         known.forget();
-        assert_eq!(known.build_on("us"), None);
+        assert_eq!(known.version_to_renew("us"), None);
         known.wrote(&lease("u", 4, "us"));
         assert_eq!(
-            known.build_on("us"),
+            known.version_to_renew("us"),
             version("u", 4),
             "versions restart at a lower number after a restore"
         );
@@ -174,7 +174,7 @@ mod tests {
             ("another", 8, Some("now"), false),
         ] {
             let mut known = written();
-            let basis = known.build_on("us").unwrap();
+            let basis = known.version_to_renew("us").unwrap();
             let mut shown = lease("u", version, holder);
             shown.spec.renew_time = renewed.map(str::to_owned);
             known.watched(Some(&shown));
@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_version_that_was_not_looked_at_is_built_on_again() {
         let mut known = written();
-        let basis = known.build_on("us").unwrap();
-        known.untouched(&basis);
-        assert_eq!(known.build_on("us"), version("u", 7));
+        let basis = known.version_to_renew("us").unwrap();
+        known.unprocessed(&basis);
+        assert_eq!(known.version_to_renew("us"), version("u", 7));
     }
 }

@@ -61,11 +61,11 @@ pub struct Candidate {
 }
 
 /// How an attempt to take or renew the Lease ended.
-enum Attempt {
+enum LeaseAttempt {
     /// It is ours; the write that made it so was sent at this moment.
-    Ours(Instant),
-    /// It is not.
-    Theirs,
+    Acquired(Instant),
+    /// It is another's.
+    NotAcquired,
     /// Nobody knows.
     Failed { error: String, conflict: bool },
 }
@@ -125,61 +125,59 @@ impl Candidate {
         self.watchdog.clone()
     }
 
-    /// Races, leads, races again, until told to stop; then releases the Lease if it may.
+    /// Races, leads, races again, until asked to stop; then releases the Lease if it may.
     pub async fn run(self, stop: CancellationToken) {
-        let mut backoff = self.retry_backoff();
-        let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         let mut leader = None;
         loop {
-            tokio::select! {
+            let (sent, before) = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.turn(&mut leader) => {}
-            }
-            let before = (self.observer.holder(), self.observer.vacancy(&self.us));
-            let attempt = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                attempt = self.attempt(self.config.renew_deadline) => attempt,
+                acquired = self.acquire(&mut leader) => acquired,
             };
-            match attempt {
-                Attempt::Ours(sent) => {
+            match self.lead(sent, before, &stop).await {
+                Ending::Lost => {}
+                Ending::Stopped => return,
+                Ending::Blind => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = sleep(ASIDE) => {}
+                },
+            }
+        }
+    }
+
+    /// Tries to take the Lease, whenever it may, until it is ours. Returns when the write that made it so was sent, who
+    /// held it before, and why it was free.
+    async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
+        let mut backoff = self.retry_backoff();
+        let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
+        loop {
+            self.standby(leader).await;
+            let before = (self.observer.holder(), self.observer.why_free(&self.us));
+            match self.attempt(self.config.renew_deadline).await {
+                LeaseAttempt::Acquired(sent) => {
+                    outage.recovered();
+                    return (sent, before);
+                }
+                LeaseAttempt::NotAcquired => {
                     backoff.reset();
                     outage.recovered();
-                    match self.lead(sent, before, &stop).await {
-                        Ending::Lost => {}
-                        Ending::Stopped => return,
-                        Ending::Blind => tokio::select! {
-                            biased;
-                            () = stop.cancelled() => return,
-                            () = sleep(ASIDE) => {}
-                        },
-                    }
                 }
-                Attempt::Theirs => {
-                    backoff.reset();
-                    outage.recovered();
-                }
-                Attempt::Failed { error, conflict } => {
+                LeaseAttempt::Failed { error, conflict } => {
                     if conflict {
                         debug!(%error, "another replica was quicker");
                     } else {
                         outage.failed(&error);
                     }
-                    let pause = backoff.next_backoff().unwrap_or(self.config.retry_period);
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        () = sleep(pause) => {}
-                    }
+                    sleep(backoff.next_backoff().unwrap_or(self.config.retry_period)).await;
                 }
             }
         }
     }
 
     /// Waits until this candidate may try and sees enough of the cluster to lead. Logs who leads meanwhile.
-    async fn turn(&self, leader: &mut Option<String>) {
-        let mut told = |holder: Option<&str>| {
+    async fn standby(&self, leader: &mut Option<String>) {
+        let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {
                 *leader = holder.map(str::to_owned);
                 if let Some(holder) = holder.filter(|holder| *holder != self.us) {
@@ -189,22 +187,22 @@ impl Candidate {
         };
         loop {
             self.observer
-                .turn(&self.us, self.config.lease_duration, &mut told)
+                .wait_to_race(&self.us, self.config.lease_duration, &mut log_holder)
                 .await;
-            let news = self.observer.news().unwrap_or_else(Instant::now);
-            if self.view.is_current() || news.elapsed() >= LEADERLESS {
+            let changed_at = self.observer.changed_at().unwrap_or_else(Instant::now);
+            if self.view.is_current() || changed_at.elapsed() >= LEADERLESS {
                 return;
             }
             tokio::select! {
                 () = self.view.current() => {}
                 () = self.observer.changed() => {}
-                () = sleep_until(news + LEADERLESS) => {}
+                () = sleep_until(changed_at + LEADERLESS) => {}
             }
         }
     }
 
     /// Takes or renews the Lease, within a time limit.
-    async fn attempt(&self, limit: Duration) -> Attempt {
+    async fn attempt(&self, limit: Duration) -> LeaseAttempt {
         let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
         // Failed or not: it is a step.
@@ -214,20 +212,20 @@ impl Candidate {
                 self.metrics.observe_renewal(begun.elapsed());
                 let holder = lease.spec.and_then(|spec| spec.holder_identity);
                 if validity::is_ours(holder.as_deref(), &self.us) {
-                    Attempt::Ours(self.cas.sent().unwrap_or(begun))
+                    LeaseAttempt::Acquired(self.cas.sent().unwrap_or(begun))
                 } else {
-                    Attempt::Theirs
+                    LeaseAttempt::NotAcquired
                 }
             }
-            Ok(Ok(LeaseLockResult::NotAcquired(_))) => Attempt::Theirs,
+            Ok(Ok(LeaseLockResult::NotAcquired(_))) => LeaseAttempt::NotAcquired,
             Ok(Err(error)) => {
                 let conflict = is_conflict(&error);
-                Attempt::Failed {
+                LeaseAttempt::Failed {
                     error: in_one_line(&error),
                     conflict,
                 }
             }
-            Err(_) => Attempt::Failed {
+            Err(_) => LeaseAttempt::Failed {
                 error: format!("no answer within {} ms", limit.as_millis()),
                 conflict: false,
             },
@@ -235,7 +233,7 @@ impl Candidate {
     }
 
     /// Leads from an acquisition on until the Lease is lost, or this replica is to stop or sees too little. `before`: who
-    /// held it, and why it was to be had.
+    /// held it, and why it was free.
     async fn lead(
         &self,
         sent: Instant,
@@ -303,7 +301,7 @@ impl Candidate {
             let attempted = Instant::now();
             let left = term.ends_at().saturating_duration_since(Instant::now());
             match self.attempt(left).await {
-                Attempt::Ours(at) => {
+                LeaseAttempt::Acquired(at) => {
                     sent = at;
                     if term.extend(self.validity(sent)).is_err() {
                         return "the renewal came too late".to_owned();
@@ -312,11 +310,11 @@ impl Candidate {
                     outage.recovered();
                     next = sent + self.config.renew_interval();
                 }
-                Attempt::Theirs => {
+                LeaseAttempt::NotAcquired => {
                     let holder = self.observer.holder().unwrap_or_default();
                     return format!("the Lease names {holder:?}");
                 }
-                Attempt::Failed { error, .. } => {
+                LeaseAttempt::Failed { error, .. } => {
                     outage.failed(&error);
                     last_error = Some(format!("could not renew before the deadline: {error}"));
                     next = attempted + self.config.retry_period;

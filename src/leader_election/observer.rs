@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::cas::Patch;
@@ -30,17 +30,23 @@ fn holding(lease: &Lease) -> Option<Holding> {
 /// An [`ObservedLease`] that several parts of a replica add to and wait for.
 #[derive(Clone)]
 pub struct LeaseObserver {
-    observed: Arc<Mutex<ObservedLease>>,
-    /// When the Lease was last seen in another state than before.
-    news: Arc<Mutex<Option<Instant>>>,
-    /// The first of our own writes that the watch has not shown yet: its version, and since when.
-    unshown: Arc<Mutex<Option<(u64, Instant)>>>,
-    /// What it was held as last.
-    held: Arc<Mutex<Option<Holding>>>,
-    /// The version that a renewal may build on.
-    known: Arc<Mutex<KnownVersion>>,
-    changed: Arc<Notify>,
+    state: Arc<Mutex<ObservedState>>,
+    /// Where a change of the state is announced.
+    changes: watch::Sender<()>,
     metrics: Metrics,
+}
+
+#[derive(Default)]
+struct ObservedState {
+    lease: ObservedLease,
+    /// When the Lease was last seen in another state than before.
+    changed_at: Option<Instant>,
+    /// The first of our own writes that the watch has not shown yet: its version, and since when.
+    unwatched: Option<(u64, Instant)>,
+    /// What the Lease was last held as.
+    held: Option<Holding>,
+    /// The version that a renewal may build on.
+    known: KnownVersion,
 }
 
 impl LeaseObserver {
@@ -48,154 +54,142 @@ impl LeaseObserver {
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         Self {
-            observed: Arc::default(),
-            news: Arc::default(),
-            unshown: Arc::default(),
-            held: Arc::default(),
-            known: Arc::default(),
-            changed: Arc::default(),
+            state: Arc::default(),
+            changes: watch::Sender::default(),
             metrics,
         }
     }
 
     /// The watch shows this Lease, or that there is none.
-    pub fn shown(&self, lease: Option<&Lease>) {
-        let mut unshown = self.unshown.lock();
-        let is_later =
-            |(ours, _): &(u64, Instant)| lease.and_then(version_of).is_none_or(|shown| shown >= *ours);
-        if unshown.as_ref().is_some_and(is_later) {
-            *unshown = None;
+    pub fn watched(&self, lease: Option<&Lease>) {
+        let mut state = self.state.lock();
+        let version = lease.and_then(version_of);
+        state
+            .unwatched
+            .take_if(|(ours, _)| version.is_none_or(|version| version >= *ours));
+        state.known.watched(lease);
+        if state.lease.see_in_watch(lease, Instant::now()) {
+            self.note_change(&mut state, lease);
         }
-        drop(unshown);
-        self.known.lock().watched(lease);
-        self.note(lease, |observed| observed.see_in_watch(lease, Instant::now()));
     }
 
     /// We wrote it, and this was the answer. The watch has to show it too.
     pub(super) fn wrote(&self, lease: &Lease) {
+        let mut state = self.state.lock();
         if let Some(version) = version_of(lease) {
-            let mut unshown = self.unshown.lock();
             // After a restore of etcd a later write has a lower version, and the watch shows only that one.
-            if unshown.is_none_or(|(first, _)| version < first) {
-                *unshown = Some((version, Instant::now()));
+            if state.unwatched.is_none_or(|(first, _)| version < first) {
+                state.unwatched = Some((version, Instant::now()));
             }
         }
-        self.known.lock().wrote(lease);
-        self.see(Some(lease));
-        self.changed.notify_waiters();
+        state.known.wrote(lease);
+        if state.lease.see(Some(lease), Instant::now()) {
+            self.note_change(&mut state, Some(lease));
+        }
+        self.changes.send_replace(());
+    }
+
+    /// A GET shows this Lease, or that there is none.
+    pub fn see(&self, lease: Option<&Lease>) {
+        let mut state = self.state.lock();
+        if state.lease.see(lease, Instant::now()) {
+            self.note_change(&mut state, lease);
+        }
+    }
+
+    /// The Lease was seen in another state than before.
+    fn note_change(&self, state: &mut ObservedState, lease: Option<&Lease>) {
+        state.changed_at = Some(Instant::now());
+        if let Some(held) = lease.and_then(holding) {
+            // The first look says nothing: its holder may be dead. Nor does an edit of something else.
+            if let Some(last) = state.held.replace(held.clone()).filter(|last| *last != held) {
+                self.metrics.lease_seen_renewed();
+                if last.0 != held.0 {
+                    self.metrics.leader_changed();
+                }
+            }
+        }
+        self.changes.send_replace(());
     }
 
     /// The version for a renewal of the holder `us`, if no read is needed.
-    pub(super) fn build_on(&self, us: &str) -> Option<ReadVersion> {
-        self.known.lock().build_on(us)
+    pub(super) fn version_to_renew(&self, us: &str) -> Option<ReadVersion> {
+        self.state.lock().known.version_to_renew(us)
     }
 
     /// A renewal of this version was refused before the server looked at the Lease.
-    pub(super) fn untouched(&self, basis: &ReadVersion) {
-        self.known.lock().untouched(basis);
+    pub(super) fn unprocessed(&self, basis: &ReadVersion) {
+        self.state.lock().known.unprocessed(basis);
     }
 
     /// Whether the watch has shown a newer version than this one.
     pub(super) fn is_after(&self, basis: &ReadVersion) -> bool {
-        self.known.lock().is_after(basis)
+        self.state.lock().known.is_after(basis)
     }
 
     /// Whether this renewal of the holder `us` was applied, as far as the watch shows it.
     pub(super) fn is_applied(&self, us: &str, patch: &Patch) -> bool {
-        let known = self.known.lock();
+        let known = &self.state.lock().known;
         known.is_applied(&patch.basis, us, patch.renewed.as_deref())
     }
 
     /// Waits until the watch shows that this renewal of the holder `us` was applied.
-    pub(super) async fn shows(&self, us: &str, patch: &Patch) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if self.is_applied(us, patch) {
-                return;
-            }
-            changed.await;
+    pub(super) async fn wait_until_applied(&self, us: &str, patch: &Patch) {
+        let mut changes = self.changes.subscribe();
+        while !self.is_applied(us, patch) {
+            _ = changes.changed().await;
         }
     }
 
-    /// Waits for news of the Lease.
+    /// Waits until the Lease is seen in another state.
     pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+        _ = self.changes.subscribe().changed().await;
     }
 
-    /// Waits until the watch has not shown a write of ours for so long, and answers its version. Then the watch
+    /// Waits until the watch has not shown a write of ours for so long, and returns its version. Then the watch
     /// has another chance.
     pub async fn behind(&self, limit: Duration) -> u64 {
+        let mut changes = self.changes.subscribe();
         loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let unshown = *self.unshown.lock();
-            match unshown {
-                None => changed.await,
+            let unwatched = self.state.lock().unwatched;
+            match unwatched {
+                None => _ = changes.changed().await,
                 Some((_, since)) if since.elapsed() < limit => sleep_until(since + limit).await,
                 Some((version, _)) => {
-                    *self.unshown.lock() = None;
+                    self.state.lock().unwatched = None;
                     return version;
                 }
             }
         }
     }
 
-    /// A GET shows this Lease, or that there is none.
-    pub fn see(&self, lease: Option<&Lease>) {
-        self.note(lease, |observed| observed.see(lease, Instant::now()));
-    }
-
-    fn note(&self, lease: Option<&Lease>, see: impl FnOnce(&mut ObservedLease) -> bool) {
-        let mut observed = self.observed.lock();
-        let before = observed.holder().map(str::to_owned);
-        if !see(&mut observed) {
-            return;
-        }
-        *self.news.lock() = Some(Instant::now());
-        if before.is_some() && observed.holder() != before.as_deref() {
-            self.metrics.leader_changed();
-        }
-        if let Some(held) = lease.and_then(holding) {
-            let last = self.held.lock().replace(held.clone());
-            // The first look says nothing: its holder may be dead. Nor does an edit of something else.
-            if last.is_some_and(|last| last != held) {
-                self.metrics.lease_seen_renewed();
-            }
-        }
-        drop(observed);
-        self.changed.notify_waiters();
-    }
-
     /// The last holder that was seen.
     #[must_use]
     pub fn holder(&self) -> Option<String> {
-        self.observed.lock().holder().map(str::to_owned)
+        self.state.lock().lease.holder().map(str::to_owned)
     }
 
     /// Why the candidate `us` may try, in words for the log.
-    pub(super) fn vacancy(&self, us: &str) -> &'static str {
-        self.observed.lock().vacancy(us)
+    pub(super) fn why_free(&self, us: &str) -> &'static str {
+        self.state.lock().lease.why_free(us)
     }
 
     /// Since when the Lease has looked as it does.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
-        self.observed.lock().since()
+        self.state.lock().lease.since()
     }
 
     /// When the Lease was last seen in another state than before. Unlike [`Self::since`], a gap between two looks
     /// that find no Lease does not change it.
-    pub(super) fn news(&self) -> Option<Instant> {
-        *self.news.lock()
+    pub(super) fn changed_at(&self) -> Option<Instant> {
+        self.state.lock().changed_at
     }
 
-    /// What the lock of the candidate `us` is to be shown after a GET that was sent at this moment and answered with
+    /// What to present to the lock of the candidate `us` after a GET that was sent at this moment and answered with
     /// this Lease or none; `leads`: it has a valid term. `None`: its leader has to read it again, since nobody knows
     /// whether it still names that one.
-    pub(super) fn show(
+    pub(super) fn present(
         &self,
         answer: Option<&Lease>,
         us: &str,
@@ -204,40 +198,38 @@ impl LeaseObserver {
         sent: Instant,
     ) -> Option<PresentedLease> {
         let now = Instant::now();
-        self.known.lock().forget();
-        let mut overtaken = false;
-        self.note(answer, |observed| {
-            let is_news = observed.see_answer(answer, default_duration, sent, now);
-            overtaken = is_news.is_none();
-            is_news == Some(true)
-        });
-        let observed = self.observed.lock();
-        let shown = PresentedLease::of(answer, overtaken, &observed, us, default_duration, leads, now);
-        Some(shown).filter(|shown| !(overtaken && leads && *shown == PresentedLease::Held))
+        let mut state = self.state.lock();
+        state.known.forget();
+        let is_change = state.lease.see_answer(answer, default_duration, sent, now);
+        if is_change == Some(true) {
+            self.note_change(&mut state, answer);
+        }
+        let overtaken = is_change.is_none();
+        let to_present =
+            PresentedLease::of(answer, overtaken, &state.lease, us, default_duration, leads, now);
+        Some(to_present).filter(|presented| !(overtaken && leads && *presented == PresentedLease::Held))
     }
 
     /// Whether the candidate `us` may try at this moment; `leads`: it has a valid term.
     pub(super) fn may_race(&self, us: &str, default_duration: Duration, leads: bool) -> bool {
-        let observed = self.observed.lock();
-        observed.may_race(us, default_duration, leads, Instant::now())
+        let state = self.state.lock();
+        state.lease.may_race(us, default_duration, leads, Instant::now())
     }
 
-    /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. `told` hears of each
-    /// holder on the way.
-    pub(super) async fn turn(
+    /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. Calls `on_holder` with
+    /// each holder that it sees meanwhile.
+    pub(super) async fn wait_to_race(
         &self,
         us: &str,
         default_duration: Duration,
-        mut told: impl FnMut(Option<&str>),
+        mut on_holder: impl FnMut(Option<&str>),
     ) {
+        let mut changes = self.changes.subscribe();
         loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             let race = {
-                let observed = self.observed.lock();
-                told(observed.holder());
-                // A watch that lags does not show that the holder has written it anew, and where there is no Lease
+                let observed = &self.state.lock().lease;
+                on_holder(observed.holder());
+                // A watch that lags does not show that the holder has written it again, and where there is no Lease
                 // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
                 match (
                     observed.race(us, default_duration, false),
@@ -249,12 +241,12 @@ impl LeaseObserver {
             };
             match race {
                 Race::Now => return,
-                Race::Unknown => changed.await,
+                Race::Unknown => _ = changes.changed().await,
                 Race::At(moment) => {
                     tokio::select! {
-                        // News first: it may be that the holder has renewed at the last moment.
+                        // A change first: it may be that the holder has renewed at the last moment.
                         biased;
-                        () = changed => {}
+                        _ = changes.changed() => {}
                         () = sleep_until(moment) => return,
                     }
                 }
@@ -278,21 +270,21 @@ mod tests {
         let metrics = Metrics::new("lease").unwrap();
         let observer = LeaseObserver::new(metrics.clone());
         let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";
-        observer.shown(None);
-        observer.shown(Some(&lease("1", json!({"holderIdentity": ""}))));
-        observer.shown(Some(&lease("2", Value::Null)));
+        observer.watched(None);
+        observer.watched(Some(&lease("1", json!({"holderIdentity": ""}))));
+        observer.watched(Some(&lease("2", Value::Null)));
         assert!(metrics.render().lines().any(|line| line == never));
         let renewed = |second: u8| {
             let moment = format!("2026-01-02T03:04:{second:02}.000000Z");
             json!({"holderIdentity": "another", "renewTime": moment})
         };
-        observer.shown(Some(&lease("3", renewed(1))));
-        observer.shown(Some(&lease("4", renewed(1))));
+        observer.watched(Some(&lease("3", renewed(1))));
+        observer.watched(Some(&lease("4", renewed(1))));
         assert!(
             metrics.render().lines().any(|line| line == never),
             "it may be dead"
         );
-        observer.shown(Some(&lease("5", renewed(3))));
+        observer.watched(Some(&lease("5", renewed(3))));
         assert!(!metrics.render().lines().any(|line| line == never));
     }
 }

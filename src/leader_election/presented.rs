@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::observed_lease::ObservedLease;
-use super::validity::Moment;
 use endpoint_copier_core::model::version;
 
 /// What the lock is to see in the answer to its GET, and so what it does next.
@@ -27,14 +27,14 @@ pub enum PresentedLease {
 impl PresentedLease {
     /// For the candidate `us`, with what it knows after it has seen this answer; `leads`: it has a valid term.
     /// `overtaken`: the answer was passed over, so what is known says nothing of what was read.
-    pub fn of<T: Moment>(
+    pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,
-        known: &ObservedLease<T>,
+        known: &ObservedLease,
         us: &str,
         default_duration: Duration,
         leads: bool,
-        now: T,
+        now: Instant,
     ) -> Self {
         let free = !overtaken && known.may_race(us, default_duration, leads, now);
         let Some(lease) = answer else {

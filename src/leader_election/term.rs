@@ -5,11 +5,10 @@
 //! the API server took that renewal), writing under this term has long ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 pub use super::validity::TermOver;
@@ -20,23 +19,26 @@ const LATEST: Duration = Duration::from_secs(60);
 
 /// A term of leadership. Clones share one fate.
 #[derive(Clone, Debug)]
-pub struct Term(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+pub struct Term {
     began: Instant,
-    validity: Mutex<Validity>,
-    revoked: AtomicBool,
-    writes: AtomicUsize,
-    /// A write without an answer may still be carried out until then.
-    doubtful: Mutex<Option<Instant>>,
-    changed: Notify,
+    state: Arc<Mutex<TermState>>,
+    /// Where the end of the term and the ends of writes are announced.
+    changes: watch::Sender<()>,
 }
 
-/// A write in flight. While one lives, the Lease is not released; nor for a while after one was dropped, by
-/// whomever, that was not [`Write::answered`].
 #[derive(Debug)]
-pub struct Write {
+struct TermState {
+    validity: Validity,
+    is_revoked: bool,
+    writes_in_flight: usize,
+    /// A write without an answer may still be carried out until then.
+    doubtful: Option<Instant>,
+}
+
+/// The permit of a write in flight. While one lives, the Lease is not released; nor for a while after one was dropped
+/// that was not [`WritePermit::answered`].
+#[derive(Debug)]
+pub struct WritePermit {
     term: Term,
     /// When the write must have been sent; and answered, unless the term is renewed meanwhile.
     pub deadline: Instant,
@@ -47,14 +49,16 @@ pub struct Write {
 impl Term {
     /// A term that is valid for so long. Private to the election: it alone hands out terms.
     pub(super) fn new(validity: Validity) -> Self {
-        Self(Arc::new(Inner {
+        Self {
             began: Instant::now(),
-            validity: Mutex::new(validity),
-            revoked: AtomicBool::new(false),
-            writes: AtomicUsize::new(0),
-            doubtful: Mutex::default(),
-            changed: Notify::new(),
-        }))
+            state: Arc::new(Mutex::new(TermState {
+                validity,
+                is_revoked: false,
+                writes_in_flight: 0,
+                doubtful: None,
+            })),
+            changes: watch::Sender::default(),
+        }
     }
 
     /// The right to write without end, for a single replica without election.
@@ -75,7 +79,7 @@ impl Term {
     /// When it began.
     #[must_use]
     pub fn began(&self) -> Instant {
-        self.0.began
+        self.began
     }
 
     /// It was renewed by a request that was sent now.
@@ -87,25 +91,23 @@ impl Term {
     /// When it ends if it is not renewed; `None`: it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.validity.lock().deadline(Instant::now())
+        self.state.lock().validity.deadline(Instant::now())
     }
 
     /// Begins a write.
     ///
     /// # Errors
     /// The term is over.
-    pub fn begin_write(&self) -> Result<Write, TermOver> {
-        // Counted before the deadline is looked at, so that a release either sees this write or
-        // has ended the term before it.
-        self.0.writes.fetch_add(1, Ordering::SeqCst);
-        let mut write = Write {
+    pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
+        // Under one lock, so that a release either sees this write or has ended the term before it.
+        let mut state = self.state.lock();
+        let deadline = state.validity.deadline(Instant::now()).ok_or(TermOver)?;
+        state.writes_in_flight += 1;
+        Ok(WritePermit {
             term: self.clone(),
-            deadline: Instant::now(),
-            in_doubt: false,
-        };
-        write.deadline = self.deadline().ok_or(TermOver)?;
-        write.in_doubt = true;
-        Ok(write)
+            deadline,
+            in_doubt: true,
+        })
     }
 
     /// Whether writing is still allowed.
@@ -116,14 +118,11 @@ impl Term {
 
     /// Waits for the end of the term.
     pub async fn over(&self) {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let Some(deadline) = self.deadline() else { return };
+        let mut changes = self.changes.subscribe();
+        while let Some(deadline) = self.deadline() {
             tokio::select! {
                 () = sleep_until(deadline) => {}
-                () = changed => {}
+                _ = changes.changed() => {}
             }
         }
     }
@@ -142,7 +141,7 @@ impl Term {
 
     /// Moves the deadline. A term that is over stays over.
     pub(super) fn extend(&self, renewed: Validity) -> Result<(), TermOver> {
-        self.0.validity.lock().extend(renewed, Instant::now())
+        self.state.lock().validity.extend(renewed, Instant::now())
     }
 
     /// The deadline as it stands, for the one who renews.
@@ -152,56 +151,53 @@ impl Term {
 
     /// Ends the term because the Lease is another's: what is in flight must be dropped too.
     pub(super) fn revoke(&self) {
-        self.0.revoked.store(true, Ordering::SeqCst);
+        self.state.lock().is_revoked = true;
         self.end();
     }
 
     /// Whether writes in flight must be dropped rather than waited for.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
-        self.0.revoked.load(Ordering::SeqCst)
+        self.state.lock().is_revoked
     }
 
     /// Ends the term now. Writes in flight go on until they are answered or their time is up.
     pub(super) fn end(&self) {
-        self.0.validity.lock().end();
-        self.0.changed.notify_waiters();
+        self.state.lock().validity.end();
+        self.changes.send_replace(());
     }
 
     /// Whether the Lease may be released: no write of this term may land any more.
     pub(crate) fn may_release(&self) -> bool {
-        let in_flight = self.0.writes.load(Ordering::SeqCst);
-        may_release(in_flight, *self.0.doubtful.lock(), Instant::now())
+        let state = self.state.lock();
+        may_release(state.writes_in_flight, state.doubtful, Instant::now())
     }
 
     /// Waits until no write is in flight.
     pub(super) async fn settled(&self) {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if self.0.writes.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            changed.await;
+        let mut changes = self.changes.subscribe();
+        while self.state.lock().writes_in_flight > 0 {
+            _ = changes.changed().await;
         }
     }
 }
 
-impl Write {
+impl WritePermit {
     /// The API server has answered: it was carried out, or never will be.
     pub fn answered(mut self) {
         self.in_doubt = false;
     }
 }
 
-impl Drop for Write {
+impl Drop for WritePermit {
     fn drop(&mut self) {
+        let mut state = self.term.state.lock();
         if self.in_doubt {
-            *self.term.0.doubtful.lock() = Some(Instant::now() + LATEST);
+            state.doubtful = Some(Instant::now() + LATEST);
         }
-        self.term.0.writes.fetch_sub(1, Ordering::SeqCst);
-        self.term.0.changed.notify_waiters();
+        state.writes_in_flight -= 1;
+        drop(state);
+        self.term.changes.send_replace(());
     }
 }
 

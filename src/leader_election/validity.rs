@@ -1,17 +1,10 @@
 //! When a term ends, and what may follow: as decisions.
 //!
-//! Pure: no clock, no async. Moments are those of one monotonic clock; the model in `crates/testing/election-model` has a clock of its
-//! own and calls the same functions as [`super::term`].
+//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::term`].
 
-use std::ops::Add;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-/// A moment on one monotonic clock.
-pub trait Moment: Copy + Ord + Add<Duration, Output = Self> {}
-
-impl<T: Copy + Ord + Add<Duration, Output = T>> Moment for T {}
 
 /// The term has ended: whatever was to be written is no longer ours to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,27 +13,27 @@ pub struct TermOver;
 
 /// How far a term reaches. Once over it stays over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Validity<T = Instant> {
+pub struct Validity {
     /// `None`: ended before its deadline.
-    deadline: Option<T>,
+    deadline: Option<Instant>,
 }
 
-impl<T: Moment> Validity<T> {
+impl Validity {
     /// A term that was won, or renewed, by a request that was *sent* at this moment. Counted from the reply it would
     /// outlive the Lease: the API server took the request somewhere between the two.
-    pub fn won(sent: T, renew_deadline: Duration) -> Self {
+    pub fn won(sent: Instant, renew_deadline: Duration) -> Self {
         Self {
             deadline: Some(sent + renew_deadline),
         }
     }
 
     /// Until when it reaches, unless it is over.
-    pub fn deadline(&self, now: T) -> Option<T> {
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.deadline.filter(|deadline| now < *deadline)
     }
 
     /// Whether it is over.
-    pub fn is_over(&self, now: T) -> bool {
+    pub fn is_over(&self, now: Instant) -> bool {
         self.deadline(now).is_none()
     }
 
@@ -48,7 +41,7 @@ impl<T: Moment> Validity<T> {
     ///
     /// # Errors
     /// The term is over, however early the renewal was sent.
-    pub fn extend(&mut self, renewed: Self, now: T) -> Result<(), TermOver> {
+    pub fn extend(&mut self, renewed: Self, now: Instant) -> Result<(), TermOver> {
         let known = self.deadline(now).ok_or(TermOver)?;
         self.deadline = renewed.deadline.max(Some(known));
         Ok(())
@@ -69,21 +62,23 @@ pub fn is_ours(holder: Option<&str>, us: &str) -> bool {
 
 /// Whether the Lease may be released: nothing that was written under the term may land after it. `doubtful`: until
 /// then a write that was not answered may be carried out.
-pub fn may_release<T: Moment>(in_flight: usize, doubtful: Option<T>, now: T) -> bool {
+pub fn may_release(in_flight: usize, doubtful: Option<Instant>, now: Instant) -> bool {
     in_flight == 0 && doubtful.is_none_or(|until| now >= until)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
     }
 
-    /// Any type that counts will do.
-    fn at(n: u64) -> Duration {
-        seconds(n)
+    fn at(n: u64) -> Instant {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + seconds(n)
     }
 
     #[test]

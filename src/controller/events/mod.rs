@@ -19,7 +19,7 @@ use tracing::debug;
 
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{is_answer, is_namespace_terminating, may_create_again};
-use crate::leader_election::term::{Term, Write};
+use crate::leader_election::term::{Term, WritePermit};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LIMIT;
@@ -228,7 +228,7 @@ impl EventWriter {
             .is_some_and(|(service, finding)| ledger.holds(service, finding))
     }
 
-    async fn write(&self, letter: &PendingEvent, write: Write) -> Result<(), Unwritten> {
+    async fn write(&self, letter: &PendingEvent, write: WritePermit) -> Result<(), Unwritten> {
         let PendingEvent { service, event, .. } = letter;
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
         // reason and leaves its note as it was.

@@ -194,11 +194,11 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
         Event::Init => found = false,
         Event::InitApply(lease) => {
             found = true;
-            observer.shown(Some(&lease));
+            observer.watched(Some(&lease));
         }
-        Event::Apply(lease) => observer.shown(Some(&lease)),
-        Event::Delete(_) => observer.shown(None),
-        Event::InitDone if !found => observer.shown(None),
+        Event::Apply(lease) => observer.watched(Some(&lease)),
+        Event::Delete(_) => observer.watched(None),
+        Event::InitDone if !found => observer.watched(None),
         Event::InitDone => {}
     });
     let check = async {

@@ -68,14 +68,14 @@ pub struct Patch {
 }
 
 /// What an API server answered to a request.
-struct Answer {
+struct TimedResponse {
     /// The time at which the request was sent.
     sent: Instant,
     parts: response::Parts,
     body: Bytes,
 }
 
-impl Answer {
+impl TimedResponse {
     fn into_response(self) -> Response<Full<Bytes>> {
         Response::from_parts(self.parts, self.body.into())
     }
@@ -123,20 +123,20 @@ impl LeaseCas {
             .may_race(&self.us, self.default_duration, self.leads())
     }
 
-    /// What the lock is told after the API server has answered its GET with this Lease or none.
+    /// What the lock gets after the API server has answered its GET with this Lease or none.
     ///
     /// # Errors
     /// This replica leads and the Lease has changed since the read, or no API server can have stored this
     /// Lease.
-    fn show(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
+    fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
-        let shown = self
+        let to_present = self
             .observer
-            .show(lease, &self.us, self.default_duration, self.leads(), sent);
-        let shown = shown.ok_or("the Lease was seen otherwise while it was read")?;
+            .present(lease, &self.us, self.default_duration, self.leads(), sent);
+        let to_present = to_present.ok_or("the Lease was seen otherwise while it was read")?;
         *self.basis.lock() = basis;
-        if shown == PresentedLease::Absent {
+        if to_present == PresentedLease::Absent {
             return Ok(None);
         }
         let absent = Lease::default();
@@ -146,13 +146,13 @@ impl LeaseCas {
         let holder = match stated.filter(|holder| !holder.is_empty()) {
             Some(holder) => holder,
             // Never us, or the lock would renew.
-            None if shown == PresentedLease::Held => last
+            None if to_present == PresentedLease::Held => last
                 .as_deref()
                 .filter(|last| **last != *self.us)
                 .unwrap_or(NOBODY),
             None => NOBODY,
         };
-        let age = if shown == PresentedLease::Free {
+        let age = if to_present == PresentedLease::Free {
             SignedDuration::from_hours(1)
         } else {
             SignedDuration::ZERO
@@ -162,7 +162,7 @@ impl LeaseCas {
 
     /// What the lock gets instead of the answer to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
-        let basis = self.observer.build_on(&self.us)?;
+        let basis = self.observer.version_to_renew(&self.us)?;
         *self.basis.lock() = Some(basis);
         Some(presented(&Lease::default(), &self.us, SignedDuration::ZERO))
     }
@@ -171,7 +171,7 @@ impl LeaseCas {
     ///
     /// # Errors
     /// The result of the write is unknown.
-    fn written(&self, answer: Answer) -> Result<Response<Full<Bytes>>, BoxError> {
+    fn written(&self, answer: TimedResponse) -> Result<Response<Full<Bytes>>, BoxError> {
         if !answer.parts.status.is_success() {
             return Ok(answer.into_response());
         }
@@ -205,10 +205,10 @@ impl LeaseCas {
 }
 
 impl<S> Layer<S> for LeaseCas {
-    type Service = Guarded<S>;
+    type Service = CasService<S>;
 
-    fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded {
+    fn layer(&self, inner: S) -> CasService<S> {
+        CasService {
             cas: self.clone(),
             inner,
         }
@@ -217,12 +217,12 @@ impl<S> Layer<S> for LeaseCas {
 
 /// A client behind a [`LeaseCas`].
 #[derive(Clone)]
-pub struct Guarded<S> {
+pub struct CasService<S> {
     cas: LeaseCas,
     inner: S,
 }
 
-impl<S, B> Service<Request<Body>> for Guarded<S>
+impl<S, B> Service<Request<Body>> for CasService<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -256,7 +256,7 @@ where
                         (Some(404), _) => None,
                         _ => return Ok(answer?.into_response()),
                     };
-                    match cas.show(lease.as_ref(), sent)? {
+                    match cas.present(lease.as_ref(), sent)? {
                         Some(lease) => Ok(Response::new(lease.into())),
                         None => Ok(answer?.into_response()),
                     }
@@ -274,8 +274,8 @@ where
                         Some(term) => cas.renew(inner, request, &patch, term).await,
                         None => ask(inner, request.map(Body::from)).await,
                     };
-                    if is_untouched(code_of(&answer)) {
-                        cas.observer.untouched(&patch.basis);
+                    if is_unprocessed(code_of(&answer)) {
+                        cas.observer.unprocessed(&patch.basis);
                     }
                     let is_success = code_of(&answer) == Some(200);
                     let written = answer.and_then(|answer| cas.written(answer));
@@ -304,7 +304,7 @@ fn canonical(time: Value) -> Option<String> {
 }
 
 /// Sends a request and reads the whole answer.
-async fn ask<S, B>(mut inner: S, request: Request<Body>) -> Result<Answer, BoxError>
+async fn ask<S, B>(mut inner: S, request: Request<Body>) -> Result<TimedResponse, BoxError>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
@@ -317,11 +317,11 @@ where
     let sent = Instant::now();
     let (parts, body) = inner.call(request).await.map_err(Into::into)?.into_parts();
     let body = body.collect().await.map_err(Into::into)?.to_bytes();
-    Ok(Answer { sent, parts, body })
+    Ok(TimedResponse { sent, parts, body })
 }
 
 /// The status code of an answer. The client converts every code but 2xx into an error.
-fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
+fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
     match answer {
         Ok(answer) => Some(answer.parts.status.as_u16()),
         Err(error) => match error.downcast_ref() {
@@ -332,7 +332,7 @@ fn code_of(answer: &Result<Answer, BoxError>) -> Option<u16> {
 }
 
 /// Whether the server refused the sender or was overloaded, so that it did not look at the Lease.
-fn is_untouched(code: Option<u16>) -> bool {
+fn is_unprocessed(code: Option<u16>) -> bool {
     matches!(code, Some(401 | 403 | 429))
 }
 

@@ -18,7 +18,7 @@ use kube::client::Body;
 use tokio::time::{Instant, sleep_until};
 use tower::{BoxError, Service};
 
-use super::{Answer, LeaseCas, Patch, ask, code_of, is_untouched};
+use super::{LeaseCas, Patch, TimedResponse, ask, code_of, is_unprocessed};
 use crate::apiserver::{Beside, NoOther};
 use crate::leader_election::term::Term;
 use crate::timing::REPEAT_RENEWAL;
@@ -39,7 +39,7 @@ impl LeaseCas {
         request: Request<Bytes>,
         patch: &Patch,
         term: &Term,
-    ) -> Result<Answer, BoxError>
+    ) -> Result<TimedResponse, BoxError>
     where
         S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send,
         S::Error: Into<BoxError>,
@@ -54,7 +54,7 @@ impl LeaseCas {
         let beside = Beside::default();
         let applied = async {
             sleep_until(first_repeat).await;
-            self.observer.shows(&self.us, patch).await;
+            self.observer.wait_until_applied(&self.us, patch).await;
         };
         tokio::pin!(applied);
         let mut is_applied = false;
@@ -101,7 +101,7 @@ impl LeaseCas {
                 _ if answer.as_ref().is_err_and(|error| error.is::<NoOther>()) => repeat = None,
                 code => {
                     // An unknown result matters more than one that left the Lease alone.
-                    if failed.is_none() || !is_untouched(code) {
+                    if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }
                     let again = refused.is_none() && !is_applied;

@@ -1,32 +1,31 @@
 //! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
 //!
 //! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
-//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The model in `crates/testing/election-model`
-//! calls the same functions, with a clock of its own.
+//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The
+//! model in `crates/testing/election-model` calls the same functions.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lease::{Lease, LeaseSpec};
-use super::validity::Moment;
 use crate::timing::LONGEST_LEASE;
 
 /// What is known of the Lease.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObservedLease<T = Instant> {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ObservedLease {
     /// The state of the Lease that was seen last, and since when; `None` before the first look.
-    state: Option<(State, T)>,
+    state: Option<(LeaseState, Instant)>,
     /// The last holder that was ever seen, through deletions and empty states.
     holder: Option<String>,
     /// The duration that this holder stated, as far as it is honoured.
     duration: Option<Duration>,
     /// When there was the last evidence that there is no Lease.
-    missed: Option<T>,
+    missed: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum State {
+enum LeaseState {
     Absent,
     /// A Lease of this identity and version.
     Present {
@@ -43,40 +42,29 @@ enum State {
 
 /// When a candidate may try to take the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Race<T = Instant> {
+pub enum Race {
     /// Nothing is known yet.
     Unknown,
     /// Now.
     Now,
     /// At this moment, unless the Lease changes before.
-    At(T),
+    At(Instant),
 }
 
-impl<T> Default for ObservedLease<T> {
-    fn default() -> Self {
-        Self {
-            state: None,
-            holder: None,
-            duration: None,
-            missed: None,
-        }
-    }
-}
-
-impl<T: Moment> ObservedLease<T> {
-    /// Notes what a watch shows at a moment; `None`: there is no Lease. Answers whether it is news. A watch may lag
-    /// behind a GET, so what is older than what is known is passed over.
-    pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: T) -> bool {
-        let is_old = |(known, _): &(State, T)| known.is_after(&State::of(lease));
+impl ObservedLease {
+    /// Notes what a watch shows at a moment; `None`: there is no Lease. Returns whether that is a change. A watch may
+    /// lag behind a GET, so what is older than what is known is passed over.
+    pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
+        let is_old = |(known, _): &(LeaseState, Instant)| known.is_after(&LeaseState::of(lease));
         !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
     }
 
-    /// Notes what a GET shows, or the answer to a write, at a moment; `None`: there is no Lease. Answers whether it
-    /// is news. It is, whatever its version: when etcd has been restored from a backup, versions begin anew at a
+    /// Notes what a GET shows, or the answer to a write, at a moment; `None`: there is no Lease. Returns whether that
+    /// is a change. A lower version is one too: when etcd has been restored from a backup, versions start again at a
     /// lower one. An answer that is merely late does no harm: it makes the wait longer, and a write that builds on
     /// it is refused.
-    pub fn see(&mut self, lease: Option<&Lease>, now: T) -> bool {
-        let state = State::of(lease);
+    pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
+        let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
             return false;
         }
@@ -91,23 +79,23 @@ impl<T: Moment> ObservedLease<T> {
         true
     }
 
-    /// Notes the answer to a GET that was sent at a moment. Answers whether it is news; `None`: it is passed over,
-    /// since something else has been seen after that moment, and nobody knows which of the two is the newer.
+    /// Notes the answer to a GET that was sent at a moment. Returns whether that is a change; `None`: it is passed
+    /// over, since something else has been seen after that moment, and nobody knows which of the two is the newer.
     ///
-    /// An absence lasts while it is looked at again and again. After a gap it begins anew: its holder may have written
+    /// An absence lasts while it is looked at again and again. After a gap it starts again: its holder may have written
     /// the Lease meanwhile, and a watch that lags or was cut off does not show it.
     pub fn see_answer(
         &mut self,
         lease: Option<&Lease>,
         default_duration: Duration,
-        sent: T,
-        now: T,
+        sent: Instant,
+        now: Instant,
     ) -> Option<bool> {
         // One look that fails is no gap.
         let gap = self.look_interval(default_duration) * 2;
         match &mut self.state {
-            Some((known, since)) if *since > sent => (*known == State::of(lease)).then_some(false),
-            Some((State::Absent, since)) if lease.is_none() => {
+            Some((known, since)) if *since > sent => (*known == LeaseState::of(lease)).then_some(false),
+            Some((LeaseState::Absent, since)) if lease.is_none() => {
                 if self.missed.is_none_or(|missed| sent > missed + gap) {
                     *since = now;
                 }
@@ -121,16 +109,16 @@ impl<T: Moment> ObservedLease<T> {
     /// When the candidate `us` may try; `leads`: it has a valid term. A Lease that was released is free; one that
     /// never showed a holder too; one that names us is ours to renew. Any other belongs to its last holder until
     /// the duration has passed since its present state was first seen, also when it was deleted, emptied or
-    /// garbled meanwhile: its holder may be alive and about to write it anew. That is for the leader alone: if we
+    /// garbled meanwhile: its holder may be alive and about to write it again. That is for the leader alone: if we
     /// were the last holder that we saw, there may have been another since.
     #[must_use]
-    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race<T> {
+    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race {
         let Some((state, since)) = &self.state else {
             return Race::Unknown;
         };
         let (names_holder, released) = match state {
-            State::Absent => (false, false),
-            State::Present {
+            LeaseState::Absent => (false, false),
+            LeaseState::Present {
                 names_holder,
                 released,
                 ..
@@ -146,26 +134,26 @@ impl<T: Moment> ObservedLease<T> {
 
     /// Why the candidate `us` may try, in words for the log.
     #[must_use]
-    pub fn vacancy(&self, us: &str) -> &'static str {
+    pub fn why_free(&self, us: &str) -> &'static str {
         let state = self.state.as_ref().map(|(state, _)| state);
         match (self.holder.as_deref(), state) {
-            (_, Some(State::Present { released: true, .. })) => "it was released",
-            (None, Some(State::Present { .. })) => "it had no holder",
+            (_, Some(LeaseState::Present { released: true, .. })) => "it was released",
+            (None, Some(LeaseState::Present { .. })) => "it had no holder",
             (None, _) => "there was none",
             (Some(holder), _) if holder == us => "it was held by this replica",
             (
                 _,
-                Some(State::Present {
+                Some(LeaseState::Present {
                     names_holder: true, ..
                 }),
             ) => "its holder has not renewed it in time",
-            _ => "its holder has not written it anew in time",
+            _ => "its holder has not written it again in time",
         }
     }
 
     /// Whether the candidate `us` may try at this moment.
     #[must_use]
-    pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: T) -> bool {
+    pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: Instant) -> bool {
         match self.race(us, default_duration, leads) {
             Race::Unknown => false,
             Race::Now => true,
@@ -174,9 +162,9 @@ impl<T: Moment> ObservedLease<T> {
     }
 
     /// When a candidate has to look again whether there is still no Lease, although there has been a holder: more
-    /// often than its holder would write it anew. `None`: the last look showed one.
+    /// often than its holder would write it again. `None`: the last look showed one.
     #[must_use]
-    pub fn next_look(&self, default_duration: Duration) -> Option<T> {
+    pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
         Some(missed + self.look_interval(default_duration))
     }
@@ -188,7 +176,7 @@ impl<T: Moment> ObservedLease<T> {
 
     /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.
     #[must_use]
-    pub fn since(&self) -> Option<T> {
+    pub fn since(&self) -> Option<Instant> {
         self.state.as_ref().map(|(_, since)| *since)
     }
 
@@ -199,7 +187,7 @@ impl<T: Moment> ObservedLease<T> {
     }
 }
 
-impl State {
+impl LeaseState {
     fn of(lease: Option<&Lease>) -> Self {
         let Some(lease) = lease else { return Self::Absent };
         Self::Present {

@@ -265,17 +265,17 @@ fn why_a_lease_was_to_be_had_is_told() {
         ),
         (
             vec![Some(lease(1, Some("a"), Some(6))), Some(lease(2, None, Some(6)))],
-            "its holder has not written it anew in time",
+            "its holder has not written it again in time",
         ),
         (
             vec![Some(lease(1, Some("a"), Some(6))), None],
-            "its holder has not written it anew in time",
+            "its holder has not written it again in time",
         ),
     ] {
         let mut observed = ObservedLease::default();
         for state in &states {
             observed.see_in_watch(state.as_ref(), Instant::now());
         }
-        assert_eq!(observed.vacancy("us"), why, "{states:?}");
+        assert_eq!(observed.why_free("us"), why, "{states:?}");
     }
 }

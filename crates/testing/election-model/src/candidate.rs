@@ -6,25 +6,26 @@ use endpoint_copier_operator::leader_election::known::KnownVersion;
 use endpoint_copier_operator::leader_election::observed_lease::ObservedLease;
 use endpoint_copier_operator::leader_election::presented::{PresentedLease, ReadVersion};
 use endpoint_copier_operator::leader_election::validity::{self, Validity};
+use tokio::time::Instant;
 
 use crate::server::{Request, Stored, Verb};
-use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, State, Tick};
+use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, START, State};
 
 /// What one candidate knows and does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    known: ObservedLease<Tick>,
+    known: ObservedLease,
     /// The version that a renewal may build on.
     version: KnownVersion,
     attempt: Attempt,
     /// Its term, as far as it knows.
-    pub term: Option<Validity<Tick>>,
+    pub term: Option<Validity>,
     /// Whether it took a Lease that had been deleted or emptied, and had never seen a holder.
     pub is_unknowing: bool,
     /// A write of a slice in flight, and when it must have been answered.
-    pub write: Option<Tick>,
+    pub write: Option<Instant>,
     /// A write that was not answered may be carried out until then.
-    doubtful: Option<Tick>,
+    doubtful: Option<Instant>,
     life: Life,
 }
 
@@ -44,20 +45,20 @@ enum Attempt {
     #[default]
     None,
     /// The GET is on its way back, with what it shows.
-    Reads { sent: Tick, reply: Option<Stored> },
+    Reads { sent: Instant, reply: Option<Stored> },
     /// The write is in flight, and perhaps repetitions of it. `tries`: when those without an answer were sent.
     Writes {
-        began: Tick,
+        began: Instant,
         request: Request,
-        tries: Vec<Tick>,
+        tries: Vec<Instant>,
     },
     /// Its answer is on its way back; `None`: refused.
-    Waits { sent: Tick, answer: Option<Stored> },
+    Waits { sent: Instant, answer: Option<Stored> },
 }
 
 impl Candidate {
     /// Time has passed. `fenced`: terms end by themselves.
-    pub fn tick(&mut self, now: Tick, fenced: bool) {
+    pub fn tick(&mut self, now: Instant, fenced: bool) {
         if self.attempt == Attempt::None && fenced {
             self.term = self.term.filter(|term| !term.is_over(now));
         }
@@ -76,7 +77,7 @@ impl Candidate {
         self.version.is_applied(basis, NAMES[i], Some(&time))
     }
 
-    fn look(&mut self, lease: Option<&Stored>, now: Tick) {
+    fn look(&mut self, lease: Option<&Stored>, now: Instant) {
         let lease = lease.map(Stored::lease);
         self.known.see(lease.as_ref(), now);
         self.version.watched(lease.as_ref());
@@ -148,7 +149,7 @@ impl Election {
                 candidate.look(state.server.lease.as_ref(), now);
             }
             (Action::Get(_), _) => {
-                candidate.attempt = match candidate.version.build_on(NAMES[i]) {
+                candidate.attempt = match candidate.version.version_to_renew(NAMES[i]) {
                     Some(basis) => write(state.jumped[i], i, now, Verb::Renew(basis)),
                     None => Attempt::Reads {
                         sent: now,
@@ -207,7 +208,7 @@ impl Election {
                 if validity::may_release(in_flight, candidate.doubtful, now)
                     || self.is(Mutant::ReleaseInFlight)
                 {
-                    candidate.attempt = match candidate.version.build_on(NAMES[i]) {
+                    candidate.attempt = match candidate.version.version_to_renew(NAMES[i]) {
                         Some(basis) => write(state.jumped[i], i, now, Verb::Release(basis)),
                         None => Attempt::Reads {
                             sent: now,
@@ -230,9 +231,9 @@ impl Election {
         state: &mut State,
         i: usize,
         action: Action,
-        began: Tick,
+        began: Instant,
         request: Request,
-        mut tries: Vec<Tick>,
+        mut tries: Vec<Instant>,
     ) {
         let now = state.now;
         let candidate = &mut state.candidates[i];
@@ -272,7 +273,7 @@ impl Election {
     }
 
     /// What the compare-and-swap layer makes of a GET, and what the lock sends then. `None`: nothing.
-    fn decide(&self, state: &mut State, i: usize, sent: Tick, reply: Option<Stored>) -> Option<Verb> {
+    fn decide(&self, state: &mut State, i: usize, sent: Instant, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =
             self.may_write(state, state.candidates[i].term) || self.is(Mutant::FormerLeaderWritesAnew);
@@ -280,7 +281,7 @@ impl Election {
         let candidate = &mut state.candidates[i];
         let lease = reply.as_ref().map(Stored::lease);
         candidate.version.forget();
-        let is_news = candidate
+        let is_change = candidate
             .known
             .see_answer(lease.as_ref(), DURATION, sent, state.now);
         let shown = match (&reply, self.mutant) {
@@ -295,7 +296,7 @@ impl Election {
             (None, Some(Mutant::DeletedIsFree)) => PresentedLease::Absent,
             _ => PresentedLease::of(
                 lease.as_ref(),
-                is_news.is_none(),
+                is_change.is_none(),
                 &candidate.known,
                 NAMES[i],
                 DURATION,
@@ -318,7 +319,7 @@ impl Election {
     }
 
     /// The Lease was written: a term begins or goes on, if the answer names us.
-    fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Tick, answer: &Stored, now: Tick) {
+    fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Instant, answer: &Stored, now: Instant) {
         let lease = answer.lease();
         candidate.version.wrote(&lease);
         candidate.known.see(Some(&lease), now);
@@ -339,14 +340,14 @@ impl Election {
 }
 
 /// A term after a renewal that was sent at this moment.
-fn renewed(term: Option<Validity<Tick>>, sent: Tick, now: Tick) -> Option<Validity<Tick>> {
+fn renewed(term: Option<Validity>, sent: Instant, now: Instant) -> Option<Validity> {
     let mut term = term?;
     term.extend(Validity::won(sent, DEADLINE), now).ok()?;
     Some(term)
 }
 
 /// A write that is sent now.
-fn write(jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
+fn write(jumped: bool, i: usize, now: Instant, verb: Verb) -> Attempt {
     Attempt::Writes {
         began: now,
         request: Request {
@@ -359,7 +360,7 @@ fn write(jumped: bool, i: usize, now: Tick, verb: Verb) -> Attempt {
 }
 
 /// The wall clock of a candidate.
-fn wall(jumped: bool, i: usize, now: Tick) -> i16 {
+fn wall(jumped: bool, i: usize, now: Instant) -> i16 {
     let skew = if jumped { -SKEW[i] } else { SKEW[i] };
-    i16::from(now.0) + skew
+    i16::try_from((now - *START).as_secs()).unwrap_or_default() + skew
 }

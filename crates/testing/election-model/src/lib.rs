@@ -11,35 +11,28 @@ mod check;
 mod server;
 
 use std::fmt;
-use std::ops::Add;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use endpoint_copier_operator::leader_election::validity::Validity;
 use stateright::{Model, Property};
+use tokio::time::Instant;
 
 use candidate::Candidate;
 pub use check::{Findings, check};
 use server::{Request, Server};
 
-/// A moment on the monotonic clock, which all candidates share: it measures spans, so where it begins does not matter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tick(u8);
+/// Where the monotonic clock begins, which all candidates share. Each moment of the model is a whole number of ticks later,
+/// so that states compare and hash.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-impl Add<Duration> for Tick {
-    type Output = Self;
-
-    fn add(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u8::try_from(duration.as_secs()).unwrap_or(u8::MAX)),
-        )
-    }
-}
+/// A tick of the clock.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Who is in the race.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Lease duration and renew deadline, in the proportion of 6 s and 4 s. A tick is a second here.
+/// Lease duration and renew deadline, in the proportion of 6 s and 4 s.
 const DURATION: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -123,7 +116,7 @@ pub struct Election {
 /// All there is at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    now: Tick,
+    now: Instant,
     server: Server,
     candidates: [Candidate; 3],
     /// Sent by candidates that do not wait for them any more.
@@ -185,7 +178,7 @@ impl Election {
         self.mutant == Some(mutant)
     }
 
-    fn may_write(&self, state: &State, validity: Option<Validity<Tick>>) -> bool {
+    fn may_write(&self, state: &State, validity: Option<Validity>) -> bool {
         validity.is_some_and(|validity| self.is(Mutant::NoFence) || !validity.is_over(state.now))
     }
 
@@ -202,7 +195,7 @@ impl Model for Election {
 
     fn init_states(&self) -> Vec<State> {
         let mut state = State {
-            now: Tick(0),
+            now: *START,
             server: Server::default(),
             candidates: Default::default(),
             late: Vec::new(),
@@ -229,7 +222,7 @@ impl Model for Election {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.now.0 < self.bound.horizon {
+        if state.now < *START + TICK * u32::from(self.bound.horizon) {
             actions.push(Action::Tick);
         }
         for i in 0..NAMES.len() {
@@ -251,7 +244,7 @@ impl Model for Election {
         let mut state = last.clone();
         match action {
             Action::Tick => {
-                state.now.0 += 1;
+                state.now += TICK;
                 for candidate in &mut state.candidates {
                     candidate.tick(state.now, !self.is(Mutant::NoFence));
                 }

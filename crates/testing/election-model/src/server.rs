@@ -48,7 +48,7 @@ pub enum Verb {
 pub struct Server {
     /// The Lease, if there is one.
     pub lease: Option<Stored>,
-    /// The last resourceVersion; a Lease made anew takes it for its uid too.
+    /// The last resourceVersion; a new Lease takes it for its uid too.
     version: u8,
 }
 

@@ -263,7 +263,7 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
         let mut guarded = cas.layer(server.service());
         guarded.call(get()).await.unwrap();
         let shown = held(holder, "2001-01-01T00:00:00.000000Z");
-        observer.shown(Some(&parsed(lease(shown))));
+        observer.watched(Some(&parsed(lease(shown))));
         // And it is deleted again by now.
         let post = Request::post("/").body(Body::empty()).unwrap();
         assert_eq!(guarded.call(post).await.is_ok(), made, "{holder}");
@@ -279,7 +279,7 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
         // Once: it is deleted again before the next GET, and no watch tells of that.
         if observer.holder().is_none() {
             let shown = held("another", "2001-01-01T00:00:00.000000Z");
-            observer.shown(Some(&parsed(lease(shown))));
+            observer.watched(Some(&parsed(lease(shown))));
         }
     }));
     for _ in 0..7 {
@@ -299,13 +299,13 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() {
     let observer = unknown();
-    observer.shown(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
+    observer.watched(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
     let read = held("two", "2001-01-01T00:00:00.000000Z");
     let server = Server::with(Some(lease_at("9", read)));
     let cas = LeaseCas::new("us", OURS, observer.clone(), channel(None).1);
     let mut guarded = cas.layer(server.late(move || {
         let released = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
-        observer.shown(Some(&parsed(lease_at("8", released))));
+        observer.watched(Some(&parsed(lease_at("8", released))));
     }));
     let answer = guarded.call(get()).await.unwrap();
     let shown = answer.into_body().collect().await.unwrap().to_bytes();
@@ -326,7 +326,7 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     let cas = LeaseCas::new("us", OURS, observer.clone(), leads);
     let mut guarded = cas.layer(server.late(move || {
         let renewed = held("us", "2026-01-01T00:00:02.000000Z");
-        observer.shown(Some(&parsed(lease_at("8", renewed))));
+        observer.watched(Some(&parsed(lease_at("8", renewed))));
     }));
     let first = guarded.call(get()).await;
     assert!(first.is_err(), "neither its own nor another's");
@@ -341,7 +341,7 @@ const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// A server that answers each PATCH in turn after this delay with this code, or never (`None`).
-fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Inner) {
+fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -372,13 +372,13 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
 type Renewed = (Result<StatusCode, BoxError>, u128, Option<u128>);
 
 /// A renewal by a leader that knows version 7, four seconds before its deadline.
-async fn renewal(service: impl server::Inner, leads: bool) -> Renewed {
+async fn renewal(service: impl server::Upstream, leads: bool) -> Renewed {
     let term = leads.then(|| Term::for_tests(Duration::from_secs(4)));
     renewal_of(service, term, unknown()).await
 }
 
 /// The same, by a leader with this term that knows what this observer knows.
-async fn renewal_of(service: impl server::Inner, term: Option<Term>, observer: LeaseObserver) -> Renewed {
+async fn renewal_of(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
     let (_terms, receiver) = channel(term);
     let cas = LeaseCas::new("us", OURS, observer, receiver);
@@ -479,7 +479,7 @@ async fn a_renewal_whose_reply_is_lost_succeeds_when_the_watch_shows_it() {
         let watch = observer.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(1800)).await;
-            watch.shown(Some(&parsed(lease_at("8", held(holder, renewed)))));
+            watch.watched(Some(&parsed(lease_at("8", held(holder, renewed)))));
         });
         let (_, service) = in_turn([(None, 200), (Some(1500), 409), (None, 409), (None, 409)]);
         let term = Term::for_tests(Duration::from_secs(2));

@@ -72,12 +72,12 @@ impl Server {
             .clone()
     }
 
-    pub fn service(&self) -> impl Inner {
+    pub fn service(&self) -> impl Upstream {
         self.service_after(|| ready(()))
     }
 
     /// It answers a moment after it was asked, when this has happened.
-    pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Inner {
+    pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Upstream {
         self.service_after(move || {
             let meanwhile = meanwhile.clone();
             async move {
@@ -87,7 +87,7 @@ impl Server {
         })
     }
 
-    fn service_after<F>(&self, pause: impl Fn() -> F + Clone + Send + 'static) -> impl Inner
+    fn service_after<F>(&self, pause: impl Fn() -> F + Clone + Send + 'static) -> impl Upstream
     where
         F: Future<Output = ()> + Send,
     {
@@ -109,14 +109,17 @@ impl Server {
 }
 
 /// What the layer stands in front of.
-pub trait Inner:
-    Service<Request<Body>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
+pub trait Upstream:
+    Service<Request<Body>, Response = FullResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {
 }
 
-pub type Answer = Response<Full<Bytes>>;
+pub type FullResponse = Response<Full<Bytes>>;
 
-impl<S> Inner for S where
-    S: Service<Request<Body>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
+impl<S> Upstream for S where
+    S: Service<Request<Body>, Response = FullResponse, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + 'static
 {
 }

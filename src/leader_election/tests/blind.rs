@@ -1,0 +1,198 @@
+//! Replicas that see too little of the cluster.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::telemetry::watch_health::Running;
+
+/// A view that counts as filled when this returns true, with a watch of Services that the test controls.
+fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
+    let (filled, watch_health) = (filled.clone(), WatchHealth::default());
+    let running = watch_health.start("services", None);
+    running.pulse().open(true);
+    (
+        View::new(move || filled.load(Ordering::SeqCst), watch_health),
+        running,
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_caches_are_empty_races_when_they_are_filled_or_nobody_has_led_for_ten_seconds() {
+    for fills in [true, false] {
+        let filled = Arc::new(AtomicBool::new(false));
+        let (view, _running) = view(&filled);
+        let start = Instant::now();
+        let mut one = Runner::with_view(&Store::new(), "one", view);
+        sleep(seconds(5)).await;
+        assert!(
+            one.terms.borrow().is_none() && one.requests() <= 2,
+            "it watches, and tries nothing"
+        );
+        filled.store(fills, Ordering::SeqCst);
+        one.leads().await;
+        let took = start.elapsed().as_secs();
+        assert_eq!(took, if fills { 5 } else { 10 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
+    let store = Store::new();
+    let (view, _running) = view(&Arc::default());
+    let mut one = Runner::with_view(&store, "one", view);
+    sleep(seconds(9)).await;
+    let mut two = Runner::start(&store, "two");
+    let term = two.leads().await;
+    sleep(seconds(60)).await;
+    assert!(one.terms.borrow().is_none() && !term.is_over());
+    // Its holder dies, and no other replica runs.
+    two.task.abort();
+    let died = Instant::now();
+    one.leads().await;
+    assert!(
+        (8..=10).contains(&died.elapsed().as_secs()),
+        "{:?}",
+        died.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_watch_is_not_answered_does_not_race() {
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    running.pulse().open(false);
+    let mut one = Runner::with_view(&Store::new(), "one", view);
+    sleep(seconds(5)).await;
+    assert!(one.terms.borrow().is_none());
+    running.pulse().open(true);
+    let answered = Instant::now();
+    one.leads().await;
+    assert!(answered.elapsed() < seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_stays_out_for_30_s() {
+    let store = Store::new();
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    let mut one = Runner::with_view(&store, "one", view);
+    let first = one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    let start = Instant::now();
+    running.pulse().open(false);
+    running.pulse().failed(false);
+    let second = two.leads().await;
+    let took = start.elapsed().as_secs();
+    assert!((30..=31).contains(&took), "{took}");
+    assert!(first.is_over() && !first.is_revoked(), "it was released");
+    two.stop.cancel();
+    second.over().await;
+    sleep(seconds(20)).await;
+    assert!(one.terms.borrow().is_none(), "it stays out");
+    let again = one.leads().await;
+    assert!(
+        (60..=62).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
+    // It still sees nothing and no other replica takes the Lease: it releases once a minute.
+    again.over().await;
+    assert!(
+        (90..=92).contains(&start.elapsed().as_secs()),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
+    let (view, running) = view(&Arc::new(AtomicBool::new(true)));
+    let mut one = Runner::with_view(&Store::new(), "one", view);
+    let term = one.leads().await;
+    running.pulse().open(false);
+    for _ in 0..120 {
+        running.pulse().failed(true);
+        sleep(seconds(1)).await;
+    }
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
+    let store = Store::new();
+    let (views, running): (Vec<_>, Vec<_>) = [(); 2]
+        .map(|()| view(&Arc::new(AtomicBool::new(true))))
+        .into_iter()
+        .unzip();
+    let mut views = views.into_iter();
+    let mut one = Runner::with_view(&store, "one", views.next().unwrap());
+    one.leads().await;
+    let two = Runner::with_view(&store, "two", views.next().unwrap());
+    sleep(seconds(3)).await;
+    for watch in &running {
+        watch.pulse().open(false);
+        watch.pulse().failed(false);
+    }
+    let mut led = 0;
+    let (mut begun, mut shortest) = (None, Duration::MAX);
+    for _ in 0..600 {
+        sleep(seconds(1)).await;
+        if [&one, &two].iter().any(|runner| runner.terms.borrow().is_some()) {
+            led += 1;
+            begun = begun.or_else(|| Some(Instant::now()));
+        } else if let Some(begun) = begun.take() {
+            shortest = shortest.min(begun.elapsed());
+        }
+    }
+    // Between two terms the Lease is free for 10 s, in case another replica sees more.
+    assert!(shortest >= seconds(29), "{shortest:?}");
+    assert!(led >= 420, "{led} of 600 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
+    for replicas in 1..=3 {
+        let (store, mut runners) = (Store::new(), Vec::new());
+        for name in ["one", "two", "three"].into_iter().take(replicas) {
+            let (view, running) = view(&Arc::default());
+            running.pulse().open(false);
+            running.pulse().failed(false);
+            runners.push((Runner::with_view(&store, name, view), running));
+        }
+        let mut ended = vec![Vec::<Instant>::new(); replicas];
+        let mut led = vec![false; replicas];
+        for _ in 0..600 {
+            sleep(seconds(1)).await;
+            for (i, (runner, _)) in runners.iter().enumerate() {
+                let leads = runner.terms.borrow().is_some();
+                if std::mem::replace(&mut led[i], leads) && !leads {
+                    ended[i].push(Instant::now());
+                }
+            }
+        }
+        for ends in ended {
+            assert!(ends.len() > 3, "{replicas}: {} terms", ends.len());
+            for pair in ends.windows(2) {
+                let between = pair[1] - pair[0];
+                assert!(between >= seconds(59), "{replicas}: {between:?}");
+            }
+        }
+    }
+}
+
+/// Its first look finds no Lease only after it has waited for 10 s, which is too late to count as a look without gaps.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_sees_nothing_takes_a_deleted_lease_of_a_dead_holder() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let (view, _running) = view(&Arc::default());
+    let mut two = Runner::with_view(&store, "two", view);
+    sleep(seconds(3)).await;
+    one.task.abort();
+    store.delete("leases", "default", LEASE).unwrap();
+    let deleted = Instant::now();
+    two.leads().await;
+    let took = deleted.elapsed();
+    assert!((seconds(10)..seconds(18)).contains(&took), "{took:?}");
+}

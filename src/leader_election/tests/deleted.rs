@@ -1,0 +1,123 @@
+//! A Lease that is deleted or emptied under its holder.
+
+use tokio::time::advance;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_deleted_or_emptied_is_written_anew_by_its_leader_and_left_alone_by_the_others() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    for round in 0..20 {
+        advance(Duration::from_millis(137)).await;
+        if round % 2 == 0 {
+            store.delete("leases", "default", LEASE).unwrap();
+        } else {
+            put(&store, json!({"holderIdentity": ""}));
+        }
+        store.until(|store| spec(store)["holderIdentity"] == "one").await;
+        assert!(two.terms.borrow().is_none() && !first.is_over());
+    }
+}
+
+/// Its API server was away while another led; then the Lease is deleted or emptied under that other.
+#[tokio::test(start_paused = true)]
+async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
+    for empties in [false, true] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.leads().await;
+        let mut two = Runner::start(&store, "two");
+        sleep(seconds(1)).await;
+        let cut = one.server.faults().add(Fault::new(Match::any(), Effect::Hang));
+        let second = two.leads().await;
+        let cut_two = two.server.faults().add(Fault::new(Match::any(), Effect::Hang));
+        if empties {
+            put(&store, json!({"holderIdentity": ""}));
+        } else {
+            store.delete("leases", "default", LEASE).unwrap();
+        }
+        one.server.faults().remove(cut);
+        while !second.is_over() {
+            assert!(one.terms.borrow().is_none(), "two terms");
+            sleep(Duration::from_millis(50)).await;
+        }
+        two.server.faults().remove(cut_two);
+        // Whichever of them: both have seen how long it is away.
+        tokio::select! {
+            _ = one.leads() => {}
+            _ = two.leads() => {}
+        }
+    }
+}
+
+/// A store from which the Lease has just been deleted, the term of its holder, and a standby.
+async fn deleted_under_a_leader() -> (Store, Term, Runner) {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    store.delete("leases", "default", LEASE).unwrap();
+    (store, term, two)
+}
+
+/// For four seconds no term begins beside this one, which does not end.
+async fn goes_on(first: &Term, standby: &Runner) {
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(standby.terms.borrow().is_none(), "two terms");
+    }
+    assert!(!first.is_over());
+}
+
+/// Its watch goes on showing that there is none, after the leader has written it anew.
+#[tokio::test(start_paused = true)]
+async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice() {
+    let (store, first, two) = deleted_under_a_leader().await;
+    two.server.lag();
+    store.until(|store| spec(store)["holderIdentity"] == "one").await;
+    let held = two.observer.clone();
+    assert!(held.since().is_some_and(|since| since.elapsed() < seconds(3)));
+    // Just before two would think that there has been none for the lease duration.
+    sleep_until(held.since().unwrap() + Duration::from_millis(5_970)).await;
+    store.delete("leases", "default", LEASE).unwrap();
+    goes_on(&first, &two).await;
+}
+
+/// The same, but it was cut off meanwhile, and could not look for itself.
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_was_cut_off_does_not_take_a_lease_that_is_deleted_twice() {
+    let (store, first, two) = deleted_under_a_leader().await;
+    sleep(Duration::from_millis(10)).await;
+    two.server.lag();
+    let cut = two.server.faults().add(Fault::new(Match::any(), Effect::Break));
+    sleep(seconds(7)).await;
+    store.until(|store| spec(store)["holderIdentity"] == "one").await;
+    store.delete("leases", "default", LEASE).unwrap();
+    two.server.faults().remove(cut);
+    goes_on(&first, &two).await;
+}
+
+/// The holder dies, and somebody deletes its Lease.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_lease_of_a_dead_holder_is_taken_after_its_duration() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(3)).await;
+    one.task.abort();
+    store.delete("leases", "default", LEASE).unwrap();
+    let deleted = Instant::now();
+    // A look that fails now and then is no gap.
+    sleep(Duration::from_millis(2500)).await;
+    let reads = Match::any().resource("leases").verb("get");
+    two.server.faults().add(Fault::status(reads, 500).times(1));
+    two.leads().await;
+    let took = deleted.elapsed();
+    assert!((seconds(6)..seconds(7)).contains(&took), "{took:?}");
+}

@@ -1,0 +1,141 @@
+//! Candidates against an API server in memory.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testbed::{ApiServer, Effect, Fault, Match, Store};
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::controller::watch::{self, Reader};
+use crate::telemetry::watch_health::WatchHealth;
+
+mod blind;
+mod candidate;
+mod client_go;
+mod deleted;
+mod release;
+mod renewal;
+mod stale_watch;
+mod unreadable;
+
+const LEASE: &str = "lease";
+
+/// A candidate that runs against an API server in memory, under paused time.
+struct Runner {
+    name: &'static str,
+    server: ApiServer,
+    terms: Receiver<Option<Term>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    metrics: Metrics,
+    watchdog: Watchdog,
+    observer: LeaseObserver,
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn config() -> ElectionConfig {
+    ElectionConfig {
+        lease_duration: seconds(6),
+        renew_deadline: seconds(4),
+        retry_period: seconds(1),
+        namespace: None,
+        lease_name: LEASE.to_owned(),
+    }
+}
+
+impl Runner {
+    /// Each has an API server of its own, so that faults can befall one alone.
+    fn start(store: &Store, name: &'static str) -> Self {
+        Self::with_view(store, name, View::default())
+    }
+
+    fn with_view(store: &Store, name: &'static str, view: View) -> Self {
+        let server = ApiServer::named(store, name);
+        let metrics = Metrics::new(LEASE).unwrap();
+        let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
+        let observer = LeaseObserver::new(metrics.clone());
+        let (candidate, terms) = Candidate::new(
+            client.clone(),
+            "default",
+            name.to_owned(),
+            config(),
+            observer.clone(),
+            view,
+            metrics.clone(),
+        );
+        let stop = CancellationToken::new();
+        let watchdog = candidate.watchdog();
+        let task = tokio::spawn(candidate.run(stop.clone()));
+        let reader = Reader {
+            client,
+            watch_health: WatchHealth::default(),
+            metrics: metrics.clone(),
+        };
+        let watched = observer.clone();
+        tokio::spawn(async move { watch::lease(reader, "default", LEASE, watched).await });
+        Self {
+            name,
+            server,
+            terms,
+            stop,
+            task,
+            metrics,
+            watchdog,
+            observer,
+        }
+    }
+
+    async fn leads(&mut self) -> Term {
+        let term = timeout(seconds(120), self.terms.wait_for(Option::is_some)).await;
+        term.unwrap_or_else(|_| panic!("{} never leads", self.name))
+            .unwrap()
+            .clone()
+            .unwrap()
+    }
+
+    fn requests(&self) -> usize {
+        let name = self.name;
+        self.server
+            .store()
+            .requests()
+            .matching(|request| request.user == name)
+            .len()
+    }
+
+    /// The number of requests with this verb for the Lease.
+    fn asked(&self, verb: &str) -> usize {
+        let mine = |request: &testbed::Request| request.user == self.name && request.is(verb, "leases");
+        self.server.store().requests().matching(mine).len()
+    }
+
+    fn writes(&self) -> usize {
+        let name = self.name;
+        self.server
+            .store()
+            .requests()
+            .matching(|request| request.user == name && request.is_write())
+            .len()
+    }
+}
+
+fn spec(store: &Store) -> Value {
+    store
+        .get("leases", "default", LEASE)
+        .map(|lease| lease["spec"].clone())
+        .unwrap_or_default()
+}
+
+/// A Lease as another writes it.
+fn put(store: &Store, spec: Value) {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": "default"}, "spec": spec,
+    });
+    store.put(lease).unwrap();
+}

@@ -1,0 +1,89 @@
+//! The release of the Lease.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_leader_releases_the_lease_and_the_next_one_begins_at_once() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let first = one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(1)).await;
+    let start = Instant::now();
+    one.stop.cancel();
+    two.leads().await;
+    assert!(
+        start.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(first.is_over() && !first.is_revoked());
+    one.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_waits_for_the_writes_in_flight() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let write = term.begin_write().unwrap();
+    one.stop.cancel();
+    sleep(Duration::from_millis(600)).await;
+    assert_eq!(
+        spec(&store)["holderIdentity"],
+        "one",
+        "released with a write in flight"
+    );
+    assert!(term.begin_write().is_err(), "no new write begins");
+    write.answered();
+    one.task.await.unwrap();
+    assert_eq!(spec(&store)["holderIdentity"], "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_write_that_does_not_end_there_is_no_release() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let _write = term.begin_write().unwrap();
+    let start = Instant::now();
+    one.stop.cancel();
+    one.task.await.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(1100),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(spec(&store)["holderIdentity"], "one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_write_without_an_answer_there_is_no_release_for_a_minute() {
+    for (later, holder) in [(50, "one"), (70, "")] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.leads().await.begin_write().map(drop).unwrap();
+        sleep(seconds(later)).await;
+        one.stop.cancel();
+        one.task.await.unwrap();
+        assert_eq!(spec(&store)["holderIdentity"], holder, "after {later} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_may_take_1200_ms() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    one.leads().await;
+    let mut two = Runner::start(&store, "two");
+    sleep(seconds(1)).await;
+    let slow = Duration::from_millis(1200);
+    one.server
+        .faults()
+        .add(Fault::new(Match::any(), Effect::Latency(slow)));
+    let start = Instant::now();
+    one.stop.cancel();
+    two.leads().await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+}

@@ -1,0 +1,109 @@
+//! Renewals: their requests, and slow and lost answers.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_is_one_write_and_no_read() {
+    let mut one = Runner::start(&Store::new(), "one");
+    let term = one.leads().await;
+    let (reads, writes) = (one.asked("get"), one.asked("patch"));
+    sleep(seconds(60)).await;
+    assert_eq!(one.asked("get"), reads);
+    let writes = one.asked("patch") - writes;
+    assert!((29..=31).contains(&writes), "{writes}");
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_the_watch_shows_costs_a_renewal_no_read() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let (reads, writes) = (one.asked("get"), one.asked("patch"));
+    for edit in 0..10 {
+        sleep(seconds(2)).await;
+        let note = json!({"metadata": {"annotations": {"note": edit.to_string()}}});
+        store.patch("leases", "default", LEASE, note).unwrap();
+    }
+    sleep(seconds(2)).await;
+    assert_eq!(one.asked("get"), reads);
+    let writes = one.asked("patch") - writes;
+    assert!((10..=12).contains(&writes), "{writes}: none is refused");
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_no_watch_shows_costs_a_renewal_one_read() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    one.server.lag();
+    let reads = one.asked("get");
+    sleep(Duration::from_millis(500)).await;
+    let note = json!({"metadata": {"annotations": {"note": "edited"}}});
+    store.patch("leases", "default", LEASE, note).unwrap();
+    sleep(seconds(4)).await;
+    assert_eq!(one.asked("get"), reads + 1);
+    assert!(!term.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_whose_reply_is_lost_is_followed_by_another_without_a_read() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    let reads = one.asked("get");
+    for effect in [Effect::Unanswered, Effect::LostReply, Effect::Truncated] {
+        let patch = Match::any().verb("patch");
+        one.server
+            .faults()
+            .add(Fault::new(patch, effect.clone()).times(1));
+        sleep(seconds(6)).await;
+        assert_eq!(one.asked("get"), reads, "{effect:?}");
+        assert!(!term.is_over(), "{effect:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_every_request_is_slow_one_term_lasts() {
+    // 0.6 s in each direction, and an API server that is slow itself.
+    for latency in [1200, 1500].map(Duration::from_millis) {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        one.server
+            .faults()
+            .add(Fault::new(Match::any(), Effect::Latency(latency)));
+        let term = one.leads().await;
+        sleep(seconds(60)).await;
+        assert!(!term.is_over(), "{latency:?}");
+    }
+}
+
+/// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered by then.
+#[tokio::test(start_paused = true)]
+async fn where_every_request_is_slow_a_lost_reply_does_not_end_the_term() {
+    for (every, effect) in [
+        (3, Effect::Unanswered),
+        (3, Effect::LostReply),
+        (3, Effect::Truncated),
+        (1, Effect::Unanswered),
+    ] {
+        let mut one = Runner::start(&Store::new(), "one");
+        let slow = Effect::Latency(Duration::from_millis(1500));
+        // The watch begins at once. While it begins, nothing shows a renewal in time.
+        for verb in ["get", "create", "patch"] {
+            one.server
+                .faults()
+                .add(Fault::new(Match::any().verb(verb), slow.clone()));
+        }
+        let term = one.leads().await;
+        let (reads, start) = (one.asked("get"), Instant::now());
+        while start.elapsed() < seconds(60) {
+            let lost = Fault::new(Match::any().verb("patch"), effect.clone()).times(1);
+            one.server.faults().add(lost);
+            sleep(seconds(2 * every)).await;
+            assert!(!term.is_over(), "{effect:?} after {:?}", start.elapsed());
+        }
+        assert_eq!(one.asked("get"), reads, "{effect:?}");
+    }
+}

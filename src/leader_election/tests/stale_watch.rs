@@ -1,0 +1,80 @@
+//! A watch of the Lease that shows too little.
+
+use super::*;
+
+/// How often watches began anew because they showed too little.
+fn restarts(runner: &Runner) -> f64 {
+    let page = runner.metrics.render();
+    let stale =
+        |line: &&str| line.starts_with("endpoint_copier_watch_restarts_total") && line.contains("stale");
+    let values = page
+        .lines()
+        .filter(stale)
+        .filter_map(|line| line.rsplit(' ').next());
+    values.map(|value| value.parse::<f64>().unwrap()).sum::<f64>()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_does_not_show_our_own_renewals_begins_anew() {
+    let store = Store::new();
+    let mut one = Runner::start(&store, "one");
+    let term = one.leads().await;
+    sleep(seconds(60)).await;
+    assert!(restarts(&one) < 1.0, "a watch that shows them goes on");
+    one.server.faults().silence_watches(Match::any());
+    sleep(seconds(8)).await;
+    assert!((restarts(&one) - 1.0).abs() < 0.1, "{}", restarts(&one));
+    sleep(seconds(60)).await;
+    assert!(restarts(&one) < 3.0 && !term.is_over(), "{}", restarts(&one));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_watch_that_is_refused_is_an_outage_and_no_stale_view() {
+    for code in [403, 429] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let term = one.leads().await;
+        let watches = Match::any().verb("watch").resource("leases");
+        let refused = one.server.faults().add(Fault::status(watches.clone(), code));
+        one.server.faults().end_watches(watches, testbed::Ending::Abrupt);
+        sleep(seconds(60)).await;
+        one.server.faults().remove(refused);
+        sleep(seconds(60)).await;
+        assert!(
+            restarts(&one) < 1.0 && !term.is_over(),
+            "{code}: {}",
+            restarts(&one)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restore_of_etcd_the_leader_keeps_the_lead_and_the_others_follow() {
+    for restarted in [false, true] {
+        let store = Store::new();
+        let mut one = Runner::start(&store, "one");
+        let term = one.leads().await;
+        let two = Runner::start(&store, "two");
+        sleep(seconds(7)).await;
+        let backup = store.revision();
+        sleep(seconds(120)).await;
+        store.rewind(backup).expect("it is remembered");
+        if restarted {
+            for runner in [&one, &two] {
+                runner
+                    .server
+                    .faults()
+                    .end_watches(Match::any(), testbed::Ending::Abrupt);
+            }
+        }
+        for _ in 0..600 {
+            sleep(Duration::from_millis(100)).await;
+            assert!(!term.is_over(), "{restarted}: it renews");
+            assert!(two.terms.borrow().is_none(), "{restarted}: two terms");
+        }
+        for runner in [&one, &two] {
+            assert!(restarts(runner) < 1.0, "{restarted}: nobody is to blame");
+        }
+        one.task.abort();
+    }
+}
