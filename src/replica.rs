@@ -268,7 +268,7 @@ fn report_readiness(
     });
 }
 
-/// Alive: a loop that has work makes steps. An API that is away does not stop them.
+/// Alive: every loop that has work makes progress. An unavailable API server does not stop it.
 fn report_liveness(health: &Health, name: &'static str, watchdog: Watchdog, limit: Duration) {
     health.check(name, Probe::Liveness, move || watchdog.check(limit));
 }

@@ -138,7 +138,7 @@ fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
         .ok_or(Error::LeaseNamespace)
 }
 
-/// Who this replica is. It ends up as a field manager too, which may have 128 bytes, all printable.
+/// The identity of this replica. It is also a field manager, which has at most 128 printable bytes.
 fn identity() -> String {
     let uuid = uuid::Uuid::new_v4().to_string();
     let mut name = pod_name();

@@ -247,7 +247,7 @@ async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
         assert_alive(&server.get(path).await);
     }
     watchdog.busy();
-    let stuck = "[-]worker failed: no step for 0 s\n";
+    let stuck = "[-]worker failed: no progress for 0 s\n";
     for (name, checks) in [
         ("healthz", stuck.to_owned()),
         ("livez", stuck.to_owned()),

@@ -1,4 +1,4 @@
-//! A client's line to the API: one connection to one API server, given up for another as soon as it fails.
+//! A client's channel to the API: one connection to one API server, replaced by another as soon as it fails.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -85,8 +85,8 @@ impl Channel {
         self.0.dialer.pool.lock().factor()
     }
 
-    /// The line for a request. A watch returns to a better address, and replaces a connection whose limit for
-    /// pings is longer than needed by now. Watches restart anyway, and requests on the old line are not
+    /// The connection for a request. A watch returns to a better address, and replaces a connection whose limit for
+    /// pings is longer than needed by now. Watches restart anyway, and requests on the old connection are not
     /// disturbed.
     fn line(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
@@ -99,7 +99,7 @@ impl Channel {
                 }
                 Some(Ok(connection)) if connection.is_ready() => {
                     if watches && self.has_better(&connection.address) {
-                        state.why = Some("another address comes before it".to_owned());
+                        state.why = Some("a preferred address is available".to_owned());
                     } else if !watches || connection.factor <= self.factor() {
                         return line.clone();
                     }
@@ -186,7 +186,7 @@ impl Channel {
         }
     }
 
-    /// The server of a connection answered. One that is ill, as one without its etcd, is left if there is another.
+    /// The server of a connection answered. An unhealthy one, as without its etcd, is left if there is another.
     ///
     /// 429 is the answer of a healthy server under load. Its clients stay, because they would only move the
     /// load to the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// An error with its causes, in one line. What an API server answered is told by code and message.
+/// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! What every call is subject to: it is counted, its time is limited, and it tells what time the server has.
+//! Counts every call, limits its time, and measures the clock skew from its answer.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -67,7 +67,7 @@ pub struct SendDeadline(pub Instant);
 
 /// The moment of [`SendDeadline`] had passed: the request was not sent, and never will be.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("its time was over before it could be sent, so it was not")]
+#[error("the request was not sent: its deadline had passed")]
 pub struct TooLate;
 
 /// Where the cluster's own list of API servers is to be had.

@@ -2,7 +2,7 @@
 //!
 //! Not every answer is a `Status` of the API. Under load, an API server answers 429 in plain text, and a
 //! proxy in front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot
-//! decode, and logs the whole body. So [`error`] converts each answer into the error that its code means,
+//! decode, and logs the whole body. So `error` converts each answer into the error that its code means,
 //! before kube sees it.
 
 use std::time::Duration;

@@ -33,7 +33,7 @@ pub(super) enum Stop {
 #[command(
     name = env!("CARGO_PKG_NAME"),
     version,
-    about = "Keeps the EndpointSlices of managed Services in step with those of their sources",
+    about = "Keeps the EndpointSlices of managed Services in sync with those of their sources",
     args_override_self = true,
     after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. A flag beats the \
                   environment."
@@ -73,7 +73,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     managed_endpoint_namespace: String,
 
-    /// Race for the Lease; false: the right to write without end
+    /// Use leader election; false: write without a Lease, for a single replica
     #[arg(
         long,
         value_name = "BOOL",

@@ -15,7 +15,7 @@ use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey};
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// Too little is listed yet. The lists mark the key again.
-    #[error("not everything that decides is listed yet")]
+    #[error("the lists that the sync depends on are not complete yet")]
     Unlisted,
     /// The watch has until this moment to show a change that is known already.
     #[error("the watch does not show the latest change yet")]

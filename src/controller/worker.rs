@@ -23,11 +23,11 @@ pub struct Worker {
     pub dirty: DirtySet,
     /// What the cluster looks like.
     pub index: SharedIndex,
-    /// Tell whether the view is that of today.
+    /// Shows whether the watches are current.
     pub watch_health: WatchHealth,
     /// Works on a key.
     pub reconciler: Arc<Reconciler>,
-    /// Counts the work, and tells which Services wait for it.
+    /// Counts the work, and records which Services wait for it.
     pub metrics: Metrics,
     /// The right to write, while there is one.
     pub terms: watch::Receiver<Option<Term>>,

@@ -1,6 +1,6 @@
 //! What a plan would write, as a diff. Pure.
 //!
-//! A slice is told as one line for each thing that it says: the order of endpoints means nothing, and neither do the
+//! A slice is shown as one line for each of its properties: the order of endpoints means nothing, and neither do the
 //! resourceVersion and the UID of the source, which a copy takes over when it is written for another reason.
 
 use std::collections::BTreeSet;

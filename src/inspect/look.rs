@@ -35,7 +35,7 @@ const NAMESPACES: usize = 20;
 /// So many pages of Events are read of each.
 const PAGES: usize = 10;
 
-/// What the leader alone knows, since it has tried: it tells it by an Event.
+/// The finding that only the leader knows, because it tried to write. It reports it by an Event.
 const TOLD: Reason = Reason::WriteRefused;
 
 /// By so much the clock of a replica may be ahead.

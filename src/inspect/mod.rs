@@ -25,7 +25,7 @@ use report::Report;
 /// What to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspect {
-    /// Every managed Service, and whether its copies are in step.
+    /// Every managed Service, and whether its copies are in sync.
     Status,
     /// What would be written now.
     Plan,
@@ -40,7 +40,7 @@ pub enum OutputFormat {
     Json,
 }
 
-/// What is out of step is looked at again, since a change that is just being carried over is none to tell of.
+/// The number of further looks while a Service is out of sync, since a change may be on its way to the copies.
 const AGAIN: usize = 2;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 

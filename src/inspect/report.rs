@@ -1,4 +1,4 @@
-//! What there is to tell of a cluster at one moment. Pure: an index in, a report out.
+//! The state of a cluster at one moment, for `status` and `plan`. Pure: an index in, a report out.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(super) struct Report {
     /// Why the Lease could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaders_error: Option<String>,
-    /// Why Events could not be read, where something is out of step: findings that only they tell are not told.
+    /// Why Events could not be read while a Service is out of sync: findings that only Events show are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events_error: Option<String>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Row {
     /// Endpoints of our copies.
     pub copy_endpoints: ReadyCount,
     pub in_step: bool,
-    /// The last change of the copies if they are in step. Else the later of the last changes of the Service and the source.
+    /// The last change of the copies if they are in sync. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
     pub findings: Vec<Told>,
     /// What would be written.

@@ -12,7 +12,7 @@ const HEADER: [&str; 8] = [
     "FAMILIES",
     "SOURCE READY",
     "COPY READY",
-    "IN STEP",
+    "IN SYNC",
     "SINCE",
     "FINDINGS",
 ];
@@ -32,7 +32,7 @@ pub(super) fn status(report: &Report) -> String {
         aligned(&lines)
     };
     if rows.len() > 1 {
-        _ = writeln!(text, "\n{count} of {} in step", rows.len());
+        _ = writeln!(text, "\n{count} of {} in sync", rows.len());
     }
     let notes = notes(report);
     if !notes.is_empty() {
@@ -73,7 +73,7 @@ fn notes(report: &Report) -> String {
     if let Some(error) = &report.events_error {
         _ = writeln!(
             text,
-            "Events cannot be read, so what the API server refuses to write is not told: {}",
+            "Events cannot be read, so refused writes are not shown: {}",
             shown(error)
         );
     }
@@ -81,7 +81,7 @@ fn notes(report: &Report) -> String {
 }
 
 /// Without the operator's flags its copies look like leftovers.
-const UNMANAGED: &str = "has copies and is not managed, as far as can be seen from here: they go. \
+const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, give the same flags here.";
 
 fn cells(row: &Row, now: Timestamp) -> [String; 8] {

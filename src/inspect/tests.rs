@@ -41,7 +41,7 @@ fn report(world: &World, leases: &[Lease]) -> Report {
     Report::of(&world.index(), &changed, leases, at(NOW))
 }
 
-/// `vip` is in step with three API servers, one of which is not ready; `web` is refused; `new` has no copies yet.
+/// `vip` is in sync with three API servers, one of which is not ready; `web` is refused; `new` has no copies yet.
 fn world() -> World {
     let mut servers = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
     if let Some(endpoints) = &mut servers.endpoints {
@@ -62,12 +62,12 @@ fn world() -> World {
 fn the_table_tells_of_each_service_what_it_shows_and_what_is_wrong() {
     let text = table::status(&report(&world(), &[lease()]));
     let expected = "\
-SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   IN STEP   SINCE   FINDINGS
+SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   IN SYNC   SINCE   FINDINGS
 default/new   default/kubernetes   IPv4       2/3            0/0          NO        60m     -
 default/web   -                    IPv4       0/0            0/0          NO        60m     HasSelector
 default/vip   default/kubernetes   IPv4       2/3            2/3          yes       5m      -
 
-1 of 3 in step
+1 of 3 in sync
 
 default/web HasSelector: ";
     assert!(text.starts_with(expected), "{text}");
@@ -146,7 +146,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
     assert!(text.contains("\n  - endpoint 192.0.2.1 ready\n"), "{text}");
     for text in [text, table::status(&report)] {
         assert!(
-            text.contains("\ndefault/vip has copies and is not managed, as far as can be seen from here"),
+            text.contains("\ndefault/vip has copies but is not managed, as far as this command knows"),
             "{text}"
         );
     }

@@ -268,7 +268,7 @@ impl Candidate {
                 warn!(
                     lease = self.lease,
                     failing,
-                    "releases the Lease: lists or watches have failed for {seconds} s here, and another replica may see \
+                    "releasing the Lease: lists or watches have failed here for {seconds} s, and another replica may see \
                      more; this replica does not compete for the Lease for {aside} s"
                 );
                 Ending::Blind
@@ -327,7 +327,7 @@ impl Candidate {
     async fn release(&self, term: &Term) {
         _ = timeout(WRITES_SETTLE, term.settled()).await;
         if !term.may_release() {
-            warn!("a write may still be in flight: the Lease is not released but left to run out");
+            warn!("a write may still be in flight, so the Lease is not released and has to expire");
             return;
         }
         match timeout(RELEASE, self.lock.step_down()).await {

@@ -13,7 +13,7 @@ pub struct Unopposed(channel::Sender<Option<Term>>, Term);
 /// A term without end and without a Lease.
 #[must_use]
 pub fn unopposed(metrics: &Metrics) -> (Unopposed, channel::Receiver<Option<Term>>) {
-    warn!("without election: this replica writes without a Lease, and no other may run beside it");
+    warn!("leader election is off: this replica writes without a Lease, so no other replica may run");
     metrics.set_leader(true);
     let term = Term::endless();
     let (terms, receiver) = channel::channel(Some(term.clone()));

@@ -15,13 +15,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFilter, LogFormat};
 
-/// The crate of the Lease tells at info of each attempt that another holder refused, thus once a second.
+/// The lock's crate logs every attempt that fails because of another holder at info, about once a second.
 const LOCK: &str = "kube_leader_election";
 
-/// HTTP/2 tells at debug of each ping, thus several times a second.
+/// The HTTP/2 crate logs every ping at debug, several times a second.
 const FRAMES: &str = "h2";
 
-/// Libraries that tell at info of what is their matter only. A name stands for all crates that begin with it.
+/// Libraries that log internals at info. A name stands for all crates that begin with it.
 const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
 
 /// At warn, these crates log the whole body of an answer that they cannot decode, with the annotations of all

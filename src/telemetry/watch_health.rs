@@ -30,7 +30,7 @@ pub enum Cause {
     Rewound,
 }
 
-/// When one watch last showed life, how far it has come, and whether it is to begin anew.
+/// When one watch last showed life, how far it has come, and whether it has to restart.
 #[derive(Clone, Debug)]
 pub struct WatchState(Arc<SharedState>);
 
@@ -90,7 +90,7 @@ impl WatchState {
         self.0.state.lock().last = Instant::now();
     }
 
-    /// It begins with a list: what was before does not count, nor does a wish that it may begin anew.
+    /// It begins with a list: earlier events do not count, and a requested restart is done.
     pub fn list_begins(&self) {
         let mut state = self.0.state.lock();
         (state.version, state.listed, state.restart) = (0, None, None);
@@ -218,7 +218,7 @@ impl WatchHealth {
         }
     }
 
-    /// The watches of this name begin anew. One that lists already does so once.
+    /// Restarts the watches of this name. Those that are listing already are not restarted again.
     pub fn restart(&self, watch: &str, cause: Cause) {
         self.restart_where(cause, |name| name == watch);
     }
@@ -226,8 +226,8 @@ impl WatchHealth {
     /// The API counts from an earlier resourceVersion than the watches have come to: all begin anew.
     pub fn rewound(&self) {
         warn!(
-            "the API server counts resourceVersions from an earlier one, as after a restore from a backup: \
-             all watches begin anew"
+            "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
+             restarting all watches"
         );
         self.restart_where(Cause::Rewound, |_| true);
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// A loop that has work and makes no step, for this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no step for {} s", .0.as_secs())]
+#[error("no progress for {} s", .0.as_secs())]
 pub struct Stuck(pub Duration);
 
 /// The steps of one loop. Clones share them.

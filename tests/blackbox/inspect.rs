@@ -152,7 +152,7 @@ async fn status_and_plan_only_read_and_need_no_right_to_leases() {
         ("status", "Leader: unknown, the Lease cannot be read: 403"),
         (
             "status",
-            "\nEvents cannot be read, so what the API server refuses to write is not told: 403",
+            "\nEvents cannot be read, so refused writes are not shown: 403",
         ),
         ("plan", "  create kubernetes-vip-"),
     ] {

@@ -1,4 +1,4 @@
-//! Copies are in step with their sources.
+//! Copies are in sync with their sources.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ on_both! {
         let owner = &copy.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.controller, owner.block_owner_deletion), ("Service", Some(true), Some(false)));
         operator.until_ready().await;
-        until("the metrics say that all is in step", async || {
+        until("the metrics say that all is in sync", async || {
             operator.metric("endpoint_copier_managed_services").await == Some(1)
                 && operator.metric("endpoint_copier_services_in_sync").await == Some(1)
         }).await;

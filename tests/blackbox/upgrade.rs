@@ -50,7 +50,7 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
         assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy was there first");
-        until("both are in step", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
+        until("both are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
         assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "what others made stays");
     }
 }

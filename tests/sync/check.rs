@@ -7,7 +7,7 @@ use crate::log::Log;
 
 const STALE: &str = "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"sources\"}";
 
-/// An operator in step with `default/kubernetes`, with the check.
+/// An operator in sync with `default/kubernetes`, with the check.
 async fn checking() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     operator.check_sources();

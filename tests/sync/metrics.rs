@@ -101,7 +101,7 @@ async fn a_refused_service_stays_out_of_sync_and_one_that_is_deleted_is_told_of_
     assert_eq!(
         (series("vip"), series("refused")),
         (8, 7),
-        "the refused one has never been in step"
+        "the refused one has never been in sync"
     );
     let behind = of_service("endpoint_copier_out_of_sync_seconds", "refused");
     assert_ne!(operator.metric(&behind), Some(0));

@@ -69,7 +69,7 @@ impl Attempts {
             last.reason.clone()
         } else {
             format!(
-                "it was written {} times and changed back each time; find out who changes it",
+                "the copy was written {} times and changed back each time; find out what changes it",
                 last.writes
             )
         };

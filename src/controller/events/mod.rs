@@ -1,4 +1,4 @@
-//! Events on managed Services: what `kubectl describe service` tells its user.
+//! Events on managed Services: what `kubectl describe service` shows.
 //!
 //! They are written beside the syncs, never in their way; and under the term, like every write.
 
@@ -41,7 +41,7 @@ static PAUSES: [Duration; 3] = [
     Duration::from_secs(30),
 ];
 
-/// Says what happens to Services.
+/// Sends Events about managed Services to an [`EventWriter`].
 pub struct EventRecorder {
     ledger: Arc<Mutex<EventThrottle>>,
     letters: mpsc::Sender<PendingEvent>,
@@ -58,7 +58,7 @@ struct PendingEvent {
     pauses: std::slice::Iter<'static, Duration>,
 }
 
-/// Writes what a [`EventRecorder`] says.
+/// Writes the Events that an [`EventRecorder`] sends.
 pub struct EventWriter {
     client: Client,
     reporter: Reporter,
@@ -155,7 +155,7 @@ impl EventRecorder {
             pauses: PAUSES.iter(),
         };
         if self.letters.try_send(letter).is_err() {
-            debug!(service = %service.key, reason, "nobody writes Events any more");
+            debug!(service = %service.key, reason, "the Event is dropped: the Event writer has stopped");
         }
     }
 }

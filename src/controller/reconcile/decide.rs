@@ -78,7 +78,7 @@ impl Reconciler {
             let mut plan = plan(&snapshot);
             if !plan.confirm.is_empty() {
                 for source in plan.confirm {
-                    debug!(service = %key, slice = %source, "the view of a source slice is in doubt: reading it");
+                    debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
                     // An overloaded API server is not asked for more.
                     if put_off.as_ref().is_some_and(SyncError::is_overload) {
                         unread.insert(source.clone());
@@ -105,7 +105,7 @@ impl Reconciler {
                 };
             }
             if let Some(error) = &put_off {
-                debug!(service = %key, %error, "deletes are put off");
+                debug!(service = %key, %error, "deletes are postponed");
                 plan.deletes.clear();
                 plan.leftovers.clear();
             }

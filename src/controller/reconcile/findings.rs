@@ -82,7 +82,7 @@ impl ByService {
         let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
         for gone in old.difference(&new).filter(|gone| !lasts(gone)) {
             if log_limiter.may_log(key) {
-                info!(service = %key, "{} is over", gone.reason);
+                info!(service = %key, "{} is resolved", gone.reason);
             }
         }
         let changed = old != new;

@@ -72,7 +72,7 @@ impl LateWatch {
             if state.restarted.is_none_or(|last| now >= last + BETWEEN_RESTARTS) {
                 state.restarted = Some(now);
                 self.outage
-                    .failed("it does not show what a GET has shown: it is restarted, at another API server if there is one");
+                    .failed("it does not show the result of a GET; restarting it, at another API server if there is one");
                 self.watch_health.restart(self.watch.as_str(), Cause::Behind);
             }
         }

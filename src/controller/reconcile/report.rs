@@ -35,7 +35,7 @@ impl Reconciler {
         if let (Some(service), Some(source)) = (snapshot.service.managed(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
-                "the copies are in step with {}: {endpoints} endpoint{plural}",
+                "the copies are in sync with {}: {endpoints} endpoint{plural}",
                 source.key
             );
             self.recorder.synced(term, service, note);

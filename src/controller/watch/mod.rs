@@ -114,7 +114,7 @@ impl Watches {
             .await;
     }
 
-    /// `listed_once` is told when the first list is complete.
+    /// Sends to `listed_once` when the first list is complete.
     async fn slices(
         &self,
         watch: WatchKind,
@@ -181,11 +181,11 @@ impl Undecoded {
     }
 }
 
-/// A watch that was answered so long ago has said what it has to say. One that is not answered is no stale view
-/// but an outage, with pauses and log lines of its own.
+/// After it was answered for this time, a watch should show the current state. A watch without an answer is an outage,
+/// not a stale view: it has its own pauses and log lines.
 const HEARD: Duration = Duration::from_secs(1);
 
-/// Watches one Lease, and tells the election what it sees. A watch that does not show our own renewals begins anew.
+/// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api = |client| Api::<Lease>::namespaced(client, namespace);
@@ -208,7 +208,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
             if renewed < watch_health.version(&[watch]) {
                 watch_health.rewound();
             } else if watch_health.is_open(watch, HEARD) {
-                warn!("the watch of the Lease does not show our own renewals: it begins anew");
+                warn!("the watch of the Lease does not show our own renewals; restarting it");
                 watch_health.restart(watch, Cause::Behind);
             }
         }

@@ -10,7 +10,7 @@
 //! - answers its GET from memory if the version to build on is known ([`super::known`]), so that a renewal is one
 //!   request;
 //! - repeats a slow renewal in parallel, through other API servers, and knows a renewal whose reply is lost when the
-//!   watch shows it ([`renewal`]).
+//!   watch shows it (`renewal`).
 //!
 //! It does not bound the term: see [`super::term`].
 
@@ -134,7 +134,7 @@ impl LeaseCas {
         let to_present = self
             .observer
             .present(lease, &self.us, self.default_duration, self.leads(), sent);
-        let to_present = to_present.ok_or("the Lease was seen otherwise while it was read")?;
+        let to_present = to_present.ok_or("the watch showed another state of the Lease during the GET")?;
         *self.basis.lock() = basis;
         if to_present == PresentedLease::Absent {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
 //!
-//! Pure: pages of the Lease go in with the moment they were seen; the wall clock never matters. The
+//! Pure: states of the Lease go in with the moment at which they were seen; the wall clock never matters. The
 //! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The
 //! model in `crates/testing/election-model` calls the same functions.
 

@@ -58,7 +58,7 @@ impl Controller {
         )?;
         let active = page.int_gauges(
             "controller_runtime_active_workers",
-            "Services that are worked on right now; at most 8.",
+            "Services that are being synced; at most 10.",
             &["controller"],
         )?;
         let depth = page.int_gauges(

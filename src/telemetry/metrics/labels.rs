@@ -24,7 +24,7 @@ macro_rules! label {
 label! {
     /// How a sync of one managed Service ended.
     SyncResult {
-        /// Its copies are in step.
+        /// Its copies are in sync.
         Success => "success",
         /// A failure that another attempt may cure.
         Error => "error",
@@ -50,7 +50,7 @@ label! {
 }
 
 label! {
-    /// Why a watch began anew.
+    /// Why a watch restarted.
     Restart {
         /// The API server no longer knows the resourceVersion (410), or does not know it yet, as after a restore
         /// from a backup.

@@ -167,7 +167,7 @@ impl Metrics {
             watches: WatchMetrics::default(),
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
-                "Watches that began anew, by what they watch and why. selector is normal when Services come or \
+                "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
                  go; error: the API server or the way to it is in trouble.",
                 &["resource", "reason"],
             )?,
@@ -223,7 +223,7 @@ impl Metrics {
         &self.0.controller
     }
 
-    /// A managed Service may be out of step since a moment.
+    /// A managed Service may have been out of sync since this moment.
     pub fn service_changed(&self, service: &ServiceKey, since: Instant) {
         self.0.services.changed(service, since);
     }
@@ -244,14 +244,14 @@ impl Metrics {
         self.0.services.ended(service, in_step, endpoints);
     }
 
-    /// The term is over: whoever leads next tells of Services.
+    /// The term is over: the next leader reports the Services.
     pub fn forget_services(&self) {
         self.0.services.forget();
         self.set_services(0, 0);
         self.set_findings(&BTreeMap::new());
     }
 
-    /// How many Services are managed, and how many of them are in step.
+    /// How many Services are managed, and how many of them are in sync.
     pub fn set_services(&self, managed: usize, in_sync: usize) {
         self.0.managed_services.set(gauge_value(managed));
         self.0.services.set_in_sync(in_sync);
@@ -296,7 +296,7 @@ impl Metrics {
         self.0.events.with_label_values(&[kind, reason]).inc();
     }
 
-    /// A watch began anew.
+    /// A watch restarted.
     pub fn watch_restarted(&self, watch: WatchKind, reason: Restart) {
         self.0
             .watch_restarts

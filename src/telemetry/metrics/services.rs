@@ -1,7 +1,7 @@
-//! What is told of each managed Service, by the replica that leads: it alone knows.
+//! The metrics of each managed Service. Only the leader has them, because only the leader syncs.
 //!
-//! Written as text and not kept in the registry: hundreds of Services are thousands of lines, and how long a Service is
-//! out of step is a matter of the moment somebody asks.
+//! Written as text and not kept in the registry: hundreds of Services are thousands of lines, and the time for which
+//! a Service has been out of sync is computed at each scrape.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ impl Services {
         self.0.lock().clear();
     }
 
-    /// How many are in step.
+    /// How many are in sync.
     pub fn set_in_sync(&self, count: usize) {
         self.1.store(count, Ordering::Relaxed);
     }
@@ -132,9 +132,8 @@ struct ServiceFamily {
 const FAMILIES: [ServiceFamily; 3] = [
     ServiceFamily {
         name: "endpoint_copier_out_of_sync_seconds",
-        help: "For how long the copies of this Service have not been as they should be, or nobody has known because a watch \
-               shows no life; 0: they are. A change that waits for its turn counts from its arrival, or from the beginning \
-               of the term.",
+        help: "How long the copies of this Service have been out of sync, or unknown because a watch is silent; 0 if in \
+               sync. A change that waits for its turn counts from its arrival, or from the start of the term.",
         lines: |text, labels, state, stale| {
             let behind = state.since().map(|since| since.elapsed());
             let age = behind.max(stale).unwrap_or_default().as_secs_f64();
@@ -143,8 +142,8 @@ const FAMILIES: [ServiceFamily; 3] = [
     },
     ServiceFamily {
         name: "endpoint_copier_last_success_timestamp_seconds",
-        help: "When a sync of this Service last found or made all as it should be, as Unix time. A Service that nothing \
-               happens to is not synced, so an old value alone means nothing.",
+        help: "When a sync of this Service last ended with all copies in sync, as Unix time. A Service without changes \
+               is not synced, so an old value alone means nothing.",
         lines: |text, labels, state, _| {
             if let Some(moment) = state.last_success.map(unix) {
                 _ = writeln!(

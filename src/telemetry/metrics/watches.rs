@@ -21,7 +21,7 @@ impl WatchMetrics {
         _ = self.0.set((limit, life));
     }
 
-    /// Adds their lines. Answers for how long nobody has known whether anything is in step: a watch that copies are made
+    /// Adds their lines. Answers for how long nobody has known whether anything is in sync: a watch that copies are made
     /// from has shown no life since then.
     pub fn render(&self, text: &mut String) -> Option<Duration> {
         const LAST_EVENT: &str = "endpoint_copier_watch_last_event_timestamp_seconds";

@@ -122,7 +122,7 @@ impl Slices {
         touched
     }
 
-    /// Whether this state of a slice is older than the one known. A slice that was made anew is
+    /// Whether this state of a slice is older than the one known. A slice that was recreated is
     /// never older; where versions cannot be compared the latest word counts.
     pub fn knows_newer(&self, metadata: &ObjectMeta) -> bool {
         let Some(known) = self.by_key.get(&SliceKey::of(metadata)) else {

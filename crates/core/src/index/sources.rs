@@ -46,7 +46,7 @@ impl Listing {
     }
 }
 
-/// Who asks for the slices of a name.
+/// The requester of the slices of a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requester {
     /// The managed Service that the flags name.

@@ -231,7 +231,7 @@ fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey>
     (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
 }
 
-/// What triggered the change that makes a copy differ from its source. A copy that is made anew is no such change.
+/// What triggered the change that makes a copy differ from its source. Recreating a copy is no such change.
 fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> {
     let trigger = |slice| annotation_of(slice, provenance::TRIGGER_TIME);
     let new = trigger(&copy.metadata)?;

@@ -44,7 +44,10 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
         } else if !source.exists {
             plan.find(
                 Reason::SourceNotFound,
-                format!("there is no Service {} and no slice of it", source.key),
+                format!(
+                    "neither the Service {} nor an EndpointSlice of it exists",
+                    source.key
+                ),
             );
         }
         return;
@@ -137,7 +140,10 @@ pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
     if !foreign.is_empty() {
         plan.find(
             Reason::ForeignSlices,
-            format!("EndpointSlices of others belong to this Service too, and traffic goes to them: {}; delete them", a_few(&foreign)),
+            format!(
+                "EndpointSlices that are not copies belong to this Service, and get traffic: {}; delete them",
+                a_few(&foreign)
+            ),
         );
     }
 }

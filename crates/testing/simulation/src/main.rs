@@ -1,4 +1,4 @@
-//! `simulate --seeds 500 [--base SEED] [--jobs N]`: many schedules; `simulate --seed SEED`: one, told in full.
+//! `simulation --seeds 500 [--base SEED] [--jobs N]`: many schedules; `simulate --seed SEED`: one, told in full.
 
 use std::process::ExitCode;
 

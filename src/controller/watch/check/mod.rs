@@ -37,9 +37,9 @@ const CHECK_PAGE: u32 = 500;
 const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 
 impl Watches {
-    /// Compares the sources in use with consistent lists, for ever. Where a watch is behind, it begins anew:
-    /// with a list, and at another API server if there is one. Where the API counts from an earlier
-    /// resourceVersion than the watches have come to, all of them begin anew.
+    /// Compares the sources in use with consistent lists, for ever. If a watch is behind, restarts it
+    /// with a list, at another API server if there is one. If the resourceVersions of the API server went back,
+    /// restarts all watches.
     pub async fn check_sources(self) {
         tokio::join!(self.check_api_servers(), self.check_others());
     }
@@ -117,7 +117,7 @@ impl Watches {
         match cause {
             None => {}
             Some(Cause::Behind) => {
-                warn!("the watch of the sources is behind what the API shows: it restarts");
+                warn!("the watch of the sources is behind the API server; restarting it");
                 self.reader
                     .watch_health
                     .restart(WatchKind::Sources.as_str(), Cause::Behind);

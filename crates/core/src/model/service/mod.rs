@@ -205,7 +205,7 @@ fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<Se
             return Err(invalid(
                 annotation,
                 value,
-                "use a name of Kubernetes (a DNS label)",
+                "use a DNS label, as Kubernetes requires for this name",
             ));
         }
     }
