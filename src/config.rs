@@ -55,7 +55,8 @@ pub enum ApiServerMode {
 /// How to race for the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectionConfig {
-    /// How long a Lease holds after its last renewal; whole seconds, 2 to 60.
+    /// How long a Lease holds after its last renewal; whole seconds, 2 to 60. The default is
+    /// [`LEASE_DURATION`](crate::timing::LEASE_DURATION).
     pub lease_duration: Duration,
     /// How long after the last successful renewal the leader may write; shorter than `lease_duration`.
     pub renew_deadline: Duration,

@@ -4,6 +4,10 @@
 //! proxy in front of it may answer in HTML. kube takes such an answer to a watch for an event that it cannot
 //! decode, and logs the whole body. So `error` converts each answer into the error that its code means,
 //! before kube sees it.
+//!
+//! What follows from a 429 is decided where it arrives: writes pause in `controller::workqueue::overload`, watches back
+//! off in `controller::watch::backoff`, pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with
+//! the server.
 
 use std::time::Duration;
 

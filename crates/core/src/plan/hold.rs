@@ -1,4 +1,6 @@
 //! Copies that outlive an empty source: what they show stays, what the Service decides follows.
+//!
+//! Which Services hold is decided by [`ManagedService::holds`](crate::model::ManagedService::holds).
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

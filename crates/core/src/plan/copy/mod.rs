@@ -1,5 +1,5 @@
 //! What a copy looks like: one source slice and one managed Service in, one
-//! EndpointSlice out; and whether a slice that exists already says the same.
+//! EndpointSlice out; and whether a slice that exists already says the same. Its name is that of [`copy_name`].
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
