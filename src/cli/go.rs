@@ -100,17 +100,19 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 /// A duration in Go's notation, such as `1m30s`, `1.5h` or `500ms`; never negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    // kube's parser takes an empty text for 0, and panics at durations that Rust cannot hold.
-    let mut numbers = text
+    // kube's parser takes an empty text for 0, and panics at durations that Rust cannot hold and at a second sign.
+    let unsigned = text.strip_prefix('+').unwrap_or(text);
+    let mut numbers = unsigned
         .split(|c: char| !c.is_ascii_digit())
         .filter(|number| !number.is_empty())
         .peekable();
-    let is_sound = numbers.peek().is_some() && numbers.all(|number| number.len() <= 12);
+    let is_sound = !unsigned.contains(['+', '-'])
+        && numbers.peek().is_some()
+        && numbers.all(|number| number.len() <= 12);
     let parsed = is_sound
-        .then(|| text.parse::<kube::core::Duration>().ok())
+        .then(|| unsigned.parse::<kube::core::Duration>().ok())
         .flatten();
     parsed
-        .filter(|duration| !duration.is_negative())
         .map(Duration::from)
         .ok_or_else(|| "must be a duration such as 6s, 1m30s or 500ms".to_owned())
 }
@@ -156,6 +158,11 @@ mod tests {
             "1 s",
             "1s ",
             "1s2",
+            "5s-3s",
+            "5s+3s",
+            "+-5s",
+            "++5s",
+            "1m-30s",
             "9999999999999h",
             "é",
             "99999999999999999999s",
