@@ -77,6 +77,8 @@ pub struct Index {
     versions: Versions,
     unreadable: UnreadableObjects,
     services_listed: bool,
+    /// The names that mattered when Services were first listed.
+    first_names: BTreeSet<String>,
     copies_listed: bool,
     /// Names whose slices have been listed, so that their absence means something.
     names_listed: BTreeSet<String>,
@@ -100,6 +102,7 @@ impl Index {
             versions: Versions::default(),
             unreadable: UnreadableObjects::default(),
             services_listed: false,
+            first_names: BTreeSet::new(),
             copies_listed: false,
             names_listed: BTreeSet::new(),
             always: BTreeSet::new(),
@@ -227,7 +230,8 @@ impl Index {
             .is_some_and(|known| known.managed.is_some())
     }
 
-    /// Everything has been listed once.
+    /// Everything that mattered when Services were first listed has been listed too. Names that come later do not
+    /// count, or a user who changes them all the time would keep a replica unready: a Service waits for its own source.
     ///
     /// # Errors
     /// What has not.
@@ -239,7 +243,12 @@ impl Index {
         if !self.copies_listed {
             missing.push("copies");
         }
-        if !self.names().is_subset(&self.names_listed) {
+        let names = self.names();
+        if !self
+            .first_names
+            .intersection(&names)
+            .all(|name| self.names_listed.contains(name))
+        {
             missing.push("sources");
         }
         if missing.is_empty() {

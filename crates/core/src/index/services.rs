@@ -119,6 +119,7 @@ impl Index {
         self.services_gone.retain(|key, _| listed.contains(key));
         let mut dirty: Dirty = gone.iter().flat_map(|key| self.delete_service(key)).collect();
         if !std::mem::replace(&mut self.services_listed, true) {
+            self.first_names = self.names();
             dirty.extend(self.all());
         }
         dirty

@@ -56,6 +56,23 @@ fn copy_slice() -> EndpointSlice {
     slice(&copy_name("vip", &slice("kubernetes"))).copied("vip", "kubernetes")
 }
 
+/// A user may change the source of a Service faster than sources can be listed.
+#[test]
+fn names_that_come_after_the_first_list_do_not_keep_the_index_from_being_filled() {
+    let mut index = Index::new(defaults());
+    index.apply_service(&service("vip").source("default", "first"));
+    index.services_listed(&[key("vip")].into());
+    index.slices_listed(&Scope::Copies, &HashSet::new());
+    assert!(index.is_filled().is_err(), "the first source is not listed");
+    index.apply_service(&service("vip").source("default", "second").version(2));
+    index.slices_listed(&named(&["first", "vip"]), &HashSet::new());
+    assert_eq!(index.is_filled(), Ok(()));
+    assert!(
+        index.snapshot(&key("vip")).is_none(),
+        "the Service waits for its own source"
+    );
+}
+
 #[test]
 fn nothing_is_decided_before_services_copies_and_the_source_are_listed() {
     let mut index = Index::new(defaults());
