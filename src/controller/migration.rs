@@ -56,7 +56,8 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed.
+    /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed. Sets
+    /// `has_sent` when it sends a request.
     ///
     /// # Errors
     /// The API server did not answer, or not well; to be tried again.
@@ -65,6 +66,7 @@ impl Migration {
         term: &Term,
         service: &ManagedService,
         snapshot: &Snapshot,
+        has_sent: &mut bool,
     ) -> Result<Option<Finding>, SyncError> {
         let mirrors = snapshot.others.iter().filter(|slice| is_mirror(slice));
         let mirrored = Mirrored {
@@ -77,6 +79,7 @@ impl Migration {
         if snapshot.copies.is_empty() || mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
+        *has_sent = true;
         match self.get_and_delete(term, service).await {
             Ok(Looked::Theirs) => {}
             Ok(Looked::Gone | Looked::TermOver) => return Ok(None),

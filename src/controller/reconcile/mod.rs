@@ -154,8 +154,13 @@ impl Reconciler {
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         let applied = self.writer.apply(term, &snapshot.service, plan).await;
+        let mut has_sent = false;
         let removed = match snapshot.service.managed() {
-            Some(service) if applied.is_empty() => self.migration.remove(term, service, &snapshot).await,
+            Some(service) if applied.is_empty() => {
+                self.migration
+                    .remove(term, service, &snapshot, &mut has_sent)
+                    .await
+            }
             _ => Ok(None),
         };
         findings.extend(removed.as_ref().ok().cloned().flatten());
@@ -197,6 +202,7 @@ impl Reconciler {
             Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
         }
+        outcome.has_sent |= has_sent;
         outcome
     }
 
