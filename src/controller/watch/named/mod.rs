@@ -55,7 +55,7 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesBy
         };
         tokio::select! {
             biased;
-            has_ended = shards.watchdog() => {
+            has_ended = shards.progress() => {
                 if has_ended {
                     return;
                 }
@@ -65,9 +65,13 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesBy
                     return;
                 }
                 requested.clone_from(&names.borrow_and_update());
-                wanted = requested.values().flatten().cloned().collect();
-                wanted.retain(|name| !pinned.contains(name));
-                settled = Some(Instant::now() + SETTLED);
+                let mut now_wanted: BTreeSet<String> = requested.values().flatten().cloned().collect();
+                now_wanted.retain(|name| !pinned.contains(name));
+                // Another requester of a watched name changes no watch.
+                if wanted != now_wanted {
+                    wanted = now_wanted;
+                    settled = Some(Instant::now() + SETTLED);
+                }
             }
             () = at(next) => {}
         }

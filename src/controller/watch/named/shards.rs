@@ -179,7 +179,7 @@ impl Shards {
 
     /// Follows the watches until a list of one of them is complete. Returns `true` if a watch has ended,
     /// which none should.
-    pub(super) async fn watchdog(&mut self) -> bool {
+    pub(super) async fn progress(&mut self) -> bool {
         tokio::select! {
             biased;
             () = unexpected_end(&mut self.following) => true,
