@@ -29,6 +29,22 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
     parts.join(": ").replace(CLOSED, "").replace('\n', " ")
 }
 
+/// Whether an error is of this type, or was caused by one that is. kube wraps the errors of the layers below it.
+#[must_use]
+pub fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<E>() {
+            return true;
+        }
+        next = match error.downcast_ref() {
+            Some(kube::Error::Service(wrapped)) => Some(&**wrapped),
+            _ => error.source(),
+        };
+    }
+    false
+}
+
 /// What rustls would have readers of its errors read.
 const CLOSED: &str = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
 
@@ -74,6 +90,16 @@ mod tests {
             one_line(&error),
             "failed to perform initial object list: 401 Unauthorized: who are you"
         );
+    }
+
+    #[test]
+    fn a_cause_is_found_behind_the_errors_of_kube() {
+        let error = kube::Error::Service(Box::new(std::io::Error::other("inner")));
+        assert!(is_caused_by::<std::io::Error>(&error));
+        assert!(!is_caused_by::<std::fmt::Error>(&error));
+        assert!(is_caused_by::<Wrapping>(&Wrapping(std::io::Error::other(
+            "inner"
+        ))));
     }
 
     #[test]

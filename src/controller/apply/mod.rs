@@ -10,6 +10,7 @@ use kube::core::Status;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
+use crate::apiserver::error::is_caused_by;
 use crate::apiserver::status::is_answer;
 use crate::apiserver::{SendDeadline, TooLate};
 use crate::controller::error::SyncError;
@@ -237,7 +238,7 @@ impl Writer {
 
 /// Whether it is certain what became of a write: the API server has said so, or it was never sent.
 fn is_certain<T>(answer: &kube::Result<T>) -> bool {
-    is_answer(answer) || matches!(answer, Err(kube::Error::Service(error)) if error.is::<TooLate>())
+    is_answer(answer) || answer.as_ref().is_err_and(|error| is_caused_by::<TooLate>(error))
 }
 
 #[cfg(test)]

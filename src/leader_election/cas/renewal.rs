@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tower::{BoxError, Service};
 
 use super::{LeaseCas, Patch, TimedResponse, ask, code_of, is_unprocessed};
+use crate::apiserver::error::is_caused_by;
 use crate::apiserver::{Beside, NoOther};
 use crate::leader_election::term::Term;
 use crate::timing::REPEAT_RENEWAL;
@@ -98,7 +99,12 @@ impl LeaseCas {
                     (refused, repeat) = (Some(answer), None);
                     limit = enough(limit);
                 }
-                _ if answer.as_ref().is_err_and(|error| error.is::<NoOther>()) => repeat = None,
+                _ if answer
+                    .as_ref()
+                    .is_err_and(|error| is_caused_by::<NoOther>(&**error)) =>
+                {
+                    repeat = None;
+                }
                 code => {
                     // An unknown result matters more than one that left the Lease alone.
                     if failed.is_none() || !is_unprocessed(code) {
