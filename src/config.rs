@@ -56,7 +56,7 @@ pub enum ApiServerMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectionConfig {
     /// How long a Lease holds after its last renewal; whole seconds, 2 to 60. The default is
-    /// [`LEASE_DURATION`](crate::timing::LEASE_DURATION).
+    /// [`crate::timing::LEASE_DURATION`].
     pub lease_duration: Duration,
     /// How long after the last successful renewal the leader may write; shorter than `lease_duration`.
     pub renew_deadline: Duration,

@@ -69,7 +69,8 @@ impl Process {
         self.threads.set(stat.num_threads as f64);
         self.resident.set(stat.rss_bytes().get() as f64);
         self.virtual_.set(stat.vsize as f64);
-        self.open_files.set(process.fd_count()? as f64);
+        // One of them is the folder that is being read.
+        self.open_files.set(process.fd_count()?.saturating_sub(1) as f64);
         let most = match process.limits()?.max_open_files.soft_limit {
             LimitValue::Value(most) => most as f64,
             LimitValue::Unlimited => f64::INFINITY,
