@@ -51,9 +51,9 @@ dashboard-preview: ## draws docs/dashboard*.png: the dashboard's panels with wha
 docs: ## makes what is a copy of something else: the dashboard in the chart
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
 
-simulate: ## runs SEEDS=500 random schedules of changes and faults; SEED= runs one of them again, BASE= all
+simulate: ## runs SEEDS=800 random schedules of changes and faults; SEED= runs one of them again, BASE= all
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulation
-	@$(TARGET)/simulate/simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) $(if $(BASE),--base $(BASE)) \
+	@$(TARGET)/simulate/simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),800) $(if $(BASE),--base $(BASE)) \
 	  $(if $(JOBS),--jobs $(JOBS)))
 
 model: ## checks the model of the election with large bounds; make test does with small ones

@@ -1,4 +1,4 @@
-//! `simulation --seeds 500 [--base SEED] [--jobs N]`: many schedules; `simulate --seed SEED`: one, told in full.
+//! `simulation --seeds 800 [--base SEED] [--jobs N]`: many schedules; `simulation --seed SEED`: one, in full.
 
 use std::process::ExitCode;
 

@@ -16,7 +16,7 @@ use crate::run::{self, Outcome};
 const TOLD: usize = 2;
 
 /// From so many schedules on, everything must have happened often.
-const WHOLE_RUN: u64 = 500;
+const WHOLE_RUN: u64 = 800;
 
 /// A run of many schedules.
 pub struct Many {
@@ -36,7 +36,7 @@ struct Sum {
 }
 
 impl Many {
-    /// 500 schedules on all processors, with a base that nobody knows before.
+    /// 800 schedules on all processors, with a base that nobody knows before.
     pub fn new() -> Self {
         Self {
             seeds: WHOLE_RUN,

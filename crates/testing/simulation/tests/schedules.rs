@@ -1,4 +1,4 @@
-//! 500 random schedules, with a base that is fresh each time; and that a seed is the same schedule again.
+//! 800 random schedules, with a base that is fresh each time; and that a seed is the same schedule again.
 
 use simulation::many::Many;
 use simulation::run;
