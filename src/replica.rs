@@ -92,7 +92,7 @@ impl From<Client> for Clients {
 
 /// What takes part in the race for the Lease.
 pub struct Candidacy {
-    /// A client of its own, so that nothing that goes on in the others delays a renewal.
+    /// A client of its own, so that other requests do not delay a renewal.
     pub client: Client,
     /// Namespace of the Lease.
     pub namespace: String,

@@ -98,10 +98,10 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
         candidacy: config.leader_elect.then(candidacy).transpose()?,
     });
     if access.learns() {
-        let kubernetes = ServiceKey::new("default", "kubernetes");
-        replica.index.lock().always_watch(kubernetes.name());
+        let source = ServiceKey::api_source();
+        replica.index.lock().always_watch(source.name());
         let index = replica.index.clone();
-        access.learn_from(move || index.lock().addresses_of(&kubernetes, "https"));
+        access.learn_from(move || index.lock().addresses_of(&source, "https"));
     }
     Ok(replica)
 }

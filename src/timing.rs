@@ -190,7 +190,7 @@ pub const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 /// a view from before. Longer than the first pauses of a watch, and short beside a takeover.
 pub const VIEW_SETTLE: Duration = Duration::from_secs(1);
 
-/// A watch that goes on after a break has shown by then what happened meanwhile.
+/// A watch that continues after a break has caught up by then.
 pub const CAUGHT_UP: Duration = Duration::from_millis(50);
 
 /// How long a write may take to show in the watch before a GET is made.

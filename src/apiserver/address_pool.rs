@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_book_is_clear_when_no_address_is_skipped() {
+    fn the_pool_is_clear_when_no_address_is_skipped() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         assert!(pool.is_clear(now));
         pool.failed(&address(1), now);

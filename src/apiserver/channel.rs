@@ -88,20 +88,20 @@ impl Channel {
     /// The connection for a request. A watch returns to a better address, and replaces a connection whose limit for
     /// pings is longer than needed by now. Watches restart anyway, and requests on the old connection are not
     /// disturbed.
-    fn line(&self, watches: bool) -> Pending {
+    fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
-        if let Some(line) = &state.current {
-            match line.peek() {
-                None => return line.clone(),
+        if let Some(pending) = &state.current {
+            match pending.peek() {
+                None => return pending.clone(),
                 // All who wait for it hear the same, and those who come in the next moment too.
                 Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < DIAL_PAUSE) => {
-                    return line.clone();
+                    return pending.clone();
                 }
                 Some(Ok(connection)) if connection.is_ready() => {
                     if watches && self.has_better(&connection.address) {
                         state.why = Some("a preferred address is available".to_owned());
                     } else if !watches || connection.factor <= self.factor() {
-                        return line.clone();
+                        return pending.clone();
                     }
                 }
                 Some(_) => {}
@@ -125,10 +125,10 @@ impl Channel {
             }
             connected
         };
-        let line = dial.boxed().shared();
+        let pending = dial.boxed().shared();
         // It goes on when those who wait for it give up: what it finds out about addresses is worth as much.
-        tokio::spawn(line.clone());
-        line
+        tokio::spawn(pending.clone());
+        pending
     }
 
     async fn connect(&self) -> Result<Arc<Connection>, ConnectError> {
@@ -157,7 +157,7 @@ impl Channel {
     /// A request on a connection has failed, or its answer.
     pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
         if is_graceful_goaway(error) {
-            self.drop_line(|current| Arc::ptr_eq(current, connection), &one_line(error));
+            self.drop_connection(|current| Arc::ptr_eq(current, connection), &one_line(error));
         } else {
             self.eject(connection, &one_line(error));
         }
@@ -167,17 +167,17 @@ impl Channel {
     fn eject(&self, connection: &Arc<Connection>, why: &str) {
         let address = &connection.address;
         self.0.dialer.pool.lock().failed(address, Instant::now());
-        self.drop_line(|current| Arc::ptr_eq(current, connection), why);
+        self.drop_connection(|current| Arc::ptr_eq(current, connection), why);
     }
 
     /// A server shows what is old: its address is skipped, and left if that is where the line leads.
     fn avoid(&self, Avoid { server, why }: &Avoid) {
         let Server(address) = server;
         self.0.dialer.pool.lock().behind(address, Instant::now());
-        self.drop_line(|current| current.address == *address, why);
+        self.drop_connection(|current| current.address == *address, why);
     }
 
-    fn drop_line(&self, is_it: impl Fn(&Arc<Connection>) -> bool, why: &str) {
+    fn drop_connection(&self, is_it: impl Fn(&Arc<Connection>) -> bool, why: &str) {
         let mut state = self.0.state.lock();
         let dialed = state.current.as_ref().and_then(Shared::peek);
         if dialed.is_some_and(|dialed| dialed.as_ref().is_ok_and(is_it)) {
@@ -212,7 +212,7 @@ impl Channel {
             let mut pool = self.0.dialer.pool.lock();
             pool.timed_out(address, factor, Duration::ZERO, now);
             drop(pool);
-            self.drop_line(|current| Arc::ptr_eq(current, connection), why);
+            self.drop_connection(|current| Arc::ptr_eq(current, connection), why);
         } else if self.may_eject(connection, is_read) {
             self.eject(connection, why);
         }
@@ -252,15 +252,15 @@ impl Channel {
         if let Some(beside) = request.extensions().get::<Beside>().cloned() {
             return self.send_beside(request, &beside).await;
         }
-        if let Some(elsewhere) = request.extensions().get() {
-            self.avoid(elsewhere);
+        if let Some(avoid) = request.extensions().get() {
+            self.avoid(avoid);
         }
         let not_after = request.extensions().get().copied();
         let (watches, is_read) = (is_watch(&request), request.method() == Method::GET);
         let mut repeats = 0;
         loop {
             let spare = is_read.then(|| repeat(&request));
-            let connection = self.line(watches).await?;
+            let connection = self.connection(watches).await?;
             // The way may have taken long, and this process may have stood still on it.
             if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
                 return Err(TooLate.into());
@@ -281,7 +281,7 @@ impl Channel {
             in_flight.is_over();
             let is_graceful_goaway = is_graceful_goaway(&error);
             if is_graceful_goaway {
-                self.drop_line(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
+                self.drop_connection(|current| Arc::ptr_eq(current, &connection), &one_line(&error));
             }
             // Otherwise another request was quicker.
             if unsent.is_none() || connection.is_closed() {

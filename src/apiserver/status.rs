@@ -230,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn an_overload_lasts_60_s_at_most() {
+        for (code, asked, granted) in [
+            (429, "3600", Some(60)),
+            (503, "3600", Some(60)),
+            (429, "3", Some(3)),
+            (500, "3600", None),
+        ] {
+            let pause = overload(&read(code, Some(asked), ""));
+            assert_eq!(pause, granted.map(Duration::from_secs), "{code} {asked}");
+        }
+    }
+
+    #[test]
     fn json_that_is_no_status_is_its_code_too() {
         for body in ["{}", "[]", "null", r#"{"code":200}"#, r#"{"metadata":{}}"#, ""] {
             assert_eq!(read(503, None, body).code, 503, "{body}");

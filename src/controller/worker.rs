@@ -14,8 +14,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::{DRAIN, VIEW_SETTLE};
 use endpoint_copier_core::index::SharedIndex;
-use endpoint_copier_core::model::ServiceKey;
-use endpoint_copier_core::model::WatchKind;
+use endpoint_copier_core::model::{ServiceKey, WatchKind};
 
 /// The loop between the watches and the reconciler.
 pub struct Worker {

@@ -8,8 +8,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::Serialize;
 
-use endpoint_copier_core::model::Operation;
-use endpoint_copier_core::model::{Endpoint, EndpointSlice, SliceKey, Snapshot, provenance};
+use endpoint_copier_core::model::{Endpoint, EndpointSlice, Operation, SliceKey, Snapshot, provenance};
 use endpoint_copier_core::plan::Plan;
 
 /// One write.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::dated::{Dated, Dates};
-use super::report::{Report, Row, Told};
+use super::report::{Report, ReportedFinding, Row};
 use crate::apiserver::decode::{Guarded, Slim};
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::is_forbidden;
@@ -36,7 +36,7 @@ const NAMESPACES: usize = 20;
 const PAGES: usize = 10;
 
 /// The finding that only the leader knows, because it tried to write. It reports it by an Event.
-const TOLD: Reason = Reason::WriteRefused;
+const REPORTED: Reason = Reason::WriteRefused;
 
 /// By so much the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
@@ -103,7 +103,7 @@ impl Looker {
             return Ok(report);
         }
         let (events, error) = self.events(&behind).await;
-        tell(&mut behind, &events, now);
+        add_reported(&mut behind, &events, now);
         report.events_error = error;
         Ok(report)
     }
@@ -118,7 +118,7 @@ impl Looker {
     /// Events on Services where these rows are, as many as could be read, and why not all.
     async fn events(&self, rows: &[&mut Row]) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
-        let fields = format!("involvedObject.kind=Service,reason={}", TOLD.as_str());
+        let fields = format!("involvedObject.kind=Service,reason={}", REPORTED.as_str());
         let params = ListParams::default().limit(PAGE).fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
@@ -219,7 +219,7 @@ where
 
 /// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not say
 /// that they are ours do not count, nor those of a time to come.
-fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
+fn add_reported(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
     let mut newest = HashMap::new();
     for event in events {
         let (data, of) = (&event.data, &event.data["involvedObject"]);
@@ -232,7 +232,7 @@ fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
             of["namespace"].as_str(),
             of["name"].as_str(),
         ) && data["reportingComponent"] == MANAGED_BY_US
-            && data["reason"] == TOLD.as_str()
+            && data["reason"] == REPORTED.as_str()
         {
             let known = newest.entry((namespace, name)).or_insert((at, event));
             if at >= known.0 {
@@ -242,8 +242,8 @@ fn tell(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
     }
     for row in rows {
         let found = newest.get(&(row.namespace.as_str(), row.name.as_str()));
-        row.findings.extend(found.map(|(_, event)| Told {
-            reason: TOLD.as_str(),
+        row.findings.extend(found.map(|(_, event)| ReportedFinding {
+            reason: REPORTED.as_str(),
             note: event.data["message"].as_str().unwrap_or_default().to_owned(),
         }));
     }

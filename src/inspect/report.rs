@@ -49,7 +49,7 @@ pub(super) struct Row {
     pub in_step: bool,
     /// The last change of the copies if they are in sync. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
-    pub findings: Vec<Told>,
+    pub findings: Vec<ReportedFinding>,
     /// What would be written.
     pub changes: Vec<Change>,
 }
@@ -61,9 +61,9 @@ pub(super) struct ReadyCount {
     pub total: usize,
 }
 
-/// A finding, as Events tell it.
+/// A finding, in the words of its Event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Told {
+pub(super) struct ReportedFinding {
     pub reason: &'static str,
     pub note: String,
 }
@@ -163,7 +163,7 @@ impl Row {
             copy_endpoints: ReadyCount::of(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
             in_step,
             since,
-            findings: plan.findings.iter().map(Told::of).collect(),
+            findings: plan.findings.iter().map(ReportedFinding::of).collect(),
             changes: changes(&snapshot, &plan),
         })
     }
@@ -198,7 +198,7 @@ impl ReadyCount {
     }
 }
 
-impl Told {
+impl ReportedFinding {
     fn of(finding: &Finding) -> Self {
         Self {
             reason: finding.reason.as_str(),

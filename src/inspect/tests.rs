@@ -168,7 +168,7 @@ fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own()
     let mut hostile = lease();
     hostile.spec.holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
     let mut report = report(&world(), &[hostile]);
-    report.services[0].findings.push(report::Told {
+    report.services[0].findings.push(report::ReportedFinding {
         reason: "WriteRefused",
         note: "a\r\n\u{9b}31mb".to_owned(),
     });

@@ -20,7 +20,7 @@ const ANSWERED: Duration = Duration::from_secs(1);
 /// A watch starts within this time after its list. Until then the list is current enough.
 const FOLLOWS: Duration = Duration::from_secs(1);
 
-/// Why a watch is to begin anew, with a list.
+/// Why a watch has to restart with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// It does not show what the API shows. Its API server is behind, if it answers the watch.
@@ -168,7 +168,7 @@ impl WatchState {
         open.is_some_and(|since| since.elapsed() >= time)
     }
 
-    /// Waits until this watch is to begin anew.
+    /// Waits until this watch has to restart.
     pub async fn restart(&self) -> Cause {
         loop {
             if let Some(cause) = self.0.state.lock().restart.take() {
@@ -203,18 +203,18 @@ impl SilentWatches {
 pub struct Running {
     watch_health: WatchHealth,
     key: (&'static str, String),
-    pulse: WatchState,
+    state: WatchState,
 }
 
 impl WatchHealth {
     pub(crate) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
         let key = (watch, selector.unwrap_or_default().to_owned());
-        let pulse = WatchState::new();
-        self.watches.lock().insert(key.clone(), pulse.clone());
+        let state = WatchState::new();
+        self.watches.lock().insert(key.clone(), state.clone());
         Running {
             watch_health: self.clone(),
             key,
-            pulse,
+            state,
         }
     }
 
@@ -223,7 +223,7 @@ impl WatchHealth {
         self.restart_where(cause, |name| name == watch);
     }
 
-    /// The API counts from an earlier resourceVersion than the watches have come to: all begin anew.
+    /// The resourceVersions of the API server went back: restarts all watches.
     pub fn rewound(&self) {
         warn!(
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
@@ -248,11 +248,11 @@ impl WatchHealth {
     }
 
     fn restart_where(&self, cause: Cause, is_meant: impl Fn(&str) -> bool) {
-        for (_, pulse) in self.watches.lock().iter().filter(|((name, _), _)| is_meant(name)) {
-            let mut state = pulse.0.state.lock();
+        for (_, watch) in self.watches.lock().iter().filter(|((name, _), _)| is_meant(name)) {
+            let mut state = watch.0.state.lock();
             if state.listed.is_some() {
                 state.restart = Some(cause);
-                pulse.0.news.notify_one();
+                watch.0.news.notify_one();
             }
         }
     }
@@ -265,7 +265,7 @@ impl WatchHealth {
             .iter()
             .filter(|((name, _), _)| watches.contains(name));
         meant
-            .map(|(_, pulse)| pulse.0.state.lock().version)
+            .map(|(_, watch)| watch.0.state.lock().version)
             .max()
             .unwrap_or(0)
     }
@@ -275,7 +275,7 @@ impl WatchHealth {
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
         let watch_health = self.watches.lock();
         let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, pulse)| pulse.is_open(time))
+        meant.any(|(_, watch)| watch.is_open(time))
     }
 
     /// Whether each watch of these names is answered, and has caught up.
@@ -285,7 +285,7 @@ impl WatchHealth {
         let mut meant = watch_health
             .iter()
             .filter(|((name, _), _)| watches.contains(name));
-        meant.all(|(_, pulse)| pulse.is_current())
+        meant.all(|(_, watch)| watch.is_current())
     }
 
     /// Waits until the watches of these names are current.
@@ -302,13 +302,13 @@ impl WatchHealth {
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
         let watch_health = self.watches.lock();
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
-        for ((name, _), pulse) in watch_health
+        for ((name, _), watch) in watch_health
             .iter()
             .filter(|((name, _), _)| watches.contains(name))
         {
-            if pulse.failing() >= time {
+            if watch.failing() >= time {
                 failing.insert(*name);
-            } else if pulse.has_worked() {
+            } else if watch.has_worked() {
                 working.insert(*name);
             }
         }
@@ -320,17 +320,17 @@ impl WatchHealth {
     pub fn is_doubtful(&self, watch: &str) -> bool {
         let watch_health = self.watches.lock();
         let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, pulse)| pulse.is_doubtful())
+        meant.any(|(_, watch)| watch.is_doubtful())
     }
 
     /// When each watch last showed life; of several of one name, the one that is silent longest.
     #[must_use]
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
-        for ((watch, _), pulse) in self.watches.lock().iter() {
-            let silence = pulse.0.state.lock().last.elapsed();
+        for ((name, _), watch) in self.watches.lock().iter() {
+            let silence = watch.0.state.lock().last.elapsed();
             let moment = now.checked_sub(silence).unwrap_or(now);
-            let silent = last.entry(*watch).or_insert(moment);
+            let silent = last.entry(*name).or_insert(moment);
             *silent = moment.min(*silent);
         }
         last
@@ -344,7 +344,7 @@ impl WatchHealth {
         let watch_health = self.watches.lock();
         let silent: Vec<_> = watch_health
             .iter()
-            .map(|((watch, _), pulse)| (*watch, pulse.0.state.lock().last.elapsed()))
+            .map(|((name, _), watch)| (*name, watch.0.state.lock().last.elapsed()))
             .filter(|(_, age)| *age > limit)
             .collect();
         if silent.is_empty() {
@@ -356,8 +356,8 @@ impl WatchHealth {
 }
 
 impl Running {
-    pub(crate) fn pulse(&self) -> WatchState {
-        self.pulse.clone()
+    pub(crate) fn state(&self) -> WatchState {
+        self.state.clone()
     }
 }
 
@@ -367,7 +367,7 @@ impl Drop for Running {
         // A successor with the same selector may have begun already.
         if watch_health
             .get(&self.key)
-            .is_some_and(|current| Arc::ptr_eq(&current.0, &self.pulse.0))
+            .is_some_and(|current| Arc::ptr_eq(&current.0, &self.state.0))
         {
             watch_health.remove(&self.key);
         }
@@ -384,7 +384,7 @@ mod tests {
         let services = watch_health.start("services", None);
         let copies = watch_health.start("copies", Some("a=b"));
         tokio::time::advance(Duration::from_secs(80)).await;
-        services.pulse().touch();
+        services.state().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(
             watch_health
@@ -398,23 +398,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_lists_already_does_not_begin_anew_once_more() {
+    async fn a_watch_that_lists_already_does_not_begin_again_once_more() {
         let watch_health = WatchHealth::default();
         let running = watch_health.start("sources", None);
-        let pulse = running.pulse();
+        let watch = running.state();
         let is_asked = async || {
-            let asked = timeout(Duration::from_secs(1), pulse.restart());
+            let asked = timeout(Duration::from_secs(1), watch.restart());
             asked.await.ok()
         };
-        pulse.list_begins();
+        watch.list_begins();
         watch_health.restart("sources", Cause::Behind);
-        pulse.listed();
+        watch.listed();
         assert_eq!(is_asked().await, None, "the list is newer than the wish");
-        // Nobody waits while it pauses after an error; then it begins anew for another reason.
+        // No task waits while the watch pauses after an error; it then restarts for another reason.
         watch_health.rewound();
-        pulse.list_begins();
+        watch.list_begins();
         assert_eq!(is_asked().await, None);
-        pulse.listed();
+        watch.listed();
         watch_health.restart("copies", Cause::Behind);
         assert_eq!(is_asked().await, None, "another");
         watch_health.restart("sources", Cause::Behind);
@@ -447,31 +447,31 @@ mod tests {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
         let watch_health = WatchHealth::default();
         let running = watch_health.start("services", None);
-        let pulse = running.pulse();
+        let watch = running.state();
         let failing = || watch_health.failing(&["services", "copies"], limit);
         tokio::time::advance(limit).await;
         assert!(failing().is_empty(), "it has not failed");
-        pulse.failed(false);
+        watch.failed(false);
         assert_eq!(failing(), ["services"], "nothing was ever read");
         // An answer that breaks at once does not count; one that continues does.
-        pulse.open(true);
-        pulse.open(false);
+        watch.open(true);
+        watch.open(false);
         assert_eq!(failing(), ["services"]);
-        pulse.open(true);
+        watch.open(true);
         tokio::time::advance(second).await;
         assert!(failing().is_empty());
-        pulse.open(false);
-        pulse.failed(false);
+        watch.open(false);
+        watch.failed(false);
         tokio::time::advance(nearly).await;
         assert!(failing().is_empty());
-        pulse.failed(false);
+        watch.failed(false);
         tokio::time::advance(second).await;
         assert_eq!(failing(), ["services"]);
-        pulse.works();
-        pulse.failed(false);
+        watch.works();
+        watch.failed(false);
         assert!(failing().is_empty());
         tokio::time::advance(limit).await;
-        pulse.failed(true);
+        watch.failed(true);
         assert!(failing().is_empty(), "nobody else would see more");
     }
 
@@ -482,12 +482,12 @@ mod tests {
         let watch_health = WatchHealth::default();
         let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
         for name in &names {
-            name.pulse().works();
+            name.state().works();
         }
-        names[0].pulse().failed(false);
+        names[0].state().failed(false);
         tokio::time::advance(limit).await;
         assert!(watch_health.failing(&["sources"], limit).is_empty());
-        names[1].pulse().failed(false);
+        names[1].state().failed(false);
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
     }
 
@@ -497,14 +497,14 @@ mod tests {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let old = watch_health.start("sources", Some("x"));
-        old.pulse().works();
-        old.pulse().failed(false);
+        old.state().works();
+        old.state().failed(false);
         tokio::time::advance(limit).await;
         let new = watch_health.start("sources", Some("y"));
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
-        new.pulse().failed(false);
+        new.state().failed(false);
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
-        new.pulse().works();
+        new.state().works();
         assert!(watch_health.failing(&["sources"], limit).is_empty());
     }
 
@@ -512,7 +512,7 @@ mod tests {
     async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
         let watch_health = WatchHealth::default();
         let running = watch_health.start("sources", None);
-        let pulse = running.pulse();
+        let watch = running.state();
         let is_doubtful = |after: u64| {
             let watch_health = watch_health.clone();
             async move {
@@ -520,16 +520,16 @@ mod tests {
                 watch_health.is_doubtful("sources")
             }
         };
-        pulse.list_begins();
+        watch.list_begins();
         assert!(!is_doubtful(5000).await, "it has shown nothing yet");
-        pulse.listed();
+        watch.listed();
         assert!(!is_doubtful(1000).await, "just listed");
         assert!(is_doubtful(1).await, "no watch follows its list");
-        pulse.open(true);
+        watch.open(true);
         assert!(!is_doubtful(0).await, "it goes on from there");
-        pulse.open(false);
+        watch.open(false);
         assert!(is_doubtful(0).await);
-        pulse.open(true);
+        watch.open(true);
         assert!(is_doubtful(49).await, "what was missed is on its way");
         assert!(!is_doubtful(1).await);
         assert!(!watch_health.is_doubtful("copies"), "another");
@@ -542,12 +542,12 @@ mod tests {
             watch_health.start("sources", None),
             watch_health.start("lease", None),
         );
-        sources.pulse().reached(Some(7));
-        sources.pulse().reached(Some(5));
-        sources.pulse().reached(None);
-        lease.pulse().reached(Some(9));
+        sources.state().reached(Some(7));
+        sources.state().reached(Some(5));
+        sources.state().reached(None);
+        lease.state().reached(Some(9));
         assert_eq!(watch_health.version(&["sources", "copies"]), 7);
-        sources.pulse().list_begins();
+        sources.state().list_begins();
         assert_eq!(watch_health.version(&["sources", "copies"]), 0);
     }
 

@@ -118,7 +118,7 @@ on_both! {
             }
             let address = format!("10.0.3.{}", how.len());
             cluster.put::<EndpointSlice>(api_servers(&[&address])).await;
-            until("the leader has written it anew", async || cluster.holder().await == holder).await;
+            until("the leader has written it again", async || cluster.holder().await == holder).await;
             cluster.until_addresses("default", "kubernetes-vip", &[&address]).await;
         }
         assert_eq!(leader(&replicas).await, first);

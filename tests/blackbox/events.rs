@@ -54,7 +54,7 @@ on_both! {
         let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
         assert_eq!(warnings.len(), 2, "{events:#?}");
         assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no good news with the bad: {events:#?}");
-        // Mended, it is well.
+        // Fixed, it is well.
         let ports = json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8081}]}});
         cluster.patch::<Service>("default", "web", ports).await;
         until("it is said that all is well", async || {

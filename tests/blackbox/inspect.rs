@@ -76,7 +76,7 @@ on_both! {
         let cells = line(&shown, "default/web");
         assert_eq!((cells[5], cells[7]), ("NO", "HasSelector"), "{shown}");
         assert!(shown.contains("default/web HasSelector: "), "{shown}");
-        // What is wrong with it is nothing that a write would mend.
+        // No write would fix what is wrong with it.
         let plan = run(cluster, &["plan"]).await;
         assert_eq!((plan.status.code(), text(&plan).as_str()), (Some(0), "Nothing to write.\n"));
     }

@@ -109,7 +109,7 @@ on_both! {
         for name in ["empty-enabled", "selecting", "external", "itself", "copy-of-copy", "lost", "named", "four", "portless"] {
             assert!(cluster.slices_of("default", name).await.is_empty(), "{name}");
         }
-        // What is mended is no finding any more.
+        // What is fixed is no finding any more.
         cluster.patch::<Service>("default", "lost", json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "source"}}})).await;
         cluster.until_addresses("default", "lost", &["10.0.0.1"]).await;
         until("it is not lost any more", async || {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use harness::objects::{api_servers, managed, slice, vip};
-use harness::{Cluster, Delay, Operator, PATIENCE, Platform, command, own_address};
+use harness::{Cluster, Listening, Operator, PATIENCE, Platform, command, delay, own_address};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use testbed::{Effect, Fault, Match};
@@ -18,10 +18,10 @@ const TERM: Duration = Duration::from_secs(60);
 const COPIED: Duration = Duration::from_secs(3);
 
 /// A replica with two API servers, each with this delay in both directions.
-async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Delay; 2]) {
+async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Listening; 2]) {
     let delays = [
-        Delay::to(cluster.address(0), one_way).await,
-        Delay::to(cluster.address(1), one_way).await,
+        delay(cluster.address(0), one_way).await,
+        delay(cluster.address(1), one_way).await,
     ];
     let file = cluster.kubeconfig_with(0, None);
     let near = std::fs::read_to_string(&file).expect("a kubeconfig");

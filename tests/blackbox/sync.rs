@@ -149,15 +149,15 @@ on_both! {
         assert_eq!(cluster.addresses_of("default", "mistyped").await, ["10.0.0.1"], "a typo must not empty a VIP");
     }
 
-    async fn a_service_made_anew_gets_copies_of_its_own(cluster: &mut Cluster) {
+    async fn a_service_recreated_gets_copies_of_its_own(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
         cluster.delete::<Service>("default", "kubernetes-vip").await;
-        let anew = cluster.create::<Service>(vip()).await;
+        let again = cluster.create::<Service>(vip()).await;
         cluster.until_slices("default", "kubernetes-vip", "a copy of the new Service", |slices| {
             let owner = slices.first().and_then(|slice| slice.metadata.owner_references.as_ref()?.first().cloned());
-            slices.len() == 1 && owner.is_some_and(|owner| Some(owner.uid) == anew.metadata.uid)
+            slices.len() == 1 && owner.is_some_and(|owner| Some(owner.uid) == again.metadata.uid)
         }).await;
     }
 

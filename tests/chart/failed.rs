@@ -99,7 +99,7 @@ async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server()
         let chart = chart().display().to_string();
         let vip = ["--set", "vip.create=true"];
         let install = [&["install", "copier", &chart, "--create-namespace"], &vip[..]].concat();
-        // Not told so: no release is made, so there is nothing to mend.
+        // Not told so: no release is made, so there is nothing to fix.
         fails(&release, &install);
         assert_eq!(last(&release), None);
         let output = release.try_run(&[&install[..], &["--take-ownership"]].concat());

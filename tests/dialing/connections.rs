@@ -15,7 +15,9 @@ use kube::client::Body;
 use testbed::real::RealCluster;
 use tokio::time::{sleep, timeout};
 
-use crate::servers::{Listening, PATIENCE, Relay, Servers, Way, alone, plain, refusing, silent};
+use harness::Listening;
+
+use crate::servers::{PATIENCE, Relay, Servers, Way, alone, plain, refusing, silent};
 
 async fn twenty(way: &Way) -> usize {
     let answers = join_all((0..20).map(|_| way.get())).await;

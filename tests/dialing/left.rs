@@ -22,7 +22,7 @@ use testbed::{Effect, Ending, Fault, Match};
 use tokio::time::{sleep, timeout};
 use tower::service_fn;
 
-use crate::servers::{PATIENCE, Servers, Way, plain};
+use crate::servers::{PATIENCE, Servers, Way, address, plain};
 
 #[tokio::test]
 async fn a_request_that_is_given_up_without_an_answer_takes_its_server_with_it() {
@@ -207,8 +207,8 @@ async fn a_server_whose_watch_is_behind_is_left() {
     let way = servers.access().await;
     let watch = ask(&way, WATCH, None).await;
     assert_eq!(server_of(&watch), Server(servers.address(0)));
-    let anew = ask(&way, WATCH, Some(server_of(&watch))).await;
-    assert_eq!(server_of(&anew), Server(servers.address(1)));
+    let again = ask(&way, WATCH, Some(server_of(&watch))).await;
+    assert_eq!(server_of(&again), Server(servers.address(1)));
     way.get().await.expect("an answer");
     assert_eq!(servers.asked(), "abb");
 }
@@ -226,8 +226,8 @@ async fn of_a_watch_that_is_behind_its_own_server_is_avoided_and_not_the_one_tha
     way.get().await.expect_err("an error");
     way.get().await.expect("the other answers");
     for _ in 0..2 {
-        let anew = ask(&way, WATCH, Some(server_of(&watch))).await;
-        assert_eq!(server_of(&anew), Server(servers.address(1)));
+        let again = ask(&way, WATCH, Some(server_of(&watch))).await;
+        assert_eq!(server_of(&again), Server(servers.address(1)));
     }
     assert_eq!(servers.asked(), "aabbb");
     assert_eq!(way.changes(), Some(1));
@@ -308,7 +308,7 @@ async fn an_answer_that_stops_in_the_middle_and_is_given_up_takes_its_server_wit
     let whole = plain(servers.server(0).server().clone()).await;
     let config = ApiServerConfig {
         mode: None,
-        addresses: vec![whole.address()],
+        addresses: vec![address(whole.address())],
     };
     let way = servers.access_at(&stalls.url("http"), config).await;
     assert!(timeout(Duration::from_millis(900), way.get()).await.is_err());

@@ -1,14 +1,14 @@
 //! API servers on loopback, what stands in front of them, and the way of a client to them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use endpoint_copier_operator::apiserver::Access;
 use endpoint_copier_operator::config::{ApiServerConfig, ServerAddress};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use futures::FutureExt as _;
+use harness::Listening;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,6 @@ use rustls::ServerConfig;
 use testbed::{ApiServer, Serving, Store, builders};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -139,52 +138,6 @@ pub async fn silent() -> (TcpListener, ServerAddress) {
     let listener = TcpListener::bind("127.0.0.20:0").await.expect("a free port");
     let at = address(listener.local_addr().expect("an address"));
     (listener, at)
-}
-
-/// What accepts connections at an address, until it is dropped, and counts them.
-pub struct Listening {
-    address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-    _task: JoinSet<()>,
-}
-
-impl Listening {
-    /// Each connection is a task.
-    async fn at<F>(ip: IpAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let accepted = Arc::<AtomicUsize>::default();
-        let count = accepted.clone();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(serve(stream));
-            }
-        });
-        Self {
-            address,
-            accepted,
-            _task: task,
-        }
-    }
-
-    pub fn address(&self) -> ServerAddress {
-        address(self.address)
-    }
-
-    pub fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://{}", self.address)
-    }
-
-    /// So many connections were made so far.
-    pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
 }
 
 /// What stands between a client and a server: it may hold connections up, and may cut them.

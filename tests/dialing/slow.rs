@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::Delay;
+use harness::{Listening, delay};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::WatchParams;
@@ -17,8 +17,8 @@ const SEVERAL_PINGS: Duration = Duration::from_millis(3_500);
 const NEXT_DIAL: Duration = Duration::from_millis(150);
 
 /// A path to the first server with this delay in each direction.
-async fn far(servers: &Servers, one_way: Duration) -> (Delay, Way) {
-    let delay = Delay::to(servers.server(0).address(), one_way).await;
+async fn far(servers: &Servers, one_way: Duration) -> (Listening, Way) {
+    let delay = delay(servers.server(0).address(), one_way).await;
     let url = format!("https://{}", delay.address());
     let way = servers.access_at(&url, alone()).await;
     (delay, way)

@@ -4,7 +4,8 @@ use serde_json::json;
 use testbed::{Ending, Fault, Match};
 
 use crate::harness::{
-    Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, until,
+    Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, two_copies,
+    until,
 };
 
 /// How often the watch of a resource was restarted because it was behind.
@@ -16,13 +17,7 @@ fn restarts(operator: &Operator, watch: &str) -> u64 {
 /// The watch of Services shows nothing new, and the Service now has a different port and source than the
 /// watch shows.
 async fn with_stale_services() -> Operator {
-    let operator = Operator::start(&cluster(&["192.0.2.1"]));
-    put(&operator.store, service("vip"));
-    put(
-        &operator.store,
-        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
-    );
-    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    let operator = two_copies().await;
     pass(seconds(2)).await;
     operator.services.lag();
     let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
@@ -107,7 +102,7 @@ async fn a_service_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
     pass(seconds(20)).await;
     put(store, service("vip"));
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
-    assert!(took < ms(100), "a Service made anew: {took:?}");
+    assert!(took < ms(100), "a recreated Service: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,18 +209,12 @@ async fn a_source_slice_that_a_get_shows_gone_is_not_brought_back_by_a_late_watc
     pass(seconds(20)).await;
     put(store, slice("app", "app-1", &["10.0.0.2"]));
     let took = operator.until_addresses("web", &["10.0.0.2"]).await;
-    assert!(took < ms(100), "a slice made anew: {took:?}");
+    assert!(took < ms(100), "a recreated slice: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_source_slice_that_cannot_be_read_delays_only_its_own_copy() {
-    let operator = Operator::start(&cluster(&["192.0.2.1"]));
-    put(&operator.store, service("vip"));
-    put(
-        &operator.store,
-        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
-    );
-    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    let operator = two_copies().await;
     pass(seconds(2)).await;
     let watches = Match::any().verb("watch");
     operator.sources.faults().add(Fault::status(watches, 503));

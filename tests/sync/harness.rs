@@ -204,6 +204,18 @@ pub fn service(name: &str) -> Value {
     })
 }
 
+/// An operator that has copied both slices of the API servers for `vip`.
+pub async fn two_copies() -> Operator {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    put(
+        &operator.store,
+        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
+    );
+    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    operator
+}
+
 /// The same with a source of its own.
 pub fn service_of(name: &str, source: &str) -> Value {
     let mut service = service(name);

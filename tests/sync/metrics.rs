@@ -36,7 +36,7 @@ async fn time_from_the_trigger_is_measured_for_changes_and_not_for_first_copies(
     let count = || operator.metric("endpoint_copier_trigger_propagation_seconds_count");
     operator.until_addresses("web", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
-    assert_eq!(count(), Some(0), "made anew, long after");
+    assert_eq!(count(), Some(0), "recreated, long after");
     put(
         &store,
         with_trigger("192.0.2.2", Some(jiff::Timestamp::now().to_string())),

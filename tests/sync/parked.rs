@@ -135,7 +135,7 @@ async fn a_create_whose_reply_is_lost_ends_in_one_copy_and_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_made_anew() {
+async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_recreated() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;

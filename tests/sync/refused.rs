@@ -5,7 +5,7 @@ use testbed::{Fault, Match, Request, builders};
 
 use crate::harness::{
     Operator, addresses, cluster, events, ms, pass, put, seconds, service, service_of, slice, slices_of,
-    warnings,
+    two_copies, warnings,
 };
 
 #[tokio::test(start_paused = true)]
@@ -118,13 +118,7 @@ async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_new() {
-    let operator = Operator::start(&cluster(&["192.0.2.1"]));
-    put(&operator.store, service("vip"));
-    put(
-        &operator.store,
-        slice("kubernetes", "kubernetes-2", &["192.0.2.2"]),
-    );
-    operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
+    let operator = two_copies().await;
     let finalizer = json!({"metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}});
     operator
         .store

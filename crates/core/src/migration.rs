@@ -5,8 +5,8 @@
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 made.
 //! - `cli::migration` of the operator accepts its flags.
 //!
-//! All three, with `Plan::leftovers` and the finding `LegacyEndpoints`, may go in 1.0, a minor version after an upgrade
-//! from the Go operator is no longer supported. The Lease, the annotations and the chart values stay: they are ours.
+//! All three may be removed in release 1.0, with `Plan::leftovers` and the finding `LegacyEndpoints`. The Lease, the
+//! annotations and the chart values stay: they are ours.
 
 use crate::model::{EndpointSlice, ServiceKey, SliceKey, label, label_of};
 

@@ -39,6 +39,16 @@ fn request(query: &str) -> Request<Body> {
         .unwrap()
 }
 
+async fn list<S>(
+    paged: &mut Paged<S>,
+    query: &str,
+) -> Result<<Paged<S> as Service<Request<Body>>>::Response, BoxError>
+where
+    Paged<S>: Service<Request<Body>, Error = BoxError>,
+{
+    paged.ready().await?.call(request(query)).await
+}
+
 fn limits(asked: &Asked) -> Vec<u32> {
     asked.lock().iter().map(|(limit, _)| *limit).collect()
 }
@@ -47,21 +57,9 @@ fn limits(asked: &Asked) -> Vec<u32> {
 async fn a_page_that_is_too_large_is_asked_for_with_fewer_objects() {
     let asked = Asked::default();
     let mut paged = Paged::new(server(250 * 1024, u32::MAX, &asked));
-    let answer = paged
-        .ready()
-        .await
-        .unwrap()
-        .call(request("limit=500"))
-        .await
-        .unwrap();
+    let answer = list(&mut paged, "limit=500").await.unwrap();
     assert_eq!(answer.body().size_hint().exact(), Some(6 * 250 * 1024));
-    paged
-        .ready()
-        .await
-        .unwrap()
-        .call(request("limit=500&continue=x"))
-        .await
-        .unwrap();
+    list(&mut paged, "limit=500&continue=x").await.unwrap();
     assert_eq!(limits(&asked), [100, 25, 6, 3]);
 }
 
@@ -69,13 +67,7 @@ async fn a_page_that_is_too_large_is_asked_for_with_fewer_objects() {
 async fn an_object_that_is_larger_than_a_page_comes_alone() {
     let asked = Asked::default();
     let mut paged = Paged::new(server(LARGEST_PAGE + 1, u32::MAX, &asked));
-    paged
-        .ready()
-        .await
-        .unwrap()
-        .call(request("limit=500"))
-        .await
-        .unwrap();
+    list(&mut paged, "limit=500").await.unwrap();
     assert_eq!(limits(&asked), [100, 25, 6, 1]);
 }
 
@@ -87,7 +79,7 @@ async fn pages_of_small_objects_grow_to_what_is_asked() {
         .into_iter()
         .chain(["limit=500&continue=x"; 3])
     {
-        paged.ready().await.unwrap().call(request(query)).await.unwrap();
+        list(&mut paged, query).await.unwrap();
     }
     assert_eq!(limits(&asked), [100, 200, 400, 500]);
 }
@@ -98,13 +90,7 @@ async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
     // A full page has the right size. The last one is short.
     let mut paged = Paged::new(server(TARGET / 100, 10, &asked));
     for _ in 0..4 {
-        paged
-            .ready()
-            .await
-            .unwrap()
-            .call(request("limit=500"))
-            .await
-            .unwrap();
+        list(&mut paged, "limit=500").await.unwrap();
     }
     assert_eq!(limits(&asked), [100; 4]);
 }
@@ -147,15 +133,9 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
         std::future::ready(answer)
     });
     let mut paged = Paged::new(server);
-    let first = paged.ready().await.unwrap().call(request("limit=500")).await;
+    let first = list(&mut paged, "limit=500").await;
     assert!(first.is_err(), "the first page is the caller's to ask for again");
-    paged
-        .ready()
-        .await
-        .unwrap()
-        .call(request("limit=500&continue=x"))
-        .await
-        .unwrap();
+    list(&mut paged, "limit=500&continue=x").await.unwrap();
     let asked = asked.lock();
     assert_eq!(asked.len(), 3);
     assert_eq!((asked[2].1 - asked[1].1).as_secs(), 3, "Retry-After");
@@ -174,7 +154,7 @@ async fn a_page_that_does_not_arrive_in_time_is_asked_for_with_fewer_objects() {
     });
     let mut paged = Paged::new(server);
     for _ in 0..4 {
-        let answer = paged.ready().await.unwrap().call(request("limit=500")).await;
+        let answer = list(&mut paged, "limit=500").await;
         assert!(answer.is_err());
     }
     assert_eq!(limits(&asked), [100, 25, 6, 1]);

@@ -43,8 +43,8 @@ static PAUSES: [Duration; 3] = [
 
 /// Sends Events about managed Services to an [`EventWriter`].
 pub struct EventRecorder {
-    ledger: Arc<Mutex<EventThrottle>>,
-    letters: mpsc::Sender<PendingEvent>,
+    throttle: Arc<Mutex<EventThrottle>>,
+    pending: mpsc::Sender<PendingEvent>,
 }
 
 /// An Event on its way.
@@ -62,8 +62,8 @@ struct PendingEvent {
 pub struct EventWriter {
     client: Client,
     reporter: Reporter,
-    ledger: Arc<Mutex<EventThrottle>>,
-    letters: mpsc::Receiver<PendingEvent>,
+    throttle: Arc<Mutex<EventThrottle>>,
+    pending: mpsc::Receiver<PendingEvent>,
     metrics: Metrics,
 }
 
@@ -71,22 +71,22 @@ impl EventRecorder {
     /// A recorder, and the writer that has to run for it. `instance` is the name of this replica.
     #[must_use]
     pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
-        let (sender, letters) = mpsc::channel(WAITING_EVENTS);
+        let (sender, pending) = mpsc::channel(WAITING_EVENTS);
         let reporter = Reporter {
             controller: env!("CARGO_PKG_NAME").to_owned(),
             instance: Some(instance.to_owned()),
         };
-        let ledger = Arc::<Mutex<EventThrottle>>::default();
+        let throttle = Arc::<Mutex<EventThrottle>>::default();
         (
             Self {
-                ledger: ledger.clone(),
-                letters: sender,
+                throttle: throttle.clone(),
+                pending: sender,
             },
             EventWriter {
                 client,
                 reporter,
-                ledger,
-                letters,
+                throttle,
+                pending,
                 metrics,
             },
         )
@@ -100,9 +100,9 @@ impl EventRecorder {
         findings: &BTreeSet<Finding>,
     ) -> Option<Instant> {
         // Nothing else fills the queue, so the room found here is still there below.
-        let room = self.letters.capacity();
+        let room = self.pending.capacity();
         let due = self
-            .ledger
+            .throttle
             .lock()
             .due(&service.key, findings, room, Instant::now());
         for finding in due.findings {
@@ -115,19 +115,19 @@ impl EventRecorder {
 
     /// A Service is no longer managed: there is nothing more to say, though what was said lately counts.
     pub fn gone(&self, service: &ServiceKey) {
-        self.ledger.lock().gone(service, Instant::now());
+        self.throttle.lock().gone(service, Instant::now());
     }
 
     /// The first copies of a Service were written: a `Synced` Event is due once all of them are.
     pub fn made_first(&self, service: &ServiceKey) {
-        self.ledger.lock().owes_good_news(service);
+        self.throttle.lock().owes_synced(service);
     }
 
     /// The copies of a Service are in sync. Sends an Event only if something was wrong or there were no
     /// copies before.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
-        let has_room = self.letters.capacity() > 0;
-        if has_room && self.ledger.lock().may_tell(&service.key, Instant::now()) {
+        let has_room = self.pending.capacity() > 0;
+        if has_room && self.throttle.lock().take_synced(&service.key, Instant::now()) {
             self.send(term, service, EventType::Normal, SYNCED, note, None);
         }
     }
@@ -141,7 +141,7 @@ impl EventRecorder {
         note: String,
         about: Option<(ServiceKey, Finding)>,
     ) {
-        let letter = PendingEvent {
+        let event = PendingEvent {
             term: term.clone(),
             service: reference(service),
             event: Event {
@@ -154,7 +154,7 @@ impl EventRecorder {
             about,
             pauses: PAUSES.iter(),
         };
-        if self.letters.try_send(letter).is_err() {
+        if self.pending.try_send(event).is_err() {
             debug!(service = %service.key, reason, "the Event is dropped: the Event writer has stopped");
         }
     }
@@ -187,49 +187,49 @@ impl EventWriter {
         let outage = FailureLog::new("writing Events");
         let mut failed = DelayQueue::new();
         loop {
-            let mut letter = tokio::select! {
+            let mut event = tokio::select! {
                 biased;
-                letter = self.letters.recv() => match letter {
-                    Some(letter) => letter,
+                event = self.pending.recv() => match event {
+                    Some(event) => event,
                     None => return,
                 },
-                Some(letter) = failed.next() => match Expired::into_inner(letter) {
-                    letter if self.lasts(&letter) => letter,
+                Some(event) = failed.next() => match Expired::into_inner(event) {
+                    event if self.lasts(&event) => event,
                     _ => continue,
                 },
             };
-            let Ok(write) = letter.term.begin_write() else {
+            let Ok(write) = event.term.begin_write() else {
                 // If this replica leads again, the finding must still be reported.
-                if let Some((service, finding)) = &letter.about {
-                    self.ledger.lock().unsaid(service, finding);
+                if let Some((service, finding)) = &event.about {
+                    self.throttle.lock().not_sent(service, finding);
                 }
                 continue;
             };
-            match self.write(&letter, write).await {
+            match self.write(&event, write).await {
                 Ok(()) => outage.recovered(),
                 Err(Unwritten::Unwanted) => {}
                 // What was to be said is said again in half an hour, if it still lasts.
                 Err(Unwritten::Failed(error)) => outage.failed(&error),
                 Err(Unwritten::Busy(error)) => {
                     outage.failed(&error);
-                    if let Some(pause) = letter.pauses.next().filter(|_| self.lasts(&letter)) {
-                        failed.insert(letter, *pause);
+                    if let Some(pause) = event.pauses.next().filter(|_| self.lasts(&event)) {
+                        failed.insert(event, *pause);
                     }
                 }
             }
         }
     }
 
-    fn lasts(&self, letter: &PendingEvent) -> bool {
-        let ledger = self.ledger.lock();
-        letter
+    fn lasts(&self, event: &PendingEvent) -> bool {
+        let throttle = self.throttle.lock();
+        event
             .about
             .as_ref()
-            .is_some_and(|(service, finding)| ledger.holds(service, finding))
+            .is_some_and(|(service, finding)| throttle.holds(service, finding))
     }
 
-    async fn write(&self, letter: &PendingEvent, write: WritePermit) -> Result<(), Unwritten> {
-        let PendingEvent { service, event, .. } = letter;
+    async fn write(&self, pending: &PendingEvent, write: WritePermit) -> Result<(), Unwritten> {
+        let PendingEvent { service, event, .. } = pending;
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
         // reason and leaves its note as it was.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());

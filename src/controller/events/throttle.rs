@@ -27,7 +27,7 @@ struct Account {
     /// Limits the Events about the Service.
     budget: Budget,
     /// A reported finding is resolved, or the first copies exist, and no Event has said so yet.
-    owes_good_news: bool,
+    owes_synced: bool,
 }
 
 /// What to say now, and when to look again.
@@ -56,7 +56,7 @@ impl EventThrottle {
         }
         let account = self.accounts.entry(service.clone()).or_default();
         let lasts = |said: &Finding| findings.iter().any(|finding| finding.reason == said.reason);
-        account.owes_good_news |= account.said.keys().any(|said| !lasts(said));
+        account.owes_synced |= account.said.keys().any(|said| !lasts(said));
         account.said.retain(|finding, _| findings.contains(finding));
         for finding in findings {
             let next = match account.said.get(finding).copied() {
@@ -87,31 +87,31 @@ impl EventThrottle {
     /// A Service is no longer managed: nothing lasts, though what was said lately counts.
     pub fn gone(&mut self, service: &ServiceKey, now: Instant) {
         if let Some(account) = self.accounts.get_mut(service) {
-            (account.said, account.owes_good_news) = (BTreeMap::new(), false);
+            (account.said, account.owes_synced) = (BTreeMap::new(), false);
             self.accounts.retain(|_, account| !account.is_settled(now));
         }
     }
 
     /// The Event for a finding could not be written: the finding is due again.
-    pub fn unsaid(&mut self, service: &ServiceKey, finding: &Finding) {
+    pub fn not_sent(&mut self, service: &ServiceKey, finding: &Finding) {
         if let Some(account) = self.accounts.get_mut(service) {
             account.said.remove(finding);
         }
     }
 
-    /// The first copies exist, so good news is due.
-    pub fn owes_good_news(&mut self, service: &ServiceKey) {
+    /// The first copies exist, so a `Synced` Event is due.
+    pub fn owes_synced(&mut self, service: &ServiceKey) {
         let account = self.accounts.entry(service.clone()).or_default();
-        account.owes_good_news = true;
+        account.owes_synced = true;
     }
 
-    /// Whether good news is due and may be sent now. If so, it counts as sent.
-    pub fn may_tell(&mut self, service: &ServiceKey, now: Instant) -> bool {
+    /// Whether a `Synced` Event is due and may be sent now. If so, it counts as sent.
+    pub fn take_synced(&mut self, service: &ServiceKey, now: Instant) -> bool {
         let Some(account) = self.accounts.get_mut(service) else {
             return false;
         };
-        let may = account.owes_good_news && account.budget.spend(now);
-        account.owes_good_news &= !may;
+        let may = account.owes_synced && account.budget.spend(now);
+        account.owes_synced &= !may;
         may
     }
 }
@@ -121,7 +121,7 @@ impl Default for Account {
         Self {
             said: BTreeMap::new(),
             budget: Budget::new(SERVICE_BURST, SERVICE_REFILL),
-            owes_good_news: false,
+            owes_synced: false,
         }
     }
 }
@@ -129,7 +129,7 @@ impl Default for Account {
 impl Account {
     /// Whether the account holds nothing and can be dropped.
     fn is_settled(&self, now: Instant) -> bool {
-        self.said.is_empty() && !self.owes_good_news && self.budget.is_full(now)
+        self.said.is_empty() && !self.owes_synced && self.budget.is_full(now)
     }
 }
 
@@ -145,8 +145,8 @@ mod tests {
             .collect()
     }
 
-    fn said(ledger: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
-        let due = ledger.due(
+    fn said(throttle: &mut EventThrottle, notes: &[&str], now: Instant) -> Vec<String> {
+        let due = throttle.due(
             &ServiceKey::new("default", "vip"),
             &findings(notes),
             usize::MAX,
@@ -159,71 +159,71 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_forgotten_when_it_may_say_all_again() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let (vip, other) = (
             ServiceKey::new("default", "vip"),
             ServiceKey::new("default", "other"),
         );
-        said(&mut ledger, &["a"], start);
-        assert!(ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
-        ledger.gone(&vip, start);
-        assert!(!ledger.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
-        assert_eq!(ledger.accounts.len(), 1);
-        ledger.owes_good_news(&other);
-        ledger.may_tell(&other, start + 5 * MINUTE);
-        ledger.gone(&other, start + 5 * MINUTE);
-        assert_eq!(ledger.accounts.len(), 1, "that of the other");
+        said(&mut throttle, &["a"], start);
+        assert!(throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        throttle.gone(&vip, start);
+        assert!(!throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        assert_eq!(throttle.accounts.len(), 1);
+        throttle.owes_synced(&other);
+        throttle.take_synced(&other, start + 5 * MINUTE);
+        throttle.gone(&other, start + 5 * MINUTE);
+        assert_eq!(throttle.accounts.len(), 1, "that of the other");
     }
 
     #[test]
     fn a_finding_is_said_when_it_appears_and_every_half_hour_while_it_lasts() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
-        assert_eq!(said(&mut ledger, &["a"], start), ["a"]);
-        assert!(said(&mut ledger, &["a"], start + MINUTE).is_empty());
-        assert!(said(&mut ledger, &["a"], start + 29 * MINUTE).is_empty());
-        assert_eq!(said(&mut ledger, &["a"], start + 30 * MINUTE), ["a"]);
-        assert!(said(&mut ledger, &["a"], start + 59 * MINUTE).is_empty());
-        assert_eq!(said(&mut ledger, &["a"], start + 60 * MINUTE), ["a"]);
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
+        assert!(said(&mut throttle, &["a"], start + MINUTE).is_empty());
+        assert!(said(&mut throttle, &["a"], start + 29 * MINUTE).is_empty());
+        assert_eq!(said(&mut throttle, &["a"], start + 30 * MINUTE), ["a"]);
+        assert!(said(&mut throttle, &["a"], start + 59 * MINUTE).is_empty());
+        assert_eq!(said(&mut throttle, &["a"], start + 60 * MINUTE), ["a"]);
     }
 
     #[test]
     fn a_detail_that_changes_is_said_at_once_and_one_that_comes_back_too() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
-        assert_eq!(said(&mut ledger, &["a"], start), ["a"]);
-        assert_eq!(said(&mut ledger, &["b"], start + MINUTE), ["b"]);
-        assert!(said(&mut ledger, &[], start + 2 * MINUTE).is_empty());
-        assert_eq!(said(&mut ledger, &["b"], start + 3 * MINUTE), ["b"]);
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
+        assert_eq!(said(&mut throttle, &["b"], start + MINUTE), ["b"]);
+        assert!(said(&mut throttle, &[], start + 2 * MINUTE).is_empty());
+        assert_eq!(said(&mut throttle, &["b"], start + 3 * MINUTE), ["b"]);
     }
 
     #[test]
     fn at_most_25_at_once_and_then_one_per_5_minutes() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let mut count = 0;
         for round in 0..100 {
-            count += said(&mut ledger, &[&round.to_string()], start).len();
+            count += said(&mut throttle, &[&round.to_string()], start).len();
         }
         assert_eq!(count, 25);
-        assert!(said(&mut ledger, &["later"], start + Duration::from_secs(299)).is_empty());
-        assert_eq!(said(&mut ledger, &["later"], start + 5 * MINUTE), ["later"]);
-        assert!(said(&mut ledger, &["more"], start + 5 * MINUTE).is_empty());
+        assert!(said(&mut throttle, &["later"], start + Duration::from_secs(299)).is_empty());
+        assert_eq!(said(&mut throttle, &["later"], start + 5 * MINUTE), ["later"]);
+        assert!(said(&mut throttle, &["more"], start + 5 * MINUTE).is_empty());
     }
 
     #[test]
     fn what_could_not_be_said_is_said_when_there_is_room_again() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..25 {
-            said(&mut ledger, &[&round.to_string()], start);
+            said(&mut throttle, &[&round.to_string()], start);
         }
-        let due = ledger.due(&ServiceKey::new("default", "vip"), &findings(&["late"]), 9, start);
+        let due = throttle.due(&ServiceKey::new("default", "vip"), &findings(&["late"]), 9, start);
         assert!(due.findings.is_empty());
-        assert_eq!(said(&mut ledger, &["late"], due.again.unwrap()), ["late"]);
+        assert_eq!(said(&mut throttle, &["late"], due.again.unwrap()), ["late"]);
     }
 
     #[test]
     fn the_next_look_is_when_the_first_repetition_is_due() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
-        said(&mut ledger, &["a"], start);
-        let due = ledger.due(
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        said(&mut throttle, &["a"], start);
+        let due = throttle.due(
             &ServiceKey::new("default", "vip"),
             &findings(&["a", "b"]),
             9,
@@ -234,63 +234,63 @@ mod tests {
 
     #[test]
     fn one_service_does_not_use_up_the_room_of_another() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..30 {
-            said(&mut ledger, &[&round.to_string()], start);
+            said(&mut throttle, &[&round.to_string()], start);
         }
-        let due = ledger.due(&ServiceKey::new("default", "other"), &findings(&["a"]), 9, start);
+        let due = throttle.due(&ServiceKey::new("default", "other"), &findings(&["a"]), 9, start);
         assert_eq!(due.findings.len(), 1);
     }
 
     #[test]
-    fn good_news_is_told_once_and_only_when_it_is_due() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
+    fn a_synced_event_is_sent_once_and_only_when_it_is_due() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
-        assert!(!ledger.may_tell(&service, start), "nothing was ever wrong");
-        ledger.owes_good_news(&service);
-        assert!(ledger.may_tell(&service, start), "the first copies");
-        assert!(!ledger.may_tell(&service, start));
-        said(&mut ledger, &["a"], start);
-        assert!(!ledger.may_tell(&service, start), "it lasts");
-        said(&mut ledger, &["b"], start);
-        assert!(!ledger.may_tell(&service, start), "its detail has changed");
-        said(&mut ledger, &[], start);
-        assert!(ledger.may_tell(&service, start));
-        assert!(!ledger.may_tell(&service, start));
-        said(&mut ledger, &["a"], start);
-        said(&mut ledger, &[], start);
-        ledger.gone(&service, start);
-        assert!(!ledger.may_tell(&service, start), "nobody asks for copies");
+        assert!(!throttle.take_synced(&service, start), "nothing was ever wrong");
+        throttle.owes_synced(&service);
+        assert!(throttle.take_synced(&service, start), "the first copies");
+        assert!(!throttle.take_synced(&service, start));
+        said(&mut throttle, &["a"], start);
+        assert!(!throttle.take_synced(&service, start), "it lasts");
+        said(&mut throttle, &["b"], start);
+        assert!(!throttle.take_synced(&service, start), "its detail has changed");
+        said(&mut throttle, &[], start);
+        assert!(throttle.take_synced(&service, start));
+        assert!(!throttle.take_synced(&service, start));
+        said(&mut throttle, &["a"], start);
+        said(&mut throttle, &[], start);
+        throttle.gone(&service, start);
+        assert!(!throttle.take_synced(&service, start), "nobody asks for copies");
     }
 
     #[test]
     fn what_has_no_room_in_the_queue_is_said_a_little_later() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         let all = findings(&["a", "b", "c"]);
-        let due = ledger.due(&service, &all, 1, start);
+        let due = throttle.due(&service, &all, 1, start);
         assert_eq!(due.findings.len(), 1);
         assert_eq!(due.again, Some(start + LATER));
-        let due = ledger.due(&service, &all, 9, start + LATER);
+        let due = throttle.due(&service, &all, 9, start + LATER);
         assert_eq!(due.findings.len(), 2);
     }
 
     #[test]
     fn what_could_not_be_written_after_all_has_its_turn_again() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
-        said(&mut ledger, &["a", "b"], start);
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        said(&mut throttle, &["a", "b"], start);
         let finding = Finding::new(Reason::PortUnresolved, "a");
-        ledger.unsaid(&ServiceKey::new("default", "vip"), &finding);
-        assert_eq!(said(&mut ledger, &["a", "b"], start), ["a"]);
+        throttle.not_sent(&ServiceKey::new("default", "vip"), &finding);
+        assert_eq!(said(&mut throttle, &["a", "b"], start), ["a"]);
     }
 
     #[test]
     fn a_service_without_findings_is_forgotten() {
-        let (mut ledger, start) = (EventThrottle::default(), Instant::now());
-        said(&mut ledger, &["a"], start);
-        said(&mut ledger, &[], start + 10 * MINUTE);
-        ledger.may_tell(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
-        said(&mut ledger, &[], start + 20 * MINUTE);
-        assert!(ledger.accounts.is_empty());
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        said(&mut throttle, &["a"], start);
+        said(&mut throttle, &[], start + 10 * MINUTE);
+        throttle.take_synced(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
+        said(&mut throttle, &[], start + 20 * MINUTE);
+        assert!(throttle.accounts.is_empty());
     }
 }

@@ -20,9 +20,8 @@ use crate::apiserver::decode::{Guarded, Slim};
 use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
-use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
-    EndpointSlice, ObjectKey, Service, ServiceKey, SliceKey, Snapshot, Unreadable, version_of,
+    EndpointSlice, ObjectKey, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
 };
 use endpoint_copier_core::plan::{Plan, plan};
 

@@ -27,8 +27,7 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
-use endpoint_copier_core::model::WatchKind;
-use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot, WatchKind};
 
 mod decide;
 mod expectations;
@@ -190,7 +189,7 @@ impl Reconciler {
         let mut outcome = self.outcome(&snapshot, taken, put_off.as_ref(), &applied);
         let look_again = self.report(term, &snapshot, findings, outcome.result);
         if is_right {
-            self.tell_synced(term, &snapshot, endpoints);
+            self.report_synced(term, &snapshot, endpoints);
         }
         match removed {
             // A lasting finding is reported again although nothing changes.

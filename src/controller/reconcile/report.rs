@@ -31,7 +31,7 @@ impl Reconciler {
     }
 
     /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
-    pub(super) fn tell_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
+    pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
         if let (Some(service), Some(source)) = (snapshot.service.managed(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(

@@ -19,9 +19,8 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
 use crate::timing::OWN_RENEWAL;
 use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
-use endpoint_copier_core::model::WatchKind;
 use endpoint_copier_core::model::{
-    EndpointSlice, MANAGED_BY_US, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, label,
+    EndpointSlice, MANAGED_BY_US, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, WatchKind, label,
 };
 
 mod backoff;
@@ -183,7 +182,7 @@ impl Undecoded {
 
 /// After it was answered for this time, a watch should show the current state. A watch without an answer is an outage,
 /// not a stale view: it has its own pauses and log lines.
-const HEARD: Duration = Duration::from_secs(1);
+const SHOWS_CURRENT_STATE: Duration = Duration::from_secs(1);
 
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
@@ -207,7 +206,7 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
             let renewed = observer.behind(OWN_RENEWAL).await;
             if renewed < watch_health.version(&[watch]) {
                 watch_health.rewound();
-            } else if watch_health.is_open(watch, HEARD) {
+            } else if watch_health.is_open(watch, SHOWS_CURRENT_STATE) {
                 warn!("the watch of the Lease does not show our own renewals; restarting it");
                 watch_health.restart(watch, Cause::Behind);
             }

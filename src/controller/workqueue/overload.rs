@@ -6,8 +6,6 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use tokio::time::{Instant, sleep_until};
 
-use crate::timing::LONGEST_RETRY_AFTER;
-
 /// The common pause: 1 s doubling to 30 s, and never less than the API server asks for.
 pub(super) struct Overload {
     backoff: ExponentialBackoff,
@@ -45,7 +43,7 @@ impl Overload {
     pub fn rejected(&mut self, retry_after: Duration) -> Instant {
         *self.until.get_or_insert_with(|| {
             let own = self.backoff.next_backoff().unwrap_or(self.backoff.max_interval);
-            Instant::now() + own.max(retry_after.min(LONGEST_RETRY_AFTER))
+            Instant::now() + own.max(retry_after)
         })
     }
 

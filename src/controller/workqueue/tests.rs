@@ -151,7 +151,7 @@ async fn success_forgets_the_failures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_inbox_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
+async fn the_dirty_set_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
     let dirty = DirtySet::default();
     let reader = tokio::spawn({
         let dirty = dirty.clone();
@@ -281,5 +281,5 @@ async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
     }
     assert_eq!(pause(0, true).await, 1);
     assert_eq!(pause(20, true).await, 20);
-    assert_eq!(pause(3600, true).await, 60);
+    assert_eq!(pause(60, true).await, 60);
 }

@@ -110,7 +110,7 @@ fn who_may_try_when() {
             Ok(Some(60)),
         ),
         (
-            "a renewal starts the time anew",
+            "a renewal restarts the time",
             vec![
                 Some(lease(1, Some("a"), Some(15))),
                 Some(lease(2, Some("a"), Some(15))),
@@ -154,7 +154,7 @@ fn who_may_try_when() {
 }
 
 #[test]
-fn a_lease_that_is_deleted_or_emptied_is_written_anew_by_its_leader_alone() {
+fn a_lease_that_is_deleted_or_emptied_is_written_again_by_its_leader_alone() {
     let start = Instant::now();
     for now in [
         None,
@@ -179,18 +179,18 @@ fn a_lease_that_is_deleted_or_emptied_is_written_anew_by_its_leader_alone() {
 }
 
 #[test]
-fn a_lease_made_anew_is_news_whatever_its_version() {
+fn a_lease_recreated_is_news_whatever_its_version() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     observed.see(Some(&lease(9, Some("a"), Some(15))), start);
-    let mut anew = lease(3, Some("b"), Some(15));
-    anew.metadata.uid = Some("u2".to_owned());
-    assert!(observed.see(Some(&anew), start + seconds(1)));
+    let mut recreated = lease(3, Some("b"), Some(15));
+    recreated.metadata.uid = Some("u2".to_owned());
+    assert!(observed.see(Some(&recreated), start + seconds(1)));
     assert_eq!(observed.holder(), Some("b"));
 }
 
 #[test]
-fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_versions_begin_anew() {
+fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_versions_begin_again() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     observed.see_in_watch(Some(&lease(1000, Some("a"), Some(6))), start);

@@ -10,7 +10,7 @@ use crate::telemetry::watch_health::Running;
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
     let running = watch_health.start("services", None);
-    running.pulse().open(true);
+    running.state().open(true);
     (
         View::new(move || filled.load(Ordering::SeqCst), watch_health),
         running,
@@ -60,11 +60,11 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_whose_watch_is_not_answered_does_not_race() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
-    running.pulse().open(false);
+    running.state().open(false);
     let mut one = Runner::with_view(&Store::new(), "one", view);
     sleep(seconds(5)).await;
     assert!(one.terms.borrow().is_none());
-    running.pulse().open(true);
+    running.state().open(true);
     let answered = Instant::now();
     one.leads().await;
     assert!(answered.elapsed() < seconds(1));
@@ -79,8 +79,8 @@ async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_
     let mut two = Runner::start(&store, "two");
     sleep(seconds(3)).await;
     let start = Instant::now();
-    running.pulse().open(false);
-    running.pulse().failed(false);
+    running.state().open(false);
+    running.state().failed(false);
     let second = two.leads().await;
     let took = start.elapsed().as_secs();
     assert!((30..=31).contains(&took), "{took}");
@@ -109,9 +109,9 @@ async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut one = Runner::with_view(&Store::new(), "one", view);
     let term = one.leads().await;
-    running.pulse().open(false);
+    running.state().open(false);
     for _ in 0..120 {
-        running.pulse().failed(true);
+        running.state().failed(true);
         sleep(seconds(1)).await;
     }
     assert!(!term.is_over());
@@ -130,8 +130,8 @@ async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
     let two = Runner::with_view(&store, "two", views.next().unwrap());
     sleep(seconds(3)).await;
     for watch in &running {
-        watch.pulse().open(false);
-        watch.pulse().failed(false);
+        watch.state().open(false);
+        watch.state().failed(false);
     }
     let mut led = 0;
     let (mut begun, mut shortest) = (None, Duration::MAX);
@@ -155,8 +155,8 @@ async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
         let (store, mut runners) = (Store::new(), Vec::new());
         for name in ["one", "two", "three"].into_iter().take(replicas) {
             let (view, running) = view(&Arc::default());
-            running.pulse().open(false);
-            running.pulse().failed(false);
+            running.state().open(false);
+            running.state().failed(false);
             runners.push((Runner::with_view(&store, name, view), running));
         }
         let mut ended = vec![Vec::<Instant>::new(); replicas];

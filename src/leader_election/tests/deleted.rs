@@ -5,7 +5,7 @@ use tokio::time::advance;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_deleted_or_emptied_is_written_anew_by_its_leader_and_left_alone_by_the_others() {
+async fn a_lease_deleted_or_emptied_is_written_again_by_its_leader_and_left_alone_by_the_others() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let first = one.leads().await;
@@ -74,7 +74,7 @@ async fn goes_on(first: &Term, standby: &Runner) {
     assert!(!first.is_over());
 }
 
-/// Its watch goes on showing that there is none, after the leader has written it anew.
+/// Its watch still shows none after the leader has written it again.
 #[tokio::test(start_paused = true)]
 async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;

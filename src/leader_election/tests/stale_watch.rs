@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How often watches began anew because they showed too little.
+/// The number of watches restarted because they showed too little.
 fn restarts(runner: &Runner) -> f64 {
     let page = runner.metrics.render();
     let stale =
@@ -15,12 +15,12 @@ fn restarts(runner: &Runner) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_does_not_show_our_own_renewals_begins_anew() {
+async fn a_watch_that_does_not_show_our_own_renewals_begins_again() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
     sleep(seconds(60)).await;
-    assert!(restarts(&one) < 1.0, "a watch that shows them goes on");
+    assert!(restarts(&one) < 1.0, "a watch that shows them continues");
     one.server.faults().silence_watches(Match::any());
     sleep(seconds(8)).await;
     assert!((restarts(&one) - 1.0).abs() < 0.1, "{}", restarts(&one));

@@ -15,7 +15,7 @@ pub struct Endpoint {
     /// Whether it gets traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<EndpointConditions>,
-    /// By whom it is to be used.
+    /// The zones and Nodes that should use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hints: Option<Box<EndpointHints>>,
     /// Its DNS name within a headless Service.

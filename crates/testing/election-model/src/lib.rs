@@ -52,7 +52,7 @@ pub enum Mutant {
     FenceFromReply,
     /// A deleted Lease is raced for at once.
     DeletedIsFree,
-    /// A candidate that was the last holder which it saw writes a deleted or emptied Lease anew, term or not.
+    /// A candidate that was the last holder which it saw writes a deleted or emptied Lease again, term or not.
     FormerLeaderWritesAnew,
     /// The Lease is released whatever is in flight.
     ReleaseInFlight,

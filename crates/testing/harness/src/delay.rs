@@ -3,54 +3,18 @@
 //! The kernel's own delay (`netem`) needs a module that not every machine has, and root.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// A path to a server that delays each byte. When dropped, all of its connections end.
-pub struct Delay {
-    address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-    _task: JoinSet<()>,
-}
+use crate::listening::Listening;
 
-impl Delay {
-    /// A path to this address that takes `one_way` in each direction. It listens on the same IP.
-    pub async fn to(server: SocketAddr, one_way: Duration) -> Self {
-        let listener = TcpListener::bind((server.ip(), 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let accepted = Arc::<AtomicUsize>::default();
-        let count = accepted.clone();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(pass(stream, server, one_way));
-            }
-        });
-        Self {
-            address,
-            accepted,
-            _task: task,
-        }
-    }
-
-    /// The address on which the path listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The number of connections made so far.
-    pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
+/// A path to a server that delays each byte by `one_way` in each direction. It listens on the same IP.
+pub async fn delay(server: SocketAddr, one_way: Duration) -> Listening {
+    Listening::at(server.ip(), move |stream| pass(stream, server, one_way)).await
 }
 
 /// Relays one connection until both directions have ended.

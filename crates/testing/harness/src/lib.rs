@@ -4,7 +4,7 @@
 //!   frozen and brought back. The last server is the test's own way in, so leave it alone.
 //! - [`Operator`]: a replica, the real binary.
 //! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
-//! - [`Delay`]: a slow path to an API server.
+//! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
 //! - [`objects`]: what users write.
 //! - [`tool`]: programs that are not ours.
 //!
@@ -19,6 +19,7 @@ mod api;
 mod cluster;
 mod delay;
 mod history;
+mod listening;
 mod network;
 pub mod objects;
 mod operator;
@@ -29,8 +30,9 @@ mod wait;
 
 pub use api::Object;
 pub use cluster::{Cluster, LEASE};
-pub use delay::Delay;
+pub use delay::delay;
 pub use history::History;
+pub use listening::Listening;
 pub use network::Network;
 pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};
 pub use servers::{Platform, USERS};

@@ -95,7 +95,7 @@ impl Network {
     }
 
     /// They arrive again.
-    pub fn mend(&self, way: usize) {
+    pub fn restore(&self, way: usize) {
         self.neighbours(way, "", "delete");
     }
 

@@ -34,7 +34,7 @@ fn packets_on_a_way_that_is_cut_vanish_without_an_answer() {
     assert_eq!(dial(&network, first.0, short), Some(124));
     assert_eq!(dial(&network, closed, short), Some(124), "not even a refusal");
     assert_eq!(dial(&network, second.0, long), Some(0));
-    network.mend(0);
+    network.restore(0);
     assert_eq!(dial(&network, first.0, long), Some(0));
 }
 

@@ -130,7 +130,7 @@ impl Life {
         self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
     }
 
-    /// Whether it stands still.
+    /// Whether it is paused.
     pub fn is_paused(&self) -> bool {
         self.body.lock().paused
     }

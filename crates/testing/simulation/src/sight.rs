@@ -116,7 +116,7 @@ impl World {
             .filter(|it| sight.is_none_or(|only| only == *it))
         {
             let blind = &mut self.state().blind[replica][meant as usize];
-            // What fails already goes on failing: since when is what counts.
+            // A watch that fails already keeps the time since which it fails.
             let before = blind.filter(|blind| now <= blind.until);
             *blind = Some(Blind {
                 since: before.map_or(now, |before| before.since),

@@ -87,6 +87,23 @@ fn qualified(name: &str, group: &str) -> String {
     }
 }
 
+/// Events, which two groups serve.
+const EVENT: Kind = Kind {
+    group: "events.k8s.io",
+    version: "v1",
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short: &["ev"],
+    namespaced: true,
+    storage: Storage::Event,
+    status: false,
+    create_on_update: true,
+    unconditional_update: true,
+    returns_deleted: false,
+    registry: "/registry/events",
+};
+
 /// Every kind of the server.
 pub static KINDS: &[Kind] = &[
     Kind {
@@ -149,36 +166,8 @@ pub static KINDS: &[Kind] = &[
         returns_deleted: true,
         registry: "/registry/serviceaccounts",
     },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short: &["ev"],
-        namespaced: true,
-        storage: Storage::Event,
-        status: false,
-        create_on_update: true,
-        unconditional_update: true,
-        returns_deleted: false,
-        registry: "/registry/events",
-    },
-    Kind {
-        group: "events.k8s.io",
-        version: "v1",
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short: &["ev"],
-        namespaced: true,
-        storage: Storage::Event,
-        status: false,
-        create_on_update: true,
-        unconditional_update: true,
-        returns_deleted: false,
-        registry: "/registry/events",
-    },
+    Kind { group: "", ..EVENT },
+    EVENT,
     Kind {
         group: "discovery.k8s.io",
         version: "v1",

@@ -222,13 +222,7 @@ impl ApiServer {
 
     fn log(&self, parts: &Parts, body: &[u8], user: Option<&str>, route: Option<&Route>) -> u64 {
         let body: Option<Value> = serde_json::from_slice(body).ok();
-        let header = |name| {
-            parts
-                .headers
-                .get(name)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-        };
+        let header = |name| text_of(&parts.headers, name);
         let name = match route.map_or("", Route::rbac_name) {
             "" => body.as_ref().map_or("", object::name),
             name => name,
@@ -280,13 +274,7 @@ impl ApiServer {
             Some(Effect::Break) => return Err(broken()),
             _ => {}
         }
-        let header = |name| {
-            parts
-                .headers
-                .get(name)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-        };
+        let header = |name| text_of(&parts.headers, name);
         let incoming = Incoming {
             shape: Shape::negotiate(header(header::ACCEPT)),
             content_type: header(header::CONTENT_TYPE).to_owned(),
@@ -358,4 +346,12 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         Box::pin(self.clone().handle(request))
     }
+}
+
+/// A header as text; empty if it is absent.
+fn text_of(headers: &http::HeaderMap, name: http::HeaderName) -> &str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }

@@ -37,7 +37,7 @@ pub async fn black_holed(stage: &mut Stage) -> Result<Outcome, String> {
     let start = Instant::now();
     network(stage).cut(server);
     let outcome = copied_since(stage, start).await;
-    network(stage).mend(server);
+    network(stage).restore(server);
     outcome
 }
 

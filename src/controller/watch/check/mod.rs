@@ -22,8 +22,7 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
 use crate::timing::{CATCH_UP, CHECK_LIMIT, CHECK_PERIOD};
 use endpoint_copier_core::index::Listing;
-use endpoint_copier_core::model::WatchKind;
-use endpoint_copier_core::model::version;
+use endpoint_copier_core::model::{ServiceKey, WatchKind, version};
 
 mod turns;
 
@@ -33,11 +32,8 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(50);
 /// Slices in one page of a list.
 const CHECK_PAGE: u32 = 500;
 
-/// Namespace and name of the Service whose slices list the API servers.
-const API_SOURCE: (&str, &str) = ("default", "kubernetes");
-
 impl Watches {
-    /// Compares the sources in use with consistent lists, for ever. If a watch is behind, restarts it
+    /// Compares the sources in use with consistent lists, until the process ends. If a watch is behind, restarts it
     /// with a list, at another API server if there is one. If the resourceVersions of the API server went back,
     /// restarts all watches.
     pub async fn check_sources(self) {
@@ -47,13 +43,13 @@ impl Watches {
     /// Compares the API servers' list each time, even when other lists fail. It does so even if no Service
     /// copies it, because the version of any list shows whether the watches can continue.
     async fn check_api_servers(&self) {
-        let (namespace, name) = API_SOURCE;
-        let outage = FailureLog::new(format!("the check of {namespace}/{name}"));
+        let source = ServiceKey::api_source();
+        let outage = FailureLog::new(format!("the check of {source}"));
         let mut ticks = ticks();
         loop {
             ticks.tick().await;
-            let names = [name.to_owned()].into();
-            match self.compare(namespace, names).await.result {
+            let names = [source.name().to_owned()].into();
+            match self.compare(source.namespace(), names).await.result {
                 Ok(cause) => {
                     outage.recovered();
                     self.restart(cause);
@@ -101,9 +97,9 @@ impl Watches {
     /// The sources in use except the API servers' list, in parts that each fit into one selector.
     fn others(&self) -> BTreeMap<Part, BTreeSet<String>> {
         let mut sources = self.index.lock().sources();
-        let (namespace, name) = API_SOURCE;
-        if let Some(names) = sources.get_mut(namespace) {
-            names.remove(name);
+        let api_source = ServiceKey::api_source();
+        if let Some(names) = sources.get_mut(api_source.namespace()) {
+            names.remove(api_source.name());
         }
         let parts = sources.into_iter().flat_map(|(namespace, names)| {
             let shards = split(&names, SELECTOR_BYTES).into_iter().enumerate();

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::{BoxError, service_fn};
 
 use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
-use super::HEARD;
+use super::SHOWS_CURRENT_STATE;
 use super::backoff::WatchBackoff;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{overload, status_of};
@@ -29,18 +29,17 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::{Metrics, Restart};
 use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
 use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS, WATCH_PAUSE};
-use endpoint_copier_core::model::WatchKind;
-use endpoint_copier_core::model::version;
+use endpoint_copier_core::model::{WatchKind, version};
 
 mod errors;
 
-/// A watch without events lives if it goes on for so long.
+/// A watch without events counts as alive for this time.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Time between the beginnings of two requests of one watch, at least.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// After so many failures without an answer, one after the other, no API server was there, and a watch begins anew
+/// After so many failures without an answer, one after the other, no API server was there, and a watch restarts
 /// with a list: etcd may have been restored from a backup meanwhile, and going on from a version that is given a second
 /// time would pass over what it stood for. Where another server lives, the second attempt finds it.
 const AWAY: u32 = 2;
@@ -72,15 +71,15 @@ impl Reader {
             .watch_health
             .start(resource, config.label_selector.as_deref());
         let outage = FailureLog::new(format!("the watch of {resource}"));
-        let pulse = running.pulse();
+        let state = running.state();
         let calls = Calls {
             client: self.client.clone(),
-            pulse: pulse.clone(),
+            state: state.clone(),
             watch_health: self.watch_health.clone(),
             outage: outage.clone(),
             last_watch: Arc::default(),
             server: Arc::default(),
-            elsewhere: Arc::default(),
+            avoid: Arc::default(),
             unanswered: Arc::default(),
         };
         let follower = calls.clone();
@@ -91,7 +90,7 @@ impl Reader {
         loop {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
-            pulse.list_begins();
+            state.list_begins();
             // Waits before the next request to an overloaded API server, unless the watch is known to be
             // behind.
             let mut rest: Option<Rest> = None;
@@ -99,7 +98,7 @@ impl Reader {
             loop {
                 let event = tokio::select! {
                     biased;
-                    cause = pulse.restart() => Err(cause),
+                    cause = state.restart() => Err(cause),
                     Some(event) = async {
                         if let Some(rest) = &rest {
                             rest.until_over(&self.watch_health).await;
@@ -110,7 +109,7 @@ impl Reader {
                 rest = None;
                 let error = match event {
                     Ok(Ok(event)) => {
-                        feel(&pulse, &event);
+                        record(&state, &event);
                         handle(event);
                         continue;
                     }
@@ -118,7 +117,7 @@ impl Reader {
                     Err(Cause::Behind) => {
                         // Without an answer it may be an outage of all, which a list goes round; time after time it is
                         // that of a server.
-                        let is_open = pulse.is_open(HEARD);
+                        let is_open = state.is_open(SHOWS_CURRENT_STATE);
                         if is_open || excused {
                             follower.go_elsewhere("its watch is behind");
                         }
@@ -135,7 +134,7 @@ impl Reader {
                 self.metrics
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
-                pulse.failed(is_for_all(&error));
+                state.failed(is_for_all(&error));
                 let away = follower.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = overloaded(&error) {
                     // The resourceVersion is still valid, so a list would only add to the load.
@@ -161,19 +160,19 @@ impl Reader {
 }
 
 /// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
-fn feel<K: Resource>(pulse: &WatchState, event: &Event<K>) {
+fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     if !matches!(event, Event::Init) {
-        pulse.touch();
+        state.touch();
     }
     match event {
-        Event::Init => pulse.list_begins(),
+        Event::Init => state.list_begins(),
         Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
-            pulse.works();
-            pulse.reached(version(object.meta().resource_version.as_deref()));
+            state.works();
+            state.reached(version(object.meta().resource_version.as_deref()));
         }
         Event::InitDone => {
-            pulse.works();
-            pulse.listed();
+            state.works();
+            state.listed();
         }
     }
 }
@@ -200,14 +199,14 @@ impl Rest {
 #[derive(Clone)]
 struct Calls {
     client: Client,
-    pulse: WatchState,
+    state: WatchState,
     watch_health: WatchHealth,
     outage: FailureLog,
     last_watch: Arc<Mutex<Option<Instant>>>,
     /// The server that answered last, and so the one that the watch runs on.
     server: Arc<Mutex<Option<Server>>>,
     /// The next request is to go to another server.
-    elsewhere: Arc<Mutex<Option<Avoid>>>,
+    avoid: Arc<Mutex<Option<Avoid>>>,
     /// Failures without an answer since the API server last answered.
     unanswered: Arc<Mutex<u32>>,
 }
@@ -230,24 +229,24 @@ impl Calls {
         if watches {
             self.keep_distance().await;
             // Bookmarks are shown to nobody, but go on from there.
-            self.pulse.reached(asked_version(&request));
+            self.state.reached(asked_version(&request));
         }
-        if let Some(elsewhere) = self.elsewhere.lock().take() {
-            request.extensions_mut().insert(elsewhere);
+        if let Some(avoid) = self.avoid.lock().take() {
+            request.extensions_mut().insert(avoid);
         }
         let response = self.client.send(request).await;
-        let is_there = match &response {
+        let is_available = match &response {
             Ok(_) => true,
             Err(error) => status_of(error).is_some_and(|status| overload(status).is_none()),
         };
-        if is_there && std::mem::take(&mut *self.unanswered.lock()) > 0 {
+        if is_available && std::mem::take(&mut *self.unanswered.lock()) > 0 {
             self.watch_health.answered();
         }
         let response = response?;
         *self.server.lock() = response.extensions().get().cloned();
         if watches {
             self.outage.recovered();
-            self.pulse.open(true);
+            self.state.open(true);
         }
         let end = Box::pin(sleep(LONGEST_WATCH));
         Ok(response.map(|body| Followed {
@@ -273,7 +272,7 @@ impl Calls {
 
     fn go_elsewhere(&self, why: &'static str) {
         let server = self.server.lock().clone();
-        *self.elsewhere.lock() = server.map(|server| Avoid { server, why });
+        *self.avoid.lock() = server.map(|server| Avoid { server, why });
     }
 
     /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
@@ -313,7 +312,7 @@ impl http_body::Body for Followed {
             // What is decoded counts by itself. Bookmarks are swallowed by kube, and a quiet watch shows nothing; but one that
             // ends as soon as it begins is none, whatever stands before the API server.
             if self.end.is_some() && self.began.elapsed() >= QUIET {
-                self.calls.pulse.touch();
+                self.calls.state.touch();
             }
             if !matches!(frame, Some(Ok(_))) {
                 self.closed();
@@ -337,7 +336,7 @@ impl Followed {
     /// Nothing more will come.
     fn closed(&self) {
         if self.end.is_some() {
-            self.calls.pulse.open(false);
+            self.calls.state.open(false);
         }
     }
 }

@@ -47,9 +47,9 @@ fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
     let service = service_fn(move |request: Request<Body>| {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
         let watches = is_watch(&request);
-        let elsewhere = request.extensions().get::<Avoid>();
-        let elsewhere = elsewhere.map(|elsewhere| (elsewhere.server.0.port, elsewhere.why));
-        asked.send((watches, elsewhere)).unwrap();
+        let avoid = request.extensions().get::<Avoid>();
+        let avoid = avoid.map(|avoid| (avoid.server.0.port, avoid.why));
+        asked.send((watches, avoid)).unwrap();
         std::future::ready(Ok::<_, Infallible>(answer(number, watches, refuses_watches)))
     });
     let reader = over(Client::new(service, "default"));
@@ -88,18 +88,18 @@ fn is_behind(reader: &Reader) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_behind_or_does_not_end_begins_anew_at_another_server_than_its_own() {
+async fn a_watch_that_is_behind_or_does_not_end_begins_again_at_another_server_than_its_own() {
     let (reader, mut requests) = reader(false);
     let look = async {
         assert_eq!(requests.recv().await, Some((false, None)));
         assert_eq!(requests.recv().await, Some((true, None)));
-        let anew = Some((true, Some((2, "it does not end a watch"))));
-        assert_eq!(requests.recv().await, anew);
+        let again = Some((true, Some((2, "it does not end a watch"))));
+        assert_eq!(requests.recv().await, again);
         // The answer is read by then, and with it the server's name.
         sleep(Duration::from_secs(1)).await;
         is_behind(&reader);
-        let anew = Some((false, Some((3, "its watch is behind"))));
-        assert_eq!(requests.recv().await, anew);
+        let again = Some((false, Some((3, "its watch is behind"))));
+        assert_eq!(requests.recv().await, again);
     };
     tokio::select! {
         () = follow(&reader) => {}
@@ -159,7 +159,7 @@ async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_its_server_the_second_time() {
+async fn a_watch_that_is_not_answered_begins_again_with_a_list_and_blames_its_server_the_second_time() {
     let (reader, mut requests) = reader(true);
     let look = async {
         sleep(Duration::from_secs(5)).await;
@@ -169,8 +169,8 @@ async fn a_watch_that_is_not_answered_begins_anew_with_a_list_and_blames_its_ser
         sleep(Duration::from_secs(5)).await;
         while requests.try_recv().is_ok() {}
         is_behind(&reader);
-        let (watches, elsewhere) = requests.recv().await.unwrap();
-        assert!(!watches && elsewhere.is_some_and(|(_, why)| why == "its watch is behind"));
+        let (watches, avoid) = requests.recv().await.unwrap();
+        assert!(!watches && avoid.is_some_and(|(_, why)| why == "its watch is behind"));
     };
     tokio::select! {
         () = follow(&reader) => {}

@@ -200,7 +200,7 @@ async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_deleted_under_us_is_made_anew() {
+async fn a_lease_deleted_under_us_is_recreated() {
     let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
     assert!(attempt(&leaders_lock(&server, observer)).await.unwrap());
@@ -208,7 +208,7 @@ async fn a_lease_deleted_under_us_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_deleted_after_our_term_is_not_made_anew_at_once() {
+async fn a_lease_deleted_after_our_term_is_not_recreated_at_once() {
     let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
     assert!(!attempt(&lock(&server, observer.clone())).await.unwrap());
@@ -223,7 +223,7 @@ async fn a_lease_deleted_after_our_term_is_not_made_anew_at_once() {
 
 /// It was not looked at for a while, in which it may have been there again.
 #[tokio::test(start_paused = true)]
-async fn an_absence_with_a_gap_in_it_begins_anew() {
+async fn an_absence_with_a_gap_in_it_begins_again() {
     let observer = seen(held("another", "2026-01-01T00:00:00.000000Z"));
     let server = Server::with(None);
     assert!(!attempt(&lock(&server, observer.clone())).await.unwrap());
@@ -233,7 +233,7 @@ async fn an_absence_with_a_gap_in_it_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_emptied_under_us_is_written_anew() {
+async fn a_lease_emptied_under_us_is_written_again() {
     let observer = seen_expired(held("us", "2026-01-01T00:00:00.000000Z")).await;
     let emptied = json!({"holderIdentity": "", "leaseDurationSeconds": 6});
     let server = Server::with(Some(lease_at("8", emptied)));
@@ -331,7 +331,7 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     let first = guarded.call(get()).await;
     assert!(first.is_err(), "neither its own nor another's");
     let second = guarded.call(get()).await.unwrap();
-    assert_eq!(second.status(), StatusCode::NOT_FOUND, "it makes it anew");
+    assert_eq!(second.status(), StatusCode::NOT_FOUND, "it recreates it");
 }
 
 /// The time that a renewal states.

@@ -22,7 +22,7 @@ fn a_late_watch_does_not_bring_a_slice_back() {
     assert!(source_slices(&index).is_empty());
     index.delete_slice(&scope, &late.clone().version(400).metadata);
     index.apply_slice(&scope, late);
-    assert_eq!(source_slices(&index), ["kubernetes"], "nothing is kept for ever");
+    assert_eq!(source_slices(&index), ["kubernetes"], "nothing is kept forever");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_list_that_was_under_way_does_not_bring_a_slice_back() {
     index.list_slice(&scope, slice("kubernetes").version(300));
     index.slices_listed(&scope, &[kubernetes()].into());
     assert!(source_slices(&index).is_empty());
-    // The watch goes on from the list, and has not come to the deletion.
+    // The watch continues from the list and has not reached the deletion.
     index.apply_slice(&scope, slice("kubernetes").version(350));
     assert!(source_slices(&index).is_empty());
     index.slices_listed(&scope, &HashSet::new());

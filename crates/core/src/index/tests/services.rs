@@ -42,7 +42,7 @@ fn a_service_that_a_get_shows_gone_stays_so_until_the_watch_has_come_to_its_dele
     index.service_deleted(&service("vip").version(150).metadata);
     assert!(index.is_service_gone(&read.metadata));
     index.service_deleted(&read.clone().version(400).metadata);
-    assert!(!index.is_service_gone(&read.metadata), "nothing is kept for ever");
+    assert!(!index.is_service_gone(&read.metadata), "nothing is kept forever");
 }
 
 #[test]

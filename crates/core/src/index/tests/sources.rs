@@ -46,7 +46,7 @@ fn a_watch_that_lacks_a_change_an_addition_or_a_deletion_is_behind() {
     assert!(!shows(with(&[&old]), &[&new]));
     assert!(!shows(filled(), &[&new]));
     assert!(!shows(with(&[&old]), &[]));
-    assert!(!shows(with(&[&old]), &[&new.clone().uid("made anew")]));
+    assert!(!shows(with(&[&old]), &[&new.clone().uid("recreated")]));
     let other = slice("vip-1").of("vip").version(900);
     assert!(
         !shows(with(&[&other]), &[&new]),

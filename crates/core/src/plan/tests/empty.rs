@@ -293,24 +293,29 @@ fn the_ports_of_a_held_copy_follow_the_service() {
     }
 }
 
+/// `vip`, whose port is that of its source by the name `api`.
+fn with_named_port() -> Service {
+    service("vip").no_ports().port("https", "api")
+}
+
+fn settled_with_named_port() -> World {
+    let source = slice("kubernetes").ports(&[slice_port("api", 6443)]);
+    World::new()
+        .service(with_named_port())
+        .slice(source.endpoints(["192.0.2.1"]))
+        .settled("vip")
+}
+
 #[test]
 fn a_port_of_a_held_copy_keeps_the_last_number_that_was_known() {
-    let named = || service("vip").no_ports().port("https", "api");
-    let mut world = World::new()
-        .service(named())
-        .slice(
-            slice("kubernetes")
-                .ports(&[slice_port("api", 6443)])
-                .endpoints(["192.0.2.1"]),
-        )
-        .settled("vip");
+    let mut world = settled_with_named_port();
     world.put(slice("kubernetes").ports(&[]));
     assert_eq!(world.settle("vip"), []);
     assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
     world.slices.remove(&key("kubernetes"));
     assert_eq!(world.settle("vip"), []);
 
-    world.put_service(named().port("metrics", "m"));
+    world.put_service(with_named_port().port("metrics", "m"));
     assert_eq!(world.settle("vip"), []);
     assert!(world.reasons("vip").contains(&Reason::PortUnresolved));
 }
@@ -318,17 +323,9 @@ fn a_port_of_a_held_copy_keeps_the_last_number_that_was_known() {
 #[test]
 fn a_source_that_is_there_but_empty_still_knows_its_ports() {
     let ports = |numbers: [(&str, i32); 2]| numbers.map(|(name, number)| slice_port(name, number));
-    let named = || service("vip").no_ports().port("https", "api");
-    let mut world = World::new()
-        .service(named())
-        .slice(
-            slice("kubernetes")
-                .ports(&[slice_port("api", 6443)])
-                .endpoints(["192.0.2.1"]),
-        )
-        .settled("vip");
+    let mut world = settled_with_named_port();
     world.put(slice("kubernetes").ports(&ports([("api", 7443), ("m", 9090)])));
-    world.put_service(named().port("metrics", "m").port("other", "nobody"));
+    world.put_service(with_named_port().port("metrics", "m").port("other", "nobody"));
     assert_eq!(world.settle("vip").len(), 1);
     assert_eq!(
         world.copy("vip").ports,

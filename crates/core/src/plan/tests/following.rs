@@ -158,7 +158,7 @@ fn a_source_slice_that_goes_takes_its_copy_along() {
 }
 
 #[test]
-fn a_source_slice_made_anew_under_its_name_is_an_update() {
+fn a_source_slice_recreated_under_its_name_is_an_update() {
     let mut world = world().settled("vip");
     world.slices.remove(&key("kubernetes"));
     world.put(slice("kubernetes").endpoints(["192.0.2.7"]));
@@ -260,7 +260,7 @@ fn the_flags_service_is_copied_to_without_an_annotation_and_its_absence_is_silen
 }
 
 #[test]
-fn a_service_made_anew_takes_its_copies_over() {
+fn a_service_recreated_takes_its_copies_over() {
     let mut world = world().settled("vip");
     world.put_service(service("vip").uid("new"));
     assert_eq!(world.settle("vip"), [Write::Update(copy_key("kubernetes"))]);

@@ -53,7 +53,7 @@ fn a_copy_is_repaired_after_an_edit_by_hand() {
 }
 
 #[test]
-fn a_copy_is_made_anew_after_a_deletion_by_hand() {
+fn a_copy_is_recreated_after_a_deletion_by_hand() {
     let mut world = world().settled("vip");
     world.slices.remove(&copy_key("kubernetes"));
     assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);

@@ -42,7 +42,7 @@ async fn an_owner_that_never_was_is_no_owner() {
     let store = Store::new();
     store.collect_after(Some(Duration::from_secs(5)));
     let uid = store.put(service("vip")).unwrap()["metadata"]["uid"].clone();
-    // Made anew: the same name is another object.
+    // Recreated: the same name is another object.
     store.delete("services", "default", "vip").unwrap();
     store.put(service("vip")).unwrap();
     store.put(owned("copy", &[("vip", &uid)])).unwrap();

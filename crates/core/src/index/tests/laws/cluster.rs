@@ -43,7 +43,7 @@ pub(super) enum Step {
     /// A Service is changed (or made), and the index told.
     Service(usize, Option<(&'static str, &'static str)>, u8),
     DeleteService(usize),
-    /// Services are listed anew, some of them gone meanwhile.
+    /// Services are listed again, and some of them are gone.
     ListServices(usize),
     /// A slice is changed (or made); its watches have yet to say so.
     Slice(Change),

@@ -270,9 +270,9 @@ proptest! {
             history.make(change);
             history.world.settle("vip");
         }
-        let mut anew = history.world.clone();
-        anew.slices.retain(|_, slice| slice.owner_of_copy().is_none());
-        anew.settle("vip");
+        let mut decoded_again = history.world.clone();
+        decoded_again.slices.retain(|_, slice| slice.owner_of_copy().is_none());
+        decoded_again.settle("vip");
         let content = |world: &World| -> BTreeMap<_, _> {
             world.copies("vip").into_iter().map(|copy| {
                 let mut copy = copy.clone();
@@ -285,7 +285,7 @@ proptest! {
                 (SliceKey::of(&copy.metadata), copy)
             }).collect()
         };
-        prop_assert_eq!(content(&history.world), content(&anew));
+        prop_assert_eq!(content(&history.world), content(&decoded_again));
     }
 
     #[test]

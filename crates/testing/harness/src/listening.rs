@@ -1,0 +1,56 @@
+//! A listener whose connections are tasks.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Accepts and counts connections until it is dropped, which ends all of them.
+pub struct Listening {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Listening {
+    /// Listens on a free port of this IP, and serves each connection in a task.
+    pub async fn at<F>(ip: IpAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let accepted = Arc::<AtomicUsize>::default();
+        let count = accepted.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(stream));
+            }
+        });
+        Self {
+            address,
+            accepted,
+            _task: task,
+        }
+    }
+
+    /// The address on which it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL, for `http` or `https`.
+    pub fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The number of connections made so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
