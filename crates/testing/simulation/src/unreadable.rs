@@ -110,13 +110,21 @@ pub fn spoiled(bytes: Bytes) -> Bytes {
                         flaw.put_into(object);
                     }
                 });
-                spoiled.extend_from_slice(answer.to_string().as_bytes());
+                spoiled.extend_from_slice(as_sent(&answer).as_bytes());
                 spoiled.push(b'\n');
             }
             Err(_) => spoiled.extend_from_slice(line),
         }
     }
     spoiled.into()
+}
+
+/// API servers send the type of an event before its object. In the other order no client could read the object by itself.
+fn as_sent(answer: &Value) -> String {
+    match (answer.get("type"), answer.get("object")) {
+        (Some(kind), Some(object)) => format!(r#"{{"type":{kind},"object":{object}}}"#),
+        _ => answer.to_string(),
+    }
 }
 
 /// Calls `look` with each object of an answer: those of a list, that of an event, or the answer itself.
