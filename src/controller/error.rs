@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{Rejection, status_of, throttled};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
-use crate::telemetry::metrics::SyncResult;
-use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey};
+use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
 /// What stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::telemetry::metrics::{ReconcileResult, SyncResult};
+use endpoint_copier_core::model::{ReconcileResult, SyncResult};
 
 /// How a sync ended.
 #[derive(Debug, PartialEq)]

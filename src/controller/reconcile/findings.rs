@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use super::log_limiter::LogLimiter;
-use crate::telemetry::metrics::{Metrics, SyncResult};
+use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult};
 
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {

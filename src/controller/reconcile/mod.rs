@@ -22,12 +22,12 @@ use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::workqueue::{DirtySet, PACE};
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::metrics::{Metrics, SyncResult};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
-use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot, WatchKind};
+use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot, SyncResult, WatchKind};
 
 mod decide;
 mod expectations;

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
-use crate::telemetry::metrics::{Metrics, ReconcileResult};
-use endpoint_copier_core::model::{Priority, ServiceKey};
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
 mod overload;

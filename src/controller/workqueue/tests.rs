@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::metrics::SyncResult;
+use endpoint_copier_core::model::SyncResult;
 use endpoint_copier_core::model::Priority::{ApiServers, Flagged, Other};
 
 fn queue() -> WorkQueue {

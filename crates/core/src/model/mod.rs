@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use words::words;
+
 mod compact;
 mod copy_name;
 mod endpoint;
@@ -15,13 +17,14 @@ mod priority;
 pub mod provenance;
 mod service;
 mod snapshot;
+mod words;
 
 pub use compact::StringMap;
 pub use copy_name::{copy_name, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, a_few};
-pub use kinds::{Operation, WatchKind};
+pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
 pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
 pub use priority::Priority;
 pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
@@ -162,33 +165,21 @@ pub struct Defaults {
     pub managed: Option<ServiceKey>,
 }
 
-/// An IP family, as in `spec.ipFamilies` of a Service and `addressType` of a slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// `IPv4`
-    V4,
-    /// `IPv6`
-    V6,
+words! {
+    /// An IP family, as in `spec.ipFamilies` of a Service and `addressType` of a slice.
+    Family {
+        /// `IPv4`
+        V4 => "IPv4",
+        /// `IPv6`
+        V6 => "IPv6",
+    }
 }
 
 impl Family {
     /// Reads the API's word; `None` for anything else, `FQDN` too.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "IPv4" => Some(Self::V4),
-            "IPv6" => Some(Self::V6),
-            _ => None,
-        }
-    }
-
-    /// The API's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
+        Self::ALL.into_iter().find(|family| family.as_str() == word)
     }
 }
 
