@@ -4,6 +4,8 @@
 //! of what was seen; delete has both as preconditions. So a write that arrives late, from a leader
 //! that is none any more, does nothing.
 
+use std::sync::Arc;
+
 use http::Request;
 use kube::Client;
 use kube::core::Status;
@@ -19,7 +21,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::Operation;
-use endpoint_copier_core::model::{EndpointSlice, ServiceKey, ServiceState, SliceKey, version_of};
+use endpoint_copier_core::model::{EndpointSlice, ManagedService, ServiceKey, SliceKey, version_of};
 use endpoint_copier_core::plan::{Delete, Plan};
 
 mod applied;
@@ -56,7 +58,7 @@ impl Writer {
 
     /// Carries the plan for a Service out: creates, updates, and then deletes, if every new copy is written
     /// or was refused for good. Old copies never go, nor get empty, before the new ones are there.
-    pub async fn apply(&self, term: &Term, service: &ServiceState, plan: Plan) -> Applied {
+    pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
             updates,
@@ -68,7 +70,6 @@ impl Writer {
             confirm: _,
         } = plan;
         let mut applied = Applied::default();
-        let service = service.managed();
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
             if is_hopeless {

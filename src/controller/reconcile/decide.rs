@@ -142,7 +142,7 @@ impl Reconciler {
             message: unreadable.error,
             retry_after: None,
         })?;
-        let seen = snapshot.service.managed().map(AsRef::as_ref);
+        let seen = snapshot.service.as_deref();
         let mut index = self.index();
         let is_now = service.as_ref().and_then(|service| index.as_managed(service));
         if is_now.as_ref() == seen {

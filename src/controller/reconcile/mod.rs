@@ -152,9 +152,9 @@ impl Reconciler {
         let key = &snapshot.key;
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
-        let applied = self.writer.apply(term, &snapshot.service, plan).await;
+        let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
-        let removed = match snapshot.service.managed() {
+        let removed = match snapshot.service.as_ref() {
             Some(service) if applied.is_empty() => {
                 self.migration
                     .remove(term, service, &snapshot, &mut has_sent)
@@ -257,9 +257,9 @@ impl Reconciler {
         let key = &snapshot.key;
         let look_again = snapshot
             .service
-            .managed()
+            .as_ref()
             .and_then(|service| self.recorder.report(term, service, &findings));
-        if snapshot.service.managed().is_none() {
+        if snapshot.service.is_none() {
             self.recorder.gone(key);
             self.migration.gone(key);
             self.writer.gone(key);
@@ -280,6 +280,6 @@ impl Reconciler {
 
 /// Whether the Service is managed, and can have no copies as it is.
 fn is_refused(snapshot: &Snapshot) -> bool {
-    let service = snapshot.service.managed();
+    let service = snapshot.service.as_ref();
     service.is_some_and(|service| !matches!(service.intent, Intent::Copy(_)))
 }

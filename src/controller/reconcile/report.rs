@@ -32,7 +32,7 @@ impl Reconciler {
 
     /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
     pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
-        if let (Some(service), Some(source)) = (snapshot.service.managed(), &snapshot.source) {
+        if let (Some(service), Some(source)) = (snapshot.service.as_ref(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
                 "the copies are in sync with {}: {endpoints} endpoint{plural}",

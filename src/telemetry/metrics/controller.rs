@@ -88,7 +88,8 @@ impl Controller {
             &["name", "controller"],
             &QUEUE_BUCKETS,
         )?;
-        let by_result = |result: ReconcileResult| reconciles.with_label_values(&[CONTROLLER, result.as_str()]);
+        let by_result =
+            |result: ReconcileResult| reconciles.with_label_values(&[CONTROLLER, result.as_str()]);
         Ok(Self {
             reconciles: ReconcileResult::ALL.map(by_result),
             errors: errors.with_label_values(&[CONTROLLER]),

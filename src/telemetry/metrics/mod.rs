@@ -24,7 +24,9 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use endpoint_copier_core::model::{Endpoints, Operation, Reason, Restart, SYNCED, ServiceKey, SyncResult, WatchKind};
+use endpoint_copier_core::model::{
+    Endpoints, Operation, Reason, Restart, SYNCED, ServiceKey, SyncResult, WatchKind,
+};
 
 pub use controller::Controller;
 use page::MetricsPage;

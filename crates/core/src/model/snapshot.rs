@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{EndpointSlice, ServiceKey, ServiceState, SliceKey};
+use super::{EndpointSlice, ManagedService, ServiceKey, SliceKey};
 
 /// All that decides about the copies of one Service, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The Service.
     pub key: ServiceKey,
-    /// What it asks for.
-    pub service: ServiceState,
+    /// What it asks for; `None` if it is not managed, or does not exist.
+    pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one.
     pub source: Option<Source>,
     /// Our copies for the Service.

@@ -16,8 +16,8 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 
 use crate::migration::is_leftover;
 use crate::model::{
-    EndpointSlice, Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source,
-    annotation_of, provenance,
+    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
+    provenance,
 };
 
 pub mod copy;
@@ -79,7 +79,7 @@ impl Plan {
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
-    let ServiceState::Managed(service) = &snapshot.service else {
+    let Some(service) = &snapshot.service else {
         remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
         return plan;
     };

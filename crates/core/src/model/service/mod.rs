@@ -1,35 +1,11 @@
 //! What a Service asks of the operator, read once when it arrives.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::ServicePort;
 
 use super::{
     Defaults, Family, Finding, Reason, Service, ServiceKey, ServiceSpec, Unreadable, annotation,
     annotation_of, is_dns_label,
 };
-
-/// What became of a Service.
-#[derive(Clone, Debug)]
-pub enum ServiceState {
-    /// No such Service.
-    Absent,
-    /// It exists and asks for nothing.
-    Unmanaged,
-    /// It asks for copies, or tried to.
-    Managed(Arc<ManagedService>),
-}
-
-impl ServiceState {
-    /// The Service, if it is managed.
-    #[must_use]
-    pub fn managed(&self) -> Option<&Arc<ManagedService>> {
-        match self {
-            Self::Managed(service) => Some(service),
-            Self::Absent | Self::Unmanaged => None,
-        }
-    }
-}
 
 /// What a managed Service wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
