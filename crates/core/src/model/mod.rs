@@ -27,7 +27,7 @@ pub use finding::{Finding, Reason, SYNCED, a_few};
 pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
 pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
 pub use priority::Priority;
-pub use service::{Intent, ManagedService, WhenEmpty};
+pub use service::{Intent, ManagedService};
 pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.

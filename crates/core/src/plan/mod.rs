@@ -131,7 +131,7 @@ fn wanted_copies(
         let mut copies = fresh_copies(service, &slices);
         let is_empty = slices.iter().all(|slice| hold::is_empty(slice))
             && !hold::has_unreadable(source, family, snapshot);
-        if service.holds(&source.key) && is_empty {
+        if service.holds && is_empty {
             let held = hold::copies(service, source, family, snapshot);
             if !held.by_name.is_empty() {
                 plan.find(Reason::SourceEmptyHeld, report::held(source, family));

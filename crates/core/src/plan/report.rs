@@ -96,7 +96,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
     let has_endpoints = source.slices.iter().any(|slice| !hold::is_empty(slice));
-    if service.holds(&source.key) && is_there && !has_endpoints && plan.endpoints == 0 {
+    if service.holds && is_there && !has_endpoints && plan.endpoints == 0 {
         plan.find(
             Reason::SourceEmpty,
             format!("{} has no endpoint, and there is no copy to keep: this Service has none either. Check the source", source.key),

@@ -18,17 +18,6 @@ pub enum Intent {
     Refused(Finding),
 }
 
-/// What `endpoint-copier/when-source-empty` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenEmpty {
-    /// Not set, or not understood: held for `default/kubernetes`, followed for others.
-    Default,
-    /// Keep the last good copies.
-    Hold,
-    /// Follow the source.
-    Follow,
-}
-
 /// A managed Service, reduced to what decides about its copies.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
@@ -44,9 +33,9 @@ pub struct ManagedService {
     pub deleting: bool,
     /// What it wants.
     pub intent: Intent,
-    /// What happens when its source is empty.
-    pub when_empty: WhenEmpty,
-    /// Set when `when_empty` was not understood.
+    /// Whether the last good copies outlive an empty source.
+    pub holds: bool,
+    /// Set when `endpoint-copier/when-source-empty` is not understood.
     pub remark: Option<Finding>,
     /// IP families wanted.
     pub families: Vec<Family>,
@@ -75,12 +64,12 @@ impl ManagedService {
             Err(unclear) => Intent::Unclear(unclear),
         };
         let headless = spec.cluster_ip.as_deref() == Some("None");
-        let (when_empty, remark) = when_empty(service);
+        let (holds, remark) = holds(service, &intent);
         Some(Self {
             uid: service.metadata.uid.clone().unwrap_or_default(),
             deleting: service.metadata.deletion_timestamp.is_some(),
             intent,
-            when_empty,
+            holds,
             remark,
             families: families(spec),
             needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
@@ -104,7 +93,7 @@ impl ManagedService {
             uid: unreadable.metadata.uid.clone().unwrap_or_default(),
             deleting: false,
             intent: Intent::Unclear(Finding::new(Reason::Unreadable, note)),
-            when_empty: WhenEmpty::Default,
+            holds: false,
             remark: None,
             families: Vec::new(),
             needs_all_families: false,
@@ -131,17 +120,6 @@ impl ManagedService {
         match &self.intent {
             Intent::Copy(source) => Some(source),
             Intent::Unclear(_) | Intent::Refused(_) => None,
-        }
-    }
-
-    /// Whether the last good copies outlive an empty source.
-    #[must_use]
-    pub fn holds(&self, source: &ServiceKey) -> bool {
-        match self.when_empty {
-            WhenEmpty::Hold => true,
-            WhenEmpty::Follow => false,
-            // An API server that answers is in that list: seen empty, the list is wrong.
-            WhenEmpty::Default => source.is_api_source(),
         }
     }
 }
@@ -221,19 +199,21 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     })
 }
 
-fn when_empty(service: &Service) -> (WhenEmpty, Option<Finding>) {
+/// Whether a Service holds its copies, and a finding if its annotation is not understood.
+fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
+    // An API server that answers is in that list: seen empty, the list is wrong.
+    let by_default = matches!(intent, Intent::Copy(source) if source.is_api_source());
     match annotation_of(&service.metadata, annotation::WHEN_SOURCE_EMPTY) {
-        None | Some("") => (WhenEmpty::Default, None),
-        Some("hold") => (WhenEmpty::Hold, None),
-        Some("follow") => (WhenEmpty::Follow, None),
-        Some(other) => (
-            WhenEmpty::Default,
-            Some(invalid(
-                annotation::WHEN_SOURCE_EMPTY,
-                other,
-                "use \"hold\" or \"follow\"",
-            )),
-        ),
+        None | Some("") => (by_default, None),
+        Some("hold") => (true, None),
+        Some("follow") => (false, None),
+        Some(other) => {
+            let help = "use \"hold\" or \"follow\"";
+            (
+                by_default,
+                Some(invalid(annotation::WHEN_SOURCE_EMPTY, other, help)),
+            )
+        }
     }
 }
 
