@@ -113,9 +113,9 @@ impl EventRecorder {
         due.again
     }
 
-    /// A Service is no longer managed: there is nothing more to say, though what was said lately counts.
+    /// A Service is no longer managed: nothing is reported, and nothing lasts.
     pub fn gone(&self, service: &ServiceKey) {
-        self.throttle.lock().gone(service, Instant::now());
+        self.throttle.lock().gone(service);
     }
 
     /// The first copies of a Service were written: a `Synced` Event is due once all of them are.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::log_limiter::LogLimiter;
+use crate::controller::budget::Budgets;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult};
@@ -14,7 +15,7 @@ use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult};
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    log_limiter: Arc<LogLimiter>,
+    log_budgets: Arc<Mutex<Budgets>>,
     known: Mutex<ByService>,
 }
 
@@ -25,10 +26,10 @@ struct ByService {
 }
 
 impl Findings {
-    pub fn new(metrics: Metrics, log_limiter: Arc<LogLimiter>) -> Self {
+    pub fn new(metrics: Metrics, log_budgets: Arc<Mutex<Budgets>>) -> Self {
         Self {
             metrics,
-            log_limiter,
+            log_budgets,
             known: Mutex::default(),
         }
     }
@@ -48,7 +49,7 @@ impl Findings {
         } else {
             known.in_sync.remove(key);
         }
-        if known.replace(key, findings, &self.log_limiter) {
+        if known.replace(key, findings, &mut self.log_budgets.lock()) {
             self.metrics.set_findings(&known.count());
         }
         self.publish(key, index, &known, Some(is_in_sync));
@@ -70,10 +71,10 @@ impl Findings {
 
 impl ByService {
     /// Returns whether anything changed.
-    fn replace(&mut self, key: &ServiceKey, new: BTreeSet<Finding>, log_limiter: &LogLimiter) -> bool {
+    fn replace(&mut self, key: &ServiceKey, new: BTreeSet<Finding>, log_budgets: &mut Budgets) -> bool {
         let old = self.findings.remove(key).unwrap_or_default();
         for finding in new.difference(&old) {
-            if log_limiter.may_log(key) {
+            if log_budgets.spend(key, Instant::now()) {
                 warn!(service = %key, reason = %finding.reason, "{}", finding.note);
             } else {
                 debug!(service = %key, reason = %finding.reason, "{}", finding.note);
@@ -81,7 +82,7 @@ impl ByService {
         }
         let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
         for gone in old.difference(&new).filter(|gone| !lasts(gone)) {
-            if log_limiter.may_log(key) {
+            if log_budgets.spend(key, Instant::now()) {
                 info!(service = %key, "{} is resolved", gone.reason);
             }
         }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::controller::apply::{Applied, Writer};
+use crate::controller::budget::Budgets;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
 use crate::controller::migration::Migration;
@@ -34,8 +35,6 @@ mod expectations;
 mod failures;
 mod findings;
 mod late_watch;
-
-mod log_limiter;
 mod report;
 
 use decide::Decision;
@@ -43,8 +42,6 @@ use expectations::{Expectations, Expected};
 use failures::SyncFailures;
 use findings::Findings;
 use late_watch::LateWatch;
-
-use log_limiter::LogLimiter;
 use report::{report_write, rules_out_synced};
 
 /// The pause after the removal of something was refused that the Go operator has left.
@@ -62,7 +59,8 @@ pub struct Reconciler {
     recorder: EventRecorder,
     migration: Migration,
     failures: SyncFailures,
-    log_limiter: Arc<LogLimiter>,
+    /// Further log lines about a Service are logged at debug. The budgets outlive the terms of this replica.
+    log_budgets: Arc<Mutex<Budgets>>,
     /// Limits the log of slices that a GET shows and that cannot be decoded.
     undecoded: FailureLog,
     watch_health: WatchHealth,
@@ -83,13 +81,13 @@ impl Reconciler {
         recorder: EventRecorder,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
-        let log_limiter = Arc::<LogLimiter>::default();
+        let log_budgets = Arc::<Mutex<Budgets>>::default();
         Self {
             expectations: Expectations::default(),
-            findings: Findings::new(metrics.clone(), log_limiter.clone()),
+            findings: Findings::new(metrics.clone(), log_budgets.clone()),
             migration: Migration::new(client.clone(), writer.watchdog.clone()),
             failures: SyncFailures::default(),
-            log_limiter,
+            log_budgets,
             undecoded: FailureLog::new("decoding a slice that a GET shows"),
             writer,
             client,
@@ -168,7 +166,7 @@ impl Reconciler {
             findings.extend(error.finding());
         }
         if applied.has_written() && applied.failures.is_empty() {
-            let may_log = self.log_limiter.may_log(key);
+            let may_log = self.log_budgets.lock().spend(key, Instant::now());
             report_write(key, may_log, since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
         }
