@@ -21,7 +21,7 @@ use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::{
-    EndpointSlice, ObjectKey, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
+    EndpointSlice, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
 };
 use endpoint_copier_core::plan::{Plan, plan};
 
@@ -135,7 +135,10 @@ impl Reconciler {
         }
         let key = &snapshot.key;
         let before = self.index().service_version(key);
-        let service = self.get::<Service>(&key.0, has_read).await?.transpose();
+        let service = self
+            .get::<Service>(key.namespace(), key.name(), has_read)
+            .await?
+            .transpose();
         let service = service.map_err(|unreadable| SyncError::Unavailable {
             operation: "decode",
             object: format!("Service {key}"),
@@ -188,7 +191,11 @@ impl Reconciler {
     /// on it dirty, because the watch will show no change any more.
     async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Read, SyncError> {
         let before = self.index().state(key);
-        let slice = match self.get::<EndpointSlice>(&key.0, has_read).await?.transpose() {
+        let slice = match self
+            .get::<EndpointSlice>(key.namespace(), key.name(), has_read)
+            .await?
+            .transpose()
+        {
             Ok(slice) => slice,
             Err(unreadable) => {
                 // It counts as unchanged, so the index keeps its slice.
@@ -211,22 +218,23 @@ impl Reconciler {
     /// client: one consistent GET, with the time limit of the client. `None` if the object does not exist.
     async fn get<K: Slim>(
         &self,
-        key: &ObjectKey,
+        namespace: &str,
+        name: &str,
         has_read: &mut bool,
     ) -> Result<Option<Result<K, Box<Unreadable>>>, SyncError>
     where
         Guarded<K>:
             Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), namespace);
         *has_read = true;
-        let answer = api.get(&key.name).await;
+        let answer = api.get(name).await;
         self.watchdog().tick();
         match answer {
             Ok(found) => Ok(Some(found.object)),
-            Err(kube::Error::Api(status)) if is_missing(&status, &key.name) => Ok(None),
+            Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),
             Err(error) => {
-                let object = format!("{} {key}", Guarded::<K>::kind(&()));
+                let object = format!("{} {namespace}/{name}", Guarded::<K>::kind(&()));
                 Err(SyncError::unavailable("get", object, &error))
             }
         }

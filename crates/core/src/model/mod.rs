@@ -59,74 +59,45 @@ pub mod label {
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey {
-    /// Namespace of the object.
-    pub namespace: String,
-    /// Name of the object.
-    pub name: String,
-}
-
-impl ObjectKey {
-    /// A key from its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    /// The key of an object, as far as its metadata tells.
-    #[must_use]
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        Self::new(
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        )
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
+/// A key by namespace and name. Each kind has a type of its own.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(pub ObjectKey);
+        pub struct $name {
+            namespace: String,
+            name: String,
+        }
 
         impl $name {
             /// A key from its two parts.
             pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-                Self(ObjectKey::new(namespace, name))
+                Self { namespace: namespace.into(), name: name.into() }
             }
 
             /// The key of an object, as far as its metadata tells.
             #[must_use]
             pub fn of(metadata: &ObjectMeta) -> Self {
-                Self(ObjectKey::of(metadata))
+                let text = |field: &Option<String>| field.clone().unwrap_or_default();
+                Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
             }
 
             /// Namespace of the object.
             #[must_use]
             pub fn namespace(&self) -> &str {
-                &self.0.namespace
+                &self.namespace
             }
 
             /// Name of the object.
             #[must_use]
             pub fn name(&self) -> &str {
-                &self.0.name
+                &self.name
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                write!(f, "{}/{}", self.namespace, self.name)
             }
         }
     };
