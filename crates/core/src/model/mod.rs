@@ -181,23 +181,19 @@ pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str>
 /// Whether a name is a DNS label (RFC 1123): what Services and namespaces are called.
 #[must_use]
 pub fn is_dns_label(name: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    !name.is_empty()
-        && name.len() <= 63
-        && name.bytes().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
+    name.len() <= 63 && is_label_of_any_length(name)
 }
 
 /// Whether a name is a DNS subdomain (RFC 1123), as the name of an EndpointSlice must be.
 #[must_use]
 pub fn is_dns_subdomain(name: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     // Kubernetes limits only the whole name, not each label.
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
+    name.len() <= 253 && name.split('.').all(is_label_of_any_length)
+}
+
+fn is_label_of_any_length(name: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    !name.is_empty() && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 #[cfg(test)]
