@@ -85,8 +85,7 @@ impl Writer {
         if let Some(service) = service.filter(|_| applied.failures.iter().any(is_hopeless)) {
             self.attempts.lock().give_up(service);
         }
-        let is_empty = |slice: &EndpointSlice| slice.endpoints.as_ref().is_none_or(Vec::is_empty);
-        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(is_empty);
+        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
         for slice in updates {
             self.update(term, &slice, &mut applied).await;
         }

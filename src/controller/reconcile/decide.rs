@@ -251,9 +251,8 @@ fn overtaken() -> SyncError {
 /// endpoints until the new ones are there.
 fn leave_out(plan: &mut Plan, sources: &BTreeSet<SliceKey>) {
     let is_read = |copy: &EndpointSlice| copy.source().is_none_or(|source| !sources.contains(&source));
-    let is_empty = |copy: &EndpointSlice| copy.endpoints.as_ref().is_none_or(Vec::is_empty);
     plan.creates.retain(is_read);
-    plan.updates.retain(|copy| is_read(copy) && !is_empty(copy));
+    plan.updates.retain(|copy| is_read(copy) && !copy.is_empty());
     // Which of them belong to the updates that are left is not known.
     plan.triggers.clear();
 }

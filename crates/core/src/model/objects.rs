@@ -128,6 +128,14 @@ pub struct EndpointSlice {
     pub ports: Option<Vec<EndpointPort>>,
 }
 
+impl EndpointSlice {
+    /// Whether the slice has no endpoint. Unready ones are endpoints.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.as_ref().is_none_or(Vec::is_empty)
+    }
+}
+
 /// An object that cannot be decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {

@@ -8,11 +8,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{Copies, copy};
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
 
-/// No endpoint is in it. Unready ones are endpoints.
-pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
-    slice.endpoints.as_ref().is_none_or(Vec::is_empty)
-}
-
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
 pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
@@ -23,7 +18,7 @@ pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapsho
                 .is_some_and(|source_slice| source.unreadable.contains(&source_slice))
     };
     let mut copies = snapshot.copies.iter().filter(|slice| is_copy(slice));
-    copies.any(|copy| !is_empty(copy))
+    copies.any(|copy| !copy.is_empty())
 }
 
 /// The last good copies of one family, made from this source for this very Service.
@@ -38,7 +33,7 @@ pub(super) fn copies(
         let is_mine = current.owner().is_some_and(|owner| owner.uid == service.uid);
         if !is_mine
             || current.address_type != family.as_str()
-            || is_empty(current)
+            || current.is_empty()
             || !is_made_from(service, current, source)
         {
             continue;

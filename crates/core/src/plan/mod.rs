@@ -129,8 +129,8 @@ fn wanted_copies(
             .filter(|slice| slice.address_type == family.as_str())
             .collect();
         let mut copies = fresh_copies(service, &slices);
-        let is_empty = slices.iter().all(|slice| hold::is_empty(slice))
-            && !hold::has_unreadable(source, family, snapshot);
+        let is_empty =
+            slices.iter().all(|slice| slice.is_empty()) && !hold::has_unreadable(source, family, snapshot);
         if service.holds && is_empty {
             let held = hold::copies(service, source, family, snapshot);
             if !held.by_name.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, hold};
+use super::Plan;
 use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
@@ -95,7 +95,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
 /// A Service without endpoints although its source would be held: there is nothing to hold.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
-    let has_endpoints = source.slices.iter().any(|slice| !hold::is_empty(slice));
+    let has_endpoints = source.slices.iter().any(|slice| !slice.is_empty());
     if service.holds && is_there && !has_endpoints && plan.endpoints == 0 {
         plan.find(
             Reason::SourceEmpty,
