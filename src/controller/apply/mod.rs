@@ -20,8 +20,9 @@ use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::WRITE_LIMIT;
-use endpoint_copier_core::model::Operation;
-use endpoint_copier_core::model::{EndpointSlice, ManagedService, ServiceKey, SliceKey, version_of};
+use endpoint_copier_core::model::{
+    EndpointSlice, ManagedService, Operation, ServiceKey, SliceKey, version_of,
+};
 use endpoint_copier_core::plan::{Delete, Plan};
 
 mod applied;
@@ -64,10 +65,7 @@ impl Writer {
             updates,
             deletes,
             leftovers,
-            endpoints: _,
-            triggers: _,
-            findings: _,
-            confirm: _,
+            ..
         } = plan;
         let mut applied = Applied::default();
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
@@ -78,7 +76,7 @@ impl Writer {
                     slice: SliceKey::of(&slice.metadata),
                 });
             } else {
-                self.create(term, &slice, &mut applied).await;
+                self.write(term, &slice, &mut applied).await;
             }
         }
         let is_hopeless = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
@@ -87,12 +85,12 @@ impl Writer {
         }
         let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
         for slice in updates {
-            self.update(term, &slice, &mut applied).await;
+            self.write(term, &slice, &mut applied).await;
         }
         let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
         if applied.failures.iter().all(is_refused) {
             for slice in emptied {
-                self.update(term, &slice, &mut applied).await;
+                self.write(term, &slice, &mut applied).await;
             }
             self.delete(term, deletes, &mut applied).await;
         }
@@ -102,29 +100,23 @@ impl Writer {
         applied
     }
 
-    async fn create(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        self.write(term, Operation::Create, slice, Expectation::Exists, applied)
-            .await;
-    }
-
-    async fn update(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        let seen = Expectation::NewerThan(version_of(&slice.metadata).unwrap_or(0));
-        self.write(term, Operation::Update, slice, seen, applied).await;
-    }
-
-    async fn write(
-        &self,
-        term: &Term,
-        operation: Operation,
-        slice: &EndpointSlice,
-        seen: Expectation,
-        applied: &mut Applied,
-    ) {
+    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces.
+    async fn write(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
         // What is left of the plan is planned again.
         if applied.is_overloaded() {
             return;
         }
         let key = SliceKey::of(&slice.metadata);
+        let (operation, request, seen) = if slice.metadata.resource_version.is_none() {
+            (Operation::Create, request::create(slice), Expectation::Exists)
+        } else {
+            let seen = version_of(&slice.metadata).unwrap_or(0);
+            (
+                Operation::Update,
+                request::update(slice),
+                Expectation::NewerThan(seen),
+            )
+        };
         if let Err((until, message)) = self.attempts.lock().check(slice, Instant::now()) {
             applied.failures.push(SyncError::Refused {
                 operation,
@@ -134,10 +126,6 @@ impl Writer {
             });
             return;
         }
-        let request = match operation {
-            Operation::Create => request::create(slice),
-            Operation::Update | Operation::Delete => request::update(slice),
-        };
         let mut answer = self.send(term, operation, &key, request).await;
         self.note(slice, &mut answer);
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));

@@ -48,8 +48,10 @@ fn one_of_each() -> Plan {
         slice.endpoints = Some(vec![endpoint_copier_core::model::Endpoint::default()]);
         slice
     };
+    let mut new = named("new");
+    (new.metadata.resource_version, new.metadata.uid) = (None, None);
     Plan {
-        creates: vec![named("new")],
+        creates: vec![new],
         updates: vec![named("changed")],
         deletes: vec![Delete {
             key: SliceKey::new("default", "old"),
