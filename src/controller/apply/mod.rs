@@ -187,11 +187,11 @@ impl Writer {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         attempts.forget_old(now);
         match answer {
-            Ok(_) => attempts.written(slice, now),
+            Ok(_) => _ = attempts.ended(slice, None, now),
             Err(SyncError::Refused {
                 message, retry_at, ..
             }) => {
-                *retry_at = Some(attempts.refused(slice, message, now));
+                *retry_at = Some(attempts.ended(slice, Some(message), now));
             }
             Err(_) => {}
         }
