@@ -7,8 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
@@ -285,21 +285,22 @@ impl Drop for WorkQueue {
     }
 }
 
-fn policy(backoff: Backoff) -> ExponentialBackoff {
-    let (first, longest, jitter) = match backoff {
-        Backoff::Short => (Duration::from_millis(100), Duration::from_millis(750), 0.3),
-        Backoff::Long => (Duration::from_secs(5), Duration::from_secs(30), 0.0),
-    };
-    ExponentialBackoff {
-        current_interval: first,
-        initial_interval: first,
-        multiplier: 2.0,
-        max_interval: longest,
-        // Without this a key would be given up after a quarter of an hour.
-        max_elapsed_time: None,
-        randomization_factor: jitter,
-        ..ExponentialBackoff::default()
+fn policy(kind: Backoff) -> ExponentialBackoff {
+    match kind {
+        Backoff::Short => backoff(Duration::from_millis(100), Duration::from_millis(750), 0.3),
+        Backoff::Long => backoff(Duration::from_secs(5), Duration::from_secs(30), 0.0),
     }
+}
+
+/// A delay that doubles each time, without an end: a key is never given up.
+fn backoff(first: Duration, longest: Duration, jitter: f64) -> ExponentialBackoff {
+    ExponentialBackoffBuilder::new()
+        .with_initial_interval(first)
+        .with_multiplier(2.0)
+        .with_max_interval(longest)
+        .with_max_elapsed_time(None)
+        .with_randomization_factor(jitter)
+        .build()
 }
 
 #[cfg(test)]
