@@ -128,54 +128,45 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
     }
 }
 
-/// A copy as it should be when nothing is there yet.
+/// A copy of a source slice.
 #[must_use]
 pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+    let name = copy_name(service.key.name(), source);
+    copy_of(service, source, name, annotations(&source.metadata), ports)
+}
+
+/// A held copy: the endpoints stay, and the rest follows the Service.
+#[must_use]
+pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+    let name = current.metadata.name.clone().unwrap_or_default();
+    let keep = |key: &'static str| Some((key.into(), annotation_of(&current.metadata, key)?.into()));
+    let kept = CONTENT_ANNOTATIONS
+        .into_iter()
+        .chain([provenance::RESOURCE_VERSION]);
+    copy_of(service, current, name, kept.filter_map(keep).collect(), ports)
+}
+
+/// A copy with the endpoints of `shown`. Its annotations say which source slice they are from.
+fn copy_of(
+    service: &ManagedService,
+    shown: &EndpointSlice,
+    name: String,
+    annotations: StringMap,
+    ports: Vec<EndpointPort>,
+) -> EndpointSlice {
+    let source_slice = annotations.get(provenance::SLICE).map_or("", AsRef::as_ref);
+    let endpoints = endpoints(service, shown.endpoints.as_deref().unwrap_or_default());
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(copy_name(service.key.name(), source)),
+            name: Some(name),
             namespace: Some(service.key.namespace().to_owned()),
-            labels: Some(labels(
-                service,
-                source.metadata.name.as_deref().unwrap_or_default(),
-            )),
-            annotations: Some(annotations(&source.metadata)),
+            labels: Some(labels(service, source_slice)),
+            annotations: Some(annotations),
             owner_references: Some(vec![owner(service)]),
             ..ObjectMeta::default()
         },
-        address_type: source.address_type.clone(),
-        endpoints: Some(endpoints(
-            service,
-            source.endpoints.as_deref().unwrap_or_default(),
-        )),
-        ports: Some(ports),
-    }
-}
-
-/// A held copy: what it shows stays, what the Service decides follows.
-#[must_use]
-pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
-    let meta = &current.metadata;
-    let keep = |key: &'static str| Some((key.into(), annotation_of(meta, key)?.into()));
-    let kept = CONTENT_ANNOTATIONS
-        .into_iter()
-        .chain([provenance::RESOURCE_VERSION])
-        .filter_map(keep);
-    EndpointSlice {
-        metadata: ObjectMeta {
-            labels: Some(labels(
-                service,
-                annotation_of(meta, provenance::SLICE).unwrap_or_default(),
-            )),
-            annotations: Some(kept.collect()),
-            owner_references: Some(vec![owner(service)]),
-            ..meta.clone()
-        },
-        address_type: current.address_type.clone(),
-        endpoints: Some(endpoints(
-            service,
-            current.endpoints.as_deref().unwrap_or_default(),
-        )),
+        address_type: shown.address_type.clone(),
+        endpoints: Some(endpoints),
         ports: Some(ports),
     }
 }
@@ -250,19 +241,10 @@ fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
 
 /// The API server stores an absent list and an empty one alike.
 fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> bool {
-    let normal = |port: &EndpointPort| {
-        let EndpointPort {
-            app_protocol,
-            name,
-            port,
-            protocol: word,
-        } = port.clone();
-        (
-            app_protocol,
-            name.unwrap_or_default(),
-            port,
-            protocol(word.as_deref()).to_owned(),
-        )
+    let normal = |port: &EndpointPort| EndpointPort {
+        name: Some(port.name.clone().unwrap_or_default()),
+        protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+        ..port.clone()
     };
     let (is, should) = (is.unwrap_or_default(), should.unwrap_or_default());
     is.len() == should.len() && is.iter().map(normal).eq(should.iter().map(normal))
@@ -286,14 +268,9 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
 
 /// `wanted`, written over `current`: what others added to its metadata stays.
 #[must_use]
-pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
-    let EndpointSlice {
-        metadata: ours,
-        address_type,
-        endpoints,
-        ports,
-    } = wanted;
-    let mut metadata = current.metadata.clone();
+pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice {
+    let ours = std::mem::replace(&mut wanted.metadata, current.metadata.clone());
+    let metadata = &mut wanted.metadata;
     let labels = metadata.labels.get_or_insert_default();
     labels.retain(|key, _| !LABELS.contains(&key.as_ref()));
     labels.extend(ours.labels.unwrap_or_default());
@@ -304,12 +281,7 @@ pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
     // One controller at most; our reference to the Service's former self goes with it.
     owners.retain(|owner| owner.controller != Some(true));
     owners.extend(ours.owner_references.unwrap_or_default());
-    EndpointSlice {
-        metadata,
-        address_type,
-        endpoints,
-        ports,
-    }
+    wanted
 }
 
 #[cfg(test)]
