@@ -46,15 +46,8 @@ struct Read {
     is_news: bool,
 }
 
-/// The result of a GET of a Service, compared with the watch.
-enum Confirmed {
-    AsSeen,
-    /// The index now holds the new state.
-    Changed,
-}
-
 impl Reconciler {
-    /// client: only where the watch is late or in doubt. Sets `has_read` when it sends a request.
+    /// Sends requests only where the watch is late or in doubt, and then sets `has_read`.
     pub(super) async fn decide(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Decision, SyncError> {
         let found = self.read_overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
@@ -93,13 +86,13 @@ impl Reconciler {
                 leave_out(&mut plan, &unread);
             } else {
                 put_off = match self.confirm_service(&snapshot, &plan, has_read).await {
-                    Ok(Confirmed::AsSeen) => None,
-                    Ok(Confirmed::Changed) if !is_service_read => {
+                    Ok(true) => None,
+                    Ok(false) if !is_service_read => {
                         is_service_read = true;
                         continue;
                     }
                     // It changes faster than we can read it.
-                    Ok(Confirmed::Changed) => Some(overtaken()),
+                    Ok(false) => Some(overtaken()),
                     Err(error) => Some(error),
                 };
             }
@@ -120,18 +113,18 @@ impl Reconciler {
         }
     }
 
-    /// client: before slices are deleted, a GET confirms the state of their Service: gone, not managed, or
-    /// not wanting them. A new leader's view of Services may be older than its view of copies. If the GET
-    /// differs, the index is updated and the plan must be computed again. If the GET fails, the rest of the
+    /// Before slices are deleted, a GET confirms the state of their Service: gone, not managed, or
+    /// not wanting them. A new leader's view of Services may be older than its view of copies. `false` if the GET
+    /// differs: the index is updated and the plan must be computed again. If the GET fails, the rest of the
     /// plan is carried out and the deletes are planned again later.
     async fn confirm_service(
         &self,
         snapshot: &Snapshot,
         plan: &Plan,
         has_read: &mut bool,
-    ) -> Result<Confirmed, SyncError> {
+    ) -> Result<bool, SyncError> {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
-            return Ok(Confirmed::AsSeen);
+            return Ok(true);
         }
         let key = &snapshot.key;
         let before = self.index().service_version(key);
@@ -149,7 +142,7 @@ impl Reconciler {
         let mut index = self.index();
         let is_now = service.as_ref().and_then(|service| index.as_managed(service));
         if is_now.as_ref() == seen {
-            return Ok(Confirmed::AsSeen);
+            return Ok(true);
         }
         let dirty = index.observe_service(key, &before, service.as_ref());
         drop(index);
@@ -159,10 +152,10 @@ impl Reconciler {
         self.dirty.mark(dirty);
         let version = service.and_then(|service| version_of(&service.metadata));
         self.service_watch.missed(version);
-        Ok(Confirmed::Changed)
+        Ok(false)
     }
 
-    /// client: a GET for each write that the watch has not shown in time. Returns the slices that are not
+    /// Sends a GET for each write that the watch has not shown in time. Returns the slices that are not
     /// ours but have the name of a copy.
     async fn read_overdue(
         &self,
@@ -215,7 +208,7 @@ impl Reconciler {
         Ok(Read { slice, is_news })
     }
 
-    /// client: one consistent GET, with the time limit of the client. `None` if the object does not exist.
+    /// Sends one consistent GET, with the time limit of the client. `None` if the object does not exist.
     async fn get<K: Slim>(
         &self,
         namespace: &str,
