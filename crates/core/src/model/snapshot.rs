@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{EndpointSlice, ManagedService, ServiceKey, SliceKey};
+use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey};
 
 /// All that decides about the copies of one Service, at one moment.
 #[derive(Clone, Debug)]
@@ -58,4 +58,12 @@ pub struct Source {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Its slices that cannot be decoded: they count as present and unchanged, and so do their copies.
     pub unreadable: BTreeSet<SliceKey>,
+}
+
+impl Source {
+    /// The slices of one family.
+    pub fn slices_of(&self, family: Family) -> impl Iterator<Item = &EndpointSlice> {
+        let slices = self.slices.iter().map(AsRef::as_ref);
+        slices.filter(move |slice: &&EndpointSlice| slice.address_type == family.as_str())
+    }
 }

@@ -2,10 +2,13 @@
 //!
 //! Which Services hold is decided by [`ManagedService::holds`](crate::model::ManagedService::holds).
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Copies, copy};
+use super::copy;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
 
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
@@ -21,32 +24,33 @@ pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapsho
     copies.any(|copy| !copy.is_empty())
 }
 
-/// The last good copies of one family, made from this source for this very Service.
+/// The last good copies of one family, made from this source for this very Service. Ports without a number go into
+/// `unresolved`.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
     family: Family,
     snapshot: &Snapshot,
-) -> Copies {
-    let mut held = Copies::default();
-    for current in &snapshot.copies {
-        let is_mine = current.owner().is_some_and(|owner| owner.uid == service.uid);
-        if !is_mine
-            || current.address_type != family.as_str()
-            || current.is_empty()
-            || !is_made_from(service, current, source)
-        {
-            continue;
-        }
-        let ports = ports(service, current, source);
-        held.add(ports, |ports| copy::held(service, current, ports));
-    }
-    held
+    unresolved: &mut BTreeSet<String>,
+) -> Vec<EndpointSlice> {
+    let is_held = |current: &&Arc<EndpointSlice>| {
+        current.owner().is_some_and(|owner| owner.uid == service.uid)
+            && current.address_type == family.as_str()
+            && !current.is_empty()
+            && is_made_from(service, current, source)
+    };
+    let copies = snapshot.copies.iter().filter(is_held);
+    let held = copies.filter_map(|current| {
+        let known = known_ports(service, current, source);
+        let ports = copy::ports(&service.ports, Some(&known), unresolved)?;
+        Some(copy::held(service, current, ports))
+    });
+    held.collect()
 }
 
 /// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
 /// the last that was known.
-fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> copy::Ports {
+fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> Vec<EndpointPort> {
     let slice_name = current.provenance().map(|provenance| provenance.name);
     let mut known: Vec<_> = source
         .slices
@@ -67,7 +71,7 @@ fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> 
             ..shown.clone()
         }));
     }
-    copy::Ports::resolve(&service.ports, Some(&known))
+    known
 }
 
 /// Whether a copy came from this source and not from one that the Service named before: it is the

@@ -12,8 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointPort;
-
 use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
@@ -119,64 +117,38 @@ fn wanted_copies(
     snapshot: &Snapshot,
     plan: &mut Plan,
 ) -> BTreeMap<SliceKey, EndpointSlice> {
-    let mut wanted = BTreeMap::new();
-    let mut unresolved = BTreeSet::new();
+    let (mut wanted, mut unresolved) = (BTreeMap::new(), BTreeSet::new());
     for &family in &service.families {
-        let slices: Vec<_> = source
-            .slices
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|slice| slice.address_type == family.as_str())
-            .collect();
-        let mut copies = fresh_copies(service, &slices);
+        let slices: Vec<_> = source.slices_of(family).collect();
+        let mut without_number = BTreeSet::new();
+        let fresh = slices.iter().filter_map(|slice| {
+            let ports = copy::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
+            Some(copy::fresh(service, slice, ports))
+        });
+        let mut copies: Vec<_> = fresh.collect();
         let is_empty =
             slices.iter().all(|slice| slice.is_empty()) && !hold::has_unreadable(source, family, snapshot);
         if service.holds && is_empty {
-            let held = hold::copies(service, source, family, snapshot);
-            if !held.by_name.is_empty() {
+            without_number.clear();
+            let held = hold::copies(service, source, family, snapshot, &mut without_number);
+            if !held.is_empty() {
                 plan.find(Reason::SourceEmptyHeld, report::held(source, family));
             }
             // Beside what is held, empty copies stay; a new one would undo a deletion by hand.
-            copies.by_name.retain(|key, _| snapshot.slice(key).is_some());
-            copies.by_name.extend(held.by_name);
-            copies.unresolved = held.unresolved;
+            copies.retain(|copy| snapshot.slice(&SliceKey::of(&copy.metadata)).is_some());
+            copies.extend(held);
         }
-        wanted.extend(copies.by_name);
-        unresolved.extend(copies.unresolved);
+        wanted.extend(
+            copies
+                .into_iter()
+                .map(|copy| (SliceKey::of(&copy.metadata), copy)),
+        );
+        unresolved.extend(without_number);
     }
     if !unresolved.is_empty() {
         plan.find(Reason::PortUnresolved, report::unresolved(source, &unresolved));
     }
     wanted
-}
-
-#[derive(Default)]
-struct Copies {
-    by_name: BTreeMap<SliceKey, EndpointSlice>,
-    /// Names of ports that have no number.
-    unresolved: BTreeSet<String>,
-}
-
-impl Copies {
-    /// Adds a copy with these ports. Those without a number are left out; with none left it is not made.
-    fn add(&mut self, ports: copy::Ports, make: impl FnOnce(Vec<EndpointPort>) -> EndpointSlice) {
-        let reachable = !ports.none_known();
-        self.unresolved.extend(ports.unresolved);
-        if reachable {
-            let copy = make(ports.known);
-            self.by_name.insert(SliceKey::of(&copy.metadata), copy);
-        }
-    }
-}
-
-/// A copy of each slice.
-fn fresh_copies(service: &ManagedService, slices: &[&EndpointSlice]) -> Copies {
-    let mut copies = Copies::default();
-    for slice in slices {
-        let ports = copy::Ports::resolve(&service.ports, slice.ports.as_deref());
-        copies.add(ports, |ports| copy::fresh(service, slice, ports));
-    }
-    copies
 }
 
 /// One wanted copy: nothing, a create, an update, or a reason why not.

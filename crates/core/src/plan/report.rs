@@ -52,12 +52,6 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
         }
         return;
     }
-    let there = |family: &Family| {
-        source
-            .slices
-            .iter()
-            .any(|slice| slice.address_type == family.as_str())
-    };
     let other = source
         .slices
         .iter()
@@ -76,7 +70,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     let missing: Vec<_> = service
         .families
         .iter()
-        .filter(|family| !there(family))
+        .filter(|family| source.slices_of(**family).next().is_none())
         .map(|family| family.as_str())
         .collect();
     let none = missing.len() == service.families.len();

@@ -1,6 +1,8 @@
 //! What a copy looks like: one source slice and one managed Service in, one
 //! EndpointSlice out; and whether a slice that exists already says the same. Its name is that of [`copy_name`].
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -27,41 +29,29 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::TRIGGER_TIME,
 ];
 
-/// The ports of a copy, and the names of those whose number is not known.
-#[derive(Debug, Default, PartialEq)]
-pub struct Ports {
-    /// Ports with a number.
-    pub known: Vec<EndpointPort>,
-    /// What the Service calls the others, and what they point to.
-    pub unresolved: Vec<String>,
-}
-
-impl Ports {
-    /// The ports of the Service, numbers looked up in those of a slice. A number that is not there
-    /// is left out: a guess would send traffic to whatever listens.
-    #[must_use]
-    pub fn resolve(wanted: &[ServicePort], slice: Option<&[EndpointPort]>) -> Self {
-        let mut ports = Self::default();
-        for port in wanted {
-            match number(port, slice.unwrap_or_default()) {
-                Ok(number) => ports.known.push(EndpointPort {
-                    // The API server turns a missing name into an empty one.
-                    name: Some(port.name.clone().unwrap_or_default()),
-                    port: Some(number),
-                    protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
-                    app_protocol: port.app_protocol.clone(),
-                }),
-                Err(target) => ports.unresolved.push(target.to_owned()),
-            }
+/// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
+/// out, since a guess would send traffic to whatever listens; its target goes into `unresolved`. `None` if the Service
+/// has ports and none of them has a number.
+#[must_use]
+pub fn ports(
+    wanted: &[ServicePort],
+    slice: Option<&[EndpointPort]>,
+    unresolved: &mut BTreeSet<String>,
+) -> Option<Vec<EndpointPort>> {
+    let mut known = Vec::new();
+    for port in wanted {
+        match number(port, slice.unwrap_or_default()) {
+            Ok(number) => known.push(EndpointPort {
+                // The API server turns a missing name into an empty one.
+                name: Some(port.name.clone().unwrap_or_default()),
+                port: Some(number),
+                protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+                app_protocol: port.app_protocol.clone(),
+            }),
+            Err(target) => _ = unresolved.insert(target.to_owned()),
         }
-        ports
     }
-
-    /// The Service has ports and not one of them can be reached.
-    #[must_use]
-    pub fn none_known(&self) -> bool {
-        self.known.is_empty() && !self.unresolved.is_empty()
-    }
+    (wanted.is_empty() || !known.is_empty()).then_some(known)
 }
 
 /// The number of a port, or the name of a target port that the slice does not have.
