@@ -56,16 +56,36 @@ impl ManagedService {
     #[must_use]
     pub fn read(service: &Service, defaults: &Defaults) -> Option<Self> {
         let key = ServiceKey::of(&service.metadata);
-        let no_spec = ServiceSpec::default();
-        let spec = service.spec.as_ref().unwrap_or(&no_spec);
         let intent = match is_managed(service, &key, defaults) {
             Ok(false) => return None,
-            Ok(true) => intent(service, spec, &key, defaults),
+            Ok(true) => intent(service, &key, defaults),
             Err(unclear) => Intent::Unclear(unclear),
         };
+        Some(Self::with(service, intent))
+    }
+
+    /// A Service that cannot be decoded: it asks for nothing, and its copies stay as they are.
+    #[must_use]
+    pub fn unreadable(unreadable: &Unreadable) -> Self {
+        let note = format!(
+            "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
+            shorten(&unreadable.error)
+        );
+        let metadata = unreadable.metadata.clone();
+        let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
+        Self {
+            remark: None,
+            ..Self::with(&Service { metadata, spec: None }, intent)
+        }
+    }
+
+    fn with(service: &Service, intent: Intent) -> Self {
+        let no_spec = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&no_spec);
         let headless = spec.cluster_ip.as_deref() == Some("None");
         let (holds, remark) = holds(service, &intent);
-        Some(Self {
+        Self {
+            key: ServiceKey::of(&service.metadata),
             uid: service.metadata.uid.clone().unwrap_or_default(),
             deleting: service.metadata.deletion_timestamp.is_some(),
             intent,
@@ -77,30 +97,6 @@ impl ManagedService {
             ports: spec.ports.clone().unwrap_or_default(),
             wants_hints: wants_hints(service, spec),
             local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
-            key,
-        })
-    }
-
-    /// A Service that cannot be decoded: it asks for nothing, and its copies stay as they are.
-    #[must_use]
-    pub fn unreadable(unreadable: &Unreadable) -> Self {
-        let note = format!(
-            "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
-            shorten(&unreadable.error)
-        );
-        Self {
-            key: ServiceKey::of(&unreadable.metadata),
-            uid: unreadable.metadata.uid.clone().unwrap_or_default(),
-            deleting: false,
-            intent: Intent::Unclear(Finding::new(Reason::Unreadable, note)),
-            holds: false,
-            remark: None,
-            families: Vec::new(),
-            needs_all_families: false,
-            headless: false,
-            ports: Vec::new(),
-            wants_hints: false,
-            local_traffic: false,
         }
     }
 
@@ -133,8 +129,8 @@ fn is_managed(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Resul
     }
 }
 
-fn intent(service: &Service, spec: &ServiceSpec, key: &ServiceKey, defaults: &Defaults) -> Intent {
-    if let Some(refused) = refusal(spec) {
+fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Intent {
+    if let Some(refused) = service.spec.as_ref().and_then(refusal) {
         return Intent::Refused(refused);
     }
     match source(service, key, defaults) {
