@@ -61,6 +61,13 @@ pub struct Source {
 }
 
 impl Source {
+    /// The slice of this name.
+    #[must_use]
+    pub fn slice(&self, name: &str) -> Option<&EndpointSlice> {
+        let mut slices = self.slices.iter().map(AsRef::as_ref);
+        slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
+    }
+
     /// The slices of one family.
     pub fn slices_of(&self, family: Family) -> impl Iterator<Item = &EndpointSlice> {
         let slices = self.slices.iter().map(AsRef::as_ref);

@@ -51,11 +51,11 @@ pub(super) fn copies(
 /// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
 /// the last that was known.
 fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> Vec<EndpointPort> {
-    let slice_name = current.provenance().map(|provenance| provenance.name);
-    let mut known: Vec<_> = source
-        .slices
+    let there = current
+        .provenance()
+        .and_then(|claimed| source.slice(claimed.name));
+    let mut known: Vec<_> = there
         .iter()
-        .filter(|slice| slice.metadata.name.as_deref() == slice_name)
         .flat_map(|slice| slice.ports.iter().flatten().cloned())
         .collect();
     for port in &service.ports {
@@ -78,12 +78,11 @@ fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Sourc
 /// copy of a slice that is there, or it says so, or the name of its slice does.
 fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source) -> bool {
     let own_name = copy.metadata.name.as_deref();
-    let there = |is_it: &dyn Fn(&EndpointSlice) -> bool| source.slices.iter().any(|present| is_it(present));
-    there(&|present| own_name == Some(&copy_name(service.key.name(), present)))
+    let mut slices = source.slices.iter();
+    slices.any(|present| own_name == Some(&copy_name(service.key.name(), present)))
         || copy.provenance().is_some_and(|claimed| {
             claimed.namespace == source.key.namespace()
-                && (there(&|present| present.metadata.name.as_deref() == Some(claimed.name))
-                    || is_named_after(claimed.name, source.key.name()))
+                && (source.slice(claimed.name).is_some() || is_named_after(claimed.name, source.key.name()))
         })
 }
 

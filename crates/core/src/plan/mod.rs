@@ -272,11 +272,7 @@ fn vanished_unseen(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey
     let slice = claimed.source()?;
     let is_ahead = claimed.version > Some(snapshot.seen);
     let is_from_there = claimed.namespace == source.key.namespace();
-    let mut shown = source
-        .slices
-        .iter()
-        .map(|present| SliceKey::of(&present.metadata));
-    let is_shown = shown.any(|present| present == slice);
+    let is_shown = source.slice(claimed.name).is_some();
     (is_ahead && is_from_there && !is_shown && !snapshot.confirmed.contains(&slice)).then_some(slice)
 }
 

@@ -104,14 +104,8 @@ pub(super) fn endpoints(
     wanted: &BTreeMap<SliceKey, EndpointSlice>,
     plan: &mut Plan,
 ) {
-    let mut endpoints = wanted
-        .values()
-        .flat_map(|copy| copy.endpoints.iter().flatten())
-        .peekable();
-    if service.local_traffic
-        && endpoints.peek().is_some()
-        && endpoints.all(|endpoint| endpoint.node_name.is_none())
-    {
+    let mut endpoints = wanted.values().flat_map(|copy| copy.endpoints.iter().flatten());
+    if service.local_traffic && plan.endpoints > 0 && endpoints.all(|endpoint| endpoint.node_name.is_none()) {
         plan.find(
             Reason::NodeNameMissing,
             "externalTrafficPolicy is Local and no endpoint has a nodeName, so no node will announce the address; set it to Cluster",
