@@ -133,18 +133,15 @@ impl WorkQueue {
 
     fn schedule(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         self.paced.retain(|_, until| *until > Instant::now());
-        if let Some(until) = self.paced.get(&key) {
-            let timer = self.timers.insert_at(key.clone(), *until);
-            self.states.insert(
-                key,
-                KeyState::Waiting {
-                    timer,
-                    since: Some(since),
-                },
-            );
-        } else {
-            self.enqueue(key, since, priority);
+        match self.paced.get(&key) {
+            Some(until) => self.wait(key, *until, Some(since)),
+            None => self.enqueue(key, since, priority),
         }
+    }
+
+    fn wait(&mut self, key: ServiceKey, until: Instant, since: Option<Instant>) {
+        let timer = self.timers.insert_at(key.clone(), until);
+        self.states.insert(key, KeyState::Waiting { timer, since });
     }
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
@@ -231,9 +228,7 @@ impl WorkQueue {
                 priority,
             );
         } else if let Some(until) = until {
-            let timer = self.timers.insert_at(key.clone(), until);
-            self.states
-                .insert(key, KeyState::Waiting { timer, since: undone });
+            self.wait(key, until, undone);
         }
     }
 
