@@ -77,15 +77,6 @@ pub(super) fn protocol(word: Option<&str>) -> &str {
     word.filter(|word| !word.is_empty()).unwrap_or("TCP")
 }
 
-/// What is copied of a source slice's endpoints.
-#[must_use]
-pub fn endpoints(service: &ManagedService, source: &[Endpoint]) -> Vec<Endpoint> {
-    source
-        .iter()
-        .map(|endpoint| copy_endpoint(service, endpoint))
-        .collect()
-}
-
 fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
     // Taken apart without `..`: a new field of the API has to be decided about here.
     let Endpoint {
@@ -145,7 +136,7 @@ fn copy_of(
     ports: Vec<EndpointPort>,
 ) -> EndpointSlice {
     let source_slice = annotations.get(provenance::SLICE).map_or("", AsRef::as_ref);
-    let endpoints = endpoints(service, shown.endpoints.as_deref().unwrap_or_default());
+    let endpoints = shown.endpoints.iter().flatten();
     EndpointSlice {
         metadata: ObjectMeta {
             name: Some(name),
@@ -156,7 +147,11 @@ fn copy_of(
             ..ObjectMeta::default()
         },
         address_type: shown.address_type.clone(),
-        endpoints: Some(endpoints),
+        endpoints: Some(
+            endpoints
+                .map(|endpoint| copy_endpoint(service, endpoint))
+                .collect(),
+        ),
         ports: Some(ports),
     }
 }
