@@ -68,6 +68,13 @@ impl Source {
         slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
     }
 
+    /// Whether a slice is a copy of a slice that cannot be decoded.
+    #[must_use]
+    pub fn has_unreadable_source_of(&self, copy: &EndpointSlice) -> bool {
+        copy.source()
+            .is_some_and(|slice| self.unreadable.contains(&slice))
+    }
+
     /// The slices of one family.
     pub fn slices_of(&self, family: Family) -> impl Iterator<Item = &EndpointSlice> {
         let slices = self.slices.iter().map(AsRef::as_ref);

@@ -14,14 +14,9 @@ use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
 pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
-    let is_copy = |slice: &EndpointSlice| {
-        slice.address_type == family.as_str()
-            && slice
-                .source()
-                .is_some_and(|source_slice| source.unreadable.contains(&source_slice))
-    };
-    let mut copies = snapshot.copies.iter().filter(|slice| is_copy(slice));
-    copies.any(|copy| !copy.is_empty())
+    snapshot.copies.iter().any(|copy| {
+        copy.address_type == family.as_str() && source.has_unreadable_source_of(copy) && !copy.is_empty()
+    })
 }
 
 /// The last good copies of one family, made from this source for this very Service. Ports without a number go into

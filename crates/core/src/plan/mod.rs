@@ -237,11 +237,9 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
 
 /// Whether the source slice of a copy, or the copy itself, cannot be decoded.
 fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
-    let source = snapshot.source.as_ref().map(|source| &source.unreadable);
+    let source = snapshot.source.as_ref();
     snapshot.unreadable.contains(&SliceKey::of(&copy.metadata))
-        || copy
-            .source()
-            .is_some_and(|slice| source.is_some_and(|unreadable| unreadable.contains(&slice)))
+        || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
 /// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive.
