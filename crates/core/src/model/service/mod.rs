@@ -146,20 +146,13 @@ fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Intent {
 /// The source that annotations name, or else the flags.
 fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<ServiceKey, Finding> {
     let set = |name| annotation_of(&service.metadata, name).filter(|value| !value.is_empty());
-    let (name, namespace) = (set(annotation::SOURCE_NAME), set(annotation::SOURCE_NAMESPACE));
-    for (annotation, value) in [
-        (annotation::SOURCE_NAME, name),
-        (annotation::SOURCE_NAMESPACE, namespace),
-    ] {
-        if let Some(value) = value.filter(|value| !is_dns_label(value)) {
-            return Err(invalid(
-                annotation,
-                value,
-                "use a DNS label, as Kubernetes requires for this name",
-            ));
+    for annotation in [annotation::SOURCE_NAME, annotation::SOURCE_NAMESPACE] {
+        if let Some(value) = set(annotation).filter(|value| !is_dns_label(value)) {
+            let help = "use a DNS label, as Kubernetes requires for this name";
+            return Err(invalid(annotation, value, help));
         }
     }
-    match (name, namespace) {
+    match (set(annotation::SOURCE_NAME), set(annotation::SOURCE_NAMESPACE)) {
         (Some(name), namespace) => Ok(ServiceKey::new(
             namespace.unwrap_or_else(|| key.namespace()),
             name,
