@@ -56,7 +56,7 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed. Sets
+    /// Removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed. Sets
     /// `has_sent` when it sends a request.
     ///
     /// # Errors

@@ -2,8 +2,6 @@
 //!
 //! After a write the key waits until the watch shows it, at most a second; then one GET decides.
 //! So the next plan is never made from a view that is older than our own last write.
-//!
-//! Each step says whether it asks the API server (`client`) or only thinks (`no client`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,7 +40,7 @@ use expectations::{Expectations, Expected};
 use failures::SyncFailures;
 use findings::Findings;
 use late_watch::LateWatch;
-use report::{report_write, rules_out_synced};
+use report::rules_out_synced;
 
 /// The pause after the removal of something was refused that the Go operator has left.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -130,16 +128,16 @@ impl Reconciler {
         self.failures.forget();
     }
 
-    /// no client: nothing was decided.
+    /// Nothing was decided.
     fn stopped(&self, key: &ServiceKey, error: &SyncError) -> Outcome {
         if error.is_unavailable() {
-            self.failed(key, error);
+            self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
         error.outcome(None)
     }
 
-    /// client: writes what was decided.
+    /// Writes what was decided.
     async fn carry_out(&self, decision: Decision, since: Instant, term: &Term) -> Outcome {
         let Decision {
             snapshot,
@@ -166,8 +164,7 @@ impl Reconciler {
             findings.extend(error.finding());
         }
         if applied.has_written() && applied.failures.is_empty() {
-            let may_log = self.log_budgets.lock().spend(key, Instant::now());
-            report_write(key, may_log, since, &snapshot, endpoints, &applied);
+            self.log_write(since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {
@@ -178,10 +175,8 @@ impl Reconciler {
             .iter()
             .chain(&put_off)
             .chain(removed.as_ref().err());
-        match errors.find(|error| error.is_unavailable()) {
-            Some(error) => self.failed(key, error),
-            None => self.failures.ended(key, self.index().priority(key)),
-        }
+        let failure = errors.find(|error| error.is_unavailable());
+        self.failures.ended(key, self.index().priority(key), failure);
         let is_right =
             applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(rules_out_synced);
         let mut outcome = self.outcome(&snapshot, taken, put_off.as_ref(), &applied);
@@ -203,7 +198,7 @@ impl Reconciler {
         outcome
     }
 
-    /// no client: what the writes, or their failures, mean for the key.
+    /// Returns how the sync ends, given its writes and their failures.
     fn outcome(
         &self,
         snapshot: &Snapshot,
@@ -244,7 +239,7 @@ impl Reconciler {
         }
     }
 
-    /// no client: what users should know. Returns when to report it again.
+    /// Reports the findings. Returns when to report them again.
     fn report(
         &self,
         term: &Term,
@@ -264,11 +259,6 @@ impl Reconciler {
         }
         self.findings.replace(key, &self.index(), findings, result);
         look_again
-    }
-
-    fn failed(&self, key: &ServiceKey, error: &SyncError) {
-        let priority = self.index().priority(key);
-        self.failures.failed(key, priority, error);
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
