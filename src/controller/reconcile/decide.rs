@@ -39,13 +39,6 @@ pub(super) struct Decision {
     pub put_off: Option<SyncError>,
 }
 
-/// A slice as a GET shows it.
-struct Read {
-    slice: Option<EndpointSlice>,
-    /// The index had a different version, or none.
-    is_news: bool,
-}
-
 impl Reconciler {
     /// Sends requests only where the watch is late or in doubt, and then sets `has_read`.
     pub(super) async fn decide(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Decision, SyncError> {
@@ -165,10 +158,7 @@ impl Reconciler {
         let overdue = self.expectations.overdue(key, &self.index())?;
         let mut strangers = Vec::new();
         for (slice, _) in overdue {
-            let Read {
-                slice: found,
-                is_news,
-            } = self.read(&slice, has_read).await?;
+            let (found, is_news) = self.read(&slice, has_read).await?;
             // Slices that are not copies appear on another watch.
             if is_news && found.as_ref().is_none_or(EndpointSlice::is_labelled_as_copy) {
                 let version = found.as_ref().and_then(|found| version_of(&found.metadata));
@@ -181,8 +171,13 @@ impl Reconciler {
     }
 
     /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends
-    /// on it dirty, because the watch will show no change any more.
-    async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Read, SyncError> {
+    /// on it dirty, because the watch will show no change any more. Returns the slice, and whether the index had
+    /// another version of it or none.
+    async fn read(
+        &self,
+        key: &SliceKey,
+        has_read: &mut bool,
+    ) -> Result<(Option<EndpointSlice>, bool), SyncError> {
         let before = self.index().state(key);
         let slice = match self
             .get::<EndpointSlice>(key.namespace(), key.name(), has_read)
@@ -194,10 +189,7 @@ impl Reconciler {
                 // It counts as unchanged, so the index keeps its slice.
                 self.undecoded.failed(&format!("{key}: {}", unreadable.error));
                 self.index().observe_unreadable(&unreadable);
-                return Ok(Read {
-                    slice: None,
-                    is_news: false,
-                });
+                return Ok((None, false));
             }
         };
         let Some(dirty) = self.index().observe(key, &before, slice.clone()) else {
@@ -205,7 +197,7 @@ impl Reconciler {
         };
         let is_news = !dirty.is_empty();
         self.dirty.mark(dirty);
-        Ok(Read { slice, is_news })
+        Ok((slice, is_news))
     }
 
     /// Sends one consistent GET, with the time limit of the client. `None` if the object does not exist.

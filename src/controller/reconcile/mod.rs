@@ -26,7 +26,7 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
-use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot, SyncResult, WatchKind};
+use endpoint_copier_core::model::{Finding, ServiceKey, Snapshot, SyncResult, WatchKind};
 
 mod decide;
 mod expectations;
@@ -224,11 +224,13 @@ impl Reconciler {
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);
         }
+        // A managed Service without a source can have no copies as it is.
+        let is_refused = snapshot.service.is_some() && snapshot.source.is_none();
         let outcome = match (error, due) {
             (Some(error), due) => error.outcome(due),
             (None, Some(due)) => Outcome::new(SyncResult::Success, Requeue::At(due)),
             (None, None) if is_taken => Outcome::new(SyncResult::Refused, Requeue::Backoff(Backoff::Long)),
-            (None, None) if is_refused(snapshot) => Outcome::new(SyncResult::Refused, Requeue::WhenDirty),
+            (None, None) if is_refused => Outcome::new(SyncResult::Refused, Requeue::WhenDirty),
             (None, None) => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
         };
         Outcome {
@@ -264,10 +266,4 @@ impl Reconciler {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
-}
-
-/// Whether the Service is managed, and can have no copies as it is.
-fn is_refused(snapshot: &Snapshot) -> bool {
-    let service = snapshot.service.as_ref();
-    service.is_some_and(|service| !matches!(service.intent, Intent::Copy(_)))
 }
