@@ -24,7 +24,7 @@ use endpoint_copier_core::model::{
     EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
 };
 
-/// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
+/// The value of the managed-by label of a slice that mirrors an `Endpoints` object.
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// Removes `Endpoints` of the Go operator.

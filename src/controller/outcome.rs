@@ -9,7 +9,7 @@ use endpoint_copier_core::model::{ReconcileResult, SyncResult};
 /// How a sync ended.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
-    /// What became of the copies.
+    /// The result for the copies.
     pub result: SyncResult,
     /// When to process the key again.
     pub requeue: Requeue,

@@ -1,4 +1,4 @@
-//! What was tried to write into each slice, so that the same thing is not tried for ever: a write that
+//! Remembers the last write of each slice, so that the same is not tried for ever: a write that
 //! was refused waits, and one that does not last counts as refused.
 //!
 //! Pure: moments go in.
@@ -88,7 +88,7 @@ impl Attempts {
         self.hopeless.insert(service.key.clone(), service.clone());
     }
 
-    /// It is no longer managed.
+    /// The Service is no longer managed.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.hopeless.remove(service);
     }
@@ -124,7 +124,7 @@ impl Attempts {
         until
     }
 
-    /// What is not tried any more needs no memory.
+    /// Forgets the writes that are not tried any more.
     pub fn forget_old(&mut self, now: Instant) {
         self.slices
             .retain(|_, attempt| now < attempt.at + LONGEST_REFUSAL_PAUSE * 3);
@@ -137,7 +137,7 @@ fn pause(times: u32) -> Duration {
         .min(LONGEST_REFUSAL_PAUSE)
 }
 
-/// What a slice shows; the version of its source is no part of it.
+/// A hash of the content of a slice. The version of its source is no part of it.
 fn content(slice: &EndpointSlice) -> u64 {
     let mut hasher = DefaultHasher::new();
     let EndpointSlice {

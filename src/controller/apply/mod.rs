@@ -102,7 +102,7 @@ impl Writer {
 
     /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces.
     async fn write(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        // What is left of the plan is planned again.
+        // The rest of the plan is planned again.
         if applied.is_overloaded() {
             return;
         }

@@ -52,7 +52,7 @@ struct PendingEvent {
     term: Term,
     service: ObjectReference,
     event: Event,
-    /// What was found. Good news is about nothing that lasts.
+    /// The finding that it reports. A `Synced` Event reports none.
     about: Option<(ServiceKey, Finding)>,
     /// How long to wait after each failure that is left to it.
     pauses: std::slice::Iter<'static, Duration>,
@@ -92,7 +92,7 @@ impl EventRecorder {
         )
     }
 
-    /// These are all findings of a Service now. Says what is new or due again; answers when to look again.
+    /// Reports those of all findings of a Service that are new or due again. Returns when to look again.
     pub fn report(
         &self,
         term: &Term,

@@ -15,14 +15,14 @@ use endpoint_copier_core::model::{Finding, ServiceKey};
 /// The pause before findings that did not fit into the queue are tried again.
 const LATER: Duration = Duration::from_secs(10);
 
-/// What was reported about all Services.
+/// The findings that were reported about each Service.
 #[derive(Debug, Default)]
 pub(super) struct EventThrottle {
     services: HashMap<ServiceKey, Reported>,
     budgets: Budgets,
 }
 
-/// What was reported about a Service, and when.
+/// The findings that were reported about a Service, and when.
 #[derive(Debug, Default)]
 struct Reported {
     findings: BTreeMap<Finding, Instant>,
@@ -30,7 +30,7 @@ struct Reported {
     owes_synced: bool,
 }
 
-/// What to say now, and when to look again.
+/// The findings to report now, and the time to look again.
 #[derive(Debug, PartialEq)]
 pub(super) struct Due {
     pub findings: Vec<Finding>,

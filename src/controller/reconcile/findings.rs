@@ -1,4 +1,4 @@
-//! What is wrong with each Service, and which are in sync: for logs and metrics. It ends with the term.
+//! The findings of each Service, and the Services in sync, for logs and metrics. They end with the term.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

@@ -219,7 +219,7 @@ impl Reconciler {
         let is_taken = !taken.is_empty();
         let expected = applied.expectations.iter().cloned().chain(taken).collect();
         self.expectations.expect(key, expected, due.unwrap_or(now));
-        // What a conflict was about may be here already; then nothing will mark the key again.
+        // The index may show the cause of a conflict already; then nothing will mark the key again.
         let is_conflict = matches!(error, Some(SyncError::Conflict { .. }));
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);

@@ -1,7 +1,7 @@
 //! Dirty keys, each at most once, and the time before which a key must not be worked on again.
 //!
 //! A key is in one of four states: not here, ready, waiting until a moment, or being worked on.
-//! One that gets dirty while it is worked on becomes ready when that work ends.
+//! A key that gets dirty while it is worked on becomes ready when that work ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -45,7 +45,7 @@ const FAILING: usize = 4;
 /// the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
-/// Which keys go first, and how many at once.
+/// The lane of a key decides when it goes, and how many keys go at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Flagged,

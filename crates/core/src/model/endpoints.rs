@@ -5,11 +5,11 @@ use super::EndpointSlice;
 /// Endpoints by what they are good for. Each counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
-    /// They get traffic.
+    /// Endpoints that get traffic.
     pub ready: usize,
-    /// They are there, and get none.
+    /// Endpoints that get no traffic.
     pub unready: usize,
-    /// They are shutting down, and get none while another is ready.
+    /// Endpoints that are shutting down. They get no traffic while another is ready.
     pub terminating: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a Service, in the words that users see.
+//! Findings: problems of a Service, in the words that users see.
 
 use super::words::words;
 
@@ -78,9 +78,9 @@ const LONGEST_NOTE: usize = 1000;
 /// One thing that is wrong with one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// What kind of thing.
+    /// The kind of problem.
     pub reason: Reason,
-    /// What exactly, and what to do about it: at most 1,000 bytes.
+    /// The details, and the remedy: at most 1,000 bytes.
     pub note: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the operator watches, what it does to a copy, and how that ends: as words in metrics and logs.
+//! Watches, writes and results, as words in metrics and logs.
 
 use super::words::words;
 
@@ -46,7 +46,7 @@ words! {
         Error => "error",
         /// Something that only a person can change.
         Refused => "refused",
-        /// It waits for the watch to show its own write, or for its turn.
+        /// The Service waits for the watch to show its own write, or for its turn.
         Requeued => "requeued",
     }
 }
@@ -54,13 +54,13 @@ words! {
 words! {
     /// How a sync ended, in the words of controller-runtime.
     ReconcileResult {
-        /// It is done.
+        /// Nothing is left to do.
         Success => "success",
-        /// It is tried again, after a pause that grows.
+        /// The sync is tried again, after a pause that grows.
         Error => "error",
-        /// Never here: it is tried again at once.
+        /// The sync is tried again at once. This operator never does that.
         Requeue => "requeue",
-        /// It goes on at a moment that is known.
+        /// The sync goes on at a known time.
         RequeueAfter => "requeue_after",
     }
 }

@@ -32,7 +32,7 @@ pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.
 pub mod annotation {
-    /// What all of them begin with.
+    /// The prefix of all of them.
     pub const PREFIX: &str = "endpoint-copier/";
     /// `true`: managed; `false`: not managed, whatever the flags say.
     pub const ENABLED: &str = "endpoint-copier/enabled";
@@ -127,7 +127,7 @@ key! {
     SliceKey
 }
 
-/// What the flags say of Services without annotations.
+/// The settings of the flags for Services without annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// Source of a managed Service that names none.

@@ -1,4 +1,4 @@
-//! What the index knows about one Service, as the planner needs it.
+//! The state of one Service in the index, as the planner needs it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey};
 /// All that decides about the copies of one Service, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The Service.
+    /// Its key.
     pub key: ServiceKey,
-    /// What it asks for; `None` if it is not managed, or does not exist.
+    /// The Service, if it exists and is managed.
     pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one.
     pub source: Option<Source>,

@@ -1,6 +1,6 @@
-//! Copies that outlive an empty source: what they show stays, what the Service decides follows.
+//! Copies that outlive an empty source: their endpoints stay, and the rest follows the Service.
 //!
-//! Which Services hold is decided by [`ManagedService::holds`](crate::model::ManagedService::holds).
+//! A Service holds its copies if [`ManagedService::holds`](crate::model::ManagedService::holds) is set.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

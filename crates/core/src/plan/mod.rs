@@ -1,4 +1,4 @@
-//! What to write so that a Service's copies are right: the specification of the operator as code.
+//! Plans the writes that make a Service's copies right: the specification of the operator as code.
 //!
 //! ```text
 //!   source slices ──┐
@@ -23,7 +23,7 @@ mod hold;
 
 mod report;
 
-/// What has to be done. Creates, then updates, then deletes, and leftovers last.
+/// The writes for one Service: creates, then updates, then deletes, and leftovers last.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     /// Slices to POST.
@@ -39,7 +39,7 @@ pub struct Plan {
     pub endpoints: usize,
     /// When what the updates carry over was triggered, as the source states it.
     pub triggers: Vec<String>,
-    /// What the user should know.
+    /// The problems that the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to read first. Their copies wait: they claim to be newer than what we see, or are to be
     /// created from a view that may be outdated.
@@ -203,7 +203,7 @@ fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey>
     (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
 }
 
-/// What triggered the change that makes a copy differ from its source. Recreating a copy is no such change.
+/// The trigger of the change that makes a copy differ from its source. Recreating a copy is no such change.
 fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> {
     let trigger = |slice| annotation_of(slice, provenance::TRIGGER_TIME);
     let new = trigger(&copy.metadata)?;

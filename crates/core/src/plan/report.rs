@@ -1,4 +1,4 @@
-//! What users should know: what is wrong, and what to do about it.
+//! Reports problems to the user, each with its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::model::{
     EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
 };
 
-/// Why copies of this family are not as empty as their source.
+/// The note about copies of a family that are not as empty as their source.
 pub(super) fn held(source: &Source, family: Family) -> String {
     format!(
         "{} has no {} endpoint; its last good copy is kept. Check the source; endpoint-copier/when-source-empty: follow empties the copy",
@@ -17,7 +17,7 @@ pub(super) fn held(source: &Source, family: Family) -> String {
     )
 }
 
-/// Which ports are left out.
+/// The note about ports that are left out.
 pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
     let names: Vec<_> = names.iter().collect();
     format!(
@@ -27,7 +27,7 @@ pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
     )
 }
 
-/// What is to be said of the source.
+/// Reports problems of the source.
 pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if !source.unreadable.is_empty() {
         return;
@@ -98,7 +98,7 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
     }
 }
 
-/// What is to be said of the endpoints.
+/// Reports endpoints that no node will announce.
 pub(super) fn endpoints(
     service: &ManagedService,
     wanted: &BTreeMap<SliceKey, EndpointSlice>,

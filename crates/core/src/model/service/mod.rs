@@ -1,4 +1,4 @@
-//! What a Service asks of the operator, read once when it arrives.
+//! The request that a Service makes of the operator, read once when the Service arrives.
 
 use k8s_openapi::api::core::v1::ServicePort;
 
@@ -7,14 +7,14 @@ use super::{
     annotation_of, is_dns_label,
 };
 
-/// What a managed Service wants done.
+/// The request of a managed Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
     /// Copy the slices of this source.
     Copy(ServiceKey),
-    /// What is written there cannot be understood: make nothing new, leave what there is.
+    /// The annotations cannot be understood: create nothing, and leave the copies as they are.
     Unclear(Finding),
-    /// It cannot have copies: remove ours.
+    /// The Service cannot have copies: remove ours.
     Refused(Finding),
 }
 
@@ -29,9 +29,9 @@ pub struct ManagedService {
     pub key: ServiceKey,
     /// Its UID.
     pub uid: String,
-    /// It has a deletionTimestamp.
+    /// Whether it has a deletionTimestamp.
     pub deleting: bool,
-    /// What it wants.
+    /// Its request.
     pub intent: Intent,
     /// Whether the last good copies outlive an empty source.
     pub holds: bool,

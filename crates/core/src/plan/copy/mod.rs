@@ -1,5 +1,5 @@
-//! What a copy looks like: one source slice and one managed Service in, one
-//! EndpointSlice out; and whether a slice that exists already says the same. Its name is that of [`copy_name`].
+//! Makes a copy of one source slice for one managed Service, and compares it with a slice that exists. Its name is that
+//! of [`copy_name`].
 
 use std::collections::BTreeSet;
 
