@@ -18,7 +18,7 @@ use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
 };
 use crate::timing::LONGEST_LEASE;
-use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
+use endpoint_copier_core::model::{Defaults, ServiceKey};
 
 /// Why nothing is run.
 pub(super) enum Stop {
@@ -290,7 +290,7 @@ impl Flags {
             }
         };
         let managed = not_empty(Some(managed_endpoint_name));
-        let service = |namespace: String, name: String| ServiceKey(ObjectKey::new(namespace, name));
+        let service = |namespace: String, name: String| ServiceKey::new(namespace, name);
         Ok(Config {
             metrics_bind_address: metrics_bind_address.0,
             health_probe_bind_address: health_probe_bind_address.0,

@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::Defaults;
-use endpoint_copier_core::model::{ObjectKey, ServiceKey};
+use endpoint_copier_core::model::ServiceKey;
 
 const PROGRAM: &str = "endpoint-copier-operator";
 
@@ -59,7 +59,7 @@ fn refused(args: &str, env: &[(&str, &str)]) -> String {
 }
 
 fn service(namespace: &str, name: &str) -> ServiceKey {
-    ServiceKey(ObjectKey::new(namespace, name))
+    ServiceKey::new(namespace, name)
 }
 
 #[test]
@@ -238,8 +238,7 @@ fn names_are_dns_labels() {
                 .defaults
                 .managed
                 .unwrap()
-                .0
-                .name,
+                .name(),
             name
         );
     }

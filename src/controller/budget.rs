@@ -1,64 +1,58 @@
-//! A token bucket for Events and log lines, as in client-go's spam filter: a burst, then one token per refill
-//! period.
+//! Token buckets for Events and log lines, as in client-go's spam filter: a user who changes a Service all the time
+//! can fill neither etcd nor a disk.
 //!
 //! Pure: callers pass the time in.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The tokens that are left.
+use endpoint_copier_core::model::ServiceKey;
+
+/// The burst of Events, or of log lines, about one Service.
+const BURST: u32 = 25;
+
+/// The time after which a Service regains one token.
+pub const REFILL: Duration = Duration::from_secs(5 * 60);
+
+/// The budget of each Service. One that is full takes no memory, at the latest when another Service spends.
+#[derive(Debug, Default)]
+pub struct Budgets(HashMap<ServiceKey, Budget>);
+
 #[derive(Debug)]
-pub struct Budget {
-    burst: u32,
-    refill: Duration,
-    /// The tokens in use, and the time at which this was true.
-    used: Option<(u32, Instant)>,
+struct Budget {
+    used: u32,
+    /// The beginning of the refill period in which this was true.
+    since: Instant,
+}
+
+impl Budgets {
+    /// Takes a token of this Service if one is left.
+    pub fn spend(&mut self, service: &ServiceKey, now: Instant) -> bool {
+        if !self.0.contains_key(service) {
+            self.0.retain(|_, budget| budget.refilled(now).used > 0);
+        }
+        let budget = self
+            .0
+            .entry(service.clone())
+            .or_insert(Budget { used: 0, since: now });
+        *budget = budget.refilled(now);
+        let may = budget.used < BURST;
+        budget.used += u32::from(may);
+        may
+    }
 }
 
 impl Budget {
-    /// Holds `burst` tokens and regains one after each `refill`.
-    #[must_use]
-    pub fn new(burst: u32, refill: Duration) -> Self {
-        Self {
-            burst,
-            refill,
-            used: None,
-        }
-    }
-
-    /// Takes a token if one is left.
-    pub fn spend(&mut self, now: Instant) -> bool {
-        let (used, since) = self.refilled(now);
-        let may = used < self.burst;
-        self.used = Some((used + u32::from(may), since));
-        may
-    }
-
-    /// Whether all tokens are available, so that the caller can drop this budget.
-    #[must_use]
-    pub fn is_full(&self, now: Instant) -> bool {
-        self.refilled(now).0 == 0
-    }
-
-    /// The tokens in use after refills, and the time at which the next refill period began.
-    fn refilled(&self, now: Instant) -> (u32, Instant) {
-        let Some((used, since)) = self.used else {
-            return (0, now);
-        };
-        let back =
-            u32::try_from(now.saturating_duration_since(since).as_secs() / self.refill.as_secs().max(1))
-                .unwrap_or(u32::MAX);
-        if back >= used {
-            (0, now)
-        } else {
-            (used - back, since + self.refill * back)
+    fn refilled(&self, now: Instant) -> Self {
+        let periods = now.saturating_duration_since(self.since).as_secs() / REFILL.as_secs();
+        match u32::try_from(periods) {
+            Ok(back) if back < self.used => Self {
+                used: self.used - back,
+                since: self.since + REFILL * back,
+            },
+            _ => Self { used: 0, since: now },
         }
     }
 }
-
-/// The burst of Events, or of log lines, about one Service.
-pub const SERVICE_BURST: u32 = 25;
-
-/// The time after which a Service regains one token.
-pub const SERVICE_REFILL: Duration = Duration::from_secs(5 * 60);

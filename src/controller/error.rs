@@ -1,4 +1,4 @@
-//! What stops the sync of a Service, or makes a part of it fail; and what happens next because of it.
+//! The errors that stop the sync of a Service, or make a part of it fail; and what follows from each.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -8,10 +8,9 @@ use tokio::time::Instant;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{Rejection, status_of, throttled};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
-use crate::telemetry::metrics::SyncResult;
-use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey};
+use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// What stops a sync, or makes a part of it fail.
+/// An error that stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// Too little is listed yet. The lists mark the key again.
@@ -58,7 +57,7 @@ pub enum SyncError {
         operation: &'static str,
         /// Kind and name of what it is about.
         object: String,
-        /// What the API server or the client says.
+        /// The message of the API server or the client.
         message: String,
         /// The pause that an overloaded API server asks for.
         retry_after: Option<Duration>,
@@ -113,7 +112,7 @@ impl SyncError {
         )
     }
 
-    /// What the user of the Service should know.
+    /// The finding for the user of the Service.
     pub(super) fn finding(&self) -> Option<Finding> {
         matches!(self, Self::Refused { .. }).then(|| Finding::new(Reason::WriteRefused, self.to_string()))
     }

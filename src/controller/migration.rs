@@ -24,7 +24,7 @@ use endpoint_copier_core::model::{
     EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
 };
 
-/// What Kubernetes writes into the managed-by label of a slice that mirrors an `Endpoints` object.
+/// The value of the managed-by label of a slice that mirrors an `Endpoints` object.
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// Removes `Endpoints` of the Go operator.
@@ -56,7 +56,7 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// client: removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed. Sets
+    /// Removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed. Sets
     /// `has_sent` when it sends a request.
     ///
     /// # Errors
@@ -81,34 +81,37 @@ impl Migration {
         }
         *has_sent = true;
         match self.get_and_delete(term, service).await {
-            Ok(Looked::Theirs) => {}
-            Ok(Looked::Gone | Looked::TermOver) => return Ok(None),
-            Err(Error::Api(status)) if is_forbidden(&status) => return Ok(Some(finding(service))),
+            Ok(is_theirs) => {
+                if is_theirs {
+                    self.theirs.lock().insert(service.key.clone(), mirrored);
+                }
+                Ok(None)
+            }
+            Err(Error::Api(status)) if is_forbidden(&status) => Ok(Some(finding(service))),
             Err(error) => {
                 let object = format!("Endpoints {} of the Go operator", service.key);
-                return Err(SyncError::unavailable("remove", object, &error));
+                Err(SyncError::unavailable("remove", object, &error))
             }
         }
-        self.theirs.lock().insert(service.key.clone(), mirrored);
-        Ok(None)
     }
 
-    async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<Looked, Error> {
+    /// Deletes the `Endpoints` if they exist and are the Go operator's. Returns whether they are of another owner.
+    async fn get_and_delete(&self, term: &Term, service: &ManagedService) -> Result<bool, Error> {
         let api: Api<Guarded<EndpointsMetadata>> =
             Api::namespaced(self.client.clone(), service.key.namespace());
         let limit = Instant::now() + REMOVAL_LIMIT;
         let found = match self.within(limit, api.get(service.key.name())).await {
             Ok(found) => found,
-            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(Looked::Gone),
+            Err(Error::Api(status)) if is_missing(&status, service.key.name()) => return Ok(false),
             Err(error) => return Err(error),
         };
         let found = found.slim_metadata();
         if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
-            return Ok(Looked::Theirs);
+            return Ok(true);
         }
         // Only now: while the GET was under way the term may have ended.
         let Ok(write) = term.begin_write() else {
-            return Ok(Looked::TermOver);
+            return Ok(false);
         };
         let params = DeleteParams {
             preconditions: Some(Preconditions {
@@ -129,7 +132,7 @@ impl Migration {
             Err(Error::Api(status)) if is_missing(&status, service.key.name()) => {}
             Err(error) => return Err(error),
         }
-        Ok(Looked::Gone)
+        Ok(false)
     }
 
     /// One call, and so one step.
@@ -142,16 +145,6 @@ impl Migration {
         self.watchdog.tick();
         answer.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())))
     }
-}
-
-/// How a look for the `Endpoints` of a Service ended.
-enum Looked {
-    /// They are not the Go operator's.
-    Theirs,
-    /// There are none any more; their mirrored slices are about to go.
-    Gone,
-    /// There are, and they are not ours to remove any more.
-    TermOver,
 }
 
 fn is_mirror(slice: &EndpointSlice) -> bool {

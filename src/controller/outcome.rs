@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::telemetry::metrics::{ReconcileResult, SyncResult};
+use endpoint_copier_core::model::{ReconcileResult, SyncResult};
 
 /// How a sync ended.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
-    /// What became of the copies.
+    /// The result for the copies.
     pub result: SyncResult,
     /// When to process the key again.
     pub requeue: Requeue,

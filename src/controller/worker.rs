@@ -20,7 +20,7 @@ use endpoint_copier_core::model::{ServiceKey, WatchKind};
 pub struct Worker {
     /// Where watches leave dirty keys.
     pub dirty: DirtySet,
-    /// What the cluster looks like.
+    /// The state of the cluster.
     pub index: SharedIndex,
     /// Shows whether the watches are current.
     pub watch_health: WatchHealth,
@@ -65,7 +65,7 @@ impl Worker {
             () = term.over() => return,
             _ = timeout(VIEW_SETTLE, self.watch_health.until_current(&WatchKind::VIEW)) => {}
         }
-        // Which all is worked on now.
+        // All keys are marked below.
         self.dirty.take().now_or_never();
         let all = self.index.lock().all();
         for key in all {

@@ -135,7 +135,7 @@ pub(super) struct ServiceChanges<'a> {
 impl Row {
     fn of(index: &Index, key: &ServiceKey, changed: &Dates) -> Option<Self> {
         let (snapshot, plan) = decide(index, key)?;
-        let managed = snapshot.service.managed();
+        let managed = snapshot.service.as_ref();
         let families = managed
             .map(|service| service.families.clone())
             .unwrap_or_default();

@@ -1,10 +1,10 @@
-//! What became of a plan: what was written, what the watch should show of it, and what failed.
+//! The results of a plan: writes, expectations of the watch, and failures.
 
 use endpoint_copier_core::model::{EndpointSlice, Operation, SliceKey, version_of};
 
 use crate::controller::error::SyncError;
 
-/// What the watch will show of a write.
+/// The state that the watch will show after a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// The slice at this resourceVersion or a newer one.
@@ -36,14 +36,14 @@ impl Expectation {
     }
 }
 
-/// What became of a plan.
+/// The results of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// How many writes succeeded: creates, updates, deletes.
     pub by_operation: [usize; 3],
-    /// What to wait for before the next plan.
+    /// The watch must show these before the next plan.
     pub expectations: Vec<(SliceKey, Expectation)>,
-    /// What failed.
+    /// Writes that failed.
     pub failures: Vec<SyncError>,
 }
 

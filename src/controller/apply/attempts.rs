@@ -1,4 +1,4 @@
-//! What was tried to write into each slice, so that the same thing is not tried for ever: a write that
+//! Remembers the last write of each slice, so that the same is not tried for ever: a write that
 //! was refused waits, and one that does not last counts as refused.
 //!
 //! Pure: moments go in.
@@ -33,16 +33,25 @@ pub(super) struct Attempts {
     hopeless: HashMap<ServiceKey, Arc<ManagedService>>,
 }
 
-#[derive(Clone, Debug)]
+/// The last write of a slice that the API server has answered.
+#[derive(Debug)]
 struct WriteAttempt {
     content: u64,
     at: Instant,
-    /// Refusals in a row.
-    refusals: u32,
-    /// Why the API server refused it; empty if it did not.
-    reason: String,
-    /// Successful writes of the same in a row, each soon after the one before.
-    writes: u32,
+    /// Why the API server refused it; `None` if it did not.
+    refusal: Option<String>,
+    /// Refusals of the same in a row; or successful writes of it, each soon after the one before.
+    times: u32,
+}
+
+impl WriteAttempt {
+    /// How long the same may not be written again.
+    fn pause(&self) -> Duration {
+        match (&self.refusal, self.times) {
+            (Some(_), times) => pause(times - 1),
+            (None, times) => times.checked_sub(REPAIRS).map_or(Duration::ZERO, pause),
+        }
+    }
 }
 
 impl Attempts {
@@ -54,26 +63,24 @@ impl Attempts {
         let Some(last) = self.slices.get(&SliceKey::of(&slice.metadata)) else {
             return Ok(());
         };
-        let same = last.content == content(slice);
-        let pause = match (last.refusals, last.writes) {
-            (0, writes) if same && writes >= REPAIRS => pause(writes - REPAIRS),
-            (0, _) => return Ok(()),
-            (refusals, _) if same => pause(refusals - 1),
-            _ => OTHER,
+        let pause = if last.content == content(slice) {
+            last.pause()
+        } else if last.refusal.is_some() {
+            OTHER
+        } else {
+            Duration::ZERO
         };
         let until = last.at + pause;
         if now >= until {
             return Ok(());
         }
-        let why = if last.refusals > 0 {
-            last.reason.clone()
-        } else {
+        let undone = || {
             format!(
                 "the copy was written {} times and changed back each time; find out what changes it",
-                last.writes
+                last.times
             )
         };
-        Err((until, why))
+        Err((until, last.refusal.clone().unwrap_or_else(undone)))
     }
 
     /// The namespace of a Service is going: there is nothing to wait for.
@@ -81,7 +88,7 @@ impl Attempts {
         self.hopeless.insert(service.key.clone(), service.clone());
     }
 
-    /// It is no longer managed.
+    /// The Service is no longer managed.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.hopeless.remove(service);
     }
@@ -91,43 +98,33 @@ impl Attempts {
         self.hopeless.get(&service.key) == Some(service)
     }
 
-    /// The API server refused this. Answers when the same may be tried again.
-    pub fn refused(&mut self, slice: &EndpointSlice, reason: &str, now: Instant) -> Instant {
-        let content = content(slice);
-        let last = self.slices.get(&SliceKey::of(&slice.metadata));
-        let before = last
-            .filter(|last| last.content == content)
-            .map_or(0, |last| last.refusals);
-        let attempt = WriteAttempt {
-            content,
-            at: now,
-            refusals: before + 1,
-            reason: reason.to_owned(),
-            writes: 0,
-        };
-        self.slices.insert(SliceKey::of(&slice.metadata), attempt);
-        now + pause(before)
-    }
-
-    /// The API server took this.
-    pub fn written(&mut self, slice: &EndpointSlice, now: Instant) {
-        let content = content(slice);
-        let last = self.slices.get(&SliceKey::of(&slice.metadata));
+    /// The API server has refused this, or has accepted it (`None`). Returns when the same may be tried again.
+    pub fn ended(&mut self, slice: &EndpointSlice, refusal: Option<&str>, now: Instant) -> Instant {
+        let (key, content) = (SliceKey::of(&slice.metadata), content(slice));
         // While it waits between two repairs, they are further apart.
-        let window = |writes: u32| writes.checked_sub(REPAIRS).map_or(SOON, |over| pause(over) * 2);
-        let again = |last: &&WriteAttempt| last.content == content && now < last.at + window(last.writes);
-        let before = last.filter(again).map_or(0, |last| last.writes);
+        let is_soon = |last: &WriteAttempt| now < last.at + SOON.max(last.pause() * 2);
+        let continues = |last: &&WriteAttempt| {
+            last.content == content
+                && last.refusal.is_some() == refusal.is_some()
+                && (refusal.is_some() || is_soon(last))
+        };
+        let before = self
+            .slices
+            .get(&key)
+            .filter(continues)
+            .map_or(0, |last| last.times);
         let attempt = WriteAttempt {
             content,
             at: now,
-            refusals: 0,
-            reason: String::new(),
-            writes: before + 1,
+            refusal: refusal.map(str::to_owned),
+            times: before + 1,
         };
-        self.slices.insert(SliceKey::of(&slice.metadata), attempt);
+        let until = now + attempt.pause();
+        self.slices.insert(key, attempt);
+        until
     }
 
-    /// What is not tried any more needs no memory.
+    /// Forgets the writes that are not tried any more.
     pub fn forget_old(&mut self, now: Instant) {
         self.slices
             .retain(|_, attempt| now < attempt.at + LONGEST_REFUSAL_PAUSE * 3);
@@ -140,7 +137,7 @@ fn pause(times: u32) -> Duration {
         .min(LONGEST_REFUSAL_PAUSE)
 }
 
-/// What a slice shows; the version of its source is no part of it.
+/// A hash of the content of a slice. The version of its source is no part of it.
 fn content(slice: &EndpointSlice) -> u64 {
     let mut hasher = DefaultHasher::new();
     let EndpointSlice {
@@ -170,7 +167,7 @@ mod tests {
     fn what_was_refused_waits_5_seconds_doubling_to_30() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for wait in [5, 10, 20, 30, 30, 30] {
-            attempts.refused(&showing("10.0.0.1"), "no", now);
+            attempts.ended(&showing("10.0.0.1"), Some("no"), now);
             assert_eq!(
                 attempts.check(
                     &showing("10.0.0.1"),
@@ -186,7 +183,7 @@ mod tests {
     #[test]
     fn other_content_is_tried_after_a_second() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
-        attempts.refused(&showing("10.0.0.1"), "no", now);
+        attempts.ended(&showing("10.0.0.1"), Some("no"), now);
         assert!(
             attempts
                 .check(&showing("10.0.0.2"), now + Duration::from_millis(999))
@@ -198,15 +195,15 @@ mod tests {
     #[test]
     fn another_slice_does_not_wait() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
-        attempts.refused(&showing("10.0.0.1"), "no", now);
+        attempts.ended(&showing("10.0.0.1"), Some("no"), now);
         assert!(attempts.check(&slice("vip-2"), now).is_ok());
     }
 
     #[test]
     fn success_ends_the_waiting() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
-        attempts.refused(&showing("10.0.0.1"), "no", now);
-        attempts.written(&showing("10.0.0.1"), now + seconds(5));
+        attempts.ended(&showing("10.0.0.1"), Some("no"), now);
+        attempts.ended(&showing("10.0.0.1"), None, now + seconds(5));
         assert!(attempts.check(&showing("10.0.0.1"), now + seconds(5)).is_ok());
     }
 
@@ -215,7 +212,7 @@ mod tests {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for _ in 0..REPAIRS {
             assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
-            attempts.written(&showing("10.0.0.1"), now);
+            attempts.ended(&showing("10.0.0.1"), None, now);
             now += Duration::from_millis(50);
         }
         assert!(
@@ -231,7 +228,7 @@ mod tests {
                 attempts.check(&showing("10.0.0.1"), now).is_ok(),
                 "after {wait} s"
             );
-            attempts.written(&showing("10.0.0.1"), now);
+            attempts.ended(&showing("10.0.0.1"), None, now);
             assert!(attempts.check(&showing("10.0.0.1"), now + seconds(1)).is_err());
         }
         assert!(
@@ -245,7 +242,7 @@ mod tests {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for _ in 0..100 {
             assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
-            attempts.written(&showing("10.0.0.1"), now);
+            attempts.ended(&showing("10.0.0.1"), None, now);
             now += seconds(1);
         }
     }
@@ -253,7 +250,7 @@ mod tests {
     #[test]
     fn what_is_no_longer_tried_is_forgotten() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
-        attempts.written(&showing("10.0.0.1"), now);
+        attempts.ended(&showing("10.0.0.1"), None, now);
         attempts.forget_old(now + seconds(100));
         assert!(attempts.slices.is_empty());
     }

@@ -4,6 +4,8 @@
 //! of what was seen; delete has both as preconditions. So a write that arrives late, from a leader
 //! that is none any more, does nothing.
 
+use std::sync::Arc;
+
 use http::Request;
 use kube::Client;
 use kube::core::Status;
@@ -18,8 +20,9 @@ use crate::leader_election::term::{Term, TermOver};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::WRITE_LIMIT;
-use endpoint_copier_core::model::Operation;
-use endpoint_copier_core::model::{EndpointSlice, ServiceKey, ServiceState, SliceKey, version_of};
+use endpoint_copier_core::model::{
+    EndpointSlice, ManagedService, Operation, ServiceKey, SliceKey, version_of,
+};
 use endpoint_copier_core::plan::{Delete, Plan};
 
 mod applied;
@@ -56,19 +59,15 @@ impl Writer {
 
     /// Carries the plan for a Service out: creates, updates, and then deletes, if every new copy is written
     /// or was refused for good. Old copies never go, nor get empty, before the new ones are there.
-    pub async fn apply(&self, term: &Term, service: &ServiceState, plan: Plan) -> Applied {
+    pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
             updates,
             deletes,
             leftovers,
-            endpoints: _,
-            triggers: _,
-            findings: _,
-            confirm: _,
+            ..
         } = plan;
         let mut applied = Applied::default();
-        let service = service.managed();
         let is_hopeless = service.is_some_and(|service| self.attempts.lock().is_given_up(service));
         for slice in creates {
             if is_hopeless {
@@ -77,22 +76,21 @@ impl Writer {
                     slice: SliceKey::of(&slice.metadata),
                 });
             } else {
-                self.create(term, &slice, &mut applied).await;
+                self.write(term, &slice, &mut applied).await;
             }
         }
         let is_hopeless = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
         if let Some(service) = service.filter(|_| applied.failures.iter().any(is_hopeless)) {
             self.attempts.lock().give_up(service);
         }
-        let is_empty = |slice: &EndpointSlice| slice.endpoints.as_ref().is_none_or(Vec::is_empty);
-        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(is_empty);
+        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
         for slice in updates {
-            self.update(term, &slice, &mut applied).await;
+            self.write(term, &slice, &mut applied).await;
         }
         let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
         if applied.failures.iter().all(is_refused) {
             for slice in emptied {
-                self.update(term, &slice, &mut applied).await;
+                self.write(term, &slice, &mut applied).await;
             }
             self.delete(term, deletes, &mut applied).await;
         }
@@ -102,29 +100,23 @@ impl Writer {
         applied
     }
 
-    async fn create(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        self.write(term, Operation::Create, slice, Expectation::Exists, applied)
-            .await;
-    }
-
-    async fn update(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
-        let seen = Expectation::NewerThan(version_of(&slice.metadata).unwrap_or(0));
-        self.write(term, Operation::Update, slice, seen, applied).await;
-    }
-
-    async fn write(
-        &self,
-        term: &Term,
-        operation: Operation,
-        slice: &EndpointSlice,
-        seen: Expectation,
-        applied: &mut Applied,
-    ) {
-        // What is left of the plan is planned again.
+    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces.
+    async fn write(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
+        // The rest of the plan is planned again.
         if applied.is_overloaded() {
             return;
         }
         let key = SliceKey::of(&slice.metadata);
+        let (operation, request, seen) = if slice.metadata.resource_version.is_none() {
+            (Operation::Create, request::create(slice), Expectation::Exists)
+        } else {
+            let seen = version_of(&slice.metadata).unwrap_or(0);
+            (
+                Operation::Update,
+                request::update(slice),
+                Expectation::NewerThan(seen),
+            )
+        };
         if let Err((until, message)) = self.attempts.lock().check(slice, Instant::now()) {
             applied.failures.push(SyncError::Refused {
                 operation,
@@ -134,10 +126,6 @@ impl Writer {
             });
             return;
         }
-        let request = match operation {
-            Operation::Create => request::create(slice),
-            Operation::Update | Operation::Delete => request::update(slice),
-        };
         let mut answer = self.send(term, operation, &key, request).await;
         self.note(slice, &mut answer);
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
@@ -199,11 +187,11 @@ impl Writer {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         attempts.forget_old(now);
         match answer {
-            Ok(_) => attempts.written(slice, now),
+            Ok(_) => _ = attempts.ended(slice, None, now),
             Err(SyncError::Refused {
                 message, retry_at, ..
             }) => {
-                *retry_at = Some(attempts.refused(slice, message, now));
+                *retry_at = Some(attempts.ended(slice, Some(message), now));
             }
             Err(_) => {}
         }

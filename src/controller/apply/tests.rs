@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -49,8 +48,10 @@ fn one_of_each() -> Plan {
         slice.endpoints = Some(vec![endpoint_copier_core::model::Endpoint::default()]);
         slice
     };
+    let mut new = named("new");
+    (new.metadata.resource_version, new.metadata.uid) = (None, None);
     Plan {
-        creates: vec![named("new")],
+        creates: vec![new],
         updates: vec![named("changed")],
         deletes: vec![Delete {
             key: SliceKey::new("default", "old"),
@@ -85,7 +86,7 @@ async fn no_write_is_sent_after_the_deadline_of_the_term() {
         let (writer, sent) = writer(|| Ok(http::Response::new("{}".to_owned())));
         let now = Instant::now();
         let term = Term::for_tests(Duration::from_secs(seconds));
-        let applied = writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
+        let applied = writer.apply(&term, None, one_of_each()).await;
         assert!(applied.failures.is_empty(), "{:?}", applied.failures);
         let until = Some(now + Duration::from_secs(expected));
         let expected = ["POST", "PUT", "DELETE"].map(|method| (method.to_owned(), until));
@@ -103,7 +104,7 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
     for (answer, in_doubt) in table {
         let (writer, _) = writer(answer);
         let term = Term::for_tests(Duration::from_secs(4));
-        writer.apply(&term, &ServiceState::Unmanaged, one_of_each()).await;
+        writer.apply(&term, None, one_of_each()).await;
         assert_eq!(term.may_release(), !in_doubt);
     }
 }
@@ -140,7 +141,7 @@ async fn a_write_waits_for_a_slow_webhook_as_long_as_its_term_is_renewed_and_no_
         };
         let start = Instant::now();
         let applied = tokio::select! {
-            applied = writer.apply(&term, &ServiceState::Unmanaged, plan) => applied,
+            applied = writer.apply(&term, None, plan) => applied,
             () = renewals => continue,
         };
         assert_eq!(

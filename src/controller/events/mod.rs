@@ -52,7 +52,7 @@ struct PendingEvent {
     term: Term,
     service: ObjectReference,
     event: Event,
-    /// What was found. Good news is about nothing that lasts.
+    /// The finding that it reports. A `Synced` Event reports none.
     about: Option<(ServiceKey, Finding)>,
     /// How long to wait after each failure that is left to it.
     pauses: std::slice::Iter<'static, Duration>,
@@ -92,7 +92,7 @@ impl EventRecorder {
         )
     }
 
-    /// These are all findings of a Service now. Says what is new or due again; answers when to look again.
+    /// Reports those of all findings of a Service that are new or due again. Returns when to look again.
     pub fn report(
         &self,
         term: &Term,
@@ -113,9 +113,9 @@ impl EventRecorder {
         due.again
     }
 
-    /// A Service is no longer managed: there is nothing more to say, though what was said lately counts.
+    /// A Service is no longer managed: nothing is reported, and nothing lasts.
     pub fn gone(&self, service: &ServiceKey) {
-        self.throttle.lock().gone(service, Instant::now());
+        self.throttle.lock().gone(service);
     }
 
     /// The first copies of a Service were written: a `Synced` Event is due once all of them are.
@@ -205,17 +205,12 @@ impl EventWriter {
                 }
                 continue;
             };
-            match self.write(&event, write).await {
-                Ok(()) => outage.recovered(),
-                Err(Unwritten::Unwanted) => {}
-                // What was to be said is said again in half an hour, if it still lasts.
-                Err(Unwritten::Failed(error)) => outage.failed(&error),
-                Err(Unwritten::Busy(error)) => {
-                    outage.failed(&error);
-                    if let Some(pause) = event.pauses.next().filter(|_| self.lasts(&event)) {
-                        failed.insert(event, *pause);
-                    }
-                }
+            let may_retry = self.write(&event, write, &outage).await;
+            if may_retry
+                && self.lasts(&event)
+                && let Some(pause) = event.pauses.next()
+            {
+                failed.insert(event, *pause);
             }
         }
     }
@@ -228,7 +223,8 @@ impl EventWriter {
             .is_some_and(|(service, finding)| throttle.holds(service, finding))
     }
 
-    async fn write(&self, pending: &PendingEvent, write: WritePermit) -> Result<(), Unwritten> {
+    /// Returns whether the API server may accept the Event later.
+    async fn write(&self, pending: &PendingEvent, write: WritePermit, outage: &FailureLog) -> bool {
         let PendingEvent { service, event, .. } = pending;
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
         // reason and leaves its note as it was.
@@ -238,32 +234,23 @@ impl EventWriter {
         if answer.as_ref().is_ok_and(is_answer) {
             write.answered();
         }
-        let told = |error: &str| format!("{}: {error}", event.reason);
-        match answer {
+        let (error, may_retry) = match answer {
             Ok(Ok(())) => {
                 self.metrics.event_written(kind(event), &event.reason);
-                Ok(())
+                outage.recovered();
+                return false;
             }
             // Where nothing may be created any more, nobody waits for news.
-            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => {
-                Err(Unwritten::Unwanted)
+            Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return false,
+            Ok(Err(error)) => {
+                // A busy API server did not accept it. After any other failure that is unknown, and a second Event
+                // would have another name. A finding that lasts is reported again in half an hour.
+                let is_busy = matches!(&error, kube::Error::Api(status) if may_create_again(status));
+                (one_line(&error), is_busy)
             }
-            // It was not taken. Of any other failure nobody knows, and a second Event would have another name.
-            Ok(Err(kube::Error::Api(status))) if may_create_again(&status) => {
-                Err(Unwritten::Busy(told(&one_line(&kube::Error::Api(status)))))
-            }
-            Ok(Err(error)) => Err(Unwritten::Failed(told(&one_line(&error)))),
-            Err(_) => Err(Unwritten::Failed(told("no answer in time"))),
-        }
+            Err(_) => ("no answer in time".to_owned(), false),
+        };
+        outage.failed(&format!("{}: {error}", event.reason));
+        may_retry
     }
-}
-
-/// Why an Event was not written.
-enum Unwritten {
-    /// Its namespace is going.
-    Unwanted,
-    /// The API server is busy.
-    Busy(String),
-    /// The API server will not have it, or did not answer.
-    Failed(String),
 }

@@ -8,29 +8,29 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::controller::budget::{Budget, SERVICE_BURST, SERVICE_REFILL};
+use crate::controller::budget::{Budgets, REFILL};
 use crate::timing::REPEAT_EVENT;
 use endpoint_copier_core::model::{Finding, ServiceKey};
 
 /// The pause before findings that did not fit into the queue are tried again.
 const LATER: Duration = Duration::from_secs(10);
 
-/// What was said about all Services.
+/// The findings that were reported about each Service.
 #[derive(Debug, Default)]
 pub(super) struct EventThrottle {
-    accounts: HashMap<ServiceKey, Account>,
+    services: HashMap<ServiceKey, Reported>,
+    budgets: Budgets,
 }
 
-#[derive(Debug)]
-struct Account {
-    said: BTreeMap<Finding, Instant>,
-    /// Limits the Events about the Service.
-    budget: Budget,
+/// The findings that were reported about a Service, and when.
+#[derive(Debug, Default)]
+struct Reported {
+    findings: BTreeMap<Finding, Instant>,
     /// A reported finding is resolved, or the first copies exist, and no Event has said so yet.
     owes_synced: bool,
 }
 
-/// What to say now, and when to look again.
+/// The findings to report now, and the time to look again.
 #[derive(Debug, PartialEq)]
 pub(super) struct Due {
     pub findings: Vec<Finding>,
@@ -51,85 +51,60 @@ impl EventThrottle {
             findings: Vec::new(),
             again: None,
         };
-        if findings.is_empty() && !self.accounts.contains_key(service) {
-            return due;
-        }
-        let account = self.accounts.entry(service.clone()).or_default();
-        let lasts = |said: &Finding| findings.iter().any(|finding| finding.reason == said.reason);
-        account.owes_synced |= account.said.keys().any(|said| !lasts(said));
-        account.said.retain(|finding, _| findings.contains(finding));
+        let reported = self.services.entry(service.clone()).or_default();
+        let lasts = |old: &Finding| findings.iter().any(|finding| finding.reason == old.reason);
+        reported.owes_synced |= reported.findings.keys().any(|old| !lasts(old));
+        reported.findings.retain(|finding, _| findings.contains(finding));
         for finding in findings {
-            let next = match account.said.get(finding).copied() {
-                Some(said) if said + REPEAT_EVENT > now => said + REPEAT_EVENT,
+            let next = match reported.findings.get(finding).copied() {
+                Some(last) if last + REPEAT_EVENT > now => last + REPEAT_EVENT,
                 _ if due.findings.len() >= room => now + LATER,
-                _ if account.budget.spend(now) => {
-                    account.said.insert(finding.clone(), now);
+                _ if self.budgets.spend(service, now) => {
+                    reported.findings.insert(finding.clone(), now);
                     due.findings.push(finding.clone());
                     now + REPEAT_EVENT
                 }
-                _ => now + SERVICE_REFILL,
+                _ => now + REFILL,
             };
             due.again = Some(due.again.map_or(next, |again| again.min(next)));
         }
-        if account.is_settled(now) {
-            self.accounts.remove(service);
+        if reported.findings.is_empty() && !reported.owes_synced {
+            self.services.remove(service);
         }
         due
     }
 
-    /// Whether this was said, and still lasts.
+    /// Whether this finding was reported, and still lasts.
     pub fn holds(&self, service: &ServiceKey, finding: &Finding) -> bool {
-        self.accounts
-            .get(service)
-            .is_some_and(|account| account.said.contains_key(finding))
+        let reported = self.services.get(service);
+        reported.is_some_and(|reported| reported.findings.contains_key(finding))
     }
 
-    /// A Service is no longer managed: nothing lasts, though what was said lately counts.
-    pub fn gone(&mut self, service: &ServiceKey, now: Instant) {
-        if let Some(account) = self.accounts.get_mut(service) {
-            (account.said, account.owes_synced) = (BTreeMap::new(), false);
-            self.accounts.retain(|_, account| !account.is_settled(now));
-        }
+    /// A Service is no longer managed: nothing lasts. Its budget stays.
+    pub fn gone(&mut self, service: &ServiceKey) {
+        self.services.remove(service);
     }
 
     /// The Event for a finding could not be written: the finding is due again.
     pub fn not_sent(&mut self, service: &ServiceKey, finding: &Finding) {
-        if let Some(account) = self.accounts.get_mut(service) {
-            account.said.remove(finding);
+        if let Some(reported) = self.services.get_mut(service) {
+            reported.findings.remove(finding);
         }
     }
 
     /// The first copies exist, so a `Synced` Event is due.
     pub fn owes_synced(&mut self, service: &ServiceKey) {
-        let account = self.accounts.entry(service.clone()).or_default();
-        account.owes_synced = true;
+        self.services.entry(service.clone()).or_default().owes_synced = true;
     }
 
     /// Whether a `Synced` Event is due and may be sent now. If so, it counts as sent.
     pub fn take_synced(&mut self, service: &ServiceKey, now: Instant) -> bool {
-        let Some(account) = self.accounts.get_mut(service) else {
+        let Some(reported) = self.services.get_mut(service) else {
             return false;
         };
-        let may = account.owes_synced && account.budget.spend(now);
-        account.owes_synced &= !may;
+        let may = reported.owes_synced && self.budgets.spend(service, now);
+        reported.owes_synced &= !may;
         may
-    }
-}
-
-impl Default for Account {
-    fn default() -> Self {
-        Self {
-            said: BTreeMap::new(),
-            budget: Budget::new(SERVICE_BURST, SERVICE_REFILL),
-            owes_synced: false,
-        }
-    }
-}
-
-impl Account {
-    /// Whether the account holds nothing and can be dropped.
-    fn is_settled(&self, now: Instant) -> bool {
-        self.said.is_empty() && !self.owes_synced && self.budget.is_full(now)
     }
 }
 
@@ -158,21 +133,25 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_is_gone_is_forgotten_when_it_may_say_all_again() {
+    fn findings_of_a_service_that_is_gone_are_forgotten() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        let (vip, other) = (
-            ServiceKey::new("default", "vip"),
-            ServiceKey::new("default", "other"),
-        );
+        let vip = ServiceKey::new("default", "vip");
         said(&mut throttle, &["a"], start);
         assert!(throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
-        throttle.gone(&vip, start);
+        throttle.gone(&vip);
         assert!(!throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
-        assert_eq!(throttle.accounts.len(), 1);
-        throttle.owes_synced(&other);
-        throttle.take_synced(&other, start + 5 * MINUTE);
-        throttle.gone(&other, start + 5 * MINUTE);
-        assert_eq!(throttle.accounts.len(), 1, "that of the other");
+        assert!(throttle.services.is_empty());
+    }
+
+    #[test]
+    fn budget_of_a_service_that_is_gone_stays() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let vip = ServiceKey::new("default", "vip");
+        for _ in 0..25 {
+            assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
+            throttle.gone(&vip);
+        }
+        assert!(said(&mut throttle, &["a"], start).is_empty());
     }
 
     #[test]
@@ -259,7 +238,7 @@ mod tests {
         assert!(!throttle.take_synced(&service, start));
         said(&mut throttle, &["a"], start);
         said(&mut throttle, &[], start);
-        throttle.gone(&service, start);
+        throttle.gone(&service);
         assert!(!throttle.take_synced(&service, start), "nobody asks for copies");
     }
 
@@ -291,6 +270,6 @@ mod tests {
         said(&mut throttle, &[], start + 10 * MINUTE);
         throttle.take_synced(&ServiceKey::new("default", "vip"), start + 10 * MINUTE);
         said(&mut throttle, &[], start + 20 * MINUTE);
-        assert!(throttle.accounts.is_empty());
+        assert!(throttle.services.is_empty());
     }
 }

@@ -21,7 +21,7 @@ use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::{
-    EndpointSlice, ObjectKey, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
+    EndpointSlice, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
 };
 use endpoint_copier_core::plan::{Plan, plan};
 
@@ -39,22 +39,8 @@ pub(super) struct Decision {
     pub put_off: Option<SyncError>,
 }
 
-/// A slice as a GET shows it.
-struct Read {
-    slice: Option<EndpointSlice>,
-    /// The index had a different version, or none.
-    is_news: bool,
-}
-
-/// The result of a GET of a Service, compared with the watch.
-enum Confirmed {
-    AsSeen,
-    /// The index now holds the new state.
-    Changed,
-}
-
 impl Reconciler {
-    /// client: only where the watch is late or in doubt. Sets `has_read` when it sends a request.
+    /// Sends requests only where the watch is late or in doubt, and then sets `has_read`.
     pub(super) async fn decide(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Decision, SyncError> {
         let found = self.read_overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
@@ -93,13 +79,13 @@ impl Reconciler {
                 leave_out(&mut plan, &unread);
             } else {
                 put_off = match self.confirm_service(&snapshot, &plan, has_read).await {
-                    Ok(Confirmed::AsSeen) => None,
-                    Ok(Confirmed::Changed) if !is_service_read => {
+                    Ok(true) => None,
+                    Ok(false) if !is_service_read => {
                         is_service_read = true;
                         continue;
                     }
                     // It changes faster than we can read it.
-                    Ok(Confirmed::Changed) => Some(overtaken()),
+                    Ok(false) => Some(overtaken()),
                     Err(error) => Some(error),
                 };
             }
@@ -120,33 +106,36 @@ impl Reconciler {
         }
     }
 
-    /// client: before slices are deleted, a GET confirms the state of their Service: gone, not managed, or
-    /// not wanting them. A new leader's view of Services may be older than its view of copies. If the GET
-    /// differs, the index is updated and the plan must be computed again. If the GET fails, the rest of the
+    /// Before slices are deleted, a GET confirms the state of their Service: gone, not managed, or
+    /// not wanting them. A new leader's view of Services may be older than its view of copies. `false` if the GET
+    /// differs: the index is updated and the plan must be computed again. If the GET fails, the rest of the
     /// plan is carried out and the deletes are planned again later.
     async fn confirm_service(
         &self,
         snapshot: &Snapshot,
         plan: &Plan,
         has_read: &mut bool,
-    ) -> Result<Confirmed, SyncError> {
+    ) -> Result<bool, SyncError> {
         if plan.deletes.is_empty() && plan.leftovers.is_empty() {
-            return Ok(Confirmed::AsSeen);
+            return Ok(true);
         }
         let key = &snapshot.key;
         let before = self.index().service_version(key);
-        let service = self.get::<Service>(&key.0, has_read).await?.transpose();
+        let service = self
+            .get::<Service>(key.namespace(), key.name(), has_read)
+            .await?
+            .transpose();
         let service = service.map_err(|unreadable| SyncError::Unavailable {
             operation: "decode",
             object: format!("Service {key}"),
             message: unreadable.error,
             retry_after: None,
         })?;
-        let seen = snapshot.service.managed().map(AsRef::as_ref);
+        let seen = snapshot.service.as_deref();
         let mut index = self.index();
         let is_now = service.as_ref().and_then(|service| index.as_managed(service));
         if is_now.as_ref() == seen {
-            return Ok(Confirmed::AsSeen);
+            return Ok(true);
         }
         let dirty = index.observe_service(key, &before, service.as_ref());
         drop(index);
@@ -156,10 +145,10 @@ impl Reconciler {
         self.dirty.mark(dirty);
         let version = service.and_then(|service| version_of(&service.metadata));
         self.service_watch.missed(version);
-        Ok(Confirmed::Changed)
+        Ok(false)
     }
 
-    /// client: a GET for each write that the watch has not shown in time. Returns the slices that are not
+    /// Sends a GET for each write that the watch has not shown in time. Returns the slices that are not
     /// ours but have the name of a copy.
     async fn read_overdue(
         &self,
@@ -169,10 +158,7 @@ impl Reconciler {
         let overdue = self.expectations.overdue(key, &self.index())?;
         let mut strangers = Vec::new();
         for (slice, _) in overdue {
-            let Read {
-                slice: found,
-                is_news,
-            } = self.read(&slice, has_read).await?;
+            let (found, is_news) = self.read(&slice, has_read).await?;
             // Slices that are not copies appear on another watch.
             if is_news && found.as_ref().is_none_or(EndpointSlice::is_labelled_as_copy) {
                 let version = found.as_ref().and_then(|found| version_of(&found.metadata));
@@ -185,19 +171,25 @@ impl Reconciler {
     }
 
     /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends
-    /// on it dirty, because the watch will show no change any more.
-    async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Read, SyncError> {
+    /// on it dirty, because the watch will show no change any more. Returns the slice, and whether the index had
+    /// another version of it or none.
+    async fn read(
+        &self,
+        key: &SliceKey,
+        has_read: &mut bool,
+    ) -> Result<(Option<EndpointSlice>, bool), SyncError> {
         let before = self.index().state(key);
-        let slice = match self.get::<EndpointSlice>(&key.0, has_read).await?.transpose() {
+        let slice = match self
+            .get::<EndpointSlice>(key.namespace(), key.name(), has_read)
+            .await?
+            .transpose()
+        {
             Ok(slice) => slice,
             Err(unreadable) => {
                 // It counts as unchanged, so the index keeps its slice.
                 self.undecoded.failed(&format!("{key}: {}", unreadable.error));
                 self.index().observe_unreadable(&unreadable);
-                return Ok(Read {
-                    slice: None,
-                    is_news: false,
-                });
+                return Ok((None, false));
             }
         };
         let Some(dirty) = self.index().observe(key, &before, slice.clone()) else {
@@ -205,28 +197,29 @@ impl Reconciler {
         };
         let is_news = !dirty.is_empty();
         self.dirty.mark(dirty);
-        Ok(Read { slice, is_news })
+        Ok((slice, is_news))
     }
 
-    /// client: one consistent GET, with the time limit of the client. `None` if the object does not exist.
+    /// Sends one consistent GET, with the time limit of the client. `None` if the object does not exist.
     async fn get<K: Slim>(
         &self,
-        key: &ObjectKey,
+        namespace: &str,
+        name: &str,
         has_read: &mut bool,
     ) -> Result<Option<Result<K, Box<Unreadable>>>, SyncError>
     where
         Guarded<K>:
             Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Guarded<K>> = Api::namespaced(self.client.clone(), namespace);
         *has_read = true;
-        let answer = api.get(&key.name).await;
+        let answer = api.get(name).await;
         self.watchdog().tick();
         match answer {
             Ok(found) => Ok(Some(found.object)),
-            Err(kube::Error::Api(status)) if is_missing(&status, &key.name) => Ok(None),
+            Err(kube::Error::Api(status)) if is_missing(&status, name) => Ok(None),
             Err(error) => {
-                let object = format!("{} {key}", Guarded::<K>::kind(&()));
+                let object = format!("{} {namespace}/{name}", Guarded::<K>::kind(&()));
                 Err(SyncError::unavailable("get", object, &error))
             }
         }
@@ -243,9 +236,8 @@ fn overtaken() -> SyncError {
 /// endpoints until the new ones are there.
 fn leave_out(plan: &mut Plan, sources: &BTreeSet<SliceKey>) {
     let is_read = |copy: &EndpointSlice| copy.source().is_none_or(|source| !sources.contains(&source));
-    let is_empty = |copy: &EndpointSlice| copy.endpoints.as_ref().is_none_or(Vec::is_empty);
     plan.creates.retain(is_read);
-    plan.updates.retain(|copy| is_read(copy) && !is_empty(copy));
+    plan.updates.retain(|copy| is_read(copy) && !copy.is_empty());
     // Which of them belong to the updates that are left is not known.
     plan.triggers.clear();
 }

@@ -13,7 +13,7 @@ use endpoint_copier_core::model::{ServiceKey, SliceKey};
 /// Writes and what the watch will show of them.
 pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
-/// What the watch is expected to show, by Service.
+/// The writes that the watch is expected to show, by Service.
 #[derive(Default)]
 pub(super) struct Expectations(Mutex<HashMap<ServiceKey, PendingWrites>>);
 
@@ -34,7 +34,7 @@ impl Expectations {
         }
     }
 
-    /// What the index should show by now, and does not.
+    /// Returns the writes that the index should show by now, and does not.
     ///
     /// # Errors
     /// The index does not show everything yet, and the watch still has time.

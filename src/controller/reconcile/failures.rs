@@ -28,24 +28,18 @@ impl Default for SyncFailures {
 }
 
 impl SyncFailures {
-    /// The sync of this Service has failed.
-    pub fn failed(&self, key: &ServiceKey, priority: Priority, error: &SyncError) {
-        let error = format!("{key}: {error}");
-        if priority == Priority::Flagged {
-            self.flagged.failed(&error);
-        } else {
-            self.keys.lock().insert(key.clone());
-            self.others.failed_by(key.to_string(), &error);
-        }
-    }
-
-    /// It has ended in another way.
-    pub fn ended(&self, key: &ServiceKey, priority: Priority) {
+    /// The sync of this Service has ended, with this failure if there is one.
+    pub fn ended(&self, key: &ServiceKey, priority: Priority, failure: Option<&SyncError>) {
         let mut keys = self.keys.lock();
-        if priority == Priority::Flagged {
-            self.flagged.recovered();
-        } else if keys.remove(key) && keys.is_empty() {
-            self.others.recovered();
+        match (priority, failure.map(|error| format!("{key}: {error}"))) {
+            (Priority::Flagged, Some(error)) => self.flagged.failed(&error),
+            (Priority::Flagged, None) => self.flagged.recovered(),
+            (_, Some(error)) => {
+                keys.insert(key.clone());
+                self.others.failed_by(key.to_string(), &error);
+            }
+            (_, None) if keys.remove(key) && keys.is_empty() => self.others.recovered(),
+            (_, None) => {}
         }
     }
 

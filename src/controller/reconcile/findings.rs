@@ -1,20 +1,21 @@
-//! What is wrong with each Service, and which are in sync: for logs and metrics. It ends with the term.
+//! The findings of each Service, and the Services in sync, for logs and metrics. They end with the term.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::log_limiter::LogLimiter;
-use crate::telemetry::metrics::{Metrics, SyncResult};
+use crate::controller::budget::Budgets;
+use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SyncResult};
 
 /// The findings of the last sync of each Service.
 pub(super) struct Findings {
     metrics: Metrics,
-    log_limiter: Arc<LogLimiter>,
+    log_budgets: Arc<Mutex<Budgets>>,
     known: Mutex<ByService>,
 }
 
@@ -25,10 +26,10 @@ struct ByService {
 }
 
 impl Findings {
-    pub fn new(metrics: Metrics, log_limiter: Arc<LogLimiter>) -> Self {
+    pub fn new(metrics: Metrics, log_budgets: Arc<Mutex<Budgets>>) -> Self {
         Self {
             metrics,
-            log_limiter,
+            log_budgets,
             known: Mutex::default(),
         }
     }
@@ -48,8 +49,18 @@ impl Findings {
         } else {
             known.in_sync.remove(key);
         }
-        if known.replace(key, findings, &self.log_limiter) {
-            self.metrics.set_findings(&known.count());
+        let old = known.findings.remove(key).unwrap_or_default();
+        self.log(key, &old, &findings);
+        let has_changed = old != findings;
+        if !findings.is_empty() {
+            known.findings.insert(key.clone(), findings);
+        }
+        if has_changed {
+            let mut counts = BTreeMap::<Reason, usize>::new();
+            for finding in known.findings.values().flatten() {
+                *counts.entry(finding.reason).or_insert(0) += 1;
+            }
+            self.metrics.set_findings(&counts);
         }
         self.publish(key, index, &known, Some(is_in_sync));
     }
@@ -66,37 +77,21 @@ impl Findings {
         *self.known.lock() = ByService::default();
         self.metrics.forget_services();
     }
-}
 
-impl ByService {
-    /// Returns whether anything changed.
-    fn replace(&mut self, key: &ServiceKey, new: BTreeSet<Finding>, log_limiter: &LogLimiter) -> bool {
-        let old = self.findings.remove(key).unwrap_or_default();
-        for finding in new.difference(&old) {
-            if log_limiter.may_log(key) {
+    fn log(&self, key: &ServiceKey, old: &BTreeSet<Finding>, new: &BTreeSet<Finding>) {
+        let mut budgets = self.log_budgets.lock();
+        for finding in new.difference(old) {
+            if budgets.spend(key, Instant::now()) {
                 warn!(service = %key, reason = %finding.reason, "{}", finding.note);
             } else {
                 debug!(service = %key, reason = %finding.reason, "{}", finding.note);
             }
         }
         let lasts = |gone: &Finding| new.iter().any(|finding| finding.reason == gone.reason);
-        for gone in old.difference(&new).filter(|gone| !lasts(gone)) {
-            if log_limiter.may_log(key) {
+        for gone in old.difference(new).filter(|gone| !lasts(gone)) {
+            if budgets.spend(key, Instant::now()) {
                 info!(service = %key, "{} is resolved", gone.reason);
             }
         }
-        let changed = old != new;
-        if !new.is_empty() {
-            self.findings.insert(key.clone(), new);
-        }
-        changed
-    }
-
-    fn count(&self) -> BTreeMap<Reason, usize> {
-        let mut counts = BTreeMap::new();
-        for finding in self.findings.values().flatten() {
-            *counts.entry(finding.reason).or_insert(0) += 1;
-        }
-        counts
     }
 }

@@ -15,7 +15,7 @@ use endpoint_copier_core::model::WatchKind;
 /// behind.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 
-/// What one watch has not shown yet.
+/// The change that one watch has not shown yet.
 pub(super) struct LateWatch {
     watch: WatchKind,
     watch_health: WatchHealth,

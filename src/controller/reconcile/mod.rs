@@ -2,19 +2,18 @@
 //!
 //! After a write the key waits until the watch shows it, at most a second; then one GET decides.
 //! So the next plan is never made from a view that is older than our own last write.
-//!
-//! Each step says whether it asks the API server (`client`) or only thinks (`no client`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::controller::apply::{Applied, Writer};
+use crate::controller::budget::Budgets;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
 use crate::controller::migration::Migration;
@@ -22,20 +21,18 @@ use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::workqueue::{DirtySet, PACE};
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::metrics::{Metrics, SyncResult};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
-use endpoint_copier_core::model::{Finding, Intent, ServiceKey, Snapshot, WatchKind};
+use endpoint_copier_core::model::{Finding, ServiceKey, Snapshot, SyncResult, WatchKind};
 
 mod decide;
 mod expectations;
 mod failures;
 mod findings;
 mod late_watch;
-
-mod log_limiter;
 mod report;
 
 use decide::Decision;
@@ -43,9 +40,7 @@ use expectations::{Expectations, Expected};
 use failures::SyncFailures;
 use findings::Findings;
 use late_watch::LateWatch;
-
-use log_limiter::LogLimiter;
-use report::{report_write, rules_out_synced};
+use report::rules_out_synced;
 
 /// The pause after the removal of something was refused that the Go operator has left.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -62,7 +57,8 @@ pub struct Reconciler {
     recorder: EventRecorder,
     migration: Migration,
     failures: SyncFailures,
-    log_limiter: Arc<LogLimiter>,
+    /// Further log lines about a Service are logged at debug. The budgets outlive the terms of this replica.
+    log_budgets: Arc<Mutex<Budgets>>,
     /// Limits the log of slices that a GET shows and that cannot be decoded.
     undecoded: FailureLog,
     watch_health: WatchHealth,
@@ -83,13 +79,13 @@ impl Reconciler {
         recorder: EventRecorder,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
-        let log_limiter = Arc::<LogLimiter>::default();
+        let log_budgets = Arc::<Mutex<Budgets>>::default();
         Self {
             expectations: Expectations::default(),
-            findings: Findings::new(metrics.clone(), log_limiter.clone()),
+            findings: Findings::new(metrics.clone(), log_budgets.clone()),
             migration: Migration::new(client.clone(), writer.watchdog.clone()),
             failures: SyncFailures::default(),
-            log_limiter,
+            log_budgets,
             undecoded: FailureLog::new("decoding a slice that a GET shows"),
             writer,
             client,
@@ -132,16 +128,16 @@ impl Reconciler {
         self.failures.forget();
     }
 
-    /// no client: nothing was decided.
+    /// Nothing was decided.
     fn stopped(&self, key: &ServiceKey, error: &SyncError) -> Outcome {
         if error.is_unavailable() {
-            self.failed(key, error);
+            self.failures.ended(key, self.index().priority(key), Some(error));
         }
         self.findings.unchanged(key, &self.index());
         error.outcome(None)
     }
 
-    /// client: writes what was decided.
+    /// Writes what was decided.
     async fn carry_out(&self, decision: Decision, since: Instant, term: &Term) -> Outcome {
         let Decision {
             snapshot,
@@ -152,9 +148,9 @@ impl Reconciler {
         let key = &snapshot.key;
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
-        let applied = self.writer.apply(term, &snapshot.service, plan).await;
+        let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
-        let removed = match snapshot.service.managed() {
+        let removed = match snapshot.service.as_ref() {
             Some(service) if applied.is_empty() => {
                 self.migration
                     .remove(term, service, &snapshot, &mut has_sent)
@@ -168,8 +164,7 @@ impl Reconciler {
             findings.extend(error.finding());
         }
         if applied.has_written() && applied.failures.is_empty() {
-            let may_log = self.log_limiter.may_log(key);
-            report_write(key, may_log, since, &snapshot, endpoints, &applied);
+            self.log_write(since, &snapshot, endpoints, &applied);
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {
@@ -180,10 +175,8 @@ impl Reconciler {
             .iter()
             .chain(&put_off)
             .chain(removed.as_ref().err());
-        match errors.find(|error| error.is_unavailable()) {
-            Some(error) => self.failed(key, error),
-            None => self.failures.ended(key, self.index().priority(key)),
-        }
+        let failure = errors.find(|error| error.is_unavailable());
+        self.failures.ended(key, self.index().priority(key), failure);
         let is_right =
             applied.failures.is_empty() && put_off.is_none() && !findings.iter().any(rules_out_synced);
         let mut outcome = self.outcome(&snapshot, taken, put_off.as_ref(), &applied);
@@ -205,7 +198,7 @@ impl Reconciler {
         outcome
     }
 
-    /// no client: what the writes, or their failures, mean for the key.
+    /// Returns how the sync ends, given its writes and their failures.
     fn outcome(
         &self,
         snapshot: &Snapshot,
@@ -226,16 +219,18 @@ impl Reconciler {
         let is_taken = !taken.is_empty();
         let expected = applied.expectations.iter().cloned().chain(taken).collect();
         self.expectations.expect(key, expected, due.unwrap_or(now));
-        // What a conflict was about may be here already; then nothing will mark the key again.
+        // The index may show the cause of a conflict already; then nothing will mark the key again.
         let is_conflict = matches!(error, Some(SyncError::Conflict { .. }));
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);
         }
+        // A managed Service without a source can have no copies as it is.
+        let is_refused = snapshot.service.is_some() && snapshot.source.is_none();
         let outcome = match (error, due) {
             (Some(error), due) => error.outcome(due),
             (None, Some(due)) => Outcome::new(SyncResult::Success, Requeue::At(due)),
             (None, None) if is_taken => Outcome::new(SyncResult::Refused, Requeue::Backoff(Backoff::Long)),
-            (None, None) if is_refused(snapshot) => Outcome::new(SyncResult::Refused, Requeue::WhenDirty),
+            (None, None) if is_refused => Outcome::new(SyncResult::Refused, Requeue::WhenDirty),
             (None, None) => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
         };
         Outcome {
@@ -246,7 +241,7 @@ impl Reconciler {
         }
     }
 
-    /// no client: what users should know. Returns when to report it again.
+    /// Reports the findings. Returns when to report them again.
     fn report(
         &self,
         term: &Term,
@@ -257,9 +252,9 @@ impl Reconciler {
         let key = &snapshot.key;
         let look_again = snapshot
             .service
-            .managed()
+            .as_ref()
             .and_then(|service| self.recorder.report(term, service, &findings));
-        if snapshot.service.managed().is_none() {
+        if snapshot.service.is_none() {
             self.recorder.gone(key);
             self.migration.gone(key);
             self.writer.gone(key);
@@ -268,18 +263,7 @@ impl Reconciler {
         look_again
     }
 
-    fn failed(&self, key: &ServiceKey, error: &SyncError) {
-        let priority = self.index().priority(key);
-        self.failures.failed(key, priority, error);
-    }
-
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
-}
-
-/// Whether the Service is managed, and can have no copies as it is.
-fn is_refused(snapshot: &Snapshot) -> bool {
-    let service = snapshot.service.managed();
-    service.is_some_and(|service| !matches!(service.intent, Intent::Copy(_)))
 }

@@ -1,4 +1,4 @@
-//! What is reported about a sync that wrote: a line in the log, how long it took, an Event.
+//! Reports a sync that wrote: a line in the log, how long it took, an Event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tracing::{debug, info};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, Snapshot};
 
 impl Reconciler {
     /// How long a change took until here.
     pub(super) fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
-        // Nobody knows since when that has been so which the beginning of a term brings to light.
+        // A new leader finds changes of unknown age.
         if since > term.began() {
             self.metrics.observe_propagation(since.elapsed());
         }
@@ -32,7 +32,7 @@ impl Reconciler {
 
     /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
     pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
-        if let (Some(service), Some(source)) = (snapshot.service.managed(), &snapshot.source) {
+        if let (Some(service), Some(source)) = (snapshot.service.as_ref(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };
             let note = format!(
                 "the copies are in sync with {}: {endpoints} endpoint{plural}",
@@ -41,40 +41,34 @@ impl Reconciler {
             self.recorder.synced(term, service, note);
         }
     }
+
+    /// Logs a sync that wrote, at debug if the Service has no log budget left.
+    pub(super) fn log_write(&self, since: Instant, snapshot: &Snapshot, endpoints: usize, applied: &Applied) {
+        let key = &snapshot.key;
+        if !self.log_budgets.lock().spend(key, Instant::now()) {
+            debug!(service = %key, "copies written");
+            return;
+        }
+        let took = since.elapsed();
+        let [created, updated, deleted] = applied.by_operation;
+        let endpoints_of = |copy: &Arc<EndpointSlice>| copy.endpoints.as_ref().map_or(0, Vec::len);
+        let before: usize = snapshot.copies.iter().map(endpoints_of).sum();
+        info!(
+            service = %key,
+            source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
+            before,
+            endpoints,
+            created,
+            updated,
+            deleted,
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "copies written"
+        );
+    }
 }
 
 /// Whether a finding rules out a `Synced` Event.
 pub(super) fn rules_out_synced(finding: &Finding) -> bool {
     finding.reason.leaves_undone()
         || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
-}
-
-/// `may_log`: the Service has log budget left.
-pub(super) fn report_write(
-    key: &ServiceKey,
-    may_log: bool,
-    since: Instant,
-    snapshot: &Snapshot,
-    endpoints: usize,
-    applied: &Applied,
-) {
-    if !may_log {
-        debug!(service = %key, "copies written");
-        return;
-    }
-    let took = since.elapsed();
-    let [created, updated, deleted] = applied.by_operation;
-    let endpoints_of = |copy: &Arc<EndpointSlice>| copy.endpoints.as_ref().map_or(0, Vec::len);
-    let before: usize = snapshot.copies.iter().map(endpoints_of).sum();
-    info!(
-        service = %key,
-        source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),
-        before,
-        endpoints,
-        created,
-        updated,
-        deleted,
-        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "copies written"
-    );
 }

@@ -20,7 +20,7 @@ use crate::telemetry::watch_health::Cause;
 use crate::timing::OWN_RENEWAL;
 use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
 use endpoint_copier_core::model::{
-    EndpointSlice, MANAGED_BY_US, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, WatchKind, label,
+    EndpointSlice, MANAGED_BY_US, Service, ServiceKey, SliceKey, Unreadable, WatchKind, label,
 };
 
 mod backoff;
@@ -175,7 +175,7 @@ impl Undecoded {
     }
 
     fn log(&self, object: &Unreadable) {
-        let key = ObjectKey::of(&object.metadata);
+        let key = ServiceKey::of(&object.metadata);
         self.0.failed(&format!("{key}: {}", object.error));
     }
 }

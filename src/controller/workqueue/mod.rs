@@ -1,20 +1,20 @@
 //! Dirty keys, each at most once, and the time before which a key must not be worked on again.
 //!
 //! A key is in one of four states: not here, ready, waiting until a moment, or being worked on.
-//! One that gets dirty while it is worked on becomes ready when that work ends.
+//! A key that gets dirty while it is worked on becomes ready when that work ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
-use crate::telemetry::metrics::{Metrics, ReconcileResult};
-use endpoint_copier_core::model::{Priority, ServiceKey};
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
 mod overload;
@@ -45,7 +45,7 @@ const FAILING: usize = 4;
 /// the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
-/// Which keys go first, and how many at once.
+/// The lane of a key decides when it goes, and how many keys go at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Flagged,
@@ -133,18 +133,15 @@ impl WorkQueue {
 
     fn schedule(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         self.paced.retain(|_, until| *until > Instant::now());
-        if let Some(until) = self.paced.get(&key) {
-            let timer = self.timers.insert_at(key.clone(), *until);
-            self.states.insert(
-                key,
-                KeyState::Waiting {
-                    timer,
-                    since: Some(since),
-                },
-            );
-        } else {
-            self.enqueue(key, since, priority);
+        match self.paced.get(&key) {
+            Some(until) => self.wait(key, *until, Some(since)),
+            None => self.enqueue(key, since, priority),
         }
+    }
+
+    fn wait(&mut self, key: ServiceKey, until: Instant, since: Option<Instant>) {
+        let timer = self.timers.insert_at(key.clone(), until);
+        self.states.insert(key, KeyState::Waiting { timer, since });
     }
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
@@ -231,9 +228,7 @@ impl WorkQueue {
                 priority,
             );
         } else if let Some(until) = until {
-            let timer = self.timers.insert_at(key.clone(), until);
-            self.states
-                .insert(key, KeyState::Waiting { timer, since: undone });
+            self.wait(key, until, undone);
         }
     }
 
@@ -285,21 +280,22 @@ impl Drop for WorkQueue {
     }
 }
 
-fn policy(backoff: Backoff) -> ExponentialBackoff {
-    let (first, longest, jitter) = match backoff {
-        Backoff::Short => (Duration::from_millis(100), Duration::from_millis(750), 0.3),
-        Backoff::Long => (Duration::from_secs(5), Duration::from_secs(30), 0.0),
-    };
-    ExponentialBackoff {
-        current_interval: first,
-        initial_interval: first,
-        multiplier: 2.0,
-        max_interval: longest,
-        // Without this a key would be given up after a quarter of an hour.
-        max_elapsed_time: None,
-        randomization_factor: jitter,
-        ..ExponentialBackoff::default()
+fn policy(kind: Backoff) -> ExponentialBackoff {
+    match kind {
+        Backoff::Short => backoff(Duration::from_millis(100), Duration::from_millis(750), 0.3),
+        Backoff::Long => backoff(Duration::from_secs(5), Duration::from_secs(30), 0.0),
     }
+}
+
+/// A delay that doubles each time, without an end: a key is never given up.
+fn backoff(first: Duration, longest: Duration, jitter: f64) -> ExponentialBackoff {
+    ExponentialBackoffBuilder::new()
+        .with_initial_interval(first)
+        .with_multiplier(2.0)
+        .with_max_interval(longest)
+        .with_max_elapsed_time(None)
+        .with_randomization_factor(jitter)
+        .build()
 }
 
 #[cfg(test)]

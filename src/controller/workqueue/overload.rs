@@ -16,17 +16,8 @@ pub(super) struct Overload {
 
 impl Default for Overload {
     fn default() -> Self {
-        let first = Duration::from_secs(1);
         Self {
-            backoff: ExponentialBackoff {
-                current_interval: first,
-                initial_interval: first,
-                multiplier: 2.0,
-                max_interval: Duration::from_secs(30),
-                max_elapsed_time: None,
-                randomization_factor: 0.0,
-                ..ExponentialBackoff::default()
-            },
+            backoff: super::backoff(Duration::from_secs(1), Duration::from_secs(30), 0.0),
             until: None,
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::telemetry::metrics::SyncResult;
 use endpoint_copier_core::model::Priority::{ApiServers, Flagged, Other};
+use endpoint_copier_core::model::SyncResult;
 
 fn queue() -> WorkQueue {
     WorkQueue::new(Metrics::new("lease").unwrap())

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
-use super::labels::ReconcileResult;
 use super::page::MetricsPage;
+use endpoint_copier_core::model::ReconcileResult;
 
 /// What controller-runtime calls a controller of `EndpointSlices`, and its queue.
 const CONTROLLER: &str = "endpointslice";
@@ -89,16 +89,9 @@ impl Controller {
             &QUEUE_BUCKETS,
         )?;
         let by_result =
-            |ending: &ReconcileResult| reconciles.with_label_values(&[CONTROLLER, ending.as_str()]);
+            |result: ReconcileResult| reconciles.with_label_values(&[CONTROLLER, result.as_str()]);
         Ok(Self {
-            reconciles: [
-                ReconcileResult::Success,
-                ReconcileResult::Error,
-                ReconcileResult::Requeue,
-                ReconcileResult::RequeueAfter,
-            ]
-            .each_ref()
-            .map(by_result),
+            reconciles: ReconcileResult::ALL.map(by_result),
             errors: errors.with_label_values(&[CONTROLLER]),
             time: time.with_label_values(&[CONTROLLER]),
             active: active.with_label_values(&[CONTROLLER]),

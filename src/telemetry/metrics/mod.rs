@@ -7,7 +7,6 @@
 //! endpoint, a slice's name or an error's text.
 
 mod controller;
-mod labels;
 mod page;
 mod process;
 mod services;
@@ -25,10 +24,11 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
+use endpoint_copier_core::model::{
+    Endpoints, Operation, Reason, Restart, SYNCED, ServiceKey, SyncResult, WatchKind,
+};
 
 pub use controller::Controller;
-pub use labels::{ReconcileResult, Restart, SyncResult};
 use page::MetricsPage;
 use services::Services;
 use watches::WatchMetrics;

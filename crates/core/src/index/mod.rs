@@ -11,8 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::model::{
-    Defaults, EndpointSlice, ManagedService, ObjectMeta, Service, ServiceKey, ServiceState, SliceKey,
-    Snapshot, Source, label, label_of, version_of,
+    Defaults, EndpointSlice, ManagedService, ObjectMeta, Service, ServiceKey, SliceKey, Snapshot, Source,
+    label, label_of, version_of,
 };
 
 mod counts;
@@ -264,15 +264,16 @@ impl Index {
         if !self.services_listed || !self.copies_listed {
             return None;
         }
-        let service = match self.services.get(key).map(|known| &known.managed) {
-            None => ServiceState::Absent,
-            Some(None) => match self.unreadable.services.get(key) {
-                Some(unreadable) if self.copies.has_any(key) => ServiceState::Managed(unreadable.clone()),
-                _ => ServiceState::Unmanaged,
-            },
-            Some(Some(service)) => ServiceState::Managed(service.clone()),
-        };
-        let source = service.managed().and_then(|service| service.source());
+        let service = self.services.get(key).and_then(|known| {
+            let unreadable = || {
+                self.unreadable
+                    .services
+                    .get(key)
+                    .filter(|_| self.copies.has_any(key))
+            };
+            known.managed.as_ref().or_else(unreadable).cloned()
+        });
+        let source = service.as_ref().and_then(|service| service.source());
         // Before its slices are listed, a source only looks empty.
         if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
             return None;

@@ -1,15 +1,15 @@
 //! How many endpoints there are, and of what use.
 
-use super::{Endpoint, EndpointSlice};
+use super::EndpointSlice;
 
 /// Endpoints by what they are good for. Each counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
-    /// They get traffic.
+    /// Endpoints that get traffic.
     pub ready: usize,
-    /// They are there, and get none.
+    /// Endpoints that get no traffic.
     pub unready: usize,
-    /// They are shutting down, and get none while another is ready.
+    /// Endpoints that are shutting down. They get no traffic while another is ready.
     pub terminating: usize,
 }
 
@@ -23,27 +23,22 @@ pub struct Endpoints {
 }
 
 impl EndpointCounts {
-    /// Those of these slices. A condition that is not stated means what the API says it means.
+    /// Counts the endpoints of slices. A condition that is not stated means what the API says it means.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut counts = Self::default();
-        for endpoint in slices
+        let endpoints = slices
             .into_iter()
-            .flat_map(|slice| slice.endpoints.iter().flatten())
-        {
-            *counts.of_its_kind(endpoint) += 1;
+            .flat_map(|slice| slice.endpoints.iter().flatten());
+        for conditions in endpoints.map(|endpoint| endpoint.conditions.as_ref()) {
+            let is_ready = conditions.and_then(|conditions| conditions.ready) != Some(false);
+            let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);
+            match (is_ready, is_terminating) {
+                (true, _) => counts.ready += 1,
+                (false, true) => counts.terminating += 1,
+                (false, false) => counts.unready += 1,
+            }
         }
         counts
-    }
-
-    fn of_its_kind(&mut self, endpoint: &Endpoint) -> &mut usize {
-        let conditions = endpoint.conditions.as_ref();
-        let is_ready = conditions.and_then(|conditions| conditions.ready) != Some(false);
-        let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);
-        match (is_ready, is_terminating) {
-            (true, _) => &mut self.ready,
-            (false, true) => &mut self.terminating,
-            (false, false) => &mut self.unready,
-        }
     }
 }
 

@@ -1,68 +1,48 @@
-//! What can be wrong with a Service, in the words that users see.
+//! Findings: problems of a Service, in the words that users see.
 
-use std::fmt;
+use super::words::words;
 
-/// Why something is not, or not quite, as its user may expect. The name is the Event's reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// The Service cannot be decoded.
-    Unreadable,
-    /// An annotation has a value that we do not understand.
-    InvalidAnnotation,
-    /// The managed Service has a selector: the built-in controller owns its slices.
-    HasSelector,
-    /// The managed Service is of type `ExternalName`.
-    ExternalName,
-    /// The managed Service names itself as its source.
-    SourceIsSelf,
-    /// All slices of the source are copies made by this operator.
-    SourceIsCopy,
-    /// Neither the source Service nor slices of it exist.
-    SourceNotFound,
-    /// The source has slices of an address type that is never copied.
-    UnsupportedAddressType,
-    /// The source has no slice of an IP family that the managed Service wants.
-    FamilyMissing,
-    /// The number of a port is not known.
-    PortUnresolved,
-    /// The name of a copy is taken by a slice that is not ours.
-    NameTaken,
-    /// The API server refuses a write for good.
-    WriteRefused,
-    /// The source is empty and its last good copies are kept.
-    SourceEmptyHeld,
-    /// The source is empty, it is not to be followed into that, and there is no copy to keep.
-    SourceEmpty,
-    /// `externalTrafficPolicy: Local`, and no endpoint has a node.
-    NodeNameMissing,
-    /// Others keep slices for the managed Service too.
-    ForeignSlices,
-    /// An `Endpoints` object of the Go operator is mirrored, and we may not remove it.
-    LegacyEndpoints,
+words! {
+    /// Why something is not, or not quite, as its user may expect. The word is the reason of the Event.
+    Reason {
+        /// The Service cannot be decoded.
+        Unreadable => "Unreadable",
+        /// An annotation has a value that we do not understand.
+        InvalidAnnotation => "InvalidAnnotation",
+        /// The managed Service has a selector: the built-in controller owns its slices.
+        HasSelector => "HasSelector",
+        /// The managed Service is of type `ExternalName`.
+        ExternalName => "ExternalName",
+        /// The managed Service names itself as its source.
+        SourceIsSelf => "SourceIsSelf",
+        /// All slices of the source are copies made by this operator.
+        SourceIsCopy => "SourceIsCopy",
+        /// Neither the source Service nor slices of it exist.
+        SourceNotFound => "SourceNotFound",
+        /// The source has slices of an address type that is never copied.
+        UnsupportedAddressType => "UnsupportedAddressType",
+        /// The source has no slice of an IP family that the managed Service wants.
+        FamilyMissing => "FamilyMissing",
+        /// The number of a port is not known.
+        PortUnresolved => "PortUnresolved",
+        /// The name of a copy is taken by a slice that is not ours.
+        NameTaken => "NameTaken",
+        /// The API server refuses a write for good.
+        WriteRefused => "WriteRefused",
+        /// The source is empty and its last good copies are kept.
+        SourceEmptyHeld => "SourceEmptyHeld",
+        /// The source is empty, it is not to be followed into that, and there is no copy to keep.
+        SourceEmpty => "SourceEmpty",
+        /// `externalTrafficPolicy: Local`, and no endpoint has a node.
+        NodeNameMissing => "NodeNameMissing",
+        /// Others keep slices for the managed Service too.
+        ForeignSlices => "ForeignSlices",
+        /// An `Endpoints` object of the Go operator is mirrored, and we may not remove it.
+        LegacyEndpoints => "LegacyEndpoints",
+    }
 }
 
 impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 17] = [
-        Self::Unreadable,
-        Self::InvalidAnnotation,
-        Self::HasSelector,
-        Self::ExternalName,
-        Self::SourceIsSelf,
-        Self::SourceIsCopy,
-        Self::SourceNotFound,
-        Self::UnsupportedAddressType,
-        Self::FamilyMissing,
-        Self::PortUnresolved,
-        Self::NameTaken,
-        Self::WriteRefused,
-        Self::SourceEmptyHeld,
-        Self::SourceEmpty,
-        Self::NodeNameMissing,
-        Self::ForeignSlices,
-        Self::LegacyEndpoints,
-    ];
-
     /// Whether something that the user asked for is not there while this lasts. The others say that
     /// what is there may not be what was meant.
     #[must_use]
@@ -87,36 +67,6 @@ impl Reason {
             | Self::LegacyEndpoints => false,
         }
     }
-
-    /// The word for Events, logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "Unreadable",
-            Self::InvalidAnnotation => "InvalidAnnotation",
-            Self::HasSelector => "HasSelector",
-            Self::ExternalName => "ExternalName",
-            Self::SourceIsSelf => "SourceIsSelf",
-            Self::SourceIsCopy => "SourceIsCopy",
-            Self::SourceNotFound => "SourceNotFound",
-            Self::UnsupportedAddressType => "UnsupportedAddressType",
-            Self::FamilyMissing => "FamilyMissing",
-            Self::PortUnresolved => "PortUnresolved",
-            Self::NameTaken => "NameTaken",
-            Self::WriteRefused => "WriteRefused",
-            Self::SourceEmptyHeld => "SourceEmptyHeld",
-            Self::SourceEmpty => "SourceEmpty",
-            Self::NodeNameMissing => "NodeNameMissing",
-            Self::ForeignSlices => "ForeignSlices",
-            Self::LegacyEndpoints => "LegacyEndpoints",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// The reason of the one Event that is no warning.
@@ -128,9 +78,9 @@ const LONGEST_NOTE: usize = 1000;
 /// One thing that is wrong with one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// What kind of thing.
+    /// The kind of problem.
     pub reason: Reason,
-    /// What exactly, and what to do about it: at most 1,000 bytes.
+    /// The details, and the remedy: at most 1,000 bytes.
     pub note: String,
 }
 

@@ -1,63 +1,81 @@
-//! What the operator watches, and what it does to a copy.
+//! Watches, writes and results, as words in metrics and logs.
 
-/// A watch, and the list that it begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WatchKind {
-    /// All Services.
-    Services,
-    /// The slices of sources, and all slices of managed Services that are not copies.
-    Sources,
-    /// The slices with our managed-by label.
-    Copies,
-    /// The Lease.
-    Lease,
+use super::words::words;
+
+words! {
+    /// A watch, and the list that it begins with.
+    WatchKind {
+        /// All Services.
+        Services => "services",
+        /// The slices of sources, and all slices of managed Services that are not copies.
+        Sources => "sources",
+        /// The slices with our managed-by label.
+        Copies => "copies",
+        /// The Lease.
+        Lease => "lease",
+    }
 }
 
 impl WatchKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Services, Self::Sources, Self::Copies, Self::Lease];
-
     /// The names of those that copies are made from.
     pub const VIEW: [&str; 3] = [
         Self::Services.as_str(),
         Self::Copies.as_str(),
         Self::Sources.as_str(),
     ];
+}
 
-    /// Its name in metrics and log lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Services => "services",
-            Self::Sources => "sources",
-            Self::Copies => "copies",
-            Self::Lease => "lease",
-        }
+words! {
+    /// A write of a copy.
+    Operation {
+        /// POST.
+        Create => "create",
+        /// PUT.
+        Update => "update",
+        /// DELETE.
+        Delete => "delete",
     }
 }
 
-/// A write of a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// POST.
-    Create,
-    /// PUT.
-    Update,
-    /// DELETE.
-    Delete,
+words! {
+    /// How a sync of one managed Service ended.
+    SyncResult {
+        /// Its copies are in sync.
+        Success => "success",
+        /// A failure that another attempt may cure.
+        Error => "error",
+        /// Something that only a person can change.
+        Refused => "refused",
+        /// The Service waits for the watch to show its own write, or for its turn.
+        Requeued => "requeued",
+    }
 }
 
-impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Create, Self::Update, Self::Delete];
+words! {
+    /// How a sync ended, in the words of controller-runtime.
+    ReconcileResult {
+        /// Nothing is left to do.
+        Success => "success",
+        /// The sync is tried again, after a pause that grows.
+        Error => "error",
+        /// The sync is tried again at once. This operator never does that.
+        Requeue => "requeue",
+        /// The sync goes on at a known time.
+        RequeueAfter => "requeue_after",
+    }
+}
 
-    /// Its name in metrics and log lines.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
+words! {
+    /// Why a watch restarted.
+    Restart {
+        /// The API server no longer knows the resourceVersion (410), or does not know it yet, as after a restore
+        /// from a backup.
+        Expired => "expired",
+        /// The API server answered with an error, or not at all.
+        Error => "error",
+        /// Other names are to be watched.
+        Selector => "selector",
+        /// The watch did not show what a consistent read of the API shows.
+        Stale => "stale",
     }
 }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use words::words;
+
 mod compact;
 mod copy_name;
 mod endpoint;
@@ -15,21 +17,22 @@ mod priority;
 pub mod provenance;
 mod service;
 mod snapshot;
+mod words;
 
 pub use compact::StringMap;
 pub use copy_name::{copy_name, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, a_few};
-pub use kinds::{Operation, WatchKind};
+pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
 pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
 pub use priority::Priority;
-pub use service::{Intent, ManagedService, ServiceState, WhenEmpty};
+pub use service::{Intent, ManagedService};
 pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.
 pub mod annotation {
-    /// What all of them begin with.
+    /// The prefix of all of them.
     pub const PREFIX: &str = "endpoint-copier/";
     /// `true`: managed; `false`: not managed, whatever the flags say.
     pub const ENABLED: &str = "endpoint-copier/enabled";
@@ -56,74 +59,45 @@ pub mod label {
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey {
-    /// Namespace of the object.
-    pub namespace: String,
-    /// Name of the object.
-    pub name: String,
-}
-
-impl ObjectKey {
-    /// A key from its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    /// The key of an object, as far as its metadata tells.
-    #[must_use]
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        Self::new(
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        )
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
+/// A key by namespace and name. Each kind has a type of its own.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(pub ObjectKey);
+        pub struct $name {
+            namespace: String,
+            name: String,
+        }
 
         impl $name {
             /// A key from its two parts.
             pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-                Self(ObjectKey::new(namespace, name))
+                Self { namespace: namespace.into(), name: name.into() }
             }
 
             /// The key of an object, as far as its metadata tells.
             #[must_use]
             pub fn of(metadata: &ObjectMeta) -> Self {
-                Self(ObjectKey::of(metadata))
+                let text = |field: &Option<String>| field.clone().unwrap_or_default();
+                Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
             }
 
             /// Namespace of the object.
             #[must_use]
             pub fn namespace(&self) -> &str {
-                &self.0.namespace
+                &self.namespace
             }
 
             /// Name of the object.
             #[must_use]
             pub fn name(&self) -> &str {
-                &self.0.name
+                &self.name
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                write!(f, "{}/{}", self.namespace, self.name)
             }
         }
     };
@@ -153,7 +127,7 @@ key! {
     SliceKey
 }
 
-/// What the flags say of Services without annotations.
+/// The settings of the flags for Services without annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// Source of a managed Service that names none.
@@ -162,33 +136,21 @@ pub struct Defaults {
     pub managed: Option<ServiceKey>,
 }
 
-/// An IP family, as in `spec.ipFamilies` of a Service and `addressType` of a slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// `IPv4`
-    V4,
-    /// `IPv6`
-    V6,
+words! {
+    /// An IP family, as in `spec.ipFamilies` of a Service and `addressType` of a slice.
+    Family {
+        /// `IPv4`
+        V4 => "IPv4",
+        /// `IPv6`
+        V6 => "IPv6",
+    }
 }
 
 impl Family {
     /// Reads the API's word; `None` for anything else, `FQDN` too.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "IPv4" => Some(Self::V4),
-            "IPv6" => Some(Self::V6),
-            _ => None,
-        }
-    }
-
-    /// The API's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
+        Self::ALL.into_iter().find(|family| family.as_str() == word)
     }
 }
 
@@ -219,23 +181,19 @@ pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str>
 /// Whether a name is a DNS label (RFC 1123): what Services and namespaces are called.
 #[must_use]
 pub fn is_dns_label(name: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    !name.is_empty()
-        && name.len() <= 63
-        && name.bytes().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
+    name.len() <= 63 && is_label_of_any_length(name)
 }
 
 /// Whether a name is a DNS subdomain (RFC 1123), as the name of an EndpointSlice must be.
 #[must_use]
 pub fn is_dns_subdomain(name: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     // Kubernetes limits only the whole name, not each label.
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
+    name.len() <= 253 && name.split('.').all(is_label_of_any_length)
+}
+
+fn is_label_of_any_length(name: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    !name.is_empty() && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 #[cfg(test)]

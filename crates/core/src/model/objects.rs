@@ -72,43 +72,36 @@ pub struct OwnerReference {
 }
 
 /// A Service.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Service {
     /// Names, labels and annotations.
     pub metadata: ObjectMeta,
     /// What its user wants.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub spec: Option<ServiceSpec>,
 }
 
 /// `spec` of a Service, as far as copies depend on it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type")]
     pub type_: Option<String>,
     /// `None` for a headless Service.
-    #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     /// `IPv4`, `IPv6`, or both; the primary one first.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_families: Option<Vec<String>>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<String>,
     /// Whose Pods it selects; a managed Service has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<BTreeMap<String, String>>,
     /// Its ports.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<ServicePort>>,
     /// `Cluster` or `Local`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<String>,
     /// `PreferClose` and the like.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub traffic_distribution: Option<String>,
 }
 
@@ -126,6 +119,14 @@ pub struct EndpointSlice {
     /// The ports of each of them.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<EndpointPort>>,
+}
+
+impl EndpointSlice {
+    /// Whether the slice has no endpoint. Unready ones are endpoints.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.as_ref().is_none_or(Vec::is_empty)
+    }
 }
 
 /// An object that cannot be decoded.

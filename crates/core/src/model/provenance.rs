@@ -1,4 +1,4 @@
-//! What a slice says about itself as a copy: whose it is, and what it was made from.
+//! Copies say whose they are and what they were made from.
 
 use super::{
     EndpointSlice, MANAGED_BY_US, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
@@ -90,25 +90,18 @@ impl EndpointSlice {
     /// reference to a Service. `None`: not ours, never to be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
-        let owner = self.owner_of_copy_reference()?;
+        if !self.is_labelled_as_copy() || self.provenance().is_none() {
+            return None;
+        }
+        // The API server accepts any owner name, and this one becomes part of a URL.
+        let owner = self.owner().filter(|owner| is_dns_label(&owner.name))?;
         Some(ServiceKey::new(self.namespace(), &owner.name))
     }
 
     /// Whether the slice is a copy of ours for this Service.
     #[must_use]
     pub fn is_copy_for(&self, service: &ServiceKey) -> bool {
-        self.namespace() == service.namespace()
-            && self
-                .owner_of_copy_reference()
-                .is_some_and(|owner| owner.name == service.name())
-    }
-
-    fn owner_of_copy_reference(&self) -> Option<&OwnerReference> {
-        if !self.is_labelled_as_copy() || self.provenance().is_none() {
-            return None;
-        }
-        // The API server accepts any owner name, and this one becomes part of a URL.
-        self.owner().filter(|owner| is_dns_label(&owner.name))
+        self.owner_of_copy().as_ref() == Some(service)
     }
 
     fn namespace(&self) -> &str {

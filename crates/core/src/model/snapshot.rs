@@ -1,17 +1,17 @@
-//! What the index knows about one Service, as the planner needs it.
+//! The state of one Service in the index, as the planner needs it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{EndpointSlice, ServiceKey, ServiceState, SliceKey};
+use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey};
 
 /// All that decides about the copies of one Service, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The Service.
+    /// Its key.
     pub key: ServiceKey,
-    /// What it asks for.
-    pub service: ServiceState,
+    /// The Service, if it exists and is managed.
+    pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one.
     pub source: Option<Source>,
     /// Our copies for the Service.
@@ -58,4 +58,26 @@ pub struct Source {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Its slices that cannot be decoded: they count as present and unchanged, and so do their copies.
     pub unreadable: BTreeSet<SliceKey>,
+}
+
+impl Source {
+    /// The slice of this name.
+    #[must_use]
+    pub fn slice(&self, name: &str) -> Option<&EndpointSlice> {
+        let mut slices = self.slices.iter().map(AsRef::as_ref);
+        slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
+    }
+
+    /// Whether a slice is a copy of a slice that cannot be decoded.
+    #[must_use]
+    pub fn has_unreadable_source_of(&self, copy: &EndpointSlice) -> bool {
+        copy.source()
+            .is_some_and(|slice| self.unreadable.contains(&slice))
+    }
+
+    /// The slices of one family.
+    pub fn slices_of(&self, family: Family) -> impl Iterator<Item = &EndpointSlice> {
+        let slices = self.slices.iter().map(AsRef::as_ref);
+        slices.filter(move |slice: &&EndpointSlice| slice.address_type == family.as_str())
+    }
 }

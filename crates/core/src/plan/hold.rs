@@ -1,62 +1,56 @@
-//! Copies that outlive an empty source: what they show stays, what the Service decides follows.
+//! Copies that outlive an empty source: their endpoints stay, and the rest follows the Service.
 //!
-//! Which Services hold is decided by [`ManagedService::holds`](crate::model::ManagedService::holds).
+//! A Service holds its copies if [`ManagedService::holds`](crate::model::ManagedService::holds) is set.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Copies, copy};
+use super::copy;
 use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
-
-/// No endpoint is in it. Unready ones are endpoints.
-pub(super) fn is_empty(slice: &EndpointSlice) -> bool {
-    slice.endpoints.as_ref().is_none_or(Vec::is_empty)
-}
 
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
 pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapshot) -> bool {
-    let is_copy = |slice: &EndpointSlice| {
-        slice.address_type == family.as_str()
-            && slice
-                .source()
-                .is_some_and(|source_slice| source.unreadable.contains(&source_slice))
-    };
-    let mut copies = snapshot.copies.iter().filter(|slice| is_copy(slice));
-    copies.any(|copy| !is_empty(copy))
+    snapshot.copies.iter().any(|copy| {
+        copy.address_type == family.as_str() && source.has_unreadable_source_of(copy) && !copy.is_empty()
+    })
 }
 
-/// The last good copies of one family, made from this source for this very Service.
+/// The last good copies of one family, made from this source for this very Service. Ports without a number go into
+/// `unresolved`.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
     family: Family,
     snapshot: &Snapshot,
-) -> Copies {
-    let mut held = Copies::default();
-    for current in &snapshot.copies {
-        let is_mine = current.owner().is_some_and(|owner| owner.uid == service.uid);
-        if !is_mine
-            || current.address_type != family.as_str()
-            || is_empty(current)
-            || !is_made_from(service, current, source)
-        {
-            continue;
-        }
-        let ports = ports(service, current, source);
-        held.add(ports, |ports| copy::held(service, current, ports));
-    }
-    held
+    unresolved: &mut BTreeSet<String>,
+) -> Vec<EndpointSlice> {
+    let is_held = |current: &&Arc<EndpointSlice>| {
+        current.owner().is_some_and(|owner| owner.uid == service.uid)
+            && current.address_type == family.as_str()
+            && !current.is_empty()
+            && is_made_from(service, current, source)
+    };
+    let copies = snapshot.copies.iter().filter(is_held);
+    let held = copies.filter_map(|current| {
+        let known = known_ports(service, current, source);
+        let ports = copy::ports(&service.ports, Some(&known), unresolved)?;
+        Some(copy::held(service, current, ports))
+    });
+    held.collect()
 }
 
 /// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
 /// the last that was known.
-fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> copy::Ports {
-    let slice_name = current.provenance().map(|provenance| provenance.name);
-    let mut known: Vec<_> = source
-        .slices
+fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> Vec<EndpointPort> {
+    let there = current
+        .provenance()
+        .and_then(|claimed| source.slice(claimed.name));
+    let mut known: Vec<_> = there
         .iter()
-        .filter(|slice| slice.metadata.name.as_deref() == slice_name)
         .flat_map(|slice| slice.ports.iter().flatten().cloned())
         .collect();
     for port in &service.ports {
@@ -72,19 +66,18 @@ fn ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> 
             ..shown.clone()
         }));
     }
-    copy::Ports::resolve(&service.ports, Some(&known))
+    known
 }
 
 /// Whether a copy came from this source and not from one that the Service named before: it is the
 /// copy of a slice that is there, or it says so, or the name of its slice does.
 fn is_made_from(service: &ManagedService, copy: &EndpointSlice, source: &Source) -> bool {
     let own_name = copy.metadata.name.as_deref();
-    let there = |is_it: &dyn Fn(&EndpointSlice) -> bool| source.slices.iter().any(|present| is_it(present));
-    there(&|present| own_name == Some(&copy_name(service.key.name(), present)))
+    let mut slices = source.slices.iter();
+    slices.any(|present| own_name == Some(&copy_name(service.key.name(), present)))
         || copy.provenance().is_some_and(|claimed| {
             claimed.namespace == source.key.namespace()
-                && (there(&|present| present.metadata.name.as_deref() == Some(claimed.name))
-                    || is_named_after(claimed.name, source.key.name()))
+                && (source.slice(claimed.name).is_some() || is_named_after(claimed.name, source.key.name()))
         })
 }
 

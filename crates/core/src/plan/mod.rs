@@ -1,4 +1,4 @@
-//! What to write so that a Service's copies are right: the specification of the operator as code.
+//! Plans the writes that make a Service's copies right: the specification of the operator as code.
 //!
 //! ```text
 //!   source slices ──┐
@@ -12,12 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointPort;
-
 use crate::migration::is_leftover;
 use crate::model::{
-    EndpointSlice, Finding, Intent, ManagedService, Reason, ServiceState, SliceKey, Snapshot, Source,
-    annotation_of, provenance,
+    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
+    provenance,
 };
 
 pub mod copy;
@@ -25,7 +23,7 @@ mod hold;
 
 mod report;
 
-/// What has to be done. Creates, then updates, then deletes, and leftovers last.
+/// The writes for one Service: creates, then updates, then deletes, and leftovers last.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     /// Slices to POST.
@@ -41,7 +39,7 @@ pub struct Plan {
     pub endpoints: usize,
     /// When what the updates carry over was triggered, as the source states it.
     pub triggers: Vec<String>,
-    /// What the user should know.
+    /// The problems that the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to read first. Their copies wait: they claim to be newer than what we see, or are to be
     /// created from a view that may be outdated.
@@ -79,7 +77,7 @@ impl Plan {
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
-    let ServiceState::Managed(service) = &snapshot.service else {
+    let Some(service) = &snapshot.service else {
         remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
         return plan;
     };
@@ -119,64 +117,38 @@ fn wanted_copies(
     snapshot: &Snapshot,
     plan: &mut Plan,
 ) -> BTreeMap<SliceKey, EndpointSlice> {
-    let mut wanted = BTreeMap::new();
-    let mut unresolved = BTreeSet::new();
+    let (mut wanted, mut unresolved) = (BTreeMap::new(), BTreeSet::new());
     for &family in &service.families {
-        let slices: Vec<_> = source
-            .slices
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|slice| slice.address_type == family.as_str())
-            .collect();
-        let mut copies = fresh_copies(service, &slices);
-        let is_empty = slices.iter().all(|slice| hold::is_empty(slice))
-            && !hold::has_unreadable(source, family, snapshot);
-        if service.holds(&source.key) && is_empty {
-            let held = hold::copies(service, source, family, snapshot);
-            if !held.by_name.is_empty() {
+        let slices: Vec<_> = source.slices_of(family).collect();
+        let mut without_number = BTreeSet::new();
+        let fresh = slices.iter().filter_map(|slice| {
+            let ports = copy::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
+            Some(copy::fresh(service, slice, ports))
+        });
+        let mut copies: Vec<_> = fresh.collect();
+        let is_empty =
+            slices.iter().all(|slice| slice.is_empty()) && !hold::has_unreadable(source, family, snapshot);
+        if service.holds && is_empty {
+            without_number.clear();
+            let held = hold::copies(service, source, family, snapshot, &mut without_number);
+            if !held.is_empty() {
                 plan.find(Reason::SourceEmptyHeld, report::held(source, family));
             }
             // Beside what is held, empty copies stay; a new one would undo a deletion by hand.
-            copies.by_name.retain(|key, _| snapshot.slice(key).is_some());
-            copies.by_name.extend(held.by_name);
-            copies.unresolved = held.unresolved;
+            copies.retain(|copy| snapshot.slice(&SliceKey::of(&copy.metadata)).is_some());
+            copies.extend(held);
         }
-        wanted.extend(copies.by_name);
-        unresolved.extend(copies.unresolved);
+        wanted.extend(
+            copies
+                .into_iter()
+                .map(|copy| (SliceKey::of(&copy.metadata), copy)),
+        );
+        unresolved.extend(without_number);
     }
     if !unresolved.is_empty() {
         plan.find(Reason::PortUnresolved, report::unresolved(source, &unresolved));
     }
     wanted
-}
-
-#[derive(Default)]
-struct Copies {
-    by_name: BTreeMap<SliceKey, EndpointSlice>,
-    /// Names of ports that have no number.
-    unresolved: BTreeSet<String>,
-}
-
-impl Copies {
-    /// Adds a copy with these ports. Those without a number are left out; with none left it is not made.
-    fn add(&mut self, ports: copy::Ports, make: impl FnOnce(Vec<EndpointPort>) -> EndpointSlice) {
-        let reachable = !ports.none_known();
-        self.unresolved.extend(ports.unresolved);
-        if reachable {
-            let copy = make(ports.known);
-            self.by_name.insert(SliceKey::of(&copy.metadata), copy);
-        }
-    }
-}
-
-/// A copy of each slice.
-fn fresh_copies(service: &ManagedService, slices: &[&EndpointSlice]) -> Copies {
-    let mut copies = Copies::default();
-    for slice in slices {
-        let ports = copy::Ports::resolve(&service.ports, slice.ports.as_deref());
-        copies.add(ports, |ports| copy::fresh(service, slice, ports));
-    }
-    copies
 }
 
 /// One wanted copy: nothing, a create, an update, or a reason why not.
@@ -231,7 +203,7 @@ fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey>
     (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
 }
 
-/// What triggered the change that makes a copy differ from its source. Recreating a copy is no such change.
+/// The trigger of the change that makes a copy differ from its source. Recreating a copy is no such change.
 fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> {
     let trigger = |slice| annotation_of(slice, provenance::TRIGGER_TIME);
     let new = trigger(&copy.metadata)?;
@@ -265,11 +237,9 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
 
 /// Whether the source slice of a copy, or the copy itself, cannot be decoded.
 fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
-    let source = snapshot.source.as_ref().map(|source| &source.unreadable);
+    let source = snapshot.source.as_ref();
     snapshot.unreadable.contains(&SliceKey::of(&copy.metadata))
-        || copy
-            .source()
-            .is_some_and(|slice| source.is_some_and(|unreadable| unreadable.contains(&slice)))
+        || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
 /// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive.
@@ -300,11 +270,7 @@ fn vanished_unseen(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey
     let slice = claimed.source()?;
     let is_ahead = claimed.version > Some(snapshot.seen);
     let is_from_there = claimed.namespace == source.key.namespace();
-    let mut shown = source
-        .slices
-        .iter()
-        .map(|present| SliceKey::of(&present.metadata));
-    let is_shown = shown.any(|present| present == slice);
+    let is_shown = source.slice(claimed.name).is_some();
     (is_ahead && is_from_there && !is_shown && !snapshot.confirmed.contains(&slice)).then_some(slice)
 }
 

@@ -1,14 +1,14 @@
-//! What users should know: what is wrong, and what to do about it.
+//! Reports problems to the user, each with its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, hold};
+use super::Plan;
 use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
 };
 
-/// Why copies of this family are not as empty as their source.
+/// The note about copies of a family that are not as empty as their source.
 pub(super) fn held(source: &Source, family: Family) -> String {
     format!(
         "{} has no {} endpoint; its last good copy is kept. Check the source; endpoint-copier/when-source-empty: follow empties the copy",
@@ -17,7 +17,7 @@ pub(super) fn held(source: &Source, family: Family) -> String {
     )
 }
 
-/// Which ports are left out.
+/// The note about ports that are left out.
 pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
     let names: Vec<_> = names.iter().collect();
     format!(
@@ -27,7 +27,7 @@ pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
     )
 }
 
-/// What is to be said of the source.
+/// Reports problems of the source.
 pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan) {
     if !source.unreadable.is_empty() {
         return;
@@ -52,12 +52,6 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
         }
         return;
     }
-    let there = |family: &Family| {
-        source
-            .slices
-            .iter()
-            .any(|slice| slice.address_type == family.as_str())
-    };
     let other = source
         .slices
         .iter()
@@ -76,7 +70,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     let missing: Vec<_> = service
         .families
         .iter()
-        .filter(|family| !there(family))
+        .filter(|family| source.slices_of(**family).next().is_none())
         .map(|family| family.as_str())
         .collect();
     let none = missing.len() == service.families.len();
@@ -95,8 +89,8 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
 /// A Service without endpoints although its source would be held: there is nothing to hold.
 pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Plan) {
     let is_there = source.unreadable.is_empty() && (source.exists || !source.slices.is_empty());
-    let has_endpoints = source.slices.iter().any(|slice| !hold::is_empty(slice));
-    if service.holds(&source.key) && is_there && !has_endpoints && plan.endpoints == 0 {
+    let has_endpoints = source.slices.iter().any(|slice| !slice.is_empty());
+    if service.holds && is_there && !has_endpoints && plan.endpoints == 0 {
         plan.find(
             Reason::SourceEmpty,
             format!("{} has no endpoint, and there is no copy to keep: this Service has none either. Check the source", source.key),
@@ -104,20 +98,14 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
     }
 }
 
-/// What is to be said of the endpoints.
+/// Reports endpoints that no node will announce.
 pub(super) fn endpoints(
     service: &ManagedService,
     wanted: &BTreeMap<SliceKey, EndpointSlice>,
     plan: &mut Plan,
 ) {
-    let mut endpoints = wanted
-        .values()
-        .flat_map(|copy| copy.endpoints.iter().flatten())
-        .peekable();
-    if service.local_traffic
-        && endpoints.peek().is_some()
-        && endpoints.all(|endpoint| endpoint.node_name.is_none())
-    {
+    let mut endpoints = wanted.values().flat_map(|copy| copy.endpoints.iter().flatten());
+    if service.local_traffic && plan.endpoints > 0 && endpoints.all(|endpoint| endpoint.node_name.is_none()) {
         plan.find(
             Reason::NodeNameMissing,
             "externalTrafficPolicy is Local and no endpoint has a nodeName, so no node will announce the address; set it to Cluster",

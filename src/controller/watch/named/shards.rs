@@ -11,9 +11,8 @@ use tokio::time::Instant;
 
 use super::split::{SELECTOR_BYTES, split};
 use crate::controller::watch::{Watches, named_selector};
-use crate::telemetry::metrics::Restart;
 use endpoint_copier_core::index::Scope;
-use endpoint_copier_core::model::WatchKind;
+use endpoint_copier_core::model::{Restart, WatchKind};
 
 /// The most watches of new names. When there are more, one list merges them.
 const NEW_SHARDS: usize = 8;

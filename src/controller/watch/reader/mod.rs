@@ -26,10 +26,10 @@ use crate::apiserver::error::one_line;
 use crate::apiserver::status::{overload, status_of};
 use crate::apiserver::{Avoid, Server, is_watch};
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::metrics::{Metrics, Restart};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
 use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS, WATCH_PAUSE};
-use endpoint_copier_core::model::{WatchKind, version};
+use endpoint_copier_core::model::{Restart, WatchKind, version};
 
 mod errors;
 

@@ -1,6 +1,4 @@
-//! What a Service asks of the operator, read once when it arrives.
-
-use std::sync::Arc;
+//! The request that a Service makes of the operator, read once when the Service arrives.
 
 use k8s_openapi::api::core::v1::ServicePort;
 
@@ -9,48 +7,15 @@ use super::{
     annotation_of, is_dns_label,
 };
 
-/// What became of a Service.
-#[derive(Clone, Debug)]
-pub enum ServiceState {
-    /// No such Service.
-    Absent,
-    /// It exists and asks for nothing.
-    Unmanaged,
-    /// It asks for copies, or tried to.
-    Managed(Arc<ManagedService>),
-}
-
-impl ServiceState {
-    /// The Service, if it is managed.
-    #[must_use]
-    pub fn managed(&self) -> Option<&Arc<ManagedService>> {
-        match self {
-            Self::Managed(service) => Some(service),
-            Self::Absent | Self::Unmanaged => None,
-        }
-    }
-}
-
-/// What a managed Service wants done.
+/// The request of a managed Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
     /// Copy the slices of this source.
     Copy(ServiceKey),
-    /// What is written there cannot be understood: make nothing new, leave what there is.
+    /// The annotations cannot be understood: create nothing, and leave the copies as they are.
     Unclear(Finding),
-    /// It cannot have copies: remove ours.
+    /// The Service cannot have copies: remove ours.
     Refused(Finding),
-}
-
-/// What `endpoint-copier/when-source-empty` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenEmpty {
-    /// Not set, or not understood: held for `default/kubernetes`, followed for others.
-    Default,
-    /// Keep the last good copies.
-    Hold,
-    /// Follow the source.
-    Follow,
 }
 
 /// A managed Service, reduced to what decides about its copies.
@@ -64,13 +29,13 @@ pub struct ManagedService {
     pub key: ServiceKey,
     /// Its UID.
     pub uid: String,
-    /// It has a deletionTimestamp.
+    /// Whether it has a deletionTimestamp.
     pub deleting: bool,
-    /// What it wants.
+    /// Its request.
     pub intent: Intent,
-    /// What happens when its source is empty.
-    pub when_empty: WhenEmpty,
-    /// Set when `when_empty` was not understood.
+    /// Whether the last good copies outlive an empty source.
+    pub holds: bool,
+    /// Set when `endpoint-copier/when-source-empty` is not understood.
     pub remark: Option<Finding>,
     /// IP families wanted.
     pub families: Vec<Family>,
@@ -91,29 +56,12 @@ impl ManagedService {
     #[must_use]
     pub fn read(service: &Service, defaults: &Defaults) -> Option<Self> {
         let key = ServiceKey::of(&service.metadata);
-        let no_spec = ServiceSpec::default();
-        let spec = service.spec.as_ref().unwrap_or(&no_spec);
         let intent = match is_managed(service, &key, defaults) {
             Ok(false) => return None,
-            Ok(true) => intent(service, spec, &key, defaults),
+            Ok(true) => intent(service, &key, defaults),
             Err(unclear) => Intent::Unclear(unclear),
         };
-        let headless = spec.cluster_ip.as_deref() == Some("None");
-        let (when_empty, remark) = when_empty(service);
-        Some(Self {
-            uid: service.metadata.uid.clone().unwrap_or_default(),
-            deleting: service.metadata.deletion_timestamp.is_some(),
-            intent,
-            when_empty,
-            remark,
-            families: families(spec),
-            needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
-            headless,
-            ports: spec.ports.clone().unwrap_or_default(),
-            wants_hints: wants_hints(service, spec),
-            local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
-            key,
-        })
+        Some(Self::with(service, intent))
     }
 
     /// A Service that cannot be decoded: it asks for nothing, and its copies stay as they are.
@@ -123,19 +71,32 @@ impl ManagedService {
             "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
             shorten(&unreadable.error)
         );
+        let metadata = unreadable.metadata.clone();
+        let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
         Self {
-            key: ServiceKey::of(&unreadable.metadata),
-            uid: unreadable.metadata.uid.clone().unwrap_or_default(),
-            deleting: false,
-            intent: Intent::Unclear(Finding::new(Reason::Unreadable, note)),
-            when_empty: WhenEmpty::Default,
             remark: None,
-            families: Vec::new(),
-            needs_all_families: false,
-            headless: false,
-            ports: Vec::new(),
-            wants_hints: false,
-            local_traffic: false,
+            ..Self::with(&Service { metadata, spec: None }, intent)
+        }
+    }
+
+    fn with(service: &Service, intent: Intent) -> Self {
+        let no_spec = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&no_spec);
+        let headless = spec.cluster_ip.as_deref() == Some("None");
+        let (holds, remark) = holds(service, &intent);
+        Self {
+            key: ServiceKey::of(&service.metadata),
+            uid: service.metadata.uid.clone().unwrap_or_default(),
+            deleting: service.metadata.deletion_timestamp.is_some(),
+            intent,
+            holds,
+            remark,
+            families: families(spec),
+            needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
+            headless,
+            ports: spec.ports.clone().unwrap_or_default(),
+            wants_hints: wants_hints(service, spec),
+            local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
         }
     }
 
@@ -157,17 +118,6 @@ impl ManagedService {
             Intent::Unclear(_) | Intent::Refused(_) => None,
         }
     }
-
-    /// Whether the last good copies outlive an empty source.
-    #[must_use]
-    pub fn holds(&self, source: &ServiceKey) -> bool {
-        match self.when_empty {
-            WhenEmpty::Hold => true,
-            WhenEmpty::Follow => false,
-            // An API server that answers is in that list: seen empty, the list is wrong.
-            WhenEmpty::Default => source.is_api_source(),
-        }
-    }
 }
 
 fn is_managed(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<bool, Finding> {
@@ -179,8 +129,8 @@ fn is_managed(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Resul
     }
 }
 
-fn intent(service: &Service, spec: &ServiceSpec, key: &ServiceKey, defaults: &Defaults) -> Intent {
-    if let Some(refused) = refusal(spec) {
+fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Intent {
+    if let Some(refused) = service.spec.as_ref().and_then(refusal) {
         return Intent::Refused(refused);
     }
     match source(service, key, defaults) {
@@ -196,20 +146,13 @@ fn intent(service: &Service, spec: &ServiceSpec, key: &ServiceKey, defaults: &De
 /// The source that annotations name, or else the flags.
 fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<ServiceKey, Finding> {
     let set = |name| annotation_of(&service.metadata, name).filter(|value| !value.is_empty());
-    let (name, namespace) = (set(annotation::SOURCE_NAME), set(annotation::SOURCE_NAMESPACE));
-    for (annotation, value) in [
-        (annotation::SOURCE_NAME, name),
-        (annotation::SOURCE_NAMESPACE, namespace),
-    ] {
-        if let Some(value) = value.filter(|value| !is_dns_label(value)) {
-            return Err(invalid(
-                annotation,
-                value,
-                "use a DNS label, as Kubernetes requires for this name",
-            ));
+    for annotation in [annotation::SOURCE_NAME, annotation::SOURCE_NAMESPACE] {
+        if let Some(value) = set(annotation).filter(|value| !is_dns_label(value)) {
+            let help = "use a DNS label, as Kubernetes requires for this name";
+            return Err(invalid(annotation, value, help));
         }
     }
-    match (name, namespace) {
+    match (set(annotation::SOURCE_NAME), set(annotation::SOURCE_NAMESPACE)) {
         (Some(name), namespace) => Ok(ServiceKey::new(
             namespace.unwrap_or_else(|| key.namespace()),
             name,
@@ -245,19 +188,21 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     })
 }
 
-fn when_empty(service: &Service) -> (WhenEmpty, Option<Finding>) {
+/// Whether a Service holds its copies, and a finding if its annotation is not understood.
+fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
+    // An API server that answers is in that list: seen empty, the list is wrong.
+    let by_default = matches!(intent, Intent::Copy(source) if source.is_api_source());
     match annotation_of(&service.metadata, annotation::WHEN_SOURCE_EMPTY) {
-        None | Some("") => (WhenEmpty::Default, None),
-        Some("hold") => (WhenEmpty::Hold, None),
-        Some("follow") => (WhenEmpty::Follow, None),
-        Some(other) => (
-            WhenEmpty::Default,
-            Some(invalid(
-                annotation::WHEN_SOURCE_EMPTY,
-                other,
-                "use \"hold\" or \"follow\"",
-            )),
-        ),
+        None | Some("") => (by_default, None),
+        Some("hold") => (true, None),
+        Some("follow") => (false, None),
+        Some(other) => {
+            let help = "use \"hold\" or \"follow\"";
+            (
+                by_default,
+                Some(invalid(annotation::WHEN_SOURCE_EMPTY, other, help)),
+            )
+        }
     }
 }
 

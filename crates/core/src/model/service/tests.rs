@@ -200,12 +200,12 @@ fn an_empty_source_is_held_for_the_api_servers_own_service_unless_told_otherwise
         if let Some(value) = value {
             service = service.annotate(annotation::WHEN_SOURCE_EMPTY, value);
         }
-        let managed = managed(&service);
-        assert_eq!(managed.holds(&own), holds_own, "{value:?}");
+        let of = |source: &ServiceKey| managed(&service.clone().source(source.namespace(), source.name()));
+        assert_eq!(of(&own).holds, holds_own, "{value:?}");
         for other in &others {
-            assert_eq!(managed.holds(other), holds_others, "{value:?}, {other}");
+            assert_eq!(of(other).holds, holds_others, "{value:?}, {other}");
         }
-        let reason = managed.remark.map(|finding| finding.reason);
+        let reason = of(&own).remark.map(|finding| finding.reason);
         assert_eq!(reason, remark.then_some(Reason::InvalidAnnotation), "{value:?}");
     }
 }

@@ -1,5 +1,7 @@
-//! What a copy looks like: one source slice and one managed Service in, one
-//! EndpointSlice out; and whether a slice that exists already says the same. Its name is that of [`copy_name`].
+//! Makes a copy of one source slice for one managed Service, and compares it with a slice that exists. Its name is that
+//! of [`copy_name`].
+
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
@@ -27,41 +29,29 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::TRIGGER_TIME,
 ];
 
-/// The ports of a copy, and the names of those whose number is not known.
-#[derive(Debug, Default, PartialEq)]
-pub struct Ports {
-    /// Ports with a number.
-    pub known: Vec<EndpointPort>,
-    /// What the Service calls the others, and what they point to.
-    pub unresolved: Vec<String>,
-}
-
-impl Ports {
-    /// The ports of the Service, numbers looked up in those of a slice. A number that is not there
-    /// is left out: a guess would send traffic to whatever listens.
-    #[must_use]
-    pub fn resolve(wanted: &[ServicePort], slice: Option<&[EndpointPort]>) -> Self {
-        let mut ports = Self::default();
-        for port in wanted {
-            match number(port, slice.unwrap_or_default()) {
-                Ok(number) => ports.known.push(EndpointPort {
-                    // The API server turns a missing name into an empty one.
-                    name: Some(port.name.clone().unwrap_or_default()),
-                    port: Some(number),
-                    protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
-                    app_protocol: port.app_protocol.clone(),
-                }),
-                Err(target) => ports.unresolved.push(target.to_owned()),
-            }
+/// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
+/// out, since a guess would send traffic to whatever listens; its target goes into `unresolved`. `None` if the Service
+/// has ports and none of them has a number.
+#[must_use]
+pub fn ports(
+    wanted: &[ServicePort],
+    slice: Option<&[EndpointPort]>,
+    unresolved: &mut BTreeSet<String>,
+) -> Option<Vec<EndpointPort>> {
+    let mut known = Vec::new();
+    for port in wanted {
+        match number(port, slice.unwrap_or_default()) {
+            Ok(number) => known.push(EndpointPort {
+                // The API server turns a missing name into an empty one.
+                name: Some(port.name.clone().unwrap_or_default()),
+                port: Some(number),
+                protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+                app_protocol: port.app_protocol.clone(),
+            }),
+            Err(target) => _ = unresolved.insert(target.to_owned()),
         }
-        ports
     }
-
-    /// The Service has ports and not one of them can be reached.
-    #[must_use]
-    pub fn none_known(&self) -> bool {
-        self.known.is_empty() && !self.unresolved.is_empty()
-    }
+    (wanted.is_empty() || !known.is_empty()).then_some(known)
 }
 
 /// The number of a port, or the name of a target port that the slice does not have.
@@ -85,15 +75,6 @@ fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a 
 /// The protocol that is meant where none is said is TCP.
 pub(super) fn protocol(word: Option<&str>) -> &str {
     word.filter(|word| !word.is_empty()).unwrap_or("TCP")
-}
-
-/// What is copied of a source slice's endpoints.
-#[must_use]
-pub fn endpoints(service: &ManagedService, source: &[Endpoint]) -> Vec<Endpoint> {
-    source
-        .iter()
-        .map(|endpoint| copy_endpoint(service, endpoint))
-        .collect()
 }
 
 fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
@@ -128,54 +109,49 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
     }
 }
 
-/// A copy as it should be when nothing is there yet.
+/// A copy of a source slice.
 #[must_use]
 pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+    let name = copy_name(service.key.name(), source);
+    copy_of(service, source, name, annotations(&source.metadata), ports)
+}
+
+/// A held copy: the endpoints stay, and the rest follows the Service.
+#[must_use]
+pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
+    let name = current.metadata.name.clone().unwrap_or_default();
+    let keep = |key: &'static str| Some((key.into(), annotation_of(&current.metadata, key)?.into()));
+    let kept = CONTENT_ANNOTATIONS
+        .into_iter()
+        .chain([provenance::RESOURCE_VERSION]);
+    copy_of(service, current, name, kept.filter_map(keep).collect(), ports)
+}
+
+/// A copy with the endpoints of `shown`. Its annotations say which source slice they are from.
+fn copy_of(
+    service: &ManagedService,
+    shown: &EndpointSlice,
+    name: String,
+    annotations: StringMap,
+    ports: Vec<EndpointPort>,
+) -> EndpointSlice {
+    let source_slice = annotations.get(provenance::SLICE).map_or("", AsRef::as_ref);
+    let endpoints = shown.endpoints.iter().flatten();
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(copy_name(service.key.name(), source)),
+            name: Some(name),
             namespace: Some(service.key.namespace().to_owned()),
-            labels: Some(labels(
-                service,
-                source.metadata.name.as_deref().unwrap_or_default(),
-            )),
-            annotations: Some(annotations(&source.metadata)),
+            labels: Some(labels(service, source_slice)),
+            annotations: Some(annotations),
             owner_references: Some(vec![owner(service)]),
             ..ObjectMeta::default()
         },
-        address_type: source.address_type.clone(),
-        endpoints: Some(endpoints(
-            service,
-            source.endpoints.as_deref().unwrap_or_default(),
-        )),
-        ports: Some(ports),
-    }
-}
-
-/// A held copy: what it shows stays, what the Service decides follows.
-#[must_use]
-pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
-    let meta = &current.metadata;
-    let keep = |key: &'static str| Some((key.into(), annotation_of(meta, key)?.into()));
-    let kept = CONTENT_ANNOTATIONS
-        .into_iter()
-        .chain([provenance::RESOURCE_VERSION])
-        .filter_map(keep);
-    EndpointSlice {
-        metadata: ObjectMeta {
-            labels: Some(labels(
-                service,
-                annotation_of(meta, provenance::SLICE).unwrap_or_default(),
-            )),
-            annotations: Some(kept.collect()),
-            owner_references: Some(vec![owner(service)]),
-            ..meta.clone()
-        },
-        address_type: current.address_type.clone(),
-        endpoints: Some(endpoints(
-            service,
-            current.endpoints.as_deref().unwrap_or_default(),
-        )),
+        address_type: shown.address_type.clone(),
+        endpoints: Some(
+            endpoints
+                .map(|endpoint| copy_endpoint(service, endpoint))
+                .collect(),
+        ),
         ports: Some(ports),
     }
 }
@@ -250,19 +226,10 @@ fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
 
 /// The API server stores an absent list and an empty one alike.
 fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> bool {
-    let normal = |port: &EndpointPort| {
-        let EndpointPort {
-            app_protocol,
-            name,
-            port,
-            protocol: word,
-        } = port.clone();
-        (
-            app_protocol,
-            name.unwrap_or_default(),
-            port,
-            protocol(word.as_deref()).to_owned(),
-        )
+    let normal = |port: &EndpointPort| EndpointPort {
+        name: Some(port.name.clone().unwrap_or_default()),
+        protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+        ..port.clone()
     };
     let (is, should) = (is.unwrap_or_default(), should.unwrap_or_default());
     is.len() == should.len() && is.iter().map(normal).eq(should.iter().map(normal))
@@ -286,14 +253,9 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
 
 /// `wanted`, written over `current`: what others added to its metadata stays.
 #[must_use]
-pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
-    let EndpointSlice {
-        metadata: ours,
-        address_type,
-        endpoints,
-        ports,
-    } = wanted;
-    let mut metadata = current.metadata.clone();
+pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice {
+    let ours = std::mem::replace(&mut wanted.metadata, current.metadata.clone());
+    let metadata = &mut wanted.metadata;
     let labels = metadata.labels.get_or_insert_default();
     labels.retain(|key, _| !LABELS.contains(&key.as_ref()));
     labels.extend(ours.labels.unwrap_or_default());
@@ -304,12 +266,7 @@ pub fn over(current: &EndpointSlice, wanted: EndpointSlice) -> EndpointSlice {
     // One controller at most; our reference to the Service's former self goes with it.
     owners.retain(|owner| owner.controller != Some(true));
     owners.extend(ours.owner_references.unwrap_or_default());
-    EndpointSlice {
-        metadata,
-        address_type,
-        endpoints,
-        ports,
-    }
+    wanted
 }
 
 #[cfg(test)]

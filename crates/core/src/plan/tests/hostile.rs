@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{Endpoint, EndpointSlice, Service, ServiceSpec};
 use crate::model::{
-    Finding, ManagedService, ServiceKey, ServiceState, Snapshot, Source, annotation, copy_name, provenance,
+    Finding, ManagedService, ServiceKey, Snapshot, Source, annotation, copy_name, provenance,
 };
 use crate::plan::{Plan, plan};
 use crate::testing::world::World;
@@ -31,7 +31,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
             slices: shared(source),
             unreadable: BTreeSet::new(),
         }),
-        service: ServiceState::Managed(managed.into()),
+        service: Some(managed.into()),
         copies,
         others,
         unreadable: BTreeSet::new(),

@@ -142,7 +142,8 @@ fn check_ownership(world: &World, key: &ServiceKey, plan: &Plan) {
     }
     for leftover in &plan.leftovers {
         assert_eq!(
-            leftover.key.0, key.0,
+            leftover.key.to_string(),
+            key.to_string(),
             "the Go operator's slice has the Service's name"
         );
     }
