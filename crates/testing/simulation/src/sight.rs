@@ -186,13 +186,16 @@ impl World {
         }
     }
 
-    /// Waits until a replica leads that is meant.
+    /// Waits until a replica leads that is meant, and no other believes to lead: one that was paused may.
     async fn until_led(&self, within: Duration, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
         let until = self.now() + within;
         while self.now() < until {
             let lives = self.state().lives.clone();
             let leads = |replica: &usize| lives[*replica].as_ref().is_some_and(|life| life.leads());
-            if let Some(leader) = (0..REPLICAS).find(|replica| is_meant(*replica) && leads(replica)) {
+            let leaders: Vec<_> = (0..REPLICAS).filter(leads).collect();
+            if let [leader] = leaders[..]
+                && is_meant(leader)
+            {
                 return Some(leader);
             }
             sleep(Duration::from_millis(250)).await;
