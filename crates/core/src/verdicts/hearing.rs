@@ -108,6 +108,7 @@ impl Hearing {
     /// Notes that the API server confirmed a value of [`SUSPECTED`].
     pub fn stored(&mut self, value: &str, now: Moment) {
         let rounds = suspicions(value);
+        self.highest_round = rounds.values().copied().fold(self.highest_round, u64::max);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) == Some(&suspicion.round) {
                 suspicion.stored.get_or_insert(now);
@@ -116,12 +117,10 @@ impl Hearing {
         value.clone_into(&mut self.stored);
     }
 
-    /// Notes the annotations of the Lease as the watch shows them.
+    /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value whose
+    /// own answer was lost. Call this before the first [`Hearing::suspect`], so that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
-        let suspected = annotations.get(SUSPECTED).map_or("", String::as_str);
-        suspected.clone_into(&mut self.stored);
-        let rounds = suspicions(suspected);
-        self.highest_round = rounds.values().copied().fold(self.highest_round, u64::max);
+        self.stored(annotations.get(SUSPECTED).map_or("", String::as_str), now);
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
             // The same text again is the same objection: it does not count for longer.

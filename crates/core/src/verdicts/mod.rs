@@ -56,3 +56,6 @@ impl Add<Duration> for Moment {
         Self(self.0.saturating_add(time))
     }
 }
+
+#[cfg(test)]
+mod tests;

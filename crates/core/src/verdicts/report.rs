@@ -34,9 +34,10 @@ pub struct Report {
 }
 
 /// A [`Phase`] without its counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
     /// Never seen well.
+    #[default]
     New,
     /// It answers.
     Well,
@@ -48,8 +49,12 @@ pub enum Condition {
     Rising,
 }
 
-/// The facts of one target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The facts of one target. The default is a target that was just listed.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each fact is a yes or no of its own"
+)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Where it stands.
     pub condition: Condition,
@@ -57,14 +62,12 @@ pub struct Facts {
     pub is_known: bool,
     /// The latest result is 2xx.
     pub answers: bool,
-    /// The latest result is a failure.
-    pub fails: bool,
     /// The latest result is 401 or 403.
     pub is_unauthorized: bool,
     /// It answered 2xx within the last 3 s.
     pub is_recent: bool,
-    /// It was listed less than 3 s ago: it had no time yet to answer.
-    pub is_young: bool,
+    /// It was listed at least 3 s ago, so it had its time to answer.
+    pub had_time: bool,
     /// It has been new for a minute.
     pub is_silent: bool,
     /// First failure since it was well. `None` while it is well or nothing failed.
@@ -111,10 +114,9 @@ impl TargetState {
             condition,
             is_known: self.latest.is_some(),
             answers: self.answers(),
-            fails: matches!(self.latest, Some(Reply::Failure(_))),
             is_unauthorized: matches!(self.latest, Some(Reply::Alive(401 | 403))),
             is_recent: last_success.is_some_and(|success| now.since(success) < RECENT),
-            is_young: now.since(self.listed_since) < RECENT,
+            had_time: now.since(self.listed_since) >= RECENT,
             is_silent: condition == Condition::New && now.since(self.listed_since) >= SILENT_AFTER,
             since: self.unwell_since,
             last_success: last_success.filter(|_| matches!(condition, Condition::Failing | Condition::Down)),

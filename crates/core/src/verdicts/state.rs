@@ -158,7 +158,8 @@ impl TargetState {
             Phase::Down | Phase::Rising { .. } => (attempt.ended, 0),
         };
         let successes = successes + u32::from(counts);
-        let rise = thresholds.rise * 2_u32.pow(relapses.min(MOST_DOUBLINGS));
+        let doubled = 2_u32.pow(relapses.min(MOST_DOUBLINGS));
+        let rise = thresholds.rise.saturating_mul(doubled);
         // A longer rise that the user asked for is not cut off.
         let rise = rise.min(LONGEST_RISE.max(thresholds.rise));
         if successes >= thresholds.successes && attempt.ended.since(since) >= rise {
