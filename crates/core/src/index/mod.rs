@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::model::{
+use crate::model::{Priority, 
     Defaults, EndpointSlice, ManagedService, ObjectMeta, Service, ServiceKey, SliceKey, Snapshot, Source,
     label, label_of, version_of,
 };
@@ -300,6 +300,8 @@ impl Index {
             unreadable: self.unreadable.of(key),
             seen,
             in_doubt,
+            cause: None,
+            reports_probes: self.priority(key) != Priority::Other,
             confirmed: BTreeSet::new(),
         })
     }

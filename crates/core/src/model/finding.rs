@@ -35,6 +35,14 @@ words! {
         SourceEmpty => "SourceEmpty",
         /// `externalTrafficPolicy: Local`, and no endpoint has a node.
         NodeNameMissing => "NodeNameMissing",
+        /// Probes took API servers out of the copies, or would have.
+        EndpointUnreachable => "EndpointUnreachable",
+        /// No API server answers probes, so probes change nothing.
+        ProbesBlind => "ProbesBlind",
+        /// API servers answer probes with 401 or 403.
+        ProbeUnauthorized => "ProbeUnauthorized",
+        /// A port of a copy has never answered, while another port of the address does.
+        PortNotAnswering => "PortNotAnswering",
         /// Others keep slices for the managed Service too.
         ForeignSlices => "ForeignSlices",
         /// An `Endpoints` object of the Go operator is mirrored, and we may not remove it.
@@ -63,6 +71,10 @@ impl Reason {
             | Self::FamilyMissing
             | Self::SourceEmptyHeld
             | Self::NodeNameMissing
+            | Self::EndpointUnreachable
+            | Self::ProbesBlind
+            | Self::ProbeUnauthorized
+            | Self::PortNotAnswering
             | Self::ForeignSlices
             | Self::LegacyEndpoints => false,
         }

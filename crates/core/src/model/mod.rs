@@ -42,6 +42,8 @@ pub mod annotation {
     pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
     /// `hold` or `follow`: what becomes of the copies when the source is empty.
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
+    /// `off`: probes change nothing in the copies of this Service.
+    pub const PROBE: &str = "endpoint-copier/probe";
 }
 
 /// Labels of EndpointSlices.

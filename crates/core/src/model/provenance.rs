@@ -15,6 +15,8 @@ pub const UID: &str = "endpoint-copier/source-uid";
 pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
 /// Kubernetes' own: when the endpoints last changed; taken over from the source.
 pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Addresses that probes took out of the copy, separated by commas.
+pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,11 @@ pub struct Snapshot {
     pub seen: u64,
     /// Source slices may be gone: their watch is cut off or relists. No copy is created before a read.
     pub in_doubt: bool,
+    /// When the change was first seen that this snapshot is taken for, as RFC 3339; `None` where nothing is written.
+    pub cause: Option<String>,
+    /// Whether findings of probes are reported: for the Service that the flags name, and in the namespace of the API
+    /// source. Other users do not learn which API servers fail.
+    pub reports_probes: bool,
     /// Source slices that were just read from the API server: what we see of them is the latest.
     pub confirmed: BTreeSet<SliceKey>,
 }

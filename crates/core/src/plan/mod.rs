@@ -10,6 +10,7 @@
 //! Pure: a [`Snapshot`] in, a [`Plan`] out. The plan of an applied plan is empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::migration::is_leftover;
@@ -20,8 +21,10 @@ use crate::model::{
 
 pub mod copy;
 mod hold;
-
+mod probes;
 mod report;
+
+pub use probes::{Judged, Probes};
 
 /// The writes for one Service: creates, then updates, then deletes, and leftovers last.
 #[derive(Debug, Default, PartialEq)]
@@ -39,6 +42,8 @@ pub struct Plan {
     pub endpoints: usize,
     /// When what the updates carry over was triggered, as the source states it.
     pub triggers: Vec<String>,
+    /// Addresses that the probes of this replica judge unreachable, whether or not copies change for it.
+    pub unreachable: BTreeSet<IpAddr>,
     /// The problems that the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to read first. Their copies wait: they claim to be newer than what we see, or are to be
@@ -75,13 +80,13 @@ impl Plan {
 
 /// Decides what to write for one Service.
 #[must_use]
-pub fn plan(snapshot: &Snapshot) -> Plan {
+pub fn plan(snapshot: &Snapshot, probes: &Probes) -> Plan {
     let mut plan = Plan::default();
     let Some(service) = &snapshot.service else {
         remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
         return plan;
     };
-    plan.findings.extend(service.remark.clone());
+    plan.findings.extend(service.remarks.iter().cloned());
     match (&service.intent, &snapshot.source) {
         (Intent::Unclear(finding), _) => plan.findings.push(finding.clone()),
         (Intent::Refused(finding), _) => {
@@ -91,7 +96,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         (Intent::Copy(_), None) => {}
         (Intent::Copy(_), Some(source)) => {
             report::source(service, source, &mut plan);
-            let wanted = wanted_copies(service, source, snapshot, &mut plan);
+            let mut wanted = wanted_copies(service, source, snapshot, &mut plan);
+            probes::apply(service, source, snapshot, probes, &mut wanted, &mut plan);
             plan.endpoints = wanted
                 .values()
                 .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
@@ -161,7 +167,7 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
         if !service.deleting {
             match doubted_source(&copy, snapshot) {
                 Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
-                None => plan.creates.push(copy),
+                None => plan.creates.push(with_cause(copy, snapshot)),
             }
         }
         return;
@@ -184,7 +190,7 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
             plan.confirm.insert(unconfirmed);
         } else {
             plan.triggers.extend(new_trigger(current, &copy));
-            plan.updates.push(copy::over(current, copy));
+            plan.updates.push(copy::over(current, with_cause(copy, snapshot)));
         }
     }
 }
@@ -201,6 +207,17 @@ fn doubted_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey>
     };
     let doubted = snapshot.in_doubt || snapshot.copies.iter().any(is_newer);
     (doubted && !snapshot.confirmed.contains(&source)).then_some(source)
+}
+
+/// kube-proxy measures from this time how long a change took to reach the nodes. The source's own comes first.
+fn with_cause(mut copy: EndpointSlice, snapshot: &Snapshot) -> EndpointSlice {
+    if let Some(cause) = &snapshot.cause
+        && annotation_of(&copy.metadata, provenance::TRIGGER_TIME).is_none()
+    {
+        let annotations = copy.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::TRIGGER_TIME.into(), cause.as_str().into());
+    }
+    copy
 }
 
 /// The trigger of the change that makes a copy differ from its source. Recreating a copy is no such change.

@@ -1,12 +1,17 @@
 //! Reports problems to the user, each with its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Plan;
 use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
 };
+
+use crate::verdicts::{Judgement, Moment, Target, Unreachable};
 
 /// The note about copies of a family that are not as empty as their source.
 pub(super) fn held(source: &Source, family: Family) -> String {
@@ -133,5 +138,67 @@ pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
                 a_few(&foreign)
             ),
         );
+    }
+}
+
+/// What the probes found.
+pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestamp, plan: &mut Plan) {
+    let names = |targets: &[Target]| a_few(&targets.iter().map(ToString::to_string).collect::<Vec<_>>());
+    if !judgement.out.is_empty() {
+        let out: Vec<_> = judgement
+            .out
+            .iter()
+            .map(|(address, unreachable)| unreachable_since(*address, unreachable, started))
+            .collect();
+        plan.find(
+            Reason::EndpointUnreachable,
+            format!(
+                "{}; other API servers answer. Check this server and the network to it; it returns by itself",
+                a_few(&out)
+            ),
+        );
+    }
+    if judgement.blind {
+        plan.find(
+            Reason::ProbesBlind,
+            format!(
+                "no {} endpoint has answered a probe for 3 s, so none is taken out. Check the API servers, and whether a NetworkPolicy or firewall keeps the operator from them",
+                family.as_str()
+            ),
+        );
+    }
+    if !judgement.unauthorized.is_empty() {
+        plan.find(
+            Reason::ProbeUnauthorized,
+            format!(
+                "{} refuse the operator's credentials; allow its ServiceAccount to get the nonResourceURL /readyz",
+                names(&judgement.unauthorized)
+            ),
+        );
+    }
+    if !judgement.not_answering.is_empty() {
+        plan.find(
+            Reason::PortNotAnswering,
+            format!(
+                "{} never answered, while another port of the address does; remove the port from the Service if nothing listens there, or open the firewall",
+                names(&judgement.not_answering)
+            ),
+        );
+    }
+}
+
+fn unreachable_since(address: IpAddr, unreachable: &Unreachable, started: Timestamp) -> String {
+    let target = Target::new(address, unreachable.port);
+    let what = unreachable
+        .what
+        .as_ref()
+        .map_or_else(|| "not probed yet".to_owned(), ToString::to_string);
+    let since = unreachable
+        .since
+        .and_then(|since| SignedDuration::try_from(since.since(Moment::default())).ok())
+        .and_then(|since| started.checked_add(since).ok());
+    match since {
+        Some(since) => format!("{target} is unreachable since {since:.0} ({what})"),
+        None => format!("{target} is unreachable ({what})"),
     }
 }

@@ -124,7 +124,7 @@ impl World {
         let mut asked = BTreeSet::new();
         loop {
             snapshot.confirmed.clone_from(&asked);
-            let plan = plan(&snapshot);
+            let plan = plan(&snapshot, &self.probes);
             if plan.confirm.is_empty() {
                 return plan;
             }

@@ -35,8 +35,10 @@ pub struct ManagedService {
     pub intent: Intent,
     /// Whether the last good copies outlive an empty source.
     pub holds: bool,
-    /// Set when `endpoint-copier/when-source-empty` is not understood.
-    pub remark: Option<Finding>,
+    /// Whether probes may take endpoints out of its copies. They do so only for the API source.
+    pub probed: bool,
+    /// Annotations that are not understood, and are ignored.
+    pub remarks: Vec<Finding>,
     /// IP families wanted.
     pub families: Vec<Family>,
     /// Every wanted family must be there: `RequireDualStack` on a Service with a cluster IP.
@@ -74,7 +76,7 @@ impl ManagedService {
         let metadata = unreadable.metadata.clone();
         let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
         Self {
-            remark: None,
+            remarks: Vec::new(),
             ..Self::with(&Service { metadata, spec: None }, intent)
         }
     }
@@ -83,14 +85,15 @@ impl ManagedService {
         let no_spec = ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&no_spec);
         let headless = spec.cluster_ip.as_deref() == Some("None");
-        let (holds, remark) = holds(service, &intent);
+        let ((holds, of_holds), (probed, of_probed)) = (holds(service, &intent), probed(service));
         Self {
             key: ServiceKey::of(&service.metadata),
             uid: service.metadata.uid.clone().unwrap_or_default(),
             deleting: service.metadata.deletion_timestamp.is_some(),
             intent,
             holds,
-            remark,
+            probed,
+            remarks: of_holds.into_iter().chain(of_probed).collect(),
             families: families(spec),
             needs_all_families: !headless && spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             headless,
@@ -203,6 +206,22 @@ fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
                 Some(invalid(annotation::WHEN_SOURCE_EMPTY, other, help)),
             )
         }
+    }
+}
+
+/// Whether a Service is probed, and a finding if its annotation is not understood.
+fn probed(service: &Service) -> (bool, Option<Finding>) {
+    match annotation_of(&service.metadata, annotation::PROBE) {
+        None | Some("") => (true, None),
+        Some("off") => (false, None),
+        Some(other) => (
+            true,
+            Some(invalid(
+                annotation::PROBE,
+                other,
+                "use \"off\", or remove it",
+            )),
+        ),
     }
 }
 

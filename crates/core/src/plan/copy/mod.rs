@@ -26,7 +26,7 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,
     provenance::UID,
-    provenance::TRIGGER_TIME,
+    provenance::UNREACHABLE,
 ];
 
 /// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
@@ -121,10 +121,14 @@ pub fn fresh(service: &ManagedService, source: &EndpointSlice, ports: Vec<Endpoi
 pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<EndpointPort>) -> EndpointSlice {
     let name = current.metadata.name.clone().unwrap_or_default();
     let keep = |key: &'static str| Some((key.into(), annotation_of(&current.metadata, key)?.into()));
-    let kept = CONTENT_ANNOTATIONS
-        .into_iter()
-        .chain([provenance::RESOURCE_VERSION]);
-    copy_of(service, current, name, kept.filter_map(keep).collect(), ports)
+    let kept = [
+        provenance::NAMESPACE,
+        provenance::SLICE,
+        provenance::UID,
+        provenance::RESOURCE_VERSION,
+    ];
+    let kept = kept.into_iter();
+    copy_of(service, &current.restored(), name, kept.filter_map(keep).collect(), ports)
 }
 
 /// A copy with the endpoints of `shown`. Its annotations say which source slice they are from.
@@ -211,10 +215,17 @@ pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && CONTENT_ANNOTATIONS
             .iter()
             .all(|key| annotation_of(is, key) == annotation_of(should, key))
+        && same_trigger_time(is, should)
         && same_version(is, should)
         && current.owner() == wanted.owner()
         && same_ports(current.ports.as_deref(), wanted.ports.as_deref())
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
+}
+
+/// A source without a trigger time gives no reason to write: the copy has that of its own last change.
+fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
+    let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
+    read(should).is_none() || read(is) == read(should)
 }
 
 /// An older version is as good: the source was touched without a change. One that is no number would
@@ -261,6 +272,7 @@ pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice
     labels.extend(ours.labels.unwrap_or_default());
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.remove(provenance::TRIGGER_TIME);
+    annotations.remove(provenance::UNREACHABLE);
     annotations.extend(ours.annotations.unwrap_or_default());
     let owners = metadata.owner_references.get_or_insert_default();
     // One controller at most; our reference to the Service's former self goes with it.

@@ -38,7 +38,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
         seen: u64::MAX,
         in_doubt: false,
         confirmed: BTreeSet::new(),
-    });
+    }, &crate::plan::Probes::Off);
     for Finding { reason, note } in &plan.findings {
         assert!(note.len() <= 1000, "{reason}: {} bytes", note.len());
     }

@@ -23,9 +23,9 @@ fn source() -> SliceKey {
 /// The plan for `vip`, once before and once after the source was read.
 fn plans(world: &World) -> (Plan, Plan) {
     let mut snapshot = world.snapshot(&crate::model::ServiceKey::new("default", "vip"));
-    let before = plan(&snapshot);
+    let before = plan(&snapshot, &crate::plan::Probes::Off);
     snapshot.confirmed = BTreeSet::from([source()]);
-    (before, plan(&snapshot))
+    (before, plan(&snapshot, &crate::plan::Probes::Off))
 }
 
 #[test]

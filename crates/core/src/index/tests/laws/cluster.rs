@@ -287,7 +287,7 @@ impl Cluster {
                 .iter()
                 .flat_map(|name| ["default", "web"].map(|ns| SliceKey::new(ns, name)))
                 .collect();
-            Some(plan(&snapshot))
+            Some(plan(&snapshot, &crate::plan::Probes::Off))
         };
         SERVICES
             .iter()

@@ -1,0 +1,204 @@
+//! Takes API servers that do not answer out of the wanted copies, and remembers them there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::EndpointConditions;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Plan, report};
+use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
+use crate::verdicts::{Candidate, Report, judge};
+
+/// What the plan knows from probes.
+#[derive(Clone, Debug, Default)]
+pub enum Probes {
+    /// Nothing: probes are off. Endpoints that were taken out return.
+    #[default]
+    Off,
+    /// What the copies remember, for a plan that only looks.
+    AsCopied,
+    /// What this replica saw.
+    Judged(Judged),
+}
+
+/// The report of the probes, and what to do with it.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The facts.
+    pub report: Arc<Report>,
+    /// The wall-clock time of [`Moment::default`](crate::verdicts::Moment).
+    pub started: Timestamp,
+    /// Whether the copies change. Otherwise the judgement is only reported, and endpoints that were taken out return.
+    pub enforced: bool,
+}
+
+/// Judges the endpoints of each family, and changes the wanted copies.
+pub(super) fn apply(
+    service: &ManagedService,
+    source: &Source,
+    snapshot: &Snapshot,
+    probes: &Probes,
+    wanted: &mut BTreeMap<SliceKey, EndpointSlice>,
+    plan: &mut Plan,
+) {
+    if !service.probed || !source.key.is_api_source() {
+        return;
+    }
+    for &family in &service.families {
+        let of_family = |copy: &EndpointSlice| copy.address_type == family.as_str();
+        let candidates = candidates(snapshot, wanted.values().filter(|copy| of_family(copy)));
+        let out = match probes {
+            Probes::Off => continue,
+            Probes::AsCopied => {
+                let remembered = candidates.iter().filter(|candidate| candidate.was_out);
+                remembered.map(|candidate| candidate.address).collect()
+            }
+            Probes::Judged(judged) => {
+                let copies = wanted.values().filter(|copy| of_family(copy));
+                let ports = probed_ports(copies, &candidates, &judged.report);
+                judged.judge(family, &candidates, &ports, snapshot, plan)
+            }
+        };
+        for copy in wanted.values_mut().filter(|copy| of_family(copy)) {
+            take_out(copy, &out);
+        }
+    }
+}
+
+impl Judged {
+    /// The addresses to take out, if any may be.
+    fn judge(
+        &self,
+        family: Family,
+        candidates: &[Candidate],
+        ports: &BTreeSet<u16>,
+        snapshot: &Snapshot,
+        plan: &mut Plan,
+    ) -> BTreeSet<IpAddr> {
+        if ports.is_empty() {
+            return BTreeSet::new();
+        }
+        let judgement = judge(candidates, ports, &self.report);
+        if snapshot.reports_probes {
+            report::judgement(family, &judgement, self.started, plan);
+        }
+        plan.unreachable.extend(judgement.out.keys());
+        judgement.out.into_keys().filter(|_| self.enforced).collect()
+    }
+}
+
+/// The distinct addresses that would be ready without probes, and whether the copies that exist remember them as taken
+/// out.
+fn candidates<'a>(
+    snapshot: &Snapshot,
+    wanted: impl Iterator<Item = &'a EndpointSlice>,
+) -> Vec<Candidate> {
+    let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
+    for copy in wanted {
+        let current = snapshot.slice(&SliceKey::of(&copy.metadata));
+        let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
+        for endpoint in copy.endpoints.iter().flatten().filter(|endpoint| is_ready(endpoint)) {
+            if let Some(address) = endpoint.address() {
+                *was_out.entry(address).or_default() |= remembered.contains(&address);
+            }
+        }
+    }
+    let candidate = |(address, was_out)| Candidate { address, was_out };
+    was_out.into_iter().map(candidate).collect()
+}
+
+/// The ports of the copies that are probed.
+fn probed_ports<'a>(
+    copies: impl Iterator<Item = &'a EndpointSlice>,
+    candidates: &[Candidate],
+    report: &Report,
+) -> BTreeSet<u16> {
+    let addresses: BTreeSet<_> = candidates.iter().map(|candidate| candidate.address).collect();
+    let targets = report.targets.keys();
+    let probed: BTreeSet<_> = targets
+        .filter(|target| addresses.contains(&target.address()))
+        .map(|target| target.port())
+        .collect();
+    copies
+        .flat_map(EndpointSlice::tcp_ports)
+        .filter(|port| probed.contains(port))
+        .collect()
+}
+
+/// An endpoint that is taken out stays in the copy: others see that it is there, and not to be used.
+fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
+    let mut taken_out = BTreeSet::new();
+    for endpoint in copy.endpoints.iter_mut().flatten() {
+        let address = endpoint.address().filter(|address| out.contains(address));
+        if let Some(address) = address.filter(|_| is_ready(endpoint)) {
+            endpoint.conditions = Some(conditions(false));
+            taken_out.insert(address.to_string());
+        }
+    }
+    if !taken_out.is_empty() {
+        let list = taken_out.into_iter().collect::<Vec<_>>().join(",");
+        let annotations = copy.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::UNREACHABLE.into(), list.into());
+    }
+}
+
+fn is_ready(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.and_then(|conditions| conditions.ready) != Some(false)
+}
+
+/// The conditions of an endpoint that gets traffic, or none at all.
+fn conditions(ready: bool) -> EndpointConditions {
+    EndpointConditions {
+        ready: Some(ready),
+        serving: Some(ready),
+        terminating: Some(false),
+    }
+}
+
+impl EndpointSlice {
+    /// The addresses that this copy remembers as taken out. The annotation alone does not count: the endpoint must be
+    /// unready as well.
+    #[must_use]
+    pub fn unreachable(&self) -> BTreeSet<IpAddr> {
+        let Some(list) = crate::model::annotation_of(&self.metadata, provenance::UNREACHABLE) else {
+            return BTreeSet::new();
+        };
+        let addresses = list.split(',').filter_map(|address| address.parse().ok());
+        let remembered: BTreeSet<_> = addresses.map(|address: IpAddr| address.to_canonical()).collect();
+        let unready = self.endpoints.iter().flatten().filter(|endpoint| !is_ready(endpoint));
+        unready
+            .filter_map(Endpoint::address)
+            .filter(|address| remembered.contains(address))
+            .collect()
+    }
+
+    /// The copy as it would be if nothing had been taken out.
+    pub(super) fn restored(&self) -> Self {
+        let (mut copy, unreachable) = (self.clone(), self.unreachable());
+        for endpoint in copy.endpoints.iter_mut().flatten() {
+            if endpoint.address().is_some_and(|address| unreachable.contains(&address)) {
+                endpoint.conditions = Some(conditions(true));
+            }
+        }
+        copy
+    }
+
+    /// The numbers of its TCP ports.
+    pub fn tcp_ports(&self) -> impl Iterator<Item = u16> {
+        let ports = self.ports.iter().flatten();
+        let tcp = ports.filter(|port| super::copy::protocol(port.protocol.as_deref()) == "TCP");
+        tcp.filter_map(|port| u16::try_from(port.port?).ok())
+    }
+}
+
+impl Endpoint {
+    /// Its first address, in canonical form. Consumers use no other.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let address: IpAddr = self.addresses.first()?.parse().ok()?;
+        Some(address.to_canonical())
+    }
+}
