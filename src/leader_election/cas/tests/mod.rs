@@ -340,7 +340,8 @@ const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 /// A PATCH that the server got: the resourceVersion that it is bound to, and whether it is the second of two.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers each PATCH in turn after this delay with this code, or never (`None`).
+/// A server that answers each PATCH in turn after this delay with this code, or never (`None`). A GET is answered at
+/// once.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -348,6 +349,10 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
         let log = log.clone();
         async move {
             let (parts, body) = request.into_parts();
+            if parts.method == Method::GET {
+                let lease = lease(held("us", "2026-01-01T00:00:00.000000Z"));
+                return Ok(Response::new(Bytes::from(lease.to_string()).into()));
+            }
             let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
             let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let (time, code) = {
@@ -380,6 +385,11 @@ async fn renewal(service: impl server::Upstream, leads: bool) -> Renewed {
 /// The same, by a leader with this term that knows what this observer knows.
 async fn renewal_of(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+    renewal_by(service, term, observer).await
+}
+
+/// The same, but the leader reads the Lease first unless this observer knows the version.
+async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     let (_terms, receiver) = channel(term);
     let cas = LeaseCas::new("us", OURS, observer, receiver);
     let mut guarded = cas.layer(service);
@@ -492,6 +502,27 @@ async fn a_renewal_whose_reply_is_lost_succeeds_when_the_watch_shows_it() {
         );
         assert!(!succeeds || took < 2000 && !term.is_over(), "{took}");
     }
+}
+
+/// The watch shows to this observer that version 7 was renewed, after so many milliseconds.
+fn shows_renewal(observer: &LeaseObserver, after: u64) {
+    let observer = observer.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        observer.watched(Some(&parsed(lease_at("8", held("us", RENEWED)))));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
+    let observer = unknown();
+    shows_renewal(&observer, 1800);
+    let (_, service) = in_turn([(None, 200), (Some(1500), 409), (None, 409), (None, 409)]);
+    let term = Term::for_tests(Duration::from_secs(2));
+    let (answer, took, sent) = renewal_by(service, Some(term.clone()), observer).await;
+    assert_eq!(answer.unwrap(), StatusCode::OK);
+    assert_eq!(sent, Some(0), "from its first send");
+    assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
 #[tokio::test(start_paused = true)]
