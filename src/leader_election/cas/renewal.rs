@@ -9,13 +9,14 @@
 //! that only this renewal states, so the API server has applied it. If the watch has just ended, and takes 1.5 s to
 //! begin again, the term is lost: nothing else can tell in time.
 
+use std::future::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::Request;
 use kube::client::Body;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tower::{BoxError, Service};
 
 use super::{LeaseCas, Patch, TimedResponse, ask, code_of, is_unprocessed};
@@ -23,10 +24,6 @@ use crate::apiserver::error::is_caused_by;
 use crate::apiserver::{Beside, NoOther};
 use crate::leader_election::term::Term;
 use crate::timing::REPEAT_RENEWAL;
-
-/// How long a renewal waits for its answer after the watch has shown that it was applied. A request that is given up
-/// counts against its server.
-const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
@@ -42,10 +39,10 @@ impl LeaseCas {
         term: &Term,
     ) -> Result<TimedResponse, BoxError>
     where
-        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send,
+        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send,
-        B: http_body::Body<Data = Bytes> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let soon = REPEAT_RENEWAL.min(self.default_duration / 6);
@@ -58,7 +55,6 @@ impl LeaseCas {
             self.observer.wait_until_applied(&self.us, patch).await;
         };
         tokio::pin!(applied);
-        let mut is_applied = false;
         let (mut refused, mut failed) = (None, None);
         let mut repeat = Some(first_repeat);
         let mut limit = term.ends_at();
@@ -66,10 +62,10 @@ impl LeaseCas {
             let answer = tokio::select! {
                 biased;
                 answer = tries.next() => answer,
-                () = &mut applied, if !is_applied => {
-                    (is_applied, repeat) = (true, None);
-                    limit = limit.min(Instant::now() + ANSWER_GRACE.min(left(limit) / 2));
-                    continue;
+                () = &mut applied => {
+                    // Answers may still come. A request that is given up counts against its server.
+                    tokio::spawn(timeout_at(limit, tries.for_each(|_| ready(()))));
+                    return Err("the watch showed the renewal before it was answered".into());
                 }
                 () = sleep_until(repeat.unwrap_or(limit).min(limit)) => {
                     if repeat.take().is_none_or(|at| at >= limit) {
@@ -110,8 +106,7 @@ impl LeaseCas {
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }
-                    let again = refused.is_none() && !is_applied;
-                    repeat = again.then(|| Instant::now() + pause(soon, limit));
+                    repeat = refused.is_none().then(|| Instant::now() + pause(soon, limit));
                 }
             }
         }

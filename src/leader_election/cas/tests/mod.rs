@@ -525,6 +525,31 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
+/// The client leaves a server whose answer nobody waits for any more.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
+    let observer = unknown();
+    shows_renewal(&observer, 500);
+    let (_, service) = in_turn([(Some(1600), 200)]);
+    let answered = Arc::new(Mutex::new(0));
+    let counter = answered.clone();
+    let service = tower::service_fn(move |request| {
+        let (answer, counter) = (service.clone().call(request), counter.clone());
+        async move {
+            let answer = answer.await;
+            *counter.lock() += 1;
+            answer
+        }
+    });
+    let term = Term::for_tests(Duration::from_secs(2));
+    let (answer, took, sent) = renewal_of(service, Some(term), observer).await;
+    assert_eq!((answer.unwrap(), sent), (StatusCode::OK, Some(0)));
+    assert!(took < 1200, "it does not wait for the answer: {took}");
+    assert_eq!(*answered.lock(), 0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*answered.lock(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_a_renewal_is_repeated() {
     let (log, service) = in_turn([(Some(3000), 200), (Some(10), 200)]);
