@@ -232,7 +232,7 @@ impl Channel {
         beside: &Beside,
     ) -> Result<Response<TrackedBody>, BoxError> {
         let known = self.0.dialer.order();
-        let servers = beside.servers(known, self.0.state.lock().address.clone())?;
+        let (servers, repetition) = beside.begin(known, self.0.state.lock().address.clone())?;
         let pool = self.0.dialer.pool.lock().clone();
         let dialer = Dialer {
             pool: Arc::new(Mutex::new(pool)),
@@ -240,7 +240,7 @@ impl Channel {
         };
         let factor = self.factor();
         let (address, stream) = dialer.dial(servers, factor).await?;
-        let _waiting = beside.sent_to(address.clone());
+        repetition.goes_to(address.clone());
         let connection = Arc::new(Connection::over(stream, address, factor).await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;

@@ -42,7 +42,7 @@ mod stretch;
 mod tracked_body;
 
 use address_pool::AddressPool;
-pub use beside::{Beside, NoOther};
+pub use beside::{Beside, NoOther, Repetition};
 use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
