@@ -17,7 +17,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::Request;
 use kube::client::Body;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tower::{BoxError, Service};
+use tower::BoxError;
 
 use super::{LeaseCas, Patch, TimedResponse, ask, code_of, is_unprocessed};
 use crate::apiserver::error::is_caused_by;
@@ -31,24 +31,19 @@ impl LeaseCas {
     ///
     /// # Errors
     /// There is no answer, or none that is worth waiting for. The renewal may have been applied nevertheless.
-    pub(super) async fn renew<S, B>(
+    pub(super) async fn renew(
         &self,
-        inner: S,
         request: Request<Bytes>,
         patch: &Patch,
         term: &Term,
-    ) -> Result<TimedResponse, BoxError>
-    where
-        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Result<TimedResponse, BoxError> {
+        let send = |request| {
+            let upstream = self.upstream.clone();
+            Box::pin(async move { ask(&upstream, request).await })
+        };
         let soon = REPEAT_RENEWAL.min(self.default_duration / 6);
         let first_repeat = Instant::now() + soon;
-        let first = ask(inner.clone(), request.clone().map(Body::from));
-        let mut tries = FuturesUnordered::from_iter([Box::pin(first)]);
+        let mut tries = FuturesUnordered::from_iter([send(request.clone().map(Body::from))]);
         let beside = Beside::default();
         let applied = async {
             sleep_until(first_repeat).await;
@@ -77,7 +72,7 @@ impl LeaseCas {
                     } else {
                         let mut another = request.clone().map(Body::from);
                         another.extensions_mut().insert(beside.clone());
-                        tries.push(Box::pin(ask(inner.clone(), another)));
+                        tries.push(send(another));
                         repeat = Some(Instant::now() + pause(soon, limit));
                         continue;
                     }
