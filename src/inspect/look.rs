@@ -190,14 +190,19 @@ impl Looker {
         let params = ListParams::default().fields(&format!("metadata.name={}", self.lease_name));
         match pages(&Api::all(self.client.clone()), params, 1).await {
             Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(&self.own_namespace).await,
-            all => all,
+            all => Ok(readable(all?)),
         }
     }
 
     async fn lease(&self, namespace: &str) -> Result<Vec<Lease>, kube::Error> {
-        let api = Api::<Lease>::namespaced(self.client.clone(), namespace);
-        Ok(api.get_opt(&self.lease_name).await?.into_iter().collect())
+        let api = Api::namespaced(self.client.clone(), namespace);
+        Ok(readable(api.get_opt(&self.lease_name).await?))
     }
+}
+
+fn readable(leases: impl IntoIterator<Item = Guarded<Lease>>) -> Vec<Lease> {
+    let leases = leases.into_iter();
+    leases.map(|lease| lease.object.unwrap_or_default()).collect()
 }
 
 /// A list, up to so many pages.
