@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
+use procfs::process::Process;
 use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
@@ -72,6 +73,7 @@ struct MetricsInner {
     api_requests: IntCounterVec,
     api_address_changes: IntCounter,
     clock_skew: Gauge,
+    process_start: Option<f64>,
 }
 
 impl Metrics {
@@ -186,7 +188,8 @@ impl Metrics {
                 "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
                  Nothing depends on it but the times in logs, Events and the Lease.",
             )?,
-            registry: page.finish()?,
+            process_start: process::start(Process::myself()),
+            registry: page.registry,
         };
         inner.start_at_zero();
         Ok(Self(Arc::new(inner)))
@@ -350,6 +353,7 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "some metrics could not be rendered");
         }
+        process::render(&mut text, Process::myself(), self.0.process_start);
         let blind = self.0.watches.render(&mut text);
         self.0.services.render_sum(&mut text, blind);
         iter::once(text).chain(self.0.services.pieces(blind))
@@ -380,9 +384,9 @@ impl MetricsInner {
     }
 }
 
-/// What stands before the lines of a gauge.
-fn header(text: &mut String, name: &str, help: &str) {
-    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+/// What stands before the lines of a metric.
+fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
 /// Seconds since 1970.

@@ -6,20 +6,22 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
-use super::process::Process;
-
 /// The page as it is written.
-pub(super) struct MetricsPage(Registry);
+pub(super) struct MetricsPage {
+    pub registry: Registry,
+}
 
 impl MetricsPage {
     /// An empty page.
     pub fn new() -> Self {
-        Self(Registry::new())
+        Self {
+            registry: Registry::new(),
+        }
     }
 
     fn add<C: Collector + Clone + 'static>(&self, made: Result<C, Error>) -> Result<C, Error> {
         let metric = made?;
-        self.0.register(Box::new(metric.clone()))?;
+        self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
@@ -61,11 +63,5 @@ impl MetricsPage {
     ) -> Result<HistogramVec, Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add(HistogramVec::new(options, labels))
-    }
-
-    /// The registry, with the metrics of the process itself.
-    pub fn finish(self) -> Result<Registry, Error> {
-        self.0.register(Box::new(Process::new()?))?;
-        Ok(self.0)
     }
 }

@@ -88,6 +88,7 @@ impl Services {
         header(
             text,
             IN_SYNC,
+            "gauge",
             "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
              then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
         );
@@ -106,7 +107,7 @@ impl Services {
                 let mut reached = None;
                 for (key, state) in services.range((after, Bound::Unbounded)) {
                     if reached.is_none() && last.is_none() {
-                        header(&mut text, family.name, family.help);
+                        header(&mut text, family.name, "gauge", family.help);
                     }
                     (family.lines)(&mut text, &labels(key), state, stale);
                     reached = Some(key);

@@ -31,6 +31,7 @@ impl WatchMetrics {
             header(
                 text,
                 LAST_EVENT,
+                "gauge",
                 "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
                  every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
                  shows is stale, and the replica is not ready.",
