@@ -21,9 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use procfs::process::Process;
-use prometheus::{
-    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
 use tokio::time::Instant;
 
 use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
@@ -61,12 +59,12 @@ struct MetricsInner {
     /// Without labels; so there is none before it is known.
     lease_last_renewal: GaugeVec,
     lease_seen_renewed: Gauge,
-    managed_services: IntGauge,
+    managed_services: Gauge,
     syncs: IntCounterVec,
     slice_changes: IntCounterVec,
     propagation: Histogram,
     trigger_propagation: Histogram,
-    findings: IntGaugeVec,
+    findings: GaugeVec,
     events: IntCounterVec,
     watch_restarts: IntCounterVec,
     watches: WatchMetrics,
@@ -85,26 +83,21 @@ impl Metrics {
     #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
     pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
         let page = MetricsPage::new();
-        let build_info = page.gauges(
+        let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
+        let build = page.with_labels([("version", env!("CARGO_PKG_VERSION")), ("commit", commit)]);
+        let build_info = build.gauge(
             "endpoint_copier_build_info",
             "Always 1; the labels say which build runs.",
-            &["version", "commit"],
         )?;
-        let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
-        build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION"), commit])
-            .set(1.0);
-
-        let leader = page.gauges(
-            "leader_election_master_status",
-            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
-             seconds of a takeover.",
-            &["name"],
-        )?;
+        build_info.set(1.0);
         let inner = MetricsInner {
             controller: Controller::new(&page)?,
             services: Services::default(),
-            leader: leader.with_label_values(&[lease_name]),
+            leader: page.with_labels([("name", lease_name)]).gauge(
+                "leader_election_master_status",
+                "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
+                 seconds of a takeover.",
+            )?,
             leader_transitions: page.counter(
                 "endpoint_copier_leader_transitions_total",
                 "Changes of the Lease's holder that this replica has seen. More than a few an hour outside of \
@@ -127,7 +120,7 @@ impl Metrics {
                 "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
                  has seen that. Older than the lease duration on every replica: nobody leads.",
             )?,
-            managed_services: page.int_gauge(
+            managed_services: page.gauge(
                 "endpoint_copier_managed_services",
                 "Services that are managed, by annotation or by flag.",
             )?,
@@ -155,7 +148,7 @@ impl Metrics {
                  default/kubernetes has no such annotation.",
                 &TRIGGER_BUCKETS,
             )?,
-            findings: page.int_gauges(
+            findings: page.gauges(
                 "endpoint_copier_findings",
                 "Things wrong with managed Services right now, by reason. The reasons are those of the Events \
                  on the Service, which say what to do.",
@@ -256,7 +249,7 @@ impl Metrics {
 
     /// How many Services are managed, and how many of them are in sync.
     pub fn set_services(&self, managed: usize, in_sync: usize) {
-        self.0.managed_services.set(gauge_value(managed));
+        self.0.managed_services.set(number(managed as u64));
         self.0.services.set_in_sync(in_sync);
     }
 
@@ -290,7 +283,7 @@ impl Metrics {
             self.0
                 .findings
                 .with_label_values(&[reason.as_str()])
-                .set(gauge_value(count));
+                .set(number(count as u64));
         }
     }
 
@@ -395,8 +388,9 @@ fn unix(moment: SystemTime) -> f64 {
     since.unwrap_or_default().as_secs_f64()
 }
 
-fn gauge_value(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+fn number(value: u64) -> f64 {
+    value as f64
 }
 
 #[cfg(test)]

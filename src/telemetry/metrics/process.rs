@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use procfs::process::{LimitValue, Process, Stat};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
-use super::header;
+use super::{header, number};
 
 /// The start of this process, as Unix time; read once, since it moves when somebody sets the clock.
 pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {
@@ -22,11 +22,15 @@ pub(super) fn render(text: &mut String, process: ProcResult<Process>, start: Opt
     let stat = process.stat().ok();
     let of_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
     // One of them is the folder that is being read.
-    let open_files = process.fd_count().map(|count| number(count.saturating_sub(1) as u64));
-    let most_files = process.limits().map(|limits| match limits.max_open_files.soft_limit {
-        LimitValue::Value(most) => number(most),
-        LimitValue::Unlimited => f64::INFINITY,
-    });
+    let open_files = process
+        .fd_count()
+        .map(|count| number(count.saturating_sub(1) as u64));
+    let most_files = process
+        .limits()
+        .map(|limits| match limits.max_open_files.soft_limit {
+            LimitValue::Value(most) => number(most),
+            LimitValue::Unlimited => f64::INFINITY,
+        });
     for (name, kind, help, value) in [
         (
             "process_cpu_seconds_total",
@@ -80,11 +84,6 @@ pub(super) fn render(text: &mut String, process: ProcResult<Process>, start: Opt
 
 fn seconds(ticks: u64) -> f64 {
     number(ticks) / number(procfs::ticks_per_second())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
-fn number(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(all(test, target_os = "linux"))]
