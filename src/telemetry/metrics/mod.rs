@@ -22,14 +22,13 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode};
 use procfs::process::Process;
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
-use tokio::time::Instant;
 
-use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
+use endpoint_copier_core::model::{Operation, Reason, SYNCED, WatchKind};
 
 pub use controller::Controller;
 pub use labels::{ReconcileResult, Restart, SyncResult};
 use page::MetricsPage;
-use services::Services;
+pub use services::Services;
 use watches::WatchMetrics;
 
 /// From a write on the same machine to the worst that the timeouts allow.
@@ -219,25 +218,10 @@ impl Metrics {
         &self.0.controller
     }
 
-    /// A managed Service may have been out of sync since this moment.
-    pub fn service_changed(&self, service: &ServiceKey, since: Instant) {
-        self.0.services.changed(service, since);
-    }
-
-    /// A sync of it has begun: it sees what has changed so far.
-    pub fn service_sync_begun(&self, service: &ServiceKey) {
-        self.0.services.begun(service);
-    }
-
-    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
-    /// or `None` if the Service is not managed any more.
-    pub fn service_sync_ended(
-        &self,
-        service: &ServiceKey,
-        in_step: Option<bool>,
-        endpoints: Option<Endpoints>,
-    ) {
-        self.0.services.ended(service, in_step, endpoints);
+    /// Each managed Service.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.0.services
     }
 
     /// The term is over: the next leader reports the Services.

@@ -21,7 +21,7 @@ const SERVICES_PIECE: usize = 16 * 1024;
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
-pub(super) struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>, AtomicUsize);
+pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>, AtomicUsize);
 
 #[derive(Default)]
 struct ServiceMetrics {
@@ -34,6 +34,7 @@ struct ServiceMetrics {
 }
 
 impl Services {
+    /// A managed Service may have been out of sync since this moment.
     pub fn changed(&self, service: &ServiceKey, since: Instant) {
         let mut services = self.0.lock();
         // A clone only of a key that is new.
@@ -48,6 +49,7 @@ impl Services {
         }
     }
 
+    /// A sync of it has begun: it sees what has changed so far.
     pub fn begun(&self, service: &ServiceKey) {
         if let Some(state) = self.0.lock().get_mut(service) {
             state.behind = state.since();
@@ -55,6 +57,8 @@ impl Services {
         }
     }
 
+    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
+    /// or `None` if the Service is not managed any more.
     pub fn ended(&self, service: &ServiceKey, in_step: Option<bool>, endpoints: Option<Endpoints>) {
         let mut services = self.0.lock();
         if endpoints.is_none() {
@@ -73,17 +77,17 @@ impl Services {
         }
     }
 
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.0.lock().clear();
     }
 
     /// How many are in sync.
-    pub fn set_in_sync(&self, count: usize) {
+    pub(super) fn set_in_sync(&self, count: usize) {
         self.1.store(count, Ordering::Relaxed);
     }
 
     /// Adds the number of Services in sync. `stale`: how long the view of them may have been out of date, if a watch is silent.
-    pub fn render_sum(&self, text: &mut String, stale: Option<Duration>) {
+    pub(super) fn render_sum(&self, text: &mut String, stale: Option<Duration>) {
         const IN_SYNC: &str = "endpoint_copier_services_in_sync";
         header(
             text,
@@ -97,7 +101,7 @@ impl Services {
     }
 
     /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them.
-    pub fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
+    pub(super) fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
             iter::from_fn(move || {
