@@ -1,6 +1,5 @@
 //! What is checked before this process is called alive, or ready.
 
-use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -24,20 +23,15 @@ pub struct Health(Arc<HealthChecks>);
 
 #[derive(Default)]
 struct HealthChecks {
-    checks: RwLock<Vec<Arc<Check>>>,
+    checks: RwLock<Vec<Check>>,
     shutting_down: AtomicBool,
 }
 
 /// Why a check failed.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// The process is about to end.
-#[derive(Debug, thiserror::Error)]
-#[error("the process is shutting down")]
-struct ShuttingDown;
-
 struct Check {
-    name: Cow<'static, str>,
+    name: &'static str,
     probe: Probe,
     run: Box<dyn Fn() -> Result<(), Failure> + Send + Sync>,
 }
@@ -49,24 +43,16 @@ impl Health {
         Self::default()
     }
 
-    /// Adds a check, or replaces the one of that name. It runs at each probe and must not block; its error says
-    /// in one line what is wrong.
+    /// Adds a check. It runs at each probe, must not block and must not add another; its error says in one line what is
+    /// wrong.
     pub fn check<E: Into<Failure>>(
         &self,
-        name: impl Into<Cow<'static, str>>,
+        name: &'static str,
         probe: Probe,
         run: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     ) {
-        let check = Arc::new(Check {
-            name: name.into(),
-            probe,
-            run: Box::new(move || run().map_err(Into::into)),
-        });
-        let mut checks = self.0.checks.write();
-        match checks.iter_mut().find(|other| other.name == check.name) {
-            Some(other) => *other = check,
-            None => checks.push(check),
-        }
+        let run = Box::new(move || run().map_err(Into::into));
+        self.0.checks.write().push(Check { name, probe, run });
     }
 
     /// From now on the process is not ready, for it is about to end.
@@ -75,30 +61,23 @@ impl Health {
     }
 
     pub(super) fn report(&self, probe: Probe) -> HealthReport {
-        // A copy of the list, so that no check runs under the lock.
-        let checks = self.0.checks.read().clone();
-        let mut results = vec![(Cow::Borrowed("ping"), Ok(()))];
-        for check in checks
+        let mut results = vec![("ping", Ok(()))];
+        let checks = self.0.checks.read();
+        let meant = checks
             .iter()
-            .filter(|c| c.probe == Probe::Liveness || c.probe == probe)
-        {
-            results.push((check.name.clone(), (check.run)()));
-        }
+            .filter(|check| check.probe == Probe::Liveness || check.probe == probe);
+        results.extend(meant.map(|check| (check.name, (check.run)())));
         if probe == Probe::Readiness {
             let shutting_down = self.0.shutting_down.load(Ordering::Relaxed);
-            let result = if shutting_down {
-                Err(ShuttingDown.into())
-            } else {
-                Ok(())
-            };
-            results.push((Cow::Borrowed("shutdown"), result));
+            let end = || Err("the process is shutting down".into());
+            results.push(("shutdown", if shutting_down { end() } else { Ok(()) }));
         }
         HealthReport(results)
     }
 }
 
 /// What the checks said.
-pub(super) struct HealthReport(Vec<(Cow<'static, str>, Result<(), Failure>)>);
+pub(super) struct HealthReport(Vec<(&'static str, Result<(), Failure>)>);
 
 impl HealthReport {
     pub(super) fn passed(&self) -> bool {
@@ -125,8 +104,6 @@ impl HealthReport {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
 
     fn text(health: &Health, probe: Probe) -> String {
@@ -153,21 +130,6 @@ mod tests {
     }
 
     #[test]
-    fn a_check_of_the_same_name_replaces_the_other() {
-        let health = Health::new();
-        health.check("watch/services", Probe::Readiness, || Err("silent"));
-        health
-            .clone()
-            .check(format!("watch/{}", "services"), Probe::Readiness, || {
-                Ok::<_, Infallible>(())
-            });
-        assert_eq!(
-            text(&health, Probe::Readiness),
-            "[+]ping ok\n[+]watch/services ok\n[+]shutdown ok\nreadyz check passed\n"
-        );
-    }
-
-    #[test]
     fn a_process_that_shuts_down_is_alive_but_not_ready() {
         let health = Health::new();
         health.clone().shutting_down();
@@ -176,17 +138,5 @@ mod tests {
             text(&health, Probe::Readiness),
             "[+]ping ok\n[-]shutdown failed: the process is shutting down\nreadyz check failed\n"
         );
-    }
-
-    #[test]
-    fn a_check_may_use_the_handle_that_it_belongs_to() {
-        let health = Health::new();
-        let handle = health.clone();
-        health.check("nested", Probe::Readiness, move || {
-            handle.check("late", Probe::Readiness, || Ok::<_, Infallible>(()));
-            Ok::<_, Infallible>(())
-        });
-        assert!(health.report(Probe::Readiness).passed());
-        assert!(text(&health, Probe::Readiness).contains("[+]late ok"));
     }
 }
