@@ -1,16 +1,16 @@
 //! A small HTTP/1 server for pages without input, which a slow, broken or hostile client cannot wear out.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{Either, Full};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -144,10 +144,7 @@ async fn connection(
     let service = service_fn(async |request: Request<hyper::body::Incoming>| {
         let under_way = Arc::downgrade(&answers);
         let response = respond(request, &pages).await;
-        Ok::<_, Infallible>(response.map(|body| AnswerBody {
-            body,
-            _under_way: under_way,
-        }))
+        Ok::<_, Infallible>(response.map(|body| keeping(body, under_way)))
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -171,6 +168,17 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
     }
+}
+
+/// The same body, which keeps `kept` until hyper has taken all of it.
+fn keeping(
+    body: Either<Full<Bytes>, SharedPage>,
+    kept: Weak<()>,
+) -> impl Body<Data = Bytes, Error = Box<dyn Error + Send + Sync>> {
+    body.map_err(move |error| {
+        _ = &kept;
+        error
+    })
 }
 
 /// The answer; the request's body is not read.
@@ -197,32 +205,6 @@ async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response
-}
-
-/// The body of an answer, which is under way until hyper has taken all of it.
-struct AnswerBody {
-    body: Either<Full<Bytes>, SharedPage>,
-    _under_way: Weak<()>,
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]
