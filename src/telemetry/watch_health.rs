@@ -134,10 +134,6 @@ impl WatchState {
         }
     }
 
-    fn has_worked(&self) -> bool {
-        self.0.state.lock().has_worked
-    }
-
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
         let mut state = self.0.state.lock();
@@ -166,6 +162,18 @@ impl WatchState {
     pub fn is_open(&self, time: Duration) -> bool {
         let open = self.0.state.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)
+    }
+
+    fn silence(&self) -> Duration {
+        self.0.state.lock().last.elapsed()
+    }
+
+    fn ask_to_restart(&self, cause: Cause) {
+        let mut state = self.0.state.lock();
+        if state.listed.is_some() {
+            state.restart = Some(cause);
+            self.0.news.notify_one();
+        }
     }
 
     /// Waits until this watch has to restart.
@@ -220,7 +228,8 @@ impl WatchHealth {
 
     /// Restarts the watches of this name. Those that are listing already are not restarted again.
     pub fn restart(&self, watch: &str, cause: Cause) {
-        self.restart_where(cause, |name| name == watch);
+        let meant = self.named(&[watch]);
+        meant.iter().for_each(|(_, watch)| watch.ask_to_restart(cause));
     }
 
     /// The resourceVersions of the API server went back: restarts all watches.
@@ -229,7 +238,9 @@ impl WatchHealth {
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
              restarting all watches"
         );
-        self.restart_where(Cause::Rewound, |_| true);
+        let all = self.all();
+        all.iter()
+            .for_each(|(_, watch)| watch.ask_to_restart(Cause::Rewound));
     }
 
     /// An API server answers a watch that had no answer before.
@@ -247,45 +258,37 @@ impl WatchHealth {
         _ = timeout(longest.saturating_sub(shortest), answered).await;
     }
 
-    fn restart_where(&self, cause: Cause, is_meant: impl Fn(&str) -> bool) {
-        for (_, watch) in self.watches.lock().iter().filter(|((name, _), _)| is_meant(name)) {
-            let mut state = watch.0.state.lock();
-            if state.listed.is_some() {
-                state.restart = Some(cause);
-                watch.0.news.notify_one();
-            }
-        }
+    /// The watches of these names, each with its name.
+    fn named(&self, names: &[&str]) -> Vec<(&'static str, WatchState)> {
+        let mut watches = self.all();
+        watches.retain(|(name, _)| names.contains(name));
+        watches
+    }
+
+    fn all(&self) -> Vec<(&'static str, WatchState)> {
+        let watches = self.watches.lock();
+        let all = watches.iter().map(|((name, _), watch)| (*name, watch.clone()));
+        all.collect()
     }
 
     /// The highest resourceVersion that the watches of these names have come to.
     #[must_use]
     pub fn version(&self, watches: &[&str]) -> u64 {
-        let watch_health = self.watches.lock();
-        let meant = watch_health
-            .iter()
-            .filter(|((name, _), _)| watches.contains(name));
-        meant
-            .map(|(_, watch)| watch.0.state.lock().version)
-            .max()
-            .unwrap_or(0)
+        let meant = self.named(watches);
+        let versions = meant.iter().map(|(_, watch)| watch.0.state.lock().version);
+        versions.max().unwrap_or(0)
     }
 
     /// Whether a watch of this name has been answered for so long.
     #[must_use]
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
-        let watch_health = self.watches.lock();
-        let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, watch)| watch.is_open(time))
+        self.named(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
     }
 
     /// Whether each watch of these names is answered, and has caught up.
     #[must_use]
     pub fn are_current(&self, watches: &[&str]) -> bool {
-        let watch_health = self.watches.lock();
-        let mut meant = watch_health
-            .iter()
-            .filter(|((name, _), _)| watches.contains(name));
-        meant.all(|(_, watch)| watch.is_current())
+        self.named(watches).iter().all(|(_, watch)| watch.is_current())
     }
 
     /// Waits until the watches of these names are current.
@@ -300,16 +303,12 @@ impl WatchHealth {
     /// worked proves nothing: each new name begins one, and any user who may edit a Service can add names.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
-        let watch_health = self.watches.lock();
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
-        for ((name, _), watch) in watch_health
-            .iter()
-            .filter(|((name, _), _)| watches.contains(name))
-        {
+        for (name, watch) in self.named(watches) {
             if watch.failing() >= time {
-                failing.insert(*name);
-            } else if watch.has_worked() {
-                working.insert(*name);
+                failing.insert(name);
+            } else if watch.0.state.lock().has_worked {
+                working.insert(name);
             }
         }
         failing.difference(&working).copied().collect()
@@ -318,19 +317,16 @@ impl WatchHealth {
     /// Whether a watch of this name may show an outdated state.
     #[must_use]
     pub fn is_doubtful(&self, watch: &str) -> bool {
-        let watch_health = self.watches.lock();
-        let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, watch)| watch.is_doubtful())
+        self.named(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
     }
 
     /// When each watch last showed life; of several of one name, the one that is silent longest.
     #[must_use]
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
-        for ((name, _), watch) in self.watches.lock().iter() {
-            let silence = watch.0.state.lock().last.elapsed();
-            let moment = now.checked_sub(silence).unwrap_or(now);
-            let silent = last.entry(*name).or_insert(moment);
+        for (name, watch) in self.all() {
+            let moment = now.checked_sub(watch.silence()).unwrap_or(now);
+            let silent = last.entry(name).or_insert(moment);
             *silent = moment.min(*silent);
         }
         last
@@ -341,10 +337,9 @@ impl WatchHealth {
     /// # Errors
     /// Those that have not.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
-        let watch_health = self.watches.lock();
-        let silent: Vec<_> = watch_health
-            .iter()
-            .map(|((name, _), watch)| (*name, watch.0.state.lock().last.elapsed()))
+        let all = self.all().into_iter();
+        let silent: Vec<_> = all
+            .map(|(name, watch)| (name, watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();
         if silent.is_empty() {
