@@ -86,7 +86,7 @@ fn seconds(ticks: u64) -> f64 {
     number(ticks) / number(procfs::ticks_per_second())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::fs;
 
