@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
-use super::address::{Bind, bind, host, server};
+use super::address::{bind, host, server};
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain,
@@ -28,7 +28,8 @@ pub(super) enum Stop {
     Refused(String),
 }
 
-/// The command line, as clap fills it.
+/// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
+/// that may be absent.
 #[derive(Parser)]
 #[command(
     name = env!("CARGO_PKG_NAME"),
@@ -41,11 +42,11 @@ pub(super) enum Stop {
 pub(super) struct Flags {
     /// Where /metrics is served; 0 switches it off
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = bind)]
-    metrics_bind_address: Bind,
+    metrics_bind_address: std::option::Option<ServerAddress>,
 
     /// Where /healthz, /livez and /readyz are served; 0 switches them off
     #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = bind)]
-    health_probe_bind_address: Bind,
+    health_probe_bind_address: std::option::Option<ServerAddress>,
 
     /// Kubeconfig to use [default: in a Pod its service account, else the current context]
     #[arg(long, value_name = "FILE")]
@@ -292,8 +293,8 @@ impl Flags {
         let managed = not_empty(Some(managed_endpoint_name));
         let service = |namespace: String, name: String| ServiceKey(ObjectKey::new(namespace, name));
         Ok(Config {
-            metrics_bind_address: metrics_bind_address.0,
-            health_probe_bind_address: health_probe_bind_address.0,
+            metrics_bind_address,
+            health_probe_bind_address,
             leader_elect,
             defaults: Defaults {
                 source: service(default_endpoint_namespace, default_endpoint_name),

@@ -4,8 +4,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::*;
 use crate::config::{
-    ApiServerConfig, ApiServerMode, BindAddress, ElectionConfig, LogConfig, LogFilter, LogFormat,
-    ServerAddress,
+    ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
 };
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::Defaults;
@@ -68,8 +67,8 @@ fn without_flags_the_defaults_hold() {
     assert_eq!(
         config,
         Config {
-            metrics_bind_address: Some(BindAddress::All { port: 8080 }),
-            health_probe_bind_address: Some(BindAddress::All { port: 8081 }),
+            metrics_bind_address: Some(ServerAddress::new("", 8080)),
+            health_probe_bind_address: Some(ServerAddress::new("", 8081)),
             leader_elect: true,
             defaults: Defaults {
                 source: service("default", "kubernetes"),
@@ -108,7 +107,7 @@ fn the_go_operators_command_line_is_understood() {
     assert!(config.leader_elect);
     assert_eq!(
         config.health_probe_bind_address,
-        Some(BindAddress::All { port: 9081 })
+        Some(ServerAddress::new("", 9081))
     );
     assert_eq!(config.metrics_bind_address.unwrap().to_string(), "127.0.0.1:9080");
     assert_eq!(config.defaults.source, service("ns1", "apiserver"));
@@ -311,7 +310,7 @@ fn each_flag_is_also_read_from_the_environment() {
         config,
         Config {
             metrics_bind_address: None,
-            health_probe_bind_address: Some(BindAddress::All { port: 1 }),
+            health_probe_bind_address: Some(ServerAddress::new("", 1)),
             leader_elect: false,
             defaults: Defaults {
                 source: service("b", "a"),
