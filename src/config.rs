@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tracing::level_filters::LevelFilter;
-
 use endpoint_copier_core::model::Defaults;
 
 use crate::timing::{LEASE_DURATION, RENEW_DEADLINE, RETRY_PERIOD};
@@ -91,19 +89,11 @@ impl ElectionConfig {
 /// What to log, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Which events.
-    pub filter: LogFilter,
+    /// Which events: directives of a tracing filter, such as `info` or `info,kube=debug`; valid ones, each with a level.
+    /// Libraries are quieter, see [`crate::telemetry::logs`].
+    pub filter: String,
     /// In which form.
     pub format: LogFormat,
-}
-
-/// Which events are logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogFilter {
-    /// Those of this level and graver; libraries are quieter, see [`crate::telemetry::logs`].
-    Level(LevelFilter),
-    /// Directives of a tracing filter, such as `info,kube=debug`; valid ones, each with a level.
-    Directives(String),
 }
 
 /// The form of a log line.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
-use tracing::level_filters::LevelFilter;
 
 use super::address::{bind, host, server};
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
@@ -15,7 +14,7 @@ use super::values::{
 };
 use super::{Task, go, task};
 use crate::config::{
-    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
+    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ServerAddress,
 };
 use crate::timing::LONGEST_LEASE;
 use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
@@ -140,7 +139,7 @@ pub(super) struct Flags {
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
-    log_level: Option<LogFilter>,
+    log_level: Option<String>,
 
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = log_format)]
@@ -246,7 +245,7 @@ impl Flags {
         self,
         pod_namespace: Option<String>,
         from_env: &HashMap<String, String>,
-        level: LevelFilter,
+        level: &str,
     ) -> Result<Config, String> {
         let Self {
             metrics_bind_address,
@@ -308,8 +307,8 @@ impl Flags {
             },
             log: LogConfig {
                 filter: log_level
-                    .or(go_operator.zap_log_level.map(LogFilter::Level))
-                    .unwrap_or(LogFilter::Level(level)),
+                    .or(go_operator.zap_log_level)
+                    .unwrap_or_else(|| level.to_owned()),
                 format: log_format.or(go_operator.zap_encoder).unwrap_or(LogFormat::Text),
             },
         })

@@ -1,11 +1,7 @@
 use std::time::Duration;
 
-use tracing::level_filters::LevelFilter;
-
 use super::*;
-use crate::config::{
-    ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
-};
+use crate::config::{ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFormat, ServerAddress};
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::Defaults;
 use endpoint_copier_core::model::{ObjectKey, ServiceKey};
@@ -87,7 +83,7 @@ fn without_flags_the_defaults_hold() {
                 addresses: Vec::new(),
             },
             log: LogConfig {
-                filter: LogFilter::Level(LevelFilter::INFO),
+                filter: "info".to_owned(),
                 format: LogFormat::Text
             },
         }
@@ -329,7 +325,7 @@ fn each_flag_is_also_read_from_the_environment() {
                 addresses: vec![ServerAddress::new("i", 3)],
             },
             log: LogConfig {
-                filter: LogFilter::Level(LevelFilter::WARN),
+                filter: "warn".to_owned(),
                 format: LogFormat::Json
             },
         }
@@ -454,31 +450,28 @@ fn two_renewals_fit_into_the_deadline() {
 
 #[test]
 fn a_log_level_is_a_level_or_directives_with_levels() {
-    for (text, expected) in [
-        ("off", Some(LogFilter::Level(LevelFilter::OFF))),
-        ("error", Some(LogFilter::Level(LevelFilter::ERROR))),
-        ("INFO", Some(LogFilter::Level(LevelFilter::INFO))),
-        ("debug", Some(LogFilter::Level(LevelFilter::DEBUG))),
-        ("trace", Some(LogFilter::Level(LevelFilter::TRACE))),
-        (
-            "info,kube=debug",
-            Some(LogFilter::Directives("info,kube=debug".to_owned())),
-        ),
-        ("h2=trace", Some(LogFilter::Directives("h2=trace".to_owned()))),
-        ("inof", None),
-        ("info,kube", None),
-        ("info,kube=", None),
-        ("info,kube=loud", None),
-        ("info,", None),
-        ("", None),
-        ("verbose", None),
+    for (text, is_valid) in [
+        ("off", true),
+        ("error", true),
+        ("INFO", true),
+        ("debug", true),
+        ("trace", true),
+        ("info,kube=debug", true),
+        ("h2=trace", true),
+        ("3", false),
+        ("inof", false),
+        ("info,kube", false),
+        ("info,kube=", false),
+        ("info,kube=loud", false),
+        ("info,", false),
+        ("", false),
+        ("verbose", false),
     ] {
-        match expected {
-            Some(filter) => assert_eq!(config(&format!("--log-level={text}")).log.filter, filter),
-            None => assert!(
-                refused(&format!("--log-level={text}"), &[]).starts_with("--log-level "),
-                "{text}"
-            ),
+        let args = format!("--log-level={text}");
+        if is_valid {
+            assert_eq!(config(&args).log.filter, text);
+        } else {
+            assert!(refused(&args, &[]).starts_with("--log-level "), "{text}");
         }
     }
 }
@@ -486,19 +479,19 @@ fn a_log_level_is_a_level_or_directives_with_levels() {
 #[test]
 fn the_go_operators_log_flags_are_mapped() {
     for (text, level) in [
-        ("debug", LevelFilter::DEBUG),
-        ("1", LevelFilter::DEBUG),
-        ("5", LevelFilter::DEBUG),
-        ("Info", LevelFilter::INFO),
-        ("warn", LevelFilter::WARN),
-        ("error", LevelFilter::ERROR),
-        ("panic", LevelFilter::ERROR),
+        ("debug", "debug"),
+        ("1", "debug"),
+        ("5", "debug"),
+        ("Info", "info"),
+        ("warn", "warn"),
+        ("error", "error"),
+        ("panic", "error"),
     ] {
         let (config, warnings) = run(&format!("-zap-log-level={text} --zap-encoder json"), &[]);
         assert_eq!(
             config.log,
             LogConfig {
-                filter: LogFilter::Level(level),
+                filter: level.to_owned(),
                 format: LogFormat::Json
             }
         );
@@ -513,7 +506,7 @@ fn our_log_flags_beat_the_go_operators() {
     assert_eq!(
         config.log,
         LogConfig {
-            filter: LogFilter::Level(LevelFilter::WARN),
+            filter: "warn".to_owned(),
             format: LogFormat::Text
         }
     );
@@ -704,11 +697,8 @@ fn who_looks_is_not_told_what_an_operator_logs() {
         Parsed::Run { config, .. } => config.log.filter,
         other @ Parsed::Exit { .. } => panic!("{args}: {other:?}"),
     };
-    assert_eq!(level("status"), LogFilter::Level(LevelFilter::ERROR));
-    assert_eq!(
-        level("status --log-level=info"),
-        LogFilter::Level(LevelFilter::INFO)
-    );
+    assert_eq!(level("status"), "error");
+    assert_eq!(level("status --log-level=info"), "info");
 }
 
 #[test]
