@@ -1,6 +1,7 @@
 //! The flags: one field each, its doc comment is its help. Below them, the rules that a value must meet.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,20 +13,12 @@ use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain,
 };
-use super::{Task, go, task};
+use super::{Exit, Invocation, Task, go, task};
 use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ServerAddress,
 };
 use crate::timing::LONGEST_LEASE;
 use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
-
-/// Why nothing is run.
-pub(super) enum Stop {
-    /// Help or version was asked for.
-    Asked(String),
-    /// One line: what is wrong, and what is allowed.
-    Refused(String),
-}
 
 /// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
 /// that may be absent.
@@ -149,14 +142,19 @@ pub(super) struct Flags {
     go_operator: GoOperatorFlags,
 }
 
-/// What to do, the settings, and the warnings to log.
-pub(super) fn read(
-    args: impl IntoIterator<Item = std::ffi::OsString>,
+/// Reads the command line (`args` begins with the program's name) and the environment through `env`.
+///
+/// A variable that is set to an empty text counts as set.
+///
+/// # Errors
+/// Help or version was asked for, or the arguments are wrong.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<String>,
-) -> Result<(Task, Config, Vec<String>), Stop> {
+) -> Result<Invocation, Exit> {
     let mut command = task::with_subcommands(Flags::command());
     command.build();
-    let mut args = args.into_iter().peekable();
+    let mut args = args.into_iter().skip(1).peekable();
     let subcommand = args
         .peek()
         .and_then(|word| command.find_subcommand(word))
@@ -167,7 +165,7 @@ pub(super) fn read(
         words.push(subcommand.get_name().to_owned());
     }
     let chosen = subcommand.unwrap_or_else(|| command.clone());
-    let mut given = go::sort(&chosen, args).map_err(Stop::Refused)?;
+    let mut given = go::sort(&chosen, args).map_err(Exit::refused)?;
 
     let mut warnings = Vec::new();
     let mut from_env = HashMap::new();
@@ -198,12 +196,13 @@ pub(super) fn read(
             let (task, matches) = Task::of(&matches);
             Ok((task, Flags::from_arg_matches(matches)?))
         })
-        .map_err(|error| stop(&error, &from_env))?;
-    let pod_namespace = env("POD_NAMESPACE");
-    let config = flags
-        .check(pod_namespace, &from_env, task.log_level())
-        .map_err(Stop::Refused)?;
-    Ok((task, config, warnings))
+        .map_err(|error| exit(&error, &from_env))?;
+    let config = flags.check(env("POD_NAMESPACE"), &from_env, task.log_level());
+    Ok(Invocation {
+        task,
+        config: config.map_err(Exit::refused)?,
+        warnings,
+    })
 }
 
 fn variable(flag: &str) -> String {
@@ -215,9 +214,10 @@ fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
     from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
 }
 
-fn stop(error: &clap::Error, from_env: &HashMap<String, String>) -> Stop {
+fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return Stop::Asked(error.render().to_string());
+        let text = error.render().to_string();
+        return Exit { code: 0, text };
     }
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -227,7 +227,7 @@ fn stop(error: &clap::Error, from_env: &HashMap<String, String>) -> Stop {
         .and_then(|arg| arg.strip_prefix("--"))
         .and_then(|arg| arg.split(['=', ' ', '[']).next());
     let rule = std::error::Error::source(error);
-    Stop::Refused(match (flag, context(ContextKind::InvalidValue), rule) {
+    Exit::refused(match (flag, context(ContextKind::InvalidValue), rule) {
         (Some(flag), Some(value), Some(rule)) => format!("{} {value:?}: {rule}", origin(flag, from_env)),
         _ => error
             .render()

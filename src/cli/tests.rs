@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
@@ -8,7 +9,7 @@ use endpoint_copier_core::model::{ObjectKey, ServiceKey};
 
 const PROGRAM: &str = "endpoint-copier-operator";
 
-fn parsed(args: &str, env: &[(&str, &str)]) -> Parsed {
+fn parsed(args: &str, env: &[(&str, &str)]) -> Result<Invocation, Exit> {
     let args = std::iter::once(PROGRAM)
         .chain(args.split_whitespace())
         .map(OsString::from);
@@ -22,13 +23,12 @@ fn parsed(args: &str, env: &[(&str, &str)]) -> Parsed {
 #[track_caller]
 fn run(args: &str, env: &[(&str, &str)]) -> (Config, Vec<String>) {
     match parsed(args, env) {
-        Parsed::Run {
+        Ok(Invocation {
             task: Task::Run,
             config,
             warnings,
-        } => (*config, warnings),
-        Parsed::Run { task, .. } => panic!("{args}: {task:?}"),
-        Parsed::Exit { text, .. } => panic!("{args}: {text}"),
+        }) => (config, warnings),
+        other => panic!("{args}: {other:?}"),
     }
 }
 
@@ -41,7 +41,7 @@ fn config(args: &str) -> Config {
 #[track_caller]
 fn refused(args: &str, env: &[(&str, &str)]) -> String {
     match parsed(args, env) {
-        Parsed::Exit { code: 2, text } => {
+        Err(Exit { code: 2, text }) => {
             let line = text
                 .strip_prefix("endpoint-copier-operator: ")
                 .expect("begins with the program's name");
@@ -175,7 +175,7 @@ fn what_is_no_flag_is_refused() {
 fn an_argument_that_is_no_text_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let args = [OsString::from(PROGRAM), OsString::from_vec(vec![b'-', 0xff])];
-    assert!(matches!(parse(args, |_| None), Parsed::Exit { code: 2, .. }));
+    assert!(matches!(parse(args, |_| None), Err(Exit { code: 2, .. })));
 }
 
 #[test]
@@ -549,7 +549,7 @@ fn flags_without_meaning_here_are_accepted_with_one_warning_each() {
 fn help_and_version_are_printed_with_code_zero() {
     for args in ["--help", "-help", "-h", "--leader-elect -h"] {
         match parsed(args, &[]) {
-            Parsed::Exit { code: 0, text } => {
+            Err(Exit { code: 0, text }) => {
                 for part in [
                     "--leader-elect",
                     "--zap-devel",
@@ -565,7 +565,7 @@ fn help_and_version_are_printed_with_code_zero() {
     }
     for args in ["--version", "-version", "-V"] {
         match parsed(args, &[]) {
-            Parsed::Exit { code: 0, text } => {
+            Err(Exit { code: 0, text }) => {
                 assert_eq!(
                     text,
                     format!("endpoint-copier-operator {}\n", env!("CARGO_PKG_VERSION"))
@@ -679,8 +679,8 @@ fn a_word_before_the_flags_asks_for_a_look() {
         ),
     ] {
         match parsed(args, &[]) {
-            Parsed::Run { task, .. } => assert_eq!(task, expected, "{args}"),
-            other @ Parsed::Exit { .. } => panic!("{args}: {other:?}"),
+            Ok(Invocation { task, .. }) => assert_eq!(task, expected, "{args}"),
+            other => panic!("{args}: {other:?}"),
         }
     }
     assert_eq!(
@@ -694,8 +694,8 @@ fn a_word_before_the_flags_asks_for_a_look() {
 #[test]
 fn who_looks_is_not_told_what_an_operator_logs() {
     let level = |args: &str| match parsed(args, &[]) {
-        Parsed::Run { config, .. } => config.log.filter,
-        other @ Parsed::Exit { .. } => panic!("{args}: {other:?}"),
+        Ok(Invocation { config, .. }) => config.log.filter,
+        other => panic!("{args}: {other:?}"),
     };
     assert_eq!(level("status"), "error");
     assert_eq!(level("status --log-level=info"), "info");
@@ -704,7 +704,7 @@ fn who_looks_is_not_told_what_an_operator_logs() {
 #[test]
 fn help_of_a_look_shows_the_flags_that_matter_to_it() {
     let help = |args: &str| match parsed(args, &[]) {
-        Parsed::Exit { code: 0, text } => text,
+        Err(Exit { code: 0, text }) => text,
         other => panic!("{args}: {other:?}"),
     };
     let text = help("status --help");
