@@ -240,76 +240,59 @@ fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
 }
 
 impl Flags {
-    /// Flags to settings. Taken apart in full, so that no flag can be forgotten.
+    /// Flags to settings.
     fn check(
         self,
         pod_namespace: Option<String>,
         from_env: &HashMap<String, String>,
         level: &str,
     ) -> Result<Config, String> {
-        let Self {
-            metrics_bind_address,
-            health_probe_bind_address,
-            kubeconfig,
-            default_endpoint_name,
-            default_endpoint_namespace,
-            managed_endpoint_name,
-            managed_endpoint_namespace,
-            leader_elect,
-            leader_election_lease_duration,
-            leader_election_renew_deadline,
-            leader_election_retry_period,
-            leader_election_namespace,
-            leader_election_id,
-            api_server_mode,
-            api_server_host,
-            api_server_port,
-            api_server_address,
-            log_level,
-            log_format,
-            go_operator,
-        } = self;
         let election = ElectionConfig {
-            lease_duration: leader_election_lease_duration,
-            renew_deadline: leader_election_renew_deadline,
-            retry_period: leader_election_retry_period,
-            namespace: not_empty(leader_election_namespace).or_else(|| not_empty(pod_namespace)),
-            lease_name: leader_election_id,
+            lease_duration: self.leader_election_lease_duration,
+            renew_deadline: self.leader_election_renew_deadline,
+            retry_period: self.leader_election_retry_period,
+            namespace: not_empty(self.leader_election_namespace).or_else(|| not_empty(pod_namespace)),
+            lease_name: self.leader_election_id,
         };
         check_times(&election, |flag| origin(flag, from_env))?;
-        let mode = match (api_server_mode, not_empty(api_server_host)) {
+        let mode = match (self.api_server_mode, not_empty(self.api_server_host)) {
             (None, _) => None,
             (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
             (Some(ModeName::Cluster), _) => Some(ApiServerMode::Cluster),
-            (Some(ModeName::Local), Some(host)) => {
-                Some(ApiServerMode::Local(ServerAddress::new(&host, api_server_port)))
-            }
+            (Some(ModeName::Local), Some(host)) => Some(ApiServerMode::Local(ServerAddress::new(
+                &host,
+                self.api_server_port,
+            ))),
             (Some(ModeName::Local), None) => {
                 let flag = origin("api-server-mode", from_env);
                 return Err(format!("{flag} \"local\": needs --api-server-host"));
             }
         };
-        let managed = not_empty(Some(managed_endpoint_name));
+        let managed = not_empty(Some(self.managed_endpoint_name));
         let service = |namespace: String, name: String| ServiceKey(ObjectKey::new(namespace, name));
         Ok(Config {
-            metrics_bind_address,
-            health_probe_bind_address,
-            leader_elect,
+            metrics_bind_address: self.metrics_bind_address,
+            health_probe_bind_address: self.health_probe_bind_address,
+            leader_elect: self.leader_elect,
             defaults: Defaults {
-                source: service(default_endpoint_namespace, default_endpoint_name),
-                managed: managed.map(|name| service(managed_endpoint_namespace, name)),
+                source: service(self.default_endpoint_namespace, self.default_endpoint_name),
+                managed: managed.map(|name| service(self.managed_endpoint_namespace, name)),
             },
             election,
-            kubeconfig: not_empty(kubeconfig).map(PathBuf::from),
+            kubeconfig: not_empty(self.kubeconfig).map(PathBuf::from),
             api_server: ApiServerConfig {
                 mode,
-                addresses: api_server_address,
+                addresses: self.api_server_address,
             },
             log: LogConfig {
-                filter: log_level
-                    .or(go_operator.zap_log_level)
+                filter: self
+                    .log_level
+                    .or(self.go_operator.zap_log_level)
                     .unwrap_or_else(|| level.to_owned()),
-                format: log_format.or(go_operator.zap_encoder).unwrap_or(LogFormat::Text),
+                format: self
+                    .log_format
+                    .or(self.go_operator.zap_encoder)
+                    .unwrap_or(LogFormat::Text),
             },
         })
     }
