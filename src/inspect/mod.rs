@@ -74,7 +74,12 @@ impl From<kube::Error> for Error {
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
     let metrics = Metrics::new(&config.election.lease_name)?;
     let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = Looker::new(config, access.client("reads")?, access.namespace(), metrics);
+    let looker = Looker {
+        client: access.client("reads")?,
+        metrics,
+        config,
+        own_namespace: access.namespace(),
+    };
     let report = settled(&looker, what).await?;
     print(&render(&report, what, format)?)?;
     Ok(match what {
@@ -84,7 +89,7 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
 }
 
 /// A look, and more of them while a change is on its way. A plan shows what is on its way.
-async fn settled(looker: &Looker, what: Inspect) -> Result<Report, Error> {
+async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<Report, Error> {
     let mut report = looker.look().await?;
     if what == Inspect::Status {
         for _ in 0..AGAIN {
