@@ -1,6 +1,6 @@
 //! One look at a cluster: lists into an index, and a report from it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::dated::{Dated, Dates};
-use super::report::{Report, ReportedFinding, Row};
+use super::report::{Report, Row};
 use crate::apiserver::decode::Guarded;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::is_forbidden;
@@ -22,7 +22,9 @@ use crate::leader_election::Lease;
 use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
-use endpoint_copier_core::model::{EndpointSlice, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey};
+use endpoint_copier_core::model::{
+    EndpointSlice, Finding, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey,
+};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
@@ -209,30 +211,21 @@ where
 /// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not say
 /// that they are ours do not count, nor those of a time to come.
 fn add_reported(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
-    let mut newest = HashMap::new();
-    for event in events {
-        let (data, of) = (&event.data, &event.data["involvedObject"]);
-        let holds = |at: &Timestamp| {
-            let age = now.duration_since(*at);
-            age < EVENT_LASTS && age > -EARLY
-        };
-        if let (Some(at), Some(namespace), Some(name)) = (
-            said(event).filter(holds),
-            of["namespace"].as_str(),
-            of["name"].as_str(),
-        ) && data["reportingComponent"] == MANAGED_BY_US
-            && data["reason"] == REPORTED.as_str()
-        {
-            let known = newest.entry((namespace, name)).or_insert((at, event));
-            if at >= known.0 {
-                *known = (at, event);
-            }
-        }
-    }
+    let holds = |event: &&DynamicObject| {
+        let age = said(event).map(|at| now.duration_since(at));
+        age.is_some_and(|age| age < EVENT_LASTS && age > -EARLY)
+            && event.data["reportingComponent"] == MANAGED_BY_US
+            && event.data["reason"] == REPORTED.as_str()
+    };
+    let events: Vec<_> = events.iter().filter(holds).collect();
     for row in rows {
-        let found = newest.get(&(row.namespace.as_str(), row.name.as_str()));
-        row.findings.extend(found.map(|(_, event)| ReportedFinding {
-            reason: REPORTED.as_str(),
+        let of_row = events.iter().filter(|event| {
+            let service = &event.data["involvedObject"];
+            service["namespace"] == row.namespace && service["name"] == row.name
+        });
+        let newest = of_row.max_by_key(|event| said(event));
+        row.findings.extend(newest.map(|event| Finding {
+            reason: REPORTED,
             note: event.data["message"].as_str().unwrap_or_default().to_owned(),
         }));
     }

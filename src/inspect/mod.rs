@@ -81,10 +81,18 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
         own_namespace: access.namespace(),
     };
     let report = settled(&looker, what).await?;
-    print(&render(&report, what, format)?)?;
+    let text = match (what, format) {
+        (Inspect::Status, OutputFormat::Text) => table::status(&report),
+        (Inspect::Plan, OutputFormat::Text) => table::plan(&report),
+        (Inspect::Status, OutputFormat::Json) => json(&report)?,
+        (Inspect::Plan, OutputFormat::Json) => json(&report.plan())?,
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
     Ok(match what {
         Inspect::Status => report.in_step,
-        Inspect::Plan => report.changes().services.is_empty(),
+        Inspect::Plan => report.to_write().next().is_none(),
     })
 }
 
@@ -103,24 +111,9 @@ async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<Report, Error> {
     Ok(report)
 }
 
-fn render(report: &Report, what: Inspect, format: OutputFormat) -> Result<String, Error> {
-    Ok(match (what, format) {
-        (Inspect::Status, OutputFormat::Text) => table::status(report),
-        (Inspect::Plan, OutputFormat::Text) => table::plan(report),
-        (Inspect::Status, OutputFormat::Json) => json(report)?,
-        (Inspect::Plan, OutputFormat::Json) => json(&report.changes())?,
-    })
-}
-
 fn json(value: &impl Serialize) -> Result<String, Error> {
     let value = serde_json::to_value(value).map_err(std::io::Error::from)?;
     Ok(format!("{value:#}\n"))
-}
-
-fn print(text: &str) -> Result<(), std::io::Error> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }
 
 #[cfg(test)]

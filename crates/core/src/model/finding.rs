@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// Why something is not, or not quite, as its user may expect. The name is the Event's reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Reason {
     /// The Service cannot be decoded.
     Unreadable,
@@ -126,7 +128,7 @@ pub const SYNCED: &str = "Synced";
 const LONGEST_NOTE: usize = 1000;
 
 /// One thing that is wrong with one Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// What kind of thing.
     pub reason: Reason,
