@@ -11,25 +11,25 @@ mod labels;
 mod page;
 mod process;
 mod services;
-mod watches;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::iter;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use procfs::process::Process;
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
 
+use crate::telemetry::watch_health::WatchHealth;
+use crate::timing::WATCH_LIFE;
 use endpoint_copier_core::model::{Operation, Reason, SYNCED, WatchKind};
 
 pub use controller::Controller;
 pub use labels::{ReconcileResult, Restart, SyncResult};
-use page::MetricsPage;
+use page::{MetricsPage, number, unix};
 pub use services::Services;
-use watches::WatchMetrics;
 
 /// From a write on the same machine to the worst that the timeouts allow.
 const PROPAGATION_BUCKETS: [f64; 15] = [
@@ -59,6 +59,9 @@ struct MetricsInner {
     lease_last_renewal: GaugeVec,
     lease_seen_renewed: Gauge,
     managed_services: Gauge,
+    services_in_sync: Gauge,
+    /// How many are in sync, as far as syncs know.
+    in_sync: AtomicUsize,
     syncs: IntCounterVec,
     slice_changes: IntCounterVec,
     propagation: Histogram,
@@ -66,7 +69,8 @@ struct MetricsInner {
     findings: GaugeVec,
     events: IntCounterVec,
     watch_restarts: IntCounterVec,
-    watches: WatchMetrics,
+    watch_last_event: GaugeVec,
+    watch_health: OnceLock<WatchHealth>,
     api_requests: IntCounterVec,
     api_address_changes: IntCounter,
     clock_skew: Gauge,
@@ -123,6 +127,12 @@ impl Metrics {
                 "endpoint_copier_managed_services",
                 "Services that are managed, by annotation or by flag.",
             )?,
+            services_in_sync: page.gauge(
+                "endpoint_copier_services_in_sync",
+                "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
+                 then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
+            )?,
+            in_sync: AtomicUsize::new(0),
             syncs: page.counters(
                 "endpoint_copier_syncs_total",
                 "Syncs of a managed Service by result. error: will be tried again; refused: a person has to act, \
@@ -158,7 +168,14 @@ impl Metrics {
                 "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
                 &["type", "reason"],
             )?,
-            watches: WatchMetrics::default(),
+            watch_last_event: page.gauges(
+                "endpoint_copier_watch_last_event_timestamp_seconds",
+                "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
+                 every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
+                 shows is stale, and the replica is not ready.",
+                &["resource"],
+            )?,
+            watch_health: OnceLock::new(),
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
                 "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
@@ -234,7 +251,7 @@ impl Metrics {
     /// How many Services are managed, and how many of them are in sync.
     pub fn set_services(&self, managed: usize, in_sync: usize) {
         self.0.managed_services.set(number(managed as u64));
-        self.0.services.set_in_sync(in_sync);
+        self.0.in_sync.store(in_sync, Ordering::Relaxed);
     }
 
     /// A sync of one Service ended.
@@ -284,13 +301,9 @@ impl Metrics {
             .inc();
     }
 
-    /// Where to ask when each watch that runs showed life last, and how old that may be. The first one counts.
-    pub fn read_watch_life(
-        &self,
-        limit: Duration,
-        read: impl Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync + 'static,
-    ) {
-        self.0.watches.read(limit, Box::new(read));
+    /// Where to ask when each watch that runs showed life last. The first one counts.
+    pub fn read_watch_life(&self, watch_health: WatchHealth) {
+        _ = self.0.watch_health.set(watch_health);
     }
 
     /// A request to the API server at `host` was answered with `status`, or not at all.
@@ -326,18 +339,35 @@ impl Metrics {
 
     /// The same, in pieces of whole lines. Each takes less than a millisecond, however many Services there are.
     pub fn pieces(&self) -> impl Iterator<Item = String> {
+        let blind = self.0.look_at_watches();
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "some metrics could not be rendered");
         }
         process::render(&mut text, Process::myself(), self.0.process_start);
-        let blind = self.0.watches.render(&mut text);
-        self.0.services.render_sum(&mut text, blind);
         iter::once(text).chain(self.0.services.pieces(blind))
     }
 }
 
 impl MetricsInner {
+    /// Sets what depends on the life of the watches. Answers for how long nobody has known whether anything is in sync: a
+    /// watch that copies are made from has shown no life since then.
+    fn look_at_watches(&self) -> Option<Duration> {
+        let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
+        self.watch_last_event.reset();
+        for (resource, moment) in &life {
+            self.watch_last_event
+                .with_label_values(&[*resource])
+                .set(unix(*moment));
+        }
+        let view = WatchKind::VIEW.iter().filter_map(|watch| life.get(watch));
+        let silence = view.min().map(|moment| moment.elapsed().unwrap_or_default());
+        let blind = silence.filter(|silence| *silence > WATCH_LIFE);
+        let in_sync = blind.map_or_else(|| self.in_sync.load(Ordering::Relaxed), |_| 0);
+        self.services_in_sync.set(number(in_sync as u64));
+        blind
+    }
+
     fn start_at_zero(&self) {
         // Nobody has looked yet; 0 would say that all is well.
         self.clock_skew.set(f64::NAN);
@@ -359,22 +389,6 @@ impl MetricsInner {
             }
         }
     }
-}
-
-/// What stands before the lines of a metric.
-fn header(text: &mut String, name: &str, kind: &str, help: &str) {
-    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-}
-
-/// Seconds since 1970.
-fn unix(moment: SystemTime) -> f64 {
-    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
-fn number(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]

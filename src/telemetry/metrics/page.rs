@@ -1,6 +1,8 @@
-//! Makes metrics and registers them.
+//! Makes metrics, registers them, and writes values.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -63,4 +65,20 @@ impl MetricsPage {
         let options = HistogramOpts::from(self.options(name, help)).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options))
     }
+}
+
+/// What stands before the lines of a metric.
+pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
+
+/// Seconds since 1970.
+pub(super) fn unix(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+pub(super) fn number(value: u64) -> f64 {
+    value as f64
 }

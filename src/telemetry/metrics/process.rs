@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use procfs::process::{LimitValue, Process, Stat};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
-use super::{header, number};
+use super::page::{header, number};
 
 /// The start of this process, as Unix time; read once, since it moves when somebody sets the clock.
 pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {

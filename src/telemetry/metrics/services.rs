@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::iter;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{header, unix};
+use super::page::{header, unix};
 use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
 
 /// Bytes after which a piece ends, with the lines of the Service that it has reached. It takes some 50 µs.
@@ -21,7 +20,7 @@ const SERVICES_PIECE: usize = 16 * 1024;
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
-pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>, AtomicUsize);
+pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>);
 
 #[derive(Default)]
 struct ServiceMetrics {
@@ -81,26 +80,8 @@ impl Services {
         self.0.lock().clear();
     }
 
-    /// How many are in sync.
-    pub(super) fn set_in_sync(&self, count: usize) {
-        self.1.store(count, Ordering::Relaxed);
-    }
-
-    /// Adds the number of Services in sync. `stale`: how long the view of them may have been out of date, if a watch is silent.
-    pub(super) fn render_sum(&self, text: &mut String, stale: Option<Duration>) {
-        const IN_SYNC: &str = "endpoint_copier_services_in_sync";
-        header(
-            text,
-            IN_SYNC,
-            "gauge",
-            "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
-             then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
-        );
-        let in_sync = stale.map_or_else(|| self.1.load(Ordering::Relaxed), |_| 0);
-        _ = writeln!(text, "{IN_SYNC} {in_sync}");
-    }
-
-    /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them.
+    /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them. `stale`: how
+    /// long the view of them may have been out of date, if a watch is silent.
     pub(super) fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;

@@ -40,9 +40,9 @@ fn exercised() -> Metrics {
     metrics
         .services()
         .ended(&key("vip"), Some(true), Some(endpoints(3)));
-    metrics.read_watch_life(Duration::from_secs(90), || {
-        BTreeMap::from([("services", SystemTime::now())])
-    });
+    let watch_health = WatchHealth::default();
+    std::mem::forget(watch_health.start("services", None));
+    metrics.read_watch_life(watch_health);
     metrics.lease_seen_renewed();
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
@@ -299,8 +299,8 @@ async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_we
 }
 
 /// Of a view that has not been renewed nobody knows whether it is right.
-#[test]
-fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
+#[tokio::test(start_paused = true)]
+async fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
     for (watch, age, is_blind) in [
         ("services", 91, true),
         ("copies", 91, true),
@@ -309,12 +309,13 @@ fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
         ("lease", 91, false),
     ] {
         let metrics = metrics();
-        metrics.read_watch_life(90 * SECOND, move || {
-            let mut life = ["services", "copies", "sources", "lease"].map(|name| (name, SystemTime::now()));
-            let old = life.iter_mut().find(|(name, _)| *name == watch).unwrap();
-            old.1 -= age * SECOND;
-            life.into()
-        });
+        let watch_health = WatchHealth::default();
+        let _silent = watch_health.start(watch, None);
+        tokio::time::advance(age * SECOND).await;
+        let others = ["services", "copies", "sources", "lease"].into_iter();
+        let others = others.filter(|other| *other != watch);
+        let _others: Vec<_> = others.map(|other| watch_health.start(other, None)).collect();
+        metrics.read_watch_life(watch_health);
         metrics
             .services()
             .ended(&key("vip"), Some(true), Some(endpoints(1)));
