@@ -190,7 +190,7 @@ impl WatchState {
 /// The health of all watches that run.
 #[derive(Clone, Debug, Default)]
 pub struct WatchHealth {
-    watches: Arc<Mutex<BTreeMap<(&'static str, String), WatchState>>>,
+    watches: Arc<Mutex<Vec<(&'static str, WatchState)>>>,
     answered: Arc<Notify>,
 }
 
@@ -210,20 +210,14 @@ impl SilentWatches {
 /// A watch that runs; it is no longer expected to show life when this is dropped.
 pub struct Running {
     watch_health: WatchHealth,
-    key: (&'static str, String),
     state: WatchState,
 }
 
 impl WatchHealth {
-    pub(crate) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
-        let key = (watch, selector.unwrap_or_default().to_owned());
-        let state = WatchState::new();
-        self.watches.lock().insert(key.clone(), state.clone());
-        Running {
-            watch_health: self.clone(),
-            key,
-            state,
-        }
+    pub(crate) fn start(&self, watch: &'static str) -> Running {
+        let (watch_health, state) = (self.clone(), WatchState::new());
+        self.watches.lock().push((watch, state.clone()));
+        Running { watch_health, state }
     }
 
     /// Restarts the watches of this name. Those that are listing already are not restarted again.
@@ -238,7 +232,7 @@ impl WatchHealth {
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
              restarting all watches"
         );
-        let all = self.all();
+        let all = self.watches.lock();
         all.iter()
             .for_each(|(_, watch)| watch.ask_to_restart(Cause::Rewound));
     }
@@ -260,15 +254,9 @@ impl WatchHealth {
 
     /// The watches of these names, each with its name.
     fn named(&self, names: &[&str]) -> Vec<(&'static str, WatchState)> {
-        let mut watches = self.all();
+        let mut watches = self.watches.lock().clone();
         watches.retain(|(name, _)| names.contains(name));
         watches
-    }
-
-    fn all(&self) -> Vec<(&'static str, WatchState)> {
-        let watches = self.watches.lock();
-        let all = watches.iter().map(|((name, _), watch)| (*name, watch.clone()));
-        all.collect()
     }
 
     /// The highest resourceVersion that the watches of these names have come to.
@@ -324,9 +312,9 @@ impl WatchHealth {
     #[must_use]
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
-        for (name, watch) in self.all() {
+        for (name, watch) in self.watches.lock().iter() {
             let moment = now.checked_sub(watch.silence()).unwrap_or(now);
-            let silent = last.entry(name).or_insert(moment);
+            let silent = last.entry(*name).or_insert(moment);
             *silent = moment.min(*silent);
         }
         last
@@ -337,11 +325,13 @@ impl WatchHealth {
     /// # Errors
     /// Those that have not.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
-        let all = self.all().into_iter();
-        let silent: Vec<_> = all
-            .map(|(name, watch)| (name, watch.silence()))
+        let all = self.watches.lock();
+        let mut silent: Vec<_> = all
+            .iter()
+            .map(|(name, watch)| (*name, watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();
+        silent.sort();
         if silent.is_empty() {
             Ok(())
         } else {
@@ -358,14 +348,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut watch_health = self.watch_health.watches.lock();
-        // A successor with the same selector may have begun already.
-        if watch_health
-            .get(&self.key)
-            .is_some_and(|current| Arc::ptr_eq(&current.0, &self.state.0))
-        {
-            watch_health.remove(&self.key);
-        }
+        let mut watches = self.watch_health.watches.lock();
+        watches.retain(|(_, watch)| !Arc::ptr_eq(&watch.0, &self.state.0));
     }
 }
 
@@ -376,8 +360,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
         let watch_health = WatchHealth::default();
-        let services = watch_health.start("services", None);
-        let copies = watch_health.start("copies", Some("a=b"));
+        let services = watch_health.start("services");
+        let copies = watch_health.start("copies");
         tokio::time::advance(Duration::from_secs(80)).await;
         services.state().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -395,7 +379,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_lists_already_does_not_begin_again_once_more() {
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("sources", None);
+        let running = watch_health.start("sources");
         let watch = running.state();
         let is_asked = async || {
             let asked = timeout(Duration::from_secs(1), watch.restart());
@@ -441,7 +425,7 @@ mod tests {
     async fn a_watch_fails_since_it_last_did_well() {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("services", None);
+        let running = watch_health.start("services");
         let watch = running.state();
         let failing = || watch_health.failing(&["services", "copies"], limit);
         tokio::time::advance(limit).await;
@@ -475,7 +459,7 @@ mod tests {
     async fn of_several_watches_of_a_name_all_must_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
-        let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
+        let names = [(); 2].map(|()| watch_health.start("sources"));
         for name in &names {
             name.state().works();
         }
@@ -491,11 +475,11 @@ mod tests {
     async fn a_watch_that_has_never_worked_does_not_hide_that_the_others_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
-        let old = watch_health.start("sources", Some("x"));
+        let old = watch_health.start("sources");
         old.state().works();
         old.state().failed(false);
         tokio::time::advance(limit).await;
-        let new = watch_health.start("sources", Some("y"));
+        let new = watch_health.start("sources");
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
         new.state().failed(false);
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
@@ -506,7 +490,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("sources", None);
+        let running = watch_health.start("sources");
         let watch = running.state();
         let is_doubtful = |after: u64| {
             let watch_health = watch_health.clone();
@@ -533,10 +517,7 @@ mod tests {
     #[test]
     fn how_far_a_watch_has_come_is_forgotten_when_it_lists() {
         let watch_health = WatchHealth::default();
-        let (sources, lease) = (
-            watch_health.start("sources", None),
-            watch_health.start("lease", None),
-        );
+        let (sources, lease) = (watch_health.start("sources"), watch_health.start("lease"));
         sources.state().reached(Some(7));
         sources.state().reached(Some(5));
         sources.state().reached(None);
@@ -549,8 +530,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_watch_does_not_hide_its_successor() {
         let watch_health = WatchHealth::default();
-        let first = watch_health.start("sources", Some("x"));
-        let _second = watch_health.start("sources", Some("x"));
+        let first = watch_health.start("sources");
+        let _second = watch_health.start("sources");
         drop(first);
         tokio::time::advance(Duration::from_secs(100)).await;
         assert!(watch_health.check(Duration::from_secs(90)).is_err());

@@ -41,7 +41,7 @@ fn exercised() -> Metrics {
         .services()
         .ended(&key("vip"), Some(true), Some(endpoints(3)));
     let watch_health = WatchHealth::default();
-    std::mem::forget(watch_health.start("services", None));
+    std::mem::forget(watch_health.start("services"));
     metrics.read_watch_life(watch_health);
     metrics.lease_seen_renewed();
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
@@ -310,11 +310,11 @@ async fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign(
     ] {
         let metrics = metrics();
         let watch_health = WatchHealth::default();
-        let _silent = watch_health.start(watch, None);
+        let _silent = watch_health.start(watch);
         tokio::time::advance(age * SECOND).await;
         let others = ["services", "copies", "sources", "lease"].into_iter();
         let others = others.filter(|other| *other != watch);
-        let _others: Vec<_> = others.map(|other| watch_health.start(other, None)).collect();
+        let _others: Vec<_> = others.map(|other| watch_health.start(other)).collect();
         metrics.read_watch_life(watch_health);
         metrics
             .services()
