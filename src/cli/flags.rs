@@ -174,21 +174,18 @@ pub fn parse(
         .filter(|arg| arg.get_action().takes_values())
     {
         let Some(name) = arg.get_long() else { continue };
-        let is_given = given.iter().any(|flag| flag.name == name);
+        let is_given = given.iter().any(|(flag, _)| flag == name);
         if arg.get_help_heading() == Some(WITHOUT_EFFECT) {
             warnings.extend(is_given.then(|| format!("flag --{name} has no effect in this operator")));
         } else if !is_given && let Some(value) = env(&variable(name)) {
-            given.push(go::Given {
-                name: name.to_owned(),
-                value: Some(value),
-            });
+            given.push((name.to_owned(), Some(value)));
             from_env.insert(name.to_owned(), variable(name));
         }
     }
 
-    words.extend(given.into_iter().map(|flag| match flag.value {
-        Some(value) => format!("--{}={value}", flag.name),
-        None => format!("--{}", flag.name),
+    words.extend(given.into_iter().map(|(flag, value)| match value {
+        Some(value) => format!("--{flag}={value}"),
+        None => format!("--{flag}"),
     }));
     let (task, flags) = command
         .try_get_matches_from_mut(words)
