@@ -32,12 +32,9 @@ pub enum Cause {
 
 /// When one watch last showed life, how far it has come, and whether it has to restart.
 #[derive(Clone, Debug)]
-pub struct WatchState(Arc<SharedState>);
-
-#[derive(Debug)]
-struct SharedState {
-    state: Mutex<WatchStatus>,
-    news: Notify,
+pub struct WatchState {
+    status: Arc<Mutex<WatchStatus>>,
+    news: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -67,7 +64,7 @@ impl WatchStatus {
 
 impl WatchState {
     fn new() -> Self {
-        let state = WatchStatus {
+        let status = WatchStatus {
             // Its first sign of life is due like any other.
             last: Instant::now(),
             version: 0,
@@ -79,38 +76,38 @@ impl WatchState {
             has_worked: false,
             failing: false,
         };
-        Self(Arc::new(SharedState {
-            state: Mutex::new(state),
-            news: Notify::new(),
-        }))
+        Self {
+            status: Arc::new(Mutex::new(status)),
+            news: Arc::default(),
+        }
     }
 
     /// A sign of life.
     pub fn touch(&self) {
-        self.0.state.lock().last = Instant::now();
+        self.status.lock().last = Instant::now();
     }
 
     /// It begins with a list: earlier events do not count, and a requested restart is done.
     pub fn list_begins(&self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         (state.version, state.listed, state.restart) = (0, None, None);
         state.resumed = false;
     }
 
     /// Its list is complete.
     pub fn listed(&self) {
-        self.0.state.lock().listed = Some(Instant::now());
+        self.status.lock().listed = Some(Instant::now());
     }
 
     /// It has come as far as this version, or asks for what comes after it.
     pub fn reached(&self, version: Option<u64>) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         state.version = version.unwrap_or(0).max(state.version);
     }
 
     /// An object was read from it.
     pub fn works(&self) {
-        self.0.state.lock().works();
+        self.status.lock().works();
     }
 
     /// Its list or watch has failed. `for_all`: it fails for every replica, for example because a right is
@@ -119,13 +116,13 @@ impl WatchState {
         if for_all {
             self.works();
         } else {
-            self.0.state.lock().failing = true;
+            self.status.lock().failing = true;
         }
     }
 
     /// For how long its lists and watches have failed.
     fn failing(&self) -> Duration {
-        let state = self.0.state.lock();
+        let state = self.status.lock();
         let is_answered = state.open.is_some_and(|since| since.elapsed() >= ANSWERED);
         if state.failing && !is_answered {
             state.well.elapsed()
@@ -136,7 +133,7 @@ impl WatchState {
 
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
             state.works();
         }
@@ -147,42 +144,42 @@ impl WatchState {
 
     /// Whether it shows what there is now, as far as anybody can tell: events that were missed follow the answer.
     fn is_current(&self) -> bool {
-        let resumed = self.0.state.lock().resumed;
+        let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
     /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was
     /// cut off. A watch that still lists shows nothing, so nothing outdated.
     fn is_doubtful(&self) -> bool {
-        let listed = self.0.state.lock().listed;
+        let listed = self.status.lock().listed;
         listed.is_some_and(|listed| listed.elapsed() > FOLLOWS) && !self.is_current()
     }
 
     /// Whether the API server has answered it for so long.
     pub fn is_open(&self, time: Duration) -> bool {
-        let open = self.0.state.lock().open;
+        let open = self.status.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)
     }
 
     fn silence(&self) -> Duration {
-        self.0.state.lock().last.elapsed()
+        self.status.lock().last.elapsed()
     }
 
     fn ask_to_restart(&self, cause: Cause) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         if state.listed.is_some() {
             state.restart = Some(cause);
-            self.0.news.notify_one();
+            self.news.notify_one();
         }
     }
 
     /// Waits until this watch has to restart.
     pub async fn restart(&self) -> Cause {
         loop {
-            if let Some(cause) = self.0.state.lock().restart.take() {
+            if let Some(cause) = self.status.lock().restart.take() {
                 return cause;
             }
-            self.0.news.notified().await;
+            self.news.notified().await;
         }
     }
 }
@@ -263,7 +260,7 @@ impl WatchHealth {
     #[must_use]
     pub fn version(&self, watches: &[&str]) -> u64 {
         let meant = self.named(watches);
-        let versions = meant.iter().map(|(_, watch)| watch.0.state.lock().version);
+        let versions = meant.iter().map(|(_, watch)| watch.status.lock().version);
         versions.max().unwrap_or(0)
     }
 
@@ -295,7 +292,7 @@ impl WatchHealth {
         for (name, watch) in self.named(watches) {
             if watch.failing() >= time {
                 failing.insert(name);
-            } else if watch.0.state.lock().has_worked {
+            } else if watch.status.lock().has_worked {
                 working.insert(name);
             }
         }
@@ -349,7 +346,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut watches = self.watch_health.watches.lock();
-        watches.retain(|(_, watch)| !Arc::ptr_eq(&watch.0, &self.state.0));
+        watches.retain(|(_, watch)| !Arc::ptr_eq(&watch.status, &self.state.status));
     }
 }
 
