@@ -353,7 +353,7 @@ mod tests {
                 managed: None,
             },
             metrics,
-            health: Health::new(),
+            health: Health::default(),
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,

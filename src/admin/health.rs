@@ -17,7 +17,7 @@ pub enum Probe {
     Liveness,
 }
 
-/// The checks of this process; clones share them.
+/// The checks of this process; clones share them. Without checks: alive and ready.
 #[derive(Clone, Default)]
 pub struct Health(Arc<HealthChecks>);
 
@@ -37,12 +37,6 @@ struct Check {
 }
 
 impl Health {
-    /// Without checks: alive and ready.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Adds a check. It runs at each probe, must not block and must not add another; its error says in one line what is
     /// wrong.
     pub fn check<E: Into<Failure>>(
@@ -112,18 +106,18 @@ mod tests {
 
     #[test]
     fn a_process_without_checks_is_alive_and_ready() {
-        assert!(Health::new().report(Probe::Readiness).passed());
-        assert!(Health::new().report(Probe::Liveness).passed());
+        assert!(Health::default().report(Probe::Readiness).passed());
+        assert!(Health::default().report(Probe::Liveness).passed());
     }
 
     #[test]
     fn what_is_not_ready_may_be_alive_but_what_is_not_alive_is_not_ready() {
-        let health = Health::new();
+        let health = Health::default();
         health.check("caches", Probe::Readiness, || Err("not filled"));
         assert!(!health.report(Probe::Readiness).passed());
         assert!(health.report(Probe::Liveness).passed());
 
-        let health = Health::new();
+        let health = Health::default();
         health.check("worker", Probe::Liveness, || Err("stuck"));
         assert!(!health.report(Probe::Readiness).passed());
         assert!(!health.report(Probe::Liveness).passed());
@@ -131,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_process_that_shuts_down_is_alive_but_not_ready() {
-        let health = Health::new();
+        let health = Health::default();
         health.clone().shutting_down();
         assert!(health.report(Probe::Liveness).passed());
         assert_eq!(

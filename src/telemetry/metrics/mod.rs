@@ -85,7 +85,7 @@ impl Metrics {
     /// Two metrics of one name, which the tests of this file exclude.
     #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
     pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
-        let page = MetricsPage::new();
+        let page = MetricsPage::default();
         let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
         let build = page.with_labels([("version", env!("CARGO_PKG_VERSION")), ("commit", commit)]);
         let build_info = build.gauge(

@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 /// The page as it is written.
+#[derive(Default)]
 pub(super) struct MetricsPage {
     pub registry: Registry,
     /// The labels that all metrics have which are added.
@@ -17,14 +18,6 @@ pub(super) struct MetricsPage {
 }
 
 impl MetricsPage {
-    /// An empty page.
-    pub fn new() -> Self {
-        Self {
-            registry: Registry::new(),
-            labels: HashMap::new(),
-        }
-    }
-
     /// The same page, for metrics with these labels.
     pub fn with_labels<const N: usize>(&self, labels: [(&str, &str); N]) -> Self {
         Self {
