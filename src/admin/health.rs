@@ -54,7 +54,9 @@ impl Health {
         self.0.shutting_down.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn report(&self, probe: Probe) -> HealthReport {
+    /// Whether the checks pass, and the list as the API server of Kubernetes writes it; short when all is well and nobody
+    /// asked.
+    pub(super) fn report(&self, probe: Probe, endpoint: &str, verbose: bool) -> (bool, String) {
         let mut results = vec![("ping", Ok(()))];
         let checks = self.0.checks.read();
         let meant = checks
@@ -66,33 +68,20 @@ impl Health {
             let end = || Err("the process is shutting down".into());
             results.push(("shutdown", if shutting_down { end() } else { Ok(()) }));
         }
-        HealthReport(results)
-    }
-}
-
-/// What the checks said.
-pub(super) struct HealthReport(Vec<(&'static str, Result<(), Failure>)>);
-
-impl HealthReport {
-    pub(super) fn passed(&self) -> bool {
-        self.0.iter().all(|(_, result)| result.is_ok())
-    }
-
-    /// The list as the API server of Kubernetes writes it; short when all is well and nobody asked.
-    pub(super) fn text(&self, endpoint: &str, verbose: bool) -> String {
-        if self.passed() && !verbose {
-            return "ok".to_owned();
+        let passed = results.iter().all(|(_, result)| result.is_ok());
+        if passed && !verbose {
+            return (passed, "ok".to_owned());
         }
         let mut text = String::new();
-        for (name, result) in &self.0 {
-            let _ = match result {
+        for (name, result) in results {
+            _ = match result {
                 Ok(()) => writeln!(text, "[+]{name} ok"),
                 Err(reason) => writeln!(text, "[-]{name} failed: {reason}"),
             };
         }
-        let outcome = if self.passed() { "passed" } else { "failed" };
-        let _ = writeln!(text, "{endpoint} check {outcome}");
-        text
+        let outcome = if passed { "passed" } else { "failed" };
+        _ = writeln!(text, "{endpoint} check {outcome}");
+        (passed, text)
     }
 }
 
@@ -100,34 +89,38 @@ impl HealthReport {
 mod tests {
     use super::*;
 
+    fn passes(health: &Health, probe: Probe) -> bool {
+        health.report(probe, "readyz", false).0
+    }
+
     fn text(health: &Health, probe: Probe) -> String {
-        health.report(probe).text("readyz", true)
+        health.report(probe, "readyz", true).1
     }
 
     #[test]
     fn a_process_without_checks_is_alive_and_ready() {
-        assert!(Health::default().report(Probe::Readiness).passed());
-        assert!(Health::default().report(Probe::Liveness).passed());
+        assert!(passes(&Health::default(), Probe::Readiness));
+        assert!(passes(&Health::default(), Probe::Liveness));
     }
 
     #[test]
     fn what_is_not_ready_may_be_alive_but_what_is_not_alive_is_not_ready() {
         let health = Health::default();
         health.check("caches", Probe::Readiness, || Err("not filled"));
-        assert!(!health.report(Probe::Readiness).passed());
-        assert!(health.report(Probe::Liveness).passed());
+        assert!(!passes(&health, Probe::Readiness));
+        assert!(passes(&health, Probe::Liveness));
 
         let health = Health::default();
         health.check("worker", Probe::Liveness, || Err("stuck"));
-        assert!(!health.report(Probe::Readiness).passed());
-        assert!(!health.report(Probe::Liveness).passed());
+        assert!(!passes(&health, Probe::Readiness));
+        assert!(!passes(&health, Probe::Liveness));
     }
 
     #[test]
     fn a_process_that_shuts_down_is_alive_but_not_ready() {
         let health = Health::default();
         health.clone().shutting_down();
-        assert!(health.report(Probe::Liveness).passed());
+        assert!(passes(&health, Probe::Liveness));
         assert_eq!(
             text(&health, Probe::Readiness),
             "[+]ping ok\n[-]shutdown failed: the process is shutting down\nreadyz check failed\n"

@@ -134,15 +134,15 @@ fn health_pages(health: Health) -> server::Pages {
                 .split('&')
                 .any(|part| part.split('=').next() == Some("verbose"))
         });
-        let report = health.report(probe);
+        let (passed, text) = health.report(probe, name, verbose);
         let page = Document {
-            status: if report.passed() {
+            status: if passed {
                 StatusCode::OK
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
             },
             content_type: "text/plain; charset=utf-8",
-            body: Either::Left(Full::from(report.text(name, verbose))),
+            body: Either::Left(Full::from(text)),
         };
         Some(ready(page).boxed())
     })
