@@ -54,17 +54,11 @@ pub enum Error {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A read failed.
-    #[error("{0}")]
-    Read(String),
+    #[error("{}", one_line(.0))]
+    Read(#[from] kube::Error),
     /// Standard output is closed.
     #[error("cannot print: {0}")]
     Output(#[from] std::io::Error),
-}
-
-impl From<kube::Error> for Error {
-    fn from(error: kube::Error) -> Self {
-        Self::Read(one_line(&error))
-    }
 }
 
 /// Prints what is seen, and returns whether everything is in sync, or for a plan whether there is nothing to write.
@@ -99,14 +93,11 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
 /// A look, and more of them while a change is on its way. A plan shows what is on its way.
 async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<Report, Error> {
     let mut report = looker.look().await?;
-    if what == Inspect::Status {
-        for _ in 0..AGAIN {
-            if report.in_step {
-                break;
-            }
-            sleep(LOOK_PAUSE).await;
-            report = looker.look().await?;
-        }
+    let mut again = if what == Inspect::Status { AGAIN } else { 0 };
+    while again > 0 && !report.in_step {
+        sleep(LOOK_PAUSE).await;
+        report = looker.look().await?;
+        again -= 1;
     }
     Ok(report)
 }
