@@ -19,12 +19,9 @@ pub enum Probe {
 
 /// The checks of this process; clones share them. Without checks: alive and ready.
 #[derive(Clone, Default)]
-pub struct Health(Arc<HealthChecks>);
-
-#[derive(Default)]
-struct HealthChecks {
-    checks: RwLock<Vec<Check>>,
-    shutting_down: AtomicBool,
+pub struct Health {
+    checks: Arc<RwLock<Vec<Check>>>,
+    shutting_down: Arc<AtomicBool>,
 }
 
 /// Why a check failed.
@@ -46,25 +43,25 @@ impl Health {
         run: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     ) {
         let run = Box::new(move || run().map_err(Into::into));
-        self.0.checks.write().push(Check { name, probe, run });
+        self.checks.write().push(Check { name, probe, run });
     }
 
     /// From now on the process is not ready, for it is about to end.
     pub fn shutting_down(&self) {
-        self.0.shutting_down.store(true, Ordering::Relaxed);
+        self.shutting_down.store(true, Ordering::Relaxed);
     }
 
     /// Whether the checks pass, and the list as the API server of Kubernetes writes it; short when all is well and nobody
     /// asked.
     pub(super) fn report(&self, probe: Probe, endpoint: &str, verbose: bool) -> (bool, String) {
         let mut results = vec![("ping", Ok(()))];
-        let checks = self.0.checks.read();
+        let checks = self.checks.read();
         let meant = checks
             .iter()
             .filter(|check| check.probe == Probe::Liveness || check.probe == probe);
         results.extend(meant.map(|check| (check.name, (check.run)())));
         if probe == Probe::Readiness {
-            let shutting_down = self.0.shutting_down.load(Ordering::Relaxed);
+            let shutting_down = self.shutting_down.load(Ordering::Relaxed);
             let end = || Err("the process is shutting down".into());
             results.push(("shutdown", if shutting_down { end() } else { Ok(()) }));
         }
