@@ -106,11 +106,8 @@ fn cells(row: &Row, now: Timestamp) -> [String; 8] {
 
 fn aligned(lines: &[[String; 8]]) -> String {
     let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or(0)
     };
     let widths: [usize; 8] = std::array::from_fn(width);
     let mut text = String::new();
@@ -147,14 +144,7 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
 
 /// What others have written, for a terminal: no command to it, and no line that looks like one of ours.
 fn shown(text: &str) -> String {
-    let plain = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
-    text.chars().map(plain).collect()
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Two units at most, as kubectl tells ages.
