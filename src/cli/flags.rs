@@ -120,14 +120,7 @@ pub(super) struct Flags {
     api_server_port: u16,
 
     /// Address of one more API server, in any mode; several times, or with commas [default: none]
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        help_heading = "API servers",
-        action = ArgAction::Append,
-        value_delimiter = ',',
-        value_parser = server
-    )]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
