@@ -4,7 +4,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::ops::RangeInclusive;
 use std::panic::{self, PanicHookInfo};
-use std::sync::Once;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -48,16 +47,15 @@ const BODIES: &str = "kube_client=error,kube_runtime=error";
 const WAITING_LINES: usize = 1024;
 
 /// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
-/// terminal and `NO_COLOR` is unset. A second call changes nothing. A separate thread writes the lines, the
-/// last of them when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
+/// terminal and `NO_COLOR` is unset. Called once. A separate thread writes the lines, the last of them when the
+/// guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
 /// but the term continues.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
-    static PANICS: Once = Once::new();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (writer, guard) = beside(io::stderr());
     let _ = subscriber(log, colour, writer).try_init();
-    PANICS.call_once(log_panics);
+    log_panics();
     guard
 }
 
@@ -323,12 +321,12 @@ mod tests {
 
     /// The one test that touches what is global to the process.
     #[test]
-    fn a_panic_is_one_line_and_setting_up_twice_does_no_harm() {
+    fn a_panic_is_one_line() {
         let log = LogConfig {
             filter: "off".to_owned(),
             format: LogFormat::Text,
         };
-        let _guards = [init(&log), init(&log)];
+        let _guard = init(&log);
         let text = logged(INFO, LogFormat::Text, false, || {
             let _ = panic::catch_unwind(|| panic!("first\n  second {}", 3));
             let _ = panic::catch_unwind(|| panic!("constant"));
