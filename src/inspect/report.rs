@@ -128,14 +128,18 @@ impl Row {
             let source = source_slices.filter_map(|slice| changed.of_slice(&slice.metadata));
             source.chain(changed.services.get(key).copied()).max()
         };
+        let count = |counts: EndpointCounts| ReadyCount {
+            ready: counts.ready,
+            total: counts.ready + counts.unready + counts.terminating,
+        };
         Some(Self {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
             managed: managed.is_some(),
             source: snapshot.source.as_ref().map(|source| source.key.to_string()),
             families: families.iter().map(|family| family.as_str()).collect(),
-            source_endpoints: ReadyCount::of(source.unwrap_or_default()),
-            copy_endpoints: ReadyCount::of(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
+            source_endpoints: count(source.unwrap_or_default()),
+            copy_endpoints: count(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
             in_step,
             since,
             changes: changes(&snapshot, &plan),
@@ -156,15 +160,6 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
             return Some((snapshot, plan));
         }
         snapshot.confirmed.clone_from(&confirmed);
-    }
-}
-
-impl ReadyCount {
-    fn of(counts: EndpointCounts) -> Self {
-        Self {
-            ready: counts.ready,
-            total: counts.ready + counts.unready + counts.terminating,
-        }
     }
 }
 
