@@ -219,8 +219,9 @@ impl WatchHealth {
 
     /// Restarts the watches of this name. Those that are listing already are not restarted again.
     pub fn restart(&self, watch: &str, cause: Cause) {
-        let meant = self.named(&[watch]);
-        meant.iter().for_each(|(_, watch)| watch.ask_to_restart(cause));
+        for (_, watch) in self.named(&[watch]) {
+            watch.ask_to_restart(cause);
+        }
     }
 
     /// The resourceVersions of the API server went back: restarts all watches.
@@ -229,9 +230,9 @@ impl WatchHealth {
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
              restarting all watches"
         );
-        let all = self.watches.lock();
-        all.iter()
-            .for_each(|(_, watch)| watch.ask_to_restart(Cause::Rewound));
+        for (_, watch) in self.watches.lock().iter() {
+            watch.ask_to_restart(Cause::Rewound);
+        }
     }
 
     /// An API server answers a watch that had no answer before.

@@ -17,7 +17,7 @@ pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {
 }
 
 /// Adds their lines.
-pub(super) fn render(text: &mut String, process: ProcResult<Process>, start: Option<f64>) {
+pub(super) fn render(text: &mut String, process: ProcResult<Process>, began: Option<f64>) {
     let Ok(process) = process else { return };
     let stat = process.stat().ok();
     let of_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
@@ -48,7 +48,7 @@ pub(super) fn render(text: &mut String, process: ProcResult<Process>, start: Opt
             "process_start_time_seconds",
             "gauge",
             "When the process began, as Unix time. A recent value: it was restarted.",
-            start,
+            began,
         ),
         (
             "process_resident_memory_bytes",
@@ -93,9 +93,9 @@ mod tests {
     use super::*;
 
     /// The lines of a process, without help and type.
-    fn lines(process: ProcResult<Process>, start: Option<f64>) -> Vec<(String, f64)> {
+    fn lines(process: ProcResult<Process>, began: Option<f64>) -> Vec<(String, f64)> {
         let mut text = String::new();
-        render(&mut text, process, start);
+        render(&mut text, process, began);
         let lines = text.lines().filter_map(|line| line.split_once(' '));
         lines
             .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))

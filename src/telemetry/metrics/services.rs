@@ -102,13 +102,16 @@ impl Services {
     }
 }
 
+/// Values, each with its labels.
+type Values = Vec<(&'static str, f64)>;
+
 /// A metric that each Service has.
 struct ServiceFamily {
     name: &'static str,
     help: &'static str,
     /// The values of one Service, each with the labels that it has beside those of the Service, given for how long nobody
     /// has known its state.
-    values: fn(&ServiceMetrics, Option<Duration>) -> Vec<(&'static str, f64)>,
+    values: fn(&ServiceMetrics, Option<Duration>) -> Values,
 }
 
 const FAMILIES: [ServiceFamily; 3] = [
