@@ -148,8 +148,7 @@ impl Replica {
         let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
         let filled = filled(&index);
         report_readiness(&health, filled.clone(), &watch_health);
-        let watches = watch_health.clone();
-        metrics.read_watch_life(WATCH_LIFE, move || watches.last());
+        metrics.read_watch_life(watch_health.clone());
 
         let reader = |client: &Client| Reader {
             client: client.clone(),
@@ -354,7 +353,7 @@ mod tests {
                 managed: None,
             },
             metrics,
-            health: Health::new(),
+            health: Health::default(),
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,

@@ -187,15 +187,15 @@ const SHOWS_CURRENT_STATE: Duration = Duration::from_secs(1);
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let api = |client| Api::<Lease>::namespaced(client, namespace);
+    let api = |client| Api::<Guarded<Lease>>::namespaced(client, namespace);
     let mut found = false;
     let follow = reader.follow(WatchKind::Lease, api, config, |event| match event {
         Event::Init => found = false,
         Event::InitApply(lease) => {
             found = true;
-            observer.watched(Some(&lease));
+            observer.watched(Some(&lease.object.unwrap_or_default()));
         }
-        Event::Apply(lease) => observer.watched(Some(&lease)),
+        Event::Apply(lease) => observer.watched(Some(&lease.object.unwrap_or_default())),
         Event::Delete(_) => observer.watched(None),
         Event::InitDone if !found => observer.watched(None),
         Event::InitDone => {}

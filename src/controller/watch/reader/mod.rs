@@ -67,9 +67,7 @@ impl Reader {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let resource = watch.as_str();
-        let running = self
-            .watch_health
-            .start(resource, config.label_selector.as_deref());
+        let running = self.watch_health.start(resource);
         let outage = FailureLog::new(format!("the watch of {resource}"));
         let state = running.state();
         let calls = Calls {
