@@ -42,6 +42,7 @@ use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
 use endpoint_copier_core::index::{Index, NamesByRequester, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
+use endpoint_copier_core::plan::Verdicts;
 
 /// The name of the task that writes while this replica leads.
 pub const WORKER: &str = "worker";
@@ -181,6 +182,7 @@ impl Replica {
             watch_health.clone(),
             metrics.clone(),
             recorder,
+            Box::new(|| Verdicts::Off),
         ));
         let watchdog = reconciler.watchdog().clone();
         report_liveness(&health, WORKER, watchdog.clone(), limit);

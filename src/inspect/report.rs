@@ -11,7 +11,7 @@ use super::dated::Dates;
 use crate::leader_election::Lease;
 use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, Snapshot};
-use endpoint_copier_core::plan::{Plan, plan};
+use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 
 /// All that is told.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -153,7 +153,8 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
     let mut snapshot = index.snapshot(key)?;
     let mut confirmed = BTreeSet::new();
     loop {
-        let plan = plan(&snapshot);
+        // What the probes of a replica know is not ours to see; the copies remember what they decided.
+        let plan = plan(&snapshot, &Verdicts::AsCopied);
         let before = confirmed.len();
         confirmed.extend(plan.confirm.iter().cloned());
         if confirmed.len() == before {

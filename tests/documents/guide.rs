@@ -163,7 +163,7 @@ fn the_services_of_the_guide_are_managed_and_announced() {
         let service: Service = serde_json::from_value(service).expect("a Service");
         let managed = ManagedService::read(&service, &defaults).expect("managed");
         assert_eq!(managed.source(), Some(&source));
-        assert!(!managed.local_traffic && managed.remark.is_none());
+        assert!(!managed.local_traffic && managed.remarks.is_empty());
         assert_eq!(
             service.spec.as_ref().and_then(|spec| spec.type_.as_deref()),
             Some("LoadBalancer")

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -41,7 +42,12 @@ pub(super) struct Decision {
 
 impl Reconciler {
     /// Sends requests only where the watch is late or in doubt, and then sets `has_read`.
-    pub(super) async fn decide(&self, key: &ServiceKey, has_read: &mut bool) -> Result<Decision, SyncError> {
+    pub(super) async fn decide(
+        &self,
+        key: &ServiceKey,
+        since: Instant,
+        has_read: &mut bool,
+    ) -> Result<Decision, SyncError> {
         let found = self.read_overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
         // Source slices that could not be read, so that their copies wait; and why.
@@ -49,6 +55,7 @@ impl Reconciler {
         loop {
             let mut snapshot = self.index().snapshot(key).ok_or(SyncError::Unlisted)?;
             snapshot.confirmed.clone_from(&confirmed);
+            snapshot.cause = Some(wall_clock(since).to_string());
             snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources.as_str());
             let unseen = |slice: &&Arc<EndpointSlice>| {
                 let uid = &slice.metadata.uid;
@@ -60,7 +67,7 @@ impl Reconciler {
                 .map(|slice| (SliceKey::of(&slice.metadata), Expectation::Exists))
                 .collect();
             snapshot.others.extend(unseen);
-            let mut plan = plan(&snapshot);
+            let mut plan = plan(&snapshot, &(self.verdicts)());
             if !plan.confirm.is_empty() {
                 for source in plan.confirm {
                     debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
@@ -224,6 +231,11 @@ impl Reconciler {
             }
         }
     }
+}
+
+fn wall_clock(at: Instant) -> Timestamp {
+    let ago = SignedDuration::try_from(at.elapsed()).unwrap_or_default();
+    Timestamp::now().checked_sub(ago).unwrap_or_default()
 }
 
 /// The watch has shown something since a GET was sent.

@@ -27,6 +27,7 @@ use crate::telemetry::watchdog::Watchdog;
 use crate::timing::EXPECTATION;
 use endpoint_copier_core::index::{Index, SharedIndex};
 use endpoint_copier_core::model::{Finding, ServiceKey, Snapshot, SyncResult, WatchKind};
+use endpoint_copier_core::plan::Verdicts;
 
 mod decide;
 mod expectations;
@@ -64,11 +65,16 @@ pub struct Reconciler {
     watch_health: WatchHealth,
     service_watch: LateWatch,
     copy_watch: LateWatch,
+    verdicts: ReadVerdicts,
 }
+
+/// Returns what the probes know now.
+pub type ReadVerdicts = Box<dyn Fn() -> Verdicts + Send + Sync>;
 
 impl Reconciler {
     /// A reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
-    /// that its reads make dirty into `dirty`. `watch_health` shows which watches may be late.
+    /// that its reads make dirty into `dirty`. `watch_health` shows which watches may be late, and `verdicts` what the
+    /// probes know.
     #[must_use]
     pub fn new(
         client: Client,
@@ -77,6 +83,7 @@ impl Reconciler {
         watch_health: WatchHealth,
         metrics: Metrics,
         recorder: EventRecorder,
+        verdicts: ReadVerdicts,
     ) -> Self {
         let writer = Writer::new(client.clone(), metrics.clone());
         let log_budgets = Arc::<Mutex<Budgets>>::default();
@@ -95,6 +102,7 @@ impl Reconciler {
             recorder,
             service_watch: LateWatch::new(WatchKind::Services, watch_health.clone()),
             copy_watch: LateWatch::new(WatchKind::Copies, watch_health.clone()),
+            verdicts,
             watch_health,
         }
     }
@@ -108,7 +116,7 @@ impl Reconciler {
     pub async fn reconcile(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
         self.metrics.services().begun(key);
         let mut has_read = false;
-        let mut outcome = match self.decide(key, &mut has_read).await {
+        let mut outcome = match self.decide(key, since, &mut has_read).await {
             Ok(decision) => self.carry_out(decision, since, term).await,
             Err(error) => self.stopped(key, &error),
         };
@@ -148,6 +156,7 @@ impl Reconciler {
         let key = &snapshot.key;
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
+        let (taken_out, returned) = (std::mem::take(&mut plan.taken_out), std::mem::take(&mut plan.returned));
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {
@@ -165,6 +174,7 @@ impl Reconciler {
         }
         if applied.has_written() && applied.failures.is_empty() {
             self.log_write(since, &snapshot, endpoints, &applied);
+            self.log_verdicts(key, &taken_out, &returned);
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {

@@ -1,16 +1,18 @@
 //! Reports a sync that wrote: a line in the log, how long it took, an Event.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, Snapshot};
+use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, Snapshot};
 
 impl Reconciler {
     /// How long a change took until here.
@@ -39,6 +41,21 @@ impl Reconciler {
                 source.key
             );
             self.recorder.synced(term, service, note);
+        }
+    }
+
+    /// Logs the API servers that a sync took out of the copies, and those that returned.
+    pub(super) fn log_verdicts(
+        &self,
+        key: &ServiceKey,
+        taken_out: &BTreeMap<IpAddr, String>,
+        returned: &BTreeSet<IpAddr>,
+    ) {
+        for (address, why) in taken_out {
+            warn!(service = %key, "took {address} out of {key}: {why}; the source still lists it");
+        }
+        for address in returned {
+            info!(service = %key, "put {address} back into {key}");
         }
     }
 

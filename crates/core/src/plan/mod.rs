@@ -21,10 +21,10 @@ use crate::model::{
 
 pub mod copy;
 mod hold;
-mod probes;
+mod verdicts;
 mod report;
 
-pub use probes::{Judged, Probes};
+pub use verdicts::{Judged, Verdicts};
 
 /// The writes for one Service: creates, then updates, then deletes, and leftovers last.
 #[derive(Debug, Default, PartialEq)]
@@ -44,6 +44,10 @@ pub struct Plan {
     pub triggers: Vec<String>,
     /// Addresses that the probes of this replica judge unreachable, whether or not copies change for it.
     pub unreachable: BTreeSet<IpAddr>,
+    /// Those that the updates take out of the copies, and why.
+    pub taken_out: BTreeMap<IpAddr, String>,
+    /// Addresses that the updates put back.
+    pub returned: BTreeSet<IpAddr>,
     /// The problems that the user should know.
     pub findings: Vec<Finding>,
     /// Source slices to read first. Their copies wait: they claim to be newer than what we see, or are to be
@@ -80,7 +84,7 @@ impl Plan {
 
 /// Decides what to write for one Service.
 #[must_use]
-pub fn plan(snapshot: &Snapshot, probes: &Probes) -> Plan {
+pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
     let mut plan = Plan::default();
     let Some(service) = &snapshot.service else {
         remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
@@ -97,7 +101,7 @@ pub fn plan(snapshot: &Snapshot, probes: &Probes) -> Plan {
         (Intent::Copy(_), Some(source)) => {
             report::source(service, source, &mut plan);
             let mut wanted = wanted_copies(service, source, snapshot, &mut plan);
-            probes::apply(service, source, snapshot, probes, &mut wanted, &mut plan);
+            verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
             plan.endpoints = wanted
                 .values()
                 .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))

@@ -10,7 +10,6 @@ use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
 };
-
 use crate::verdicts::{Judgement, Moment, Target, Unreachable};
 
 /// The note about copies of a family that are not as empty as their source.
@@ -189,16 +188,12 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
 
 fn unreachable_since(address: IpAddr, unreachable: &Unreachable, started: Timestamp) -> String {
     let target = Target::new(address, unreachable.port);
-    let what = unreachable
-        .what
-        .as_ref()
-        .map_or_else(|| "not probed yet".to_owned(), ToString::to_string);
     let since = unreachable
         .since
         .and_then(|since| SignedDuration::try_from(since.since(Moment::default())).ok())
         .and_then(|since| started.checked_add(since).ok());
     match since {
-        Some(since) => format!("{target} is unreachable since {since:.0} ({what})"),
-        None => format!("{target} is unreachable ({what})"),
+        Some(since) => format!("{target} is unreachable since {since:.0} ({unreachable})"),
+        None => format!("{target} is unreachable ({unreachable})"),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::defaults;
 use crate::index::{Index, Scope};
 use crate::model::{EndpointSlice, Finding, Reason, Service, ServiceKey, SliceKey, Snapshot};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Verdicts, plan};
 
 /// One write that an API server took.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub enum Write {
 pub struct World {
     pub services: BTreeMap<ServiceKey, Service>,
     pub slices: BTreeMap<SliceKey, EndpointSlice>,
+    /// What plans know from probes.
+    pub probes: Verdicts,
     version: u64,
 }
 
@@ -30,6 +32,7 @@ impl World {
         Self {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
+            probes: Verdicts::Off,
             version: 1000,
         }
     }

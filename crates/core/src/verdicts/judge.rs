@@ -2,9 +2,10 @@
 //! documentation of probes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
-use super::{Condition, Facts, Failure, Leadership, Moment, Report, Target};
+use super::{Condition, Facts, Failure, Leadership, Moment, Report, SUPERVISOR_PORT, Target};
 
 /// An address that would be ready without probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,17 @@ pub struct Unreachable {
     pub what: Option<Failure>,
     /// First failure; `None` while a new leader waits for the first result.
     pub since: Option<Moment>,
+}
+
+/// `readyz timed out`, with the port's own request.
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = if self.port == SUPERVISOR_PORT { "ping" } else { "readyz" };
+        match &self.what {
+            Some(what) => write!(f, "{request}: {what}"),
+            None => write!(f, "{request}: no answer yet"),
+        }
+    }
 }
 
 /// What follows from a report for one managed Service and family.

@@ -28,7 +28,7 @@ pub use hearing::{Hearing, Peer, PeerWrite, SUSPECTED, objection_key, suspicions
 pub use judge::{Candidate, Judgement, Unreachable, judge};
 pub use report::{Condition, Facts, Leadership, Report};
 pub use state::{Phase, TargetState, Thresholds};
-pub use target::{Failure, Reply, Target};
+pub use target::{Failure, Reply, SUPERVISOR_PORT, Target};
 pub use targets::Targets;
 
 /// A point in time, as the time since the replica's start. Two moments of different replicas cannot be compared.

@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use crate::model::Family;
 
+/// The port of RKE2's supervisor, which answers `GET /ping` to anybody.
+pub const SUPERVISOR_PORT: u16 = 9345;
+
 /// An address and port, shared by all managed Services that have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {

@@ -147,7 +147,7 @@ fn what_was_read_is_no_proof_that_the_watch_saw_it() {
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "200");
     index.apply_slice(&Scope::Copies, copied);
-    let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap(), &crate::plan::Probes::Off);
+    let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap(), &crate::plan::Verdicts::Off);
     assert_eq!((plan.deletes.len(), plan.confirm.len()), (0, 1));
 }
 

@@ -25,7 +25,7 @@ fn a_list_ends_what_was_known_of_versions() {
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "120");
     index.apply_slice(&Scope::Copies, copied);
-    let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap(), &crate::plan::Probes::Off);
+    let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap(), &crate::plan::Verdicts::Off);
     assert_eq!((plan.deletes.len(), plan.confirm.len()), (0, 1));
 
     // And a GET shows it: no watch has passed that.

@@ -205,7 +205,7 @@ fn an_empty_source_is_held_for_the_api_servers_own_service_unless_told_otherwise
         for other in &others {
             assert_eq!(of(other).holds, holds_others, "{value:?}, {other}");
         }
-        let reason = of(&own).remark.map(|finding| finding.reason);
+        let reason = of(&own).remarks.first().map(|finding| finding.reason);
         assert_eq!(reason, remark.then_some(Reason::InvalidAnnotation), "{value:?}");
     }
 }
@@ -310,11 +310,12 @@ fn a_note_stays_short_whatever_an_annotation_holds() {
         annotation::SOURCE_NAME,
         annotation::SOURCE_NAMESPACE,
         annotation::WHEN_SOURCE_EMPTY,
+        annotation::PROBE,
     ] {
         let managed = managed(&service("vip").annotate(annotation, &huge));
         let finding = match managed.intent {
             Intent::Unclear(finding) | Intent::Refused(finding) => finding,
-            Intent::Copy(_) => managed.remark.expect(annotation),
+            Intent::Copy(_) => managed.remarks.first().expect(annotation).clone(),
         };
         assert_eq!(finding.reason, Reason::InvalidAnnotation);
         assert!(

@@ -37,8 +37,10 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
         unreadable: BTreeSet::new(),
         seen: u64::MAX,
         in_doubt: false,
+        cause: None,
+        reports_probes: false,
         confirmed: BTreeSet::new(),
-    }, &crate::plan::Probes::Off);
+    }, &crate::plan::Verdicts::Off);
     for Finding { reason, note } in &plan.findings {
         assert!(note.len() <= 1000, "{reason}: {} bytes", note.len());
     }

@@ -23,9 +23,9 @@ fn source() -> SliceKey {
 /// The plan for `vip`, once before and once after the source was read.
 fn plans(world: &World) -> (Plan, Plan) {
     let mut snapshot = world.snapshot(&crate::model::ServiceKey::new("default", "vip"));
-    let before = plan(&snapshot, &crate::plan::Probes::Off);
+    let before = plan(&snapshot, &crate::plan::Verdicts::Off);
     snapshot.confirmed = BTreeSet::from([source()]);
-    (before, plan(&snapshot, &crate::plan::Probes::Off))
+    (before, plan(&snapshot, &crate::plan::Verdicts::Off))
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn uncopied() -> World {
 fn a_copy_from_a_view_in_doubt_is_not_made_before_the_slice_was_read() {
     let mut snapshot = uncopied().snapshot(&crate::model::ServiceKey::new("default", "vip"));
     let is_made = |snapshot: &_| {
-        let plan = plan(snapshot);
+        let plan = plan(snapshot, &crate::plan::Verdicts::Off);
         (plan.creates.len(), plan.confirm.contains(&source()))
     };
     assert_eq!(is_made(&snapshot), (1, false), "no doubt, no question");

@@ -37,7 +37,7 @@ fn names() -> Scope {
 
 fn plan_of(index: &Index) -> (Snapshot, Plan) {
     let snapshot = index.snapshot(&vip()).expect("everything is listed");
-    let plan = plan(&snapshot, &crate::plan::Probes::Off);
+    let plan = plan(&snapshot, &crate::plan::Verdicts::Off);
     (snapshot, plan)
 }
 

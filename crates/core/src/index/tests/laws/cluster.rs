@@ -287,7 +287,7 @@ impl Cluster {
                 .iter()
                 .flat_map(|name| ["default", "web"].map(|ns| SliceKey::new(ns, name)))
                 .collect();
-            Some(plan(&snapshot, &crate::plan::Probes::Off))
+            Some(plan(&snapshot, &crate::plan::Verdicts::Off))
         };
         SERVICES
             .iter()

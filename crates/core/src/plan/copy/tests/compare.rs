@@ -58,8 +58,13 @@ fn what_a_copy_shows_is_compared_and_nothing_else() {
         ),
         ("source-uid", stored().annotate(provenance::UID, "other"), false),
         (
-            "trigger time",
+            "a trigger time of its own",
             stored().annotate(provenance::TRIGGER_TIME, "now"),
+            true,
+        ),
+        (
+            "an address that was taken out",
+            stored().annotate(provenance::UNREACHABLE, "192.0.2.1"),
             false,
         ),
         ("owner's UID", stored().edit(|copy| rename(copy, "uid")), false),

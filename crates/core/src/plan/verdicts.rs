@@ -13,7 +13,7 @@ use crate::verdicts::{Candidate, Report, judge};
 
 /// What the plan knows from probes.
 #[derive(Clone, Debug, Default)]
-pub enum Probes {
+pub enum Verdicts {
     /// Nothing: probes are off. Endpoints that were taken out return.
     #[default]
     Off,
@@ -39,29 +39,34 @@ pub(super) fn apply(
     service: &ManagedService,
     source: &Source,
     snapshot: &Snapshot,
-    probes: &Probes,
+    verdicts: &Verdicts,
     wanted: &mut BTreeMap<SliceKey, EndpointSlice>,
     plan: &mut Plan,
 ) {
-    if !service.probed || !source.key.is_api_source() {
-        return;
-    }
+    let is_judged = service.probed && source.key.is_api_source();
     for &family in &service.families {
-        let of_family = |copy: &EndpointSlice| copy.address_type == family.as_str();
-        let candidates = candidates(snapshot, wanted.values().filter(|copy| of_family(copy)));
-        let out = match probes {
-            Probes::Off => continue,
-            Probes::AsCopied => {
-                let remembered = candidates.iter().filter(|candidate| candidate.was_out);
-                remembered.map(|candidate| candidate.address).collect()
+        let of_family = |copy: &&EndpointSlice| copy.address_type == family.as_str();
+        let candidates = candidates(snapshot, wanted.values().filter(of_family));
+        let remembered: BTreeSet<_> = candidates
+            .iter()
+            .filter(|candidate| candidate.was_out)
+            .map(|candidate| candidate.address)
+            .collect();
+        let out = match verdicts {
+            Verdicts::AsCopied if is_judged => remembered,
+            Verdicts::Judged(judged) if is_judged => {
+                let ports = probed_ports(wanted.values().filter(of_family), &candidates, &judged.report);
+                let out = judged.judge(family, &candidates, &ports, snapshot, plan);
+                plan.returned.extend(remembered.iter().filter(|address| !out.contains(address)));
+                plan.taken_out.retain(|address, _| !remembered.contains(address));
+                out
             }
-            Probes::Judged(judged) => {
-                let copies = wanted.values().filter(|copy| of_family(copy));
-                let ports = probed_ports(copies, &candidates, &judged.report);
-                judged.judge(family, &candidates, &ports, snapshot, plan)
+            _ => {
+                plan.returned.extend(remembered);
+                continue;
             }
         };
-        for copy in wanted.values_mut().filter(|copy| of_family(copy)) {
+        for copy in wanted.values_mut().filter(|copy| copy.address_type == family.as_str()) {
             take_out(copy, &out);
         }
     }
@@ -85,7 +90,13 @@ impl Judged {
             report::judgement(family, &judgement, self.started, plan);
         }
         plan.unreachable.extend(judgement.out.keys());
-        judgement.out.into_keys().filter(|_| self.enforced).collect()
+        if !self.enforced {
+            return BTreeSet::new();
+        }
+        for (address, unreachable) in &judgement.out {
+            plan.taken_out.insert(*address, unreachable.to_string());
+        }
+        judgement.out.into_keys().collect()
     }
 }
 

@@ -1,0 +1,265 @@
+//! Given a report of the probes, then these conditions in the copies.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::model::{EndpointSlice, Reason, SliceKey, annotation, annotation_of, provenance};
+use crate::plan::{Judged, Verdicts, plan};
+use crate::testing::world::World;
+use crate::testing::{Build as _, BuildService as _, BuildSlice as _, service, slice};
+use crate::verdicts::{Condition, Facts, Failure, Moment, Report, Target};
+
+const ADDRESSES: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+fn target(address: &str, port: u16) -> Target {
+    Target::new(address.parse().unwrap(), port)
+}
+
+fn well() -> Facts {
+    Facts {
+        condition: Condition::Well,
+        is_known: true,
+        answers: true,
+        is_recent: true,
+        had_time: true,
+        ..Facts::default()
+    }
+}
+
+/// Down for good: the others answered in between, and no replica objects.
+fn down() -> Facts {
+    Facts {
+        condition: Condition::Down,
+        is_known: true,
+        had_time: true,
+        since: Some(Moment::default() + std::time::Duration::from_secs(60)),
+        contrasts: ADDRESSES.iter().map(|address| address.parse().unwrap()).collect(),
+        is_heard: true,
+        what: Some(Failure::Refused),
+        ..Facts::default()
+    }
+}
+
+/// A report in which the first addresses are down on port 6443.
+fn report(down_addresses: usize) -> Report {
+    let mut report = Report::default();
+    report.leadership.may_take_out = true;
+    for (number, address) in ADDRESSES.iter().enumerate() {
+        let facts = if number < down_addresses { down() } else { well() };
+        report.targets.insert(target(address, 6443), facts);
+    }
+    report
+}
+
+fn judged(report: Report, enforced: bool) -> Verdicts {
+    Verdicts::Judged(Judged {
+        report: Arc::new(report),
+        started: Timestamp::UNIX_EPOCH,
+        enforced,
+    })
+}
+
+fn probes(down: usize) -> Verdicts {
+    judged(report(down), true)
+}
+
+/// `kubernetes-vip` with three API servers, settled before anything fails.
+fn vip() -> World {
+    World::new()
+        .service(service("kubernetes-vip"))
+        .slice(slice("kubernetes").endpoints(ADDRESSES))
+        .settled("kubernetes-vip")
+}
+
+/// The addresses of a copy with their three conditions as one letter each.
+fn shown(copy: &EndpointSlice) -> Vec<String> {
+    let letter = |name: char, is: Option<bool>| if is == Some(true) { name } else { '-' };
+    let endpoints = copy.endpoints.iter().flatten();
+    endpoints
+        .map(|endpoint| {
+            let conditions = endpoint.conditions.as_ref().unwrap();
+            let letters = [
+                letter('r', conditions.ready),
+                letter('s', conditions.serving),
+                letter('t', conditions.terminating),
+            ];
+            format!("{} {}", endpoint.addresses[0], letters.iter().collect::<String>())
+        })
+        .collect()
+}
+
+fn memory(copy: &EndpointSlice) -> Option<&str> {
+    annotation_of(&copy.metadata, provenance::UNREACHABLE)
+}
+
+fn settled_with(mut world: World, probes: Verdicts) -> World {
+    world.probes = probes;
+    world.settled("kubernetes-vip")
+}
+
+/// Rule: 7.out
+#[test]
+fn an_unreachable_server_stays_in_the_copy_without_traffic() {
+    let world = settled_with(vip(), probes(1));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 ---", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
+    assert_eq!(memory(copy), Some("192.0.2.1"));
+    assert_eq!(world.reasons("kubernetes-vip"), [Reason::EndpointUnreachable]);
+    let note = &world.findings("kubernetes-vip")[0].note;
+    assert!(
+        note.starts_with("192.0.2.1:6443 is unreachable since 1970-01-01T00:01:00Z (readyz: connection refused)"),
+        "{note}"
+    );
+}
+
+/// Rule: 7.memory
+#[test]
+fn a_server_that_is_well_again_returns_and_is_forgotten() {
+    let world = settled_with(settled_with(vip(), probes(1)), probes(0));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
+    assert_eq!(memory(copy), None);
+    assert!(world.findings("kubernetes-vip").is_empty());
+}
+
+/// Rule: 7.memory
+#[test]
+fn without_enforcement_nothing_is_taken_out_and_the_memory_is_cleared() {
+    for off in [Verdicts::Off, judged(report(1), false)] {
+        for before in [vip(), settled_with(vip(), probes(1))] {
+            let world = settled_with(before, off.clone());
+            let copy = world.copy("kubernetes-vip");
+            assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"], "{off:?}");
+            assert_eq!(memory(copy), None, "{off:?}");
+        }
+    }
+    let observed = settled_with(vip(), judged(report(1), false));
+    assert_eq!(observed.plan("kubernetes-vip").unreachable.len(), 1, "it is still reported");
+}
+
+/// Rule: 7.memory
+#[test]
+fn a_plan_that_only_looks_keeps_what_the_copy_remembers() {
+    let mut world = settled_with(vip(), probes(1));
+    world.probes = Verdicts::AsCopied;
+    assert!(world.plan("kubernetes-vip").is_done());
+    let key = SliceKey::of(&world.copy("kubernetes-vip").metadata);
+    world.edit(&key, |copy| {
+        let annotations = copy.metadata.annotations.as_mut().unwrap();
+        annotations.insert(provenance::UNREACHABLE.into(), "192.0.2.2".into());
+    });
+    let world = settled_with(world, Verdicts::AsCopied);
+    let copy = world.copy("kubernetes-vip");
+    let all = ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"];
+    assert_eq!(shown(copy), all, "the annotation counts together with ready=false only");
+}
+
+/// Rule: 7.half
+#[test]
+fn at_least_half_of_the_servers_keep_their_traffic() {
+    let world = settled_with(vip(), probes(2));
+    let ready = shown(world.copy("kubernetes-vip"));
+    assert_eq!(ready.iter().filter(|endpoint| endpoint.ends_with("rs-")).count(), 2, "{ready:?}");
+}
+
+/// Rule: 7.out
+#[test]
+fn what_the_source_says_unready_is_copied_and_not_judged() {
+    let mut world = vip();
+    let key = SliceKey::new("default", "kubernetes");
+    world.edit(&key, |source| {
+        let endpoints = source.endpoints.as_mut().unwrap();
+        let conditions = endpoints[0].conditions.get_or_insert_default();
+        (conditions.ready, conditions.serving, conditions.terminating) = (Some(false), Some(true), Some(true));
+    });
+    let world = settled_with(world, probes(1));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 -st", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
+    assert_eq!(memory(copy), None);
+}
+
+/// Rule: 7.held
+#[test]
+fn a_held_copy_is_judged_as_the_source_was() {
+    let mut world = settled_with(vip(), probes(1));
+    world.put(slice("kubernetes"));
+    let world = settled_with(world, probes(1));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 ---", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
+    let world = settled_with(world, probes(0));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
+}
+
+/// Rule: 7.exempt
+#[test]
+fn a_service_that_asks_for_it_is_not_judged() {
+    for (value, is_judged) in [("off", false), ("on", true), ("", true)] {
+        let vip = service("kubernetes-vip").annotate(annotation::PROBE, value);
+        let world = World::new()
+            .service(vip)
+            .slice(slice("kubernetes").endpoints(ADDRESSES))
+            .settled("kubernetes-vip");
+        let world = settled_with(world, probes(1));
+        assert_eq!(memory(world.copy("kubernetes-vip")).is_some(), is_judged, "{value:?}");
+        let complains = world.reasons("kubernetes-vip").contains(&Reason::InvalidAnnotation);
+        assert_eq!(complains, value == "on", "{value:?}");
+    }
+}
+
+/// Rule: 7.targets
+#[test]
+fn no_other_source_is_judged() {
+    let world = World::new()
+        .service(service("vip").source("default", "web"))
+        .slice(slice("web-1").of("web").endpoints(ADDRESSES))
+        .settled("vip");
+    let mut world = world;
+    world.probes = probes(1);
+    assert!(world.plan("vip").is_done());
+}
+
+/// Rule: 7.events
+#[test]
+fn other_users_do_not_learn_which_server_fails() {
+    let mut tenant = service("vip").source("default", "kubernetes");
+    tenant.metadata.namespace = Some("tenant".to_owned());
+    let mut world = World::new()
+        .service(tenant)
+        .slice(slice("kubernetes").endpoints(ADDRESSES));
+    world.probes = probes(1);
+    let plan = world.plan_for(&crate::model::ServiceKey::new("tenant", "vip"));
+    assert_eq!(plan.findings, []);
+    assert_eq!(plan.unreachable.len(), 1);
+}
+
+/// Rule: 2.trigger-time
+#[test]
+fn a_copy_says_when_its_last_change_was_first_seen() {
+    let trigger = |slice: &EndpointSlice| {
+        annotation_of(&slice.metadata, provenance::TRIGGER_TIME).map(str::to_owned)
+    };
+    let key = crate::model::ServiceKey::new("default", "kubernetes-vip");
+    let mut world = vip();
+    world.edit(&SliceKey::new("default", "kubernetes"), |source| {
+        source.endpoints.as_mut().unwrap().truncate(2);
+    });
+    let mut snapshot = world.snapshot(&key);
+    snapshot.cause = Some("2026-01-01T00:00:00Z".to_owned());
+    let changed = plan(&snapshot, &Verdicts::Off);
+    assert_eq!(trigger(&changed.updates[0]).as_deref(), Some("2026-01-01T00:00:00Z"));
+    world.apply(changed);
+    let mut snapshot = world.snapshot(&key);
+    snapshot.cause = Some("2026-01-01T00:00:09Z".to_owned());
+    assert!(plan(&snapshot, &Verdicts::Off).is_done(), "a new cause alone writes nothing");
+    world.edit(&SliceKey::new("default", "kubernetes"), |source| {
+        source.endpoints.as_mut().unwrap().truncate(1);
+        let annotations = source.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::TRIGGER_TIME.into(), "2026-01-01T00:00:05Z".into());
+    });
+    let mut snapshot = world.snapshot(&key);
+    snapshot.cause = Some("2026-01-01T00:00:06Z".to_owned());
+    let own = plan(&snapshot, &Verdicts::Off);
+    assert_eq!(trigger(&own.updates[0]).as_deref(), Some("2026-01-01T00:00:05Z"), "the source's own");
+}
