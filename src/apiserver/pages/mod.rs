@@ -25,6 +25,7 @@ use tower::{BoxError, Service};
 use super::is_watch;
 use super::limits::TimedOut;
 use super::status::{overload, status_of};
+use crate::timing::LONGEST_RETRY_AFTER;
 
 /// The limit for the first page of a resource, in objects.
 const FIRST_PAGE: u32 = 100;
@@ -36,11 +37,9 @@ const TARGET: usize = 256 * 1024;
 /// A page of more bytes is given up. A single object has at most half as many.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
-/// How often the client requests the next page from an overloaded API server. The continue token is valid for
-/// some minutes.
-const TRIES: u32 = 5;
-
-/// The first pause between these tries; it doubles. The API server may ask for a longer one.
+/// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server may
+/// ask for a longer one. The pauses of one page take as long as the longest of these at most: the continue token is valid
+/// for some minutes only, and the caller knows better than this layer what to do meanwhile.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A page exceeds [`LARGEST_PAGE`].
@@ -139,7 +138,7 @@ where
     {
         let path = request.uri().path().to_owned();
         let continues = parameter(request.uri(), "continue").is_some();
-        let mut failures = 0;
+        let (mut pause, mut paused) = (PAGE_PAUSE, Duration::ZERO);
         loop {
             let size = self.sizes.lock().of(&path, continues).clamp(1, asked);
             let mut page = super::repeat(&request);
@@ -163,16 +162,17 @@ where
                     return Err(error);
                 }
                 // Restarting the list would cost an overloaded API server more.
-                Err(error) if continues && failures < TRIES => {
-                    let Some(retry_after) = error.downcast_ref().and_then(status_of).and_then(overload)
-                    else {
-                        return Err(error);
-                    };
-                    sleep(retry_after.max(PAGE_PAUSE * 2_u32.pow(failures))).await;
-                    failures += 1;
+                Err(error) => {
+                    let retry_after = error.downcast_ref().and_then(status_of).and_then(overload);
+                    let next = retry_after.map(|retry_after| retry_after.max(pause));
+                    match next.filter(|next| continues && paused + *next <= LONGEST_RETRY_AFTER) {
+                        Some(next) => sleep(next).await,
+                        None => return Err(error),
+                    }
+                    paused += next.unwrap_or_default();
+                    pause *= 2;
                     size
                 }
-                Err(error) => return Err(error),
             };
             self.sizes.lock().set(path.clone(), next, false);
         }

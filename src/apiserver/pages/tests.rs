@@ -141,6 +141,25 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
     assert_eq!((asked[2].1 - asked[1].1).as_secs(), 3, "Retry-After");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
+    for (retry_after, pauses) in [(60, 60), (40, 40), (25, 50), (0, 31)] {
+        let server = service_fn(move |_: Request<Body>| {
+            let answer = Response::builder()
+                .status(429)
+                .header("retry-after", retry_after)
+                .body(())
+                .unwrap();
+            let busy = super::super::status::error(&answer.into_parts().0, b"busy");
+            std::future::ready(Err::<Response<Full<Bytes>>, _>(BoxError::from(busy)))
+        });
+        let start = Instant::now();
+        let answer = list(&mut Paged::new(server), "limit=500&continue=x").await;
+        assert!(answer.is_err());
+        assert_eq!(start.elapsed().as_secs(), pauses, "Retry-After: {retry_after}");
+    }
+}
+
 #[tokio::test]
 async fn a_page_that_does_not_arrive_in_time_is_asked_for_with_fewer_objects() {
     let asked = Asked::default();
