@@ -43,6 +43,8 @@ struct SharedState {
 #[derive(Debug)]
 struct WatchStatus {
     last: Instant,
+    /// The end of the pause that an overloaded API server has asked for. The pause does not count as silence.
+    pause_ends: Option<Instant>,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
     /// Since when its list is complete.
@@ -70,6 +72,7 @@ impl WatchState {
         let state = WatchStatus {
             // Its first sign of life is due like any other.
             last: Instant::now(),
+            pause_ends: None,
             version: 0,
             listed: None,
             open: None,
@@ -88,6 +91,18 @@ impl WatchState {
     /// A sign of life.
     pub fn touch(&self) {
         self.0.state.lock().last = Instant::now();
+    }
+
+    /// An overloaded API server has asked it to wait until then.
+    pub fn pauses(&self, until: Instant) {
+        self.0.state.lock().pause_ends = Some(until);
+    }
+
+    /// For how long it has shown no life, although nobody has asked it to wait.
+    fn silence(&self) -> Duration {
+        let state = self.0.state.lock();
+        let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
+        since.elapsed()
     }
 
     /// It begins with a list: earlier events do not count, and a requested restart is done.
@@ -336,7 +351,8 @@ impl WatchHealth {
         last
     }
 
-    /// Whether every watch has shown life within `limit`.
+    /// Whether every watch has shown life within `limit`, not counting the pauses that API servers have asked for: a
+    /// replica that obeys them is as good as any other.
     ///
     /// # Errors
     /// Those that have not.
@@ -344,7 +360,7 @@ impl WatchHealth {
         let watch_health = self.watches.lock();
         let silent: Vec<_> = watch_health
             .iter()
-            .map(|((name, _), watch)| (*name, watch.0.state.lock().last.elapsed()))
+            .map(|((name, _), watch)| (*name, watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();
         if silent.is_empty() {
