@@ -48,7 +48,7 @@ impl Watches {
     /// they change.
     pub async fn services(self, names: channel::Sender<NamesByRequester>) {
         let mut listed = HashSet::new();
-        let unreadable = Undecoded::new(WatchKind::Services);
+        let log = undecoded(WatchKind::Services);
         // The state that `names` was last computed from. Some names are watched without any Service.
         let mut made_from = None;
         self.reader
@@ -80,7 +80,7 @@ impl Watches {
                                 _ if is_gone => Dirty::new(),
                                 Ok(service) => index.apply_service(&service),
                                 Err(object) => {
-                                    unreadable.log(&object);
+                                    log(&object);
                                     index.service_unreadable(&object)
                                 }
                             }
@@ -88,7 +88,7 @@ impl Watches {
                         Event::Delete(service) => index.service_deleted(service.slim_metadata()),
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
-                    let changed = Some(index.services_changed());
+                    let changed = Some(index.names_changed());
                     // During a list, the set would be computed again for each Service.
                     if complete && std::mem::replace(&mut made_from, changed) != changed {
                         let wanted = index.names_by_requester();
@@ -122,36 +122,31 @@ impl Watches {
         mut listed_once: Option<oneshot::Sender<()>>,
     ) {
         let mut listed = HashSet::new();
-        let unreadable = Undecoded::new(watch);
+        let log = undecoded(watch);
         let config = watcher::Config::default().labels(selector);
         self.reader
             .follow(watch, Api::all, config, |event: Event<Guarded<EndpointSlice>>| {
                 let mut index = self.index.lock();
+                let is_listed = matches!(event, Event::InitApply(_));
                 let dirty = match event {
                     Event::Init => {
                         listed.clear();
                         index.list_begins(scope);
                         Dirty::new()
                     }
-                    Event::InitApply(slice) => {
-                        listed.insert(SliceKey::of(slice.slim_metadata()));
+                    Event::InitApply(slice) | Event::Apply(slice) => {
+                        if is_listed {
+                            listed.insert(SliceKey::of(slice.slim_metadata()));
+                        }
                         match slice.object {
-                            Ok(slice) => index.list_slice(scope, slice),
+                            Ok(slice) if is_listed => index.list_slice(scope, slice),
+                            Ok(slice) => index.apply_slice(scope, slice),
                             Err(object) => {
-                                unreadable.log(&object);
-                                index.slice_unreadable(scope, &object);
-                                Dirty::new()
+                                log(&object);
+                                index.slice_unreadable(scope, &object)
                             }
                         }
                     }
-                    Event::Apply(slice) => match slice.object {
-                        Ok(slice) => index.apply_slice(scope, slice),
-                        Err(object) => {
-                            unreadable.log(&object);
-                            index.slice_unreadable(scope, &object);
-                            Dirty::new()
-                        }
-                    },
                     Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
                         // Nobody waits any more if the watch is being replaced already.
@@ -166,18 +161,10 @@ impl Watches {
     }
 }
 
-/// Limits the log of objects of one watch that cannot be decoded: one line at once and one a minute.
-struct Undecoded(FailureLog);
-
-impl Undecoded {
-    fn new(watch: WatchKind) -> Self {
-        Self(FailureLog::new(format!("decoding one of the {}", watch.as_str())))
-    }
-
-    fn log(&self, object: &Unreadable) {
-        let key = ObjectKey::of(&object.metadata);
-        self.0.failed(&format!("{key}: {}", object.error));
-    }
+/// The log of the objects of one watch that cannot be decoded: one line at once and one a minute.
+fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
+    let log = FailureLog::new(format!("decoding one of the {}", watch.as_str()));
+    move |object| log.failed(&format!("{}: {}", ObjectKey::of(&object.metadata), object.error))
 }
 
 /// After it was answered for this time, a watch should show the current state. A watch without an answer is an outage,
