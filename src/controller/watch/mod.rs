@@ -18,7 +18,7 @@ use crate::leader_election::{Lease, LeaseObserver};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
 use crate::timing::OWN_RENEWAL;
-use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
+use endpoint_copier_core::index::{Dirty, Scope, SharedIndex};
 use endpoint_copier_core::model::{
     EndpointSlice, MANAGED_BY_US, ObjectKey, Service, ServiceKey, SliceKey, Unreadable, WatchKind, label,
 };
@@ -44,13 +44,11 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches all Services. `names` gets the names of the Services whose slices matter, whenever
-    /// they change.
-    pub async fn services(self, names: channel::Sender<NamesByRequester>) {
+    /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
+    /// changed.
+    pub async fn services(self, names: channel::Sender<u64>) {
         let mut listed = HashSet::new();
         let log = undecoded(WatchKind::Services);
-        // The state that `names` was last computed from. Some names are watched without any Service.
-        let mut made_from = None;
         self.reader
             .follow(
                 WatchKind::Services,
@@ -88,18 +86,12 @@ impl Watches {
                         Event::Delete(service) => index.service_deleted(service.slim_metadata()),
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
-                    let changed = Some(index.names_changed());
-                    // During a list, the set would be computed again for each Service.
-                    if complete && std::mem::replace(&mut made_from, changed) != changed {
-                        let wanted = index.names_by_requester();
-                        names.send_if_modified(|names| {
-                            *names != wanted && {
-                                *names = wanted;
-                                true
-                            }
-                        });
-                    }
+                    let changed = index.names_changed();
                     drop(index);
+                    // Half a list would name half of them.
+                    if complete {
+                        names.send_if_modified(|known| std::mem::replace(known, changed) != changed);
+                    }
                     self.dirty.mark(dirty);
                 },
             )
