@@ -19,7 +19,7 @@ use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
 
 use super::is_watch;
@@ -32,7 +32,13 @@ const FIRST_PAGE: u32 = 100;
 
 /// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than
 /// half this size it is doubled, unless that was the last page of a list.
-const TARGET: usize = 256 * 1024;
+const TARGET: usize = 64 * 1024;
+
+/// The target size of a page where each takes long to come, whatever its size.
+const SLOW_TARGET: usize = 256 * 1024;
+
+/// A page that comes within this time costs little time, so there may be more of them.
+const QUICK: Duration = Duration::from_millis(50);
 
 /// A page of more bytes is given up. A single object has at most half as many.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
@@ -147,12 +153,15 @@ where
                 page.extensions_mut().insert(Page);
             }
             *page.uri_mut() = with_limit(request.uri(), size)?;
+            let began = Instant::now();
             let next = match self.inner.call(page).await {
                 Ok(answer) => {
                     let bytes = answer.body().size_hint().lower();
                     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                    let next = if bytes > TARGET { size / 2 } else { size };
-                    self.sizes.lock().set(path, next, bytes < TARGET / 2);
+                    let is_quick = began.elapsed() < QUICK;
+                    let target = if is_quick { TARGET } else { SLOW_TARGET };
+                    let next = if bytes > target { size / 2 } else { size };
+                    self.sizes.lock().set(path, next, bytes < target / 2);
                     return Ok(answer);
                 }
                 Err(error) if error.is::<TooLarge>() => size / 4,

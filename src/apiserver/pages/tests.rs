@@ -2,7 +2,6 @@ use std::convert::Infallible;
 
 use http_body::Body as _;
 use http_body_util::Full;
-use tokio::time::Instant;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
@@ -74,7 +73,7 @@ async fn an_object_that_is_larger_than_a_page_comes_alone() {
 #[tokio::test]
 async fn pages_of_small_objects_grow_to_what_is_asked() {
     let asked = Asked::default();
-    let mut paged = Paged::new(server(100, u32::MAX, &asked));
+    let mut paged = Paged::new(server(50, u32::MAX, &asked));
     for query in ["a=b&limit=500&c=d"]
         .into_iter()
         .chain(["limit=500&continue=x"; 3])
@@ -82,6 +81,26 @@ async fn pages_of_small_objects_grow_to_what_is_asked() {
         list(&mut paged, query).await.unwrap();
     }
     assert_eq!(limits(&asked), [100, 200, 400, 500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_take_long_to_come_are_larger() {
+    for (took, expected) in [(40, [100, 50, 50]), (60, [100, 200, 200])] {
+        let asked = Asked::default();
+        let server = server(TARGET / 50, u32::MAX, &asked);
+        let slow = service_fn(move |request: Request<Body>| {
+            let answer = server.clone().oneshot(request);
+            async move {
+                sleep(Duration::from_millis(took)).await;
+                answer.await
+            }
+        });
+        let mut paged = Paged::new(slow);
+        for _ in 0..3 {
+            list(&mut paged, "limit=500&continue=x").await.unwrap();
+        }
+        assert_eq!(limits(&asked), expected, "{took} ms");
+    }
 }
 
 #[tokio::test]
