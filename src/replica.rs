@@ -40,7 +40,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
-use endpoint_copier_core::index::{Index, NamesByRequester, NotFilled, SharedIndex};
+use endpoint_copier_core::index::{Index, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
 use endpoint_copier_core::plan::Verdicts;
 
@@ -286,7 +286,7 @@ fn watch_cluster(
         index: index.clone(),
         dirty: dirty.clone(),
     };
-    let (names, names_wanted) = channel::channel(NamesByRequester::new());
+    let (names, names_wanted) = channel::channel(0);
     vec![
         named("Service watch", watches(&clients.services).services(names)),
         named("copy watch", watches(&clients.copies).copies()),

@@ -40,6 +40,8 @@ pub struct WatchState {
 #[derive(Debug)]
 struct WatchStatus {
     last: Instant,
+    /// The end of the pause that an overloaded API server has asked for. The pause does not count as silence.
+    pause_ends: Option<Instant>,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
     /// Since when its list is complete.
@@ -67,6 +69,7 @@ impl WatchState {
         let status = WatchStatus {
             // Its first sign of life is due like any other.
             last: Instant::now(),
+            pause_ends: None,
             version: 0,
             listed: None,
             open: None,
@@ -85,6 +88,18 @@ impl WatchState {
     /// A sign of life.
     pub fn touch(&self) {
         self.status.lock().last = Instant::now();
+    }
+
+    /// An overloaded API server has asked it to wait until then.
+    pub fn pauses(&self, until: Instant) {
+        self.status.lock().pause_ends = Some(until);
+    }
+
+    /// For how long it has shown no life, although nobody has asked it to wait.
+    fn silence(&self) -> Duration {
+        let state = self.status.lock();
+        let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
+        since.elapsed()
     }
 
     /// It begins with a list: earlier events do not count, and a requested restart is done.
@@ -159,10 +174,6 @@ impl WatchState {
     pub fn is_open(&self, time: Duration) -> bool {
         let open = self.status.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)
-    }
-
-    fn silence(&self) -> Duration {
-        self.status.lock().last.elapsed()
     }
 
     fn ask_to_restart(&self, cause: Cause) {
@@ -311,14 +322,16 @@ impl WatchHealth {
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
         for (name, watch) in self.watches.lock().iter() {
-            let moment = now.checked_sub(watch.silence()).unwrap_or(now);
+            let silence = watch.status.lock().last.elapsed();
+            let moment = now.checked_sub(silence).unwrap_or(now);
             let silent = last.entry(*name).or_insert(moment);
             *silent = moment.min(*silent);
         }
         last
     }
 
-    /// Whether every watch has shown life within `limit`.
+    /// Whether every watch has shown life within `limit`, not counting the pauses that API servers have asked for: a
+    /// replica that obeys them is as good as any other.
     ///
     /// # Errors
     /// Those that have not.
