@@ -11,13 +11,14 @@ use tracing::level_filters::LevelFilter;
 use super::address::{Bind, bind, host, server};
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
-    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain,
+    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, subdomain,
 };
 use super::{Task, go, task};
 use crate::config::{
-    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
+    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ProbeConfig,
+    ProbeMode, ServerAddress,
 };
-use crate::timing::LONGEST_LEASE;
+use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_BESIDE, PROBE_LATE};
 use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
 
 /// Why nothing is run.
@@ -113,7 +114,7 @@ pub(super) struct Flags {
     )]
     leader_election_id: String,
 
-    /// auto: the configured address, then those that default/kubernetes lists; cluster: the configured one
+    /// auto: the addresses that default/kubernetes lists, then the configured one; cluster: the configured one
     /// alone; local: this node's API server first [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,
@@ -136,6 +137,19 @@ pub(super) struct Flags {
         value_parser = server
     )]
     api_server_address: Vec<ServerAddress>,
+
+    /// enforce: take API servers that do not answer out of the copies of default/kubernetes; observe: report
+    /// them only; off: no probes
+    #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
+    probe: ProbeMode,
+
+    /// Time between two probes of an address; 500ms to 2s
+    #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
+    probe_period: Duration,
+
+    /// Time limit of a probe; 100ms to 2s
+    #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
+    probe_timeout: Duration,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
@@ -265,6 +279,9 @@ impl Flags {
             api_server_host,
             api_server_port,
             api_server_address,
+            probe,
+            probe_period,
+            probe_timeout,
             log_level,
             log_format,
             go_operator,
@@ -277,6 +294,12 @@ impl Flags {
             lease_name: leader_election_id,
         };
         check_times(&election, |flag| origin(flag, from_env))?;
+        let probe = ProbeConfig {
+            mode: probe,
+            period: probe_period,
+            limit: probe_timeout,
+        };
+        check_probe(&probe, |flag| origin(flag, from_env))?;
         let mode = match (api_server_mode, not_empty(api_server_host)) {
             (None, _) => None,
             (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
@@ -305,6 +328,7 @@ impl Flags {
                 mode,
                 addresses: api_server_address,
             },
+            probe,
             log: LogConfig {
                 filter: log_level
                     .or(go_operator.zap_log_level.map(LogFilter::Level))
@@ -355,6 +379,28 @@ fn check_times(election: &ElectionConfig, origin: impl Fn(&str) -> String) -> Re
     if renew_deadline.as_nanos() * 5 <= retry_period.as_nanos() * 6 {
         let rule = format!("must be longer than 1.2 times the retry period, {retry_period:?}");
         return refuse("renew-deadline", renew_deadline, rule);
+    }
+    Ok(())
+}
+
+fn check_probe(probe: &ProbeConfig, origin: impl Fn(&str) -> String) -> Result<(), String> {
+    for (flag, value, allowed, rule) in [
+        (
+            "probe-period",
+            probe.period,
+            PROBE_BESIDE..=LONGEST_PROBE_PERIOD,
+            "500ms to 2s",
+        ),
+        (
+            "probe-timeout",
+            probe.limit,
+            PROBE_LATE..=LONGEST_PROBE_LIMIT,
+            "100ms to 2s",
+        ),
+    ] {
+        if !allowed.contains(&value) {
+            return Err(format!("{} {value:?}: must be {rule}", origin(flag)));
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use crate::config::{LogFilter, LogFormat};
+use crate::config::{LogFilter, LogFormat, ProbeMode};
 
 /// A DNS label as Kubernetes checks it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
@@ -86,6 +86,15 @@ pub(super) fn api_server_mode(text: &str) -> Result<ModeName, String> {
         "cluster" => Ok(ModeName::Cluster),
         "local" => Ok(ModeName::Local),
         _ => Err("must be auto, cluster or local".to_owned()),
+    }
+}
+
+pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
+    match text {
+        "enforce" => Ok(ProbeMode::Enforce),
+        "observe" => Ok(ProbeMode::Observe),
+        "off" => Ok(ProbeMode::Off),
+        _ => Err("must be enforce, observe or off".to_owned()),
     }
 }
 
