@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use endpoint_copier_core::model::Defaults;
+use endpoint_copier_core::verdicts::Thresholds;
 
 use crate::timing::{LEASE_DURATION, PROBE_LIMIT, PROBE_PERIOD, RENEW_DEADLINE, RETRY_PERIOD};
 
@@ -101,6 +102,8 @@ pub struct ProbeConfig {
     pub period: Duration,
     /// Time limit of an attempt, with its connection; 100 ms to 2 s. The default is [`crate::timing::PROBE_LIMIT`].
     pub limit: Duration,
+    /// How many results decide.
+    pub thresholds: Thresholds,
 }
 
 /// What the probes may change.
@@ -121,6 +124,7 @@ impl Default for ProbeConfig {
             mode: ProbeMode::Enforce,
             period: PROBE_PERIOD,
             limit: PROBE_LIMIT,
+            thresholds: Thresholds::default(),
         }
     }
 }

@@ -9,17 +9,19 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
 use super::address::{Bind, bind, host, server};
+use super::checks::{check_probe, check_times};
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, subdomain,
+    threshold,
 };
 use super::{Task, go, task};
 use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ProbeConfig,
     ProbeMode, ServerAddress,
 };
-use crate::timing::{LONGEST_LEASE, LONGEST_PROBE_LIMIT, LONGEST_PROBE_PERIOD, PROBE_BESIDE, PROBE_LATE};
 use endpoint_copier_core::model::{Defaults, ObjectKey, ServiceKey};
+use endpoint_copier_core::verdicts::Thresholds;
 
 /// Why nothing is run.
 pub(super) enum Stop {
@@ -150,6 +152,14 @@ pub(super) struct Flags {
     /// Time limit of a probe; 100ms to 2s
     #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
     probe_timeout: Duration,
+
+    /// Failed probes in a row until an API server is down; 2 to 10
+    #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
+    probe_failures: u32,
+
+    /// Successful probes until one that was down is well again, over at least 3s; 2 to 10
+    #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
+    probe_successes: u32,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
@@ -282,6 +292,8 @@ impl Flags {
             probe,
             probe_period,
             probe_timeout,
+            probe_failures,
+            probe_successes,
             log_level,
             log_format,
             go_operator,
@@ -298,6 +310,11 @@ impl Flags {
             mode: probe,
             period: probe_period,
             limit: probe_timeout,
+            thresholds: Thresholds {
+                failures: probe_failures,
+                successes: probe_successes,
+                ..Thresholds::default()
+            },
         };
         check_probe(&probe, |flag| origin(flag, from_env))?;
         let mode = match (api_server_mode, not_empty(api_server_host)) {
@@ -341,66 +358,4 @@ impl Flags {
 
 fn not_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
-}
-
-fn check_times(election: &ElectionConfig, origin: impl Fn(&str) -> String) -> Result<(), String> {
-    let ElectionConfig {
-        lease_duration,
-        renew_deadline,
-        retry_period,
-        ..
-    } = *election;
-    let refuse = |flag: &str, value: Duration, rule: String| {
-        Err(format!(
-            "{} {value:?}: {rule}",
-            origin(&format!("leader-election-{flag}"))
-        ))
-    };
-    if lease_duration.subsec_nanos() != 0
-        || !(Duration::from_secs(2)..=LONGEST_LEASE).contains(&lease_duration)
-    {
-        return refuse(
-            "lease-duration",
-            lease_duration,
-            "must be whole seconds, 2s to 60s".to_owned(),
-        );
-    }
-    if retry_period.is_zero() {
-        return refuse(
-            "retry-period",
-            retry_period,
-            "must be longer than zero".to_owned(),
-        );
-    }
-    if renew_deadline >= lease_duration {
-        let rule = format!("must be shorter than the lease duration, {lease_duration:?}");
-        return refuse("renew-deadline", renew_deadline, rule);
-    }
-    if renew_deadline.as_nanos() * 5 <= retry_period.as_nanos() * 6 {
-        let rule = format!("must be longer than 1.2 times the retry period, {retry_period:?}");
-        return refuse("renew-deadline", renew_deadline, rule);
-    }
-    Ok(())
-}
-
-fn check_probe(probe: &ProbeConfig, origin: impl Fn(&str) -> String) -> Result<(), String> {
-    for (flag, value, allowed, rule) in [
-        (
-            "probe-period",
-            probe.period,
-            PROBE_BESIDE..=LONGEST_PROBE_PERIOD,
-            "500ms to 2s",
-        ),
-        (
-            "probe-timeout",
-            probe.limit,
-            PROBE_LATE..=LONGEST_PROBE_LIMIT,
-            "100ms to 2s",
-        ),
-    ] {
-        if !allowed.contains(&value) {
-            return Err(format!("{} {value:?}: must be {rule}", origin(flag)));
-        }
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::config::{
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::Defaults;
 use endpoint_copier_core::model::{ObjectKey, ServiceKey};
+use endpoint_copier_core::verdicts::Thresholds;
 
 const PROGRAM: &str = "endpoint-copier-operator";
 
@@ -91,6 +92,11 @@ fn without_flags_the_defaults_hold() {
                 mode: ProbeMode::Enforce,
                 period: Duration::from_secs(1),
                 limit: Duration::from_secs(1),
+                thresholds: Thresholds {
+                    failures: 3,
+                    successes: 3,
+                    rise: Duration::from_secs(3),
+                },
             },
             log: LogConfig {
                 filter: LogFilter::Level(LevelFilter::INFO),
@@ -311,6 +317,8 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_PROBE", "observe"),
             ("ENDPOINT_COPIER_PROBE_PERIOD", "2s"),
             ("ENDPOINT_COPIER_PROBE_TIMEOUT", "700ms"),
+            ("ENDPOINT_COPIER_PROBE_FAILURES", "4"),
+            ("ENDPOINT_COPIER_PROBE_SUCCESSES", "5"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
             ("ENDPOINT_COPIER_ZAP_DEVEL", "true"),
@@ -342,6 +350,11 @@ fn each_flag_is_also_read_from_the_environment() {
                 mode: ProbeMode::Observe,
                 period: Duration::from_secs(2),
                 limit: Duration::from_millis(700),
+                thresholds: Thresholds {
+                    failures: 4,
+                    successes: 5,
+                    ..Thresholds::default()
+                },
             },
             log: LogConfig {
                 filter: LogFilter::Level(LevelFilter::WARN),
@@ -780,6 +793,14 @@ fn probes_are_set_by_flag_within_their_limits() {
             "--probe-timeout 99ms: must be 100ms to 2s",
         ),
         ("--probe-timeout=3s", "--probe-timeout 3s: must be 100ms to 2s"),
+        (
+            "--probe-failures=1",
+            "--probe-failures \"1\": must be a number, 2 to 10",
+        ),
+        (
+            "--probe-successes=11",
+            "--probe-successes \"11\": must be a number, 2 to 10",
+        ),
     ] {
         assert_eq!(refused(args, &[]), expected);
     }

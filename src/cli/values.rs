@@ -98,6 +98,12 @@ pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
     }
 }
 
+/// How many probes decide.
+pub(super) fn threshold(text: &str) -> Result<u32, String> {
+    let count = text.parse().ok().filter(|count| (2..=10).contains(count));
+    count.ok_or_else(|| "must be a number, 2 to 10".to_owned())
+}
+
 /// A TCP port to dial.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|port| *port != 0);
