@@ -20,6 +20,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceBuilder};
 use tracing::warn;
@@ -79,6 +80,8 @@ pub struct Access {
     config: Config,
     pool: Arc<Mutex<AddressPool>>,
     name: TlsName,
+    /// The addresses that probes see down.
+    down: watch::Sender<BTreeSet<ServerAddress>>,
     /// The cluster's own list of API servers, if that is used.
     learns: bool,
     listed: ListedAddresses,
@@ -178,13 +181,17 @@ impl Access {
             ApiServerMode::Local(address) => Some(address.clone()),
             ApiServerMode::Auto | ApiServerMode::Cluster => None,
         };
+        // Behind a cluster IP nobody knows which server answers, so one that is down cannot be avoided there.
+        let before_learned = usize::from(local.is_some());
         let fixed = local
             .into_iter()
             .chain([configured])
             .chain(api_server.addresses.clone());
         let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
+        let pool = AddressPool::new(fixed.collect(), turn).with_first(before_learned);
         Ok(Self {
-            pool: Arc::new(Mutex::new(AddressPool::new(fixed.collect(), turn))),
+            pool: Arc::new(Mutex::new(pool)),
+            down: watch::Sender::default(),
             name,
             learns: *mode != ApiServerMode::Cluster,
             listed: Arc::default(),
@@ -218,6 +225,13 @@ impl Access {
         _ = self.listed.set(Box::new(listed));
     }
 
+    /// Replaces the addresses that probes see down while they see another well; none otherwise. Connections to them end
+    /// at once, with the watches on them.
+    pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
+        self.pool.lock().set_down(&down);
+        self.down.send_replace(down);
+    }
+
     /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
     ///
     /// # Errors
@@ -233,6 +247,7 @@ impl Access {
         let config = &self.config;
         let dialer = Dialer {
             pool: self.pool.clone(),
+            down: self.down.subscribe(),
             listed: self.listed.clone(),
             scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
             tls: Arc::new(config.rustls_client_config()?),
