@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 mod counts;
+mod probed;
 mod seen;
 mod services;
 mod slices;
@@ -23,6 +24,7 @@ mod sources;
 mod unreadable;
 mod versions;
 
+pub use probed::SUPERVISOR_PORT;
 pub use seen::SliceState;
 use services::Known;
 pub use services::ServiceVersion;
@@ -84,6 +86,7 @@ pub struct Index {
     names_listed: BTreeSet<String>,
     /// Names that matter for another reason than a managed Service.
     always: BTreeSet<String>,
+    api_servers_changed: u64,
 }
 
 impl Index {
@@ -106,6 +109,7 @@ impl Index {
             copies_listed: false,
             names_listed: BTreeSet::new(),
             always: BTreeSet::new(),
+            api_servers_changed: 0,
         }
     }
 
@@ -323,7 +327,8 @@ impl Index {
     }
 
     /// The keys that a change of slices of these Services concerns.
-    fn concerned(&self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
+    fn concerned(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
+        self.note_api_servers(scope, touched);
         match scope {
             Scope::Copies => self.concerned_by_copies(touched),
             Scope::Named(_) => self.concerned_by_others(touched),

@@ -65,6 +65,7 @@ impl Index {
         }
         self.services_changed += 1;
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
+            self.api_servers_changed += u64::from(source.is_api_source());
             self.dependants.entry(source.clone()).or_default().insert(key);
         }
         dirty
@@ -187,6 +188,7 @@ impl Index {
         let Some((service, source)) = service.and_then(|service| Some((service, service.source()?))) else {
             return;
         };
+        self.api_servers_changed += u64::from(source.is_api_source());
         if let Some(dependants) = self.dependants.get_mut(source) {
             dependants.remove(&service.key);
             if dependants.is_empty() {

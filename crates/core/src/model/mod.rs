@@ -39,6 +39,8 @@ pub mod annotation {
     pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
     /// `hold` or `follow`: what becomes of the copies when the source is empty.
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
+    /// `off`: the API servers in the copies of this Service are not probed on its behalf.
+    pub const PROBE: &str = "endpoint-copier/probe";
 }
 
 /// Labels of EndpointSlices.

@@ -84,6 +84,8 @@ pub struct ManagedService {
     pub wants_hints: bool,
     /// `externalTrafficPolicy: Local`
     pub local_traffic: bool,
+    /// The API servers in its copies may be probed. It says `endpoint-copier/probe: "off"` otherwise.
+    pub probe: bool,
 }
 
 impl ManagedService {
@@ -112,6 +114,7 @@ impl ManagedService {
             ports: spec.ports.clone().unwrap_or_default(),
             wants_hints: wants_hints(service, spec),
             local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
+            probe: annotation_of(&service.metadata, annotation::PROBE) != Some("off"),
             key,
         })
     }
@@ -136,6 +139,7 @@ impl ManagedService {
             ports: Vec::new(),
             wants_hints: false,
             local_traffic: false,
+            probe: true,
         }
     }
 
