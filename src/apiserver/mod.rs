@@ -38,6 +38,7 @@ mod dial;
 pub mod error;
 mod limits;
 mod pages;
+pub mod probe_client;
 pub mod status;
 mod stretch;
 mod tracked_body;
@@ -48,6 +49,7 @@ use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
 use pages::Paged;
+use probe_client::ConfigSource;
 
 /// In an answer's extensions: the server that it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +80,8 @@ type ListedAddresses = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2]
 #[derive(Clone)]
 pub struct Access {
     config: Config,
+    /// Where the configuration was found.
+    source: Option<ConfigSource>,
     pool: Arc<Mutex<AddressPool>>,
     name: TlsName,
     /// The addresses that probes see down.
@@ -125,25 +129,19 @@ impl Access {
         api_server: &ApiServerConfig,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        let in_pod = kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-        let mut config = match kubeconfig {
-            Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
-                path: path.display().to_string(),
-                error: one_line(&error),
-            })?,
-            None if in_pod => Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?,
-            None => Config::from_kubeconfig(&KubeConfigOptions::default())
-                .await
-                .map_err(|error| Error::Context(one_line(&error)))?,
+        let source = ConfigSource {
+            kubeconfig: kubeconfig.map(Path::to_owned),
+            in_pod: kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         };
+        let mut config = read(&source).await?;
         if config.proxy_url.take().is_some() {
             warn!("the API server is dialed directly: proxies are not supported");
         }
-        let agent = concat!("endpoint-copier-operator/", env!("CARGO_PKG_VERSION"));
-        config
-            .headers
-            .push((header::USER_AGENT, HeaderValue::from_static(agent)));
-        Self::to(config, in_pod, api_server, metrics)
+        let access = Self::to(config, source.in_pod, api_server, metrics)?;
+        Ok(Self {
+            source: Some(source),
+            ..access
+        })
     }
 
     fn to(
@@ -192,6 +190,7 @@ impl Access {
         Ok(Self {
             pool: Arc::new(Mutex::new(pool)),
             down: watch::Sender::default(),
+            source: None,
             name,
             learns: *mode != ApiServerMode::Cluster,
             listed: Arc::default(),
@@ -291,6 +290,27 @@ where
 {
     let counted = Counted::new(service, metrics, "service", Arc::default());
     Client::new(Paged::new(counted), namespace)
+}
+
+/// Reads the configuration, the first time or again.
+async fn read(source: &ConfigSource) -> Result<Config, Error> {
+    let mut config = match &source.kubeconfig {
+        Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
+            path: path.display().to_string(),
+            error: one_line(&error),
+        })?,
+        None if source.in_pod => {
+            Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?
+        }
+        None => Config::from_kubeconfig(&KubeConfigOptions::default())
+            .await
+            .map_err(|error| Error::Context(one_line(&error)))?,
+    };
+    let agent = concat!("endpoint-copier-operator/", env!("CARGO_PKG_VERSION"));
+    config
+        .headers
+        .push((header::USER_AGENT, HeaderValue::from_static(agent)));
+    Ok(config)
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
