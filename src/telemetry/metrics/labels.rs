@@ -63,3 +63,41 @@ label! {
         Stale => "stale",
     }
 }
+
+label! {
+    /// How a probe ended.
+    ProbeResult {
+        /// 2xx.
+        Success => "success",
+        /// 401, 403 or 429.
+        Alive => "alive",
+        /// Nobody listens.
+        Refused => "refused",
+        /// The connection was cut off.
+        Reset => "reset",
+        /// No answer in time.
+        TimedOut => "timeout",
+        /// The certificate is not one that we trust.
+        Certificate => "certificate",
+        /// Any other status.
+        Status => "status",
+        /// Anything else.
+        Other => "other",
+    }
+}
+
+label! {
+    /// How an API server looks to the probes.
+    ProbeState {
+        /// Never seen well.
+        New => "new",
+        /// It answers.
+        Well => "well",
+        /// It was well, and the last probes failed.
+        Failing => "failing",
+        /// It failed too often.
+        Down => "down",
+        /// It answers again, but not for long enough.
+        Rising => "rising",
+    }
+}

@@ -9,12 +9,12 @@
 mod controller;
 mod labels;
 mod page;
+mod probes;
 mod process;
 mod services;
 mod watches;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,8 +28,9 @@ use tokio::time::Instant;
 use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
 
 pub use controller::Controller;
-pub use labels::{ReconcileResult, Restart, SyncResult};
-use page::MetricsPage;
+pub use labels::{ProbeResult, ProbeState, ReconcileResult, Restart, SyncResult};
+use page::{MetricsPage, unix};
+pub use probes::ProbeMetrics;
 use services::Services;
 use watches::WatchMetrics;
 
@@ -54,6 +55,7 @@ struct MetricsInner {
     registry: Registry,
     controller: Controller,
     services: Services,
+    probes: ProbeMetrics,
     leader: Gauge,
     leader_transitions: IntCounter,
     lease_renewal: Histogram,
@@ -102,6 +104,7 @@ impl Metrics {
         let inner = MetricsInner {
             controller: Controller::new(&page)?,
             services: Services::default(),
+            probes: ProbeMetrics::new(&page)?,
             leader: leader.with_label_values(&[lease_name]),
             leader_transitions: page.counter(
                 "endpoint_copier_leader_transitions_total",
@@ -221,6 +224,12 @@ impl Metrics {
     #[must_use]
     pub fn controller(&self) -> &Controller {
         &self.0.controller
+    }
+
+    /// The probes of API servers.
+    #[must_use]
+    pub fn probes(&self) -> &ProbeMetrics {
+        &self.0.probes
     }
 
     /// A managed Service may have been out of sync since this moment.
@@ -378,17 +387,6 @@ impl MetricsInner {
             }
         }
     }
-}
-
-/// What stands before the lines of a gauge.
-fn header(text: &mut String, name: &str, help: &str) {
-    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
-}
-
-/// Seconds since 1970.
-fn unix(moment: SystemTime) -> f64 {
-    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
 }
 
 fn gauge_value(count: usize) -> i64 {

@@ -1,5 +1,8 @@
 //! Makes metrics and registers them.
 
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
 use prometheus::core::Collector;
 use prometheus::{
     Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -68,4 +71,15 @@ impl MetricsPage {
         self.0.register(Box::new(Process::new()?))?;
         Ok(self.0)
     }
+}
+
+/// What stands before the lines of a gauge.
+pub fn header(text: &mut String, name: &str, help: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+}
+
+/// Seconds since 1970.
+pub fn unix(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{header, unix};
+use super::page::{header, unix};
 use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
 
 /// Bytes after which a piece ends, with the lines of the Service that it has reached. It takes some 50 µs.

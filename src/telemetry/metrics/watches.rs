@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use super::{header, unix};
+use super::page::{header, unix};
 use endpoint_copier_core::model::WatchKind;
 
 /// When each watch that runs showed life last.
