@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use endpoint_copier_core::model::Defaults;
+use endpoint_copier_core::verdicts::Thresholds;
 
-use crate::timing::{LEASE_DURATION, RENEW_DEADLINE, RETRY_PERIOD};
+use crate::timing::{LEASE_DURATION, PROBE_LIMIT, PROBE_PERIOD, RENEW_DEADLINE, RETRY_PERIOD};
 
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// Where the API servers are.
     pub api_server: ApiServerConfig,
+    /// Whether and how to probe the API servers that copies list.
+    pub probe: ProbeConfig,
     /// What to log, and how.
     pub log: LogConfig,
 }
@@ -41,7 +44,7 @@ pub struct ApiServerConfig {
 /// Which addresses of API servers to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiServerMode {
-    /// The configured address, and behind it those that `default/kubernetes` lists.
+    /// Those that `default/kubernetes` lists, and behind them the configured address.
     Auto,
     /// The configured address alone.
     Cluster,
@@ -83,6 +86,43 @@ impl ElectionConfig {
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
+    }
+}
+
+/// Whether and how to probe the API servers that copies list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeConfig {
+    /// What the probes may change.
+    pub mode: ProbeMode,
+    /// Time between the beginnings of two attempts while they succeed; 500 ms to 2 s. The default is
+    /// [`crate::timing::PROBE_PERIOD`].
+    pub period: Duration,
+    /// Time limit of an attempt, with its connection; 100 ms to 2 s. The default is [`crate::timing::PROBE_LIMIT`].
+    pub limit: Duration,
+    /// How many results decide.
+    pub thresholds: Thresholds,
+}
+
+/// What the probes may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeMode {
+    /// Endpoints that are down are taken out of the copies.
+    Enforce,
+    /// They are reported, and copied as the source has them.
+    Observe,
+    /// There are no probes.
+    Off,
+}
+
+/// The defaults of the flags.
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self {
+            mode: ProbeMode::Enforce,
+            period: PROBE_PERIOD,
+            limit: PROBE_LIMIT,
+            thresholds: Thresholds::default(),
+        }
     }
 }
 

@@ -139,6 +139,41 @@ const _: () = {
     assert!(!shorter(GRACE, times(STRETCHED_LIMIT, 2)));
 };
 
+// Probes
+
+/// Time between the beginnings of two attempts at one address and port while they succeed, by default.
+pub const PROBE_PERIOD: Duration = Duration::from_secs(1);
+
+/// The longest period: an address counts as answering for [`PROBE_RECENT`].
+pub const LONGEST_PROBE_PERIOD: Duration = Duration::from_secs(2);
+
+/// Time limit of an attempt, by default.
+pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The longest time limit of an attempt.
+pub const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// An attempt that is unanswered for this time is followed by the next one beside it, on a connection of its own. An
+/// attempt that was answered with a failure is followed after the same time.
+pub const PROBE_BESIDE: Duration = Duration::from_millis(500);
+
+/// The pause after a connection failed: that costs the server nothing.
+pub const PROBE_CONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A timeout whose timer fires later than this says that this process stood still, and nothing about a server.
+pub const PROBE_LATE: Duration = Duration::from_millis(100);
+
+/// An address has answered recently if it did so in this time.
+const PROBE_RECENT: Duration = Duration::from_secs(3);
+
+const _: () = {
+    assert!(!shorter(LONGEST_PROBE_PERIOD, PROBE_PERIOD) && !shorter(LONGEST_PROBE_LIMIT, PROBE_LIMIT));
+    assert!(shorter(LONGEST_PROBE_PERIOD, PROBE_RECENT));
+    // A healthy server is never asked beside an attempt that waits for its turn.
+    assert!(shorter(PROBE_CONNECT_PAUSE, PROBE_BESIDE) && shorter(PROBE_BESIDE, PROBE_PERIOD));
+    assert!(shorter(PROBE_LATE, PROBE_BESIDE));
+};
+
 // Shutdown
 
 /// How long keys that are worked on may take to end when this replica is asked to stop.

@@ -2,7 +2,7 @@
 //!
 //! Pure: moments go in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,9 +20,13 @@ const MOST: usize = 16;
 pub(super) struct AddressPool {
     /// Those that were configured, in the order in which they are wanted.
     fixed: Vec<ServerAddress>,
+    /// So many of them come before the learned addresses, and the others after.
+    first: usize,
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learnt: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
+    /// The addresses that probes see down.
+    down: BTreeSet<ServerAddress>,
     stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the
     /// servers.
@@ -46,7 +50,19 @@ impl AddressPool {
                 pool.fixed.push(address);
             }
         }
+        pool.first = pool.fixed.len();
         pool
+    }
+
+    /// Only this many of the configured addresses come before the learned ones.
+    pub fn with_first(mut self, first: usize) -> Self {
+        self.first = first.min(self.fixed.len());
+        self
+    }
+
+    /// Replaces the addresses that probes see down, while they see another well. These are tried last.
+    pub fn set_down(&mut self, down: &BTreeSet<ServerAddress>) {
+        down.clone_into(&mut self.down);
     }
 
     /// Whether this address was configured, and not only learnt.
@@ -72,17 +88,22 @@ impl AddressPool {
 
     /// All addresses, in the order in which to try them: those that failed lately come last, but they come.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
-        let mut all = self.fixed.clone();
+        let (first, last) = self.fixed.split_at(self.first);
         let learnt = self.learnt.iter().flat_map(|group| {
             let (behind, ahead) = group.split_at(self.turn % group.len().max(1));
             ahead.iter().chain(behind)
         });
-        all.extend(learnt.filter(|address| !self.fixed.contains(address)).cloned());
-        all.sort_by_key(|address| self.skipped_until(address, now));
+        let learnt = learnt.filter(|address| !self.fixed.contains(address));
+        let mut all: Vec<_> = first.iter().chain(learnt).chain(last).cloned().collect();
+        all.sort_by_key(|address| (self.is_down(address), self.skipped_until(address, now)));
         all
     }
 
-    /// `None`: it is not skipped.
+    fn is_down(&self, address: &ServerAddress) -> bool {
+        self.down.contains(address)
+    }
+
+    /// `None`: it is not skipped because of a failure.
     fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
         let mark = self.ejections.get(address)?;
         Some(mark.until).filter(|until| now < *until)
@@ -98,7 +119,7 @@ impl AddressPool {
         let order = self.order(now);
         order
             .iter()
-            .any(|other| other != address && self.skipped_until(other, now).is_none())
+            .any(|other| other != address && !self.is_down(other) && self.skipped_until(other, now).is_none())
     }
 
     /// Whether nothing is known against any address.
@@ -179,6 +200,26 @@ mod tests {
         let mut pool = AddressPool::new(vec![address(9), address(1), address(9)], 0);
         pool.learn([vec![address(1), address(2), address(3)], Vec::new()]);
         assert_eq!(order(&pool, Instant::now()), [9, 1, 2, 3]);
+    }
+
+    #[test]
+    fn learned_addresses_come_before_those_configured_as_the_last() {
+        for (first, wanted) in [(0, [1, 2, 8, 9]), (1, [8, 1, 2, 9]), (2, [8, 9, 1, 2])] {
+            let mut pool = AddressPool::new(vec![address(8), address(9)], 0).with_first(first);
+            pool.learn([vec![address(1), address(2), address(9)], Vec::new()]);
+            assert_eq!(order(&pool, Instant::now()), wanted);
+        }
+    }
+
+    #[test]
+    fn an_address_that_probes_see_down_comes_last_until_it_is_well() {
+        let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
+        pool.failed(&address(2), now);
+        pool.set_down(&BTreeSet::from([address(1)]));
+        assert_eq!(order(&pool, now), [2, 1]);
+        assert!(!pool.has_other(&address(2), now));
+        pool.set_down(&BTreeSet::new());
+        assert_eq!(order(&pool, now), [1, 2]);
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::error::Error as _;
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::Connection as _;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use kube::client::Body;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::dial::Stream;
@@ -39,22 +41,27 @@ pub(super) struct NoAnswer {
 
 impl Connection {
     /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is
-    /// fixed for the life of the connection.
-    pub async fn over(stream: Stream, address: ServerAddress, factor: Factor) -> hyper::Result<Self> {
-        let ended = |error| debug!(%error, "a connection to an API server ended");
+    /// fixed for the life of the connection. It ends `until_down`, whatever is in flight on it.
+    pub async fn over(
+        stream: Stream,
+        address: ServerAddress,
+        factor: Factor,
+        until_down: impl Future<Output = ()> + Send + 'static,
+    ) -> hyper::Result<Self> {
+        let is_down = CancellationToken::new();
         let sender = if stream.connected().is_negotiated_h2() {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            let (sender, connection) = http2::Builder::new(Tasks(is_down.clone()))
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(factor.of(PING))
                 .keep_alive_while_idle(true)
                 .handshake(stream)
                 .await?;
-            tokio::spawn(async move { connection.await.unwrap_or_else(ended) });
+            tokio::spawn(carry(connection, until_down, is_down));
             Sender::Http2(sender)
         } else {
             let (mut sender, connection) = http1::handshake(stream).await?;
-            tokio::spawn(async move { connection.await.unwrap_or_else(ended) });
+            tokio::spawn(carry(connection, until_down, is_down));
             sender.ready().await?;
             Sender::Http1(sender.into())
         };
@@ -102,6 +109,37 @@ impl Connection {
                 unsent,
             }
         })
+    }
+}
+
+/// Runs the tasks of an HTTP/2 connection until its server is down. hyper would let them go on until the last answer is
+/// complete, and a watch never is.
+#[derive(Clone)]
+struct Tasks(CancellationToken);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::spawn(self.0.clone().run_until_cancelled_owned(task));
+    }
+}
+
+/// Carries requests and answers until the connection ends, or probes see its server down.
+async fn carry(
+    connection: impl Future<Output = hyper::Result<()>> + Send,
+    until_down: impl Future<Output = ()> + Send,
+    is_down: CancellationToken,
+) {
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            debug!(%error, "a connection to an API server ended");
+        },
+        () = until_down => {
+            debug!("left an API server that probes see down");
+            is_down.cancel();
+        }
     }
 }
 

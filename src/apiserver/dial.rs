@@ -1,5 +1,6 @@
 //! One dial: TCP and TLS to the first of several addresses that answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
@@ -83,6 +85,8 @@ impl TlsName {
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub pool: Arc<Mutex<AddressPool>>,
+    /// The addresses that probes see down.
+    pub down: watch::Receiver<BTreeSet<ServerAddress>>,
     pub listed: ListedAddresses,
     pub scheme: Scheme,
     pub tls: Arc<ClientConfig>,
@@ -117,6 +121,20 @@ impl Dialer {
     pub fn order(&self) -> Vec<ServerAddress> {
         self.learn();
         self.pool.lock().order(Instant::now())
+    }
+
+    /// Waits until probes see this address down. One that is down already is connected to because no other answers, so
+    /// it has to be well first.
+    pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
+        let mut down = self.down.clone();
+        async move {
+            let is_seen = down.wait_for(|down| !down.contains(&address)).await.is_ok()
+                && down.wait_for(|down| down.contains(&address)).await.is_ok();
+            if !is_seen {
+                // There are no probes any more.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Connects to the first of these addresses that answers, with time limits stretched by `factor`.

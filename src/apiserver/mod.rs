@@ -20,6 +20,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tracing::warn;
@@ -37,6 +38,7 @@ mod dial;
 pub mod error;
 mod limits;
 mod pages;
+pub mod probe_client;
 pub mod status;
 mod stretch;
 mod tracked_body;
@@ -47,6 +49,7 @@ use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
 use pages::Paged;
+use probe_client::ConfigSource;
 
 /// In an answer's extensions: the server that it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +80,12 @@ type ListedAddresses = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2]
 #[derive(Clone)]
 pub struct Access {
     config: Config,
+    /// Where the configuration was found.
+    source: Option<ConfigSource>,
     pool: Arc<Mutex<AddressPool>>,
     name: TlsName,
+    /// The addresses that probes see down.
+    down: watch::Sender<BTreeSet<ServerAddress>>,
     /// The cluster's own list of API servers, if that is used.
     learns: bool,
     listed: ListedAddresses,
@@ -122,25 +129,19 @@ impl Access {
         api_server: &ApiServerConfig,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        let in_pod = kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-        let mut config = match kubeconfig {
-            Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
-                path: path.display().to_string(),
-                error: one_line(&error),
-            })?,
-            None if in_pod => Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?,
-            None => Config::from_kubeconfig(&KubeConfigOptions::default())
-                .await
-                .map_err(|error| Error::Context(one_line(&error)))?,
+        let source = ConfigSource {
+            kubeconfig: kubeconfig.map(Path::to_owned),
+            in_pod: kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         };
+        let mut config = read(&source).await?;
         if config.proxy_url.take().is_some() {
             warn!("the API server is dialed directly: proxies are not supported");
         }
-        let agent = concat!("endpoint-copier-operator/", env!("CARGO_PKG_VERSION"));
-        config
-            .headers
-            .push((header::USER_AGENT, HeaderValue::from_static(agent)));
-        Self::to(config, in_pod, api_server, metrics)
+        let access = Self::to(config, source.in_pod, api_server, metrics)?;
+        Ok(Self {
+            source: Some(source),
+            ..access
+        })
     }
 
     fn to(
@@ -178,13 +179,18 @@ impl Access {
             ApiServerMode::Local(address) => Some(address.clone()),
             ApiServerMode::Auto | ApiServerMode::Cluster => None,
         };
+        // Behind a cluster IP nobody knows which server answers, so one that is down cannot be avoided there.
+        let before_learned = usize::from(local.is_some());
         let fixed = local
             .into_iter()
             .chain([configured])
             .chain(api_server.addresses.clone());
         let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
+        let pool = AddressPool::new(fixed.collect(), turn).with_first(before_learned);
         Ok(Self {
-            pool: Arc::new(Mutex::new(AddressPool::new(fixed.collect(), turn))),
+            pool: Arc::new(Mutex::new(pool)),
+            down: watch::Sender::default(),
+            source: None,
             name,
             learns: *mode != ApiServerMode::Cluster,
             listed: Arc::default(),
@@ -218,6 +224,13 @@ impl Access {
         _ = self.listed.set(Box::new(listed));
     }
 
+    /// Replaces the addresses that probes see down while they see another well; none otherwise. Connections to them end
+    /// at once, with the watches on them.
+    pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
+        self.pool.lock().set_down(&down);
+        self.down.send_replace(down);
+    }
+
     /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
     ///
     /// # Errors
@@ -233,6 +246,7 @@ impl Access {
         let config = &self.config;
         let dialer = Dialer {
             pool: self.pool.clone(),
+            down: self.down.subscribe(),
             listed: self.listed.clone(),
             scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
             tls: Arc::new(config.rustls_client_config()?),
@@ -277,6 +291,27 @@ where
 {
     let counted = Counted::new(service, metrics, "service", Arc::default());
     Client::new(Paged::new(counted), namespace)
+}
+
+/// Reads the configuration, the first time or again.
+async fn read(source: &ConfigSource) -> Result<Config, Error> {
+    let mut config = match &source.kubeconfig {
+        Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
+            path: path.display().to_string(),
+            error: one_line(&error),
+        })?,
+        None if source.in_pod => {
+            Config::incluster().map_err(|error| Error::ServiceAccount(one_line(&error)))?
+        }
+        None => Config::from_kubeconfig(&KubeConfigOptions::default())
+            .await
+            .map_err(|error| Error::Context(one_line(&error)))?,
+    };
+    let agent = concat!("endpoint-copier-operator/", env!("CARGO_PKG_VERSION"));
+    config
+        .headers
+        .push((header::USER_AGENT, HeaderValue::from_static(agent)));
+    Ok(config)
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {

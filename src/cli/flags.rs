@@ -9,16 +9,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use super::address::{bind, host, server};
+use super::checks::{check_probe, check_times};
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
-    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain,
+    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, subdomain,
+    threshold,
 };
 use super::{Exit, Invocation, Task, go, task};
 use crate::config::{
-    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ServerAddress,
+    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode,
+    ServerAddress,
 };
-use crate::timing::LONGEST_LEASE;
 use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_core::verdicts::Thresholds;
 
 /// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
 /// that may be absent.
@@ -106,7 +109,7 @@ pub(super) struct Flags {
     )]
     leader_election_id: String,
 
-    /// auto: the configured address, then those that default/kubernetes lists; cluster: the configured one
+    /// auto: the addresses that default/kubernetes lists, then the configured one; cluster: the configured one
     /// alone; local: this node's API server first [default: auto in a Pod, else cluster]
     #[arg(long, value_name = "MODE", help_heading = "API servers", value_parser = api_server_mode)]
     api_server_mode: Option<ModeName>,
@@ -122,6 +125,27 @@ pub(super) struct Flags {
     /// Address of one more API server, in any mode; several times, or with commas [default: none]
     #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
+
+    /// enforce: take API servers that do not answer out of the copies of default/kubernetes; observe: report
+    /// them only; off: no probes
+    #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
+    probe: ProbeMode,
+
+    /// Time between two probes of an address; 500ms to 2s
+    #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
+    probe_period: Duration,
+
+    /// Time limit of a probe; 100ms to 2s
+    #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
+    probe_timeout: Duration,
+
+    /// Failed probes in a row until an API server is down; 2 to 10
+    #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
+    probe_failures: u32,
+
+    /// Successful probes until one that was down is well again, over at least 3s; 2 to 10
+    #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
+    probe_successes: u32,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
@@ -245,6 +269,17 @@ impl Flags {
             lease_name: self.leader_election_id,
         };
         check_times(&election, |flag| origin(flag, from_env))?;
+        let probe = ProbeConfig {
+            mode: self.probe,
+            period: self.probe_period,
+            limit: self.probe_timeout,
+            thresholds: Thresholds {
+                failures: self.probe_failures,
+                successes: self.probe_successes,
+                ..Thresholds::default()
+            },
+        };
+        check_probe(&probe, |flag| origin(flag, from_env))?;
         let mode = match (self.api_server_mode, not_empty(self.api_server_host)) {
             (None, _) => None,
             (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
@@ -274,6 +309,7 @@ impl Flags {
                 mode,
                 addresses: self.api_server_address,
             },
+            probe,
             log: LogConfig {
                 filter: self
                     .log_level
@@ -290,44 +326,4 @@ impl Flags {
 
 fn not_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
-}
-
-fn check_times(election: &ElectionConfig, origin: impl Fn(&str) -> String) -> Result<(), String> {
-    let ElectionConfig {
-        lease_duration,
-        renew_deadline,
-        retry_period,
-        ..
-    } = *election;
-    let refuse = |flag: &str, value: Duration, rule: String| {
-        Err(format!(
-            "{} {value:?}: {rule}",
-            origin(&format!("leader-election-{flag}"))
-        ))
-    };
-    if lease_duration.subsec_nanos() != 0
-        || !(Duration::from_secs(2)..=LONGEST_LEASE).contains(&lease_duration)
-    {
-        return refuse(
-            "lease-duration",
-            lease_duration,
-            "must be whole seconds, 2s to 60s".to_owned(),
-        );
-    }
-    if retry_period.is_zero() {
-        return refuse(
-            "retry-period",
-            retry_period,
-            "must be longer than zero".to_owned(),
-        );
-    }
-    if renew_deadline >= lease_duration {
-        let rule = format!("must be shorter than the lease duration, {lease_duration:?}");
-        return refuse("renew-deadline", renew_deadline, rule);
-    }
-    if renew_deadline.as_nanos() * 5 <= retry_period.as_nanos() * 6 {
-        let rule = format!("must be longer than 1.2 times the retry period, {retry_period:?}");
-        return refuse("renew-deadline", renew_deadline, rule);
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! To add a flag: a field in `flags.rs`, and the field of [`Config`] that it sets.
 
 mod address;
+mod checks;
 mod flags;
 mod go;
 mod migration;

@@ -2,10 +2,12 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFormat, ServerAddress};
+use crate::config::{
+    ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode, ServerAddress,
+};
 use crate::inspect::{Inspect, OutputFormat};
-use endpoint_copier_core::model::Defaults;
-use endpoint_copier_core::model::ServiceKey;
+use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_core::verdicts::Thresholds;
 
 const PROGRAM: &str = "endpoint-copier-operator";
 
@@ -82,6 +84,16 @@ fn without_flags_the_defaults_hold() {
                 mode: None,
                 addresses: Vec::new(),
             },
+            probe: ProbeConfig {
+                mode: ProbeMode::Enforce,
+                period: Duration::from_secs(1),
+                limit: Duration::from_secs(1),
+                thresholds: Thresholds {
+                    failures: 3,
+                    successes: 3,
+                    rise: Duration::from_secs(3),
+                },
+            },
             log: LogConfig {
                 filter: "info".to_owned(),
                 format: LogFormat::Text
@@ -89,6 +101,7 @@ fn without_flags_the_defaults_hold() {
         }
     );
     assert_eq!(config.election, ElectionConfig::default());
+    assert_eq!(config.probe, ProbeConfig::default());
     assert_eq!(warnings, Vec::<String>::new());
 }
 
@@ -296,6 +309,11 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_API_SERVER_HOST", "h"),
             ("ENDPOINT_COPIER_API_SERVER_PORT", "2"),
             ("ENDPOINT_COPIER_API_SERVER_ADDRESS", "i:3"),
+            ("ENDPOINT_COPIER_PROBE", "observe"),
+            ("ENDPOINT_COPIER_PROBE_PERIOD", "2s"),
+            ("ENDPOINT_COPIER_PROBE_TIMEOUT", "700ms"),
+            ("ENDPOINT_COPIER_PROBE_FAILURES", "4"),
+            ("ENDPOINT_COPIER_PROBE_SUCCESSES", "5"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
             ("ENDPOINT_COPIER_ZAP_DEVEL", "true"),
@@ -322,6 +340,16 @@ fn each_flag_is_also_read_from_the_environment() {
             api_server: ApiServerConfig {
                 mode: Some(ApiServerMode::Local(ServerAddress::new("h", 2))),
                 addresses: vec![ServerAddress::new("i", 3)],
+            },
+            probe: ProbeConfig {
+                mode: ProbeMode::Observe,
+                period: Duration::from_secs(2),
+                limit: Duration::from_millis(700),
+                thresholds: Thresholds {
+                    failures: 4,
+                    successes: 5,
+                    ..Thresholds::default()
+                },
             },
             log: LogConfig {
                 filter: "warn".to_owned(),
@@ -725,4 +753,49 @@ fn help_of_a_look_shows_the_flags_that_matter_to_it() {
     }
     assert!(text.contains("endpoint-copier-operator status"), "{text}");
     assert!(help("--help").contains("Commands:\n  status"));
+}
+
+#[test]
+fn probes_are_set_by_flag_within_their_limits() {
+    let probe = |args: &str| config(args).probe;
+    for (name, mode) in [
+        ("enforce", ProbeMode::Enforce),
+        ("observe", ProbeMode::Observe),
+        ("off", ProbeMode::Off),
+    ] {
+        assert_eq!(probe(&format!("--probe={name}")).mode, mode);
+    }
+    assert_eq!(probe("--probe-period=500ms").period, Duration::from_millis(500));
+    assert_eq!(probe("--probe-timeout=2s").limit, Duration::from_secs(2));
+    for (args, expected) in [
+        ("--probe=on", "--probe \"on\": must be enforce, observe or off"),
+        (
+            "--probe-period=499ms",
+            "--probe-period 499ms: must be 500ms to 2s",
+        ),
+        (
+            "--probe-period=2001ms",
+            "--probe-period 2.001s: must be 500ms to 2s",
+        ),
+        (
+            "--probe-timeout=99ms",
+            "--probe-timeout 99ms: must be 100ms to 2s",
+        ),
+        ("--probe-timeout=3s", "--probe-timeout 3s: must be 100ms to 2s"),
+        (
+            "--probe-failures=1",
+            "--probe-failures \"1\": must be a number, 2 to 10",
+        ),
+        (
+            "--probe-successes=11",
+            "--probe-successes \"11\": must be a number, 2 to 10",
+        ),
+    ] {
+        assert_eq!(refused(args, &[]), expected);
+    }
+    let env = [("ENDPOINT_COPIER_PROBE_TIMEOUT", "0")];
+    assert_eq!(
+        refused("", &env),
+        "ENDPOINT_COPIER_PROBE_TIMEOUT 0ns: must be 100ms to 2s"
+    );
 }

@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use crate::config::LogFormat;
+use crate::config::{LogFormat, ProbeMode};
 
 /// A DNS label as Kubernetes checks it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
@@ -76,6 +76,21 @@ pub(super) fn api_server_mode(text: &str) -> Result<ModeName, String> {
         "local" => Ok(ModeName::Local),
         _ => Err("must be auto, cluster or local".to_owned()),
     }
+}
+
+pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
+    match text {
+        "enforce" => Ok(ProbeMode::Enforce),
+        "observe" => Ok(ProbeMode::Observe),
+        "off" => Ok(ProbeMode::Off),
+        _ => Err("must be enforce, observe or off".to_owned()),
+    }
+}
+
+/// How many probes decide.
+pub(super) fn threshold(text: &str) -> Result<u32, String> {
+    let count = text.parse().ok().filter(|count| (2..=10).contains(count));
+    count.ok_or_else(|| "must be a number, 2 to 10".to_owned())
 }
 
 /// A TCP port to dial.

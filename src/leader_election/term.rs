@@ -29,6 +29,8 @@ pub struct Term {
 #[derive(Debug)]
 struct TermState {
     validity: Validity,
+    /// When the last renewal was answered.
+    renewed: Instant,
     is_revoked: bool,
     writes_in_flight: usize,
     /// A write without an answer may still be carried out until then.
@@ -53,6 +55,7 @@ impl Term {
             began: Instant::now(),
             state: Arc::new(Mutex::new(TermState {
                 validity,
+                renewed: Instant::now(),
                 is_revoked: false,
                 writes_in_flight: 0,
                 doubtful: None,
@@ -80,6 +83,12 @@ impl Term {
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
+    }
+
+    /// When the request that won it, or its last renewal, was answered.
+    #[must_use]
+    pub fn renewed(&self) -> Instant {
+        self.state.lock().renewed
     }
 
     /// It was renewed by a request that was sent now.
@@ -141,7 +150,10 @@ impl Term {
 
     /// Moves the deadline. A term that is over stays over.
     pub(super) fn extend(&self, renewed: Validity) -> Result<(), TermOver> {
-        self.state.lock().validity.extend(renewed, Instant::now())
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        state.validity.extend(renewed, now)?;
+        state.renewed = now;
+        Ok(())
     }
 
     /// The deadline as it stands, for the one who renews.
@@ -230,13 +242,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_renewal_counts_from_its_answer_where_its_age_matters() {
+        let start = Instant::now();
+        let term = Term::new(Validity::won(start, seconds(4)));
+        assert_eq!(term.renewed(), start);
+        tokio::time::advance(seconds(3)).await;
+        term.extend(Validity::won(start + seconds(2), seconds(4)))
+            .unwrap();
+        assert_eq!(term.renewed(), start + seconds(3));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_term_that_is_over_stays_over() {
-        let term = Term::new(Validity::won(Instant::now(), seconds(4)));
+        let start = Instant::now();
+        let term = Term::new(Validity::won(start, seconds(4)));
         tokio::time::advance(seconds(4)).await;
         assert_eq!(
             term.extend(Validity::won(Instant::now(), seconds(4))),
             Err(TermOver)
         );
+        assert_eq!(term.renewed(), start);
         assert!(term.is_over());
     }
 

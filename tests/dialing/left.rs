@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use endpoint_copier_operator::apiserver::{Avoid, Beside, Server};
@@ -14,7 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, WatchParams};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -388,4 +388,57 @@ async fn writes_that_are_given_up_make_a_client_leave_one_server_and_not_all_in_
     }
     assert_eq!(servers.asked(), "aabbb");
     assert_eq!(way.changes(), Some(1));
+}
+
+#[tokio::test]
+async fn a_server_that_probes_see_down_is_left_at_once_with_its_watches() {
+    let servers = Servers::start(2).await;
+    let way = servers.access().await;
+    let services: Api<Service> = Api::default_namespaced(way.client.clone());
+    let watch = async || services.watch(&WatchParams::default(), "0").await;
+    let mut first = Box::pin(watch().await.expect("a watch"));
+    first.next().await.expect("an event").expect("the Service");
+    let hang = Fault::new(Match::any().verb("get"), Effect::Hang).times(1);
+    servers.server(0).server().faults().add(hang);
+    let client = way.client.clone();
+    let silent =
+        tokio::spawn(async move { Api::<Service>::default_namespaced(client).get("kubernetes").await });
+    while servers.store.requests().all().len() < 2 {
+        sleep(Duration::from_millis(5)).await;
+    }
+
+    let start = Instant::now();
+    way.access.set_down([servers.address(0)].into());
+    while let Some(Ok(_)) = timeout(PATIENCE, first.next())
+        .await
+        .expect("the end of the watch")
+    {}
+    let ended = timeout(PATIENCE, silent)
+        .await
+        .expect("an end")
+        .expect("no panic");
+    ended.expect_err("no answer");
+    way.get().await.expect("the other answers");
+    assert!(
+        start.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(servers.asked(), "aab");
+
+    way.access.set_down(BTreeSet::new());
+    way.get().await.expect("an answer");
+    assert_eq!(servers.asked(), "b", "it failed a moment ago");
+}
+
+#[tokio::test]
+async fn a_server_that_probes_see_down_is_asked_when_no_other_is_there() {
+    let mut servers = Servers::start(2).await;
+    let way = servers.access().await;
+    servers.kill(1);
+    way.access.set_down([servers.address(0)].into());
+    for _ in 0..3 {
+        way.get().await.expect("an answer");
+    }
+    assert_eq!(servers.asked(), "aaa");
 }

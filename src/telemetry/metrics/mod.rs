@@ -8,6 +8,7 @@
 
 mod controller;
 mod page;
+mod probes;
 mod process;
 mod services;
 
@@ -27,6 +28,7 @@ use endpoint_copier_core::model::{Operation, Reason, Restart, SYNCED, SyncResult
 
 pub use controller::Controller;
 use page::{MetricsPage, number, unix};
+pub use probes::ProbeMetrics;
 pub use services::Services;
 
 /// From a write on the same machine to the worst that the timeouts allow.
@@ -50,6 +52,7 @@ struct MetricsInner {
     registry: Registry,
     controller: Controller,
     services: Services,
+    probes: ProbeMetrics,
     leader: Gauge,
     leader_transitions: IntCounter,
     lease_renewal: Histogram,
@@ -94,6 +97,7 @@ impl Metrics {
         let inner = MetricsInner {
             controller: Controller::new(&page)?,
             services: Services::default(),
+            probes: ProbeMetrics::new(&page)?,
             leader: page.with_labels([("name", lease_name)]).gauge(
                 "leader_election_master_status",
                 "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
@@ -231,6 +235,12 @@ impl Metrics {
     #[must_use]
     pub fn controller(&self) -> &Controller {
         &self.0.controller
+    }
+
+    /// The probes of API servers.
+    #[must_use]
+    pub fn probes(&self) -> &ProbeMetrics {
+        &self.0.probes
     }
 
     /// Each managed Service.

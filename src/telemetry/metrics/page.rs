@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
 /// The page as it is written.
@@ -57,6 +57,17 @@ impl MetricsPage {
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {
         let options = HistogramOpts::from(self.options(name, help)).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options))
+    }
+
+    pub fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, Error> {
+        let options = HistogramOpts::from(self.options(name, help)).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, labels))
     }
 }
 

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
+use endpoint_copier_core::verdicts::{Condition, Reply, Target};
 use tokio::time::Instant;
 
 fn metrics() -> Metrics {
@@ -46,7 +47,27 @@ fn exercised() -> Metrics {
     metrics.lease_seen_renewed();
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
+    let target = "192.0.2.1:6443".parse().unwrap();
+    metrics.probes().set_state(target, Condition::Well);
     metrics
+        .probes()
+        .attempt(target, &Reply::Success, Duration::from_millis(2));
+    metrics
+}
+
+#[test]
+fn the_series_of_a_probed_address_go_with_it() {
+    let metrics = exercised();
+    assert_line(
+        &metrics,
+        "endpoint_copier_probe_state{address=\"192.0.2.1\",port=\"6443\",state=\"well\"} 1",
+    );
+    assert_line(
+        &metrics,
+        "endpoint_copier_probe_state{address=\"192.0.2.1\",port=\"6443\",state=\"down\"} 0",
+    );
+    metrics.probes().forget("192.0.2.1:6443".parse().unwrap());
+    assert!(!metrics.render().contains("192.0.2.1"));
 }
 
 #[track_caller]
@@ -115,6 +136,11 @@ fn names_types_and_labels_are_these() {
             "endpoint_copier_lease_seen_renewed_timestamp_seconds gauge",
             "endpoint_copier_managed_services gauge",
             "endpoint_copier_out_of_sync_seconds gauge service,service_namespace",
+            "endpoint_copier_probe_attempts_total counter address,port,result",
+            "endpoint_copier_probe_duration_seconds histogram address,port",
+            "endpoint_copier_probe_removals_total counter",
+            "endpoint_copier_probe_state gauge address,port,state",
+            "endpoint_copier_probe_unreachable_endpoints gauge",
             "endpoint_copier_propagation_seconds histogram",
             "endpoint_copier_services_in_sync gauge",
             "endpoint_copier_slice_changes_total counter operation",

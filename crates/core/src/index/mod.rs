@@ -16,6 +16,7 @@ use crate::model::{Priority,
 };
 
 mod counts;
+mod probed;
 mod seen;
 mod services;
 mod slices;
@@ -95,6 +96,7 @@ pub struct Index {
     names_listed: BTreeSet<String>,
     /// Names that matter for another reason than a managed Service.
     always: BTreeSet<String>,
+    api_servers_changed: u64,
 }
 
 impl Index {
@@ -117,6 +119,7 @@ impl Index {
             copies_listed: false,
             names_listed: BTreeSet::new(),
             always: BTreeSet::new(),
+            api_servers_changed: 0,
         }
     }
 
@@ -334,7 +337,8 @@ impl Index {
     }
 
     /// The keys that a change of slices of these Services concerns.
-    fn concerned(&self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
+    fn concerned(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
+        self.note_api_servers(scope, touched);
         match scope {
             Scope::Copies => self.concerned_by_copies(touched),
             Scope::Named(_) => self.concerned_by_others(touched),
@@ -359,7 +363,7 @@ impl Index {
     }
 
     /// The managed Services of a source.
-    fn dependants(&self, source: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {
+    fn dependants<'a>(&'a self, source: &ServiceKey) -> impl Iterator<Item = &'a ServiceKey> + use<'a> {
         // No key is less.
         let first = (source.clone(), ServiceKey::new("", ""));
         let uses = self.uses.range(first.clone()..);

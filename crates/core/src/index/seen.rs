@@ -1,6 +1,8 @@
 //! What a GET shows, beside the watches: it may be newer than they are, or older by the time it is read.
 
-use super::{Dirty, Index, Slices, bears_one_of};
+use std::sync::Arc;
+
+use super::{Dirty, Index, Scope, Slices, bears_one_of};
 use crate::model::{EndpointSlice, SliceKey};
 
 /// Identity and version of a slice, or that there is none; and how many others had gone by then.
@@ -50,7 +52,7 @@ impl Index {
         }
         let mut dirty = Dirty::new();
         for service in self.unreadable.remove(key) {
-            dirty.extend(self.concerned_by_copies(&[service].into()));
+            dirty.extend(self.concerned(&Scope::Copies, &[service].into()));
         }
         let learn = |slices: &mut Slices, slice: Option<EndpointSlice>| match slice {
             Some(slice) => slices.insert(slice),
@@ -58,8 +60,8 @@ impl Index {
             None => slices.remove(key),
         };
         let (by_copy, by_other) = (learn(&mut self.copies, copy), learn(&mut self.others, other));
-        dirty.extend(self.concerned_by_copies(&by_copy));
-        dirty.extend(self.concerned_by_others(&by_other));
+        dirty.extend(self.concerned(&Scope::Copies, &by_copy));
+        dirty.extend(self.concerned(&Scope::Named(Arc::default()), &by_other));
         Some(dirty)
     }
 }

@@ -70,6 +70,7 @@ impl Index {
             }
         }
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
+            self.api_servers_changed += u64::from(source.is_api_source());
             self.uses.insert((source.clone(), key));
         }
         dirty
@@ -193,6 +194,7 @@ impl Index {
         if let Some(service) = service
             && let Some(source) = service.source()
         {
+            self.api_servers_changed += u64::from(source.is_api_source());
             self.uses.remove(&(source.clone(), service.key.clone()));
         }
     }

@@ -17,7 +17,7 @@ mod priority;
 pub mod provenance;
 mod service;
 mod snapshot;
-mod words;
+pub(crate) mod words;
 
 pub use compact::StringMap;
 pub use copy_name::{copy_name, service_of_copy_name};

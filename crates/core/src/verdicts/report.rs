@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::model::words::words;
+
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
 /// A failure contrasts with an answer of another target when it came this long after it, so that a short disturbance
@@ -33,20 +35,27 @@ pub struct Report {
     pub targets: BTreeMap<Target, Facts>,
 }
 
-/// A [`Phase`] without its counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Condition {
-    /// Never seen well.
-    #[default]
-    New,
-    /// It answers.
-    Well,
-    /// It was well, and the last attempts failed.
-    Failing,
-    /// It was well, and failed too often.
-    Down,
-    /// It was down, and answers again.
-    Rising,
+words! {
+    /// A [`Phase`] without its counters. The word is a label of metrics.
+    Condition {
+        /// Never seen well.
+        New => "new",
+        /// It answers.
+        Well => "well",
+        /// It was well, and the last attempts failed.
+        Failing => "failing",
+        /// It was well, and failed too often.
+        Down => "down",
+        /// It was down, and answers again.
+        Rising => "rising",
+    }
+}
+
+/// That of a target that was just listed.
+impl Default for Condition {
+    fn default() -> Self {
+        Self::New
+    }
 }
 
 /// The facts of one target. The default is a target that was just listed.

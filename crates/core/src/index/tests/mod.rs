@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::model::{Priority, copy_name};
-use crate::testing::{Build, BuildService, BuildSlice, defaults, plain_service, service, slice};
+use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_service, service, slice};
 
 mod belonging;
 mod gone;
 mod laws;
+mod probed;
 mod replaced;
 mod rewound;
 mod services;

@@ -1,0 +1,84 @@
+//! What is to be probed: the API servers that copies show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{Index, Scope};
+use crate::model::{EndpointSlice, ServiceKey};
+use crate::verdicts::{SUPERVISOR_PORT, Target};
+
+/// So many addresses of a family are probed at most, more than any cluster has API servers.
+const MOST: usize = 16;
+
+impl Index {
+    /// The managed Services that copy the API source.
+    pub fn api_server_services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.dependants(&ServiceKey::api_source())
+    }
+
+    /// Grows with each change that [`Index::api_server_ports`] or [`Index::probe_targets`] may show.
+    #[must_use]
+    pub fn api_servers_changed(&self) -> u64 {
+        self.api_servers_changed
+    }
+
+    /// The numbers of the API source's port `https`. None while it shows no such port, as when it is empty.
+    #[must_use]
+    pub fn api_server_ports(&self) -> BTreeSet<u16> {
+        let source = ServiceKey::api_source();
+        let slices = self.others.of(&source).filter(|slice| slice.belongs_to(&source));
+        let is_https = |name: Option<&str>| name == Some("https");
+        slices.flat_map(|slice| tcp_ports(slice, is_https)).collect()
+    }
+
+    /// The addresses and ports of the copies of the API source, of Services that do not exempt themselves: the first
+    /// address of each endpoint with each port that is in `https` or the supervisor's. No other source is probed, and no
+    /// other port: that would be a port scanner for everybody who may write a Service.
+    #[must_use]
+    pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
+        let is_probed = |key: &&ServiceKey| {
+            let known = self.services.get(key);
+            known
+                .and_then(|known| known.managed.as_ref())
+                .is_some_and(|service| service.probed)
+        };
+        let mut found: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+        for key in self.api_server_services().filter(is_probed) {
+            for copy in self.copies.of(key).filter(|copy| copy.is_copy_for(key)) {
+                let mut ports = tcp_ports(copy, |_| true);
+                ports.retain(|port| *port == SUPERVISOR_PORT || https.contains(port));
+                let addresses = copy.endpoints.iter().flatten();
+                let addresses = addresses.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
+                for address in addresses {
+                    found.entry(address).or_default().extend(&ports);
+                }
+            }
+        }
+        let (v4, v6): (Vec<_>, Vec<_>) = found.into_iter().partition(|(address, _)| address.is_ipv4());
+        let most = v4.into_iter().take(MOST).chain(v6.into_iter().take(MOST));
+        most.flat_map(|(address, ports)| ports.into_iter().map(move |port| Target::new(address, port)))
+            .collect()
+    }
+
+    /// Slices of these Services have changed.
+    pub(super) fn note_api_servers(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) {
+        let source = ServiceKey::api_source();
+        let concerns = match scope {
+            Scope::Named(_) => touched.contains(&source),
+            Scope::Copies => touched
+                .iter()
+                .any(|key| self.uses.contains(&(source.clone(), key.clone()))),
+        };
+        self.api_servers_changed += u64::from(concerns);
+    }
+}
+
+/// The numbers of the TCP ports of a slice whose name is wanted.
+fn tcp_ports(slice: &EndpointSlice, is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<u16> {
+    let ports = slice.ports.iter().flatten();
+    ports
+        .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
+        .filter(|port| is_wanted(port.name.as_deref()))
+        .filter_map(|port| u16::try_from(port.port?).ok())
+        .collect()
+}

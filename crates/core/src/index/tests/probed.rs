@@ -1,0 +1,120 @@
+//! Which API servers are to be probed, and when that may have changed.
+
+use super::*;
+use crate::model::annotation;
+use crate::testing::slice_port;
+
+const HTTPS: u16 = 6443;
+
+fn targets(index: &Index) -> Vec<String> {
+    let targets = index.probe_targets(&[HTTPS].into());
+    targets.iter().map(ToString::to_string).collect()
+}
+
+/// A copy of `kubernetes` for a Service of this name.
+fn copy_for(service: &str, addresses: &[&str]) -> EndpointSlice {
+    slice(&copy_name(service, &slice("kubernetes")))
+        .copied(service, "kubernetes")
+        .edit(|copy| copy.endpoints = Some(addresses.iter().map(|address| endpoint(address)).collect()))
+        .ports(&[slice_port("https", 6443)])
+}
+
+fn with_copies(copies: &[EndpointSlice]) -> Index {
+    let mut index = filled();
+    for copy in copies {
+        index.apply_slice(&Scope::Copies, copy.clone());
+    }
+    index
+}
+
+#[test]
+fn only_https_and_the_supervisor_are_probed_on_each_address() {
+    let copy = copy_for("vip", &["192.0.2.2", "192.0.2.1", "192.0.2.2"]).ports(&[
+        slice_port("api", 6443),
+        slice_port("join", 9345),
+        slice_port("ssh", 22),
+    ]);
+    let udp = copy_for("vip", &["192.0.2.3"]).edit(|copy| {
+        let mut port = slice_port("https", 6443);
+        port.protocol = Some("UDP".to_owned());
+        copy.metadata.name = Some("another".to_owned());
+        copy.ports = Some(vec![port]);
+    });
+    let index = with_copies(&[copy, udp]);
+    let expected = [
+        "192.0.2.1:6443",
+        "192.0.2.1:9345",
+        "192.0.2.2:6443",
+        "192.0.2.2:9345",
+    ];
+    assert_eq!(targets(&index), expected);
+}
+
+#[test]
+fn copies_of_other_sources_and_foreign_slices_are_not_probed() {
+    let mut index = with_copies(&[
+        copy_for("web", &["192.0.2.9"]),
+        copy_for("nobody", &["192.0.2.8"]),
+    ]);
+    index.apply_service(&service("web").source("default", "app"));
+    let foreign = slice("foreign").of("vip").endpoints(["192.0.2.7"]);
+    index.apply_slice(&named(&["kubernetes", "vip"]), foreign);
+    assert_eq!(targets(&index), Vec::<String>::new());
+}
+
+#[test]
+fn a_service_may_exempt_itself_and_any_other_value_is_ignored() {
+    for (value, expected) in [("off", 0), ("Off", 1), ("", 1), ("on", 1)] {
+        let mut index = with_copies(&[copy_for("vip", &["192.0.2.1"])]);
+        index.apply_service(&service("vip").annotate(annotation::PROBE, value).version(9));
+        assert_eq!(targets(&index).len(), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn at_most_16_addresses_of_a_family_are_probed() {
+    let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let mut index = with_copies(&[copy_for("vip", &addresses)]);
+    let six = copy_for("vip", &["2001:db8::1"]).edit(|copy| {
+        copy.metadata.name = Some("six".to_owned());
+        copy.address_type = "IPv6".to_owned();
+    });
+    index.apply_slice(&Scope::Copies, six);
+    let targets = targets(&index);
+    assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
+}
+
+#[test]
+fn the_ports_are_those_that_the_source_calls_https() {
+    let mut index = filled();
+    assert_eq!(index.api_server_ports(), BTreeSet::new());
+    let source = slice("kubernetes").ports(&[slice_port("https", 443), slice_port("http", 80)]);
+    index.apply_slice(&named(&["kubernetes", "vip"]), source);
+    assert_eq!(index.api_server_ports(), [443].into());
+}
+
+#[test]
+fn only_changes_of_api_servers_are_noted() {
+    let mut index = filled();
+    index.apply_service(&service("web").source("default", "app"));
+    let mut seen = index.api_servers_changed();
+    let mut is_noted = |index: &Index| std::mem::replace(&mut seen, index.api_servers_changed()) != seen;
+
+    let copy = copy_for("vip", &["192.0.2.1"]);
+    index.apply_slice(&Scope::Copies, copy.clone());
+    assert!(is_noted(&index), "a copy of them");
+    index.apply_slice(&Scope::Copies, copy.clone());
+    assert!(!is_noted(&index), "the same again");
+    index.apply_slice(&Scope::Copies, copy_for("web", &["192.0.2.9"]));
+    index.apply_slice(&named(&["app", "kubernetes", "vip"]), slice("app-x").of("app"));
+    assert!(!is_noted(&index), "those of another source");
+    index.apply_slice(&named(&["app", "kubernetes", "vip"]), slice("kubernetes"));
+    assert!(is_noted(&index), "their source");
+    index.apply_service(&service("vip").annotate(annotation::PROBE, "off").version(8));
+    assert!(is_noted(&index), "a Service that copies them");
+    index.delete_slice(&Scope::Copies, &copy.metadata);
+    assert!(is_noted(&index), "a copy that is gone");
+    index.delete_service(&key("vip"));
+    assert!(is_noted(&index), "a Service that is gone");
+}

@@ -1,0 +1,381 @@
+//! How one address and port of an API server is asked whether it is ready.
+//!
+//! A probe dials one address directly, without the races, the stretched limits and the failover of
+//! [`super::channel`]: it is to find out about that one server. HTTP/1.1, one request at a time.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use kube::Config;
+use kube::client::ConfigExt as _;
+use kube::config::AuthInfo;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
+
+use super::dial::KUBERNETES;
+use super::{Access, Error, read};
+use crate::apiserver::error::one_line;
+use endpoint_copier_core::verdicts::SUPERVISOR_PORT;
+use endpoint_copier_core::verdicts::{Failure, Reply, Target};
+
+/// The most that is read of an answer. Its status says all.
+const LONGEST_BODY: usize = 4 * 1024;
+
+/// The most that an answer's head may take.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// CA and token are read again this often at most, however many servers refuse them.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Opens the connections of probes.
+pub trait ProbeClient: Send + Sync {
+    /// Connects to this address and port. It has no time limit.
+    fn connect(&self, target: Target) -> BoxFuture<'static, Result<Box<dyn ProbeConnection>, Failure>>;
+}
+
+/// A connection to one address and port.
+pub trait ProbeConnection: Send {
+    /// Asks once. It has no time limit, and a connection on which it was given up is of no use any more.
+    fn get(&mut self) -> BoxFuture<'_, Reply>;
+    /// Whether it takes no further request.
+    fn is_closed(&self) -> bool;
+    /// Waits until it is closed.
+    fn closed(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// Probes over verified TLS: `GET /readyz` with our credentials, or `GET /ping` without them on RKE2's supervisor port.
+#[derive(Clone)]
+pub struct HttpsProbeClient(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    /// Where the configuration is read from again; `None`: it is given.
+    source: Option<ConfigSource>,
+    loaded: Mutex<Arc<Credentials>>,
+    rereading: tokio::sync::Mutex<()>,
+}
+
+/// Where a configuration was found.
+#[derive(Clone, Debug)]
+pub(super) struct ConfigSource {
+    pub kubeconfig: Option<PathBuf>,
+    pub in_pod: bool,
+}
+
+/// What the headers of a request are made by, with the token of this moment.
+type Headers = BoxCloneSyncService<Request<Empty<Bytes>>, Response<HeaderMap>, BoxError>;
+
+/// CA, client certificate and token.
+struct Credentials {
+    read: Instant,
+    name: ServerName<'static>,
+    with_identity: Arc<ClientConfig>,
+    without_identity: Arc<ClientConfig>,
+    headers: Headers,
+    /// The headers of a request without credentials.
+    agent: HeaderMap,
+}
+
+impl Access {
+    /// Probes API servers of this cluster.
+    ///
+    /// # Errors
+    /// Certificates or credentials cannot be used.
+    pub fn probe_client(&self) -> Result<HttpsProbeClient, Error> {
+        HttpsProbeClient::new(self.config.clone(), self.source.clone())
+    }
+}
+
+impl HttpsProbeClient {
+    fn new(config: Config, source: Option<ConfigSource>) -> Result<Self, Error> {
+        let credentials = Arc::new(Credentials::of(config.clone())?);
+        Ok(Self(Arc::new(Inner {
+            config,
+            source,
+            loaded: Mutex::new(credentials),
+            rereading: tokio::sync::Mutex::default(),
+        })))
+    }
+}
+
+impl ProbeClient for HttpsProbeClient {
+    fn connect(&self, target: Target) -> BoxFuture<'static, Result<Box<dyn ProbeConnection>, Failure>> {
+        let inner = self.0.clone();
+        async move {
+            let connection = HttpsConnection::open(inner, target).await?;
+            Ok(Box::new(connection) as Box<dyn ProbeConnection>)
+        }
+        .boxed()
+    }
+}
+
+impl Inner {
+    /// The credentials as they were read last.
+    fn credentials(&self) -> Arc<Credentials> {
+        self.loaded.lock().clone()
+    }
+
+    /// Credentials that were read after a server has refused these.
+    async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
+        let _one_at_a_time = self.rereading.lock().await;
+        let loaded = self.credentials();
+        if !Arc::ptr_eq(&loaded, refused) || loaded.read.elapsed() < REREAD_PAUSE {
+            return Ok(loaded);
+        }
+        // It goes on when the attempt is given up: a kubeconfig may name a program that takes its time.
+        let load = tokio::spawn(self.clone().load());
+        load.await.map_err(|error| unusable(&error))?
+    }
+
+    async fn load(self: Arc<Self>) -> Result<Arc<Credentials>, Failure> {
+        let config = match &self.source {
+            Some(source) => read(source).await.map_err(|error| unusable(&error))?,
+            None => self.config.clone(),
+        };
+        let credentials = tokio::task::spawn_blocking(move || Credentials::of(config)).await;
+        let credentials = credentials.map_err(|error| unusable(&error))?;
+        let credentials = Arc::new(credentials.map_err(|error| unusable(&error))?);
+        *self.loaded.lock() = credentials.clone();
+        Ok(credentials)
+    }
+}
+
+fn unusable(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::Other(format!("no usable credentials: {}", one_line(error)))
+}
+
+impl Credentials {
+    fn of(mut config: Config) -> Result<Self, Error> {
+        let url = config.cluster_url.to_string();
+        let error = |error: String| Error::Credentials {
+            url: url.clone(),
+            error,
+        };
+        // The token goes to addresses that are only listed, so nothing makes up for a certificate.
+        config.accept_invalid_certs = false;
+        let name = config.tls_server_name.clone();
+        let name = ServerName::try_from(name.unwrap_or_else(|| KUBERNETES.to_owned()));
+        let name = name.map_err(|_| error("no legal tls-server-name".to_owned()))?;
+        let nobody = {
+            let mut nobody = config.clone();
+            nobody.auth_info = AuthInfo::default();
+            nobody
+        };
+        let kube = |reason: kube::Error| error(one_line(&reason));
+        let tls = |config: &Config| {
+            let mut tls = config.rustls_client_config().map_err(kube)?;
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Ok::<_, Error>(Arc::new(tls))
+        };
+        let made = service_fn(|request: Request<Empty<Bytes>>| async move {
+            Ok::<_, BoxError>(Response::new(request.into_parts().0.headers))
+        });
+        let headers = ServiceBuilder::new()
+            .option_layer(config.auth_layer().map_err(kube)?)
+            .layer(config.extra_headers_layer().map_err(kube)?)
+            .service(made);
+        Ok(Self {
+            read: Instant::now(),
+            name,
+            with_identity: tls(&config)?,
+            without_identity: tls(&nobody)?,
+            headers: BoxCloneSyncService::new(headers),
+            agent: config.headers.into_iter().collect(),
+        })
+    }
+
+    /// The request for a target.
+    async fn request(&self, target: Target) -> Result<Request<Empty<Bytes>>, Failure> {
+        let (path, mut headers) = if is_supervisor(target) {
+            ("/ping", self.agent.clone())
+        } else {
+            let made = self.headers.clone().oneshot(Request::new(Empty::new())).await;
+            ("/readyz", made.map_err(|error| unusable(&*error))?.into_body())
+        };
+        let host = HeaderValue::from_str(&self.name.to_str());
+        headers.insert(header::HOST, host.map_err(|error| unusable(&error))?);
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = http::Uri::from_static(path);
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+fn is_supervisor(target: Target) -> bool {
+    target.port() == SUPERVISOR_PORT
+}
+
+struct HttpsConnection {
+    inner: Arc<Inner>,
+    target: Target,
+    credentials: Arc<Credentials>,
+    sender: http1::SendRequest<Empty<Bytes>>,
+    closed: CancellationToken,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl HttpsConnection {
+    async fn open(inner: Arc<Inner>, target: Target) -> Result<Self, Failure> {
+        let credentials = inner.credentials();
+        match Self::open_with(&inner, target, credentials.clone()).await {
+            Err(Failure::Certificate(_)) => {
+                let reread = inner.reread(&credentials).await?;
+                Self::open_with(&inner, target, reread).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_with(
+        inner: &Arc<Inner>,
+        target: Target,
+        credentials: Arc<Credentials>,
+    ) -> Result<Self, Failure> {
+        let tcp = TcpStream::connect((target.address(), target.port())).await;
+        let tcp = tcp.map_err(|error| failure(&error))?;
+        tcp.set_nodelay(true).map_err(|error| failure(&error))?;
+        let tls = if is_supervisor(target) {
+            &credentials.without_identity
+        } else {
+            &credentials.with_identity
+        };
+        let tls = TlsConnector::from(tls.clone()).connect(credentials.name.clone(), tcp);
+        let stream = TokioIo::new(tls.await.map_err(|error| failure(&error))?);
+        let mut http = http1::Builder::new();
+        let (sender, connection) = http
+            .max_buf_size(LONGEST_HEAD)
+            .handshake(stream)
+            .await
+            .map_err(|error| failure_of(&error))?;
+        let closed = CancellationToken::new();
+        let end = closed.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            // Whoever waits for an answer gets the error.
+            _ = connection.await;
+            drop(end);
+        });
+        Ok(Self {
+            inner: inner.clone(),
+            target,
+            credentials,
+            sender,
+            closed,
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+
+    /// One request and its answer.
+    async fn ask(&mut self) -> Result<Reply, Failure> {
+        let request = self.credentials.request(self.target).await?;
+        self.sender.ready().await.map_err(|error| failure_of(&error))?;
+        let answer = self.sender.send_request(request).await;
+        let (head, body) = answer.map_err(|error| failure_of(&error))?.into_parts();
+        // With the end of the answer the connection takes the next request.
+        if let Err(error) = Limited::new(body, LONGEST_BODY).collect().await {
+            // hyper closes the connection, since nobody reads the rest.
+            if !error.is::<LengthLimitError>() {
+                return Err(failure(&*error));
+            }
+        }
+        Ok(reply(head.status))
+    }
+
+    async fn ask_twice_if_refused(&mut self) -> Reply {
+        let first = self.ask().await;
+        if first != Ok(Reply::Alive(401)) || is_supervisor(self.target) {
+            return first.unwrap_or_else(Reply::Failure);
+        }
+        let again = async {
+            let reread = self.inner.reread(&self.credentials).await?;
+            // The client certificate may be another one too.
+            *self = Self::open_with(&self.inner, self.target, reread).await?;
+            self.ask().await
+        };
+        again.await.unwrap_or_else(Reply::Failure)
+    }
+}
+
+impl ProbeConnection for HttpsConnection {
+    fn get(&mut self) -> BoxFuture<'_, Reply> {
+        self.ask_twice_if_refused().boxed()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.is_cancelled() || self.sender.is_closed()
+    }
+
+    fn closed(&mut self) -> BoxFuture<'_, ()> {
+        self.closed.cancelled().boxed()
+    }
+}
+
+fn reply(status: StatusCode) -> Reply {
+    match status.as_u16() {
+        200..=299 => Reply::Success,
+        code @ (401 | 403 | 429) => Reply::Alive(code),
+        code => Reply::Failure(Failure::Status(code)),
+    }
+}
+
+/// What an error of hyper says of the server.
+fn failure_of(error: &hyper::Error) -> Failure {
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        Failure::Reset
+    } else {
+        failure(error)
+    }
+}
+
+/// What an error says of the server, by its causes.
+fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(hyper) = error.downcast_ref::<hyper::Error>()
+            && hyper.is_incomplete_message()
+        {
+            return Failure::Reset;
+        }
+        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+            return Failure::Certificate(reason.to_string());
+        }
+        let io = error.downcast_ref::<io::Error>();
+        // `source()` of an io::Error skips the error that it wraps, which may be the one we look for.
+        let wrapped = io.and_then(io::Error::get_ref);
+        match io.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return Failure::Refused,
+            Some(
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof,
+            ) => return Failure::Reset,
+            Some(io::ErrorKind::TimedOut) => return Failure::TimedOut,
+            _ => {}
+        }
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    Failure::Other(one_line(error))
+}
+
+#[cfg(test)]
+mod tests;

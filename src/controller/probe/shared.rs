@@ -1,0 +1,271 @@
+//! What the probes of this replica know, for all who ask: its state, its report, and whom a change concerns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+use crate::config::ServerAddress;
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::term::Term;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::index::SharedIndex;
+use endpoint_copier_core::verdicts::{
+    Condition, Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, Targets,
+};
+
+/// How often facts are looked at while time alone may change them.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A term is new for this long: its replica may not have asked all servers yet.
+const NEW_TERM: Duration = Duration::from_secs(5);
+
+/// Told the addresses of API servers that are down while another is well, whenever they change.
+pub type OnDown = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
+
+/// The probes of this replica. Clones are the same probes.
+#[derive(Clone)]
+pub struct Probes(Arc<Inner>);
+
+pub(super) struct Inner {
+    /// Moments count from here.
+    pub start: Instant,
+    pub targets: Mutex<Targets>,
+    pub hearing: Mutex<Hearing>,
+    pub report: watch::Sender<Arc<Report>>,
+    /// The target whose first failure makes all others due.
+    pub rounds: watch::Sender<Option<Target>>,
+    pub terms: watch::Receiver<Option<Term>>,
+    /// How long ago the last renewal of a term that may take endpoints out was answered at most. `None`: without
+    /// election there are no renewals.
+    pub renewal_limit: Option<Duration>,
+    pub index: SharedIndex,
+    pub dirty: DirtySet,
+    pub metrics: Metrics,
+    pub on_down: OnDown,
+    pub down: Mutex<BTreeSet<ServerAddress>>,
+    pub outages: Mutex<BTreeMap<Target, FailureLog>>,
+}
+
+impl Probes {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// This moment, as reports count it.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        Moment::new(at.saturating_duration_since(self.0.start))
+    }
+
+    fn instant(&self, at: Moment) -> Instant {
+        self.0.start + at.since(Moment::default())
+    }
+
+    /// The latest report.
+    #[must_use]
+    pub fn report(&self) -> Arc<Report> {
+        self.0.report.borrow().clone()
+    }
+
+    /// Changes with each report.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
+        self.0.report.subscribe()
+    }
+
+    /// What the other replicas say. After a change of it, [`Probes::look`].
+    #[must_use]
+    pub fn hearing(&self) -> &Mutex<Hearing> {
+        &self.0.hearing
+    }
+
+    /// The targets that a leader asks the other replicas about.
+    #[must_use]
+    pub fn suspects(&self) -> BTreeSet<Target> {
+        self.0.targets.lock().suspects()
+    }
+
+    /// Whether this replica may contradict one that suspects this target.
+    #[must_use]
+    pub fn is_clearly_well(&self, target: Target) -> bool {
+        let now = self.now();
+        self.0.targets.lock().is_clearly_well(target, now)
+    }
+
+    #[cfg(test)]
+    pub(super) fn phase(&self, target: Target) -> Option<endpoint_copier_core::verdicts::Phase> {
+        self.0
+            .targets
+            .lock()
+            .get(target)
+            .map(endpoint_copier_core::verdicts::TargetState::phase)
+    }
+
+    pub(super) fn rounds(&self) -> watch::Receiver<Option<Target>> {
+        self.0.rounds.subscribe()
+    }
+
+    /// Replaces what is probed.
+    pub(super) fn list(&self, targets: &BTreeSet<Target>) {
+        let now = self.now();
+        self.0.targets.lock().list(targets, now);
+        self.look();
+    }
+
+    pub(super) fn begin(&self, target: Target, begun: Instant) {
+        let begun = self.moment(begun);
+        self.0.targets.lock().begin(target, begun);
+    }
+
+    /// An attempt has ended now.
+    pub(super) fn end(&self, target: Target, begun: Instant, reply: Reply) {
+        let took = begun.elapsed();
+        self.0.metrics.probes().attempt(target, &reply, took);
+        if let Reply::Failure(failure) = &reply {
+            debug!(%target, %failure, "a probe failed");
+        }
+        let (begun, now) = (self.moment(begun), self.now());
+        let is_first = self.0.targets.lock().end(target, begun, now, reply);
+        if is_first {
+            self.0.rounds.send_replace(Some(target));
+        }
+        self.look();
+    }
+
+    pub(super) fn discard(&self, target: Target, begun: Instant) {
+        let begun = self.moment(begun);
+        self.0.targets.lock().discard(target, begun);
+    }
+
+    /// Makes a new report. If it differs, the Services that copy the API source are dirty.
+    pub fn look(&self) {
+        let (now, leadership) = (self.now(), self.leadership());
+        let report = {
+            let targets = self.0.targets.lock();
+            targets.report(now, &self.0.hearing.lock(), leadership)
+        };
+        let old = self.report();
+        if *old == report {
+            return;
+        }
+        self.0.report.send_replace(Arc::new(report));
+        let report = self.report();
+        let since = self.note(&old, &report);
+        let services: Vec<_> = self.0.index.lock().api_server_services().cloned().collect();
+        self.0.dirty.mark_since(services, since);
+        self.note_down(&report);
+    }
+
+    fn leadership(&self) -> Leadership {
+        let term = self.0.terms.borrow();
+        let Some(term) = term.as_ref().filter(|term| !term.is_over()) else {
+            return Leadership::default();
+        };
+        let is_fresh = |limit| term.renewed().elapsed() <= limit;
+        Leadership {
+            may_take_out: self.0.renewal_limit.is_none_or(is_fresh),
+            is_new: term.began().elapsed() < NEW_TERM,
+        }
+    }
+
+    /// Logs and counts what has changed. Returns since when: the first failure of what went down, or now.
+    fn note(&self, old: &Report, new: &Report) -> Instant {
+        let mut since = Instant::now();
+        let mut outages = self.0.outages.lock();
+        let probes = self.0.metrics.probes();
+        for target in old
+            .targets
+            .keys()
+            .filter(|target| !new.targets.contains_key(target))
+        {
+            outages.remove(target);
+            probes.forget(*target);
+        }
+        for (target, facts) in &new.targets {
+            let before = old.targets.get(target).map(|facts| facts.condition);
+            if before == Some(facts.condition) {
+                continue;
+            }
+            probes.set_state(*target, facts.condition);
+            match facts.condition {
+                Condition::Down => {
+                    let outage = outages
+                        .entry(*target)
+                        .or_insert_with(|| FailureLog::new(format!("the API server at {target}")));
+                    let what = facts.what.as_ref().map(ToString::to_string).unwrap_or_default();
+                    outage.failed(&what);
+                    let failed = facts.since.map(|moment| self.instant(moment));
+                    since = failed.map_or(since, |failed| failed.min(since));
+                }
+                Condition::Well if before == Some(Condition::New) => {
+                    info!(%target, "the API server answers probes");
+                }
+                Condition::Well => {
+                    if let Some(outage) = outages.get(target) {
+                        outage.recovered();
+                    }
+                }
+                Condition::New | Condition::Failing | Condition::Rising => {}
+            }
+        }
+        since
+    }
+
+    /// Our own connections leave servers that are down while another is well, until they are well again.
+    fn note_down(&self, report: &Report) {
+        let mut down = BTreeSet::new();
+        let mut is_another_well = false;
+        for (target, facts) in report
+            .targets
+            .iter()
+            .filter(|(target, _)| target.port() != SUPERVISOR_PORT)
+        {
+            match facts.condition {
+                Condition::Down | Condition::Rising => {
+                    down.insert(ServerAddress::new(&target.address().to_string(), target.port()));
+                }
+                Condition::Well => is_another_well = true,
+                Condition::New | Condition::Failing => {}
+            }
+        }
+        if !is_another_well {
+            down.clear();
+        }
+        let mut known = self.0.down.lock();
+        if *known != down {
+            known.clone_from(&down);
+            (self.0.on_down)(down);
+        }
+    }
+
+    /// Looks again whenever a term begins or ends, and all the time while time alone may change the facts.
+    pub(super) async fn keep_looking(&self) {
+        let (mut terms, mut reports) = (self.0.terms.clone(), self.reports());
+        let is_unwell = |report: &Arc<Report>| {
+            let mut facts = report.targets.values();
+            facts.any(|facts| !matches!(facts.condition, Condition::New | Condition::Well))
+        };
+        loop {
+            tokio::select! {
+                Ok(()) = terms.changed() => {}
+                is_watched = async { reports.wait_for(is_unwell).await.is_ok() } => {
+                    if !is_watched {
+                        return;
+                    }
+                    sleep(TICK).await;
+                }
+            }
+            self.look();
+        }
+    }
+}

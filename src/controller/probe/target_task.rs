@@ -1,0 +1,269 @@
+//! When one address and port is asked, and on which connection.
+//!
+//! While it answers: once a period, on a connection that is kept. An attempt that is unanswered for a while is followed
+//! by the next one beside it, and a failure by the next one soon, until as many have failed as make a target down. Then
+//! the period holds again, since there is nothing left to find out in a hurry.
+
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep_until};
+
+use super::shared::Probes;
+use crate::apiserver::probe_client::{ProbeClient, ProbeConnection};
+use crate::config::ProbeConfig;
+use crate::timing::{PROBE_BESIDE, PROBE_CONNECT_PAUSE, PROBE_LATE};
+use endpoint_copier_core::verdicts::{Failure, Reply, Target};
+
+/// The most attempts at one target at once.
+const AT_ONCE: usize = 3;
+
+type Connection = Box<dyn ProbeConnection>;
+
+/// The attempts at one target.
+pub(super) struct TargetTask {
+    target: Target,
+    client: Arc<dyn ProbeClient>,
+    config: ProbeConfig,
+    probes: Probes,
+    /// Successes are a period apart, counted from here: targets and replicas do not probe in lockstep.
+    anchor: Instant,
+    /// When the next attempt begins.
+    due: Instant,
+    last_begun: Option<Instant>,
+    in_flight: Vec<(Instant, BoxFuture<'static, Ended>)>,
+    /// The connection of the last answer, while nobody uses it.
+    kept: Option<Connection>,
+    /// Failures since the last answer.
+    failures: u32,
+    /// Whether the end of the kept connection causes the next attempt, and whether it caused the last one.
+    close_causes: (bool, bool),
+}
+
+/// How an attempt ended.
+struct Ended {
+    outcome: Outcome,
+    /// The connection, if it may be used again.
+    connection: Option<Connection>,
+}
+
+enum Outcome {
+    Reply(Reply),
+    /// No connection could be made.
+    NotConnected(Failure),
+    TimedOut,
+    /// The timer fired too late to say anything about the server.
+    Late,
+}
+
+impl TargetTask {
+    /// The first attempt begins at once, and the next ones `phase` later.
+    pub fn new(
+        target: Target,
+        client: Arc<dyn ProbeClient>,
+        config: ProbeConfig,
+        probes: Probes,
+        phase: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            target,
+            client,
+            config,
+            probes,
+            anchor: now + phase,
+            due: now,
+            last_begun: None,
+            in_flight: Vec::new(),
+            kept: None,
+            failures: 0,
+            close_causes: (false, false),
+        }
+    }
+
+    /// Probes until it is dropped.
+    pub async fn run(mut self) {
+        let mut rounds = self.probes.rounds();
+        loop {
+            tokio::select! {
+                biased;
+                (begun, ended) = next(&mut self.in_flight) => self.ended(begun, ended),
+                () = closed(&mut self.kept) => self.kept_closed(),
+                round = rounds.changed() => {
+                    let origin = *rounds.borrow_and_update();
+                    // One that fails is asked soon anyway, and what a single disturbance did to all counts once.
+                    if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
+                        self.due = Instant::now();
+                    }
+                }
+                () = sleep_until(self.due), if self.in_flight.len() < AT_ONCE => self.begin(),
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let begun = Instant::now();
+        self.due = if self.is_decided() {
+            self.after(begun)
+        } else {
+            begun + PROBE_BESIDE
+        };
+        if self.last_begun.replace(begun) == Some(begun) {
+            return;
+        }
+        self.close_causes = (false, self.close_causes.0);
+        self.probes.begin(self.target, begun);
+        let (client, kept) = (self.client.clone(), self.kept.take());
+        let attempt = attempt(client, self.target, kept, begun + self.config.limit);
+        self.in_flight.push((begun, attempt.boxed()));
+    }
+
+    fn ended(&mut self, begun: Instant, ended: Ended) {
+        let Ended { outcome, connection } = ended;
+        if let Some(connection) = connection.filter(|connection| !connection.is_closed()) {
+            self.kept = Some(connection);
+        }
+        let now = Instant::now();
+        let (reply, next) = match outcome {
+            Outcome::Late => {
+                self.probes.discard(self.target, begun);
+                return;
+            }
+            Outcome::Reply(Reply::Failure(failure)) => (Reply::Failure(failure), now + PROBE_BESIDE),
+            Outcome::Reply(reply) => return self.answered(begun, reply),
+            // A certificate is an answer, and one that costs the server something.
+            Outcome::NotConnected(failure @ Failure::Certificate(_)) => {
+                (Reply::Failure(failure), now + PROBE_BESIDE)
+            }
+            Outcome::NotConnected(failure) => (Reply::Failure(failure), now + PROBE_CONNECT_PAUSE),
+            Outcome::TimedOut => {
+                let next = (begun + PROBE_BESIDE).max(now);
+                (Reply::Failure(Failure::TimedOut), next)
+            }
+        };
+        self.failures = self.failures.saturating_add(1);
+        let next = if self.is_decided() {
+            self.after(begun).max(now)
+        } else {
+            next
+        };
+        self.due = if self.last_begun == Some(begun) {
+            next
+        } else {
+            next.min(self.due)
+        };
+        self.probes.end(self.target, begun, reply);
+    }
+
+    fn answered(&mut self, begun: Instant, reply: Reply) {
+        self.failures = 0;
+        // What an older attempt would find out, this one knows.
+        let (probes, target) = (&self.probes, self.target);
+        self.in_flight.retain(|(older, _)| {
+            let is_newer = *older > begun;
+            if !is_newer {
+                probes.discard(target, *older);
+            }
+            is_newer
+        });
+        if self.last_begun == Some(begun) {
+            self.due = self.after(begun);
+        }
+        self.probes.end(self.target, begun, reply);
+    }
+
+    /// The server may have ended, so it is asked at once; but a server that closes each connection is not asked twice as
+    /// often for it without an end.
+    fn kept_closed(&mut self) {
+        self.kept = None;
+        if !self.close_causes.1 {
+            self.close_causes.0 = true;
+            self.due = Instant::now();
+        }
+    }
+
+    fn is_decided(&self) -> bool {
+        self.failures >= self.config.thresholds.failures
+    }
+
+    /// The next moment of the period after this one.
+    fn after(&self, begun: Instant) -> Instant {
+        let Some(passed) = begun.checked_duration_since(self.anchor) else {
+            return self.anchor;
+        };
+        let periods = passed.as_nanos() / self.config.period.as_nanos().max(1) + 1;
+        self.anchor + self.config.period * u32::try_from(periods).unwrap_or(u32::MAX)
+    }
+}
+
+/// Waits for the end of one of the attempts, for ever while there is none.
+async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Instant, Ended) {
+    poll_fn(|context| {
+        for place in 0..in_flight.len() {
+            let (begun, attempt) = &mut in_flight[place];
+            if let Poll::Ready(ended) = attempt.poll_unpin(context) {
+                let begun = *begun;
+                drop(in_flight.swap_remove(place));
+                return Poll::Ready((begun, ended));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits until the kept connection is closed, for ever while there is none.
+async fn closed(kept: &mut Option<Connection>) {
+    match kept {
+        Some(connection) => connection.closed().await,
+        None => pending().await,
+    }
+}
+
+/// One attempt: on the connection that was kept, if there is one, else on a new one.
+async fn attempt(
+    client: Arc<dyn ProbeClient>,
+    target: Target,
+    kept: Option<Connection>,
+    deadline: Instant,
+) -> Ended {
+    tokio::select! {
+        // An answer that is there counts, however late this task is.
+        biased;
+        ended = ask(client, target, kept) => ended,
+        () = sleep_until(deadline) => {
+            let outcome = if deadline.elapsed() > PROBE_LATE { Outcome::Late } else { Outcome::TimedOut };
+            Ended { outcome, connection: None }
+        }
+    }
+}
+
+async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Connection>) -> Ended {
+    if let Some(mut connection) = kept {
+        let reply = connection.get().await;
+        // It may have been closed before it was asked. A new connection decides.
+        if reply != Reply::Failure(Failure::Reset) {
+            return Ended {
+                outcome: Outcome::Reply(reply),
+                connection: Some(connection),
+            };
+        }
+    }
+    match client.connect(target).await {
+        Ok(mut connection) => Ended {
+            outcome: Outcome::Reply(connection.get().await),
+            connection: Some(connection),
+        },
+        Err(failure) => Ended {
+            outcome: Outcome::NotConnected(failure),
+            connection: None,
+        },
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

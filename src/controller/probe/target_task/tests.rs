@@ -1,0 +1,398 @@
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::time::{advance, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::controller::probe::tests::{Scene, ms, target};
+use endpoint_copier_core::verdicts::Phase;
+
+/// What a server does with each attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Answers {
+    /// After this time.
+    After(Duration, Reply),
+    /// No connection, after this time.
+    Refuses(Duration, Failure),
+    /// The connection is made, and nothing follows.
+    Hangs,
+}
+
+/// A server that a test controls, and what was asked of it.
+#[derive(Default)]
+pub(crate) struct FakeServers {
+    answers: Mutex<Vec<(Target, Answers)>>,
+    log: Mutex<Vec<(Target, Instant, &'static str)>>,
+    /// Cancelled when all connections of now break.
+    breaks: Mutex<CancellationToken>,
+    closes_after_each: Mutex<bool>,
+    connections: AtomicU64,
+}
+
+impl FakeServers {
+    pub fn set(&self, target: Target, answers: Answers) {
+        let mut all = self.answers.lock();
+        all.retain(|(other, _)| *other != target);
+        all.push((target, answers));
+    }
+
+    fn answers(&self, target: Target) -> Answers {
+        let all = self.answers.lock();
+        let found = all.iter().find(|(other, _)| *other == target);
+        found.map_or(Answers::After(ms(1), Reply::Success), |(_, answers)| {
+            answers.clone()
+        })
+    }
+
+    pub fn break_connections(&self) {
+        std::mem::take(&mut *self.breaks.lock()).cancel();
+    }
+
+    fn note(&self, target: Target, what: &'static str) {
+        self.log.lock().push((target, Instant::now(), what));
+    }
+
+    /// The milliseconds since `start` at which a target was asked or dialed, with `what`.
+    pub fn times(&self, target: Target, what: &str, start: Instant) -> Vec<u128> {
+        let log = self.log.lock();
+        log.iter()
+            .filter(|(other, at, happened)| *other == target && *happened == what && *at >= start)
+            .map(|(_, at, _)| (*at - start).as_millis())
+            .collect()
+    }
+
+    pub fn dials(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) struct FakeClient(pub Arc<FakeServers>);
+
+struct FakeConnection {
+    servers: Arc<FakeServers>,
+    target: Target,
+    broken: CancellationToken,
+    used: bool,
+}
+
+impl ProbeClient for FakeClient {
+    fn connect(&self, target: Target) -> BoxFuture<'static, Result<Box<dyn ProbeConnection>, Failure>> {
+        let servers = self.0.clone();
+        async move {
+            servers.note(target, "dial");
+            servers.connections.fetch_add(1, Ordering::Relaxed);
+            if let Answers::Refuses(after, failure) = servers.answers(target) {
+                sleep(after).await;
+                return Err(failure);
+            }
+            let broken = servers.breaks.lock().clone();
+            let connection = FakeConnection {
+                servers,
+                target,
+                broken,
+                used: false,
+            };
+            Ok(Box::new(connection) as Box<dyn ProbeConnection>)
+        }
+        .boxed()
+    }
+}
+
+impl ProbeConnection for FakeConnection {
+    fn get(&mut self) -> BoxFuture<'_, Reply> {
+        async {
+            self.servers.note(self.target, "get");
+            if self.broken.is_cancelled() {
+                return Reply::Failure(Failure::Reset);
+            }
+            let Answers::After(after, reply) = self.servers.answers(self.target) else {
+                return pending().await;
+            };
+            sleep(after).await;
+            self.used = true;
+            reply
+        }
+        .boxed()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.broken.is_cancelled()
+    }
+
+    fn closed(&mut self) -> BoxFuture<'_, ()> {
+        async {
+            if self.used && *self.servers.closes_after_each.lock() {
+                return sleep(ms(1)).await;
+            }
+            self.broken.cancelled().await;
+        }
+        .boxed()
+    }
+}
+
+/// Targets whose tasks run, the first of which is looked at.
+struct Running {
+    scene: Scene,
+    servers: Arc<FakeServers>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Where the period of the looked at target begins.
+const PHASE: Duration = Duration::from_millis(300);
+
+impl Running {
+    fn start(addresses: &[u8]) -> Self {
+        Self::start_with(addresses, ProbeConfig::default())
+    }
+
+    fn start_with(addresses: &[u8], config: ProbeConfig) -> Self {
+        let (scene, servers) = (Scene::default(), Arc::<FakeServers>::default());
+        let targets: BTreeSet<_> = addresses.iter().map(|number| target(*number)).collect();
+        scene.probes.list(&targets);
+        let task = |target| {
+            let client = Arc::new(FakeClient(servers.clone()));
+            let is_first = target == crate::controller::probe::tests::target(1);
+            let phase = if is_first { PHASE } else { PHASE + ms(200) };
+            let task = TargetTask::new(target, client, config, scene.probes.clone(), phase);
+            AbortOnDropHandle::new(tokio::spawn(task.run()))
+        };
+        Self {
+            _tasks: targets.into_iter().map(task).collect(),
+            scene,
+            servers,
+        }
+    }
+
+    fn phase(&self, number: u8) -> Phase {
+        self.scene.phase(target(number))
+    }
+
+    /// Waits until just before the next regular attempt.
+    async fn settle(&self) -> Instant {
+        sleep(ms(2_250)).await;
+        assert_eq!(self.phase(1), Phase::Well);
+        Instant::now()
+    }
+
+    fn asked(&self, start: Instant) -> Vec<u128> {
+        self.servers.times(target(1), "get", start)
+    }
+
+    fn dialed(&self, start: Instant) -> Vec<u128> {
+        self.servers.times(target(1), "dial", start)
+    }
+}
+
+fn answer(reply: Reply) -> Answers {
+    Answers::After(ms(1), reply)
+}
+
+fn status(code: u16) -> Answers {
+    answer(Reply::Failure(Failure::Status(code)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_a_period_apart_on_one_connection() {
+    let start = Instant::now();
+    let running = Running::start(&[1]);
+    sleep(ms(4_000)).await;
+    assert_eq!(running.asked(start), [0, 300, 1_300, 2_300, 3_300]);
+    assert_eq!(running.dialed(start), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unanswered_attempt_has_the_next_beside_it_on_its_own_connection() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    running.servers.set(target(1), Answers::Hangs);
+    sleep(ms(2_000)).await;
+    // Each of them has timed out after a second: at 1050, 1550 and 2050.
+    assert_eq!(running.asked(start)[..4], [50, 550, 1_050, 1_550]);
+    assert_eq!(running.dialed(start)[..3], [550, 1_050, 1_550]);
+    assert_eq!(running.phase(1), Phase::Failing(2));
+    sleep(ms(51)).await;
+    assert_eq!(running.phase(1), Phase::Down);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_three_attempts_are_in_flight() {
+    let config = ProbeConfig {
+        limit: ms(2_000),
+        ..ProbeConfig::default()
+    };
+    let running = Running::start_with(&[1], config);
+    let start = running.settle().await;
+    running.servers.set(target(1), Answers::Hangs);
+    sleep(ms(2_049)).await;
+    assert_eq!(running.asked(start), [50, 550, 1_050]);
+    sleep(ms(2)).await;
+    assert_eq!(running.asked(start), [50, 550, 1_050, 2_050]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_newer_attempt_makes_an_older_one_irrelevant() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    running.servers.set(target(1), Answers::Hangs);
+    sleep(ms(100)).await;
+    running.servers.set(target(1), answer(Reply::Success));
+    sleep(ms(2_000)).await;
+    assert_eq!(running.asked(start), [50, 550, 1_050, 2_050]);
+    assert_eq!(running.phase(1), Phase::Well);
+    assert!(running.scene.probes.is_clearly_well(target(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failed_connect_the_next_attempt_follows_in_200_ms() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    running
+        .servers
+        .set(target(1), Answers::Refuses(ms(0), Failure::Refused));
+    running.servers.break_connections();
+    sleep(ms(399)).await;
+    assert_eq!(running.phase(1), Phase::Failing(2));
+    sleep(ms(2)).await;
+    assert_eq!(running.phase(1), Phase::Down);
+    assert_eq!(running.dialed(start), [0, 200, 400]);
+    sleep(ms(2_000)).await;
+    // It is down: the period holds again.
+    assert_eq!(running.dialed(start), [0, 200, 400, 1_050, 2_050]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    running.servers.set(target(1), status(500));
+    sleep(ms(1_200)).await;
+    assert_eq!(running.asked(start), [50, 551, 1_052]);
+    assert_eq!(running.phase(1), Phase::Down);
+    assert_eq!(running.dialed(start), [], "the connection is as good as before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_failure_of_one_address_probes_the_others_at_once() {
+    let running = Running::start(&[1, 2]);
+    sleep(ms(2_400)).await;
+    let start = Instant::now();
+    running.servers.set(target(2), status(500));
+    sleep(ms(1_700)).await;
+    assert_eq!(
+        running.servers.times(target(2), "get", start)[..3],
+        [100, 601, 1_102]
+    );
+    // One for the first failure of the other, and its own.
+    assert_eq!(running.asked(start), [101, 900]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_fails_is_not_probed_for_the_failure_of_another() {
+    let running = Running::start(&[1, 2]);
+    running.settle().await;
+    let start = Instant::now();
+    for number in [1, 2] {
+        let refuses = Answers::Refuses(ms(0), Failure::Refused);
+        running.servers.set(target(number), refuses);
+    }
+    running.servers.break_connections();
+    sleep(ms(399)).await;
+    assert_eq!(running.dialed(start), [0, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_closed_is_no_failure_and_noticed_at_once() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    running.servers.break_connections();
+    sleep(ms(500)).await;
+    assert_eq!(running.dialed(start), [0]);
+    assert_eq!(running.asked(start), [0, 50]);
+    assert_eq!(running.phase(1), Phase::Well);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_under_a_request_is_tried_once_more() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    running
+        .servers
+        .set(target(1), answer(Reply::Failure(Failure::Reset)));
+    sleep(ms(400)).await;
+    // On the kept connection, and then on the one that decides.
+    assert_eq!(running.asked(start), [50, 51]);
+    assert_eq!(running.phase(1), Phase::Failing(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_each_connection_is_asked_twice_a_period() {
+    let running = Running::start(&[1]);
+    *running.servers.closes_after_each.lock() = true;
+    sleep(ms(300)).await;
+    let before = running.servers.dials();
+    sleep(ms(10_000)).await;
+    let dials = running.servers.dials() - before;
+    assert!((15..=21).contains(&dials), "{dials}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_whose_timer_fires_late_is_discarded() {
+    let running = Running::start(&[1]);
+    running.settle().await;
+    running.servers.set(target(1), Answers::Hangs);
+    sleep(ms(60)).await;
+    // The process stands still: its timers fire when it runs again.
+    advance(ms(3_000)).await;
+    sleep(ms(1)).await;
+    assert_eq!(running.phase(1), Phase::Well);
+    running.servers.set(target(1), answer(Reply::Success));
+    sleep(ms(1_500)).await;
+    assert_eq!(running.phase(1), Phase::Well);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_never_answers_is_asked_once_a_period() {
+    let running = Running::start(&[1]);
+    running
+        .servers
+        .set(target(1), Answers::Refuses(ms(0), Failure::Refused));
+    sleep(ms(1_000)).await;
+    let start = Instant::now();
+    sleep(ms(10_000)).await;
+    assert_eq!(running.dialed(start).len(), 10);
+    assert!(matches!(running.phase(1), Phase::New { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_error_is_no_failed_connect() {
+    let running = Running::start(&[1]);
+    let start = running.settle().await;
+    let certificate = Failure::Certificate("expired".to_owned());
+    running
+        .servers
+        .set(target(1), Answers::Refuses(ms(0), certificate));
+    running.servers.break_connections();
+    sleep(ms(1_010)).await;
+    assert_eq!(running.dialed(start), [0, 500, 1_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_was_down_is_asked_each_period_while_it_rises() {
+    let running = Running::start(&[1]);
+    running.settle().await;
+    running.servers.set(target(1), status(500));
+    sleep(ms(3_000)).await;
+    assert_eq!(running.phase(1), Phase::Down);
+    running.servers.set(target(1), answer(Reply::Success));
+    let well = async {
+        while running.phase(1) != Phase::Well {
+            sleep(ms(10)).await;
+        }
+    };
+    let start = Instant::now();
+    timeout(ms(6_000), well).await.expect("it is well again");
+    assert!(start.elapsed() >= ms(3_000), "{:?}", start.elapsed());
+}

@@ -1,0 +1,237 @@
+use std::time::Duration;
+
+use super::target_task::tests::{Answers, FakeClient, FakeServers};
+use super::*;
+use crate::config::ServerAddress;
+use endpoint_copier_core::index::{Index, Scope};
+use endpoint_copier_core::model::{Defaults, EndpointSlice, Service, ServiceKey};
+use endpoint_copier_core::verdicts::{Failure, Phase};
+use serde_json::json;
+
+pub(super) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub(super) fn target(number: u8) -> Target {
+    Target::new([192, 0, 2, number].into(), 6443)
+}
+
+type Told = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
+
+/// All that probes need but a client.
+pub(super) struct Scene {
+    pub probes: Probes,
+    pub index: SharedIndex,
+    pub dirty: DirtySet,
+    pub metrics: Metrics,
+    pub told: Told,
+    prober: Option<Prober>,
+    pub servers: Arc<FakeServers>,
+    pub terms: watch::Sender<Option<Term>>,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        let defaults = Defaults {
+            source: ServiceKey::api_source(),
+            managed: Some(ServiceKey::new("default", "vip")),
+        };
+        let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
+        let (dirty, metrics) = (DirtySet::default(), Metrics::new("lease").unwrap());
+        let (terms, receiver) = watch::channel(None);
+        let (told, servers) = (Told::default(), Arc::<FakeServers>::default());
+        let hear = told.clone();
+        let prober = Prober::new(Parts {
+            client: Arc::new(FakeClient(servers.clone())),
+            config: ProbeConfig::default(),
+            index: index.clone(),
+            dirty: dirty.clone(),
+            terms: receiver,
+            renewal_limit: Some(ms(3_000)),
+            metrics: metrics.clone(),
+            on_down: Box::new(move |down| hear.lock().push(down)),
+            seed: 0,
+        });
+        Self {
+            probes: prober.probes(),
+            index,
+            dirty,
+            metrics,
+            told,
+            prober: Some(prober),
+            servers,
+            terms,
+        }
+    }
+}
+
+impl Scene {
+    pub fn phase(&self, target: Target) -> Phase {
+        self.probes.phase(target).expect("a listed target")
+    }
+
+    /// The VIP copies these addresses, and is probed.
+    fn copies(&self, numbers: &[u8]) {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "vip", "uid": "u"},
+            "spec": {"ipFamilies": ["IPv4"]},
+        }))
+        .unwrap();
+        let source: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "default", "name": "kubernetes",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "https", "port": 6443}],
+        }))
+        .unwrap();
+        let addresses = numbers.iter().map(|number| format!("192.0.2.{number}"));
+        let copy: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "default", "name": "vip-x",
+                "labels": {
+                    "kubernetes.io/service-name": "vip",
+                    "endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator",
+                },
+                "annotations": {
+                    "endpoint-copier/source-namespace": "default", "endpoint-copier/source-slice": "kubernetes",
+                    "endpoint-copier/source-uid": "s", "endpoint-copier/source-resource-version": "1",
+                },
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Service", "name": "vip", "uid": "u", "controller": true},
+                ],
+            },
+            "addressType": "IPv4",
+            "endpoints": addresses.map(|address| json!({"addresses": [address]})).collect::<Vec<_>>(),
+            "ports": [{"name": "a", "port": 6443}, {"name": "ssh", "port": 22}],
+        }))
+        .unwrap();
+        let mut index = self.index.lock();
+        let named = Scope::Named(Arc::new(["kubernetes".to_owned()].into()));
+        let mut dirty = index.apply_service(&service);
+        dirty.extend(index.apply_slice(&named, source));
+        dirty.extend(index.apply_slice(&Scope::Copies, copy));
+        drop(index);
+        self.dirty.mark(dirty);
+    }
+
+    fn run(&mut self) -> tokio_util::task::AbortOnDropHandle<()> {
+        let prober = self.prober.take().unwrap();
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(prober.run()))
+    }
+
+    fn listed(&self) -> Vec<Target> {
+        self.probes.report().targets.keys().copied().collect()
+    }
+
+    async fn is_dirty(&self) -> bool {
+        tokio::time::timeout(ms(1), self.dirty.take()).await.is_ok()
+    }
+}
+
+fn refuses() -> Answers {
+    Answers::Refuses(ms(0), Failure::Refused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
+    let mut scene = Scene::default();
+    let _running = scene.run();
+    sleep(ms(1)).await;
+    scene.copies(&[1, 2]);
+    sleep(ms(200)).await;
+    assert_eq!(scene.listed(), [target(1), target(2)]);
+    assert_eq!(scene.phase(target(1)), Phase::Well);
+    scene.copies(&[2]);
+    sleep(ms(200)).await;
+    assert_eq!(scene.listed(), [target(2)]);
+    let gone = Instant::now();
+    sleep(ms(5_000)).await;
+    assert_eq!(scene.servers.times(target(1), "get", gone), []);
+    assert!(!scene.metrics.render().contains("192.0.2.1\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_dirty_when_the_facts_change_and_never_else() {
+    let mut scene = Scene::default();
+    let _running = scene.run();
+    scene.copies(&[1, 2]);
+    sleep(ms(5_000)).await;
+    assert!(scene.is_dirty().await);
+    sleep(ms(60_000)).await;
+    assert!(!scene.is_dirty().await, "all are well");
+    scene.servers.set(target(1), refuses());
+    scene.servers.break_connections();
+    sleep(ms(500)).await;
+    let dirty = scene.dirty.take().await;
+    let since = dirty[&ServiceKey::new("default", "vip")];
+    assert!(since.elapsed() >= ms(400), "since the first failure");
+    // Until it is not recent any more that it answered.
+    sleep(ms(4_000)).await;
+    assert!(scene.is_dirty().await);
+    sleep(ms(60_000)).await;
+    assert!(!scene.is_dirty().await, "it is as dead as before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_is_left_while_another_is_well() {
+    let mut scene = Scene::default();
+    let _running = scene.run();
+    scene.copies(&[1, 2]);
+    sleep(ms(3_000)).await;
+    scene.servers.set(target(1), refuses());
+    scene.servers.break_connections();
+    sleep(ms(500)).await;
+    let first: BTreeSet<_> = [ServerAddress::new("192.0.2.1", 6443)].into();
+    assert_eq!(*scene.told.lock(), std::slice::from_ref(&first));
+    scene.servers.set(target(2), refuses());
+    scene.servers.break_connections();
+    sleep(ms(500)).await;
+    assert_eq!(*scene.told.lock(), [first, BTreeSet::new()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_fresh_term_may_take_endpoints_out() {
+    let mut scene = Scene::default();
+    let _running = scene.run();
+    scene.copies(&[1]);
+    sleep(ms(2_000)).await;
+    let leadership = |scene: &Scene| {
+        let leadership = scene.probes.report().leadership;
+        (leadership.may_take_out, leadership.is_new)
+    };
+    assert_eq!(leadership(&scene), (false, false));
+    let term = Term::for_tests(ms(60_000));
+    scene.terms.send_replace(Some(term.clone()));
+    sleep(ms(1)).await;
+    assert_eq!(leadership(&scene), (true, true));
+    sleep(ms(4_500)).await;
+    assert_eq!(leadership(&scene), (false, true), "its renewals fail");
+    term.renew_for_tests(ms(60_000));
+    sleep(ms(1_500)).await;
+    assert_eq!(leadership(&scene), (true, false));
+    scene.terms.send_replace(None);
+    sleep(ms(1)).await;
+    assert_eq!(leadership(&scene), (false, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_replicas_probe_at_different_moments() {
+    let scenes = [1_u64, 2].map(|seed| {
+        let mut scene = Scene::default();
+        scene.prober.as_mut().unwrap().seed = seed;
+        scene.copies(&[1]);
+        scene
+    });
+    let start = Instant::now();
+    let times = scenes.map(|mut scene| {
+        let servers = scene.servers.clone();
+        (scene.run(), scene, servers)
+    });
+    sleep(ms(3_000)).await;
+    let [first, second] = times
+        .each_ref()
+        .map(|(_, _, servers)| servers.times(target(1), "get", start));
+    assert_ne!(first[1..], second[1..]);
+}

@@ -1,0 +1,132 @@
+//! The metrics of the probes: the one place where a label holds an address. The series of a target go with it.
+
+use std::time::Duration;
+
+use prometheus::{Error, HistogramVec, IntCounter, IntCounterVec, Gauge, GaugeVec};
+
+use super::page::MetricsPage;
+use endpoint_copier_core::verdicts::{Condition, Failure, Reply, Target};
+
+/// From an answer of a healthy server to the longest time limit.
+const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
+
+/// What the probes find out, and what follows from it.
+pub struct ProbeMetrics {
+    state: GaugeVec,
+    attempts: IntCounterVec,
+    duration: HistogramVec,
+    unreachable: Gauge,
+    removals: IntCounter,
+}
+
+impl ProbeMetrics {
+    pub(super) fn new(page: &MetricsPage) -> Result<Self, Error> {
+        Ok(Self {
+            state: page.gauges(
+                "endpoint_copier_probe_state",
+                "1 for the state in which this replica sees an API server, else 0. new: never seen well; down: it \
+                 failed several times in a row; rising: it answers again, but not for long enough.",
+                &["address", "port", "state"],
+            )?,
+            attempts: page.counters(
+                "endpoint_copier_probe_attempts_total",
+                "Probes of an API server by result. alive: it answers, and does not let us look closer (401, 403 or \
+                 429); status: any other status than 2xx.",
+                &["address", "port", "result"],
+            )?,
+            duration: page.histograms(
+                "endpoint_copier_probe_duration_seconds",
+                "How long probes of an API server took that were answered, with their connection if it was new. Close \
+                 to the time limit (1 by default): it will soon be taken out.",
+                &["address", "port"],
+                &PROBE_BUCKETS,
+            )?,
+            unreachable: page.gauge(
+                "endpoint_copier_probe_unreachable_endpoints",
+                "Endpoints of all copies that are taken out because probes fail, while this replica leads. See the \
+                 Event EndpointUnreachable on the Service.",
+            )?,
+            removals: page.counter(
+                "endpoint_copier_probe_removals_total",
+                "How often this replica has taken an endpoint out of a copy because probes failed.",
+            )?,
+        })
+    }
+
+    /// An attempt has ended with this reply.
+    pub fn attempt(&self, target: Target, reply: &Reply, took: Duration) {
+        let (address, port) = labels(target);
+        let result = result(reply);
+        self.attempts.with_label_values(&[&address, &port, result]).inc();
+        if matches!(reply, Reply::Success | Reply::Alive(_) | Reply::Failure(Failure::Status(_))) {
+            self.duration
+                .with_label_values(&[&address, &port])
+                .observe(took.as_secs_f64());
+        }
+    }
+
+    /// The target is in this state now.
+    pub fn set_state(&self, target: Target, condition: Condition) {
+        let (address, port) = labels(target);
+        for other in Condition::ALL {
+            self.state
+                .with_label_values(&[&address, &port, other.as_str()])
+                .set(if other == condition { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// The target is probed no longer.
+    pub fn forget(&self, target: Target) {
+        let (address, port) = labels(target);
+        // A label that was never used has no series to remove.
+        _ = self.duration.remove_label_values(&[&address, &port]);
+        for condition in Condition::ALL {
+            _ = self
+                .state
+                .remove_label_values(&[&address, &port, condition.as_str()]);
+        }
+        for result in RESULTS {
+            _ = self.attempts.remove_label_values(&[&address, &port, result]);
+        }
+    }
+
+    /// So many endpoints of all copies are taken out.
+    pub fn set_unreachable(&self, endpoints: usize) {
+        self.unreachable
+            .set(super::number(u64::try_from(endpoints).unwrap_or(u64::MAX)));
+    }
+
+    /// A write has taken an endpoint out of a copy.
+    pub fn endpoint_removed(&self) {
+        self.removals.inc();
+    }
+}
+
+/// The values of the label `result`.
+const RESULTS: [&str; 8] = [
+    "success",
+    "alive",
+    "refused",
+    "reset",
+    "timeout",
+    "certificate",
+    "status",
+    "other",
+];
+
+fn result(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Success => "success",
+        Reply::Alive(_) => "alive",
+        Reply::Failure(Failure::Refused) => "refused",
+        Reply::Failure(Failure::Reset) => "reset",
+        Reply::Failure(Failure::TimedOut) => "timeout",
+        Reply::Failure(Failure::Certificate(_)) => "certificate",
+        Reply::Failure(Failure::Status(_)) => "status",
+        Reply::Failure(Failure::Other(_)) => "other",
+    }
+}
+
+fn labels(target: Target) -> (String, String) {
+    (target.address().to_string(), target.port().to_string())
+}
