@@ -20,3 +20,4 @@ pub mod plan;
     reason = "builders for tests, whose names say what they set"
 )]
 pub mod testing;
+pub mod verdicts;

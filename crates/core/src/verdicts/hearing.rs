@@ -1,0 +1,247 @@
+//! What replicas say to each other through the annotations of the probe Lease.
+//!
+//! The leader names the targets that it suspects, each with a round number. A replica that sees one of them well repeats
+//! target and round under a key of its own. Text that cannot be read counts as absent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use sha2::{Digest, Sha256};
+
+use super::{Moment, Target};
+
+/// The annotation in which the leader names what it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
+pub const SUSPECTED: &str = "endpoint-copier/suspected";
+/// What the annotation keys of objections begin with.
+const OBJECTION: &str = "objection.endpoint-copier/";
+/// Characters of the hash in the key of an objection.
+const HASH_LENGTH: usize = 10;
+/// The most entries of one text that are read: 16 addresses of two families, with two ports each.
+const MOST_ENTRIES: usize = 64;
+/// The other replicas have this long to object.
+const HEARD_AFTER: Duration = Duration::from_millis(300);
+/// An objection counts for this long after the leader saw it.
+const OBJECTION_LASTS: Duration = Duration::from_secs(10);
+/// A replica repeats its objection after this time.
+const REPEAT_AFTER: Duration = Duration::from_secs(5);
+/// An objection that did not change for this long is removed.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+
+/// The annotation key of the objections of a replica.
+#[must_use]
+pub fn objection_key(identity: &str) -> String {
+    let hash = BASE32_NOPAD.encode(&Sha256::digest(identity))[..HASH_LENGTH].to_ascii_lowercase();
+    format!("{OBJECTION}{hash}")
+}
+
+/// Reads suspected targets and their rounds; nothing if the text is not valid.
+#[must_use]
+pub fn suspicions(text: &str) -> BTreeMap<Target, u64> {
+    let entry = |entry: &str| {
+        let (target, round) = entry.rsplit_once('=')?;
+        Some((target.parse().ok()?, round.parse().ok()?))
+    };
+    let entries = text.split(',').take(MOST_ENTRIES);
+    entries.map(entry).collect::<Option<_>>().unwrap_or_default()
+}
+
+fn text_of(rounds: &BTreeMap<Target, u64>) -> String {
+    let entries: Vec<_> = rounds
+        .iter()
+        .map(|(target, round)| format!("{target}={round}"))
+        .collect();
+    entries.join(",")
+}
+
+/// The leader's side. Every replica keeps one, so that a new leader knows the rounds that were used.
+#[derive(Clone, Debug, Default)]
+pub struct Hearing {
+    suspected: BTreeMap<Target, Suspicion>,
+    /// The value of [`SUSPECTED`] as the Lease has it, to our knowledge. Empty: none.
+    stored: String,
+    highest_round: u64,
+    objections: BTreeMap<String, Objection>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    round: u64,
+    /// When the API server confirmed it.
+    stored: Option<Moment>,
+}
+
+#[derive(Clone, Debug)]
+struct Objection {
+    text: String,
+    rounds: BTreeMap<Target, u64>,
+    /// When this text was first seen.
+    seen: Moment,
+}
+
+impl Hearing {
+    /// Starts a term: what this replica suspected in an earlier one needs new rounds.
+    pub fn start_term(&mut self) {
+        self.suspected.clear();
+    }
+
+    /// Sets what the leader suspects. Returns the value that [`SUSPECTED`] must get, until the Lease has it.
+    pub fn suspect(&mut self, suspects: &BTreeSet<Target>) -> Option<String> {
+        self.suspected.retain(|target, _| suspects.contains(target));
+        for target in suspects {
+            if !self.suspected.contains_key(target) {
+                self.highest_round = self.highest_round.saturating_add(1);
+                let suspicion = Suspicion {
+                    round: self.highest_round,
+                    stored: None,
+                };
+                self.suspected.insert(*target, suspicion);
+            }
+        }
+        let rounds = self.suspected.iter();
+        let rounds = rounds.map(|(target, suspicion)| (*target, suspicion.round));
+        let text = text_of(&rounds.collect());
+        (text != self.stored).then_some(text)
+    }
+
+    /// Notes that the API server confirmed a value of [`SUSPECTED`].
+    pub fn stored(&mut self, value: &str, now: Moment) {
+        let rounds = suspicions(value);
+        self.highest_round = rounds.values().copied().fold(self.highest_round, u64::max);
+        for (target, suspicion) in &mut self.suspected {
+            if rounds.get(target) == Some(&suspicion.round) {
+                suspicion.stored.get_or_insert(now);
+            }
+        }
+        value.clone_into(&mut self.stored);
+    }
+
+    /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value whose
+    /// own answer was lost. Call this before the first [`Hearing::suspect`], so that no round is used twice.
+    pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
+        self.stored(annotations.get(SUSPECTED).map_or("", String::as_str), now);
+        self.objections.retain(|key, _| annotations.contains_key(key));
+        for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
+            // The same text again is the same objection: it does not count for longer.
+            if self
+                .objections
+                .get(key)
+                .is_none_or(|objection| objection.text != *text)
+            {
+                let objection = Objection {
+                    text: text.clone(),
+                    rounds: suspicions(text.split_once(';').map_or("", |(rounds, _)| rounds)),
+                    seen: now,
+                };
+                self.objections.insert(key.clone(), objection);
+            }
+        }
+    }
+
+    /// The annotation keys of objections that have not changed for a minute. The leader removes them.
+    #[must_use]
+    pub fn stale(&self, now: Moment) -> Vec<String> {
+        let is_stale = |objection: &Objection| now.since(objection.seen) > STALE_AFTER;
+        let stale = self
+            .objections
+            .iter()
+            .filter(|(_, objection)| is_stale(objection));
+        stale.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether another replica sees a suspected target well.
+    #[must_use]
+    pub fn is_objected(&self, target: Target, now: Moment) -> bool {
+        self.suspected.get(&target).is_some_and(|suspicion| {
+            self.objections.values().any(|objection| {
+                now.since(objection.seen) < OBJECTION_LASTS
+                    && objection.rounds.get(&target) == Some(&suspicion.round)
+            })
+        })
+    }
+
+    /// Whether the other replicas had their time to object.
+    #[must_use]
+    pub fn is_heard(&self, target: Target, now: Moment) -> bool {
+        let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
+        stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
+    }
+}
+
+/// A change of a replica's own annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerWrite {
+    /// Set it to this value.
+    Set(String),
+    /// Remove it.
+    Remove,
+}
+
+/// The side of a replica that does not lead.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    key: String,
+    /// Rises with each value, so that each repetition is a change that the leader sees.
+    counter: u64,
+    said: Said,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// The last write failed; the Lease may have it or not.
+    Unknown,
+    Objections(BTreeMap<Target, u64>, Moment),
+}
+
+impl Peer {
+    /// A replica that has said nothing yet. The identity is that of the election.
+    #[must_use]
+    pub fn new(identity: &str) -> Self {
+        Self {
+            key: objection_key(identity),
+            counter: 0,
+            said: Said::Nothing,
+        }
+    }
+
+    /// The annotation key of this replica's objections.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What to write now, if anything. `suspected` is the Lease's value of [`SUSPECTED`]. A target on an own address is
+    /// left out: that this replica reaches it says nothing about the network. The write is taken for done; call
+    /// [`Peer::failed`] if it is not.
+    pub fn answer(
+        &mut self,
+        suspected: &str,
+        is_clearly_well: impl Fn(Target) -> bool,
+        own_addresses: &BTreeSet<IpAddr>,
+        now: Moment,
+    ) -> Option<PeerWrite> {
+        let mut objections = suspicions(suspected);
+        objections.retain(|target, _| !own_addresses.contains(&target.address()) && is_clearly_well(*target));
+        if objections.is_empty() {
+            let said = std::mem::replace(&mut self.said, Said::Nothing);
+            return (said != Said::Nothing).then_some(PeerWrite::Remove);
+        }
+        if let Said::Objections(said, at) = &self.said
+            && *said == objections
+            && now.since(*at) < REPEAT_AFTER
+        {
+            return None;
+        }
+        self.counter = self.counter.saturating_add(1);
+        let text = format!("{};{}", text_of(&objections), self.counter);
+        self.said = Said::Objections(objections, now);
+        Some(PeerWrite::Set(text))
+    }
+
+    /// Notes that the last write failed, so that the next answer repeats it.
+    pub fn failed(&mut self) {
+        self.said = Said::Unknown;
+    }
+}

@@ -1,0 +1,270 @@
+//! The verdict on the endpoints of one managed Service and family. The numbers are those of the rules in the
+//! documentation of probes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{Condition, Facts, Failure, Leadership, Moment, Report, Target};
+
+/// An address that would be ready without probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The address.
+    pub address: IpAddr,
+    /// The copy remembers that it was taken out.
+    pub was_out: bool,
+}
+
+/// Why an address is out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The port that failed.
+    pub port: u16,
+    /// What failed; `None` while a new leader waits for the first result.
+    pub what: Option<Failure>,
+    /// First failure; `None` while a new leader waits for the first result.
+    pub since: Option<Moment>,
+}
+
+/// What follows from a report for one managed Service and family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// The addresses that must not get traffic.
+    pub out: BTreeMap<IpAddr, Unreachable>,
+    /// No endpoint has answered 2xx for 3 s, so nothing is out.
+    pub blind: bool,
+    /// Targets that answer 401 or 403.
+    pub unauthorized: Vec<Target>,
+    /// Targets that did not answer for a minute since they were listed, while another port of the address answers.
+    pub not_answering: Vec<Target>,
+}
+
+/// Judges the endpoints of one family over the probed ports of one managed Service.
+#[must_use]
+pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -> Judgement {
+    let unlisted = Facts::default();
+    let evidence = Evidence::new(candidates, ports, report, &unlisted);
+    let blind = evidence.is_blind();
+    Judgement {
+        out: if blind {
+            BTreeMap::new()
+        } else {
+            evidence.out(candidates)
+        },
+        blind,
+        unauthorized: evidence.targets(|_, facts| facts.is_unauthorized),
+        not_answering: evidence
+            .targets(|address, facts| facts.is_silent && evidence.answers_elsewhere(address)),
+    }
+}
+
+/// All that is known about the candidates.
+struct Evidence<'a> {
+    addresses: BTreeSet<IpAddr>,
+    ports: Vec<Port<'a>>,
+    leadership: Leadership,
+}
+
+/// The candidates on one port.
+struct Port<'a> {
+    number: u16,
+    /// Of each candidate. One that is not listed yet counts as just listed.
+    facts: BTreeMap<IpAddr, &'a Facts>,
+    unlisted: &'a Facts,
+}
+
+/// Which of too many addresses go out: the lowest rank first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    class: Class,
+    /// Of those that are out and down, the one that answered last returns first (rule 9).
+    last_success: Option<Moment>,
+    /// An address that has no result yet gives its place to one that failed.
+    is_unknown: bool,
+    since: Option<Moment>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    StaysDown,
+    Failing,
+    Rising,
+}
+
+impl<'a> Evidence<'a> {
+    fn new(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &'a Report, unlisted: &'a Facts) -> Self {
+        let addresses: BTreeSet<_> = candidates.iter().map(|candidate| candidate.address).collect();
+        let facts = |number, address: IpAddr| report.targets.get(&Target::new(address, number));
+        let port = |number: &u16| Port {
+            number: *number,
+            facts: addresses
+                .iter()
+                .map(|address| (*address, facts(*number, *address).unwrap_or(unlisted)))
+                .collect(),
+            unlisted,
+        };
+        Self {
+            ports: ports.iter().map(port).collect(),
+            addresses,
+            leadership: report.leadership,
+        }
+    }
+
+    /// The addresses that are out. A judgement is what the next one remembers, so it is repeated until it stays the same:
+    /// one write, not a series. It ends, because an address that returns is taken out again only when it is down, and
+    /// one that is out and down keeps its place.
+    fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {
+        let remembered = candidates.iter().filter(|candidate| candidate.was_out);
+        let mut memory: BTreeSet<_> = remembered.map(|candidate| candidate.address).collect();
+        let mut out = self.pass(&memory);
+        for _ in 0..2 * self.addresses.len() {
+            let next = out.keys().copied().collect();
+            if next == memory {
+                break;
+            }
+            memory = next;
+            out = self.pass(&memory);
+        }
+        out
+    }
+
+    fn pass(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Unreachable> {
+        let wanted = self.wanted(memory);
+        let mut ranked: Vec<_> = wanted
+            .iter()
+            .filter(|(address, _)| !self.is_needed(**address, &wanted))
+            .map(|(address, (rank, port))| (*rank, *address, *port))
+            .collect();
+        ranked.sort_by_key(|(rank, address, _)| (*rank, *address));
+        // Rule 7: at least half stay, so a single one always stays.
+        ranked.truncate(self.addresses.len() / 2);
+        ranked
+            .into_iter()
+            .map(|(_, address, port)| (address, port.unreachable(address)))
+            .collect()
+    }
+
+    /// Rules 7 and 10: the addresses to take or keep out, as long as there are places, each with the port that decides.
+    fn wanted(&self, memory: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, (Rank, &Port<'a>)> {
+        let worst = |address: IpAddr| {
+            let was_out = memory.contains(&address);
+            let is_decisive = |port: &&Port| {
+                if was_out {
+                    port.keeps_out(address, self.leadership)
+                } else {
+                    port.takes_out(address, self.leadership)
+                }
+            };
+            let decisive = self.ports.iter().filter(is_decisive);
+            let ranked = decisive.map(|port| (port.rank(address, was_out), port));
+            ranked.min_by_key(|(rank, port)| (*rank, port.number))
+        };
+        let addresses = self.addresses.iter();
+        addresses
+            .filter_map(|address| Some((*address, worst(*address)?)))
+            .collect()
+    }
+
+    /// Rule 9: on one of its ports an address answers, and no address that is surely listed has answered lately. Those
+    /// that could be out do not count as listed, even if there is no place for them.
+    fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
+        self.ports.iter().any(|port| {
+            let mut listed = port
+                .facts
+                .iter()
+                .filter(|(other, _)| !wanted.contains_key(*other));
+            port.fact(address).answers && !listed.any(|(_, facts)| facts.is_recent)
+        })
+    }
+
+    /// Rule 9: without a success for 3 s, the fault may be ours. A family that was just listed is not blind yet.
+    fn is_blind(&self) -> bool {
+        let mut all = self.ports.iter().flat_map(|port| port.facts.values());
+        let had_time = all.clone().any(|facts| facts.had_time);
+        had_time && !all.any(|facts| facts.is_recent)
+    }
+
+    /// Rule 13: another port than a silent one answers.
+    fn answers_elsewhere(&self, address: IpAddr) -> bool {
+        let mut conditions = self.ports.iter().map(|port| port.fact(address).condition);
+        // Not the latest result, so that one lost answer does not end the finding.
+        conditions.any(|condition| matches!(condition, Condition::Well | Condition::Failing))
+    }
+
+    fn targets(&self, is_it: impl Fn(IpAddr, &Facts) -> bool) -> Vec<Target> {
+        let of_port = |port: &Port| {
+            let found = port
+                .facts
+                .iter()
+                .filter(|(address, facts)| is_it(**address, facts));
+            let targets = found.map(|(address, _)| Target::new(*address, port.number));
+            targets.collect::<Vec<_>>()
+        };
+        let mut targets: Vec<_> = self.ports.iter().flat_map(of_port).collect();
+        targets.sort_unstable();
+        targets
+    }
+}
+
+impl Port<'_> {
+    fn fact(&self, address: IpAddr) -> &Facts {
+        self.facts.get(&address).unwrap_or(&self.unlisted)
+    }
+
+    /// Rule 6: a port that works nowhere says nothing about one address.
+    fn is_ignored(&self) -> bool {
+        let mut all = self.facts.values();
+        all.all(|facts| matches!(facts.condition, Condition::Down | Condition::New))
+    }
+
+    /// Rule 7: an address that gets traffic is taken out.
+    fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
+        let facts = self.fact(address);
+        // A target is down only after it was well.
+        let is_down = facts.condition == Condition::Down && !self.is_ignored();
+        let has_contrast = || facts.contrasts.iter().any(|other| self.facts.contains_key(other));
+        is_down && leadership.may_take_out && facts.is_heard && !facts.is_objected && has_contrast()
+    }
+
+    /// Rules 10 and 12: an address that was taken out stays out. A late objection puts it back.
+    fn keeps_out(&self, address: IpAddr, leadership: Leadership) -> bool {
+        let facts = self.fact(address);
+        let another_answers = || {
+            let mut others = self.facts.iter().filter(|(other, _)| **other != address);
+            others.any(|(_, facts)| facts.answers)
+        };
+        // Until all have answered or failed once, a new leader does not know what the last one knew. Without this the
+        // quick refusal of a dead server would put it back while the handshakes with the others still go on.
+        let waits = leadership.is_new && self.facts.values().any(|facts| !facts.is_known);
+        let stays = match facts.condition {
+            Condition::Well => false,
+            Condition::Down | Condition::Rising => !self.is_ignored() || waits,
+            Condition::New | Condition::Failing => (facts.is_known && another_answers()) || waits,
+        };
+        stays && !facts.is_objected
+    }
+
+    fn rank(&self, address: IpAddr, was_out: bool) -> Rank {
+        let facts = self.fact(address);
+        let class = match facts.condition {
+            Condition::Down if was_out => Class::StaysDown,
+            Condition::Rising => Class::Rising,
+            _ => Class::Failing,
+        };
+        Rank {
+            class,
+            last_success: facts.last_success.filter(|_| class == Class::StaysDown),
+            is_unknown: facts.since.is_none(),
+            since: facts.since,
+        }
+    }
+
+    fn unreachable(&self, address: IpAddr) -> Unreachable {
+        let facts = self.fact(address);
+        Unreachable {
+            port: self.number,
+            what: facts.what.clone(),
+            since: facts.since,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Decides which API servers to take out of a copy, from what the probes saw.
+//!
+//! ```text
+//!     attempts ──────> Targets ──┐
+//!                                ├──> Report ──┐
+//!     probe Lease ───> Hearing ──┘             ├──> judge ──> Judgement
+//!     endpoints, and what the copy remembers ──┘
+//! ```
+//!
+//! [`Targets`] holds a state per address and port, [`Hearing`] what the other replicas say of the suspected ones. A
+//! [`Report`] is both at one moment, as facts that change only when the judgement may change; so the caller compares two
+//! reports and judges only when they differ. [`judge`] runs once per managed Service and family.
+//!
+//! When a rule leaves a choice, the code takes the one that keeps an endpoint in: a dead server among living ones costs
+//! some connections, a removed living one may cost all.
+
+use std::ops::Add;
+use std::time::Duration;
+
+mod hearing;
+mod judge;
+mod report;
+mod state;
+mod target;
+mod targets;
+
+pub use hearing::{Hearing, Peer, PeerWrite, SUSPECTED, objection_key, suspicions};
+pub use judge::{Candidate, Judgement, Unreachable, judge};
+pub use report::{Condition, Facts, Leadership, Report};
+pub use state::{Phase, TargetState, Thresholds};
+pub use target::{Failure, Reply, Target};
+pub use targets::Targets;
+
+/// A point in time, as the time since the replica's start. Two moments of different replicas cannot be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment at which a time has passed since the replica's start.
+    #[must_use]
+    pub const fn new(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// The time since an earlier moment; zero if that one is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! The state of one target: which attempts it answered, and what follows from that.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Failure, Moment, Reply};
+
+/// A relapse makes the rise longer for this long.
+pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
+/// The longest rise, however often a target relapsed.
+const LONGEST_RISE: Duration = Duration::from_secs(60);
+/// More doublings than [`LONGEST_RISE`] can ever need.
+const MOST_DOUBLINGS: u32 = 16;
+
+/// How many results, and how much time, it takes to change a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Failures in a row until a target that was well is down.
+    pub failures: u32,
+    /// Successes until a target that was down is well.
+    pub successes: u32,
+    /// The time that these successes take at least. Each relapse doubles it.
+    pub rise: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            successes: 3,
+            rise: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Where a target stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Listed, and never seen well since. It never becomes down, so that nothing is taken out that never worked.
+    New {
+        /// Failed attempts since it was listed.
+        failures: u32,
+    },
+    /// It answers.
+    Well,
+    /// It was well, and this many attempts in a row failed.
+    Failing(u32),
+    /// It was well, and failed as often as the threshold says.
+    Down,
+    /// It was down, and answers again.
+    Rising {
+        /// When the first counted success came.
+        since: Moment,
+        /// Counted successes.
+        successes: u32,
+    },
+}
+
+/// An answered attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub begun: Moment,
+    pub ended: Moment,
+}
+
+/// What is known about one target since it was listed.
+#[derive(Clone, Debug)]
+pub struct TargetState {
+    pub(super) phase: Phase,
+    pub(super) listed_since: Moment,
+    /// The newest 2xx.
+    pub(super) last_success: Option<Answered>,
+    /// Begin of the newest attempt that was answered, by 2xx or not.
+    answered: Option<Moment>,
+    /// The latest result that counted.
+    pub(super) latest: Option<Reply>,
+    /// First failure since the latest answer: a run of failures.
+    pub(super) first_failure: Option<Moment>,
+    /// Last failure of that run.
+    pub(super) last_failure: Option<Moment>,
+    /// First failure since the target was well; unlike the run it outlasts a rise that fails.
+    pub(super) unwell_since: Option<Moment>,
+    /// What failed. It stays the same while a target is new or down, since a server may fail in changing ways.
+    pub(super) what: Option<Failure>,
+    /// For each address of the same port and family: its first 2xx to an attempt begun after the run's first failure.
+    pub(super) answers_since: BTreeMap<IpAddr, Moment>,
+    /// Begins of the attempts without a result.
+    pub(super) unanswered: Vec<Moment>,
+}
+
+impl TargetState {
+    pub(super) fn new(now: Moment) -> Self {
+        Self {
+            phase: Phase::New { failures: 0 },
+            listed_since: now,
+            last_success: None,
+            answered: None,
+            latest: None,
+            first_failure: None,
+            last_failure: None,
+            unwell_since: None,
+            what: None,
+            answers_since: BTreeMap::new(),
+            unanswered: Vec::new(),
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Why it failed, while it is not well.
+    #[must_use]
+    pub fn what(&self) -> Option<&Failure> {
+        self.what.as_ref()
+    }
+
+    /// Whether the latest result is 2xx.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.latest == Some(Reply::Success)
+    }
+
+    /// Removes an attempt from those without a result; `false` if it is not one of them.
+    pub(super) fn take_attempt(&mut self, begun: Moment) -> bool {
+        let position = self.unanswered.iter().position(|attempt| *attempt == begun);
+        position
+            .map(|position| self.unanswered.swap_remove(position))
+            .is_some()
+    }
+
+    /// Counts an answer. `counts` says whether it counts for a rise, `relapses` how often the target relapsed.
+    pub(super) fn answer(
+        &mut self,
+        attempt: Answered,
+        reply: Reply,
+        counts: bool,
+        relapses: u32,
+        thresholds: &Thresholds,
+    ) {
+        if reply == Reply::Success {
+            let newest = self.last_success.unwrap_or(attempt);
+            self.last_success = Some(Answered {
+                begun: newest.begun.max(attempt.begun),
+                ended: newest.ended.max(attempt.ended),
+            });
+        }
+        self.answered = self.answered.max(Some(attempt.begun));
+        self.latest = Some(reply);
+        (self.first_failure, self.last_failure) = (None, None);
+        self.answers_since.clear();
+        let (since, successes) = match self.phase {
+            Phase::New { .. } | Phase::Failing(_) | Phase::Well => return self.become_well(),
+            Phase::Rising { since, successes } if successes > 0 => (since, successes),
+            Phase::Down | Phase::Rising { .. } => (attempt.ended, 0),
+        };
+        let successes = successes + u32::from(counts);
+        let doubled = 2_u32.pow(relapses.min(MOST_DOUBLINGS));
+        let rise = thresholds.rise.saturating_mul(doubled);
+        // A longer rise that the user asked for is not cut off.
+        let rise = rise.min(LONGEST_RISE.max(thresholds.rise));
+        if successes >= thresholds.successes && attempt.ended.since(since) >= rise {
+            self.become_well();
+        } else {
+            self.phase = Phase::Rising { since, successes };
+        }
+    }
+
+    fn become_well(&mut self) {
+        self.phase = Phase::Well;
+        (self.unwell_since, self.what) = (None, None);
+    }
+
+    /// Counts a failure.
+    pub(super) fn fail(&mut self, attempt: Answered, failure: Failure, thresholds: &Thresholds) -> Failed {
+        // The server answered a newer attempt: this failure is the network's, or a hiccup that is over.
+        if self.answered.is_some_and(|answered| attempt.begun <= answered) {
+            return Failed::default();
+        }
+        let first = self.first_failure.is_none();
+        self.first_failure.get_or_insert(attempt.ended);
+        self.last_failure = self.last_failure.max(Some(attempt.ended));
+        self.unwell_since.get_or_insert(attempt.ended);
+        self.latest = Some(Reply::Failure(failure.clone()));
+        let is_down = |failures| failures >= thresholds.failures;
+        let next = match self.phase {
+            Phase::New { failures } => Phase::New {
+                failures: failures.saturating_add(1),
+            },
+            Phase::Well if is_down(1) => Phase::Down,
+            Phase::Well => Phase::Failing(1),
+            Phase::Failing(failures) if is_down(failures + 1) => Phase::Down,
+            Phase::Failing(failures) => Phase::Failing(failures + 1),
+            Phase::Down | Phase::Rising { .. } => Phase::Down,
+        };
+        if self.what.is_none() || !matches!(self.phase, Phase::New { .. } | Phase::Down) {
+            self.what = Some(failure);
+        }
+        let fell = next == Phase::Down && matches!(self.phase, Phase::Well | Phase::Failing(_));
+        self.phase = next;
+        Failed { first, fell }
+    }
+}
+
+/// What a failure changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Failed {
+    /// It is the first of a run.
+    pub first: bool,
+    /// The target was well, and is down now.
+    pub fell: bool,
+}

@@ -1,0 +1,159 @@
+//! The states of all targets that this replica probes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::state::{Answered, RELAPSE_MEMORY};
+use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
+
+/// An attempt without an answer for this long casts a doubt on its target.
+const DOUBT_AFTER: Duration = Duration::from_millis(250);
+/// The failures in a row after which a target is suspected.
+const SUSPECTED_AFTER: u32 = 2;
+
+/// All targets, by address and port.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    thresholds: Thresholds,
+    states: BTreeMap<Target, TargetState>,
+    /// When targets that were well became down. Leaving the source does not wipe this out.
+    falls: BTreeMap<Target, Vec<Moment>>,
+}
+
+impl Targets {
+    /// No targets yet.
+    #[must_use]
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            ..Self::default()
+        }
+    }
+
+    /// Sets what is listed. Other targets are forgotten, and are new when they are listed again.
+    pub fn list(&mut self, listed: &BTreeSet<Target>, now: Moment) {
+        self.states.retain(|target, _| listed.contains(target));
+        for target in listed {
+            self.states
+                .entry(*target)
+                .or_insert_with(|| TargetState::new(now));
+        }
+        for falls in self.falls.values_mut() {
+            falls.retain(|fall| now.since(*fall) < RELAPSE_MEMORY);
+        }
+        self.falls.retain(|_, falls| !falls.is_empty());
+    }
+
+    /// Notes that an attempt begins. It counts until [`Targets::end`] or [`Targets::discard`] is called with the same
+    /// begin.
+    pub fn begin(&mut self, target: Target, now: Moment) {
+        if let Some(state) = self.states.get_mut(&target) {
+            state.unanswered.push(now);
+        }
+    }
+
+    /// Counts the result of an attempt. `true`: it is the first failure of a run, so the caller probes all other
+    /// addresses at once. An attempt that is not known (begun before the target was last listed, or discarded)
+    /// changes nothing.
+    pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
+        let another_answers = self.others(target).any(|(_, state)| state.answers());
+        let relapses = self.relapses(target, ended);
+        let Some(state) = self.states.get_mut(&target) else {
+            return false;
+        };
+        if !state.take_attempt(begun) {
+            return false;
+        }
+        let attempt = Answered { begun, ended };
+        match reply {
+            Reply::Failure(failure) => {
+                let failed = state.fail(attempt, failure, &self.thresholds);
+                if failed.fell {
+                    let falls = self.falls.entry(target).or_default();
+                    falls.retain(|fall| ended.since(*fall) < RELAPSE_MEMORY);
+                    falls.push(ended);
+                }
+                failed.first
+            }
+            Reply::Success => {
+                state.answer(attempt, reply, true, relapses, &self.thresholds);
+                self.note_contrast(target, attempt);
+                false
+            }
+            Reply::Alive(_) => {
+                state.answer(attempt, reply, !another_answers, relapses, &self.thresholds);
+                false
+            }
+        }
+    }
+
+    /// Forgets an attempt: its timer fired late, so that its result says more about us than about the target.
+    pub fn discard(&mut self, target: Target, begun: Moment) {
+        if let Some(state) = self.states.get_mut(&target) {
+            state.take_attempt(begun);
+        }
+    }
+
+    /// The state of one target; `None` if it is not listed.
+    #[must_use]
+    pub fn get(&self, target: Target) -> Option<&TargetState> {
+        self.states.get(&target)
+    }
+
+    /// All targets and their states.
+    pub fn iter(&self) -> impl Iterator<Item = (Target, &TargetState)> {
+        self.states.iter().map(|(target, state)| (*target, state))
+    }
+
+    /// Whether this replica may contradict one that suspects a target. It may not while its own attempt hangs.
+    #[must_use]
+    pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
+        self.states.get(&target).is_some_and(|state| {
+            let hangs = |begun: &Moment| now.since(*begun) > DOUBT_AFTER;
+            state.phase == Phase::Well && !state.unanswered.iter().any(hangs)
+        })
+    }
+
+    /// The targets that a leader asks the other replicas about.
+    #[must_use]
+    pub fn suspects(&self) -> BTreeSet<Target> {
+        let is_suspected = |state: &TargetState| match state.phase {
+            Phase::Failing(failures) => failures >= SUSPECTED_AFTER,
+            Phase::Down => true,
+            Phase::New { .. } | Phase::Well | Phase::Rising { .. } => false,
+        };
+        self.iter()
+            .filter(|(_, state)| is_suspected(state))
+            .map(|(target, _)| target)
+            .collect()
+    }
+
+    /// The other addresses on the same port and of the same family.
+    fn others(&self, target: Target) -> impl Iterator<Item = (Target, &TargetState)> {
+        self.iter().filter(move |(other, _)| is_other(target, *other))
+    }
+
+    fn relapses(&self, target: Target, now: Moment) -> u32 {
+        let falls = self.falls.get(&target).into_iter().flatten();
+        let recent = falls.filter(|fall| now.since(**fall) < RELAPSE_MEMORY).count();
+        u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Notes a 2xx at the targets that it contrasts with.
+    fn note_contrast(&mut self, target: Target, attempt: Answered) {
+        let others = self.states.iter_mut();
+        for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {
+            if state.first_failure.is_some_and(|first| attempt.begun > first) {
+                state
+                    .answers_since
+                    .entry(target.address())
+                    .or_insert(attempt.ended);
+            }
+        }
+    }
+}
+
+/// Whether a target is another address of the same port and family.
+fn is_other(target: Target, other: Target) -> bool {
+    other.port() == target.port() && other.family() == target.family() && other.address() != target.address()
+}

@@ -1,0 +1,42 @@
+//! What is reported besides.
+
+use super::*;
+
+/// Rule: 13.unauthorized
+#[test]
+fn target_that_answers_401_or_403_is_reported() {
+    for (status, is_reported) in [(401, true), (403, true), (429, false)] {
+        let mut probes = Probes::new(1);
+        probes.attempt(1, 0, 10, Reply::Alive(status));
+        let mut scene = Scene::new(2).set(2, probes.facts(1, 20));
+        assert_eq!(scene.judge().unauthorized == [target(2)], is_reported, "{status}");
+        scene.ports = [SUPERVISOR].into();
+        assert!(scene.judge().unauthorized.is_empty(), "not a port of the Service");
+    }
+}
+
+/// Rule: 13.not-answering
+#[test]
+fn port_that_never_answers_is_reported_after_a_minute() {
+    let mut probes = Probes::new(1);
+    probes.refused(1, 0);
+    let young = probes.facts(1, 59_999);
+    let silent = probes.facts(1, 60_000);
+    probes.well(1, 60_000);
+    let answered = probes.facts(1, 60_010);
+    for (what, supervisor, api, is_reported) in [
+        ("for less than a minute", young, well(), false),
+        ("while the other is well", silent.clone(), well(), true),
+        ("while the other fails", silent.clone(), failing(), true),
+        ("while the other is down", silent.clone(), down(), false),
+        ("while the other is new", silent.clone(), silent.clone(), false),
+        ("until it answered", answered, well(), false),
+    ] {
+        let scene = Scene::new(2)
+            .port(SUPERVISOR)
+            .set(2, api)
+            .set_on(SUPERVISOR, 2, supervisor);
+        let expected = vec![Target::new(address(2), SUPERVISOR)];
+        assert_eq!(scene.judge().not_answering == expected, is_reported, "{what}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Which endpoints are taken out.
+
+use super::*;
+
+fn since(milliseconds: u64) -> Facts {
+    Facts {
+        since: Some(at(milliseconds)),
+        ..down()
+    }
+}
+
+/// Rule: 7.taken-out
+#[test]
+fn endpoint_that_is_down_is_taken_out() {
+    let scene = Scene::new(3).set(2, down());
+    assert_eq!(scene.out(), [2]);
+    assert_eq!(
+        scene.judge().out[&address(2)],
+        Unreachable {
+            port: API,
+            what: Some(Failure::TimedOut),
+            since: Some(at(10_000)),
+        }
+    );
+}
+
+/// Rule: 7.conditions
+#[test]
+fn removal_needs_each_condition() {
+    type Change = fn(Scene) -> Scene;
+    let cases: [(&str, Change); 9] = [
+        ("well", |scene| scene.set(2, well())),
+        ("failing", |scene| scene.set(2, failing())),
+        ("rising", |scene| scene.set(2, rising())),
+        ("never well", |scene| scene.set(2, never_well())),
+        ("unknown", |scene| scene.set(2, unknown())),
+        ("unheard", |scene| scene.edit(2, |facts| facts.is_heard = false)),
+        ("objected", |scene| {
+            scene.edit(2, |facts| facts.is_objected = true)
+        }),
+        ("no contrast", |scene| {
+            scene.edit(2, |facts| facts.contrasts.clear())
+        }),
+        ("no right to", |mut scene| {
+            scene.report.leadership.may_take_out = false;
+            scene
+        }),
+    ];
+    for (what, change) in cases {
+        let scene = change(Scene::new(3).set(2, down()));
+        assert_eq!(scene.out(), [0; 0], "{what}");
+    }
+}
+
+/// Rule: 7.contrast
+#[test]
+fn contrast_of_an_endpoint_that_is_not_in_the_copy_is_none() {
+    let scene = Scene::new(3).set(2, down());
+    let only = |n| {
+        scene
+            .clone()
+            .edit(2, |facts| facts.contrasts = [address(n)].into())
+    };
+    assert_eq!(only(3).out(), [2]);
+    assert_eq!(only(4).out(), [0; 0]);
+}
+
+/// Rule: 7.half
+#[test]
+fn at_most_half_are_out() {
+    for (n, places) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3)] {
+        // The last one lives, so that the family is not blind and the port counts.
+        let scene = (1..n).fold(Scene::new(n), |scene, n| scene.set(n, down()));
+        assert_eq!(scene.out().len(), places, "{n} endpoints");
+    }
+}
+
+/// Rule: 7.single
+#[test]
+fn single_endpoint_is_never_out() {
+    for facts in [down(), rising(), failing(), never_well(), unknown()] {
+        let scene = Scene::new(1).set(1, facts.clone()).remembers(&[1]).new_leader();
+        assert_eq!(scene.out(), [0; 0], "{facts:?}");
+    }
+}
+
+/// Rule: 7.places
+#[test]
+fn place_goes_to_the_longest_failing_then_the_lowest_address() {
+    for (facts, out) in [
+        ([since(10_000), since(10_000)], 1),
+        ([since(10_000), since(9_999)], 2),
+        ([since(9_999), since(10_000)], 1),
+    ] {
+        let [first, second] = facts;
+        let scene = Scene::new(3).set(1, first).set(2, second);
+        assert_eq!(scene.out(), [out]);
+    }
+}
+
+/// Rule: 7.places
+#[test]
+fn endpoint_that_is_out_and_down_keeps_its_place() {
+    let scene = Scene::new(3)
+        .set(1, since(9_000))
+        .set(2, since(10_000))
+        .remembers(&[2]);
+    assert_eq!(scene.out(), [2]);
+}
+
+/// Rule: 7.rising-gives-place
+#[test]
+fn rising_endpoint_gives_its_place_to_one_that_is_down() {
+    let scene = Scene::new(3).set(1, rising()).remembers(&[1]);
+    assert_eq!(scene.out(), [1]);
+    assert_eq!(scene.set(2, down()).out(), [2]);
+}
+
+/// Rule: 9.places
+#[test]
+fn endpoints_return_in_the_order_of_their_last_success() {
+    let answered = |milliseconds| Facts {
+        last_success: Some(at(milliseconds)),
+        ..down()
+    };
+    // Four endpoints became three, which leaves one place.
+    let scene = Scene::new(3)
+        .set(1, answered(9_000))
+        .set(2, answered(8_000))
+        .remembers(&[1, 2]);
+    assert_eq!(scene.out(), [2]);
+}
+
+/// Rule: 6.ports
+#[test]
+fn one_port_is_enough() {
+    let scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());
+    assert_eq!(scene.out(), [3]);
+    assert_eq!(scene.judge().out[&address(3)].port, SUPERVISOR);
+}
+
+/// Rule: 6.services-differ
+#[test]
+fn service_without_the_port_is_judged_without_it() {
+    let mut scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());
+    scene.ports = [API].into();
+    assert_eq!(scene.out(), [0; 0]);
+}
+
+/// Rule: 6.ignored
+#[test]
+fn port_down_or_new_everywhere_is_ignored() {
+    let scene = Scene::new(3).port(SUPERVISOR);
+    let scene = [1, 2, 3]
+        .into_iter()
+        .fold(scene, |scene, n| scene.set_on(SUPERVISOR, n, down()));
+    assert_eq!(scene.out(), [0; 0]);
+    assert_eq!(
+        scene.clone().remembers(&[1]).out(),
+        [0; 0],
+        "nor does it keep out"
+    );
+    assert_eq!(scene.clone().set_on(SUPERVISOR, 2, never_well()).out(), [0; 0]);
+    assert_eq!(
+        scene.clone().set(2, down()).out(),
+        [2],
+        "the other port still counts"
+    );
+    assert_eq!(scene.set_on(SUPERVISOR, 2, well()).out(), [1]);
+}
+
+/// Rule: 9.blind
+#[test]
+fn blind_family_has_nothing_out() {
+    let silent = |facts: Facts| Facts {
+        is_recent: false,
+        ..facts
+    };
+    let scene = Scene::new(3)
+        .set(1, silent(down()))
+        .set(2, silent(failing()))
+        .set(3, silent(failing()))
+        .remembers(&[1]);
+    assert!(scene.judge().blind);
+    assert_eq!(scene.out(), [0; 0]);
+    let sees = scene.set(3, well());
+    assert!(!sees.judge().blind);
+    assert_eq!(sees.out(), [1]);
+}
+
+/// Rule: 9.blind
+#[test]
+fn family_just_listed_is_not_blind() {
+    let new = |had_time| Facts {
+        had_time,
+        ..unknown()
+    };
+    let scene = |had_time| Scene::new(2).set(1, new(had_time)).set(2, new(had_time));
+    assert!(!scene(false).judge().blind);
+    assert!(scene(true).judge().blind);
+    assert!(!judge(&[], &[API].into(), &Report::default()).blind);
+}
+
+/// Rule: 9.only-one-that-answers
+#[test]
+fn endpoint_that_alone_answers_returns() {
+    let quiet = Facts {
+        answers: false,
+        is_recent: false,
+        ..well()
+    };
+    let scene = Scene::new(2).set(1, rising()).remembers(&[1]);
+    assert_eq!(scene.out(), [1], "the other answers");
+    assert_eq!(scene.clone().set(2, quiet.clone()).out(), [0; 0]);
+    assert_eq!(scene.clone().set(2, failing()).out(), [1], "it answered just now");
+    // It is down on the other port, and the only one on this.
+    let scene = Scene::new(2)
+        .port(SUPERVISOR)
+        .set_on(SUPERVISOR, 1, down())
+        .set(2, quiet);
+    assert_eq!(scene.out(), [0; 0]);
+}

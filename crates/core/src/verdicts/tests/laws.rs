@@ -1,0 +1,314 @@
+//! What holds whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let kinds = vec![
+        well(),
+        well(),
+        down(),
+        down(),
+        down(),
+        failing(),
+        rising(),
+        never_well(),
+        unknown(),
+    ];
+    let flags = vec(any::<bool>(), 5);
+    let contrasts = vec((1..=6u8).prop_map(address), 0..4);
+    (select(kinds), flags, 0..4u64, 0..4u64, contrasts).prop_map(|(kind, flags, since, last, contrasts)| {
+        let mut facts = kind;
+        let has_failed = facts.since.is_some();
+        facts.since = has_failed.then_some(at(10_000 + since));
+        facts.last_success = facts.last_success.map(|_| at(9_000 + last));
+        facts.contrasts = contrasts.into_iter().collect();
+        facts.is_recent = facts.condition != Condition::New && (facts.answers || flags[0]);
+        facts.is_objected = flags[1] && flags[2];
+        facts.is_heard = flags[3];
+        // Well by 429, for example.
+        facts.answers &= flags[4] || facts.condition != Condition::Well;
+        facts
+    })
+}
+
+fn scene() -> impl Strategy<Value = Scene> {
+    let ports = select(vec![vec![], vec![SUPERVISOR], vec![SUPERVISOR, 8443]]);
+    let all = vec((facts(), facts(), facts(), any::<bool>()), 1..7);
+    (ports, all, any::<bool>(), any::<bool>()).prop_map(|(ports, all, may_take_out, is_new)| {
+        let mut scene = Scene::new(0);
+        for (n, (api, supervisor, other, was_out)) in (1..).zip(all) {
+            scene.candidates.push(Candidate {
+                address: address(n),
+                was_out,
+            });
+            scene = scene
+                .set(n, api)
+                .set_on(SUPERVISOR, n, supervisor)
+                .set_on(8443, n, other);
+        }
+        scene.ports.extend(ports);
+        scene.report.leadership = Leadership { may_take_out, is_new };
+        scene
+    })
+}
+
+impl Scene {
+    fn facts_of(&self, candidate: &Candidate) -> Vec<&Facts> {
+        let target = |port: &u16| Target::new(candidate.address, *port);
+        let facts = self.ports.iter().map(|port| &self.report.targets[&target(port)]);
+        facts.collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Rule: 7.half, 7.single
+    #[test]
+    fn at_most_half_are_ever_out(scene in scene()) {
+        prop_assert!(scene.out().len() <= scene.candidates.len() / 2);
+    }
+
+    /// Rule: 9.only-one-that-answers
+    #[test]
+    fn the_only_one_that_answers_is_never_out(scene in scene()) {
+        let out = scene.judge().out;
+        for address in out.keys() {
+            for port in &scene.ports {
+                let answers = |address| scene.report.targets[&Target::new(address, *port)].answers;
+                let recent = |address| scene.report.targets[&Target::new(address, *port)].is_recent;
+                let mut listed = scene.candidates.iter().filter(|candidate| !out.contains_key(&candidate.address));
+                prop_assert!(!answers(*address) || listed.any(|candidate| recent(candidate.address)), "{address}:{port}");
+            }
+        }
+    }
+
+    /// Rule: 7.was-well
+    #[test]
+    fn an_endpoint_never_seen_well_is_not_taken_out(scene in scene()) {
+        let out = scene.out();
+        for candidate in scene.candidates.iter().filter(|candidate| !candidate.was_out) {
+            let is_new = scene.facts_of(candidate).iter().all(|facts| facts.condition == Condition::New);
+            prop_assert!(!is_new || !scene.judge().out.contains_key(&candidate.address), "{out:?}");
+        }
+    }
+
+    /// Rule: 7.conditions
+    #[test]
+    fn nothing_is_taken_out_unless_all_conditions_hold(scene in scene()) {
+        let out = scene.judge().out;
+        for candidate in scene.candidates.iter().filter(|candidate| out.contains_key(&candidate.address)) {
+            let all = scene.facts_of(candidate);
+            prop_assert!(all.iter().any(|facts| !facts.is_objected), "objected on each port");
+            if !candidate.was_out {
+                let holds = |facts: &&Facts| facts.condition == Condition::Down && facts.is_heard && !facts.is_objected;
+                prop_assert!(scene.report.leadership.may_take_out);
+                prop_assert!(all.into_iter().any(|facts| holds(&facts)), "{candidate:?}");
+            }
+        }
+    }
+
+    /// Rule: 9.blind
+    #[test]
+    fn everything_returns_when_blind(mut scene in scene()) {
+        for facts in scene.report.targets.values_mut() {
+            (facts.is_recent, facts.had_time) = (false, true);
+        }
+        let judgement = scene.judge();
+        prop_assert!(judgement.blind);
+        prop_assert!(judgement.out.is_empty());
+    }
+
+    /// Rule: 7.order
+    #[test]
+    fn the_order_of_the_candidates_does_not_matter(scene in scene(), turn in 0..7usize) {
+        let mut turned = scene.clone();
+        let n = scene.candidates.len();
+        turned.candidates.rotate_left(turn % n);
+        prop_assert_eq!(scene.judge(), turned.judge());
+        turned.candidates.reverse();
+        prop_assert_eq!(scene.judge(), turned.judge());
+    }
+
+    /// Rule: 10.stable
+    #[test]
+    fn judging_the_result_again_changes_nothing(scene in scene()) {
+        let first = scene.judge();
+        let mut again = scene;
+        for candidate in &mut again.candidates {
+            candidate.was_out = first.out.contains_key(&candidate.address);
+        }
+        prop_assert_eq!(again.judge(), first);
+    }
+}
+
+/// What happens to one of three targets.
+#[derive(Clone, Debug)]
+enum Step {
+    /// An attempt on a target takes this long.
+    Attempt(u8, u64, Reply),
+    /// A target leaves the source and comes back.
+    Relist(u8),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let replies = vec![
+        Reply::Success,
+        Reply::Success,
+        Reply::Alive(429),
+        Reply::Failure(Failure::Refused),
+        Reply::Failure(Failure::TimedOut),
+        Reply::Failure(Failure::TimedOut),
+        Reply::Failure(Failure::Status(500)),
+    ];
+    prop_oneof![
+        12 => (1..=3u8, 1..1_500u64, select(replies)).prop_map(|(n, takes, reply)| Step::Attempt(n, takes, reply)),
+        1 => (1..=3u8).prop_map(Step::Relist),
+        8 => (1..1_200u64).prop_map(Step::Pass),
+    ]
+}
+
+/// Steps as they come: begins and ends of attempts in the order of time.
+struct Run {
+    probes: Probes,
+    now: u64,
+    pending: BTreeMap<(u64, usize), (u8, u64, Reply)>,
+    begun: usize,
+    /// Ends since the target was listed: when, and whether it was an answer.
+    seen_well: BTreeSet<u8>,
+    down_since: BTreeMap<u8, u64>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            probes: Probes::new(3),
+            now: 0,
+            pending: BTreeMap::new(),
+            begun: 0,
+            seen_well: BTreeSet::new(),
+            down_since: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Attempt(n, takes, reply) => {
+                self.begun += 1;
+                self.probes.targets.begin(target(*n), at(self.now));
+                self.pending
+                    .insert((self.now + takes, self.begun), (*n, self.now, reply.clone()));
+            }
+            Step::Relist(n) => {
+                let others = (1..=3).filter(|other| other != n).map(target).collect();
+                self.probes.targets.list(&others, at(self.now));
+                self.probes
+                    .targets
+                    .list(&(1..=3).map(target).collect(), at(self.now));
+                self.pending.retain(|_, (other, ..)| other != n);
+                self.seen_well.remove(n);
+                self.down_since.remove(n);
+            }
+            Step::Pass(time) => {
+                let until = self.now + time;
+                while let Some(first) = self.pending.first_entry().filter(|first| first.key().0 <= until) {
+                    self.now = first.key().0;
+                    let (n, begun, reply) = first.remove();
+                    self.end(n, begun, reply);
+                }
+                self.now = until;
+            }
+        }
+    }
+
+    fn end(&mut self, n: u8, begun: u64, reply: Reply) {
+        let before = self.probes.targets.get(target(n)).unwrap().clone();
+        if !matches!(reply, Reply::Failure(_)) {
+            self.seen_well.insert(n);
+        }
+        let is_failure = matches!(reply, Reply::Failure(_));
+        self.probes.targets.end(target(n), at(begun), at(self.now), reply);
+        let phase = self.probes.phase(n);
+        let is_seen_well = self.seen_well.contains(&n);
+        assert!(
+            is_seen_well || matches!(phase, Phase::New { .. }),
+            "{n} is {phase:?}"
+        );
+        assert!(
+            !is_seen_well || !matches!(phase, Phase::New { .. }),
+            "{n} is {phase:?}"
+        );
+        if let Some(success) = before.last_success
+            && is_failure
+            && at(begun) <= success.begun
+        {
+            assert_eq!(phase, before.phase(), "a failure older than the last success");
+        }
+        match phase {
+            Phase::Down if is_failure => _ = self.down_since.insert(n, self.now),
+            Phase::Well => {
+                if let Some(since) = self.down_since.remove(&n) {
+                    assert!(self.now - since >= 3_000, "a rise of {} ms", self.now - since);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Rule: 3.beside, 4.new, 12.rise
+    #[test]
+    fn phases_follow_the_rules_whatever_happens(steps in vec(step(), 1..120)) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.take(step);
+        }
+    }
+
+    /// Rule: 7.was-well, 7.contrast
+    #[test]
+    fn what_is_taken_out_was_well_and_contrasts(steps in vec(step(), 1..120)) {
+        let mut run = Run::new();
+        let candidates = [1, 2, 3].map(|n| Candidate { address: address(n), was_out: false });
+        let leadership = Leadership { may_take_out: true, is_new: false };
+        for step in &steps {
+            run.take(step);
+            let suspects = run.probes.targets.suspects();
+            if let Some(value) = run.probes.hearing.suspect(&suspects) {
+                run.probes.hearing.stored(&value, at(run.now));
+            }
+            let report = run.probes.targets.report(at(run.now), &run.probes.hearing, leadership);
+            for address in judge(&candidates, &[API].into(), &report).out.keys() {
+                let n = (1..=3).find(|n| super::address(*n) == *address).unwrap_or_default();
+                prop_assert!(run.seen_well.contains(&n));
+                prop_assert!(!report.targets[&target(n)].contrasts.is_empty());
+                prop_assert!(run.probes.hearing.is_heard(target(n), at(run.now)));
+            }
+        }
+    }
+
+    /// Rule: 8.hostile
+    #[test]
+    fn any_text_in_the_lease_can_only_object(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
+        let mut hearing = Hearing::default();
+        hearing.suspect(&[target(1)].into());
+        let annotations: BTreeMap<_, _> = [
+            (SUSPECTED.to_owned(), text.clone()),
+            (format!("objection.endpoint-copier/{key}"), text.clone()),
+        ].into();
+        hearing.see(&annotations, at(0));
+        let confirms = suspicions(&text).get(&target(1)) == Some(&1);
+        prop_assert_eq!(hearing.is_heard(target(1), at(300)), confirms);
+        prop_assert!(Peer::new("a").answer(&text, |_| false, &[].into(), at(0)).is_none());
+    }
+}

@@ -1,0 +1,451 @@
+//! The state of one target.
+
+use super::*;
+
+fn timeout() -> Reply {
+    Reply::Failure(Failure::TimedOut)
+}
+
+/// Rule: 4.states
+#[test]
+fn target_goes_through_its_phases() {
+    let mut probes = Probes::new(1);
+    let mut seen = vec![probes.phase(1)];
+    for (begun, reply) in [
+        (0, Reply::Success),
+        (1_000, timeout()),
+        (1_500, timeout()),
+        (2_000, timeout()),
+        (3_000, timeout()),
+        (4_000, Reply::Success),
+        (5_000, Reply::Success),
+        (6_000, Reply::Success),
+        (7_000, Reply::Success),
+    ] {
+        probes.attempt(1, begun, begun + 10, reply);
+        seen.push(probes.phase(1));
+    }
+    let rising = |successes| Phase::Rising {
+        since: at(4_010),
+        successes,
+    };
+    assert_eq!(
+        seen,
+        [
+            Phase::New { failures: 0 },
+            Phase::Well,
+            Phase::Failing(1),
+            Phase::Failing(2),
+            Phase::Down,
+            Phase::Down,
+            rising(1),
+            rising(2),
+            rising(3),
+            Phase::Well,
+        ]
+    );
+}
+
+/// Rule: 4.new
+#[test]
+fn target_never_seen_well_never_becomes_down() {
+    let mut probes = Probes::new(1);
+    for n in 0..100 {
+        probes.refused(1, n * 1_000);
+    }
+    assert_eq!(probes.phase(1), Phase::New { failures: 100 });
+}
+
+/// Rule: 4.thresholds
+#[test]
+fn thresholds_decide_when_a_target_is_down_and_well() {
+    let mut probes = Probes::new(0);
+    probes.targets = Targets::new(Thresholds {
+        failures: 1,
+        successes: 2,
+        rise: Duration::from_secs(1),
+    });
+    probes.targets.list(&[target(1)].into(), at(0));
+    probes.well(1, 0);
+    probes.refused(1, 1_000);
+    assert_eq!(probes.phase(1), Phase::Down);
+    probes.well(1, 2_000);
+    probes.well(1, 3_000);
+    assert_eq!(probes.phase(1), Phase::Well);
+}
+
+/// Rule: 4.forgotten
+#[test]
+fn target_listed_again_is_new() {
+    let mut probes = Probes::new(1);
+    probes.down(1);
+    probes.targets.begin(target(1), at(1_900));
+    probes.targets.list(&[].into(), at(2_000));
+    assert!(probes.targets.get(target(1)).is_none());
+    probes.targets.list(&[target(1)].into(), at(2_100));
+    assert_eq!(probes.phase(1), Phase::New { failures: 0 });
+    // An attempt from before is none of the new target's.
+    assert!(
+        !probes
+            .targets
+            .end(target(1), at(1_900), at(2_200), Reply::Success)
+    );
+    assert_eq!(probes.phase(1), Phase::New { failures: 0 });
+}
+
+/// Rule: 4.listed-still
+#[test]
+fn target_still_listed_keeps_its_state() {
+    let mut probes = Probes::new(1);
+    probes.down(1);
+    probes.targets.list(&[target(1), target(2)].into(), at(2_000));
+    assert_eq!(probes.phase(1), Phase::Down);
+    assert_eq!(probes.phase(2), Phase::New { failures: 0 });
+}
+
+/// Rule: 3.first-failure
+#[test]
+fn first_failure_of_a_run_probes_the_others_at_once() {
+    let mut probes = Probes::new(1);
+    for (begun, is_first) in [
+        (0, Some(true)),
+        (100, Some(false)),
+        (200, None),
+        (300, Some(true)),
+        (400, Some(false)),
+        (500, Some(false)),
+        (600, Some(false)),
+        (700, None),
+        (800, Some(true)),
+    ] {
+        if let Some(is_first) = is_first {
+            assert_eq!(probes.refused(1, begun), is_first, "begun at {begun}");
+        } else {
+            probes.well(1, begun);
+        }
+    }
+}
+
+/// Rule: 3.beside
+#[test]
+fn failure_older_than_the_last_success_is_ignored() {
+    let mut probes = Probes::new(1);
+    probes.well(1, 0);
+    for (begun, phase) in [
+        (900, Phase::Well),
+        (1_500, Phase::Well),
+        (1_501, Phase::Failing(1)),
+    ] {
+        probes.targets.begin(target(1), at(begun));
+        probes.well(1, 1_500);
+        probes
+            .targets
+            .end(target(1), at(begun), at(begun + 1_000), timeout());
+        assert_eq!(probes.phase(1), phase, "begun at {begun}");
+    }
+}
+
+/// Rule: 3.late
+#[test]
+fn discarded_attempt_changes_nothing() {
+    let mut probes = Probes::new(1);
+    probes.well(1, 0);
+    probes.targets.begin(target(1), at(1_000));
+    assert!(!probes.targets.is_clearly_well(target(1), at(2_000)));
+    probes.targets.discard(target(1), at(1_000));
+    assert!(probes.targets.is_clearly_well(target(1), at(2_000)));
+    assert!(!probes.targets.end(target(1), at(1_000), at(2_000), timeout()));
+    assert_eq!(probes.phase(1), Phase::Well);
+}
+
+/// Rule: 5.alive
+#[test]
+fn alive_ends_a_run_of_failures() {
+    for status in [401, 403, 429] {
+        let mut probes = Probes::new(2);
+        probes.attempt(1, 0, 10, Reply::Alive(status));
+        assert_eq!(probes.phase(1), Phase::Well, "a new one, {status}");
+        probes.refused(1, 1_000);
+        probes.refused(1, 1_200);
+        probes.attempt(1, 1_400, 1_410, Reply::Alive(status));
+        assert_eq!(probes.phase(1), Phase::Well, "a failing one, {status}");
+        assert!(!probes.facts(1, 1_500).answers, "{status} is no success");
+    }
+}
+
+/// Rule: 5.alive-rise
+#[test]
+fn alive_counts_for_the_rise_only_without_another_2xx() {
+    for (another_answers, phase) in [
+        (false, Phase::Well),
+        (
+            true,
+            Phase::Rising {
+                since: at(5_010),
+                successes: 0,
+            },
+        ),
+    ] {
+        let mut probes = Probes::new(2);
+        probes.down(1);
+        if another_answers {
+            probes.well(2, 1_900);
+        }
+        for begun in [2_000, 3_000, 4_000, 5_000] {
+            probes.attempt(1, begun, begun + 10, Reply::Alive(429));
+        }
+        assert_eq!(probes.phase(1), phase, "another answers 2xx: {another_answers}");
+    }
+}
+
+/// Rule: 5.alive-rise
+#[test]
+fn alive_is_judged_by_the_same_port_and_family() {
+    let others = [
+        Target::new(address(2), SUPERVISOR),
+        Target::new("2001:db8::1".parse().unwrap(), API),
+    ];
+    let mut probes = Probes::new(1);
+    let listed = others.into_iter().chain([target(1)]).collect();
+    probes.targets.list(&listed, at(0));
+    for other in others {
+        probes.targets.begin(other, at(0));
+        probes.targets.end(other, at(0), at(10), Reply::Success);
+    }
+    probes.down(1);
+    for begun in [2_000, 3_000, 4_000, 5_000] {
+        probes.attempt(1, begun, begun + 10, Reply::Alive(429));
+    }
+    assert_eq!(probes.phase(1), Phase::Well);
+}
+
+/// Rule: 12.rise
+#[test]
+fn rise_takes_three_successes_and_three_seconds() {
+    for (successes, is_well) in [
+        (&[2_000, 3_000, 4_000][..], false),
+        (&[2_000, 2_100, 2_200, 4_999], false),
+        (&[2_000, 5_000], false),
+        (&[2_000, 3_000, 5_000], true),
+        (&[2_000, 3_000, 4_000, 5_000], true),
+    ] {
+        let mut probes = Probes::new(1);
+        probes.down(1);
+        for begun in successes {
+            probes.well(1, *begun);
+        }
+        assert_eq!(probes.phase(1) == Phase::Well, is_well, "{successes:?}");
+    }
+}
+
+/// Rule: 12.rise
+#[test]
+fn failure_during_the_rise_starts_it_again() {
+    let mut probes = Probes::new(1);
+    probes.down(1);
+    probes.well(1, 2_000);
+    probes.well(1, 3_000);
+    probes.refused(1, 4_000);
+    assert_eq!(probes.phase(1), Phase::Down);
+    for begun in [5_000, 6_000, 7_000] {
+        probes.well(1, begun);
+        assert_ne!(probes.phase(1), Phase::Well);
+    }
+    // It did not fall from well, so this was no relapse.
+    probes.well(1, 8_000);
+    assert_eq!(probes.phase(1), Phase::Well);
+}
+
+/// How long the next rise takes, in seconds, after falling at these seconds.
+fn rise_after(falls: &[u64]) -> u64 {
+    let mut probes = Probes::new(1);
+    probes.well(1, 0);
+    for fall in falls {
+        for begun in [0, 200, 400] {
+            probes.refused(1, fall * 1_000 + begun);
+        }
+        assert_eq!(probes.phase(1), Phase::Down);
+        for second in 1.. {
+            probes.well(1, (fall + second) * 1_000);
+            if probes.phase(1) == Phase::Well {
+                break;
+            }
+        }
+    }
+    for begun in [0, 200, 400] {
+        probes.refused(1, 5_000_000 + begun);
+    }
+    let seconds = (1..100).find(|second| {
+        probes.well(1, (5_000 + second) * 1_000);
+        probes.phase(1) == Phase::Well
+    });
+    seconds.unwrap() - 1
+}
+
+/// Rule: 12.relapse
+#[test]
+fn relapse_within_ten_minutes_doubles_the_rise() {
+    for (falls, seconds) in [
+        (&[][..], 3),
+        (&[4_395], 3),
+        (&[4_470], 6),
+        (&[4_470, 4_520], 12),
+        (&[4_470, 4_520, 4_560], 24),
+        (&[4_470, 4_520, 4_560, 4_600], 48),
+        (&[4_470, 4_520, 4_560, 4_600, 4_650], 60),
+        (&[4_470, 4_520, 4_560, 4_600, 4_650, 4_800], 60),
+    ] {
+        assert_eq!(rise_after(falls), seconds, "after falls at {falls:?}");
+    }
+}
+
+/// Rule: 4.relapses-remembered
+#[test]
+fn relapses_outlast_the_source() {
+    for (away, seconds) in [(1_000, 6), (700_000, 3)] {
+        let mut probes = Probes::new(1);
+        probes.down(1);
+        probes.targets.list(&[].into(), at(2_000));
+        probes.targets.list(&[target(1)].into(), at(away));
+        let second = |second: u64| away + 2_000 + second * 1_000;
+        probes.well(1, second(0));
+        for begun in [100, 300, 500] {
+            probes.refused(1, second(0) + begun);
+        }
+        let rise = (1..100).find(|n| {
+            probes.well(1, second(*n));
+            probes.phase(1) == Phase::Well
+        });
+        assert_eq!(rise.unwrap() - 1, seconds, "listed again after {away} ms");
+    }
+}
+
+/// Rule: 8.clearly-well
+#[test]
+fn target_is_clearly_well_while_no_attempt_hangs() {
+    let mut probes = Probes::new(2);
+    assert!(!probes.targets.is_clearly_well(target(1), at(0)), "new");
+    assert!(!probes.targets.is_clearly_well(target(9), at(0)), "not listed");
+    probes.well(1, 0);
+    probes.targets.begin(target(1), at(1_000));
+    assert!(probes.targets.is_clearly_well(target(1), at(1_250)));
+    assert!(!probes.targets.is_clearly_well(target(1), at(1_251)));
+    probes.refused(1, 1_300);
+    assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
+}
+
+/// Rule: 8.suspicion
+#[test]
+fn suspicion_begins_at_the_second_failure() {
+    let mut probes = Probes::new(1);
+    let mut suspected = Vec::new();
+    probes.well(1, 0);
+    for begun in [1_000, 1_200, 1_400] {
+        probes.refused(1, begun);
+        suspected.push(!probes.targets.suspects().is_empty());
+    }
+    probes.well(1, 2_000);
+    suspected.push(!probes.targets.suspects().is_empty());
+    assert_eq!(suspected, [false, true, true, false]);
+}
+
+/// Rule: 7.contrast
+#[test]
+fn contrast_needs_an_answer_between_two_failures() {
+    // The first failure ends at 1,010.
+    for (answer, last_failure, contrast) in [
+        ((900, 1_020), 2_000, false),
+        ((1_010, 1_020), 2_000, false),
+        ((1_011, 1_020), 1_300, false),
+        ((1_011, 1_020), 1_309, false),
+        ((1_011, 1_020), 1_310, true),
+        ((1_011, 1_500), 1_700, false),
+        ((1_011, 1_500), 1_790, true),
+    ] {
+        let mut probes = Probes::new(2);
+        probes.well(1, 0);
+        probes.refused(1, 1_000);
+        probes.attempt(2, answer.0, answer.1, Reply::Success);
+        probes.refused(1, last_failure);
+        let contrasts = probes.facts(1, 3_000).contrasts;
+        assert_eq!(
+            contrasts.contains(&address(2)),
+            contrast,
+            "{answer:?} {last_failure}"
+        );
+    }
+}
+
+/// Rule: 7.contrast
+#[test]
+fn contrast_lasts_as_long_as_the_run_of_failures() {
+    let mut probes = Probes::new(2);
+    probes.down(1);
+    probes.well(2, 1_500);
+    probes.refused(1, 2_000);
+    probes.well(2, 2_100);
+    assert_eq!(probes.facts(1, 2_200).contrasts, [address(2)].into());
+    probes.well(1, 2_300);
+    probes.refused(1, 2_400);
+    assert_eq!(probes.phase(1), Phase::Down);
+    assert_eq!(probes.facts(1, 3_000).contrasts, [].into(), "a new run");
+}
+
+/// Rule: 7.contrast
+#[test]
+fn contrast_is_2xx_on_the_same_port_and_family() {
+    let mut probes = Probes::new(2);
+    let others = [
+        Target::new(address(2), SUPERVISOR),
+        Target::new("2001:db8::1".parse().unwrap(), API),
+        target(3),
+    ];
+    let listed = others.into_iter().chain([target(1), target(2)]).collect();
+    probes.targets.list(&listed, at(0));
+    probes.down(1);
+    for other in others {
+        probes.targets.begin(other, at(1_500));
+        probes.targets.end(other, at(1_500), at(1_510), Reply::Success);
+    }
+    probes.attempt(2, 1_500, 1_510, Reply::Alive(429));
+    probes.refused(1, 2_000);
+    assert_eq!(probes.facts(1, 2_100).contrasts, [address(3)].into());
+}
+
+/// Rule: 9.recent
+#[test]
+fn success_is_recent_for_three_seconds() {
+    let mut probes = Probes::new(1);
+    assert!(!probes.facts(1, 0).is_recent);
+    probes.well(1, 0);
+    probes.attempt(1, 1_000, 1_010, Reply::Alive(429));
+    assert!(probes.facts(1, 3_009).is_recent);
+    assert!(!probes.facts(1, 3_010).is_recent, "429 is no success");
+}
+
+/// Rule: 4.report
+#[test]
+fn report_stays_equal_while_nothing_changes() {
+    let mut probes = Probes::new(3);
+    probes.down(1);
+    probes.well(2, 1_500);
+    probes.refused(1, 2_000);
+    probes.refused(3, 0);
+    let report = |probes: &Probes, now| {
+        let Probes { targets, hearing } = probes;
+        targets.report(at(now), hearing, Leadership::default())
+    };
+    probes.attempt(1, 3_000, 4_000, timeout());
+    probes.well(2, 3_000);
+    probes.refused(3, 3_400);
+    let before = report(&probes, 4_000);
+    for second in 4..50 {
+        probes.well(2, second * 1_000);
+        probes.refused(1, second * 1_000);
+        probes.attempt(3, second * 1_000, second * 1_000 + 900, timeout());
+        assert_eq!(report(&probes, second * 1_000 + 950), before, "second {second}");
+    }
+    assert_eq!(before.targets[&target(1)].what, Some(Failure::Refused));
+    assert_eq!(before.targets[&target(1)].since, Some(at(1_010)));
+    assert_eq!(before.targets[&target(1)].last_success, Some(at(10)));
+}
