@@ -1,6 +1,7 @@
 //! The flags: one field each, its doc comment is its help. Below them, the rules that a value must meet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -199,9 +200,11 @@ pub(super) fn read(
             Ok((task, Flags::from_arg_matches(matches)?))
         })
         .map_err(|error| stop(&error, &from_env))?;
+    let node = not_empty(env("HOST_IPS")).or_else(|| not_empty(env("HOST_IP")));
+    let node_addresses = node_addresses(&node.unwrap_or_default(), &mut warnings);
     let pod_namespace = env("POD_NAMESPACE");
     let config = flags
-        .check(pod_namespace, &from_env, task.log_level())
+        .check(pod_namespace, node_addresses, &from_env, task.log_level())
         .map_err(Stop::Refused)?;
     Ok((task, config, warnings))
 }
@@ -244,6 +247,7 @@ impl Flags {
     fn check(
         self,
         pod_namespace: Option<String>,
+        node_addresses: BTreeSet<IpAddr>,
         from_env: &HashMap<String, String>,
         level: LevelFilter,
     ) -> Result<Config, String> {
@@ -300,6 +304,7 @@ impl Flags {
                 managed: managed.map(|name| service(managed_endpoint_namespace, name)),
             },
             election,
+            node_addresses,
             kubeconfig: not_empty(kubeconfig).map(PathBuf::from),
             api_server: ApiServerConfig {
                 mode,
@@ -313,6 +318,20 @@ impl Flags {
             },
         })
     }
+}
+
+/// Addresses with commas between them, as the downward API writes `status.hostIPs`.
+fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word.parse::<IpAddr>() {
+            Ok(address) => _ = addresses.insert(address.to_canonical()),
+            Err(_) => warnings.push(format!(
+                "an address of this node is ignored: {word:?} is not an IP address"
+            )),
+        }
+    }
+    addresses
 }
 
 fn not_empty(text: Option<String>) -> Option<String> {
