@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 mod migration;
 pub mod outcome;
+pub mod probe;
 pub mod reconcile;
 pub mod watch;
 pub mod worker;

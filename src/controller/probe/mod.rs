@@ -1,0 +1,3 @@
+//! Asks the API servers that copies list whether they are ready.
+
+pub mod objections;
