@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use tracing::level_filters::LevelFilter;
 
 use endpoint_copier_core::model::Defaults;
 
@@ -16,9 +14,9 @@ use crate::timing::{LEASE_DURATION, RENEW_DEADLINE, RETRY_PERIOD};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where `/metrics` is served; `None`: nowhere.
-    pub metrics_bind_address: Option<BindAddress>,
+    pub metrics_bind_address: Option<ServerAddress>,
     /// Where the health paths are served; `None`: nowhere.
-    pub health_probe_bind_address: Option<BindAddress>,
+    pub health_probe_bind_address: Option<ServerAddress>,
     /// Race for the Lease; without it this replica has the right to write without end.
     pub leader_elect: bool,
     /// Source and managed Service where annotations are silent.
@@ -95,19 +93,11 @@ impl ElectionConfig {
 /// What to log, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Which events.
-    pub filter: LogFilter,
+    /// Which events: directives of a tracing filter, such as `info` or `info,kube=debug`; valid ones, each with a level.
+    /// Libraries are quieter, see [`crate::telemetry::logs`].
+    pub filter: String,
     /// In which form.
     pub format: LogFormat,
-}
-
-/// Which events are logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogFilter {
-    /// Those of this level and graver; libraries are quieter, see [`crate::telemetry::logs`].
-    Level(LevelFilter),
-    /// Directives of a tracing filter, such as `info,kube=debug`; valid ones, each with a level.
-    Directives(String),
 }
 
 /// The form of a log line.
@@ -119,41 +109,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BindAddress {
-    /// `:8080`: every address of the host, of both families where it has them.
-    All {
-        /// TCP port; 0 lets the kernel choose.
-        port: u16,
-    },
-    /// `127.0.0.1:8080` or `[::1]:8080`.
-    Socket(SocketAddr),
-    /// `localhost:8080`: an address of that name.
-    Host {
-        /// Name to resolve.
-        host: String,
-        /// TCP port; 0 lets the kernel choose.
-        port: u16,
-    },
-}
-
-impl fmt::Display for BindAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All { port } => write!(f, ":{port}"),
-            Self::Socket(address) => write!(f, "{address}"),
-            Self::Host { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-/// Where an API server is.
+/// Where an API server is, or where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerAddress {
-    /// IP address, without brackets, or DNS name.
+    /// IP address, without brackets, or DNS name. Empty: every address of the host, of both families where it has them.
     pub host: String,
-    /// TCP port.
+    /// TCP port; 0 lets the kernel choose where to listen.
     pub port: u16,
 }
 

@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use endpoint_copier_operator::{cli, inspect, run, telemetry};
 
 fn main() -> ExitCode {
-    let (task, config, warnings) = match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
-        cli::Parsed::Run {
-            task,
-            config,
-            warnings,
-        } => (task, *config, warnings),
-        cli::Parsed::Exit { code: 0, text } => {
+    let cli::Invocation {
+        task,
+        config,
+        warnings,
+    } = match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
+        Ok(invocation) => invocation,
+        Err(cli::Exit { code: 0, text }) => {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
-        cli::Parsed::Exit { code, text } => {
+        Err(cli::Exit { code, text }) => {
             eprint!("{text}");
             return ExitCode::from(code);
         }

@@ -40,7 +40,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
-use endpoint_copier_core::index::{Index, NamesByRequester, NotFilled, SharedIndex};
+use endpoint_copier_core::index::{Index, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
 
 /// The name of the task that writes while this replica leads.
@@ -148,8 +148,7 @@ impl Replica {
         let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
         let filled = filled(&index);
         report_readiness(&health, filled.clone(), &watch_health);
-        let watches = watch_health.clone();
-        metrics.read_watch_life(WATCH_LIFE, move || watches.last());
+        metrics.read_watch_life(watch_health.clone());
 
         let reader = |client: &Client| Reader {
             client: client.clone(),
@@ -285,7 +284,7 @@ fn watch_cluster(
         index: index.clone(),
         dirty: dirty.clone(),
     };
-    let (names, names_wanted) = channel::channel(NamesByRequester::new());
+    let (names, names_wanted) = channel::channel(0);
     vec![
         named("Service watch", watches(&clients.services).services(names)),
         named("copy watch", watches(&clients.copies).copies()),
@@ -354,7 +353,7 @@ mod tests {
                 managed: None,
             },
             metrics,
-            health: Health::new(),
+            health: Health::default(),
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,

@@ -60,7 +60,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
     info!(version = env!("CARGO_PKG_VERSION"), api_server = %access.url(), "starting");
 
-    let health = Health::new();
+    let health = Health::default();
     let replica = replica(&config, &access, &metrics, &health)?;
     let stop_http = CancellationToken::new();
     let mut servers = serve(&config, &metrics, &health, &stop_http).await?;

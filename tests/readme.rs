@@ -79,7 +79,9 @@ fn the_metrics_named_are_there() {
     // Series that appear with their first label values.
     metrics.api_request(&http::Method::GET, None, "host");
     let service = ServiceKey::new("default", "vip");
-    metrics.service_sync_ended(&service, Some(true), Some(Endpoints::default()));
+    metrics
+        .services()
+        .ended(&service, Some(true), Some(Endpoints::default()));
     let page = metrics.render();
     let named: Vec<_> = rows(&file("README.md"), "Metrics")
         .iter()

@@ -15,6 +15,7 @@ pub(super) struct Connections(Vec<Connection>);
 
 struct Connection {
     peer: IpAddr,
+    /// Has a `Weak` while the connection has sent a complete request and has not received the whole answer.
     answers: Arc<()>,
     task: AbortHandle,
 }
@@ -45,16 +46,12 @@ impl Connections {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);
         let first = older.max_by_key(|(_, connection)| {
-            (of_peer(connection.peer).max(FEW), !connection.is_being_answered())
+            (
+                of_peer(connection.peer).max(FEW),
+                Arc::weak_count(&connection.answers) == 0,
+            )
         });
         first.map_or(0, |(position, _)| position)
-    }
-}
-
-impl Connection {
-    /// Whether it has sent a complete request and has not received the whole answer.
-    fn is_being_answered(&self) -> bool {
-        Arc::weak_count(&self.answers) > 0
     }
 }
 

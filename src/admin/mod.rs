@@ -16,7 +16,7 @@ use hyper::StatusCode;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::BindAddress;
+use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
 pub use health::{Health, Probe};
@@ -31,16 +31,15 @@ const BACKLOG: u32 = 4096;
 /// it against the memory limit of the Pod; its default limit is several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
-/// Listens on `address`. `:port` means both families, or IPv4 alone on a host without IPv6.
+/// Listens on `address`. No host means both families, or IPv4 alone on a host without IPv6.
 ///
 /// # Errors
 ///
 /// Those of the system, with the address in front.
-pub async fn bind(address: &BindAddress) -> io::Result<TcpListener> {
-    let listener = match address {
-        BindAddress::All { port } => listen_on_all(*port),
-        BindAddress::Socket(socket) => listen(*socket),
-        BindAddress::Host { host, port } => listen_on_first(lookup_host((host.as_str(), *port)).await),
+pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
+    let listener = match (address.host.as_str(), address.port) {
+        ("", port) => listen_on_all(port),
+        named => listen_on_first(lookup_host(named).await),
     };
     listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
@@ -135,15 +134,15 @@ fn health_pages(health: Health) -> server::Pages {
                 .split('&')
                 .any(|part| part.split('=').next() == Some("verbose"))
         });
-        let report = health.report(probe);
+        let (passed, text) = health.report(probe, name, verbose);
         let page = Document {
-            status: if report.passed() {
+            status: if passed {
                 StatusCode::OK
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
             },
             content_type: "text/plain; charset=utf-8",
-            body: Either::Left(Full::from(report.text(name, verbose))),
+            body: Either::Left(Full::from(text)),
         };
         Some(ready(page).boxed())
     })

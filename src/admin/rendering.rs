@@ -153,7 +153,9 @@ mod tests {
         let metrics = Metrics::new("lease").unwrap();
         for number in 0..services {
             let key = ServiceKey::new("default", format!("a-service-of-a-usual-length-{number}"));
-            metrics.service_sync_ended(&key, Some(true), Some(Endpoints::default()));
+            metrics
+                .services()
+                .ended(&key, Some(true), Some(Endpoints::default()));
         }
         metrics
     }

@@ -1,16 +1,16 @@
 //! A small HTTP/1 server for pages without input, which a slow, broken or hostile client cannot wear out.
 
 use std::convert::Infallible;
-use std::io;
-use std::pin::{Pin, pin};
+use std::error::Error;
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{Either, Full};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,9 +20,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
 use super::connections::Connections;
 use super::rendering::SharedPage;
+
+/// The pause after an error of `accept`, such as too many open files: no busy loop, and soon enough for the next probe.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a path shows; `None` is no such path. Called with path and query, must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
@@ -74,11 +78,13 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
     let mut tasks = JoinSet::new();
     let accept = async {
         let mut open = Connections::default();
-        let mut trouble = Trouble::default();
+        let mut is_failing = false;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    trouble.over();
+                    if std::mem::take(&mut is_failing) {
+                        info!("HTTP connections are accepted again");
+                    }
                     let answers = Arc::new(());
                     let serving =
                         connection(stream, pages.clone(), limits, shutdown.clone(), answers.clone());
@@ -91,7 +97,14 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
                         open.shrink_to(limits.connections);
                     }
                 }
-                Err(error) => sleep(trouble.pause(&error)).await,
+                // The client's own, and no reason to wait.
+                Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        warn!(%error, "cannot accept HTTP connections for now");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     };
@@ -102,35 +115,6 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
     drop(listener);
     // Those that stay beyond their own time end when the set is dropped.
     let _ = timeout(limits.drain, async { while tasks.join_next().await.is_some() {} }).await;
-}
-
-/// Errors of `accept` in a row, which must not become a busy loop or a flood of log lines.
-#[derive(Default)]
-struct Trouble {
-    in_a_row: u32,
-}
-
-impl Trouble {
-    /// How long to wait after `error`: not at all if it was the client's, else 100 ms doubling to 1 s.
-    fn pause(&mut self, error: &io::Error) -> Duration {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-            return Duration::ZERO;
-        }
-        if self.in_a_row == 0 {
-            tracing::warn!(%error, "cannot accept HTTP connections for now");
-        }
-        let pause = Duration::from_millis(100) * 2_u32.saturating_pow(self.in_a_row.min(4));
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        pause.min(Duration::from_secs(1))
-    }
-
-    fn over(&mut self) {
-        if self.in_a_row > 0 {
-            tracing::info!("HTTP connections are accepted again");
-            self.in_a_row = 0;
-        }
-    }
 }
 
 /// `answers`: each answer under way holds a [`Weak`] of it.
@@ -144,10 +128,7 @@ async fn connection(
     let service = service_fn(async |request: Request<hyper::body::Incoming>| {
         let under_way = Arc::downgrade(&answers);
         let response = respond(request, &pages).await;
-        Ok::<_, Infallible>(response.map(|body| AnswerBody {
-            body,
-            _under_way: under_way,
-        }))
+        Ok::<_, Infallible>(response.map(|body| keeping(body, under_way)))
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -169,8 +150,19 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "an HTTP connection ended early");
+        debug!(%error, "an HTTP connection ended early");
     }
+}
+
+/// The same body, which keeps `kept` until hyper has taken all of it.
+fn keeping(
+    body: Either<Full<Bytes>, SharedPage>,
+    kept: Weak<()>,
+) -> impl Body<Data = Bytes, Error = Box<dyn Error + Send + Sync>> {
+    body.map_err(move |error| {
+        _ = &kept;
+        error
+    })
 }
 
 /// The answer; the request's body is not read.
@@ -197,52 +189,4 @@ async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response
-}
-
-/// The body of an answer, which is under way until hyper has taken all of it.
-struct AnswerBody {
-    body: Either<Full<Bytes>, SharedPage>,
-    _under_way: Weak<()>,
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accept_errors_wait_longer_each_time_up_to_a_second() {
-        let mut trouble = Trouble::default();
-        let full = io::Error::from_raw_os_error(24);
-        let pauses: Vec<_> = (0..6).map(|_| trouble.pause(&full).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
-        trouble.over();
-        assert_eq!(trouble.pause(&full).as_millis(), 100);
-    }
-
-    #[test]
-    fn a_client_that_gave_up_early_delays_nobody() {
-        let mut trouble = Trouble::default();
-        let gone = io::Error::from(io::ErrorKind::ConnectionAborted);
-        assert_eq!(trouble.pause(&gone), Duration::ZERO);
-    }
 }

@@ -45,7 +45,7 @@ impl Server {
 
     /// As that of metrics keeps its connections, with pages that say nothing but `ok`.
     fn keeping_connections(limits: Limits) -> Self {
-        Self::start(health_pages(Health::new()), limits)
+        Self::start(health_pages(Health::default()), limits)
     }
 
     async fn connect(&self) -> TcpStream {
@@ -202,7 +202,7 @@ async fn scrapes_of_one_second_show_the_same_page() {
 
 #[tokio::test]
 async fn the_health_address_serves_health_and_nothing_else() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     for path in [
         "/healthz",
         "/livez",
@@ -219,7 +219,7 @@ async fn the_health_address_serves_health_and_nothing_else() {
 
 #[tokio::test]
 async fn a_failed_check_is_named_with_its_reason() {
-    let health = Health::new();
+    let health = Health::default();
     health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     health.check("watch/services", Probe::Readiness, || Err("silent for 91 s"));
     let server = Server::health(&health, Limits::default());
@@ -238,7 +238,7 @@ async fn a_failed_check_is_named_with_its_reason() {
 
 #[tokio::test]
 async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
-    let (health, watchdog) = (Health::new(), Watchdog::default());
+    let (health, watchdog) = (Health::default(), Watchdog::default());
     health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     let steps = watchdog.clone();
     health.check("worker", Probe::Liveness, move || steps.check(Duration::ZERO));
@@ -266,7 +266,7 @@ async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
 
 #[tokio::test]
 async fn verbose_lists_the_checks_of_the_path() {
-    let health = Health::new();
+    let health = Health::default();
     health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     let server = Server::health(&health, Limits::default());
     for (path, expected) in [
@@ -287,7 +287,7 @@ async fn verbose_lists_the_checks_of_the_path() {
 
 #[tokio::test]
 async fn a_process_that_shuts_down_is_not_ready_but_alive() {
-    let health = Health::new();
+    let health = Health::default();
     let server = Server::health(&health, Limits::default());
     assert_alive(&server.get("/readyz").await);
     health.shutting_down();
@@ -297,7 +297,7 @@ async fn a_process_that_shuts_down_is_not_ready_but_alive() {
 
 #[tokio::test]
 async fn a_check_that_panics_harms_one_connection_only() {
-    let health = Health::new();
+    let health = Health::default();
     health.check("broken", Probe::Readiness, || -> Result<(), Infallible> {
         panic!("on purpose")
     });
@@ -316,7 +316,7 @@ async fn a_check_that_panics_harms_one_connection_only() {
 
 #[tokio::test]
 async fn head_is_get_without_the_body() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     let response = server
         .say("HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await;
@@ -326,7 +326,7 @@ async fn head_is_get_without_the_body() {
 
 #[tokio::test]
 async fn other_methods_are_refused_where_a_path_is_known() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
         let request = |path| format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let response = server.say(request("/readyz")).await;
@@ -370,7 +370,7 @@ async fn requests_in_one_go_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn malformed_requests_end_their_connection_and_no_other() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     let mut bystander = server.connect().await;
     for request in [
         &b"\0\0\0\0"[..],
@@ -396,7 +396,7 @@ async fn malformed_requests_end_their_connection_and_no_other() {
 
 #[tokio::test]
 async fn the_body_of_a_request_is_not_waited_for() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     let response = server
         .say("GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
         .await;
@@ -407,7 +407,7 @@ async fn the_body_of_a_request_is_not_waited_for() {
 
 #[tokio::test]
 async fn more_headers_than_the_limit_are_refused() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     let request = |headers: usize| {
         let lines = "x: y\r\n".repeat(headers);
         format!("GET /livez HTTP/1.1\r\n{lines}\r\n")
@@ -420,7 +420,7 @@ async fn more_headers_than_the_limit_are_refused() {
 
 #[tokio::test]
 async fn a_head_larger_than_the_buffer_is_refused() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     let long = "y".repeat(9 * 1024);
     assert_eq!(
         status(&server.say(format!("GET /livez HTTP/1.1\r\nx: {long}")).await),
@@ -439,7 +439,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         header_time: Duration::from_millis(300),
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits);
+    let server = Server::health(&Health::default(), limits);
     for beginning in ["", "GET /livez HTTP/1.1\r\nhost: x\r\n"] {
         let (mut read, mut write) = server.connect().await.into_split();
         write.write_all(beginning.as_bytes()).await.unwrap();
@@ -497,7 +497,7 @@ async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
 
 #[tokio::test]
 async fn a_connection_of_health_ends_with_its_first_answer() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     for requests in [1, 50] {
         let response = server.say(KEEP_ALIVE.repeat(requests)).await;
         assert_alive(&response);
@@ -529,7 +529,7 @@ fn three() -> Limits {
 
 #[tokio::test]
 async fn a_new_connection_ends_the_oldest_without_a_request() {
-    let server = Server::health(&Health::new(), three());
+    let server = Server::health(&Health::default(), three());
     let mut open = [
         server.connect().await,
         server.connect().await,
@@ -554,7 +554,7 @@ async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed()
         connections: 1,
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits);
+    let server = Server::health(&Health::default(), limits);
     let clients: Vec<_> = (0..200)
         .map(|_| {
             let mut client = std::net::TcpStream::connect(server.address).unwrap();
@@ -574,7 +574,7 @@ async fn a_peer_with_many_connections_loses_its_own() {
         connections: 20,
         ..Limits::default()
     };
-    let server = Server::health(&Health::new(), limits);
+    let server = Server::health(&Health::default(), limits);
     let mut slow = server.connect_from("127.0.0.2").await;
     slow.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
     let mut greedy = Vec::new();
@@ -612,7 +612,7 @@ async fn clients_that_do_not_read_keep_nobody_out() {
 
 #[tokio::test]
 async fn five_hundred_clients_at_once_are_all_answered() {
-    let server = Arc::new(Server::health(&Health::new(), Limits::default()));
+    let server = Arc::new(Server::health(&Health::default(), Limits::default()));
     let clients: Vec<_> = (0..500)
         .map(|_| {
             let server = server.clone();
@@ -664,7 +664,7 @@ async fn shutdown_lets_a_running_answer_finish() {
 
 #[tokio::test]
 async fn shutdown_waits_half_a_second_at_most() {
-    let server = Server::health(&Health::new(), Limits::default());
+    let server = Server::health(&Health::default(), Limits::default());
     let mut slow = server.connect().await;
     slow.write_all(b"GET /livez HTT").await.unwrap();
     assert_alive(&server.get("/livez").await);
@@ -690,7 +690,7 @@ async fn shutdown_is_heard_while_all_places_are_taken() {
 
 #[tokio::test]
 async fn all_addresses_means_ipv4_in_any_case() {
-    let listener = bind(&BindAddress::All { port: 0 }).await.unwrap();
+    let listener = bind(&ServerAddress::new("", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok());
     if listener.local_addr().unwrap().is_ipv6() {
@@ -701,27 +701,15 @@ async fn all_addresses_means_ipv4_in_any_case() {
 
 #[tokio::test]
 async fn a_host_name_is_resolved() {
-    let listener = bind(&BindAddress::Host {
-        host: "localhost".to_owned(),
-        port: 0,
-    })
-    .await
-    .unwrap();
+    let listener = bind(&ServerAddress::new("localhost", 0)).await.unwrap();
     assert!(listener.local_addr().unwrap().ip().is_loopback());
 }
 
 #[tokio::test]
 async fn an_address_in_use_is_named() {
-    for taken in [
-        BindAddress::Socket("127.0.0.1:0".parse().unwrap()),
-        BindAddress::All { port: 0 },
-    ] {
-        let listener = bind(&taken).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let again = match taken {
-            BindAddress::All { .. } => BindAddress::All { port },
-            _ => BindAddress::Socket(listener.local_addr().unwrap()),
-        };
+    for host in ["127.0.0.1", ""] {
+        let listener = bind(&ServerAddress::new(host, 0)).await.unwrap();
+        let again = ServerAddress::new(host, listener.local_addr().unwrap().port());
         let error = bind(&again).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(
@@ -736,7 +724,7 @@ async fn an_address_in_use_is_named() {
 #[tokio::test]
 async fn the_public_servers_serve_until_they_are_told_to_end() {
     let shutdown = CancellationToken::new();
-    let address = BindAddress::Socket("127.0.0.1:0".parse().unwrap());
+    let address = ServerAddress::new("127.0.0.1", 0);
     let (first, second) = (bind(&address).await.unwrap(), bind(&address).await.unwrap());
     let (metrics, health) = (first.local_addr().unwrap(), second.local_addr().unwrap());
     let tasks = [
@@ -745,7 +733,7 @@ async fn the_public_servers_serve_until_they_are_told_to_end() {
             Metrics::new("lease").unwrap(),
             shutdown.clone(),
         )),
-        tokio::spawn(serve_health(second, Health::new(), shutdown.clone())),
+        tokio::spawn(serve_health(second, Health::default(), shutdown.clone())),
     ];
     for (address, path) in [(metrics, "/metrics"), (health, "/readyz")] {
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -8,16 +8,15 @@ use crate::config::ServerAddress;
 
 /// In a request's extensions: it repeats a request that is not answered yet. It uses its own connection, and another
 /// server if there is one. Its result does not count against any server. All repetitions of a request carry clones of
-/// one value, so that no two of them wait for the same server.
+/// one value, so that each is meant for a server that no other waits for.
 #[derive(Clone, Debug, Default)]
-pub struct Beside(Arc<Mutex<Tries>>);
+pub struct Beside(Arc<Mutex<Vec<Try>>>);
 
-#[derive(Debug, Default)]
-struct Tries {
-    /// The server of each try. The first try was sent to the server that was the current one then.
-    asked: Vec<ServerAddress>,
-    /// Where a repetition is unanswered.
-    waiting: Vec<ServerAddress>,
+#[derive(Debug)]
+struct Try {
+    server: ServerAddress,
+    /// It is a repetition without an answer, dialing included.
+    is_waiting: bool,
 }
 
 /// Each known server has a repetition of the request to answer, so no further one was sent.
@@ -27,50 +26,57 @@ pub struct NoOther;
 
 /// A repetition that is unanswered until this is dropped.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct Repetition {
     beside: Beside,
-    server: ServerAddress,
+    /// Its index among the tries.
+    number: usize,
 }
 
 impl Beside {
-    /// Of the known servers those that a repetition may go to, the least asked first. `current` is where requests go
-    /// now.
+    /// Begins a repetition. Returns the known servers that it may go to, the least asked first. It is meant for the
+    /// first of them. `current` is where requests go now.
     ///
     /// # Errors
     /// There is none.
-    pub fn servers(
+    pub fn begin(
         &self,
         mut known: Vec<ServerAddress>,
         current: Option<ServerAddress>,
-    ) -> Result<Vec<ServerAddress>, NoOther> {
+    ) -> Result<(Vec<ServerAddress>, Repetition), NoOther> {
         let mut tries = self.0.lock();
-        if tries.asked.is_empty() {
-            tries.asked.extend(current);
+        if tries.is_empty() {
+            // The first try was sent to the server that was the current one then.
+            tries.extend(current.map(|server| Try {
+                server,
+                is_waiting: false,
+            }));
         }
-        known.retain(|server| !tries.waiting.contains(server));
-        known.sort_by_key(|server| tries.asked.iter().filter(|asked| *asked == server).count());
-        if known.is_empty() { Err(NoOther) } else { Ok(known) }
-    }
-
-    /// A repetition is sent to this server.
-    #[must_use]
-    pub fn sent_to(&self, server: ServerAddress) -> Waiting {
-        let mut tries = self.0.lock();
-        tries.asked.push(server.clone());
-        tries.waiting.push(server.clone());
-        Waiting {
-            beside: self.clone(),
+        let is_waiting = |server: &_| tries.iter().any(|it| it.is_waiting && it.server == *server);
+        known.retain(|server| !is_waiting(server));
+        known.sort_by_key(|server| tries.iter().filter(|other| other.server == *server).count());
+        let server = known.first().ok_or(NoOther)?.clone();
+        tries.push(Try {
             server,
-        }
+            is_waiting: true,
+        });
+        let repetition = Repetition {
+            beside: self.clone(),
+            number: tries.len() - 1,
+        };
+        Ok((known, repetition))
     }
 }
 
-impl Drop for Waiting {
+impl Repetition {
+    /// The repetition goes to this server: its dial was quicker.
+    pub fn goes_to(&self, server: ServerAddress) {
+        self.beside.0.lock()[self.number].server = server;
+    }
+}
+
+impl Drop for Repetition {
     fn drop(&mut self) {
-        let waiting = &mut self.beside.0.lock().waiting;
-        if let Some(at) = waiting.iter().position(|server| *server == self.server) {
-            waiting.swap_remove(at);
-        }
+        self.beside.0.lock()[self.number].is_waiting = false;
     }
 }
 
@@ -83,20 +89,20 @@ mod tests {
         let server = |host: &str| ServerAddress::new(host, 6443);
         let known = || ["a", "b", "c"].map(server).to_vec();
         let beside = Beside::default();
-        let next = |current| {
-            beside
-                .servers(known(), Some(server(current)))
-                .map(|mut all| all.remove(0))
-        };
+        let begin = |current| beside.begin(known(), Some(server(current)));
         let mut waiting = Vec::new();
         // The line has moved on to b meanwhile, but the first try went to a.
         for (current, wanted) in [("a", "b"), ("b", "c"), ("b", "a")] {
-            assert_eq!(next(current).unwrap(), server(wanted));
-            waiting.push(beside.sent_to(server(wanted)));
+            let (order, next) = begin(current).unwrap();
+            assert_eq!(order[0], server(wanted));
+            waiting.push(next);
         }
-        assert!(next("b").is_err());
+        assert!(begin("b").is_err());
         // b has answered, and may be asked again.
         waiting.remove(0);
-        assert_eq!(next("b").unwrap(), server("b"));
+        assert_eq!(begin("b").unwrap().0, [server("b")]);
+        // Another server was dialed more quickly.
+        waiting[0].goes_to(server("b"));
+        assert_eq!(begin("b").unwrap().0, [server("c")]);
     }
 }

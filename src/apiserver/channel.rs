@@ -1,9 +1,6 @@
 //! A client's channel to the API: one connection to one API server, replaced by another as soon as it fails.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -12,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tower::{BoxError, Service};
+use tower::BoxError;
 use tracing::info;
 
 use super::connection::{Connection, NoAnswer, is_graceful_goaway};
@@ -232,7 +229,7 @@ impl Channel {
         beside: &Beside,
     ) -> Result<Response<TrackedBody>, BoxError> {
         let known = self.0.dialer.order();
-        let servers = beside.servers(known, self.0.state.lock().address.clone())?;
+        let (servers, repetition) = beside.begin(known, self.0.state.lock().address.clone())?;
         let pool = self.0.dialer.pool.lock().clone();
         let dialer = Dialer {
             pool: Arc::new(Mutex::new(pool)),
@@ -240,7 +237,7 @@ impl Channel {
         };
         let factor = self.factor();
         let (address, stream) = dialer.dial(servers, factor).await?;
-        let _waiting = beside.sent_to(address.clone());
+        repetition.goes_to(address.clone());
         let connection = Arc::new(Connection::over(stream, address, factor).await?);
         let in_flight = InFlight::new(self, &connection, &request).without_blame();
         let answer = connection.send(request).await;
@@ -248,7 +245,8 @@ impl Channel {
         Ok(answer.map(|body| TrackedBody::new(body, in_flight)))
     }
 
-    async fn send(self, mut request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
+    /// Sends a request to the current server, or to another one if that does not take it.
+    pub async fn send(self, mut request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
         if let Some(beside) = request.extensions().get::<Beside>().cloned() {
             return self.send_beside(request, &beside).await;
         }
@@ -272,7 +270,8 @@ impl Channel {
                     let server = Server(connection.address.clone());
                     answer.extensions_mut().insert(server);
                     if watches && answer.status().is_success() {
-                        in_flight.may_be_silent();
+                        // Pings show that its connection lives.
+                        in_flight.is_over();
                     }
                     return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));
                 }
@@ -298,19 +297,5 @@ impl Channel {
             };
             request = again;
         }
-    }
-}
-
-impl Service<Request<Body>> for Channel {
-    type Response = Response<TrackedBody>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.clone().send(request))
     }
 }

@@ -21,7 +21,7 @@ use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::time::Instant;
-use tower::{BoxError, Service, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tracing::warn;
 
 use crate::apiserver::error::one_line;
@@ -42,7 +42,7 @@ mod stretch;
 mod tracked_body;
 
 use address_pool::AddressPool;
-pub use beside::{Beside, NoOther};
+pub use beside::{Beside, NoOther, Repetition};
 use channel::Channel;
 use dial::{Dialer, TlsName};
 use limits::Counted;
@@ -239,13 +239,14 @@ impl Access {
             name: self.name.clone(),
         };
         let channel = Channel::new(dialer, purpose, self.metrics.clone());
+        let send = service_fn(move |request| channel.clone().send(request));
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
             .service(Paged::new(Counted::new(
-                channel,
+                send,
                 &self.metrics,
                 host,
                 self.pool.clone(),

@@ -60,12 +60,7 @@ impl InFlight {
         self.since.elapsed()
     }
 
-    /// A watch has begun. Pings show that its connection lives.
-    pub fn may_be_silent(&mut self) {
-        self.patience = None;
-    }
-
-    /// There is nothing more to wait for.
+    /// There is nothing more to wait for. From now on the server may be silent.
     pub fn is_over(&mut self) {
         self.patience = None;
     }

@@ -1,27 +1,21 @@
 //! Parses addresses to listen on and to dial, in Go's notation.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{BindAddress, ServerAddress};
+use crate::config::ServerAddress;
 
-/// A flag's value: an address, or `0` for none.
-#[derive(Clone, Debug)]
-pub(super) struct Bind(pub(super) Option<BindAddress>);
-
-pub(super) fn bind(text: &str) -> Result<Bind, String> {
+/// A flag's value: an address to listen on, or `0` for none.
+pub(super) fn bind(text: &str) -> Result<Option<ServerAddress>, String> {
     if text == "0" {
-        return Ok(Bind(None));
+        return Ok(None);
     }
-    parse(text)
-        .map(|address| Bind(Some(address)))
-        .ok_or_else(|| "must be host:port, :port for all addresses, or 0 for none".to_owned())
+    let address = parse(text).map(Some);
+    address.ok_or_else(|| "must be host:port, :port for all addresses, or 0 for none".to_owned())
 }
 
-fn parse(text: &str) -> Option<BindAddress> {
-    if let Ok(address) = text.parse() {
-        return Some(BindAddress::Socket(address));
-    }
-    let (host, port) = text.rsplit_once(':')?;
+fn parse(text: &str) -> Option<ServerAddress> {
+    let socket = text.parse::<SocketAddr>().ok().map(|socket| socket.to_string());
+    let (host, port) = socket.as_deref().unwrap_or(text).rsplit_once(':')?;
     // `parse` alone would take "+80".
     let port = port
         .bytes()
@@ -29,31 +23,20 @@ fn parse(text: &str) -> Option<BindAddress> {
         .then(|| port.parse().ok())??;
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     let last_label = host.rsplit('.').next().unwrap_or_default();
-    match host {
-        "" | "[]" => Some(BindAddress::All { port }),
-        // A last label of digits only is a mistyped IPv4 address, not a name.
-        _ if host.bytes().all(legal) && !last_label.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(BindAddress::Host {
-                host: host.to_owned(),
-                port,
-            })
-        }
-        _ => None,
-    }
+    // A last label of digits only is a mistyped IPv4 address, not a name.
+    let is_name = host.bytes().all(legal) && !last_label.bytes().all(|b| b.is_ascii_digit());
+    let is_valid = socket.is_some() || matches!(host, "" | "[]") || is_name;
+    is_valid.then(|| ServerAddress::new(host, port))
 }
 
 /// A flag's value: the address of an API server.
 pub(super) fn server(text: &str) -> Result<ServerAddress, String> {
-    let address = match parse(text) {
-        Some(BindAddress::Socket(address)) if !address.ip().is_unspecified() => {
-            Some(ServerAddress::new(&address.ip().to_string(), address.port()))
-        }
-        Some(BindAddress::Host { host, port }) => Some(ServerAddress { host, port }),
-        _ => None,
+    let is_dialed = |address: &ServerAddress| {
+        let ip = address.host.parse::<IpAddr>();
+        address.port != 0 && !address.host.is_empty() && !ip.is_ok_and(|ip| ip.is_unspecified())
     };
-    address
-        .filter(|address| address.port != 0)
-        .ok_or_else(|| "must be host:port, such as 192.0.2.1:6443 or [2001:db8::1]:6443".to_owned())
+    let address = parse(text).filter(is_dialed);
+    address.ok_or_else(|| "must be host:port, such as 192.0.2.1:6443 or [2001:db8::1]:6443".to_owned())
 }
 
 /// A flag's value: the host of an API server.
@@ -117,23 +100,23 @@ mod tests {
             "a.b-c:1",
             "node1:1",
         ] {
-            let address = bind(text).unwrap().0.unwrap();
+            let address = bind(text).unwrap().unwrap();
             assert_eq!(address.to_string(), text);
         }
-        assert_eq!(parse(":8080"), Some(BindAddress::All { port: 8080 }));
-        assert_eq!(
-            parse("localhost:1"),
-            Some(BindAddress::Host {
-                host: "localhost".to_owned(),
-                port: 1
-            })
-        );
-        assert!(matches!(parse("[::1]:80"), Some(BindAddress::Socket(_))));
+        for (text, host) in [
+            (":1", ""),
+            ("[]:1", ""),
+            ("localhost:1", "localhost"),
+            ("[0::1]:1", "::1"),
+            ("[fe80::1%2]:1", "fe80::1%2"),
+        ] {
+            assert_eq!(parse(text), Some(ServerAddress::new(host, 1)), "{text}");
+        }
     }
 
     #[test]
     fn zero_listens_nowhere() {
-        assert_eq!(bind("0").unwrap().0, None);
+        assert_eq!(bind("0"), Ok(None));
     }
 
     #[test]

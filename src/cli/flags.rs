@@ -1,35 +1,28 @@
 //! The flags: one field each, its doc comment is its help. Below them, the rules that a value must meet.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
-use tracing::level_filters::LevelFilter;
 
-use super::address::{Bind, bind, host, server};
+use super::address::{bind, host, server};
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, subdomain,
 };
-use super::{Task, go, task};
+use super::{Exit, Invocation, Task, go, task};
 use crate::config::{
-    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFilter, LogFormat, ServerAddress,
+    ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ServerAddress,
 };
 use crate::timing::LONGEST_LEASE;
 use endpoint_copier_core::model::{Defaults, ServiceKey};
 
-/// Why nothing is run.
-pub(super) enum Stop {
-    /// Help or version was asked for.
-    Asked(String),
-    /// One line: what is wrong, and what is allowed.
-    Refused(String),
-}
-
-/// The command line, as clap fills it.
+/// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
+/// that may be absent.
 #[derive(Parser)]
 #[command(
     name = env!("CARGO_PKG_NAME"),
@@ -42,11 +35,11 @@ pub(super) enum Stop {
 pub(super) struct Flags {
     /// Where /metrics is served; 0 switches it off
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = bind)]
-    metrics_bind_address: Bind,
+    metrics_bind_address: std::option::Option<ServerAddress>,
 
     /// Where /healthz, /livez and /readyz are served; 0 switches them off
     #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = bind)]
-    health_probe_bind_address: Bind,
+    health_probe_bind_address: std::option::Option<ServerAddress>,
 
     /// Kubeconfig to use [default: in a Pod its service account, else the current context]
     #[arg(long, value_name = "FILE")]
@@ -128,19 +121,12 @@ pub(super) struct Flags {
     api_server_port: u16,
 
     /// Address of one more API server, in any mode; several times, or with commas [default: none]
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        help_heading = "API servers",
-        action = ArgAction::Append,
-        value_delimiter = ',',
-        value_parser = server
-    )]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
-    log_level: Option<LogFilter>,
+    log_level: Option<String>,
 
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = log_format)]
@@ -150,14 +136,19 @@ pub(super) struct Flags {
     go_operator: GoOperatorFlags,
 }
 
-/// What to do, the settings, and the warnings to log.
-pub(super) fn read(
-    args: impl IntoIterator<Item = std::ffi::OsString>,
+/// Reads the command line (`args` begins with the program's name) and the environment through `env`.
+///
+/// A variable that is set to an empty text counts as set.
+///
+/// # Errors
+/// Help or version was asked for, or the arguments are wrong.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<String>,
-) -> Result<(Task, Config, Vec<String>), Stop> {
+) -> Result<Invocation, Exit> {
     let mut command = task::with_subcommands(Flags::command());
     command.build();
-    let mut args = args.into_iter().peekable();
+    let mut args = args.into_iter().skip(1).peekable();
     let subcommand = args
         .peek()
         .and_then(|word| command.find_subcommand(word))
@@ -168,7 +159,7 @@ pub(super) fn read(
         words.push(subcommand.get_name().to_owned());
     }
     let chosen = subcommand.unwrap_or_else(|| command.clone());
-    let mut given = go::sort(&chosen, args).map_err(Stop::Refused)?;
+    let mut given = go::sort(&chosen, args).map_err(Exit::refused)?;
 
     let mut warnings = Vec::new();
     let mut from_env = HashMap::new();
@@ -177,21 +168,18 @@ pub(super) fn read(
         .filter(|arg| arg.get_action().takes_values())
     {
         let Some(name) = arg.get_long() else { continue };
-        let is_given = given.iter().any(|flag| flag.name == name);
+        let is_given = given.iter().any(|(flag, _)| flag == name);
         if arg.get_help_heading() == Some(WITHOUT_EFFECT) {
             warnings.extend(is_given.then(|| format!("flag --{name} has no effect in this operator")));
         } else if !is_given && let Some(value) = env(&variable(name)) {
-            given.push(go::Given {
-                name: name.to_owned(),
-                value: Some(value),
-            });
+            given.push((name.to_owned(), Some(value)));
             from_env.insert(name.to_owned(), variable(name));
         }
     }
 
-    words.extend(given.into_iter().map(|flag| match flag.value {
-        Some(value) => format!("--{}={value}", flag.name),
-        None => format!("--{}", flag.name),
+    words.extend(given.into_iter().map(|(flag, value)| match value {
+        Some(value) => format!("--{flag}={value}"),
+        None => format!("--{flag}"),
     }));
     let (task, flags) = command
         .try_get_matches_from_mut(words)
@@ -199,14 +187,15 @@ pub(super) fn read(
             let (task, matches) = Task::of(&matches);
             Ok((task, Flags::from_arg_matches(matches)?))
         })
-        .map_err(|error| stop(&error, &from_env))?;
+        .map_err(|error| exit(&error, &from_env))?;
     let node = not_empty(env("HOST_IPS")).or_else(|| not_empty(env("HOST_IP")));
     let node_addresses = node_addresses(&node.unwrap_or_default(), &mut warnings);
-    let pod_namespace = env("POD_NAMESPACE");
-    let config = flags
-        .check(pod_namespace, node_addresses, &from_env, task.log_level())
-        .map_err(Stop::Refused)?;
-    Ok((task, config, warnings))
+    let config = flags.check(env("POD_NAMESPACE"), node_addresses, &from_env, task.log_level());
+    Ok(Invocation {
+        task,
+        config: config.map_err(Exit::refused)?,
+        warnings,
+    })
 }
 
 fn variable(flag: &str) -> String {
@@ -218,9 +207,10 @@ fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
     from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
 }
 
-fn stop(error: &clap::Error, from_env: &HashMap<String, String>) -> Stop {
+fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return Stop::Asked(error.render().to_string());
+        let text = error.render().to_string();
+        return Exit { code: 0, text };
     }
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -230,7 +220,7 @@ fn stop(error: &clap::Error, from_env: &HashMap<String, String>) -> Stop {
         .and_then(|arg| arg.strip_prefix("--"))
         .and_then(|arg| arg.split(['=', ' ', '[']).next());
     let rule = std::error::Error::source(error);
-    Stop::Refused(match (flag, context(ContextKind::InvalidValue), rule) {
+    Exit::refused(match (flag, context(ContextKind::InvalidValue), rule) {
         (Some(flag), Some(value), Some(rule)) => format!("{} {value:?}: {rule}", origin(flag, from_env)),
         _ => error
             .render()
@@ -243,78 +233,61 @@ fn stop(error: &clap::Error, from_env: &HashMap<String, String>) -> Stop {
 }
 
 impl Flags {
-    /// Flags to settings. Taken apart in full, so that no flag can be forgotten.
+    /// Flags to settings.
     fn check(
         self,
         pod_namespace: Option<String>,
         node_addresses: BTreeSet<IpAddr>,
         from_env: &HashMap<String, String>,
-        level: LevelFilter,
+        level: &str,
     ) -> Result<Config, String> {
-        let Self {
-            metrics_bind_address,
-            health_probe_bind_address,
-            kubeconfig,
-            default_endpoint_name,
-            default_endpoint_namespace,
-            managed_endpoint_name,
-            managed_endpoint_namespace,
-            leader_elect,
-            leader_election_lease_duration,
-            leader_election_renew_deadline,
-            leader_election_retry_period,
-            leader_election_namespace,
-            leader_election_id,
-            api_server_mode,
-            api_server_host,
-            api_server_port,
-            api_server_address,
-            log_level,
-            log_format,
-            go_operator,
-        } = self;
         let election = ElectionConfig {
-            lease_duration: leader_election_lease_duration,
-            renew_deadline: leader_election_renew_deadline,
-            retry_period: leader_election_retry_period,
-            namespace: not_empty(leader_election_namespace).or_else(|| not_empty(pod_namespace)),
-            lease_name: leader_election_id,
+            lease_duration: self.leader_election_lease_duration,
+            renew_deadline: self.leader_election_renew_deadline,
+            retry_period: self.leader_election_retry_period,
+            namespace: not_empty(self.leader_election_namespace).or_else(|| not_empty(pod_namespace)),
+            lease_name: self.leader_election_id,
         };
         check_times(&election, |flag| origin(flag, from_env))?;
-        let mode = match (api_server_mode, not_empty(api_server_host)) {
+        let mode = match (self.api_server_mode, not_empty(self.api_server_host)) {
             (None, _) => None,
             (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),
             (Some(ModeName::Cluster), _) => Some(ApiServerMode::Cluster),
-            (Some(ModeName::Local), Some(host)) => {
-                Some(ApiServerMode::Local(ServerAddress::new(&host, api_server_port)))
-            }
+            (Some(ModeName::Local), Some(host)) => Some(ApiServerMode::Local(ServerAddress::new(
+                &host,
+                self.api_server_port,
+            ))),
             (Some(ModeName::Local), None) => {
                 let flag = origin("api-server-mode", from_env);
                 return Err(format!("{flag} \"local\": needs --api-server-host"));
             }
         };
-        let managed = not_empty(Some(managed_endpoint_name));
+        let managed = not_empty(Some(self.managed_endpoint_name));
         let service = |namespace: String, name: String| ServiceKey::new(namespace, name);
         Ok(Config {
-            metrics_bind_address: metrics_bind_address.0,
-            health_probe_bind_address: health_probe_bind_address.0,
-            leader_elect,
+            metrics_bind_address: self.metrics_bind_address,
+            health_probe_bind_address: self.health_probe_bind_address,
+            leader_elect: self.leader_elect,
             defaults: Defaults {
-                source: service(default_endpoint_namespace, default_endpoint_name),
-                managed: managed.map(|name| service(managed_endpoint_namespace, name)),
+                source: service(self.default_endpoint_namespace, self.default_endpoint_name),
+                managed: managed.map(|name| service(self.managed_endpoint_namespace, name)),
             },
             election,
             node_addresses,
-            kubeconfig: not_empty(kubeconfig).map(PathBuf::from),
+            kubeconfig: not_empty(self.kubeconfig).map(PathBuf::from),
             api_server: ApiServerConfig {
                 mode,
-                addresses: api_server_address,
+                addresses: self.api_server_address,
             },
             log: LogConfig {
-                filter: log_level
-                    .or(go_operator.zap_log_level.map(LogFilter::Level))
-                    .unwrap_or(LogFilter::Level(level)),
-                format: log_format.or(go_operator.zap_encoder).unwrap_or(LogFormat::Text),
+                filter: self
+                    .log_level
+                    .or(self.go_operator.zap_log_level)
+                    .unwrap_or_else(|| level.to_owned()),
+                format: self
+                    .log_format
+                    .or(self.go_operator.zap_encoder)
+                    .unwrap_or(LogFormat::Text),
             },
         })
     }

@@ -3,24 +3,10 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Command;
+use clap::{Arg, Command};
 
-/// A flag as it was given, with its value if there was one.
-pub(super) struct Given {
-    pub(super) name: String,
-    pub(super) value: Option<String>,
-}
-
-/// How a flag takes its value.
-#[derive(Clone, Copy, PartialEq)]
-enum Takes {
-    /// Only after `=`, as Go's booleans do.
-    Attached,
-    /// After `=`, or as the next argument unless that is a flag.
-    Optional,
-    /// After `=`, or as the next argument whatever that is.
-    Always,
-}
+/// The long name of a flag as it was given, with its value if there was one.
+pub(super) type Given = (String, Option<String>);
 
 /// Sorts arguments (without the program's name) into flags of `command`. An error is one line for people.
 ///
@@ -47,22 +33,23 @@ pub(super) fn sort(
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (flag, None),
         };
-        let Some((name, takes)) = find(command, name) else {
+        let Some((name, arg)) = find(command, name) else {
             return Err(format!(
                 "unknown flag {:?}: see --help",
                 arg.split('=').next().unwrap_or_default()
             ));
         };
-        if value.is_none() && takes != Takes::Attached {
+        // Go's booleans take a value after `=` only.
+        let takes_next = arg.get_action().takes_values() && !arg.is_require_equals_set();
+        if value.is_none() && takes_next {
+            let needs_value = arg.get_num_args().is_none_or(|count| count.min_values() > 0);
             let is_flag = |next: &Result<String, String>| next.as_ref().is_ok_and(|n| n.starts_with('-'));
-            value = args
-                .next_if(|next| takes == Takes::Always || !is_flag(next))
-                .transpose()?;
-            if value.is_none() && takes == Takes::Always {
+            value = args.next_if(|next| needs_value || !is_flag(next)).transpose()?;
+            if value.is_none() && needs_value {
                 return Err(format!("--{name} needs a value"));
             }
         }
-        given.push(Given { name, value });
+        given.push((name, value));
     }
     Ok(given)
 }
@@ -72,21 +59,12 @@ fn text(arg: OsString) -> Result<String, String> {
         .map_err(|arg| format!("argument {:?} is not valid UTF-8", arg.to_string_lossy()))
 }
 
-fn find(command: &Command, name: &str) -> Option<(String, Takes)> {
+fn find<'a>(command: &'a Command, name: &str) -> Option<(String, &'a Arg)> {
     let arg = command.get_arguments().find(|arg| {
         let short = arg.get_short().is_some_and(|short| name.chars().eq([short]));
         short || arg.get_long() == Some(name)
     })?;
-    let least = arg.get_num_args().map_or(1, |range| range.min_values());
-    let takes = match (
-        arg.is_require_equals_set() || !arg.get_action().takes_values(),
-        least,
-    ) {
-        (true, _) => Takes::Attached,
-        (false, 0) => Takes::Optional,
-        (false, _) => Takes::Always,
-    };
-    Some((arg.get_long()?.to_owned(), takes))
+    Some((arg.get_long()?.to_owned(), arg))
 }
 
 /// The values of Go's `strconv.ParseBool`.

@@ -3,7 +3,6 @@
 //! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 
 use clap::Args;
-use tracing::level_filters::LevelFilter;
 
 use crate::config::LogFormat;
 
@@ -15,7 +14,7 @@ pub(super) const WITHOUT_EFFECT: &str = "Accepted from the Go operator, without 
 pub(super) struct GoOperatorFlags {
     /// The Go operator's --log-level: debug, info, warn, error, panic, or an integer from 1 to 127
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = level)]
-    pub(super) zap_log_level: Option<LevelFilter>,
+    pub(super) zap_log_level: Option<String>,
 
     /// The Go operator's --log-format: console or json
     #[arg(long, value_name = "FORMAT", help_heading = "Logs", value_parser = encoder)]
@@ -38,15 +37,16 @@ pub(super) struct GoOperatorFlags {
 }
 
 /// Zap counts verbosity upwards from info: 1 is debug, and there is no end to it.
-fn level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "debug" => Ok(LevelFilter::DEBUG),
-        "info" => Ok(LevelFilter::INFO),
-        "warn" => Ok(LevelFilter::WARN),
-        "error" | "dpanic" | "panic" | "fatal" => Ok(LevelFilter::ERROR),
-        number if number.parse().is_ok_and(|n: i8| n > 0) => Ok(LevelFilter::DEBUG),
-        _ => Err("must be debug, info, warn, error, panic, or an integer from 1 to 127".to_owned()),
-    }
+fn level(text: &str) -> Result<String, String> {
+    let level = match text.to_ascii_lowercase().as_str() {
+        "debug" => "debug",
+        "info" => "info",
+        "warn" => "warn",
+        "error" | "dpanic" | "panic" | "fatal" => "error",
+        number if number.parse().is_ok_and(|n: i8| n > 0) => "debug",
+        _ => return Err("must be debug, info, warn, error, panic, or an integer from 1 to 127".to_owned()),
+    };
+    Ok(level.to_owned())
 }
 
 fn encoder(text: &str) -> Result<LogFormat, String> {

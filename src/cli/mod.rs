@@ -10,48 +10,38 @@ mod migration;
 mod task;
 mod values;
 
-use std::ffi::OsString;
+use std::fmt::Display;
 
 use crate::config::Config;
 
+pub use flags::parse;
 pub use task::Task;
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Parsed {
+pub struct Invocation {
     /// Run the operator, or look at a cluster.
-    Run {
-        /// Which of them.
-        task: Task,
-        /// The settings, all checked.
-        config: Box<Config>,
-        /// Lines to log once logging works: flags that have no effect here.
-        warnings: Vec<String>,
-    },
-    /// Print and end.
-    Exit {
-        /// 0 for `--help` and `--version`, 2 for bad arguments.
-        code: u8,
-        /// For standard output when the code is 0, else for standard error. Ends in a newline.
-        text: String,
-    },
+    pub task: Task,
+    /// The settings, all checked.
+    pub config: Config,
+    /// Lines to log once logging works: flags that have no effect here.
+    pub warnings: Vec<String>,
 }
 
-/// Reads the command line (`args` begins with the program's name) and the environment through `env`.
-///
-/// A variable that is set to an empty text counts as set.
-pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Option<String>) -> Parsed {
-    match flags::read(args.into_iter().skip(1), env) {
-        Ok((task, config, warnings)) => Parsed::Run {
-            task,
-            config: Box::new(config),
-            warnings,
-        },
-        Err(flags::Stop::Asked(text)) => Parsed::Exit { code: 0, text },
-        Err(flags::Stop::Refused(reason)) => Parsed::Exit {
-            code: 2,
-            text: format!("{}: {reason}\n", env!("CARGO_PKG_NAME")),
-        },
+/// What to print instead of running.
+#[derive(Debug)]
+pub struct Exit {
+    /// 0 for `--help` and `--version`, 2 for bad arguments.
+    pub code: u8,
+    /// For standard output when the code is 0, else for standard error. Ends in a newline.
+    pub text: String,
+}
+
+impl Exit {
+    /// `reason`: one line that says what is wrong, and what is allowed.
+    fn refused(reason: impl Display) -> Self {
+        let text = format!("{}: {reason}\n", env!("CARGO_PKG_NAME"));
+        Self { code: 2, text }
     }
 }
 

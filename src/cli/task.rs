@@ -1,7 +1,6 @@
 //! The subcommands, and what the program is to do.
 
 use clap::{Arg, ArgMatches, Command};
-use tracing::level_filters::LevelFilter;
 
 use crate::inspect::{Inspect, OutputFormat};
 
@@ -21,10 +20,10 @@ pub enum Task {
 
 impl Task {
     /// What is logged where no flag says. `status` and `plan` print their answer alone.
-    pub(super) fn log_level(self) -> LevelFilter {
+    pub(super) fn log_level(self) -> &'static str {
         match self {
-            Self::Run => LevelFilter::INFO,
-            Self::Inspect { .. } => LevelFilter::ERROR,
+            Self::Run => "info",
+            Self::Inspect { .. } => "error",
         }
     }
 

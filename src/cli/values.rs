@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use crate::config::{LogFilter, LogFormat};
+use crate::config::LogFormat;
 
 /// A DNS label as Kubernetes checks it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
@@ -40,28 +40,17 @@ pub(super) fn subdomain(text: &str) -> Result<String, String> {
     Err("must be a DNS name: labels of a-z, 0-9 and '-', joined by '.', at most 253 characters".to_owned())
 }
 
-pub(super) fn log_filter(text: &str) -> Result<LogFilter, String> {
-    if let Some(level) = level(text) {
-        return Ok(LogFilter::Level(level));
-    }
-    // A bare word would be taken for a target at its most talkative: "inof" must not mean that.
-    let spelled_out = |part: &str| level(part.rsplit_once('=').map_or(part, |(_, level)| level)).is_some();
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    // A bare word would be taken for a target at its most talkative: "inof" must not mean that. Numbers are levels, too, but
+    // nobody knows which.
+    let is_level = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.parse::<LevelFilter>().is_ok()
+    };
+    let spelled_out = |part: &str| is_level(part.rsplit_once('=').map_or(part, |(_, level)| level));
     if text.split(',').all(spelled_out) && text.parse::<Targets>().is_ok() {
-        return Ok(LogFilter::Directives(text.to_owned()));
+        return Ok(text.to_owned());
     }
     Err("must be off, error, warn, info, debug, trace, or directives such as info,kube=debug".to_owned())
-}
-
-fn level(text: &str) -> Option<LevelFilter> {
-    match text.to_ascii_lowercase().as_str() {
-        "off" => Some(LevelFilter::OFF),
-        "error" => Some(LevelFilter::ERROR),
-        "warn" => Some(LevelFilter::WARN),
-        "info" => Some(LevelFilter::INFO),
-        "debug" => Some(LevelFilter::DEBUG),
-        "trace" => Some(LevelFilter::TRACE),
-        _ => None,
-    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

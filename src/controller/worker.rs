@@ -112,7 +112,7 @@ impl Worker {
         let index = self.index.lock();
         let priority = index.priority(&key);
         if index.is_managed(&key) {
-            self.metrics.service_changed(&key, since);
+            self.metrics.services().changed(&key, since);
         }
         drop(index);
         queue.mark(key, since, priority);

@@ -26,30 +26,26 @@ pub(super) struct Change {
 
 /// The writes of a plan, in their order.
 pub(super) fn changes(snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
-    let creates = plan
-        .creates
-        .iter()
-        .map(|slice| (Operation::Create, Some(slice), key(slice)));
-    let updates = plan
-        .updates
-        .iter()
-        .map(|slice| (Operation::Update, Some(slice), key(slice)));
-    let deletes = plan.deletes.iter().chain(&plan.leftovers);
-    let deletes = deletes.map(|delete| (Operation::Delete, None, delete.key.clone()));
-    let writes = creates.chain(updates).chain(deletes);
-    writes
-        .map(|(operation, new, name)| {
-            let old = snapshot.slice(&name);
-            let old = old.filter(|_| !matches!(operation, Operation::Create)).map(says);
-            let (old, new) = (old.unwrap_or_default(), new.map(says).unwrap_or_default());
+    let change =
+        |operation: Operation, key: SliceKey, old: Option<&EndpointSlice>, new: Option<&EndpointSlice>| {
+            let [old, new] = [old, new].map(|slice| slice.map(says).unwrap_or_default());
             Change {
                 operation: operation.as_str(),
-                slice: name.name().to_owned(),
+                slice: key.name().to_owned(),
                 removed: old.difference(&new).cloned().collect(),
                 added: new.difference(&old).cloned().collect(),
             }
-        })
-        .collect()
+        };
+    let create = |new| change(Operation::Create, key(new), None, Some(new));
+    let update = |new| change(Operation::Update, key(new), snapshot.slice(&key(new)), Some(new));
+    let delete = |key: &SliceKey| change(Operation::Delete, key.clone(), snapshot.slice(key), None);
+    let deletes = plan.deletes.iter().chain(&plan.leftovers);
+    let written = plan
+        .creates
+        .iter()
+        .map(create)
+        .chain(plan.updates.iter().map(update));
+    written.chain(deletes.map(|slice| delete(&slice.key))).collect()
 }
 
 fn key(slice: &EndpointSlice) -> SliceKey {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::apiserver::decode::Slim;
@@ -29,41 +30,23 @@ pub(super) struct Dated<K> {
     pub changed: Option<Timestamp>,
 }
 
-#[derive(Deserialize)]
-struct Times {
-    metadata: TimesInMetadata,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TimesInMetadata {
-    creation_timestamp: Option<String>,
-    managed_fields: Option<Vec<ManagedFields>>,
-}
-
-#[derive(Deserialize)]
-struct ManagedFields {
-    time: Option<String>,
-    subresource: Option<String>,
-}
-
-impl TimesInMetadata {
-    /// Times out of range do not count.
-    fn last(self) -> Option<Timestamp> {
-        let writes = self.managed_fields.into_iter().flatten();
-        let of_spec = writes.filter(|write| write.subresource.as_deref().is_none_or(str::is_empty));
-        let times = of_spec.filter_map(|write| write.time?.parse().ok());
-        times.max().or_else(|| self.creation_timestamp?.parse().ok())
-    }
+/// Times out of range do not count.
+fn last_change(object: &Value) -> Option<Timestamp> {
+    let time = |time: &Value| time.as_str()?.parse().ok();
+    let metadata = &object["metadata"];
+    let writes = metadata["managedFields"].as_array().into_iter().flatten();
+    let of_spec = writes.filter(|write| write["subresource"].as_str().is_none_or(str::is_empty));
+    let times = of_spec.filter_map(|write| time(&write["time"]));
+    times.max().or_else(|| time(&metadata["creationTimestamp"]))
 }
 
 impl<'de, K: Slim> Deserialize<'de> for Dated<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let times: Option<Times> = serde_json::from_str(raw.get()).ok();
+        let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
         Ok(Self {
             object: serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?,
-            changed: times.and_then(|times| times.metadata.last()),
+            changed: last_change(&value),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! One look at a cluster: lists into an index, and a report from it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::dated::{Dated, Dates};
-use super::report::{Report, ReportedFinding, Row};
-use crate::apiserver::decode::{Guarded, Slim};
+use super::report::{Report, Row};
+use crate::apiserver::decode::Guarded;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::is_forbidden;
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
-    Defaults, EndpointSlice, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey,
+    EndpointSlice, Finding, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey,
 };
 
 /// Objects in one page of a list.
@@ -42,48 +42,41 @@ const REPORTED: Reason = Reason::WriteRefused;
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
 
 /// Looks, as often as it is asked to.
-pub(super) struct Looker {
-    client: Client,
-    metrics: Metrics,
-    defaults: Defaults,
-    lease_name: String,
-    /// Where the Lease is, if that was said; else where the credentials belong.
-    lease_namespace: Option<String>,
-    own_namespace: String,
+pub(super) struct Looker<'a> {
+    pub client: Client,
+    pub metrics: Metrics,
+    pub config: &'a Config,
+    /// Where the credentials belong.
+    pub own_namespace: &'a str,
 }
 
-impl Looker {
-    pub fn new(config: &Config, client: Client, own_namespace: &str, metrics: Metrics) -> Self {
-        Self {
-            client,
-            metrics,
-            defaults: config.defaults.clone(),
-            lease_name: config.election.lease_name.clone(),
-            lease_namespace: config.election.namespace.clone(),
-            own_namespace: own_namespace.to_owned(),
-        }
-    }
-
+impl Looker<'_> {
     /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
     pub async fn look(&self) -> Result<Report, Error> {
-        let mut index = Index::new(self.defaults.clone());
+        let mut index = Index::new(self.config.defaults.clone());
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
-        self.list("", |service: Guarded<Dated<Service>>| {
-            let key = ServiceKey::of(service.slim_metadata());
-            match service.object {
-                Ok(service) => {
-                    index.apply_service(&service.object);
-                    // The other Services are not needed, and there may be many.
-                    if index.is_managed(&key) {
-                        changed
-                            .services
-                            .extend(service.changed.map(|at| (key.clone(), at)));
+        let all = Api::all(self.client.clone());
+        list(
+            &all,
+            ListParams::default(),
+            usize::MAX,
+            |service: Guarded<Dated<Service>>| {
+                let key = ServiceKey::of(service.slim_metadata());
+                match service.object {
+                    Ok(service) => {
+                        index.apply_service(&service.object);
+                        // The other Services are not needed, and there may be many.
+                        if index.is_managed(&key) {
+                            changed
+                                .services
+                                .extend(service.changed.map(|at| (key.clone(), at)));
+                        }
                     }
+                    Err(unreadable) => _ = index.service_unreadable(&unreadable),
                 }
-                Err(unreadable) => _ = index.service_unreadable(&unreadable),
-            }
-            services.insert(key);
-        })
+                services.insert(key);
+            },
+        )
         .await?;
         index.services_listed(&services);
         self.list_slices(&mut index, &mut changed, &Scope::Copies, &copies_selector())
@@ -119,7 +112,7 @@ impl Looker {
     async fn events(&self, rows: &[&mut Row]) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
         let fields = format!("involvedObject.kind=Service,reason={}", REPORTED.as_str());
-        let params = ListParams::default().limit(PAGE).fields(&fields);
+        let params = ListParams::default().fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
         let apis: Vec<_> = if namespaces.len() > NAMESPACES {
@@ -130,11 +123,9 @@ impl Looker {
         };
         let (mut events, mut error) = (Vec::new(), None);
         for api in apis {
-            match pages(&api, params.clone(), PAGES).await {
-                Ok(found) => events.extend(found),
-                // The table is still worth something.
-                Err(why) => error = Some(one_line(&why)),
-            }
+            let found = list(&api, params.clone(), PAGES, |event| events.push(event)).await;
+            // The table is still worth something.
+            error = found.err().map(|why| one_line(&why)).or(error);
         }
         (events, error)
     }
@@ -147,103 +138,95 @@ impl Looker {
         selector: &str,
     ) -> Result<(), Error> {
         let mut listed = HashSet::new();
-        self.list(selector, |slice: Guarded<Dated<EndpointSlice>>| {
-            let key = SliceKey::of(slice.slim_metadata());
-            match slice.object {
-                Ok(slice) => {
-                    changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
-                    index.list_slice(scope, slice.object);
+        let all = Api::all(self.client.clone());
+        let params = ListParams::default().labels(selector);
+        list(
+            &all,
+            params,
+            usize::MAX,
+            |slice: Guarded<Dated<EndpointSlice>>| {
+                let key = SliceKey::of(slice.slim_metadata());
+                match slice.object {
+                    Ok(slice) => {
+                        changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
+                        index.list_slice(scope, slice.object);
+                    }
+                    Err(unreadable) => _ = index.slice_unreadable(scope, &unreadable),
                 }
-                Err(unreadable) => _ = index.slice_unreadable(scope, &unreadable),
-            }
-            listed.insert(key);
-        })
+                listed.insert(key);
+            },
+        )
         .await?;
         index.slices_listed(scope, &listed);
         Ok(())
     }
 
-    /// Passes on each object, page by page, so that only one page is in memory.
-    async fn list<K: Slim>(
-        &self,
-        selector: &str,
-        mut handle: impl FnMut(Guarded<K>),
-    ) -> Result<(), kube::Error> {
-        let api: Api<Guarded<K>> = Api::all(self.client.clone());
-        let mut params = ListParams::default().limit(PAGE).labels(selector);
-        loop {
-            let page = api.list(&params).await?;
-            page.items.into_iter().for_each(&mut handle);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(()),
-            }
-        }
-    }
-
     /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no
     /// reason to show nothing.
     async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
-        if let Some(namespace) = &self.lease_namespace {
+        let election = &self.config.election;
+        if let Some(namespace) = &election.namespace {
             return self.lease(namespace).await;
         }
-        let params = ListParams::default().fields(&format!("metadata.name={}", self.lease_name));
-        match pages(&Api::all(self.client.clone()), params, 1).await {
-            Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(&self.own_namespace).await,
-            all => all,
+        let params = ListParams::default().fields(&format!("metadata.name={}", election.lease_name));
+        let (all, mut leases) = (Api::all(self.client.clone()), Vec::new());
+        match list(&all, params, usize::MAX, |lease| leases.push(lease)).await {
+            Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(self.own_namespace).await,
+            listed => listed.map(|()| readable(leases)),
         }
     }
 
     async fn lease(&self, namespace: &str) -> Result<Vec<Lease>, kube::Error> {
-        let api = Api::<Lease>::namespaced(self.client.clone(), namespace);
-        Ok(api.get_opt(&self.lease_name).await?.into_iter().collect())
+        let api = Api::namespaced(self.client.clone(), namespace);
+        Ok(readable(api.get_opt(&self.config.election.lease_name).await?))
     }
 }
 
-/// A list, up to so many pages.
-async fn pages<K>(api: &Api<K>, mut params: ListParams, most: usize) -> Result<Vec<K>, kube::Error>
+fn readable(leases: impl IntoIterator<Item = Guarded<Lease>>) -> Vec<Lease> {
+    let leases = leases.into_iter();
+    leases.map(|lease| lease.object.unwrap_or_default()).collect()
+}
+
+/// Passes on each object of up to so many pages, so that only one page is in memory.
+async fn list<K>(
+    api: &Api<K>,
+    params: ListParams,
+    most: usize,
+    mut handle: impl FnMut(K),
+) -> Result<(), kube::Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    let mut items = Vec::new();
+    let mut params = params.limit(PAGE);
     for _ in 0..most {
         let page = api.list(&params).await?;
-        items.extend(page.items);
+        page.items.into_iter().for_each(&mut handle);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => break,
         }
     }
-    Ok(items)
+    Ok(())
 }
 
 /// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not say
 /// that they are ours do not count, nor those of a time to come.
 fn add_reported(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
-    let mut newest = HashMap::new();
-    for event in events {
-        let (data, of) = (&event.data, &event.data["involvedObject"]);
-        let holds = |at: &Timestamp| {
-            let age = now.duration_since(*at);
-            age < EVENT_LASTS && age > -EARLY
-        };
-        if let (Some(at), Some(namespace), Some(name)) = (
-            said(event).filter(holds),
-            of["namespace"].as_str(),
-            of["name"].as_str(),
-        ) && data["reportingComponent"] == MANAGED_BY_US
-            && data["reason"] == REPORTED.as_str()
-        {
-            let known = newest.entry((namespace, name)).or_insert((at, event));
-            if at >= known.0 {
-                *known = (at, event);
-            }
-        }
-    }
+    let holds = |event: &&DynamicObject| {
+        let age = said(event).map(|at| now.duration_since(at));
+        age.is_some_and(|age| age < EVENT_LASTS && age > -EARLY)
+            && event.data["reportingComponent"] == MANAGED_BY_US
+            && event.data["reason"] == REPORTED.as_str()
+    };
+    let events: Vec<_> = events.iter().filter(holds).collect();
     for row in rows {
-        let found = newest.get(&(row.namespace.as_str(), row.name.as_str()));
-        row.findings.extend(found.map(|(_, event)| ReportedFinding {
-            reason: REPORTED.as_str(),
+        let of_row = events.iter().filter(|event| {
+            let service = &event.data["involvedObject"];
+            service["namespace"] == row.namespace && service["name"] == row.name
+        });
+        let newest = of_row.max_by_key(|event| said(event));
+        row.findings.extend(newest.map(|event| Finding {
+            reason: REPORTED,
             note: event.data["message"].as_str().unwrap_or_default().to_owned(),
         }));
     }

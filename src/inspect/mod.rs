@@ -54,17 +54,11 @@ pub enum Error {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A read failed.
-    #[error("{0}")]
-    Read(String),
+    #[error("{}", one_line(.0))]
+    Read(#[from] kube::Error),
     /// Standard output is closed.
     #[error("cannot print: {0}")]
     Output(#[from] std::io::Error),
-}
-
-impl From<kube::Error> for Error {
-    fn from(error: kube::Error) -> Self {
-        Self::Read(one_line(&error))
-    }
 }
 
 /// Prints what is seen, and returns whether everything is in sync, or for a plan whether there is nothing to write.
@@ -74,48 +68,43 @@ impl From<kube::Error> for Error {
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
     let metrics = Metrics::new(&config.election.lease_name)?;
     let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = Looker::new(config, access.client("reads")?, access.namespace(), metrics);
+    let looker = Looker {
+        client: access.client("reads")?,
+        metrics,
+        config,
+        own_namespace: access.namespace(),
+    };
     let report = settled(&looker, what).await?;
-    print(&render(&report, what, format)?)?;
+    let text = match (what, format) {
+        (Inspect::Status, OutputFormat::Text) => table::status(&report),
+        (Inspect::Plan, OutputFormat::Text) => table::plan(&report),
+        (Inspect::Status, OutputFormat::Json) => json(&report)?,
+        (Inspect::Plan, OutputFormat::Json) => json(&report.plan())?,
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
     Ok(match what {
         Inspect::Status => report.in_step,
-        Inspect::Plan => report.changes().services.is_empty(),
+        Inspect::Plan => report.to_write().next().is_none(),
     })
 }
 
 /// A look, and more of them while a change is on its way. A plan shows what is on its way.
-async fn settled(looker: &Looker, what: Inspect) -> Result<Report, Error> {
+async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<Report, Error> {
     let mut report = looker.look().await?;
-    if what == Inspect::Status {
-        for _ in 0..AGAIN {
-            if report.in_step {
-                break;
-            }
-            sleep(LOOK_PAUSE).await;
-            report = looker.look().await?;
-        }
+    let mut again = if what == Inspect::Status { AGAIN } else { 0 };
+    while again > 0 && !report.in_step {
+        sleep(LOOK_PAUSE).await;
+        report = looker.look().await?;
+        again -= 1;
     }
     Ok(report)
-}
-
-fn render(report: &Report, what: Inspect, format: OutputFormat) -> Result<String, Error> {
-    Ok(match (what, format) {
-        (Inspect::Status, OutputFormat::Text) => table::status(report),
-        (Inspect::Plan, OutputFormat::Text) => table::plan(report),
-        (Inspect::Status, OutputFormat::Json) => json(report)?,
-        (Inspect::Plan, OutputFormat::Json) => json(&report.changes())?,
-    })
 }
 
 fn json(value: &impl Serialize) -> Result<String, Error> {
     let value = serde_json::to_value(value).map_err(std::io::Error::from)?;
     Ok(format!("{value:#}\n"))
-}
-
-fn print(text: &str) -> Result<(), std::io::Error> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::changes::{Change, changes};
 use super::dated::Dates;
@@ -17,7 +18,7 @@ use endpoint_copier_core::plan::{Plan, plan};
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
     /// When all was read, by the API server's clock.
-    pub at: Option<Timestamp>,
+    pub at: Timestamp,
     /// Every Service is.
     pub in_step: bool,
     pub services: Vec<Row>,
@@ -49,7 +50,7 @@ pub(super) struct Row {
     pub in_step: bool,
     /// The last change of the copies if they are in sync. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
-    pub findings: Vec<ReportedFinding>,
+    pub findings: Vec<Finding>,
     /// What would be written.
     pub changes: Vec<Change>,
 }
@@ -59,13 +60,6 @@ pub(super) struct Row {
 pub(super) struct ReadyCount {
     pub ready: usize,
     pub total: usize,
-}
-
-/// A finding, in the words of its Event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct ReportedFinding {
-    pub reason: &'static str,
-    pub note: String,
 }
 
 /// A Lease.
@@ -91,7 +85,7 @@ impl Report {
         let services: Vec<_> = rows.collect();
         let leaders = leases.iter().map(|lease| Leader::of(lease, at)).collect();
         Self {
-            at: Some(at),
+            at,
             in_step: services.iter().all(|row| row.in_step),
             services,
             leaders,
@@ -100,36 +94,17 @@ impl Report {
         }
     }
 
-    /// What would be written, Service by Service.
-    pub fn changes(&self) -> Changes<'_> {
-        let with_changes = self.services.iter().filter(|row| !row.changes.is_empty());
-        let services = with_changes.map(|row| ServiceChanges {
-            namespace: &row.namespace,
-            name: &row.name,
-            source: row.source.as_deref(),
-            changes: &row.changes,
-        });
-        Changes {
-            at: self.at,
-            services: services.collect(),
-        }
+    /// The Services of which copies would be written.
+    pub fn to_write(&self) -> impl Iterator<Item = &Row> {
+        self.services.iter().filter(|row| !row.changes.is_empty())
     }
-}
 
-/// What would be written.
-#[derive(Debug, Serialize)]
-pub(super) struct Changes<'a> {
-    pub at: Option<Timestamp>,
-    pub services: Vec<ServiceChanges<'a>>,
-}
-
-/// What would be written for one Service.
-#[derive(Debug, Serialize)]
-pub(super) struct ServiceChanges<'a> {
-    pub namespace: &'a str,
-    pub name: &'a str,
-    pub source: Option<&'a str>,
-    pub changes: &'a [Change],
+    /// What would be written, Service by Service.
+    pub fn plan(&self) -> Value {
+        let of_service = |row: &Row| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "changes": row.changes});
+        let services: Vec<_> = self.to_write().map(of_service).collect();
+        json!({"at": self.at, "services": services})
+    }
 }
 
 impl Row {
@@ -153,18 +128,22 @@ impl Row {
             let source = source_slices.filter_map(|slice| changed.of_slice(&slice.metadata));
             source.chain(changed.services.get(key).copied()).max()
         };
+        let count = |counts: EndpointCounts| ReadyCount {
+            ready: counts.ready,
+            total: counts.ready + counts.unready + counts.terminating,
+        };
         Some(Self {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
             managed: managed.is_some(),
             source: snapshot.source.as_ref().map(|source| source.key.to_string()),
             families: families.iter().map(|family| family.as_str()).collect(),
-            source_endpoints: ReadyCount::of(source.unwrap_or_default()),
-            copy_endpoints: ReadyCount::of(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
+            source_endpoints: count(source.unwrap_or_default()),
+            copy_endpoints: count(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
             in_step,
             since,
-            findings: plan.findings.iter().map(ReportedFinding::of).collect(),
             changes: changes(&snapshot, &plan),
+            findings: plan.findings,
         })
     }
 }
@@ -181,29 +160,6 @@ fn decide(index: &Index, key: &ServiceKey) -> Option<(Snapshot, Plan)> {
             return Some((snapshot, plan));
         }
         snapshot.confirmed.clone_from(&confirmed);
-    }
-}
-
-impl ReadyCount {
-    fn of(counts: EndpointCounts) -> Self {
-        let EndpointCounts {
-            ready,
-            unready,
-            terminating,
-        } = counts;
-        Self {
-            ready,
-            total: ready + unready + terminating,
-        }
-    }
-}
-
-impl ReportedFinding {
-    fn of(finding: &Finding) -> Self {
-        Self {
-            reason: finding.reason.as_str(),
-            note: finding.note.clone(),
-        }
     }
 }
 

@@ -19,7 +19,7 @@ const HEADER: [&str; 8] = [
 
 /// The table of Services, what is wrong with them, and who leads.
 pub(super) fn status(report: &Report) -> String {
-    let now = report.at.unwrap_or_else(Timestamp::now);
+    let now = report.at;
     // What is wrong is to be seen without scrolling.
     let (right, mut rows): (Vec<_>, Vec<_>) = report.services.iter().partition(|row| row.in_step);
     let count = right.len();
@@ -86,7 +86,11 @@ const UNMANAGED: &str = "has copies but is not managed, as far as this command k
 
 fn cells(row: &Row, now: Timestamp) -> [String; 8] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let reasons: Vec<_> = row.findings.iter().map(|finding| finding.reason).collect();
+    let reasons: Vec<_> = row
+        .findings
+        .iter()
+        .map(|finding| finding.reason.as_str())
+        .collect();
     let count = |count: super::report::ReadyCount| format!("{}/{}", count.ready, count.total);
     [
         format!("{}/{}", row.namespace, row.name),
@@ -102,11 +106,8 @@ fn cells(row: &Row, now: Timestamp) -> [String; 8] {
 
 fn aligned(lines: &[[String; 8]]) -> String {
     let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or(0)
     };
     let widths: [usize; 8] = std::array::from_fn(width);
     let mut text = String::new();
@@ -122,29 +123,19 @@ fn aligned(lines: &[[String; 8]]) -> String {
 }
 
 fn leader(leader: &Leader, now: Timestamp) -> String {
-    let Leader {
-        namespace,
-        holder,
-        leads,
-        since,
-        renewed,
-        duration_seconds: _,
-        transitions,
-    } = leader;
-    let mut text = holder
-        .as_deref()
-        .map_or_else(|| "none, the Lease is free".to_owned(), shown);
-    _ = write!(text, " (namespace {namespace}");
-    if let Some(renewed) = renewed {
-        _ = write!(text, ", renewed {} ago", age(*renewed, now));
-        if holder.is_some() && !leads {
+    let holder = leader.holder.as_deref();
+    let mut text = holder.map_or_else(|| "none, the Lease is free".to_owned(), shown);
+    _ = write!(text, " (namespace {}", leader.namespace);
+    if let Some(renewed) = leader.renewed {
+        _ = write!(text, ", renewed {} ago", age(renewed, now));
+        if holder.is_some() && !leader.leads {
             text.push_str(", so its Lease has run out");
         }
     }
-    if let Some(since) = since {
-        _ = write!(text, ", leads since {}", age(*since, now));
+    if let Some(since) = leader.since {
+        _ = write!(text, ", leads since {}", age(since, now));
     }
-    if let Some(transitions) = transitions {
+    if let Some(transitions) = leader.transitions {
         _ = write!(text, ", {transitions} changes of leader");
     }
     text.push(')');
@@ -153,14 +144,7 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
 
 /// What others have written, for a terminal: no command to it, and no line that looks like one of ours.
 fn shown(text: &str) -> String {
-    let plain = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
-    text.chars().map(plain).collect()
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Two units at most, as kubectl tells ages.
@@ -177,10 +161,10 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 /// The diff of all Services.
 pub(super) fn plan(report: &Report) -> String {
     let mut text = String::new();
-    for service in report.changes().services {
-        let source = service.source.unwrap_or("no source");
+    for service in report.to_write() {
+        let source = service.source.as_deref().unwrap_or("no source");
         _ = writeln!(text, "{}/{} (from {source})", service.namespace, service.name);
-        for change in service.changes {
+        for change in &service.changes {
             _ = writeln!(text, "  {} {}", change.operation, change.slice);
             for line in &change.removed {
                 _ = writeln!(text, "  - {}", shown(line));

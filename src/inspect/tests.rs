@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::leader_election::Lease;
-use endpoint_copier_core::model::{ServiceKey, SliceKey};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SliceKey};
 use endpoint_copier_core::testing::world::World;
 use endpoint_copier_core::testing::{
     Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice,
@@ -157,7 +157,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
 fn json_is_as_documented() {
     let documented = include_str!("../../docs/status.md");
     let report = report(&world(), &[lease()]);
-    for json in [json(&report).unwrap(), json(&report.changes()).unwrap()] {
+    for json in [json(&report).unwrap(), json(&report.plan()).unwrap()] {
         assert!(documented.contains(&format!("```json\n{json}```")), "{json}");
     }
 }
@@ -168,8 +168,8 @@ fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own()
     let mut hostile = lease();
     hostile.spec.holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
     let mut report = report(&world(), &[hostile]);
-    report.services[0].findings.push(report::ReportedFinding {
-        reason: "WriteRefused",
+    report.services[0].findings.push(Finding {
+        reason: Reason::WriteRefused,
         note: "a\r\n\u{9b}31mb".to_owned(),
     });
     report.events_error = Some("c\u{7f}".to_owned());

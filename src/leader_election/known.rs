@@ -49,9 +49,14 @@ impl KnownVersion {
         }
     }
 
-    /// The Lease was read. This replaces what was known, because versions restart when etcd is restored.
-    pub fn forget(&mut self) {
+    /// A GET shows this Lease; `None`: there is none. This replaces what was known, because versions restart when etcd
+    /// is restored. The lock is about to write what builds on this version, so another renewal may not.
+    pub fn read(&mut self, lease: Option<&Lease>) {
         *self = Self::default();
+        if let Some((basis, lease)) = lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
+            self.replace(basis, lease);
+            self.in_doubt = true;
+        }
     }
 
     fn replace(&mut self, basis: ReadVersion, lease: &Lease) {
@@ -154,7 +159,7 @@ mod tests {
         assert_eq!(known.version_to_renew("us"), None, "the same version");
         known.watched(Some(&lease("u", 8, "us")));
         assert_eq!(known.version_to_renew("us"), version("u", 8));
-        known.forget();
+        known.read(Some(&lease("u", 3, "us")));
         assert_eq!(known.version_to_renew("us"), None);
         known.wrote(&lease("u", 4, "us"));
         assert_eq!(
@@ -181,6 +186,20 @@ mod tests {
             assert_eq!(known.is_applied(&basis, "us", Some("now")), applied, "{shown:?}");
             assert!(!known.is_applied(&basis, "us", None));
         }
+    }
+
+    #[test]
+    fn a_renewal_of_a_version_that_was_read_is_recognized() {
+        let mut known = written();
+        known.read(Some(&lease("u", 4, "us")));
+        assert_eq!(known.version_to_renew("us"), None, "it may have changed since");
+        let mut shown = lease("u", 5, "us");
+        shown.spec.renew_time = Some("now".to_owned());
+        known.watched(Some(&shown));
+        let basis = version("u", 4).unwrap();
+        assert!(known.is_applied(&basis, "us", Some("now")));
+        known.read(None);
+        assert!(!known.is_applied(&basis, "us", Some("now")));
     }
 
     #[test]

@@ -5,162 +5,80 @@
 //! break the watch and every GET for good, and no replica would lead. So this type parses only what the
 //! election needs, and a value of the wrong type counts as absent.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{NamespaceResourceScope, Resource};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
+use serde_json::value::RawValue;
+
+use crate::apiserver::decode::Slim;
+use endpoint_copier_core::model::{ObjectMeta, Unreadable};
 
 /// A Lease.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lease {
-    /// Only name, namespace, uid and resourceVersion.
+    /// Its names and its version.
     pub metadata: ObjectMeta,
     /// Its holder and times.
     pub spec: LeaseSpec,
 }
 
 /// The `spec` of a Lease, as far as it is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct LeaseSpec {
     /// The holder. Absent or empty: the Lease is free.
+    #[serde(deserialize_with = "if_readable")]
     pub holder_identity: Option<String>,
     /// How long it is valid after a renewal, in seconds.
+    #[serde(deserialize_with = "if_readable")]
     pub lease_duration_seconds: Option<i64>,
     /// How often it changed hands.
+    #[serde(deserialize_with = "if_readable")]
     pub lease_transitions: Option<i64>,
     /// The time of its last renewal by the holder's clock. Compared as text, never parsed.
+    #[serde(deserialize_with = "if_readable")]
     pub renew_time: Option<String>,
     /// The moment at which its holder took it, likewise.
+    #[serde(deserialize_with = "if_readable")]
     pub acquire_time: Option<String>,
 }
 
-impl<'de> serde::Deserialize<'de> for Lease {
+impl<'de> Deserialize<'de> for Lease {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let lease = Shallow(DEPTH).deserialize(deserializer)?;
-        if !lease.is_object() {
-            return Err(serde::de::Error::custom("a Lease that is no JSON object"));
-        }
-        let (metadata, spec) = (&lease["metadata"], &lease["spec"]);
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        Ok(Self {
-            metadata: ObjectMeta {
-                name: text(&metadata["name"]),
-                namespace: text(&metadata["namespace"]),
-                uid: text(&metadata["uid"]),
-                resource_version: text(&metadata["resourceVersion"]),
-                ..ObjectMeta::default()
-            },
-            spec: LeaseSpec {
-                holder_identity: text(&spec["holderIdentity"]),
-                lease_duration_seconds: spec["leaseDurationSeconds"].as_i64(),
-                lease_transitions: spec["leaseTransitions"].as_i64(),
-                renew_time: text(&spec["renewTime"]),
-                acquire_time: text(&spec["acquireTime"]),
-            },
-        })
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let fields: BTreeMap<String, &RawValue> =
+            serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
+        let spec = fields.get("spec");
+        let spec: Option<LeaseSpec> = spec.and_then(|spec| serde_json::from_str(spec.get()).ok());
+        let spec = spec.unwrap_or_default();
+        let Unreadable { metadata, .. } = Unreadable::read(&raw, "");
+        Ok(Self { metadata, spec })
     }
 }
 
-impl Resource for Lease {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+impl Slim for Lease {
+    type Resource = v1::Lease;
 
-    fn kind((): &()) -> Cow<'_, str> {
-        v1::Lease::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        v1::Lease::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        v1::Lease::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        v1::Lease::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
+    fn metadata(&self) -> &ObjectMeta {
         &self.metadata
     }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
-/// The depth that is read: the Lease, and its metadata and spec.
-const DEPTH: u8 = 2;
-
-/// Reads JSON objects down to this depth, and no lists. The rest is skipped without recursion, so it may be
-/// nested to any depth.
-struct Shallow(u8);
-
-impl<'de> DeserializeSeed<'de> for Shallow {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Shallow {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let Some(depth) = self.0.checked_sub(1) else {
-            while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            return Ok(Value::Null);
-        };
-        let mut read = Map::new();
-        while let Some(name) = members.next_key()? {
-            read.insert(name, members.next_value_seed(Shallow(depth))?);
-        }
-        Ok(Value::Object(read))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Null)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
+/// Reads a value. One of the wrong type counts as absent, and may be nested to any depth.
+fn if_readable<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: DeserializeOwned + Default,
+    D: Deserializer<'de>,
+{
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -238,14 +156,5 @@ mod tests {
         for text in ["\"nonsense\"", "null", "[]", "7", "<html>"] {
             assert!(serde_json::from_str::<Lease>(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn it_is_the_resource_that_k8s_openapi_names() {
-        assert_eq!(Lease::api_version(&()), v1::Lease::api_version(&()));
-        assert_eq!(
-            Lease::url_path(&(), Some("default")),
-            v1::Lease::url_path(&(), Some("default"))
-        );
     }
 }

@@ -15,7 +15,6 @@ use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::{Layer as _, service_fn};
 use tracing::{debug, info, warn};
 
 use crate::config::ElectionConfig;
@@ -90,18 +89,20 @@ impl Candidate {
         metrics: Metrics,
     ) -> (Self, channel::Receiver<Option<Term>>) {
         let (terms, receiver) = channel::channel(None);
-        let cas = LeaseCas::new(&us, config.lease_duration, observer.clone(), receiver.clone());
-        let send = service_fn(move |request| {
-            let client = client.clone();
-            async move { client.send(request).await }
-        });
+        let cas = LeaseCas::new(
+            client,
+            &us,
+            config.lease_duration,
+            observer.clone(),
+            receiver.clone(),
+        );
         let lease = format!("{namespace}/{}", config.lease_name);
         let params = LeaseLockParams {
             holder_id: us.clone(),
             lease_name: config.lease_name.clone(),
             lease_ttl: config.lease_duration,
         };
-        let lock = LeaseLock::new(Client::new(cas.layer(send), namespace), namespace, params);
+        let lock = LeaseLock::new(cas.client(namespace), namespace, params);
         (
             Self {
                 lock,

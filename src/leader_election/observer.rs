@@ -199,7 +199,7 @@ impl LeaseObserver {
     ) -> Option<PresentedLease> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        state.known.forget();
+        state.known.read(answer);
         let is_change = state.lease.see_answer(answer, default_duration, sent, now);
         if is_change == Some(true) {
             self.note_change(&mut state, answer);

@@ -16,12 +16,9 @@ const CAUSES: usize = 8;
 
 /// The outage of one thing, or that there is none. Clones share it.
 #[derive(Clone, Debug)]
-pub struct FailureLog(Arc<Causes>);
-
-#[derive(Debug)]
-struct Causes {
-    what: String,
-    since: Mutex<Option<Since>>,
+pub struct FailureLog {
+    what: Arc<str>,
+    since: Arc<Mutex<Option<Since>>>,
 }
 
 #[derive(Debug)]
@@ -37,11 +34,11 @@ struct Since {
 impl FailureLog {
     /// None so far. `what` may fail, as the words at the beginning of a line.
     #[must_use]
-    pub fn new(what: impl Into<String>) -> Self {
-        Self(Arc::new(Causes {
+    pub fn new(what: impl Into<Arc<str>>) -> Self {
+        Self {
             what: what.into(),
-            since: Mutex::default(),
-        }))
+            since: Arc::default(),
+        }
     }
 
     /// It has failed, or failed again. Errors that differ in numbers only have one cause.
@@ -52,8 +49,8 @@ impl FailureLog {
 
     /// It has failed, or failed again, and this tells its causes apart.
     pub fn failed_by(&self, cause: String, error: &str) {
-        let what = &self.0.what;
-        let mut outage = self.0.since.lock();
+        let what = &self.what;
+        let mut outage = self.since.lock();
         let now = Instant::now();
         let since = outage.get_or_insert(Since {
             began: now,
@@ -81,15 +78,15 @@ impl FailureLog {
 
     /// It has succeeded.
     pub fn recovered(&self) {
-        if let Some(since) = self.0.since.lock().take() {
+        if let Some(since) = self.since.lock().take() {
             let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
-            info!(failures, seconds, "{} works again", self.0.what);
+            info!(failures, seconds, "{} works again", self.what);
         }
     }
 
     /// Nobody tries any more.
     pub fn forget(&self) {
-        *self.0.since.lock() = None;
+        *self.since.lock() = None;
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::ops::RangeInclusive;
 use std::panic::{self, PanicHookInfo};
-use std::sync::Once;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -13,39 +13,49 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{LogConfig, LogFilter, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
-/// The lock's crate logs every attempt that fails because of another holder at info, about once a second.
-const LOCK: &str = "kube_leader_election";
+/// What keeps libraries quiet, each while the level asked for is in this range. Below info most need not be quieter. A name
+/// stands for all crates that begin with it.
+const QUIET: [(&str, RangeInclusive<LevelFilter>); 7] = [
+    // The lock's crate logs every attempt that fails because of another holder at info, about once a second.
+    (
+        "kube_leader_election=warn",
+        LevelFilter::INFO..=LevelFilter::TRACE,
+    ),
+    // The HTTP/2 crate logs every ping at debug, several times a second.
+    ("h2=warn", LevelFilter::INFO..=LevelFilter::DEBUG),
+    // They log internals at info.
+    ("hyper=warn", LevelFilter::INFO..=LevelFilter::INFO),
+    ("kube=warn", LevelFilter::INFO..=LevelFilter::INFO),
+    ("rustls=warn", LevelFilter::INFO..=LevelFilter::INFO),
+    ("tower=warn", LevelFilter::INFO..=LevelFilter::INFO),
+    // It reports each failed handshake as an error of its own, beside ours.
+    (
+        "rustls_platform_verifier=off",
+        LevelFilter::ERROR..=LevelFilter::INFO,
+    ),
+];
 
-/// The HTTP/2 crate logs every ping at debug, several times a second.
-const FRAMES: &str = "h2";
-
-/// Libraries that log internals at info. A name stands for all crates that begin with it.
-const LIBRARIES: [&str; 4] = ["hyper", "kube", "rustls", "tower"];
-
-/// At warn, these crates log the whole body of an answer that they cannot decode, with the annotations of all
-/// users, and each failed attempt of a watch. Our own log says what failed, once a minute.
-const BODIES: [&str; 2] = ["kube_client=error", "kube_runtime=error"];
-
-/// It reports each failed handshake as an error of its own, beside ours.
-const VERIFIER: &str = "rustls_platform_verifier=off";
+/// At warn, these crates log the whole body of an answer that they cannot decode, with the annotations of all users, and
+/// each failed attempt of a watch. Our own log says what failed, once a minute. A directive that names kube enables all of
+/// its lines.
+const BODIES: &str = "kube_client=error,kube_runtime=error";
 
 /// The most lines that wait to be written. Further lines are dropped, because they would take unlimited
 /// memory.
 const WAITING_LINES: usize = 1024;
 
 /// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
-/// terminal and `NO_COLOR` is unset. A second call changes nothing. A separate thread writes the lines, the
-/// last of them when the guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
+/// terminal and `NO_COLOR` is unset. Called once. A separate thread writes the lines, the last of them when the
+/// guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
 /// but the term continues.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
-    static PANICS: Once = Once::new();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (writer, guard) = beside(io::stderr());
     let _ = subscriber(log, colour, writer).try_init();
-    PANICS.call_once(log_panics);
+    log_panics();
     guard
 }
 
@@ -86,42 +96,16 @@ where
 }
 
 /// What the user asked for, after what keeps libraries quiet; of two directives for one target the last counts.
-fn directives(filter: &LogFilter) -> String {
-    let asked = match filter {
-        LogFilter::Level(level) => level.to_string(),
-        LogFilter::Directives(directives) => directives.clone(),
-    };
-    let everywhere = asked
-        .split(',')
-        .filter_map(|part| part.parse::<LevelFilter>().ok())
-        .next_back();
+fn directives(asked: &str) -> String {
+    let everywhere = asked.split(',').filter_map(|part| part.parse().ok()).next_back();
     let everywhere = everywhere.unwrap_or(LevelFilter::OFF);
-    // Below info nothing needs to be quieter, and "warn" would make it louder.
-    let mut quiet = Vec::new();
-    if everywhere >= LevelFilter::INFO {
-        quiet.push(LOCK);
-    }
-    if (LevelFilter::INFO..LevelFilter::TRACE).contains(&everywhere) {
-        quiet.push(FRAMES);
-    }
-    if everywhere == LevelFilter::INFO {
-        quiet.extend(LIBRARIES);
-    }
-    let verifier =
-        (everywhere >= LevelFilter::ERROR && everywhere < LevelFilter::DEBUG).then(|| VERIFIER.to_owned());
-    // A directive that names kube enables all of its lines.
-    let hides_bodies = everywhere >= LevelFilter::WARN && !asked.contains("kube");
-    let bodies = BODIES
+    let quiet = QUIET
         .iter()
-        .filter(|_| hides_bodies)
-        .map(|directive| (*directive).to_owned());
-    let quiet = quiet.into_iter().map(|target| format!("{target}=warn"));
-    quiet
-        .chain(bodies)
-        .chain(verifier)
-        .chain([asked])
-        .collect::<Vec<_>>()
-        .join(",")
+        .filter(|(_, while_asked)| while_asked.contains(&everywhere));
+    let hides_bodies = everywhere >= LevelFilter::WARN && !asked.contains("kube");
+    let quiet = quiet.map(|(directive, _)| *directive);
+    let directives = quiet.chain(hides_bodies.then_some(BODIES)).chain([asked]);
+    directives.collect::<Vec<_>>().join(",")
 }
 
 /// Makes a panic a line of the log. The usual report comes too where a backtrace is asked for, and alone where
@@ -174,49 +158,36 @@ mod tests {
         }
     }
 
-    fn logged(filter: LogFilter, format: LogFormat, colour: bool, act: impl FnOnce()) -> String {
+    fn logged(filter: &str, format: LogFormat, colour: bool, act: impl FnOnce()) -> String {
         let sink = Sink::default();
         let made = sink.clone();
+        let filter = filter.to_owned();
         let subscriber = subscriber(&LogConfig { filter, format }, colour, move || made.clone());
         tracing::subscriber::with_default(subscriber, act);
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
     }
 
-    const INFO: LogFilter = LogFilter::Level(LevelFilter::INFO);
+    const INFO: &str = "info";
 
     #[test]
     fn libraries_are_quieter_than_we_unless_more_is_asked_for() {
-        let libraries = "kube_leader_election=warn,h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn";
+        let lock = "kube_leader_election=warn";
+        let libraries = format!("{lock},h2=warn,hyper=warn,kube=warn,rustls=warn,tower=warn");
         let (bodies, verifier) = (
             "kube_client=error,kube_runtime=error",
             "rustls_platform_verifier=off",
         );
-        for (asked, expected) in [
-            (INFO, format!("{libraries},{bodies},{verifier},info")),
-            (LogFilter::Level(LevelFilter::OFF), "off".to_owned()),
-            (LogFilter::Level(LevelFilter::ERROR), format!("{verifier},error")),
-            (
-                LogFilter::Level(LevelFilter::WARN),
-                format!("{bodies},{verifier},warn"),
-            ),
-            (
-                LogFilter::Level(LevelFilter::DEBUG),
-                format!("kube_leader_election=warn,h2=warn,{bodies},debug"),
-            ),
-            (
-                LogFilter::Level(LevelFilter::TRACE),
-                format!("kube_leader_election=warn,{bodies},trace"),
-            ),
-            (
-                LogFilter::Directives("info,kube=debug".to_owned()),
-                format!("{libraries},{verifier},info,kube=debug"),
-            ),
-            (
-                LogFilter::Directives("h2=trace".to_owned()),
-                "h2=trace".to_owned(),
-            ),
+        for (asked, quiet) in [
+            ("info", format!("{libraries},{verifier},{bodies},")),
+            ("off", String::new()),
+            ("error", format!("{verifier},")),
+            ("warn", format!("{verifier},{bodies},")),
+            ("debug", format!("{lock},h2=warn,{bodies},")),
+            ("TRACE", format!("{lock},{bodies},")),
+            ("info,kube=debug", format!("{libraries},{verifier},")),
+            ("h2=trace", String::new()),
         ] {
-            assert_eq!(directives(&asked), expected);
+            assert_eq!(directives(asked), format!("{quiet}{asked}"));
         }
     }
 
@@ -232,12 +203,7 @@ mod tests {
         };
         let text = logged(INFO, LogFormat::Text, false, act);
         assert_eq!(text.lines().count(), 2, "{text}");
-        let text = logged(
-            LogFilter::Directives("info,kube=debug".to_owned()),
-            LogFormat::Text,
-            false,
-            act,
-        );
+        let text = logged("info,kube=debug", LogFormat::Text, false, act);
         assert_eq!(text.lines().count(), 5, "{text}");
         assert!(!text.contains("of the lock"), "{text}");
     }
@@ -321,7 +287,7 @@ mod tests {
         let (reader, pipe) = std::sync::mpsc::channel();
         let (writer, guard) = beside(Pipe(pipe));
         let log = LogConfig {
-            filter: INFO,
+            filter: INFO.to_owned(),
             format: LogFormat::Text,
         };
         let lost = writer.error_counter();
@@ -344,7 +310,7 @@ mod tests {
         let sink = Sink::default();
         let (writer, guard) = beside(sink.clone());
         let log = LogConfig {
-            filter: INFO,
+            filter: INFO.to_owned(),
             format: LogFormat::Text,
         };
         tracing::subscriber::with_default(subscriber(&log, false, writer), || info!("stopping"));
@@ -355,12 +321,12 @@ mod tests {
 
     /// The one test that touches what is global to the process.
     #[test]
-    fn a_panic_is_one_line_and_setting_up_twice_does_no_harm() {
+    fn a_panic_is_one_line() {
         let log = LogConfig {
-            filter: LogFilter::Level(LevelFilter::OFF),
+            filter: "off".to_owned(),
             format: LogFormat::Text,
         };
-        let _guards = [init(&log), init(&log)];
+        let _guard = init(&log);
         let text = logged(INFO, LogFormat::Text, false, || {
             let _ = panic::catch_unwind(|| panic!("first\n  second {}", 3));
             let _ = panic::catch_unwind(|| panic!("constant"));

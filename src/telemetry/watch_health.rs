@@ -32,17 +32,16 @@ pub enum Cause {
 
 /// When one watch last showed life, how far it has come, and whether it has to restart.
 #[derive(Clone, Debug)]
-pub struct WatchState(Arc<SharedState>);
-
-#[derive(Debug)]
-struct SharedState {
-    state: Mutex<WatchStatus>,
-    news: Notify,
+pub struct WatchState {
+    status: Arc<Mutex<WatchStatus>>,
+    news: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct WatchStatus {
     last: Instant,
+    /// The end of the pause that an overloaded API server has asked for. The pause does not count as silence.
+    pause_ends: Option<Instant>,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
     /// Since when its list is complete.
@@ -67,9 +66,10 @@ impl WatchStatus {
 
 impl WatchState {
     fn new() -> Self {
-        let state = WatchStatus {
+        let status = WatchStatus {
             // Its first sign of life is due like any other.
             last: Instant::now(),
+            pause_ends: None,
             version: 0,
             listed: None,
             open: None,
@@ -79,38 +79,50 @@ impl WatchState {
             has_worked: false,
             failing: false,
         };
-        Self(Arc::new(SharedState {
-            state: Mutex::new(state),
-            news: Notify::new(),
-        }))
+        Self {
+            status: Arc::new(Mutex::new(status)),
+            news: Arc::default(),
+        }
     }
 
     /// A sign of life.
     pub fn touch(&self) {
-        self.0.state.lock().last = Instant::now();
+        self.status.lock().last = Instant::now();
+    }
+
+    /// An overloaded API server has asked it to wait until then.
+    pub fn pauses(&self, until: Instant) {
+        self.status.lock().pause_ends = Some(until);
+    }
+
+    /// For how long it has shown no life, although nobody has asked it to wait.
+    fn silence(&self) -> Duration {
+        let state = self.status.lock();
+        let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
+        since.elapsed()
     }
 
     /// It begins with a list: earlier events do not count, and a requested restart is done.
     pub fn list_begins(&self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         (state.version, state.listed, state.restart) = (0, None, None);
         state.resumed = false;
     }
 
     /// Its list is complete.
     pub fn listed(&self) {
-        self.0.state.lock().listed = Some(Instant::now());
+        self.status.lock().listed = Some(Instant::now());
     }
 
     /// It has come as far as this version, or asks for what comes after it.
     pub fn reached(&self, version: Option<u64>) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         state.version = version.unwrap_or(0).max(state.version);
     }
 
     /// An object was read from it.
     pub fn works(&self) {
-        self.0.state.lock().works();
+        self.status.lock().works();
     }
 
     /// Its list or watch has failed. `for_all`: it fails for every replica, for example because a right is
@@ -119,13 +131,13 @@ impl WatchState {
         if for_all {
             self.works();
         } else {
-            self.0.state.lock().failing = true;
+            self.status.lock().failing = true;
         }
     }
 
     /// For how long its lists and watches have failed.
     fn failing(&self) -> Duration {
-        let state = self.0.state.lock();
+        let state = self.status.lock();
         let is_answered = state.open.is_some_and(|since| since.elapsed() >= ANSWERED);
         if state.failing && !is_answered {
             state.well.elapsed()
@@ -134,13 +146,9 @@ impl WatchState {
         }
     }
 
-    fn has_worked(&self) -> bool {
-        self.0.state.lock().has_worked
-    }
-
     /// The API server answers it from now on; or no longer.
     pub fn open(&self, is_open: bool) {
-        let mut state = self.0.state.lock();
+        let mut state = self.status.lock();
         if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
             state.works();
         }
@@ -151,30 +159,38 @@ impl WatchState {
 
     /// Whether it shows what there is now, as far as anybody can tell: events that were missed follow the answer.
     fn is_current(&self) -> bool {
-        let resumed = self.0.state.lock().resumed;
+        let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
     /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was
     /// cut off. A watch that still lists shows nothing, so nothing outdated.
     fn is_doubtful(&self) -> bool {
-        let listed = self.0.state.lock().listed;
+        let listed = self.status.lock().listed;
         listed.is_some_and(|listed| listed.elapsed() > FOLLOWS) && !self.is_current()
     }
 
     /// Whether the API server has answered it for so long.
     pub fn is_open(&self, time: Duration) -> bool {
-        let open = self.0.state.lock().open;
+        let open = self.status.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)
+    }
+
+    fn ask_to_restart(&self, cause: Cause) {
+        let mut state = self.status.lock();
+        if state.listed.is_some() {
+            state.restart = Some(cause);
+            self.news.notify_one();
+        }
     }
 
     /// Waits until this watch has to restart.
     pub async fn restart(&self) -> Cause {
         loop {
-            if let Some(cause) = self.0.state.lock().restart.take() {
+            if let Some(cause) = self.status.lock().restart.take() {
                 return cause;
             }
-            self.0.news.notified().await;
+            self.news.notified().await;
         }
     }
 }
@@ -182,7 +198,7 @@ impl WatchState {
 /// The health of all watches that run.
 #[derive(Clone, Debug, Default)]
 pub struct WatchHealth {
-    watches: Arc<Mutex<BTreeMap<(&'static str, String), WatchState>>>,
+    watches: Arc<Mutex<Vec<(&'static str, WatchState)>>>,
     answered: Arc<Notify>,
 }
 
@@ -202,25 +218,21 @@ impl SilentWatches {
 /// A watch that runs; it is no longer expected to show life when this is dropped.
 pub struct Running {
     watch_health: WatchHealth,
-    key: (&'static str, String),
     state: WatchState,
 }
 
 impl WatchHealth {
-    pub(crate) fn start(&self, watch: &'static str, selector: Option<&str>) -> Running {
-        let key = (watch, selector.unwrap_or_default().to_owned());
-        let state = WatchState::new();
-        self.watches.lock().insert(key.clone(), state.clone());
-        Running {
-            watch_health: self.clone(),
-            key,
-            state,
-        }
+    pub(crate) fn start(&self, watch: &'static str) -> Running {
+        let (watch_health, state) = (self.clone(), WatchState::new());
+        self.watches.lock().push((watch, state.clone()));
+        Running { watch_health, state }
     }
 
     /// Restarts the watches of this name. Those that are listing already are not restarted again.
     pub fn restart(&self, watch: &str, cause: Cause) {
-        self.restart_where(cause, |name| name == watch);
+        for (_, watch) in self.named(&[watch]) {
+            watch.ask_to_restart(cause);
+        }
     }
 
     /// The resourceVersions of the API server went back: restarts all watches.
@@ -229,7 +241,9 @@ impl WatchHealth {
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
              restarting all watches"
         );
-        self.restart_where(Cause::Rewound, |_| true);
+        for (_, watch) in self.watches.lock().iter() {
+            watch.ask_to_restart(Cause::Rewound);
+        }
     }
 
     /// An API server answers a watch that had no answer before.
@@ -247,45 +261,31 @@ impl WatchHealth {
         _ = timeout(longest.saturating_sub(shortest), answered).await;
     }
 
-    fn restart_where(&self, cause: Cause, is_meant: impl Fn(&str) -> bool) {
-        for (_, watch) in self.watches.lock().iter().filter(|((name, _), _)| is_meant(name)) {
-            let mut state = watch.0.state.lock();
-            if state.listed.is_some() {
-                state.restart = Some(cause);
-                watch.0.news.notify_one();
-            }
-        }
+    /// The watches of these names, each with its name.
+    fn named(&self, names: &[&str]) -> Vec<(&'static str, WatchState)> {
+        let mut watches = self.watches.lock().clone();
+        watches.retain(|(name, _)| names.contains(name));
+        watches
     }
 
     /// The highest resourceVersion that the watches of these names have come to.
     #[must_use]
     pub fn version(&self, watches: &[&str]) -> u64 {
-        let watch_health = self.watches.lock();
-        let meant = watch_health
-            .iter()
-            .filter(|((name, _), _)| watches.contains(name));
-        meant
-            .map(|(_, watch)| watch.0.state.lock().version)
-            .max()
-            .unwrap_or(0)
+        let meant = self.named(watches);
+        let versions = meant.iter().map(|(_, watch)| watch.status.lock().version);
+        versions.max().unwrap_or(0)
     }
 
     /// Whether a watch of this name has been answered for so long.
     #[must_use]
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
-        let watch_health = self.watches.lock();
-        let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, watch)| watch.is_open(time))
+        self.named(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
     }
 
     /// Whether each watch of these names is answered, and has caught up.
     #[must_use]
     pub fn are_current(&self, watches: &[&str]) -> bool {
-        let watch_health = self.watches.lock();
-        let mut meant = watch_health
-            .iter()
-            .filter(|((name, _), _)| watches.contains(name));
-        meant.all(|(_, watch)| watch.is_current())
+        self.named(watches).iter().all(|(_, watch)| watch.is_current())
     }
 
     /// Waits until the watches of these names are current.
@@ -300,16 +300,12 @@ impl WatchHealth {
     /// worked proves nothing: each new name begins one, and any user who may edit a Service can add names.
     #[must_use]
     pub fn failing(&self, watches: &[&str], time: Duration) -> Vec<&'static str> {
-        let watch_health = self.watches.lock();
         let (mut failing, mut working) = (BTreeSet::new(), BTreeSet::new());
-        for ((name, _), watch) in watch_health
-            .iter()
-            .filter(|((name, _), _)| watches.contains(name))
-        {
+        for (name, watch) in self.named(watches) {
             if watch.failing() >= time {
-                failing.insert(*name);
-            } else if watch.has_worked() {
-                working.insert(*name);
+                failing.insert(name);
+            } else if watch.status.lock().has_worked {
+                working.insert(name);
             }
         }
         failing.difference(&working).copied().collect()
@@ -318,17 +314,15 @@ impl WatchHealth {
     /// Whether a watch of this name may show an outdated state.
     #[must_use]
     pub fn is_doubtful(&self, watch: &str) -> bool {
-        let watch_health = self.watches.lock();
-        let mut meant = watch_health.iter().filter(|((name, _), _)| *name == watch);
-        meant.any(|(_, watch)| watch.is_doubtful())
+        self.named(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
     }
 
     /// When each watch last showed life; of several of one name, the one that is silent longest.
     #[must_use]
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
-        for ((name, _), watch) in self.watches.lock().iter() {
-            let silence = watch.0.state.lock().last.elapsed();
+        for (name, watch) in self.watches.lock().iter() {
+            let silence = watch.status.lock().last.elapsed();
             let moment = now.checked_sub(silence).unwrap_or(now);
             let silent = last.entry(*name).or_insert(moment);
             *silent = moment.min(*silent);
@@ -336,17 +330,19 @@ impl WatchHealth {
         last
     }
 
-    /// Whether every watch has shown life within `limit`.
+    /// Whether every watch has shown life within `limit`, not counting the pauses that API servers have asked for: a
+    /// replica that obeys them is as good as any other.
     ///
     /// # Errors
     /// Those that have not.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
-        let watch_health = self.watches.lock();
-        let silent: Vec<_> = watch_health
+        let all = self.watches.lock();
+        let mut silent: Vec<_> = all
             .iter()
-            .map(|((name, _), watch)| (*name, watch.0.state.lock().last.elapsed()))
+            .map(|(name, watch)| (*name, watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();
+        silent.sort();
         if silent.is_empty() {
             Ok(())
         } else {
@@ -363,14 +359,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut watch_health = self.watch_health.watches.lock();
-        // A successor with the same selector may have begun already.
-        if watch_health
-            .get(&self.key)
-            .is_some_and(|current| Arc::ptr_eq(&current.0, &self.state.0))
-        {
-            watch_health.remove(&self.key);
-        }
+        let mut watches = self.watch_health.watches.lock();
+        watches.retain(|(_, watch)| !Arc::ptr_eq(&watch.status, &self.state.status));
     }
 }
 
@@ -381,8 +371,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
         let watch_health = WatchHealth::default();
-        let services = watch_health.start("services", None);
-        let copies = watch_health.start("copies", Some("a=b"));
+        let services = watch_health.start("services");
+        let copies = watch_health.start("copies");
         tokio::time::advance(Duration::from_secs(80)).await;
         services.state().touch();
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -400,7 +390,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_lists_already_does_not_begin_again_once_more() {
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("sources", None);
+        let running = watch_health.start("sources");
         let watch = running.state();
         let is_asked = async || {
             let asked = timeout(Duration::from_secs(1), watch.restart());
@@ -446,7 +436,7 @@ mod tests {
     async fn a_watch_fails_since_it_last_did_well() {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("services", None);
+        let running = watch_health.start("services");
         let watch = running.state();
         let failing = || watch_health.failing(&["services", "copies"], limit);
         tokio::time::advance(limit).await;
@@ -480,7 +470,7 @@ mod tests {
     async fn of_several_watches_of_a_name_all_must_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
-        let names = ["x", "y"].map(|selector| watch_health.start("sources", Some(selector)));
+        let names = [(); 2].map(|()| watch_health.start("sources"));
         for name in &names {
             name.state().works();
         }
@@ -496,11 +486,11 @@ mod tests {
     async fn a_watch_that_has_never_worked_does_not_hide_that_the_others_fail() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
-        let old = watch_health.start("sources", Some("x"));
+        let old = watch_health.start("sources");
         old.state().works();
         old.state().failed(false);
         tokio::time::advance(limit).await;
-        let new = watch_health.start("sources", Some("y"));
+        let new = watch_health.start("sources");
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
         new.state().failed(false);
         assert_eq!(watch_health.failing(&["sources"], limit), ["sources"]);
@@ -511,7 +501,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
         let watch_health = WatchHealth::default();
-        let running = watch_health.start("sources", None);
+        let running = watch_health.start("sources");
         let watch = running.state();
         let is_doubtful = |after: u64| {
             let watch_health = watch_health.clone();
@@ -538,10 +528,7 @@ mod tests {
     #[test]
     fn how_far_a_watch_has_come_is_forgotten_when_it_lists() {
         let watch_health = WatchHealth::default();
-        let (sources, lease) = (
-            watch_health.start("sources", None),
-            watch_health.start("lease", None),
-        );
+        let (sources, lease) = (watch_health.start("sources"), watch_health.start("lease"));
         sources.state().reached(Some(7));
         sources.state().reached(Some(5));
         sources.state().reached(None);
@@ -554,8 +541,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_watch_does_not_hide_its_successor() {
         let watch_health = WatchHealth::default();
-        let first = watch_health.start("sources", Some("x"));
-        let _second = watch_health.start("sources", Some("x"));
+        let first = watch_health.start("sources");
+        let _second = watch_health.start("sources");
         drop(first);
         tokio::time::advance(Duration::from_secs(100)).await;
         assert!(watch_health.check(Duration::from_secs(90)).is_err());

@@ -22,7 +22,7 @@ use testbed::{Effect, Ending, Fault, Match};
 use tokio::time::{sleep, timeout};
 use tower::service_fn;
 
-use crate::servers::{PATIENCE, Servers, Way, address, plain};
+use crate::servers::{PATIENCE, Servers, Way, address, plain, silent};
 
 #[tokio::test]
 async fn a_request_that_is_given_up_without_an_answer_takes_its_server_with_it() {
@@ -144,6 +144,39 @@ async fn requests_beside_one_that_hangs_go_to_each_server_once() {
     assert!(error.is_some_and(|error| error.to_string().contains("no other API server")));
     assert_eq!(servers.asked(), "abcac");
     for task in [hangs, hangs_too, third] {
+        task.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_request_beside_one_that_is_dialing_goes_elsewhere() {
+    let servers = Servers::start(2).await;
+    let (_listener, dead) = silent().await;
+    let way = servers
+        .access_with(ApiServerConfig {
+            mode: None,
+            addresses: vec![dead, servers.address(1)],
+        })
+        .await;
+    way.get().await.expect("an answer");
+    let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
+    servers.server(1).server().faults().add(hang);
+    let beside = Beside::default();
+    let list = || {
+        let mut request = Request::get("/api/v1/services")
+            .body(Body::empty())
+            .expect("a request");
+        request.extensions_mut().insert(beside.clone());
+        let client = way.client.clone();
+        async move { client.send(request).await }
+    };
+    // It dials the address that says nothing, and for 300 ms no other one.
+    let dials = tokio::spawn(list());
+    sleep(Duration::from_millis(100)).await;
+    let second = tokio::spawn(list());
+    sleep(Duration::from_millis(150)).await;
+    assert_eq!(servers.asked(), "ab");
+    for task in [dials, second] {
         task.abort();
     }
 }

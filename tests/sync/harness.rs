@@ -66,7 +66,7 @@ impl Operator {
                 managed: Some(ServiceKey::new("default", "kubernetes-vip")),
             },
             metrics: metrics.clone(),
-            health: Health::new(),
+            health: Health::default(),
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,

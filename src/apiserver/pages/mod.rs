@@ -19,28 +19,33 @@ use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
 
 use super::is_watch;
 use super::limits::TimedOut;
 use super::status::{overload, status_of};
+use crate::timing::LONGEST_RETRY_AFTER;
 
 /// The limit for the first page of a resource, in objects.
 const FIRST_PAGE: u32 = 100;
 
 /// The target size of a page in bytes. After a larger page the limit is halved; after a page of less than
 /// half this size it is doubled, unless that was the last page of a list.
-const TARGET: usize = 256 * 1024;
+const TARGET: usize = 64 * 1024;
+
+/// The target size of a page where each takes long to come, whatever its size.
+const SLOW_TARGET: usize = 256 * 1024;
+
+/// A page that comes within this time costs little time, so there may be more of them.
+const QUICK: Duration = Duration::from_millis(50);
 
 /// A page of more bytes is given up. A single object has at most half as many.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
-/// How often the client requests the next page from an overloaded API server. The continue token is valid for
-/// some minutes.
-const TRIES: u32 = 5;
-
-/// The first pause between these tries; it doubles. The API server may ask for a longer one.
+/// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server may
+/// ask for a longer one. The pauses of one page take as long as the longest of these at most: the continue token is valid
+/// for some minutes only, and the caller knows better than this layer what to do meanwhile.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A page exceeds [`LARGEST_PAGE`].
@@ -139,7 +144,7 @@ where
     {
         let path = request.uri().path().to_owned();
         let continues = parameter(request.uri(), "continue").is_some();
-        let mut failures = 0;
+        let (mut pause, mut paused) = (PAGE_PAUSE, Duration::ZERO);
         loop {
             let size = self.sizes.lock().of(&path, continues).clamp(1, asked);
             let mut page = super::repeat(&request);
@@ -148,12 +153,15 @@ where
                 page.extensions_mut().insert(Page);
             }
             *page.uri_mut() = with_limit(request.uri(), size)?;
+            let began = Instant::now();
             let next = match self.inner.call(page).await {
                 Ok(answer) => {
                     let bytes = answer.body().size_hint().lower();
                     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                    let next = if bytes > TARGET { size / 2 } else { size };
-                    self.sizes.lock().set(path, next, bytes < TARGET / 2);
+                    let is_quick = began.elapsed() < QUICK;
+                    let target = if is_quick { TARGET } else { SLOW_TARGET };
+                    let next = if bytes > target { size / 2 } else { size };
+                    self.sizes.lock().set(path, next, bytes < target / 2);
                     return Ok(answer);
                 }
                 Err(error) if error.is::<TooLarge>() => size / 4,
@@ -163,16 +171,17 @@ where
                     return Err(error);
                 }
                 // Restarting the list would cost an overloaded API server more.
-                Err(error) if continues && failures < TRIES => {
-                    let Some(retry_after) = error.downcast_ref().and_then(status_of).and_then(overload)
-                    else {
-                        return Err(error);
-                    };
-                    sleep(retry_after.max(PAGE_PAUSE * 2_u32.pow(failures))).await;
-                    failures += 1;
+                Err(error) => {
+                    let retry_after = error.downcast_ref().and_then(status_of).and_then(overload);
+                    let next = retry_after.map(|retry_after| retry_after.max(pause));
+                    match next.filter(|next| continues && paused + *next <= LONGEST_RETRY_AFTER) {
+                        Some(next) => sleep(next).await,
+                        None => return Err(error),
+                    }
+                    paused += next.unwrap_or_default();
+                    pause *= 2;
                     size
                 }
-                Err(error) => return Err(error),
             };
             self.sizes.lock().set(path.clone(), next, false);
         }

@@ -2,7 +2,6 @@ use std::convert::Infallible;
 
 use http_body::Body as _;
 use http_body_util::Full;
-use tokio::time::Instant;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
@@ -74,7 +73,7 @@ async fn an_object_that_is_larger_than_a_page_comes_alone() {
 #[tokio::test]
 async fn pages_of_small_objects_grow_to_what_is_asked() {
     let asked = Asked::default();
-    let mut paged = Paged::new(server(100, u32::MAX, &asked));
+    let mut paged = Paged::new(server(50, u32::MAX, &asked));
     for query in ["a=b&limit=500&c=d"]
         .into_iter()
         .chain(["limit=500&continue=x"; 3])
@@ -82,6 +81,26 @@ async fn pages_of_small_objects_grow_to_what_is_asked() {
         list(&mut paged, query).await.unwrap();
     }
     assert_eq!(limits(&asked), [100, 200, 400, 500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_take_long_to_come_are_larger() {
+    for (took, expected) in [(40, [100, 50, 50]), (60, [100, 200, 200])] {
+        let asked = Asked::default();
+        let server = server(TARGET / 50, u32::MAX, &asked);
+        let slow = service_fn(move |request: Request<Body>| {
+            let answer = server.clone().oneshot(request);
+            async move {
+                sleep(Duration::from_millis(took)).await;
+                answer.await
+            }
+        });
+        let mut paged = Paged::new(slow);
+        for _ in 0..3 {
+            list(&mut paged, "limit=500&continue=x").await.unwrap();
+        }
+        assert_eq!(limits(&asked), expected, "{took} ms");
+    }
 }
 
 #[tokio::test]
@@ -139,6 +158,25 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
     let asked = asked.lock();
     assert_eq!(asked.len(), 3);
     assert_eq!((asked[2].1 - asked[1].1).as_secs(), 3, "Retry-After");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
+    for (retry_after, pauses) in [(60, 60), (40, 40), (25, 50), (0, 31)] {
+        let server = service_fn(move |_: Request<Body>| {
+            let answer = Response::builder()
+                .status(429)
+                .header("retry-after", retry_after)
+                .body(())
+                .unwrap();
+            let busy = super::super::status::error(&answer.into_parts().0, b"busy");
+            std::future::ready(Err::<Response<Full<Bytes>>, _>(BoxError::from(busy)))
+        });
+        let start = Instant::now();
+        let answer = list(&mut Paged::new(server), "limit=500&continue=x").await;
+        assert!(answer.is_err());
+        assert_eq!(start.elapsed().as_secs(), pauses, "Retry-After: {retry_after}");
+    }
 }
 
 #[tokio::test]

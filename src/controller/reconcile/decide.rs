@@ -188,7 +188,18 @@ impl Reconciler {
             Err(unreadable) => {
                 // It counts as unchanged, so the index keeps its slice.
                 self.undecoded.failed(&format!("{key}: {}", unreadable.error));
-                self.index().observe_unreadable(&unreadable);
+                let mut index = self.index();
+                if index.state(key) != before {
+                    return Err(overtaken());
+                }
+                let dirty = index.observe_unreadable(&unreadable);
+                drop(index);
+                self.dirty.mark(dirty.ok_or_else(|| SyncError::Unavailable {
+                    operation: "decode",
+                    object: format!("EndpointSlice {key}"),
+                    message: unreadable.error,
+                    retry_after: None,
+                })?);
                 return Ok((None, false));
             }
         };

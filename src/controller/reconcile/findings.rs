@@ -67,7 +67,7 @@ impl Findings {
 
     fn publish(&self, key: &ServiceKey, index: &Index, known: &ByService, is_in_sync: Option<bool>) {
         let endpoints = index.endpoints(key);
-        self.metrics.service_sync_ended(key, is_in_sync, endpoints);
+        self.metrics.services().ended(key, is_in_sync, endpoints);
         let managed = index.managed().count();
         self.metrics.set_services(managed, known.in_sync.len());
     }

@@ -106,7 +106,7 @@ impl Reconciler {
 
     /// Makes one Service's copies right. `since`: when it got dirty.
     pub async fn reconcile(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
-        self.metrics.service_sync_begun(key);
+        self.metrics.services().begun(key);
         let mut has_read = false;
         let mut outcome = match self.decide(key, &mut has_read).await {
             Ok(decision) => self.carry_out(decision, since, term).await,

@@ -18,7 +18,7 @@ use crate::leader_election::{Lease, LeaseObserver};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::watch_health::Cause;
 use crate::timing::OWN_RENEWAL;
-use endpoint_copier_core::index::{Dirty, NamesByRequester, Scope, SharedIndex};
+use endpoint_copier_core::index::{Dirty, Scope, SharedIndex};
 use endpoint_copier_core::model::{
     EndpointSlice, MANAGED_BY_US, Service, ServiceKey, SliceKey, Unreadable, WatchKind, label,
 };
@@ -44,13 +44,11 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches all Services. `names` gets the names of the Services whose slices matter, whenever
-    /// they change.
-    pub async fn services(self, names: channel::Sender<NamesByRequester>) {
+    /// Watches all Services. `names` gets a new number whenever the names of the Services whose slices matter may have
+    /// changed.
+    pub async fn services(self, names: channel::Sender<u64>) {
         let mut listed = HashSet::new();
-        let unreadable = Undecoded::new(WatchKind::Services);
-        // The state that `names` was last computed from. Some names are watched without any Service.
-        let mut made_from = None;
+        let log = undecoded(WatchKind::Services);
         self.reader
             .follow(
                 WatchKind::Services,
@@ -80,7 +78,7 @@ impl Watches {
                                 _ if is_gone => Dirty::new(),
                                 Ok(service) => index.apply_service(&service),
                                 Err(object) => {
-                                    unreadable.log(&object);
+                                    log(&object);
                                     index.service_unreadable(&object)
                                 }
                             }
@@ -88,18 +86,12 @@ impl Watches {
                         Event::Delete(service) => index.service_deleted(service.slim_metadata()),
                         Event::InitDone => index.services_listed(&std::mem::take(&mut listed)),
                     };
-                    let changed = Some(index.services_changed());
-                    // During a list, the set would be computed again for each Service.
-                    if complete && std::mem::replace(&mut made_from, changed) != changed {
-                        let wanted = index.names_by_requester();
-                        names.send_if_modified(|names| {
-                            *names != wanted && {
-                                *names = wanted;
-                                true
-                            }
-                        });
-                    }
+                    let changed = index.names_changed();
                     drop(index);
+                    // Half a list would name half of them.
+                    if complete {
+                        names.send_if_modified(|known| std::mem::replace(known, changed) != changed);
+                    }
                     self.dirty.mark(dirty);
                 },
             )
@@ -122,36 +114,31 @@ impl Watches {
         mut listed_once: Option<oneshot::Sender<()>>,
     ) {
         let mut listed = HashSet::new();
-        let unreadable = Undecoded::new(watch);
+        let log = undecoded(watch);
         let config = watcher::Config::default().labels(selector);
         self.reader
             .follow(watch, Api::all, config, |event: Event<Guarded<EndpointSlice>>| {
                 let mut index = self.index.lock();
+                let is_listed = matches!(event, Event::InitApply(_));
                 let dirty = match event {
                     Event::Init => {
                         listed.clear();
                         index.list_begins(scope);
                         Dirty::new()
                     }
-                    Event::InitApply(slice) => {
-                        listed.insert(SliceKey::of(slice.slim_metadata()));
+                    Event::InitApply(slice) | Event::Apply(slice) => {
+                        if is_listed {
+                            listed.insert(SliceKey::of(slice.slim_metadata()));
+                        }
                         match slice.object {
-                            Ok(slice) => index.list_slice(scope, slice),
+                            Ok(slice) if is_listed => index.list_slice(scope, slice),
+                            Ok(slice) => index.apply_slice(scope, slice),
                             Err(object) => {
-                                unreadable.log(&object);
-                                index.slice_unreadable(scope, &object);
-                                Dirty::new()
+                                log(&object);
+                                index.slice_unreadable(scope, &object)
                             }
                         }
                     }
-                    Event::Apply(slice) => match slice.object {
-                        Ok(slice) => index.apply_slice(scope, slice),
-                        Err(object) => {
-                            unreadable.log(&object);
-                            index.slice_unreadable(scope, &object);
-                            Dirty::new()
-                        }
-                    },
                     Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
                         // Nobody waits any more if the watch is being replaced already.
@@ -166,18 +153,10 @@ impl Watches {
     }
 }
 
-/// Limits the log of objects of one watch that cannot be decoded: one line at once and one a minute.
-struct Undecoded(FailureLog);
-
-impl Undecoded {
-    fn new(watch: WatchKind) -> Self {
-        Self(FailureLog::new(format!("decoding one of the {}", watch.as_str())))
-    }
-
-    fn log(&self, object: &Unreadable) {
-        let key = ServiceKey::of(&object.metadata);
-        self.0.failed(&format!("{key}: {}", object.error));
-    }
+/// The log of the objects of one watch that cannot be decoded: one line at once and one a minute.
+fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
+    let log = FailureLog::new(format!("decoding one of the {}", watch.as_str()));
+    move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
 }
 
 /// After it was answered for this time, a watch should show the current state. A watch without an answer is an outage,
@@ -187,15 +166,15 @@ const SHOWS_CURRENT_STATE: Duration = Duration::from_secs(1);
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
 pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseObserver) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let api = |client| Api::<Lease>::namespaced(client, namespace);
+    let api = |client| Api::<Guarded<Lease>>::namespaced(client, namespace);
     let mut found = false;
     let follow = reader.follow(WatchKind::Lease, api, config, |event| match event {
         Event::Init => found = false,
         Event::InitApply(lease) => {
             found = true;
-            observer.watched(Some(&lease));
+            observer.watched(Some(&lease.object.unwrap_or_default()));
         }
-        Event::Apply(lease) => observer.watched(Some(&lease)),
+        Event::Apply(lease) => observer.watched(Some(&lease.object.unwrap_or_default())),
         Event::Delete(_) => observer.watched(None),
         Event::InitDone if !found => observer.watched(None),
         Event::InitDone => {}

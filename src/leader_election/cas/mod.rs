@@ -1,7 +1,7 @@
-//! What makes `kube_leader_election::LeaseLock` safe, as a layer on the client that it uses.
+//! What makes `kube_leader_election::LeaseLock` safe: the client that it uses.
 //!
 //! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
-//! whatever is there by then. This layer
+//! whatever is there by then. This client
 //! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
 //!   [`super::observed_lease`] allows, and without anything that would make it fail forever: it fills in missing fields and
 //!   replaces times that the lock cannot read;
@@ -14,10 +14,7 @@
 //!
 //! It does not bound the term: see [`super::term`].
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,12 +22,13 @@ use http::{Method, Request, Response, response};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, service_fn};
 
 use super::LeaseObserver;
 use super::lease::Lease;
@@ -45,9 +43,11 @@ const NOBODY: &str = "(nobody)";
 /// The error for a Lease that no API server can have sent.
 const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 
-/// State of the layer, shared with the watch of the Lease.
+/// The state of the client of the lock, shared with the watch of the Lease.
 #[derive(Clone)]
 pub struct LeaseCas {
+    /// The client below. It must not retry by itself.
+    upstream: Client,
     us: Arc<str>,
     default_duration: Duration,
     observer: LeaseObserver,
@@ -92,14 +92,16 @@ impl TimedResponse {
 }
 
 impl LeaseCas {
-    /// A layer for the candidate `us`, whose terms are these.
+    /// The client of the lock of the candidate `us`, whose terms are these.
     pub fn new(
+        upstream: Client,
         us: &str,
         default_duration: Duration,
         observer: LeaseObserver,
         terms: Receiver<Option<Term>>,
     ) -> Self {
         Self {
+            upstream,
             us: us.into(),
             default_duration,
             observer,
@@ -107,6 +109,16 @@ impl LeaseCas {
             basis: Arc::default(),
             sent: Arc::default(),
         }
+    }
+
+    /// The client for the lock.
+    pub fn client(&self, namespace: &str) -> Client {
+        let cas = self.clone();
+        let service = service_fn(move |request| {
+            let cas = cas.clone();
+            async move { cas.answer(request).await }
+        });
+        Client::new(service, namespace)
     }
 
     /// When the last write was sent that was answered with success.
@@ -202,97 +214,61 @@ impl LeaseCas {
             body: serde_json::to_vec(&patch).ok()?.into(),
         })
     }
-}
 
-impl<S> Layer<S> for LeaseCas {
-    type Service = CasService<S>;
-
-    fn layer(&self, inner: S) -> CasService<S> {
-        CasService {
-            cas: self.clone(),
-            inner,
+    /// Answers a request of the lock.
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, BoxError> {
+        match *request.method() {
+            Method::GET => self.read(request).await,
+            Method::PATCH => self.patch(request).await,
+            // What the GET showed may be over: the watch may have shown since that another has made one, and if that
+            // is deleted on the way nothing would refuse this.
+            Method::POST if !self.may_race() => {
+                Err("another holder of the Lease was seen since it was read".into())
+            }
+            _ => self.written(ask(&self.upstream, request).await?),
         }
     }
-}
 
-/// A client behind a [`LeaseCas`].
-#[derive(Clone)]
-pub struct CasService<S> {
-    cas: LeaseCas,
-    inner: S,
-}
-
-impl<S, B> Service<Request<Body>> for CasService<S>
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Full<Bytes>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
+    async fn read(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, BoxError> {
+        if let Some(lease) = self.remembered() {
+            return Ok(Response::new(lease.into()));
+        }
+        let sent = Instant::now();
+        let answer = ask(&self.upstream, request).await;
+        let lease = match (code_of(&answer), &answer) {
+            (Some(200), Ok(answer)) => Some(serde_json::from_slice::<Lease>(&answer.body)?),
+            (Some(404), _) => None,
+            _ => return Ok(answer?.into_response()),
+        };
+        match self.present(lease.as_ref(), sent)? {
+            Some(lease) => Ok(Response::new(lease.into())),
+            None => Ok(answer?.into_response()),
+        }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let cas = self.cas.clone();
-        // The clone may not be ready; the one that was asked is.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
-        Box::pin(async move {
-            match *request.method() {
-                Method::GET => {
-                    if let Some(lease) = cas.remembered() {
-                        return Ok(Response::new(lease.into()));
-                    }
-                    let sent = Instant::now();
-                    let answer = ask(inner, request).await;
-                    let lease = match (code_of(&answer), &answer) {
-                        (Some(200), Ok(answer)) => Some(serde_json::from_slice::<Lease>(&answer.body)?),
-                        (Some(404), _) => None,
-                        _ => return Ok(answer?.into_response()),
-                    };
-                    match cas.present(lease.as_ref(), sent)? {
-                        Some(lease) => Ok(Response::new(lease.into())),
-                        None => Ok(answer?.into_response()),
-                    }
-                }
-                Method::PATCH => {
-                    let (mut parts, body) = request.into_parts();
-                    let patch = body.collect().await?.to_bytes();
-                    let patch = cas
-                        .bind(&patch)
-                        .ok_or("a PATCH of a Lease that was not read before")?;
-                    parts.headers.remove(http::header::CONTENT_LENGTH);
-                    let request = Request::from_parts(parts, patch.body.clone());
-                    let (term, sent) = (cas.terms.borrow().clone(), Instant::now());
-                    let answer = match &term {
-                        Some(term) => cas.renew(inner, request, &patch, term).await,
-                        None => ask(inner, request.map(Body::from)).await,
-                    };
-                    if is_unprocessed(code_of(&answer)) {
-                        cas.observer.unprocessed(&patch.basis);
-                    }
-                    let is_success = code_of(&answer) == Some(200);
-                    let written = answer.and_then(|answer| cas.written(answer));
-                    let is_lost = !is_success || written.is_err();
-                    if is_lost && term.is_some() && cas.observer.is_applied(&cas.us, &patch) {
-                        return Ok(cas.applied(sent));
-                    }
-                    written
-                }
-                // What the GET showed may be over: the watch may have shown since that another has made one, and if that
-                // is deleted on the way nothing would refuse this.
-                Method::POST if !cas.may_race() => {
-                    Err("another holder of the Lease was seen since it was read".into())
-                }
-                _ => cas.written(ask(inner, request).await?),
-            }
-        })
+    async fn patch(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, BoxError> {
+        let (mut parts, body) = request.into_parts();
+        let patch = body.collect().await?.to_bytes();
+        let patch = self
+            .bind(&patch)
+            .ok_or("a PATCH of a Lease that was not read before")?;
+        parts.headers.remove(http::header::CONTENT_LENGTH);
+        let request = Request::from_parts(parts, patch.body.clone());
+        let (term, sent) = (self.terms.borrow().clone(), Instant::now());
+        let answer = match &term {
+            Some(term) => self.renew(request, &patch, term).await,
+            None => ask(&self.upstream, request.map(Body::from)).await,
+        };
+        if is_unprocessed(code_of(&answer)) {
+            self.observer.unprocessed(&patch.basis);
+        }
+        let is_success = code_of(&answer) == Some(200);
+        let written = answer.and_then(|answer| self.written(answer));
+        let is_lost = !is_success || written.is_err();
+        if is_lost && term.is_some() && self.observer.is_applied(&self.us, &patch) {
+            return Ok(self.applied(sent));
+        }
+        written
     }
 }
 
@@ -304,19 +280,10 @@ fn canonical(time: Value) -> Option<String> {
 }
 
 /// Sends a request and reads the whole answer.
-async fn ask<S, B>(mut inner: S, request: Request<Body>) -> Result<TimedResponse, BoxError>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    poll_fn(|context| inner.poll_ready(context))
-        .await
-        .map_err(Into::into)?;
+async fn ask(upstream: &Client, request: Request<Body>) -> Result<TimedResponse, BoxError> {
     let sent = Instant::now();
-    let (parts, body) = inner.call(request).await.map_err(Into::into)?.into_parts();
-    let body = body.collect().await.map_err(Into::into)?.to_bytes();
+    let (parts, body) = upstream.send(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
     Ok(TimedResponse { sent, parts, body })
 }
 

@@ -9,14 +9,15 @@
 //! that only this renewal states, so the API server has applied it. If the watch has just ended, and takes 1.5 s to
 //! begin again, the term is lost: nothing else can tell in time.
 
+use std::future::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::Request;
 use kube::client::Body;
-use tokio::time::{Instant, sleep_until};
-use tower::{BoxError, Service};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tower::BoxError;
 
 use super::{LeaseCas, Patch, TimedResponse, ask, code_of, is_unprocessed};
 use crate::apiserver::error::is_caused_by;
@@ -24,41 +25,31 @@ use crate::apiserver::{Beside, NoOther};
 use crate::leader_election::term::Term;
 use crate::timing::REPEAT_RENEWAL;
 
-/// How long a renewal waits for its answer after the watch has shown that it was applied. A request that is given up
-/// counts against its server.
-const ANSWER_GRACE: Duration = Duration::from_millis(100);
-
 impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
     /// another API server, and another one whenever all are unanswered for a while or one fails.
     ///
     /// # Errors
     /// There is no answer, or none that is worth waiting for. The renewal may have been applied nevertheless.
-    pub(super) async fn renew<S, B>(
+    pub(super) async fn renew(
         &self,
-        inner: S,
         request: Request<Bytes>,
         patch: &Patch,
         term: &Term,
-    ) -> Result<TimedResponse, BoxError>
-    where
-        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Result<TimedResponse, BoxError> {
+        let send = |request| {
+            let upstream = self.upstream.clone();
+            Box::pin(async move { ask(&upstream, request).await })
+        };
         let soon = REPEAT_RENEWAL.min(self.default_duration / 6);
         let first_repeat = Instant::now() + soon;
-        let first = ask(inner.clone(), request.clone().map(Body::from));
-        let mut tries = FuturesUnordered::from_iter([Box::pin(first)]);
+        let mut tries = FuturesUnordered::from_iter([send(request.clone().map(Body::from))]);
         let beside = Beside::default();
         let applied = async {
             sleep_until(first_repeat).await;
             self.observer.wait_until_applied(&self.us, patch).await;
         };
         tokio::pin!(applied);
-        let mut is_applied = false;
         let (mut refused, mut failed) = (None, None);
         let mut repeat = Some(first_repeat);
         let mut limit = term.ends_at();
@@ -66,10 +57,10 @@ impl LeaseCas {
             let answer = tokio::select! {
                 biased;
                 answer = tries.next() => answer,
-                () = &mut applied, if !is_applied => {
-                    (is_applied, repeat) = (true, None);
-                    limit = limit.min(Instant::now() + ANSWER_GRACE.min(left(limit) / 2));
-                    continue;
+                () = &mut applied => {
+                    // Answers may still come. A request that is given up counts against its server.
+                    tokio::spawn(timeout_at(limit, tries.for_each(|_| ready(()))));
+                    return Err("the watch showed the renewal before it was answered".into());
                 }
                 () = sleep_until(repeat.unwrap_or(limit).min(limit)) => {
                     if repeat.take().is_none_or(|at| at >= limit) {
@@ -81,7 +72,7 @@ impl LeaseCas {
                     } else {
                         let mut another = request.clone().map(Body::from);
                         another.extensions_mut().insert(beside.clone());
-                        tries.push(Box::pin(ask(inner.clone(), another)));
+                        tries.push(send(another));
                         repeat = Some(Instant::now() + pause(soon, limit));
                         continue;
                     }
@@ -110,8 +101,7 @@ impl LeaseCas {
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }
-                    let again = refused.is_none() && !is_applied;
-                    repeat = again.then(|| Instant::now() + pause(soon, limit));
+                    repeat = refused.is_none().then(|| Instant::now() + pause(soon, limit));
                 }
             }
         }

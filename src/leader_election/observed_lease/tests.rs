@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use endpoint_copier_core::model::ObjectMeta;
 
 use super::*;
 

@@ -9,7 +9,7 @@ use crate::telemetry::watch_health::Running;
 /// A view that counts as filled when this returns true, with a watch of Services that the test controls.
 fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     let (filled, watch_health) = (filled.clone(), WatchHealth::default());
-    let running = watch_health.start("services", None);
+    let running = watch_health.start("services");
     running.state().open(true);
     (
         View::new(move || filled.load(Ordering::SeqCst), watch_health),

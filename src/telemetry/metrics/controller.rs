@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Error, Histogram, IntCounter, IntGauge};
+use prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec};
 
 use super::page::MetricsPage;
 use endpoint_copier_core::model::ReconcileResult;
@@ -25,11 +25,11 @@ const QUEUE_BUCKETS: [f64; 12] = [
 
 /// What the queue and its worker do.
 pub struct Controller {
-    reconciles: [IntCounter; ReconcileResult::ALL.len()],
+    reconciles: IntCounterVec,
     errors: IntCounter,
     time: Histogram,
-    active: IntGauge,
-    depth: IntGauge,
+    active: Gauge,
+    depth: Gauge,
     adds: IntCounter,
     retries: IntCounter,
     waited: Histogram,
@@ -38,68 +38,55 @@ pub struct Controller {
 
 impl Controller {
     pub(super) fn new(page: &MetricsPage) -> Result<Self, Error> {
+        let queue = page.with_labels([("name", CONTROLLER), ("controller", CONTROLLER)]);
+        let page = page.with_labels([("controller", CONTROLLER)]);
         let reconciles = page.counters(
             "controller_runtime_reconcile_total",
             "Syncs by how they ended. error: tried again after a pause that grows; requeue_after: waits for the watch \
              to show what was written, or for the end of a refusal; success: nothing left to do, or nothing that another try would change; requeue: \
              never.",
-            &["controller", "result"],
+            &["result"],
         )?;
-        let errors = page.counters(
-            "controller_runtime_reconcile_errors_total",
-            "Syncs that failed and are tried again: controller_runtime_reconcile_total with the result error.",
-            &["controller"],
-        )?;
-        let time = page.histograms(
-            "controller_runtime_reconcile_time_seconds",
-            "How long a sync took, with all its calls to the API server.",
-            &["controller"],
-            &RECONCILE_BUCKETS,
-        )?;
-        let active = page.int_gauges(
-            "controller_runtime_active_workers",
-            "Services that are being synced; at most 10.",
-            &["controller"],
-        )?;
-        let depth = page.int_gauges(
-            "workqueue_depth",
-            "Services that wait for their turn. Above 0 for long: calls to the API server are slow or hang.",
-            &["name", "controller"],
-        )?;
-        let adds = page.counters(
-            "workqueue_adds_total",
-            "How often a Service was put into the queue; several changes at once count as one.",
-            &["name", "controller"],
-        )?;
-        let retries = page.counters(
-            "workqueue_retries_total",
-            "How often a Service was to be tried again after a failure.",
-            &["name", "controller"],
-        )?;
-        let waited = page.histograms(
-            "workqueue_queue_duration_seconds",
-            "How long a Service waited in the queue for its turn.",
-            &["name", "controller"],
-            &QUEUE_BUCKETS,
-        )?;
-        let worked = page.histograms(
-            "workqueue_work_duration_seconds",
-            "How long a Service was worked on once it had its turn.",
-            &["name", "controller"],
-            &QUEUE_BUCKETS,
-        )?;
-        let by_result =
-            |result: ReconcileResult| reconciles.with_label_values(&[CONTROLLER, result.as_str()]);
+        for result in ReconcileResult::ALL {
+            reconciles.with_label_values(&[result.as_str()]);
+        }
         Ok(Self {
-            reconciles: ReconcileResult::ALL.map(by_result),
-            errors: errors.with_label_values(&[CONTROLLER]),
-            time: time.with_label_values(&[CONTROLLER]),
-            active: active.with_label_values(&[CONTROLLER]),
-            depth: depth.with_label_values(&[CONTROLLER, CONTROLLER]),
-            adds: adds.with_label_values(&[CONTROLLER, CONTROLLER]),
-            retries: retries.with_label_values(&[CONTROLLER, CONTROLLER]),
-            waited: waited.with_label_values(&[CONTROLLER, CONTROLLER]),
-            worked: worked.with_label_values(&[CONTROLLER, CONTROLLER]),
+            reconciles,
+            errors: page.counter(
+                "controller_runtime_reconcile_errors_total",
+                "Syncs that failed and are tried again: controller_runtime_reconcile_total with the result error.",
+            )?,
+            time: page.histogram(
+                "controller_runtime_reconcile_time_seconds",
+                "How long a sync took, with all its calls to the API server.",
+                &RECONCILE_BUCKETS,
+            )?,
+            active: page.gauge(
+                "controller_runtime_active_workers",
+                "Services that are being synced; at most 10.",
+            )?,
+            depth: queue.gauge(
+                "workqueue_depth",
+                "Services that wait for their turn. Above 0 for long: calls to the API server are slow or hang.",
+            )?,
+            adds: queue.counter(
+                "workqueue_adds_total",
+                "How often a Service was put into the queue; several changes at once count as one.",
+            )?,
+            retries: queue.counter(
+                "workqueue_retries_total",
+                "How often a Service was to be tried again after a failure.",
+            )?,
+            waited: queue.histogram(
+                "workqueue_queue_duration_seconds",
+                "How long a Service waited in the queue for its turn.",
+                &QUEUE_BUCKETS,
+            )?,
+            worked: queue.histogram(
+                "workqueue_work_duration_seconds",
+                "How long a Service was worked on once it had its turn.",
+                &QUEUE_BUCKETS,
+            )?,
         })
     }
 
@@ -121,7 +108,7 @@ impl Controller {
         self.active.dec();
         self.time.observe(took.as_secs_f64());
         self.worked.observe(took.as_secs_f64());
-        self.reconciles[ending as usize].inc();
+        self.reconciles.with_label_values(&[ending.as_str()]).inc();
         if ending == ReconcileResult::Error {
             self.errors.inc();
             self.retries.inc();
@@ -130,7 +117,7 @@ impl Controller {
 
     /// The queue is gone, and the work with it.
     pub fn stopped(&self) {
-        self.depth.set(0);
-        self.active.set(0);
+        self.depth.set(0.0);
+        self.active.set(0.0);
     }
 }

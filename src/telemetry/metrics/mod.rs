@@ -10,28 +10,24 @@ mod controller;
 mod page;
 mod process;
 mod services;
-mod watches;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::iter;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
-use prometheus::{
-    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
-use tokio::time::Instant;
+use procfs::process::Process;
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
 
-use endpoint_copier_core::model::{
-    Endpoints, Operation, Reason, Restart, SYNCED, ServiceKey, SyncResult, WatchKind,
-};
+use crate::telemetry::watch_health::WatchHealth;
+use crate::timing::WATCH_LIFE;
+use endpoint_copier_core::model::{Operation, Reason, Restart, SYNCED, SyncResult, WatchKind};
 
 pub use controller::Controller;
-use page::MetricsPage;
-use services::Services;
-use watches::WatchMetrics;
+use page::{MetricsPage, number, unix};
+pub use services::Services;
 
 /// From a write on the same machine to the worst that the timeouts allow.
 const PROPAGATION_BUCKETS: [f64; 15] = [
@@ -60,18 +56,23 @@ struct MetricsInner {
     /// Without labels; so there is none before it is known.
     lease_last_renewal: GaugeVec,
     lease_seen_renewed: Gauge,
-    managed_services: IntGauge,
+    managed_services: Gauge,
+    services_in_sync: Gauge,
+    /// How many are in sync, as far as syncs know.
+    in_sync: AtomicUsize,
     syncs: IntCounterVec,
     slice_changes: IntCounterVec,
     propagation: Histogram,
     trigger_propagation: Histogram,
-    findings: IntGaugeVec,
+    findings: GaugeVec,
     events: IntCounterVec,
     watch_restarts: IntCounterVec,
-    watches: WatchMetrics,
+    watch_last_event: GaugeVec,
+    watch_health: OnceLock<WatchHealth>,
     api_requests: IntCounterVec,
     api_address_changes: IntCounter,
     clock_skew: Gauge,
+    process_start: Option<f64>,
 }
 
 impl Metrics {
@@ -82,27 +83,22 @@ impl Metrics {
     /// Two metrics of one name, which the tests of this file exclude.
     #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
     pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
-        let page = MetricsPage::new();
-        let build_info = page.gauges(
+        let page = MetricsPage::default();
+        let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
+        let build = page.with_labels([("version", env!("CARGO_PKG_VERSION")), ("commit", commit)]);
+        let build_info = build.gauge(
             "endpoint_copier_build_info",
             "Always 1; the labels say which build runs.",
-            &["version", "commit"],
         )?;
-        let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
-        build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION"), commit])
-            .set(1.0);
-
-        let leader = page.gauges(
-            "leader_election_master_status",
-            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
-             seconds of a takeover.",
-            &["name"],
-        )?;
+        build_info.set(1.0);
         let inner = MetricsInner {
             controller: Controller::new(&page)?,
             services: Services::default(),
-            leader: leader.with_label_values(&[lease_name]),
+            leader: page.with_labels([("name", lease_name)]).gauge(
+                "leader_election_master_status",
+                "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
+                 seconds of a takeover.",
+            )?,
             leader_transitions: page.counter(
                 "endpoint_copier_leader_transitions_total",
                 "Changes of the Lease's holder that this replica has seen. More than a few an hour outside of \
@@ -125,10 +121,16 @@ impl Metrics {
                 "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
                  has seen that. Older than the lease duration on every replica: nobody leads.",
             )?,
-            managed_services: page.int_gauge(
+            managed_services: page.gauge(
                 "endpoint_copier_managed_services",
                 "Services that are managed, by annotation or by flag.",
             )?,
+            services_in_sync: page.gauge(
+                "endpoint_copier_services_in_sync",
+                "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
+                 then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
+            )?,
+            in_sync: AtomicUsize::new(0),
             syncs: page.counters(
                 "endpoint_copier_syncs_total",
                 "Syncs of a managed Service by result. error: will be tried again; refused: a person has to act, \
@@ -153,7 +155,7 @@ impl Metrics {
                  default/kubernetes has no such annotation.",
                 &TRIGGER_BUCKETS,
             )?,
-            findings: page.int_gauges(
+            findings: page.gauges(
                 "endpoint_copier_findings",
                 "Things wrong with managed Services right now, by reason. The reasons are those of the Events \
                  on the Service, which say what to do.",
@@ -164,7 +166,14 @@ impl Metrics {
                 "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
                 &["type", "reason"],
             )?,
-            watches: WatchMetrics::default(),
+            watch_last_event: page.gauges(
+                "endpoint_copier_watch_last_event_timestamp_seconds",
+                "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
+                 every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
+                 shows is stale, and the replica is not ready.",
+                &["resource"],
+            )?,
+            watch_health: OnceLock::new(),
             watch_restarts: page.counters(
                 "endpoint_copier_watch_restarts_total",
                 "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
@@ -186,7 +195,8 @@ impl Metrics {
                 "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
                  Nothing depends on it but the times in logs, Events and the Lease.",
             )?,
-            registry: page.finish()?,
+            process_start: process::start(Process::myself()),
+            registry: page.registry,
         };
         inner.start_at_zero();
         Ok(Self(Arc::new(inner)))
@@ -223,25 +233,10 @@ impl Metrics {
         &self.0.controller
     }
 
-    /// A managed Service may have been out of sync since this moment.
-    pub fn service_changed(&self, service: &ServiceKey, since: Instant) {
-        self.0.services.changed(service, since);
-    }
-
-    /// A sync of it has begun: it sees what has changed so far.
-    pub fn service_sync_begun(&self, service: &ServiceKey) {
-        self.0.services.begun(service);
-    }
-
-    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
-    /// or `None` if the Service is not managed any more.
-    pub fn service_sync_ended(
-        &self,
-        service: &ServiceKey,
-        in_step: Option<bool>,
-        endpoints: Option<Endpoints>,
-    ) {
-        self.0.services.ended(service, in_step, endpoints);
+    /// Each managed Service.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.0.services
     }
 
     /// The term is over: the next leader reports the Services.
@@ -253,8 +248,8 @@ impl Metrics {
 
     /// How many Services are managed, and how many of them are in sync.
     pub fn set_services(&self, managed: usize, in_sync: usize) {
-        self.0.managed_services.set(gauge_value(managed));
-        self.0.services.set_in_sync(in_sync);
+        self.0.managed_services.set(number(managed as u64));
+        self.0.in_sync.store(in_sync, Ordering::Relaxed);
     }
 
     /// A sync of one Service ended.
@@ -287,7 +282,7 @@ impl Metrics {
             self.0
                 .findings
                 .with_label_values(&[reason.as_str()])
-                .set(gauge_value(count));
+                .set(number(count as u64));
         }
     }
 
@@ -304,13 +299,9 @@ impl Metrics {
             .inc();
     }
 
-    /// Where to ask when each watch that runs showed life last, and how old that may be. The first one counts.
-    pub fn read_watch_life(
-        &self,
-        limit: Duration,
-        read: impl Fn() -> BTreeMap<&'static str, SystemTime> + Send + Sync + 'static,
-    ) {
-        self.0.watches.read(limit, Box::new(read));
+    /// Where to ask when each watch that runs showed life last. The first one counts.
+    pub fn read_watch_life(&self, watch_health: WatchHealth) {
+        _ = self.0.watch_health.set(watch_health);
     }
 
     /// A request to the API server at `host` was answered with `status`, or not at all.
@@ -346,17 +337,35 @@ impl Metrics {
 
     /// The same, in pieces of whole lines. Each takes less than a millisecond, however many Services there are.
     pub fn pieces(&self) -> impl Iterator<Item = String> {
+        let blind = self.0.look_at_watches();
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "some metrics could not be rendered");
         }
-        let blind = self.0.watches.render(&mut text);
-        self.0.services.render_sum(&mut text, blind);
+        process::render(&mut text, Process::myself(), self.0.process_start);
         iter::once(text).chain(self.0.services.pieces(blind))
     }
 }
 
 impl MetricsInner {
+    /// Sets what depends on the life of the watches. Answers for how long nobody has known whether anything is in sync: a
+    /// watch that copies are made from has shown no life since then.
+    fn look_at_watches(&self) -> Option<Duration> {
+        let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
+        self.watch_last_event.reset();
+        for (resource, moment) in &life {
+            self.watch_last_event
+                .with_label_values(&[*resource])
+                .set(unix(*moment));
+        }
+        let view = WatchKind::VIEW.iter().filter_map(|watch| life.get(watch));
+        let silence = view.min().map(|moment| moment.elapsed().unwrap_or_default());
+        let blind = silence.filter(|silence| *silence > WATCH_LIFE);
+        let in_sync = blind.map_or_else(|| self.in_sync.load(Ordering::Relaxed), |_| 0);
+        self.services_in_sync.set(number(in_sync as u64));
+        blind
+    }
+
     fn start_at_zero(&self) {
         // Nobody has looked yet; 0 would say that all is well.
         self.clock_skew.set(f64::NAN);
@@ -378,21 +387,6 @@ impl MetricsInner {
             }
         }
     }
-}
-
-/// What stands before the lines of a gauge.
-fn header(text: &mut String, name: &str, help: &str) {
-    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
-}
-
-/// Seconds since 1970.
-fn unix(moment: SystemTime) -> f64 {
-    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
-}
-
-fn gauge_value(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

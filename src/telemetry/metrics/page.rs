@@ -1,71 +1,77 @@
-//! Makes metrics and registers them.
+//! Makes metrics, registers them, and writes values.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry,
 };
 
-use super::process::Process;
-
 /// The page as it is written.
-pub(super) struct MetricsPage(Registry);
+#[derive(Default)]
+pub(super) struct MetricsPage {
+    pub registry: Registry,
+    /// The labels that all metrics have which are added.
+    labels: HashMap<String, String>,
+}
 
 impl MetricsPage {
-    /// An empty page.
-    pub fn new() -> Self {
-        Self(Registry::new())
+    /// The same page, for metrics with these labels.
+    pub fn with_labels<const N: usize>(&self, labels: [(&str, &str); N]) -> Self {
+        Self {
+            registry: self.registry.clone(),
+            labels: labels
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        }
     }
 
     fn add<C: Collector + Clone + 'static>(&self, made: Result<C, Error>) -> Result<C, Error> {
         let metric = made?;
-        self.0.register(Box::new(metric.clone()))?;
+        self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
+    fn options(&self, name: &str, help: &str) -> Opts {
+        Opts::new(name, help).const_labels(self.labels.clone())
+    }
+
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        self.add(IntCounter::new(name, help))
+        self.add(IntCounter::with_opts(self.options(name, help)))
     }
 
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    pub fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
-        self.add(IntGauge::new(name, help))
+        self.add(IntCounterVec::new(self.options(name, help), labels))
     }
 
     pub fn gauge(&self, name: &str, help: &str) -> Result<Gauge, Error> {
-        self.add(Gauge::new(name, help))
+        self.add(Gauge::with_opts(self.options(name, help)))
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
-        self.add(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+        self.add(GaugeVec::new(self.options(name, help), labels))
     }
 
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let options = HistogramOpts::from(self.options(name, help)).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options))
     }
+}
 
-    pub fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.add(HistogramVec::new(options, labels))
-    }
+/// What stands before the lines of a metric.
+pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
 
-    /// The registry, with the metrics of the process itself.
-    pub fn finish(self) -> Result<Registry, Error> {
-        self.0.register(Box::new(Process::new()?))?;
-        Ok(self.0)
-    }
+/// Seconds since 1970.
+pub(super) fn unix(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+pub(super) fn number(value: u64) -> f64 {
+    value as f64
 }

@@ -1,116 +1,116 @@
-//! The metrics of the process itself, read from `/proc` at each scrape. Without `/proc` there are none.
+//! The metrics of the process itself, read from `/proc` at each scrape. What cannot be read is absent.
 //!
 //! The `process` feature of the prometheus crate counts CPU time in whole seconds. A quiet replica needs a quarter of
 //! an hour for one, so its rate would be zero or a spike.
 
-use procfs::process::{LimitValue, Process as Proc};
+use std::fmt::Write as _;
+
+use procfs::process::{LimitValue, Process, Stat};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Error, Gauge};
 
-/// Collects the metrics of this process.
-pub(super) struct Process {
-    cpu: Counter,
-    threads: Gauge,
-    start: Gauge,
-    resident: Gauge,
-    virtual_: Gauge,
-    open_files: Gauge,
-    most_files: Gauge,
-}
-
-impl Process {
-    pub(super) fn new() -> Result<Self, Error> {
-        let process = Self {
-            cpu: Counter::new(
-                "process_cpu_seconds_total",
-                "Time that the process spent on CPUs, user and system.",
-            )?,
-            threads: Gauge::new("process_threads", "Threads of the process.")?,
-            start: Gauge::new(
-                "process_start_time_seconds",
-                "When the process began, as Unix time. A recent value: it was restarted.",
-            )?,
-            resident: Gauge::new("process_resident_memory_bytes", "Memory of the process in RAM.")?,
-            virtual_: Gauge::new("process_virtual_memory_bytes", "Address space of the process.")?,
-            open_files: Gauge::new(
-                "process_open_fds",
-                "File descriptors in use; must stay far below process_max_fds.",
-            )?,
-            most_files: Gauge::new(
-                "process_max_fds",
-                "File descriptors that the process may have open.",
-            )?,
-        };
-        if let Ok(start) = start() {
-            process.start.set(start);
-        }
-        Ok(process)
-    }
-
-    fn gauges(&self) -> [&Gauge; 6] {
-        [
-            &self.threads,
-            &self.start,
-            &self.resident,
-            &self.virtual_,
-            &self.open_files,
-            &self.most_files,
-        ]
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
-    fn update(&self) -> ProcResult<()> {
-        let process = Proc::myself()?;
-        let stat = process.stat()?;
-        let cpu = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
-        self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
-        self.threads.set(stat.num_threads as f64);
-        self.resident.set(stat.rss_bytes().get() as f64);
-        self.virtual_.set(stat.vsize as f64);
-        // One of them is the folder that is being read.
-        self.open_files.set(process.fd_count()?.saturating_sub(1) as f64);
-        let most = match process.limits()?.max_open_files.soft_limit {
-            LimitValue::Value(most) => most as f64,
-            LimitValue::Unlimited => f64::INFINITY,
-        };
-        self.most_files.set(most);
-        Ok(())
-    }
-}
+use super::page::{header, number};
 
 /// The start of this process, as Unix time; read once, since it moves when somebody sets the clock.
-#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
-fn start() -> ProcResult<f64> {
-    let since_boot = Proc::myself()?.stat()?.starttime as f64 / procfs::ticks_per_second() as f64;
-    Ok(procfs::boot_time_secs()? as f64 + since_boot)
+pub(super) fn start(process: ProcResult<Process>) -> Option<f64> {
+    let since_boot = seconds(process.ok()?.stat().ok()?.starttime);
+    Some(number(procfs::boot_time_secs().ok()?) + since_boot)
 }
 
-impl Collector for Process {
-    fn desc(&self) -> Vec<&Desc> {
-        let gauges = self.gauges().into_iter().flat_map(Collector::desc);
-        self.cpu.desc().into_iter().chain(gauges).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        if self.update().is_err() {
-            return Vec::new();
+/// Adds their lines.
+pub(super) fn render(text: &mut String, process: ProcResult<Process>, began: Option<f64>) {
+    let Ok(process) = process else { return };
+    let stat = process.stat().ok();
+    let of_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
+    // One of them is the folder that is being read.
+    let open_files = process
+        .fd_count()
+        .map(|count| number(count.saturating_sub(1) as u64));
+    let most_files = process
+        .limits()
+        .map(|limits| match limits.max_open_files.soft_limit {
+            LimitValue::Value(most) => number(most),
+            LimitValue::Unlimited => f64::INFINITY,
+        });
+    for (name, kind, help, value) in [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Time that the process spent on CPUs, user and system.",
+            of_stat(|stat| seconds(stat.utime + stat.stime)),
+        ),
+        (
+            "process_threads",
+            "gauge",
+            "Threads of the process.",
+            of_stat(|stat| number(stat.num_threads.unsigned_abs())),
+        ),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "When the process began, as Unix time. A recent value: it was restarted.",
+            began,
+        ),
+        (
+            "process_resident_memory_bytes",
+            "gauge",
+            "Memory of the process in RAM.",
+            of_stat(|stat| number(stat.rss_bytes().get())),
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "gauge",
+            "Address space of the process.",
+            of_stat(|stat| number(stat.vsize)),
+        ),
+        (
+            "process_open_fds",
+            "gauge",
+            "File descriptors in use; must stay far below process_max_fds.",
+            open_files.ok(),
+        ),
+        (
+            "process_max_fds",
+            "gauge",
+            "File descriptors that the process may have open.",
+            most_files.ok(),
+        ),
+    ] {
+        if let Some(value) = value {
+            header(text, name, kind, help);
+            _ = writeln!(text, "{name} {value}");
         }
-        let gauges = self.gauges().into_iter().flat_map(Collector::collect);
-        self.cpu.collect().into_iter().chain(gauges).collect()
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+fn seconds(ticks: u64) -> f64 {
+    number(ticks) / number(procfs::ticks_per_second())
+}
+
+#[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// The lines of a process, without help and type.
+    fn lines(process: ProcResult<Process>, began: Option<f64>) -> Vec<(String, f64)> {
+        let mut text = String::new();
+        render(&mut text, process, began);
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect()
+    }
+
+    fn of_this_process() -> [f64; 7] {
+        let lines = lines(Process::myself(), start(Process::myself()));
+        let values: Vec<_> = lines.into_iter().map(|(_, value)| value).collect();
+        values.try_into().unwrap()
+    }
 
     #[test]
     fn this_process_has_plausible_values() {
-        let process = Process::new().unwrap();
-        assert_eq!(process.collect().len(), process.desc().len());
-        let [threads, start, resident, virtual_, open, most] = process.gauges().map(Gauge::get);
+        let [_, threads, start, resident, virtual_, open, most] = of_this_process();
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
         assert!((now - 86_400.0..=now + 5.0).contains(&start), "{start} {now}");
         assert!(threads >= 1.0 && resident > 100_000.0 && virtual_ >= resident);
@@ -119,13 +119,40 @@ mod tests {
 
     #[test]
     fn cpu_time_has_fractions_of_a_second_and_never_decreases() {
-        let process = Process::new().unwrap();
         let mut last = 0.0;
-        while process.cpu.get().fract() == 0.0 {
-            process.update().unwrap();
-            assert!(process.cpu.get() >= last);
-            last = process.cpu.get();
+        while f64::fract(last) == 0.0 {
+            let [now, ..] = of_this_process();
+            assert!(now >= last);
+            last = now;
         }
         assert!(last < 60.0, "{last}");
+    }
+
+    /// The metrics of a process of which only these files can be read.
+    fn with_files(files: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("1");
+        fs::create_dir(&root).unwrap();
+        for file in files {
+            fs::copy(format!("/proc/self/{file}"), root.join(file)).unwrap();
+        }
+        let process = || Process::new_with_root(root.clone());
+        let mut names: Vec<_> = lines(process(), start(process()))
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        names.sort();
+        names.join(" ")
+    }
+
+    #[test]
+    fn an_unreadable_file_takes_its_own_metrics_alone() {
+        assert_eq!(with_files(&[]), "");
+        assert_eq!(with_files(&["limits"]), "process_max_fds");
+        assert_eq!(
+            with_files(&["stat"]),
+            "process_cpu_seconds_total process_resident_memory_bytes process_start_time_seconds process_threads \
+             process_virtual_memory_bytes"
+        );
     }
 }

@@ -7,21 +7,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::iter;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{header, unix};
-use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
+use super::page::{header, number, unix};
+use endpoint_copier_core::model::{Endpoints, ServiceKey};
 
 /// Bytes after which a piece ends, with the lines of the Service that it has reached. It takes some 50 µs.
 const SERVICES_PIECE: usize = 16 * 1024;
 
 /// All that are managed, while this replica leads.
 #[derive(Default)]
-pub(super) struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>, AtomicUsize);
+pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>);
 
 #[derive(Default)]
 struct ServiceMetrics {
@@ -34,20 +33,14 @@ struct ServiceMetrics {
 }
 
 impl Services {
+    /// A managed Service may have been out of sync since this moment.
     pub fn changed(&self, service: &ServiceKey, since: Instant) {
         let mut services = self.0.lock();
-        // A clone only of a key that is new.
-        if let Some(state) = services.get_mut(service) {
-            state.changed.get_or_insert(since);
-        } else {
-            let state = ServiceMetrics {
-                changed: Some(since),
-                ..ServiceMetrics::default()
-            };
-            services.insert(service.clone(), state);
-        }
+        let state = services.entry(service.clone()).or_default();
+        state.changed.get_or_insert(since);
     }
 
+    /// A sync of it has begun: it sees what has changed so far.
     pub fn begun(&self, service: &ServiceKey) {
         if let Some(state) = self.0.lock().get_mut(service) {
             state.behind = state.since();
@@ -55,6 +48,8 @@ impl Services {
         }
     }
 
+    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
+    /// or `None` if the Service is not managed any more.
     pub fn ended(&self, service: &ServiceKey, in_step: Option<bool>, endpoints: Option<Endpoints>) {
         let mut services = self.0.lock();
         if endpoints.is_none() {
@@ -73,30 +68,13 @@ impl Services {
         }
     }
 
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.0.lock().clear();
     }
 
-    /// How many are in sync.
-    pub fn set_in_sync(&self, count: usize) {
-        self.1.store(count, Ordering::Relaxed);
-    }
-
-    /// Adds the number of Services in sync. `stale`: how long the view of them may have been out of date, if a watch is silent.
-    pub fn render_sum(&self, text: &mut String, stale: Option<Duration>) {
-        const IN_SYNC: &str = "endpoint_copier_services_in_sync";
-        header(
-            text,
-            IN_SYNC,
-            "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
-             then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
-        );
-        let in_sync = stale.map_or_else(|| self.1.load(Ordering::Relaxed), |_| 0);
-        _ = writeln!(text, "{IN_SYNC} {in_sync}");
-    }
-
-    /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them.
-    pub fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
+    /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them. `stale`: how
+    /// long the view of them may have been out of date, if a watch is silent.
+    pub(super) fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
             iter::from_fn(move || {
@@ -106,9 +84,12 @@ impl Services {
                 let mut reached = None;
                 for (key, state) in services.range((after, Bound::Unbounded)) {
                     if reached.is_none() && last.is_none() {
-                        header(&mut text, family.name, family.help);
+                        header(&mut text, family.name, "gauge", family.help);
                     }
-                    (family.lines)(&mut text, &labels(key), state, stale);
+                    let labels = labels(key);
+                    for (more, value) in (family.values)(state, stale) {
+                        _ = writeln!(text, "{}{{{labels}{more}}} {value}", family.name);
+                    }
                     reached = Some(key);
                     if text.len() >= SERVICES_PIECE {
                         break;
@@ -121,12 +102,16 @@ impl Services {
     }
 }
 
+/// Values, each with its labels.
+type Values = Vec<(&'static str, f64)>;
+
 /// A metric that each Service has.
 struct ServiceFamily {
     name: &'static str,
     help: &'static str,
-    /// Adds the lines of one Service, given its labels and for how long nobody has known its state.
-    lines: fn(&mut String, &str, &ServiceMetrics, Option<Duration>),
+    /// The values of one Service, each with the labels that it has beside those of the Service, given for how long nobody
+    /// has known its state.
+    values: fn(&ServiceMetrics, Option<Duration>) -> Values,
 }
 
 const FAMILIES: [ServiceFamily; 3] = [
@@ -134,50 +119,39 @@ const FAMILIES: [ServiceFamily; 3] = [
         name: "endpoint_copier_out_of_sync_seconds",
         help: "How long the copies of this Service have been out of sync, or unknown because a watch is silent; 0 if in \
                sync. A change that waits for its turn counts from its arrival, or from the start of the term.",
-        lines: |text, labels, state, stale| {
+        values: |state, stale| {
             let behind = state.since().map(|since| since.elapsed());
-            let age = behind.max(stale).unwrap_or_default().as_secs_f64();
-            _ = writeln!(text, "endpoint_copier_out_of_sync_seconds{{{labels}}} {age}");
+            vec![("", behind.max(stale).unwrap_or_default().as_secs_f64())]
         },
     },
     ServiceFamily {
         name: "endpoint_copier_last_success_timestamp_seconds",
         help: "When a sync of this Service last ended with all copies in sync, as Unix time. A Service without changes \
                is not synced, so an old value alone means nothing.",
-        lines: |text, labels, state, _| {
-            if let Some(moment) = state.last_success.map(unix) {
-                _ = writeln!(
-                    text,
-                    "endpoint_copier_last_success_timestamp_seconds{{{labels}}} {moment}"
-                );
-            }
+        values: |state, _| {
+            let success = state.last_success.map(|moment| ("", unix(moment)));
+            success.into_iter().collect()
         },
     },
     ServiceFamily {
         name: "endpoint_copier_endpoints",
         help: "Endpoints of this Service: in the source's slices of the families that it wants, and in the copies. ready: \
                they get traffic; terminating: they are shutting down; unready: neither.",
-        lines: |text, labels, state, _| {
-            let Some(endpoints) = state.endpoints else {
-                return;
+        values: |state, _| {
+            let Some(Endpoints { source, copies }) = state.endpoints else {
+                return Vec::new();
             };
-            for (side, counts) in [("source", endpoints.source), ("copy", endpoints.copies)] {
-                let EndpointCounts {
-                    ready,
-                    unready,
-                    terminating,
-                } = counts;
-                for (condition, count) in [
-                    ("ready", ready),
-                    ("unready", unready),
-                    ("terminating", terminating),
-                ] {
-                    _ = writeln!(
-                        text,
-                        "endpoint_copier_endpoints{{{labels},side=\"{side}\",condition=\"{condition}\"}} {count}"
-                    );
-                }
-            }
+            let counts = [
+                (r#",side="source",condition="ready""#, source.ready),
+                (r#",side="source",condition="unready""#, source.unready),
+                (r#",side="source",condition="terminating""#, source.terminating),
+                (r#",side="copy",condition="ready""#, copies.ready),
+                (r#",side="copy",condition="unready""#, copies.unready),
+                (r#",side="copy",condition="terminating""#, copies.terminating),
+            ];
+            counts
+                .map(|(labels, count)| (labels, number(count as u64)))
+                .into()
         },
     },
 ];

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use endpoint_copier_core::model::EndpointCounts;
+use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
+use tokio::time::Instant;
 
 fn metrics() -> Metrics {
     Metrics::new("f668ae63.endpoint-copier-operator").unwrap()
@@ -36,10 +37,12 @@ fn exercised() -> Metrics {
     metrics.observe_trigger_propagation(Duration::from_secs(1));
     metrics.set_findings(&BTreeMap::from([(Reason::HasSelector, 1)]));
     metrics.event_written("Warning", "HasSelector");
-    metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(3)));
-    metrics.read_watch_life(Duration::from_secs(90), || {
-        BTreeMap::from([("services", SystemTime::now())])
-    });
+    metrics
+        .services()
+        .ended(&key("vip"), Some(true), Some(endpoints(3)));
+    let watch_health = WatchHealth::default();
+    std::mem::forget(watch_health.start("services"));
+    metrics.read_watch_life(watch_health);
     metrics.lease_seen_renewed();
     metrics.watch_restarted(WatchKind::Services, Restart::Expired);
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
@@ -262,42 +265,42 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_well() {
     let (metrics, vip) = (metrics(), key("vip"));
-    metrics.service_changed(&vip, Instant::now());
+    metrics.services().changed(&vip, Instant::now());
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0), "it waits for its turn");
-    metrics.service_sync_begun(&vip);
+    metrics.services().begun(&vip);
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(2.0), "its write hangs");
-    metrics.service_changed(&vip, Instant::now());
+    metrics.services().changed(&vip, Instant::now());
     tokio::time::advance(SECOND).await;
-    metrics.service_sync_ended(&vip, Some(true), Some(endpoints(1)));
+    metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(1.0),
         "a change that this sync did not see"
     );
-    metrics.service_sync_begun(&vip);
-    metrics.service_sync_ended(&vip, None, Some(endpoints(1)));
+    metrics.services().begun(&vip);
+    metrics.services().ended(&vip, None, Some(endpoints(1)));
     tokio::time::advance(SECOND).await;
     assert_eq!(
         out_of_sync(&metrics, "vip"),
         Some(2.0),
         "a sync that did not get so far"
     );
-    metrics.service_sync_begun(&vip);
-    metrics.service_sync_ended(&vip, Some(true), Some(endpoints(1)));
+    metrics.services().begun(&vip);
+    metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(0.0));
     // Tried again without a change, and it fails.
-    metrics.service_sync_begun(&vip);
-    metrics.service_sync_ended(&vip, Some(false), Some(endpoints(1)));
+    metrics.services().begun(&vip);
+    metrics.services().ended(&vip, Some(false), Some(endpoints(1)));
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0));
 }
 
 /// Of a view that has not been renewed nobody knows whether it is right.
-#[test]
-fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
+#[tokio::test(start_paused = true)]
+async fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
     for (watch, age, is_blind) in [
         ("services", 91, true),
         ("copies", 91, true),
@@ -306,13 +309,16 @@ fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
         ("lease", 91, false),
     ] {
         let metrics = metrics();
-        metrics.read_watch_life(90 * SECOND, move || {
-            let mut life = ["services", "copies", "sources", "lease"].map(|name| (name, SystemTime::now()));
-            let old = life.iter_mut().find(|(name, _)| *name == watch).unwrap();
-            old.1 -= age * SECOND;
-            life.into()
-        });
-        metrics.service_sync_ended(&key("vip"), Some(true), Some(endpoints(1)));
+        let watch_health = WatchHealth::default();
+        let _silent = watch_health.start(watch);
+        tokio::time::advance(age * SECOND).await;
+        let others = ["services", "copies", "sources", "lease"].into_iter();
+        let others = others.filter(|other| *other != watch);
+        let _others: Vec<_> = others.map(|other| watch_health.start(other)).collect();
+        metrics.read_watch_life(watch_health);
+        metrics
+            .services()
+            .ended(&key("vip"), Some(true), Some(endpoints(1)));
         metrics.set_services(1, 1);
         let in_sync = value(&metrics, "endpoint_copier_services_in_sync");
         assert_eq!(in_sync, Some(if is_blind { 0.0 } else { 1.0 }), "{watch} {age}");
@@ -328,9 +334,11 @@ fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
 fn series_of_a_service_go_with_it_and_all_go_with_the_term() {
     let metrics = metrics();
     for name in ["a", "b"] {
-        metrics.service_sync_ended(&key(name), Some(true), Some(endpoints(1)));
+        metrics
+            .services()
+            .ended(&key(name), Some(true), Some(endpoints(1)));
     }
-    metrics.service_sync_ended(&key("a"), Some(true), None);
+    metrics.services().ended(&key("a"), Some(true), None);
     assert_eq!(out_of_sync(&metrics, "a"), None);
     assert_eq!(out_of_sync(&metrics, "b"), Some(0.0));
     assert!(!metrics.render().contains("service=\"a\""));
@@ -355,7 +363,9 @@ fn managing(count: usize) -> Metrics {
             "a-namespace-of-a-usual-length",
             format!("a-service-of-a-usual-length-{number}"),
         );
-        metrics.service_sync_ended(&key, Some(true), Some(endpoints(number)));
+        metrics
+            .services()
+            .ended(&key, Some(true), Some(endpoints(number)));
     }
     metrics
 }

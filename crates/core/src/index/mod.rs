@@ -43,6 +43,16 @@ pub enum Scope {
     Named(Arc<BTreeSet<String>>),
 }
 
+impl Scope {
+    /// Whether the watch of this scope is the one that reports on a slice of its kind, by the name of its Service.
+    fn covers(&self, service: Option<&str>) -> bool {
+        match self {
+            Self::Copies => true,
+            Self::Named(names) => service.is_some_and(|service| names.contains(service)),
+        }
+    }
+}
+
 /// The index, shared by the watches that feed it and the reconciler that reads it. Never held
 /// across an await.
 pub type SharedIndex = Arc<Mutex<Index>>;
@@ -65,13 +75,14 @@ pub struct Index {
     defaults: Defaults,
     /// Every Service; of those that are not managed, the name alone.
     services: HashMap<ServiceKey, Known>,
-    services_changed: u64,
+    names_changed: u64,
     services_removed: u64,
     /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of them.
     /// Ends with the next list at the latest.
     services_gone: HashMap<ServiceKey, String>,
-    /// Managed Services by source.
-    dependants: BTreeMap<ServiceKey, HashSet<ServiceKey>>,
+    /// Sources in use, each with one of the managed Services that use it. One set, because a set for each source would take
+    /// 200 bytes more, and most sources are used once.
+    uses: BTreeSet<(ServiceKey, ServiceKey)>,
     copies: Slices,
     others: Slices,
     versions: Versions,
@@ -93,10 +104,10 @@ impl Index {
         Self {
             defaults,
             services: HashMap::new(),
-            services_changed: 0,
+            names_changed: 0,
             services_removed: 0,
             services_gone: HashMap::new(),
-            dependants: BTreeMap::new(),
+            uses: BTreeSet::new(),
             copies: Slices::default(),
             others: Slices::default(),
             versions: Versions::default(),
@@ -146,7 +157,8 @@ impl Index {
         }
         let slices = self.slices(scope);
         // One that moved to another watch's names is that watch's to report.
-        if !slices.knows_newer(metadata) && slices.get(&key).is_some_and(|known| in_scope(scope, known)) {
+        let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
+        if !slices.knows_newer(metadata) && slices.get(&key).is_some_and(is_its_own) {
             touched.extend(self.slices_mut(scope).remove(&key));
         }
         self.concerned(scope, &touched)
@@ -156,10 +168,10 @@ impl Index {
     pub fn slices_listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> Dirty {
         let gone = self
             .slices(scope)
-            .keys_where(|slice| in_scope(scope, slice) && !listed.contains(&SliceKey::of(&slice.metadata)));
+            .keys_where(|key, slice| scope.covers(service_name(slice)) && !listed.contains(key));
         let mut touched = self.unreadable.listed(scope, listed);
         self.slices_mut(scope)
-            .retain_gone(|key, slice| !in_scope(scope, slice) || listed.contains(key));
+            .retain_gone(|key, service| !scope.covers(service) || listed.contains(key));
         for key in gone {
             touched.extend(self.slices_mut(scope).remove(&key));
         }
@@ -173,12 +185,8 @@ impl Index {
             }
             Scope::Named(names) => {
                 let new: BTreeSet<_> = names.difference(&self.names_listed).cloned().collect();
-                dirty.extend(
-                    self.dependants
-                        .iter()
-                        .filter(|(source, _)| new.contains(source.name()))
-                        .flat_map(|(_, keys)| keys.clone()),
-                );
+                let uses = self.uses.iter().filter(|(source, _)| new.contains(source.name()));
+                dirty.extend(uses.map(|(_, service)| service.clone()));
                 self.names_listed.extend(new);
             }
         }
@@ -189,7 +197,7 @@ impl Index {
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
         let managed = self.managed().map(|service| service.key.name());
-        let sources = self.dependants.keys().map(ServiceKey::name);
+        let sources = self.uses.iter().map(|(source, _)| source.name());
         let always = self.always.iter().map(String::as_str);
         managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
@@ -341,11 +349,20 @@ impl Index {
     }
 
     fn concerned_by_others(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
-        let dependants = touched.iter().filter_map(|service| self.dependants.get(service));
+        let dependants = touched.iter().flat_map(|service| self.dependants(service));
         let own = touched
             .iter()
             .filter(|service| self.is_managed(service) || self.copies.has_any(service));
-        dependants.flatten().chain(own).cloned().collect()
+        dependants.chain(own).cloned().collect()
+    }
+
+    /// The managed Services of a source.
+    fn dependants(&self, source: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {
+        // No key is less.
+        let first = (source.clone(), ServiceKey::new("", ""));
+        let uses = self.uses.range(first.clone()..);
+        uses.take_while(move |(used, _)| *used == first.0)
+            .map(|(_, service)| service)
     }
 
     fn slices(&self, scope: &Scope) -> &Slices {
@@ -363,17 +380,14 @@ impl Index {
     }
 }
 
-/// Whether a watch of this scope is the one that reports on a slice.
-fn in_scope(scope: &Scope, slice: &EndpointSlice) -> bool {
-    match scope {
-        Scope::Copies => slice.is_labelled_as_copy(),
-        Scope::Named(names) => bears_one_of(names, slice),
-    }
+/// The name of the Service to which a slice says that it belongs.
+fn service_name(slice: &EndpointSlice) -> Option<&str> {
+    label_of(&slice.metadata, label::SERVICE_NAME)
 }
 
 /// Whether a slice belongs to a Service of one of these names.
 fn bears_one_of(names: &BTreeSet<String>, slice: &EndpointSlice) -> bool {
-    label_of(&slice.metadata, label::SERVICE_NAME).is_some_and(|name| names.contains(name))
+    service_name(slice).is_some_and(|name| names.contains(name))
 }
 
 #[cfg(test)]

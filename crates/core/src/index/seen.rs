@@ -17,7 +17,7 @@ impl Index {
         let metadata = self.slice(key).map(|slice| &slice.metadata);
         SliceState {
             known: metadata.map(|metadata| (metadata.uid.clone(), metadata.resource_version.clone())),
-            removals: self.copies.removals() + self.others.removals(),
+            removals: self.copies.removals() + self.others.removals() + self.unreadable.removals,
         }
     }
 

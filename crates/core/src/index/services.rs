@@ -49,23 +49,28 @@ impl Index {
             managed: new.clone(),
         };
         let old = self.services.insert(key.clone(), known);
+        let old = old.map(|old| old.managed);
+        let source_of = |service: Option<&Option<Arc<ManagedService>>>| {
+            let managed = service.and_then(Option::as_ref);
+            managed.map(|service| service.source().cloned())
+        };
+        self.names_changed += u64::from(source_of(old.as_ref()) != source_of(Some(&new)));
         let mut dirty = Dirty::new();
-        match old.map(|old| old.managed) {
+        match old {
             Some(old) if old == new => return dirty,
             Some(old) => {
                 self.unlink(old.as_deref());
                 dirty.insert(key.clone());
             }
             None => {
-                dirty.extend(self.dependants.get(&key).into_iter().flatten().cloned());
+                dirty.extend(self.dependants(&key).cloned());
                 if new.is_some() || self.copies.has_any(&key) {
                     dirty.insert(key.clone());
                 }
             }
         }
-        self.services_changed += 1;
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
-            self.dependants.entry(source.clone()).or_default().insert(key);
+            self.uses.insert((source.clone(), key));
         }
         dirty
     }
@@ -93,10 +98,10 @@ impl Index {
         let Some(Known { managed: old, .. }) = self.services.remove(key) else {
             return Dirty::new();
         };
-        self.services_changed += 1;
+        self.names_changed += u64::from(old.is_some());
         self.services_removed += 1;
         self.unlink(old.as_deref());
-        let mut dirty: Dirty = self.dependants.get(key).into_iter().flatten().cloned().collect();
+        let mut dirty: Dirty = self.dependants(key).cloned().collect();
         if old.is_some() || self.copies.has_any(key) {
             dirty.insert(key.clone());
         }
@@ -136,10 +141,11 @@ impl Index {
         }
     }
 
-    /// Grows with each change of what Services ask for: the names to watch may have changed.
+    /// Grows when a Service becomes managed, is no longer managed, or has another source: the names to watch may have
+    /// changed.
     #[must_use]
-    pub fn services_changed(&self) -> u64 {
-        self.services_changed
+    pub fn names_changed(&self) -> u64 {
+        self.names_changed
     }
 
     /// What is known of a Service, to detect later whether the watch has overtaken a GET.
@@ -184,14 +190,10 @@ impl Index {
     }
 
     fn unlink(&mut self, service: Option<&ManagedService>) {
-        let Some((service, source)) = service.and_then(|service| Some((service, service.source()?))) else {
-            return;
-        };
-        if let Some(dependants) = self.dependants.get_mut(source) {
-            dependants.remove(&service.key);
-            if dependants.is_empty() {
-                self.dependants.remove(source);
-            }
+        if let Some(service) = service
+            && let Some(source) = service.source()
+        {
+            self.uses.remove(&(source.clone(), service.key.clone()));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::service_name;
 use crate::model::{
     EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, provenance, service_of_copy_name,
     version_of,
@@ -19,7 +20,15 @@ pub(super) struct Slices {
     /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never given a
     /// second time, so what has it is such a state, unless etcd was restored from a backup. A list that begins later
     /// shows that, and so ends it.
-    gone: HashMap<SliceKey, Arc<EndpointSlice>>,
+    gone: HashMap<SliceKey, Gone>,
+}
+
+/// What is kept of a slice that a GET has shown to be gone.
+#[derive(Debug)]
+struct Gone {
+    uid: String,
+    /// The name of its Service, which decides which watch may still show it.
+    service: Option<String>,
 }
 
 impl Slices {
@@ -37,8 +46,8 @@ impl Slices {
     }
 
     /// The keys of the slices of which this is true.
-    pub fn keys_where(&self, is_so: impl Fn(&EndpointSlice) -> bool) -> Vec<SliceKey> {
-        let chosen = self.by_key.iter().filter(|(_, slice)| is_so(slice));
+    pub fn keys_where(&self, is_so: impl Fn(&SliceKey, &EndpointSlice) -> bool) -> Vec<SliceKey> {
+        let chosen = self.by_key.iter().filter(|(key, slice)| is_so(key, slice));
         chosen.map(|(key, _)| key.clone()).collect()
     }
 
@@ -87,8 +96,11 @@ impl Slices {
 
     /// Forgets a slice that is gone by a GET, and what watches still show of it.
     pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
-        if let Some(slice) = self.by_key.get(key).filter(|slice| slice.metadata.uid.is_some()) {
-            self.gone.insert(key.clone(), slice.clone());
+        if let Some(slice) = self.by_key.get(key)
+            && let Some(uid) = slice.metadata.uid.clone()
+        {
+            let service = service_name(slice).map(str::to_owned);
+            self.gone.insert(key.clone(), Gone { uid, service });
         }
         self.remove(key)
     }
@@ -96,12 +108,13 @@ impl Slices {
     /// Whether a GET has shown that this very slice is gone.
     pub fn is_gone(&self, metadata: &ObjectMeta) -> bool {
         let gone = self.gone.get(&SliceKey::of(metadata));
-        gone.is_some_and(|gone| gone.metadata.uid == metadata.uid)
+        gone.is_some_and(|gone| metadata.uid.as_ref() == Some(&gone.uid))
     }
 
-    /// Keeps only some of the slices that are known to be gone.
-    pub fn retain_gone(&mut self, may_still_be_shown: impl Fn(&SliceKey, &EndpointSlice) -> bool) {
-        self.gone.retain(|key, slice| may_still_be_shown(key, slice));
+    /// Keeps only some of the slices that are known to be gone, by their keys and the names of their Services.
+    pub fn retain_gone(&mut self, may_still_be_shown: impl Fn(&SliceKey, Option<&str>) -> bool) {
+        self.gone
+            .retain(|key, gone| may_still_be_shown(key, gone.service.as_deref()));
     }
 
     fn take(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {

@@ -96,10 +96,9 @@ impl Index {
     #[must_use]
     pub fn priority(&self, key: &ServiceKey) -> Priority {
         let source = ServiceKey::api_source();
-        let copies = |source| self.dependants.get(source).is_some_and(|keys| keys.contains(key));
         if self.defaults.managed.as_ref() == Some(key) {
             Priority::Flagged
-        } else if key.namespace() == source.namespace() && copies(&source) {
+        } else if key.namespace() == source.namespace() && self.uses.contains(&(source, key.clone())) {
             Priority::ApiServers
         } else {
             Priority::Other
@@ -112,8 +111,8 @@ impl Index {
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut sources: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        let listed = |source: &&ServiceKey| self.names_listed.contains(source.name());
-        for source in self.dependants.keys().filter(listed) {
+        let used = self.uses.iter().map(|(source, _)| source);
+        for source in used.filter(|source| self.names_listed.contains(source.name())) {
             let names = sources.entry(source.namespace().to_owned()).or_default();
             names.insert(source.name().to_owned());
         }
@@ -153,9 +152,9 @@ impl Index {
             Some(slice) => slice.metadata.uid == listed.uid,
             None => may_be_gone,
         });
-        let gone = |slice: &EndpointSlice| {
+        let gone = |key: &SliceKey, slice: &EndpointSlice| {
             listing.covers(slice)
-                && !listing.slices.contains_key(&SliceKey::of(&slice.metadata))
+                && !listing.slices.contains_key(key)
                 && version_of(&slice.metadata) <= listing.version
         };
         are_shown && self.others.keys_where(gone).is_empty()

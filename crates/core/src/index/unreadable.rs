@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Dirty, Index, Scope};
+use super::{Dirty, Index, Scope, service_name};
 use crate::model::{
-    MANAGED_BY_US, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of, service_of_copy_name,
-    version_of,
+    MANAGED_BY_US, ManagedService, ObjectMeta, ServiceKey, SliceKey, Unreadable, label, label_of,
+    service_of_copy_name, version_of,
 };
 
 /// What is known of unreadable objects, by kind.
@@ -15,15 +15,36 @@ pub(super) struct UnreadableObjects {
     /// Services of which it is unknown whether they are managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
     slices: BTreeMap<SliceKey, Slice>,
+    /// So many slices have gone.
+    pub removals: u64,
 }
 
 #[derive(Debug)]
 struct Slice {
-    /// Of the watch that shows it.
-    scope: Scope,
-    /// The Service that it claims to belong to; `None` if not even that can be read.
-    service: Option<String>,
+    /// The watch of copies shows it.
+    is_copy: bool,
+    /// The names of the Services to which it may belong: the one on its label or, if no label can be read, those of the
+    /// watch that shows it.
+    names: Arc<BTreeSet<String>>,
     version: Option<u64>,
+}
+
+impl Slice {
+    /// The Services to which it may belong.
+    fn services(&self, key: &SliceKey) -> BTreeSet<ServiceKey> {
+        let names = self.names.iter();
+        let by_label = names.map(|name| ServiceKey::new(key.namespace(), name.as_str()));
+        by_label.chain(service_of_copy_name(key)).collect()
+    }
+
+    /// Leaves out some of the names, and returns whether none is left.
+    fn rule_out(&mut self, is_ruled_out: impl Fn(&str) -> bool) -> bool {
+        if self.names.iter().any(|name| is_ruled_out(name)) {
+            let left = self.names.iter().filter(|name| !is_ruled_out(name));
+            self.names = Arc::new(left.cloned().collect());
+        }
+        self.names.is_empty()
+    }
 }
 
 impl UnreadableObjects {
@@ -31,14 +52,11 @@ impl UnreadableObjects {
     pub fn of(&self, service: &ServiceKey) -> BTreeSet<SliceKey> {
         let may_belong = |(key, slice): &(&SliceKey, &Slice)| {
             key.namespace() == service.namespace()
-                && (slice.service.as_ref().is_none_or(|name| name == service.name())
+                && (slice.names.contains(service.name())
                     || service_of_copy_name(key).as_ref() == Some(service))
         };
-        self.slices
-            .iter()
-            .filter(may_belong)
-            .map(|(key, _)| key.clone())
-            .collect()
+        let slices = self.slices.iter().filter(may_belong);
+        slices.map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether a slice was seen unreadable at this resourceVersion or a later one.
@@ -46,18 +64,28 @@ impl UnreadableObjects {
         self.slices.get(key).is_some_and(|slice| slice.version >= version)
     }
 
-    /// Slices of `scope` that are not on a complete list are gone or readable again. Forgets them, and
-    /// returns the
-    /// Services to which they may have belonged.
+    /// Slices of `scope` that are not on a complete list are gone, are readable again, or belong to a Service of
+    /// another name. Returns the Services to which they may have belonged.
     pub fn listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> BTreeSet<ServiceKey> {
-        let gone = |key: &SliceKey, slice: &Slice| slice.is_in(scope) && !listed.contains(key);
-        let gone: Vec<_> = self
-            .slices
-            .iter()
-            .filter(|(key, slice)| gone(key, slice))
-            .map(|(key, _)| key.clone())
-            .collect();
-        gone.iter().flat_map(|key| self.remove(key)).collect()
+        let mut touched = BTreeSet::new();
+        self.slices.retain(|key, slice| {
+            let before = slice.services(key);
+            let is_gone = match scope {
+                _ if listed.contains(key) => false,
+                Scope::Copies => slice.is_copy,
+                Scope::Named(_) if slice.is_copy => false,
+                Scope::Named(names) => slice.rule_out(|name| names.contains(name)),
+            };
+            let left = if is_gone {
+                BTreeSet::new()
+            } else {
+                slice.services(key)
+            };
+            touched.extend(before.into_iter().filter(|service| !left.contains(service)));
+            self.removals += u64::from(is_gone);
+            !is_gone
+        });
+        touched
     }
 
     /// Forgets a slice, and returns the Services to which it may have belonged.
@@ -65,35 +93,14 @@ impl UnreadableObjects {
         let Some(slice) = self.slices.remove(key) else {
             return BTreeSet::new();
         };
-        let by_label = slice.service.map(|name| ServiceKey::new(key.namespace(), name));
-        by_label.into_iter().chain(service_of_copy_name(key)).collect()
+        self.removals += 1;
+        slice.services(key)
     }
 
-    /// Only slices of these names are watched from now on.
-    pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
-        self.slices.retain(|_, slice| {
-            let is_watched = |name: &String| shards.iter().any(|names| names.contains(name));
-            match (&slice.scope, &slice.service) {
-                (Scope::Copies, _) => true,
-                (Scope::Named(_), Some(name)) => is_watched(name),
-                (Scope::Named(names), None) => names.iter().any(is_watched),
-            }
-        });
-    }
-}
-
-impl Slice {
-    /// Whether a complete list of this scope would show it. If its Service is unknown, that is certain only of a list of
-    /// all names of the watch that shows it.
-    fn is_in(&self, scope: &Scope) -> bool {
-        match (scope, &self.scope) {
-            (Scope::Copies, Scope::Copies) => true,
-            (Scope::Named(listed), Scope::Named(shown)) => match &self.service {
-                Some(name) => listed.contains(name),
-                None => shown.is_subset(listed),
-            },
-            (Scope::Copies, Scope::Named(_)) | (Scope::Named(_), Scope::Copies) => false,
-        }
+    /// Only slices of some names are watched from now on.
+    pub fn retain_names(&mut self, is_watched: impl Fn(&str) -> bool) {
+        self.slices
+            .retain(|_, slice| slice.is_copy || !slice.rule_out(|name| !is_watched(name)));
     }
 }
 
@@ -116,33 +123,59 @@ impl Index {
         dirty
     }
 
-    /// A slice was added or changed, or is on a list, and cannot be decoded. Returns `None` if not even its
-    /// name can be read, or if another watch reports it.
-    pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Option<SliceKey> {
+    /// A slice was added or changed, or is on a list, and cannot be decoded. It is ignored if not even its name can be
+    /// read, or if another watch reports it.
+    pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         let metadata = &unreadable.metadata;
-        let key = metadata.name.as_ref().map(|_| SliceKey::of(metadata))?;
-        if self.versions.is_superseded(scope, metadata) || self.slices(scope).is_gone(metadata) {
-            return None;
+        if metadata.name.is_none()
+            || self.versions.is_superseded(scope, metadata)
+            || self.slices(scope).is_gone(metadata)
+        {
+            return Dirty::new();
         }
         self.versions.saw(scope, version_of(metadata));
-        let slice = Slice {
-            scope: scope.clone(),
-            service: label_of(metadata, label::SERVICE_NAME).map(str::to_owned),
-            version: version_of(metadata),
+        let names = match (label_of(metadata, label::SERVICE_NAME), scope) {
+            (Some(name), _) => Arc::new([name.to_owned()].into()),
+            (None, Scope::Named(names)) => names.clone(),
+            (None, Scope::Copies) => Arc::default(),
         };
-        self.unreadable.slices.insert(key.clone(), slice);
-        Some(key)
+        self.keep_unreadable(metadata, *scope == Scope::Copies, names)
     }
 
-    /// A GET shows a slice that cannot be decoded.
-    pub fn observe_unreadable(&mut self, unreadable: &Unreadable) {
-        let known = self.unreadable.slices.get(&SliceKey::of(&unreadable.metadata));
-        let is_copy = label_of(&unreadable.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US);
-        let scope = match known {
-            _ if is_copy => Scope::Copies,
-            Some(known) => known.scope.clone(),
-            None => Scope::Named(Arc::default()),
+    /// A GET shows a slice that cannot be decoded. Returns `None` if no watch shows it: it is not kept, because nobody would
+    /// say when it is gone.
+    #[must_use]
+    pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {
+        let metadata = &unreadable.metadata;
+        let key = SliceKey::of(metadata);
+        let is_copy = label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US);
+        let by_label = label_of(metadata, label::SERVICE_NAME);
+        // Without a label, the watches know best where it belongs.
+        let known = self.others.get(&key).and_then(|known| service_name(known));
+        let names = match (by_label.or(known), self.unreadable.slices.get(&key)) {
+            (None, Some(known)) => known.names.clone(),
+            (name, _) => Arc::new(name.map(str::to_owned).into_iter().collect()),
         };
-        _ = self.slice_unreadable(&scope, unreadable);
+        let is_shown = is_copy || names.iter().any(|name| self.names_listed.contains(name));
+        is_shown.then(|| self.keep_unreadable(metadata, is_copy, names))
+    }
+
+    /// Returns the Services to which a slice can no longer belong.
+    fn keep_unreadable(
+        &mut self,
+        metadata: &ObjectMeta,
+        is_copy: bool,
+        names: Arc<BTreeSet<String>>,
+    ) -> Dirty {
+        let key = SliceKey::of(metadata);
+        let slice = Slice {
+            is_copy,
+            names,
+            version: version_of(metadata),
+        };
+        let left = slice.services(&key);
+        let before = self.unreadable.slices.insert(key.clone(), slice);
+        let before = before.map_or_else(BTreeSet::new, |before| before.services(&key));
+        self.concerned_by_copies(&before.difference(&left).cloned().collect())
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Index, Scope, bears_one_of, in_scope};
-use crate::model::{EndpointSlice, ObjectMeta, label, label_of};
+use super::{Index, Scope, service_name};
+use crate::model::{ObjectMeta, label, label_of};
 
 /// The running watches by name, in the order in which they began.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Index {
     /// The watch of this scope lists. The list is asked for now, so it is newer than all GETs so far.
     pub fn list_begins(&mut self, scope: &Scope) {
         self.slices_mut(scope)
-            .retain_gone(|_, slice| !in_scope(scope, slice));
+            .retain_gone(|_, service| !scope.covers(service));
         if let Some(progress) = self.versions.entry(scope) {
             (progress.newest, progress.is_listing) = (0, true);
         }
@@ -36,18 +36,18 @@ impl Index {
     /// From now on only slices of these names are watched, each set in one watch. Forgets the others.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
-        let is_watched = |name: &String| shards.iter().any(|names| names.contains(name));
+        let is_watched = |name: &str| shards.iter().any(|names| names.contains(name));
         self.names_listed
             .retain(|name| is_watched(name) && !versions.is_left_behind(name, shards));
-        self.unreadable.retain_names(shards);
+        self.unreadable.retain_names(is_watched);
         self.versions
             .0
             .retain(|progress| shards.contains(&progress.names));
-        let is_left = |slice: &EndpointSlice| !shards.iter().any(|names| bears_one_of(names, slice));
-        for key in self.others.keys_where(is_left) {
+        let is_left = |service: Option<&str>| !service.is_some_and(is_watched);
+        for key in self.others.keys_where(|_, slice| is_left(service_name(slice))) {
             self.others.remove(&key);
         }
-        self.others.retain_gone(|_, slice| !is_left(slice));
+        self.others.retain_gone(|_, service| !is_left(service));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Findings: problems of a Service, in the words that users see.
 
+use serde::Serialize;
+
 use super::words::words;
 
 words! {
@@ -76,7 +78,7 @@ pub const SYNCED: &str = "Synced";
 const LONGEST_NOTE: usize = 1000;
 
 /// One thing that is wrong with one Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// The kind of problem.
     pub reason: Reason,

@@ -68,11 +68,15 @@ impl Candidate {
         }
     }
 
-    /// Whether the watch shows that this renewal was applied.
-    fn sees(&self, i: usize, request: &Request) -> bool {
+    /// Whether the watch shows that this renewal was applied, also if its attempt began with a GET.
+    /// `named_is_applied`: it shows that if the Lease names us.
+    fn sees(&self, i: usize, request: &Request, named_is_applied: bool) -> bool {
         let Verb::Renew(basis) = &request.verb else {
             return false;
         };
+        if named_is_applied {
+            return self.known.holder() == Some(NAMES[i]);
+        }
         let time = request.wall.to_string();
         self.version.is_applied(basis, NAMES[i], Some(&time))
     }
@@ -117,7 +121,7 @@ impl Election {
                     }
                     // The watch shows what the answer does not.
                     actions.push(Action::Look(i));
-                    if candidate.sees(i, request) {
+                    if candidate.sees(i, request, self.is(Mutant::NamedIsApplied)) {
                         actions.push(Action::Confirm(i));
                     }
                 }
@@ -280,7 +284,7 @@ impl Election {
         let edited = state.edits < self.bound.edits;
         let candidate = &mut state.candidates[i];
         let lease = reply.as_ref().map(Stored::lease);
-        candidate.version.forget();
+        candidate.version.read(lease.as_ref());
         let is_change = candidate
             .known
             .see_answer(lease.as_ref(), DURATION, sent, state.now);

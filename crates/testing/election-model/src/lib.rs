@@ -54,6 +54,8 @@ pub enum Mutant {
     DeletedIsFree,
     /// A candidate that was the last holder which it saw writes a deleted or emptied Lease again, term or not.
     FormerLeaderWritesAnew,
+    /// A Lease that names a candidate confirms its renewal, whatever version and time it states.
+    NamedIsApplied,
     /// The Lease is released whatever is in flight.
     ReleaseInFlight,
 }

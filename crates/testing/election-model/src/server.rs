@@ -1,8 +1,8 @@
 //! The API server, as far as one Lease goes.
 
+use endpoint_copier_core::model::ObjectMeta;
 use endpoint_copier_operator::leader_election::lease::{Lease, LeaseSpec};
 use endpoint_copier_operator::leader_election::presented::ReadVersion;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{DURATION, NAMES};
 

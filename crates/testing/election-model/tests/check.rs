@@ -144,6 +144,11 @@ fn when_a_former_leader_writes_a_deleted_lease_anew_it_fails() {
 }
 
 #[test]
+fn when_a_lease_that_names_the_leader_confirms_its_renewal_it_fails() {
+    fails(Mutant::NamedIsApplied, QUIET);
+}
+
+#[test]
 fn when_it_is_released_with_a_write_in_flight_it_fails() {
     fails(Mutant::ReleaseInFlight, Bound { stops: 1, ..QUIET });
 }

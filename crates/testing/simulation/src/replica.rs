@@ -252,7 +252,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
         },
         metrics: metrics.clone(),
-        health: Health::new(),
+        health: Health::default(),
         reporter: life.user.clone(),
         election: ElectionConfig::default(),
         candidacy: Some(Candidacy {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use endpoint_copier_operator::apiserver::{Avoid, Beside, SendDeadline, Server, TooLate};
+use endpoint_copier_operator::apiserver::{Avoid, Beside, Repetition, SendDeadline, Server, TooLate};
 use endpoint_copier_operator::config::ServerAddress;
 use endpoint_copier_operator::timing::{DIAL_LIMIT, LIST_SILENCE, READ_SILENCE};
 use http::{Method, Request, Response};
@@ -127,7 +127,7 @@ impl Wire {
     }
 
     /// A connection for one request, to the other server if that is there and not asked yet.
-    async fn connect_beside(&self, beside: &Beside) -> Result<Connection, BoxError> {
+    async fn connect_beside(&self, beside: &Beside) -> Result<(Connection, Repetition), BoxError> {
         let current = {
             let line = self.line.lock();
             line.connection
@@ -135,7 +135,7 @@ impl Wire {
                 .map_or(line.next, |connection| connection.server)
         };
         let known = [0, 1].map(address_of).to_vec();
-        let servers = beside.servers(known, Some(address_of(current)))?;
+        let (servers, repetition) = beside.begin(known, Some(address_of(current)))?;
         if servers.len() == 1 {
             self.world
                 .count("renewal sent a third time beside two that are unanswered");
@@ -144,9 +144,10 @@ impl Wire {
             .into_iter()
             .map(|server| usize::from(server.port))
             .find(|server| !self.world.is_down(*server));
-        let server = there.ok_or(std::io::ErrorKind::ConnectionRefused);
+        let server = there.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
         self.world.count("renewal sent again beside the first");
-        self.dial(server.map_err(std::io::Error::from)?).await
+        repetition.goes_to(address_of(server));
+        Ok((self.dial(server).await?, repetition))
     }
 
     async fn ask(self, request: Request<Body>) -> Result<Reply, BoxError> {
@@ -157,11 +158,13 @@ impl Wire {
         let not_after = request.extensions().get().copied();
         let beside = request.extensions().get::<Beside>().cloned();
         let is_beside = beside.is_some();
-        let connection = match &beside {
-            Some(beside) => self.connect_beside(beside).await?,
-            None => self.connect().await?,
+        let (connection, _waiting) = match beside {
+            Some(beside) => {
+                let (connection, waiting) = self.connect_beside(&beside).await?;
+                (connection, Some(waiting))
+            }
+            None => (self.connect().await?, None),
         };
-        let _waiting = beside.map(|beside| beside.sent_to(address_of(connection.server)));
         if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
             return Err(TooLate.into());
         }

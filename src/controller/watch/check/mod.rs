@@ -49,7 +49,7 @@ impl Watches {
         loop {
             ticks.tick().await;
             let names = [source.name().to_owned()].into();
-            match self.compare(source.namespace(), names).await.result {
+            match self.compare(source.namespace(), names).await.1 {
                 Ok(cause) => {
                     outage.recovered();
                     self.restart(cause);
@@ -72,7 +72,7 @@ impl Watches {
             failing.retain(|part| parts.contains_key(part));
             for part in turns.next(&parts, began) {
                 let names = parts.get(&part).cloned().unwrap_or_default();
-                let Compared { took, result } = self.compare(&part.0, names).await;
+                let (took, result) = self.compare(&part.0, names).await;
                 turns.took(&part, took, began);
                 match result {
                     Ok(cause) => {
@@ -122,8 +122,12 @@ impl Watches {
         }
     }
 
-    /// Requests one list. Returns why the watches must restart, if they must.
-    async fn compare(&self, namespace: &str, names: BTreeSet<String>) -> Compared {
+    /// Requests one list. Returns how long it took, and why the watches must restart, if they must.
+    async fn compare(
+        &self,
+        namespace: &str,
+        names: BTreeSet<String>,
+    ) -> (Duration, Result<Option<Cause>, ListError>) {
         // A watch of slices, since versions of other resources need not be comparable.
         let slices = [WatchKind::Copies.as_str(), WatchKind::Sources.as_str()];
         let shown = self.reader.watch_health.version(&slices);
@@ -137,7 +141,7 @@ impl Watches {
             Ok(()) => Ok(self.is_behind(&listing).await.then_some(Cause::Behind)),
             Err(error) => Err(error),
         };
-        Compared { took, result }
+        (took, result)
     }
 
     /// Whether the watches fail to show what a list shows, after some time to catch up.
@@ -172,13 +176,6 @@ impl Watches {
             }
         }
     }
-}
-
-/// The result of one list.
-struct Compared {
-    /// How long the list took.
-    took: Duration,
-    result: Result<Option<Cause>, ListError>,
 }
 
 /// Why a list could not be had.

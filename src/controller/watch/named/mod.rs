@@ -25,13 +25,19 @@ pub(super) mod split;
 /// After this time without a change, names are merged into few watches and unneeded names are dropped.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Watches the slices of all names that it is given, until the sender of them is gone or a watch ends,
-/// which none should.
-pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesByRequester>) {
-    let pinned = watches.index.lock().pinned_names();
+/// After the names were read, the next reading waits this many times as long as it took. There may be thousands of names,
+/// and one user may change some of them all the time.
+const READ_PAUSE: u32 = 9;
+
+/// Watches the slices of all names that matter. `changed` says when these may have changed. Ends when its sender is gone or
+/// a watch ends, which none should.
+pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>) {
+    let index = watches.index.clone();
+    let pinned = index.lock().pinned_names();
+    let (mut read, mut may_read) = (None::<Instant>, Instant::now());
     let mut shards = Shards::new(watches);
     for names in split(&pinned, SELECTOR_BYTES) {
-        shards.watch(names, Role::Pinned);
+        shards.watch(names, Role::Pinned, Duration::ZERO);
     }
     let (mut paces, mut settled) = (Paces::default(), None);
     let (mut requested, mut wanted) = (NamesByRequester::new(), BTreeSet::new());
@@ -44,8 +50,9 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesBy
         }
         if missing.is_empty() && settled.is_some_and(|at| at <= Instant::now()) {
             settled = None;
-            shards.merge(&wanted);
-            paces.spend();
+            if shards.merge(&wanted) {
+                paces.spend();
+            }
         }
         shards.end_replaced(&wanted);
         let next = if missing.is_empty() {
@@ -53,6 +60,9 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesBy
         } else {
             paces.next(&requested, &missing)
         };
+        if let Some(began) = read.take() {
+            may_read = Instant::now() + began.elapsed() * READ_PAUSE;
+        }
         tokio::select! {
             biased;
             has_ended = shards.progress() => {
@@ -60,11 +70,12 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesBy
                     return;
                 }
             }
-            changed = names.changed() => {
+            changed = next_change(&mut changed, may_read) => {
                 if changed.is_err() {
                     return;
                 }
-                requested.clone_from(&names.borrow_and_update());
+                read = Some(Instant::now());
+                requested = index.lock().names_by_requester();
                 let mut now_wanted: BTreeSet<String> = requested.values().flatten().cloned().collect();
                 now_wanted.retain(|name| !pinned.contains(name));
                 // Another requester of a watched name changes no watch.
@@ -76,6 +87,15 @@ pub async fn named_slices(watches: Watches, mut names: channel::Receiver<NamesBy
             () = at(next) => {}
         }
     }
+}
+
+/// Waits for the next change, which is not lost when the wait is given up.
+async fn next_change(
+    changed: &mut channel::Receiver<u64>,
+    not_before: Instant,
+) -> Result<(), channel::error::RecvError> {
+    sleep_until(not_before).await;
+    changed.changed().await
 }
 
 /// Waits until the given time, or forever.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::split::{SELECTOR_BYTES, bytes_of, selector_bytes};
 use endpoint_copier_core::index::{NamesByRequester, Requester};
 use endpoint_copier_core::model::ServiceKey;
 
@@ -38,8 +39,8 @@ pub(super) struct Paces {
 }
 
 impl Paces {
-    /// The missing names whose watch may begin now. Counts it as begun. The name of the API source never waits, and the
-    /// flagged Service waits for nobody else.
+    /// The missing names whose watch may begin now, as many as fit into its selector. Counts it as begun. The name of the
+    /// API source never waits, and the flagged Service waits for nobody else.
     pub fn take(&mut self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> BTreeSet<String> {
         let now = Instant::now();
         self.by_requester.retain(|_, pace| !pace.is_calm(now));
@@ -48,10 +49,18 @@ impl Paces {
             .cloned()
             .into_iter()
             .collect();
+        let mut room = SELECTOR_BYTES.saturating_sub(selector_bytes(&taken));
         for (requester, names) in wanted {
-            let mut new = names.intersection(missing).cloned().peekable();
-            if new.peek().is_some() && self.due(requester).is_none_or(|due| due <= now) {
-                taken.extend(new);
+            if self.due(requester).is_some_and(|due| due > now) {
+                continue;
+            }
+            let mut new = names.intersection(missing).peekable();
+            let before = room;
+            while let Some(name) = new.next_if(|name| bytes_of(name) <= room) {
+                room -= bytes_of(name);
+                taken.insert(name.clone());
+            }
+            if room < before {
                 self.by_requester.entry(requester.clone()).or_default().step(now);
             }
         }
@@ -171,6 +180,37 @@ mod tests {
         sleep_until(due).await;
         assert_eq!(paces.take(&both, &names(&["b"])), names(&["b"]));
         assert_eq!(paces.next(&both, &names(&[])), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_names_of_one_namespace_cause_one_list_at_a_time() {
+        let all: BTreeSet<_> = (0..3000).map(|n| format!("{n:0>63}")).collect();
+        let wanted = NamesByRequester::from([(Requester::Namespace("blue".to_owned()), all.clone())]);
+        let (mut paces, mut missing, start) = (Paces::default(), all, Instant::now());
+        let mut lists = Vec::new();
+        while let Some(due) = paces.next(&wanted, &missing) {
+            sleep_until(due).await;
+            let taken = paces.take(&wanted, &missing);
+            assert!(selector_bytes(&taken) <= SELECTOR_BYTES);
+            missing.retain(|name| !taken.contains(name));
+            lists.push(start.elapsed().as_millis());
+        }
+        assert_eq!(lists, [0, 250, 1250, 5250, 9250]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_that_do_not_fit_are_next_and_hold_up_nobody() {
+        let many = (0..744).map(|n| format!("{n:0>63}")).collect();
+        let mut wanted = by_namespace(&[("", "front"), ("green", "g"), ("red", &"r".repeat(63))]);
+        wanted.insert(Requester::Namespace("blue".to_owned()), many);
+        let mut missing: BTreeSet<_> = wanted.values().flatten().cloned().collect();
+        let mut paces = Paces::default();
+        for _ in 0..2 {
+            assert!(paces.next(&wanted, &missing) <= Some(Instant::now()));
+            let taken = paces.take(&wanted, &missing);
+            missing.retain(|name| !taken.contains(name));
+        }
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, FutureExt as _, pending};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::split::{SELECTOR_BYTES, split};
+use super::split::{SELECTOR_BYTES, selector_bytes, split};
 use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
@@ -19,6 +19,9 @@ const NEW_SHARDS: usize = 8;
 
 /// A watch that has not listed after this time ends if its names are not needed. Longer than a list may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between the beginnings of the watches of a merge: each lists, and the names stay watched meanwhile.
+const BETWEEN_MERGED: Duration = Duration::from_secs(2);
 
 type Names = BTreeSet<String>;
 
@@ -78,55 +81,57 @@ impl Shards {
         wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
     }
 
-    /// Watches missing names. If there are many watches of new names, merges them into the new one.
+    /// Watches missing names, which fit into one selector. If there are many watches of new names, merges those into the
+    /// new one that fit as well.
     pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
         let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
-        let new = || self.running.iter().filter(|shard| shard.role == Role::New);
-        let before = if new().count() < NEW_SHARDS {
-            Vec::new()
-        } else {
-            missing.extend(new().flat_map(|shard| shard.names.intersection(wanted).cloned()));
-            self.replace(|shard| shard.role == Role::New)
-        };
-        self.spread(&missing, &before, if is_first { Role::Merged } else { Role::New });
-    }
-
-    /// Spreads the needed names over as few watches as possible, and drops the others.
-    pub(super) fn merge(&mut self, wanted: &Names) {
-        let before = self.replace(|shard| matches!(shard.role, Role::Merged | Role::New));
-        self.spread(wanted, &before, Role::Merged);
-    }
-
-    /// Marks watches as replaced, and returns their names.
-    fn replace(&mut self, which: impl Fn(&Shard) -> bool) -> Vec<Arc<Names>> {
-        let mut replaced = Vec::new();
-        for shard in self.running.iter_mut().filter(|shard| which(shard)) {
-            shard.role = Role::Replaced;
-            replaced.push(shard.names.clone());
-        }
-        replaced
-    }
-
-    /// A watch replaced `before` that has exactly the names of a new one continues in its place.
-    fn spread(&mut self, names: &Names, before: &[Arc<Names>], role: Role) {
-        for names in split(names, SELECTOR_BYTES) {
-            let is_it = |shard: &&mut Shard| {
-                *shard.names == names && before.iter().any(|before| Arc::ptr_eq(before, &shard.names))
-            };
-            match self.running.iter_mut().find(is_it) {
-                Some(shard) => shard.role = role,
-                None => self.watch(names, role),
+        let new = self.running.iter_mut().filter(|shard| shard.role == Role::New);
+        let mut new: Vec<_> = new.collect();
+        if new.len() >= NEW_SHARDS {
+            let mut room = SELECTOR_BYTES.saturating_sub(selector_bytes(&missing));
+            for shard in &mut new {
+                let bytes = selector_bytes(shard.names.intersection(wanted));
+                if bytes <= room {
+                    room -= bytes;
+                    shard.role = Role::Replaced;
+                    missing.extend(shard.names.intersection(wanted).cloned());
+                }
             }
         }
+        let role = if is_first { Role::Merged } else { Role::New };
+        self.watch(missing, role, Duration::ZERO);
     }
 
-    /// Begins a watch.
-    pub(super) fn watch(&mut self, names: Names, role: Role) {
+    /// Spreads the needed names over as few watches as possible, and drops the others. Returns whether watches begin.
+    pub(super) fn merge(&mut self, wanted: &Names) -> bool {
+        let mut sets = split(wanted, SELECTOR_BYTES);
+        let merged = |shard: &&mut Shard| matches!(shard.role, Role::Merged | Role::New);
+        for shard in self.running.iter_mut().filter(merged) {
+            shard.role = match sets.iter().position(|names| *names == *shard.names) {
+                Some(at) => {
+                    sets.swap_remove(at);
+                    Role::Merged
+                }
+                None => Role::Replaced,
+            };
+        }
+        let begins = !sets.is_empty();
+        let mut pause = Duration::ZERO;
+        for names in sets {
+            self.watch(names, Role::Merged, pause);
+            pause += BETWEEN_MERGED;
+        }
+        begins
+    }
+
+    /// Begins a watch after a pause.
+    pub(super) fn watch(&mut self, names: Names, role: Role, pause: Duration) {
         let names = Arc::new(names);
         let (listed, list) = oneshot::channel();
         let (watches, scope) = (self.watches.clone(), Scope::Named(names.clone()));
         let selector = named_selector(&names);
         let watch = async move {
+            sleep(pause).await;
             watches
                 .slices(WatchKind::Sources, &selector, &scope, Some(listed))
                 .await;

@@ -8,6 +8,16 @@ use sha2::{Digest as _, Sha256};
 /// encoded comma takes three bytes.
 pub(in crate::controller::watch) const SELECTOR_BYTES: usize = 48 * 1024;
 
+/// The bytes of a name in a selector.
+pub(super) fn bytes_of(name: &str) -> usize {
+    name.len() + "%2C".len()
+}
+
+/// The bytes of names in a selector.
+pub(super) fn selector_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
+    names.into_iter().map(|name| bytes_of(name)).sum()
+}
+
 /// Splits names into sets whose selectors have at most this length. A set that is too long is divided by the
 /// next bit of the names' hashes, so a new name changes only its own set.
 pub(in crate::controller::watch) fn split(names: &BTreeSet<String>, longest: usize) -> Vec<BTreeSet<String>> {
@@ -19,7 +29,7 @@ pub(in crate::controller::watch) fn split(names: &BTreeSet<String>, longest: usi
 }
 
 fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTreeSet<String>>) {
-    let length: usize = names.iter().map(|(_, name)| name.len() + "%2C".len()).sum();
+    let length: usize = names.iter().map(|(_, name)| bytes_of(name)).sum();
     // All bits are used up: impossible in practice, it takes a thousand names with the same hash.
     if length > longest && bit > 0 {
         let (low, high) = names.split_at(names.partition_point(|(hash, _)| hash & bit == 0));

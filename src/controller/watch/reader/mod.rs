@@ -67,23 +67,17 @@ impl Reader {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let resource = watch.as_str();
-        let running = self
-            .watch_health
-            .start(resource, config.label_selector.as_deref());
+        let running = self.watch_health.start(resource);
         let outage = FailureLog::new(format!("the watch of {resource}"));
         let state = running.state();
-        let calls = Calls {
+        let calls = Arc::new(Calls {
             client: self.client.clone(),
             state: state.clone(),
             watch_health: self.watch_health.clone(),
             outage: outage.clone(),
-            last_watch: Arc::default(),
-            server: Arc::default(),
-            avoid: Arc::default(),
-            unanswered: Arc::default(),
-        };
-        let follower = calls.clone();
-        let api = api(calls.into_client());
+            last: Mutex::default(),
+        });
+        let api = api(calls.as_client());
         let config = config.timeout(RENEW_WATCH_SECONDS);
         let (mut backoff, mut overload_backoff) = (WatchBackoff::failures(), WatchBackoff::overload());
         let mut excused = false;
@@ -91,17 +85,17 @@ impl Reader {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
             state.list_begins();
-            // Waits before the next request to an overloaded API server, unless the watch is known to be
-            // behind.
-            let mut rest: Option<Rest> = None;
+            // The shortest and the longest pause before the next request to an overloaded API server, unless the watch is
+            // known to be behind.
+            let mut rest: Option<(Duration, Duration)> = None;
             // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
             loop {
                 let event = tokio::select! {
                     biased;
                     cause = state.restart() => Err(cause),
                     Some(event) = async {
-                        if let Some(rest) = &rest {
-                            rest.until_over(&self.watch_health).await;
+                        if let Some((shortest, longest)) = rest {
+                            self.watch_health.pause(shortest, longest).await;
                         }
                         stream.next().await
                     } => Ok(event),
@@ -119,7 +113,7 @@ impl Reader {
                         // that of a server.
                         let is_open = state.is_open(SHOWS_CURRENT_STATE);
                         if is_open || excused {
-                            follower.go_elsewhere("its watch is behind");
+                            calls.go_elsewhere("its watch is behind");
                         }
                         excused = !is_open;
                         self.metrics.watch_restarted(watch, Restart::Stale);
@@ -135,17 +129,21 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 state.failed(is_for_all(&error));
-                let away = follower.unanswered(&error) >= AWAY;
+                let away = calls.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = overloaded(&error) {
                     // The resourceVersion is still valid, so a list would only add to the load.
                     let is_unavailable = is_unavailable(&error);
-                    rest = Some(Rest {
-                        until: Instant::now() + overload_backoff.next(retry_after),
-                        // A server that starts says so without a time, and another watch may find it back first.
-                        may_end_early: is_unavailable && retry_after.is_zero(),
-                    });
+                    let longest = overload_backoff.next(retry_after);
+                    // A server that starts says so without a time, and another watch may find it back first.
+                    let shortest = if is_unavailable && retry_after.is_zero() {
+                        longest.min(WATCH_PAUSE)
+                    } else {
+                        state.pauses(Instant::now() + longest);
+                        longest
+                    };
+                    rest = Some((shortest, longest));
                     if is_unavailable {
-                        follower.found_unavailable();
+                        calls.found_unavailable();
                     }
                     continue;
                 }
@@ -161,68 +159,47 @@ impl Reader {
 
 /// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
 fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
-    if !matches!(event, Event::Init) {
-        state.touch();
-    }
     match event {
-        Event::Init => state.list_begins(),
+        Event::Init => return state.list_begins(),
         Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
-            state.works();
             state.reached(version(object.meta().resource_version.as_deref()));
         }
-        Event::InitDone => {
-            state.works();
-            state.listed();
-        }
+        Event::InitDone => state.listed(),
     }
-}
-
-/// The pause of a watch that an overloaded API server has turned away.
-struct Rest {
-    until: Instant,
-    /// It ends when another watch is answered.
-    may_end_early: bool,
-}
-
-impl Rest {
-    async fn until_over(&self, watch_health: &WatchHealth) {
-        if self.may_end_early {
-            let longest = self.until.saturating_duration_since(Instant::now());
-            watch_health.pause(longest.min(WATCH_PAUSE), longest).await;
-        } else {
-            sleep_until(self.until).await;
-        }
-    }
+    state.touch();
+    state.works();
 }
 
 /// A client's calls for one watch.
-#[derive(Clone)]
 struct Calls {
     client: Client,
     state: WatchState,
     watch_health: WatchHealth,
     outage: FailureLog,
-    last_watch: Arc<Mutex<Option<Instant>>>,
+    last: Mutex<Last>,
+}
+
+/// What is remembered from one call to the next.
+#[derive(Default)]
+struct Last {
+    watch_began: Option<Instant>,
     /// The server that answered last, and so the one that the watch runs on.
-    server: Arc<Mutex<Option<Server>>>,
+    server: Option<Server>,
     /// The next request is to go to another server.
-    avoid: Arc<Mutex<Option<Avoid>>>,
+    avoid: Option<Avoid>,
     /// Failures without an answer since the API server last answered.
-    unanswered: Arc<Mutex<u32>>,
+    unanswered: u32,
 }
 
 impl Calls {
-    fn into_client(self) -> Client {
-        let namespace = self.client.default_namespace().to_owned();
-        let service = service_fn(move |request| {
-            let calls = self.clone();
-            async move { calls.call(request).await }
-        });
+    fn as_client(self: &Arc<Self>) -> Client {
+        let (namespace, calls) = (self.client.default_namespace().to_owned(), self.clone());
+        let service = service_fn(move |request| calls.clone().call(request));
         Client::new(service, namespace)
     }
 
     async fn call(
-        self,
+        self: Arc<Self>,
         mut request: Request<Body>,
     ) -> kube::Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError> + use<>>> {
         let watches = is_watch(&request);
@@ -231,7 +208,7 @@ impl Calls {
             // Bookmarks are shown to nobody, but go on from there.
             self.state.reached(asked_version(&request));
         }
-        if let Some(avoid) = self.avoid.lock().take() {
+        if let Some(avoid) = self.last.lock().avoid.take() {
             request.extensions_mut().insert(avoid);
         }
         let response = self.client.send(request).await;
@@ -239,11 +216,11 @@ impl Calls {
             Ok(_) => true,
             Err(error) => status_of(error).is_some_and(|status| overload(status).is_none()),
         };
-        if is_available && std::mem::take(&mut *self.unanswered.lock()) > 0 {
+        if is_available && std::mem::take(&mut self.last.lock().unanswered) > 0 {
             self.watch_health.answered();
         }
         let response = response?;
-        *self.server.lock() = response.extensions().get().cloned();
+        self.last.lock().server = response.extensions().get().cloned();
         if watches {
             self.outage.recovered();
             self.state.open(true);
@@ -259,30 +236,30 @@ impl Calls {
 
     /// How many failures without an answer there were in a row, with this one.
     fn unanswered(&self, error: &watcher::Error) -> u32 {
-        let mut unanswered = self.unanswered.lock();
+        let unanswered = &mut self.last.lock().unanswered;
         *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
         *unanswered
     }
 
     /// A server is not there, though something else has answered for it: the next answer is news for all watches.
     fn found_unavailable(&self) {
-        let mut unanswered = self.unanswered.lock();
+        let unanswered = &mut self.last.lock().unanswered;
         *unanswered = (*unanswered).max(1);
     }
 
     fn go_elsewhere(&self, why: &'static str) {
-        let server = self.server.lock().clone();
-        *self.avoid.lock() = server.map(|server| Avoid { server, why });
+        let mut last = self.last.lock();
+        last.avoid = last.server.clone().map(|server| Avoid { server, why });
     }
 
     /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
     /// after a clean end.
     async fn keep_distance(&self) {
-        let last = self.last_watch.lock().replace(Instant::now());
+        let last = self.last.lock().watch_began;
         if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
             sleep_until(last + BETWEEN_WATCHES).await;
-            *self.last_watch.lock() = Some(Instant::now());
         }
+        self.last.lock().watch_began = Some(Instant::now());
     }
 }
 
@@ -297,7 +274,7 @@ struct Followed {
     body: Body,
     began: Instant,
     end: Option<Pin<Box<Sleep>>>,
-    calls: Calls,
+    calls: Arc<Calls>,
 }
 
 impl http_body::Body for Followed {

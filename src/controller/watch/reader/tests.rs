@@ -82,6 +82,34 @@ async fn shows_no_life(reader: &Reader) {
     }
 }
 
+/// What an API server asks for is no fault of the replica.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
+    let busy = r#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":429,"details":{"retryAfterSeconds":60}}"#;
+    let service = service_fn(move |_: Request<Body>| {
+        let mut answer = Response::new(Full::<Bytes>::from(busy));
+        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        std::future::ready(Ok::<_, Infallible>(answer))
+    });
+    let reader = over(Client::new(service, "default"));
+    let look = async {
+        for _ in 0..100 {
+            sleep(Duration::from_secs(9)).await;
+            assert_eq!(reader.watch_health.check(Duration::from_secs(90)), Ok(()));
+        }
+        let last = reader.watch_health.last()[WatchKind::Services.as_str()];
+        let silent = last.elapsed().expect("in the past");
+        assert!(
+            silent >= Duration::from_secs(900),
+            "an alert may say so: {silent:?}"
+        );
+    };
+    tokio::select! {
+        () = follow(&reader) => {}
+        () = look => {}
+    }
+}
+
 fn is_behind(reader: &Reader) {
     let services = WatchKind::Services.as_str();
     reader.watch_health.restart(services, Cause::Behind);

@@ -56,7 +56,11 @@ async fn seen_expired(spec: Value) -> LeaseObserver {
     observer
 }
 
-/// A lock behind a layer that knows what this observer knows.
+fn upstream(service: impl server::Upstream) -> Client {
+    Client::new(service, "default")
+}
+
+/// A lock whose client knows what this observer knows.
 fn lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
     lock_of(server, observer, None)
 }
@@ -67,9 +71,9 @@ fn leaders_lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
 }
 
 fn lock_of(server: &Server, observer: LeaseObserver, term: Option<Term>) -> LeaseLock {
-    let cas = LeaseCas::new("us", OURS, observer, channel(term).1);
+    let cas = LeaseCas::new(upstream(server.service()), "us", OURS, observer, channel(term).1);
     LeaseLock::new(
-        kube::Client::new(cas.layer(server.service()), "default"),
+        cas.client("default"),
         "default",
         LeaseLockParams {
             holder_id: "us".to_owned(),
@@ -244,7 +248,7 @@ async fn a_lease_emptied_under_us_is_written_again() {
 #[tokio::test(start_paused = true)]
 async fn a_patch_without_a_get_before_it_is_not_sent() {
     let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
-    let cas = LeaseCas::new("us", OURS, unknown(), channel(None).1);
+    let cas = LeaseCas::new(upstream(server.service()), "us", OURS, unknown(), channel(None).1);
     assert!(cas.bind(br#"{"metadata": {"name": "lease"}}"#).is_none());
     assert!(server.sent().is_empty());
 }
@@ -259,14 +263,19 @@ async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
 async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
     for (holder, made) in [("another", false), ("us", true)] {
         let (server, observer) = (Server::default(), unknown());
-        let cas = LeaseCas::new("us", OURS, observer.clone(), channel(Some(Term::endless())).1);
-        let mut guarded = cas.layer(server.service());
-        guarded.call(get()).await.unwrap();
+        let cas = LeaseCas::new(
+            upstream(server.service()),
+            "us",
+            OURS,
+            observer.clone(),
+            channel(Some(Term::endless())).1,
+        );
+        cas.answer(get()).await.unwrap();
         let shown = held(holder, "2001-01-01T00:00:00.000000Z");
         observer.watched(Some(&parsed(lease(shown))));
         // And it is deleted again by now.
         let post = Request::post("/").body(Body::empty()).unwrap();
-        assert_eq!(guarded.call(post).await.is_ok(), made, "{holder}");
+        assert_eq!(cas.answer(post).await.is_ok(), made, "{holder}");
         assert_eq!(server.sent().contains(&Method::POST), made, "{holder}");
     }
 }
@@ -274,16 +283,17 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
 #[tokio::test(start_paused = true)]
 async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_it_was_sent() {
     let (server, observer) = (Server::default(), unknown());
-    let cas = LeaseCas::new("us", OURS, observer.clone(), channel(None).1);
-    let mut guarded = cas.layer(server.late(move || {
+    let watch = observer.clone();
+    let late = server.late(move || {
         // Once: it is deleted again before the next GET, and no watch tells of that.
-        if observer.holder().is_none() {
+        if watch.holder().is_none() {
             let shown = held("another", "2001-01-01T00:00:00.000000Z");
-            observer.watched(Some(&parsed(lease(shown))));
+            watch.watched(Some(&parsed(lease(shown))));
         }
-    }));
+    });
+    let cas = LeaseCas::new(upstream(late), "us", OURS, observer, channel(None).1);
     for _ in 0..7 {
-        let answer = guarded.call(get()).await.unwrap();
+        let answer = cas.answer(get()).await.unwrap();
         assert_eq!(
             answer.status(),
             StatusCode::OK,
@@ -292,7 +302,7 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     // An absence that has lasted.
-    assert_eq!(guarded.call(get()).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(cas.answer(get()).await.unwrap().status(), StatusCode::NOT_FOUND);
 }
 
 /// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
@@ -302,12 +312,13 @@ async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() 
     observer.watched(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
     let read = held("two", "2001-01-01T00:00:00.000000Z");
     let server = Server::with(Some(lease_at("9", read)));
-    let cas = LeaseCas::new("us", OURS, observer.clone(), channel(None).1);
-    let mut guarded = cas.layer(server.late(move || {
+    let watch = observer.clone();
+    let late = server.late(move || {
         let released = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
-        observer.watched(Some(&parsed(lease_at("8", released))));
-    }));
-    let answer = guarded.call(get()).await.unwrap();
+        watch.watched(Some(&parsed(lease_at("8", released))));
+    });
+    let cas = LeaseCas::new(upstream(late), "us", OURS, observer, channel(None).1);
+    let answer = cas.answer(get()).await.unwrap();
     let shown = answer.into_body().collect().await.unwrap().to_bytes();
     let shown: v1::Lease = serde_json::from_slice(&shown).unwrap();
     let spec = shown.spec.unwrap();
@@ -323,14 +334,15 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     let server = Server::with(None);
     let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let (_terms, leads) = channel(Some(Term::endless()));
-    let cas = LeaseCas::new("us", OURS, observer.clone(), leads);
-    let mut guarded = cas.layer(server.late(move || {
+    let watch = observer.clone();
+    let late = server.late(move || {
         let renewed = held("us", "2026-01-01T00:00:02.000000Z");
-        observer.watched(Some(&parsed(lease_at("8", renewed))));
-    }));
-    let first = guarded.call(get()).await;
+        watch.watched(Some(&parsed(lease_at("8", renewed))));
+    });
+    let cas = LeaseCas::new(upstream(late), "us", OURS, observer, leads);
+    let first = cas.answer(get()).await;
     assert!(first.is_err(), "neither its own nor another's");
-    let second = guarded.call(get()).await.unwrap();
+    let second = cas.answer(get()).await.unwrap();
     assert_eq!(second.status(), StatusCode::NOT_FOUND, "it recreates it");
 }
 
@@ -340,7 +352,8 @@ const RENEWED: &str = "2026-01-01T00:00:02.000000Z";
 /// A PATCH that the server got: the resourceVersion that it is bound to, and whether it is the second of two.
 type Log = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A server that answers each PATCH in turn after this delay with this code, or never (`None`).
+/// A server that answers each PATCH in turn after this delay with this code, or never (`None`). A GET is answered at
+/// once.
 fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl server::Upstream) {
     let log = Log::default();
     let patches = log.clone();
@@ -348,6 +361,10 @@ fn in_turn<const N: usize>(answers: [(Option<u64>, u16); N]) -> (Log, impl serve
         let log = log.clone();
         async move {
             let (parts, body) = request.into_parts();
+            if parts.method == Method::GET {
+                let lease = lease(held("us", "2026-01-01T00:00:00.000000Z"));
+                return Ok(Response::new(Bytes::from(lease.to_string()).into()));
+            }
             let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
             let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let (time, code) = {
@@ -380,18 +397,22 @@ async fn renewal(service: impl server::Upstream, leads: bool) -> Renewed {
 /// The same, by a leader with this term that knows what this observer knows.
 async fn renewal_of(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
+    renewal_by(service, term, observer).await
+}
+
+/// The same, but the leader reads the Lease first unless this observer knows the version.
+async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     let (_terms, receiver) = channel(term);
-    let cas = LeaseCas::new("us", OURS, observer, receiver);
-    let mut guarded = cas.layer(service);
+    let cas = LeaseCas::new(upstream(service), "us", OURS, observer, receiver);
     let start = Instant::now();
-    guarded.call(get()).await.unwrap();
+    cas.answer(get()).await.unwrap();
     // The lock writes times in this form.
     let spec = json!({"leaseDurationSeconds": 6, "renewTime": RENEWED.replace('Z', "+00:00")});
     let patch = json!({"metadata": {"name": "lease"}, "spec": spec});
     let patch = Request::patch("/")
         .body(Body::from(patch.to_string().into_bytes()))
         .unwrap();
-    let answer = guarded.call(patch).await.map(|answer| answer.status());
+    let answer = cas.answer(patch).await.map(|answer| answer.status());
     let sent = cas.sent().map(|sent| (sent - start).as_millis());
     (answer, start.elapsed().as_millis(), sent)
 }
@@ -494,6 +515,55 @@ async fn a_renewal_whose_reply_is_lost_succeeds_when_the_watch_shows_it() {
     }
 }
 
+/// The watch shows to this observer that version 7 was renewed, after so many milliseconds.
+fn shows_renewal(observer: &LeaseObserver, after: u64) {
+    let observer = observer.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        observer.watched(Some(&parsed(lease_at("8", held("us", RENEWED)))));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
+    let observer = unknown();
+    shows_renewal(&observer, 1800);
+    let (_, service) = in_turn([(None, 200), (Some(1500), 409), (None, 409), (None, 409)]);
+    let term = Term::for_tests(Duration::from_secs(2));
+    let (answer, took, sent) = renewal_by(service, Some(term.clone()), observer).await;
+    assert_eq!(answer.unwrap(), StatusCode::OK);
+    assert_eq!(sent, Some(0), "from its first send");
+    assert!(took < 2000 && !term.is_over(), "{took}");
+}
+
+/// The client leaves a server whose answer nobody waits for any more.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
+    let observer = unknown();
+    shows_renewal(&observer, 500);
+    let (_, service) = in_turn([(Some(1600), 200)]);
+    let answered = Arc::new(Mutex::new(0));
+    let counter = answered.clone();
+    let service = tower::service_fn(move |request| {
+        let (answer, counter) = (
+            tower::Service::call(&mut service.clone(), request),
+            counter.clone(),
+        );
+        async move {
+            let answer = answer.await;
+            *counter.lock() += 1;
+            answer
+        }
+    });
+    let term = Term::for_tests(Duration::from_secs(2));
+    let (answer, took, sent) = renewal_of(service, Some(term), observer).await;
+    assert_eq!((answer.unwrap(), sent), (StatusCode::OK, Some(0)));
+    assert!(took < 1200, "it does not wait for the answer: {took}");
+    assert_eq!(*answered.lock(), 0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*answered.lock(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_a_renewal_is_repeated() {
     let (log, service) = in_turn([(Some(3000), 200), (Some(10), 200)]);
@@ -508,13 +578,18 @@ async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read()
         let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
         let observer = unknown();
         observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
-        let cas = LeaseCas::new("us", OURS, observer, channel(Some(Term::endless())).1);
-        let mut guarded = cas.layer(service);
-        guarded.call(get()).await.unwrap();
+        let cas = LeaseCas::new(
+            upstream(service),
+            "us",
+            OURS,
+            observer,
+            channel(Some(Term::endless())).1,
+        );
+        cas.answer(get()).await.unwrap();
         let patch = Request::patch("/")
             .body(Body::from(br#"{"metadata": {}}"#.to_vec()))
             .unwrap();
-        assert_eq!(guarded.call(patch).await.unwrap().status().as_u16(), code);
+        assert_eq!(cas.answer(patch).await.unwrap().status().as_u16(), code);
         assert_eq!(usize::from(cas.remembered().is_none()), reads, "{code}");
     }
 }

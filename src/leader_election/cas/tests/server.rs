@@ -1,11 +1,11 @@
-//! An API server in the place of the one behind the layer.
+//! An API server in the place of the one behind the lock.
 
 use std::future::ready;
 
 use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::json;
-use tower::service_fn;
+use tower::{Service, service_fn};
 
 use super::*;
 
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// What the layer stands in front of.
+/// A service that answers as an API server.
 pub trait Upstream:
     Service<Request<Body>, Response = FullResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {

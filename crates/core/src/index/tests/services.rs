@@ -98,10 +98,36 @@ fn a_get_of_a_service_that_the_watch_has_overtaken_changes_nothing() {
 #[test]
 fn names_that_a_get_brings_are_noticed_when_the_watch_comes_to_them() {
     let mut index = filled();
-    let before = index.services_changed();
+    let before = index.names_changed();
     let read = service("vip").source("web", "app").version(200);
     look(&mut index, Some(&read));
     assert_eq!(index.apply_service(&read), keys(&[]), "no news for the watch");
-    assert_ne!(index.services_changed(), before);
+    assert_ne!(index.names_changed(), before);
     assert!(index.names().contains("app"));
+}
+
+/// The names of thousands of Services are collected when they may have changed, and a user may change a Service all the
+/// time.
+#[test]
+fn changes_that_concern_no_names_are_not_counted() {
+    let mut index = filled();
+    let mut changed = |change: &mut dyn FnMut(&mut Index)| {
+        let before = index.names_changed();
+        change(&mut index);
+        index.names_changed() != before
+    };
+    let plain = plain_service("plain");
+    assert!(!changed(&mut |index| _ = index.apply_service(&plain)));
+    assert!(!changed(
+        &mut |index| _ = index.apply_service(&service("vip").headless())
+    ));
+    assert!(!changed(&mut |index| _ = index.delete_service(&key("plain"))));
+    assert!(changed(&mut |index| _ = index.apply_service(&service("second"))));
+    assert!(changed(
+        &mut |index| _ = index.apply_service(&service("second").source("web", "app"))
+    ));
+    assert!(changed(
+        &mut |index| _ = index.apply_service(&plain_service("second"))
+    ));
+    assert!(changed(&mut |index| _ = index.delete_service(&key("vip"))));
 }
