@@ -1,6 +1,8 @@
 //! The checked settings of a run, as types. Nothing here knows flags or the environment.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// How to race for the Lease.
     pub election: ElectionConfig,
+    /// The addresses of this node, by `HOST_IPS` or `HOST_IP`; none: not known.
+    pub node_addresses: BTreeSet<IpAddr>,
     /// A kubeconfig to use instead of the service account or the default kubeconfig.
     pub kubeconfig: Option<PathBuf>,
     /// Where the API servers are.

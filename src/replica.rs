@@ -13,13 +13,16 @@
 //!       └──────────── applied copies come back only through the watch ─────────────┘
 //! ```
 
+use std::collections::BTreeSet;
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
@@ -28,9 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::admin::{Health, Probe};
-use crate::config::ElectionConfig;
+use crate::apiserver::probe_client::ProbeClient;
+use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::events::EventRecorder;
-use crate::controller::reconcile::Reconciler;
+use crate::controller::probe::objections::{self, Objections, ProbeLease};
+use crate::controller::probe::{OnDown, Prober, ProberParts};
+use crate::controller::reconcile::{ReadVerdicts, Reconciler};
 use crate::controller::watch::{self, Reader, Watches};
 use crate::controller::worker::Worker;
 use crate::controller::workqueue::DirtySet;
@@ -42,7 +48,7 @@ use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
 use endpoint_copier_core::index::{Index, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
-use endpoint_copier_core::plan::Verdicts;
+use endpoint_copier_core::plan::{Judged, Verdicts};
 
 /// The name of the task that writes while this replica leads.
 pub const WORKER: &str = "worker";
@@ -66,6 +72,25 @@ pub struct Parts {
     pub election: ElectionConfig,
     /// The race for the Lease; without it, this replica leads from the start.
     pub candidacy: Option<Candidacy>,
+    /// The probes of the API servers; without them, endpoints that were taken out return.
+    pub probing: Option<Probing>,
+}
+
+/// What probes the API servers.
+pub struct Probing {
+    /// How it asks.
+    pub client: Arc<dyn ProbeClient>,
+    /// When it asks, and what follows.
+    pub config: ProbeConfig,
+    /// Asks the other replicas, through a Lease beside that of the election. A client of its own, so that other requests
+    /// do not delay an objection.
+    pub lease_client: Client,
+    /// The addresses of this node.
+    pub node_addresses: BTreeSet<IpAddr>,
+    /// Told which API servers are down while another is well.
+    pub on_down: OnDown,
+    /// Spreads the probes of several replicas over the period.
+    pub seed: u64,
 }
 
 /// The clients of a replica, by use. In a process they are one.
@@ -144,6 +169,7 @@ impl Replica {
             reporter,
             election,
             candidacy,
+            probing,
         } = parts;
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
         let (dirty, watch_health) = (DirtySet::default(), WatchHealth::default());
@@ -160,6 +186,13 @@ impl Replica {
 
         let stop_election = CancellationToken::new();
         let limit = election.lease_duration + GRACE;
+        let renewal_limit = election.renew_interval() * 3 / 2;
+        let probe_lease = candidacy.as_ref().map(|candidacy| {
+            let Candidacy {
+                namespace, identity, ..
+            } = candidacy;
+            (namespace.clone(), election.lease_name.clone(), identity.clone())
+        });
         let (race, terms, lease) = if let Some(candidacy) = candidacy {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let (reader, observer) = (reader(&candidacy.client), LeaseObserver::new(metrics.clone()));
@@ -175,6 +208,21 @@ impl Replica {
 
         let (recorder, event_writer) = EventRecorder::new(clients.writer.clone(), &reporter, metrics.clone());
         watching.push(named("Events", event_writer.run()));
+        let verdicts = match probing {
+            Some(probing) => probe(
+                &mut watching,
+                probing,
+                ProbeInputs {
+                    index: index.clone(),
+                    dirty: dirty.clone(),
+                    metrics: metrics.clone(),
+                    terms: terms.clone(),
+                    renewal_limit,
+                    lease: probe_lease,
+                },
+            ),
+            None => Box::new(|| Verdicts::Off),
+        };
         let reconciler = Arc::new(Reconciler::new(
             clients.writer,
             index.clone(),
@@ -182,7 +230,7 @@ impl Replica {
             watch_health.clone(),
             metrics.clone(),
             recorder,
-            Box::new(|| Verdicts::Off),
+            verdicts,
         ));
         let watchdog = reconciler.watchdog().clone();
         report_liveness(&health, WORKER, watchdog.clone(), limit);
@@ -298,6 +346,52 @@ fn watch_cluster(
     ]
 }
 
+/// What the probes need of the rest of the replica.
+struct ProbeInputs {
+    index: SharedIndex,
+    dirty: DirtySet,
+    metrics: Metrics,
+    terms: channel::Receiver<Option<Term>>,
+    renewal_limit: Duration,
+    /// Namespace and name of the election Lease, and the identity of this replica; `None` without election.
+    lease: Option<(String, String, String)>,
+}
+
+/// The tasks of the probes. Returns how the reconciler reads what they know.
+fn probe(watching: &mut Vec<Named>, probing: Probing, inputs: ProbeInputs) -> ReadVerdicts {
+    let enforced = probing.config.mode == ProbeMode::Enforce;
+    let prober = Prober::new(ProberParts {
+        client: probing.client,
+        config: probing.config,
+        index: inputs.index,
+        dirty: inputs.dirty,
+        terms: inputs.terms.clone(),
+        renewal_limit: inputs.lease.is_some().then_some(inputs.renewal_limit),
+        metrics: inputs.metrics,
+        on_down: probing.on_down,
+        seed: probing.seed,
+    });
+    let probes = prober.probes();
+    watching.push(named("probes", prober.run()));
+    watching.push(match inputs.lease {
+        Some((namespace, election_lease, identity)) => {
+            let lease = ProbeLease::new(probing.lease_client, &namespace, &election_lease);
+            let addresses = probing.node_addresses;
+            let objections = Objections::new(lease, probes.clone(), inputs.terms, &identity, addresses);
+            named("objections", objections.run())
+        }
+        None => named("objections", objections::unopposed(probes.clone())),
+    });
+    let started = Timestamp::now();
+    Box::new(move || {
+        Verdicts::Judged(Judged {
+            report: probes.report(),
+            started,
+            enforced,
+        })
+    })
+}
+
 /// A candidate for the Lease, with a watch of it.
 fn candidate(
     watching: &mut Vec<Named>,
@@ -359,6 +453,7 @@ mod tests {
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,
+            probing: None,
         };
         Replica {
             watching,

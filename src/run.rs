@@ -1,6 +1,9 @@
 //! From settings to exit code: signals, the way to the API, the servers for metrics and probes, and one
 //! [`Replica`], which is the table of contents of the operator.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
 use futures::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -11,8 +14,8 @@ use tracing::info;
 
 use crate::admin::{self, Health};
 use crate::apiserver::{self, Access};
-use crate::config::Config;
-use crate::replica::{Candidacy, Parts, Replica, TaskEnded};
+use crate::config::{Config, ProbeMode};
+use crate::replica::{Candidacy, Parts, Probing, Replica, TaskEnded};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::STOP_HTTP;
 use endpoint_copier_core::model::ServiceKey;
@@ -88,6 +91,17 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
             identity: identity(),
         })
     };
+    let probing = || {
+        let pool = access.clone();
+        Ok::<_, Error>(Probing {
+            client: Arc::new(access.probe_client()?),
+            config: config.probe,
+            lease_client: access.client("probe Lease")?,
+            node_addresses: config.node_addresses.clone(),
+            on_down: Box::new(move |down| pool.set_down(down)),
+            seed: RandomState::new().hash_one(()),
+        })
+    };
     let replica = Replica::new(Parts {
         clients: access.client("watches and writes")?.into(),
         defaults: config.defaults.clone(),
@@ -96,6 +110,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
         reporter: pod_name(),
         election: config.election.clone(),
         candidacy: config.leader_elect.then(candidacy).transpose()?,
+        probing: (config.probe.mode != ProbeMode::Off).then(probing).transpose()?,
     });
     if access.learns() {
         let source = ServiceKey::api_source();

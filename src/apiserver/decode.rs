@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 
-use k8s_openapi::api::{core, discovery};
+use k8s_openapi::api::{coordination, core, discovery};
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,21 @@ pub struct EndpointsMetadata {
 
 impl Slim for EndpointsMetadata {
     type Resource = core::v1::Endpoints;
+
+    fn metadata(&self) -> &model::ObjectMeta {
+        &self.metadata
+    }
+}
+
+/// The metadata of a Lease.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LeaseMetadata {
+    /// Names, labels and annotations.
+    pub metadata: model::ObjectMeta,
+}
+
+impl Slim for LeaseMetadata {
+    type Resource = coordination::v1::Lease;
 
     fn metadata(&self) -> &model::ObjectMeta {
         &self.metadata

@@ -1,7 +1,8 @@
 //! The flags: one field each, its doc comment is its help. Below them, the rules that a value must meet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -211,7 +212,9 @@ pub fn parse(
             Ok((task, Flags::from_arg_matches(matches)?))
         })
         .map_err(|error| exit(&error, &from_env))?;
-    let config = flags.check(env("POD_NAMESPACE"), &from_env, task.log_level());
+    let node = not_empty(env("HOST_IPS")).or_else(|| not_empty(env("HOST_IP")));
+    let node_addresses = node_addresses(&node.unwrap_or_default(), &mut warnings);
+    let config = flags.check(env("POD_NAMESPACE"), node_addresses, &from_env, task.log_level());
     Ok(Invocation {
         task,
         config: config.map_err(Exit::refused)?,
@@ -258,6 +261,7 @@ impl Flags {
     fn check(
         self,
         pod_namespace: Option<String>,
+        node_addresses: BTreeSet<IpAddr>,
         from_env: &HashMap<String, String>,
         level: &str,
     ) -> Result<Config, String> {
@@ -304,6 +308,7 @@ impl Flags {
                 managed: managed.map(|name| service(self.managed_endpoint_namespace, name)),
             },
             election,
+            node_addresses,
             kubeconfig: not_empty(self.kubeconfig).map(PathBuf::from),
             api_server: ApiServerConfig {
                 mode,
@@ -322,6 +327,20 @@ impl Flags {
             },
         })
     }
+}
+
+/// Addresses with commas between them, as the downward API writes `status.hostIPs`.
+fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word.parse::<IpAddr>() {
+            Ok(address) => _ = addresses.insert(address.to_canonical()),
+            Err(_) => warnings.push(format!(
+                "an address of this node is ignored: {word:?} is not an IP address"
+            )),
+        }
+    }
+    addresses
 }
 
 fn not_empty(text: Option<String>) -> Option<String> {

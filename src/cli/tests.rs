@@ -1,9 +1,11 @@
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode, ServerAddress,
+    ApiServerConfig, ApiServerMode, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode,
+    ServerAddress,
 };
 use crate::inspect::{Inspect, OutputFormat};
 use endpoint_copier_core::model::{Defaults, ServiceKey};
@@ -79,6 +81,7 @@ fn without_flags_the_defaults_hold() {
                 namespace: None,
                 lease_name: "f668ae63.endpoint-copier-operator".to_owned(),
             },
+            node_addresses: BTreeSet::new(),
             kubeconfig: None,
             api_server: ApiServerConfig {
                 mode: None,
@@ -336,6 +339,7 @@ fn each_flag_is_also_read_from_the_environment() {
                 namespace: Some("e".to_owned()),
                 lease_name: "f".to_owned(),
             },
+            node_addresses: BTreeSet::new(),
             kubeconfig: Some("/g".into()),
             api_server: ApiServerConfig {
                 mode: Some(ApiServerMode::Local(ServerAddress::new("h", 2))),
@@ -395,6 +399,29 @@ fn the_namespace_of_the_lease_is_the_flags_else_that_of_the_pod() {
     ] {
         assert_eq!(run(args, env).0.election.namespace.as_deref(), expected, "{args}");
     }
+}
+
+#[test]
+fn node_addresses_are_host_ips_else_host_ip() {
+    for (env, expected) in [
+        (&[][..], &[][..]),
+        (&[("HOST_IP", "192.0.2.1")], &["192.0.2.1"]),
+        (&[("HOST_IPS", ""), ("HOST_IP", "192.0.2.1")], &["192.0.2.1"]),
+        (
+            &[("HOST_IPS", "192.0.2.2, 2001:db8::2"), ("HOST_IP", "192.0.2.1")],
+            &["192.0.2.2", "2001:db8::2"],
+        ),
+        (&[("HOST_IPS", "::ffff:192.0.2.2,")], &["192.0.2.2"]),
+    ] {
+        let (config, warnings) = run("", env);
+        let addresses: Vec<_> = config.node_addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, expected, "{env:?}");
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+    let (config, warnings) = run("", &[("HOST_IPS", "node-1,192.0.2.1")]);
+    assert_eq!(config.node_addresses.len(), 1);
+    let warning = "an address of this node is ignored: \"node-1\" is not an IP address";
+    assert_eq!(warnings, [warning]);
 }
 
 #[test]

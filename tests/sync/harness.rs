@@ -70,6 +70,7 @@ impl Operator {
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,
+            probing: None,
         });
         let watchdog = replica.watchdog.clone();
         let (leads, may_lead) = channel::channel(false);

@@ -26,6 +26,7 @@ use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{Hearing, Report, Target, Targets};
 
+pub mod objections;
 mod shared;
 mod target_task;
 
@@ -37,7 +38,7 @@ use target_task::TargetTask;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a prober is made from.
-pub struct Parts {
+pub struct ProberParts {
     /// How it asks.
     pub client: Arc<dyn ProbeClient>,
     /// When it asks, and how many results decide.
@@ -72,8 +73,8 @@ pub struct Prober {
 impl Prober {
     /// A prober that does not run yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
+    pub fn new(parts: ProberParts) -> Self {
+        let ProberParts {
             client,
             config,
             index,

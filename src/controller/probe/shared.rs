@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
+use super::objections::OwnProbes;
 use crate::config::ServerAddress;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
@@ -81,25 +82,6 @@ impl Probes {
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.0.report.subscribe()
-    }
-
-    /// What the other replicas say. After a change of it, [`Probes::look`].
-    #[must_use]
-    pub fn hearing(&self) -> &Mutex<Hearing> {
-        &self.0.hearing
-    }
-
-    /// The targets that a leader asks the other replicas about.
-    #[must_use]
-    pub fn suspects(&self) -> BTreeSet<Target> {
-        self.0.targets.lock().suspects()
-    }
-
-    /// Whether this replica may contradict one that suspects this target.
-    #[must_use]
-    pub fn is_clearly_well(&self, target: Target) -> bool {
-        let now = self.now();
-        self.0.targets.lock().is_clearly_well(target, now)
     }
 
     #[cfg(test)]
@@ -267,5 +249,32 @@ impl Probes {
             }
             self.look();
         }
+    }
+}
+
+impl OwnProbes for Probes {
+    fn now(&self) -> Moment {
+        self.now()
+    }
+
+    fn suspects(&self) -> BTreeSet<Target> {
+        self.0.targets.lock().suspects()
+    }
+
+    fn is_clearly_well(&self, target: Target) -> bool {
+        let now = self.now();
+        self.0.targets.lock().is_clearly_well(target, now)
+    }
+
+    fn hearing(&self) -> &Mutex<Hearing> {
+        &self.0.hearing
+    }
+
+    fn look(&self) {
+        self.look();
+    }
+
+    fn reports(&self) -> watch::Receiver<Arc<Report>> {
+        self.reports()
     }
 }

@@ -41,7 +41,7 @@ impl Default for Scene {
         let (terms, receiver) = watch::channel(None);
         let (told, servers) = (Told::default(), Arc::<FakeServers>::default());
         let hear = told.clone();
-        let prober = Prober::new(Parts {
+        let prober = Prober::new(ProberParts {
             client: Arc::new(FakeClient(servers.clone())),
             config: ProbeConfig::default(),
             index: index.clone(),

@@ -156,7 +156,10 @@ impl Reconciler {
         let key = &snapshot.key;
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
-        let (taken_out, returned) = (std::mem::take(&mut plan.taken_out), std::mem::take(&mut plan.returned));
+        let (taken_out, returned) = (
+            std::mem::take(&mut plan.taken_out),
+            std::mem::take(&mut plan.returned),
+        );
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Error, HistogramVec, IntCounter, IntCounterVec, Gauge, GaugeVec};
+use prometheus::{Error, Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 
 use super::page::MetricsPage;
 use endpoint_copier_core::verdicts::{Condition, Failure, Reply, Target};
@@ -58,7 +58,10 @@ impl ProbeMetrics {
         let (address, port) = labels(target);
         let result = result(reply);
         self.attempts.with_label_values(&[&address, &port, result]).inc();
-        if matches!(reply, Reply::Success | Reply::Alive(_) | Reply::Failure(Failure::Status(_))) {
+        if matches!(
+            reply,
+            Reply::Success | Reply::Alive(_) | Reply::Failure(Failure::Status(_))
+        ) {
             self.duration
                 .with_label_values(&[&address, &port])
                 .observe(took.as_secs_f64());

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use endpoint_copier_core::model::{EndpointCounts, Endpoints, ServiceKey};
-use endpoint_copier_core::verdicts::{Condition, Reply, Target};
+use endpoint_copier_core::verdicts::{Condition, Reply};
 use tokio::time::Instant;
 
 fn metrics() -> Metrics {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::model::{Priority, 
-    Defaults, EndpointSlice, ManagedService, ObjectMeta, Service, ServiceKey, SliceKey, Snapshot, Source,
-    label, label_of, version_of,
+use crate::model::{
+    Defaults, EndpointSlice, ManagedService, ObjectMeta, Priority, Service, ServiceKey, SliceKey, Snapshot,
+    Source, label, label_of, version_of,
 };
 
 mod counts;

@@ -21,8 +21,8 @@ use crate::model::{
 
 pub mod copy;
 mod hold;
-mod verdicts;
 mod report;
+mod verdicts;
 
 pub use verdicts::{Judged, Verdicts};
 

@@ -57,7 +57,8 @@ pub(super) fn apply(
             Verdicts::Judged(judged) if is_judged => {
                 let ports = probed_ports(wanted.values().filter(of_family), &candidates, &judged.report);
                 let out = judged.judge(family, &candidates, &ports, snapshot, plan);
-                plan.returned.extend(remembered.iter().filter(|address| !out.contains(address)));
+                plan.returned
+                    .extend(remembered.iter().filter(|address| !out.contains(address)));
                 plan.taken_out.retain(|address, _| !remembered.contains(address));
                 out
             }
@@ -66,7 +67,10 @@ pub(super) fn apply(
                 continue;
             }
         };
-        for copy in wanted.values_mut().filter(|copy| copy.address_type == family.as_str()) {
+        for copy in wanted
+            .values_mut()
+            .filter(|copy| copy.address_type == family.as_str())
+        {
             take_out(copy, &out);
         }
     }
@@ -102,15 +106,17 @@ impl Judged {
 
 /// The distinct addresses that would be ready without probes, and whether the copies that exist remember them as taken
 /// out.
-fn candidates<'a>(
-    snapshot: &Snapshot,
-    wanted: impl Iterator<Item = &'a EndpointSlice>,
-) -> Vec<Candidate> {
+fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted {
         let current = snapshot.slice(&SliceKey::of(&copy.metadata));
         let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
-        for endpoint in copy.endpoints.iter().flatten().filter(|endpoint| is_ready(endpoint)) {
+        for endpoint in copy
+            .endpoints
+            .iter()
+            .flatten()
+            .filter(|endpoint| is_ready(endpoint))
+        {
             if let Some(address) = endpoint.address() {
                 *was_out.entry(address).or_default() |= remembered.contains(&address);
             }
@@ -179,7 +185,11 @@ impl EndpointSlice {
         };
         let addresses = list.split(',').filter_map(|address| address.parse().ok());
         let remembered: BTreeSet<_> = addresses.map(|address: IpAddr| address.to_canonical()).collect();
-        let unready = self.endpoints.iter().flatten().filter(|endpoint| !is_ready(endpoint));
+        let unready = self
+            .endpoints
+            .iter()
+            .flatten()
+            .filter(|endpoint| !is_ready(endpoint));
         unready
             .filter_map(Endpoint::address)
             .filter(|address| remembered.contains(address))
@@ -190,7 +200,10 @@ impl EndpointSlice {
     pub(super) fn restored(&self) -> Self {
         let (mut copy, unreachable) = (self.clone(), self.unreachable());
         for endpoint in copy.endpoints.iter_mut().flatten() {
-            if endpoint.address().is_some_and(|address| unreachable.contains(&address)) {
+            if endpoint
+                .address()
+                .is_some_and(|address| unreachable.contains(&address))
+            {
                 endpoint.conditions = Some(conditions(true));
             }
         }

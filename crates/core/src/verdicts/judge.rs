@@ -30,7 +30,11 @@ pub struct Unreachable {
 /// `readyz timed out`, with the port's own request.
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let request = if self.port == SUPERVISOR_PORT { "ping" } else { "readyz" };
+        let request = if self.port == SUPERVISOR_PORT {
+            "ping"
+        } else {
+            "readyz"
+        };
         match &self.what {
             Some(what) => write!(f, "{request}: {what}"),
             None => write!(f, "{request}: no answer yet"),

@@ -260,6 +260,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
             namespace: LEASE.0.to_owned(),
             identity: life.identity.clone(),
         }),
+        probing: None,
     });
     // As in a Pod, where the addresses of API servers are learnt.
     replica.index.lock().always_watch("kubernetes");

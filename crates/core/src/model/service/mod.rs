@@ -216,11 +216,7 @@ fn probed(service: &Service) -> (bool, Option<Finding>) {
         Some("off") => (false, None),
         Some(other) => (
             true,
-            Some(invalid(
-                annotation::PROBE,
-                other,
-                "use \"off\", or remove it",
-            )),
+            Some(invalid(annotation::PROBE, other, "use \"off\", or remove it")),
         ),
     }
 }

@@ -128,7 +128,13 @@ pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<Endpoi
         provenance::RESOURCE_VERSION,
     ];
     let kept = kept.into_iter();
-    copy_of(service, &current.restored(), name, kept.filter_map(keep).collect(), ports)
+    copy_of(
+        service,
+        &current.restored(),
+        name,
+        kept.filter_map(keep).collect(),
+        ports,
+    )
 }
 
 /// A copy with the endpoints of `shown`. Its annotations say which source slice they are from.

@@ -22,25 +22,28 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
     let (copies, others) = shared(there)
         .into_iter()
         .partition(|slice| slice.is_copy_for(&managed.key));
-    let plan = plan(&Snapshot {
-        key: managed.key.clone(),
-        source: managed.source().map(|key| Source {
-            key: key.clone(),
-            exists: false,
-            has_copies: false,
-            slices: shared(source),
+    let plan = plan(
+        &Snapshot {
+            key: managed.key.clone(),
+            source: managed.source().map(|key| Source {
+                key: key.clone(),
+                exists: false,
+                has_copies: false,
+                slices: shared(source),
+                unreadable: BTreeSet::new(),
+            }),
+            service: Some(managed.into()),
+            copies,
+            others,
             unreadable: BTreeSet::new(),
-        }),
-        service: Some(managed.into()),
-        copies,
-        others,
-        unreadable: BTreeSet::new(),
-        seen: u64::MAX,
-        in_doubt: false,
-        cause: None,
-        reports_probes: false,
-        confirmed: BTreeSet::new(),
-    }, &crate::plan::Verdicts::Off);
+            seen: u64::MAX,
+            in_doubt: false,
+            cause: None,
+            reports_probes: false,
+            confirmed: BTreeSet::new(),
+        },
+        &crate::plan::Verdicts::Off,
+    );
     for Finding { reason, note } in &plan.findings {
         assert!(note.len() <= 1000, "{reason}: {} bytes", note.len());
     }

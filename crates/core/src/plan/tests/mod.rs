@@ -7,7 +7,7 @@ mod foreign;
 mod hostile;
 mod laws;
 mod leftovers;
-mod verdicts;
 mod repair;
 mod stale;
 mod unreadable;
+mod verdicts;

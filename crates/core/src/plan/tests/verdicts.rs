@@ -108,7 +108,9 @@ fn an_unreachable_server_stays_in_the_copy_without_traffic() {
     assert_eq!(world.reasons("kubernetes-vip"), [Reason::EndpointUnreachable]);
     let note = &world.findings("kubernetes-vip")[0].note;
     assert!(
-        note.starts_with("192.0.2.1:6443 is unreachable since 1970-01-01T00:01:00Z (readyz: connection refused)"),
+        note.starts_with(
+            "192.0.2.1:6443 is unreachable since 1970-01-01T00:01:00Z (readyz: connection refused)"
+        ),
         "{note}"
     );
 }
@@ -130,12 +132,20 @@ fn without_enforcement_nothing_is_taken_out_and_the_memory_is_cleared() {
         for before in [vip(), settled_with(vip(), probes(1))] {
             let world = settled_with(before, off.clone());
             let copy = world.copy("kubernetes-vip");
-            assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"], "{off:?}");
+            assert_eq!(
+                shown(copy),
+                ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"],
+                "{off:?}"
+            );
             assert_eq!(memory(copy), None, "{off:?}");
         }
     }
     let observed = settled_with(vip(), judged(report(1), false));
-    assert_eq!(observed.plan("kubernetes-vip").unreachable.len(), 1, "it is still reported");
+    assert_eq!(
+        observed.plan("kubernetes-vip").unreachable.len(),
+        1,
+        "it is still reported"
+    );
 }
 
 /// Rule: 7.memory
@@ -152,7 +162,11 @@ fn a_plan_that_only_looks_keeps_what_the_copy_remembers() {
     let world = settled_with(world, Verdicts::AsCopied);
     let copy = world.copy("kubernetes-vip");
     let all = ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"];
-    assert_eq!(shown(copy), all, "the annotation counts together with ready=false only");
+    assert_eq!(
+        shown(copy),
+        all,
+        "the annotation counts together with ready=false only"
+    );
 }
 
 /// Rule: 7.half
@@ -160,7 +174,11 @@ fn a_plan_that_only_looks_keeps_what_the_copy_remembers() {
 fn at_least_half_of_the_servers_keep_their_traffic() {
     let world = settled_with(vip(), probes(2));
     let ready = shown(world.copy("kubernetes-vip"));
-    assert_eq!(ready.iter().filter(|endpoint| endpoint.ends_with("rs-")).count(), 2, "{ready:?}");
+    assert_eq!(
+        ready.iter().filter(|endpoint| endpoint.ends_with("rs-")).count(),
+        2,
+        "{ready:?}"
+    );
 }
 
 /// Rule: 7.out
@@ -171,7 +189,8 @@ fn what_the_source_says_unready_is_copied_and_not_judged() {
     world.edit(&key, |source| {
         let endpoints = source.endpoints.as_mut().unwrap();
         let conditions = endpoints[0].conditions.get_or_insert_default();
-        (conditions.ready, conditions.serving, conditions.terminating) = (Some(false), Some(true), Some(true));
+        (conditions.ready, conditions.serving, conditions.terminating) =
+            (Some(false), Some(true), Some(true));
     });
     let world = settled_with(world, probes(1));
     let copy = world.copy("kubernetes-vip");
@@ -202,8 +221,14 @@ fn a_service_that_asks_for_it_is_not_judged() {
             .slice(slice("kubernetes").endpoints(ADDRESSES))
             .settled("kubernetes-vip");
         let world = settled_with(world, probes(1));
-        assert_eq!(memory(world.copy("kubernetes-vip")).is_some(), is_judged, "{value:?}");
-        let complains = world.reasons("kubernetes-vip").contains(&Reason::InvalidAnnotation);
+        assert_eq!(
+            memory(world.copy("kubernetes-vip")).is_some(),
+            is_judged,
+            "{value:?}"
+        );
+        let complains = world
+            .reasons("kubernetes-vip")
+            .contains(&Reason::InvalidAnnotation);
         assert_eq!(complains, value == "on", "{value:?}");
     }
 }
@@ -237,9 +262,8 @@ fn other_users_do_not_learn_which_server_fails() {
 /// Rule: 2.trigger-time
 #[test]
 fn a_copy_says_when_its_last_change_was_first_seen() {
-    let trigger = |slice: &EndpointSlice| {
-        annotation_of(&slice.metadata, provenance::TRIGGER_TIME).map(str::to_owned)
-    };
+    let trigger =
+        |slice: &EndpointSlice| annotation_of(&slice.metadata, provenance::TRIGGER_TIME).map(str::to_owned);
     let key = crate::model::ServiceKey::new("default", "kubernetes-vip");
     let mut world = vip();
     world.edit(&SliceKey::new("default", "kubernetes"), |source| {
@@ -248,11 +272,17 @@ fn a_copy_says_when_its_last_change_was_first_seen() {
     let mut snapshot = world.snapshot(&key);
     snapshot.cause = Some("2026-01-01T00:00:00Z".to_owned());
     let changed = plan(&snapshot, &Verdicts::Off);
-    assert_eq!(trigger(&changed.updates[0]).as_deref(), Some("2026-01-01T00:00:00Z"));
+    assert_eq!(
+        trigger(&changed.updates[0]).as_deref(),
+        Some("2026-01-01T00:00:00Z")
+    );
     world.apply(changed);
     let mut snapshot = world.snapshot(&key);
     snapshot.cause = Some("2026-01-01T00:00:09Z".to_owned());
-    assert!(plan(&snapshot, &Verdicts::Off).is_done(), "a new cause alone writes nothing");
+    assert!(
+        plan(&snapshot, &Verdicts::Off).is_done(),
+        "a new cause alone writes nothing"
+    );
     world.edit(&SliceKey::new("default", "kubernetes"), |source| {
         source.endpoints.as_mut().unwrap().truncate(1);
         let annotations = source.metadata.annotations.get_or_insert_default();
@@ -261,5 +291,9 @@ fn a_copy_says_when_its_last_change_was_first_seen() {
     let mut snapshot = world.snapshot(&key);
     snapshot.cause = Some("2026-01-01T00:00:06Z".to_owned());
     let own = plan(&snapshot, &Verdicts::Off);
-    assert_eq!(trigger(&own.updates[0]).as_deref(), Some("2026-01-01T00:00:05Z"), "the source's own");
+    assert_eq!(
+        trigger(&own.updates[0]).as_deref(),
+        Some("2026-01-01T00:00:05Z"),
+        "the source's own"
+    );
 }

@@ -1,0 +1,277 @@
+//! The client of the probe Lease. It can read this one Lease, change its annotations, and create it when it is missing.
+//!
+//! It is the only client that writes without a [`Term`](crate::leader_election::term::Term): the replicas that do not
+//! lead write here.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use futures::TryStreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
+use kube::core::{Request, WatchEvent};
+use kube::{Api, Client, Resource as _};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::apiserver::decode::{Guarded, LeaseMetadata};
+use crate::apiserver::error::one_line;
+use crate::apiserver::status::{is_client_error, is_conflict, is_expired, is_missing, status_of, throttled};
+use crate::telemetry::failure_log::FailureLog;
+use crate::timing::{
+    LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH, LONGEST_WATCH_PAUSE, RENEW_WATCH_SECONDS, WATCH_PAUSE,
+};
+use endpoint_copier_core::model::{ObjectMeta, version_of};
+
+/// The name of the election Lease, followed by this, is the name of the probe Lease.
+const SUFFIX: &str = "-probes";
+
+/// Time limit of one call.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// A watch that lasts this long works. One that ends sooner is a failure, however cleanly it ends.
+const HEALTHY: Duration = Duration::from_secs(10);
+
+/// Annotations to set, or to remove where there is no value.
+pub type Changes = BTreeMap<String, Option<String>>;
+
+/// The annotations of the Lease at one version. A Lease that does not exist has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// The resourceVersion; 0 if the Lease does not exist.
+    pub version: u64,
+    /// All of them, those of others included.
+    pub values: BTreeMap<String, String>,
+}
+
+/// What the watch shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A list, which is the current state whatever was shown before.
+    Listed(Annotations),
+    /// A change since.
+    Changed(Annotations),
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused it, or could not be reached.
+    #[error(transparent)]
+    Call(#[from] kube::Error),
+    /// It is unknown whether it was carried out.
+    #[error("no answer within {CALL_LIMIT:?}")]
+    TimedOut,
+    /// A watch that the server should have ended.
+    #[error("the watch does not end")]
+    Endless,
+    /// A watch that the server ended too early.
+    #[error("the watch ended after {0:?}")]
+    Ended(Duration),
+}
+
+impl Error {
+    /// How long an overloaded API server asks to be left alone.
+    pub(super) fn retry_after(&self) -> Duration {
+        let status = match self {
+            Self::Call(error) => status_of(error),
+            Self::TimedOut | Self::Endless | Self::Ended(_) => None,
+        };
+        status.and_then(throttled).unwrap_or_default()
+    }
+
+    /// Whether the same call will be refused again until somebody changes something.
+    fn is_refusal(&self) -> bool {
+        let refuses =
+            |error| status_of(error).is_some_and(|status| is_client_error(status) && !is_expired(status));
+        matches!(self, Self::Call(error) if refuses(error))
+    }
+}
+
+/// The probe Lease.
+#[derive(Clone)]
+pub struct ProbeLease {
+    client: Client,
+    namespace: String,
+    name: String,
+}
+
+impl ProbeLease {
+    /// The probe Lease beside an election Lease. `client` must not retry by itself.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, election_lease: &str) -> Self {
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            name: format!("{election_lease}{SUFFIX}"),
+        }
+    }
+
+    /// Namespace and name, for logs.
+    pub(super) fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Reads the Lease.
+    pub(super) async fn get(&self) -> Result<Annotations, Error> {
+        let api = self.api();
+        let lease = limited(api.get_opt(&self.name)).await?;
+        Ok(lease.map(|lease| Annotations::of(&lease)).unwrap_or_default())
+    }
+
+    /// Changes annotations; all others stay as they are. Returns the version that has the change.
+    pub(super) async fn annotate(&self, changes: &Changes) -> Result<u64, Error> {
+        let missing = match self.patch(changes).await {
+            Err(Error::Call(error))
+                if status_of(&error).is_some_and(|status| is_missing(status, &self.name)) =>
+            {
+                error
+            }
+            answer => return answer,
+        };
+        if changes.values().all(Option::is_none) {
+            // Nothing to remove.
+            return Ok(0);
+        }
+        match self.create(changes).await {
+            Err(Error::Call(error)) if status_of(&error).is_some_and(is_conflict) => {
+                self.patch(changes).await
+            }
+            // The namespace is gone as well.
+            Err(Error::Call(error)) if status_of(&error).is_some_and(|status| status.code == 404) => {
+                Err(missing.into())
+            }
+            answer => answer,
+        }
+    }
+
+    /// A merge patch without a resourceVersion: two replicas that write at the same time both succeed.
+    async fn patch(&self, changes: &Changes) -> Result<u64, Error> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": changes}}));
+        let (api, params) = (self.api(), PatchParams::default());
+        let lease = limited(api.patch(&self.name, &params, &patch)).await?;
+        Ok(Annotations::of(&lease).version)
+    }
+
+    async fn create(&self, changes: &Changes) -> Result<u64, Error> {
+        let annotations: BTreeMap<_, _> = changes
+            .iter()
+            .filter_map(|(key, value)| Some((key, value.as_ref()?)))
+            .collect();
+        let lease = json!({
+            "apiVersion": Lease::api_version(&()),
+            "kind": Lease::kind(&()),
+            "metadata": {"name": self.name, "namespace": self.namespace, "annotations": annotations},
+            "spec": {},
+        });
+        let request = Request::new(Lease::url_path(&(), Some(&self.namespace)))
+            .create(&PostParams::default(), lease.to_string().into_bytes())
+            .map_err(kube::Error::BuildRequest)?;
+        let lease = limited(self.client.request::<Guarded<LeaseMetadata>>(request)).await?;
+        Ok(Annotations::of(&lease).version)
+    }
+
+    /// Shows the Lease whenever it changes, for ever. Nothing depends on this watch: without it, a leader hears no
+    /// objection and the others make none.
+    pub(super) async fn follow(&self, mut show: impl FnMut(Shown)) {
+        let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
+        let mut pauses = ExponentialBackoff {
+            current_interval: WATCH_PAUSE,
+            initial_interval: WATCH_PAUSE,
+            multiplier: 2.0,
+            max_interval: LONGEST_OVERLOAD_PAUSE,
+            randomization_factor: 0.3,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        };
+        loop {
+            let began = Instant::now();
+            let Err(error) = self.watch(&mut show, &outage).await;
+            if began.elapsed() > HEALTHY {
+                pauses.reset();
+            }
+            outage.failed(&one_line(&error));
+            let pause = pauses.next_backoff().unwrap_or(LONGEST_OVERLOAD_PAUSE);
+            let longest = if error.is_refusal() {
+                LONGEST_OVERLOAD_PAUSE
+            } else {
+                LONGEST_WATCH_PAUSE
+            };
+            sleep(pause.min(longest).max(error.retry_after())).await;
+        }
+    }
+
+    /// Lists and watches until something fails.
+    async fn watch(&self, show: &mut impl FnMut(Shown), outage: &FailureLog) -> Result<Infallible, Error> {
+        let (api, fields) = (self.api(), format!("metadata.name={}", self.name));
+        let list = api.list(&ListParams::default().fields(&fields)).await?;
+        let found = list.items.first().map(Annotations::of);
+        show(Shown::Listed(found.unwrap_or_default()));
+        let mut version = list.metadata.resource_version.unwrap_or_default();
+        let params = WatchParams::default()
+            .fields(&fields)
+            .timeout(RENEW_WATCH_SECONDS);
+        loop {
+            let began = Instant::now();
+            let mut events = pin!(api.watch(&params, &version).await?);
+            outage.recovered();
+            let end = began + LONGEST_WATCH;
+            while let Some(event) = timeout_at(end, events.try_next())
+                .await
+                .map_err(|_| Error::Endless)??
+            {
+                let lease = match event {
+                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
+                        show(Shown::Changed(Annotations::of(&lease)));
+                        lease
+                    }
+                    WatchEvent::Deleted(lease) => {
+                        let values = BTreeMap::new();
+                        let version = Annotations::of(&lease).version;
+                        show(Shown::Changed(Annotations { version, values }));
+                        lease
+                    }
+                    WatchEvent::Bookmark(bookmark) => {
+                        version = bookmark.metadata.resource_version;
+                        continue;
+                    }
+                    WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+                };
+                if let Some(reached) = &lease.slim_metadata().resource_version {
+                    version.clone_from(reached);
+                }
+            }
+            if began.elapsed() < HEALTHY {
+                return Err(Error::Ended(began.elapsed()));
+            }
+        }
+    }
+
+    fn api(&self) -> Api<Guarded<LeaseMetadata>> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+impl Annotations {
+    fn of(lease: &Guarded<LeaseMetadata>) -> Self {
+        let metadata: &ObjectMeta = lease.slim_metadata();
+        let values = metadata
+            .annotations
+            .iter()
+            .flat_map(|annotations| annotations.iter());
+        Self {
+            version: version_of(metadata).unwrap_or_default(),
+            values: values
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
+        }
+    }
+}
+
+async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    Ok(timeout(CALL_LIMIT, call).await.map_err(|_| Error::TimedOut)??)
+}

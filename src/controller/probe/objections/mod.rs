@@ -1,0 +1,415 @@
+//! Asks the other replicas before an endpoint is taken out, and answers when they ask.
+//!
+//! ```text
+//!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report
+//!     others: probe Lease ──> watch ──> Peer ──> PATCH of an annotation of their own
+//! ```
+//!
+//! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: where the
+//! watch shows no suspicion it would show no objection either. While the watch is behind, the leader reads the Lease.
+//! Nothing is written while nothing is suspected, so the key of a replica that has gone is removed with the next suspicion.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::apiserver::error::one_line;
+use crate::leader_election::term::Term;
+use crate::telemetry::failure_log::FailureLog;
+use endpoint_copier_core::verdicts::{
+    Condition, Hearing, Moment, Peer, PeerWrite, Report, SUSPECTED, Target,
+};
+
+mod lease;
+
+pub use lease::ProbeLease;
+use lease::{Annotations, Changes, Error, Shown};
+
+/// How often this replica looks again while time alone may change what it has to say.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The pause after a call that failed, doubling.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause, unless the API server asks for more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The time between two reads of the Lease while its watch is behind. Shorter than the others' time to object.
+const READ_EVERY: Duration = Duration::from_millis(200);
+/// A watch that is behind for this long will not be back soon.
+const READ_OFTEN: Duration = Duration::from_secs(1);
+/// The time between two reads after that. Shorter than an objection counts.
+const READ_SELDOM: Duration = Duration::from_secs(2);
+
+/// The probes of this replica, as far as other replicas are concerned.
+pub trait OwnProbes: Clone + Send + Sync + 'static {
+    /// This moment, as reports count it.
+    fn now(&self) -> Moment;
+
+    /// The targets that a leader asks the other replicas about.
+    fn suspects(&self) -> BTreeSet<Target>;
+
+    /// Whether this replica may contradict one that suspects this target.
+    fn is_clearly_well(&self, target: Target) -> bool;
+
+    /// What the other replicas say. After a change of it, [`OwnProbes::look`].
+    fn hearing(&self) -> &Mutex<Hearing>;
+
+    /// Makes a new report.
+    fn look(&self);
+
+    /// Changes with each report.
+    fn reports(&self) -> watch::Receiver<Arc<Report>>;
+}
+
+/// One replica's part in the conversation, whether it leads or not.
+pub struct Objections<P> {
+    lease: ProbeLease,
+    probes: P,
+    terms: watch::Receiver<Option<Term>>,
+    reports: watch::Receiver<Arc<Report>>,
+    own_addresses: BTreeSet<IpAddr>,
+    peer: Peer,
+    seen: watch::Receiver<Option<Seen>>,
+    view: View<P>,
+    written: Option<Written>,
+}
+
+/// The newest state of the Lease that this replica knows.
+#[derive(Clone, Debug)]
+struct Seen {
+    lease: Annotations,
+    /// The version that the watch has reached. Reads may be ahead of it.
+    watched: u64,
+}
+
+/// The last write of a leader.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    version: u64,
+    at: Instant,
+    next_read: Instant,
+}
+
+enum Step {
+    Write(Changes),
+    Read,
+    /// Until something changes, or this moment has come.
+    Wait(Option<Instant>),
+}
+
+impl<P: OwnProbes> Objections<P> {
+    /// `identity` is that of the election. `own_addresses` are those of this node: that a replica reaches a server beside
+    /// it says nothing about the network.
+    #[must_use]
+    pub fn new(
+        lease: ProbeLease,
+        probes: P,
+        terms: watch::Receiver<Option<Term>>,
+        identity: &str,
+        own_addresses: BTreeSet<IpAddr>,
+    ) -> Self {
+        let view = View {
+            probes: probes.clone(),
+            seen: watch::Sender::new(None),
+        };
+        Self {
+            lease,
+            reports: probes.reports(),
+            probes,
+            terms,
+            own_addresses,
+            peer: Peer::new(identity),
+            seen: view.seen.subscribe(),
+            view,
+            written: None,
+        }
+    }
+
+    /// Asks and answers for ever.
+    pub async fn run(mut self) {
+        let (lease, view) = (self.lease.clone(), self.view.clone());
+        let (terms, probes) = (self.terms.clone(), self.probes.clone());
+        tokio::select! {
+            // A term that ends takes its suspicions with it before the next one begins.
+            biased;
+            () = forget_with_terms(terms, probes) => {}
+            () = lease.follow(|shown| view.show(shown)) => {}
+            () = self.speak() => {}
+        }
+    }
+
+    async fn speak(&mut self) {
+        let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
+        let mut pauses = ExponentialBackoff {
+            current_interval: PAUSE,
+            initial_interval: PAUSE,
+            multiplier: 2.0,
+            max_interval: LONGEST_PAUSE,
+            randomization_factor: 0.0,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        };
+        loop {
+            let result = match self.next() {
+                Step::Write(changes) => self.write(&changes).await,
+                Step::Read => self.read().await,
+                Step::Wait(until) => {
+                    self.wait(until).await;
+                    continue;
+                }
+            };
+            match result {
+                Ok(()) => {
+                    pauses.reset();
+                    outage.recovered();
+                }
+                Err(error) => {
+                    outage.failed(&one_line(&error));
+                    let pause = pauses.next_backoff().unwrap_or(LONGEST_PAUSE);
+                    sleep(pause.max(error.retry_after())).await;
+                }
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
+    }
+
+    fn next(&mut self) -> Step {
+        if self.leads() { self.ask() } else { self.answer() }
+    }
+
+    /// The leader's next step.
+    fn ask(&mut self) -> Step {
+        let suspects = self.probes.suspects();
+        let Some(seen) = self.seen.borrow_and_update().clone() else {
+            // The rounds that were used are not known yet.
+            return if suspects.is_empty() {
+                Step::Wait(self.tick())
+            } else {
+                Step::Read
+            };
+        };
+        let mut due = None;
+        if let Some(written) = self.written.filter(|written| seen.watched < written.version) {
+            if Instant::now() >= written.next_read {
+                return Step::Read;
+            }
+            due = Some(written.next_read);
+            if seen.lease.version < written.version {
+                return Step::Wait(due);
+            }
+        }
+        let changes = self.changes(&suspects);
+        if !changes.is_empty() {
+            return Step::Write(changes);
+        }
+        if suspects.is_empty() {
+            // Nobody has anything to say.
+            self.written = None;
+            due = None;
+        }
+        Step::Wait([due, self.tick()].into_iter().flatten().min())
+    }
+
+    /// What a leader has to change in the Lease.
+    fn changes(&mut self, suspects: &BTreeSet<Target>) -> Changes {
+        let now = self.probes.now();
+        let mut changes = Changes::new();
+        let mut hearing = self.probes.hearing().lock();
+        if let Some(value) = hearing.suspect(suspects) {
+            let value = Some(value).filter(|value| !value.is_empty());
+            changes.insert(SUSPECTED.to_owned(), value);
+        }
+        // A leader does not object to what it suspects itself.
+        if self
+            .peer
+            .answer("", |_| false, &self.own_addresses, now)
+            .is_some()
+        {
+            changes.insert(self.peer.key().to_owned(), None);
+        }
+        if !suspects.is_empty() || !changes.is_empty() {
+            changes.extend(hearing.stale(now).into_iter().map(|key| (key, None)));
+        }
+        changes
+    }
+
+    /// The next step of a replica that does not lead.
+    fn answer(&mut self) -> Step {
+        self.written = None;
+        let suspected = match &*self.seen.borrow_and_update() {
+            Some(seen) => seen.lease.values.get(SUSPECTED).cloned(),
+            None => None,
+        };
+        let suspected = suspected.unwrap_or_default();
+        let probes = &self.probes;
+        let is_clearly_well = |target| probes.is_clearly_well(target);
+        let write = self
+            .peer
+            .answer(&suspected, is_clearly_well, &self.own_addresses, probes.now());
+        match write {
+            Some(write) => {
+                let value = match write {
+                    PeerWrite::Set(text) => Some(text),
+                    PeerWrite::Remove => None,
+                };
+                Step::Write([(self.peer.key().to_owned(), value)].into())
+            }
+            None if suspected.is_empty() => Step::Wait(None),
+            None => Step::Wait(Some(Instant::now() + TICK)),
+        }
+    }
+
+    /// When a leader looks again.
+    fn tick(&self) -> Option<Instant> {
+        is_failing(&self.reports.borrow()).then(|| Instant::now() + TICK)
+    }
+
+    async fn write(&mut self, changes: &Changes) -> Result<(), Error> {
+        match self.lease.annotate(changes).await {
+            Ok(version) => {
+                let at = Instant::now();
+                let next_read = at + READ_EVERY;
+                if self.leads() {
+                    self.written = Some(Written {
+                        version,
+                        at,
+                        next_read,
+                    });
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if changes.contains_key(self.peer.key()) {
+                    self.peer.failed();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let lease = self.lease.get().await?;
+        self.view.read(lease);
+        if let Some(written) = &mut self.written {
+            let pause = if written.at.elapsed() < READ_OFTEN {
+                READ_EVERY
+            } else {
+                READ_SELDOM
+            };
+            written.next_read = Instant::now() + pause;
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self, until: Option<Instant>) {
+        tokio::select! {
+            Ok(()) = self.seen.changed() => {}
+            Ok(()) = self.terms.changed() => {}
+            Ok(()) = self.reports.changed() => {}
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+            else => pending().await,
+        }
+    }
+}
+
+/// Where the states of the Lease arrive, in the order of their versions.
+#[derive(Clone)]
+struct View<P> {
+    probes: P,
+    seen: watch::Sender<Option<Seen>>,
+}
+
+impl<P: OwnProbes> View<P> {
+    fn show(&self, shown: Shown) {
+        match shown {
+            Shown::Listed(lease) => {
+                let watched = lease.version;
+                self.see(Seen { lease, watched });
+            }
+            Shown::Changed(lease) => {
+                let watched = lease.version;
+                let known = self.known();
+                let lease = [lease, known].into_iter().max_by_key(|lease| lease.version);
+                self.see(Seen {
+                    lease: lease.unwrap_or_default(),
+                    watched,
+                });
+            }
+        }
+    }
+
+    fn read(&self, lease: Annotations) {
+        let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
+        // A Lease that is gone has no version.
+        if lease.version == 0 || lease.version >= self.known().version {
+            self.see(Seen { lease, watched });
+        }
+    }
+
+    fn known(&self) -> Annotations {
+        let seen = self.seen.borrow();
+        seen.as_ref().map(|seen| seen.lease.clone()).unwrap_or_default()
+    }
+
+    fn see(&self, seen: Seen) {
+        let now = self.probes.now();
+        self.probes.hearing().lock().see(&seen.lease.values, now);
+        self.seen.send_replace(Some(seen));
+        self.probes.look();
+    }
+}
+
+/// Forgets what was suspected whenever a term begins or ends: the next term needs rounds of its own.
+async fn forget_with_terms<P: OwnProbes>(mut terms: watch::Receiver<Option<Term>>, probes: P) {
+    while terms.changed().await.is_ok() {
+        probes.hearing().lock().start_term();
+    }
+    pending().await
+}
+
+/// Without election there is nobody to ask, so whatever is suspected is heard at once.
+pub async fn unopposed<P: OwnProbes>(probes: P) {
+    let mut reports = probes.reports();
+    loop {
+        if hear_at_once(&probes) {
+            probes.look();
+        }
+        let may_change = is_failing(&reports.borrow_and_update());
+        tokio::select! {
+            Ok(()) = reports.changed() => {}
+            () = sleep(TICK), if may_change => {}
+            else => pending().await,
+        }
+    }
+}
+
+/// Whether anything changed.
+fn hear_at_once<P: OwnProbes>(probes: &P) -> bool {
+    let suspects = probes.suspects();
+    let mut hearing = probes.hearing().lock();
+    let value = hearing.suspect(&suspects);
+    if let Some(value) = &value {
+        hearing.stored(value, Moment::default());
+    }
+    value.is_some()
+}
+
+/// Whether a target may become suspected without a change of the report.
+fn is_failing(report: &Report) -> bool {
+    let mut facts = report.targets.values();
+    facts.any(|facts| facts.condition == Condition::Failing)
+}
+
+#[cfg(test)]
+mod tests;

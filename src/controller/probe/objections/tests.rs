@@ -1,0 +1,738 @@
+//! Replicas that suspect and object, against an API server in memory.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use testbed::{ApiServer, Effect, Fault, Match, Request, Rule, Store};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::testing::logged;
+use endpoint_copier_core::verdicts::{Failure, Leadership, Reply, Targets, objection_key};
+
+const LEASE: &str = "lease-probes";
+
+/// Probes whose results a test chooses.
+#[derive(Clone)]
+struct Chosen(Arc<Inner>);
+
+struct Inner {
+    start: Instant,
+    targets: Mutex<Targets>,
+    hearing: Mutex<Hearing>,
+    report: watch::Sender<Arc<Report>>,
+}
+
+impl Chosen {
+    /// Three API servers that are well.
+    fn new() -> Self {
+        let chosen = Self(Arc::new(Inner {
+            start: Instant::now(),
+            targets: Mutex::default(),
+            hearing: Mutex::default(),
+            report: watch::Sender::default(),
+        }));
+        let listed = [1, 2, 3].map(target).into();
+        chosen.0.targets.lock().list(&listed, chosen.now());
+        chosen.succeed(1);
+        chosen.succeed(2);
+        chosen.succeed(3);
+        chosen
+    }
+
+    fn end(&self, n: u8, reply: Reply) {
+        let now = self.now();
+        let mut targets = self.0.targets.lock();
+        targets.begin(target(n), now);
+        targets.end(target(n), now, now, reply);
+        drop(targets);
+        self.look();
+    }
+
+    fn succeed(&self, n: u8) {
+        self.end(n, Reply::Success);
+    }
+
+    fn fail(&self, n: u8) {
+        self.end(n, Reply::Failure(Failure::Refused));
+    }
+
+    /// Twice, so that a leader suspects it.
+    async fn fail_twice(&self, n: u8) {
+        sleep(ms(1)).await;
+        self.fail(n);
+        sleep(ms(1)).await;
+        self.fail(n);
+    }
+
+    /// From down to well.
+    async fn rise(&self, n: u8) {
+        for _ in 0..20 {
+            self.succeed(n);
+            sleep(ms(1000)).await;
+        }
+    }
+
+    fn is_heard(&self, n: u8) -> bool {
+        self.0.hearing.lock().is_heard(target(n), self.now())
+    }
+
+    fn is_objected(&self, n: u8) -> bool {
+        self.0.hearing.lock().is_objected(target(n), self.now())
+    }
+}
+
+impl OwnProbes for Chosen {
+    fn now(&self) -> Moment {
+        Moment::new(self.0.start.elapsed())
+    }
+
+    fn suspects(&self) -> BTreeSet<Target> {
+        self.0.targets.lock().suspects()
+    }
+
+    fn is_clearly_well(&self, target: Target) -> bool {
+        let now = self.now();
+        self.0.targets.lock().is_clearly_well(target, now)
+    }
+
+    fn hearing(&self) -> &Mutex<Hearing> {
+        &self.0.hearing
+    }
+
+    fn look(&self) {
+        let targets = self.0.targets.lock();
+        let report = targets.report(self.now(), &self.0.hearing.lock(), Leadership::default());
+        drop(targets);
+        if **self.0.report.borrow() != report {
+            self.0.report.send_replace(Arc::new(report));
+        }
+    }
+
+    fn reports(&self) -> watch::Receiver<Arc<Report>> {
+        self.0.report.subscribe()
+    }
+}
+
+/// One replica with an API server of its own, so that faults can befall one alone.
+struct Replica {
+    name: &'static str,
+    probes: Chosen,
+    server: ApiServer,
+    terms: watch::Sender<Option<Term>>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Replica {
+    fn start(store: &Store, name: &'static str) -> Self {
+        Self::on_node(store, name, &[])
+    }
+
+    fn on_node(store: &Store, name: &'static str, addresses: &[IpAddr]) -> Self {
+        let server = ApiServer::named(store, name);
+        let metrics = Metrics::new("lease").unwrap();
+        let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
+        let (probes, terms) = (Chosen::new(), watch::Sender::new(None));
+        let own_addresses = addresses.iter().copied().collect();
+        let lease = ProbeLease::new(client, "default", "lease");
+        let objections = Objections::new(lease, probes.clone(), terms.subscribe(), name, own_addresses);
+        let task = AbortOnDropHandle::new(tokio::spawn(objections.run()));
+        Self {
+            name,
+            probes,
+            server,
+            terms,
+            task,
+        }
+    }
+
+    fn leader(store: &Store) -> Self {
+        let leader = Self::start(store, "leader");
+        leader.lead();
+        leader
+    }
+
+    fn lead(&self) {
+        self.terms
+            .send_replace(Some(Term::for_tests(Duration::from_secs(3600))));
+    }
+
+    fn resign(&self) {
+        self.terms.send_replace(None);
+    }
+
+    fn requests(&self, wanted: impl Fn(&Request) -> bool) -> Vec<Request> {
+        let all = self.server.requests();
+        all.into_iter().filter(|request| wanted(request)).collect()
+    }
+
+    fn writes(&self) -> usize {
+        self.requests(Request::is_write).len()
+    }
+
+    fn patched_at(&self) -> Vec<u64> {
+        let patches = self.requests(|request| request.verb == "patch");
+        let since = |request: &Request| request.at.saturating_duration_since(self.probes.0.start);
+        patches
+            .iter()
+            .map(|request| u64::try_from(since(request).as_millis()).unwrap())
+            .collect()
+    }
+}
+
+fn target(n: u8) -> Target {
+    Target::new([192, 0, 2, n].into(), 6443)
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn annotations(store: &Store) -> BTreeMap<String, String> {
+    let lease = store.get("leases", "default", LEASE).unwrap_or_default();
+    serde_json::from_value(lease["metadata"]["annotations"].clone()).unwrap_or_default()
+}
+
+fn suspected(store: &Store) -> Option<String> {
+    annotations(store).remove(SUSPECTED)
+}
+
+fn objection(store: &Store, name: &str) -> Option<String> {
+    annotations(store).remove(&objection_key(name))
+}
+
+/// A Lease as somebody else writes it.
+fn put(store: &Store, annotations: &Value) {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": "default", "annotations": annotations}, "spec": {},
+    });
+    store.put(lease).unwrap();
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// Rule: 8.suspicion
+#[tokio::test(start_paused = true)]
+async fn second_failure_is_written_as_a_suspicion() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    sleep(ms(1000)).await;
+    leader.probes.fail(1);
+    sleep(ms(500)).await;
+    assert_eq!(leader.writes(), 0, "one failure");
+    leader.probes.fail(1);
+    sleep(TICK).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1"));
+    leader.probes.fail_twice(2).await;
+    sleep(TICK).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1,192.0.2.2:6443=2"));
+}
+
+/// Rule: 8.suspicion
+#[tokio::test(start_paused = true)]
+async fn term_that_begins_past_the_second_failure_asks_at_once() {
+    let store = Store::new();
+    let replica = Replica::start(&store, "leader");
+    replica.probes.fail_twice(1).await;
+    sleep(ms(5000)).await;
+    assert_eq!(replica.writes(), 0, "no term");
+    replica.lead();
+    sleep(TICK).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1"));
+}
+
+/// Rule: 8.objection
+#[tokio::test(start_paused = true)]
+async fn peer_that_sees_it_well_objects_before_the_leader_acts() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(1000)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    assert!(leader.probes.is_objected(1) && !leader.probes.is_heard(1));
+    assert_eq!(objection(&store, "peer"), text("192.0.2.1:6443=1;1"));
+    assert_eq!(peer.writes(), 1);
+}
+
+/// Rule: 8.heard
+#[tokio::test(start_paused = true)]
+async fn silence_for_300_ms_is_no_objection() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    peer.probes.fail_twice(1).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(250)).await;
+    assert!(!leader.probes.is_heard(1));
+    sleep(ms(150)).await;
+    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert_eq!(peer.writes(), 0);
+}
+
+/// Rule: 8.late
+#[tokio::test(start_paused = true)]
+async fn late_objection_counts() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(1)).await;
+    peer.probes.fail(1);
+    leader.probes.fail_twice(1).await;
+    sleep(ms(20_000)).await;
+    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    peer.probes.succeed(1);
+    sleep(ms(100)).await;
+    assert!(leader.probes.is_objected(1));
+}
+
+/// Rule: 8.objection-lasts
+#[tokio::test(start_paused = true)]
+async fn objection_of_a_replica_that_died_counts_for_ten_seconds() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    peer.task.abort();
+    sleep(ms(9_700)).await;
+    assert!(leader.probes.is_objected(1));
+    sleep(ms(300)).await;
+    assert!(!leader.probes.is_objected(1));
+}
+
+/// Rule: 8.repeated
+#[tokio::test(start_paused = true)]
+async fn objection_is_repeated_every_five_seconds() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    for _ in 0..300 {
+        sleep(ms(100)).await;
+        assert!(leader.probes.is_objected(1));
+    }
+    assert!((6..=7).contains(&peer.writes()), "{}", peer.writes());
+    assert_eq!(leader.writes(), 2, "a PATCH and a POST");
+}
+
+/// Rule: 8.withdrawn
+#[tokio::test(start_paused = true)]
+async fn objection_is_withdrawn_at_once() {
+    for hangs in [false, true] {
+        let store = Store::new();
+        let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+        sleep(ms(10)).await;
+        leader.probes.fail_twice(1).await;
+        sleep(ms(1000)).await;
+        assert!(leader.probes.is_objected(1));
+        if hangs {
+            let now = peer.probes.now();
+            peer.probes.0.targets.lock().begin(target(1), now);
+            sleep(ms(250)).await;
+            assert!(leader.probes.is_objected(1), "it may still be answered");
+        } else {
+            peer.probes.fail(1);
+        }
+        sleep(ms(100)).await;
+        assert!(!leader.probes.is_objected(1), "hangs: {hangs}");
+        assert_eq!(objection(&store, "peer"), None);
+    }
+}
+
+/// Rule: 8.round
+#[tokio::test(start_paused = true)]
+async fn suspicion_that_returns_has_a_new_round() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(1000)).await;
+    leader.probes.succeed(1);
+    sleep(ms(100)).await;
+    assert_eq!(suspected(&store), None, "nothing is suspected any more");
+    assert_eq!(objection(&store, "peer"), None);
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=2"));
+    assert_eq!(objection(&store, "peer"), text("192.0.2.1:6443=2;2"));
+    drop(peer);
+}
+
+/// Rule: 8.own-node
+#[tokio::test(start_paused = true)]
+async fn replica_does_not_object_for_its_own_node() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    let peer = Replica::on_node(&store, "peer", &[target(1).address()]);
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert_eq!(peer.writes(), 0);
+}
+
+/// Rule: 8.no-writes
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_while_nothing_is_suspected() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    for n in 0..600 {
+        sleep(ms(1000)).await;
+        leader.probes.succeed(1);
+        if n % 10 == 0 {
+            leader.probes.fail(2);
+            leader.probes.succeed(2);
+        }
+    }
+    leader.resign();
+    peer.lead();
+    sleep(ms(10_000)).await;
+    assert_eq!((leader.writes(), peer.writes()), (0, 0));
+    let watches = leader.requests(|request| request.verb != "watch");
+    assert_eq!(watches.len(), 1, "one list: {watches:?}");
+}
+
+/// Rule: 8.created
+#[tokio::test(start_paused = true)]
+async fn lease_that_is_missing_is_created() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    let verbs: Vec<_> = leader
+        .requests(Request::is_write)
+        .iter()
+        .map(|r| r.verb)
+        .collect();
+    assert_eq!(verbs, ["patch", "create"]);
+    // Somebody deletes it: leader and peer say again what they have to say.
+    store.delete("leases", "default", LEASE).unwrap();
+    sleep(ms(200)).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1"));
+    assert!(objection(&store, "peer").is_some() && leader.probes.is_objected(1));
+    drop(peer);
+}
+
+/// Rule: 8.created
+#[tokio::test(start_paused = true)]
+async fn create_that_comes_second_becomes_a_patch() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    let slow = Fault::new(Match::any().verb("create"), Effect::Latency(ms(100)));
+    leader.server.faults().add(slow);
+    leader.probes.fail_twice(1).await;
+    sleep(ms(50)).await;
+    put(&store, &json!({"example.com/note": "stays"}));
+    sleep(ms(200)).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1"));
+    assert_eq!(annotations(&store)["example.com/note"], "stays");
+    assert_eq!(leader.patched_at().len(), 2);
+}
+
+/// Rule: 8.merge
+#[tokio::test(start_paused = true)]
+async fn write_touches_no_annotation_of_others() {
+    let store = Store::new();
+    put(&store, &json!({"example.com/note": "stays"}));
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(1000)).await;
+    leader.probes.rise(1).await;
+    assert_eq!(
+        annotations(&store),
+        [("example.com/note".into(), "stays".into())].into()
+    );
+    let writes = [
+        leader.requests(Request::is_write),
+        peer.requests(Request::is_write),
+    ]
+    .concat();
+    for write in writes {
+        let body = write.body.unwrap();
+        assert!(body["metadata"].get("resourceVersion").is_none(), "{body}");
+        assert_eq!(body["metadata"].as_object().unwrap().len(), 1, "{body}");
+    }
+}
+
+/// Rule: 8.stale-suspicion
+#[tokio::test(start_paused = true)]
+async fn new_leader_removes_what_the_last_one_suspected() {
+    let store = Store::new();
+    let (leader, next) = (Replica::leader(&store), Replica::start(&store, "next"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    leader.task.abort();
+    sleep(ms(6000)).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1"));
+    assert!(objection(&store, "next").is_some());
+    next.lead();
+    sleep(ms(100)).await;
+    assert_eq!(
+        annotations(&store),
+        BTreeMap::new(),
+        "nor does it object any more"
+    );
+}
+
+/// Rule: 8.round
+#[tokio::test(start_paused = true)]
+async fn new_leader_asks_again_with_a_new_round() {
+    let store = Store::new();
+    let (leader, next) = (Replica::leader(&store), Replica::start(&store, "next"));
+    sleep(ms(10)).await;
+    leader.probes.fail_twice(1).await;
+    next.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    leader.resign();
+    next.lead();
+    assert!(!next.probes.is_heard(1));
+    sleep(ms(200)).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=2"));
+    assert!(!leader.probes.is_heard(1), "its term took its suspicions along");
+    next.resign();
+    leader.lead();
+    sleep(ms(100)).await;
+    assert!(!leader.probes.is_heard(1), "it has to ask again");
+}
+
+/// Rule: 8.stale-keys
+#[tokio::test(start_paused = true)]
+async fn leader_removes_keys_older_than_a_minute() {
+    let store = Store::new();
+    put(
+        &store,
+        &json!({"objection.endpoint-copier/gone": "192.0.2.1:6443=1;1", "example.com/note": "stays"}),
+    );
+    let leader = Replica::leader(&store);
+    sleep(ms(59_000)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    assert!(annotations(&store).contains_key("objection.endpoint-copier/gone"));
+    sleep(ms(2000)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    let keys: Vec<_> = annotations(&store).into_keys().collect();
+    assert_eq!(keys, [SUSPECTED, "example.com/note"]);
+}
+
+/// Rule: 8.retry
+#[tokio::test(start_paused = true)]
+async fn failed_write_is_repeated_after_200_ms_to_2_s() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    let fails = Fault::status(Match::any().verb("patch"), 500).times(8);
+    leader.server.faults().add(fails);
+    leader.probes.fail_twice(1).await;
+    sleep(ms(20_000)).await;
+    let pauses: Vec<_> = leader
+        .patched_at()
+        .windows(2)
+        .map(|two| two[1] - two[0])
+        .collect();
+    for (pause, expected) in pauses.iter().zip([200, 400, 800, 1600, 2000, 2000, 2000, 2000]) {
+        assert!(pause.abs_diff(expected) <= 5, "{pauses:?}");
+    }
+    assert_eq!(pauses.len(), 8);
+    assert!(leader.probes.is_heard(1));
+}
+
+/// Rule: 8.retry-after
+#[tokio::test(start_paused = true)]
+async fn overloaded_server_is_left_alone_as_long_as_it_asks() {
+    let store = Store::new();
+    put(&store, &json!({}));
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    for replica in [&leader, &peer] {
+        let overload = Effect::Status {
+            code: 429,
+            retry_after: Some(7),
+        };
+        let fault = Fault::new(Match::any().verb("patch"), overload);
+        replica.server.faults().add(fault.times(1));
+    }
+    leader.probes.fail_twice(1).await;
+    sleep(ms(20_000)).await;
+    for replica in [&leader, &peer] {
+        let at = replica.patched_at();
+        assert!(
+            (7000..7100).contains(&(at[1] - at[0])),
+            "{}: {at:?}",
+            replica.name
+        );
+    }
+}
+
+/// Rule: 8.heard
+#[tokio::test(start_paused = true)]
+async fn lost_answer_is_made_up_for_by_the_watch() {
+    for effect in [Effect::LostReply, Effect::Unanswered] {
+        let store = Store::new();
+        put(&store, &json!({}));
+        let leader = Replica::leader(&store);
+        let lost = Fault::new(Match::any().verb("patch"), effect).times(1);
+        leader.server.faults().add(lost);
+        sleep(ms(10)).await;
+        leader.probes.fail_twice(1).await;
+        sleep(ms(400)).await;
+        assert!(leader.probes.is_heard(1));
+        sleep(ms(5000)).await;
+        assert_eq!(leader.writes(), 1, "the Lease has it");
+    }
+}
+
+/// Rule: 8.heard
+#[tokio::test(start_paused = true)]
+async fn suspicion_that_is_not_stored_is_not_heard() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    leader
+        .server
+        .faults()
+        .add(Fault::status(Match::any().verb("create"), 403));
+    leader.probes.fail_twice(1).await;
+    sleep(ms(60_000)).await;
+    assert!(!leader.probes.is_heard(1));
+}
+
+/// Rule: 8.silent-watch
+#[tokio::test(start_paused = true)]
+async fn leader_with_a_silent_watch_reads_the_lease() {
+    let store = Store::new();
+    put(&store, &json!({}));
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    leader.server.faults().silence_watches(Match::any());
+    leader.probes.fail_twice(1).await;
+    for _ in 0..200 {
+        sleep(ms(100)).await;
+        let probes = &leader.probes;
+        assert!(
+            !probes.is_heard(1) || probes.is_objected(1),
+            "it hears the objection in time"
+        );
+    }
+    assert!(leader.probes.is_objected(1));
+    let reads = leader.requests(|request| request.verb == "get").len();
+    assert!((8..=20).contains(&reads), "{reads}");
+    drop(peer);
+}
+
+/// Rule: 8.rights
+#[tokio::test(start_paused = true)]
+async fn rights_of_the_chart_are_enough() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    for replica in [&leader, &peer] {
+        let lease = |verbs: &[&str]| Rule::new(&["coordination.k8s.io"], &["leases"], verbs);
+        let rules = vec![
+            lease(&["create"]),
+            lease(&["get", "list", "watch", "patch"]).names(&[LEASE]),
+        ];
+        store.restrict(replica.name, rules);
+    }
+    sleep(ms(100)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    assert!(leader.probes.is_objected(1));
+    for replica in [&leader, &peer] {
+        let refused = store.rbac_report(replica.name).refused;
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+}
+
+/// Rule: 8.rights
+#[tokio::test(start_paused = true)]
+async fn watch_without_the_right_costs_a_line_a_minute() {
+    let (log, _guard) = logged();
+    let store = Store::new();
+    store.restrict("leader", Vec::new());
+    let leader = Replica::leader(&store);
+    sleep(Duration::from_secs(1800)).await;
+    let lists = leader.requests(|_| true).len();
+    assert!((60..=100).contains(&lists), "{lists}");
+    let lines = log.lines();
+    assert!(lines.len() <= 31, "{lines:#?}");
+    assert!(
+        lines[0].starts_with("WARN the watch of the Lease default/lease-probes failed; trying again"),
+        "{lines:#?}"
+    );
+    leader.probes.fail_twice(1).await;
+    sleep(Duration::from_secs(60)).await;
+    assert!(!leader.probes.is_heard(1), "without rights nothing is taken out");
+}
+
+/// Rule: 8.watch
+#[tokio::test(start_paused = true)]
+async fn watch_returns_within_a_second_of_the_api_server() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    peer.server.faults().refuse(true);
+    peer.server
+        .faults()
+        .end_watches(Match::any(), testbed::Ending::Abrupt);
+    sleep(ms(60_000)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(1000)).await;
+    assert!(!leader.probes.is_objected(1));
+    peer.server.faults().refuse(false);
+    sleep(ms(1000)).await;
+    assert!(leader.probes.is_objected(1));
+}
+
+/// Rule: 8.forged
+#[tokio::test(start_paused = true)]
+async fn forged_annotations_do_no_harm() {
+    let store = Store::new();
+    let mut forged = serde_json::Map::new();
+    let long = "192.0.2.1:6443=1,".repeat(100);
+    for n in 0..100 {
+        forged.insert(format!("objection.endpoint-copier/{n}"), json!(long));
+    }
+    forged.insert(SUSPECTED.to_owned(), json!("192.0.2.1:6443=nonsense"));
+    put(&store, &Value::Object(forged));
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    assert_eq!(suspected(&store), None, "nobody suspects anything");
+    leader.probes.fail_twice(1).await;
+    peer.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    assert_eq!(suspected(&store), text("192.0.2.1:6443=1"));
+    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    sleep(ms(61_000)).await;
+    leader.probes.fail_twice(1).await;
+    sleep(ms(500)).await;
+    assert_eq!(annotations(&store).len(), 1, "the forged ones are gone");
+}
+
+/// Rule: 8.forged
+#[tokio::test(start_paused = true)]
+async fn suspicion_forged_by_another_is_answered_and_removed() {
+    let store = Store::new();
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    sleep(ms(10)).await;
+    put(&store, &json!({SUSPECTED: "192.0.2.1:6443=17"}));
+    sleep(ms(100)).await;
+    assert_eq!(annotations(&store), BTreeMap::new());
+    assert!(peer.writes() <= 2, "it objects and withdraws at most");
+    assert!(leader.writes() <= 2);
+}
+
+/// Rule: 8.unopposed
+#[tokio::test(start_paused = true)]
+async fn without_election_every_suspicion_is_heard() {
+    let probes = Chosen::new();
+    let _task = AbortOnDropHandle::new(tokio::spawn(unopposed(probes.clone())));
+    sleep(ms(1000)).await;
+    probes.fail_twice(1).await;
+    sleep(TICK).await;
+    assert!(probes.is_heard(1) && !probes.is_objected(1));
+    probes.rise(1).await;
+    assert!(!probes.is_heard(1));
+}
