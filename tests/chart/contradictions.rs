@@ -84,6 +84,15 @@ const BAD: &[(&str, &[&str])] = &[
         "extraEnv[0].name=POD_NAMESPACE,extraEnv[0].value=a",
         &["POD_NAMESPACE is set already"],
     ),
+    (
+        "extraEnv[0].name=HOST_IPS,extraEnv[0].value=192.0.2.1",
+        &["HOST_IPS is set already"],
+    ),
+    ("extraArgs[0]=--probe=off", &["set probe.mode"]),
+    (
+        "extraEnv[0].name=ENDPOINT_COPIER_PROBE_PERIOD,extraEnv[0].value=2s",
+        &["set probe.period"],
+    ),
     ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is set already"]),
     // Of a Deployment and of a Service: the API server would refuse the object, and not say which value it comes from.
     (
@@ -179,7 +188,7 @@ fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
         assert!(said.contains("has a value of the chart"), "{said}");
         count += 1;
     }
-    assert_eq!(count, 12);
+    assert_eq!(count, 15);
     for arg in crate::helm::args(&rendered) {
         helm.refusal(&["--set", &format!("extraArgs[0]={arg}")]);
     }

@@ -246,6 +246,32 @@ fn tolerations_are_added_to_those_of_the_chart() {
 }
 
 #[test]
+fn addresses_of_the_node_come_from_the_kubelet() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&[]);
+    let env = container(&rendered)["env"].as_array().expect("env");
+    let from_kubelet = env.iter().find(|variable| variable["name"] == "HOST_IPS");
+    let from_kubelet = from_kubelet.expect("a variable");
+    assert_eq!(
+        from_kubelet["valueFrom"]["fieldRef"]["fieldPath"],
+        "status.hostIPs"
+    );
+}
+
+#[test]
+fn probe_mode_off_may_be_written_without_quotes() {
+    let Some(helm) = helm() else { return };
+    for (mode, expected) in [("false", "off"), ("\"off\"", "off"), ("\"observe\"", "observe")] {
+        let rendered = helm.render(&["--set-json", &format!("probe.mode={mode}")]);
+        let env = container(&rendered)["env"].as_array().expect("env");
+        let probe = env
+            .iter()
+            .find(|variable| variable["name"] == "ENDPOINT_COPIER_PROBE");
+        assert_eq!(probe.expect("a variable")["value"], expected, "{mode}");
+    }
+}
+
+#[test]
 fn in_local_mode_the_nodes_address_comes_from_the_kubelet() {
     let Some(helm) = helm() else { return };
     let host = |set: &str| {

@@ -111,7 +111,7 @@ pub fn start_command(
                 .as_str()
                 .expect("a namespace")
                 .to_owned(),
-            Some("status.hostIP") => node.to_string(),
+            Some("status.hostIP" | "status.hostIPs") => node.to_string(),
             Some("spec.nodeName") => "node".to_owned(),
             Some(other) => panic!("{other}: a kubelet knows more than this test"),
         };

@@ -112,6 +112,12 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "Must be less than or equal to 65535",
     ),
     (
+        "probe.mode=on",
+        "mode",
+        "'enforce', 'observe', 'off'",
+        "\"enforce\", \"observe\", \"off\"",
+    ),
+    (
         "apiServer.mode=node",
         "mode",
         "'auto', 'cluster', 'local'",
@@ -303,6 +309,8 @@ fn what_is_right_is_taken() {
             "leaderElection.leaseDuration=1m0s,leaderElection.renewDeadline=59.9s,leaderElection.retryPeriod=49s",
             "leaderElection.leaseDuration=2s,leaderElection.renewDeadline=1s,leaderElection.retryPeriod=833ms",
             "logLevel=off",
+            "probe.mode=off,probe.period=2s,probe.timeout=100ms",
+            "probe.mode=observe,probe.period=0.5s,probe.timeout=1.5s",
             "logLevel=INFO",
             "logLevel=WARN\\,kube=DEBUG",
             "logLevel=info\\,kube=debug",

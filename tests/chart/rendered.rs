@@ -335,9 +335,9 @@ fn every_port_of_an_api_server_that_values_name_may_be_dialled() {
     };
     for helm in helms() {
         for (set, expected) in [
-            ("apiServer.host=null", vec![443, 6443]),
-            ("apiServer.port=6443", vec![443, 6443]),
-            ("apiServer.port=6444", vec![443, 6443, 6444]),
+            ("apiServer.host=null", vec![443, 6443, 9345]),
+            ("apiServer.port=6443", vec![443, 6443, 9345]),
+            ("apiServer.port=6444", vec![443, 6443, 9345, 6444]),
             ("networkPolicy.apiServerPorts=[]", vec![]),
         ] {
             let rendered = helm.render(&["--set", "networkPolicy.enabled=true", "--set-json", set]);

@@ -18,10 +18,28 @@ use crate::pod::{Node, Pod, list_api_servers};
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 /// Rights that this operator has and does not use, and why it has them.
-const UNUSED: [(&str, &str); 1] = [(
-    "events.k8s.io events patch",
-    "kube's recorder patches an Event that it repeats; each of ours is a new one so far",
-)];
+const UNUSED: [(&str, &str); 5] = [
+    (
+        "events.k8s.io events patch",
+        "kube's recorder patches an Event that it repeats; each of ours is a new one so far",
+    ),
+    (
+        "coordination.k8s.io leases get f668ae63.endpoint-copier-operator-probes in copier",
+        "the leader reads what a silent watch does not show",
+    ),
+    (
+        "coordination.k8s.io leases list f668ae63.endpoint-copier-operator-probes in copier",
+        "every replica watches it",
+    ),
+    (
+        "coordination.k8s.io leases watch f668ae63.endpoint-copier-operator-probes in copier",
+        "every replica watches it",
+    ),
+    (
+        "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator-probes in copier",
+        "nothing is written while nothing is suspected",
+    ),
+];
 
 /// Rights of Pods of the Go operator, until an upgrade has replaced them.
 const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
@@ -232,6 +250,27 @@ fn what_the_go_operator_still_needs_is_named_and_can_be_taken_back() {
     let more: Vec<_> = openshift.difference(&without).collect();
     assert_eq!(more, ["discovery.k8s.io endpointslices/restricted create"]);
     assert!(rights("rbac.create=false").is_empty());
+}
+
+#[test]
+fn probes_have_rights_unless_they_are_off() {
+    let Some(helm) = helm() else { return };
+    for (set, has) in [
+        ("probe.mode=enforce", true),
+        ("probe.mode=observe", true),
+        ("probe.mode=off", false),
+    ] {
+        let rendered = helm.render(&["--set", set, "--set", "leaderElection.id=my.lease"]);
+        let role = &find(&rendered, "ClusterRole", "")["rules"];
+        let mut rules = role.as_array().expect("rules").iter();
+        let readyz = json!({"nonResourceURLs": ["/readyz"], "verbs": ["get"]});
+        assert_eq!(rules.any(|rule| *rule == readyz), has, "{set}");
+        let leases: Vec<_> = self::rules(&rendered).iter().map(text).collect();
+        for verb in ["get", "list", "watch", "patch"] {
+            let right = format!("coordination.k8s.io leases {verb} my.lease-probes in {NAMESPACE}");
+            assert_eq!(leases.contains(&right), has, "{set}: {leases:#?}");
+        }
+    }
 }
 
 #[test]

@@ -58,6 +58,26 @@ const SLIPS: &[(&str, &str)] = &[
         "apiServer.host is https://192.0.2.1: write it without https://",
     ),
     (
+        "probe.period=499ms",
+        "probe.period is 499ms: it has to be 500ms to 2s",
+    ),
+    (
+        "probe.period=2001ms",
+        "probe.period is 2001ms: it has to be 500ms to 2s",
+    ),
+    (
+        "probe.timeout=99ms",
+        "probe.timeout is 99ms: it has to be 100ms to 2s",
+    ),
+    (
+        "probe.timeout=3s",
+        "probe.timeout is 3s: it has to be 100ms to 2s",
+    ),
+    (
+        "probe.timeout=2",
+        "probe.timeout is 2: a duration has a unit, write 2s",
+    ),
+    (
         "apiServer.host=192.0.2.1:6443",
         "apiServer.host is 192.0.2.1:6443: write an address or a name without its port, which is apiServer.port",
     ),

@@ -7,6 +7,7 @@ are refused here. The Deployment asks before it renders.
 {{- include "endpoint-copier-operator.checkName" . }}
 {{- include "endpoint-copier-operator.checkDurations" . }}
 {{- include "endpoint-copier-operator.checkElection" . }}
+{{- include "endpoint-copier-operator.checkProbe" . }}
 {{- include "endpoint-copier-operator.checkStrategy" . }}
 {{- include "endpoint-copier-operator.checkPorts" . }}
 {{- include "endpoint-copier-operator.checkVip" . }}
@@ -24,8 +25,8 @@ are refused here. The Deployment asks before it renders.
 {{- end }}
 
 {{- define "endpoint-copier-operator.checkDurations" -}}
-{{- range $section, $values := dict "leaderElection" .Values.leaderElection "metrics.serviceMonitor" .Values.metrics.serviceMonitor }}
-{{- range $name := list "leaseDuration" "renewDeadline" "retryPeriod" "interval" "scrapeTimeout" }}
+{{- range $section, $values := dict "leaderElection" .Values.leaderElection "probe" .Values.probe "metrics.serviceMonitor" .Values.metrics.serviceMonitor }}
+{{- range $name := list "leaseDuration" "renewDeadline" "retryPeriod" "period" "timeout" "interval" "scrapeTimeout" }}
 {{- $given := get $values $name }}
 {{- if not (kindIs "string" $given) }}
 {{- fail (printf "%s.%s is %v: a duration has a unit, write %vs" $section $name $given $given) }}
@@ -58,6 +59,22 @@ are refused here. The Deployment asks before it renders.
 {{- end }}
 {{- if le (index $after 2) (index $after 3) }}
 {{- fail (printf "leaderElection.renewDeadline (%s) must be longer than 1.2 times leaderElection.retryPeriod (%s)" .renewDeadline .retryPeriod) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* As above. */}}
+{{- define "endpoint-copier-operator.checkProbe" -}}
+{{- $start := toDate "2006" "2000" }}
+{{- $form := "2006-01-02T15:04:05.000000000" }}
+{{- range $name, $shortest := dict "period" "500ms" "timeout" "100ms" }}
+{{- $given := get $.Values.probe $name }}
+{{- $after := list }}
+{{- range list $shortest $given "2s" }}
+{{- $after = append $after (dateInZone $form (dateModify (printf "+%s" .) $start) "UTC") }}
+{{- end }}
+{{- if or (lt (index $after 1) (index $after 0)) (gt (index $after 1) (index $after 2)) }}
+{{- fail (printf "probe.%s is %s: it has to be %s to 2s" $name $given $shortest) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -169,7 +186,7 @@ are refused here. The Deployment asks before it renders.
 {{- $flag := regexReplaceAll "^--?([^=]*)(=.*)?$" . "${1}" }}
 {{- $given = append $given (dict "by" (printf "extraArgs: --%s" $flag) "flag" $flag "value" (trimPrefix "=" (regexFind "=.*" .))) }}
 {{- end }}
-{{- $variables := list "POD_NAME" "POD_NAMESPACE" }}
+{{- $variables := list "POD_NAME" "POD_NAMESPACE" "HOST_IPS" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $variables }}
 {{- fail (printf "extraEnv: %s is set already" .name) }}

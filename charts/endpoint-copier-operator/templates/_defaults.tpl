@@ -35,6 +35,10 @@ apiServer:
   mode: auto
   host: ""
   port: 6443
+probe:
+  mode: enforce
+  period: 1s
+  timeout: 1s
 defaultEndpoint:
   name: kubernetes
   namespace: default
@@ -120,6 +124,7 @@ networkPolicy:
   apiServerPorts:
   - 443
   - 6443
+  - 9345
   extraIngress: []
   extraEgress: []
 {{- end }}

@@ -61,6 +61,11 @@ annotations:
 {{- .Values.leaderElection.id | default "f668ae63.endpoint-copier-operator" }}
 {{- end }}
 
+{{/* YAML takes a bare off for false. */}}
+{{- define "endpoint-copier-operator.probeMode" -}}
+{{- kindIs "bool" .Values.probe.mode | ternary "off" .Values.probe.mode }}
+{{- end }}
+
 {{- define "endpoint-copier-operator.vipName" -}}
 {{- .Values.vip.name | default .Values.managedEndpoint.name | default "kubernetes-vip" }}
 {{- end }}

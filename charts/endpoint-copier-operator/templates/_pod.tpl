@@ -95,6 +95,9 @@ leader-election-renew-deadline: leaderElection.renewDeadline
 leader-election-retry-period: leaderElection.retryPeriod
 managed-endpoint-name: managedEndpoint.name
 managed-endpoint-namespace: managedEndpoint.namespace
+probe: probe.mode
+probe-period: probe.period
+probe-timeout: probe.timeout
 {{- end }}
 
 {{/* In the environment, so that `kubectl exec … /endpoint-copier-operator status` sees what the operator of the Pod sees. */}}
@@ -107,9 +110,16 @@ managed-endpoint-namespace: managedEndpoint.namespace
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+- name: HOST_IPS
+  valueFrom:
+    fieldRef:
+      fieldPath: status.hostIPs
 {{- range $flag, $path := include "endpoint-copier-operator.settings" . | fromYaml }}
 {{- $section := index $.Values (splitList "." $path | first) }}
 {{- $value := index $section (splitList "." $path | last) }}
+{{- if eq $flag "probe" }}
+{{- $value = include "endpoint-copier-operator.probeMode" $ }}
+{{- end }}
 {{- $name := printf "ENDPOINT_COPIER_%s" ($flag | upper | replace "-" "_") }}
 {{- if and (eq $flag "api-server-host") (not $value) }}
 {{- if eq $.Values.apiServer.mode "local" }}
