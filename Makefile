@@ -41,12 +41,12 @@ test-chart: ## runs the tests of the Helm chart alone; make tools brings Helm fo
 ECHARTS_VERSION := 6.1.0
 PREVIEW := $(TARGET)/tools/preview
 
-dashboard-preview: ## draws docs/dashboard*.png: the dashboard's panels with what a Prometheus records in 9 minutes; CHROMIUM=
+dashboard-preview: ## draws docs/images/*.png: the dashboard's panels with what a Prometheus records in 9 minutes; CHROMIUM=
 	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::the_stories_as_they_look_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
-	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs
+	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs/images
 
 docs: ## makes what is a copy of something else: the dashboard in the chart
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json

@@ -1,4 +1,4 @@
-//! The commands of docs/upgrade.md and the README that delete copies on the way back, run as they stand there.
+//! The commands of docs/how-to/upgrade-from-go.md and the README that delete copies on the way back, run as they stand there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -56,7 +56,9 @@ async fn copies_of_one_service_go_once_the_go_operator_has_written() {
         skipped("kubectl");
         return;
     }
-    let [newer, older] = commands("docs/upgrade.md").try_into().expect("two commands");
+    let [newer, older] = commands("docs/how-to/upgrade-from-go.md")
+        .try_into()
+        .expect("two commands");
     let [of_the_readme] = commands("README.md").try_into().expect("one command");
     for (command, written, by) in [
         (newer, "kubernetes-vip", None),

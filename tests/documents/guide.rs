@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{VERSION, documents, read};
 
-const GUIDE: &str = "docs/rke2-k3s-metallb.md";
+const GUIDE: &str = "docs/tutorials/api-vip-rke2-k3s-metallb.md";
 
 /// The blocks of a document in this language.
 fn blocks(name: &str, language: &str) -> Vec<String> {
@@ -100,16 +100,19 @@ fn the_guide_installs_on_servers_with_taints() {
 
 #[test]
 fn the_guide_and_the_upgrade_install_this_version() {
-    let upgrade = read("docs/upgrade.md");
+    let upgrade = read("docs/how-to/upgrade-from-go.md");
     for rest in upgrade
         .split("/charts/endpoint-copier-operator --version ")
         .skip(1)
     {
-        assert!(rest.starts_with(VERSION), "docs/upgrade.md: --version");
+        assert!(
+            rest.starts_with(VERSION),
+            "docs/how-to/upgrade-from-go.md: --version"
+        );
     }
-    let manifests = blocks("docs/upgrade.md", "yaml").into_iter();
+    let manifests = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();
     let manifests: Vec<_> = manifests
-        .flat_map(|block| documents("docs/upgrade.md", &block))
+        .flat_map(|block| documents("docs/how-to/upgrade-from-go.md", &block))
         .collect();
     let stated = manifests.iter().flat_map(|manifest| {
         let spec = &manifest["spec"];
@@ -236,8 +239,8 @@ fn a_file_that_the_guide_applies_is_named_before() {
 /// The default uninstalls what has failed, and MetalLB's CRDs take the pool along.
 #[test]
 fn no_chart_of_the_guide_or_the_upgrade_is_uninstalled_when_it_fails() {
-    let of_the_upgrade = blocks("docs/upgrade.md", "yaml").into_iter();
-    let of_the_upgrade = of_the_upgrade.flat_map(|block| documents("docs/upgrade.md", &block));
+    let of_the_upgrade = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();
+    let of_the_upgrade = of_the_upgrade.flat_map(|block| documents("docs/how-to/upgrade-from-go.md", &block));
     let mut objects = objects_of_the_guide();
     objects.extend(of_the_upgrade);
     objects.retain(|object| object["kind"] == "HelmChart");

@@ -35,6 +35,50 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
     files
 }
 
+/// Every Markdown file of the repository's root and of docs, as paths from the root.
+fn pages() -> Vec<String> {
+    let mut pages = files(".", "md");
+    let mut folders = vec!["docs".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(root().join(&folder)).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let name = format!("{folder}/{}", entry.file_name().into_string().expect("UTF-8"));
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(name);
+            } else if Path::new(&name).extension().is_some_and(|end| end == "md") {
+                pages.push(name);
+            }
+        }
+    }
+    pages
+}
+
+/// The files of the repository that a page links to, as paths from the root.
+fn linked(page: &str) -> Vec<PathBuf> {
+    let text = read(page);
+    let folder = Path::new(page).parent().expect("a folder");
+    let links = text.split("](").skip(1);
+    let links = links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link));
+    let files = links.map(|link| link.split('#').next().unwrap_or_default());
+    files
+        .filter(|file| !file.is_empty() && !file.contains("://"))
+        .map(|file| folder.join(file))
+        .collect()
+}
+
+/// Without `..` and `.`, so that two paths to one file are equal.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => _ = plain.pop(),
+            std::path::Component::CurDir => {}
+            _ => plain.push(part),
+        }
+    }
+    plain
+}
+
 /// Each document of a YAML text.
 fn documents(name: &str, yaml: &str) -> Vec<Value> {
     yaml.split("\n---\n")
@@ -47,17 +91,10 @@ fn documents(name: &str, yaml: &str) -> Vec<Value> {
 #[test]
 fn a_link_in_a_document_leads_to_a_file() {
     let mut broken = Vec::new();
-    for name in [files(".", "md"), files("docs", "md"), files("docs/adr", "md")].concat() {
-        let text = read(&name);
-        let folder = PathBuf::from(&name).parent().expect("a folder").to_owned();
-        let links = text.split("](").skip(1);
-        for link in links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
-            let file = link.split('#').next().unwrap_or_default();
-            let elsewhere = link.contains("://") || file.is_empty();
-            if !elsewhere && !root().join(&folder).join(file).exists() {
-                broken.push(format!("{name}: {link}"));
-            }
-        }
+    for page in pages() {
+        let links = linked(&page).into_iter();
+        let missing = links.filter(|file| !root().join(plain(file)).exists());
+        broken.extend(missing.map(|file| format!("{page}: {}", file.display())));
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
