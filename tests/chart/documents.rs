@@ -348,6 +348,9 @@ fn values_that_documents_tell_of_are_there() {
     let mut count = 0;
     for document in [
         "README.md",
+        "docs/how-to/air-gapped.md",
+        "docs/how-to/install.md",
+        "docs/how-to/monitor.md",
         "docs/how-to/upgrade-from-go.md",
         "charts/endpoint-copier-operator/README.md",
         "charts/endpoint-copier-operator/templates/NOTES.txt",

@@ -1,4 +1,4 @@
-//! The guide to a VIP, and the upgrade: their manifests and versions.
+//! The tutorial of the VIP, and the guides beside it: their manifests and versions.
 
 use endpoint_copier_core::model::{Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{VERSION, documents, read};
 
 const GUIDE: &str = "docs/tutorials/api-vip-rke2-k3s-metallb.md";
+const AIR_GAPPED: &str = "docs/how-to/air-gapped.md";
 
 /// The blocks of a document in this language.
 fn blocks(name: &str, language: &str) -> Vec<String> {
@@ -126,7 +127,7 @@ fn the_guide_and_the_upgrade_install_this_version() {
     // HelmChart, Flux with a HelmRepository, Flux with an OCIRepository.
     assert_eq!(stated, [VERSION; 3]);
     assert!(upgrade.contains(&format!("`targetRevision: {VERSION}`")));
-    let text = read(GUIDE);
+    let text = read(GUIDE) + &read(AIR_GAPPED);
     let image = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:";
     let stated = text.split(image).skip(1);
     let chart = "endpoint-copier-operator/endpoint-copier-operator --version ";
@@ -135,12 +136,12 @@ fn the_guide_and_the_upgrade_install_this_version() {
     for rest in stated {
         assert!(
             rest.starts_with(VERSION),
-            "{GUIDE}: {}",
+            "{GUIDE} or {AIR_GAPPED}: {}",
             rest.lines().next().unwrap_or_default()
         );
         count += 1;
     }
-    assert!(count > 3);
+    assert_eq!(count, 5);
     let objects = objects_of_the_guide();
     let chart = objects
         .iter()
