@@ -1,4 +1,4 @@
-//! Holds the table of Events in docs/events.md against the code.
+//! Holds the table of Events in docs/reference/events.md against the code.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use endpoint_copier_operator::controller::events::SYNCED;
 
 /// Cells of each row by reason.
 fn table() -> BTreeMap<String, Vec<String>> {
-    let text = include_str!("../docs/events.md");
+    let text = include_str!("../docs/reference/events.md");
     let rows = text
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));

@@ -1,4 +1,4 @@
-//! Checks the tables rule → test of docs/testing.md and attack → test of docs/security.md against the
+//! Checks the tables rule → test of docs/contributing/verification-map.md and attack → test of docs/explanation/security.md against the
 //! existing tests.
 
 use std::collections::BTreeSet;
@@ -123,7 +123,7 @@ fn tests() -> BTreeSet<String> {
 
 #[test]
 fn every_rule_has_a_test_and_every_test_named_is_there() {
-    let text = include_str!("../docs/testing.md");
+    let text = include_str!("../docs/contributing/verification-map.md");
     let tests = tests();
     assert!(tests.len() > 300, "only {} tests were found", tests.len());
     for section in 1..=6 {
@@ -134,22 +134,28 @@ fn every_rule_has_a_test_and_every_test_named_is_there() {
         assert!(of_section >= 3, "section {section} has {of_section} rules");
     }
     let wrong = complaints(text, &tests);
-    assert!(wrong.is_empty(), "docs/testing.md:\n  {}", wrong.join("\n  "));
+    assert!(
+        wrong.is_empty(),
+        "docs/contributing/verification-map.md:\n  {}",
+        wrong.join("\n  ")
+    );
 }
 
 #[test]
 fn every_attack_has_a_test_and_every_test_named_is_there() {
     let tests = tests();
-    let rows = include_str!("../docs/security.md").lines().filter_map(|line| {
-        let cells: Vec<_> = line
-            .strip_prefix("| ")?
-            .strip_suffix(" |")?
-            .split(" | ")
-            .collect();
-        <[&str; 4]>::try_from(cells)
-            .ok()
-            .filter(|[attack, ..]| *attack != "attack")
-    });
+    let rows = include_str!("../docs/explanation/security.md")
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<_> = line
+                .strip_prefix("| ")?
+                .strip_suffix(" |")?
+                .split(" | ")
+                .collect();
+            <[&str; 4]>::try_from(cells)
+                .ok()
+                .filter(|[attack, ..]| *attack != "attack")
+        });
     let (mut attacks, mut wrong) = (0, Vec::new());
     for [attack, _, _, named] in rows {
         attacks += 1;
@@ -161,7 +167,11 @@ fn every_attack_has_a_test_and_every_test_named_is_there() {
         wrong.extend(missing.map(|test| format!("{attack}: {test} is no test")));
     }
     assert!(attacks >= 20, "only {attacks} attacks");
-    assert!(wrong.is_empty(), "docs/security.md:\n  {}", wrong.join("\n  "));
+    assert!(
+        wrong.is_empty(),
+        "docs/explanation/security.md:\n  {}",
+        wrong.join("\n  ")
+    );
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
 /// The shape that scripts rely on is the one that is documented.
 #[test]
 fn json_is_as_documented() {
-    let documented = include_str!("../../docs/status.md");
+    let documented = include_str!("../../docs/reference/status.md");
     let report = report(&world(), &[lease()]);
     for json in [json(&report).unwrap(), json(&report.plan()).unwrap()] {
         assert!(documented.contains(&format!("```json\n{json}```")), "{json}");

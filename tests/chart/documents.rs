@@ -312,7 +312,10 @@ fn the_marks_and_comments_are_read() {
 #[test]
 fn the_values_of_the_guide_keep_replicas_apart_and_open_no_node_port() {
     let Some(helm) = helm() else { return };
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rke2-k3s-metallb.md");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/tutorials/api-vip-rke2-k3s-metallb.md"
+    );
     let guide = std::fs::read_to_string(path).expect("the guide");
     let (_, rest) = guide
         .split_once("  chart: endpoint-copier-operator\n")
@@ -345,7 +348,10 @@ fn values_that_documents_tell_of_are_there() {
     let mut count = 0;
     for document in [
         "README.md",
-        "docs/upgrade.md",
+        "docs/how-to/air-gapped.md",
+        "docs/how-to/install.md",
+        "docs/how-to/monitor.md",
+        "docs/how-to/upgrade-from-go.md",
         "charts/endpoint-copier-operator/README.md",
         "charts/endpoint-copier-operator/templates/NOTES.txt",
     ] {

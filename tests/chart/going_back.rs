@@ -1,4 +1,4 @@
-//! The commands of docs/upgrade.md and the README that delete copies on the way back, run as they stand there.
+//! The commands of two how-to guides that delete copies on the way back to the Go operator, run as they stand there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -56,11 +56,15 @@ async fn copies_of_one_service_go_once_the_go_operator_has_written() {
         skipped("kubectl");
         return;
     }
-    let [newer, older] = commands("docs/upgrade.md").try_into().expect("two commands");
-    let [of_the_readme] = commands("README.md").try_into().expect("one command");
+    let [newer, older] = commands("docs/how-to/upgrade-from-go.md")
+        .try_into()
+        .expect("two commands");
+    let [of_uninstall] = commands("docs/how-to/uninstall.md")
+        .try_into()
+        .expect("one command");
     for (command, written, by) in [
         (newer, "kubernetes-vip", None),
-        (of_the_readme, "kubernetes-vip", None),
+        (of_uninstall, "kubernetes-vip", None),
         (older, "kubernetes-vip-x7k2p", MIRRORED),
     ] {
         let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;

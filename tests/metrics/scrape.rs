@@ -52,7 +52,7 @@ pub fn labels(line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The tables of docs/metrics.md, by the beginning of the names in them.
+/// The tables of docs/reference/metrics.md, by the beginning of the names in them.
 const SECTIONS: [(&str, &str); 4] = [
     ("endpoint_copier_", "Of this operator"),
     ("leader_election_", "Who leads, as the Go operator says it"),
@@ -130,7 +130,7 @@ pub async fn page(operator: &Operator) -> String {
     page
 }
 
-/// The one text is the help of the metrics; `BLESS=1` writes it into docs/metrics.md.
+/// The one text is the help of the metrics; `BLESS=1` writes it into docs/reference/metrics.md.
 async fn every_metric_is_documented_and_no_other(platform: Platform) {
     let (_cluster, leader, _standby) = eventful(platform).await;
     let there = families(&page(&leader).await);
@@ -141,8 +141,8 @@ async fn every_metric_is_documented_and_no_other(platform: Platform) {
             family.help
         );
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-    let text = std::fs::read_to_string(&file).expect("docs/metrics.md");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
+    let text = std::fs::read_to_string(&file).expect("docs/reference/metrics.md");
     let (begin, end) = ("<!-- metrics: begin -->\n", "\n<!-- metrics: end -->");
     let (before, rest) = text.split_once(begin).expect("the mark of the beginning");
     let (documented, after) = rest.split_once(end).expect("the mark of the end");

@@ -163,7 +163,7 @@ impl Metrics {
             )?,
             events: page.counters(
                 "endpoint_copier_events_total",
-                "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
+                "Events on Services that the API server took, by type and reason; docs/reference/events.md says what they mean.",
                 &["type", "reason"],
             )?,
             watch_last_event: page.gauges(
