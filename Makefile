@@ -48,8 +48,9 @@ dashboard-preview: ## draws docs/dashboard*.png: the dashboard's panels with wha
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
 	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs
 
-docs: ## makes what is a copy of something else: the dashboard in the chart
+docs: ## writes what is made from something else: docs/reference, the tests of each rule, the chart's tables and dashboard
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
+	BLESS=1 $(CARGO) test $(LOCKED) --workspace --test reference --test rules --quiet -- up_to_date
 
 simulate: ## runs SEEDS=800 random schedules of changes and faults; SEED= runs one of them again, BASE= all
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulation

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
 use super::address::{Bind, bind, host, server};
@@ -149,13 +149,20 @@ pub(super) struct Flags {
     go_operator: GoOperatorFlags,
 }
 
+/// The command line with its subcommands, as `--help` shows it.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = task::with_subcommands(Flags::command());
+    command.build();
+    command
+}
+
 /// What to do, the settings, and the warnings to log.
 pub(super) fn read(
     args: impl IntoIterator<Item = std::ffi::OsString>,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<(Task, Config, Vec<String>), Stop> {
-    let mut command = task::with_subcommands(Flags::command());
-    command.build();
+    let mut command = command();
     let mut args = args.into_iter().peekable();
     let subcommand = args
         .peek()
@@ -206,7 +213,9 @@ pub(super) fn read(
     Ok((task, config, warnings))
 }
 
-fn variable(flag: &str) -> String {
+/// The environment variable of a flag, which is given without its dashes.
+#[must_use]
+pub fn variable(flag: &str) -> String {
     format!("ENDPOINT_COPIER_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 

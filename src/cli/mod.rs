@@ -14,6 +14,7 @@ use std::ffi::OsString;
 
 use crate::config::Config;
 
+pub use flags::{command, variable};
 pub use task::Task;
 
 /// What the command line asks for.

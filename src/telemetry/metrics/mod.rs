@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use endpoint_copier_core::model::{Endpoints, Operation, Reason, SYNCED, ServiceKey, WatchKind};
 
 pub use controller::Controller;
-pub use labels::{ReconcileResult, Restart, SyncResult};
+pub use labels::{LABELS, Label, ReconcileResult, Restart, SyncResult};
 use page::MetricsPage;
 use services::Services;
 use watches::WatchMetrics;
@@ -161,7 +161,7 @@ impl Metrics {
             )?,
             events: page.counters(
                 "endpoint_copier_events_total",
-                "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
+                "Events on Services that the API server took, by type and reason; docs/reference/events.md says what they mean.",
                 &["type", "reason"],
             )?,
             watches: WatchMetrics::default(),
