@@ -104,6 +104,7 @@ mod tests {
         }
     }
 
+    /// Rule: 4.metrics-address
     #[test]
     fn addresses_are_those_of_go() {
         for text in [
@@ -131,6 +132,7 @@ mod tests {
         assert!(matches!(parse("[::1]:80"), Some(BindAddress::Socket(_))));
     }
 
+    /// Rule: 4.metrics-address
     #[test]
     fn zero_listens_nowhere() {
         assert_eq!(bind("0").unwrap().0, None);

@@ -100,6 +100,7 @@ async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server()
     assert_eq!(servers.asked(), "abab");
 }
 
+/// Rule: 5.slow
 #[tokio::test]
 async fn requests_beside_one_that_hangs_go_to_each_server_once() {
     let servers = Servers::start(3).await;

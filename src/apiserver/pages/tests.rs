@@ -84,6 +84,7 @@ async fn pages_of_small_objects_grow_to_what_is_asked() {
     assert_eq!(limits(&asked), [100, 200, 400, 500]);
 }
 
+/// Rule: survive.memory
 #[tokio::test]
 async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
     let asked = Asked::default();

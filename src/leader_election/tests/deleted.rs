@@ -4,6 +4,7 @@ use tokio::time::advance;
 
 use super::*;
 
+/// Rule: 5.written-again
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_or_emptied_is_written_again_by_its_leader_and_left_alone_by_the_others() {
     let store = Store::new();

@@ -178,6 +178,7 @@ async fn a_watch_that_is_not_answered_begins_again_with_a_list_and_blames_its_se
     }
 }
 
+/// Rule: 5.blind
 #[test]
 fn only_5xx_undecodable_and_missing_answers_may_concern_one_replica_alone() {
     for (code, for_all) in [

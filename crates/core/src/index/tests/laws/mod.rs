@@ -56,6 +56,7 @@ proptest! {
         }
     }
 
+    /// Rule: 3.while-none-ran
     #[test]
     fn watches_that_have_caught_up_show_what_a_fresh_list_shows(steps in vec(step(), 1..40)) {
         let mut cluster = Cluster::new();
