@@ -96,7 +96,7 @@ async fn three(cluster: &Cluster) -> Vec<Operator> {
     replicas
 }
 
-/// Both are away for longer than the lease, and a source changes meanwhile.
+/// Both are down for longer than the lease, and a source changes meanwhile.
 async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, service: &str, address: &str) {
     leader(replicas).await;
     for server in [0, 1] {

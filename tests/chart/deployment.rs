@@ -170,7 +170,7 @@ fn a_roll_never_waits_for_room_that_is_not_there() {
         ("podAntiAffinityPreset=soft", json!(1), json!(0)),
         ("podAntiAffinityPreset=none", json!(1), json!(0)),
         ("podAntiAffinityPreset=hard", json!(0), json!(1)),
-        // Of one's own, as people gave it to the old chart.
+        // The user's own, as it was given to the old chart.
         (
             "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=node",
             json!(0),

@@ -78,7 +78,7 @@ async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server()
     }
 }
 
-/// A Service of one's own, which asks for its address as that of the guide does.
+/// A Service of the user's own, which asks for its address as that of the guide does.
 fn vip_by_hand() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",

@@ -14,7 +14,7 @@ use crate::PROGRAM;
 use crate::helm::{NAMESPACE, find, helm};
 use crate::pod::{Node, Pod, list_api_servers};
 
-/// Who the operator is, to the API.
+/// The user name of the operator.
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 /// Rights that this operator has and does not use, and why it has them.

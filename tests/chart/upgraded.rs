@@ -132,7 +132,7 @@ fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
     }
 }
 
-/// One that was given by itself is reused beside our repository too, whatever the flag: there is no such image.
+/// A tag that was given by itself is reused beside our repository too, whatever the flag: there is no such image.
 /// Rule: chart.upgrade
 #[test]
 fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {

@@ -1,4 +1,4 @@
-//! Who goes first, how many at once, and who waits for whom.
+//! Order of Services: which goes first, how many run at once, and which waits for which.
 
 use std::collections::BTreeSet;
 

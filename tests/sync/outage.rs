@@ -1,4 +1,4 @@
-//! What is logged, also while the API is away: little, and enough.
+//! What is logged, also while the API is down: little, and enough.
 
 use testbed::{Effect, Fault, Match, Store};
 

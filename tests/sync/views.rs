@@ -312,7 +312,7 @@ async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
     assert_eq!(lists(), before);
 }
 
-/// One that has seen the cluster, and of its source an old state only when its term begins: no watch is answered.
+/// A leader that has seen the cluster, but only an old state of its source when its term begins: no watch is answered.
 async fn leads_without_watches() -> Operator {
     let store = cluster(&["192.0.2.1", "192.0.2.2"]);
     put(&store, service("vip"));

@@ -1,7 +1,7 @@
 //! Dirty keys, each at most once, and the time before which a key must not be worked on again.
 //!
 //! A key is in one of four states: not here, ready, waiting until a moment, or being worked on.
-//! One that gets dirty while it is worked on becomes ready when that work ends.
+//! A key that gets dirty while it is worked on becomes ready when that work ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;

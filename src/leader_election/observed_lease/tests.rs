@@ -249,7 +249,7 @@ fn may_race_says_the_same_as_race() {
 }
 
 #[test]
-fn why_a_lease_was_to_be_had_is_told() {
+fn the_reason_to_take_a_lease_is_logged() {
     for (states, why) in [
         (vec![None], "there was none"),
         (vec![Some(lease(1, None, Some(6)))], "it had no holder"),

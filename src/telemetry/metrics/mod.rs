@@ -95,8 +95,8 @@ impl Metrics {
 
         let leader = page.gauges(
             "leader_election_master_status",
-            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
-             seconds of a takeover.",
+            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except during \
+             the seconds of a takeover.",
             &["name"],
         )?;
         let inner = MetricsInner {
@@ -212,7 +212,7 @@ impl Metrics {
             .set(unix(SystemTime::now()));
     }
 
-    /// The Lease was taken or renewed, by whomever.
+    /// The Lease was taken or renewed, by any replica.
     pub fn lease_seen_renewed(&self) {
         self.0.lease_seen_renewed.set(unix(SystemTime::now()));
     }
@@ -275,7 +275,7 @@ impl Metrics {
         self.0.propagation.observe(took.as_secs_f64());
     }
 
-    /// Something that Kubernetes made known of a source was carried over, so long after its trigger.
+    /// A change of a source that Kubernetes published was copied, so long after its trigger.
     pub fn observe_trigger_propagation(&self, took: Duration) {
         self.0.trigger_propagation.observe(took.as_secs_f64());
     }

@@ -37,7 +37,7 @@ pub mod annotation {
     pub const SOURCE_NAME: &str = "endpoint-copier/default-service-name";
     /// Namespace of the source Service.
     pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
-    /// `hold` or `follow`: what becomes of the copies when the source is empty.
+    /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
 
     /// Each of them with its values, in Markdown. The reference page of annotations is made from it.

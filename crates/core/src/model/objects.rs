@@ -98,7 +98,7 @@ pub struct ServiceSpec {
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<String>,
-    /// Whose Pods it selects; a managed Service has none.
+    /// Selects Pods; a managed Service has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<BTreeMap<String, String>>,
     /// Its ports.

@@ -73,7 +73,7 @@ proptest! {
         for watch in if forgot { 1..3 } else { 0..0 } {
             cluster.relist(watch);
         }
-        let fresh = cluster.listed_anew();
+        let fresh = cluster.listed_again();
         for (caught_up, listed) in shown(&cluster.index).into_iter().zip(shown(&fresh)) {
             prop_assert_eq!(caught_up, listed);
         }
