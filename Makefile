@@ -63,7 +63,8 @@ model: ## checks the model of the election with large bounds; make test does wit
 mutants: ## breaks the safety code, one patch at a time, and runs the tests that must notice
 	@hack/mutants/run
 
-lint: ## checks format, clippy and docs; a warning is an error
+lint: ## checks words, format, clippy and docs; a warning is an error
+	@hack/style/run
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --workspace --no-deps
