@@ -48,8 +48,9 @@ dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
 	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs/images
 
-docs: ## updates generated files: the dashboard in the chart
+docs: ## updates generated files: docs/reference, the tests of each rule, the chart's tables and dashboard
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
+	BLESS=1 $(CARGO) test $(LOCKED) --workspace --test reference --test rules --quiet -- up_to_date
 
 simulate: ## runs SEEDS=800 random schedules of changes and faults; SEED= repeats one schedule, BASE= a whole run
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulation
@@ -62,7 +63,8 @@ model: ## checks the model of the election with large bounds; make test uses sma
 mutants: ## breaks the safety code, one patch at a time, and runs the tests that must fail
 	@hack/mutants/run
 
-lint: ## checks rustfmt, clippy and rustdoc; warnings are errors
+lint: ## checks words, rustfmt, clippy and rustdoc; warnings are errors
+	@hack/style/run
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --workspace --no-deps

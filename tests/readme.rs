@@ -1,8 +1,6 @@
-//! Holds the README and the pages beside it against what they name: flags, metrics, make targets, commands.
+//! Checks that the metrics, make targets and commands in the README and the pages beside it exist.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use endpoint_copier_core::model::{Endpoints, MANAGED_BY_US, ServiceKey, label};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
@@ -21,56 +19,6 @@ fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| row.split(" | ").map(|cell| cell.replace('`', "")).collect())
         .collect()
-}
-
-/// Each flag that `--help` tells of with its default, but for those that only warn.
-fn flags() -> BTreeMap<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_endpoint-copier-operator"))
-        .arg("--help")
-        .env("COLUMNS", "1000")
-        .output()
-        .expect("the operator starts");
-    let help = String::from_utf8(output.stdout).expect("a text");
-    let (help, _) = help
-        .split_once("\nAccepted from the Go operator")
-        .expect("the last heading");
-    let mut flags = BTreeMap::new();
-    let mut flag = "";
-    for line in help.lines() {
-        if let Some(begin) = line.trim_start().strip_prefix("--") {
-            flag = begin.split([' ', '[']).next().unwrap_or_default();
-            flags.insert(format!("--{flag}"), String::new());
-        }
-        if let Some((_, default)) = line.split_once("[default: ") {
-            let default = default.trim_end_matches(']').to_owned();
-            flags.insert(format!("--{flag}"), default);
-        }
-    }
-    flags
-}
-
-#[test]
-fn the_table_of_flags_is_that_of_help() {
-    let page = file("docs/reference/flags.md");
-    let mut known = flags();
-    for row in rows(&page, "All flags") {
-        let [flag, variable, default, ..] = &row[..] else {
-            panic!("{row:?}")
-        };
-        let of_help = known
-            .remove(flag)
-            .unwrap_or_else(|| panic!("--help has no {flag}"));
-        assert_eq!(
-            default.to_lowercase(),
-            of_help.to_lowercase(),
-            "default of {flag}"
-        );
-        let name = flag.trim_start_matches('-').to_uppercase().replace('-', "_");
-        assert_eq!(*variable, format!("ENDPOINT_COPIER_{name}"));
-    }
-    // Those of the Go operator that mean the same as others are named above the table.
-    known.retain(|flag, _| !flag.starts_with("--zap-"));
-    assert!(known.is_empty(), "not in the table: {known:?}");
 }
 
 #[test]
@@ -135,6 +83,7 @@ fn the_readme_is_short_and_installs_within_40_lines() {
     assert!(line.is_some_and(|line| line < 40), "{line:?}");
 }
 
+/// Rule: 3.removal-commands
 #[test]
 fn the_commands_to_remove_copies_and_to_go_back_are_there() {
     let page = file("docs/how-to/uninstall.md");

@@ -162,7 +162,7 @@ fn json_is_as_documented() {
     }
 }
 
-/// Whoever may write an Annotation, a Lease or an Event has no word in the terminal of who asks.
+/// A user who may write an annotation, a Lease or an Event controls nothing in the terminal of the user who asks.
 #[test]
 fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own() {
     let mut hostile = lease();

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::helm::tools;
 
-/// Who wrote a copy, and who the slice of `Endpoints`.
+/// The writer of a copy, and that of the slice of `Endpoints`.
 const OURS: Option<&str> = Some("endpoint-copier-operator");
 const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
 

@@ -233,7 +233,7 @@ fn a_file_that_the_guide_applies_is_named_before() {
             count += 1;
         }
     }
-    // The address, and a Service of one's own.
+    // The address, and a Service of the user's own.
     assert_eq!(count, 2);
 }
 

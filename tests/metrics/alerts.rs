@@ -91,7 +91,7 @@ fn no_age_counts_the_time_since_the_scrape() {
     }
 }
 
-/// One that is not there would leave an alert quiet, or an exception to it.
+/// A missing metric would silence an alert, or an exception to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_that_an_alert_asks_for_is_in_a_real_scrape() {
     let (_cluster, leader, _standby) = eventful(Platform::Testbed).await;

@@ -16,6 +16,22 @@ pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
 /// Kubernetes' own: when the endpoints last changed; taken over from the source.
 pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
+/// The annotations of a copy with their values, in Markdown. The reference page of annotations is made from it.
+pub const REFERENCE: [(&str, &str); 5] = [
+    (NAMESPACE, "Namespace of the source EndpointSlice."),
+    (SLICE, "Name of the source EndpointSlice."),
+    (UID, "UID of the source EndpointSlice."),
+    (
+        RESOURCE_VERSION,
+        "resourceVersion of the source EndpointSlice that the copy was last written from.",
+    ),
+    (
+        TRIGGER_TIME,
+        "Time of the last change of the endpoints, copied from the source if it has one. kube-proxy measures from it \
+         how long a change takes.",
+    ),
+];
+
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance<'a> {
