@@ -130,8 +130,11 @@ fn the_guide_and_the_upgrade_install_this_version() {
     let text = read(GUIDE) + &read(AIR_GAPPED);
     let image = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:";
     let stated = text.split(image).skip(1);
-    let chart = "endpoint-copier-operator/endpoint-copier-operator --version ";
-    let stated = stated.chain(text.split(chart).skip(1));
+    let chart = "/endpoint-copier-operator --version ";
+    let file = "./endpoint-copier-operator-";
+    let stated = stated
+        .chain(text.split(chart).skip(1))
+        .chain(text.split(file).skip(1));
     let mut count = 0;
     for rest in stated {
         assert!(
@@ -141,7 +144,7 @@ fn the_guide_and_the_upgrade_install_this_version() {
         );
         count += 1;
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
     let objects = objects_of_the_guide();
     let chart = objects
         .iter()
