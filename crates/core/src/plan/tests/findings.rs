@@ -1,4 +1,4 @@
-//! What users are told, and when they are told nothing.
+//! Findings of a plan, and when there are none.
 
 use crate::model::Reason;
 use crate::model::{EndpointSlice, Service};
