@@ -1,4 +1,4 @@
-# The image: one static binary and nothing else. docs/image.md says why it is made so, and what was tested.
+# The image: one static binary and nothing else. docs/reference/image.md says why it is made so, and what was tested.
 
 # The builder has the building machine's own architecture and compiles for the others: nothing is emulated.
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
@@ -26,7 +26,7 @@ ARG TARGETARCH
 RUN case "$TARGETARCH" in \
       amd64) echo x86_64-unknown-linux-musl ;; \
       arm64) echo aarch64-unknown-linux-musl ;; \
-      *) echo "no image for $TARGETARCH, see docs/image.md" >&2; exit 1 ;; \
+      *) echo "no image for $TARGETARCH, see docs/reference/image.md" >&2; exit 1 ;; \
     esac > target-triple \
     && rustup target add "$(cat target-triple)"
 

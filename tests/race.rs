@@ -234,17 +234,20 @@ async fn on_testbed(candidates: usize) {
     all_lanes(lanes).await;
 }
 
+/// Rule: 5.one-leader
 #[tokio::test(start_paused = true)]
 async fn of_two_candidates_exactly_one_wins_each_of_2000_races() {
     on_testbed(2).await;
 }
 
+/// Rule: 5.one-leader
 #[tokio::test(start_paused = true)]
 async fn of_three_candidates_exactly_one_wins_each_of_2000_races() {
     on_testbed(3).await;
 }
 
 /// In real time, on as many threads as there are. With a hundred Leases at once a renewal may take a second there.
+/// Rule: 5.one-leader
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_and_three_candidates_exactly_one_wins_each_of_2000_races_on_api_server() {
     if real::assets().is_none() {

@@ -1,8 +1,6 @@
-//! Holds the README against what it tells of: flags, metrics, make targets.
+//! Checks that the metrics, make targets and commands in the README and the pages beside it exist.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use endpoint_copier_core::model::{Endpoints, MANAGED_BY_US, ServiceKey, label};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
@@ -23,56 +21,6 @@ fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Each flag that `--help` tells of with its default, but for those that only warn.
-fn flags() -> BTreeMap<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_endpoint-copier-operator"))
-        .arg("--help")
-        .env("COLUMNS", "1000")
-        .output()
-        .expect("the operator starts");
-    let help = String::from_utf8(output.stdout).expect("a text");
-    let (help, _) = help
-        .split_once("\nAccepted from the Go operator")
-        .expect("the last heading");
-    let mut flags = BTreeMap::new();
-    let mut flag = "";
-    for line in help.lines() {
-        if let Some(begin) = line.trim_start().strip_prefix("--") {
-            flag = begin.split([' ', '[']).next().unwrap_or_default();
-            flags.insert(format!("--{flag}"), String::new());
-        }
-        if let Some((_, default)) = line.split_once("[default: ") {
-            let default = default.trim_end_matches(']').to_owned();
-            flags.insert(format!("--{flag}"), default);
-        }
-    }
-    flags
-}
-
-#[test]
-fn the_table_of_flags_is_that_of_help() {
-    let readme = file("README.md");
-    let mut known = flags();
-    for row in rows(&readme, "Flags") {
-        let [flag, variable, default, ..] = &row[..] else {
-            panic!("{row:?}")
-        };
-        let of_help = known
-            .remove(flag)
-            .unwrap_or_else(|| panic!("--help has no {flag}"));
-        assert_eq!(
-            default.to_lowercase(),
-            of_help.to_lowercase(),
-            "default of {flag}"
-        );
-        let name = flag.trim_start_matches('-').to_uppercase().replace('-', "_");
-        assert_eq!(*variable, format!("ENDPOINT_COPIER_{name}"));
-    }
-    // Those of the Go operator that mean the same as others are told of below the table.
-    known.retain(|flag, _| !flag.starts_with("--zap-"));
-    assert!(known.is_empty(), "not in the table: {known:?}");
-}
-
 #[test]
 fn the_metrics_named_are_there() {
     let metrics = Metrics::new("lease").expect("metrics");
@@ -83,10 +31,11 @@ fn the_metrics_named_are_there() {
         .services()
         .ended(&service, Some(true), Some(Endpoints::default()));
     let page = metrics.render();
-    let named: Vec<_> = rows(&file("README.md"), "Metrics")
+    let named: Vec<_> = rows(&file("docs/how-to/monitor.md"), "Metrics")
         .iter()
         .flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>())
         .collect();
+    assert!(named.len() > 5, "{named:?}");
     for name in &named {
         let begin = format!("# TYPE {}", name.trim_end_matches('*'));
         assert!(page.contains(&begin), "there is no {name}");
@@ -120,12 +69,27 @@ fn the_make_targets_named_are_there() {
     assert!(count > 5);
 }
 
+/// A reader who only wants to try it reads no further than a screen.
+#[test]
+fn the_readme_is_short_and_installs_within_40_lines() {
+    let readme = file("README.md");
+    assert!(readme.lines().count() <= 120);
+    let install = readme.split("\n    helm install ").nth(1).expect("the install");
+    let command = install.split("\n\n").next().unwrap_or_default();
+    assert!(!command.contains("--set"), "{command}");
+    let line = readme
+        .lines()
+        .position(|line| line.starts_with("    helm install "));
+    assert!(line.is_some_and(|line| line < 40), "{line:?}");
+}
+
+/// Rule: 3.removal-commands
 #[test]
 fn the_commands_to_remove_copies_and_to_go_back_are_there() {
-    let readme = file("README.md");
+    let page = file("docs/how-to/uninstall.md");
     let ours = format!("-l {}={}", label::MANAGED_BY, MANAGED_BY_US);
     let of_one = format!("-l {}=kubernetes-vip,{}", label::SERVICE_NAME, &ours[3..]);
-    let whole = readme.replace("\\\n        ", "");
+    let whole = page.replace("\\\n        ", "");
     let commands: Vec<_> = whole
         .lines()
         .filter(|line| line.trim_start().starts_with("kubectl delete endpointslices"))
@@ -142,5 +106,5 @@ fn the_commands_to_remove_copies_and_to_go_back_are_there() {
         "{go_back}"
     );
     // Not before the other operator's slice is there, or the VIP would be empty in between.
-    assert!(readme.contains("kubectl wait --for=create -n default endpointslice/kubernetes-vip"));
+    assert!(page.contains("kubectl wait --for=create -n default endpointslice/kubernetes-vip"));
 }

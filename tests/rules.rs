@@ -1,64 +1,68 @@
-//! Checks the tables rule → test of docs/testing.md and attack → test of docs/security.md against the
-//! existing tests.
+//! Fills docs/contributing/rules.md with the tests of each rule, and checks that each rule and each attack has a test.
+//!
+//! A test names its rules in its doc comment, as `Rule: 1.enabled-true, 1.enabled-false`. `make docs` sets `BLESS=1`, which
+//! writes the page; otherwise a page that differs fails.
 
-use std::collections::BTreeSet;
+#[path = "reference/generated.rs"]
+mod generated;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One row: id, rule, tests.
-struct Row<'a> {
-    id: &'a str,
-    rule: &'a str,
-    tests: Vec<&'a str>,
-}
+use generated::{check, path, read};
 
-/// The rows whose first cell is an id.
-fn rows(text: &str) -> Vec<Row<'_>> {
-    let cells = text.lines().filter_map(|line| {
-        let (id, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
-        let (rule, tests) = rest.strip_suffix(" |")?.rsplit_once(" | ")?;
-        is_id(id).then_some((id, rule, tests))
-    });
-    cells
-        .map(|(id, rule, tests)| Row {
-            id,
-            rule,
-            tests: tests.split('`').skip(1).step_by(2).collect(),
-        })
-        .collect()
+const PAGE: &str = "docs/contributing/rules.md";
+
+/// The rules of each test, by its module path.
+type Tests = BTreeMap<String, BTreeSet<String>>;
+
+/// Id and rule of a row; `None` if the line is no rule.
+fn rule(line: &str) -> Option<(&str, &str)> {
+    let (id, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+    let (rule, _) = rest.strip_suffix(" |")?.rsplit_once(" | ")?;
+    is_id(id).then_some((id, rule.trim()))
 }
 
 /// `<section>.<words-with-dashes>`
 fn is_id(word: &str) -> bool {
-    let Some((section, words)) = word.split_once('.') else {
-        return false;
-    };
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    section.len() == 1 && section.bytes().all(|c| c.is_ascii_digit()) && words.split('-').all(is_word)
+    word.split_once('.')
+        .is_some_and(|(section, words)| is_word(section) && words.split('-').all(is_word))
 }
 
-/// What is wrong with a table, given the tests that there are.
-fn complaints(text: &str, tests: &BTreeSet<String>) -> Vec<String> {
+/// The page with the tests that there are.
+fn filled(page: &str, tests: &Tests) -> String {
+    let line = |line: &str| match rule(line) {
+        Some((id, rule)) => {
+            let of_rule = tests.iter().filter(|(_, rules)| rules.contains(id));
+            let names: Vec<_> = of_rule.map(|(name, _)| format!("`{name}`")).collect();
+            format!("| `{id}` | {rule} | {} |\n", names.join(" "))
+        }
+        None => format!("{line}\n"),
+    };
+    page.lines().map(line).collect()
+}
+
+/// What is wrong with the rules of a page, given the tests that there are.
+fn complaints(page: &str, tests: &Tests) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut ids = BTreeSet::new();
-    for Row {
-        id,
-        rule,
-        tests: named,
-    } in rows(text)
-    {
+    for (id, rule) in page.lines().filter_map(rule) {
         if !ids.insert(id) {
-            wrong.push(format!("{id} stands twice"));
+            wrong.push(format!("{id} occurs twice"));
         }
-        if rule.trim().is_empty() {
-            wrong.push(format!("{id} says no rule"));
+        if rule.is_empty() {
+            wrong.push(format!("{id} has no text"));
         }
-        if named.is_empty() {
+        if !tests.values().any(|rules| rules.contains(id)) {
             wrong.push(format!("{id} has no test"));
         }
-        let missing = named.iter().filter(|test| !tests.contains(**test));
-        wrong.extend(missing.map(|test| format!("{id} names {test}, which is no test")));
+    }
+    for (test, rules) in tests {
+        let unknown = rules.iter().filter(|id| !ids.contains(id.as_str()));
+        wrong.extend(unknown.map(|id| format!("{test} names {id}, which is no rule")));
     }
     wrong
 }
@@ -83,64 +87,78 @@ fn module(file: &Path) -> String {
     folder.unwrap_or(path).to_owned()
 }
 
-/// The names of a file's tests: after their attribute, or as a scenario that runs on both API servers.
-fn names(text: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut marked = false;
+/// The tests of a file, by their attribute or as a scenario that runs on both API servers, with the rules that they name.
+fn tests_of(text: &str) -> Tests {
+    let mut tests = Tests::new();
+    let (mut marked, mut rules) = (false, BTreeSet::new());
     for line in text.lines().map(str::trim) {
-        let is_attribute = line.starts_with("#[");
         marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        if let Some(ids) = line.strip_prefix("/// Rule: ") {
+            rules.extend(ids.split(", ").map(str::to_owned));
+        }
         let name = line.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
         if let Some((name, parameters)) = name
             && (marked || parameters.starts_with("cluster: &mut Cluster"))
         {
-            names.insert(name.to_owned());
+            tests.insert(name.to_owned(), std::mem::take(&mut rules));
         }
-        marked &= is_attribute || line.starts_with("//");
-    }
-    names
-}
-
-/// Every test of the operator and of its core by its module path.
-fn tests() -> BTreeSet<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut tests = BTreeSet::new();
-    for folder in ["src", "crates/core/src", "tests"] {
-        let mut files = Vec::new();
-        sources(&root.join(folder), &mut files);
-        for file in files {
-            let text = fs::read_to_string(&file).expect("a source");
-            let mut module = module(file.strip_prefix(root.join(folder)).expect("below the folder"));
-            // Those in the file that they test are in a module of it.
-            if folder != "tests" && text.contains("mod tests {") {
-                module.push_str("::tests");
-            }
-            tests.extend(names(&text).into_iter().map(|name| format!("{module}::{name}")));
+        if !line.starts_with("#[") && !line.starts_with("//") {
+            // A rule above something else than a test would be lost.
+            assert!(rules.is_empty(), "{rules:?} is named above {line}");
+            marked = false;
         }
     }
     tests
 }
 
-#[test]
-fn every_rule_has_a_test_and_every_test_named_is_there() {
-    let text = include_str!("../docs/testing.md");
-    let tests = tests();
-    assert!(tests.len() > 300, "only {} tests were found", tests.len());
-    for section in 1..=6 {
-        let of_section = rows(text)
-            .iter()
-            .filter(|row| row.id.starts_with(&format!("{section}.")))
-            .count();
-        assert!(of_section >= 3, "section {section} has {of_section} rules");
+/// Every test of the operator and of its core.
+fn tests() -> Tests {
+    let mut tests = Tests::new();
+    for folder in ["src", "crates/core/src", "tests"] {
+        let mut files = Vec::new();
+        sources(&path(folder), &mut files);
+        for file in files {
+            let text = fs::read_to_string(&file).expect("a source");
+            let mut module = module(file.strip_prefix(path(folder)).expect("below the folder"));
+            // Those in the file that they test are in a module of it.
+            if folder != "tests" && text.contains("mod tests {") {
+                module.push_str("::tests");
+            }
+            let of_file = tests_of(&text).into_iter();
+            tests.extend(of_file.map(|(name, rules)| (format!("{module}::{name}"), rules)));
+        }
     }
-    let wrong = complaints(text, &tests);
-    assert!(wrong.is_empty(), "docs/testing.md:\n  {}", wrong.join("\n  "));
+    assert!(tests.len() > 300, "only {} tests were found", tests.len());
+    tests
 }
 
 #[test]
-fn every_attack_has_a_test_and_every_test_named_is_there() {
+fn every_rule_has_a_test_and_the_page_is_up_to_date() {
+    let (page, tests) = (read(PAGE), tests());
+    for section in ["1", "2", "3", "4", "5", "6", "survive", "chart"] {
+        let rules = page.lines().filter_map(rule);
+        let count = rules
+            .filter(|(id, _)| id.split('.').next() == Some(section))
+            .count();
+        assert!(count >= 3, "section {section} has {count} rules");
+    }
+    let wrong = complaints(&page, &tests);
+    assert!(wrong.is_empty(), "{PAGE}:\n  {}", wrong.join("\n  "));
+    check(PAGE, &filled(&page, &tests));
+}
+
+/// The page of attacks.
+fn attacks() -> String {
+    let folders = ["docs/explanation/security.md", "docs/security.md"];
+    let found = folders.into_iter().find(|name| path(name).is_file());
+    read(found.expect("the page of attacks"))
+}
+
+#[test]
+fn every_attack_has_a_test() {
     let tests = tests();
-    let rows = include_str!("../docs/security.md").lines().filter_map(|line| {
+    let text = attacks();
+    let rows = text.lines().filter_map(|line| {
         let cells: Vec<_> = line
             .strip_prefix("| ")?
             .strip_suffix(" |")?
@@ -157,39 +175,64 @@ fn every_attack_has_a_test_and_every_test_named_is_there() {
         if named.is_empty() {
             wrong.push(format!("{attack}: no test"));
         }
-        let missing = named.iter().filter(|test| !tests.contains(**test));
+        let missing = named.iter().filter(|test| !tests.contains_key(**test));
         wrong.extend(missing.map(|test| format!("{attack}: {test} is no test")));
     }
     assert!(attacks >= 20, "only {attacks} attacks");
-    assert!(wrong.is_empty(), "docs/security.md:\n  {}", wrong.join("\n  "));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n  "));
 }
 
 #[test]
-fn what_is_wrong_with_a_table_is_found() {
-    let tests = ["plan::tests::a".to_owned()].into();
-    let table = "| id | rule | tests |\n|---|---|---|\n| `1.good-rule` | r | `plan::tests::a` |\n";
-    assert!(complaints(table, &tests).is_empty());
-    assert_eq!(rows(table).len(), 1);
-    for (row, says) in [
-        ("| `1.good-rule` | r | `plan::tests::a` |", "stands twice"),
-        ("| `1.other` |  | `plan::tests::a` |", "says no rule"),
-        ("| `1.other` | r |  |", "has no test"),
+fn a_flaw_in_the_rules_is_found() {
+    let tests: Tests = [("plan::tests::a".to_owned(), ["1.good-rule".to_owned()].into())].into();
+    let page = "| id | rule | tests |\n|---|---|---|\n| `1.good-rule` | r |  |\n";
+    assert!(complaints(page, &tests).is_empty());
+    assert!(filled(page, &tests).ends_with("| `1.good-rule` | r | `plan::tests::a` |\n"));
+    for (page, flaw) in [
         (
-            "| `1.other` | r | `plan::tests::a` `plan::tests::b` |",
-            "names plan::tests::b",
+            format!("{page}| `1.good-rule` | r |  |"),
+            "1.good-rule occurs twice",
         ),
+        (page.replace("| r |", "|  |"), "1.good-rule has no text"),
+        (
+            format!("{page}| `survive.other` | r |  |"),
+            "survive.other has no test",
+        ),
+        (String::new(), "plan::tests::a names 1.good-rule"),
     ] {
-        let wrong = complaints(&format!("{table}{row}\n"), &tests);
-        assert!(wrong.len() == 1 && wrong[0].contains(says), "{row}: {wrong:?}");
+        let wrong = complaints(&page, &tests);
+        assert!(wrong.len() == 1 && wrong[0].contains(flaw), "{page}: {wrong:?}");
     }
 }
 
 #[test]
 fn tests_are_found_by_their_attribute_or_as_scenarios() {
-    let text = "#[test]\nfn plain() {}\nfn helper() {}\n#[tokio::test(start_paused = true)]\nasync fn paused() {}\n\
-                // #[test]\nfn commented() {}\n    async fn scenario(cluster: &mut Cluster) {}\n    #[test]\n    #[ignore]\n    fn two() {}\n";
-    let found: Vec<_> = names(text).into_iter().collect();
-    assert_eq!(found, ["paused", "plain", "scenario", "two"]);
+    let text = [
+        "/// Why.",
+        "/// Rule: 1.a, 2.b",
+        "/// Rule: 3.c",
+        "#[test]",
+        "fn plain() {}",
+        "fn helper() {}",
+        "#[tokio::test(start_paused = true)]",
+        "async fn paused() {}",
+        "// #[test]",
+        "fn commented() {}",
+        "    /// Rule: 1.a",
+        "    async fn scenario(cluster: &mut Cluster) {}",
+        "    #[test]",
+        "    #[ignore]",
+        "    fn two() {}",
+    ];
+    let found = tests_of(&text.join("\n"));
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["paused", "plain", "scenario", "two"]
+    );
+    let rules = |name: &str| found[name].iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(rules("plain"), ["1.a", "2.b", "3.c"]);
+    assert_eq!(rules("scenario"), ["1.a"]);
+    assert!(rules("two").is_empty());
     assert_eq!(module(Path::new("plan/copy/mod.rs")), "plan::copy");
     assert_eq!(module(Path::new("blackbox/main.rs")), "blackbox");
     assert_eq!(module(Path::new("race.rs")), "race");

@@ -1,12 +1,12 @@
 // Draws what tests/metrics/recorded.rs recorded, all of it and each story by itself:
-// `node draw.mjs dashboard.json recorded.json echarts.min.js docs` makes docs/dashboard.png and docs/dashboard-<story>.png.
+// `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` makes docs/images/dashboard.png and docs/images/dashboard-<story>.png.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const [dashboardFile, recordedFile, library, docs] = process.argv.slice(2);
+const [dashboardFile, recordedFile, library, images] = process.argv.slice(2);
 const dashboard = JSON.parse(readFileSync(dashboardFile, "utf8"));
 const recorded = JSON.parse(readFileSync(recordedFile, "utf8"));
 recorded.origin = recorded.from;
@@ -43,7 +43,7 @@ function draw([picture, panels, view]) {
   writeFileSync(page, `<!doctype html><meta charset="utf-8"><body><script>${readFileSync(library, "utf8")}</script>
 <script>const dashboard = ${json({ ...dashboard, panels })}, recorded = ${json(view)};</script>
 <script>${readFileSync(new URL("page.js", import.meta.url), "utf8")}</script>`);
-  const file = join(docs, `${picture}.png`);
+  const file = join(images, `${picture}.png`);
   const options = ["--headless", "--disable-gpu", "--hide-scrollbars", `--user-data-dir=${join(folder, "profile")}`, `--window-size=1600,${height}`, `--screenshot=${file}`];
   // Chromium refuses its sandbox to root.
   if (process.getuid() === 0) options.push("--no-sandbox");

@@ -67,7 +67,7 @@ def main():
     dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
     given = {"TARGETARCH": machine.own(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
     context = dockerfile.resolve().parent
-    # The compiler's output stays from run to run; all else is made anew.
+    # The compiler's output stays from run to run; everything else is built again.
     work.mkdir(parents=True, exist_ok=True)
     for entry in work.iterdir():
         if entry.name in ("target", "tools"):

@@ -93,6 +93,7 @@ mod tests {
         }
     }
 
+    /// Rule: survive.probes-places
     #[tokio::test]
     async fn the_first_to_close_is_the_oldest_idle_one_of_the_peer_with_the_most() {
         for (peers, first, why) in [
@@ -127,6 +128,7 @@ mod tests {
         );
     }
 
+    /// Rule: survive.probes-places
     #[test]
     fn ipv6_peers_count_by_64_bits_and_mapped_ones_as_ipv4() {
         for (one, other, same) in [

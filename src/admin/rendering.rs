@@ -160,6 +160,7 @@ mod tests {
         metrics
     }
 
+    /// Rule: survive.metrics-once
     #[tokio::test(start_paused = true)]
     async fn all_clients_of_a_second_get_the_same_page() {
         let metrics = managing(1);
@@ -174,6 +175,7 @@ mod tests {
         assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("1"));
     }
 
+    /// Rule: survive.unread
     #[tokio::test(start_paused = true)]
     async fn a_page_is_kept_until_two_newer_ones_are_rendered() {
         let rendering = Rendering::new(managing(100));
@@ -197,6 +199,7 @@ mod tests {
         assert!(rendering.kept.lock().previous.is_none());
     }
 
+    /// Rule: survive.metrics-once
     #[tokio::test(start_paused = true)]
     async fn a_client_that_leaves_does_not_cost_another_rendering() {
         let metrics = managing(1000);
@@ -209,6 +212,7 @@ mod tests {
         assert_eq!(transitions(rendering.page().await).await.as_deref(), Some("0"));
     }
 
+    /// Rule: survive.metrics-once
     #[tokio::test]
     async fn everything_else_has_turns_while_a_page_is_rendered() {
         let rendering = Rendering::new(managing(1000));

@@ -160,6 +160,7 @@ async fn assert_answered(stream: &mut TcpStream, request: &[u8]) {
     assert_alive(&answer(stream).await);
 }
 
+/// Rule: 5.every-replica
 #[tokio::test]
 async fn the_metrics_address_serves_metrics_and_nothing_else() {
     let metrics = Metrics::new("lease").unwrap();
@@ -200,6 +201,7 @@ async fn scrapes_of_one_second_show_the_same_page() {
     panic!("each scrape shows another page");
 }
 
+/// Rule: 5.every-replica
 #[tokio::test]
 async fn the_health_address_serves_health_and_nothing_else() {
     let server = Server::health(&Health::default(), Limits::default());
@@ -479,6 +481,7 @@ async fn an_idle_connection_is_closed_after_a_while() {
     assert_eq!(rest(&mut stream).await, "");
 }
 
+/// Rule: survive.unread
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
     let limits = Limits {
@@ -495,6 +498,7 @@ async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
     assert!(response.len() < 128 << 10, "{} bytes", response.len());
 }
 
+/// Rule: survive.probes
 #[tokio::test]
 async fn a_connection_of_health_ends_with_its_first_answer() {
     let server = Server::health(&Health::default(), Limits::default());
@@ -527,6 +531,7 @@ fn three() -> Limits {
     }
 }
 
+/// Rule: survive.probes-places
 #[tokio::test]
 async fn a_new_connection_ends_the_oldest_without_a_request() {
     let server = Server::health(&Health::default(), three());
@@ -548,6 +553,7 @@ async fn a_new_connection_ends_the_oldest_without_a_request() {
 }
 
 /// Whatever comes before the server has its next turn.
+/// Rule: survive.probes-places
 #[tokio::test]
 async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed() {
     let limits = Limits {
@@ -568,6 +574,7 @@ async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed()
     }
 }
 
+/// Rule: survive.probes-places
 #[tokio::test]
 async fn a_peer_with_many_connections_loses_its_own() {
     let limits = Limits {
@@ -600,6 +607,7 @@ async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
     }
 }
 
+/// Rule: survive.unread
 #[tokio::test]
 async fn clients_that_do_not_read_keep_nobody_out() {
     let server = Server::start(page_of(1 << 20), three());
@@ -688,6 +696,7 @@ async fn shutdown_is_heard_while_all_places_are_taken() {
     timeout(PATIENCE, server.task).await.expect("ends").unwrap();
 }
 
+/// Rule: 4.metrics-address
 #[tokio::test]
 async fn all_addresses_means_ipv4_in_any_case() {
     let listener = bind(&ServerAddress::new("", 0)).await.unwrap();
@@ -721,6 +730,7 @@ async fn an_address_in_use_is_named() {
     }
 }
 
+/// Rule: 4.health-address
 #[tokio::test]
 async fn the_public_servers_serve_until_they_are_told_to_end() {
     let shutdown = CancellationToken::new();

@@ -276,6 +276,7 @@ mod tests {
         assert!(pool.is_clear(now + seconds(10)));
     }
 
+    /// Rule: survive.api-servers-learned
     #[test]
     fn of_a_long_list_sixteen_are_learnt() {
         let mut pool = AddressPool::new(vec![address(200)], 0);
@@ -284,6 +285,7 @@ mod tests {
         assert_eq!(order(&pool, Instant::now()), wanted);
     }
 
+    /// Rule: survive.api-servers-learned
     #[test]
     fn addresses_to_trust_more_come_first_wherever_a_replica_begins() {
         for turn in 0..20 {

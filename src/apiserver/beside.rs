@@ -84,6 +84,7 @@ impl Drop for Repetition {
 mod tests {
     use super::*;
 
+    /// Rule: 5.slow
     #[test]
     fn each_server_has_one_repetition_and_the_current_one_the_last() {
         let server = |host: &str| ServerAddress::new(host, 6443);

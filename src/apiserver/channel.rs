@@ -161,7 +161,7 @@ impl Channel {
         }
     }
 
-    /// A connection is of no use: its address is skipped for a while, and the next request takes another line.
+    /// A connection is unusable: its address is skipped for a while, and the next request takes another line.
     fn eject(&self, connection: &Arc<Connection>, why: &str) {
         let address = &connection.address;
         self.0.dialer.pool.lock().failed(address, Instant::now());

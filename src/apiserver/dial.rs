@@ -34,7 +34,7 @@ const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 /// A connection.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Whom the certificate of an API server must name.
+/// The name that the certificate of an API server must have.
 #[derive(Clone, Debug)]
 pub(super) enum TlsName {
     /// The name that the kubeconfig gives, at every address.

@@ -73,7 +73,7 @@ pub struct SendDeadline(pub Instant);
 #[error("the request was not sent: its deadline had passed")]
 pub struct TooLate;
 
-/// Where the cluster's own list of API servers is to be had.
+/// Where to get the cluster's own list of API servers.
 type ListedAddresses = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>>>;
 
 /// Access to the API of one cluster.
@@ -211,8 +211,8 @@ impl Access {
         &self.config.cluster_url
     }
 
-    /// Whether the addresses that the cluster itself names are used. Then they are to be had from
-    /// [`Access::learn_from`].
+    /// Whether the addresses that the cluster itself names are used. Then [`Access::learn_from`] has
+    /// them.
     #[must_use]
     pub fn learns(&self) -> bool {
         self.learns

@@ -256,6 +256,7 @@ mod tests {
         .unwrap()
     }
 
+    /// Rule: 2.write-refused
     #[test]
     fn a_rejected_write_is_a_conflict_refused_or_tried_again() {
         for (code, expected) in [
@@ -278,6 +279,7 @@ mod tests {
         }
     }
 
+    /// Rule: 2.namespace-terminating
     #[test]
     fn a_namespace_that_is_being_deleted_or_gone_is_no_fault_of_the_service() {
         let terminating = serde_json::json!({"causes": [

@@ -102,6 +102,7 @@ mod tests {
         }
     }
 
+    /// Rule: survive.api-servers-slow
     #[test]
     fn limits_double_up_to_ten_seconds_while_no_server_answers() {
         let mut stretch = Stretch::default();
@@ -112,6 +113,7 @@ mod tests {
         assert_eq!(stretch.factor().of(READ_SILENCE), Duration::from_millis(9_600));
     }
 
+    /// Rule: survive.api-servers-slow
     #[test]
     fn limits_stay_while_another_server_answers() {
         let (mut stretch, [first, second]) = (Stretch::default(), addresses());
@@ -155,6 +157,7 @@ mod tests {
         assert_eq!(stretch.factor(), Factor::NONE);
     }
 
+    /// Rule: survive.api-servers-slow
     #[test]
     fn an_answer_shrinks_the_limits_as_far_as_it_would_have_met_them() {
         for (took, seconds) in [(5, 1), (600, 1), (601, 2), (1_200, 2), (2_400, 4), (9_000, 8)] {

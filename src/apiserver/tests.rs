@@ -61,6 +61,7 @@ impl Front {
     }
 }
 
+/// Rule: survive.api-front-in-pod
 #[tokio::test]
 async fn in_a_pod_a_front_may_show_the_dns_name_that_it_is_configured_by() {
     let front = Front::named(&["localhost"]).await;
@@ -68,6 +69,7 @@ async fn in_a_pod_a_front_may_show_the_dns_name_that_it_is_configured_by() {
     assert!(front.is_trusted(url, None, 2).await);
 }
 
+/// Rule: survive.api-front-in-pod
 #[tokio::test]
 async fn in_a_pod_the_name_of_a_front_is_good_at_no_other_address() {
     let front = Front::named(&["localhost", "127.0.0.1"]).await;
@@ -81,6 +83,7 @@ async fn in_a_pod_the_name_of_a_front_is_good_at_no_other_address() {
     assert!(!front.is_trusted(url, Some(other), 1).await);
 }
 
+/// Rule: survive.api-front-in-pod
 #[tokio::test]
 async fn in_a_pod_the_name_of_the_api_is_good_at_every_address() {
     let server = Front::named(&[dial::KUBERNETES]).await;

@@ -87,6 +87,7 @@ mod tests {
         }
     }
 
+    /// Rule: 4.metrics-address
     #[test]
     fn addresses_are_those_of_go() {
         for text in [
@@ -114,6 +115,7 @@ mod tests {
         }
     }
 
+    /// Rule: 4.metrics-address
     #[test]
     fn zero_listens_nowhere() {
         assert_eq!(bind("0"), Ok(None));

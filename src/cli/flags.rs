@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use super::address::{bind, host, server};
 use super::checks::{check_probe, check_times};
@@ -160,6 +160,14 @@ pub(super) struct Flags {
     go_operator: GoOperatorFlags,
 }
 
+/// The command line with its subcommands, as `--help` shows it.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = task::with_subcommands(Flags::command());
+    command.build();
+    command
+}
+
 /// Reads the command line (`args` begins with the program's name) and the environment through `env`.
 ///
 /// A variable that is set to an empty text counts as set.
@@ -170,8 +178,7 @@ pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Invocation, Exit> {
-    let mut command = task::with_subcommands(Flags::command());
-    command.build();
+    let mut command = command();
     let mut args = args.into_iter().skip(1).peekable();
     let subcommand = args
         .peek()
@@ -222,7 +229,9 @@ pub fn parse(
     })
 }
 
-fn variable(flag: &str) -> String {
+/// The environment variable of a flag, which is given without its dashes.
+#[must_use]
+pub fn variable(flag: &str) -> String {
     format!("ENDPOINT_COPIER_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 

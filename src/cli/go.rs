@@ -99,6 +99,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
+    /// Rule: 4.go-syntax
     #[test]
     fn durations_are_read_as_go_reads_them() {
         for (text, milliseconds) in [

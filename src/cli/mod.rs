@@ -15,7 +15,7 @@ use std::fmt::Display;
 
 use crate::config::Config;
 
-pub use flags::parse;
+pub use flags::{command, parse, variable};
 pub use task::Task;
 
 /// What the command line asks for.

@@ -61,6 +61,7 @@ fn service(namespace: &str, name: &str) -> ServiceKey {
     ServiceKey::new(namespace, name)
 }
 
+/// Rule: 4.defaults, 5.lease-name
 #[test]
 fn without_flags_the_defaults_hold() {
     let (config, warnings) = run("", &[]);
@@ -108,6 +109,7 @@ fn without_flags_the_defaults_hold() {
     assert_eq!(warnings, Vec::<String>::new());
 }
 
+/// Rule: 4.go-syntax
 #[test]
 fn the_go_operators_command_line_is_understood() {
     let (config, warnings) = run(
@@ -127,6 +129,7 @@ fn the_go_operators_command_line_is_understood() {
     assert_eq!(warnings, Vec::<String>::new());
 }
 
+/// Rule: 4.go-syntax
 #[test]
 fn every_way_to_write_a_boolean_is_understood() {
     for (args, expected) in [
@@ -194,6 +197,7 @@ fn an_argument_that_is_no_text_is_refused() {
     assert!(matches!(parse(args, |_| None), Err(Exit { code: 2, .. })));
 }
 
+/// Rule: 4.bad-values
 #[test]
 fn a_bad_value_is_refused_by_the_flags_name() {
     for (args, expected) in [
@@ -240,6 +244,7 @@ fn a_value_with_a_newline_still_makes_one_line() {
     assert!(refused("", &env).starts_with("ENDPOINT_COPIER_LOG_LEVEL \"in\\nfo\": must be "));
 }
 
+/// Rule: 4.source-flags
 #[test]
 fn names_are_dns_labels() {
     let label = "a".repeat(63);
@@ -269,6 +274,7 @@ fn names_are_dns_labels() {
     }
 }
 
+/// Rule: 1.flags-service-off
 #[test]
 fn an_empty_name_of_the_managed_service_switches_it_off() {
     assert_eq!(config("--managed-endpoint-name=").defaults.managed, None);
@@ -281,6 +287,7 @@ fn an_empty_name_of_the_managed_service_switches_it_off() {
     );
 }
 
+/// Rule: 4.health-address
 #[test]
 fn zero_switches_a_listener_off() {
     let config = config("--metrics-bind-address=0 --health-probe-bind-address 0");
@@ -290,6 +297,7 @@ fn zero_switches_a_listener_off() {
     );
 }
 
+/// Rule: 4.environment
 #[test]
 fn each_flag_is_also_read_from_the_environment() {
     let (config, warnings) = run(
@@ -368,6 +376,7 @@ fn each_flag_is_also_read_from_the_environment() {
     );
 }
 
+/// Rule: 4.environment
 #[test]
 fn a_flag_beats_the_environment_even_a_bad_one() {
     for value in ["true", "nonsense"] {
@@ -376,6 +385,7 @@ fn a_flag_beats_the_environment_even_a_bad_one() {
     }
 }
 
+/// Rule: 4.bad-values
 #[test]
 fn a_bad_value_from_the_environment_is_refused_by_the_variables_name() {
     assert_eq!(
@@ -388,6 +398,7 @@ fn a_bad_value_from_the_environment_is_refused_by_the_variables_name() {
     );
 }
 
+/// Rule: 4.election-flags, 5.lease-namespace
 #[test]
 fn the_namespace_of_the_lease_is_the_flags_else_that_of_the_pod() {
     let pod = [("POD_NAMESPACE", "pod")];
@@ -401,6 +412,7 @@ fn the_namespace_of_the_lease_is_the_flags_else_that_of_the_pod() {
     }
 }
 
+/// Rule: 4.election-flags, 4.durations
 #[test]
 fn node_addresses_are_host_ips_else_host_ip() {
     for (env, expected) in [
@@ -502,6 +514,7 @@ fn two_renewals_fit_into_the_deadline() {
     );
 }
 
+/// Rule: 4.log-flags
 #[test]
 fn a_log_level_is_a_level_or_directives_with_levels() {
     for (text, is_valid) in [
@@ -530,6 +543,7 @@ fn a_log_level_is_a_level_or_directives_with_levels() {
     }
 }
 
+/// Rule: 4.zap-mapped
 #[test]
 fn the_go_operators_log_flags_are_mapped() {
     for (text, level) in [
@@ -554,6 +568,7 @@ fn the_go_operators_log_flags_are_mapped() {
     assert_eq!(config("--zap-encoder=console").log.format, LogFormat::Text);
 }
 
+/// Rule: 4.zap-mapped
 #[test]
 fn our_log_flags_beat_the_go_operators() {
     let config = config("--log-level=warn --zap-log-level=debug --log-format=text --zap-encoder=json");
@@ -566,6 +581,7 @@ fn our_log_flags_beat_the_go_operators() {
     );
 }
 
+/// Rule: 4.accepted-with-warning
 #[test]
 fn flags_without_meaning_here_are_accepted_with_one_warning_each() {
     for flag in [

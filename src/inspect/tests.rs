@@ -155,14 +155,14 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
 /// The shape that scripts rely on is the one that is documented.
 #[test]
 fn json_is_as_documented() {
-    let documented = include_str!("../../docs/status.md");
+    let documented = include_str!("../../docs/reference/status.md");
     let report = report(&world(), &[lease()]);
     for json in [json(&report).unwrap(), json(&report.plan()).unwrap()] {
         assert!(documented.contains(&format!("```json\n{json}```")), "{json}");
     }
 }
 
-/// Whoever may write an Annotation, a Lease or an Event has no word in the terminal of who asks.
+/// A user who may write an annotation, a Lease or an Event controls nothing in the terminal of the user who asks.
 #[test]
 fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own() {
     let mut hostile = lease();

@@ -125,6 +125,7 @@ mod tests {
         known
     }
 
+    /// Rule: 5.one-request
     #[test]
     fn a_renewal_builds_on_the_newest_of_its_own_answer_and_the_watch() {
         for (watched, expected) in [

@@ -117,6 +117,7 @@ mod tests {
         serde_json::from_str(&lease.to_string()).unwrap_or_else(|error| panic!("{error}: {lease}"))
     }
 
+    /// Rule: 5.unreadable
     #[test]
     fn a_lease_is_read_whatever_is_in_any_field() {
         let good = read(&whole());

@@ -286,6 +286,7 @@ mod tests {
         assert!(term.may_release());
     }
 
+    /// Rule: 5.release
     #[tokio::test(start_paused = true)]
     async fn a_write_that_was_dropped_without_an_answer_may_land_later_and_forbids_a_release_until_then() {
         let term = Term::endless();

@@ -225,6 +225,7 @@ mod tests {
         assert!(!logged(INFO, LogFormat::Json, true, act).contains('\u{1b}'));
     }
 
+    /// Rule: 4.log-flags
     #[test]
     fn json_is_one_flat_object_a_line() {
         let text = logged(INFO, LogFormat::Json, false, || {
@@ -282,6 +283,7 @@ mod tests {
         }
     }
 
+    /// Rule: survive.blocked-log
     #[test]
     fn a_line_that_cannot_be_written_blocks_nobody() {
         let (reader, pipe) = std::sync::mpsc::channel();
@@ -305,6 +307,7 @@ mod tests {
         drop(guard);
     }
 
+    /// Rule: survive.blocked-log
     #[test]
     fn the_last_line_is_written_before_the_end() {
         let sink = Sink::default();

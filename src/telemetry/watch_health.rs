@@ -222,7 +222,9 @@ pub struct Running {
 }
 
 impl WatchHealth {
-    pub(crate) fn start(&self, watch: &'static str) -> Running {
+    /// Expects a watch of this name to show life until the answer is dropped.
+    #[must_use]
+    pub fn start(&self, watch: &'static str) -> Running {
         let (watch_health, state) = (self.clone(), WatchState::new());
         self.watches.lock().push((watch, state.clone()));
         Running { watch_health, state }
@@ -368,6 +370,7 @@ impl Drop for Running {
 mod tests {
     use super::*;
 
+    /// Rule: 5.readyz
     #[tokio::test(start_paused = true)]
     async fn a_watch_without_life_is_named_and_one_that_ended_is_not() {
         let watch_health = WatchHealth::default();
@@ -432,6 +435,7 @@ mod tests {
         }
     }
 
+    /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
     async fn a_watch_fails_since_it_last_did_well() {
         let [second, nearly, limit] = [1, 29, 30].map(Duration::from_secs);
@@ -466,6 +470,7 @@ mod tests {
     }
 
     /// For example, one tenant's selector is longer than a server accepts.
+    /// Rule: 5.blind
     #[tokio::test(start_paused = true)]
     async fn of_several_watches_of_a_name_all_must_fail() {
         let limit = Duration::from_secs(30);
@@ -498,6 +503,7 @@ mod tests {
         assert!(watch_health.failing(&["sources"], limit).is_empty());
     }
 
+    /// Rule: 2.create-confirmed
     #[tokio::test(start_paused = true)]
     async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
         let watch_health = WatchHealth::default();

@@ -1,4 +1,4 @@
-//! When a loop last made a step, so that one that is stuck can be told from one that has nothing to do.
+//! When a loop last made a step, to distinguish one that is stuck from one that has nothing to do.
 
 use std::sync::Arc;
 use std::time::Duration;

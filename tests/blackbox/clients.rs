@@ -57,6 +57,7 @@ async fn ask_and_not_read(address: SocketAddr) -> TcpStream {
 }
 
 on_both! {
+    /// Rule: survive.probes
     async fn probes_are_answered_while_a_thousand_connections_are_open(cluster: &mut Cluster) {
         allow_many_files();
         let operator = Operator::start(cluster, "one", 0);
@@ -82,6 +83,7 @@ on_both! {
     }
 
     /// In the worst order for memory: in each second a few of them ask for a page that is new.
+    /// Rule: survive.unread
     async fn clients_that_do_not_read_metrics_cost_two_mebibytes_at_most(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         stream::iter(0..300).for_each_concurrent(16, async |number| {

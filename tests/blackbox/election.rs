@@ -28,6 +28,7 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
 }
 
 on_both! {
+    /// Rule: 5.identity, 5.only-the-holder, 5.every-replica, 5.readyz-not-leading
     async fn of_three_replicas_one_leads_and_all_are_ready(cluster: &mut Cluster) {
         let (replicas, first) = three(cluster).await;
         let holder = cluster.holder().await;
@@ -40,6 +41,7 @@ on_both! {
         }
     }
 
+    /// Rule: survive.blocked-log
     async fn a_standard_error_that_nobody_reads_costs_no_term(cluster: &mut Cluster) {
         // In place of the log file; held open at both ends, and never read.
         let pipe = cluster.directory().join("one.log");
@@ -68,6 +70,7 @@ on_both! {
         leader(&replicas).await;
     }
 
+    /// Rule: 5.release, 6.asked-to-stop
     async fn a_leader_that_is_asked_to_stop_releases_the_lease_and_ends_well(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         for signal in ["TERM", "INT"] {
@@ -85,6 +88,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.5"]).await;
     }
 
+    /// Rule: 5.only-the-holder
     async fn a_frozen_leader_is_replaced_and_writes_nothing_after_the_thaw(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         let frozen = replicas.remove(first);
@@ -105,6 +109,7 @@ on_both! {
         leader(&replicas).await;
     }
 
+    /// Rule: 5.written-again
     async fn a_lease_that_is_deleted_or_emptied_keeps_its_leader(cluster: &mut Cluster) {
         let (replicas, first) = three(cluster).await;
         let holder = cluster.holder().await;
@@ -129,6 +134,7 @@ on_both! {
         }
     }
 
+    /// Rule: survive.replica-lost
     async fn a_single_replica_that_is_killed_goes_on_when_it_is_started_again(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
@@ -144,6 +150,7 @@ on_both! {
         assert!(took < Duration::from_secs(6), "{took:?} with a lease of 3 s");
     }
 
+    /// Rule: survive.replica-lost
     async fn a_single_replica_that_was_frozen_for_longer_than_its_lease_goes_on(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
@@ -159,6 +166,7 @@ on_both! {
         assert!(took < Duration::from_secs(4), "{took:?} after the thaw");
     }
 
+    /// Rule: 3.copies-stay, 4.leader-elect, 6.asked-to-stop
     async fn a_single_replica_without_election_writes_and_ends_well(cluster: &mut Cluster) {
         let mut operator = Operator::start_with(cluster, "one", 0, &["--leader-elect=false"]);
         cluster.vip_in_step().await;
@@ -171,6 +179,7 @@ on_both! {
     }
 
     /// The one test at defaults: 6 s of lease.
+    /// Rule: 5.lease-name, 5.lease-namespace, 5.durations
     async fn with_default_durations_a_killed_leader_is_replaced(cluster: &mut Cluster) {
         let replicas = [
             Operator::start_with(cluster, "one", 0, &[]),
@@ -189,6 +198,7 @@ on_both! {
     }
 }
 
+/// Rule: 5.release
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_asked_to_stop_while_a_write_hangs_leaves_the_lease_to_run_out() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;

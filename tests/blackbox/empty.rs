@@ -31,6 +31,7 @@ async fn until_seen(cluster: &Cluster, name: &str) {
 }
 
 on_both! {
+    /// Rule: 3.held, 3.held-ports, 3.held-deleted
     async fn the_api_servers_list_seen_empty_is_held_through_restarts(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -64,6 +65,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.9"]).await;
     }
 
+    /// Rule: 3.empty-followed, 3.when-source-empty, 3.when-source-empty-typo
     async fn an_annotation_decides_whether_an_empty_source_is_held_or_followed(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let when = |value: &str| json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": value}}});
@@ -96,6 +98,7 @@ on_both! {
         until_held(&operator, 0).await;
     }
 
+    /// Rule: 2.family, 3.held-per-family
     async fn each_family_is_held_for_itself(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let of_family = |name: &str, family: &str, addresses: &[&str]| {
@@ -120,6 +123,7 @@ on_both! {
         until_held(&operator, 0).await;
     }
 
+    /// Rule: 3.held-not-across
     async fn nothing_is_held_over_from_another_source_or_another_service(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "one", "one-x", &["10.0.0.1"])).await;

@@ -29,7 +29,8 @@ pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, Str
 }
 
 on_both! {
-    async fn what_is_wrong_is_said_once_and_said_anew_when_its_detail_changes(cluster: &mut Cluster) {
+    /// Rule: 2.port-unresolved, 3.events-where, 3.events-when, 5.only-the-holder
+    async fn a_finding_is_an_event_again_when_its_detail_changes(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let _operators = [Operator::start(cluster, "one", 0), Operator::start(cluster, "two", 1)];
         let mut service = managed("default", "web", "default", "source");
@@ -62,6 +63,7 @@ on_both! {
         }).await;
     }
 
+    /// Rule: 3.events-type
     async fn a_service_that_is_well_gets_no_warning(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(vip()).await;

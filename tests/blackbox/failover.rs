@@ -108,28 +108,34 @@ async fn starts(cluster: &Cluster, network: Option<&Network>, limit: Duration) {
 
 on_both! {
     servers: 3;
+    /// Rule: survive.api-server-lost
     async fn one_replica_goes_on_when_its_api_server_is_killed(cluster: &mut Cluster) {
         killed(cluster, 1).await;
     }
 
+    /// Rule: survive.api-server-lost
     async fn three_replicas_go_on_when_the_leaders_api_server_is_killed(cluster: &mut Cluster) {
         killed(cluster, 3).await;
     }
 
+    /// Rule: survive.api-server-lost
     async fn one_replica_goes_on_when_its_api_server_is_frozen(cluster: &mut Cluster) {
         frozen(cluster, 1).await;
     }
 
+    /// Rule: survive.api-server-lost
     async fn three_replicas_go_on_when_the_leaders_api_server_is_frozen(cluster: &mut Cluster) {
         frozen(cluster, 3).await;
     }
 
+    /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_while_its_first_api_server_is_dead(cluster: &mut Cluster) {
         cluster.kill_server(0).await;
         starts(cluster, None, RESET).await;
     }
 
     /// It takes TCP connections and never finishes TLS.
+    /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_while_its_first_api_server_is_frozen(cluster: &mut Cluster) {
         cluster.freeze_server(0);
         starts(cluster, None, DIAL).await;
@@ -138,14 +144,17 @@ on_both! {
 
 on_both! {
     black_hole;
+    /// Rule: survive.api-server-lost
     async fn one_replica_goes_on_when_packets_to_its_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
         black_holed(cluster, network, 1).await;
     }
 
+    /// Rule: survive.api-server-lost
     async fn three_replicas_go_on_when_packets_to_the_leaders_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
         black_holed(cluster, network, 3).await;
     }
 
+    /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_while_packets_to_its_first_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
         network.cut(0);
         starts(cluster, Some(network), DIAL).await;

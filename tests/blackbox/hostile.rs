@@ -141,6 +141,7 @@ on_both! {
         assert!(peak < 60 * 1024 * 1024, "{} MiB", peak / 1024 / 1024);
     }
 
+    /// Rule: 2.one-to-one, 2.ports, survive.large
     async fn a_thousand_endpoints_and_a_hundred_ports_are_copied(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let addresses: Vec<_> = (0..1000).map(|number| format!("10.1.{}.{}", number / 250, number % 250 + 1)).collect();
@@ -161,6 +162,7 @@ on_both! {
         until("one update is counted, of the next one", async || operator.metric(updates).await == Some(1)).await;
     }
 
+    /// Rule: 2.name-whole, 2.label-source-fits, survive.large
     async fn long_names_are_copied_whole(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let (service, source, long) = ("s".repeat(63), "o".repeat(63), "x".repeat(253));
@@ -177,6 +179,7 @@ on_both! {
         until_the_next_is_served(cluster, &operator).await;
     }
 
+    /// Rule: survive.selector-length
     async fn a_thousand_long_names_of_sources_are_listed(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_ready().await;
@@ -197,6 +200,7 @@ on_both! {
         restarted.until_ready().await;
     }
 
+    /// Rule: 1.illegal-name
     async fn names_that_are_none_reach_no_request(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let bad = [
@@ -275,6 +279,7 @@ on_both! {
         }
     }
 
+    /// Rule: 2.write-refused, 3.events-note, survive.large
     async fn annotations_as_large_as_they_get_are_named_and_not_repeated(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
@@ -308,6 +313,7 @@ on_both! {
         assert!(operator.log().len() < 100_000, "{} bytes of log", operator.log().len());
     }
 
+    /// Rule: 2.conditions, survive.odd-objects
     async fn missing_null_and_unknown_fields_and_conditions_are_read(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let source = |name: &str, rest: Value| {
@@ -359,6 +365,7 @@ on_both! {
         until_the_next_is_served(cluster, &operator).await;
     }
 
+    /// Rule: survive.restless
     async fn a_service_that_changes_between_every_two_calls_costs_bounded_requests(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;

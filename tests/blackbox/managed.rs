@@ -25,6 +25,8 @@ fn annotate(service: &mut Value, key: &str, value: Value) {
 }
 
 on_both! {
+    /// Rule: 1.enabled-false, 1.flags-service, 1.source-default, 1.annotation-beats-flag, 4.go-syntax
+    /// Rule: 4.source-flags, 4.zap-mapped, 4.accepted-with-warning, 4.election-flags
     async fn flags_in_gos_syntax_name_source_and_managed_service(cluster: &mut Cluster) {
         for namespace in ["blue", "green"] {
             cluster.namespace(namespace).await;
@@ -66,6 +68,9 @@ on_both! {
         cluster.until_addresses("blue", "front", &[]).await;
     }
 
+    /// Rule: 1.enabled-typo, 1.refused-says-so, 1.has-selector, 1.external-name, 1.source-is-self
+    /// Rule: 1.source-is-copy, 1.source-not-found, 2.fqdn, 2.family-missing, 2.no-port-no-copy
+    /// Rule: 3.foreign-reported, 3.node-name-missing, 3.events-type
     async fn each_finding_is_an_event_and_a_metric(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let mut names = slice("default", "names", "names-x", &["example.org"]);
@@ -117,6 +122,7 @@ on_both! {
         }).await;
     }
 
+    /// Rule: 1.refused-says-so
     async fn copies_of_a_service_that_is_refused_later_go(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let _operator = Operator::start(cluster, "one", 0);
@@ -135,6 +141,7 @@ on_both! {
         }
     }
 
+    /// Rule: 3.deletion-timestamp
     async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_new(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.2"])).await;
@@ -155,6 +162,7 @@ on_both! {
         cluster.until_addresses("default", "web", &[]).await;
     }
 
+    /// Rule: 2.namespace-terminating
     async fn a_namespace_that_is_being_deleted_is_left_in_silence(cluster: &mut Cluster) {
         cluster.namespace("blue").await;
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;

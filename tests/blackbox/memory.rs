@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::on_both;
 
 on_both! {
+    /// Rule: survive.memory
     async fn a_thousand_services_take_nine_mib_at_most(cluster: &mut Cluster) {
         cluster.namespace("load").await;
         cluster.namespace("managed").await;

@@ -13,6 +13,7 @@ use testbed::{Ending, Match, Rule};
 use crate::on_both;
 
 on_both! {
+    /// Rule: survive.api-away
     async fn a_restart_of_the_api_server_ends_no_replica_and_loses_no_change(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
@@ -40,6 +41,7 @@ on_both! {
         assert!(replicas[0].runs());
     }
 
+    /// Rule: 5.readyz
     async fn an_operator_that_starts_before_its_api_server_waits_for_it(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         cluster.kill_server(0).await;
@@ -55,12 +57,14 @@ on_both! {
 
 on_both! {
     servers: 3;
+    /// Rule: survive.api-away
     async fn what_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
         let mut replicas = three(cluster).await;
         cluster.vip_in_step().await;
         away(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
     }
 
+    /// Rule: survive.api-away
     async fn of_500_sources_one_that_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
         stream::iter(0..500).for_each_concurrent(16, async |number| {
             let (service, source) = (format!("copy-{number}"), format!("source-{number}"));
@@ -92,7 +96,7 @@ async fn three(cluster: &Cluster) -> Vec<Operator> {
     replicas
 }
 
-/// Both are away for longer than the lease, and a source changes meanwhile.
+/// Both are down for longer than the lease, and a source changes meanwhile.
 async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, service: &str, address: &str) {
     leader(replicas).await;
     for server in [0, 1] {

@@ -1,4 +1,4 @@
-//! docs/runbook.md: its commands, as somebody on call types them.
+//! docs/how-to/runbook.md: its commands, as somebody on call types them.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{PROGRAM, on_both};
 
-const RUNBOOK: &str = include_str!("../../docs/runbook.md");
+const RUNBOOK: &str = include_str!("../../docs/how-to/runbook.md");
 
 /// Where the runbook has the operator.
 const NAMESPACE: &str = "endpoint-copier-operator";

@@ -64,6 +64,7 @@ async fn goes_on(cluster: &Cluster, one_way: Duration) {
 
 on_both! {
     servers: 3;
+    /// Rule: survive.api-servers-slow
     async fn with_600_ms_of_delay_in_each_direction_one_term_lasts_and_changes_are_copied(cluster: &mut Cluster) {
         goes_on(cluster, Duration::from_millis(600)).await;
     }
@@ -74,6 +75,7 @@ on_both! {
 }
 
 /// Each request takes 1.5 s, but the connections are quick: pings and dials show nothing.
+/// Rule: 5.slow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_every_request_takes_1500_ms_one_term_lasts_and_a_change_is_copied_within_30_s() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;

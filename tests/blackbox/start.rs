@@ -28,6 +28,7 @@ fn ends(arguments: &[&str], environment: &[(&str, &str)], code: i32, says: &[&st
     }
 }
 
+/// Rule: 4.bad-values, 6.bad-configuration
 #[test]
 fn bad_arguments_end_with_one_line_and_2() {
     ends(&["--no-such-flag"], &[], 2, &["--no-such-flag"]);
@@ -51,6 +52,7 @@ fn bad_arguments_end_with_one_line_and_2() {
     );
 }
 
+/// Rule: 4.cluster, 6.bad-configuration
 #[test]
 fn without_a_cluster_the_program_ends_with_one_line_and_2() {
     ends(&[], &[("HOME", "/nonexistent")], 2, &["kubeconfig"]);
@@ -71,6 +73,7 @@ fn without_a_cluster_the_program_ends_with_one_line_and_2() {
     );
 }
 
+/// Rule: 4.cluster, 6.bad-configuration
 #[test]
 fn a_kubeconfig_that_is_none_ends_the_program_with_one_line_and_2() {
     let directory = tempfile::tempdir().unwrap();
@@ -104,6 +107,7 @@ fn a_kubeconfig_that_is_none_ends_the_program_with_one_line_and_2() {
     }
 }
 
+/// Rule: 6.restart-may-cure
 #[test]
 fn an_address_that_is_taken_ends_the_program_with_one_line_and_1() {
     let directory = tempfile::tempdir().unwrap();

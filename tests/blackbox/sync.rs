@@ -22,6 +22,7 @@ fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
 
 on_both! {
     /// The main use: the VIP lists exactly the living API servers.
+    /// Rule: 1.flags-service, 2.name, 2.owner, 3.source-slice
     async fn the_vip_lists_exactly_the_living_api_servers(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
@@ -45,6 +46,7 @@ on_both! {
         }).await;
     }
 
+    /// Rule: 1.enabled-true, 1.source-named, 1.source-without-service
     async fn any_number_of_services_and_sources_in_any_namespaces(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         for namespace in ["blue", "green"] {
@@ -74,6 +76,7 @@ on_both! {
         }
     }
 
+    /// Rule: 2.others-additions, 3.repair
     async fn a_copy_that_is_edited_or_deleted_by_hand_is_repaired(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -100,6 +103,7 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &all).await;
     }
 
+    /// Rule: 2.touch-no-write
     async fn a_source_touched_without_a_change_costs_no_write(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -117,6 +121,7 @@ on_both! {
         assert_eq!(operator.metric("endpoint_copier_slice_changes_total{operation=\"update\"}").await, Some(0));
     }
 
+    /// Rule: 3.re-annotated, 3.order
     async fn another_source_is_followed_without_a_moment_of_nothing(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "old", "old-1", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "new", "new-1", &["10.0.0.2"])).await;
@@ -131,6 +136,7 @@ on_both! {
         assert!(history.iter().all(|addresses| !addresses.is_empty()), "{history:?}");
     }
 
+    /// Rule: 1.enabled-false, 1.enabled-typo, 3.managed-service
     async fn copies_go_when_they_are_no_longer_wanted(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let _operator = Operator::start(cluster, "one", 0);
@@ -149,6 +155,7 @@ on_both! {
         assert_eq!(cluster.addresses_of("default", "mistyped").await, ["10.0.0.1"], "a typo must not empty a VIP");
     }
 
+    /// Rule: 2.older-uid, 3.managed-service
     async fn a_service_recreated_gets_copies_of_its_own(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -161,6 +168,7 @@ on_both! {
         }).await;
     }
 
+    /// Rule: 3.while-none-ran
     async fn changes_made_while_nothing_runs_are_carried_over(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let mut operator = Operator::start(cluster, "one", 0);
@@ -187,6 +195,7 @@ on_both! {
         operator.until_ready().await;
     }
 
+    /// Rule: 2.written-when-different, 3.copies-stay
     async fn a_restart_with_nothing_to_do_writes_nothing(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -204,6 +213,7 @@ on_both! {
         }
     }
 
+    /// Rule: 2.name-taken, survive.one-never-holds-up-another
     async fn one_bad_service_never_holds_up_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
@@ -230,6 +240,7 @@ on_both! {
         }).await;
     }
 
+    /// Rule: survive.pace
     async fn a_burst_of_changes_ends_in_the_last_state_with_few_writes(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -245,6 +256,7 @@ on_both! {
         assert!(writes.is_some_and(|writes| writes >= 1 && u128::from(writes) <= most.min(200)), "{writes:?} writes, {took:?}");
     }
 
+    /// Rule: 3.foreign-untouched
     async fn slices_of_others_are_never_touched(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -266,6 +278,7 @@ fn service_with_selector(name: &str) -> serde_json::Value {
     service
 }
 
+/// Rule: survive.passing
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_every_code_pass_without_a_hot_loop() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::on_both;
 
 on_both! {
+    /// Rule: 3.leftover-slice
     async fn the_slice_of_version_0_3_is_replaced_without_a_gap(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         let mut left = api_servers(&["192.0.2.1", "192.0.2.2"]);
@@ -26,6 +27,7 @@ on_both! {
         assert!(history.iter().all(|addresses| addresses.len() >= 2), "{history:?}");
     }
 
+    /// Rule: 3.leftover-endpoints
     async fn the_endpoints_of_version_0_2_are_removed_once_there_are_copies(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         let endpoints = |name: &str, labels: serde_json::Value| json!({

@@ -1,4 +1,4 @@
-//! What docs/upgrade.md says of Helm's commands, on a real API server: which values hold, which revision is gone back to,
+//! What docs/how-to/upgrade-from-go.md says of Helm's commands, on a real API server: which values hold, which revision is gone back to,
 //! whose Service the VIP is.
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ fn pod(objects: &[Value]) -> &Value {
     &find(objects, "Deployment", "")["spec"]["template"]["spec"]
 }
 
+/// Rule: chart.null
 #[test]
 fn null_leaves_out_what_the_old_chart_had() {
     let Some(helm) = helm() else { return };
@@ -29,6 +30,7 @@ fn null_leaves_out_what_the_old_chart_had() {
     );
 }
 
+/// Rule: chart.kept
 #[test]
 fn what_the_old_chart_had_is_kept() {
     let Some(helm) = helm() else { return };
@@ -67,6 +69,7 @@ fn what_the_old_chart_had_is_kept() {
     assert_eq!(budget["selector"]["matchLabels"], selector);
 }
 
+/// Rule: chart.restricted
 #[test]
 fn pods_are_restricted() {
     let Some(helm) = helm() else { return };
@@ -93,6 +96,7 @@ fn pods_are_restricted() {
     assert_eq!(pod(&rendered)["enableServiceLinks"], false);
 }
 
+/// Rule: chart.kept
 #[test]
 fn images_are_found_where_values_say() {
     const OURS: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
@@ -158,6 +162,7 @@ fn images_are_found_where_values_say() {
     }
 }
 
+/// Rule: chart.roll
 #[test]
 fn a_roll_never_waits_for_room_that_is_not_there() {
     let Some(helm) = helm() else { return };
@@ -165,7 +170,7 @@ fn a_roll_never_waits_for_room_that_is_not_there() {
         ("podAntiAffinityPreset=soft", json!(1), json!(0)),
         ("podAntiAffinityPreset=none", json!(1), json!(0)),
         ("podAntiAffinityPreset=hard", json!(0), json!(1)),
-        // Of one's own, as people gave it to the old chart.
+        // The user's own, as it was given to the old chart.
         (
             "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=node",
             json!(0),

@@ -30,6 +30,7 @@ fn fails(release: &Release<'_>, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_upgrade_goes_on_after_a_rollback_on_api_server() {
     for pair in &clusters().await {
@@ -55,6 +56,7 @@ async fn a_failed_upgrade_goes_on_after_a_rollback_on_api_server() {
     }
 }
 
+/// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server() {
     for pair in &clusters().await {
@@ -76,7 +78,7 @@ async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server()
     }
 }
 
-/// A Service of one's own, which asks for its address as that of the guide does.
+/// A Service of the user's own, which asks for its address as that of the guide does.
 fn vip_by_hand() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -91,6 +93,7 @@ fn vip_by_hand() -> Value {
     })
 }
 
+/// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server() {
     for pair in &clusters().await {

@@ -1,4 +1,4 @@
-//! The commands of docs/upgrade.md and the README that delete copies on the way back, run as they stand there.
+//! The commands of two how-to guides that delete copies on the way back to the Go operator, run as they stand there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::helm::tools;
 
-/// Who wrote a copy, and who the slice of `Endpoints`.
+/// The writer of a copy, and that of the slice of `Endpoints`.
 const OURS: Option<&str> = Some("endpoint-copier-operator");
 const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
 
@@ -56,11 +56,15 @@ async fn copies_of_one_service_go_once_the_go_operator_has_written() {
         skipped("kubectl");
         return;
     }
-    let [newer, older] = commands("docs/upgrade.md").try_into().expect("two commands");
-    let [of_the_readme] = commands("README.md").try_into().expect("one command");
+    let [newer, older] = commands("docs/how-to/upgrade-from-go.md")
+        .try_into()
+        .expect("two commands");
+    let [of_uninstall] = commands("docs/how-to/uninstall.md")
+        .try_into()
+        .expect("one command");
     for (command, written, by) in [
         (newer, "kubernetes-vip", None),
-        (of_the_readme, "kubernetes-vip", None),
+        (of_uninstall, "kubernetes-vip", None),
         (older, "kubernetes-vip-x7k2p", MIRRORED),
     ] {
         let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;

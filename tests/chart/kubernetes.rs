@@ -41,6 +41,7 @@ fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     ))
 }
 
+/// Rule: chart.valid
 #[test]
 fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
     let Some(helm) = helm() else { return };

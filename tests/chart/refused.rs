@@ -276,6 +276,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
+/// Rule: chart.refused
 #[test]
 fn what_is_wrong_is_named() {
     for helm in helms() {
@@ -296,6 +297,7 @@ fn what_is_wrong_is_named() {
     }
 }
 
+/// Rule: chart.refused
 #[test]
 fn what_is_right_is_taken() {
     for helm in helms() {

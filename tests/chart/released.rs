@@ -152,6 +152,7 @@ async fn refused(pods: &[Pod]) -> Vec<String> {
     all
 }
 
+/// Rule: chart.rights
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
     for pair in &clusters().await {
@@ -238,11 +239,13 @@ async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
         .await;
 }
 
+/// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chart_0_3_0_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
     upgraded_and_gone_back_to("0.3.0").await;
 }
 
+/// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chart_0_2_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
     upgraded_and_gone_back_to("0.2.0").await;
@@ -337,6 +340,7 @@ async fn upgraded_and_gone_back_to(version: &str) {
     }
 }
 
+/// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_somebody_else_scaled_are_a_conflict_for_helm_4_on_api_server() {
     for pair in &clusters().await {

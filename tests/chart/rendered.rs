@@ -18,6 +18,7 @@ fn kinds(objects: &[Value]) -> Vec<&str> {
     kinds
 }
 
+/// Rule: chart.valid
 #[test]
 fn lint_has_nothing_to_say() {
     for helm in helms() {
@@ -35,6 +36,7 @@ fn lint_has_nothing_to_say() {
     }
 }
 
+/// Rule: chart.valid
 #[test]
 fn every_case_renders_the_same_with_every_helm() {
     let helms = helms();
@@ -66,6 +68,7 @@ fn a_package_renders_the_same_and_holds_what_users_read() {
     }
 }
 
+/// Rule: chart.null
 #[test]
 fn every_section_may_be_null() {
     let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");

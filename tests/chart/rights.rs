@@ -14,7 +14,7 @@ use crate::PROGRAM;
 use crate::helm::{NAMESPACE, find, helm};
 use crate::pod::{Node, Pod, list_api_servers};
 
-/// Who the operator is, to the API.
+/// The user name of the operator.
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 /// Rights that this operator has and does not use, and why it has them.
@@ -200,6 +200,7 @@ pub async fn everything(cluster: &Cluster) {
     cluster.until_addresses("default", "kubernetes-vip", &[]).await;
 }
 
+/// Rule: chart.rights
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
     let Some(helm) = helm() else { return };
@@ -234,6 +235,7 @@ async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
     assert_eq!(unused, named(&UNUSED));
 }
 
+/// Rule: chart.rights
 #[test]
 fn what_the_go_operator_still_needs_is_named_and_can_be_taken_back() {
     let Some(helm) = helm() else { return };
@@ -252,6 +254,7 @@ fn what_the_go_operator_still_needs_is_named_and_can_be_taken_back() {
     assert!(rights("rbac.create=false").is_empty());
 }
 
+/// Rule: chart.rights
 #[test]
 fn probes_have_rights_unless_they_are_off() {
     let Some(helm) = helm() else { return };

@@ -20,6 +20,7 @@ async fn cluster(servers: usize) -> Cluster {
     cluster
 }
 
+/// Rule: chart.started
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_the_deployment_starts_it_the_operator_does_its_job() {
     let Some(helm) = helm() else { return };
@@ -64,6 +65,7 @@ async fn as_the_deployment_starts_it_the_operator_does_its_job() {
     leader(&pods).await;
 }
 
+/// Rule: chart.started
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_local_mode_the_api_server_of_the_node_is_enough() {
     let Some(helm) = helm() else { return };
@@ -85,6 +87,7 @@ async fn in_local_mode_the_api_server_of_the_node_is_enough() {
     pod.until_ready().await;
 }
 
+/// Rule: chart.started
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_vip_service_of_the_chart_is_managed() {
     let Some(helm) = helm() else { return };
@@ -159,6 +162,7 @@ async fn a_status_in_the_pod_sees_what_its_operator_sees() {
     assert!(holder.starts_with("copier-0_"), "{status}");
 }
 
+/// Rule: chart.started
 #[test]
 fn the_flags_of_every_case_are_understood() {
     let Some(helm) = helm() else { return };

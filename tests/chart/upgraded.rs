@@ -92,6 +92,7 @@ fn names_of_the_old_chart_stay_however_long_they_are() {
     }
 }
 
+/// Rule: chart.kept
 #[test]
 fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
     for helm in helms() {
@@ -131,7 +132,8 @@ fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
     }
 }
 
-/// One that was given by itself is reused beside our repository too, whatever the flag: there is no such image.
+/// A tag that was given by itself is reused beside our repository too, whatever the flag: there is no such image.
+/// Rule: chart.upgrade
 #[test]
 fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {
     let ours = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
@@ -167,6 +169,7 @@ fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {
     }
 }
 
+/// Rule: chart.null
 #[test]
 fn without_any_value_the_chart_renders_what_ours_has_but_for_what_the_old_chart_had() {
     for helm in helms() {

@@ -76,7 +76,7 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
         .faults()
         .add(Fault::status(Match::any().verb("get"), 503).times(1));
     way.get().await.expect_err("an error");
-    way.get().await.expect("the other is as good as before");
+    way.get().await.expect("the other works as before");
     assert_eq!(servers.asked(), "bab");
 }
 
@@ -96,10 +96,11 @@ async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server()
     body.await.expect("an end").expect_err("a break");
     faults(0).add(Fault::status(Match::any().verb("get"), 503).times(1));
     way.get().await.expect_err("an error");
-    way.get().await.expect("the other is as good as before");
+    way.get().await.expect("the other works as before");
     assert_eq!(servers.asked(), "abab");
 }
 
+/// Rule: 5.slow
 #[tokio::test]
 async fn requests_beside_one_that_hangs_go_to_each_server_once() {
     let servers = Servers::start(3).await;

@@ -32,6 +32,7 @@ async fn answer(way: &Way) {
 }
 
 /// TCP and TLS take 2.4 s, and each ping 1.2 s.
+/// Rule: survive.api-servers-slow
 #[tokio::test]
 async fn a_server_with_a_round_trip_of_1200_ms_is_reached_and_kept() {
     let servers = Servers::start(1).await;
@@ -55,6 +56,7 @@ async fn with_a_round_trip_of_600_ms_no_limit_is_stretched() {
 }
 
 /// The limits doubled while no server answered. The connection made then is not the last.
+/// Rule: survive.api-servers-slow
 #[tokio::test]
 async fn a_server_that_freezes_after_a_long_outage_is_noticed_as_early_as_before() {
     let servers = Servers::start(1).await;

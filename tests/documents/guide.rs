@@ -1,4 +1,4 @@
-//! The guide to a VIP, and the upgrade: their manifests and versions.
+//! The tutorial of the VIP, and the guides beside it: their manifests and versions.
 
 use endpoint_copier_core::model::{Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::{VERSION, documents, read};
 
-const GUIDE: &str = "docs/rke2-k3s-metallb.md";
+const GUIDE: &str = "docs/tutorials/api-vip-rke2-k3s-metallb.md";
+const AIR_GAPPED: &str = "docs/how-to/air-gapped.md";
 
 /// The blocks of a document in this language.
 fn blocks(name: &str, language: &str) -> Vec<String> {
@@ -100,16 +101,19 @@ fn the_guide_installs_on_servers_with_taints() {
 
 #[test]
 fn the_guide_and_the_upgrade_install_this_version() {
-    let upgrade = read("docs/upgrade.md");
+    let upgrade = read("docs/how-to/upgrade-from-go.md");
     for rest in upgrade
         .split("/charts/endpoint-copier-operator --version ")
         .skip(1)
     {
-        assert!(rest.starts_with(VERSION), "docs/upgrade.md: --version");
+        assert!(
+            rest.starts_with(VERSION),
+            "docs/how-to/upgrade-from-go.md: --version"
+        );
     }
-    let manifests = blocks("docs/upgrade.md", "yaml").into_iter();
+    let manifests = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();
     let manifests: Vec<_> = manifests
-        .flat_map(|block| documents("docs/upgrade.md", &block))
+        .flat_map(|block| documents("docs/how-to/upgrade-from-go.md", &block))
         .collect();
     let stated = manifests.iter().flat_map(|manifest| {
         let spec = &manifest["spec"];
@@ -123,21 +127,24 @@ fn the_guide_and_the_upgrade_install_this_version() {
     // HelmChart, Flux with a HelmRepository, Flux with an OCIRepository.
     assert_eq!(stated, [VERSION; 3]);
     assert!(upgrade.contains(&format!("`targetRevision: {VERSION}`")));
-    let text = read(GUIDE);
+    let text = read(GUIDE) + &read(AIR_GAPPED);
     let image = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:";
     let stated = text.split(image).skip(1);
-    let chart = "endpoint-copier-operator/endpoint-copier-operator --version ";
-    let stated = stated.chain(text.split(chart).skip(1));
+    let chart = "/endpoint-copier-operator --version ";
+    let file = "./endpoint-copier-operator-";
+    let stated = stated
+        .chain(text.split(chart).skip(1))
+        .chain(text.split(file).skip(1));
     let mut count = 0;
     for rest in stated {
         assert!(
             rest.starts_with(VERSION),
-            "{GUIDE}: {}",
+            "{GUIDE} or {AIR_GAPPED}: {}",
             rest.lines().next().unwrap_or_default()
         );
         count += 1;
     }
-    assert!(count > 3);
+    assert_eq!(count, 6);
     let objects = objects_of_the_guide();
     let chart = objects
         .iter()
@@ -229,15 +236,15 @@ fn a_file_that_the_guide_applies_is_named_before() {
             count += 1;
         }
     }
-    // The address, and a Service of one's own.
+    // The address, and a Service of the user's own.
     assert_eq!(count, 2);
 }
 
 /// The default uninstalls what has failed, and MetalLB's CRDs take the pool along.
 #[test]
 fn no_chart_of_the_guide_or_the_upgrade_is_uninstalled_when_it_fails() {
-    let of_the_upgrade = blocks("docs/upgrade.md", "yaml").into_iter();
-    let of_the_upgrade = of_the_upgrade.flat_map(|block| documents("docs/upgrade.md", &block));
+    let of_the_upgrade = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();
+    let of_the_upgrade = of_the_upgrade.flat_map(|block| documents("docs/how-to/upgrade-from-go.md", &block));
     let mut objects = objects_of_the_guide();
     objects.extend(of_the_upgrade);
     objects.retain(|object| object["kind"] == "HelmChart");

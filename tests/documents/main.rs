@@ -5,6 +5,7 @@ mod linters;
 mod release;
 mod renamed;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -35,6 +36,50 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
     files
 }
 
+/// Every Markdown file of the repository's root and of docs, as paths from the root.
+fn pages() -> Vec<String> {
+    let mut pages = files(".", "md");
+    let mut folders = vec!["docs".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(root().join(&folder)).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let name = format!("{folder}/{}", entry.file_name().into_string().expect("UTF-8"));
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(name);
+            } else if Path::new(&name).extension().is_some_and(|end| end == "md") {
+                pages.push(name);
+            }
+        }
+    }
+    pages
+}
+
+/// The files of the repository that a page links to, as paths from the root.
+fn linked(page: &str) -> Vec<PathBuf> {
+    let text = read(page);
+    let folder = Path::new(page).parent().expect("a folder");
+    let links = text.split("](").skip(1);
+    let links = links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link));
+    let files = links.map(|link| link.split('#').next().unwrap_or_default());
+    files
+        .filter(|file| !file.is_empty() && !file.contains("://"))
+        .map(|file| folder.join(file))
+        .collect()
+}
+
+/// Without `..` and `.`, so that two paths to one file are equal.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => _ = plain.pop(),
+            std::path::Component::CurDir => {}
+            _ => plain.push(part),
+        }
+    }
+    plain
+}
+
 /// Each document of a YAML text.
 fn documents(name: &str, yaml: &str) -> Vec<Value> {
     yaml.split("\n---\n")
@@ -47,23 +92,66 @@ fn documents(name: &str, yaml: &str) -> Vec<Value> {
 #[test]
 fn a_link_in_a_document_leads_to_a_file() {
     let mut broken = Vec::new();
-    for name in [files(".", "md"), files("docs", "md"), files("docs/adr", "md")].concat() {
-        let text = read(&name);
-        let folder = PathBuf::from(&name).parent().expect("a folder").to_owned();
-        let links = text.split("](").skip(1);
-        for link in links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
-            let file = link.split('#').next().unwrap_or_default();
-            let elsewhere = link.contains("://") || file.is_empty();
-            if !elsewhere && !root().join(&folder).join(file).exists() {
-                broken.push(format!("{name}: {link}"));
-            }
-        }
+    for page in pages() {
+        let links = linked(&page).into_iter();
+        let missing = links.filter(|file| !root().join(plain(file)).exists());
+        broken.extend(missing.map(|file| format!("{page}: {}", file.display())));
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// A page that no other page leads to is a page that nobody finds.
 #[test]
-fn the_changelog_has_a_section_for_this_version() {
-    let begin = format!("\n## [{VERSION}] - ");
-    assert!(read("CHANGELOG.md").contains(&begin));
+fn every_page_of_the_docs_is_reached_from_the_index() {
+    let mut reached = BTreeSet::new();
+    let mut next = vec![PathBuf::from("docs/README.md")];
+    while let Some(page) = next.pop() {
+        if reached.insert(page.clone()) {
+            let links = linked(&page.to_string_lossy()).into_iter();
+            let links = links.map(|link| plain(&link));
+            next.extend(
+                links.filter(|link| link.starts_with("docs") && link.extension() == page.extension()),
+            );
+        }
+    }
+    let pages = pages().into_iter().map(PathBuf::from);
+    let missing: Vec<_> = pages
+        .filter(|page| page.starts_with("docs") && !reached.contains(page))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// A figure of one commit says nothing about the next one, so commits are named in one place.
+#[test]
+fn only_the_page_of_verification_names_commits() {
+    for page in pages() {
+        let text = read(&page);
+        let words = text.split('`').skip(1).step_by(2);
+        let is_commit = |word: &&str| {
+            word.len() == 7
+                && word.bytes().all(|sign| sign.is_ascii_hexdigit())
+                && word.bytes().any(|sign| sign.is_ascii_digit())
+        };
+        let found: Vec<_> = words.filter(is_commit).collect();
+        let may = page == "docs/contributing/verification.md";
+        assert!(may || found.is_empty(), "{page}: {found:?}");
+    }
+}
+
+/// What a release's notes are made of: `.ci/release-version` asks for the dated section of the version that it releases.
+#[test]
+fn the_changelog_has_one_unreleased_section_and_dates_the_others() {
+    let text = read("CHANGELOG.md");
+    let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let (first, released) = headings.split_first().expect("a section");
+    assert_eq!(*first, "[Unreleased]");
+    for heading in released {
+        let (version, date) = heading.split_once("] - ").expect("a version and a date");
+        let numbers = version.trim_start_matches('[').split('.');
+        assert!(
+            numbers.clone().count() == 3 && numbers.into_iter().all(|part| part.parse::<u32>().is_ok()),
+            "{heading}"
+        );
+        assert!(date.parse::<jiff::civil::Date>().is_ok(), "{heading}");
+    }
 }

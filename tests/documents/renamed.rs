@@ -1,4 +1,5 @@
-//! RELEASE.md's command that gives the project its public address: run on a copy, it leaves nothing of the name before.
+//! The command of docs/contributing/releasing.md that gives the project its public address: run on a copy, it leaves
+//! nothing of the name before.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,6 +8,8 @@ use crate::{read, root};
 
 /// The name that stands for the organisation until there is one.
 const ORG: &str = "endpoint-copier-operator";
+
+const RELEASING: &str = "docs/contributing/releasing.md";
 
 fn git(folder: &Path, args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).current_dir(folder).output().ok()?;
@@ -29,7 +32,7 @@ fn the_command_that_renames_the_organisation_leaves_nothing_of_its_name() {
     git(folder.path(), &["init", "--quiet"]).expect("a repository");
     git(folder.path(), &["add", "--all"]).expect("added");
 
-    let text = read("RELEASE.md");
+    let text = read(RELEASING);
     let (_, command) = text.split_once("```sh\norg=").expect("the command");
     let command = command.split("\n```").next().expect("its end");
     let command = command
@@ -51,7 +54,7 @@ fn the_command_that_renames_the_organisation_leaves_nothing_of_its_name() {
     ];
     let mut found = Vec::new();
     let mut renamed = 0;
-    for name in files.lines().filter(|name| *name != "RELEASE.md") {
+    for name in files.lines().filter(|name| *name != RELEASING) {
         let Ok(text) = std::fs::read_to_string(folder.path().join(name)) else {
             continue;
         };

@@ -49,7 +49,7 @@ fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
 
 #[test]
 fn each_alert_says_what_is_wrong_and_where_to_read_on() {
-    let runbook = read("docs/runbook.md");
+    let runbook = read("docs/how-to/runbook.md");
     let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
     assert_eq!(alerts.len(), 15);
@@ -61,7 +61,7 @@ fn each_alert_says_what_is_wrong_and_where_to_read_on() {
         );
         assert!(!text(alert, "/annotations/summary").is_empty(), "{name}");
         assert!(!text(alert, "/annotations/description").is_empty(), "{name}");
-        let anchor = format!("/docs/runbook.md#{}", name.to_lowercase());
+        let anchor = format!("/docs/how-to/runbook.md#{}", name.to_lowercase());
         assert!(
             text(alert, "/annotations/runbook_url").ends_with(&anchor),
             "{name}"
@@ -91,7 +91,7 @@ fn no_age_counts_the_time_since_the_scrape() {
     }
 }
 
-/// One that is not there would leave an alert quiet, or an exception to it.
+/// A missing metric would silence an alert, or an exception to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_that_an_alert_asks_for_is_in_a_real_scrape() {
     let (_cluster, leader, _standby) = eventful(Platform::Testbed).await;

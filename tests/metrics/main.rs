@@ -1,4 +1,4 @@
-//! What the replicas tell Prometheus, as a real scrape shows it: held against docs/metrics.md, the alerts, the runbook and
+//! What the replicas tell Prometheus, as a real scrape shows it: held against docs/reference/metrics.md, the alerts, the runbook and
 //! the dashboard.
 //!
 //! Some need promtool, which `make tools` brings: they say that they are skipped where it is not there, and with

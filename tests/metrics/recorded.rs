@@ -1,4 +1,4 @@
-//! What a real Prometheus recorded of three replicas: a leader that is killed, an API that is away, a refused Service.
+//! What a real Prometheus recorded of three replicas: a leader that is killed, an API that is down, a refused Service.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::prometheus::{Prometheus, now};
 struct Pace {
     /// From one scrape to the next.
     scrape: u64,
-    /// How long the API is away.
+    /// How long the API is down.
     outage: u64,
     /// How long nothing happens between two things.
     calm: u64,
@@ -117,7 +117,7 @@ async fn record(
     pace.calm().await;
     stories.push(story("leader", from, at));
 
-    // The API is away, and the source changes meanwhile.
+    // The API is down, and the source changes meanwhile.
     let (from, back) = (now(), Instant::now() + Duration::from_secs(pace.outage));
     for server in [0, 1] {
         cluster.kill_server(server).await;

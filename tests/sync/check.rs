@@ -111,6 +111,7 @@ fn listed(operator: &Operator) -> Vec<String> {
     lists.map(|list| list.namespace).collect()
 }
 
+/// Rule: survive.check-scope
 #[tokio::test(start_paused = true)]
 async fn invented_namespaces_are_not_listed() {
     let operator = checking().await;
@@ -123,6 +124,7 @@ async fn invented_namespaces_are_not_listed() {
     assert_eq!(listed(&operator), ["default"]);
 }
 
+/// Rule: survive.check-scope
 #[tokio::test(start_paused = true)]
 async fn a_check_lists_the_api_servers_and_at_most_eight_other_namespaces_in_turn() {
     let operator = checking().await;
@@ -145,6 +147,7 @@ async fn a_check_lists_the_api_servers_and_at_most_eight_other_namespaces_in_tur
     assert_eq!(seen.len(), 21, "{seen:?}");
 }
 
+/// Rule: survive.check-api-servers
 #[tokio::test(start_paused = true)]
 async fn the_api_servers_are_checked_whatever_becomes_of_other_lists() {
     let log = Log::begin();
@@ -171,6 +174,7 @@ async fn the_api_servers_are_checked_whatever_becomes_of_other_lists() {
     assert!(!log.lines("the check of the sources failed").is_empty());
 }
 
+/// Rule: survive.check-api-servers, survive.check-slow
 #[tokio::test(start_paused = true)]
 async fn a_list_that_takes_over_a_second_is_asked_for_less_often() {
     let operator = checking().await;

@@ -34,6 +34,7 @@ async fn with_stale_services() -> Operator {
     operator
 }
 
+/// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
 async fn a_service_that_a_get_shows_otherwise_is_planned_as_the_get_shows_it() {
     let operator = with_stale_services().await;
@@ -42,6 +43,7 @@ async fn a_service_that_a_get_shows_otherwise_is_planned_as_the_get_shows_it() {
     assert_eq!(slices_of(&operator.store, "vip")[0]["ports"][0]["port"], 9999);
 }
 
+/// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_services_that_is_proved_late_is_restarted_after_a_second() {
     let operator = with_stale_services().await;
@@ -53,6 +55,7 @@ async fn a_watch_of_services_that_is_proved_late_is_restarted_after_a_second() {
     assert_eq!(restarts(&operator, "services"), 1, "once");
 }
 
+/// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
 async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_again() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -72,6 +75,7 @@ async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_agai
     assert!(took < seconds(3), "{took:?}");
 }
 
+/// Rule: 2.gone
 #[tokio::test(start_paused = true)]
 async fn a_service_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -105,6 +109,7 @@ async fn a_service_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
     assert!(took < ms(100), "a recreated Service: {took:?}");
 }
 
+/// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
 async fn a_service_that_changes_all_the_time_restarts_no_watch() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -125,6 +130,7 @@ async fn a_service_that_changes_all_the_time_restarts_no_watch() {
     operator.until_addresses("vip", &["192.0.2.1"]).await;
 }
 
+/// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_copies_that_does_not_show_our_writes_is_restarted() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -161,6 +167,7 @@ async fn with_sources_cut_off() -> Operator {
     operator
 }
 
+/// Rule: 2.create-confirmed
 #[tokio::test(start_paused = true)]
 async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
     let operator = with_sources_cut_off().await;
@@ -173,6 +180,7 @@ async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
     assert_eq!(operator.slice_requests("create").len(), 1, "that of before");
 }
 
+/// Rule: 2.gone
 #[tokio::test(start_paused = true)]
 async fn a_source_slice_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -212,6 +220,7 @@ async fn a_source_slice_that_a_get_shows_gone_is_not_brought_back_by_a_late_watc
     assert!(took < ms(100), "a recreated slice: {took:?}");
 }
 
+/// Rule: 2.unread-source
 #[tokio::test(start_paused = true)]
 async fn a_source_slice_that_cannot_be_read_delays_only_its_own_copy() {
     let operator = two_copies().await;
@@ -246,6 +255,7 @@ async fn a_source_slice_that_cannot_be_read_delays_only_its_own_copy() {
     assert!(took < seconds(2), "{took:?}");
 }
 
+/// Rule: 2.create-confirmed
 #[tokio::test(start_paused = true)]
 async fn five_hundred_first_copies_cost_no_get() {
     let store = cluster(&["192.0.2.1"]);

@@ -8,6 +8,7 @@ use crate::harness::{Operator, cluster, events, pass, put, seconds, service, sli
 
 const MINUTE: u64 = 60;
 
+/// Rule: 3.events-repeat
 #[tokio::test(start_paused = true)]
 async fn what_lasts_is_said_again_every_half_hour() {
     let store = cluster(&["192.0.2.1"]);
@@ -26,6 +27,7 @@ async fn what_lasts_is_said_again_every_half_hour() {
     }));
 }
 
+/// Rule: 3.events-flood
 #[tokio::test(start_paused = true)]
 async fn of_one_service_25_are_said_at_once_and_then_one_in_5_minutes() {
     let store = cluster(&["192.0.2.1"]);
@@ -58,6 +60,7 @@ async fn of_one_service_25_are_said_at_once_and_then_one_in_5_minutes() {
     );
 }
 
+/// Rule: 3.events-where
 #[tokio::test(start_paused = true)]
 async fn an_event_is_on_the_service_with_its_uid_and_without_a_version() {
     let store = cluster(&["192.0.2.1"]);
@@ -163,6 +166,7 @@ fn when_empty(store: &Store, value: &str) {
         .expect("a patch");
 }
 
+/// Rule: 3.synced
 #[tokio::test(start_paused = true)]
 async fn synced_follows_the_first_copy_and_the_end_of_a_finding_and_no_other_change() {
     let store = cluster(&["192.0.2.1"]);
@@ -185,6 +189,7 @@ async fn synced_follows_the_first_copy_and_the_end_of_a_finding_and_no_other_cha
     assert_eq!(synced(&store), 2);
 }
 
+/// Rule: 3.events-later
 #[tokio::test(start_paused = true)]
 async fn what_has_no_room_among_the_events_that_wait_is_said_later() {
     let store = cluster(&["192.0.2.1"]);

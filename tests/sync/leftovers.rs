@@ -28,6 +28,7 @@ fn is_there(store: &Store) -> bool {
     store.get("endpoints", "default", "vip").is_some()
 }
 
+/// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_may_not_be_removed_are_reported_while_they_are_mirrored() {
     for verb in ["get", "delete"] {
@@ -69,6 +70,7 @@ fn asked(store: &Store) -> usize {
     of_endpoints.len()
 }
 
+/// Rule: 3.endpoints-unasked
 #[tokio::test(start_paused = true)]
 async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
     let store = cluster(&["192.0.2.1"]);
@@ -109,6 +111,7 @@ async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
     drop(operator);
 }
 
+/// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
 async fn without_a_right_to_endpoints_and_without_a_mirror_nothing_is_said() {
     let store = cluster(&["192.0.2.1"]);

@@ -66,6 +66,7 @@ async fn toggle(operator: &Operator, time: Duration, source: impl Fn(u32) -> Str
     }
 }
 
+/// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
 async fn toggling_a_service_costs_at_most_three_lists_in_five_seconds() {
     let operator = calm().await;
@@ -76,6 +77,7 @@ async fn toggling_a_service_costs_at_most_three_lists_in_five_seconds() {
     assert_eq!(lists.len(), 1, "{lists:#?}");
 }
 
+/// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
 async fn toggling_with_invented_sources_costs_at_most_three_lists_in_five_seconds() {
     let operator = calm().await;
@@ -90,6 +92,7 @@ async fn toggling_with_invented_sources_costs_at_most_three_lists_in_five_second
     assert!(again.count() <= 1, "when all is calm again");
 }
 
+/// Rule: survive.selector-dropped
 #[tokio::test(start_paused = true)]
 async fn a_source_that_is_used_again_within_a_minute_is_not_listed_again() {
     let operator = calm().await;
@@ -104,6 +107,7 @@ async fn a_source_that_is_used_again_within_a_minute_is_not_listed_again() {
     assert!(asked(&operator, "list").is_empty());
 }
 
+/// Rule: survive.selector-merged
 #[tokio::test(start_paused = true)]
 async fn new_names_share_one_watch_with_the_others_when_all_is_calm() {
     let operator = calm().await;
@@ -136,6 +140,7 @@ async fn new_names_share_one_watch_with_the_others_when_all_is_calm() {
     );
 }
 
+/// Rule: survive.selector-merged
 #[tokio::test(start_paused = true)]
 async fn watches_are_few_however_many_names_come_and_go() {
     let operator = calm().await;
@@ -159,6 +164,7 @@ async fn watches_are_few_however_many_names_come_and_go() {
     assert!(took <= seconds(4), "{took:?}");
 }
 
+/// Rule: survive.selector-moved
 #[tokio::test(start_paused = true)]
 async fn sources_are_followed_while_their_names_move_to_another_watch() {
     let operator = calm().await;
@@ -193,6 +199,7 @@ async fn sources_are_followed_while_their_names_move_to_another_watch() {
     assert_eq!(asked(&operator, "list").len(), 1);
 }
 
+/// Rule: survive.selector-first
 #[tokio::test(start_paused = true)]
 async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
     let operator = calm().await;
@@ -210,6 +217,7 @@ async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
     assert!(took < ms(50), "{took:?}");
 }
 
+/// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
 async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
     let operator = calm().await;
@@ -277,6 +285,7 @@ async fn first_copy(operator: &Operator, namespace: &str, source: &str) -> Durat
     .await
 }
 
+/// Rule: survive.selector-fair
 #[tokio::test(start_paused = true)]
 async fn invented_sources_of_one_namespace_delay_no_other() {
     let operator = calm().await;
@@ -291,6 +300,7 @@ async fn invented_sources_of_one_namespace_delay_no_other() {
     noise.abort();
 }
 
+/// Rule: survive.selector-total
 #[tokio::test(start_paused = true)]
 async fn new_names_of_all_namespaces_cost_four_lists_and_one_per_second() {
     let operator = calm().await;
@@ -304,6 +314,7 @@ async fn new_names_of_all_namespaces_cost_four_lists_and_one_per_second() {
     noise.abort();
 }
 
+/// Rule: survive.selector-fair
 #[tokio::test(start_paused = true)]
 async fn a_source_of_the_flagged_service_waits_for_nobody() {
     let operator = calm().await;

@@ -1,4 +1,4 @@
-//! Who goes first, how many at once, and who waits for whom.
+//! Order of Services: which goes first, how many run at once, and which waits for which.
 
 use std::collections::BTreeSet;
 
@@ -25,6 +25,7 @@ fn at_once(requests: &[Request]) -> usize {
         .unwrap_or(0)
 }
 
+/// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
 async fn copies_of_the_api_servers_are_written_first() {
     let store = cluster(&["192.0.2.1"]);
@@ -65,6 +66,7 @@ async fn copies_of_the_api_servers_are_written_first() {
     assert!(last < 8 + 4, "{:?}", operator.asked());
 }
 
+/// Rule: survive.ten-at-once
 #[tokio::test(start_paused = true)]
 async fn ten_writes_are_in_flight_at_most_and_one_for_each_service() {
     let store = cluster(&["192.0.2.1"]);
@@ -106,6 +108,7 @@ fn put_tenant(store: &Store, number: usize) {
     put(store, tenant);
 }
 
+/// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
 async fn the_api_servers_do_not_wait_for_500_tenants_of_the_same_source() {
     let store = cluster(&["192.0.2.1"]);
@@ -136,6 +139,7 @@ async fn the_api_servers_do_not_wait_for_500_tenants_of_the_same_source() {
     }
 }
 
+/// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
 async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
     for name in ["kubernetes-vip", "second-vip"] {
@@ -172,6 +176,7 @@ async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
     }
 }
 
+/// Rule: survive.one-never-holds-up-another
 #[tokio::test(start_paused = true)]
 async fn a_write_that_hangs_holds_up_no_other_service() {
     let store = cluster(&["192.0.2.1"]);
@@ -207,6 +212,7 @@ async fn a_write_that_hangs_holds_up_no_other_service() {
     operator.until_addresses("bad", &["192.0.2.5"]).await;
 }
 
+/// Rule: survive.pace
 #[tokio::test(start_paused = true)]
 async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_and_harms_nobody() {
     let store = cluster(&["192.0.2.1"]);
@@ -233,6 +239,7 @@ async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_an
     assert_eq!(slices_of(&store, "busy")[0]["ports"][0]["port"], 2000);
 }
 
+/// Rule: survive.passing
 #[tokio::test(start_paused = true)]
 async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
     for what in [

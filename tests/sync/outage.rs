@@ -1,4 +1,4 @@
-//! What is logged, also while the API is away: little, and enough.
+//! What is logged, also while the API is down: little, and enough.
 
 use testbed::{Effect, Fault, Match, Store};
 
@@ -66,6 +66,7 @@ async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when
     assert!((2 * 7..=6 * 8).contains(&others), "{others}");
 }
 
+/// Rule: survive.log-lines
 #[tokio::test(start_paused = true)]
 async fn a_service_that_fails_hides_no_other_from_the_log() {
     let log = Log::begin();
@@ -117,6 +118,7 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     assert!(!told("the sync of copies works again"));
 }
 
+/// Rule: survive.log-lines
 #[tokio::test(start_paused = true)]
 async fn the_log_lines_on_one_service_are_limited_as_its_events_are() {
     let log = Log::begin();

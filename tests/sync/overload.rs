@@ -86,6 +86,7 @@ async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (u
     counts
 }
 
+/// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
 async fn writes_wait_as_long_as_an_overloaded_api_server_asks() {
     for code in [429, 503] {
@@ -95,6 +96,7 @@ async fn writes_wait_as_long_as_an_overloaded_api_server_asks() {
     }
 }
 
+/// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
 async fn writes_to_an_overloaded_api_server_get_ever_fewer() {
     let (flagged, others) = writes_rejected_for_a_minute(429, None).await;

@@ -18,6 +18,7 @@ fn copy_name(operator: &Operator) -> String {
     copies[0]["metadata"]["name"].as_str().expect("a name").to_owned()
 }
 
+/// Rule: 2.parked
 #[tokio::test(start_paused = true)]
 async fn a_write_that_the_watch_shows_is_asked_for_by_nobody() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -38,6 +39,7 @@ async fn a_write_that_the_watch_shows_is_asked_for_by_nobody() {
     assert_eq!(operator.slice_requests("update").len(), 8);
 }
 
+/// Rule: 2.parked, 2.parked-get
 #[tokio::test(start_paused = true)]
 async fn a_write_that_the_watch_does_not_show_is_asked_for_once_after_a_second() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -76,6 +78,7 @@ async fn a_write_that_the_watch_does_not_show_is_asked_for_once_after_a_second()
     assert_eq!(operator.asked().len(), 5, "{:?}", operator.asked());
 }
 
+/// Rule: 2.put, 2.parked
 #[tokio::test(start_paused = true)]
 async fn a_conflict_waits_for_the_watch_and_then_one_get_decides() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -106,6 +109,7 @@ async fn a_conflict_waits_for_the_watch_and_then_one_get_decides() {
     );
 }
 
+/// Rule: 2.post
 #[tokio::test(start_paused = true)]
 async fn a_create_whose_reply_is_lost_ends_in_one_copy_and_no_error() {
     for lagging in [false, true] {
@@ -134,6 +138,7 @@ async fn a_create_whose_reply_is_lost_ends_in_one_copy_and_no_error() {
     }
 }
 
+/// Rule: 2.parked-get
 #[tokio::test(start_paused = true)]
 async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_recreated() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -158,6 +163,7 @@ async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_recreated() {
     assert_eq!(verbs, ["update", "get", "create"]);
 }
 
+/// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
 async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waited_for() {
     // The name of the copy is known once it has been there.
@@ -217,6 +223,7 @@ async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waite
     );
 }
 
+/// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
 async fn a_slice_of_the_service_in_a_copys_place_is_seen_by_the_watch_and_its_end_too() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));

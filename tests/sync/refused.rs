@@ -8,6 +8,7 @@ use crate::harness::{
     two_copies, warnings,
 };
 
+/// Rule: 2.write-refused, 2.write-refused-pause
 #[tokio::test(start_paused = true)]
 async fn a_refused_write_is_tried_after_5_seconds_doubling_to_30_and_said_once() {
     for code in [422, 403] {
@@ -62,6 +63,7 @@ async fn a_refused_write_is_tried_at_once_when_something_changes() {
     assert!(took < ms(100), "{took:?}");
 }
 
+/// Rule: 3.old-after-new
 #[tokio::test(start_paused = true)]
 async fn old_copies_go_when_their_replacements_are_refused_for_good_and_not_while_they_may_still_come() {
     for (code, stays) in [(422, false), (503, true)] {
@@ -83,6 +85,7 @@ async fn old_copies_go_when_their_replacements_are_refused_for_good_and_not_whil
     }
 }
 
+/// Rule: 2.namespace-terminating
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_changes() {
     let mut service = service("vip");
@@ -116,6 +119,7 @@ async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_
     );
 }
 
+/// Rule: 3.deletion-timestamp
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_new() {
     let operator = two_copies().await;
@@ -149,6 +153,7 @@ async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_ne
     assert_eq!(warnings(&operator.store, "vip"), Vec::<String>::new());
 }
 
+/// Rule: 3.old-after-new
 #[tokio::test(start_paused = true)]
 async fn a_copy_gets_empty_only_when_the_one_that_takes_over_is_written() {
     let operator = Operator::start(&cluster(&[]));

@@ -50,6 +50,7 @@ fn written_by_another(operator: &Operator, copy: &str, source: &Value, address: 
         .expect("a patch");
 }
 
+/// Rule: 2.newer-claim
 #[tokio::test(start_paused = true)]
 async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
     let (operator, copy) = with_stale_sources().await;
@@ -76,6 +77,7 @@ async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
     );
 }
 
+/// Rule: 2.newer-claim
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_not_true_costs_one_get_and_one_write() {
     let (operator, copy) = with_stale_sources().await;
@@ -131,6 +133,7 @@ async fn a_copy_that_the_service_as_we_see_it_does_not_want_is_not_deleted_befor
     assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.9"]);
 }
 
+/// Rule: 2.newer-claim
 #[tokio::test(start_paused = true)]
 async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
     let (operator, copy) = with_stale_sources().await;

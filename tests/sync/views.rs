@@ -14,6 +14,7 @@ fn name_of_copy(operator: &Operator, service: &str) -> String {
         .to_owned()
 }
 
+/// Rule: 2.parked-get
 #[tokio::test(start_paused = true)]
 async fn what_a_get_shows_reaches_every_service_of_that_source() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
@@ -84,6 +85,7 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
     operator.until_addresses("new", &[]).await;
 }
 
+/// Rule: survive.selector-first
 #[tokio::test(start_paused = true)]
 async fn services_that_come_and_go_do_not_blind_us_to_the_sources_of_others() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
@@ -161,6 +163,7 @@ async fn a_watch_whose_version_is_refused_begins_again_with_a_list() {
     }
 }
 
+/// Rule: survive.selector-moved
 #[tokio::test(start_paused = true)]
 async fn names_that_cannot_be_listed_do_not_keep_others_from_being_watched() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -234,6 +237,7 @@ async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
     }
 }
 
+/// Rule: survive.one-never-holds-up-another
 #[tokio::test(start_paused = true)]
 async fn a_service_whose_writes_hang_does_not_hold_up_the_api_servers() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -308,7 +312,7 @@ async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
     assert_eq!(lists(), before);
 }
 
-/// One that has seen the cluster, and of its source an old state only when its term begins: no watch is answered.
+/// A leader that has seen the cluster, but only an old state of its source when its term begins: no watch is answered.
 async fn leads_without_watches() -> Operator {
     let store = cluster(&["192.0.2.1", "192.0.2.2"]);
     put(&store, service("vip"));

@@ -83,6 +83,7 @@ async fn pages_of_small_objects_grow_to_what_is_asked() {
     assert_eq!(limits(&asked), [100, 200, 400, 500]);
 }
 
+/// Rule: survive.memory
 #[tokio::test(start_paused = true)]
 async fn pages_that_take_long_to_come_are_larger() {
     for (took, expected) in [(40, [100, 50, 50]), (60, [100, 200, 200])] {
@@ -103,6 +104,7 @@ async fn pages_that_take_long_to_come_are_larger() {
     }
 }
 
+/// Rule: survive.memory
 #[tokio::test]
 async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
     let asked = Asked::default();
@@ -160,6 +162,7 @@ async fn an_overload_in_the_middle_of_a_list_does_not_begin_it_again() {
     assert_eq!((asked[2].1 - asked[1].1).as_secs(), 3, "Retry-After");
 }
 
+/// Rule: 5.readyz
 #[tokio::test(start_paused = true)]
 async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
     for (retry_after, pauses) in [(60, 60), (40, 40), (25, 50), (0, 31)] {

@@ -163,6 +163,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    /// Rule: 2.write-refused-pause
     #[test]
     fn what_was_refused_waits_5_seconds_doubling_to_30() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());

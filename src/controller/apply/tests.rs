@@ -14,6 +14,7 @@ fn slice(version: &str, uid: &str) -> EndpointSlice {
     }
 }
 
+/// Rule: 2.parked
 #[test]
 fn an_expectation_is_fulfilled_by_what_was_written_or_anything_later() {
     let (old, new) = (slice("5", "a"), slice("6", "a"));

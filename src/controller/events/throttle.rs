@@ -154,6 +154,7 @@ mod tests {
         assert!(said(&mut throttle, &["a"], start).is_empty());
     }
 
+    /// Rule: 3.events-repeat
     #[test]
     fn a_finding_is_said_when_it_appears_and_every_half_hour_while_it_lasts() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
@@ -165,6 +166,7 @@ mod tests {
         assert_eq!(said(&mut throttle, &["a"], start + 60 * MINUTE), ["a"]);
     }
 
+    /// Rule: 3.events-when
     #[test]
     fn a_detail_that_changes_is_said_at_once_and_one_that_comes_back_too() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
@@ -174,6 +176,7 @@ mod tests {
         assert_eq!(said(&mut throttle, &["b"], start + 3 * MINUTE), ["b"]);
     }
 
+    /// Rule: 3.events-flood
     #[test]
     fn at_most_25_at_once_and_then_one_per_5_minutes() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
@@ -211,6 +214,7 @@ mod tests {
         assert_eq!(due.again, Some(start + REPEAT_EVENT));
     }
 
+    /// Rule: 3.events-flood
     #[test]
     fn one_service_does_not_use_up_the_room_of_another() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
@@ -221,6 +225,7 @@ mod tests {
         assert_eq!(due.findings.len(), 1);
     }
 
+    /// Rule: 3.synced
     #[test]
     fn a_synced_event_is_sent_once_and_only_when_it_is_due() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
@@ -242,6 +247,7 @@ mod tests {
         assert!(!throttle.take_synced(&service, start), "nobody asks for copies");
     }
 
+    /// Rule: 3.events-later
     #[test]
     fn what_has_no_room_in_the_queue_is_said_a_little_later() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
@@ -254,6 +260,7 @@ mod tests {
         assert_eq!(due.findings.len(), 2);
     }
 
+    /// Rule: 3.events-later
     #[test]
     fn what_could_not_be_written_after_all_has_its_turn_again() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());

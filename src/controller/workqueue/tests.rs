@@ -33,6 +33,7 @@ async fn a_key_marked_twice_is_worked_on_once() {
     assert_eq!(names(&mut queue), ["a"]);
 }
 
+/// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
 async fn the_flagged_service_goes_first_and_then_the_api_servers() {
     let mut queue = queue();
@@ -166,6 +167,7 @@ async fn the_dirty_set_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
     assert_eq!(taken.len(), 2);
 }
 
+/// Rule: survive.ten-at-once
 #[tokio::test(start_paused = true)]
 async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     let mut queue = queue();
@@ -188,6 +190,7 @@ async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     assert_eq!(names(&mut queue), ["3", "4"]);
 }
 
+/// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
 async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
     for priority in [Flagged, ApiServers] {
@@ -246,6 +249,7 @@ async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
     }
 }
 
+/// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
 async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
     let mut queue = queue();

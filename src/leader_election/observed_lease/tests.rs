@@ -42,6 +42,7 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
 /// What it is, what is seen of the Lease, and when one may try.
 type Case = (&'static str, Vec<Option<Lease>>, Result<Option<u64>, ()>);
 
+/// Rule: 5.released, 5.deleted-or-emptied, 5.never-held, 5.stated-duration
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn who_may_try_when() {
@@ -153,6 +154,7 @@ fn who_may_try_when() {
     }
 }
 
+/// Rule: 5.written-again
 #[test]
 fn a_lease_that_is_deleted_or_emptied_is_written_again_by_its_leader_alone() {
     let start = Instant::now();
@@ -247,7 +249,7 @@ fn may_race_says_the_same_as_race() {
 }
 
 #[test]
-fn why_a_lease_was_to_be_had_is_told() {
+fn the_reason_to_take_a_lease_is_logged() {
     for (states, why) in [
         (vec![None], "there was none"),
         (vec![Some(lease(1, None, Some(6)))], "it had no holder"),

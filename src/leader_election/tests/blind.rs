@@ -17,6 +17,7 @@ fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
     )
 }
 
+/// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_whose_caches_are_empty_races_when_they_are_filled_or_nobody_has_led_for_ten_seconds() {
     for fills in [true, false] {
@@ -36,6 +37,7 @@ async fn a_replica_whose_caches_are_empty_races_when_they_are_filled_or_nobody_h
     }
 }
 
+/// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
     let store = Store::new();
@@ -57,6 +59,7 @@ async fn a_replica_with_empty_caches_leaves_a_free_lease_to_another() {
     );
 }
 
+/// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_whose_watch_is_not_answered_does_not_race() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
@@ -70,6 +73,7 @@ async fn a_replica_whose_watch_is_not_answered_does_not_race() {
     assert!(answered.elapsed() < seconds(1));
 }
 
+/// Rule: 5.blind
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_stays_out_for_30_s() {
     let store = Store::new();
@@ -104,6 +108,7 @@ async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_
     );
 }
 
+/// Rule: 5.blind
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
@@ -117,6 +122,7 @@ async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
     assert!(!term.is_over());
 }
 
+/// Rule: 5.blind
 #[tokio::test(start_paused = true)]
 async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
     let store = Store::new();
@@ -149,6 +155,7 @@ async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
     assert!(led >= 420, "{led} of 600 s");
 }
 
+/// Rule: 5.blind
 #[tokio::test(start_paused = true)]
 async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
     for replicas in 1..=3 {
@@ -181,6 +188,7 @@ async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
 }
 
 /// Its first look finds no Lease only after it has waited for 10 s, which is too late to count as a look without gaps.
+/// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_sees_nothing_takes_a_deleted_lease_of_a_dead_holder() {
     let store = Store::new();

@@ -4,6 +4,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 
 use super::*;
 
+/// Rule: 5.renewal
 #[tokio::test(start_paused = true)]
 async fn an_absent_lease_is_taken_at_once_and_renewed_every_two_seconds() {
     let store = Store::new();
@@ -23,6 +24,7 @@ async fn an_absent_lease_is_taken_at_once_and_renewed_every_two_seconds() {
     assert!(!term.is_over());
 }
 
+/// Rule: 5.standbys-watch
 #[tokio::test(start_paused = true)]
 async fn standbys_watch_and_do_not_poll() {
     let store = Store::new();
@@ -37,6 +39,7 @@ async fn standbys_watch_and_do_not_poll() {
     assert_eq!(two.writes(), 0);
 }
 
+/// Rule: 5.durations
 #[tokio::test(start_paused = true)]
 async fn a_leader_without_its_api_server_stops_at_its_deadline_and_before_another_begins() {
     for cut in [
@@ -74,6 +77,7 @@ async fn a_leader_without_its_api_server_stops_at_its_deadline_and_before_anothe
     }
 }
 
+/// Rule: 5.durations
 #[tokio::test(start_paused = true)]
 async fn the_deadline_is_counted_from_the_moment_the_renewal_was_sent() {
     let store = Store::new();
@@ -131,6 +135,7 @@ async fn a_standby_with_a_silent_watch_does_not_rob_a_living_leader() {
     assert!(!first.is_over());
 }
 
+/// Rule: 5.renewal
 #[tokio::test(start_paused = true)]
 async fn refused_and_garbled_answers_are_tried_again_with_pauses_and_end_in_a_lead() {
     for effect in [

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Rule: 5.go-operators, 5.stated-duration
 #[tokio::test(start_paused = true)]
 async fn a_leader_of_client_go_is_honoured_for_its_own_duration() {
     let store = Store::new();
@@ -35,6 +36,7 @@ async fn a_leader_of_client_go_is_honoured_for_its_own_duration() {
     assert_eq!(spec(&store)["leaseTransitions"], 5);
 }
 
+/// Rule: 5.go-operators
 #[tokio::test(start_paused = true)]
 async fn a_lease_released_by_client_go_is_taken_at_once() {
     let store = Store::new();

@@ -4,6 +4,7 @@ use tokio::time::advance;
 
 use super::*;
 
+/// Rule: 5.written-again
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_or_emptied_is_written_again_by_its_leader_and_left_alone_by_the_others() {
     let store = Store::new();
@@ -25,7 +26,7 @@ async fn a_lease_deleted_or_emptied_is_written_again_by_its_leader_and_left_alon
 
 /// Its API server was away while another led; then the Lease is deleted or emptied under that other.
 #[tokio::test(start_paused = true)]
-async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
+async fn a_former_leader_does_not_recreate_a_deleted_lease() {
     for empties in [false, true] {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");
@@ -46,7 +47,7 @@ async fn a_former_leader_does_not_write_a_deleted_lease_anew() {
             sleep(Duration::from_millis(50)).await;
         }
         two.server.faults().remove(cut_two);
-        // Whichever of them: both have seen how long it is away.
+        // Either of them: both have seen for how long it has been missing.
         tokio::select! {
             _ = one.leads() => {}
             _ = two.leads() => {}

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Rule: 5.released
 #[tokio::test(start_paused = true)]
 async fn a_stopping_leader_releases_the_lease_and_the_next_one_begins_at_once() {
     let store = Store::new();
@@ -21,6 +22,7 @@ async fn a_stopping_leader_releases_the_lease_and_the_next_one_begins_at_once() 
     one.task.await.unwrap();
 }
 
+/// Rule: 5.release
 #[tokio::test(start_paused = true)]
 async fn a_release_waits_for_the_writes_in_flight() {
     let store = Store::new();
@@ -40,6 +42,7 @@ async fn a_release_waits_for_the_writes_in_flight() {
     assert_eq!(spec(&store)["holderIdentity"], "");
 }
 
+/// Rule: 5.release
 #[tokio::test(start_paused = true)]
 async fn with_a_write_that_does_not_end_there_is_no_release() {
     let store = Store::new();
@@ -70,6 +73,7 @@ async fn after_a_write_without_an_answer_there_is_no_release_for_a_minute() {
     }
 }
 
+/// Rule: 5.release
 #[tokio::test(start_paused = true)]
 async fn a_release_may_take_1200_ms() {
     let store = Store::new();

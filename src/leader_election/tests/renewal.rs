@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
 async fn a_renewal_is_one_write_and_no_read() {
     let mut one = Runner::start(&Store::new(), "one");
@@ -14,6 +15,7 @@ async fn a_renewal_is_one_write_and_no_read() {
     assert!(!term.is_over());
 }
 
+/// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_the_watch_shows_costs_a_renewal_no_read() {
     let store = Store::new();
@@ -32,6 +34,7 @@ async fn an_edit_that_the_watch_shows_costs_a_renewal_no_read() {
     assert!(!term.is_over());
 }
 
+/// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_no_watch_shows_costs_a_renewal_one_read() {
     let store = Store::new();
@@ -47,6 +50,7 @@ async fn an_edit_that_no_watch_shows_costs_a_renewal_one_read() {
     assert!(!term.is_over());
 }
 
+/// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
 async fn a_renewal_whose_reply_is_lost_is_followed_by_another_without_a_read() {
     let store = Store::new();
@@ -64,6 +68,7 @@ async fn a_renewal_whose_reply_is_lost_is_followed_by_another_without_a_read() {
     }
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn where_every_request_is_slow_one_term_lasts() {
     // 0.6 s in each direction, and an API server that is slow itself.
@@ -80,6 +85,7 @@ async fn where_every_request_is_slow_one_term_lasts() {
 }
 
 /// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered by then.
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn where_every_request_is_slow_a_lost_reply_does_not_end_the_term() {
     for (every, effect) in [

@@ -5,6 +5,7 @@ use super::*;
 /// A time that a user may write and an API server stores, but that our time type cannot hold.
 const UNREADABLE: &str = "9999-12-31T23:59:59.999999Z";
 
+/// Rule: 5.unreadable
 #[tokio::test(start_paused = true)]
 async fn a_lease_with_times_that_cannot_be_read_is_taken_after_its_duration_and_repaired() {
     let store = Store::new();
@@ -24,6 +25,7 @@ async fn a_lease_with_times_that_cannot_be_read_is_taken_after_its_duration_and_
     assert!(!term.is_over());
 }
 
+/// Rule: 5.unreadable
 #[tokio::test(start_paused = true)]
 async fn a_leader_keeps_a_lease_whose_times_become_unreadable() {
     let store = Store::new();
@@ -40,6 +42,7 @@ async fn a_leader_keeps_a_lease_whose_times_become_unreadable() {
     assert_ne!(spec(&store)["renewTime"], UNREADABLE, "it is repaired");
 }
 
+/// Rule: 5.unreadable
 #[tokio::test(start_paused = true)]
 async fn a_lease_never_seen_held_whose_times_cannot_be_read_is_taken_at_once() {
     let store = Store::new();

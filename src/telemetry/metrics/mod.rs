@@ -7,6 +7,7 @@
 //! endpoint, a slice's name or an error's text.
 
 mod controller;
+mod labels;
 mod page;
 mod probes;
 mod process;
@@ -27,6 +28,7 @@ use crate::timing::WATCH_LIFE;
 use endpoint_copier_core::model::{Operation, Reason, Restart, SYNCED, SyncResult, WatchKind};
 
 pub use controller::Controller;
+pub use labels::{LABELS, Label};
 use page::{MetricsPage, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
@@ -100,8 +102,8 @@ impl Metrics {
             probes: ProbeMetrics::new(&page)?,
             leader: page.with_labels([("name", lease_name)]).gauge(
                 "leader_election_master_status",
-                "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, save for the \
-                 seconds of a takeover.",
+                "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except during \
+                 the seconds of a takeover.",
             )?,
             leader_transitions: page.counter(
                 "endpoint_copier_leader_transitions_total",
@@ -167,7 +169,7 @@ impl Metrics {
             )?,
             events: page.counters(
                 "endpoint_copier_events_total",
-                "Events on Services that the API server took, by type and reason; docs/events.md says what they mean.",
+                "Events on Services that the API server took, by type and reason; docs/reference/events.md says what they mean.",
                 &["type", "reason"],
             )?,
             watch_last_event: page.gauges(
@@ -226,7 +228,7 @@ impl Metrics {
             .set(unix(SystemTime::now()));
     }
 
-    /// The Lease was taken or renewed, by whomever.
+    /// The Lease was taken or renewed, by any replica.
     pub fn lease_seen_renewed(&self) {
         self.0.lease_seen_renewed.set(unix(SystemTime::now()));
     }
@@ -280,7 +282,7 @@ impl Metrics {
         self.0.propagation.observe(took.as_secs_f64());
     }
 
-    /// Something that Kubernetes made known of a source was carried over, so long after its trigger.
+    /// A change of a source that Kubernetes published was copied, so long after its trigger.
     pub fn observe_trigger_propagation(&self, took: Duration) {
         self.0.trigger_propagation.observe(took.as_secs_f64());
     }

@@ -406,6 +406,7 @@ fn a_service_is_eight_series_and_nothing_else_grows_with_services() {
 }
 
 /// Everything runs on one thread, and has a turn after each piece.
+/// Rule: survive.metrics-once
 #[test]
 fn a_piece_of_a_page_has_whole_lines_and_is_short_however_many_services_there_are() {
     for count in [0, 1, 100, 10_000] {

@@ -72,6 +72,7 @@ mod tests {
 
     use crate::model::ObjectMeta;
 
+    /// Rule: survive.memory
     #[test]
     fn labels_and_annotations_are_written_as_they_came() {
         for given in [

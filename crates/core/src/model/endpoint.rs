@@ -79,6 +79,7 @@ mod tests {
 
     use super::*;
 
+    /// Rule: survive.memory
     #[test]
     fn every_field_of_an_endpoint_is_read_and_written() {
         // Without `..`: a new field of the API has to be decided about here.

@@ -81,10 +81,150 @@ impl Reason {
             | Self::LegacyEndpoints => false,
         }
     }
+
+    /// What the reason means, in Markdown. The reference page of Events is made from it.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Unreadable => {
+                "The Service cannot be decoded: a field that the operator reads has a value of the wrong type. Its copies \
+                 stay as they are, and no new ones are created."
+            }
+            Self::InvalidAnnotation => {
+                "An annotation has a value that the operator does not understand: `enabled` is neither `true` nor \
+                 `false`, a name is not a DNS label, a namespace is given without a name, or `when-source-empty` is \
+                 neither `hold` nor `follow`. Existing copies stay as they are, and no new ones are created. With an \
+                 unknown `when-source-empty` the copies follow its default, but the Service counts as out of sync."
+            }
+            Self::HasSelector => {
+                "The Service has a selector, so Kubernetes itself maintains its EndpointSlices. Its copies were deleted."
+            }
+            Self::ExternalName => {
+                "The Service is of type `ExternalName`, which has no endpoints. Its copies were deleted."
+            }
+            Self::SourceIsSelf => "The Service names itself as its source. Its copies were deleted.",
+            Self::SourceIsCopy => {
+                "All EndpointSlices of the source are copies made by this operator. Copies are not copied again."
+            }
+            Self::SourceNotFound => {
+                "Neither a Service nor an EndpointSlice of the source exists. The source is treated as empty."
+            }
+            Self::UnsupportedAddressType => {
+                "The source has an EndpointSlice whose `addressType` is neither IPv4 nor IPv6. That slice is not copied."
+            }
+            Self::FamilyMissing => {
+                "The source has no EndpointSlice of an IP family that the Service needs: of none of its families, or of \
+                 one of them while its policy is `RequireDualStack`."
+            }
+            Self::PortUnresolved => {
+                "The `targetPort` of a port is a name, and the source has no port with that name and protocol. The port \
+                 is left out. A copy without any port is not created."
+            }
+            Self::NameTaken => {
+                "An EndpointSlice that is not a copy has the name of a copy. The operator does not touch it, and that \
+                 copy is missing."
+            }
+            Self::WriteRefused => {
+                "The API server rejects a write with 403 or 422. The operator tries again after 5 s, doubling up to 30 s."
+            }
+            Self::SourceEmptyHeld => {
+                "The source lists no endpoint of an IP family, and the operator keeps the last good copy: the source is \
+                 `default/kubernetes`, or the annotation `endpoint-copier/when-source-empty` is `hold`."
+            }
+            Self::SourceEmpty => {
+                "The source lists no endpoint. The operator would keep the last good copy, but there is none, so the \
+                 Service has no endpoint."
+            }
+            Self::NodeNameMissing => {
+                "`externalTrafficPolicy` is `Local` and no endpoint names a node, so no node announces the address."
+            }
+            Self::EndpointUnreachable => {
+                "An API server does not answer the probes of the operator while another one does. It stays in the copy as \
+                 not ready, so it gets no traffic; with `--probe=observe` it is only reported."
+            }
+            Self::ProbesBlind => {
+                "No API server has answered a probe for 3 s. The fault may be on the way from the operator, so all API \
+                 servers stay in the copy."
+            }
+            Self::ProbeUnauthorized => {
+                "API servers answer the probes with 401 or 403. They count as alive, but whether they are ready is not \
+                 known."
+            }
+            Self::PortNotAnswering => {
+                "A port of the copy has not answered for a minute, while another port of the same address does. It is not \
+                 judged."
+            }
+            Self::ForeignSlices => {
+                "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. The \
+                 operator does not touch them."
+            }
+            Self::LegacyEndpoints => {
+                "An `Endpoints` object of version 0.2 of the Go operator still exists, Kubernetes mirrors it into an \
+                 EndpointSlice, and the operator may not delete it."
+            }
+        }
+    }
+
+    /// What to do about it, in Markdown. The reference page of Events is made from it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Unreadable => "Write the Service again with valid values. The note names the field.",
+            Self::InvalidAnnotation => "Fix the annotation that the note names.",
+            Self::HasSelector => "Remove `spec.selector`, or the annotation `endpoint-copier/enabled`.",
+            Self::ExternalName => "Change the type, or remove the annotation `endpoint-copier/enabled`.",
+            Self::SourceIsSelf => "Name another Service as the source.",
+            Self::SourceIsCopy => "Name the source of that Service instead.",
+            Self::SourceNotFound => {
+                "Check the name and the namespace in the annotations, or create the source."
+            }
+            Self::UnsupportedAddressType => {
+                "Nothing, if the other slices are enough. kube-proxy does not use such slices."
+            }
+            Self::FamilyMissing => {
+                "Set `spec.ipFamilies` and `spec.ipFamilyPolicy` to the families that the source has."
+            }
+            Self::PortUnresolved => "Use a number, or the name of a port of the source's EndpointSlices.",
+            Self::NameTaken => "Delete or rename the EndpointSlice that the note names.",
+            Self::WriteRefused => {
+                "Read the server's reason in the note: missing permissions, an admission policy, or an invalid value."
+            }
+            Self::SourceEmptyHeld => {
+                "Find out why the source is empty. To empty the copy as well, set \
+                 `endpoint-copier/when-source-empty: follow`."
+            }
+            Self::SourceEmpty => "Find out why the source is empty.",
+            Self::NodeNameMissing => {
+                "Set `externalTrafficPolicy: Cluster`. The endpoints of API servers never name a node."
+            }
+            Self::EndpointUnreachable => {
+                "Check this API server and the network to it. It returns to the copy by itself once it has answered three \
+                 probes in a row."
+            }
+            Self::ProbesBlind => {
+                "Check the API servers. If they are well, check whether a NetworkPolicy or a firewall keeps the operator \
+                 from them."
+            }
+            Self::ProbeUnauthorized => {
+                "Allow the ServiceAccount of the operator to `get` the nonResourceURL `/readyz`, as the chart does."
+            }
+            Self::PortNotAnswering => {
+                "Remove the port from the Service if nothing listens there, as 9345 on K3s; else open the firewall."
+            }
+            Self::ForeignSlices => "Delete them, or stop the component that creates them.",
+            Self::LegacyEndpoints => {
+                "Allow `get` and `delete` of `endpoints`, or delete the object with the command in the note."
+            }
+        }
+    }
 }
 
 /// The reason of the one Event that is no warning.
 pub const SYNCED: &str = "Synced";
+
+/// What [`SYNCED`] means, in Markdown.
+pub const SYNCED_MEANING: &str = "The first copies were written, or the cause of a Warning is gone: the copies are in sync \
+                                  with the source. The Event is not repeated for each change.";
 
 /// An Event's note ends here; the API server refuses 1,024 bytes and more.
 const LONGEST_NOTE: usize = 1000;

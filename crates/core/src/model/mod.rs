@@ -23,7 +23,7 @@ pub use compact::StringMap;
 pub use copy_name::{copy_name, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
-pub use finding::{Finding, Reason, SYNCED, a_few};
+pub use finding::{Finding, Reason, SYNCED, SYNCED_MEANING, a_few};
 pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
 pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
 pub use priority::Priority;
@@ -40,10 +40,42 @@ pub mod annotation {
     pub const SOURCE_NAME: &str = "endpoint-copier/default-service-name";
     /// Namespace of the source Service.
     pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
-    /// `hold` or `follow`: what becomes of the copies when the source is empty.
+    /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
     /// `off`: probes change nothing in the copies of this Service.
     pub const PROBE: &str = "endpoint-copier/probe";
+
+    /// Each of them with its values, in Markdown. The reference page of annotations is made from it.
+    pub const REFERENCE: [(&str, &str); 5] = [
+        (
+            ENABLED,
+            "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are deleted. \
+             Any other value, the empty one included, changes nothing until it is fixed (`InvalidAnnotation`). Without \
+             the annotation only the Service that `--managed-endpoint-name` names is managed.",
+        ),
+        (
+            SOURCE_NAME,
+            "Name of the source Service. Without it the source is the default one, `default/kubernetes` unless flags \
+             name another. A source that does not exist counts as empty, so a misspelled name empties the copies \
+             (`SourceNotFound`).",
+        ),
+        (
+            SOURCE_NAMESPACE,
+            "Namespace of the source Service. Without it a named source is in the namespace of the managed Service. A \
+             namespace without a name is invalid (`InvalidAnnotation`).",
+        ),
+        (
+            WHEN_SOURCE_EMPTY,
+            "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the copy \
+             becomes empty too. Without the annotation: `hold` for `default/kubernetes`, `follow` for any other source.",
+        ),
+        (
+            PROBE,
+            "`off`: an API server that does not answer probes keeps its place in the copies of this Service. Any other \
+             value is ignored (`InvalidAnnotation`). It matters only for copies of `default/kubernetes`; no other source \
+             is probed.",
+        ),
+    ];
 }
 
 /// Labels of EndpointSlices.
@@ -56,6 +88,20 @@ pub mod label {
     pub const SOURCE: &str = "endpoint-copier/source";
     /// Says that the Service has no cluster IP; kube-proxy ignores slices that bear it.
     pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+    /// The labels of a copy with their values, in Markdown. The reference page of annotations is made from it.
+    pub const REFERENCE: [(&str, &str); 4] = [
+        (SERVICE_NAME, "Name of the managed Service."),
+        (MANAGED_BY, "`endpoint-copier-operator`."),
+        (
+            SOURCE,
+            "Name of the source EndpointSlice. Missing if the name is longer than 63 characters.",
+        ),
+        (
+            HEADLESS,
+            "Empty. Only if the managed Service is headless: kube-proxy ignores slices with this label.",
+        ),
+    ];
 }
 
 /// Our value of [`label::MANAGED_BY`].
@@ -202,6 +248,7 @@ fn is_label_of_any_length(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Rule: 1.illegal-name
     #[test]
     fn a_dns_label_is_short_lower_case_and_does_not_begin_or_end_with_a_dash() {
         for (name, legal) in [

@@ -95,7 +95,7 @@ pub struct ServiceSpec {
     pub ip_families: Option<Vec<String>>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
     pub ip_family_policy: Option<String>,
-    /// Whose Pods it selects; a managed Service has none.
+    /// Selects Pods; a managed Service has none.
     pub selector: Option<BTreeMap<String, String>>,
     /// Its ports.
     pub ports: Option<Vec<ServicePort>>,

@@ -18,6 +18,27 @@ pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time
 /// Addresses that probes took out of the copy, separated by commas.
 pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
+/// The annotations of a copy with their values, in Markdown. The reference page of annotations is made from it.
+pub const REFERENCE: [(&str, &str); 6] = [
+    (NAMESPACE, "Namespace of the source EndpointSlice."),
+    (SLICE, "Name of the source EndpointSlice."),
+    (UID, "UID of the source EndpointSlice."),
+    (
+        RESOURCE_VERSION,
+        "resourceVersion of the source EndpointSlice that the copy was last written from.",
+    ),
+    (
+        TRIGGER_TIME,
+        "Time of the last change of the endpoints: that of the source if it has one, else when the operator first saw \
+         the cause, as a change of the source or a failed probe. kube-proxy measures from it how long a change takes.",
+    ),
+    (
+        UNREACHABLE,
+        "Addresses that probes took out of the copy, separated by commas. It counts only for endpoints that are not \
+         ready: a new leader then keeps them out until they answer.",
+    ),
+];
+
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance<'a> {

@@ -29,7 +29,7 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// A tick of the clock.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Who is in the race.
+/// The candidates.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// Lease duration and renew deadline, in the proportion of 6 s and 4 s.
@@ -130,7 +130,7 @@ pub struct State {
     edits: u8,
     stops: u8,
     repeats: u8,
-    /// Who led first: whether the lead was ever handed on.
+    /// The first leader, to see whether another one followed.
     first: Option<usize>,
 }
 

@@ -22,7 +22,7 @@ pub struct Stored {
 /// What a candidate sends to take, renew or give up the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// Who sends it.
+    /// The candidate that sends it.
     pub from: usize,
     /// What it is to do.
     pub verb: Verb,

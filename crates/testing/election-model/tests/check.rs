@@ -134,7 +134,7 @@ fn when_a_deleted_lease_is_free_it_fails() {
 }
 
 #[test]
-fn when_a_former_leader_writes_a_deleted_lease_anew_it_fails() {
+fn when_a_former_leader_recreates_a_deleted_lease_it_fails() {
     let bound = Bound {
         horizon: 3,
         edits: 1,

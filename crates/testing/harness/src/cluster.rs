@@ -166,7 +166,7 @@ impl Cluster {
         history
     }
 
-    /// Who holds the Lease; empty: nobody.
+    /// The holder of the Lease; empty: nobody.
     pub async fn holder(&self) -> String {
         let lease: Option<Lease> = self.try_get("default", LEASE).await;
         lease

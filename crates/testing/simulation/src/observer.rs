@@ -17,7 +17,7 @@ use crate::unreadable::Episodes;
 /// An answer may take so much longer than the news of the same write on a watch.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
 
-/// Who has written.
+/// The writer of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Replicas of ours.
@@ -38,7 +38,7 @@ pub struct Observer {
     pub refused: bool,
     /// Two terms overlap at present.
     overlap: bool,
-    /// Who leads, since when.
+    /// The leaders, and since when they lead.
     leading: BTreeMap<String, Duration>,
     last_leader: String,
     /// When each identity was last seen with a term.

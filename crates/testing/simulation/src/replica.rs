@@ -33,7 +33,7 @@ pub use endpoint_copier_operator::timing::RENEW_DEADLINE;
 pub struct Life {
     /// Its number, from 0.
     pub replica: usize,
-    /// Who it is for the API servers.
+    /// Its user name for the API servers.
     pub user: String,
     /// Its identity in the Lease.
     pub identity: String,

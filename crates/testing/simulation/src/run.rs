@@ -49,7 +49,7 @@ pub fn seed(seed: u64) -> Outcome {
 /// Runs a schedule, with chance from a seed, on a thread of its own: the standard library asks for chance once a thread.
 ///
 /// # Panics
-/// There is no thread or no runtime to be had.
+/// No thread or no runtime can be created.
 pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     let run = move || {
         deterministic::begin(seed);

@@ -134,7 +134,7 @@ pub enum Step {
     Slow(usize, Duration, Duration),
     /// The lists and watches of a replica fail for a while. Its access to the Lease still works.
     Blind {
-        /// Whose.
+        /// The replica that it happens to.
         replica: usize,
         /// Of one kind, or of all.
         sight: Option<Sight>,

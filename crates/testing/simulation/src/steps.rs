@@ -216,7 +216,7 @@ impl World {
                     world.start_replica(number);
                 });
             }
-            // Who stands still sees nothing of a restore: docs/reliability.md.
+            // Who stands still sees nothing of a restore: docs/explanation/failure-model.md.
             _ if self.state().restoring => {}
             _ => {
                 self.count("replica paused");

@@ -19,7 +19,7 @@ use crate::world::World;
 /// Control of one open watch.
 #[derive(Debug)]
 pub struct Stream {
-    /// Whose.
+    /// The replica that it belongs to.
     pub replica: usize,
     /// Of which incarnation.
     pub identity: String,

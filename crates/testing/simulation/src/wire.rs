@@ -209,7 +209,7 @@ pub struct Arrived {
     pub world: Arc<World>,
     /// On which connection.
     pub connection: Connection,
-    /// Who sent it.
+    /// The replica that sent it.
     pub life: Arc<Life>,
     /// What it asks for.
     pub sent: Sent,

@@ -85,7 +85,7 @@ pub struct State {
 pub struct Connection {
     /// Which server.
     pub server: usize,
-    /// Whose.
+    /// The replica that it belongs to.
     pub replica: usize,
     /// It has broken, and its client knows.
     pub dead: CancellationToken,

@@ -21,7 +21,7 @@ pub struct Request {
     pub number: u64,
     /// Name of the server that got it.
     pub server: String,
-    /// Whose token it carried; empty for none.
+    /// The user whose token it carried; empty for none.
     pub user: String,
     /// As in RBAC: get, list, watch, create, update, patch, delete, deletecollection.
     pub verb: &'static str,

@@ -4,7 +4,7 @@ use crate::{history::Change, kinds, store::Store};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// One write to a store, by whomever.
+/// One write to a store, by any writer.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// Its resourceVersion.

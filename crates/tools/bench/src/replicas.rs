@@ -38,7 +38,7 @@ pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> 
     Ok(Outcome::Took(took))
 }
 
-/// Who writes after a leader that was frozen for longer than its lease goes on.
+/// The replicas that write after a leader that was frozen for longer than its lease continues.
 pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
     let frozen = stage.replicas.remove(first);
@@ -54,7 +54,7 @@ pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// Who writes while somebody empties the Lease.
+/// The replicas that write while somebody empties the Lease.
 pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     stage.begin(3).await?;
     let before = stage.cluster.slice_writes();

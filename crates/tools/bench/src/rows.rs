@@ -50,7 +50,7 @@ impl Scenario {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Took(Duration),
-    /// Who wrote copies.
+    /// The replicas that wrote copies.
     Writers(Vec<String>),
     Failed(String),
     Skipped(String),

@@ -73,6 +73,7 @@ mod tests {
         turn.iter().map(|(namespace, _)| &namespace[5..]).collect()
     }
 
+    /// Rule: survive.check-scope
     #[tokio::test(start_paused = true)]
     async fn eight_have_their_turn_at_once_and_all_have_it_in_the_end() {
         let (mut turns, now) = (Turns::default(), Instant::now());
@@ -86,6 +87,7 @@ mod tests {
         assert_eq!(next(9), "03 04 05 06 07 08 00 01");
     }
 
+    /// Rule: survive.check-slow
     #[tokio::test(start_paused = true)]
     async fn a_part_that_is_slow_has_its_turn_less_often_until_it_is_quick_again() {
         let (mut turns, two) = (Turns::default(), parts(2));

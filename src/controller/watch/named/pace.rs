@@ -153,6 +153,7 @@ mod tests {
         wanted.iter().map(requested).collect()
     }
 
+    /// Rule: survive.selector-pace
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_while_names_change_and_are_short_again_when_all_is_calm() {
         let mut pace = Pace::default();
@@ -168,6 +169,7 @@ mod tests {
         assert_eq!(pace.pause, PAUSE);
     }
 
+    /// Rule: survive.selector-fair
     #[tokio::test(start_paused = true)]
     async fn a_namespace_waits_for_its_own_names_only() {
         let (mut paces, missing) = (Paces::default(), names(&["a", "b", "c"]));
@@ -182,6 +184,7 @@ mod tests {
         assert_eq!(paces.next(&both, &names(&[])), None);
     }
 
+    /// Rule: survive.selector-pace
     #[tokio::test(start_paused = true)]
     async fn many_names_of_one_namespace_cause_one_list_at_a_time() {
         let all: BTreeSet<_> = (0..3000).map(|n| format!("{n:0>63}")).collect();
@@ -213,6 +216,7 @@ mod tests {
         assert!(missing.is_empty(), "{missing:?}");
     }
 
+    /// Rule: survive.selector-total
     #[tokio::test(start_paused = true)]
     async fn many_namespaces_cause_four_lists_at_once_and_one_per_second() {
         let (mut paces, start, mut lists) = (Paces::default(), Instant::now(), Vec::new());

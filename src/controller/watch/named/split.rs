@@ -58,6 +58,7 @@ mod tests {
         (0..count).map(|n| format!("{n:0>63}")).collect()
     }
 
+    /// Rule: survive.selector-length, survive.selector-merged
     #[test]
     fn names_are_split_where_a_selector_would_get_too_long() {
         assert!(split(&names(0), SELECTOR_BYTES).is_empty());
@@ -75,6 +76,7 @@ mod tests {
         }
     }
 
+    /// Rule: survive.selector-merged
     #[test]
     fn another_name_changes_one_set_of_names() {
         let mut all = names(2000);

@@ -83,6 +83,7 @@ async fn shows_no_life(reader: &Reader) {
 }
 
 /// What an API server asks for is no fault of the replica.
+/// Rule: 5.readyz
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
     let busy = r#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":429,"details":{"retryAfterSeconds":60}}"#;
@@ -206,6 +207,7 @@ async fn a_watch_that_is_not_answered_begins_again_with_a_list_and_blames_its_se
     }
 }
 
+/// Rule: 5.blind
 #[test]
 fn only_5xx_undecodable_and_missing_answers_may_concern_one_replica_alone() {
     for (code, for_all) in [

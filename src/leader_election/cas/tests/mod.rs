@@ -90,6 +90,7 @@ async fn attempt(lock: &LeaseLock) -> Result<bool, kube_leader_election::Error> 
     ))
 }
 
+/// Rule: 5.deleted-or-emptied
 #[tokio::test(start_paused = true)]
 async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
     let server = Server::with(Some(lease(held("a", "2001-01-01T00:00:00.000000Z"))));
@@ -97,6 +98,7 @@ async fn a_live_holder_whose_clock_is_an_hour_behind_is_not_robbed() {
     assert_eq!(server.sent(), [Method::GET]);
 }
 
+/// Rule: 5.deleted-or-emptied
 #[tokio::test(start_paused = true)]
 async fn a_dead_holder_whose_clock_was_an_hour_ahead_is_replaced() {
     let spec = held("a", "2999-01-01T00:00:00.000000Z");
@@ -139,6 +141,7 @@ async fn a_release_is_bound_to_what_was_read_too() {
     assert_eq!(patch["spec"]["holderIdentity"], "");
 }
 
+/// Rule: 5.never-held
 #[tokio::test(start_paused = true)]
 async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
     for spec in [
@@ -195,6 +198,7 @@ async fn a_holder_without_times_is_honoured_first_and_replaced_later() {
     assert!(attempt(&lock(&server, seen_expired(spec).await)).await.unwrap());
 }
 
+/// Rule: 5.deleted-or-emptied
 #[tokio::test(start_paused = true)]
 async fn a_lease_deleted_under_its_holder_is_not_made_by_another() {
     let observer = seen(held("a", "2026-01-01T00:00:00.000000Z"));
@@ -417,6 +421,7 @@ async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer
     (answer, start.elapsed().as_millis(), sent)
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn a_renewal_without_an_answer_is_repeated_beside_the_first_with_the_same_version() {
     let (log, service) = in_turn([(None, 200), (Some(10), 200)]);
@@ -430,6 +435,7 @@ async fn a_renewal_without_an_answer_is_repeated_beside_the_first_with_the_same_
     assert_eq!(*log.lock(), [("7".to_owned(), false), ("7".to_owned(), true)]);
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn of_two_equal_renewals_the_refusal_of_one_is_no_refusal() {
     for (second, took) in [(Some(100), 1900), (Some(2000), 1900), (None, 1900)] {
@@ -451,6 +457,7 @@ async fn a_refusal_beside_a_lost_answer_leaves_time_for_another_renewal() {
     assert!((1010..3500).contains(&after), "{after} of 4000 ms");
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn beside_a_renewal_that_hangs_the_other_is_repeated_after_each_failure() {
     for code in [403, 429, 500, 503] {
@@ -466,6 +473,7 @@ async fn beside_a_renewal_that_hangs_the_other_is_repeated_after_each_failure() 
     assert_eq!((answer.unwrap(), took), (StatusCode::OK, 2510));
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn a_renewal_is_repeated_again_while_all_tries_hang() {
     // A renewal is sent 2 s before the deadline.
@@ -479,6 +487,7 @@ async fn a_renewal_is_repeated_again_while_all_tries_hang() {
     }
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn the_late_success_of_an_older_try_is_the_success_of_the_renewal() {
     let (log, service) = in_turn([(Some(1900), 200), (None, 200), (Some(300), 409), (None, 409)]);
@@ -488,6 +497,7 @@ async fn the_late_success_of_an_older_try_is_the_success_of_the_renewal() {
     assert_eq!(log.lock().len(), 4);
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn a_renewal_whose_reply_is_lost_succeeds_when_the_watch_shows_it() {
     for (holder, renewed, succeeds) in [
@@ -564,6 +574,7 @@ async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     assert_eq!(*answered.lock(), 1);
 }
 
+/// Rule: 5.slow
 #[tokio::test(start_paused = true)]
 async fn only_a_renewal_is_repeated() {
     let (log, service) = in_turn([(Some(3000), 200), (Some(10), 200)]);

@@ -1,4 +1,4 @@
-//! Whose a slice is, when watches, reads and names say different things.
+//! The Service that a slice belongs to, when watches, reads and names say different things.
 
 use super::*;
 

@@ -14,6 +14,7 @@ fn gone() -> (Index, Scope) {
     (index, scope)
 }
 
+/// Rule: 2.gone
 #[test]
 fn a_late_watch_does_not_bring_a_slice_back() {
     let (mut index, scope) = gone();
@@ -25,6 +26,7 @@ fn a_late_watch_does_not_bring_a_slice_back() {
     assert_eq!(source_slices(&index), ["kubernetes"], "nothing is kept forever");
 }
 
+/// Rule: 2.gone
 #[test]
 fn a_slice_that_was_made_again_is_shown() {
     let (mut index, scope) = gone();
@@ -33,6 +35,7 @@ fn a_slice_that_was_made_again_is_shown() {
     assert_eq!(source_slices(&index), ["kubernetes"]);
 }
 
+/// Rule: 2.gone
 #[test]
 fn a_list_that_was_under_way_does_not_bring_a_slice_back() {
     let (mut index, scope) = gone();
@@ -48,6 +51,7 @@ fn a_list_that_was_under_way_does_not_bring_a_slice_back() {
 }
 
 /// Also where etcd was restored from a backup, with the UID of before.
+/// Rule: 2.gone
 #[test]
 fn a_list_that_begins_later_and_a_later_get_bring_a_slice_back() {
     let (mut index, scope) = gone();
@@ -69,6 +73,7 @@ fn a_list_that_begins_later_and_a_later_get_bring_a_slice_back() {
     assert_eq!(known.metadata.resource_version.as_deref(), Some("300"));
 }
 
+/// Rule: 2.gone
 #[test]
 fn a_late_watch_does_not_bring_a_copy_back() {
     let mut index = filled();

@@ -158,6 +158,7 @@ fn names_that_stay_keep_their_slices() {
     assert!(index.slice(&SliceKey::new("default", "theirs")).is_none());
 }
 
+/// Rule: 3.source-service
 #[test]
 fn a_change_of_a_service_concerns_itself_and_those_that_copy_it() {
     let mut index = filled();
@@ -192,6 +193,7 @@ fn a_change_of_a_service_concerns_itself_and_those_that_copy_it() {
     assert_eq!(index.delete_service(&key("vip")), keys(&["vip"]));
 }
 
+/// Rule: 3.managed-service
 #[test]
 fn a_service_that_comes_or_goes_while_it_has_copies_is_looked_at_managed_or_not() {
     let mut index = filled();
@@ -201,6 +203,7 @@ fn a_service_that_comes_or_goes_while_it_has_copies_is_looked_at_managed_or_not(
     assert_eq!(index.delete_service(&key("vip")), keys(&["vip"]));
 }
 
+/// Rule: 3.while-none-ran
 #[test]
 fn a_service_that_is_not_on_the_list_is_gone() {
     let mut index = filled();
@@ -214,6 +217,7 @@ fn a_service_that_is_not_on_the_list_is_gone() {
     assert!(!index.is_managed(&key("vip")));
 }
 
+/// Rule: 3.source-slice
 #[test]
 fn a_source_slice_concerns_every_service_that_copies_it() {
     let mut index = filled();
@@ -294,6 +298,7 @@ fn slices_without_a_version_are_always_news() {
     );
 }
 
+/// Rule: survive.odd-objects
 #[test]
 fn objects_with_nothing_in_them_do_no_harm() {
     let mut index = filled();
@@ -321,6 +326,7 @@ fn the_names_in_use_are_the_sources_and_the_managed_services() {
     assert!(!index.names().contains("app") && !index.names().contains("web-vip"));
 }
 
+/// Rule: survive.api-servers-first
 #[test]
 fn the_api_servers_are_urgent_in_their_own_namespace_only() {
     let mut index = Index::new(Defaults {
@@ -341,6 +347,7 @@ fn the_api_servers_are_urgent_in_their_own_namespace_only() {
     }
 }
 
+/// Rule: 2.create-confirmed
 #[test]
 fn a_source_is_in_doubt_while_its_watch_lists_again() {
     let mut index = filled();

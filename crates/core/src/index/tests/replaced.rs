@@ -20,6 +20,7 @@ fn seen(index: &Index) -> u64 {
     index.snapshot(&key("vip")).expect("its source is listed").seen
 }
 
+/// Rule: survive.selector-moved
 #[test]
 fn half_a_list_does_not_prove_that_a_slice_is_gone() {
     let (mut index, _, new) = replacing();
@@ -39,6 +40,7 @@ fn half_a_list_does_not_prove_that_a_slice_is_gone() {
     assert_eq!(seen(&index), 0);
 }
 
+/// Rule: survive.selector-moved
 #[test]
 fn the_old_watch_counts_until_the_new_one_has_listed() {
     let (mut index, old, new) = replacing();
@@ -51,6 +53,7 @@ fn the_old_watch_counts_until_the_new_one_has_listed() {
     assert_eq!(source_slices(&index), ["second"]);
 }
 
+/// Rule: survive.selector-moved
 #[test]
 fn a_slice_that_is_gone_does_not_come_back_by_a_watch_that_is_replaced() {
     let (mut index, old, new) = replacing();
@@ -70,6 +73,7 @@ fn a_slice_that_is_gone_does_not_come_back_by_a_watch_that_is_replaced() {
     assert_eq!(seen(&index), 140);
 }
 
+/// Rule: survive.selector-moved
 #[test]
 fn a_name_whose_watch_has_ended_has_to_be_listed_again() {
     let (mut index, old, new) = replacing();

@@ -13,6 +13,7 @@ fn uid(index: &Index) -> Option<String> {
     index.managed().next().map(|service| service.uid.clone())
 }
 
+/// Rule: 2.late-watch
 #[test]
 fn a_late_watch_does_not_undo_what_a_get_has_shown() {
     let mut index = filled();
@@ -30,6 +31,7 @@ fn a_late_watch_does_not_undo_what_a_get_has_shown() {
     assert!(!index.is_service_gone(&made_again.metadata));
 }
 
+/// Rule: 2.gone
 #[test]
 fn a_service_that_a_get_shows_gone_stays_so_until_the_watch_has_come_to_its_deletion() {
     let mut index = filled();
@@ -45,6 +47,7 @@ fn a_service_that_a_get_shows_gone_stays_so_until_the_watch_has_come_to_its_dele
     assert!(!index.is_service_gone(&read.metadata), "nothing is kept forever");
 }
 
+/// Rule: 2.gone
 #[test]
 fn a_list_that_begins_after_a_get_shows_which_services_are_there() {
     let read = service("vip");

@@ -107,6 +107,7 @@ fn sources_in_use_are_those_of_managed_services_that_have_been_listed() {
     assert_eq!(index.sources(), default);
 }
 
+/// Rule: survive.check-scope
 #[test]
 fn namespaces_without_a_source_that_exists_are_not_in_use() {
     let mut index = filled();
@@ -120,6 +121,7 @@ fn namespaces_without_a_source_that_exists_are_not_in_use() {
     assert_eq!(index.sources(), [("blue".to_owned(), names)].into());
 }
 
+/// Rule: survive.selector-first
 #[test]
 fn pinned_names_are_those_of_the_flags_and_those_that_are_always_watched() {
     let mut index = Index::new(Defaults {
@@ -139,6 +141,7 @@ fn a_name_that_is_always_watched_needs_no_service() {
     assert_eq!(index.names(), ["kubernetes".to_owned()].into());
 }
 
+/// Rule: survive.api-servers-learned
 #[test]
 fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port() {
     let ready = |ready| {
@@ -174,6 +177,7 @@ fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port
     );
 }
 
+/// Rule: survive.selector-fair
 #[test]
 fn names_are_asked_for_by_namespaces_and_by_the_flagged_service() {
     let mut index = Index::new(Defaults {

@@ -19,6 +19,7 @@ fn intent_of(service: &Service) -> String {
     }
 }
 
+/// Rule: 1.enabled-true, 1.enabled-false, 1.flags-service
 #[test]
 fn a_service_is_managed_by_annotation_or_by_flag() {
     for (name, enabled, expected) in [
@@ -42,6 +43,7 @@ fn a_service_is_managed_by_annotation_or_by_flag() {
     }
 }
 
+/// Rule: 1.flags-service, 1.flags-service-off
 #[test]
 fn the_flags_service_is_managed_in_its_namespace_only_and_not_at_all_when_switched_off() {
     let elsewhere = plain_service("kubernetes-vip").namespace("web");
@@ -53,6 +55,8 @@ fn the_flags_service_is_managed_in_its_namespace_only_and_not_at_all_when_switch
     assert_eq!(ManagedService::read(&plain_service("kubernetes-vip"), &off), None);
 }
 
+/// Rule: 1.source-named, 1.source-own-namespace, 1.source-default, 1.source-namespace-alone
+/// Rule: 1.empty-is-absent, 1.illegal-name, 1.source-is-self
 #[test]
 fn the_source_is_named_by_annotations_and_else_by_flags() {
     let long = "a".repeat(64);
@@ -87,17 +91,20 @@ fn the_source_is_named_by_annotations_and_else_by_flags() {
     }
 }
 
+/// Rule: 1.annotation-beats-flag
 #[test]
 fn annotations_beat_flags_on_the_flags_own_service() {
     let service = plain_service("kubernetes-vip").source("web", "app");
     assert_eq!(intent_of(&service), "web/app");
 }
 
+/// Rule: 1.source-is-self
 #[test]
 fn a_service_that_is_its_own_default_source_is_refused() {
     assert_eq!(intent_of(&service("kubernetes")), "refused: SourceIsSelf");
 }
 
+/// Rule: 1.has-selector, 1.external-name
 #[test]
 fn a_service_whose_slices_belong_to_another_controller_is_refused() {
     let with_selector = |service: Service, selector: &[(&str, &str)]| {
@@ -152,6 +159,7 @@ fn a_service_whose_slices_belong_to_another_controller_is_refused() {
     }
 }
 
+/// Rule: 3.events-note
 #[test]
 fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
     for (service, words) in [
@@ -181,6 +189,7 @@ fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
     }
 }
 
+/// Rule: 3.when-source-empty-typo
 #[test]
 fn an_empty_source_is_held_for_the_api_servers_own_service_unless_told_otherwise() {
     let own = ServiceKey::new("default", "kubernetes");
@@ -210,6 +219,7 @@ fn an_empty_source_is_held_for_the_api_servers_own_service_unless_told_otherwise
     }
 }
 
+/// Rule: 2.family
 #[test]
 fn families_are_those_of_the_service() {
     use Family::{V4, V6};
@@ -230,6 +240,7 @@ fn families_are_those_of_the_service() {
     assert_eq!(managed(&none).families, [V4]);
 }
 
+/// Rule: 2.family-missing
 #[test]
 fn all_families_are_needed_by_a_service_that_requires_them_for_its_cluster_ip() {
     let policy = |service: Service, policy: &str| {
@@ -250,6 +261,7 @@ fn all_families_are_needed_by_a_service_that_requires_them_for_its_cluster_ip() 
     }
 }
 
+/// Rule: 2.hints
 #[test]
 fn topology_is_asked_for_by_field_or_by_annotation() {
     let distribution = |value: &str| {
@@ -301,6 +313,7 @@ fn a_service_with_nothing_in_it_is_read_without_a_panic() {
     assert_eq!(managed.source(), Some(&ServiceKey::new("default", "kubernetes")));
 }
 
+/// Rule: 3.events-note
 #[test]
 fn a_note_stays_short_whatever_an_annotation_holds() {
     let huge = "ä\u{1f980}\u{10ffff}\"\\\n".repeat(20_000);

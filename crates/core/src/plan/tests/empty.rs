@@ -53,6 +53,7 @@ fn emptied() -> [World; 2] {
     [gone, bare]
 }
 
+/// Rule: 3.held
 #[test]
 fn the_api_servers_list_seen_empty_is_a_mistake_and_the_last_good_copy_is_held() {
     for mut world in emptied() {
@@ -67,6 +68,7 @@ fn the_api_servers_list_seen_empty_is_a_mistake_and_the_last_good_copy_is_held()
     }
 }
 
+/// Rule: 3.held
 #[test]
 fn the_api_servers_list_is_held_for_a_service_of_any_namespace() {
     let key = crate::model::ServiceKey::new("apps", "vip");
@@ -97,6 +99,7 @@ fn copies_follow_again_when_the_source_is_back() {
     }
 }
 
+/// Rule: 3.empty-followed
 #[test]
 fn an_unready_endpoint_is_an_endpoint() {
     let mut world = copied();
@@ -112,6 +115,7 @@ fn an_unready_endpoint_is_an_endpoint() {
     assert_eq!(world.reasons("vip"), []);
 }
 
+/// Rule: 3.empty-followed
 #[test]
 fn another_source_that_is_empty_is_followed() {
     let mut world = copied_app(service("vip"));
@@ -133,6 +137,7 @@ fn another_source_that_is_empty_is_followed() {
     assert_eq!(world.reasons("vip"), [Reason::SourceNotFound]);
 }
 
+/// Rule: 3.when-source-empty
 #[test]
 fn an_annotation_decides_otherwise() {
     for (value, own_writes, app_writes) in [("hold", 0, 0), ("follow", 1, 1), ("", 0, 1), ("keep", 0, 1)] {
@@ -177,6 +182,7 @@ fn an_empty_copy_stays_beside_a_held_one() {
     assert_eq!(world.reasons("vip"), [Reason::SourceEmptyHeld]);
 }
 
+/// Rule: 3.held-deleted
 #[test]
 fn a_held_copy_that_is_deleted_by_hand_stays_gone() {
     for mut world in emptied() {
@@ -192,6 +198,7 @@ fn nothing_is_made_of_a_held_source_that_was_never_good() {
     assert_eq!(world.settle("vip"), []);
 }
 
+/// Rule: 3.held-per-family
 #[test]
 fn each_family_is_held_for_itself() {
     let mut world = World::new()
@@ -217,6 +224,7 @@ fn a_family_that_the_service_gives_up_is_not_held() {
     );
 }
 
+/// Rule: 3.held-not-across
 #[test]
 fn nothing_is_held_over_from_another_source() {
     for (source, name) in [
@@ -266,6 +274,7 @@ fn a_copy_is_known_by_the_name_of_its_source_slice_when_that_is_gone() {
     }
 }
 
+/// Rule: 3.held-not-across
 #[test]
 fn nothing_is_held_over_from_another_uid_of_the_service() {
     for mut world in emptied() {
@@ -282,6 +291,7 @@ fn nothing_is_held_over_from_another_uid_of_the_service() {
     }
 }
 
+/// Rule: 3.held-ports
 #[test]
 fn the_ports_of_a_held_copy_follow_the_service() {
     for mut world in emptied() {
@@ -345,6 +355,7 @@ fn a_held_copy_without_a_version_of_its_source_is_written_no_more_than_once() {
     }
 }
 
+/// Rule: 3.when-source-empty
 #[test]
 fn a_held_copy_goes_when_the_service_is_told_to_follow() {
     let [mut gone, mut bare] = emptied();

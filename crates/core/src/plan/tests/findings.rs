@@ -1,4 +1,4 @@
-//! What users are told, and when they are told nothing.
+//! Findings of a plan, and when there are none.
 
 use crate::model::Reason;
 use crate::model::{EndpointSlice, Service};
@@ -38,6 +38,7 @@ fn nothing_is_said_of_what_is_right() {
     assert_eq!(reasons(plain_service("vip"), &[good()]), []);
 }
 
+/// Rule: 2.family-missing
 #[test]
 fn a_missing_family_is_reported_where_none_is_there_or_all_are_required() {
     use Reason::FamilyMissing;
@@ -93,6 +94,7 @@ fn a_missing_family_is_reported_where_none_is_there_or_all_are_required() {
     }
 }
 
+/// Rule: 2.fqdn
 #[test]
 fn names_instead_of_addresses_are_reported() {
     use Reason::{FamilyMissing, UnsupportedAddressType};
@@ -105,6 +107,7 @@ fn names_instead_of_addresses_are_reported() {
     }
 }
 
+/// Rule: 1.source-without-service, 1.source-not-found, 3.source-service
 #[test]
 fn a_source_that_is_not_there_is_reported() {
     let world = World::new().service(service("vip").source("web", "app"));
@@ -121,6 +124,7 @@ fn a_source_that_is_not_there_is_reported() {
     assert_eq!(world.slice(slice).reasons("vip"), [], "slices need no Service");
 }
 
+/// Rule: 1.source-with-selector
 #[test]
 fn a_source_with_a_selector_is_a_normal_source() {
     let selected = plain_service("app").namespace("web").edit(|service| {
@@ -134,6 +138,7 @@ fn a_source_with_a_selector_is_a_normal_source() {
     assert_eq!(world.reasons("vip"), []);
 }
 
+/// Rule: 2.port-unresolved
 #[test]
 fn a_port_without_a_number_is_reported_and_left_out() {
     let named = || {
@@ -153,6 +158,7 @@ fn a_port_without_a_number_is_reported_and_left_out() {
     );
 }
 
+/// Rule: 2.no-port-no-copy
 #[test]
 fn there_is_no_copy_where_no_port_has_a_number() {
     let service = service("vip").no_ports().port("api", "api");
@@ -161,6 +167,7 @@ fn there_is_no_copy_where_no_port_has_a_number() {
     assert_eq!(world.reasons("vip"), [Reason::PortUnresolved]);
 }
 
+/// Rule: 2.no-port-no-copy
 #[test]
 fn a_copy_whose_last_port_loses_its_number_goes() {
     let mut world = World::new().service(service("vip")).slice(good()).settled("vip");
@@ -169,6 +176,7 @@ fn a_copy_whose_last_port_loses_its_number_goes() {
     assert_eq!(world.copies("vip").len(), 0);
 }
 
+/// Rule: 2.headless-no-ports
 #[test]
 fn a_headless_service_without_ports_has_a_copy_without_ports() {
     let mut world = World::new()
@@ -179,6 +187,7 @@ fn a_headless_service_without_ports_has_a_copy_without_ports() {
     assert_eq!(world.reasons("vip"), []);
 }
 
+/// Rule: 3.node-name-missing
 #[test]
 fn local_traffic_needs_an_endpoint_with_a_node() {
     let local = || {

@@ -31,6 +31,7 @@ fn addresses(slice: &EndpointSlice) -> Vec<&str> {
         .collect()
 }
 
+/// Rule: 2.one-to-one
 #[test]
 fn a_managed_service_gets_one_copy_of_each_slice_of_its_source() {
     let mut world = world()
@@ -53,6 +54,7 @@ fn a_managed_service_gets_one_copy_of_each_slice_of_its_source() {
     assert_eq!(world.reasons("vip"), []);
 }
 
+/// Rule: 2.post
 #[test]
 fn a_created_copy_has_neither_uid_nor_version() {
     let plan = world().plan("vip");
@@ -65,6 +67,7 @@ fn a_created_copy_has_neither_uid_nor_version() {
     );
 }
 
+/// Rule: 2.family
 #[test]
 fn slices_of_families_that_the_service_has_not_are_not_copied() {
     for (families, expected) in [
@@ -96,6 +99,7 @@ fn slices_of_families_that_the_service_has_not_are_not_copied() {
     }
 }
 
+/// Rule: 1.source-named
 #[test]
 fn a_source_in_another_namespace_is_copied() {
     let world = World::new()
@@ -106,6 +110,7 @@ fn a_source_in_another_namespace_is_copied() {
     assert_eq!(addresses(world.copy("vip")), ["192.0.2.9"]);
 }
 
+/// Rule: 3.source-slice
 #[test]
 fn a_changed_source_slice_is_one_update() {
     let mut world = world().slice(slice("more")).settled("vip");
@@ -116,6 +121,7 @@ fn a_changed_source_slice_is_one_update() {
     assert_eq!(addresses(&world.slices[&copy_key("kubernetes")]), ["192.0.2.1"]);
 }
 
+/// Rule: 2.put
 #[test]
 fn an_update_names_the_slice_that_was_seen() {
     let mut world = world().settled("vip");
@@ -130,6 +136,7 @@ fn an_update_names_the_slice_that_was_seen() {
     assert_eq!(update.metadata.resource_version, seen.resource_version);
 }
 
+/// Rule: 2.touch-no-write
 #[test]
 fn a_source_touched_without_a_change_is_no_write() {
     let mut world = world().settled("vip");
@@ -148,6 +155,7 @@ fn a_source_touched_without_a_change_is_no_write() {
     }
 }
 
+/// Rule: 3.source-slice
 #[test]
 fn a_source_slice_that_goes_takes_its_copy_along() {
     let mut world = world()
@@ -157,6 +165,7 @@ fn a_source_slice_that_goes_takes_its_copy_along() {
     assert_eq!(world.settle("vip"), [Write::Delete(copy_key("more"))]);
 }
 
+/// Rule: 3.source-slice
 #[test]
 fn a_source_slice_recreated_under_its_name_is_an_update() {
     let mut world = world().settled("vip");
@@ -166,6 +175,7 @@ fn a_source_slice_recreated_under_its_name_is_an_update() {
     assert_eq!(addresses(world.copy("vip")), ["192.0.2.7"]);
 }
 
+/// Rule: 3.re-annotated, 3.order
 #[test]
 fn another_source_is_creates_before_deletes() {
     let mut world = world()
@@ -180,6 +190,7 @@ fn another_source_is_creates_before_deletes() {
     );
 }
 
+/// Rule: 1.enabled-false, 1.refused-says-so
 #[test]
 fn copies_go_when_the_service_is_no_longer_managed() {
     let copied = world().settled("vip");
@@ -224,6 +235,7 @@ fn service_or_nothing(world: &mut World, service: Option<Service>) {
     }
 }
 
+/// Rule: 1.enabled-typo, 1.source-namespace-alone
 #[test]
 fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
     for service in [
@@ -246,6 +258,7 @@ fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
     }
 }
 
+/// Rule: 1.flags-service-absent
 #[test]
 fn the_flags_service_is_copied_to_without_an_annotation_and_its_absence_is_silent() {
     let mut world = world();
@@ -259,6 +272,7 @@ fn the_flags_service_is_copied_to_without_an_annotation_and_its_absence_is_silen
     assert_eq!(world.settle("kubernetes-vip").len(), 1);
 }
 
+/// Rule: 2.older-uid
 #[test]
 fn a_service_recreated_takes_its_copies_over() {
     let mut world = world().settled("vip");
@@ -271,6 +285,7 @@ fn a_service_recreated_takes_its_copies_over() {
     );
 }
 
+/// Rule: 3.deletion-timestamp
 #[test]
 fn a_service_that_is_being_deleted_gets_updates_and_deletes_but_nothing_new() {
     let mut world = world().slice(slice("gone")).settled("vip");
@@ -289,6 +304,7 @@ fn a_service_that_is_being_deleted_gets_updates_and_deletes_but_nothing_new() {
     );
 }
 
+/// Rule: 3.managed-service
 #[test]
 fn a_port_of_the_service_that_changes_is_an_update() {
     let mut world = world().settled("vip");
@@ -297,6 +313,7 @@ fn a_port_of_the_service_that_changes_is_an_update() {
     assert_eq!(world.copy("vip").ports.as_ref().unwrap().len(), 2);
 }
 
+/// Rule: 1.copy-is-no-source, 1.source-is-copy
 #[test]
 fn a_slice_that_we_manage_is_never_a_source() {
     let mut world = world()
@@ -311,6 +328,7 @@ fn a_slice_that_we_manage_is_never_a_source() {
     assert_eq!(world.reasons("second"), []);
 }
 
+/// Rule: 1.copy-is-no-source
 #[test]
 fn a_slice_with_our_label_alone_is_no_source_either() {
     let world = World::new()

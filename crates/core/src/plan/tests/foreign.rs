@@ -54,6 +54,7 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
     ]
 }
 
+/// Rule: 2.ours, 3.foreign-untouched
 #[test]
 fn a_slice_that_lacks_anything_of_ours_is_neither_written_nor_deleted() {
     for (what, slice_there) in almost_ours() {
@@ -77,6 +78,7 @@ fn a_slice_that_lacks_anything_of_ours_is_neither_written_nor_deleted() {
     }
 }
 
+/// Rule: 2.name-taken
 #[test]
 fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
     for (what, slice_there) in almost_ours() {
@@ -106,6 +108,7 @@ fn a_name_taken_by_a_slice_that_is_not_ours_is_reported() {
     }
 }
 
+/// Rule: 2.name-taken
 #[test]
 fn a_name_that_is_free_again_is_used() {
     for (_, slice_there) in almost_ours() {
@@ -131,6 +134,7 @@ fn one_name_taken_does_not_hold_up_the_other_copies() {
     assert_eq!(world.settle("vip").len(), 1);
 }
 
+/// Rule: 3.foreign-reported
 #[test]
 fn slices_of_others_for_a_managed_service_are_reported() {
     let world = World::new()

@@ -50,6 +50,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
     plan
 }
 
+/// Rule: survive.odd-objects
 #[test]
 fn objects_with_nothing_in_them_are_planned_without_a_panic() {
     let bare = Service::default().annotate(annotation::ENABLED, "true");
@@ -70,6 +71,7 @@ fn objects_with_nothing_in_them_are_planned_without_a_panic() {
     }
 }
 
+/// Rule: 2.delete-preconditions
 #[test]
 fn copies_without_uid_or_version_are_not_deleted_blindly() {
     let copy = slice("copy")
@@ -109,6 +111,7 @@ fn impossible_port_numbers_are_copied_for_the_api_server_to_refuse() {
     assert_eq!(plan.creates.len(), 1);
 }
 
+/// Rule: survive.large
 #[test]
 fn the_largest_slice_and_service_are_planned() {
     let addresses: Vec<_> = (0..1000)
@@ -139,6 +142,7 @@ fn the_largest_slice_and_service_are_planned() {
     }
 }
 
+/// Rule: 2.one-to-one
 #[test]
 fn two_source_slices_that_say_the_same_have_a_copy_each() {
     let source = [
@@ -158,6 +162,7 @@ fn an_endpoint_named_twice_is_compared_as_often_as_it_is_there() {
     assert_eq!(world.settle("vip").len(), 1);
 }
 
+/// Rule: 3.events-note
 #[test]
 fn a_note_of_the_api_server_is_cut_between_characters() {
     for length in 990..1010 {

@@ -26,6 +26,7 @@ fn removes(plan: &Plan) -> Vec<&str> {
     plan.leftovers.iter().map(|delete| delete.key.name()).collect()
 }
 
+/// Rule: 3.leftover-slice
 #[test]
 fn a_slice_of_the_go_operator_goes_after_the_copies_have_come() {
     let mut world = world().slice(source());
@@ -38,6 +39,7 @@ fn a_slice_of_the_go_operator_goes_after_the_copies_have_come() {
     );
 }
 
+/// Rule: 3.leftover-slice
 #[test]
 fn without_a_copy_to_replace_it_it_stays() {
     assert!(world().plan("vip").is_done(), "the source has no slice");
@@ -51,6 +53,7 @@ fn without_a_copy_to_replace_it_it_stays() {
     assert!(dying.plan("vip").is_done(), "a dying Service gets no copies");
 }
 
+/// Rule: 3.leftover-slice
 #[test]
 fn a_copy_whose_name_is_taken_replaces_nothing() {
     let mut world = world().slice(source());
@@ -59,6 +62,7 @@ fn a_copy_whose_name_is_taken_replaces_nothing() {
     assert!(removes(&world.plan("vip")).is_empty());
 }
 
+/// Rule: 3.leftover-slice
 #[test]
 fn only_what_the_go_operator_made_is_a_leftover() {
     type Edit = fn(EndpointSlice) -> EndpointSlice;

@@ -6,6 +6,7 @@ use crate::model::{Reason, label, provenance};
 use crate::testing::world::Write;
 use crate::testing::{Build, BuildSlice, plain_service};
 
+/// Rule: 3.repair
 #[test]
 fn a_copy_is_repaired_after_an_edit_by_hand() {
     for (what, edit) in [
@@ -52,6 +53,7 @@ fn a_copy_is_repaired_after_an_edit_by_hand() {
     }
 }
 
+/// Rule: 3.repair
 #[test]
 fn a_copy_is_recreated_after_a_deletion_by_hand() {
     let mut world = world().settled("vip");
@@ -59,6 +61,7 @@ fn a_copy_is_recreated_after_a_deletion_by_hand() {
     assert_eq!(world.settle("vip"), [Write::Create(copy_key("kubernetes"))]);
 }
 
+/// Rule: 2.others-additions
 #[test]
 fn what_others_add_to_a_copy_is_no_reason_to_write() {
     let mut world = world().settled("vip");

@@ -28,6 +28,7 @@ fn plans(world: &World) -> (Plan, Plan) {
     (before, plan(&snapshot, &crate::plan::Verdicts::Off))
 }
 
+/// Rule: 2.newer-claim
 #[test]
 fn a_copy_that_claims_a_newer_source_is_not_overwritten_before_the_source_was_read() {
     let (before, after) = plans(&ahead_of(150));
@@ -55,6 +56,7 @@ fn a_copy_of_the_same_or_an_older_version_is_overwritten_at_once() {
     }
 }
 
+/// Rule: 2.newer-claim
 #[test]
 fn a_version_of_another_uid_says_nothing() {
     let world = ahead_of(150).slice(slice("kubernetes").version(150).uid("new").endpoints([]));
@@ -133,6 +135,7 @@ fn uncopied() -> World {
         .slice(slice("kubernetes").version(100).endpoints(["192.0.2.1"]))
 }
 
+/// Rule: 2.create-confirmed
 #[test]
 fn a_copy_from_a_view_in_doubt_is_not_made_before_the_slice_was_read() {
     let mut snapshot = uncopied().snapshot(&crate::model::ServiceKey::new("default", "vip"));
@@ -147,6 +150,7 @@ fn a_copy_from_a_view_in_doubt_is_not_made_before_the_slice_was_read() {
     assert_eq!(is_made(&snapshot), (1, false));
 }
 
+/// Rule: 2.create-confirmed
 #[test]
 fn a_copy_of_a_newer_source_puts_creates_in_doubt() {
     for (version, creates) in [("100", 1), ("101", 0)] {

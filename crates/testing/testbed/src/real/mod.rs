@@ -208,7 +208,7 @@ impl RealCluster {
         kubeconfig::render(&url, self.ca_pem(), &token(user), namespace)
     }
 
-    /// Who wrote EndpointSlices: the user of each write that was accepted, by all servers so far.
+    /// The users whose writes of EndpointSlices were accepted, by all servers so far.
     #[must_use]
     pub fn writers(&self) -> Vec<String> {
         let logs = (0..self.servers.len()).map(|number| self.folder.0.join(audit::log(number)));

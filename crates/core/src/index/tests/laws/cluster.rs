@@ -197,7 +197,7 @@ impl Cluster {
     }
 
     /// An index that knows of this cluster only what lists say.
-    pub(super) fn listed_anew(&self) -> Index {
+    pub(super) fn listed_again(&self) -> Index {
         let (services, slices) = (self.services.clone(), self.slices.clone());
         let mut fresh = Self {
             services,

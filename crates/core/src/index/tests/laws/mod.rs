@@ -56,6 +56,7 @@ proptest! {
         }
     }
 
+    /// Rule: 3.while-none-ran
     #[test]
     fn watches_that_have_caught_up_show_what_a_fresh_list_shows(steps in vec(step(), 1..40)) {
         let mut cluster = Cluster::new();
@@ -72,7 +73,7 @@ proptest! {
         for watch in if forgot { 1..3 } else { 0..0 } {
             cluster.relist(watch);
         }
-        let fresh = cluster.listed_anew();
+        let fresh = cluster.listed_again();
         for (caught_up, listed) in shown(&cluster.index).into_iter().zip(shown(&fresh)) {
             prop_assert_eq!(caught_up, listed);
         }

@@ -7,6 +7,7 @@ fn stored(source: &EndpointSlice) -> EndpointSlice {
     copy_of(source).uid("uid-copy").version(7)
 }
 
+/// Rule: 2.written-when-different
 #[test]
 fn what_a_copy_shows_is_compared_and_nothing_else() {
     let source = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]);
@@ -101,6 +102,7 @@ fn lists_that_are_absent_are_as_good_as_empty_ones() {
     assert!(same(&current, &wanted));
 }
 
+/// Rule: 2.written-when-different
 #[test]
 fn the_order_of_endpoints_with_one_address_means_nothing_either() {
     let pod = |name: &str| Endpoint {
@@ -117,6 +119,7 @@ fn the_order_of_endpoints_with_one_address_means_nothing_either() {
     assert!(!same(&current, &copy_of(&with(["a", "a"]))));
 }
 
+/// Rule: 2.others-additions
 #[test]
 fn what_others_added_stays_and_what_is_reserved_is_set_right() {
     let source = slice("kubernetes").endpoints(["192.0.2.1"]);

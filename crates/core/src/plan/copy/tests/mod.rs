@@ -18,6 +18,7 @@ fn copy_of(source: &EndpointSlice) -> EndpointSlice {
     fresh(&read(&service("vip")), source, vec![slice_port("https", 6443)])
 }
 
+/// Rule: 2.name
 #[test]
 fn the_name_of_a_copy_never_changes_between_releases() {
     for (namespace, address_type, expected) in [
@@ -30,6 +31,7 @@ fn the_name_of_a_copy_never_changes_between_releases() {
     }
 }
 
+/// Rule: 2.name-whole
 #[test]
 fn a_long_service_name_is_not_truncated_in_the_name_of_a_copy() {
     let service = "s".repeat(63);
@@ -38,6 +40,7 @@ fn a_long_service_name_is_not_truncated_in_the_name_of_a_copy() {
     assert_eq!(name.len(), 63 + 1 + 10);
 }
 
+/// Rule: 2.labels
 #[test]
 fn a_copy_bears_our_labels_and_none_of_its_source() {
     let source = slice("kubernetes")
@@ -69,6 +72,7 @@ fn a_copy_bears_our_labels_and_none_of_its_source() {
     );
 }
 
+/// Rule: 2.label-source-fits
 #[test]
 fn the_name_of_the_source_slice_is_a_label_only_where_it_fits() {
     for (length, fits) in [(1, true), (63, true), (64, false), (253, false)] {
@@ -83,6 +87,7 @@ fn the_name_of_the_source_slice_is_a_label_only_where_it_fits() {
     }
 }
 
+/// Rule: 2.annotations
 #[test]
 fn a_copy_says_where_it_comes_from() {
     let source = slice("kubernetes")
@@ -110,6 +115,7 @@ fn a_copy_says_where_it_comes_from() {
     expect(&source.annotate(time.0, time.1), &[time]);
 }
 
+/// Rule: 2.owner
 #[test]
 fn a_copy_belongs_to_its_service_and_does_not_hold_up_its_deletion() {
     let copy = copy_of(&slice("kubernetes"));
@@ -125,6 +131,7 @@ fn udp(mut port: EndpointPort) -> EndpointPort {
     port
 }
 
+/// Rule: 2.ports
 #[test]
 fn ports_come_from_the_service_and_only_their_numbers_from_the_source() {
     let no_target = |name: &str| {
@@ -227,6 +234,7 @@ fn ports_come_from_the_service_and_only_their_numbers_from_the_source() {
     }
 }
 
+/// Rule: 2.ports
 #[test]
 fn a_port_keeps_protocol_and_app_protocol_of_the_service() {
     let service = service("vip").no_ports().port("dns", "dns").edit(|service| {
@@ -252,6 +260,7 @@ fn a_port_keeps_protocol_and_app_protocol_of_the_service() {
     );
 }
 
+/// Rule: 2.headless-no-ports
 #[test]
 fn a_copy_without_ports_has_an_empty_list_of_them() {
     let copy = fresh(
@@ -262,6 +271,7 @@ fn a_copy_without_ports_has_an_empty_list_of_them() {
     assert_eq!(copy.ports, Some(Vec::new()));
 }
 
+/// Rule: 2.conditions
 #[test]
 fn conditions_are_always_said() {
     let (yes, no) = (Some(true), Some(false));
@@ -300,6 +310,7 @@ fn conditions_are_always_said() {
     );
 }
 
+/// Rule: 2.endpoints
 #[test]
 fn an_endpoint_keeps_its_addresses_node_zone_and_hostname() {
     let given = Endpoint {
@@ -317,6 +328,7 @@ fn an_endpoint_keeps_its_addresses_node_zone_and_hostname() {
     assert_eq!(copied, expected);
 }
 
+/// Rule: 2.target-ref
 #[test]
 fn a_target_is_kept_where_readers_of_the_copy_can_follow_it() {
     for (namespace, kept) in [
@@ -338,6 +350,7 @@ fn a_target_is_kept_where_readers_of_the_copy_can_follow_it() {
     }
 }
 
+/// Rule: 2.hints
 #[test]
 fn hints_are_kept_for_a_service_that_asks_for_topology() {
     let given = Endpoint {

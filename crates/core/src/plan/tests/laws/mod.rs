@@ -216,6 +216,7 @@ fn check_contents(history: &History, findings: &[Reason]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Rule: 2.ours, 2.delete-preconditions, 3.order
     #[test]
     fn whatever_happens_one_plan_makes_copies_right_and_touches_nothing_else(changes in vec(change(), 1..16)) {
         let key = ServiceKey::new("default", "vip");

@@ -1,0 +1,73 @@
+//! docs/reference/annotations.md, from the constants in the core.
+
+use endpoint_copier_core::model::{annotation, label, provenance};
+
+use crate::generated::{check, read};
+use crate::table::{code, generated_from, table};
+
+const ON_A_SERVICE: &str = "\
+# Annotations and labels
+
+## Annotations on a managed Service
+
+You write these on the Service that is to get copies. An annotation beats a flag. An empty value counts as no annotation, except
+for `endpoint-copier/enabled`. Values are not trimmed. Names and namespaces must be DNS labels.
+
+";
+
+const ON_A_COPY: &str = "
+## Annotations on a copy
+
+The operator writes these on every EndpointSlice that it creates. Do not edit them: without them the operator does not
+recognize its copy.
+
+";
+
+const LABELS: &str = "
+## Labels on a copy
+
+";
+
+fn page() -> String {
+    let rows = |known: &[(&str, &str)]| {
+        let rows = known
+            .iter()
+            .map(|(name, meaning)| [code(name), (*meaning).to_owned()]);
+        rows.collect::<Vec<_>>()
+    };
+    generated_from("`crates/core/src/model`")
+        + ON_A_SERVICE
+        + &table(["annotation", "value"], rows(&annotation::REFERENCE))
+        + ON_A_COPY
+        + &table(["annotation", "value"], rows(&provenance::REFERENCE))
+        + LABELS
+        + &table(["label", "value"], rows(&label::REFERENCE))
+}
+
+#[test]
+fn the_page_of_annotations_is_up_to_date() {
+    check("docs/reference/annotations.md", &page());
+}
+
+/// A constant that is in no `REFERENCE` would be missing on the page.
+#[test]
+fn every_constant_of_the_model_is_on_the_page() {
+    let page = page();
+    let mut count = 0;
+    for file in ["mod.rs", "provenance.rs"] {
+        let text = read(&format!("crates/core/src/model/{file}"));
+        for line in text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("pub const "))
+        {
+            let name = line
+                .split_once(": &str = \"")
+                .map(|(_, rest)| rest.trim_end_matches("\";"));
+            if let Some(name) = name.filter(|name| name.contains('/') && !name.ends_with('/')) {
+                count += 1;
+                assert!(page.contains(&format!("| `{name}` | ")), "{name}");
+            }
+        }
+    }
+    assert!(count >= 13, "{count}");
+}

@@ -1,0 +1,42 @@
+//! docs/reference/events.md, from the reasons in the core.
+
+use endpoint_copier_core::model::{Reason, SYNCED, SYNCED_MEANING};
+
+use crate::generated::check;
+use crate::table::{code, generated_from, table};
+
+const INTRO: &str = "\
+# Events
+
+The operator reports problems of a managed Service as Events on that Service. `kubectl describe service <name>` shows them.
+
+All Events are of type `Warning`, except `Synced`. The operator sends a Warning when it finds a problem, when the details of the
+problem change, every 30 minutes while it lasts, and after each change of leader. For one Service it sends at most 25 Events
+at once, and then one every 5 minutes. Only the leader sends Events. It also logs each finding, and counts it in the metric
+`endpoint_copier_findings{reason}`.
+
+";
+
+/// Rule: 3.events-table
+#[test]
+fn the_page_of_events_is_up_to_date() {
+    let synced = [
+        code(SYNCED),
+        "Normal".to_owned(),
+        SYNCED_MEANING.to_owned(),
+        "Nothing.".to_owned(),
+    ];
+    let warnings = Reason::ALL.map(|reason| {
+        [
+            code(reason.as_str()),
+            "Warning".to_owned(),
+            reason.meaning().to_owned(),
+            reason.remedy().to_owned(),
+        ]
+    });
+    let rows = std::iter::once(synced).chain(warnings);
+    let text = generated_from("`crates/core/src/model/finding.rs`")
+        + INTRO
+        + &table(["reason", "type", "meaning", "what to do"], rows);
+    check("docs/reference/events.md", &text);
+}

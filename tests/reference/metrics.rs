@@ -1,0 +1,157 @@
+//! docs/reference/metrics.md, from a page of metrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use endpoint_copier_core::model::{Endpoints, ServiceKey, WatchKind};
+use endpoint_copier_operator::telemetry::metrics::{LABELS, Label, Metrics};
+use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
+
+use crate::generated::check;
+use crate::table::{code, generated_from, table};
+
+const INTRO: &str = "\
+# Metrics
+
+Every replica serves `/metrics`. Only the leader knows the state of Services: other replicas do not show
+`endpoint_copier_out_of_sync_seconds`, `endpoint_copier_last_success_timestamp_seconds` and `endpoint_copier_endpoints`, and
+their `endpoint_copier_managed_services`, `endpoint_copier_services_in_sync` and `endpoint_copier_findings` are 0. Use the
+maximum over all replicas and not the sum: during a takeover, the last scrape of the old leader may still count.
+
+A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of `endpoints`.
+Nothing else grows with the number of Services. The series of a Service end when the Service is no longer managed, and all of
+them end with the term. Counters start at 0 for every label value that is known in advance.
+
+Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
+change arrives at this replica. It leaves out changes that arrived before this replica led, since the leader before may have
+copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time that the source states, so it includes the time
+without a leader. `endpoint_copier_out_of_sync_seconds` counts from the start of the term for a change that is older.
+
+A replica renders the page at most once a second, for all clients together, so a page may be one second old. A client that
+reads so slowly that two newer pages have been rendered gets only a part of its page. A replica serves 32 connections. When
+there are more, it closes the oldest idle connection of the peer that has the most.
+";
+
+/// The sections, by the beginning of the names in them.
+const SECTIONS: [(&[&str], &str); 4] = [
+    (&["endpoint_copier_"], "The operator"),
+    (
+        &["leader_election_"],
+        "Leader election, with the name that the Go operator uses",
+    ),
+    (
+        &["controller_runtime_", "workqueue_", "rest_client_"],
+        "Queue and client, with the names of controller-runtime",
+    ),
+    (&["process_"], "The process"),
+];
+
+/// A metric, as the page shows it.
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: String,
+    /// Values by the name of their label.
+    labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Every metric that there is. Some appear with their first value.
+fn families() -> BTreeMap<String, Family> {
+    let metrics = Metrics::new("lease").expect("metrics");
+    metrics.api_request(&http::Method::GET, None, "host");
+    metrics.observe_renewal(Duration::ZERO);
+    let service = ServiceKey::new("default", "vip");
+    metrics
+        .services()
+        .ended(&service, Some(true), Some(Endpoints::default()));
+    let watch_health = WatchHealth::default();
+    let _running = WatchKind::ALL.map(|watch| watch_health.start(watch.as_str()));
+    metrics.read_watch_life(watch_health);
+
+    let mut families = BTreeMap::<_, Family>::new();
+    let mut current = String::new();
+    for line in metrics.render().lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(name), Some(help)) => {
+                name.clone_into(&mut current);
+                help.clone_into(&mut families.entry(current.clone()).or_default().help);
+            }
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                kind.clone_into(&mut families.entry(name.to_owned()).or_default().kind);
+            }
+            _ => {
+                let inner = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+                let pairs = inner.map(|(inner, _)| inner.split("\",")).into_iter().flatten();
+                let family = families.get_mut(&current).expect("its head");
+                for (label, value) in pairs.filter_map(|pair| pair.split_once("=\"")) {
+                    if label != "le" {
+                        let values = family.labels.entry(label.to_owned()).or_default();
+                        values.insert(value.trim_end_matches('"').to_owned());
+                    }
+                }
+            }
+        }
+    }
+    families
+}
+
+#[test]
+fn the_page_of_metrics_is_up_to_date() {
+    let families = families();
+    let mut text = generated_from("`src/telemetry/metrics`") + INTRO;
+    let mut count = 0;
+    for (prefixes, title) in SECTIONS {
+        let of_section = families
+            .iter()
+            .filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        let rows = of_section.map(|(name, family)| {
+            count += 1;
+            let labels: Vec<_> = family.labels.keys().map(|label| code(label)).collect();
+            [
+                code(name),
+                family.kind.clone(),
+                labels.join(" "),
+                family.help.replace('<', "&lt;"),
+            ]
+        });
+        text.extend(["\n## ", title, "\n\n"]);
+        text.push_str(&table(["metric", "type", "labels", "meaning"], rows));
+    }
+    assert_eq!(count, families.len(), "a metric is in no section");
+    text.push_str("\n## Labels\n\n");
+    text.push_str(&table(["label", "of", "value"], LABELS.iter().map(row)));
+    check("docs/reference/metrics.md", &text);
+}
+
+fn row(label: &Label) -> [String; 3] {
+    let codes = |names: &[&str]| names.iter().map(|name| code(name)).collect::<Vec<_>>().join(", ");
+    // What ends in an underscore is the beginning of several names.
+    let of = codes(label.of).replace("_`", "_…`");
+    [codes(label.names), of, label.values.to_owned()]
+}
+
+#[test]
+fn every_label_and_its_values_are_explained() {
+    let mut used = BTreeSet::new();
+    for (name, family) in families() {
+        for (label, values) in family.labels {
+            let is_it = |known: &Label| {
+                let is_of = |begin: &&str| name.starts_with(begin);
+                known.names.contains(&label.as_str()) && (known.of.is_empty() || known.of.iter().any(is_of))
+            };
+            let explained: Vec<_> = (0..).zip(LABELS).filter(|(_, known)| is_it(known)).collect();
+            let [(number, explained)] = explained[..] else {
+                panic!("{label} of {name} is explained {} times", explained.len());
+            };
+            used.insert(number);
+            let is_named = |value: &String| explained.values.contains(&code(value));
+            let is_closed = explained.values.contains('`');
+            assert!(
+                !is_closed || values.iter().all(is_named),
+                "{label} of {name}: {values:?}"
+            );
+        }
+    }
+    assert_eq!(used.len(), LABELS.len(), "a label of no metric is explained");
+}
