@@ -179,29 +179,22 @@ impl ProbeLease {
     /// objection and the others make none.
     pub(super) async fn follow(&self, mut show: impl FnMut(Shown)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
-        let mut pauses = ExponentialBackoff {
-            current_interval: WATCH_PAUSE,
-            initial_interval: WATCH_PAUSE,
-            multiplier: 2.0,
-            max_interval: LONGEST_OVERLOAD_PAUSE,
-            randomization_factor: 0.3,
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        };
+        let (mut failures, mut refusals) = (pauses(LONGEST_WATCH_PAUSE), pauses(LONGEST_OVERLOAD_PAUSE));
         loop {
             let began = Instant::now();
             let Err(error) = self.watch(&mut show, &outage).await;
             if began.elapsed() > HEALTHY {
-                pauses.reset();
+                failures.reset();
+                refusals.reset();
             }
             outage.failed(&one_line(&error));
-            let pause = pauses.next_backoff().unwrap_or(LONGEST_OVERLOAD_PAUSE);
-            let longest = if error.is_refusal() {
-                LONGEST_OVERLOAD_PAUSE
+            let pauses = if error.is_refusal() {
+                &mut refusals
             } else {
-                LONGEST_WATCH_PAUSE
+                &mut failures
             };
-            sleep(pause.min(longest).max(error.retry_after())).await;
+            let pause = pauses.next_backoff().unwrap_or(pauses.max_interval);
+            sleep(pause.max(error.retry_after())).await;
         }
     }
 
@@ -269,6 +262,19 @@ impl Annotations {
                 .map(|(key, value)| (key.to_string(), value.to_string()))
                 .collect(),
         }
+    }
+}
+
+/// Pauses that double from [`WATCH_PAUSE`].
+fn pauses(longest: Duration) -> ExponentialBackoff {
+    ExponentialBackoff {
+        current_interval: WATCH_PAUSE,
+        initial_interval: WATCH_PAUSE,
+        multiplier: 2.0,
+        max_interval: longest,
+        randomization_factor: 0.3,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
     }
 }
 

@@ -29,9 +29,11 @@ use endpoint_copier_core::verdicts::{
 };
 
 mod lease;
+mod view;
 
 pub use lease::ProbeLease;
-use lease::{Annotations, Changes, Error, Shown};
+use lease::{Changes, Error};
+use view::{Seen, View};
 
 /// How often this replica looks again while time alone may change what it has to say.
 const TICK: Duration = Duration::from_millis(50);
@@ -80,14 +82,6 @@ pub struct Objections<P> {
     seen: watch::Receiver<Option<Seen>>,
     view: View<P>,
     written: Option<Written>,
-}
-
-/// The newest state of the Lease that this replica knows.
-#[derive(Clone, Debug)]
-struct Seen {
-    lease: Annotations,
-    /// The version that the watch has reached. Reads may be ahead of it.
-    watched: u64,
 }
 
 /// The last write of a leader.
@@ -323,59 +317,12 @@ impl<P: OwnProbes> Objections<P> {
     }
 }
 
-/// Where the states of the Lease arrive, in the order of their versions.
-#[derive(Clone)]
-struct View<P> {
-    probes: P,
-    seen: watch::Sender<Option<Seen>>,
-}
-
-impl<P: OwnProbes> View<P> {
-    fn show(&self, shown: Shown) {
-        match shown {
-            Shown::Listed(lease) => {
-                let watched = lease.version;
-                self.see(Seen { lease, watched });
-            }
-            Shown::Changed(lease) => {
-                let watched = lease.version;
-                let known = self.known();
-                let lease = [lease, known].into_iter().max_by_key(|lease| lease.version);
-                self.see(Seen {
-                    lease: lease.unwrap_or_default(),
-                    watched,
-                });
-            }
-        }
-    }
-
-    fn read(&self, lease: Annotations) {
-        let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
-        // A Lease that is gone has no version.
-        if lease.version == 0 || lease.version >= self.known().version {
-            self.see(Seen { lease, watched });
-        }
-    }
-
-    fn known(&self) -> Annotations {
-        let seen = self.seen.borrow();
-        seen.as_ref().map(|seen| seen.lease.clone()).unwrap_or_default()
-    }
-
-    fn see(&self, seen: Seen) {
-        let now = self.probes.now();
-        self.probes.hearing().lock().see(&seen.lease.values, now);
-        self.seen.send_replace(Some(seen));
-        self.probes.look();
-    }
-}
-
 /// Forgets what was suspected whenever a term begins or ends: the next term needs rounds of its own.
 async fn forget_with_terms<P: OwnProbes>(mut terms: watch::Receiver<Option<Term>>, probes: P) {
     while terms.changed().await.is_ok() {
         probes.hearing().lock().start_term();
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// Without election there is nobody to ask, so whatever is suspected is heard at once.

@@ -1,0 +1,63 @@
+//! What a replica has seen of the probe Lease, by its watch and by reads.
+
+use tokio::sync::watch;
+
+use super::OwnProbes;
+use super::lease::{Annotations, Shown};
+
+/// The newest state of the Lease that this replica knows.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub lease: Annotations,
+    /// The version that the watch has reached. Reads may be ahead of it.
+    pub watched: u64,
+}
+
+/// Where the states of the Lease arrive, in the order of their versions.
+#[derive(Clone)]
+pub(super) struct View<P> {
+    pub probes: P,
+    pub seen: watch::Sender<Option<Seen>>,
+}
+
+impl<P: OwnProbes> View<P> {
+    /// What the watch shows.
+    pub fn show(&self, shown: Shown) {
+        match shown {
+            Shown::Listed(lease) => {
+                let watched = lease.version;
+                self.see(Seen { lease, watched });
+            }
+            Shown::Changed(lease) => {
+                let watched = lease.version;
+                let known = self.known();
+                let lease = [lease, known].into_iter().max_by_key(|lease| lease.version);
+                self.see(Seen {
+                    lease: lease.unwrap_or_default(),
+                    watched,
+                });
+            }
+        }
+    }
+
+    /// What a GET shows.
+    pub fn read(&self, lease: Annotations) {
+        let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
+        // A Lease that is gone has no version.
+        if lease.version == 0 || lease.version >= self.known().version {
+            self.see(Seen { lease, watched });
+        }
+    }
+
+    fn known(&self) -> Annotations {
+        let seen = self.seen.borrow();
+        seen.as_ref().map(|seen| seen.lease.clone()).unwrap_or_default()
+    }
+
+    fn see(&self, seen: Seen) {
+        let now = self.probes.now();
+        self.probes.hearing().lock().see(&seen.lease.values, now);
+        self.seen.send_replace(Some(seen));
+        self.probes.look();
+    }
+}
