@@ -215,7 +215,7 @@ fn put(store: &Store, annotations: &Value) {
     store.put(lease).unwrap();
 }
 
-/// Rule: 8.suspicion
+/// Rule: 7.suspicion
 #[tokio::test(start_paused = true)]
 async fn second_failure_is_written_as_a_suspicion() {
     let store = Store::new();
@@ -232,7 +232,7 @@ async fn second_failure_is_written_as_a_suspicion() {
     assert_eq!(suspected(&store), "192.0.2.1:6443=1,192.0.2.2:6443=2");
 }
 
-/// Rule: 8.suspicion
+/// Rule: 7.suspicion
 #[tokio::test(start_paused = true)]
 async fn term_that_begins_past_the_second_failure_asks_at_once() {
     let store = Store::new();
@@ -245,7 +245,7 @@ async fn term_that_begins_past_the_second_failure_asks_at_once() {
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");
 }
 
-/// Rule: 8.objection
+/// Rule: 7.objection
 #[tokio::test(start_paused = true)]
 async fn peer_that_sees_it_well_objects_before_the_leader_acts() {
     let store = Store::new();
@@ -258,7 +258,7 @@ async fn peer_that_sees_it_well_objects_before_the_leader_acts() {
     assert_eq!(peer.writes(), 1);
 }
 
-/// Rule: 8.heard
+/// Rule: 7.heard
 #[tokio::test(start_paused = true)]
 async fn silence_for_300_ms_is_no_objection() {
     let store = Store::new();
@@ -272,7 +272,7 @@ async fn silence_for_300_ms_is_no_objection() {
     assert_eq!(peer.writes(), 0);
 }
 
-/// Rule: 8.late
+/// Rule: 7.late
 #[tokio::test(start_paused = true)]
 async fn late_objection_counts() {
     let store = Store::new();
@@ -287,7 +287,7 @@ async fn late_objection_counts() {
     assert!(leader.probes.is_objected(1));
 }
 
-/// Rule: 8.objection-lasts
+/// Rule: 7.objection-lasts
 #[tokio::test(start_paused = true)]
 async fn objection_of_a_replica_that_died_counts_for_ten_seconds() {
     let store = Store::new();
@@ -302,7 +302,7 @@ async fn objection_of_a_replica_that_died_counts_for_ten_seconds() {
     assert!(!leader.probes.is_objected(1));
 }
 
-/// Rule: 8.repeated
+/// Rule: 7.repeated
 #[tokio::test(start_paused = true)]
 async fn objection_is_repeated_every_five_seconds() {
     let store = Store::new();
@@ -317,7 +317,7 @@ async fn objection_is_repeated_every_five_seconds() {
     assert_eq!(leader.writes(), 2, "a PATCH and a POST");
 }
 
-/// Rule: 8.withdrawn
+/// Rule: 7.withdrawn
 #[tokio::test(start_paused = true)]
 async fn objection_is_withdrawn_at_once() {
     for hangs in [false, true] {
@@ -341,7 +341,7 @@ async fn objection_is_withdrawn_at_once() {
     }
 }
 
-/// Rule: 8.round
+/// Rule: 7.round
 #[tokio::test(start_paused = true)]
 async fn suspicion_that_returns_has_a_new_round() {
     let store = Store::new();
@@ -360,7 +360,7 @@ async fn suspicion_that_returns_has_a_new_round() {
     drop(peer);
 }
 
-/// Rule: 8.own-node
+/// Rule: 7.own-node
 #[tokio::test(start_paused = true)]
 async fn replica_does_not_object_for_its_own_node() {
     let store = Store::new();
@@ -373,7 +373,7 @@ async fn replica_does_not_object_for_its_own_node() {
     assert_eq!(peer.writes(), 0);
 }
 
-/// Rule: 8.no-writes
+/// Rule: 7.no-writes
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_while_nothing_is_suspected() {
     let store = Store::new();
@@ -394,7 +394,7 @@ async fn nothing_is_written_while_nothing_is_suspected() {
     assert_eq!(watches.len(), 1, "one list: {watches:?}");
 }
 
-/// Rule: 8.created
+/// Rule: 7.created
 #[tokio::test(start_paused = true)]
 async fn lease_that_is_missing_is_created() {
     let store = Store::new();
@@ -416,7 +416,7 @@ async fn lease_that_is_missing_is_created() {
     drop(peer);
 }
 
-/// Rule: 8.created
+/// Rule: 7.created
 #[tokio::test(start_paused = true)]
 async fn create_that_comes_second_becomes_a_patch() {
     let store = Store::new();
@@ -432,7 +432,7 @@ async fn create_that_comes_second_becomes_a_patch() {
     assert_eq!(leader.patched_at().len(), 2);
 }
 
-/// Rule: 8.merge
+/// Rule: 7.merge
 #[tokio::test(start_paused = true)]
 async fn write_touches_no_annotation_of_others() {
     let store = Store::new();
@@ -458,7 +458,7 @@ async fn write_touches_no_annotation_of_others() {
     }
 }
 
-/// Rule: 8.stale-suspicion
+/// Rule: 7.stale-suspicion
 #[tokio::test(start_paused = true)]
 async fn new_leader_removes_what_the_last_one_suspected() {
     let store = Store::new();
@@ -479,7 +479,7 @@ async fn new_leader_removes_what_the_last_one_suspected() {
     );
 }
 
-/// Rule: 8.round
+/// Rule: 7.round
 #[tokio::test(start_paused = true)]
 async fn new_leader_asks_again_with_a_new_round() {
     let store = Store::new();
@@ -500,7 +500,7 @@ async fn new_leader_asks_again_with_a_new_round() {
     assert!(!leader.probes.is_heard(1), "it has to ask again");
 }
 
-/// Rule: 8.stale-keys
+/// Rule: 7.stale-keys
 #[tokio::test(start_paused = true)]
 async fn leader_removes_keys_older_than_a_minute() {
     let store = Store::new();
@@ -520,7 +520,7 @@ async fn leader_removes_keys_older_than_a_minute() {
     assert_eq!(keys, [SUSPECTED, "example.com/note"]);
 }
 
-/// Rule: 8.retry
+/// Rule: 7.retry
 #[tokio::test(start_paused = true)]
 async fn failed_write_is_repeated_after_200_ms_to_2_s() {
     let store = Store::new();
@@ -541,7 +541,7 @@ async fn failed_write_is_repeated_after_200_ms_to_2_s() {
     assert!(leader.probes.is_heard(1));
 }
 
-/// Rule: 8.retry-after
+/// Rule: 7.retry-after
 #[tokio::test(start_paused = true)]
 async fn overloaded_server_is_left_alone_as_long_as_it_asks() {
     let store = Store::new();
@@ -568,7 +568,7 @@ async fn overloaded_server_is_left_alone_as_long_as_it_asks() {
     }
 }
 
-/// Rule: 8.heard
+/// Rule: 7.heard
 #[tokio::test(start_paused = true)]
 async fn lost_answer_is_made_up_for_by_the_watch() {
     for effect in [Effect::LostReply, Effect::Unanswered] {
@@ -586,7 +586,7 @@ async fn lost_answer_is_made_up_for_by_the_watch() {
     }
 }
 
-/// Rule: 8.heard
+/// Rule: 7.heard
 #[tokio::test(start_paused = true)]
 async fn suspicion_that_is_not_stored_is_not_heard() {
     let store = Store::new();
@@ -600,7 +600,7 @@ async fn suspicion_that_is_not_stored_is_not_heard() {
     assert!(!leader.probes.is_heard(1));
 }
 
-/// Rule: 8.silent-watch
+/// Rule: 7.silent-watch
 #[tokio::test(start_paused = true)]
 async fn leader_with_a_silent_watch_reads_the_lease() {
     let store = Store::new();
@@ -623,7 +623,7 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
     drop(peer);
 }
 
-/// Rule: 8.rights
+/// Rule: 7.rights
 #[tokio::test(start_paused = true)]
 async fn rights_of_the_chart_are_enough() {
     let store = Store::new();
@@ -646,7 +646,7 @@ async fn rights_of_the_chart_are_enough() {
     }
 }
 
-/// Rule: 8.rights
+/// Rule: 7.rights
 #[tokio::test(start_paused = true)]
 async fn watch_without_the_right_costs_a_line_a_minute() {
     let (log, _guard) = logged();
@@ -667,7 +667,7 @@ async fn watch_without_the_right_costs_a_line_a_minute() {
     assert!(!leader.probes.is_heard(1), "without rights nothing is taken out");
 }
 
-/// Rule: 8.watch
+/// Rule: 7.watch
 #[tokio::test(start_paused = true)]
 async fn watch_returns_within_a_second_of_the_api_server() {
     let store = Store::new();
@@ -686,7 +686,7 @@ async fn watch_returns_within_a_second_of_the_api_server() {
     assert!(leader.probes.is_objected(1));
 }
 
-/// Rule: 8.forged
+/// Rule: 7.forged
 #[tokio::test(start_paused = true)]
 async fn forged_annotations_do_no_harm() {
     let store = Store::new();
@@ -712,7 +712,7 @@ async fn forged_annotations_do_no_harm() {
     assert_eq!(annotations(&store).len(), 1, "the forged ones are gone");
 }
 
-/// Rule: 8.forged
+/// Rule: 7.forged
 #[tokio::test(start_paused = true)]
 async fn suspicion_forged_by_another_is_answered_and_removed() {
     let store = Store::new();
@@ -725,7 +725,7 @@ async fn suspicion_forged_by_another_is_answered_and_removed() {
     assert!(leader.writes() <= 2);
 }
 
-/// Rule: 8.unopposed
+/// Rule: 7.unopposed
 #[tokio::test(start_paused = true)]
 async fn without_election_every_suspicion_is_heard() {
     let probes = Chosen::new();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Rule: 13.unauthorized
+/// Rule: 7.unauthorized
 #[test]
 fn target_that_answers_401_or_403_is_reported() {
     for (status, is_reported) in [(401, true), (403, true), (429, false)] {
@@ -15,7 +15,7 @@ fn target_that_answers_401_or_403_is_reported() {
     }
 }
 
-/// Rule: 13.not-answering
+/// Rule: 7.not-answering
 #[test]
 fn port_that_never_answers_is_reported_after_a_minute() {
     let mut probes = Probes::new(1);

@@ -25,7 +25,7 @@ fn hearing() -> Hearing {
 
 const THEIRS: &str = "objection.endpoint-copier/aaaaaaaaaa";
 
-/// Rule: 8.suspicion
+/// Rule: 7.suspicion
 #[test]
 fn suspicion_is_written_until_the_lease_has_it() {
     let mut hearing = Hearing::default();
@@ -40,7 +40,7 @@ fn suspicion_is_written_until_the_lease_has_it() {
     assert_eq!(hearing.suspect(&suspects(&[])), Some(String::new()));
 }
 
-/// Rule: 8.round
+/// Rule: 7.round
 #[test]
 fn new_suspicion_gets_the_next_round() {
     let mut hearing = hearing();
@@ -58,7 +58,7 @@ fn new_suspicion_gets_the_next_round() {
     );
 }
 
-/// Rule: 8.stale-suspicion
+/// Rule: 7.stale-suspicion
 #[test]
 fn suspicion_of_an_earlier_leader_is_cleared() {
     let mut hearing = Hearing::default();
@@ -68,7 +68,7 @@ fn suspicion_of_an_earlier_leader_is_cleared() {
     assert_eq!(hearing.suspect(&suspects(&[])), None);
 }
 
-/// Rule: 8.heard
+/// Rule: 7.heard
 #[test]
 fn suspicion_is_heard_300_ms_after_it_was_stored() {
     let mut hearing = Hearing::default();
@@ -83,7 +83,7 @@ fn suspicion_is_heard_300_ms_after_it_was_stored() {
     assert!(!hearing.is_heard(target(2), at(20_300)), "not suspected");
 }
 
-/// Rule: 8.heard
+/// Rule: 7.heard
 #[test]
 fn watch_confirms_a_suspicion_whose_answer_was_lost() {
     let mut hearing = Hearing::default();
@@ -93,7 +93,7 @@ fn watch_confirms_a_suspicion_whose_answer_was_lost() {
     assert_eq!(hearing.suspect(&suspects(&[1])), None);
 }
 
-/// Rule: 8.objection
+/// Rule: 7.objection
 #[test]
 fn objection_counts_only_for_the_current_round() {
     for (key, text, is_objected) in [
@@ -119,7 +119,7 @@ fn objection_counts_only_for_the_current_round() {
     }
 }
 
-/// Rule: 8.objection-lasts
+/// Rule: 7.objection-lasts
 #[test]
 fn objection_counts_for_ten_seconds_from_a_change() {
     let mut hearing = hearing();
@@ -135,7 +135,7 @@ fn objection_counts_for_ten_seconds_from_a_change() {
     assert!(hearing.is_objected(target(1), at(21_999)), "repeated");
 }
 
-/// Rule: 8.withdrawn
+/// Rule: 7.withdrawn
 #[test]
 fn objection_withdrawn_no_longer_counts() {
     let mut hearing = hearing();
@@ -144,7 +144,7 @@ fn objection_withdrawn_no_longer_counts() {
     assert!(!hearing.is_objected(target(1), at(1_100)));
 }
 
-/// Rule: 8.new-round
+/// Rule: 7.new-round
 #[test]
 fn objection_to_an_old_round_does_not_count_for_the_new_one() {
     let mut hearing = hearing();
@@ -154,7 +154,7 @@ fn objection_to_an_old_round_does_not_count_for_the_new_one() {
     assert!(!hearing.is_objected(target(1), at(1_100)));
 }
 
-/// Rule: 8.stale-keys
+/// Rule: 7.stale-keys
 #[test]
 fn objection_unchanged_for_a_minute_is_stale() {
     let mut hearing = hearing();
@@ -165,7 +165,7 @@ fn objection_unchanged_for_a_minute_is_stale() {
     assert_eq!(hearing.stale(at(61_001)), [THEIRS]);
 }
 
-/// Rule: 8.limit
+/// Rule: 7.limit
 #[test]
 fn at_most_64_entries_of_a_text_are_read() {
     let entries = |n: u16| -> Vec<_> { (0..n).map(|n| format!("192.0.2.1:{n}=1")).collect() };
@@ -175,7 +175,7 @@ fn at_most_64_entries_of_a_text_are_read() {
     assert_eq!(suspicions("192.0.2.1:6443=18446744073709551616").len(), 0);
 }
 
-/// Rule: 8.key
+/// Rule: 7.key
 #[test]
 fn key_of_an_objection_is_a_hash_of_the_identity() {
     let key = objection_key("operator-0_4c0ad7cb-6a0f-4ad0-9d5d-3e1d8d0d7a15");
@@ -193,7 +193,7 @@ fn set(text: &str) -> PeerWrite {
     PeerWrite::Set(text.to_owned())
 }
 
-/// Rule: 8.peer
+/// Rule: 7.peer
 #[test]
 fn peer_objects_repeats_and_withdraws() {
     let mut peer = Peer::new("operator-1");
@@ -231,7 +231,7 @@ fn peer_objects_repeats_and_withdraws() {
     assert_eq!(answer("nonsense", &[2], 5_900), None);
 }
 
-/// Rule: 8.own-node
+/// Rule: 7.own-node
 #[test]
 fn peer_does_not_object_to_its_own_node() {
     let mut peer = Peer::new("operator-1");
@@ -240,7 +240,7 @@ fn peer_does_not_object_to_its_own_node() {
     assert_eq!(write, Some(set("192.0.2.2:6443=2;1")));
 }
 
-/// Rule: 8.peer
+/// Rule: 7.peer
 #[test]
 fn peer_repeats_a_write_that_failed() {
     let mut peer = Peer::new("operator-1");
@@ -267,7 +267,7 @@ fn peer_repeats_a_write_that_failed() {
     assert_eq!(peer.answer("", |_| true, &[].into(), at(400)), None);
 }
 
-/// Rule: 8.both-sides
+/// Rule: 7.both-sides
 #[test]
 fn leader_reads_what_a_peer_writes() {
     let mut leader = Hearing::default();

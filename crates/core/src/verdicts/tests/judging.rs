@@ -116,7 +116,7 @@ fn rising_endpoint_gives_its_place_to_one_that_is_down() {
     assert_eq!(scene.set(2, down()).out(), [2]);
 }
 
-/// Rule: 9.places
+/// Rule: 7.places
 #[test]
 fn endpoints_return_in_the_order_of_their_last_success() {
     let answered = |milliseconds| Facts {
@@ -131,7 +131,7 @@ fn endpoints_return_in_the_order_of_their_last_success() {
     assert_eq!(scene.out(), [2]);
 }
 
-/// Rule: 6.ports
+/// Rule: 7.ports
 #[test]
 fn one_port_is_enough() {
     let scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());
@@ -139,7 +139,7 @@ fn one_port_is_enough() {
     assert_eq!(scene.judge().out[&address(3)].port, SUPERVISOR);
 }
 
-/// Rule: 6.services-differ
+/// Rule: 7.services-differ
 #[test]
 fn service_without_the_port_is_judged_without_it() {
     let mut scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());
@@ -147,7 +147,7 @@ fn service_without_the_port_is_judged_without_it() {
     assert_eq!(scene.out(), [0; 0]);
 }
 
-/// Rule: 6.ignored
+/// Rule: 7.ignored
 #[test]
 fn port_down_or_new_everywhere_is_ignored() {
     let scene = Scene::new(3).port(SUPERVISOR);
@@ -169,7 +169,7 @@ fn port_down_or_new_everywhere_is_ignored() {
     assert_eq!(scene.set_on(SUPERVISOR, 2, well()).out(), [1]);
 }
 
-/// Rule: 9.blind
+/// Rule: 7.blind
 #[test]
 fn blind_family_has_nothing_out() {
     let silent = |facts: Facts| Facts {
@@ -188,7 +188,7 @@ fn blind_family_has_nothing_out() {
     assert_eq!(sees.out(), [1]);
 }
 
-/// Rule: 9.blind
+/// Rule: 7.blind
 #[test]
 fn family_just_listed_is_not_blind() {
     let new = |had_time| Facts {
@@ -201,7 +201,7 @@ fn family_just_listed_is_not_blind() {
     assert!(!judge(&[], &[API].into(), &Report::default()).blind);
 }
 
-/// Rule: 9.only-one-that-answers
+/// Rule: 7.only-one-that-answers
 #[test]
 fn endpoint_that_alone_answers_returns() {
     let quiet = Facts {

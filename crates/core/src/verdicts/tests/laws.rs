@@ -75,7 +75,7 @@ proptest! {
         prop_assert!(scene.out().len() <= scene.candidates.len() / 2);
     }
 
-    /// Rule: 9.only-one-that-answers
+    /// Rule: 7.only-one-that-answers
     #[test]
     fn the_only_one_that_answers_is_never_out(scene in scene()) {
         let out = scene.judge().out;
@@ -114,7 +114,7 @@ proptest! {
         }
     }
 
-    /// Rule: 9.blind
+    /// Rule: 7.blind
     #[test]
     fn everything_returns_when_blind(mut scene in scene()) {
         for facts in scene.report.targets.values_mut() {
@@ -136,7 +136,7 @@ proptest! {
         prop_assert_eq!(scene.judge(), turned.judge());
     }
 
-    /// Rule: 10.stable
+    /// Rule: 7.stable
     #[test]
     fn judging_the_result_again_changes_nothing(scene in scene()) {
         let first = scene.judge();
@@ -266,7 +266,7 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Rule: 3.beside, 4.new, 12.rise
+    /// Rule: 7.beside, 4.new, 12.rise
     #[test]
     fn phases_follow_the_rules_whatever_happens(steps in vec(step(), 1..120)) {
         let mut run = Run::new();
@@ -297,7 +297,7 @@ proptest! {
         }
     }
 
-    /// Rule: 8.hostile
+    /// Rule: 7.hostile
     #[test]
     fn any_text_in_the_lease_can_only_object(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
         let mut hearing = Hearing::default();

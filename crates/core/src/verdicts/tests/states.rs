@@ -6,7 +6,7 @@ fn timeout() -> Reply {
     Reply::Failure(Failure::TimedOut)
 }
 
-/// Rule: 4.states
+/// Rule: 7.states
 #[test]
 fn target_goes_through_its_phases() {
     let mut probes = Probes::new(1);
@@ -46,7 +46,7 @@ fn target_goes_through_its_phases() {
     );
 }
 
-/// Rule: 4.new
+/// Rule: 7.new
 #[test]
 fn target_never_seen_well_never_becomes_down() {
     let mut probes = Probes::new(1);
@@ -56,7 +56,7 @@ fn target_never_seen_well_never_becomes_down() {
     assert_eq!(probes.phase(1), Phase::New { failures: 100 });
 }
 
-/// Rule: 4.thresholds
+/// Rule: 7.thresholds
 #[test]
 fn thresholds_decide_when_a_target_is_down_and_well() {
     let mut probes = Probes::new(0);
@@ -74,7 +74,7 @@ fn thresholds_decide_when_a_target_is_down_and_well() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// Rule: 4.forgotten
+/// Rule: 7.forgotten
 #[test]
 fn target_listed_again_is_new() {
     let mut probes = Probes::new(1);
@@ -93,7 +93,7 @@ fn target_listed_again_is_new() {
     assert_eq!(probes.phase(1), Phase::New { failures: 0 });
 }
 
-/// Rule: 4.listed-still
+/// Rule: 7.listed-still
 #[test]
 fn target_still_listed_keeps_its_state() {
     let mut probes = Probes::new(1);
@@ -103,7 +103,7 @@ fn target_still_listed_keeps_its_state() {
     assert_eq!(probes.phase(2), Phase::New { failures: 0 });
 }
 
-/// Rule: 3.first-failure
+/// Rule: 7.first-failure
 #[test]
 fn first_failure_of_a_run_probes_the_others_at_once() {
     let mut probes = Probes::new(1);
@@ -126,7 +126,7 @@ fn first_failure_of_a_run_probes_the_others_at_once() {
     }
 }
 
-/// Rule: 3.beside
+/// Rule: 7.beside
 #[test]
 fn failure_older_than_the_last_success_is_ignored() {
     let mut probes = Probes::new(1);
@@ -145,7 +145,7 @@ fn failure_older_than_the_last_success_is_ignored() {
     }
 }
 
-/// Rule: 3.late
+/// Rule: 7.late
 #[test]
 fn discarded_attempt_changes_nothing() {
     let mut probes = Probes::new(1);
@@ -158,7 +158,7 @@ fn discarded_attempt_changes_nothing() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// Rule: 5.alive
+/// Rule: 7.alive
 #[test]
 fn alive_ends_a_run_of_failures() {
     for status in [401, 403, 429] {
@@ -173,7 +173,7 @@ fn alive_ends_a_run_of_failures() {
     }
 }
 
-/// Rule: 5.alive-rise
+/// Rule: 7.alive-rise
 #[test]
 fn alive_counts_for_the_rise_only_without_another_2xx() {
     for (another_answers, phase) in [
@@ -198,7 +198,7 @@ fn alive_counts_for_the_rise_only_without_another_2xx() {
     }
 }
 
-/// Rule: 5.alive-rise
+/// Rule: 7.alive-rise
 #[test]
 fn alive_is_judged_by_the_same_port_and_family() {
     let others = [
@@ -219,7 +219,7 @@ fn alive_is_judged_by_the_same_port_and_family() {
     assert_eq!(probes.phase(1), Phase::Well);
 }
 
-/// Rule: 12.rise
+/// Rule: 7.rise
 #[test]
 fn rise_takes_three_successes_and_three_seconds() {
     for (successes, is_well) in [
@@ -238,7 +238,7 @@ fn rise_takes_three_successes_and_three_seconds() {
     }
 }
 
-/// Rule: 12.rise
+/// Rule: 7.rise
 #[test]
 fn failure_during_the_rise_starts_it_again() {
     let mut probes = Probes::new(1);
@@ -282,7 +282,7 @@ fn rise_after(falls: &[u64]) -> u64 {
     seconds.unwrap() - 1
 }
 
-/// Rule: 12.relapse
+/// Rule: 7.relapse
 #[test]
 fn relapse_within_ten_minutes_doubles_the_rise() {
     for (falls, seconds) in [
@@ -299,7 +299,7 @@ fn relapse_within_ten_minutes_doubles_the_rise() {
     }
 }
 
-/// Rule: 4.relapses-remembered
+/// Rule: 7.relapses-remembered
 #[test]
 fn relapses_outlast_the_source() {
     for (away, seconds) in [(1_000, 6), (700_000, 3)] {
@@ -320,7 +320,7 @@ fn relapses_outlast_the_source() {
     }
 }
 
-/// Rule: 8.clearly-well
+/// Rule: 7.clearly-well
 #[test]
 fn target_is_clearly_well_while_no_attempt_hangs() {
     let mut probes = Probes::new(2);
@@ -334,7 +334,7 @@ fn target_is_clearly_well_while_no_attempt_hangs() {
     assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
 }
 
-/// Rule: 8.suspicion
+/// Rule: 7.suspicion
 #[test]
 fn suspicion_begins_at_the_second_failure() {
     let mut probes = Probes::new(1);
@@ -412,7 +412,7 @@ fn contrast_is_2xx_on_the_same_port_and_family() {
     assert_eq!(probes.facts(1, 2_100).contrasts, [address(3)].into());
 }
 
-/// Rule: 9.recent
+/// Rule: 7.recent
 #[test]
 fn success_is_recent_for_three_seconds() {
     let mut probes = Probes::new(1);
@@ -423,7 +423,7 @@ fn success_is_recent_for_three_seconds() {
     assert!(!probes.facts(1, 3_010).is_recent, "429 is no success");
 }
 
-/// Rule: 4.report
+/// Rule: 7.report
 #[test]
 fn report_stays_equal_while_nothing_changes() {
     let mut probes = Probes::new(3);
