@@ -164,13 +164,9 @@ impl Replica {
 
         let stop_election = CancellationToken::new();
         let limit = election.lease_duration + GRACE;
-        let renewal_limit = election.renew_interval() * 3 / 2;
-        let probe_lease = candidacy.as_ref().map(|candidacy| {
-            let Candidacy {
-                namespace, identity, ..
-            } = candidacy;
-            (namespace.clone(), election.lease_name.clone(), identity.clone())
-        });
+        let in_election = candidacy
+            .as_ref()
+            .map(|candidacy| InElection::new(&election, &candidacy.namespace, &candidacy.identity));
         let (race, terms, lease) = if let Some(candidacy) = candidacy {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let (reader, observer) = (reader(&candidacy.client), LeaseObserver::new(metrics.clone()));

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::objections::{self, Objections, ProbeLease};
 use super::{OnDown, Prober, ProberParts};
 use crate::apiserver::probe_client::ProbeClient;
-use crate::config::{ProbeConfig, ProbeMode};
+use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::reconcile::ReadVerdicts;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
@@ -51,6 +51,19 @@ pub struct InElection {
     pub identity: String,
 }
 
+impl InElection {
+    /// Endpoints are taken out only while the last renewal was answered within 1.5 intervals.
+    #[must_use]
+    pub fn new(election: &ElectionConfig, namespace: &str, identity: &str) -> Self {
+        Self {
+            renewal_limit: election.renew_interval() * 3 / 2,
+            namespace: namespace.to_owned(),
+            lease_name: election.lease_name.clone(),
+            identity: identity.to_owned(),
+        }
+    }
+}
+
 /// Probes that run as soon as their tasks do.
 pub struct Started {
     /// Names and futures of the tasks. They go on until they are dropped.
@@ -82,23 +95,23 @@ impl Probing {
             on_down: self.on_down,
             seed: self.seed,
         });
-        let (probes, started) = (prober.probes(), Timestamp::now());
+        let (known, started) = (prober.probes(), Timestamp::now());
         let objections = match election {
             Some(election) => {
                 let lease = ProbeLease::new(self.lease_client, &election.namespace, &election.lease_name);
                 let terms = terms.clone();
                 let addresses = self.node_addresses;
-                Objections::new(lease, probes.clone(), terms, &election.identity, addresses)
+                Objections::new(lease, known.clone(), terms, &election.identity, addresses)
                     .run()
                     .boxed()
             }
-            None => objections::unopposed(probes.clone()).boxed(),
+            None => objections::unopposed(known.clone()).boxed(),
         };
         Started {
             tasks: vec![("probes", prober.run().boxed()), ("objections", objections)],
             verdicts: Box::new(move || {
                 Verdicts::Judged(Judged {
-                    report: probes.report(),
+                    report: known.report(),
                     started,
                     enforced,
                 })
