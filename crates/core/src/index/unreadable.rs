@@ -187,9 +187,13 @@ impl Index {
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {
         let metadata = &unreadable.metadata;
         let key = SliceKey::of(metadata);
-        let is_copy = label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US);
+        // Without labels, the watches know best where it belongs.
+        let is_copy = match (&metadata.labels, self.unreadable.get(&key)) {
+            (Some(_), _) => label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US),
+            (None, Some(known)) => known.is_copy,
+            (None, None) => self.copies.get(&key).is_some(),
+        };
         let by_label = label_of(metadata, label::SERVICE_NAME);
-        // Without a label, the watches know best where it belongs.
         let known = self.others.get(&key).and_then(|known| service_name(known));
         let names = match (by_label.or(known), self.unreadable.get(&key)) {
             (None, Some(known)) => known.names.clone(),

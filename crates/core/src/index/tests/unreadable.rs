@@ -205,3 +205,23 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     index.delete_slice(&two, &before.version(105).metadata);
     assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
 }
+
+/// Its key would wait for it, and with it all other copies of the Service.
+#[test]
+fn a_copy_without_labels_that_a_get_shows_is_kept() {
+    let copy = copy_slice().version(100);
+    let mut unreadable = without_labels(copy.metadata.name.as_deref().unwrap());
+    unreadable.metadata.resource_version = Some("200".to_owned());
+    let mut known_readable = filled();
+    known_readable.apply_slice(&Scope::Copies, copy.clone());
+    let mut known_unreadable = filled();
+    known_unreadable.apply_unreadable_slice(&Scope::Copies, &unreadable);
+    for mut index in [known_readable, known_unreadable] {
+        assert!(index.observe_unreadable(&unreadable).is_some());
+        index.slices_listed(&named(&["kubernetes", "vip"]), &HashSet::new());
+        let name = SliceKey::of(&copy.metadata);
+        assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
+        index.slices_listed(&Scope::Copies, &HashSet::new());
+        assert!(!index.unreadable.has_seen(&name, None));
+    }
+}
