@@ -52,7 +52,7 @@ pub trait ProbeClient: Send + Sync {
 
 /// A connection to one address and port.
 pub trait ProbeConnection: Send {
-    /// Asks once. It has no time limit, and a connection on which it was given up is of no use any more.
+    /// Asks once. It has no time limit, and a connection on which it was given up is unusable.
     fn get(&mut self) -> BoxFuture<'_, Reply>;
     /// Whether it takes no further request.
     fn is_closed(&self) -> bool;

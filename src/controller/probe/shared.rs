@@ -233,14 +233,14 @@ impl Probes {
     /// Looks again whenever a term begins or ends, and all the time while time alone may change the facts.
     pub(super) async fn keep_looking(&self) {
         let (mut terms, mut reports) = (self.0.terms.clone(), self.reports());
-        let is_unwell = |report: &Arc<Report>| {
+        let is_unhealthy = |report: &Arc<Report>| {
             let mut facts = report.targets.values();
             facts.any(|facts| !matches!(facts.condition, Condition::New | Condition::Well))
         };
         loop {
             tokio::select! {
                 Ok(()) = terms.changed() => {}
-                is_watched = async { reports.wait_for(is_unwell).await.is_ok() } => {
+                is_watched = async { reports.wait_for(is_unhealthy).await.is_ok() } => {
                     if !is_watched {
                         return;
                     }

@@ -127,7 +127,7 @@ impl TargetState {
             is_recent: last_success.is_some_and(|success| now.since(success) < RECENT),
             had_time: now.since(self.listed_since) >= RECENT,
             is_silent: condition == Condition::New && now.since(self.listed_since) >= SILENT_AFTER,
-            since: self.unwell_since,
+            since: self.unhealthy_since,
             last_success: last_success.filter(|_| matches!(condition, Condition::Failing | Condition::Down)),
             contrasts: self
                 .answers_since

@@ -80,7 +80,7 @@ pub struct TargetState {
     /// Last failure of that run.
     pub(super) last_failure: Option<Moment>,
     /// First failure since the target was well; unlike the run it outlasts a rise that fails.
-    pub(super) unwell_since: Option<Moment>,
+    pub(super) unhealthy_since: Option<Moment>,
     /// What failed. It stays the same while a target is new or down, since a server may fail in changing ways.
     pub(super) what: Option<Failure>,
     /// For each address of the same port and family: its first 2xx to an attempt begun after the run's first failure.
@@ -99,7 +99,7 @@ impl TargetState {
             latest: None,
             first_failure: None,
             last_failure: None,
-            unwell_since: None,
+            unhealthy_since: None,
             what: None,
             answers_since: BTreeMap::new(),
             unanswered: Vec::new(),
@@ -171,7 +171,7 @@ impl TargetState {
 
     fn become_well(&mut self) {
         self.phase = Phase::Well;
-        (self.unwell_since, self.what) = (None, None);
+        (self.unhealthy_since, self.what) = (None, None);
     }
 
     /// Counts a failure.
@@ -183,7 +183,7 @@ impl TargetState {
         let first = self.first_failure.is_none();
         self.first_failure.get_or_insert(attempt.ended);
         self.last_failure = self.last_failure.max(Some(attempt.ended));
-        self.unwell_since.get_or_insert(attempt.ended);
+        self.unhealthy_since.get_or_insert(attempt.ended);
         self.latest = Some(Reply::Failure(failure.clone()));
         let is_down = |failures| failures >= thresholds.failures;
         let next = match self.phase {

@@ -72,6 +72,20 @@ fn vip() -> World {
         .settled("kubernetes-vip")
 }
 
+/// `kubernetes-vip` when the source says that these of its endpoints are terminating.
+fn vip_with_unready(numbers: &[usize]) -> World {
+    let mut world = vip();
+    world.edit(&SliceKey::new("default", "kubernetes"), |source| {
+        let endpoints = source.endpoints.as_mut().unwrap();
+        for &number in numbers {
+            let conditions = endpoints[number].conditions.get_or_insert_default();
+            (conditions.ready, conditions.serving, conditions.terminating) =
+                (Some(false), Some(true), Some(true));
+        }
+    });
+    world
+}
+
 /// The addresses of a copy with their three conditions as one letter each.
 fn shown(copy: &EndpointSlice) -> Vec<String> {
     let letter = |name: char, is: Option<bool>| if is == Some(true) { name } else { '-' };
@@ -125,7 +139,7 @@ fn a_server_that_is_well_again_returns_and_is_forgotten() {
     assert!(world.findings("kubernetes-vip").is_empty());
 }
 
-/// Rule: 7.memory
+/// Rule: 7.memory, 7.observe
 #[test]
 fn without_enforcement_nothing_is_taken_out_and_the_memory_is_cleared() {
     for off in [Verdicts::Off, judged(report(1), false)] {
@@ -181,21 +195,27 @@ fn at_least_half_of_the_servers_keep_their_traffic() {
     );
 }
 
-/// Rule: 7.out
+/// Rule: 7.source-not-ready
 #[test]
 fn what_the_source_says_unready_is_copied_and_not_judged() {
-    let mut world = vip();
-    let key = SliceKey::new("default", "kubernetes");
-    world.edit(&key, |source| {
-        let endpoints = source.endpoints.as_mut().unwrap();
-        let conditions = endpoints[0].conditions.get_or_insert_default();
-        (conditions.ready, conditions.serving, conditions.terminating) =
-            (Some(false), Some(true), Some(true));
-    });
+    let world = vip_with_unready(&[0]);
     let world = settled_with(world, probes(1));
     let copy = world.copy("kubernetes-vip");
     assert_eq!(shown(copy), ["192.0.2.1 -st", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
     assert_eq!(memory(copy), None);
+}
+
+/// Rule: 7.out
+#[test]
+fn server_the_source_says_unready_takes_no_place() {
+    // Both ready servers count, so one may be out; the unready one is down as well.
+    let world = settled_with(vip_with_unready(&[0]), probes(2));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 -st", "192.0.2.2 ---", "192.0.2.3 rs-"]);
+    // The last ready server stays, although the unready ones answer.
+    let world = settled_with(vip_with_unready(&[1, 2]), probes(1));
+    let copy = world.copy("kubernetes-vip");
+    assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 -st", "192.0.2.3 -st"]);
 }
 
 /// Rule: 7.held
