@@ -1,6 +1,7 @@
 //! The state of a cluster at one moment, for `status` and `plan`. Pure: an index in, a report out.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -47,6 +48,8 @@ pub(super) struct Row {
     pub source_endpoints: ReadyCount,
     /// Endpoints of our copies.
     pub copy_endpoints: ReadyCount,
+    /// Endpoints that our copies show as not ready because the API servers did not answer the probes of a replica.
+    pub taken_out: BTreeSet<IpAddr>,
     pub in_step: bool,
     /// The last change of the copies if they are in sync. Else the later of the last changes of the Service and the source.
     pub since: Option<Timestamp>,
@@ -140,6 +143,11 @@ impl Row {
             families: families.iter().map(|family| family.as_str()).collect(),
             source_endpoints: count(source.unwrap_or_default()),
             copy_endpoints: count(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),
+            taken_out: snapshot
+                .copies
+                .iter()
+                .flat_map(|copy| copy.unreachable())
+                .collect(),
             in_step,
             since,
             changes: changes(&snapshot, &plan),

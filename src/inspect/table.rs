@@ -6,12 +6,13 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::report::{Leader, Report, Row};
 
-const HEADER: [&str; 8] = [
+const HEADER: [&str; 9] = [
     "SERVICE",
     "SOURCE",
     "FAMILIES",
     "SOURCE READY",
     "COPY READY",
+    "OUT",
     "IN SYNC",
     "SINCE",
     "FINDINGS",
@@ -84,13 +85,14 @@ fn notes(report: &Report) -> String {
 const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, give the same flags here.";
 
-fn cells(row: &Row, now: Timestamp) -> [String; 8] {
+fn cells(row: &Row, now: Timestamp) -> [String; 9] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let reasons: Vec<_> = row
         .findings
         .iter()
         .map(|finding| finding.reason.as_str())
         .collect();
+    let taken_out: Vec<_> = row.taken_out.iter().map(ToString::to_string).collect();
     let count = |count: super::report::ReadyCount| format!("{}/{}", count.ready, count.total);
     [
         format!("{}/{}", row.namespace, row.name),
@@ -98,18 +100,19 @@ fn cells(row: &Row, now: Timestamp) -> [String; 8] {
         or_dash(row.families.join(",")),
         count(row.source_endpoints),
         count(row.copy_endpoints),
+        or_dash(taken_out.join(",")),
         if row.in_step { "yes" } else { "NO" }.to_owned(),
         or_dash(row.since.map(|since| age(since, now)).unwrap_or_default()),
         or_dash(reasons.join(",")),
     ]
 }
 
-fn aligned(lines: &[[String; 8]]) -> String {
+fn aligned(lines: &[[String; 9]]) -> String {
     let width = |column: usize| {
         let cells = lines.iter().map(|line| line[column].chars().count());
         cells.max().unwrap_or(0)
     };
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for line in lines {
         let mut padded = String::new();

@@ -1,11 +1,12 @@
+use k8s_openapi::api::discovery::v1::EndpointConditions;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::dated::Dates;
-use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::leader_election::Lease;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SliceKey};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SliceKey, provenance};
 use endpoint_copier_core::testing::world::World;
 use endpoint_copier_core::testing::{
     Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice,
@@ -41,13 +42,14 @@ fn report(world: &World, leases: &[Lease]) -> Report {
     Report::of(&world.index(), &changed, leases, at(NOW))
 }
 
-/// `vip` is in sync with three API servers, one of which is not ready; `web` is refused; `new` has no copies yet.
+/// `vip` is in sync with three API servers: one is ready, one is not, and one is taken out. `web` is refused, and `new`
+/// has no copies yet.
 fn world() -> World {
     let mut servers = slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
     if let Some(endpoints) = &mut servers.endpoints {
         endpoints[0].conditions.get_or_insert_default().ready = Some(false);
     }
-    World::new()
+    let mut world = World::new()
         .service(plain_service("kubernetes"))
         .slice(servers)
         .service(service("vip"))
@@ -55,17 +57,37 @@ fn world() -> World {
         .service(service("web").edit(|web| {
             web.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());
         }))
-        .service(service("new"))
+        .service(service("new"));
+    take_out(&mut world, "192.0.2.3");
+    world
+}
+
+/// As the probes of a leader do.
+fn take_out(world: &mut World, address: &str) {
+    let copy = SliceKey::of(&world.copy("vip").metadata);
+    world.edit(&copy, |copy| {
+        let annotations = copy.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::UNREACHABLE.into(), address.into());
+        for endpoint in copy.endpoints.iter_mut().flatten() {
+            if endpoint.address() == address.parse().ok() {
+                endpoint.conditions = Some(EndpointConditions {
+                    ready: Some(false),
+                    serving: Some(false),
+                    terminating: Some(false),
+                });
+            }
+        }
+    });
 }
 
 #[test]
 fn the_table_tells_of_each_service_what_it_shows_and_what_is_wrong() {
     let text = table::status(&report(&world(), &[lease()]));
     let expected = "\
-SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   IN SYNC   SINCE   FINDINGS
-default/new   default/kubernetes   IPv4       2/3            0/0          NO        60m     -
-default/web   -                    IPv4       0/0            0/0          NO        60m     HasSelector
-default/vip   default/kubernetes   IPv4       2/3            2/3          yes       5m      -
+SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   OUT         IN SYNC   SINCE   FINDINGS
+default/new   default/kubernetes   IPv4       2/3            0/0          -           NO        60m     -
+default/web   -                    IPv4       0/0            0/0          -           NO        60m     HasSelector
+default/vip   default/kubernetes   IPv4       2/3            1/3          192.0.2.3   yes       5m      -
 
 1 of 3 in sync
 
@@ -111,6 +133,21 @@ fn all_is_in_step_when_nothing_is_managed_and_when_all_copies_are_right() {
     assert!(table::status(&report(&world, &[])).starts_with("No Service is managed.\n"));
     assert_eq!(table::plan(&report(&world, &[])), "Nothing to write.\n");
     assert!(!report(&self::world(), &[]).in_step);
+}
+
+/// Rule: 7.memory
+#[test]
+fn annotation_of_a_ready_endpoint_is_not_shown_as_out() {
+    let mut world = world();
+    let copy = SliceKey::of(&world.copy("vip").metadata);
+    world.edit(&copy, |copy| {
+        for endpoint in copy.endpoints.iter_mut().flatten() {
+            endpoint.conditions.get_or_insert_default().ready = Some(true);
+        }
+    });
+    let report = report(&world, &[]);
+    assert!(report.services.iter().all(|row| row.taken_out.is_empty()));
+    assert!(!report.in_step, "the annotation has to go");
 }
 
 #[test]

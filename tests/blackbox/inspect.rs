@@ -51,8 +51,8 @@ on_both! {
         let shown = text(&output);
         assert_eq!(output.status.code(), Some(0), "{shown}");
         let cells = line(&shown, "default/kubernetes-vip");
-        assert_eq!(cells[1..6], ["default/kubernetes", "IPv4", "2/2", "2/2", "yes"], "{shown}");
-        assert_eq!(cells[7], "-", "{shown}");
+        assert_eq!(cells[1..7], ["default/kubernetes", "IPv4", "2/2", "2/2", "-", "yes"], "{shown}");
+        assert_eq!(cells[8], "-", "{shown}");
         let holder = cluster.holder().await;
         assert!(shown.contains(&format!("Leader: {holder} (namespace ")), "{shown}");
         assert!(!shown.contains("run out"), "{shown}");
@@ -74,7 +74,7 @@ on_both! {
         let shown = text(&output);
         assert_eq!(output.status.code(), Some(1), "{shown}");
         let cells = line(&shown, "default/web");
-        assert_eq!((cells[5], cells[7]), ("NO", "HasSelector"), "{shown}");
+        assert_eq!((cells[6], cells[8]), ("NO", "HasSelector"), "{shown}");
         assert!(shown.contains("default/web HasSelector: "), "{shown}");
         // No write would fix what is wrong with it.
         let plan = run(cluster, &["plan"]).await;

@@ -18,7 +18,7 @@ use crate::pod::{Node, Pod, list_api_servers};
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 /// Rights that this operator has and does not use, and why it has them.
-const UNUSED: [(&str, &str); 5] = [
+const UNUSED: [(&str, &str); 3] = [
     (
         "events.k8s.io events patch",
         "kube's recorder patches an Event that it repeats; each of ours is a new one so far",
@@ -26,14 +26,6 @@ const UNUSED: [(&str, &str); 5] = [
     (
         "coordination.k8s.io leases get f668ae63.endpoint-copier-operator-probes in copier",
         "the leader reads what a silent watch does not show",
-    ),
-    (
-        "coordination.k8s.io leases list f668ae63.endpoint-copier-operator-probes in copier",
-        "every replica watches it",
-    ),
-    (
-        "coordination.k8s.io leases watch f668ae63.endpoint-copier-operator-probes in copier",
-        "every replica watches it",
     ),
     (
         "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator-probes in copier",

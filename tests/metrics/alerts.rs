@@ -11,7 +11,7 @@ use crate::scrape::{eventful, families, page};
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
 /// Files with promtool's unit tests: of each alert, by what it is about.
-const EACH: [&str; 3] = ["lead", "api", "services"];
+const EACH: [&str; 4] = ["lead", "api", "services", "probes"];
 
 /// And of all together.
 const TOGETHER: &str = "together";
@@ -52,7 +52,7 @@ fn each_alert_says_what_is_wrong_and_where_to_read_on() {
     let runbook = read("docs/how-to/runbook.md");
     let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
-    assert_eq!(alerts.len(), 15);
+    assert_eq!(alerts.len(), 17);
     for alert in &alerts {
         let name = text(alert, "/alert");
         assert!(

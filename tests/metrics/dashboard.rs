@@ -187,6 +187,7 @@ fn it_is_a_classic_model_that_is_found_again_by_its_uid() {
         "At a glance",
         "Timelines",
         "Copying",
+        "Probes",
         "Lease",
         "API and watches",
         "Queue",

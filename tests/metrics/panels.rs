@@ -52,7 +52,7 @@ fn an_increase_is_drawn_once() {
         targets.any(|target| word(target, "/expr").contains("increase("))
     };
     let counted: Vec<_> = panels(&dashboard).filter(counted).collect();
-    assert_eq!(counted.len(), 4);
+    assert_eq!(counted.len(), 5);
     for panel in counted {
         // Four scrapes of 15 s, which Grafana takes for granted.
         assert_eq!(panel["interval"], "1m", "{}", word(panel, "/title"));

@@ -86,6 +86,9 @@ pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
                 .await
                 == Some(1)
             && leader.metric("endpoint_copier_services_in_sync").await == Some(2)
+            && page(&leader)
+                .await
+                .contains("endpoint_copier_probe_attempts_total{")
     })
     .await;
     (cluster, leader, standby)
@@ -156,8 +159,10 @@ async fn only_the_leader_tells_of_services_and_no_label_holds_an_address_a_slice
         for (name, value) in labels(line) {
             assert!(!names.contains(&value), "{line}");
             let is_address = value.parse::<std::net::IpAddr>().is_ok();
-            // Where requests go is no endpoint's address.
-            assert!(!is_address || name == "host", "{line}");
+            // Where requests and probes go. No other label holds an endpoint's address.
+            let is_allowed =
+                name == "host" || (name == "address" && line.starts_with("endpoint_copier_probe_"));
+            assert!(!is_address || is_allowed, "{line}");
             assert!(!value.contains(' '), "{line}");
         }
     }

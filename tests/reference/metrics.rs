@@ -21,7 +21,8 @@ maximum over all replicas and not the sum: during a takeover, the last scrape of
 
 A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of `endpoints`.
 Nothing else grows with the number of Services. The series of a Service end when the Service is no longer managed, and all of
-them end with the term. Counters start at 0 for every label value that is known in advance.
+them end with the term. The series of a probed API server end when no copy lists it any more. Counters start at 0 for every
+label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
 change arrives at this replica. It leaves out changes that arrived before this replica led, since the leader before may have
