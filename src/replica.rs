@@ -13,16 +13,13 @@
 //!       └──────────── applied copies come back only through the watch ─────────────┘
 //! ```
 
-use std::collections::BTreeSet;
 use std::future::pending;
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
@@ -31,11 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::admin::{Health, Probe};
-use crate::apiserver::probe_client::ProbeClient;
-use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
+use crate::config::ElectionConfig;
 use crate::controller::events::EventRecorder;
-use crate::controller::probe::objections::{self, Objections, ProbeLease};
-use crate::controller::probe::{OnDown, Prober, ProberParts};
+use crate::controller::probe::probing::{InElection, Probing};
 use crate::controller::reconcile::{ReadVerdicts, Reconciler};
 use crate::controller::watch::{self, Reader, Watches};
 use crate::controller::worker::Worker;
@@ -48,7 +43,7 @@ use crate::telemetry::watchdog::Watchdog;
 use crate::timing::{GRACE, STOP_ELECTION, WATCH_LIFE};
 use endpoint_copier_core::index::{Index, NotFilled, SharedIndex};
 use endpoint_copier_core::model::Defaults;
-use endpoint_copier_core::plan::{Judged, Verdicts};
+use endpoint_copier_core::plan::Verdicts;
 
 /// The name of the task that writes while this replica leads.
 pub const WORKER: &str = "worker";
@@ -74,23 +69,6 @@ pub struct Parts {
     pub candidacy: Option<Candidacy>,
     /// The probes of the API servers; without them, endpoints that were taken out return.
     pub probing: Option<Probing>,
-}
-
-/// What probes the API servers.
-pub struct Probing {
-    /// How it asks.
-    pub client: Arc<dyn ProbeClient>,
-    /// When it asks, and what follows.
-    pub config: ProbeConfig,
-    /// Asks the other replicas, through a Lease beside that of the election. A client of its own, so that other requests
-    /// do not delay an objection.
-    pub lease_client: Client,
-    /// The addresses of this node.
-    pub node_addresses: BTreeSet<IpAddr>,
-    /// Told which API servers are down while another is well.
-    pub on_down: OnDown,
-    /// Spreads the probes of several replicas over the period.
-    pub seed: u64,
 }
 
 /// The clients of a replica, by use. In a process they are one.
@@ -186,13 +164,9 @@ impl Replica {
 
         let stop_election = CancellationToken::new();
         let limit = election.lease_duration + GRACE;
-        let renewal_limit = election.renew_interval() * 3 / 2;
-        let probe_lease = candidacy.as_ref().map(|candidacy| {
-            let Candidacy {
-                namespace, identity, ..
-            } = candidacy;
-            (namespace.clone(), election.lease_name.clone(), identity.clone())
-        });
+        let in_election = candidacy
+            .as_ref()
+            .map(|candidacy| InElection::new(&election, &candidacy.namespace, &candidacy.identity));
         let (race, terms, lease) = if let Some(candidacy) = candidacy {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let (reader, observer) = (reader(&candidacy.client), LeaseObserver::new(metrics.clone()));
@@ -208,19 +182,12 @@ impl Replica {
 
         let (recorder, event_writer) = EventRecorder::new(clients.writer.clone(), &reporter, metrics.clone());
         watching.push(named("Events", event_writer.run()));
-        let verdicts = match probing {
-            Some(probing) => probe(
-                &mut watching,
-                probing,
-                ProbeInputs {
-                    index: index.clone(),
-                    dirty: dirty.clone(),
-                    metrics: metrics.clone(),
-                    terms: terms.clone(),
-                    renewal_limit,
-                    lease: probe_lease,
-                },
-            ),
+        let verdicts: ReadVerdicts = match probing {
+            Some(probing) => {
+                let started = probing.start(&index, &dirty, &metrics, &terms, in_election);
+                watching.extend(started.tasks);
+                started.verdicts
+            }
             None => Box::new(|| Verdicts::Off),
         };
         let reconciler = Arc::new(Reconciler::new(
@@ -344,52 +311,6 @@ fn watch_cluster(
             watch::named_slices(watches(&clients.sources), names_wanted),
         ),
     ]
-}
-
-/// What the probes need of the rest of the replica.
-struct ProbeInputs {
-    index: SharedIndex,
-    dirty: DirtySet,
-    metrics: Metrics,
-    terms: channel::Receiver<Option<Term>>,
-    renewal_limit: Duration,
-    /// Namespace and name of the election Lease, and the identity of this replica; `None` without election.
-    lease: Option<(String, String, String)>,
-}
-
-/// The tasks of the probes. Returns how the reconciler reads what they know.
-fn probe(watching: &mut Vec<Named>, probing: Probing, inputs: ProbeInputs) -> ReadVerdicts {
-    let enforced = probing.config.mode == ProbeMode::Enforce;
-    let prober = Prober::new(ProberParts {
-        client: probing.client,
-        config: probing.config,
-        index: inputs.index,
-        dirty: inputs.dirty,
-        terms: inputs.terms.clone(),
-        renewal_limit: inputs.lease.is_some().then_some(inputs.renewal_limit),
-        metrics: inputs.metrics,
-        on_down: probing.on_down,
-        seed: probing.seed,
-    });
-    let probes = prober.probes();
-    watching.push(named("probes", prober.run()));
-    watching.push(match inputs.lease {
-        Some((namespace, election_lease, identity)) => {
-            let lease = ProbeLease::new(probing.lease_client, &namespace, &election_lease);
-            let addresses = probing.node_addresses;
-            let objections = Objections::new(lease, probes.clone(), inputs.terms, &identity, addresses);
-            named("objections", objections.run())
-        }
-        None => named("objections", objections::unopposed(probes.clone())),
-    });
-    let started = Timestamp::now();
-    Box::new(move || {
-        Verdicts::Judged(Judged {
-            report: probes.report(),
-            started,
-            enforced,
-        })
-    })
 }
 
 /// A candidate for the Lease, with a watch of it.

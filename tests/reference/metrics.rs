@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use endpoint_copier_core::model::{Endpoints, ServiceKey, WatchKind};
+use endpoint_copier_core::verdicts::{Condition, Reply, Target};
 use endpoint_copier_operator::telemetry::metrics::{LABELS, Label, Metrics};
 use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 
@@ -64,6 +65,9 @@ fn families() -> BTreeMap<String, Family> {
     metrics
         .services()
         .ended(&service, Some(true), Some(Endpoints::default()));
+    let server = Target::new([192, 0, 2, 1].into(), 6443);
+    metrics.probes().set_state(server, Condition::Well);
+    metrics.probes().attempt(server, &Reply::Success, Duration::ZERO);
     let watch_health = WatchHealth::default();
     let _running = WatchKind::ALL.map(|watch| watch_health.start(watch.as_str()));
     metrics.read_watch_life(watch_health);

@@ -27,6 +27,7 @@ use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{Hearing, Report, Target, Targets};
 
 pub mod objections;
+pub mod probing;
 mod shared;
 mod target_task;
 

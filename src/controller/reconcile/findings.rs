@@ -23,6 +23,8 @@ pub(super) struct Findings {
 struct ByService {
     findings: HashMap<ServiceKey, BTreeSet<Finding>>,
     in_sync: HashSet<ServiceKey>,
+    /// How many endpoints the probes judge unreachable; only Services that have some.
+    unreachable: HashMap<ServiceKey, usize>,
 }
 
 impl Findings {
@@ -72,9 +74,22 @@ impl Findings {
         self.metrics.set_services(managed, known.in_sync.len());
     }
 
+    /// The probes judge so many endpoints of this Service unreachable.
+    pub fn set_unreachable(&self, key: &ServiceKey, endpoints: usize) {
+        let unreachable = &mut self.known.lock().unreachable;
+        let before = match endpoints {
+            0 => unreachable.remove(key),
+            _ => unreachable.insert(key.clone(), endpoints),
+        };
+        if before.unwrap_or(0) != endpoints {
+            self.metrics.probes().set_unreachable(unreachable.values().sum());
+        }
+    }
+
     /// The term is over.
     pub fn forget(&self) {
         *self.known.lock() = ByService::default();
+        self.metrics.probes().set_unreachable(0);
         self.metrics.forget_services();
     }
 

@@ -156,6 +156,7 @@ impl Reconciler {
         let key = &snapshot.key;
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
+        self.findings.set_unreachable(key, plan.unreachable.len());
         let (taken_out, returned) = (
             std::mem::take(&mut plan.taken_out),
             std::mem::take(&mut plan.returned),

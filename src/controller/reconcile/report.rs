@@ -52,6 +52,7 @@ impl Reconciler {
         returned: &BTreeSet<IpAddr>,
     ) {
         for (address, why) in taken_out {
+            self.metrics.probes().endpoint_removed();
             warn!(service = %key, "took {address} out of {key}: {why}; the source still lists it");
         }
         for address in returned {

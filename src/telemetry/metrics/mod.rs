@@ -234,19 +234,16 @@ impl Metrics {
     }
 
     /// The queue and its worker.
-    #[must_use]
     pub fn controller(&self) -> &Controller {
         &self.0.controller
     }
 
     /// The probes of API servers.
-    #[must_use]
     pub fn probes(&self) -> &ProbeMetrics {
         &self.0.probes
     }
 
     /// Each managed Service.
-    #[must_use]
     pub fn services(&self) -> &Services {
         &self.0.services
     }

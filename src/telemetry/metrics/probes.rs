@@ -43,8 +43,8 @@ impl ProbeMetrics {
             )?,
             unreachable: page.gauge(
                 "endpoint_copier_probe_unreachable_endpoints",
-                "Endpoints of all copies that are taken out because probes fail, while this replica leads. See the \
-                 Event EndpointUnreachable on the Service.",
+                "Endpoints of all copies that the probes judge unreachable, while this replica leads. Unless the mode is \
+                 observe, they are taken out. See the Event EndpointUnreachable on the Service.",
             )?,
             removals: page.counter(
                 "endpoint_copier_probe_removals_total",

@@ -1,0 +1,121 @@
+//! The parts of the probes, wired together.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+
+use super::objections::{self, Objections, ProbeLease};
+use super::{OnDown, Prober, ProberParts};
+use crate::apiserver::probe_client::ProbeClient;
+use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
+use crate::controller::reconcile::ReadVerdicts;
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::term::Term;
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::index::SharedIndex;
+use endpoint_copier_core::plan::{Judged, Verdicts};
+
+/// The probes of a replica, before they start.
+pub struct Probing {
+    /// How it asks.
+    pub client: Arc<dyn ProbeClient>,
+    /// When it asks, and what follows.
+    pub config: ProbeConfig,
+    /// Asks the other replicas, through a Lease beside that of the election. A client of its own, so that other requests
+    /// do not delay an objection.
+    pub lease_client: Client,
+    /// The addresses of this node.
+    pub node_addresses: BTreeSet<IpAddr>,
+    /// Told which API servers are down while another is well.
+    pub on_down: OnDown,
+    /// Spreads the probes of several replicas over the period.
+    pub seed: u64,
+}
+
+/// The place of this replica among the others.
+pub struct InElection {
+    /// How long ago the last renewal was answered at most when endpoints are taken out.
+    pub renewal_limit: Duration,
+    /// Namespace of the election Lease.
+    pub namespace: String,
+    /// Name of the election Lease.
+    pub lease_name: String,
+    /// The holder that the Lease names when this replica leads.
+    pub identity: String,
+}
+
+impl InElection {
+    /// Endpoints are taken out only while the last renewal was answered within 1.5 intervals.
+    #[must_use]
+    pub fn new(election: &ElectionConfig, namespace: &str, identity: &str) -> Self {
+        Self {
+            renewal_limit: election.renew_interval() * 3 / 2,
+            namespace: namespace.to_owned(),
+            lease_name: election.lease_name.clone(),
+            identity: identity.to_owned(),
+        }
+    }
+}
+
+/// Probes that run as soon as their tasks do.
+pub struct Started {
+    /// Names and futures of the tasks. They go on until they are dropped.
+    pub tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+    /// How the reconciler reads what the probes know.
+    pub verdicts: ReadVerdicts,
+}
+
+impl Probing {
+    /// Wires the probes to the rest of the replica. Without election there is nobody to ask.
+    #[must_use]
+    pub fn start(
+        self,
+        index: &SharedIndex,
+        dirty: &DirtySet,
+        metrics: &Metrics,
+        terms: &watch::Receiver<Option<Term>>,
+        election: Option<InElection>,
+    ) -> Started {
+        let enforced = self.config.mode == ProbeMode::Enforce;
+        let prober = Prober::new(ProberParts {
+            client: self.client,
+            config: self.config,
+            index: index.clone(),
+            dirty: dirty.clone(),
+            terms: terms.clone(),
+            renewal_limit: election.as_ref().map(|election| election.renewal_limit),
+            metrics: metrics.clone(),
+            on_down: self.on_down,
+            seed: self.seed,
+        });
+        let (known, started) = (prober.probes(), Timestamp::now());
+        let objections = match election {
+            Some(election) => {
+                let lease = ProbeLease::new(self.lease_client, &election.namespace, &election.lease_name);
+                let terms = terms.clone();
+                let addresses = self.node_addresses;
+                Objections::new(lease, known.clone(), terms, &election.identity, addresses)
+                    .run()
+                    .boxed()
+            }
+            None => objections::unopposed(known.clone()).boxed(),
+        };
+        Started {
+            tasks: vec![("probes", prober.run().boxed()), ("objections", objections)],
+            verdicts: Box::new(move || {
+                Verdicts::Judged(Judged {
+                    report: known.report(),
+                    started,
+                    enforced,
+                })
+            }),
+        }
+    }
+}
