@@ -179,7 +179,7 @@ async fn is_back(cluster: &Cluster, operator: &Operator) {
 
 on_both! {
     listed;
-    /// Rule: 7.take-out, 7.rise, 7.events, 7.metrics
+    /// Rule: 7.conditions, 7.out, 7.rise
     async fn frozen_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
         let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
@@ -189,7 +189,7 @@ on_both! {
         is_back(cluster, &operator).await;
     }
 
-    /// Rule: 7.take-out, 7.rise, 7.events, 7.metrics
+    /// Rule: 7.conditions, 7.out, 7.rise
     async fn killed_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
         let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
         cluster.kill_server(1).await;
@@ -268,7 +268,7 @@ on_both! {
         cluster.thaw_server(1);
     }
 
-    /// Rule: 7.memory
+    /// Rule: 7.stays-out, 7.new-leader
     async fn new_leader_keeps_a_frozen_server_out(cluster: &mut Cluster) {
         let replicas = [replica(cluster, "one", 0, &SHORT_LEASE), replica(cluster, "two", 2, &SHORT_LEASE)];
         create(cluster, VIP, json!({})).await;
@@ -285,7 +285,7 @@ on_both! {
         until_out(cluster, &[], BACK).await;
     }
 
-    /// Rule: 7.memory
+    /// Rule: 7.stays-out, 7.new-leader
     async fn replica_that_starts_alone_keeps_a_frozen_server_out(cluster: &mut Cluster) {
         let (operator, _) = one(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
@@ -299,7 +299,7 @@ on_both! {
         until_out(cluster, &[], BACK).await;
     }
 
-    /// Rule: 7.no-election
+    /// Rule: 7.unopposed
     async fn replica_without_election_takes_a_frozen_server_out(cluster: &mut Cluster) {
         let (operator, service) = one(cluster, 0, &["--leader-elect=false"]).await;
         cluster.freeze_server(1);
@@ -317,7 +317,6 @@ fn asked(cluster: &Cluster, user: &str) -> usize {
     store.requests().matching(is_probe).len()
 }
 
-/// Rule: 7.off
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_probes_no_server_is_asked() {
     let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
