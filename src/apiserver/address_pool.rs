@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(order(&pool, Instant::now()), [9, 1, 2, 3]);
     }
 
+    /// Rule: 7.learned-first
     #[test]
     fn learned_addresses_come_before_those_configured_as_the_last() {
         for (first, wanted) in [(0, [1, 2, 8, 9]), (1, [8, 1, 2, 9]), (2, [8, 9, 1, 2])] {
@@ -211,6 +212,7 @@ mod tests {
         }
     }
 
+    /// Rule: 7.own-connections
     #[test]
     fn an_address_that_probes_see_down_comes_last_until_it_is_well() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());

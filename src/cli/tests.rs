@@ -798,6 +798,7 @@ fn help_of_a_look_shows_the_flags_that_matter_to_it() {
     assert!(help("--help").contains("Commands:\n  status"));
 }
 
+/// Rule: 7.flags
 #[test]
 fn probes_are_set_by_flag_within_their_limits() {
     let probe = |args: &str| config(args).probe;

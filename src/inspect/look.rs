@@ -151,7 +151,7 @@ impl Looker<'_> {
                         changed.slices.extend(slice.changed.map(|at| (key.clone(), at)));
                         index.list_slice(scope, slice.object);
                     }
-                    Err(unreadable) => _ = index.slice_unreadable(scope, &unreadable),
+                    Err(unreadable) => _ = index.list_unreadable_slice(scope, &unreadable),
                 }
                 listed.insert(key);
             },

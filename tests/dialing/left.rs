@@ -391,6 +391,7 @@ async fn writes_that_are_given_up_make_a_client_leave_one_server_and_not_all_in_
     assert_eq!(way.changes(), Some(1));
 }
 
+/// Rule: 7.own-connections
 #[tokio::test]
 async fn a_server_that_probes_see_down_is_left_at_once_with_its_watches() {
     let servers = Servers::start(2).await;
@@ -432,6 +433,7 @@ async fn a_server_that_probes_see_down_is_left_at_once_with_its_watches() {
     assert_eq!(servers.asked(), "b", "it failed a moment ago");
 }
 
+/// Rule: 7.own-connections
 #[tokio::test]
 async fn a_server_that_probes_see_down_is_asked_when_no_other_is_there() {
     let mut servers = Servers::start(2).await;

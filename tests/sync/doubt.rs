@@ -1,7 +1,7 @@
 //! Late views: no copies are made from them, and a watch that is proved late is restarted.
 
 use serde_json::json;
-use testbed::{Ending, Fault, Match};
+use testbed::{Effect, Ending, Fault, Match};
 
 use crate::harness::{
     Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, two_copies,
@@ -282,4 +282,40 @@ async fn five_hundred_first_copies_cost_no_get() {
         "{:?}",
         operator.slice_requests("get")
     );
+}
+
+/// After a restart no watch shows the slices of a source that the Service named before.
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_slice_of_a_former_source_keeps_only_its_copy() {
+    for labels in [true, false] {
+        let store = cluster(&["192.0.2.1"]);
+        put(&store, slice("app", "app-1", &["10.0.0.1"]));
+        put(&store, slice("old", "old-1", &["10.0.0.8"]));
+        put(&store, slice("old", "old-2", &["10.0.0.9"]));
+        put(&store, service_of("vip", "old"));
+        let operator = Operator::start(&store);
+        operator.until_addresses("vip", &["10.0.0.8", "10.0.0.9"]).await;
+        operator.stop().await;
+
+        put(&store, service_of("vip", "app"));
+        let operator = Operator::standby(&store);
+        let reads = Match::any().verb("get").name("old-1");
+        let faults = operator.writer.faults();
+        faults.add(Fault::new(reads, Effect::Undecodable { labels }));
+        operator.lead();
+        let left: &[_] = if labels {
+            &["10.0.0.1", "10.0.0.8"]
+        } else {
+            &["10.0.0.1"]
+        };
+        let took = operator.until_addresses("vip", left).await;
+        assert!(took < seconds(1), "labels: {labels}, {took:?}");
+        pass(seconds(120)).await;
+        assert_eq!(addresses(&store, "vip"), left);
+        let gets = operator.slice_requests("get");
+        assert!(gets.len() < 12, "{:?}", operator.asked());
+        operator.writer.faults().clear();
+        let took = operator.until_addresses("vip", &["10.0.0.1"]).await;
+        assert!(took <= seconds(31), "labels: {labels}, {took:?}");
+    }
 }

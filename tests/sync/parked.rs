@@ -223,6 +223,43 @@ async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waite
     );
 }
 
+/// No watch shows it, and a GET shows only its name.
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_slice_in_a_copys_place_delays_no_other_copy() {
+    let operator = Operator::start(&cluster(&["192.0.2.1"]));
+    put(&operator.store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    let name = copy_name(&operator);
+    operator.stop().await;
+
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("kubernetes", "second", &["192.0.2.2"]));
+    let mut stranger = slice("", &name, &["203.0.113.9"]);
+    stranger["metadata"]["labels"] = json!({});
+    put(&store, stranger);
+    let operator = Operator::standby(&store);
+    let reads = Match::any().verb("get").name(&name);
+    operator
+        .writer
+        .faults()
+        .add(Fault::new(reads, Effect::Undecodable { labels: false }));
+    operator.lead();
+    put(&store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.2"]).await;
+    pass(seconds(10)).await;
+    put(&store, slice("kubernetes", "second", &["192.0.2.3"]));
+    let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
+    assert!(took < seconds(1), "{took:?}");
+    pass(seconds(120)).await;
+    let gets = operator.slice_requests("get");
+    assert!((5..=12).contains(&gets.len()), "{:?}", operator.asked());
+    assert_eq!(crate::harness::warnings(&store, "vip"), ["NameTaken"]);
+
+    store.delete("endpointslices", "default", &name).expect("it");
+    let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.3"]).await;
+    assert!(took <= seconds(31), "{took:?}");
+}
+
 /// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
 async fn a_slice_of_the_service_in_a_copys_place_is_seen_by_the_watch_and_its_end_too() {

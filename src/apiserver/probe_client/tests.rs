@@ -121,6 +121,7 @@ async fn probe(client: &HttpsProbeClient, target: Target) -> Reply {
     timeout(PATIENCE, probe).await.expect("an end")
 }
 
+/// Rule: 7.request
 #[tokio::test]
 async fn readyz_is_asked_with_our_token_on_one_connection() {
     let store = Store::new();
@@ -140,6 +141,7 @@ async fn readyz_is_asked_with_our_token_on_one_connection() {
     assert_eq!(*server.asked.lock(), [asked.clone(), asked]);
 }
 
+/// Rule: 7.reply
 #[tokio::test]
 async fn each_status_is_the_reply_that_it_means() {
     let store = Store::new();
@@ -158,6 +160,7 @@ async fn each_status_is_the_reply_that_it_means() {
     }
 }
 
+/// Rule: 7.credentials-again
 #[tokio::test]
 async fn a_401_is_repeated_once_with_what_is_read_again() {
     let store = Store::new();
@@ -193,6 +196,7 @@ async fn a_401_is_repeated_once_with_what_is_read_again() {
     );
 }
 
+/// Rule: 7.token
 #[tokio::test]
 async fn a_stranger_gets_no_token_also_where_tls_is_not_verified() {
     let store = Store::new();
@@ -212,6 +216,7 @@ async fn a_stranger_gets_no_token_also_where_tls_is_not_verified() {
     }
 }
 
+/// Rule: 7.request
 #[tokio::test]
 async fn the_tls_server_name_of_a_kubeconfig_is_asked_for() {
     let store = Store::new();
@@ -221,6 +226,7 @@ async fn the_tls_server_name_of_a_kubeconfig_is_asked_for() {
     assert_eq!(probe(&client(config), server.target).await, Reply::Success);
 }
 
+/// Rule: 7.request
 #[tokio::test]
 async fn an_ipv6_address_is_dialed_as_it_is() {
     let store = Store::new();
@@ -229,6 +235,7 @@ async fn an_ipv6_address_is_dialed_as_it_is() {
     assert_eq!(probe(&client, server.target).await, Reply::Success);
 }
 
+/// Rule: 7.request, 7.token
 #[tokio::test]
 async fn the_supervisor_is_pinged_without_credentials() {
     let store = Store::new();
@@ -247,6 +254,7 @@ async fn the_supervisor_is_pinged_without_credentials() {
     assert_eq!(*server.asked.lock(), [asked]);
 }
 
+/// Rule: 7.body-limit
 #[tokio::test]
 async fn a_long_answer_is_not_read_to_its_end() {
     let store = Store::new();
@@ -261,6 +269,7 @@ async fn a_long_answer_is_not_read_to_its_end() {
     assert!(connection.is_closed());
 }
 
+/// Rule: 7.reply
 #[tokio::test]
 async fn a_port_without_a_listener_refuses() {
     let store = Store::new();
@@ -270,6 +279,7 @@ async fn a_port_without_a_listener_refuses() {
     assert_eq!(reply, Reply::Failure(Failure::Refused));
 }
 
+/// Rule: 7.kept-connection
 #[tokio::test]
 async fn a_server_that_ends_is_noticed_on_an_idle_connection() {
     let store = Store::new();
@@ -284,6 +294,7 @@ async fn a_server_that_ends_is_noticed_on_an_idle_connection() {
     assert_eq!(connection.get().await, Reply::Failure(Failure::Reset));
 }
 
+/// Rule: 7.reply
 #[tokio::test]
 async fn a_connection_that_is_cut_off_in_the_handshake_is_a_reset() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -134,6 +134,7 @@ fn refuses() -> Answers {
     Answers::Refuses(ms(0), Failure::Refused)
 }
 
+/// Rule: 7.targets, 7.forgotten
 #[tokio::test(start_paused = true)]
 async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
     let mut scene = Scene::default();
@@ -152,6 +153,7 @@ async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
     assert!(!scene.metrics.render().contains("192.0.2.1\""));
 }
 
+/// Rule: 7.report
 #[tokio::test(start_paused = true)]
 async fn services_are_dirty_when_the_facts_change_and_never_else() {
     let mut scene = Scene::default();
@@ -174,6 +176,7 @@ async fn services_are_dirty_when_the_facts_change_and_never_else() {
     assert!(!scene.is_dirty().await, "it is as dead as before");
 }
 
+/// Rule: 7.own-connections
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_down_is_left_while_another_is_well() {
     let mut scene = Scene::default();
@@ -191,6 +194,7 @@ async fn a_server_that_is_down_is_left_while_another_is_well() {
     assert_eq!(*scene.told.lock(), [first, BTreeSet::new()]);
 }
 
+/// Rule: 7.fresh-term
 #[tokio::test(start_paused = true)]
 async fn only_a_fresh_term_may_take_endpoints_out() {
     let mut scene = Scene::default();
@@ -216,6 +220,7 @@ async fn only_a_fresh_term_may_take_endpoints_out() {
     assert_eq!(leadership(&scene), (false, false));
 }
 
+/// Rule: 7.period
 #[tokio::test(start_paused = true)]
 async fn two_replicas_probe_at_different_moments() {
     let scenes = [1_u64, 2].map(|seed| {

@@ -3,7 +3,7 @@
 //! If a watch may be late, one consistent GET decides and its result goes into the index. A watch that does
 //! not show that result a second later is restarted at another API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::apiserver::status::is_missing;
 use crate::controller::apply::Expectation;
 use crate::controller::error::SyncError;
 use endpoint_copier_core::model::{
-    EndpointSlice, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
+    EndpointSlice, ObjectMeta, Service, ServiceKey, SliceKey, Snapshot, Unreadable, WatchKind, version_of,
 };
 use endpoint_copier_core::plan::{Plan, plan};
 
@@ -35,9 +35,24 @@ pub(super) struct Decision {
     pub plan: Plan,
     /// Names of copies that are taken by slices that our watches do not show.
     pub taken: Expected,
+    /// The plan depends on source slices that no watch shows, so nothing would mark the key when they change.
+    pub is_unwatched: bool,
     /// The reason why deletes, and copies of source slices that cannot be read, are left out of the plan: they are not
     /// confirmed.
     pub put_off: Option<SyncError>,
+}
+
+/// What a GET shows of a slice.
+enum Shown {
+    /// The slice, or that there is none. `is_news` if the index had another version of it or none.
+    Readable {
+        slice: Option<Arc<EndpointSlice>>,
+        is_news: bool,
+    },
+    /// It cannot be decoded. The index knows it, and a watch will show when that ends.
+    Unreadable,
+    /// It cannot be decoded, and no watch shows it.
+    Unwatched(Box<Unreadable>),
 }
 
 impl Reconciler {
@@ -52,10 +67,17 @@ impl Reconciler {
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
         // Source slices that could not be read, so that their copies wait; and why.
         let (mut unread, mut put_off) = (BTreeSet::new(), None::<SyncError>);
+        // Source slices that cannot be decoded and that no watch shows.
+        let mut unwatched = BTreeMap::<SliceKey, Box<Unreadable>>::new();
         loop {
             let mut snapshot = self.index().snapshot(key).ok_or(SyncError::Unlisted)?;
             snapshot.confirmed.clone_from(&confirmed);
             snapshot.cause = Some(wall_clock(since).to_string());
+            if let Some(source) = &mut snapshot.source {
+                for (slice, unreadable) in &unwatched {
+                    source.set_aside(slice, unreadable);
+                }
+            }
             snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources.as_str());
             let unseen = |slice: &&Arc<EndpointSlice>| {
                 let uid = &slice.metadata.uid;
@@ -74,9 +96,17 @@ impl Reconciler {
                     // An overloaded API server is not asked for more.
                     if put_off.as_ref().is_some_and(SyncError::is_overload) {
                         unread.insert(source.clone());
-                    } else if let Err(error) = self.read(&source, has_read).await {
-                        unread.insert(source.clone());
-                        put_off = Some(error);
+                    } else {
+                        match self.read(&source, has_read).await {
+                            Ok(Shown::Readable { .. } | Shown::Unreadable) => {}
+                            Ok(Shown::Unwatched(unreadable)) => {
+                                unwatched.insert(source.clone(), unreadable);
+                            }
+                            Err(error) => {
+                                unread.insert(source.clone());
+                                put_off = Some(error);
+                            }
+                        }
                     }
                     confirmed.insert(source);
                 }
@@ -107,6 +137,7 @@ impl Reconciler {
                     snapshot,
                     plan,
                     taken,
+                    is_unwatched: !unwatched.is_empty(),
                     put_off,
                 }),
             };
@@ -156,7 +187,7 @@ impl Reconciler {
     }
 
     /// Sends a GET for each write that the watch has not shown in time. Returns the slices that are not
-    /// ours but have the name of a copy.
+    /// ours but have the name of a copy: the other copies do not wait for them, whether they can be decoded or not.
     async fn read_overdue(
         &self,
         key: &ServiceKey,
@@ -165,26 +196,30 @@ impl Reconciler {
         let overdue = self.expectations.overdue(key, &self.index())?;
         let mut strangers = Vec::new();
         for (slice, _) in overdue {
-            let (found, is_news) = self.read(&slice, has_read).await?;
-            // Slices that are not copies appear on another watch.
-            if is_news && found.as_ref().is_none_or(EndpointSlice::is_labelled_as_copy) {
-                let version = found.as_ref().and_then(|found| version_of(&found.metadata));
-                self.copy_watch.missed(version);
-            }
-            strangers.extend(found.filter(|found| !found.is_copy_for(key)).map(Arc::new));
+            let found = match self.read(&slice, has_read).await? {
+                Shown::Readable {
+                    slice: found,
+                    is_news,
+                } => {
+                    // Slices that are not copies appear on another watch.
+                    if is_news && found.as_ref().is_none_or(|found| found.is_labelled_as_copy()) {
+                        let version = found.as_ref().and_then(|found| version_of(&found.metadata));
+                        self.copy_watch.missed(version);
+                    }
+                    found
+                }
+                Shown::Unreadable => None,
+                Shown::Unwatched(unreadable) => Some(Arc::new(stranger(&slice, *unreadable))),
+            };
+            strangers.extend(found.filter(|found| !found.is_copy_for(key)));
         }
         self.expectations.expect(key, Expected::new(), Instant::now());
         Ok(strangers)
     }
 
     /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends
-    /// on it dirty, because the watch will show no change any more. Returns the slice, and whether the index had
-    /// another version of it or none.
-    async fn read(
-        &self,
-        key: &SliceKey,
-        has_read: &mut bool,
-    ) -> Result<(Option<EndpointSlice>, bool), SyncError> {
+    /// on it dirty, because the watch will show no change any more.
+    async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Shown, SyncError> {
         let before = self.index().state(key);
         let slice = match self
             .get::<EndpointSlice>(key.namespace(), key.name(), has_read)
@@ -201,13 +236,11 @@ impl Reconciler {
                 }
                 let dirty = index.observe_unreadable(&unreadable);
                 drop(index);
-                self.dirty.mark(dirty.ok_or_else(|| SyncError::Unavailable {
-                    operation: "decode",
-                    object: format!("EndpointSlice {key}"),
-                    message: unreadable.error,
-                    retry_after: None,
-                })?);
-                return Ok((None, false));
+                let Some(dirty) = dirty else {
+                    return Ok(Shown::Unwatched(unreadable));
+                };
+                self.dirty.mark(dirty);
+                return Ok(Shown::Unreadable);
             }
         };
         let Some(dirty) = self.index().observe(key, &before, slice.clone()) else {
@@ -215,7 +248,10 @@ impl Reconciler {
         };
         let is_news = !dirty.is_empty();
         self.dirty.mark(dirty);
-        Ok((slice, is_news))
+        Ok(Shown::Readable {
+            slice: slice.map(Arc::new),
+            is_news,
+        })
     }
 
     /// Sends one consistent GET, with the time limit of the client. `None` if the object does not exist.
@@ -244,9 +280,22 @@ impl Reconciler {
     }
 }
 
+/// The wall-clock time of a moment in the past.
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = SignedDuration::try_from(at.elapsed()).unwrap_or_default();
     Timestamp::now().checked_sub(ago).unwrap_or_default()
+}
+
+/// A slice that no watch shows and that has the name of a copy. Nothing but its metadata matters.
+fn stranger(key: &SliceKey, unreadable: Unreadable) -> EndpointSlice {
+    EndpointSlice {
+        metadata: ObjectMeta {
+            namespace: Some(key.namespace().to_owned()),
+            name: Some(key.name().to_owned()),
+            ..unreadable.metadata
+        },
+        ..EndpointSlice::default()
+    }
 }
 
 /// The watch has shown something since a GET was sent.

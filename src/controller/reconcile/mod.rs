@@ -46,6 +46,9 @@ use report::rules_out_synced;
 /// The pause after the removal of something was refused that the Go operator has left.
 const REFUSED: Duration = Duration::from_secs(30);
 
+/// The pause before a source slice is read again that cannot be decoded and that no watch shows.
+const UNWATCHED: Duration = Duration::from_secs(30);
+
 /// Makes copies right, one managed Service at a time.
 pub struct Reconciler {
     client: Client,
@@ -151,6 +154,7 @@ impl Reconciler {
             snapshot,
             mut plan,
             taken,
+            is_unwatched,
             put_off,
         } = decision;
         let key = &snapshot.key;
@@ -207,6 +211,9 @@ impl Reconciler {
             // No failure of the sync: the copies are right.
             Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
+        }
+        if is_unwatched {
+            outcome.requeue = outcome.requeue.or_at(Some(Instant::now() + UNWATCHED));
         }
         outcome.has_sent |= has_sent;
         outcome

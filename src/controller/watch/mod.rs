@@ -135,7 +135,11 @@ impl Watches {
                             Ok(slice) => index.apply_slice(scope, slice),
                             Err(object) => {
                                 log(&object);
-                                index.slice_unreadable(scope, &object)
+                                if is_listed {
+                                    index.list_unreadable_slice(scope, &object)
+                                } else {
+                                    index.apply_unreadable_slice(scope, &object)
+                                }
                             }
                         }
                     }

@@ -55,6 +55,7 @@ fn exercised() -> Metrics {
     metrics
 }
 
+/// Rule: 7.metrics
 #[test]
 fn the_series_of_a_probed_address_go_with_it() {
     let metrics = exercised();

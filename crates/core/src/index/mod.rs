@@ -125,7 +125,7 @@ impl Index {
 
     /// A slice was added or changed, or read by a GET.
     pub fn apply_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
-        if self.slices(scope).knows_newer(&slice.metadata)
+        if self.knows_newer_slice(scope, &slice.metadata)
             || self.versions.is_superseded(scope, &slice.metadata)
         {
             return Dirty::new();
@@ -141,7 +141,7 @@ impl Index {
         if self.slices(scope).is_gone(&slice.metadata) {
             return Dirty::new();
         }
-        let mut touched = self.unreadable.remove(&SliceKey::of(&slice.metadata));
+        let mut touched = self.unreadable.replaced(scope, &slice.metadata);
         touched.extend(self.slices_mut(scope).insert(slice));
         self.concerned(scope, &touched)
     }
@@ -154,14 +154,16 @@ impl Index {
         }
         self.versions.saw(scope, version_of(metadata));
         let key = SliceKey::of(metadata);
-        let mut touched = self.unreadable.remove(&key);
         if self.slices(scope).is_gone(metadata) {
             self.slices_mut(scope).retain_gone(|gone, _| *gone != key);
         }
-        let slices = self.slices(scope);
+        if self.knows_newer_slice(scope, metadata) {
+            return Dirty::new();
+        }
+        let mut touched = self.unreadable.replaced(scope, metadata);
         // One that moved to another watch's names is that watch's to report.
         let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
-        if !slices.knows_newer(metadata) && slices.get(&key).is_some_and(is_its_own) {
+        if self.slices(scope).get(&key).is_some_and(is_its_own) {
             touched.extend(self.slices_mut(scope).remove(&key));
         }
         self.concerned(scope, &touched)

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::{Dirty, Index, Scope, Slices, bears_one_of};
-use crate::model::{EndpointSlice, SliceKey};
+use crate::model::{EndpointSlice, ObjectMeta, SliceKey, version_of};
 
 /// Identity and version of a slice, or that there is none; and how many others had gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceState {
     known: Option<(Option<String>, Option<String>)>,
+    /// The version at which it was seen unreadable, if it is; 0 if not even that can be read.
+    unreadable: Option<u64>,
     removals: u64,
 }
 
@@ -19,6 +21,7 @@ impl Index {
         let metadata = self.slice(key).map(|slice| &slice.metadata);
         SliceState {
             known: metadata.map(|metadata| (metadata.uid.clone(), metadata.resource_version.clone())),
+            unreadable: self.unreadable.get(key).map(|slice| slice.version.unwrap_or(0)),
             removals: self.copies.removals() + self.others.removals() + self.unreadable.removals,
         }
     }
@@ -47,7 +50,8 @@ impl Index {
         let now = self.state(key);
         // Unknown then and now, but it may have come and gone meanwhile.
         let may_be_gone = now.known.is_none() && (copy.is_some() || other.is_some());
-        if now.known != before.known || may_be_gone && now.removals != before.removals {
+        let is_overtaken = (&now.known, now.unreadable) != (&before.known, before.unreadable);
+        if is_overtaken || may_be_gone && now.removals != before.removals {
             return None;
         }
         let mut dirty = Dirty::new();
@@ -63,5 +67,22 @@ impl Index {
         dirty.extend(self.concerned(&Scope::Copies, &by_copy));
         dirty.extend(self.concerned(&Scope::Named(Arc::default()), &by_other));
         Some(dirty)
+    }
+
+    /// Whether a state of a slice is older than the latest one known. If that is unreadable, the last readable state does
+    /// not count: its version is higher if etcd was restored from a backup between the two.
+    pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
+        let key = SliceKey::of(metadata);
+        let known = match self.unreadable.shown_by(scope, &key) {
+            Some(unreadable) => unreadable.version,
+            None => self
+                .slices(scope)
+                .get(&key)
+                .and_then(|slice| version_of(&slice.metadata)),
+        };
+        // A slice that was recreated is never older. If versions cannot be compared, the latest event wins.
+        known
+            .zip(version_of(metadata))
+            .is_some_and(|(known, new)| known > new)
     }
 }

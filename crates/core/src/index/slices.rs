@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::service_name;
 use crate::model::{
     EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, provenance, service_of_copy_name,
-    version_of,
 };
 
 /// Slices as one kind of watch shows them.
@@ -133,18 +132,6 @@ impl Slices {
             }
         }
         touched
-    }
-
-    /// Whether this state of a slice is older than the one known. A slice that was recreated is
-    /// never older; where versions cannot be compared the latest word counts.
-    pub fn knows_newer(&self, metadata: &ObjectMeta) -> bool {
-        let Some(known) = self.by_key.get(&SliceKey::of(metadata)) else {
-            return false;
-        };
-        match (version_of(&known.metadata), version_of(metadata)) {
-            (Some(known), Some(new)) => known > new,
-            _ => false,
-        }
     }
 }
 

@@ -19,14 +19,16 @@ pub(super) struct UnreadableObjects {
     pub removals: u64,
 }
 
+/// A slice that cannot be decoded.
 #[derive(Debug)]
-struct Slice {
+pub(super) struct Slice {
     /// The watch of copies shows it.
     is_copy: bool,
     /// The names of the Services to which it may belong: the one on its label or, if no label can be read, those of the
     /// watch that shows it.
     names: Arc<BTreeSet<String>>,
-    version: Option<u64>,
+    /// Its resourceVersion.
+    pub version: Option<u64>,
 }
 
 impl Slice {
@@ -35,6 +37,14 @@ impl Slice {
         let names = self.names.iter();
         let by_label = names.map(|name| ServiceKey::new(key.namespace(), name.as_str()));
         by_label.chain(service_of_copy_name(key)).collect()
+    }
+
+    /// Whether the watch of this scope is the one that reports on it.
+    fn is_in(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Copies => self.is_copy,
+            Scope::Named(_) => !self.is_copy && self.names.iter().any(|name| scope.covers(Some(name))),
+        }
     }
 
     /// Leaves out some of the names, and returns whether none is left.
@@ -88,6 +98,27 @@ impl UnreadableObjects {
         touched
     }
 
+    /// A slice that is unreadable, whichever watch shows it.
+    pub fn get(&self, key: &SliceKey) -> Option<&Slice> {
+        self.slices.get(key)
+    }
+
+    /// A slice that is unreadable, if the watch of this scope shows it.
+    pub fn shown_by(&self, scope: &Scope, key: &SliceKey) -> Option<&Slice> {
+        self.get(key).filter(|slice| slice.is_in(scope))
+    }
+
+    /// Forgets a slice that the watch of this scope shows as readable or gone, unless it has moved: then another watch
+    /// shows that it is unreadable.
+    pub fn replaced(&mut self, scope: &Scope, metadata: &ObjectMeta) -> BTreeSet<ServiceKey> {
+        let key = SliceKey::of(metadata);
+        let has_moved = |slice: &Slice| !slice.is_in(scope) && slice.version >= version_of(metadata);
+        if self.get(&key).is_some_and(has_moved) {
+            return BTreeSet::new();
+        }
+        self.remove(&key)
+    }
+
     /// Forgets a slice, and returns the Services to which it may have belonged.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         let Some(slice) = self.slices.remove(key) else {
@@ -123,9 +154,17 @@ impl Index {
         dirty
     }
 
-    /// A slice was added or changed, or is on a list, and cannot be decoded. It is ignored if not even its name can be
-    /// read, or if another watch reports it.
-    pub fn slice_unreadable(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
+    /// A slice was added or changed, and cannot be decoded.
+    pub fn apply_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
+        if self.knows_newer_slice(scope, &unreadable.metadata) {
+            return Dirty::new();
+        }
+        self.list_unreadable_slice(scope, unreadable)
+    }
+
+    /// A slice is on a list, and cannot be decoded. It is ignored if not even its name can be read, or if another watch
+    /// reports it.
+    pub fn list_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         let metadata = &unreadable.metadata;
         if metadata.name.is_none()
             || self.versions.is_superseded(scope, metadata)
@@ -148,11 +187,15 @@ impl Index {
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {
         let metadata = &unreadable.metadata;
         let key = SliceKey::of(metadata);
-        let is_copy = label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US);
+        // Without labels, the watches know best where it belongs.
+        let is_copy = match (&metadata.labels, self.unreadable.get(&key)) {
+            (Some(_), _) => label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US),
+            (None, Some(known)) => known.is_copy,
+            (None, None) => self.copies.get(&key).is_some(),
+        };
         let by_label = label_of(metadata, label::SERVICE_NAME);
-        // Without a label, the watches know best where it belongs.
         let known = self.others.get(&key).and_then(|known| service_name(known));
-        let names = match (by_label.or(known), self.unreadable.slices.get(&key)) {
+        let names = match (by_label.or(known), self.unreadable.get(&key)) {
             (None, Some(known)) => known.names.clone(),
             (name, _) => Arc::new(name.map(str::to_owned).into_iter().collect()),
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey};
+use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of};
 
 /// All that decides about the copies of one Service, at one moment.
 #[derive(Clone, Debug)]
@@ -78,6 +78,16 @@ impl Source {
     pub fn has_unreadable_source_of(&self, copy: &EndpointSlice) -> bool {
         copy.source()
             .is_some_and(|slice| self.unreadable.contains(&slice))
+    }
+
+    /// A GET shows that a slice cannot be decoded, and no watch shows it. It belongs to another Service if its label
+    /// says so. Otherwise it may be one of these, and counts as unchanged.
+    pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
+        self.slices
+            .retain(|known| SliceKey::of(&known.metadata) != *slice);
+        if label_of(&unreadable.metadata, label::SERVICE_NAME).is_none() {
+            self.unreadable.insert(slice.clone());
+        }
     }
 
     /// The slices of one family.

@@ -23,6 +23,8 @@ pub struct Seen {
     pub lease: Option<(u64, Duration)>,
     /// The same when its present attempt to take the Lease began.
     pub lease_before_attempt: Option<(u64, Duration)>,
+    /// A GET has shown that there is no Lease, and nothing has shown another since.
+    lease_is_gone: bool,
     /// Since when no watch shows the slices of a Service that were listed before.
     pub uncovered: BTreeMap<String, Duration>,
     /// When a GET of a slice was last answered, also that there is none.
@@ -102,8 +104,12 @@ impl World {
         let shown = views.entry(life.identity.clone()).or_default();
         if is_lease {
             // A GET is part of an attempt that has begun, but what it shows is no news when the watch shows it too.
+            let before = shown.lease;
             shown.lease(now, &Value::Null);
-            if is_read && !sent.name.is_empty() {
+            if is_read && status == StatusCode::NOT_FOUND {
+                // Not if the watch has shown a Lease since the GET was sent.
+                shown.lease_is_gone = before == shown.lease_before_attempt;
+            } else if is_read && !sent.name.is_empty() {
                 shown.lease(now, &answer);
             } else {
                 objects_of(&mut answer, |lease| shown.lease(now, lease));
@@ -150,7 +156,11 @@ impl World {
                 continue;
             }
             if sent.resource == "leases" {
-                objects_of(&mut event, |lease| shown.lease(now, lease));
+                // A late watch shows the end of a Lease that a GET has shown before. That is no news: the replica has
+                // known since then that nobody leads.
+                if event["type"] != "DELETED" || !shown.lease_is_gone {
+                    objects_of(&mut event, |lease| shown.lease(now, lease));
+                }
             } else {
                 shown.objects(now, &observer.episodes, sent, &mut event);
             }
@@ -185,7 +195,7 @@ impl Seen {
         let shown = version(lease);
         // What is older, or known, is no news; the first look is, also if there is no Lease.
         if self.lease.is_none_or(|(known, _)| shown > known) {
-            self.lease = Some((shown, now));
+            (self.lease, self.lease_is_gone) = (Some((shown, now)), false);
         }
     }
 }

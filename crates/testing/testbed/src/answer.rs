@@ -3,6 +3,7 @@
 use crate::{kinds::Kind, status::ApiError, table};
 use bytes::Bytes;
 use futures::Stream;
+use http::response::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -169,11 +170,23 @@ pub(crate) fn nonsense() -> Response<Body> {
 
 /// Half of an answer, complete by its length.
 pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
-    let (parts, body) = response.into_parts();
-    let bytes = body
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-        .unwrap_or_default();
+    let (parts, bytes) = collected(response).await;
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))
+}
+
+/// The slice of an answer with endpoints that are no list, and with labels that are no map.
+pub(crate) async fn undecodable(response: Response<Body>, labels: bool) -> Response<Body> {
+    let (parts, bytes) = collected(response).await;
+    let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    object["endpoints"] = json!(0);
+    if labels {
+        object["metadata"]["labels"] = json!(0);
+    }
+    Response::from_parts(parts, full(object.to_string()))
+}
+
+async fn collected(response: Response<Body>) -> (Parts, Bytes) {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes);
+    (parts, bytes.unwrap_or_default())
 }

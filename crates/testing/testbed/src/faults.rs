@@ -97,6 +97,11 @@ pub enum Effect {
     Nonsense,
     /// It is done; half of the answer arrives, declared as whole.
     Truncated,
+    /// It is done; the EndpointSlice in the answer is one that no client can decode.
+    Undecodable {
+        /// Not even its labels.
+        labels: bool,
+    },
     /// It is done; then the connection breaks.
     LostReply,
     /// It is done and never answered.

@@ -290,6 +290,9 @@ impl ApiServer {
             Some(Effect::LostReply) => Err(broken()),
             Some(Effect::Unanswered) => std::future::pending().await,
             Some(Effect::Truncated) => Ok(answer::truncated(response).await),
+            Some(Effect::Undecodable { labels }) if response.status().is_success() => {
+                Ok(answer::undecodable(response, labels).await)
+            }
             _ => Ok(response),
         }
     }

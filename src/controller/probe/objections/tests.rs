@@ -272,7 +272,7 @@ async fn silence_for_300_ms_is_no_objection() {
     assert_eq!(peer.writes(), 0);
 }
 
-/// Rule: 7.late
+/// Rule: 7.late-objection
 #[tokio::test(start_paused = true)]
 async fn late_objection_counts() {
     let store = Store::new();
@@ -541,7 +541,7 @@ async fn failed_write_is_repeated_after_200_ms_to_2_s() {
     assert!(leader.probes.is_heard(1));
 }
 
-/// Rule: 7.retry-after
+/// Rule: 7.retry
 #[tokio::test(start_paused = true)]
 async fn overloaded_server_is_left_alone_as_long_as_it_asks() {
     let store = Store::new();

@@ -195,6 +195,7 @@ fn status(code: u16) -> Answers {
     answer(Reply::Failure(Failure::Status(code)))
 }
 
+/// Rule: 7.period
 #[tokio::test(start_paused = true)]
 async fn attempts_are_a_period_apart_on_one_connection() {
     let start = Instant::now();
@@ -204,6 +205,7 @@ async fn attempts_are_a_period_apart_on_one_connection() {
     assert_eq!(running.dialed(start), [0]);
 }
 
+/// Rule: 7.beside
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_attempt_has_the_next_beside_it_on_its_own_connection() {
     let running = Running::start(&[1]);
@@ -218,6 +220,7 @@ async fn an_unanswered_attempt_has_the_next_beside_it_on_its_own_connection() {
     assert_eq!(running.phase(1), Phase::Down);
 }
 
+/// Rule: 7.beside
 #[tokio::test(start_paused = true)]
 async fn at_most_three_attempts_are_in_flight() {
     let config = ProbeConfig {
@@ -233,6 +236,7 @@ async fn at_most_three_attempts_are_in_flight() {
     assert_eq!(running.asked(start), [50, 550, 1_050, 2_050]);
 }
 
+/// Rule: 7.older-failure
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_a_newer_attempt_makes_an_older_one_irrelevant() {
     let running = Running::start(&[1]);
@@ -246,6 +250,7 @@ async fn an_answer_to_a_newer_attempt_makes_an_older_one_irrelevant() {
     assert!(running.scene.probes.is_clearly_well(target(1)));
 }
 
+/// Rule: 7.next-attempt, 7.period-again
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_connect_the_next_attempt_follows_in_200_ms() {
     let running = Running::start(&[1]);
@@ -264,6 +269,7 @@ async fn after_a_failed_connect_the_next_attempt_follows_in_200_ms() {
     assert_eq!(running.dialed(start), [0, 200, 400, 1_050, 2_050]);
 }
 
+/// Rule: 7.next-attempt
 #[tokio::test(start_paused = true)]
 async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
     let running = Running::start(&[1]);
@@ -275,6 +281,7 @@ async fn after_a_5xx_the_next_attempt_follows_in_500_ms() {
     assert_eq!(running.dialed(start), [], "the connection is as good as before");
 }
 
+/// Rule: 7.first-failure
 #[tokio::test(start_paused = true)]
 async fn the_first_failure_of_one_address_probes_the_others_at_once() {
     let running = Running::start(&[1, 2]);
@@ -290,6 +297,7 @@ async fn the_first_failure_of_one_address_probes_the_others_at_once() {
     assert_eq!(running.asked(start), [101, 900]);
 }
 
+/// Rule: 7.first-failure
 #[tokio::test(start_paused = true)]
 async fn an_address_that_fails_is_not_probed_for_the_failure_of_another() {
     let running = Running::start(&[1, 2]);
@@ -304,6 +312,7 @@ async fn an_address_that_fails_is_not_probed_for_the_failure_of_another() {
     assert_eq!(running.dialed(start), [0, 200]);
 }
 
+/// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
 async fn a_kept_connection_that_closed_is_no_failure_and_noticed_at_once() {
     let running = Running::start(&[1]);
@@ -315,6 +324,7 @@ async fn a_kept_connection_that_closed_is_no_failure_and_noticed_at_once() {
     assert_eq!(running.phase(1), Phase::Well);
 }
 
+/// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_breaks_under_a_request_is_tried_once_more() {
     let running = Running::start(&[1]);
@@ -328,6 +338,7 @@ async fn a_connection_that_breaks_under_a_request_is_tried_once_more() {
     assert_eq!(running.phase(1), Phase::Failing(1));
 }
 
+/// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
 async fn a_server_that_closes_each_connection_is_asked_twice_a_period() {
     let running = Running::start(&[1]);
@@ -339,6 +350,7 @@ async fn a_server_that_closes_each_connection_is_asked_twice_a_period() {
     assert!((15..=21).contains(&dials), "{dials}");
 }
 
+/// Rule: 7.late
 #[tokio::test(start_paused = true)]
 async fn a_timeout_whose_timer_fires_late_is_discarded() {
     let running = Running::start(&[1]);
@@ -354,6 +366,7 @@ async fn a_timeout_whose_timer_fires_late_is_discarded() {
     assert_eq!(running.phase(1), Phase::Well);
 }
 
+/// Rule: 7.new, 7.period-again
 #[tokio::test(start_paused = true)]
 async fn a_target_that_never_answers_is_asked_once_a_period() {
     let running = Running::start(&[1]);
@@ -367,6 +380,7 @@ async fn a_target_that_never_answers_is_asked_once_a_period() {
     assert!(matches!(running.phase(1), Phase::New { .. }));
 }
 
+/// Rule: 7.next-attempt
 #[tokio::test(start_paused = true)]
 async fn a_certificate_error_is_no_failed_connect() {
     let running = Running::start(&[1]);
@@ -380,6 +394,7 @@ async fn a_certificate_error_is_no_failed_connect() {
     assert_eq!(running.dialed(start), [0, 500, 1_000]);
 }
 
+/// Rule: 7.period-again, 7.rise
 #[tokio::test(start_paused = true)]
 async fn a_target_that_was_down_is_asked_each_period_while_it_rises() {
     let running = Running::start(&[1]);

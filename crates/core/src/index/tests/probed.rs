@@ -27,6 +27,7 @@ fn with_copies(copies: &[EndpointSlice]) -> Index {
     index
 }
 
+/// Rule: 7.targets
 #[test]
 fn only_https_and_the_supervisor_are_probed_on_each_address() {
     let copy = copy_for("vip", &["192.0.2.2", "192.0.2.1", "192.0.2.2"]).ports(&[
@@ -50,6 +51,7 @@ fn only_https_and_the_supervisor_are_probed_on_each_address() {
     assert_eq!(targets(&index), expected);
 }
 
+/// Rule: 7.targets
 #[test]
 fn copies_of_other_sources_and_foreign_slices_are_not_probed() {
     let mut index = with_copies(&[
@@ -62,6 +64,7 @@ fn copies_of_other_sources_and_foreign_slices_are_not_probed() {
     assert_eq!(targets(&index), Vec::<String>::new());
 }
 
+/// Rule: 7.exempt
 #[test]
 fn a_service_may_exempt_itself_and_any_other_value_is_ignored() {
     for (value, expected) in [("off", 0), ("Off", 1), ("", 1), ("on", 1)] {
@@ -71,6 +74,7 @@ fn a_service_may_exempt_itself_and_any_other_value_is_ignored() {
     }
 }
 
+/// Rule: 7.targets-limit
 #[test]
 fn at_most_16_addresses_of_a_family_are_probed() {
     let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();
@@ -85,6 +89,7 @@ fn at_most_16_addresses_of_a_family_are_probed() {
     assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
 }
 
+/// Rule: 7.targets
 #[test]
 fn the_ports_are_those_that_the_source_calls_https() {
     let mut index = filled();

@@ -13,6 +13,13 @@ fn without_labels(name: &str) -> Unreadable {
     }
 }
 
+/// An unreadable state of `kubernetes`, at this version.
+fn at(version: u64) -> Unreadable {
+    let metadata = slice("kubernetes").version(version).metadata;
+    let error = "invalid type".to_owned();
+    Unreadable { metadata, error }
+}
+
 fn is_protected(index: &Index) -> bool {
     let snapshot = index.snapshot(&key("vip")).expect("everything is listed");
     !snapshot.source.expect("a source").unreadable.is_empty()
@@ -22,7 +29,7 @@ fn is_protected(index: &Index) -> bool {
 fn the_list_of_other_names_says_nothing_of_a_slice_without_labels() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
-    index.slice_unreadable(&scope, &without_labels("kubernetes"));
+    index.apply_unreadable_slice(&scope, &without_labels("kubernetes"));
     index.slices_listed(&named(&["another"]), &HashSet::new());
     assert!(is_protected(&index), "another watch shows it");
     assert_eq!(
@@ -42,7 +49,7 @@ fn kubernetes() -> SliceKey {
 #[test]
 fn a_slice_without_labels_goes_with_the_names_of_its_watch() {
     let mut index = filled();
-    index.slice_unreadable(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
+    index.apply_unreadable_slice(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
     // The watch is replaced by one of fewer names, whose list shows that the slice has none of them.
     index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert!(is_protected(&index));
@@ -51,7 +58,7 @@ fn a_slice_without_labels_goes_with_the_names_of_its_watch() {
     assert!(!index.unreadable.has_seen(&kubernetes(), None));
 
     let mut index = filled();
-    index.slice_unreadable(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
+    index.apply_unreadable_slice(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
     index.retain_names(&shards(["another".to_owned()].into()));
     assert!(!index.unreadable.has_seen(&kubernetes(), None));
 }
@@ -86,7 +93,7 @@ fn the_end_of_an_unreadable_slice_marks_its_service() {
     for unreadable in [labelled, without_labels("kubernetes")] {
         let shown = || {
             let mut index = filled();
-            assert_eq!(index.slice_unreadable(&scope, &unreadable), keys(&[]));
+            assert_eq!(index.apply_unreadable_slice(&scope, &unreadable), keys(&[]));
             index
         };
         let later = slice("kubernetes").version(200);
@@ -104,10 +111,14 @@ fn the_end_of_an_unreadable_slice_marks_its_service() {
 fn an_unreadable_slice_that_moves_marks_its_former_service() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
-    index.slice_unreadable(&scope, &without_labels("kubernetes"));
+    index.apply_unreadable_slice(&scope, &without_labels("kubernetes"));
     let mut of_vip = without_labels("kubernetes");
     of_vip.metadata.labels = slice("kubernetes").of("vip").metadata.labels;
-    assert!(index.slice_unreadable(&scope, &of_vip).contains(&key("vip")));
+    assert!(
+        index
+            .apply_unreadable_slice(&scope, &of_vip)
+            .contains(&key("vip"))
+    );
 }
 
 /// A GET that was sent before the watch showed that the slice is gone would keep it forever.
@@ -115,8 +126,102 @@ fn an_unreadable_slice_that_moves_marks_its_former_service() {
 fn the_end_of_an_unreadable_slice_overtakes_a_get() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
-    index.slice_unreadable(&scope, &without_labels("kubernetes"));
+    index.apply_unreadable_slice(&scope, &without_labels("kubernetes"));
     let before = index.state(&kubernetes());
     index.delete_slice(&scope, &slice("kubernetes").version(200).metadata);
     assert_ne!(index.state(&kubernetes()), before);
+}
+
+#[test]
+fn an_unreadable_slice_in_a_restored_etcd_may_change_and_go() {
+    let scope = named(&["kubernetes", "vip"]);
+    let restored = || {
+        let mut index = filled();
+        index.apply_slice(&scope, slice("kubernetes").endpoints(["192.0.2.1"]).version(900));
+        index.list_begins(&scope);
+        index.list_unreadable_slice(&scope, &at(100));
+        index.slices_listed(&scope, &[kubernetes()].into());
+        index
+    };
+    let (mut changed, mut gone) = (restored(), restored());
+    let emptied = slice("kubernetes").endpoints([]).version(110);
+    assert_eq!(changed.apply_slice(&scope, emptied.clone()), keys(&["vip"]));
+    assert!(changed.slice(&kubernetes()).unwrap().is_empty());
+    assert_eq!(gone.delete_slice(&scope, &emptied.metadata), keys(&["vip"]));
+    assert_eq!(gone.slice(&kubernetes()), None);
+}
+
+#[test]
+fn a_late_watch_does_not_undo_what_a_get_has_shown() {
+    let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
+    let shown = slice("kubernetes").endpoints(["192.0.2.1"]).version(200);
+    look(&mut index, &kubernetes(), Some(shown));
+    index.apply_unreadable_slice(&scope, &at(150));
+    assert!(!is_protected(&index), "it is readable by now");
+    index.apply_slice(&scope, slice("kubernetes").endpoints([]).version(160));
+    assert!(!index.slice(&kubernetes()).unwrap().is_empty());
+
+    assert!(index.observe_unreadable(&at(300)).is_some());
+    index.apply_slice(&scope, slice("kubernetes").version(250));
+    index.delete_slice(&scope, &slice("kubernetes").version(250).metadata);
+    assert!(is_protected(&index), "it is unreadable by now");
+}
+
+#[test]
+fn an_unreadable_slice_overtakes_a_get() {
+    let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
+    let before = index.state(&kubernetes());
+    index.apply_unreadable_slice(&scope, &at(200));
+    let shown = slice("kubernetes").version(150);
+    assert_eq!(index.observe(&kubernetes(), &before, Some(shown)), None);
+    assert!(is_protected(&index));
+}
+
+/// Another watch shows it before the first one shows that it has left.
+#[test]
+fn an_unreadable_slice_that_moves_stays_protected() {
+    let (one, two) = (named(&["other"]), named(&["kubernetes", "vip"]));
+    let copy = copy_slice();
+    let unreadable_copy = Unreadable {
+        metadata: copy.clone().version(105).metadata,
+        error: String::new(),
+    };
+    let mut index = filled();
+    index.slices_listed(&one, &HashSet::new());
+    index.apply_slice(&one, slice("kubernetes").of("other").version(100));
+    index.apply_unreadable_slice(&two, &at(105));
+    index.delete_slice(&one, &slice("kubernetes").of("other").version(105).metadata);
+    assert_eq!(
+        index.slice(&kubernetes()),
+        None,
+        "its last readable state is not its state"
+    );
+    assert!(is_protected(&index));
+
+    let name = SliceKey::of(&copy.metadata);
+    let before = copy.without_label(label::MANAGED_BY);
+    index.apply_slice(&two, before.clone().version(100));
+    index.apply_unreadable_slice(&Scope::Copies, &unreadable_copy);
+    index.delete_slice(&two, &before.version(105).metadata);
+    assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
+}
+
+/// Its key would wait for it, and with it all other copies of the Service.
+#[test]
+fn a_copy_without_labels_that_a_get_shows_is_kept() {
+    let copy = copy_slice().version(100);
+    let mut unreadable = without_labels(copy.metadata.name.as_deref().unwrap());
+    unreadable.metadata.resource_version = Some("200".to_owned());
+    let mut known_readable = filled();
+    known_readable.apply_slice(&Scope::Copies, copy.clone());
+    let mut known_unreadable = filled();
+    known_unreadable.apply_unreadable_slice(&Scope::Copies, &unreadable);
+    for mut index in [known_readable, known_unreadable] {
+        assert!(index.observe_unreadable(&unreadable).is_some());
+        index.slices_listed(&named(&["kubernetes", "vip"]), &HashSet::new());
+        let name = SliceKey::of(&copy.metadata);
+        assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
+        index.slices_listed(&Scope::Copies, &HashSet::new());
+        assert!(!index.unreadable.has_seen(&name, None));
+    }
 }

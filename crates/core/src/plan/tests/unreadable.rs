@@ -50,7 +50,12 @@ fn restarted(world: &World, broken: &EndpointSlice) -> Index {
     let mut without = world.clone();
     without.slices.remove(&SliceKey::of(&broken.metadata));
     let mut index = without.index();
-    index.slice_unreadable(&names(), &unreadable(&broken.metadata));
+    let scope = if broken.is_labelled_as_copy() {
+        Scope::Copies
+    } else {
+        names()
+    };
+    index.apply_unreadable_slice(&scope, &unreadable(&broken.metadata));
     index
 }
 
@@ -111,7 +116,7 @@ fn the_copy_of_an_unreadable_slice_stays_and_the_others_follow() {
         let broken = slice("kubernetes");
         let index = if was_known {
             let mut index = world.index();
-            index.slice_unreadable(&names(), &unreadable(&broken.metadata));
+            index.apply_unreadable_slice(&names(), &unreadable(&broken.metadata));
             index
         } else {
             restarted(&world, &broken)

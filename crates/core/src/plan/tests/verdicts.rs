@@ -125,7 +125,7 @@ fn a_server_that_is_well_again_returns_and_is_forgotten() {
     assert!(world.findings("kubernetes-vip").is_empty());
 }
 
-/// Rule: 7.memory
+/// Rule: 7.memory, 7.observe
 #[test]
 fn without_enforcement_nothing_is_taken_out_and_the_memory_is_cleared() {
     for off in [Verdicts::Off, judged(report(1), false)] {
@@ -181,7 +181,7 @@ fn at_least_half_of_the_servers_keep_their_traffic() {
     );
 }
 
-/// Rule: 7.out
+/// Rule: 7.source-not-ready
 #[test]
 fn what_the_source_says_unready_is_copied_and_not_judged() {
     let mut world = vip();

@@ -93,7 +93,7 @@ fn watch_confirms_a_suspicion_whose_answer_was_lost() {
     assert_eq!(hearing.suspect(&suspects(&[1])), None);
 }
 
-/// Rule: 7.objection
+/// Rule: 7.round
 #[test]
 fn objection_counts_only_for_the_current_round() {
     for (key, text, is_objected) in [
@@ -144,7 +144,7 @@ fn objection_withdrawn_no_longer_counts() {
     assert!(!hearing.is_objected(target(1), at(1_100)));
 }
 
-/// Rule: 7.new-round
+/// Rule: 7.round
 #[test]
 fn objection_to_an_old_round_does_not_count_for_the_new_one() {
     let mut hearing = hearing();
@@ -165,7 +165,7 @@ fn objection_unchanged_for_a_minute_is_stale() {
     assert_eq!(hearing.stale(at(61_001)), [THEIRS]);
 }
 
-/// Rule: 7.limit
+/// Rule: 7.forged
 #[test]
 fn at_most_64_entries_of_a_text_are_read() {
     let entries = |n: u16| -> Vec<_> { (0..n).map(|n| format!("192.0.2.1:{n}=1")).collect() };
@@ -193,7 +193,7 @@ fn set(text: &str) -> PeerWrite {
     PeerWrite::Set(text.to_owned())
 }
 
-/// Rule: 7.peer
+/// Rule: 7.objection, 7.repeated, 7.withdrawn
 #[test]
 fn peer_objects_repeats_and_withdraws() {
     let mut peer = Peer::new("operator-1");
@@ -240,7 +240,7 @@ fn peer_does_not_object_to_its_own_node() {
     assert_eq!(write, Some(set("192.0.2.2:6443=2;1")));
 }
 
-/// Rule: 7.peer
+/// Rule: 7.retry
 #[test]
 fn peer_repeats_a_write_that_failed() {
     let mut peer = Peer::new("operator-1");
@@ -267,7 +267,7 @@ fn peer_repeats_a_write_that_failed() {
     assert_eq!(peer.answer("", |_| true, &[].into(), at(400)), None);
 }
 
-/// Rule: 7.both-sides
+/// Rule: 7.objection
 #[test]
 fn leader_reads_what_a_peer_writes() {
     let mut leader = Hearing::default();

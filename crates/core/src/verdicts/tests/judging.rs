@@ -9,7 +9,7 @@ fn since(milliseconds: u64) -> Facts {
     }
 }
 
-/// Rule: 7.taken-out
+/// Rule: 7.conditions
 #[test]
 fn endpoint_that_is_down_is_taken_out() {
     let scene = Scene::new(3).set(2, down());
@@ -75,7 +75,7 @@ fn at_most_half_are_out() {
     }
 }
 
-/// Rule: 7.single
+/// Rule: 7.half
 #[test]
 fn single_endpoint_is_never_out() {
     for facts in [down(), rising(), failing(), never_well(), unknown()] {
@@ -108,7 +108,7 @@ fn endpoint_that_is_out_and_down_keeps_its_place() {
     assert_eq!(scene.out(), [2]);
 }
 
-/// Rule: 7.rising-gives-place
+/// Rule: 7.places
 #[test]
 fn rising_endpoint_gives_its_place_to_one_that_is_down() {
     let scene = Scene::new(3).set(1, rising()).remembers(&[1]);
@@ -116,7 +116,7 @@ fn rising_endpoint_gives_its_place_to_one_that_is_down() {
     assert_eq!(scene.set(2, down()).out(), [2]);
 }
 
-/// Rule: 7.places
+/// Rule: 7.return-order
 #[test]
 fn endpoints_return_in_the_order_of_their_last_success() {
     let answered = |milliseconds| Facts {
@@ -139,7 +139,7 @@ fn one_port_is_enough() {
     assert_eq!(scene.judge().out[&address(3)].port, SUPERVISOR);
 }
 
-/// Rule: 7.services-differ
+/// Rule: 7.ports
 #[test]
 fn service_without_the_port_is_judged_without_it() {
     let mut scene = Scene::new(3).port(SUPERVISOR).set_on(SUPERVISOR, 3, down());

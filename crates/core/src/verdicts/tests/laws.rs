@@ -69,7 +69,7 @@ impl Scene {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Rule: 7.half, 7.single
+    /// Rule: 7.half
     #[test]
     fn at_most_half_are_ever_out(scene in scene()) {
         prop_assert!(scene.out().len() <= scene.candidates.len() / 2);
@@ -89,7 +89,7 @@ proptest! {
         }
     }
 
-    /// Rule: 7.was-well
+    /// Rule: 7.new
     #[test]
     fn an_endpoint_never_seen_well_is_not_taken_out(scene in scene()) {
         let out = scene.out();
@@ -125,7 +125,7 @@ proptest! {
         prop_assert!(judgement.out.is_empty());
     }
 
-    /// Rule: 7.order
+    /// Rule: 7.stable
     #[test]
     fn the_order_of_the_candidates_does_not_matter(scene in scene(), turn in 0..7usize) {
         let mut turned = scene.clone();
@@ -266,7 +266,7 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Rule: 7.beside, 4.new, 12.rise
+    /// Rule: 7.new, 7.older-failure, 7.rise
     #[test]
     fn phases_follow_the_rules_whatever_happens(steps in vec(step(), 1..120)) {
         let mut run = Run::new();
@@ -275,7 +275,7 @@ proptest! {
         }
     }
 
-    /// Rule: 7.was-well, 7.contrast
+    /// Rule: 7.contrast, 7.new
     #[test]
     fn what_is_taken_out_was_well_and_contrasts(steps in vec(step(), 1..120)) {
         let mut run = Run::new();
@@ -297,7 +297,7 @@ proptest! {
         }
     }
 
-    /// Rule: 7.hostile
+    /// Rule: 7.forged
     #[test]
     fn any_text_in_the_lease_can_only_object(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
         let mut hearing = Hearing::default();

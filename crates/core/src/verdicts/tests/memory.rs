@@ -37,7 +37,7 @@ fn late_objection_puts_an_endpoint_back() {
     }
 }
 
-/// Rule: 7.another-answers
+/// Rule: 7.stays-out
 #[test]
 fn new_endpoint_stays_out_only_while_another_answers() {
     let recent = Facts {
@@ -77,7 +77,7 @@ fn new_leader_keeps_an_endpoint_out_until_it_knows_better() {
     }
 }
 
-/// Rule: 7.new-leader
+/// Rule: 7.blind, 7.new-leader
 #[test]
 fn new_leader_without_any_answer_is_blind_after_three_seconds() {
     let late = Facts {
@@ -90,7 +90,7 @@ fn new_leader_without_any_answer_is_blind_after_three_seconds() {
     assert!(judgement.out.is_empty());
 }
 
-/// Rule: 7.not-listed
+/// Rule: 7.new-leader
 #[test]
 fn endpoint_that_is_not_probed_yet_stays_out_for_a_new_leader() {
     let mut scene = Scene::new(3).remembers(&[1]).new_leader();
@@ -101,7 +101,7 @@ fn endpoint_that_is_not_probed_yet_stays_out_for_a_new_leader() {
     assert_eq!(scene.out(), [0; 0]);
 }
 
-/// Rule: 7.nothing-probed
+/// Rule: 7.ports
 #[test]
 fn service_without_probed_ports_has_nothing_out() {
     let mut scene = Scene::new(3).set(1, down()).remembers(&[1, 2]).new_leader();

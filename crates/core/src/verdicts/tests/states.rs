@@ -93,7 +93,7 @@ fn target_listed_again_is_new() {
     assert_eq!(probes.phase(1), Phase::New { failures: 0 });
 }
 
-/// Rule: 7.listed-still
+/// Rule: 7.forgotten
 #[test]
 fn target_still_listed_keeps_its_state() {
     let mut probes = Probes::new(1);
@@ -126,7 +126,7 @@ fn first_failure_of_a_run_probes_the_others_at_once() {
     }
 }
 
-/// Rule: 7.beside
+/// Rule: 7.older-failure
 #[test]
 fn failure_older_than_the_last_success_is_ignored() {
     let mut probes = Probes::new(1);
@@ -299,7 +299,7 @@ fn relapse_within_ten_minutes_doubles_the_rise() {
     }
 }
 
-/// Rule: 7.relapses-remembered
+/// Rule: 7.relapse
 #[test]
 fn relapses_outlast_the_source() {
     for (away, seconds) in [(1_000, 6), (700_000, 3)] {
@@ -412,7 +412,7 @@ fn contrast_is_2xx_on_the_same_port_and_family() {
     assert_eq!(probes.facts(1, 2_100).contrasts, [address(3)].into());
 }
 
-/// Rule: 7.recent
+/// Rule: 7.blind
 #[test]
 fn success_is_recent_for_three_seconds() {
     let mut probes = Probes::new(1);

@@ -2,7 +2,7 @@
 
 use crate::{LEASES, SLICES, Watch, call, event, get, lease, slice};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use testbed::{ApiServer, Effect, Ending, Fault, Match, Store};
 use tokio::time::{Instant, timeout};
@@ -103,6 +103,18 @@ async fn a_truncated_answer_is_no_json_but_the_write_is_done() {
     assert_eq!(code, 201);
     assert!(body.is_string());
     assert!(server.store().get("leases", "default", "a").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_answer_has_fields_of_wrong_types() {
+    let server = server();
+    for labels in [false, true] {
+        let effect = Effect::Undecodable { labels };
+        server.faults().add(Fault::new(Match::any(), effect).times(1));
+        let (code, body) = create(&server, if labels { "a" } else { "b" }).await.unwrap();
+        assert_eq!((code, &body["endpoints"]), (201, &json!(0)));
+        assert_eq!(body["metadata"]["labels"].is_number(), labels);
+    }
 }
 
 #[tokio::test(start_paused = true)]
