@@ -1,5 +1,6 @@
 //! API servers that stop answering while `default/kubernetes` still lists them.
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use harness::objects::vip;
@@ -17,6 +18,9 @@ const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
+/// How many endpoints are out now.
+const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
+
 /// A server that hangs is out within this time: up to a period until it is asked, and three attempts that time out.
 const HANGS: Duration = Duration::from_secs(5);
 
@@ -31,12 +35,7 @@ const LONG: Duration = Duration::from_secs(8);
 
 /// A replica that begins with this API server. It knows all three, and leaves those that are lost.
 fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
-    let servers: Vec<_> = [server, 0, 1, 2]
-        .into_iter()
-        .enumerate()
-        .filter(|(place, other)| *place == 0 || *other != server)
-        .map(|(_, server)| server)
-        .collect();
+    let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
         servers: &servers,
         network: None,
@@ -145,9 +144,7 @@ async fn stays(cluster: &Cluster, for_so_long: Duration) {
 async fn one(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
     let operator = replica(cluster, "one", server, flags);
     let service = create(cluster, VIP, json!({})).await;
-    let operator = [operator];
-    until_well(cluster, VIP, &operator).await;
-    let [operator] = operator;
+    until_well(cluster, VIP, slice::from_ref(&operator)).await;
     (operator, service)
 }
 
@@ -161,7 +158,7 @@ async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, 
     })
     .await;
     until("the removal is counted", async || {
-        removals(operator).await == Some(1)
+        removals(operator).await == Some(1) && operator.metric(ENDPOINTS).await == Some(1)
     })
     .await;
     let taken = format!("took {} out of default/{VIP}", cluster.ip(1));
@@ -170,10 +167,16 @@ async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, 
     assert_eq!(out(cluster, &source), [0; 0], "the source still lists it");
 }
 
-/// It is back, and the copy is as if nothing had been.
-async fn is_back(cluster: &Cluster, operator: &Operator) {
+/// It is back, which is reported, and the copy is as if nothing had been.
+async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
     let copy = until_out(cluster, &[], BACK).await;
     assert_eq!(named(&copy), None);
+    until("the return is reported", async || {
+        let events = events_on(cluster, service).await;
+        let is_last = events.last().is_some_and(|(kind, ..)| kind == "Normal");
+        is_last && operator.metric(ENDPOINTS).await == Some(0)
+    })
+    .await;
     assert_eq!(removals(operator).await, Some(1), "{}", operator.log());
 }
 
@@ -186,7 +189,7 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         is_reported(cluster, &operator, &service, &copy).await;
         cluster.thaw_server(1);
-        is_back(cluster, &operator).await;
+        is_back(cluster, &operator, &service).await;
     }
 
     /// Rule: 7.conditions, 7.out, 7.rise
@@ -196,7 +199,7 @@ on_both! {
         let copy = until_out(cluster, &[1], REFUSES).await;
         is_reported(cluster, &operator, &service, &copy).await;
         cluster.start_server(1).await;
-        is_back(cluster, &operator).await;
+        is_back(cluster, &operator, &service).await;
     }
 
     /// It loses its connections, but not the lead. Its renewals are late, and a removal waits for one that is answered.
@@ -254,11 +257,11 @@ on_both! {
 
     /// Rule: 7.exempt
     async fn service_that_is_exempt_keeps_a_frozen_server(cluster: &mut Cluster) {
-        let operator = [replica(cluster, "one", 0, &SHORT_LEASE)];
+        let operator = replica(cluster, "one", 0, &SHORT_LEASE);
         let exempt = json!({"endpoint-copier/enabled": "true", "endpoint-copier/probe": "off"});
         create(cluster, "exempt", exempt).await;
         create(cluster, VIP, json!({})).await;
-        until_well(cluster, VIP, &operator).await;
+        until_well(cluster, VIP, slice::from_ref(&operator)).await;
         until_well(cluster, "exempt", &[]).await;
         let before = version(cluster, "exempt").await;
         cluster.freeze_server(1);
@@ -306,7 +309,7 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         is_reported(cluster, &operator, &service, &copy).await;
         cluster.thaw_server(1);
-        is_back(cluster, &operator).await;
+        is_back(cluster, &operator, &service).await;
     }
 }
 
@@ -323,11 +326,11 @@ async fn without_probes_no_server_is_asked() {
     let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
     let without = replica(&cluster, "one", 0, &flags);
     without.until_leads().await;
-    let with = [replica(&cluster, "two", 0, &SHORT_LEASE)];
+    let with = replica(&cluster, "two", 0, &SHORT_LEASE);
     create(&cluster, VIP, json!({})).await;
-    until_well(&cluster, VIP, &with).await;
+    until_well(&cluster, VIP, slice::from_ref(&with)).await;
     cluster.freeze_server(1);
-    until_seen(&cluster, &with[0], 1, "down").await;
+    until_seen(&cluster, &with, 1, "down").await;
     stays(&cluster, HANGS).await;
     cluster.thaw_server(1);
     assert!(asked(&cluster, "two") > 5);
