@@ -4,7 +4,7 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use harness::objects::vip;
-use harness::{Cluster, Operator, Place, Platform, SHORT_LEASE, leader, until, within};
+use harness::{Cluster, Network, Operator, Place, Platform, SHORT_LEASE, leader, until, within};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
@@ -29,6 +29,9 @@ const REFUSES: Duration = Duration::from_secs(3);
 
 /// A server that answers again is back within this time: three successes over 3 s.
 const BACK: Duration = Duration::from_secs(10);
+
+/// An objection counts for this long.
+const OBJECTION: Duration = Duration::from_secs(10);
 
 /// Long enough for each server to be taken out and to return, if that could happen.
 const LONG: Duration = Duration::from_secs(8);
@@ -109,11 +112,17 @@ async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state
     .await;
 }
 
+/// Waits until a copy lists exactly these servers.
+async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
+    let mut wanted: Vec<_> = servers.iter().map(|server| cluster.ip(*server)).collect();
+    wanted.sort();
+    let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+    cluster.until_addresses("default", service, &wanted).await;
+}
+
 /// Waits until these replicas have copied all servers and have seen them well.
 async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
-    let all = [0, 1, 2].map(|server| cluster.ip(server));
-    let all: Vec<_> = all.iter().map(String::as_str).collect();
-    cluster.until_addresses("default", service, &all).await;
+    until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
         for server in [0, 1, 2] {
             until_seen(cluster, operator, server, "well").await;
@@ -212,8 +221,7 @@ on_both! {
         assert_eq!(cluster.holder().await, holder, "{}", operator.log());
         // What the source says arrives all the same.
         cluster.list_servers(&[0, 2]).await;
-        let (first, third) = (cluster.ip(0), cluster.ip(2));
-        cluster.until_addresses("default", VIP, &[&first, &third]).await;
+        until_lists(cluster, VIP, &[0, 2]).await;
         cluster.thaw_server(1);
     }
 
@@ -311,6 +319,36 @@ on_both! {
         cluster.thaw_server(1);
         is_back(cluster, &operator, &service).await;
     }
+}
+
+/// The way of the leader to one server is cut, and another replica objects until it is gone.
+/// Rule: 7.objection, 7.objection-lasts
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_stays_while_another_replica_reaches_it() {
+    let network = match Network::new() {
+        Ok(network) => network,
+        Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
+    };
+    let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, Some(&network)).await;
+    let inside = Place {
+        servers: &[1, 2, 0],
+        network: Some(&network),
+    };
+    let leader = Operator::start_at(&cluster, "one", inside, &SHORT_LEASE);
+    leader.until_leads().await;
+    let peer = replica(&cluster, "two", 1, &SHORT_LEASE);
+    create(&cluster, VIP, json!({})).await;
+    until_well(&cluster, VIP, slice::from_ref(&leader)).await;
+    until_well(&cluster, VIP, slice::from_ref(&peer)).await;
+    network.cut(0);
+    until_seen(&cluster, &leader, 0, "down").await;
+    stays(&cluster, LONG).await;
+    assert!(leader.leads().await, "{}", leader.log());
+    drop(peer);
+    // Its last objection counts for 10 s.
+    until_out(&cluster, &[0], OBJECTION + HANGS).await;
+    network.restore(0);
+    until_out(&cluster, &[], BACK).await;
 }
 
 /// Requests for `/readyz` by the replica that is this user.
