@@ -13,6 +13,7 @@ mod inspect;
 mod managed;
 mod memory;
 mod outage;
+mod probes;
 mod runbook;
 mod slow;
 mod start;
@@ -23,7 +24,8 @@ mod upgrade;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");
 
 /// Makes the two tests of one scenario, on two API servers if it says nothing else. `black_hole`: on three, of which
-/// the operator reaches the first two from a network of its own; only root can make one.
+/// the operator reaches the first two from a network of its own; only root can make one. `listed`: on three that
+/// `default/kubernetes` lists where they are; real ones need a network for it.
 macro_rules! on_both {
     ($($(#[$doc:meta])* async fn $name:ident($cluster:ident: &mut Cluster) $body:block)+) => {
         on_both! { servers: 2; $($(#[$doc])* async fn $name($cluster: &mut Cluster) $body)+ }
@@ -48,6 +50,36 @@ macro_rules! on_both {
                         scenario(&mut Cluster::start(real, crate::PROGRAM, $servers).await).await;
                     } else {
                         println!("skipped: needs KUBEBUILDER_ASSETS");
+                    }
+                }
+            }
+        )+
+    };
+    (listed; $($(#[$doc:meta])* async fn $name:ident($cluster:ident: &mut Cluster) $body:block)+) => {
+        $(
+            mod $name {
+                use super::*;
+
+                $(#[$doc])*
+                async fn scenario($cluster: &mut Cluster) $body
+
+                async fn on(platform: harness::Platform, network: Option<&harness::Network>) {
+                    scenario(&mut Cluster::start_listed(platform, crate::PROGRAM, network).await).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn on_testbed() {
+                    on(harness::Platform::Testbed, None).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn on_api_server() {
+                    if !harness::Platform::Real.is_here() {
+                        return println!("skipped: needs KUBEBUILDER_ASSETS");
+                    }
+                    match harness::Network::new() {
+                        Ok(network) => on(harness::Platform::Real, Some(&network)).await,
+                        Err(reason) => println!("skipped: needs network namespaces: {reason}"),
                     }
                 }
             }

@@ -21,13 +21,16 @@ use crate::wait::until;
 /// Name of the Lease.
 pub const LEASE: &str = "f668ae63.endpoint-copier-operator";
 
-/// Where API servers listen. Not the address that everybody dials from: a port that was left may be another's by
+/// Where API servers listen, all on one port. Not the address that everybody dials from: a port that was left may be another's by
 /// then.
 const LOOPBACK: [Ipv4Addr; 3] = [
     Ipv4Addr::new(127, 0, 0, 2),
     Ipv4Addr::new(127, 0, 0, 3),
     Ipv4Addr::new(127, 0, 0, 4),
 ];
+
+/// What `default/kubernetes` lists at the start, where the servers of a test are not: addresses of nobody.
+const NOWHERE: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
 /// API servers on one store, and a way to it through the last of them.
 pub struct Cluster {
@@ -41,13 +44,30 @@ impl Cluster {
     /// A cluster of so many API servers, with `default/kubernetes` as three API servers write it. `program` is the
     /// operator that runs on it.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
-        Self::start_at(platform, program, &LOOPBACK[..servers]).await
+        let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
+        cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
+        cluster
     }
 
     /// A cluster of three API servers: the first two are each on a way of this network, the third is not.
     pub async fn start_behind(platform: Platform, program: impl Into<PathBuf>, network: &Network) -> Self {
-        let [first, second] = network.servers();
-        Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await
+        let [first, second, _] = network.servers();
+        let cluster = Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await;
+        cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
+        cluster
+    }
+
+    /// A cluster of three API servers that are where `default/kubernetes` lists them, so that probes reach them. Real ones
+    /// refuse to list loopback addresses, so they need a network.
+    pub async fn start_listed(
+        platform: Platform,
+        program: impl Into<PathBuf>,
+        network: Option<&Network>,
+    ) -> Self {
+        let addresses = network.map_or(LOOPBACK, Network::servers);
+        let cluster = Self::start_at(platform, program, &addresses).await;
+        cluster.list_servers(&[0, 1, 2]).await;
+        cluster
     }
 
     async fn start_at(platform: Platform, program: impl Into<PathBuf>, addresses: &[Ipv4Addr]) -> Self {
@@ -72,9 +92,15 @@ impl Cluster {
             .await;
         }
         cluster
-            .put::<EndpointSlice>(objects::api_servers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]))
-            .await;
-        cluster
+    }
+
+    /// Lists these servers, and no others, in `default/kubernetes`.
+    pub async fn list_servers(&self, servers: &[usize]) {
+        let addresses: Vec<_> = servers.iter().map(|server| self.ip(*server)).collect();
+        let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+        let mut slice = objects::api_servers(&addresses);
+        slice["ports"][0]["port"] = json!(self.address(0).port());
+        self.put::<EndpointSlice>(slice).await;
     }
 
     /// A kubeconfig file for one of the servers, as a user of its own for each replica.
@@ -101,6 +127,11 @@ impl Cluster {
     /// Where a server is reachable.
     pub fn address(&self, server: usize) -> SocketAddr {
         self.servers.address(server)
+    }
+
+    /// The same without its port, which is that of all servers.
+    pub fn ip(&self, server: usize) -> String {
+        self.address(server).ip().to_string()
     }
 
     /// A place for files.
@@ -153,8 +184,7 @@ impl Cluster {
     /// Creates the Service `kubernetes-vip` and waits until its copy shows the API servers that there are at the start.
     pub async fn vip_in_step(&self) {
         self.create::<Service>(objects::vip()).await;
-        let servers = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
-        self.until_addresses("default", "kubernetes-vip", &servers).await;
+        self.until_addresses("default", "kubernetes-vip", &NOWHERE).await;
     }
 
     /// Records what a Service's slices show from now on.

@@ -1,4 +1,4 @@
-//! A network namespace with two ways to API servers, each of which can become a black hole.
+//! A network namespace with three ways to API servers, each of which can become a black hole.
 //!
 //! Each way is a pair of virtual Ethernet devices: one end in the test's own namespace, where an API server listens on
 //! its address, the other inside. A way is cut by giving both ends a wrong hardware address for each other: packets
@@ -16,7 +16,7 @@ const NOBODY: &str = "02:00:00:00:00:00";
 /// A network namespace. Dropped, it is removed with its devices.
 pub struct Network {
     name: String,
-    ways: [Way; 2],
+    ways: [Way; 3],
 }
 
 struct Way {
@@ -40,7 +40,7 @@ impl Network {
         let process = std::process::id();
         let network = Self {
             name: format!("endpoint-copier-{process}-{number}"),
-            ways: [0, 1].map(|way| Way::new(process, number, way)),
+            ways: [0, 1, 2].map(|way| Way::new(process, number, way)),
         };
         ip(&format!("netns add {}", network.name))?;
         for Way { outside, inside } in &network.ways {
@@ -71,8 +71,8 @@ impl Network {
     }
 
     /// Where API servers are to listen: each is reached on a way of its own.
-    pub fn servers(&self) -> [Ipv4Addr; 2] {
-        [0, 1].map(|way| self.ways[way].outside.address)
+    pub fn servers(&self) -> [Ipv4Addr; 3] {
+        [0, 1, 2].map(|way| self.ways[way].outside.address)
     }
 
     /// Makes of a command `ip`, which may have a clean environment, one that runs a program inside, as the same process.
@@ -121,11 +121,11 @@ impl Way {
     /// Four addresses of 10.128.0.0/9 that no other test has at the same time.
     fn new(process: u32, number: u16, way: u8) -> Self {
         let block = process
-            .wrapping_mul(4)
-            .wrapping_add(u32::from(number) * 2 + u32::from(way));
+            .wrapping_mul(8)
+            .wrapping_add(u32::from(number) * 4 + u32::from(way));
         let base = (block % (1 << 21)) << 2;
         let end = |side: &str, last: u32| End {
-            device: format!("ec{process}{side}{}", number * 2 + u16::from(way)),
+            device: format!("ec{process}{side}{}", number * 4 + u16::from(way)),
             address: Ipv4Addr::from(0x0A80_0000 | base | last),
         };
         Self {

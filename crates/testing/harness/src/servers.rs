@@ -46,18 +46,18 @@ impl Servers {
             let cluster = RealCluster::start_at(addresses, &["--endpoint-reconciler-type=none"]).await;
             return Self::Real(Box::new(cluster.expect("etcd and API servers")));
         }
-        let (store, mut ca, mut servers) = (Store::new(), String::new(), Vec::new());
-        for (name, address) in ["a", "b", "c"].into_iter().zip(addresses) {
-            let server = ApiServer::named(&store, name);
-            let serving = server.serve((*address, 0).into()).await.expect("a free port");
-            let address = serving.address();
-            serving.ca_pem().clone_into(&mut ca);
-            servers.push(TestbedServer {
-                server,
-                serving: Some(serving),
-                address,
-            });
-        }
+        let store = Store::new();
+        store.allow_loopback();
+        let servers = loop {
+            match serve(&store, addresses).await {
+                Ok(servers) => break servers,
+                // Another test has the port on one of the other addresses.
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(error) => panic!("API servers cannot listen on {addresses:?}: {error}"),
+            }
+        };
+        let serving = servers[0].serving.as_ref().expect("just started");
+        let ca = serving.ca_pem().to_owned();
         Self::Testbed { store, ca, servers }
     }
 
@@ -153,4 +153,22 @@ impl Servers {
         }
         counts
     }
+}
+
+/// API servers at these addresses on one port, which is any free one of the first address: `default/kubernetes` has one
+/// port for all.
+async fn serve(store: &Store, addresses: &[Ipv4Addr]) -> std::io::Result<Vec<TestbedServer>> {
+    let (mut servers, mut port) = (Vec::<TestbedServer>::new(), 0);
+    for (name, ip) in ["a", "b", "c"].into_iter().zip(addresses) {
+        let server = ApiServer::named(store, name);
+        let serving = server.serve((*ip, port).into()).await?;
+        let address = serving.address();
+        port = address.port();
+        servers.push(TestbedServer {
+            server,
+            serving: Some(serving),
+            address,
+        });
+    }
+    Ok(servers)
 }

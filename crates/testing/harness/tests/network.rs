@@ -25,7 +25,7 @@ fn packets_on_a_way_that_is_cut_vanish_without_an_answer() {
     let listeners = network
         .servers()
         .map(|address| TcpListener::bind((address, 0)).expect("an address of ours"));
-    let [first, second] = listeners.map(|listener| (listener.local_addr().expect("bound"), listener));
+    let [first, second, _third] = listeners.map(|listener| (listener.local_addr().expect("bound"), listener));
     let closed = SocketAddr::from((network.servers()[0], 1));
     let (long, short) = (Duration::from_secs(20), Duration::from_secs(2));
     assert_eq!(dial(&network, first.0, long), Some(0));

@@ -10,10 +10,11 @@ use http::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Paths that need no token, as the role `system:public-info-viewer` has it.
+/// Paths that need no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version are not among
+/// them; the supervisor of RKE2 answers `/ping` without one.
 #[must_use]
 pub fn is_public(path: &str) -> bool {
-    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version")
+    path == "/ping"
 }
 
 /// The answer to a path that is no resource.
@@ -21,6 +22,7 @@ pub(crate) fn answer(path: &str) -> Response<Body> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let value = match segments[..] {
         ["healthz" | "livez" | "readyz"] => return answer::text(200, "ok"),
+        ["ping"] => return answer::text(200, "pong"),
         ["version"] => version(),
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],

@@ -18,6 +18,7 @@ pub struct Match {
     namespace: Option<String>,
     name: Option<String>,
     user: Option<String>,
+    path: Option<String>,
 }
 
 impl Match {
@@ -62,6 +63,13 @@ impl Match {
         self
     }
 
+    /// Requests for a path, without its query, such as `/readyz`.
+    #[must_use]
+    pub fn path(mut self, path: &str) -> Self {
+        self.path = Some(path.to_owned());
+        self
+    }
+
     fn fits(&self, user: &str, route: &Route) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w == value);
         is(&self.verb, route.verb)
@@ -69,6 +77,7 @@ impl Match {
             && is(&self.namespace, &route.namespace)
             && is(&self.name, route.rbac_name())
             && is(&self.user, user)
+            && is(&self.path, &route.path)
     }
 }
 

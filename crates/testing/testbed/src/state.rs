@@ -27,6 +27,8 @@ pub struct State {
     pub clock: Clock,
     /// Something was written that the garbage collector must look at.
     pub garbage: bool,
+    /// EndpointSlices may list loopback addresses.
+    pub loopback: bool,
     ids: u64,
 }
 
@@ -43,6 +45,7 @@ impl State {
             history,
             clock,
             garbage: false,
+            loopback: false,
             ids,
         };
         for name in NAMESPACES {

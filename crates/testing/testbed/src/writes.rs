@@ -70,7 +70,7 @@ impl State {
         }
         self.fill_in(kind, &mut new, None);
         let name = object::name(&new).to_owned();
-        let errors = validate::object(kind, &new, None);
+        let errors = validate::object(kind, &new, None, self.loopback);
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, &name, &errors));
         }
@@ -205,7 +205,7 @@ impl State {
             new[untouched] = old[untouched].clone();
         }
         self.fill_in(kind, &mut new, Some(old));
-        let errors = validate::object(kind, &new, Some(old));
+        let errors = validate::object(kind, &new, Some(old), self.loopback);
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, &key.name, &errors));
         }

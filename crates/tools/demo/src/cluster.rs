@@ -1,6 +1,8 @@
-//! The cluster: an API server in memory, and the few things that the story does to it and looks at.
+//! The cluster: API servers in memory, and the few things that the story does to it and looks at.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,54 +11,85 @@ use testbed::{ApiServer, Serving, Store, builders};
 
 use crate::replica::NAMESPACE;
 
-/// Addresses of the control-plane nodes, of the range that is reserved for documentation.
-pub const NODES: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+/// Addresses of the control-plane nodes. All of 127.0.0.0/8 is this machine, so an API server listens on each.
+pub const NODES: [&str; 3] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
+
+/// The port of API servers, in the Service of the README too.
+const PORT: u16 = 6443;
 
 /// Name of the Lease that replicas race for.
 const LEASE: &str = "f668ae63.endpoint-copier-operator";
 
 const SERVICE_LABEL: &str = "/metadata/labels/kubernetes.io~1service-name";
 
-/// A cluster with one API server on loopback.
+/// A cluster with an API server on each control-plane node.
 pub struct Cluster {
     pub store: Store,
-    pub url: String,
     pub kubeconfig: PathBuf,
-    _serving: Serving,
+    port: u16,
+    servers: Vec<Serving>,
 }
 
 impl Cluster {
     /// Starts it, with all control-plane nodes alive. The kubeconfig goes into `folder`.
     pub async fn start(folder: &Path) -> Result<Self, String> {
         let store = Store::new();
-        let put = |object| store.put(object).map_err(|error| error.to_string());
-        put(builders::namespace(NAMESPACE))?;
-        put(builders::kubernetes_service())?;
-        put(builders::kubernetes_slice(&NODES))?;
-        let serving = ApiServer::new(&store)
-            .serve(([127, 0, 0, 1], 0).into())
-            .await
-            .map_err(|error| format!("the API server cannot listen: {error}"))?;
+        store.allow_loopback();
+        let failed = |error| format!("the API servers cannot listen: {error}");
+        let servers = match serve(&store, PORT).await {
+            // Another API server has it on this machine.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => serve(&store, 0).await,
+            servers => servers,
+        };
+        let servers = servers.map_err(failed)?;
+        let [first, ..] = servers.as_slice() else {
+            return Err("there is no API server".to_owned());
+        };
+        let port = first.address().port();
         let kubeconfig = folder.join("kubeconfig");
-        serving
+        first
             .write_kubeconfig(&kubeconfig, "admin", "default")
             .map_err(|error| format!("{}: {error}", kubeconfig.display()))?;
-        Ok(Self {
+        let cluster = Self {
             store,
-            url: serving.url(),
             kubeconfig,
-            _serving: serving,
-        })
+            port,
+            servers,
+        };
+        let put = |object| cluster.store.put(object).map_err(|error| error.to_string());
+        put(builders::namespace(NAMESPACE))?;
+        put(builders::kubernetes_service())?;
+        cluster.list_nodes(&NODES)?;
+        Ok(cluster)
+    }
+
+    /// Where its API servers are.
+    pub fn urls(&self) -> String {
+        let urls: Vec<_> = self.servers.iter().map(Serving::url).collect();
+        urls.join("  ")
+    }
+
+    /// The API server on a node stands still as a stopped process does, or goes on.
+    pub fn freeze(&self, node: &str, is_frozen: bool) {
+        let on_node = |server: &&Serving| server.address().ip().to_string() == node;
+        for server in self.servers.iter().filter(on_node) {
+            if is_frozen {
+                server.freeze();
+            } else {
+                server.thaw();
+            }
+        }
     }
 
     /// What API servers do together: the living ones are in `default/kubernetes`.
     pub fn list_nodes(&self, nodes: &[&str]) -> Result<(), String> {
-        let slice = builders::kubernetes_slice(nodes);
+        let mut slice = builders::kubernetes_slice(nodes);
+        slice["ports"][0]["port"] = self.port.into();
         self.store.put(slice).map(drop).map_err(|error| error.to_string())
     }
 
     /// Applies a Service, which has to be this one of `default`. When that was.
-    pub fn apply(&self, service: Value, name: &str) -> Result<Instant, String> {
+    pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));
         if identity != ["default", name] {
             return Err(format!(
@@ -64,13 +97,33 @@ impl Cluster {
                 identity.join("/")
             ));
         }
+        let ports = service["spec"]["ports"].as_array_mut();
+        for port in ports
+            .into_iter()
+            .flatten()
+            .filter(|port| port["targetPort"] == PORT)
+        {
+            port["targetPort"] = self.port.into();
+        }
         let since = Instant::now();
         let made = self.store.put(service);
         made.map(|_| since).map_err(|error| error.to_string())
     }
 }
 
-/// Addresses of a Service in all its slices; `None` without a slice.
+/// API servers on all nodes on one port: `default/kubernetes` has one port for all.
+async fn serve(store: &Store, mut port: u16) -> std::io::Result<Vec<Serving>> {
+    let mut servers = Vec::new();
+    for node in NODES {
+        let ip: IpAddr = node.parse().map_err(std::io::Error::other)?;
+        let serving = ApiServer::named(store, node).serve((ip, port).into()).await?;
+        port = serving.address().port();
+        servers.push(serving);
+    }
+    Ok(servers)
+}
+
+/// Addresses of a Service that get traffic, in all its slices; `None` without a slice.
 pub fn endpoints(store: &Store, namespace: &str, service: &str) -> Option<BTreeSet<String>> {
     let slices = store.list("endpointslices", Some(namespace));
     let mut slices = slices
@@ -79,7 +132,8 @@ pub fn endpoints(store: &Store, namespace: &str, service: &str) -> Option<BTreeS
         .peekable();
     slices.peek()?;
     let endpoints = slices.flat_map(|slice| list(slice, "/endpoints"));
-    let addresses = endpoints.flat_map(|endpoint| list(endpoint, "/addresses"));
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+    let addresses = ready.flat_map(|endpoint| list(endpoint, "/addresses"));
     Some(addresses.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 

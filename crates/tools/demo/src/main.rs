@@ -1,4 +1,4 @@
-//! The operator at work, without a cluster: three real replicas against an API server in memory.
+//! The operator at work, without a cluster: three real replicas against API servers in memory.
 //!
 //! A story with a time limit for each step, told as a timeline. It ends by itself with exit code 0, or with
 //! 1 if something did not happen in time.

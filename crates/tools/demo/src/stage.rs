@@ -50,9 +50,9 @@ impl Stage {
         for name in ["replica-1", "replica-2", "replica-3"] {
             replicas.push(Replica::new(name, program, &cluster.kubeconfig, folder.path())?);
         }
-        println!("An API server in memory and three replicas of the operator, all on this machine:\n");
-        println!("  API server  {}", cluster.url);
-        println!("  kubeconfig  {}", cluster.kubeconfig.display());
+        println!("Three API servers in memory and three replicas of the operator, all on this machine:\n");
+        println!("  API servers  {}", cluster.urls());
+        println!("  kubeconfig   {}", cluster.kubeconfig.display());
         for replica in &replicas {
             let Replica {
                 name,
@@ -60,7 +60,7 @@ impl Stage {
                 health,
                 ..
             } = replica;
-            println!("  {name}   http://127.0.0.1:{metrics}/metrics   http://127.0.0.1:{health}/readyz");
+            println!("  {name}    http://127.0.0.1:{metrics}/metrics   http://127.0.0.1:{health}/readyz");
         }
         Ok(Self {
             cluster,

@@ -49,6 +49,9 @@ pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
     follow(stage, since, &[one, three], &[one, two, three]).await?;
 
     sleep(PAUSE).await;
+    freeze(stage).await?;
+
+    sleep(PAUSE).await;
     let second = take_over(stage, &first).await?;
     sleep(PAUSE).await;
     hand_over(stage, &second).await?;
@@ -71,6 +74,24 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
     let ready = "all three are ready: each has listed what it needs";
     stage.timeline.came(since, ready);
     Ok(leader)
+}
+
+/// An API server answers no more, and answers again. Nobody takes it off the list.
+async fn freeze(stage: &mut Stage) -> Result<(), String> {
+    let [one, two, three] = NODES;
+    let since = Instant::now();
+    stage.cluster.freeze(two, true);
+    let what = format!("the API server on {two} freezes; default/kubernetes still lists it");
+    stage.timeline.did(&what);
+    follow(stage, since, &[one, two, three], &[one, three]).await?;
+
+    sleep(PAUSE).await;
+    let since = Instant::now();
+    stage.cluster.freeze(two, false);
+    stage
+        .timeline
+        .did(&format!("the API server on {two} answers again"));
+    follow(stage, since, &[one, three], &[one, two, three]).await
 }
 
 /// Without a word to anybody the leader is gone, and then a node. Answers the next leader.
@@ -246,7 +267,7 @@ fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
     try_this("who leads", "kubectl get leases --all-namespaces");
     try_this(
         "two of three nodes are lost",
-        r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[{"addresses":["192.0.2.1"]}]}'"#,
+        r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[{"addresses":["127.0.0.2"]}]}'"#,
     );
     try_this(
         "a copy that is deleted comes back",

@@ -82,6 +82,12 @@ impl Store {
         }
     }
 
+    /// From now on EndpointSlices may list loopback addresses, which real API servers refuse: the servers of a test
+    /// listen there, and may list themselves.
+    pub fn allow_loopback(&self) {
+        lock(&self.inner.state).loopback = true;
+    }
+
     pub(crate) fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
         f(&lock(&self.inner.state))
     }

@@ -16,9 +16,10 @@ use serde_json::Value;
 
 pub use service::SUPPORTED_PROTOCOLS;
 
-/// Everything wrong with an object in its stored form; `old` is what it replaces.
+/// Everything wrong with an object in its stored form; `old` is what it replaces. `loopback`: whether slices may list
+/// loopback addresses.
 #[must_use]
-pub fn object(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError> {
     let name_rule = match kind.storage {
         Storage::Service | Storage::Namespace => names::dns_label,
         _ => names::dns_subdomain,
@@ -31,7 +32,7 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<FieldError> 
     };
     errors.extend(match kind.storage {
         Storage::Service => service::check(new, old),
-        Storage::EndpointSlice => slice::check(new, old),
+        Storage::EndpointSlice => slice::check(new, old, loopback),
         Storage::Lease => lease::check(new),
         Storage::Event => event::check(kind, new, old),
         Storage::Endpoints => endpoints::check(new),

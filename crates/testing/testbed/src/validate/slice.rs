@@ -14,7 +14,7 @@ const MAX_ADDRESSES: usize = 100;
 /// 100 up to Kubernetes 1.30.
 const MAX_PORTS: usize = 20_000;
 
-pub fn check(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+pub fn check(new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let address_type = new["addressType"].as_str().unwrap_or_default();
     if address_type.is_empty() {
@@ -29,7 +29,7 @@ pub fn check(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors.extend(ports(array(&new["ports"])));
     // Endpoints that were stored by an older server stay valid while nobody changes them.
     if old.is_none_or(|old| old["endpoints"] != new["endpoints"]) {
-        errors.extend(endpoints(array(&new["endpoints"]), address_type));
+        errors.extend(endpoints(array(&new["endpoints"]), address_type, loopback));
     }
     errors.extend(old.and_then(|old| immutable("addressType", &new["addressType"], &old["addressType"])));
     errors
@@ -79,7 +79,7 @@ fn ports(ports: &[Value]) -> Vec<FieldError> {
     errors
 }
 
-fn endpoints(endpoints: &[Value], address_type: &str) -> Vec<FieldError> {
+fn endpoints(endpoints: &[Value], address_type: &str, loopback: bool) -> Vec<FieldError> {
     if endpoints.len() > MAX_ENDPOINTS {
         return vec![too_many("endpoints", endpoints.len(), MAX_ENDPOINTS)];
     }
@@ -93,7 +93,7 @@ fn endpoints(endpoints: &[Value], address_type: &str) -> Vec<FieldError> {
             errors.push(too_many(&field, addresses.len(), MAX_ADDRESSES));
         }
         for (j, address) in addresses.iter().enumerate() {
-            errors.extend(self::address(&field, j, address, address_type));
+            errors.extend(self::address(&field, j, address, address_type, loopback));
         }
         if let Some(name) = endpoint["nodeName"].as_str() {
             let field = format!("endpoints[{i}].nodeName");
@@ -111,7 +111,7 @@ fn endpoints(endpoints: &[Value], address_type: &str) -> Vec<FieldError> {
     errors
 }
 
-fn address(list: &str, index: usize, value: &Value, address_type: &str) -> Vec<FieldError> {
+fn address(list: &str, index: usize, value: &Value, address_type: &str, loopback: bool) -> Vec<FieldError> {
     let field = format!("{list}[{index}]");
     let text = value.as_str().unwrap_or_default();
     if address_type == "FQDN" {
@@ -142,7 +142,8 @@ fn address(list: &str, index: usize, value: &Value, address_type: &str) -> Vec<F
             format!("must be an {address_type} address"),
         ));
     }
-    errors.extend(special(&ip).map(|why| FieldError::invalid(field, value, why)));
+    let special = special(&ip).filter(|_| !(loopback && ip.is_loopback()));
+    errors.extend(special.map(|why| FieldError::invalid(field, value, why)));
     errors
 }
 

@@ -134,3 +134,43 @@ async fn a_refusing_server_closes_connections_without_a_word() {
     serving.server().faults().refuse(false);
     leases(&client).list(&ListParams::default()).await.unwrap();
 }
+
+async fn text(client: &Client, path: &str) -> Result<String, u16> {
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    client.request_text(request).await.map_err(|error| match error {
+        kube::Error::Api(status) => status.code,
+        error => panic!("{error}"),
+    })
+}
+
+#[tokio::test]
+async fn readyz_needs_a_token_and_ping_does_not() {
+    let (serving, client) = start().await;
+    let mut anonymous: serde_json::Value =
+        serde_json::from_str(&serving.kubeconfig("operator", "default")).unwrap();
+    anonymous["users"][0]["user"] = serde_json::json!({});
+    let anonymous = self::client(&anonymous.to_string()).await;
+    assert_eq!(text(&client, "/readyz").await.as_deref(), Ok("ok"));
+    assert_eq!(text(&anonymous, "/readyz").await, Err(401));
+    assert_eq!(text(&anonymous, "/ping").await.as_deref(), Ok("pong"));
+}
+
+#[tokio::test]
+async fn fault_for_a_path_meets_no_other_path() {
+    let (serving, client) = start().await;
+    let fault = Fault::status(Match::any().path("/readyz"), 503);
+    let fault = serving.server().faults().add(fault);
+    assert_eq!(text(&client, "/readyz").await, Err(503));
+    assert_eq!(text(&client, "/livez").await.as_deref(), Ok("ok"));
+    serving.server().faults().remove(fault);
+    assert_eq!(text(&client, "/readyz").await.as_deref(), Ok("ok"));
+}
+
+#[test]
+fn loopback_endpoints_are_refused_until_a_test_allows_them() {
+    let store = Store::new();
+    let slice = testbed::builders::kubernetes_slice(&["127.0.0.2"]);
+    assert_eq!(store.put(slice.clone()).unwrap_err().code, 422);
+    store.allow_loopback();
+    store.put(slice).unwrap();
+}

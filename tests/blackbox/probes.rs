@@ -1,0 +1,402 @@
+//! API servers that stop answering while `default/kubernetes` still lists them.
+
+use std::slice;
+use std::time::{Duration, Instant};
+
+use harness::objects::vip;
+use harness::{Cluster, Network, Operator, Place, Platform, SHORT_LEASE, leader, until, within};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+use testbed::{Fault, Match};
+use tokio::time::sleep;
+
+use crate::events::events_on;
+use crate::on_both;
+
+const VIP: &str = "kubernetes-vip";
+
+const UNREACHABLE: &str = "endpoint-copier/unreachable";
+
+/// How many endpoints are out now.
+const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
+
+/// A server that hangs is out within this time: up to a period until it is asked, and three attempts that time out.
+const HANGS: Duration = Duration::from_secs(5);
+
+/// A server that refuses connections is out within this time.
+const REFUSES: Duration = Duration::from_secs(3);
+
+/// A server that answers again is back within this time: three successes over 3 s.
+const BACK: Duration = Duration::from_secs(10);
+
+/// An objection counts for this long.
+const OBJECTION: Duration = Duration::from_secs(10);
+
+/// Long enough for each server to be taken out and to return, if that could happen.
+const LONG: Duration = Duration::from_secs(8);
+
+/// A replica that begins with this API server. It knows all three, and leaves those that are lost.
+fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
+    let servers = [server, (server + 1) % 3, (server + 2) % 3];
+    let place = Place {
+        servers: &servers,
+        network: None,
+    };
+    Operator::start_at(cluster, name, place, flags)
+}
+
+/// Creates a Service with the API servers' port, in the namespace `default`.
+async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
+    let mut service = vip();
+    service["metadata"]["name"] = json!(name);
+    service["metadata"]["annotations"] = annotations;
+    service["spec"]["ports"][0]["targetPort"] = json!(cluster.address(0).port());
+    cluster.create(service).await
+}
+
+/// The one copy of a Service.
+async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
+    let mut slices = cluster.slices_of("default", service).await;
+    assert_eq!(slices.len(), 1, "{slices:#?}");
+    slices.remove(0)
+}
+
+async fn version(cluster: &Cluster, service: &str) -> Option<String> {
+    copy(cluster, service).await.metadata.resource_version
+}
+
+/// The value of the annotation that names the servers that are out.
+fn named(copy: &EndpointSlice) -> Option<&str> {
+    let annotations = copy.metadata.annotations.as_ref()?;
+    annotations.get(UNREACHABLE).map(String::as_str)
+}
+
+/// The servers that a slice shows as not ready.
+fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
+    let is_out = |server: &usize| {
+        let address = cluster.ip(*server);
+        let endpoints = slice.endpoints.iter().flatten();
+        let mut endpoints = endpoints.filter(|endpoint| endpoint.addresses.contains(&address));
+        endpoints.any(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.and_then(|conditions| conditions.ready) == Some(false)
+        })
+    };
+    [0, 1, 2].into_iter().filter(is_out).collect()
+}
+
+/// Waits until exactly these servers are out, and returns that copy.
+async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
+    let mut last = copy(cluster, VIP).await;
+    let is_out = within(limit, async || {
+        last = copy(cluster, VIP).await;
+        out(cluster, &last) == servers
+    });
+    assert!(is_out.await, "not {servers:?} are out after {limit:?}: {last:#?}");
+    last
+}
+
+/// Waits until a replica sees a server in this state.
+async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
+    let address = cluster.address(server);
+    let series = format!(
+        "endpoint_copier_probe_state{{address=\"{}\",port=\"{}\",state=\"{state}\"}}",
+        address.ip(),
+        address.port()
+    );
+    until(
+        &format!("{} sees {address} {state}", operator.name()),
+        async || operator.metric(&series).await == Some(1),
+    )
+    .await;
+}
+
+/// Waits until a copy lists exactly these servers.
+async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
+    let mut wanted: Vec<_> = servers.iter().map(|server| cluster.ip(*server)).collect();
+    wanted.sort();
+    let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+    cluster.until_addresses("default", service, &wanted).await;
+}
+
+/// Waits until these replicas have copied all servers and have seen them well.
+async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
+    until_lists(cluster, service, &[0, 1, 2]).await;
+    for operator in replicas {
+        for server in [0, 1, 2] {
+            until_seen(cluster, operator, server, "well").await;
+        }
+    }
+}
+
+/// How often a replica has taken an endpoint out.
+async fn removals(operator: &Operator) -> Option<u64> {
+    operator.metric("endpoint_copier_probe_removals_total").await
+}
+
+/// What the Events of this reason say, oldest first.
+async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String> {
+    let events = events_on(cluster, service).await;
+    let of_reason = events.into_iter().filter(|(_, other, _)| other == reason);
+    of_reason.map(|(.., note)| note).collect()
+}
+
+/// The copy of the VIP stays as it is, down to its version, for so long.
+async fn stays(cluster: &Cluster, for_so_long: Duration) {
+    let before = copy(cluster, VIP).await;
+    sleep(for_so_long).await;
+    assert_eq!(copy(cluster, VIP).await, before);
+}
+
+/// One replica, and the Service that it has copied all servers for.
+async fn one(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
+    let operator = replica(cluster, "one", server, flags);
+    let service = create(cluster, VIP, json!({})).await;
+    until_well(cluster, VIP, slice::from_ref(&operator)).await;
+    (operator, service)
+}
+
+/// The second server is out, everything says so, and nothing else has changed.
+async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, copy: &EndpointSlice) {
+    assert_eq!(named(copy), Some(&*cluster.ip(1)));
+    let address = cluster.address(1).to_string();
+    until("an Event names the server", async || {
+        let notes = notes(cluster, service, "EndpointUnreachable").await;
+        notes.iter().any(|note| note.contains(&address))
+    })
+    .await;
+    until("the removal is counted", async || {
+        removals(operator).await == Some(1) && operator.metric(ENDPOINTS).await == Some(1)
+    })
+    .await;
+    let taken = format!("took {} out of default/{VIP}", cluster.ip(1));
+    assert_eq!(operator.log().matches(&taken).count(), 1, "{}", operator.log());
+    let source = self::copy(cluster, "kubernetes").await;
+    assert_eq!(out(cluster, &source), [0; 0], "the source still lists it");
+}
+
+/// It is back, which is reported, and the copy is as if nothing had been.
+async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
+    let copy = until_out(cluster, &[], BACK).await;
+    assert_eq!(named(&copy), None);
+    until("the return is reported", async || {
+        let events = events_on(cluster, service).await;
+        let is_last = events.last().is_some_and(|(kind, ..)| kind == "Normal");
+        is_last && operator.metric(ENDPOINTS).await == Some(0)
+    })
+    .await;
+    assert_eq!(removals(operator).await, Some(1), "{}", operator.log());
+}
+
+on_both! {
+    listed;
+    /// Rule: 7.conditions, 7.out, 7.rise
+    async fn frozen_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
+        let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        is_reported(cluster, &operator, &service, &copy).await;
+        cluster.thaw_server(1);
+        is_back(cluster, &operator, &service).await;
+    }
+
+    /// Rule: 7.conditions, 7.out, 7.rise
+    async fn killed_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
+        let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
+        cluster.kill_server(1).await;
+        let copy = until_out(cluster, &[1], REFUSES).await;
+        is_reported(cluster, &operator, &service, &copy).await;
+        cluster.start_server(1).await;
+        is_back(cluster, &operator, &service).await;
+    }
+
+    /// It loses its connections, but not the lead. Its renewals are late, and a removal waits for one that is answered.
+    /// Rule: 7.own-connections
+    async fn frozen_server_of_the_leader_leaves_the_copy(cluster: &mut Cluster) {
+        let (operator, _) = one(cluster, 1, &[]).await;
+        let holder = cluster.holder().await;
+        cluster.freeze_server(1);
+        until_out(cluster, &[1], LONG).await;
+        assert_eq!(cluster.holder().await, holder, "{}", operator.log());
+        // What the source says arrives all the same.
+        cluster.list_servers(&[0, 2]).await;
+        until_lists(cluster, VIP, &[0, 2]).await;
+        cluster.thaw_server(1);
+    }
+
+    /// Rule: 7.observe
+    async fn observing_replica_reports_a_frozen_server_only(cluster: &mut Cluster) {
+        let flags = [&SHORT_LEASE[..], &["--probe=observe"]].concat();
+        let (operator, service) = one(cluster, 0, &flags).await;
+        let before = copy(cluster, VIP).await;
+        cluster.freeze_server(1);
+        until_seen(cluster, &operator, 1, "down").await;
+        until("it is reported", async || !notes(cluster, &service, "EndpointUnreachable").await.is_empty()).await;
+        sleep(HANGS).await;
+        assert_eq!(copy(cluster, VIP).await, before);
+        cluster.thaw_server(1);
+        until_seen(cluster, &operator, 1, "well").await;
+        assert_eq!(copy(cluster, VIP).await, before);
+        assert_eq!(removals(&operator).await, Some(0));
+    }
+
+    /// Rule: 7.half
+    async fn two_frozen_servers_of_three_leave_one_out(cluster: &mut Cluster) {
+        let (operator, _) = one(cluster, 2, &SHORT_LEASE).await;
+        for server in [0, 1] {
+            cluster.freeze_server(server);
+        }
+        let (start, mut once) = (Instant::now(), None);
+        while start.elapsed() < LONG {
+            let copy = copy(cluster, VIP).await;
+            let out = out(cluster, &copy);
+            assert!(out.len() <= 1 && !out.contains(&2), "{out:?} are out: {}", operator.log());
+            once = once.or(out.first().copied());
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(once.is_some(), "{}", operator.log());
+        for server in [0, 1] {
+            until_seen(cluster, &operator, server, "down").await;
+            cluster.thaw_server(server);
+        }
+        until_out(cluster, &[], BACK).await;
+    }
+
+    /// Rule: 7.exempt
+    async fn service_that_is_exempt_keeps_a_frozen_server(cluster: &mut Cluster) {
+        let operator = replica(cluster, "one", 0, &SHORT_LEASE);
+        let exempt = json!({"endpoint-copier/enabled": "true", "endpoint-copier/probe": "off"});
+        create(cluster, "exempt", exempt).await;
+        create(cluster, VIP, json!({})).await;
+        until_well(cluster, VIP, slice::from_ref(&operator)).await;
+        until_well(cluster, "exempt", &[]).await;
+        let before = version(cluster, "exempt").await;
+        cluster.freeze_server(1);
+        until_out(cluster, &[1], HANGS).await;
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(version(cluster, "exempt").await, before);
+        cluster.thaw_server(1);
+    }
+
+    /// Rule: 7.stays-out, 7.new-leader
+    async fn new_leader_keeps_a_frozen_server_out(cluster: &mut Cluster) {
+        let replicas = [replica(cluster, "one", 0, &SHORT_LEASE), replica(cluster, "two", 2, &SHORT_LEASE)];
+        create(cluster, VIP, json!({})).await;
+        until_well(cluster, VIP, &replicas).await;
+        let first = leader(&replicas).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        replicas[first].signal("KILL");
+        replicas[1 - first].until_leads().await;
+        // Past the time in which its term is new.
+        stays(cluster, LONG).await;
+        assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", replicas[1 - first].log());
+        cluster.thaw_server(1);
+        until_out(cluster, &[], BACK).await;
+    }
+
+    /// Rule: 7.stays-out, 7.new-leader
+    async fn replica_that_starts_alone_keeps_a_frozen_server_out(cluster: &mut Cluster) {
+        let (operator, _) = one(cluster, 0, &SHORT_LEASE).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        drop(operator);
+        let operator = replica(cluster, "two", 0, &SHORT_LEASE);
+        operator.until_leads().await;
+        stays(cluster, LONG).await;
+        assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", operator.log());
+        cluster.thaw_server(1);
+        until_out(cluster, &[], BACK).await;
+    }
+
+    /// Rule: 7.unopposed
+    async fn replica_without_election_takes_a_frozen_server_out(cluster: &mut Cluster) {
+        let (operator, service) = one(cluster, 0, &["--leader-elect=false"]).await;
+        cluster.freeze_server(1);
+        let copy = until_out(cluster, &[1], HANGS).await;
+        is_reported(cluster, &operator, &service, &copy).await;
+        cluster.thaw_server(1);
+        is_back(cluster, &operator, &service).await;
+    }
+}
+
+/// The way of the leader to one server is cut, and another replica objects until it is gone.
+/// Rule: 7.objection, 7.objection-lasts
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_stays_while_another_replica_reaches_it() {
+    let network = match Network::new() {
+        Ok(network) => network,
+        Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
+    };
+    let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, Some(&network)).await;
+    let inside = Place {
+        servers: &[1, 2, 0],
+        network: Some(&network),
+    };
+    let leader = Operator::start_at(&cluster, "one", inside, &SHORT_LEASE);
+    leader.until_leads().await;
+    let peer = replica(&cluster, "two", 1, &SHORT_LEASE);
+    create(&cluster, VIP, json!({})).await;
+    until_well(&cluster, VIP, slice::from_ref(&leader)).await;
+    until_well(&cluster, VIP, slice::from_ref(&peer)).await;
+    network.cut(0);
+    until_seen(&cluster, &leader, 0, "down").await;
+    stays(&cluster, LONG).await;
+    assert!(leader.leads().await, "{}", leader.log());
+    drop(peer);
+    // Its last objection counts for 10 s.
+    until_out(&cluster, &[0], OBJECTION + HANGS).await;
+    network.restore(0);
+    until_out(&cluster, &[], BACK).await;
+}
+
+/// Requests for `/readyz` by the replica that is this user.
+fn asked(cluster: &Cluster, user: &str) -> usize {
+    let (store, _) = cluster.testbed().expect("on the testbed");
+    let is_probe = |request: &testbed::Request| request.user == user && request.uri == "/readyz";
+    store.requests().matching(is_probe).len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_probes_no_server_is_asked() {
+    let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
+    let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
+    let without = replica(&cluster, "one", 0, &flags);
+    without.until_leads().await;
+    let with = replica(&cluster, "two", 0, &SHORT_LEASE);
+    create(&cluster, VIP, json!({})).await;
+    until_well(&cluster, VIP, slice::from_ref(&with)).await;
+    cluster.freeze_server(1);
+    until_seen(&cluster, &with, 1, "down").await;
+    stays(&cluster, HANGS).await;
+    cluster.thaw_server(1);
+    assert!(asked(&cluster, "two") > 5);
+    assert_eq!(asked(&cluster, "one"), 0);
+}
+
+/// Rule: 7.blind, 7.alive
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_stays_while_no_server_answers_readyz_well() {
+    let cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
+    let (operator, service) = one(&cluster, 0, &SHORT_LEASE).await;
+    let before = version(&cluster, VIP).await;
+    for code in [503, 429, 401] {
+        for server in cluster.testbed_servers() {
+            server
+                .faults()
+                .add(Fault::status(Match::any().path("/readyz"), code));
+        }
+        stays(&cluster, LONG).await;
+        assert_eq!(version(&cluster, VIP).await, before, "{code}: {}", operator.log());
+        for server in cluster.testbed_servers() {
+            server.faults().clear();
+        }
+        for server in [0, 1, 2] {
+            until_seen(&cluster, &operator, server, "well").await;
+        }
+    }
+    assert_eq!(removals(&operator).await, Some(0));
+    assert_eq!(notes(&cluster, &service, "EndpointUnreachable").await, [""; 0]);
+    assert!(!notes(&cluster, &service, "ProbesBlind").await.is_empty());
+}
