@@ -144,7 +144,7 @@ const _: () = {
 /// Time between the beginnings of two attempts at one address and port while they succeed, by default.
 pub const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
-/// The longest period: an address counts as answering for [`PROBE_RECENT`].
+/// The longest period: an address counts as answering for 3 s.
 pub const LONGEST_PROBE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Time limit of an attempt, by default.

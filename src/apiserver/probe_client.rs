@@ -1,7 +1,7 @@
 //! How one address and port of an API server is asked whether it is ready.
 //!
 //! A probe dials one address directly, without the races, the stretched limits and the failover of
-//! [`super::channel`]: it is to find out about that one server. HTTP/1.1, one request at a time.
+//! `super::channel`: it is to find out about that one server. HTTP/1.1, one request at a time.
 
 use std::io;
 use std::path::PathBuf;
