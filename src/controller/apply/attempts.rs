@@ -1,4 +1,4 @@
-//! Remembers the last write of each slice, so that the same is not tried for ever: a write that
+//! Remembers the last write of each slice, so that it is not repeated forever: a write that
 //! was refused waits, and one that does not last counts as refused.
 //!
 //! Pure: moments go in.

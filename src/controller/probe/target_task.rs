@@ -200,7 +200,7 @@ impl TargetTask {
     }
 }
 
-/// Waits for the end of one of the attempts, for ever while there is none.
+/// Waits for the end of one of the attempts; forever if there is none.
 async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Instant, Ended) {
     poll_fn(|context| {
         for place in 0..in_flight.len() {
@@ -216,7 +216,7 @@ async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Ins
     .await
 }
 
-/// Waits until the kept connection is closed, for ever while there is none.
+/// Waits until the kept connection is closed; forever if there is none.
 async fn closed(kept: &mut Option<Connection>) {
     match kept {
         Some(connection) => connection.closed().await,

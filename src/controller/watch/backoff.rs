@@ -29,18 +29,8 @@ impl WatchBackoff {
     }
 
     fn up_to(longest: Duration) -> Self {
-        let policy = ExponentialBackoff {
-            current_interval: WATCH_PAUSE,
-            initial_interval: WATCH_PAUSE,
-            multiplier: 2.0,
-            max_interval: longest,
-            randomization_factor: 0.3,
-            // A watch is never given up.
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        };
         Self {
-            policy,
+            policy: pauses(longest),
             last_failure: None,
         }
     }
@@ -58,6 +48,19 @@ impl WatchBackoff {
             .max(at_least);
         self.last_failure = Some(Instant::now() + pause);
         pause
+    }
+}
+
+/// The pauses between attempts to open a watch. They double, and never end: a watch is not given up.
+pub fn pauses(longest: Duration) -> ExponentialBackoff {
+    ExponentialBackoff {
+        current_interval: WATCH_PAUSE,
+        initial_interval: WATCH_PAUSE,
+        multiplier: 2.0,
+        max_interval: longest,
+        randomization_factor: 0.3,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
     }
 }
 

@@ -28,6 +28,7 @@ mod check;
 mod named;
 mod reader;
 
+pub(super) use backoff::pauses;
 pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};
 pub use reader::Reader;

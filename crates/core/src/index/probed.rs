@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Index, Scope};
-use crate::model::{EndpointSlice, ServiceKey};
+use crate::model::{Endpoint, ServiceKey};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
 /// So many addresses of a family are probed at most, more than any cluster has API servers.
@@ -28,7 +28,7 @@ impl Index {
         let source = ServiceKey::api_source();
         let slices = self.others.of(&source).filter(|slice| slice.belongs_to(&source));
         let is_https = |name: Option<&str>| name == Some("https");
-        slices.flat_map(|slice| tcp_ports(slice, is_https)).collect()
+        slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
     /// The addresses and ports of the copies of the API source, of Services that do not exempt themselves: the first
@@ -45,10 +45,10 @@ impl Index {
         let mut found: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
         for key in self.api_server_services().filter(is_probed) {
             for copy in self.copies.of(key).filter(|copy| copy.is_copy_for(key)) {
-                let mut ports = tcp_ports(copy, |_| true);
+                let mut ports: Vec<_> = copy.tcp_ports(|_| true).collect();
                 ports.retain(|port| *port == SUPERVISOR_PORT || https.contains(port));
                 let addresses = copy.endpoints.iter().flatten();
-                let addresses = addresses.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
+                let addresses = addresses.filter_map(Endpoint::address);
                 for address in addresses {
                     found.entry(address).or_default().extend(&ports);
                 }
@@ -71,14 +71,4 @@ impl Index {
         };
         self.api_servers_changed += u64::from(concerns);
     }
-}
-
-/// The numbers of the TCP ports of a slice whose name is wanted.
-fn tcp_ports(slice: &EndpointSlice, is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<u16> {
-    let ports = slice.ports.iter().flatten();
-    ports
-        .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
-        .filter(|port| is_wanted(port.name.as_deref()))
-        .filter_map(|port| u16::try_from(port.port?).ok())
-        .collect()
 }

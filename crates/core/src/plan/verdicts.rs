@@ -139,7 +139,7 @@ fn probed_ports<'a>(
         .map(|target| target.port())
         .collect();
     copies
-        .flat_map(EndpointSlice::tcp_ports)
+        .flat_map(|copy| copy.tcp_ports(|_| true))
         .filter(|port| probed.contains(port))
         .collect()
 }
@@ -210,11 +210,12 @@ impl EndpointSlice {
         copy
     }
 
-    /// The numbers of its TCP ports.
-    pub fn tcp_ports(&self) -> impl Iterator<Item = u16> {
+    /// The numbers of its TCP ports whose names are wanted.
+    pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
         let ports = self.ports.iter().flatten();
         let tcp = ports.filter(|port| super::copy::protocol(port.protocol.as_deref()) == "TCP");
-        tcp.filter_map(|port| u16::try_from(port.port?).ok())
+        tcp.filter(move |port| is_wanted(port.name.as_deref()))
+            .filter_map(|port| u16::try_from(port.port?).ok())
     }
 }
 

@@ -216,7 +216,7 @@ impl World {
                     world.start_replica(number);
                 });
             }
-            // Who stands still sees nothing of a restore: docs/explanation/failure-model.md.
+            // A replica that is paused does not notice a restore: docs/explanation/failure-model.md.
             _ if self.state().restoring => {}
             _ => {
                 self.count("replica paused");

@@ -69,7 +69,7 @@ impl Cluster {
         urls.join("  ")
     }
 
-    /// The API server on a node stands still as a stopped process does, or goes on.
+    /// Freezes the API server on a node as SIGSTOP does, or resumes it.
     pub fn freeze(&self, node: &str, is_frozen: bool) {
         let on_node = |server: &&Serving| server.address().ip().to_string() == node;
         for server in self.servers.iter().filter(on_node) {

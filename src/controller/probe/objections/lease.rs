@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -21,10 +20,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::apiserver::decode::{Guarded, LeaseMetadata};
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{is_client_error, is_conflict, is_expired, is_missing, status_of, throttled};
+use crate::controller::watch::pauses;
 use crate::telemetry::failure_log::FailureLog;
-use crate::timing::{
-    LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH, LONGEST_WATCH_PAUSE, RENEW_WATCH_SECONDS, WATCH_PAUSE,
-};
+use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH, LONGEST_WATCH_PAUSE, RENEW_WATCH_SECONDS};
 use endpoint_copier_core::model::{ObjectMeta, version_of};
 
 /// The name of the election Lease, followed by this, is the name of the probe Lease.
@@ -175,7 +173,7 @@ impl ProbeLease {
         Ok(Annotations::of(&lease).version)
     }
 
-    /// Shows the Lease whenever it changes, for ever. Nothing depends on this watch: without it, a leader hears no
+    /// Shows each change of the Lease, and never returns. Nothing depends on this watch: without it, a leader hears no
     /// objection and the others make none.
     pub(super) async fn follow(&self, mut show: impl FnMut(Shown)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
@@ -262,19 +260,6 @@ impl Annotations {
                 .map(|(key, value)| (key.to_string(), value.to_string()))
                 .collect(),
         }
-    }
-}
-
-/// Pauses that double from [`WATCH_PAUSE`].
-fn pauses(longest: Duration) -> ExponentialBackoff {
-    ExponentialBackoff {
-        current_interval: WATCH_PAUSE,
-        initial_interval: WATCH_PAUSE,
-        multiplier: 2.0,
-        max_interval: longest,
-        randomization_factor: 0.3,
-        max_elapsed_time: None,
-        ..ExponentialBackoff::default()
     }
 }
 

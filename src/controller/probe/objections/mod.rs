@@ -127,7 +127,7 @@ impl<P: OwnProbes> Objections<P> {
         }
     }
 
-    /// Asks and answers for ever.
+    /// Asks and answers until it is dropped.
     pub async fn run(mut self) {
         let (lease, view) = (self.lease.clone(), self.view.clone());
         let (terms, probes) = (self.terms.clone(), self.probes.clone());
