@@ -7,7 +7,6 @@
 //! endpoint, a slice's name or an error's text.
 
 mod controller;
-mod labels;
 mod page;
 mod probes;
 mod process;
@@ -28,7 +27,6 @@ use crate::timing::WATCH_LIFE;
 use endpoint_copier_core::model::{Operation, Reason, Restart, SYNCED, SyncResult, WatchKind};
 
 pub use controller::Controller;
-pub use labels::{LABELS, Label};
 use page::{MetricsPage, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
