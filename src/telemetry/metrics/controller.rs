@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec};
+use prometheus::Error;
 
-use super::page::MetricsPage;
+use super::page::{MetricsPage, metrics};
 use endpoint_copier_core::model::ReconcileResult;
 
 /// What controller-runtime calls a controller of `EndpointSlices`, and its queue.
@@ -23,71 +23,41 @@ const QUEUE_BUCKETS: [f64; 12] = [
     1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0,
 ];
 
-/// What the queue and its worker do.
-pub struct Controller {
-    reconciles: IntCounterVec,
-    errors: IntCounter,
-    time: Histogram,
-    active: Gauge,
-    depth: Gauge,
-    adds: IntCounter,
-    retries: IntCounter,
-    waited: Histogram,
-    worked: Histogram,
+metrics! {
+    /// What the queue and its worker do.
+    pub struct Controller(page, queue) {
+        reconciles: page.counters("controller_runtime_reconcile_total",
+            "Syncs by how they ended. error: tried again after a pause that grows; requeue_after: waits for the watch \
+             to show what was written, or for the end of a refusal; success: nothing left to do, or nothing that another try would change; requeue: \
+             never.", &["result"]),
+        errors: page.counter("controller_runtime_reconcile_errors_total",
+            "Syncs that failed and are tried again: controller_runtime_reconcile_total with the result error."),
+        time: page.histogram("controller_runtime_reconcile_time_seconds",
+            "How long a sync took, with all its calls to the API server.", &RECONCILE_BUCKETS),
+        active: page.gauge("controller_runtime_active_workers",
+            "Services that are being synced; at most 10."),
+        depth: queue.gauge("workqueue_depth",
+            "Services that wait for their turn. Above 0 for long: calls to the API server are slow or hang."),
+        adds: queue.counter("workqueue_adds_total",
+            "How often a Service was put into the queue; several changes at once count as one."),
+        retries: queue.counter("workqueue_retries_total",
+            "How often a Service was to be tried again after a failure."),
+        waited: queue.histogram("workqueue_queue_duration_seconds",
+            "How long a Service waited in the queue for its turn.", &QUEUE_BUCKETS),
+        worked: queue.histogram("workqueue_work_duration_seconds",
+            "How long a Service was worked on once it had its turn.", &QUEUE_BUCKETS),
+    }
 }
 
 impl Controller {
-    pub(super) fn new(page: &MetricsPage) -> Result<Self, Error> {
+    /// Its metrics, on this page.
+    pub(super) fn on(page: &MetricsPage) -> Result<Self, Error> {
         let queue = page.with_labels([("name", CONTROLLER), ("controller", CONTROLLER)]);
-        let page = page.with_labels([("controller", CONTROLLER)]);
-        let reconciles = page.counters(
-            "controller_runtime_reconcile_total",
-            "Syncs by how they ended. error: tried again after a pause that grows; requeue_after: waits for the watch \
-             to show what was written, or for the end of a refusal; success: nothing left to do, or nothing that another try would change; requeue: \
-             never.",
-            &["result"],
-        )?;
+        let made = Self::new(&page.with_labels([("controller", CONTROLLER)]), &queue)?;
         for result in ReconcileResult::ALL {
-            reconciles.with_label_values(&[result.as_str()]);
+            made.reconciles.with_label_values(&[result.as_str()]);
         }
-        Ok(Self {
-            reconciles,
-            errors: page.counter(
-                "controller_runtime_reconcile_errors_total",
-                "Syncs that failed and are tried again: controller_runtime_reconcile_total with the result error.",
-            )?,
-            time: page.histogram(
-                "controller_runtime_reconcile_time_seconds",
-                "How long a sync took, with all its calls to the API server.",
-                &RECONCILE_BUCKETS,
-            )?,
-            active: page.gauge(
-                "controller_runtime_active_workers",
-                "Services that are being synced; at most 10.",
-            )?,
-            depth: queue.gauge(
-                "workqueue_depth",
-                "Services that wait for their turn. Above 0 for long: calls to the API server are slow or hang.",
-            )?,
-            adds: queue.counter(
-                "workqueue_adds_total",
-                "How often a Service was put into the queue; several changes at once count as one.",
-            )?,
-            retries: queue.counter(
-                "workqueue_retries_total",
-                "How often a Service was to be tried again after a failure.",
-            )?,
-            waited: queue.histogram(
-                "workqueue_queue_duration_seconds",
-                "How long a Service waited in the queue for its turn.",
-                &QUEUE_BUCKETS,
-            )?,
-            worked: queue.histogram(
-                "workqueue_work_duration_seconds",
-                "How long a Service was worked on once it had its turn.",
-                &QUEUE_BUCKETS,
-            )?,
-        })
+        Ok(made)
     }
 
     /// A key waits for its turn.

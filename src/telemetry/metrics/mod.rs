@@ -20,14 +20,14 @@ use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use procfs::process::Process;
-use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
+use prometheus::{Error, Registry, TextEncoder};
 
 use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::WATCH_LIFE;
 use endpoint_copier_core::model::{Operation, Reason, Restart, SYNCED, SyncResult, WatchKind};
 
 pub use controller::Controller;
-use page::{MetricsPage, number, unix};
+use page::{MetricsPage, metrics, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
 
@@ -48,34 +48,75 @@ const RENEWAL_BUCKETS: [f64; 12] = [
 #[derive(Clone)]
 pub struct Metrics(Arc<MetricsInner>);
 
-struct MetricsInner {
-    registry: Registry,
-    controller: Controller,
-    services: Services,
-    probes: ProbeMetrics,
-    leader: Gauge,
-    leader_transitions: IntCounter,
-    lease_renewal: Histogram,
-    /// Without labels; so there is none before it is known.
-    lease_last_renewal: GaugeVec,
-    lease_seen_renewed: Gauge,
-    managed_services: Gauge,
-    services_in_sync: Gauge,
-    /// How many are in sync, as far as syncs know.
-    in_sync: AtomicUsize,
-    syncs: IntCounterVec,
-    slice_changes: IntCounterVec,
-    propagation: Histogram,
-    trigger_propagation: Histogram,
-    findings: GaugeVec,
-    events: IntCounterVec,
-    watch_restarts: IntCounterVec,
-    watch_last_event: GaugeVec,
-    watch_health: OnceLock<WatchHealth>,
-    api_requests: IntCounterVec,
-    api_address_changes: IntCounter,
-    clock_skew: Gauge,
-    process_start: Option<f64>,
+metrics! {
+    struct MetricsInner(page, lease) {
+        leader: lease.gauge("leader_election_master_status",
+            "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except during \
+             the seconds of a takeover."),
+        leader_transitions: page.counter("endpoint_copier_leader_transitions_total",
+            "Changes of the Lease's holder that this replica has seen. More than a few an hour outside of \
+             an upgrade: the API server or the network is in trouble."),
+        lease_renewal: page.histogram("endpoint_copier_lease_renew_duration_seconds",
+            "How long a successful renewal of the Lease took. Close to the renew deadline (4 by default): \
+             the leader is about to lose it.", &RENEWAL_BUCKETS),
+        // Without labels; so there is none before it is known.
+        lease_last_renewal: page.gauges("endpoint_copier_lease_last_renew_timestamp_seconds",
+            "When this replica last took or renewed the Lease, as Unix time; absent if it never did. The newest of \
+             all replicas is older than the lease duration: nobody leads.", &[]),
+        lease_seen_renewed: page.gauge("endpoint_copier_lease_seen_renewed_timestamp_seconds",
+            "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
+             has seen that. Older than the lease duration on every replica: nobody leads."),
+        managed_services: page.gauge("endpoint_copier_managed_services",
+            "Services that are managed, by annotation or by flag."),
+        services_in_sync: page.gauge("endpoint_copier_services_in_sync",
+            "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
+             then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing."),
+        syncs: page.counters("endpoint_copier_syncs_total",
+            "Syncs of a managed Service by result. error: will be tried again; refused: a person has to act, \
+             see the Service's Events; requeued: waits for the watch to show what was written.", &["result"]),
+        slice_changes: page.counters("endpoint_copier_slice_changes_total",
+            "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
+        propagation: page.histogram("endpoint_copier_propagation_seconds",
+            "Time from a change arriving here (of the source, the Service or a copy) to the last acknowledged write \
+             of the copies. What changed before this replica led is not in it: nobody knows since when.",
+             &PROPAGATION_BUCKETS),
+        trigger_propagation: page.histogram("endpoint_copier_trigger_propagation_seconds",
+            "Time from what made Kubernetes change the source (its annotation last-change-trigger-time, by the \
+             clock of its controller) to the last acknowledged write of the copies, with all time that nobody led. \
+             default/kubernetes has no such annotation.", &TRIGGER_BUCKETS),
+        findings: page.gauges("endpoint_copier_findings",
+            "Things wrong with managed Services right now, by reason. The reasons are those of the Events \
+             on the Service, which say what to do.", &["reason"]),
+        events: page.counters("endpoint_copier_events_total",
+            "Events on Services that the API server took, by type and reason; docs/reference/events.md says what they mean.",
+            &["type", "reason"]),
+        watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
+            "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
+             every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
+             shows is stale, and the replica is not ready.", &["resource"]),
+        watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
+            "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
+             go; error: the API server or the way to it is in trouble.", &["resource", "reason"]),
+        api_requests: page.counters("rest_client_requests_total",
+            "Requests to the API server by method, host and status code; code <error>: no answer.",
+            &["method", "code", "host"]),
+        api_address_changes: page.counter("endpoint_copier_api_address_changes_total",
+            "Changes from one API server's address to another, by any client of this replica; the log has \
+             both addresses. More than a few an hour: an API server or the way to it is in trouble."),
+        clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
+            "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
+             Nothing depends on it but the times in logs, Events and the Lease."),
+    }
+    with {
+        registry: Registry = page.registry.clone(),
+        controller: Controller = Controller::on(page)?,
+        services: Services = Services::default(),
+        probes: ProbeMetrics = ProbeMetrics::new(page)?,
+        /// How many are in sync, as far as syncs know.
+        in_sync: AtomicUsize = AtomicUsize::new(0),
+        watch_health: OnceLock<WatchHealth> = OnceLock::new(),
+        process_start: Option<f64> = process::start(Process::myself()),
+    }
 }
 
 impl Metrics {
@@ -84,8 +125,7 @@ impl Metrics {
     /// # Errors
     ///
     /// Two metrics of one name, which the tests of this file exclude.
-    #[expect(clippy::too_many_lines, reason = "a page to read from top to bottom")]
-    pub fn new(lease_name: &str) -> Result<Self, prometheus::Error> {
+    pub fn new(lease_name: &str) -> Result<Self, Error> {
         let page = MetricsPage::default();
         let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
         let build = page.with_labels([("version", env!("CARGO_PKG_VERSION")), ("commit", commit)]);
@@ -94,114 +134,7 @@ impl Metrics {
             "Always 1; the labels say which build runs.",
         )?;
         build_info.set(1.0);
-        let inner = MetricsInner {
-            controller: Controller::new(&page)?,
-            services: Services::default(),
-            probes: ProbeMetrics::new(&page)?,
-            leader: page.with_labels([("name", lease_name)]).gauge(
-                "leader_election_master_status",
-                "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except during \
-                 the seconds of a takeover.",
-            )?,
-            leader_transitions: page.counter(
-                "endpoint_copier_leader_transitions_total",
-                "Changes of the Lease's holder that this replica has seen. More than a few an hour outside of \
-                 an upgrade: the API server or the network is in trouble.",
-            )?,
-            lease_renewal: page.histogram(
-                "endpoint_copier_lease_renew_duration_seconds",
-                "How long a successful renewal of the Lease took. Close to the renew deadline (4 by default): \
-                 the leader is about to lose it.",
-                &RENEWAL_BUCKETS,
-            )?,
-            lease_last_renewal: page.gauges(
-                "endpoint_copier_lease_last_renew_timestamp_seconds",
-                "When this replica last took or renewed the Lease, as Unix time; absent if it never did. The newest of \
-                 all replicas is older than the lease duration: nobody leads.",
-                &[],
-            )?,
-            lease_seen_renewed: page.gauge(
-                "endpoint_copier_lease_seen_renewed_timestamp_seconds",
-                "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
-                 has seen that. Older than the lease duration on every replica: nobody leads.",
-            )?,
-            managed_services: page.gauge(
-                "endpoint_copier_managed_services",
-                "Services that are managed, by annotation or by flag.",
-            )?,
-            services_in_sync: page.gauge(
-                "endpoint_copier_services_in_sync",
-                "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
-                 then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing.",
-            )?,
-            in_sync: AtomicUsize::new(0),
-            syncs: page.counters(
-                "endpoint_copier_syncs_total",
-                "Syncs of a managed Service by result. error: will be tried again; refused: a person has to act, \
-                 see the Service's Events; requeued: waits for the watch to show what was written.",
-                &["result"],
-            )?,
-            slice_changes: page.counters(
-                "endpoint_copier_slice_changes_total",
-                "Writes of copies that the API server acknowledged, by operation.",
-                &["operation"],
-            )?,
-            propagation: page.histogram(
-                "endpoint_copier_propagation_seconds",
-                "Time from a change arriving here (of the source, the Service or a copy) to the last acknowledged write \
-                 of the copies. What changed before this replica led is not in it: nobody knows since when.",
-                &PROPAGATION_BUCKETS,
-            )?,
-            trigger_propagation: page.histogram(
-                "endpoint_copier_trigger_propagation_seconds",
-                "Time from what made Kubernetes change the source (its annotation last-change-trigger-time, by the \
-                 clock of its controller) to the last acknowledged write of the copies, with all time that nobody led. \
-                 default/kubernetes has no such annotation.",
-                &TRIGGER_BUCKETS,
-            )?,
-            findings: page.gauges(
-                "endpoint_copier_findings",
-                "Things wrong with managed Services right now, by reason. The reasons are those of the Events \
-                 on the Service, which say what to do.",
-                &["reason"],
-            )?,
-            events: page.counters(
-                "endpoint_copier_events_total",
-                "Events on Services that the API server took, by type and reason; docs/reference/events.md says what they mean.",
-                &["type", "reason"],
-            )?,
-            watch_last_event: page.gauges(
-                "endpoint_copier_watch_last_event_timestamp_seconds",
-                "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
-                 every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
-                 shows is stale, and the replica is not ready.",
-                &["resource"],
-            )?,
-            watch_health: OnceLock::new(),
-            watch_restarts: page.counters(
-                "endpoint_copier_watch_restarts_total",
-                "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
-                 go; error: the API server or the way to it is in trouble.",
-                &["resource", "reason"],
-            )?,
-            api_requests: page.counters(
-                "rest_client_requests_total",
-                "Requests to the API server by method, host and status code; code <error>: no answer.",
-                &["method", "code", "host"],
-            )?,
-            api_address_changes: page.counter(
-                "endpoint_copier_api_address_changes_total",
-                "Changes from one API server's address to another, by any client of this replica; the log has \
-                 both addresses. More than a few an hour: an API server or the way to it is in trouble.",
-            )?,
-            clock_skew: page.gauge(
-                "endpoint_copier_clock_skew_seconds",
-                "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
-                 Nothing depends on it but the times in logs, Events and the Lease.",
-            )?,
-            process_start: process::start(Process::myself()),
-            registry: page.registry,
-        };
+        let inner = MetricsInner::new(&page, &page.with_labels([("name", lease_name)]))?;
         inner.start_at_zero();
         Ok(Self(Arc::new(inner)))
     }

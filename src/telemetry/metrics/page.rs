@@ -9,6 +9,41 @@ use prometheus::{
     Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
+/// Declares a struct of metrics and its constructor, which registers them on these pages: each with its name, its help,
+/// and what its kind needs besides. Fields that are no metrics follow, with what they are at first.
+macro_rules! metrics {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident($($pages:ident),+) {
+            $($metric:ident: $page:ident.$kind:ident($($given:expr),+),)+
+        }
+        $(with { $($(#[$doc:meta])* $field:ident: $type:ty = $first:expr,)+ })?
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($metric: metrics!(@$kind),)+
+            $($($(#[$doc])* $field: $type,)+)?
+        }
+
+        impl $name {
+            pub(super) fn new($($pages: &$crate::telemetry::metrics::page::MetricsPage),+) -> Result<Self, prometheus::Error> {
+                Ok(Self {
+                    $($metric: $page.$kind($($given),+)?,)+
+                    $($($field: $first,)+)?
+                })
+            }
+        }
+    };
+    (@counter) => { prometheus::IntCounter };
+    (@counters) => { prometheus::IntCounterVec };
+    (@gauge) => { prometheus::Gauge };
+    (@gauges) => { prometheus::GaugeVec };
+    (@histogram) => { prometheus::Histogram };
+    (@histograms) => { prometheus::HistogramVec };
+}
+
+pub(super) use metrics;
+
 /// The page as it is written.
 #[derive(Default)]
 pub(super) struct MetricsPage {

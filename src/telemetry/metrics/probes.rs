@@ -2,57 +2,34 @@
 
 use std::time::Duration;
 
-use prometheus::{Error, Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec};
-
-use super::page::MetricsPage;
+use super::page::metrics;
 use endpoint_copier_core::verdicts::{Condition, Failure, Reply, Target};
 
 /// From an answer of a healthy server to the longest time limit.
 const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
 
-/// What the probes find out, and what follows from it.
-pub struct ProbeMetrics {
-    state: GaugeVec,
-    attempts: IntCounterVec,
-    duration: HistogramVec,
-    unreachable: Gauge,
-    removals: IntCounter,
+metrics! {
+    /// What the probes find out, and what follows from it.
+    pub struct ProbeMetrics(page) {
+        state: page.gauges("endpoint_copier_probe_state",
+            "1 for the state in which this replica sees an API server, else 0. new: never seen well; down: it \
+             failed several times in a row; rising: it answers again, but not for long enough.",
+             &["address", "port", "state"]),
+        attempts: page.counters("endpoint_copier_probe_attempts_total",
+            "Probes of an API server by result. alive: it answers, and does not let us look closer (401, 403 or \
+             429); status: any other status than 2xx.", &["address", "port", "result"]),
+        duration: page.histograms("endpoint_copier_probe_duration_seconds",
+            "How long probes of an API server took that were answered, with their connection if it was new. Close \
+             to the time limit (1 by default): it will soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
+        unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
+            "Endpoints of all copies that the probes judge unreachable, while this replica leads. Unless the mode is \
+             observe, they are taken out. See the Event EndpointUnreachable on the Service."),
+        removals: page.counter("endpoint_copier_probe_removals_total",
+            "How often this replica has taken an endpoint out of a copy because probes failed."),
+    }
 }
 
 impl ProbeMetrics {
-    pub(super) fn new(page: &MetricsPage) -> Result<Self, Error> {
-        Ok(Self {
-            state: page.gauges(
-                "endpoint_copier_probe_state",
-                "1 for the state in which this replica sees an API server, else 0. new: never seen well; down: it \
-                 failed several times in a row; rising: it answers again, but not for long enough.",
-                &["address", "port", "state"],
-            )?,
-            attempts: page.counters(
-                "endpoint_copier_probe_attempts_total",
-                "Probes of an API server by result. alive: it answers, and does not let us look closer (401, 403 or \
-                 429); status: any other status than 2xx.",
-                &["address", "port", "result"],
-            )?,
-            duration: page.histograms(
-                "endpoint_copier_probe_duration_seconds",
-                "How long probes of an API server took that were answered, with their connection if it was new. Close \
-                 to the time limit (1 by default): it will soon be taken out.",
-                &["address", "port"],
-                &PROBE_BUCKETS,
-            )?,
-            unreachable: page.gauge(
-                "endpoint_copier_probe_unreachable_endpoints",
-                "Endpoints of all copies that the probes judge unreachable, while this replica leads. Unless the mode is \
-                 observe, they are taken out. See the Event EndpointUnreachable on the Service.",
-            )?,
-            removals: page.counter(
-                "endpoint_copier_probe_removals_total",
-                "How often this replica has taken an endpoint out of a copy because probes failed.",
-            )?,
-        })
-    }
-
     /// An attempt has ended with this reply.
     pub fn attempt(&self, target: Target, reply: &Reply, took: Duration) {
         let (address, port) = labels(target);
