@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
 use k8s_openapi::api::{coordination, core, discovery};
 use kube::Resource;
@@ -42,45 +43,27 @@ impl Slim for EndpointSlice {
     }
 }
 
-/// The metadata of an EndpointSlice, as a list of `PartialObjectMetadata` shows it.
+/// The metadata of an object of this API resource, as a list of `PartialObjectMetadata` shows it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct SliceMetadata {
+#[serde(bound = "")]
+pub struct Metadata<R> {
     /// Names, labels and annotations.
     pub metadata: model::ObjectMeta,
+    #[serde(skip)]
+    resource: PhantomData<R>,
 }
 
-impl Slim for SliceMetadata {
-    type Resource = discovery::v1::EndpointSlice;
-
-    fn metadata(&self) -> &model::ObjectMeta {
-        &self.metadata
-    }
-}
+/// The metadata of an EndpointSlice.
+pub type SliceMetadata = Metadata<discovery::v1::EndpointSlice>;
 
 /// The metadata of an `Endpoints` object.
-#[derive(Clone, Debug, Deserialize)]
-pub struct EndpointsMetadata {
-    /// Names, labels and annotations.
-    pub metadata: model::ObjectMeta,
-}
-
-impl Slim for EndpointsMetadata {
-    type Resource = core::v1::Endpoints;
-
-    fn metadata(&self) -> &model::ObjectMeta {
-        &self.metadata
-    }
-}
+pub type EndpointsMetadata = Metadata<core::v1::Endpoints>;
 
 /// The metadata of a Lease.
-#[derive(Clone, Debug, Deserialize)]
-pub struct LeaseMetadata {
-    /// Names, labels and annotations.
-    pub metadata: model::ObjectMeta,
-}
+pub type LeaseMetadata = Metadata<coordination::v1::Lease>;
 
-impl Slim for LeaseMetadata {
-    type Resource = coordination::v1::Lease;
+impl<R: Resource<DynamicType = ()> + Clone + Debug + Send + 'static> Slim for Metadata<R> {
+    type Resource = R;
 
     fn metadata(&self) -> &model::ObjectMeta {
         &self.metadata
