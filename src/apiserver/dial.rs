@@ -21,7 +21,7 @@ use tower::{BoxError, Service};
 use super::ListedAddresses;
 use super::address_pool::AddressPool;
 use super::stretch::Factor;
-use crate::apiserver::error::one_line;
+use crate::apiserver::error::{causes, one_line};
 use crate::config::ServerAddress;
 use crate::timing::{DIAL_LIMIT, PING};
 
@@ -257,21 +257,14 @@ impl Dialer {
 /// Whether a certificate is good, but for another name.
 fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
-            return matches!(reason, NotValidForName | NotValidForNameContext { .. });
-        }
-        // `source()` of an io::Error skips the error that it wraps, which may be the one we look for.
-        let wrapped = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    false
+    causes(error).any(|error| {
+        matches!(
+            error.downcast_ref(),
+            Some(rustls::Error::InvalidCertificate(
+                NotValidForName | NotValidForNameContext { .. }
+            ))
+        )
+    })
 }
 
 #[cfg(test)]

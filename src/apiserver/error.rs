@@ -1,48 +1,47 @@
 //! Errors as people read them.
 
 use std::error::Error;
+use std::io;
+
+/// An error and its causes.
+pub(super) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
+        // `source()` of an io::Error skips the error that it wraps, which may be the one that is looked for.
+        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    })
+}
 
 /// An error with its causes, in one line. A `Status` of the API server appears as code, reason and message.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            // Its text is also at the end of what wraps it, with all fields of the Status.
-            let wrapped = error.to_string();
-            for part in &mut parts {
-                cut(part, &wrapped);
-            }
-            parts.push(format!("{} {}: {}", status.code, status.reason, status.message));
-            break;
-        }
-        let (text, cause) = (error.to_string(), error.source());
+    for error in causes(error) {
+        let text = error.to_string();
         for part in &mut parts {
             cut(part, &text);
         }
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            // Its own text has all fields of the Status.
+            parts.push(format!("{} {}: {}", status.code, status.reason, status.message));
+            break;
+        }
         parts.push(text);
-        next = cause;
     }
     parts.retain(|part| !part.is_empty());
     parts.dedup();
     parts.join(": ").replace(CLOSED, "").replace('\n', " ")
 }
 
-/// Whether an error is of this type, or was caused by one that is. kube wraps the errors of the layers below it.
+/// Whether an error is of this type, or was caused by one that is.
 #[must_use]
 pub fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<E>() {
-            return true;
-        }
-        next = match error.downcast_ref() {
-            Some(kube::Error::Service(wrapped)) => Some(&**wrapped),
-            _ => error.source(),
-        };
-    }
-    false
+    causes(error).any(<dyn Error>::is::<E>)
 }
 
 /// What rustls would have readers of its errors read.

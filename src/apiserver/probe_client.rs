@@ -31,7 +31,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 
 use super::dial::KUBERNETES;
 use super::{Access, Error, read};
-use crate::apiserver::error::one_line;
+use crate::apiserver::error::{causes, one_line};
 use endpoint_copier_core::verdicts::SUPERVISOR_PORT;
 use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 
@@ -263,7 +263,7 @@ impl HttpsConnection {
             .max_buf_size(LONGEST_HEAD)
             .handshake(stream)
             .await
-            .map_err(|error| failure_of(&error))?;
+            .map_err(|error| failure(&error))?;
         let closed = CancellationToken::new();
         let end = closed.clone().drop_guard();
         let task = tokio::spawn(async move {
@@ -284,9 +284,9 @@ impl HttpsConnection {
     /// One request and its answer.
     async fn ask(&mut self) -> Result<Reply, Failure> {
         let request = self.credentials.request(self.target).await?;
-        self.sender.ready().await.map_err(|error| failure_of(&error))?;
+        self.sender.ready().await.map_err(|error| failure(&error))?;
         let answer = self.sender.send_request(request).await;
-        let (head, body) = answer.map_err(|error| failure_of(&error))?.into_parts();
+        let (head, body) = answer.map_err(|error| failure(&error))?.into_parts();
         // With the end of the answer the connection takes the next request.
         if let Err(error) = Limited::new(body, LONGEST_BODY).collect().await {
             // hyper closes the connection, since nobody reads the rest.
@@ -334,47 +334,27 @@ fn reply(status: StatusCode) -> Reply {
     }
 }
 
-/// What an error of hyper says of the server.
-fn failure_of(error: &hyper::Error) -> Failure {
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        Failure::Reset
-    } else {
-        failure(error)
-    }
-}
-
 /// What an error says of the server, by its causes.
 fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(hyper) = error.downcast_ref::<hyper::Error>()
-            && hyper.is_incomplete_message()
-        {
-            return Failure::Reset;
+    let known = causes(error).find_map(|error| {
+        if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
+            let is_reset = hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed();
+            return is_reset.then_some(Failure::Reset);
         }
         if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
-            return Failure::Certificate(reason.to_string());
+            return Some(Failure::Certificate(reason.to_string()));
         }
-        let io = error.downcast_ref::<io::Error>();
-        // `source()` of an io::Error skips the error that it wraps, which may be the one we look for.
-        let wrapped = io.and_then(io::Error::get_ref);
-        match io.map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => return Failure::Refused,
-            Some(
-                io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::UnexpectedEof,
-            ) => return Failure::Reset,
-            Some(io::ErrorKind::TimedOut) => return Failure::TimedOut,
-            _ => {}
+        match error.downcast_ref::<io::Error>()?.kind() {
+            io::ErrorKind::ConnectionRefused => Some(Failure::Refused),
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Some(Failure::Reset),
+            io::ErrorKind::TimedOut => Some(Failure::TimedOut),
+            _ => None,
         }
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    Failure::Other(one_line(error))
+    });
+    known.unwrap_or_else(|| Failure::Other(one_line(error)))
 }
 
 #[cfg(test)]
