@@ -24,7 +24,6 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
@@ -227,8 +226,8 @@ struct HttpsConnection {
     target: Target,
     credentials: Arc<Credentials>,
     sender: http1::SendRequest<Empty<Bytes>>,
-    closed: CancellationToken,
-    _task: AbortOnDropHandle<()>,
+    /// Ends with the connection.
+    task: AbortOnDropHandle<()>,
 }
 
 impl HttpsConnection {
@@ -264,20 +263,14 @@ impl HttpsConnection {
             .handshake(stream)
             .await
             .map_err(|error| failure(&error))?;
-        let closed = CancellationToken::new();
-        let end = closed.clone().drop_guard();
-        let task = tokio::spawn(async move {
-            // Whoever waits for an answer gets the error.
-            _ = connection.await;
-            drop(end);
-        });
+        // Whoever waits for an answer gets the error.
+        let task = tokio::spawn(connection.map(drop));
         Ok(Self {
             inner: inner.clone(),
             target,
             credentials,
             sender,
-            closed,
-            _task: AbortOnDropHandle::new(task),
+            task: AbortOnDropHandle::new(task),
         })
     }
 
@@ -318,11 +311,16 @@ impl ProbeConnection for HttpsConnection {
     }
 
     fn is_closed(&self) -> bool {
-        self.closed.is_cancelled() || self.sender.is_closed()
+        self.task.is_finished() || self.sender.is_closed()
     }
 
     fn closed(&mut self) -> BoxFuture<'_, ()> {
-        self.closed.cancelled().boxed()
+        async {
+            if !self.task.is_finished() {
+                _ = (&mut self.task).await;
+            }
+        }
+        .boxed()
     }
 }
 
