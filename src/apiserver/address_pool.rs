@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::stretch::{Factor, Stretch};
@@ -26,7 +27,7 @@ pub(super) struct AddressPool {
     learnt: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
     /// The addresses that probes see down.
-    down: BTreeSet<ServerAddress>,
+    down: watch::Sender<BTreeSet<ServerAddress>>,
     stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the
     /// servers.
@@ -61,8 +62,13 @@ impl AddressPool {
     }
 
     /// Replaces the addresses that probes see down, while they see another well. These are tried last.
-    pub fn set_down(&mut self, down: &BTreeSet<ServerAddress>) {
-        down.clone_into(&mut self.down);
+    pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
+        self.down.send_replace(down);
+    }
+
+    /// The addresses that probes see down, and each change of them. Clones of a pool share these.
+    pub fn down(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
+        self.down.subscribe()
     }
 
     /// Whether this address was configured, and not only learnt.
@@ -100,7 +106,7 @@ impl AddressPool {
     }
 
     fn is_down(&self, address: &ServerAddress) -> bool {
-        self.down.contains(address)
+        self.down.borrow().contains(address)
     }
 
     /// `None`: it is not skipped because of a failure.
@@ -217,10 +223,10 @@ mod tests {
     fn an_address_that_probes_see_down_comes_last_until_it_is_well() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         pool.failed(&address(2), now);
-        pool.set_down(&BTreeSet::from([address(1)]));
+        pool.set_down(BTreeSet::from([address(1)]));
         assert_eq!(order(&pool, now), [2, 1]);
         assert!(!pool.has_other(&address(2), now));
-        pool.set_down(&BTreeSet::new());
+        pool.set_down(BTreeSet::new());
         assert_eq!(order(&pool, now), [1, 2]);
     }
 

@@ -1,6 +1,5 @@
 //! One dial: TCP and TLS to the first of several addresses that answers.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
@@ -85,8 +83,6 @@ impl TlsName {
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub pool: Arc<Mutex<AddressPool>>,
-    /// The addresses that probes see down.
-    pub down: watch::Receiver<BTreeSet<ServerAddress>>,
     pub listed: ListedAddresses,
     pub scheme: Scheme,
     pub tls: Arc<ClientConfig>,
@@ -126,7 +122,7 @@ impl Dialer {
     /// Waits until probes see this address down. One that is down already is connected to because no other answers, so
     /// it has to be well first.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
-        let mut down = self.down.clone();
+        let mut down = self.pool.lock().down();
         async move {
             let is_seen = down.wait_for(|down| !down.contains(&address)).await.is_ok()
                 && down.wait_for(|down| down.contains(&address)).await.is_ok();

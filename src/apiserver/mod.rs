@@ -20,7 +20,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tracing::warn;
@@ -84,8 +83,6 @@ pub struct Access {
     source: Option<ConfigSource>,
     pool: Arc<Mutex<AddressPool>>,
     name: TlsName,
-    /// The addresses that probes see down.
-    down: watch::Sender<BTreeSet<ServerAddress>>,
     /// The cluster's own list of API servers, if that is used.
     learns: bool,
     listed: ListedAddresses,
@@ -189,7 +186,6 @@ impl Access {
         let pool = AddressPool::new(fixed.collect(), turn).with_first(before_learned);
         Ok(Self {
             pool: Arc::new(Mutex::new(pool)),
-            down: watch::Sender::default(),
             source: None,
             name,
             learns: *mode != ApiServerMode::Cluster,
@@ -227,8 +223,7 @@ impl Access {
     /// Replaces the addresses that probes see down while they see another well; none otherwise. Connections to them end
     /// at once, with the watches on them.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
-        self.pool.lock().set_down(&down);
-        self.down.send_replace(down);
+        self.pool.lock().set_down(down);
     }
 
     /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
@@ -246,7 +241,6 @@ impl Access {
         let config = &self.config;
         let dialer = Dialer {
             pool: self.pool.clone(),
-            down: self.down.subscribe(),
             listed: self.listed.clone(),
             scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
             tls: Arc::new(config.rustls_client_config()?),
