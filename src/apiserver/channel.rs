@@ -53,19 +53,12 @@ const DIAL_PAUSE: Duration = Duration::from_millis(100);
 const REPEATS: u32 = 3;
 
 /// A connection that is there or is being made. All requests share it: where one dials, no other does.
-type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, ConnectError>>>;
+type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
 
 /// Why a connection could not be made. All requests that wait for it get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
-enum ConnectError {
-    #[error("{}", one_line(&***.0))]
-    Dial(Arc<BoxError>),
-    #[error("{address}: {}", one_line(&**.error))]
-    Handshake {
-        address: ServerAddress,
-        error: Arc<hyper::Error>,
-    },
-}
+#[error("{0}")]
+struct NotConnected(String);
 
 impl Channel {
     pub fn new(dialer: Dialer, purpose: &'static str, metrics: Metrics) -> Self {
@@ -128,16 +121,14 @@ impl Channel {
         pending
     }
 
-    async fn connect(&self) -> Result<Arc<Connection>, ConnectError> {
+    async fn connect(&self) -> Result<Arc<Connection>, NotConnected> {
         let factor = self.factor();
         let dialed = self.0.dialer.dial(self.0.dialer.order(), factor).await;
-        let (address, stream) = dialed.map_err(|error| ConnectError::Dial(error.into()))?;
+        let (address, stream) = dialed.map_err(|error| NotConnected(one_line(&*error)))?;
         let until_down = self.0.dialer.until_down(address.clone());
         let connection = Connection::over(stream, address.clone(), factor, until_down).await;
-        let connection = connection.map_err(|error| ConnectError::Handshake {
-            address: address.clone(),
-            error: error.into(),
-        })?;
+        let connection =
+            connection.map_err(|error| NotConnected(format!("{address}: {}", one_line(&error))))?;
         self.leads_to(address);
         Ok(Arc::new(connection))
     }
