@@ -28,7 +28,7 @@ pub(super) struct AddressPool {
     ejections: HashMap<ServerAddress, Ejection>,
     /// The addresses that probes see down.
     down: watch::Sender<BTreeSet<ServerAddress>>,
-    stretch: Stretch,
+    pub stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the
     /// servers.
     turn: usize,
@@ -139,16 +139,6 @@ impl AddressPool {
         if let Some(mark) = self.ejections.get_mut(address) {
             mark.until = mark.until.max(now + BEHIND_EJECTION);
         }
-    }
-
-    /// The factor for time limits that start now.
-    pub fn factor(&self) -> Factor {
-        self.stretch.factor()
-    }
-
-    /// Records that a server answered a request after `took`.
-    pub fn answered(&mut self, took: Duration) {
-        self.stretch.answered(took);
     }
 
     /// Records that a dial or a request to this address exceeded a limit that was stretched by `factor`. The

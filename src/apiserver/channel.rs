@@ -72,7 +72,7 @@ impl Channel {
 
     /// The factor for time limits that start now.
     pub fn factor(&self) -> Factor {
-        self.0.dialer.pool.lock().factor()
+        self.0.dialer.pool.lock().stretch.factor()
     }
 
     /// The connection for a request. A watch returns to a better address, and replaces a connection whose limit for
@@ -185,7 +185,7 @@ impl Channel {
     /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
     /// no such excuse.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
-        self.0.dialer.pool.lock().answered(took);
+        self.0.dialer.pool.lock().stretch.answered(took);
         if !status.is_server_error() {
             return;
         }

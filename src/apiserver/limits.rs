@@ -1,21 +1,20 @@
 //! Counts every call, limits its time, and measures the clock skew from its answer.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::fmt::rfc2822;
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::timeout;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt as _};
 
 use super::address_pool::AddressPool;
-use super::{is_watch, pages, reads_one_object, status};
+use super::{is_watch, reads_one_object, status};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 
@@ -32,16 +31,19 @@ pub(super) struct Counted<S> {
 /// The answer did not begin, or did not complete, in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
-pub(super) struct TimedOut(Duration);
+pub(super) struct TimedOut(pub Duration);
 
-#[cfg(test)]
-impl TimedOut {
-    pub fn for_tests() -> Self {
-        Self(Duration::ZERO)
-    }
-}
+/// An answer: whole, or that to a watch.
+pub(super) type Answer<B> = Response<Either<Full<Bytes>, B>>;
 
-impl<S> Counted<S> {
+impl<S, B> Counted<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     /// `pool` holds the factor by which limits are stretched.
     pub fn new(inner: S, metrics: &Metrics, host: &str, pool: Arc<Mutex<AddressPool>>) -> Self {
         Self {
@@ -51,27 +53,14 @@ impl<S> Counted<S> {
             host: host.into(),
         }
     }
-}
 
-impl<S, B> Service<Request<Body>> for Counted<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Either<Full<Bytes>, B>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    /// An answer of more than `largest` bytes is given up, with a [`http_body_util::LengthLimitError`]; not that to a watch.
+    pub fn send(
+        &self,
+        request: Request<Body>,
+        largest: usize,
+    ) -> impl Future<Output = Result<Answer<B>, BoxError>> + Send + use<S, B> {
         let goes_on = is_watch(&request);
-        let is_page = pages::is_page(&request);
         let mut count = RequestCount {
             metrics: self.metrics.clone(),
             method: request.method().clone(),
@@ -79,20 +68,20 @@ where
             status: None,
         };
         let (answer_limit, whole_limit) = if reads_one_object(&request) {
-            let limit = self.pool.lock().factor().of(READ_LIMIT);
+            let limit = self.pool.lock().stretch.factor().of(READ_LIMIT);
             (limit, limit)
         } else {
             (ANSWER_LIMIT, BODY_LIMIT)
         };
-        let answer = self.inner.call(request);
-        let sent = SystemTime::now();
-        Box::pin(async move {
+        let answer = self.inner.clone().oneshot(request);
+        let sent = Timestamp::now();
+        async move {
             let answer = timeout(answer_limit, answer)
                 .await
                 .map_err(|_| TimedOut(answer_limit))?
                 .map_err(Into::into)?;
             count.status = Some(answer.status());
-            if let Some(skew) = skew(answer.headers(), sent, SystemTime::now()) {
+            if let Some(skew) = skew(answer.headers(), sent, Timestamp::now()) {
                 count.metrics.set_clock_skew(skew);
             }
             drop(count);
@@ -101,14 +90,13 @@ where
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
             // A peer that dies in the middle of a list would be waited for without end.
-            let whole = timeout(whole_limit, pages::whole(body, is_page))
-                .await
-                .map_err(|_| TimedOut(whole_limit))??;
+            let whole = timeout(whole_limit, Limited::new(body, largest).collect()).await;
+            let whole = whole.map_err(|_| TimedOut(whole_limit))??.to_bytes();
             if !parts.status.is_success() {
                 return Err(status::error(&parts, &whole).into());
             }
             Ok(Response::from_parts(parts, Either::Left(whole.into())))
-        })
+        }
     }
 }
 
@@ -129,19 +117,12 @@ impl Drop for RequestCount {
 
 /// By how many seconds the clock of this host is ahead of the API server's, as far as is certain: the Date of an
 /// answer is cut to whole seconds, and was written some time between request and answer.
-fn skew(headers: &HeaderMap, sent: SystemTime, received: SystemTime) -> Option<f64> {
-    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
-    let ahead_at_most = seconds_after(received, date);
-    let ahead_at_least = seconds_after(sent, date) - 1.0;
+fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
+    let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();
+    let (ahead_at_least, ahead_at_most) = (ahead(sent) - 1.0, ahead(received));
     // A clock that was set between both says nothing.
     (ahead_at_least <= ahead_at_most).then(|| 0.0_f64.clamp(ahead_at_least, ahead_at_most))
-}
-
-fn seconds_after(moment: SystemTime, other: SystemTime) -> f64 {
-    match moment.duration_since(other) {
-        Ok(after) => after.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    }
 }
 
 #[cfg(test)]
@@ -151,14 +132,14 @@ mod tests {
     use super::*;
     use crate::config::ServerAddress;
 
-    fn at(millis: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(millis)
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
     }
 
-    fn skew_of(server: u64, sent: u64, received: u64) -> Option<f64> {
+    fn skew_of(server: i64, sent: i64, received: i64) -> Option<f64> {
         let mut headers = HeaderMap::new();
-        let date = httpdate::fmt_http_date(at(server)).parse().ok()?;
-        headers.insert(header::DATE, date);
+        let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at(server));
+        headers.insert(header::DATE, date.unwrap().parse().unwrap());
         skew(&headers, at(sent), at(received))
     }
 
@@ -199,15 +180,16 @@ mod tests {
         });
         let server = ServerAddress::new("192.0.2.1", 6443);
         let pool = Arc::new(Mutex::new(AddressPool::new(vec![server.clone()], 0)));
-        let mut counted = Counted::new(silent, &metrics, "host", pool.clone());
-        let mut ends = async |path| {
+        let counted = Counted::new(silent, &metrics, "host", pool.clone());
+        let ends = async |path| {
             let request = Request::get(path).body(Body::empty()).unwrap();
-            let error = counted.call(request).await.expect_err("no server answers");
+            let answer = counted.send(request, usize::MAX).await;
+            let error = answer.expect_err("no server answers");
             error.to_string()
         };
         assert_eq!(ends("/services/one?").await, "no answer within 5s");
         assert_eq!(ends("/services?limit=500").await, "no answer within 13s");
-        let factor = pool.lock().factor();
+        let factor = pool.lock().stretch.factor();
         pool.lock()
             .timed_out(&server, factor, Duration::ZERO, Instant::now());
         assert_eq!(ends("/services/one?").await, "no answer within 10s");
@@ -224,8 +206,8 @@ mod tests {
                 _ => std::future::pending().await,
             }
         });
-        let mut counted = Counted::new(service, &metrics, "host", Arc::default());
-        let mut call = |path| counted.call(Request::get(path).body(Body::empty()).unwrap());
+        let counted = Counted::new(service, &metrics, "host", Arc::default());
+        let call = |path| counted.send(Request::get(path).body(Body::empty()).unwrap(), usize::MAX);
         let count = |code| {
             let text = metrics.render();
             let series =

@@ -249,16 +249,12 @@ impl Access {
         let channel = Channel::new(dialer, purpose, self.metrics.clone());
         let send = service_fn(move |request| channel.clone().send(request));
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
+        let paged = Paged::new(Counted::new(send, &self.metrics, host, self.pool.clone()));
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
-            .service(Paged::new(Counted::new(
-                send,
-                &self.metrics,
-                host,
-                self.pool.clone(),
-            )));
+            .service(service_fn(move |request| paged.clone().send(request)));
         Ok(Client::new(service, config.default_namespace.clone()))
     }
 }
@@ -278,13 +274,13 @@ fn configured(url: &Uri) -> Option<ServerAddress> {
 pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
+    S::Future: Send,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let counted = Counted::new(service, metrics, "service", Arc::default());
-    Client::new(Paged::new(counted), namespace)
+    let paged = Paged::new(Counted::new(service, metrics, "service", Arc::default()));
+    Client::new(service_fn(move |request| paged.clone().send(request)), namespace)
 }
 
 /// Reads the configuration, the first time or again.

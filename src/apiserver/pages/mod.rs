@@ -8,22 +8,20 @@
 //! process. So pages are small: twenty of them take hardly longer than a single large one.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
-use http_body_util::BodyExt as _;
+use http_body::Body as _;
+use http_body_util::LengthLimitError;
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
 
 use super::is_watch;
-use super::limits::TimedOut;
+use super::limits::{Answer, Counted, TimedOut};
 use super::status::{overload, status_of};
 use crate::timing::LONGEST_RETRY_AFTER;
 
@@ -48,45 +46,10 @@ const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 /// for some minutes only, and the caller knows better than this layer what to do meanwhile.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A page exceeds [`LARGEST_PAGE`].
-#[derive(Debug, thiserror::Error)]
-#[error("a page of more than {LARGEST_PAGE} bytes")]
-struct TooLarge;
-
-/// In a request's extensions: the answer is a page that may hold more than one object.
-#[derive(Clone, Copy)]
-struct Page;
-
-/// The whole body of an answer to a request.
-pub(super) async fn whole<B>(body: B, of_page: bool) -> Result<Bytes, BoxError>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    if !of_page {
-        return Ok(body.collect().await.map_err(Into::into)?.to_bytes());
-    }
-    let (mut body, mut whole) = (pin!(body), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Into::into)?.into_data() {
-            if whole.len() + data.len() > LARGEST_PAGE {
-                return Err(TooLarge.into());
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(whole.freeze())
-}
-
-/// Whether the answer to a request is given up when it is too large.
-pub(super) fn is_page<B>(request: &Request<B>) -> bool {
-    request.extensions().get::<Page>().is_some()
-}
-
 /// Chooses the size of the pages of lists.
 #[derive(Clone)]
 pub(super) struct Paged<S> {
-    inner: S,
+    counted: Counted<S>,
     /// Objects of the next page, by path.
     sizes: Arc<Mutex<Sizes>>,
 }
@@ -124,24 +87,32 @@ impl Sizes {
     }
 }
 
-impl<S> Paged<S> {
-    pub fn new(inner: S) -> Self {
+impl<S, B> Paged<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub fn new(counted: Counted<S>) -> Self {
         Self {
-            inner,
+            counted,
             sizes: Arc::default(),
         }
     }
-}
 
-impl<S> Paged<S>
-where
-    S: Service<Request<Body>, Error = BoxError>,
-{
-    async fn list<B>(mut self, request: Request<Body>, asked: u32) -> Result<Response<B>, BoxError>
-    where
-        S: Service<Request<Body>, Response = Response<B>>,
-        B: http_body::Body,
-    {
+    /// Sends a request; a list with a limit of ours, as far as its own allows.
+    pub async fn send(self, request: Request<Body>) -> Result<Answer<B>, BoxError> {
+        let limit = parameter(request.uri(), "limit").and_then(|limit| limit.parse().ok());
+        let is_list = request.method() == Method::GET && !is_watch(&request);
+        match limit.filter(|_| is_list) {
+            Some(asked) => self.list(request, asked).await,
+            None => self.counted.send(request, usize::MAX).await,
+        }
+    }
+
+    async fn list(self, request: Request<Body>, asked: u32) -> Result<Answer<B>, BoxError> {
         let path = request.uri().path().to_owned();
         let continues = parameter(request.uri(), "continue").is_some();
         let (mut pause, mut paused) = (PAGE_PAUSE, Duration::ZERO);
@@ -149,12 +120,10 @@ where
             let size = self.sizes.lock().of(&path, continues).clamp(1, asked);
             let mut page = super::repeat(&request);
             *page.extensions_mut() = request.extensions().clone();
-            if size > 1 {
-                page.extensions_mut().insert(Page);
-            }
             *page.uri_mut() = with_limit(request.uri(), size)?;
             let began = Instant::now();
-            let next = match self.inner.call(page).await {
+            let largest = if size > 1 { LARGEST_PAGE } else { usize::MAX };
+            let next = match self.counted.send(page, largest).await {
                 Ok(answer) => {
                     let bytes = answer.body().size_hint().lower();
                     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -164,7 +133,7 @@ where
                     self.sizes.lock().set(path, next, bytes < target / 2);
                     return Ok(answer);
                 }
-                Err(error) if error.is::<TooLarge>() => size / 4,
+                Err(error) if error.is::<LengthLimitError>() => size / 4,
                 // On a slow line, fewer objects arrive in time.
                 Err(error) if error.is::<TimedOut>() => {
                     self.sizes.lock().set(path, size / 4, false);
@@ -184,30 +153,6 @@ where
                 }
             };
             self.sizes.lock().set(path.clone(), next, false);
-        }
-    }
-}
-
-impl<S, B> Service<Request<Body>> for Paged<S>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send,
-    B: http_body::Body + Send + 'static,
-{
-    type Response = Response<B>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let limit = parameter(request.uri(), "limit").and_then(|limit| limit.parse().ok());
-        let is_list = request.method() == Method::GET && !is_watch(&request);
-        match limit.filter(|_| is_list) {
-            Some(asked) => Box::pin(self.clone().list(request, asked)),
-            None => Box::pin(self.inner.call(request)),
         }
     }
 }
