@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::cas::Patch;
 use super::known::KnownVersion;
 use super::lease::Lease;
-use super::observed_lease::{ObservedLease, Race};
+use super::observed_lease::ObservedLease;
 use super::presented::{PresentedLease, ReadVersion};
 use crate::telemetry::metrics::Metrics;
 
@@ -226,23 +226,19 @@ impl LeaseObserver {
     ) {
         let mut changes = self.changes.subscribe();
         loop {
-            let race = {
+            let moment = {
                 let observed = &self.state.lock().lease;
                 on_holder(observed.holder());
+                let race = observed.race(us, default_duration, false);
                 // A watch that lags does not show that the holder has written it again, and where there is no Lease
                 // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
-                match (
-                    observed.race(us, default_duration, false),
-                    observed.next_look(default_duration),
-                ) {
-                    (Race::At(moment), Some(look)) => Race::At(moment.min(look)),
-                    (race, _) => race,
-                }
+                let look = observed.next_look(default_duration);
+                race.map(|race| look.map_or(race, |look| look.min(race)))
             };
-            match race {
-                Race::Now => return,
-                Race::Unknown => _ = changes.changed().await,
-                Race::At(moment) => {
+            match moment {
+                None => _ = changes.changed().await,
+                Some(moment) if moment <= Instant::now() => return,
+                Some(moment) => {
                     tokio::select! {
                         // A change first: it may be that the holder has renewed at the last moment.
                         biased;

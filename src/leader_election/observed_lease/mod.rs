@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lease::{Lease, LeaseSpec};
+use super::presented::ReadVersion;
 use crate::timing::LONGEST_LEASE;
 
 /// What is known of the Lease.
@@ -24,31 +25,16 @@ pub struct ObservedLease {
     missed: Option<Instant>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum LeaseState {
-    Absent,
-    /// A Lease of this identity and version.
-    Present {
-        uid: Option<String>,
-        version: Option<String>,
-        /// The moment that it states, which says nothing but that another one is another state: after a restore of
-        /// etcd the same versions are given again.
-        renewed: Option<String>,
-        /// Whether it names its holder: it was not released, emptied or garbled.
-        names_holder: bool,
-        released: bool,
-    },
-}
-
-/// When a candidate may try to take the Lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Race {
-    /// Nothing is known yet.
-    Unknown,
-    /// Now.
-    Now,
-    /// At this moment, unless the Lease changes before.
-    At(Instant),
+/// A state of the Lease. The default: there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct LeaseState {
+    version: Option<ReadVersion>,
+    /// The moment that it states, which says nothing but that another one is another state: after a restore of
+    /// etcd the same versions are given again.
+    renewed: Option<String>,
+    /// Whether it names its holder: it was not released, emptied or garbled.
+    names_holder: bool,
+    released: bool,
 }
 
 impl ObservedLease {
@@ -95,7 +81,7 @@ impl ObservedLease {
         let gap = self.look_interval(default_duration) * 2;
         match &mut self.state {
             Some((known, since)) if *since > sent => (*known == LeaseState::of(lease)).then_some(false),
-            Some((LeaseState::Absent, since)) if lease.is_none() => {
+            Some((state, since)) if lease.is_none() && *state == LeaseState::default() => {
                 if self.missed.is_none_or(|missed| sent > missed + gap) {
                     *since = now;
                 }
@@ -106,59 +92,42 @@ impl ObservedLease {
         }
     }
 
-    /// When the candidate `us` may try; `leads`: it has a valid term. A Lease that was released is free; one that
-    /// never showed a holder too; one that names us is ours to renew. Any other belongs to its last holder until
-    /// the duration has passed since its present state was first seen, also when it was deleted, emptied or
-    /// garbled meanwhile: its holder may be alive and about to write it again. That is for the leader alone: if we
-    /// were the last holder that we saw, there may have been another since.
+    /// From when on the candidate `us` may try, unless the Lease changes before; `leads`: it has a valid term. `None`
+    /// before the first look. A Lease that was released is free; one that never showed a holder too; one that names us
+    /// is ours to renew. Any other belongs to its last holder until the duration has passed since its present state was
+    /// first seen, also when it was deleted, emptied or garbled meanwhile: its holder may be alive and about to write it
+    /// again. That is for the leader alone: if we were the last holder that we saw, there may have been another since.
     #[must_use]
-    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Race {
-        let Some((state, since)) = &self.state else {
-            return Race::Unknown;
-        };
-        let (names_holder, released) = match state {
-            LeaseState::Absent => (false, false),
-            LeaseState::Present {
-                names_holder,
-                released,
-                ..
-            } => (*names_holder, *released),
-        };
-        let ours = self.holder.as_deref() == Some(us) && (names_holder || leads);
-        if released || ours || self.holder.is_none() {
-            return Race::Now;
+    pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
+        let (state, since) = self.state.as_ref()?;
+        let ours = self.holder.as_deref() == Some(us) && (state.names_holder || leads);
+        if state.released || ours || self.holder.is_none() {
+            return Some(*since);
         }
         let default = default_duration.min(LONGEST_LEASE);
-        Race::At(*since + self.duration.unwrap_or(default))
+        Some(*since + self.duration.unwrap_or(default))
     }
 
     /// Why the candidate `us` may try, in words for the log.
     #[must_use]
     pub fn why_free(&self, us: &str) -> &'static str {
-        let state = self.state.as_ref().map(|(state, _)| state);
-        match (self.holder.as_deref(), state) {
-            (_, Some(LeaseState::Present { released: true, .. })) => "it was released",
-            (None, Some(LeaseState::Present { .. })) => "it had no holder",
-            (None, _) => "there was none",
-            (Some(holder), _) if holder == us => "it was held by this replica",
-            (
-                _,
-                Some(LeaseState::Present {
-                    names_holder: true, ..
-                }),
-            ) => "its holder has not renewed it in time",
-            _ => "its holder has not written it again in time",
+        let absent = LeaseState::default();
+        let state = self.state.as_ref().map_or(&absent, |(state, _)| state);
+        match self.holder.as_deref() {
+            _ if state.released => "it was released",
+            None if state.version.is_some() => "it had no holder",
+            None => "there was none",
+            Some(holder) if holder == us => "it was held by this replica",
+            Some(_) if state.names_holder => "its holder has not renewed it in time",
+            Some(_) => "its holder has not written it again in time",
         }
     }
 
     /// Whether the candidate `us` may try at this moment.
     #[must_use]
     pub fn may_race(&self, us: &str, default_duration: Duration, leads: bool, now: Instant) -> bool {
-        match self.race(us, default_duration, leads) {
-            Race::Unknown => false,
-            Race::Now => true,
-            Race::At(moment) => now >= moment,
-        }
+        let race = self.race(us, default_duration, leads);
+        race.is_some_and(|moment| now >= moment)
     }
 
     /// When a candidate has to look again whether there is still no Lease, although there has been a holder: more
@@ -189,32 +158,18 @@ impl ObservedLease {
 
 impl LeaseState {
     fn of(lease: Option<&Lease>) -> Self {
-        let Some(lease) = lease else { return Self::Absent };
-        Self::Present {
-            uid: lease.metadata.uid.clone(),
-            version: lease.metadata.resource_version.clone(),
+        let state = |lease: &Lease| Self {
+            version: ReadVersion::of(lease),
             renewed: lease.spec.renew_time.clone(),
             names_holder: stated_holder(lease).is_some(),
             released: is_released(&lease.spec),
-        }
+        };
+        lease.map(state).unwrap_or_default()
     }
 
     /// Whether `self` is a later state of the same Lease: a watch may lag behind a GET.
     fn is_after(&self, other: &Self) -> bool {
-        let (
-            Self::Present { uid, version, .. },
-            Self::Present {
-                uid: other_uid,
-                version: other_version,
-                ..
-            },
-        ) = (self, other)
-        else {
-            return false;
-        };
-        let number = |version: &Option<String>| endpoint_copier_core::model::version(version.as_deref());
-        uid == other_uid
-            && matches!((number(version), number(other_version)), (Some(known), Some(new)) if known > new)
+        matches!((&self.version, &other.version), (Some(known), Some(new)) if known.is_after(new))
     }
 }
 

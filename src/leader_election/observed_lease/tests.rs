@@ -33,9 +33,9 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
         observed.see_in_watch(state.as_ref(), now);
     }
     match observed.race("us", OURS, false) {
-        Race::Unknown => Err(()),
-        Race::Now => Ok(None),
-        Race::At(moment) => Ok(Some((moment - now).as_secs())),
+        None => Err(()),
+        Some(moment) if moment <= now => Ok(None),
+        Some(moment) => Ok(Some((moment - now).as_secs())),
     }
 }
 
@@ -164,16 +164,16 @@ fn a_lease_that_is_deleted_or_emptied_is_written_again_by_its_leader_alone() {
         Some(lease(2, None, None)),
     ] {
         for (holder, leads, expected) in [
-            ("us", true, Race::Now),
-            ("us", false, Race::At(start + OURS)),
-            ("a", true, Race::At(start + OURS)),
+            ("us", true, start),
+            ("us", false, start + OURS),
+            ("a", true, start + OURS),
         ] {
             let mut observed = ObservedLease::default();
             observed.see(Some(&lease(1, Some(holder), Some(6))), start);
             observed.see(now.as_ref(), start);
             assert_eq!(
                 observed.race("us", OURS, leads),
-                expected,
+                Some(expected),
                 "{now:?}, {holder}, {leads}"
             );
         }
@@ -208,7 +208,7 @@ fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_vers
     );
     // And so the watch is believed again.
     assert!(observed.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
-    assert_eq!(observed.race("us", OURS, false), Race::At(start + seconds(14)));
+    assert_eq!(observed.race("us", OURS, false), Some(start + seconds(14)));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_renewal_is_news_also_when_etcd_was_restored_and_it_got_the_version_of_an_ea
     };
     observed.see_in_watch(Some(&renewed(50)), start);
     assert!(observed.see_in_watch(Some(&renewed(40)), start + seconds(5)));
-    assert_eq!(observed.race("us", OURS, false), Race::At(start + seconds(11)));
+    assert_eq!(observed.race("us", OURS, false), Some(start + seconds(11)));
 }
 
 #[test]
