@@ -169,7 +169,8 @@ impl Replica {
             .map(|candidacy| InElection::new(&election, &candidacy.namespace, &candidacy.identity));
         let (race, terms, lease) = if let Some(candidacy) = candidacy {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
-            let (reader, observer) = (reader(&candidacy.client), LeaseObserver::new(metrics.clone()));
+            let (reader, us) = (reader(&candidacy.client), &candidacy.identity);
+            let observer = LeaseObserver::new(us, election.lease_duration, metrics.clone());
             let (candidate, terms) = candidate(&mut watching, reader, &observer, view, candidacy, election);
             report_liveness(&health, "renewal", candidate.watchdog(), limit);
             let race = named("election", candidate.run(stop_election.clone()));
@@ -323,20 +324,10 @@ fn candidate(
     election: ElectionConfig,
 ) -> (Candidate, channel::Receiver<Option<Term>>) {
     let Candidacy {
-        client,
-        namespace,
-        identity,
+        client, namespace, ..
     } = candidacy;
     let (lease_name, metrics) = (election.lease_name.clone(), reader.metrics.clone());
-    let made = Candidate::new(
-        client,
-        &namespace,
-        identity,
-        election,
-        observer.clone(),
-        view,
-        metrics,
-    );
+    let made = Candidate::new(client, &namespace, election, observer.clone(), view, metrics);
     let observer = observer.clone();
     watching.push(named("Lease watch", async move {
         watch::lease(reader, &namespace, &lease_name, observer).await;

@@ -50,11 +50,10 @@ impl Runner {
             lease_name: lease.to_owned(),
         };
         let metrics = Metrics::new(lease).expect("metrics");
-        let observer = LeaseObserver::new(metrics.clone());
+        let observer = LeaseObserver::new(&name, duration, metrics.clone());
         let (candidate, terms) = Candidate::new(
             client.clone(),
             "default",
-            name.clone(),
             config,
             observer.clone(),
             View::default(),

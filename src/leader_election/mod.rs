@@ -48,7 +48,6 @@ pub use view::View;
 pub struct Candidate {
     lock: LeaseLock,
     cas: LeaseCas,
-    us: String,
     /// Namespace and name, for logs.
     lease: String,
     config: ElectionConfig,
@@ -77,28 +76,21 @@ enum Ending {
 }
 
 impl Candidate {
-    /// A candidate under the identity `us`, and where its terms will appear. `client` must not
-    /// retry by itself: a repeated PATCH could land when the Lease is another's.
+    /// A candidate with the identity and the knowledge of this observer, and where its terms will appear. `client` must
+    /// not retry by itself: a repeated PATCH could land when the Lease is another's.
     pub fn new(
         client: Client,
         namespace: &str,
-        us: String,
         config: ElectionConfig,
         observer: LeaseObserver,
         view: View,
         metrics: Metrics,
     ) -> (Self, channel::Receiver<Option<Term>>) {
         let (terms, receiver) = channel::channel(None);
-        let cas = LeaseCas::new(
-            client,
-            &us,
-            config.lease_duration,
-            observer.clone(),
-            receiver.clone(),
-        );
+        let cas = LeaseCas::new(client, observer.clone(), receiver.clone());
         let lease = format!("{namespace}/{}", config.lease_name);
         let params = LeaseLockParams {
-            holder_id: us.clone(),
+            holder_id: observer.us.to_string(),
             lease_name: config.lease_name.clone(),
             lease_ttl: config.lease_duration,
         };
@@ -107,7 +99,6 @@ impl Candidate {
             Self {
                 lock,
                 cas,
-                us,
                 lease,
                 config,
                 observer,
@@ -154,7 +145,7 @@ impl Candidate {
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         loop {
             self.standby(leader).await;
-            let before = (self.observer.holder(), self.observer.why_free(&self.us));
+            let before = (self.observer.holder(), self.observer.why_free());
             match self.attempt(self.config.renew_deadline).await {
                 LeaseAttempt::Acquired(sent) => {
                     outage.recovered();
@@ -181,15 +172,13 @@ impl Candidate {
         let mut log_holder = |holder: Option<&str>| {
             if holder != leader.as_deref() {
                 *leader = holder.map(str::to_owned);
-                if let Some(holder) = holder.filter(|holder| *holder != self.us) {
+                if let Some(holder) = holder.filter(|holder| *holder != &*self.observer.us) {
                     info!(lease = self.lease, holder, "standing by");
                 }
             }
         };
         loop {
-            self.observer
-                .wait_to_race(&self.us, self.config.lease_duration, &mut log_holder)
-                .await;
+            self.observer.wait_to_race(&mut log_holder).await;
             let changed_at = self.observer.changed_at().unwrap_or_else(Instant::now);
             if self.view.is_current() || changed_at.elapsed() >= LEADERLESS {
                 return;
@@ -212,7 +201,7 @@ impl Candidate {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
                 self.metrics.observe_renewal(begun.elapsed());
                 let holder = lease.spec.and_then(|spec| spec.holder_identity);
-                if validity::is_ours(holder.as_deref(), &self.us) {
+                if validity::is_ours(holder.as_deref(), &self.observer.us) {
                     LeaseAttempt::Acquired(self.cas.sent().unwrap_or(begun))
                 } else {
                     LeaseAttempt::NotAcquired
@@ -248,7 +237,7 @@ impl Candidate {
         let (previous, why) = before;
         info!(
             lease = self.lease,
-            identity = self.us,
+            identity = &*self.observer.us,
             previous,
             why,
             "took the lead"

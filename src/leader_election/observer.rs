@@ -27,9 +27,13 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((holder, spec.renew_time.clone()))
 }
 
-/// An [`ObservedLease`] that several parts of a replica add to and wait for.
+/// What one candidate knows of the Lease. Several parts of a replica add to it and wait for it.
 #[derive(Clone)]
 pub struct LeaseObserver {
+    /// The identity of the candidate.
+    pub(super) us: Arc<str>,
+    /// How long a Lease holds that states no duration.
+    pub(super) default_duration: Duration,
     state: Arc<Mutex<ObservedState>>,
     /// Where a change of the state is announced.
     changes: watch::Sender<()>,
@@ -52,8 +56,10 @@ struct ObservedState {
 impl LeaseObserver {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(us: &str, default_duration: Duration, metrics: Metrics) -> Self {
         Self {
+            us: us.into(),
+            default_duration,
             state: Arc::default(),
             changes: watch::Sender::default(),
             metrics,
@@ -89,14 +95,6 @@ impl LeaseObserver {
         self.changes.send_replace(());
     }
 
-    /// A GET shows this Lease, or that there is none.
-    pub fn see(&self, lease: Option<&Lease>) {
-        let mut state = self.state.lock();
-        if state.lease.see(lease, Instant::now()) {
-            self.note_change(&mut state, lease);
-        }
-    }
-
     /// The Lease was seen in another state than before.
     fn note_change(&self, state: &mut ObservedState, lease: Option<&Lease>) {
         state.changed_at = Some(Instant::now());
@@ -112,9 +110,9 @@ impl LeaseObserver {
         self.changes.send_replace(());
     }
 
-    /// The version for a renewal of the holder `us`, if no read is needed.
-    pub(super) fn version_to_renew(&self, us: &str) -> Option<ReadVersion> {
-        self.state.lock().known.version_to_renew(us)
+    /// The version for a renewal, if no read is needed.
+    pub(super) fn version_to_renew(&self) -> Option<ReadVersion> {
+        self.state.lock().known.version_to_renew(&self.us)
     }
 
     /// A renewal of this version was refused before the server looked at the Lease.
@@ -127,16 +125,16 @@ impl LeaseObserver {
         self.state.lock().known.is_after(basis)
     }
 
-    /// Whether this renewal of the holder `us` was applied, as far as the watch shows it.
-    pub(super) fn is_applied(&self, us: &str, patch: &Patch) -> bool {
+    /// Whether this renewal was applied, as far as the watch shows it.
+    pub(super) fn is_applied(&self, patch: &Patch) -> bool {
         let known = &self.state.lock().known;
-        known.is_applied(&patch.basis, us, patch.renewed.as_deref())
+        known.is_applied(&patch.basis, &self.us, patch.renewed.as_deref())
     }
 
-    /// Waits until the watch shows that this renewal of the holder `us` was applied.
-    pub(super) async fn wait_until_applied(&self, us: &str, patch: &Patch) {
+    /// Waits until the watch shows that this renewal was applied.
+    pub(super) async fn wait_until_applied(&self, patch: &Patch) {
         let mut changes = self.changes.subscribe();
-        while !self.is_applied(us, patch) {
+        while !self.is_applied(patch) {
             _ = changes.changed().await;
         }
     }
@@ -169,9 +167,9 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
-    /// Why the candidate `us` may try, in words for the log.
-    pub(super) fn why_free(&self, us: &str) -> &'static str {
-        self.state.lock().lease.why_free(us)
+    /// Why the candidate may try, in words for the log.
+    pub(super) fn why_free(&self) -> &'static str {
+        self.state.lock().lease.why_free(&self.us)
     }
 
     /// Since when the Lease has looked as it does.
@@ -186,53 +184,45 @@ impl LeaseObserver {
         self.state.lock().changed_at
     }
 
-    /// What to present to the lock of the candidate `us` after a GET that was sent at this moment and answered with
+    /// What to present to the lock of the candidate after a GET that was sent at this moment and answered with
     /// this Lease or none; `leads`: it has a valid term. `None`: its leader has to read it again, since nobody knows
     /// whether it still names that one.
     pub(super) fn present(
         &self,
         answer: Option<&Lease>,
-        us: &str,
-        default_duration: Duration,
         leads: bool,
         sent: Instant,
     ) -> Option<PresentedLease> {
-        let now = Instant::now();
+        let (now, default) = (Instant::now(), self.default_duration);
         let mut state = self.state.lock();
         state.known.read(answer);
-        let is_change = state.lease.see_answer(answer, default_duration, sent, now);
+        let is_change = state.lease.see_answer(answer, default, sent, now);
         if is_change == Some(true) {
             self.note_change(&mut state, answer);
         }
         let overtaken = is_change.is_none();
-        let to_present =
-            PresentedLease::of(answer, overtaken, &state.lease, us, default_duration, leads, now);
+        let to_present = PresentedLease::of(answer, overtaken, &state.lease, &self.us, default, leads, now);
         Some(to_present).filter(|presented| !(overtaken && leads && *presented == PresentedLease::Held))
     }
 
-    /// Whether the candidate `us` may try at this moment; `leads`: it has a valid term.
-    pub(super) fn may_race(&self, us: &str, default_duration: Duration, leads: bool) -> bool {
-        let state = self.state.lock();
-        state.lease.may_race(us, default_duration, leads, Instant::now())
+    /// Whether the candidate may try at this moment; `leads`: it has a valid term.
+    pub(super) fn may_race(&self, leads: bool) -> bool {
+        let lease = &self.state.lock().lease;
+        lease.may_race(&self.us, self.default_duration, leads, Instant::now())
     }
 
-    /// Waits until the candidate `us`, who does not lead, may try, or is to look for itself. Calls `on_holder` with
+    /// Waits until the candidate, who does not lead, may try, or is to look for itself. Calls `on_holder` with
     /// each holder that it sees meanwhile.
-    pub(super) async fn wait_to_race(
-        &self,
-        us: &str,
-        default_duration: Duration,
-        mut on_holder: impl FnMut(Option<&str>),
-    ) {
+    pub(super) async fn wait_to_race(&self, mut on_holder: impl FnMut(Option<&str>)) {
         let mut changes = self.changes.subscribe();
         loop {
             let moment = {
                 let observed = &self.state.lock().lease;
                 on_holder(observed.holder());
-                let race = observed.race(us, default_duration, false);
+                let race = observed.race(&self.us, self.default_duration, false);
                 // A watch that lags does not show that the holder has written it again, and where there is no Lease
                 // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
-                let look = observed.next_look(default_duration);
+                let look = observed.next_look(self.default_duration);
                 race.map(|race| look.map_or(race, |look| look.min(race)))
             };
             match moment {
@@ -264,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a_lease_that_is_released_or_deleted_is_not_seen_renewed_and_one_that_another_holds_is() {
         let metrics = Metrics::new("lease").unwrap();
-        let observer = LeaseObserver::new(metrics.clone());
+        let observer = LeaseObserver::new("us", Duration::from_secs(6), metrics.clone());
         let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";
         observer.watched(None);
         observer.watched(Some(&lease("1", json!({"holderIdentity": ""}))));

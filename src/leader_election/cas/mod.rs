@@ -15,7 +15,6 @@
 //! It does not bound the term: see [`super::term`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, response};
@@ -48,8 +47,6 @@ const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 pub struct LeaseCas {
     /// The client below. It must not retry by itself.
     upstream: Client,
-    us: Arc<str>,
-    default_duration: Duration,
     observer: LeaseObserver,
     terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
@@ -92,18 +89,10 @@ impl TimedResponse {
 }
 
 impl LeaseCas {
-    /// The client of the lock of the candidate `us`, whose terms are these.
-    pub fn new(
-        upstream: Client,
-        us: &str,
-        default_duration: Duration,
-        observer: LeaseObserver,
-        terms: Receiver<Option<Term>>,
-    ) -> Self {
+    /// The client of the lock of the candidate that knows this, and whose terms are these.
+    pub fn new(upstream: Client, observer: LeaseObserver, terms: Receiver<Option<Term>>) -> Self {
         Self {
             upstream,
-            us: us.into(),
-            default_duration,
             observer,
             terms,
             basis: Arc::default(),
@@ -130,11 +119,6 @@ impl LeaseCas {
         self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
     }
 
-    fn may_race(&self) -> bool {
-        self.observer
-            .may_race(&self.us, self.default_duration, self.leads())
-    }
-
     /// What the lock gets after the API server has answered its GET with this Lease or none.
     ///
     /// # Errors
@@ -143,9 +127,7 @@ impl LeaseCas {
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
-        let to_present = self
-            .observer
-            .present(lease, &self.us, self.default_duration, self.leads(), sent);
+        let to_present = self.observer.present(lease, self.leads(), sent);
         let to_present = to_present.ok_or("the watch showed another state of the Lease during the GET")?;
         *self.basis.lock() = basis;
         if to_present == PresentedLease::Absent {
@@ -160,7 +142,7 @@ impl LeaseCas {
             // Never us, or the lock would renew.
             None if to_present == PresentedLease::Held => last
                 .as_deref()
-                .filter(|last| **last != *self.us)
+                .filter(|last| **last != *self.observer.us)
                 .unwrap_or(NOBODY),
             None => NOBODY,
         };
@@ -174,9 +156,13 @@ impl LeaseCas {
 
     /// What the lock gets instead of the answer to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
-        let basis = self.observer.version_to_renew(&self.us)?;
+        let basis = self.observer.version_to_renew()?;
         *self.basis.lock() = Some(basis);
-        Some(presented(&Lease::default(), &self.us, SignedDuration::ZERO))
+        Some(presented(
+            &Lease::default(),
+            &self.observer.us,
+            SignedDuration::ZERO,
+        ))
     }
 
     /// What the lock gets after the API server has answered its write.
@@ -200,7 +186,7 @@ impl LeaseCas {
     /// the send of its first try.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
-        Response::new(presented(&Lease::default(), &self.us, SignedDuration::ZERO).into())
+        Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())
     }
 
     /// The lock's PATCH as a compare-and-swap. `None` if the lock has read no Lease.
@@ -222,7 +208,7 @@ impl LeaseCas {
             Method::PATCH => self.patch(request).await,
             // What the GET showed may be over: the watch may have shown since that another has made one, and if that
             // is deleted on the way nothing would refuse this.
-            Method::POST if !self.may_race() => {
+            Method::POST if !self.observer.may_race(self.leads()) => {
                 Err("another holder of the Lease was seen since it was read".into())
             }
             _ => self.written(ask(&self.upstream, request).await?),
@@ -265,7 +251,7 @@ impl LeaseCas {
         let is_success = code_of(&answer) == Some(200);
         let written = answer.and_then(|answer| self.written(answer));
         let is_lost = !is_success || written.is_err();
-        if is_lost && term.is_some() && self.observer.is_applied(&self.us, &patch) {
+        if is_lost && term.is_some() && self.observer.is_applied(&patch) {
             return Ok(self.applied(sent));
         }
         written

@@ -41,13 +41,13 @@ impl LeaseCas {
             let upstream = self.upstream.clone();
             Box::pin(async move { ask(&upstream, request).await })
         };
-        let soon = REPEAT_RENEWAL.min(self.default_duration / 6);
+        let soon = REPEAT_RENEWAL.min(self.observer.default_duration / 6);
         let first_repeat = Instant::now() + soon;
         let mut tries = FuturesUnordered::from_iter([send(request.clone().map(Body::from))]);
         let beside = Beside::default();
         let applied = async {
             sleep_until(first_repeat).await;
-            self.observer.wait_until_applied(&self.us, patch).await;
+            self.observer.wait_until_applied(patch).await;
         };
         tokio::pin!(applied);
         let (mut refused, mut failed) = (None, None);

@@ -59,11 +59,10 @@ impl Runner {
         let server = ApiServer::named(store, name);
         let metrics = Metrics::new(LEASE).unwrap();
         let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
-        let observer = LeaseObserver::new(metrics.clone());
+        let observer = LeaseObserver::new(name, config().lease_duration, metrics.clone());
         let (candidate, terms) = Candidate::new(
             client.clone(),
             "default",
-            name.to_owned(),
             config(),
             observer.clone(),
             view,

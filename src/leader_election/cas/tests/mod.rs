@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::StatusCode;
 use k8s_openapi::api::coordination::v1;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
@@ -14,7 +16,8 @@ use server::Server;
 const OURS: Duration = Duration::from_secs(6);
 
 fn unknown() -> LeaseObserver {
-    LeaseObserver::new(crate::telemetry::metrics::Metrics::new("lease").unwrap())
+    let metrics = crate::telemetry::metrics::Metrics::new("lease").unwrap();
+    LeaseObserver::new("us", OURS, metrics)
 }
 
 fn lease(spec: Value) -> Value {
@@ -45,7 +48,7 @@ fn held(holder: &str, renewed: &str) -> Value {
 /// What a candidate knows that has seen this Lease.
 fn seen(spec: Value) -> LeaseObserver {
     let observer = unknown();
-    observer.see(Some(&parsed(lease(spec))));
+    observer.watched(Some(&parsed(lease(spec))));
     observer
 }
 
@@ -71,7 +74,7 @@ fn leaders_lock(server: &Server, observer: LeaseObserver) -> LeaseLock {
 }
 
 fn lock_of(server: &Server, observer: LeaseObserver, term: Option<Term>) -> LeaseLock {
-    let cas = LeaseCas::new(upstream(server.service()), "us", OURS, observer, channel(term).1);
+    let cas = LeaseCas::new(upstream(server.service()), observer, channel(term).1);
     LeaseLock::new(
         cas.client("default"),
         "default",
@@ -252,7 +255,7 @@ async fn a_lease_emptied_under_us_is_written_again() {
 #[tokio::test(start_paused = true)]
 async fn a_patch_without_a_get_before_it_is_not_sent() {
     let server = Server::with(Some(lease(held("a", "2026-01-01T00:00:00.000000Z"))));
-    let cas = LeaseCas::new(upstream(server.service()), "us", OURS, unknown(), channel(None).1);
+    let cas = LeaseCas::new(upstream(server.service()), unknown(), channel(None).1);
     assert!(cas.bind(br#"{"metadata": {"name": "lease"}}"#).is_none());
     assert!(server.sent().is_empty());
 }
@@ -269,8 +272,6 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
         let (server, observer) = (Server::default(), unknown());
         let cas = LeaseCas::new(
             upstream(server.service()),
-            "us",
-            OURS,
             observer.clone(),
             channel(Some(Term::endless())).1,
         );
@@ -295,7 +296,7 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
             watch.watched(Some(&parsed(lease(shown))));
         }
     });
-    let cas = LeaseCas::new(upstream(late), "us", OURS, observer, channel(None).1);
+    let cas = LeaseCas::new(upstream(late), observer, channel(None).1);
     for _ in 0..7 {
         let answer = cas.answer(get()).await.unwrap();
         assert_eq!(
@@ -321,7 +322,7 @@ async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() 
         let released = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
         watch.watched(Some(&parsed(lease_at("8", released))));
     });
-    let cas = LeaseCas::new(upstream(late), "us", OURS, observer, channel(None).1);
+    let cas = LeaseCas::new(upstream(late), observer, channel(None).1);
     let answer = cas.answer(get()).await.unwrap();
     let shown = answer.into_body().collect().await.unwrap().to_bytes();
     let shown: v1::Lease = serde_json::from_slice(&shown).unwrap();
@@ -343,7 +344,7 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
         let renewed = held("us", "2026-01-01T00:00:02.000000Z");
         watch.watched(Some(&parsed(lease_at("8", renewed))));
     });
-    let cas = LeaseCas::new(upstream(late), "us", OURS, observer, leads);
+    let cas = LeaseCas::new(upstream(late), observer, leads);
     let first = cas.answer(get()).await;
     assert!(first.is_err(), "neither its own nor another's");
     let second = cas.answer(get()).await.unwrap();
@@ -407,7 +408,7 @@ async fn renewal_of(service: impl server::Upstream, term: Option<Term>, observer
 /// The same, but the leader reads the Lease first unless this observer knows the version.
 async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer: LeaseObserver) -> Renewed {
     let (_terms, receiver) = channel(term);
-    let cas = LeaseCas::new(upstream(service), "us", OURS, observer, receiver);
+    let cas = LeaseCas::new(upstream(service), observer, receiver);
     let start = Instant::now();
     cas.answer(get()).await.unwrap();
     // The lock writes times in this form.
@@ -589,13 +590,7 @@ async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read()
         let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
         let observer = unknown();
         observer.wrote(&parsed(lease(held("us", "2026-01-01T00:00:00.000000Z"))));
-        let cas = LeaseCas::new(
-            upstream(service),
-            "us",
-            OURS,
-            observer,
-            channel(Some(Term::endless())).1,
-        );
+        let cas = LeaseCas::new(upstream(service), observer, channel(Some(Term::endless())).1);
         cas.answer(get()).await.unwrap();
         let patch = Request::patch("/")
             .body(Body::from(br#"{"metadata": {}}"#.to_vec()))
