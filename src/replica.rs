@@ -176,9 +176,8 @@ impl Replica {
             let race = named("election", candidate.run(stop_election.clone()));
             (race, terms, Some(observer))
         } else {
-            let (unopposed, terms) = leader_election::unopposed(&metrics);
-            let race = named("election", unopposed.run(stop_election.clone()));
-            (race, terms, None)
+            let (unopposed, terms) = leader_election::unopposed(&metrics, stop_election.clone());
+            (named("election", unopposed), terms, None)
         };
 
         let (recorder, event_writer) = EventRecorder::new(clients.writer.clone(), &reporter, metrics.clone());

@@ -40,7 +40,7 @@ pub use lease::Lease;
 use lock_error::{in_one_line, is_conflict};
 pub use observer::LeaseObserver;
 use term::Term;
-pub use unopposed::{Unopposed, unopposed};
+pub use unopposed::unopposed;
 use validity::Validity;
 pub use view::View;
 
