@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use super::address::{bind, host, server};
-use super::checks::{check_probe, check_times};
+use super::checks::check;
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
     ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, subdomain,
@@ -281,7 +281,6 @@ impl Flags {
             namespace: not_empty(self.leader_election_namespace).or_else(|| not_empty(pod_namespace)),
             lease_name: self.leader_election_id,
         };
-        check_times(&election, |flag| origin(flag, from_env))?;
         let probe = ProbeConfig {
             mode: self.probe,
             period: self.probe_period,
@@ -292,7 +291,7 @@ impl Flags {
                 ..Thresholds::default()
             },
         };
-        check_probe(&probe, |flag| origin(flag, from_env))?;
+        check(&election, &probe, |flag| origin(flag, from_env))?;
         let mode = match (self.api_server_mode, not_empty(self.api_server_host)) {
             (None, _) => None,
             (Some(ModeName::Auto), _) => Some(ApiServerMode::Auto),

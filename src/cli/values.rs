@@ -4,24 +4,17 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 use crate::config::{LogFormat, ProbeMode};
+use endpoint_copier_core::model::is_dns_label;
 
 /// A DNS label as Kubernetes checks it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
-    if is_label(text) {
+    if is_dns_label(text) {
         return Ok(text.to_owned());
     }
     Err(
         "must be a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
             .to_owned(),
     )
-}
-
-fn is_label(text: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.len() <= 63
-        && text.bytes().all(|b| legal(b) || b == b'-')
-        && text.bytes().next().is_some_and(legal)
-        && text.bytes().next_back().is_some_and(legal)
 }
 
 pub(super) fn label_or_empty(text: &str) -> Result<String, String> {
@@ -34,7 +27,7 @@ pub(super) fn label_or_empty(text: &str) -> Result<String, String> {
 
 /// A DNS subdomain, which is what the name of a Lease may be.
 pub(super) fn subdomain(text: &str) -> Result<String, String> {
-    if text.len() <= 253 && text.split('.').all(is_label) {
+    if text.len() <= 253 && text.split('.').all(is_dns_label) {
         return Ok(text.to_owned());
     }
     Err("must be a DNS name: labels of a-z, 0-9 and '-', joined by '.', at most 253 characters".to_owned())
