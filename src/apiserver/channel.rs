@@ -16,7 +16,7 @@ use super::connection::{Connection, NoAnswer, is_graceful_goaway};
 use super::dial::Dialer;
 use super::stretch::Factor;
 use super::tracked_body::{InFlight, TrackedBody};
-use super::{Avoid, Beside, SendDeadline, Server, TooLate, is_watch, repeat};
+use super::{Avoid, Beside, SendDeadline, Server, TooLate, is_watch};
 use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
@@ -291,4 +291,13 @@ impl Channel {
             request = again;
         }
     }
+}
+
+/// Copies a request. Only for requests without a body.
+fn repeat(request: &Request<Body>) -> Request<Body> {
+    let mut repeated = Request::new(Body::empty());
+    request.method().clone_into(repeated.method_mut());
+    request.uri().clone_into(repeated.uri_mut());
+    request.headers().clone_into(repeated.headers_mut());
+    repeated
 }

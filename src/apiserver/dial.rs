@@ -1,6 +1,7 @@
 //! One dial: TCP and TLS to the first of several addresses that answers.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -16,7 +17,6 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
 
-use super::ListedAddresses;
 use super::address_pool::AddressPool;
 use super::stretch::Factor;
 use crate::apiserver::error::{causes, one_line};
@@ -28,6 +28,9 @@ const STAGGER: u32 = 5;
 
 /// The longest wait before the next dial, however long the limit is: a server that returns is found soon.
 const LONGEST_STAGGER: Duration = Duration::from_secs(1);
+
+/// Lists hosts and ports of API servers, the more trusted group first.
+type ListAddresses = Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>;
 
 /// A connection.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -83,7 +86,8 @@ impl TlsName {
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub pool: Arc<Mutex<AddressPool>>,
-    pub listed: ListedAddresses,
+    /// Where to get the cluster's own list of API servers.
+    pub listed: Arc<OnceLock<ListAddresses>>,
     pub scheme: Scheme,
     pub tls: Arc<ClientConfig>,
     pub name: TlsName,

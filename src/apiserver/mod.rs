@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri, header};
@@ -72,20 +72,15 @@ pub struct SendDeadline(pub Instant);
 #[error("the request was not sent: its deadline had passed")]
 pub struct TooLate;
 
-/// Where to get the cluster's own list of API servers.
-type ListedAddresses = Arc<OnceLock<Box<dyn Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync>>>;
-
 /// Access to the API of one cluster.
 #[derive(Clone)]
 pub struct Access {
     config: Config,
     /// Where the configuration was found.
     source: Option<ConfigSource>,
-    pool: Arc<Mutex<AddressPool>>,
-    name: TlsName,
-    /// The cluster's own list of API servers, if that is used.
+    dialer: Dialer,
+    /// Whether the cluster's own list of API servers is used.
     learns: bool,
-    listed: ListedAddresses,
     metrics: Metrics,
 }
 
@@ -160,6 +155,8 @@ impl Access {
             None if in_pod => TlsName::InPod { configured_at },
             None => TlsName::Own { configured_at },
         };
+        let tls = config.rustls_client_config();
+        let tls = tls.map_err(|error| unusable(&one_line(&error)))?;
         if in_pod && dial::dns_name(&configured).is_none() {
             // Every API server accepts this Host, whatever its address. A proxy in front may know only its
             // own name.
@@ -185,11 +182,15 @@ impl Access {
         let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
         let pool = AddressPool::new(fixed.collect(), turn).with_first(before_learned);
         Ok(Self {
-            pool: Arc::new(Mutex::new(pool)),
             source: None,
-            name,
+            dialer: Dialer {
+                pool: Arc::new(Mutex::new(pool)),
+                listed: Arc::default(),
+                scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
+                tls: Arc::new(tls),
+                name,
+            },
             learns: *mode != ApiServerMode::Cluster,
-            listed: Arc::default(),
             config,
             metrics,
         })
@@ -217,13 +218,13 @@ impl Access {
     /// `listed` returns the known addresses and ports of the API servers, the more trusted group first. It is
     /// called at each dial. At most 16 addresses are used.
     pub fn learn_from(&self, listed: impl Fn() -> [BTreeSet<(String, u16)>; 2] + Send + Sync + 'static) {
-        _ = self.listed.set(Box::new(listed));
+        _ = self.dialer.listed.set(Box::new(listed));
     }
 
     /// Replaces the addresses that probes see down while they see another well; none otherwise. Connections to them end
     /// at once, with the watches on them.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
-        self.pool.lock().set_down(down);
+        self.dialer.pool.lock().set_down(down);
     }
 
     /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
@@ -239,17 +240,11 @@ impl Access {
 
     fn stack(&self, purpose: &'static str) -> kube::Result<Client> {
         let config = &self.config;
-        let dialer = Dialer {
-            pool: self.pool.clone(),
-            listed: self.listed.clone(),
-            scheme: config.cluster_url.scheme().cloned().unwrap_or(Scheme::HTTPS),
-            tls: Arc::new(config.rustls_client_config()?),
-            name: self.name.clone(),
-        };
-        let channel = Channel::new(dialer, purpose, self.metrics.clone());
+        let channel = Channel::new(self.dialer.clone(), purpose, self.metrics.clone());
         let send = service_fn(move |request| channel.clone().send(request));
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
-        let paged = Paged::new(Counted::new(send, &self.metrics, host, self.pool.clone()));
+        let pool = self.dialer.pool.clone();
+        let paged = Paged::new(Counted::new(send, &self.metrics, host, pool));
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
@@ -306,15 +301,6 @@ async fn read(source: &ConfigSource) -> Result<Config, Error> {
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
-}
-
-/// Copies a request. Only for requests without a body.
-fn repeat(request: &Request<Body>) -> Request<Body> {
-    let mut repeated = Request::new(Body::empty());
-    request.method().clone_into(repeated.method_mut());
-    request.uri().clone_into(repeated.uri_mut());
-    request.headers().clone_into(repeated.headers_mut());
-    repeated
 }
 
 /// Whether a request reads one object. Lists and watches always have a query: a limit or a selector.

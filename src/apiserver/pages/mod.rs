@@ -113,13 +113,13 @@ where
     }
 
     async fn list(self, request: Request<Body>, asked: u32) -> Result<Answer<B>, BoxError> {
+        let request = request.map(drop);
         let path = request.uri().path().to_owned();
         let continues = parameter(request.uri(), "continue").is_some();
         let (mut pause, mut paused) = (PAGE_PAUSE, Duration::ZERO);
         loop {
             let size = self.sizes.lock().of(&path, continues).clamp(1, asked);
-            let mut page = super::repeat(&request);
-            *page.extensions_mut() = request.extensions().clone();
+            let mut page = request.clone().map(|()| Body::empty());
             *page.uri_mut() = with_limit(request.uri(), size)?;
             let began = Instant::now();
             let largest = if size > 1 { LARGEST_PAGE } else { usize::MAX };
