@@ -56,7 +56,7 @@ impl Runner {
             "default",
             config,
             observer.clone(),
-            View::default(),
+            View::new(|| true, WatchHealth::default()),
             metrics.clone(),
         );
         let stop = CancellationToken::new();

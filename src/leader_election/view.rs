@@ -22,13 +22,6 @@ pub struct View {
     watch_health: WatchHealth,
 }
 
-impl Default for View {
-    /// The view of a replica that needs none.
-    fn default() -> Self {
-        Self::new(|| true, WatchHealth::default())
-    }
-}
-
 impl View {
     /// `is_filled` returns whether everything is listed; `watch_health` shows whether the watches are alive.
     pub fn new(is_filled: impl Fn() -> bool + Send + Sync + 'static, watch_health: WatchHealth) -> Self {

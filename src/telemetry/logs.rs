@@ -17,7 +17,7 @@ use crate::config::{LogConfig, LogFormat};
 
 /// What keeps libraries quiet, each while the level asked for is in this range. Below info most need not be quieter. A name
 /// stands for all crates that begin with it.
-const QUIET: [(&str, RangeInclusive<LevelFilter>); 7] = [
+const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
     // The lock's crate logs every attempt that fails because of another holder at info, about once a second.
     (
         "kube_leader_election=warn",
@@ -26,10 +26,10 @@ const QUIET: [(&str, RangeInclusive<LevelFilter>); 7] = [
     // The HTTP/2 crate logs every ping at debug, several times a second.
     ("h2=warn", LevelFilter::INFO..=LevelFilter::DEBUG),
     // They log internals at info.
-    ("hyper=warn", LevelFilter::INFO..=LevelFilter::INFO),
-    ("kube=warn", LevelFilter::INFO..=LevelFilter::INFO),
-    ("rustls=warn", LevelFilter::INFO..=LevelFilter::INFO),
-    ("tower=warn", LevelFilter::INFO..=LevelFilter::INFO),
+    (
+        "hyper=warn,kube=warn,rustls=warn,tower=warn",
+        LevelFilter::INFO..=LevelFilter::INFO,
+    ),
     // It reports each failed handshake as an error of its own, beside ours.
     (
         "rustls_platform_verifier=off",

@@ -52,7 +52,7 @@ fn config() -> ElectionConfig {
 impl Runner {
     /// Each has an API server of its own, so that faults can befall one alone.
     fn start(store: &Store, name: &'static str) -> Self {
-        Self::with_view(store, name, View::default())
+        Self::with_view(store, name, View::new(|| true, WatchHealth::default()))
     }
 
     fn with_view(store: &Store, name: &'static str, view: View) -> Self {
