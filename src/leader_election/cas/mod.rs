@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -33,6 +33,7 @@ use super::LeaseObserver;
 use super::lease::Lease;
 use super::presented::{PresentedLease, ReadVersion};
 use super::term::Term;
+use crate::apiserver::status::status_of;
 
 mod renewal;
 
@@ -64,19 +65,14 @@ pub struct Patch {
     body: Bytes,
 }
 
-/// What an API server answered to a request.
+/// What an API server answered to a request, with success: the client below converts every other answer into an error.
 struct TimedResponse {
     /// The time at which the request was sent.
     sent: Instant,
-    parts: response::Parts,
     body: Bytes,
 }
 
 impl TimedResponse {
-    fn into_response(self) -> Response<Full<Bytes>> {
-        Response::from_parts(self.parts, self.body.into())
-    }
-
     /// The Lease in it.
     ///
     /// # Errors
@@ -170,9 +166,6 @@ impl LeaseCas {
     /// # Errors
     /// The result of the write is unknown.
     fn written(&self, answer: TimedResponse) -> Result<Response<Full<Bytes>>, BoxError> {
-        if !answer.parts.status.is_success() {
-            return Ok(answer.into_response());
-        }
         let lease = answer.lease()?;
         self.observer.wrote(&lease);
         *self.sent.lock() = Some(answer.sent);
@@ -221,15 +214,13 @@ impl LeaseCas {
         }
         let sent = Instant::now();
         let answer = ask(&self.upstream, request).await;
-        let lease = match (code_of(&answer), &answer) {
-            (Some(200), Ok(answer)) => Some(serde_json::from_slice::<Lease>(&answer.body)?),
-            (Some(404), _) => None,
-            _ => return Ok(answer?.into_response()),
+        let shown = match &answer {
+            Ok(answer) => self.present(Some(&serde_json::from_slice(&answer.body)?), sent)?,
+            Err(_) if code_of(&answer) == Some(404) => self.present(None, sent)?,
+            Err(_) => None,
         };
-        match self.present(lease.as_ref(), sent)? {
-            Some(lease) => Ok(Response::new(lease.into())),
-            None => Ok(answer?.into_response()),
-        }
+        let lease = shown.map_or_else(|| answer.map(|answer| answer.body), Ok)?;
+        Ok(Response::new(lease.into()))
     }
 
     async fn patch(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, BoxError> {
@@ -248,10 +239,8 @@ impl LeaseCas {
         if is_unprocessed(code_of(&answer)) {
             self.observer.unprocessed(&patch.basis);
         }
-        let is_success = code_of(&answer) == Some(200);
         let written = answer.and_then(|answer| self.written(answer));
-        let is_lost = !is_success || written.is_err();
-        if is_lost && term.is_some() && self.observer.is_applied(&patch) {
+        if written.is_err() && term.is_some() && self.observer.is_applied(&patch) {
             return Ok(self.applied(sent));
         }
         written
@@ -268,20 +257,17 @@ fn canonical(time: Value) -> Option<String> {
 /// Sends a request and reads the whole answer.
 async fn ask(upstream: &Client, request: Request<Body>) -> Result<TimedResponse, BoxError> {
     let sent = Instant::now();
-    let (parts, body) = upstream.send(request).await?.into_parts();
-    let body = body.collect().await?.to_bytes();
-    Ok(TimedResponse { sent, parts, body })
+    let body = upstream.send(request).await?.into_body().collect().await?;
+    Ok(TimedResponse {
+        sent,
+        body: body.to_bytes(),
+    })
 }
 
-/// The status code of an answer. The client converts every code but 2xx into an error.
+/// The status code of an answer without success.
 fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
-    match answer {
-        Ok(answer) => Some(answer.parts.status.as_u16()),
-        Err(error) => match error.downcast_ref() {
-            Some(kube::Error::Api(status)) => Some(status.code),
-            _ => None,
-        },
-    }
+    let error = answer.as_ref().err()?.downcast_ref()?;
+    status_of(error).map(|status| status.code)
 }
 
 /// Whether the server refused the sender or was overloaded, so that it did not look at the Lease.

@@ -84,7 +84,7 @@ impl LeaseCas {
                     .unwrap_or_else(|| Err("no answer in time".into()));
             };
             match code_of(&answer) {
-                Some(200) if answer.as_ref().is_ok_and(|answer| answer.lease().is_ok()) => return answer,
+                _ if answer.as_ref().is_ok_and(|answer| answer.lease().is_ok()) => return answer,
                 // Another try may have succeeded. Wait for it, but leave enough time to renew again.
                 Some(409) => {
                     (refused, repeat) = (Some(answer), None);

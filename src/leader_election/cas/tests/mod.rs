@@ -60,7 +60,19 @@ async fn seen_expired(spec: Value) -> LeaseObserver {
 }
 
 fn upstream(service: impl server::Upstream) -> Client {
-    Client::new(service, "default")
+    let metrics = crate::telemetry::metrics::Metrics::new("lease").unwrap();
+    crate::apiserver::over(service, "default", &metrics)
+}
+
+/// The status of an answer, also where the client has made an error of it.
+fn status(answer: Result<Response<Full<Bytes>>, BoxError>) -> Result<StatusCode, BoxError> {
+    match answer {
+        Ok(answer) => Ok(answer.status()),
+        Err(error) => match error.downcast_ref().and_then(status_of) {
+            Some(status) => Ok(StatusCode::from_u16(status.code)?),
+            None => Err(error),
+        },
+    }
 }
 
 /// A lock whose client knows what this observer knows.
@@ -275,7 +287,7 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
             observer.clone(),
             channel(Some(Term::endless())).1,
         );
-        cas.answer(get()).await.unwrap();
+        status(cas.answer(get()).await).unwrap();
         let shown = held(holder, "2001-01-01T00:00:00.000000Z");
         observer.watched(Some(&parsed(lease(shown))));
         // And it is deleted again by now.
@@ -307,7 +319,7 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     // An absence that has lasted.
-    assert_eq!(cas.answer(get()).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(status(cas.answer(get()).await).unwrap(), StatusCode::NOT_FOUND);
 }
 
 /// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
@@ -347,8 +359,8 @@ async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_no
     let cas = LeaseCas::new(upstream(late), observer, leads);
     let first = cas.answer(get()).await;
     assert!(first.is_err(), "neither its own nor another's");
-    let second = cas.answer(get()).await.unwrap();
-    assert_eq!(second.status(), StatusCode::NOT_FOUND, "it recreates it");
+    let second = status(cas.answer(get()).await);
+    assert_eq!(second.unwrap(), StatusCode::NOT_FOUND, "it recreates it");
 }
 
 /// The time that a renewal states.
@@ -417,7 +429,7 @@ async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer
     let patch = Request::patch("/")
         .body(Body::from(patch.to_string().into_bytes()))
         .unwrap();
-    let answer = cas.answer(patch).await.map(|answer| answer.status());
+    let answer = status(cas.answer(patch).await);
     let sent = cas.sent().map(|sent| (sent - start).as_millis());
     (answer, start.elapsed().as_millis(), sent)
 }
@@ -595,7 +607,7 @@ async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read()
         let patch = Request::patch("/")
             .body(Body::from(br#"{"metadata": {}}"#.to_vec()))
             .unwrap();
-        assert_eq!(cas.answer(patch).await.unwrap().status().as_u16(), code);
+        assert_eq!(status(cas.answer(patch).await).unwrap().as_u16(), code);
         assert_eq!(usize::from(cas.remembered().is_none()), reads, "{code}");
     }
 }
