@@ -168,10 +168,25 @@ impl Replica {
             .as_ref()
             .map(|candidacy| InElection::new(&election, &candidacy.namespace, &candidacy.identity));
         let (race, terms, lease) = if let Some(candidacy) = candidacy {
+            let Candidacy {
+                client,
+                namespace,
+                identity,
+            } = candidacy;
             let view = View::new(move || filled().is_ok(), watch_health.clone());
-            let (reader, us) = (reader(&candidacy.client), &candidacy.identity);
-            let observer = LeaseObserver::new(us, election.lease_duration, metrics.clone());
-            let (candidate, terms) = candidate(&mut watching, reader, &observer, view, candidacy, election);
+            let observer = LeaseObserver::new(&identity, election.lease_duration, metrics.clone());
+            let (reader, name, watched) = (reader(&client), election.lease_name.clone(), observer.clone());
+            let (candidate, terms) = Candidate::new(
+                client,
+                &namespace,
+                election,
+                observer.clone(),
+                view,
+                metrics.clone(),
+            );
+            watching.push(named("Lease watch", async move {
+                watch::lease(reader, &namespace, &name, watched).await;
+            }));
             report_liveness(&health, "renewal", candidate.watchdog(), limit);
             let race = named("election", candidate.run(stop_election.clone()));
             (race, terms, Some(observer))
@@ -311,27 +326,6 @@ fn watch_cluster(
             watch::named_slices(watches(&clients.sources), names_wanted),
         ),
     ]
-}
-
-/// A candidate for the Lease, with a watch of it.
-fn candidate(
-    watching: &mut Vec<Named>,
-    reader: Reader,
-    observer: &LeaseObserver,
-    view: View,
-    candidacy: Candidacy,
-    election: ElectionConfig,
-) -> (Candidate, channel::Receiver<Option<Term>>) {
-    let Candidacy {
-        client, namespace, ..
-    } = candidacy;
-    let (lease_name, metrics) = (election.lease_name.clone(), reader.metrics.clone());
-    let made = Candidate::new(client, &namespace, election, observer.clone(), view, metrics);
-    let observer = observer.clone();
-    watching.push(named("Lease watch", async move {
-        watch::lease(reader, &namespace, &lease_name, observer).await;
-    }));
-    made
 }
 
 #[cfg(test)]
