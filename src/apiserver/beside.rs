@@ -12,12 +12,8 @@ use crate::config::ServerAddress;
 #[derive(Clone, Debug, Default)]
 pub struct Beside(Arc<Mutex<Vec<Try>>>);
 
-#[derive(Debug)]
-struct Try {
-    server: ServerAddress,
-    /// It is a repetition without an answer, dialing included.
-    is_waiting: bool,
-}
+/// Where a try goes. A repetition has a clone of it while it has no answer, dialing included.
+type Try = Arc<Mutex<ServerAddress>>;
 
 /// Each known server has a repetition of the request to answer, so no further one was sent.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -26,11 +22,7 @@ pub struct NoOther;
 
 /// A repetition that is unanswered until this is dropped.
 #[derive(Debug)]
-pub struct Repetition {
-    beside: Beside,
-    /// Its index among the tries.
-    number: usize,
-}
+pub struct Repetition(Try);
 
 impl Beside {
     /// Begins a repetition. Returns the known servers that it may go to, the least asked first. It is meant for the
@@ -46,37 +38,27 @@ impl Beside {
         let mut tries = self.0.lock();
         if tries.is_empty() {
             // The first try was sent to the server that was the current one then.
-            tries.extend(current.map(|server| Try {
-                server,
-                is_waiting: false,
-            }));
+            tries.extend(current.map(|server| Try::new(server.into())));
         }
-        let is_waiting = |server: &_| tries.iter().any(|it| it.is_waiting && it.server == *server);
-        known.retain(|server| !is_waiting(server));
-        known.sort_by_key(|server| tries.iter().filter(|other| other.server == *server).count());
-        let server = known.first().ok_or(NoOther)?.clone();
-        tries.push(Try {
-            server,
-            is_waiting: true,
-        });
-        let repetition = Repetition {
-            beside: self.clone(),
-            number: tries.len() - 1,
+        let goes_to = |it: &Try, server: &_| *it.lock() == *server;
+        let is_waiting = |server: &_| {
+            tries
+                .iter()
+                .any(|it| Arc::strong_count(it) > 1 && goes_to(it, server))
         };
-        Ok((known, repetition))
+        known.retain(|server| !is_waiting(server));
+        known.sort_by_key(|server| tries.iter().filter(|it| goes_to(it, server)).count());
+        let server = known.first().ok_or(NoOther)?.clone();
+        let repetition = Try::new(server.into());
+        tries.push(repetition.clone());
+        Ok((known, Repetition(repetition)))
     }
 }
 
 impl Repetition {
     /// The repetition goes to this server: its dial was quicker.
     pub fn goes_to(&self, server: ServerAddress) {
-        self.beside.0.lock()[self.number].server = server;
-    }
-}
-
-impl Drop for Repetition {
-    fn drop(&mut self) {
-        self.beside.0.lock()[self.number].is_waiting = false;
+        *self.0.lock() = server;
     }
 }
 
