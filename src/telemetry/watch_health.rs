@@ -65,26 +65,6 @@ impl WatchStatus {
 }
 
 impl WatchState {
-    fn new() -> Self {
-        let status = WatchStatus {
-            // Its first sign of life is due like any other.
-            last: Instant::now(),
-            pause_ends: None,
-            version: 0,
-            listed: None,
-            open: None,
-            resumed: false,
-            restart: None,
-            well: Instant::now(),
-            has_worked: false,
-            failing: false,
-        };
-        Self {
-            status: Arc::new(Mutex::new(status)),
-            news: Arc::default(),
-        }
-    }
-
     /// A sign of life.
     pub fn touch(&self) {
         self.status.lock().last = Instant::now();
@@ -204,16 +184,8 @@ pub struct WatchHealth {
 
 /// The watches that show no sign of life, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.lines())]
-pub struct SilentWatches(Vec<(&'static str, Duration)>);
-
-impl SilentWatches {
-    fn lines(&self) -> String {
-        let line =
-            |(watch, age): &(&str, Duration)| format!("{watch}: no sign of life for {} s", age.as_secs());
-        self.0.iter().map(line).collect::<Vec<_>>().join(", ")
-    }
-}
+#[error("{0}")]
+pub struct SilentWatches(String);
 
 /// A watch that runs; it is no longer expected to show life when this is dropped.
 pub struct Running {
@@ -225,8 +197,25 @@ impl WatchHealth {
     /// Expects a watch of this name to show life until the answer is dropped.
     #[must_use]
     pub fn start(&self, watch: &'static str) -> Running {
-        let (watch_health, state) = (self.clone(), WatchState::new());
+        let status = WatchStatus {
+            // Its first sign of life is due like any other.
+            last: Instant::now(),
+            pause_ends: None,
+            version: 0,
+            listed: None,
+            open: None,
+            resumed: false,
+            restart: None,
+            well: Instant::now(),
+            has_worked: false,
+            failing: false,
+        };
+        let state = WatchState {
+            status: Arc::new(Mutex::new(status)),
+            news: Arc::default(),
+        };
         self.watches.lock().push((watch, state.clone()));
+        let watch_health = self.clone();
         Running { watch_health, state }
     }
 
@@ -345,10 +334,12 @@ impl WatchHealth {
             .filter(|(_, age)| *age > limit)
             .collect();
         silent.sort();
-        if silent.is_empty() {
+        let line = |(watch, age): (_, Duration)| format!("{watch}: no sign of life for {} s", age.as_secs());
+        let lines: Vec<_> = silent.into_iter().map(line).collect();
+        if lines.is_empty() {
             Ok(())
         } else {
-            Err(SilentWatches(silent))
+            Err(SilentWatches(lines.join(", ")))
         }
     }
 }
