@@ -77,7 +77,7 @@ pub struct TooLate;
 pub struct Access {
     config: Config,
     /// Where the configuration was found.
-    source: Option<ConfigSource>,
+    source: ConfigSource,
     dialer: Dialer,
     /// Whether the cluster's own list of API servers is used.
     learns: bool,
@@ -129,16 +129,12 @@ impl Access {
         if config.proxy_url.take().is_some() {
             warn!("the API server is dialed directly: proxies are not supported");
         }
-        let access = Self::to(config, source.in_pod, api_server, metrics)?;
-        Ok(Self {
-            source: Some(source),
-            ..access
-        })
+        Self::to(config, source, api_server, metrics)
     }
 
     fn to(
         mut config: Config,
-        in_pod: bool,
+        source: ConfigSource,
         api_server: &ApiServerConfig,
         metrics: Metrics,
     ) -> Result<Self, Error> {
@@ -146,6 +142,7 @@ impl Access {
             url: config.cluster_url.to_string(),
             error: error.to_owned(),
         };
+        let in_pod = source.in_pod;
         let configured = configured(&config.cluster_url).ok_or_else(|| unusable("no host"))?;
         let configured_at = configured.clone();
         let name = match config.tls_server_name.clone() {
@@ -182,7 +179,7 @@ impl Access {
         let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
         let pool = AddressPool::new(fixed.collect(), turn).with_first(before_learned);
         Ok(Self {
-            source: None,
+            source,
             dialer: Dialer {
                 pool: Arc::new(Mutex::new(pool)),
                 listed: Arc::default(),

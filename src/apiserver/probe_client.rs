@@ -98,7 +98,7 @@ impl Access {
     /// # Errors
     /// Certificates or credentials cannot be used.
     pub fn probe_client(&self) -> Result<HttpsProbeClient, Error> {
-        HttpsProbeClient::new(self.config.clone(), self.source.clone())
+        HttpsProbeClient::new(self.config.clone(), Some(self.source.clone()))
     }
 }
 

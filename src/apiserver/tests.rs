@@ -47,7 +47,11 @@ impl Front {
             addresses: address.into_iter().collect(),
         };
         let metrics = Metrics::new("lease").unwrap();
-        let access = Access::to(config, true, &api_server, metrics).unwrap();
+        let source = ConfigSource {
+            kubeconfig: None,
+            in_pod: true,
+        };
+        let access = Access::to(config, source, &api_server, metrics).unwrap();
         let client = access.client("test").unwrap();
         let request = Request::get("/livez").body(Body::empty()).unwrap();
         tokio::spawn(async move { client.send(request).await.map(drop) });
