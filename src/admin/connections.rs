@@ -11,9 +11,9 @@ const FEW: usize = 8;
 
 /// Open connections, the oldest first.
 #[derive(Default)]
-pub(super) struct Connections(Vec<Connection>);
+pub(super) struct Connections(Vec<OpenConnection>);
 
-struct Connection {
+struct OpenConnection {
     peer: IpAddr,
     /// Has a `Weak` while the connection has sent a complete request and has not received the whole answer.
     answers: Arc<()>,
@@ -24,7 +24,7 @@ impl Connections {
     /// Adds the newest. Each answer under way holds a `Weak` of `answers`; the connection ends with `task`.
     pub(super) fn add(&mut self, peer: IpAddr, answers: Arc<()>, task: AbortHandle) {
         let peer = network(peer);
-        self.0.push(Connection { peer, answers, task });
+        self.0.push(OpenConnection { peer, answers, task });
     }
 
     /// How many there are, with those that have ended since the last [`Self::shrink_to`].

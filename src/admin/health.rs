@@ -1,11 +1,11 @@
 //! What is checked before this process is called alive, or ready.
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
+use tower::BoxError;
 
 /// The question that a check answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +24,16 @@ pub struct Health {
     shutting_down: Arc<AtomicBool>,
 }
 
-/// Why a check failed.
-type Failure = Box<dyn Error + Send + Sync>;
-
 struct Check {
     name: &'static str,
     probe: Probe,
-    run: Box<dyn Fn() -> Result<(), Failure> + Send + Sync>,
+    run: Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>,
 }
 
 impl Health {
     /// Adds a check. It runs at each probe, must not block and must not add another; its error says in one line what is
     /// wrong.
-    pub fn check<E: Into<Failure>>(
+    pub fn check<E: Into<BoxError>>(
         &self,
         name: &'static str,
         probe: Probe,

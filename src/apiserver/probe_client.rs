@@ -61,9 +61,9 @@ pub trait ProbeConnection: Send {
 
 /// Probes over verified TLS: `GET /readyz` with our credentials, or `GET /ping` without them on RKE2's supervisor port.
 #[derive(Clone)]
-pub struct HttpsProbeClient(Arc<Inner>);
+pub struct HttpsProbeClient(Arc<ProbeClientInner>);
 
-struct Inner {
+struct ProbeClientInner {
     config: Config,
     /// Where the configuration is read from again; `None`: it is given.
     source: Option<ConfigSource>,
@@ -105,7 +105,7 @@ impl Access {
 impl HttpsProbeClient {
     fn new(config: Config, source: Option<ConfigSource>) -> Result<Self, Error> {
         let credentials = Arc::new(Credentials::of(config.clone())?);
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(ProbeClientInner {
             config,
             source,
             loaded: Mutex::new(credentials),
@@ -125,7 +125,7 @@ impl ProbeClient for HttpsProbeClient {
     }
 }
 
-impl Inner {
+impl ProbeClientInner {
     /// The credentials as they were read last.
     fn credentials(&self) -> Arc<Credentials> {
         self.loaded.lock().clone()
@@ -222,7 +222,7 @@ fn is_supervisor(target: Target) -> bool {
 }
 
 struct HttpsConnection {
-    inner: Arc<Inner>,
+    inner: Arc<ProbeClientInner>,
     target: Target,
     credentials: Arc<Credentials>,
     sender: http1::SendRequest<Empty<Bytes>>,
@@ -231,7 +231,7 @@ struct HttpsConnection {
 }
 
 impl HttpsConnection {
-    async fn open(inner: Arc<Inner>, target: Target) -> Result<Self, Failure> {
+    async fn open(inner: Arc<ProbeClientInner>, target: Target) -> Result<Self, Failure> {
         let credentials = inner.credentials();
         match Self::open_with(&inner, target, credentials.clone()).await {
             Err(Failure::Certificate(_)) => {
@@ -243,7 +243,7 @@ impl HttpsConnection {
     }
 
     async fn open_with(
-        inner: &Arc<Inner>,
+        inner: &Arc<ProbeClientInner>,
         target: Target,
         credentials: Arc<Credentials>,
     ) -> Result<Self, Failure> {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::dated::{Dated, Dates};
-use super::report::{Report, Row};
+use super::report::{ClusterReport, Row};
 use crate::apiserver::decode::Guarded;
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::is_forbidden;
@@ -52,7 +52,7 @@ pub(super) struct Looker<'a> {
 
 impl Looker<'_> {
     /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
-    pub async fn look(&self) -> Result<Report, Error> {
+    pub async fn look(&self) -> Result<ClusterReport, Error> {
         let mut index = Index::new(self.config.defaults.clone());
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
         let all = Api::all(self.client.clone());
@@ -89,7 +89,7 @@ impl Looker<'_> {
         }
         let leases = self.leases().await;
         let now = self.now();
-        let mut report = Report::of(&index, &changed, leases.as_deref().unwrap_or_default(), now);
+        let mut report = ClusterReport::of(&index, &changed, leases.as_deref().unwrap_or_default(), now);
         report.leaders_error = leases.err().map(|error| one_line(&error));
         let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
         if behind.is_empty() {

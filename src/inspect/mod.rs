@@ -20,7 +20,7 @@ mod report;
 mod table;
 
 use look::Looker;
-use report::Report;
+use report::ClusterReport;
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
 }
 
 /// A look, and more of them while a change is on its way. A plan shows what is on its way.
-async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<Report, Error> {
+async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<ClusterReport, Error> {
     let mut report = looker.look().await?;
     let mut again = if what == Inspect::Status { AGAIN } else { 0 };
     while again > 0 && !report.in_step {

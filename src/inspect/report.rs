@@ -17,7 +17,7 @@ use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 /// All that is told.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct ClusterReport {
     /// When all was read, by the API server's clock.
     pub at: Timestamp,
     /// Every Service is.
@@ -80,7 +80,7 @@ pub(super) struct Leader {
     pub transitions: Option<i64>,
 }
 
-impl Report {
+impl ClusterReport {
     /// `changed`: the times of last changes. `at`: the current time by the clock of the API server.
     pub fn of(index: &Index, changed: &Dates, leases: &[Lease], at: Timestamp) -> Self {
         let keys = index.all().into_iter();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::report::{Leader, Report, Row};
+use super::report::{ClusterReport, Leader, Row};
 
 const HEADER: [&str; 9] = [
     "SERVICE",
@@ -19,7 +19,7 @@ const HEADER: [&str; 9] = [
 ];
 
 /// The table of Services, what is wrong with them, and who leads.
-pub(super) fn status(report: &Report) -> String {
+pub(super) fn status(report: &ClusterReport) -> String {
     let now = report.at;
     // What is wrong is to be seen without scrolling.
     let (right, mut rows): (Vec<_>, Vec<_>) = report.services.iter().partition(|row| row.in_step);
@@ -60,7 +60,7 @@ pub(super) fn status(report: &Report) -> String {
 }
 
 /// What is wrong, in full.
-fn notes(report: &Report) -> String {
+fn notes(report: &ClusterReport) -> String {
     let mut text = String::new();
     for row in &report.services {
         let name = format!("{}/{}", row.namespace, row.name);
@@ -162,7 +162,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 }
 
 /// The diff of all Services.
-pub(super) fn plan(report: &Report) -> String {
+pub(super) fn plan(report: &ClusterReport) -> String {
     let mut text = String::new();
     for service in report.to_write() {
         let source = service.source.as_deref().unwrap_or("no source");

@@ -31,7 +31,7 @@ fn renewed(moment: &str) -> Lease {
 }
 
 /// `new` and `web` were edited an hour ago.
-fn report(world: &World, leases: &[Lease]) -> Report {
+fn report(world: &World, leases: &[Lease]) -> ClusterReport {
     let edited = ["new", "web"].map(|name| (ServiceKey::new("default", name), at("2026-01-02T11:00:00Z")));
     let copies = world.copies("vip").into_iter();
     let dates = copies.map(|copy| (SliceKey::of(&copy.metadata), at("2026-01-02T11:55:00Z")));
@@ -39,7 +39,7 @@ fn report(world: &World, leases: &[Lease]) -> Report {
         services: edited.into(),
         slices: dates.collect(),
     };
-    Report::of(&world.index(), &changed, leases, at(NOW))
+    ClusterReport::of(&world.index(), &changed, leases, at(NOW))
 }
 
 /// `vip` is in sync with three API servers: one is ready, one is not, and one is taken out. `web` is refused, and `new`
@@ -100,7 +100,7 @@ default/web HasSelector: ";
 #[test]
 fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
     let world = World::new();
-    let last_line = |report: &Report| {
+    let last_line = |report: &ClusterReport| {
         let text = table::status(report);
         text.lines().last().unwrap_or_default().to_owned()
     };
