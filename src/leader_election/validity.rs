@@ -32,11 +32,6 @@ impl Validity {
         self.deadline.filter(|deadline| now < *deadline)
     }
 
-    /// Whether it is over.
-    pub fn is_over(&self, now: Instant) -> bool {
-        self.deadline(now).is_none()
-    }
-
     /// A renewal was answered. It moves the deadline, and never back.
     ///
     /// # Errors
@@ -85,7 +80,7 @@ mod tests {
     fn a_term_reaches_from_the_send_to_the_deadline_and_no_further() {
         let validity = Validity::won(at(10), seconds(4));
         assert_eq!(validity.deadline(at(13)), Some(at(14)));
-        assert!(validity.is_over(at(14)));
+        assert_eq!(validity.deadline(at(14)), None);
     }
 
     #[test]
@@ -113,7 +108,7 @@ mod tests {
             ended.extend(Validity::won(at(10), seconds(4)), at(11)),
             Err(TermOver)
         );
-        assert!(late.is_over(at(14)) && ended.is_over(at(11)));
+        assert_eq!((late.deadline(at(14)), ended.deadline(at(11))), (None, None));
     }
 
     #[test]

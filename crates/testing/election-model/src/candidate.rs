@@ -60,7 +60,7 @@ impl Candidate {
     /// Time has passed. `fenced`: terms end by themselves.
     pub fn tick(&mut self, now: Instant, fenced: bool) {
         if self.attempt == Attempt::None && fenced {
-            self.term = self.term.filter(|term| !term.is_over(now));
+            self.term = self.term.filter(|term| term.deadline(now).is_some());
         }
         if self.write.is_some_and(|deadline| deadline <= now) {
             self.write = None;

@@ -181,7 +181,7 @@ impl Election {
     }
 
     fn may_write(&self, state: &State, validity: Option<Validity>) -> bool {
-        validity.is_some_and(|validity| self.is(Mutant::NoFence) || !validity.is_over(state.now))
+        validity.is_some_and(|validity| self.is(Mutant::NoFence) || validity.deadline(state.now).is_some())
     }
 
     /// Those whose term is valid.
