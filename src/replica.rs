@@ -168,17 +168,13 @@ impl Replica {
             .as_ref()
             .map(|candidacy| InElection::new(&election, &candidacy.namespace, &candidacy.identity));
         let (race, terms, lease) = if let Some(candidacy) = candidacy {
-            let Candidacy {
-                client,
-                namespace,
-                identity,
-            } = candidacy;
             let view = View::new(move || filled().is_ok(), watch_health.clone());
-            let observer = LeaseObserver::new(&identity, election.lease_duration, metrics.clone());
-            let (reader, name, watched) = (reader(&client), election.lease_name.clone(), observer.clone());
+            let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
+            let (reader, watched) = (reader(&candidacy.client), observer.clone());
+            let (namespace, name) = (candidacy.namespace.clone(), election.lease_name.clone());
             let (candidate, terms) = Candidate::new(
-                client,
-                &namespace,
+                candidacy.client,
+                &candidacy.namespace,
                 election,
                 observer.clone(),
                 view,

@@ -152,11 +152,8 @@ impl Metrics {
     /// The Lease was taken or renewed just now, which took so long.
     pub fn observe_renewal(&self, took: Duration) {
         self.0.lease_renewal.observe(took.as_secs_f64());
-        let none: [&str; 0] = [];
-        self.0
-            .lease_last_renewal
-            .with_label_values(&none)
-            .set(unix(SystemTime::now()));
+        let last = self.0.lease_last_renewal.with_label_values::<&str>(&[]);
+        last.set(unix(SystemTime::now()));
     }
 
     /// The Lease was taken or renewed, by any replica.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::page::metrics;
+use super::page::{metrics, number};
 use endpoint_copier_core::verdicts::{Condition, Failure, Reply, Target};
 
 /// From an answer of a healthy server to the longest time limit.
@@ -72,8 +72,7 @@ impl ProbeMetrics {
 
     /// So many endpoints of all copies are taken out.
     pub fn set_unreachable(&self, endpoints: usize) {
-        self.unreachable
-            .set(super::number(u64::try_from(endpoints).unwrap_or(u64::MAX)));
+        self.unreachable.set(number(endpoints as u64));
     }
 
     /// A write has taken an endpoint out of a copy.
