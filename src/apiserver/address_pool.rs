@@ -22,7 +22,7 @@ pub(super) struct AddressPool {
     /// Those that were configured, in the order in which they are wanted.
     fixed: Vec<ServerAddress>,
     /// So many of them come before the learned addresses, and the others after.
-    first: usize,
+    pub first: usize,
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learnt: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
@@ -53,12 +53,6 @@ impl AddressPool {
         }
         pool.first = pool.fixed.len();
         pool
-    }
-
-    /// Only this many of the configured addresses come before the learned ones.
-    pub fn with_first(mut self, first: usize) -> Self {
-        self.first = first.min(self.fixed.len());
-        self
     }
 
     /// Replaces the addresses that probes see down, while they see another well. These are tried last.
@@ -202,7 +196,8 @@ mod tests {
     #[test]
     fn learned_addresses_come_before_those_configured_as_the_last() {
         for (first, wanted) in [(0, [1, 2, 8, 9]), (1, [8, 1, 2, 9]), (2, [8, 9, 1, 2])] {
-            let mut pool = AddressPool::new(vec![address(8), address(9)], 0).with_first(first);
+            let mut pool = AddressPool::new(vec![address(8), address(9)], 0);
+            pool.first = first;
             pool.learn([vec![address(1), address(2), address(9)], Vec::new()]);
             assert_eq!(order(&pool, Instant::now()), wanted);
         }

@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{BoxError, Service};
+use tower::{BoxError, ServiceExt as _};
 
 use super::address_pool::AddressPool;
 use super::stretch::Factor;
@@ -42,17 +42,11 @@ pub(super) enum TlsName {
     Fixed(ServerName<'static>),
     /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms
     /// with a proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too,
-    /// but only at the configured address.
-    InPod {
-        /// The address that was configured.
-        configured_at: ServerAddress,
-    },
-    /// The address itself, as it was configured. Other addresses are the cluster's own, whose certificates
+    /// but only at the configured address, this one.
+    InPod(ServerAddress),
+    /// The address itself, as it was configured: this one. Other addresses are the cluster's own, whose certificates
     /// name the Service `kubernetes`; or themselves, where they were made by hand and given by flag.
-    Own {
-        /// The address that was configured.
-        configured_at: ServerAddress,
-    },
+    Own(ServerAddress),
 }
 
 /// The host of an address, if it is a DNS name and not an IP address.
@@ -72,12 +66,12 @@ impl TlsName {
         let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
         match self {
             Self::Fixed(name) => vec![name.clone()],
-            Self::InPod { configured_at } => {
+            Self::InPod(configured_at) => {
                 let front = dns_name(address).filter(|_| configured_at == address);
                 front.into_iter().chain(kubernetes).collect()
             }
-            Self::Own { configured_at } if configured_at == address => own().into_iter().collect(),
-            Self::Own { .. } => kubernetes.chain(is_fixed.then(own).flatten()).collect(),
+            Self::Own(configured_at) if configured_at == address => own().into_iter().collect(),
+            Self::Own(_) => kubernetes.chain(is_fixed.then(own).flatten()).collect(),
         }
     }
 }
@@ -230,11 +224,7 @@ impl Dialer {
         address: &ServerAddress,
         name: ServerName<'static>,
     ) -> Result<Stream, BoxError> {
-        let uri = Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(address.to_string())
-            .path_and_query("/")
-            .build()?;
+        let uri: Uri = format!("{}://{address}/", self.scheme).parse()?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -242,15 +232,14 @@ impl Dialer {
         tcp.set_keepalive(Some(Duration::from_secs(5)));
         tcp.set_keepalive_interval(Some(PING));
         tcp.set_keepalive_retries(Some(3));
-        let mut tls = HttpsConnectorBuilder::new()
+        let tls = HttpsConnectorBuilder::new()
             .with_tls_config((*self.tls).clone())
             .https_or_http()
             .with_server_name_resolver(FixedServerNameResolver::new(name))
             .enable_http1()
             .enable_http2()
             .wrap_connector(tcp);
-        std::future::poll_fn(|context| tls.poll_ready(context)).await?;
-        tls.call(uri).await
+        tls.oneshot(uri).await
     }
 }
 
@@ -278,9 +267,7 @@ mod tests {
 
     #[test]
     fn an_address_that_was_only_learnt_must_show_the_name_of_the_api() {
-        let own = TlsName::Own {
-            configured_at: ServerAddress::new("192.0.2.1", 6443),
-        };
+        let own = TlsName::Own(ServerAddress::new("192.0.2.1", 6443));
         assert_eq!(names(&own, "192.0.2.1", true), ["192.0.2.1"]);
         assert_eq!(names(&own, "192.0.2.2", true), [KUBERNETES, "192.0.2.2"]);
         assert_eq!(names(&own, "192.0.2.3", false), [KUBERNETES]);
@@ -306,7 +293,7 @@ mod tests {
             ("192.0.2.1", &[KUBERNETES]),
         ] {
             let configured_at = ServerAddress::new(configured, 6443);
-            let name = TlsName::InPod { configured_at };
+            let name = TlsName::InPod(configured_at);
             assert_eq!(names(&name, configured, true), wanted);
             assert_eq!(names(&name, "other.example.com", true), [KUBERNETES]);
         }

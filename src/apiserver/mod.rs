@@ -149,8 +149,8 @@ impl Access {
             Some(name) => {
                 TlsName::Fixed(ServerName::try_from(name).map_err(|_| unusable("no legal tls-server-name"))?)
             }
-            None if in_pod => TlsName::InPod { configured_at },
-            None => TlsName::Own { configured_at },
+            None if in_pod => TlsName::InPod(configured_at),
+            None => TlsName::Own(configured_at),
         };
         let tls = config.rustls_client_config();
         let tls = tls.map_err(|error| unusable(&one_line(&error)))?;
@@ -177,7 +177,8 @@ impl Access {
             .chain([configured])
             .chain(api_server.addresses.clone());
         let turn = usize::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
-        let pool = AddressPool::new(fixed.collect(), turn).with_first(before_learned);
+        let mut pool = AddressPool::new(fixed.collect(), turn);
+        pool.first = before_learned;
         Ok(Self {
             source,
             dialer: Dialer {
@@ -229,14 +230,11 @@ impl Access {
     /// # Errors
     /// Certificates or credentials cannot be used.
     pub fn client(&self, purpose: &'static str) -> Result<Client, Error> {
-        self.stack(purpose).map_err(|error| Error::Credentials {
-            url: self.config.cluster_url.to_string(),
-            error: one_line(&error),
-        })
-    }
-
-    fn stack(&self, purpose: &'static str) -> kube::Result<Client> {
         let config = &self.config;
+        let unusable = |error: kube::Error| Error::Credentials {
+            url: config.cluster_url.to_string(),
+            error: one_line(&error),
+        };
         let channel = Channel::new(self.dialer.clone(), purpose, self.metrics.clone());
         let send = service_fn(move |request| channel.clone().send(request));
         let host = config.cluster_url.authority().map_or("", Authority::as_str);
@@ -244,8 +242,8 @@ impl Access {
         let paged = Paged::new(Counted::new(send, &self.metrics, host, pool));
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
-            .option_layer(config.auth_layer()?)
-            .layer(config.extra_headers_layer()?)
+            .option_layer(config.auth_layer().map_err(unusable)?)
+            .layer(config.extra_headers_layer().map_err(unusable)?)
             .service(service_fn(move |request| paged.clone().send(request)));
         Ok(Client::new(service, config.default_namespace.clone()))
     }

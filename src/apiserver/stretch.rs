@@ -28,19 +28,16 @@ impl Factor {
 }
 
 /// The current factor, and the failures since a server last answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Stretch {
     factor: Factor,
     /// The addresses that have failed in any way since a server last answered a request.
     failed: HashSet<ServerAddress>,
 }
 
-impl Default for Stretch {
+impl Default for Factor {
     fn default() -> Self {
-        Self {
-            factor: Factor::NONE,
-            failed: HashSet::new(),
-        }
+        Self::NONE
     }
 }
 
