@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Dirty, Index};
 use crate::model::{ManagedService, ObjectMeta, Service, ServiceKey, version_of};
 
-/// What is known of one Service.
+/// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
     /// Its resourceVersion. Not compared, because most changes of a Service do not concern the operator.
