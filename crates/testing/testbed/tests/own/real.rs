@@ -1,4 +1,4 @@
-//! The starter of real servers itself: kill, stop, continue, restart of one of two.
+//! The launcher of real servers: kill, stop, continue and restart of one of two.
 
 use k8s_openapi::api::{coordination::v1::Lease, discovery::v1::EndpointSlice};
 use kube::{

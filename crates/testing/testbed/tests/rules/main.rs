@@ -1,8 +1,8 @@
-//! The rules of an API server that the operator or kubectl can notice, each one test on requests and answers.
+//! The rules of an API server that the operator or kubectl depends on, each one test of requests and answers.
 //!
-//! Every rule runs twice: on the testbed, as a test of its own, and on a real kube-apiserver, all in one test with
-//! one server, since starting one takes seconds and every test is a process under nextest. The real half needs
-//! `KUBEBUILDER_ASSETS`; without it, it says that it is skipped.
+//! Every rule runs twice: on the testbed as a separate test, and on a real kube-apiserver, all in one test with one
+//! server, because a start takes seconds and nextest runs every test in its own process. The real half needs
+//! `KUBEBUILDER_ASSETS`. Without it, the test prints that it is skipped.
 
 #![expect(clippy::similar_names, reason = "a path and a patch are what they are called")]
 
@@ -24,7 +24,7 @@ use target::Target;
 
 type Rule = fn(Target) -> BoxFuture<'static, ()>;
 
-/// Names every rule once; from the list come the tests on the testbed and the table for the real server.
+/// Names every rule once. The list becomes the tests on the testbed and the table for the real server.
 macro_rules! rules {
     ($($file:ident { $($rule:ident)+ })+) => {
         const RULES: &[(&str, Rule)] = &[
@@ -182,7 +182,7 @@ mod real {
     use futures::{StreamExt, stream};
     use testbed::real::{RealCluster, assets};
 
-    /// How many rules run at a time.
+    /// The number of rules that run at a time.
     const AT_ONCE: usize = 8;
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Paths that are no resource, tokens, discovery.
+//! Paths that are not resources, tokens, and discovery.
 
 use crate::target::{Target, slice};
 use http::Method;

@@ -27,7 +27,7 @@ pub async fn changes_come_in_order_with_their_versions(t: Target) {
         "a deletion has a version of its own"
     );
     assert_eq!(gone["metadata"]["annotations"]["a"], "1");
-    // From any of these versions on, a new watch sees the rest.
+    // A new watch from any of these versions sees the later ones.
     let from = format!("resourceVersion={}", version(&put));
     let mut late = t.watch(&t.all("endpointslices"), &from).await;
     assert_eq!(version(&late.expect("DELETED", "a").await), version(&gone));
@@ -88,7 +88,7 @@ pub async fn it_ends_cleanly_at_its_timeout(t: Target) {
 pub async fn a_bookmark_comes_before_the_end(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let before = version(&made) - 1;
-    // A real server looks for due bookmarks about once a second.
+    // A real server checks about once a second whether bookmarks are due.
     let query = format!("resourceVersion={before}&timeoutSeconds=6&allowWatchBookmarks=true");
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
     watch.expect("ADDED", "a").await;
