@@ -1,4 +1,4 @@
-//! What happens, in order.
+//! The steps of the story, in order.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use tokio::time::sleep;
 use crate::cluster::{NODES, endpoints, holder, words};
 use crate::stage::Stage;
 
-/// Anything but a takeover happens by then, on a busy machine too.
+/// The limit for anything but a takeover, on a busy machine too.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A takeover waits for the lease duration, 6 s by default.
+/// The limit for a takeover, which waits for the lease duration of 6 s.
 const TAKEOVER: Duration = Duration::from_secs(16);
 
-/// Between two acts, so that a person can read along.
+/// The pause between two acts, so that a person can follow.
 const PAUSE: Duration = Duration::from_millis(700);
 
-/// Between two looks at what a person may have done to the replicas.
+/// The time between two checks of what a person did to the replicas.
 const LOOK: Duration = Duration::from_millis(200);
 
 const SOURCE: &str = "kubernetes";
@@ -28,7 +28,7 @@ const LEADS: &str = "leader_election_master_status{name=\"f668ae63.endpoint-copi
 
 type Addresses = Option<BTreeSet<String>>;
 
-/// All of it. An error is the first thing that did not happen.
+/// Plays the whole story. The error is the first step that did not happen.
 pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
     let [one, two, three] = NODES;
     let first = begin(stage).await?;
@@ -60,7 +60,7 @@ pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
     report(stage).await
 }
 
-/// Three replicas start; one of them leads.
+/// Starts three replicas, one of which leads.
 async fn begin(stage: &mut Stage) -> Result<String, String> {
     let since = Instant::now();
     for replica in &mut stage.replicas {
@@ -76,7 +76,7 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
     Ok(leader)
 }
 
-/// An API server answers no more, and answers again. Nobody takes it off the list.
+/// Freezes an API server and thaws it again. It stays on the list.
 async fn freeze(stage: &mut Stage) -> Result<(), String> {
     let [one, two, three] = NODES;
     let since = Instant::now();
@@ -94,7 +94,7 @@ async fn freeze(stage: &mut Stage) -> Result<(), String> {
     follow(stage, since, &[one, three], &[one, two, three]).await
 }
 
-/// Without a word to anybody the leader is gone, and then a node. Answers the next leader.
+/// Kills the leader without warning, and then loses a node. Returns the next leader.
 async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
@@ -113,7 +113,7 @@ async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     Ok(second)
 }
 
-/// The leader is asked to stop, and releases the Lease.
+/// Asks the leader to stop. It releases the Lease.
 async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     let [one, two, three] = NODES;
     let asked = Instant::now();
@@ -134,7 +134,7 @@ async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     start_again(stage, leader).await
 }
 
-/// Waits until another than the last leader holds the Lease. Answers who.
+/// Waits until a replica other than the last leader holds the Lease. Returns its name.
 async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> Result<String, String> {
     let elected = |store: &Store| ![last, ""].contains(&holder(store).as_str());
     let limit = if last.is_empty() { SOON } else { TAKEOVER };
@@ -154,7 +154,7 @@ async fn start_again(stage: &mut Stage, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Changes `default/kubernetes`. When that was, a moment before so that nothing is missed.
+/// Changes `default/kubernetes`. Returns a time just before the change, so that nothing is missed.
 fn list(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
     let since = Instant::now();
     stage.cluster.list_nodes(nodes)?;
@@ -162,7 +162,7 @@ fn list(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
     Ok(since)
 }
 
-/// Waits until the Service shows the new addresses, and no others.
+/// Waits until the Service shows exactly the new addresses.
 async fn follow(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Result<(), String> {
     let set = |nodes: &[&str]| -> Addresses {
         (!nodes.is_empty()).then(|| nodes.iter().map(|node| (*node).to_owned()).collect())
@@ -177,7 +177,7 @@ async fn follow(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Re
     Ok(())
 }
 
-/// What the replicas say of themselves.
+/// Prints the metrics of the replicas.
 async fn report(stage: &mut Stage) -> Result<(), String> {
     println!("\n  /metrics of   leads   created   updated   (each since its start)");
     let mut leaders = 0;
@@ -201,7 +201,7 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
     }
 }
 
-/// Says what one can do, and goes on with the timeline until somebody stops the demo.
+/// Prints commands to try, and continues the timeline until someone stops the demo.
 pub async fn keep(stage: &mut Stage) -> Result<(), String> {
     say_what_to_try(stage)?;
     let store = stage.cluster.store.clone();
@@ -237,7 +237,7 @@ pub async fn keep(stage: &mut Stage) -> Result<(), String> {
     }
 }
 
-/// What the timeline goes on about.
+/// The state that the timeline reports on.
 #[derive(PartialEq)]
 struct View {
     leader: String,

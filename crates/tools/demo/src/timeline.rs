@@ -1,4 +1,4 @@
-//! What happens, one line each, with the time since the start and the time that it took.
+//! Prints the steps, one line each, with the time since the start and the duration.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Begins now.
+    /// Starts the clock.
     pub fn begin() -> Self {
         println!("\n       at      took   what happens (at: since the start; took: since what caused it)");
         Self {
@@ -16,12 +16,12 @@ impl Timeline {
         }
     }
 
-    /// Something was done.
+    /// Prints an action.
     pub fn did(&self, what: &str) {
         println!("{}            {what}", self.at(Instant::now()));
     }
 
-    /// Something came of it.
+    /// Prints an effect, with the time since its cause.
     pub fn came(&self, since: Instant, what: &str) {
         let now = Instant::now();
         println!("{}{}   {what}", self.at(now), took(now - since));
@@ -32,7 +32,7 @@ impl Timeline {
     }
 }
 
-/// Nine columns, in the unit that a person would use.
+/// Formats a duration in nine columns, in a unit for people.
 fn took(time: Duration) -> String {
     if time < Duration::from_millis(100) {
         format!("{:6.1} ms", time.as_secs_f64() * 1000.0)

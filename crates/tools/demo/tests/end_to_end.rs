@@ -1,9 +1,9 @@
-//! The demo tells its story to the end, with the program that was built beside it.
+//! The demo plays its story to the end, with the program that was built beside it.
 
 use std::process::Command;
 
 #[test]
-fn the_demo_tells_its_story_and_ends_with_0() {
+fn the_demo_plays_its_story_and_exits_with_0() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../README.md");
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
         .args(["--readme", readme])
