@@ -42,7 +42,7 @@ ECHARTS_VERSION := 6.1.0
 PREVIEW := $(TARGET)/tools/preview
 
 dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 9 minutes of recorded data; CHROMIUM=
-	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::the_stories_as_they_look_with_scrapes_15_s_apart
+	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::record_the_stories_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \

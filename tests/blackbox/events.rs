@@ -1,4 +1,4 @@
-//! What `kubectl describe service` says.
+//! The Events that `kubectl describe service` shows.
 
 use harness::objects::{managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::on_both;
 
-/// Type, reason and note of our Events on a Service, oldest first. API servers write some too, when they repair the
+/// Type, reason and note of our Events on a Service, oldest first. API servers also write some, when they repair the
 /// allocation of a cluster IP.
 pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
     let mut events: Vec<Event> = cluster.list("default").await;
@@ -40,12 +40,12 @@ on_both! {
             events_on(cluster, &service).await.iter().any(|(kind, reason, note)| kind == "Warning" && reason == "PortUnresolved" && note.contains("alpha"))
         }).await;
         cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
-        // Many syncs of the same finding …
+        // Many syncs with the same finding …
         for number in 2..6 {
             cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &[&format!("10.0.0.{number}")])).await;
             cluster.until_addresses("default", "web", &[&format!("10.0.0.{number}")]).await;
         }
-        // … and then another detail.
+        // … and then one with another detail.
         let ports = json!({"spec": {"ports": [{"name": "a", "port": 80, "targetPort": "beta"}, {"name": "http", "port": 81, "targetPort": "http"}]}});
         cluster.patch::<Service>("default", "web", ports).await;
         until("the other port is reported", async || {
@@ -55,7 +55,7 @@ on_both! {
         let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
         assert_eq!(warnings.len(), 2, "{events:#?}");
         assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no good news with the bad: {events:#?}");
-        // Fixed, it is well.
+        // The fix resolves the finding.
         let ports = json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8081}]}});
         cluster.patch::<Service>("default", "web", ports).await;
         until("it is said that all is well", async || {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{PROGRAM, on_both};
 
-/// Our copies of a Service.
+/// The copies of a Service.
 fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
     let ours = |slice: &&EndpointSlice| {
         slice.metadata.labels.iter().flatten().any(|(key, value)| {
@@ -67,7 +67,7 @@ on_both! {
                 cluster.until_addresses("green", &format!("copy-{copy}-{number}"), &wanted).await;
             }
         }
-        // One source changes, and both its copies follow; a slice of another goes, and its copies too.
+        // One source changes, and both its copies follow. A slice of another source is deleted, and so are its copies.
         cluster.put::<EndpointSlice>(slice("blue", "source-0", "source-0-x1", &["10.9.0.1", "10.9.0.2"])).await;
         cluster.delete::<EndpointSlice>("blue", "source-1-x2").await;
         for copy in ["a", "b"] {
@@ -113,7 +113,7 @@ on_both! {
         for touch in 0..20 {
             cluster.patch::<EndpointSlice>("default", "kubernetes", json!({"metadata": {"annotations": {"touch": touch.to_string()}}})).await;
         }
-        // A change that must be copied, after them on the same watch: when it is there they were seen.
+        // A change that must be copied and follows on the same watch: when it is copied, the others were seen.
         cluster.create::<EndpointSlice>(slice("default", "kubernetes", "kubernetes-2", &["192.0.2.9"])).await;
         let slices = cluster.until_slices("default", "kubernetes-vip", "two copies", |slices| slices.len() == 2).await;
         let first = slices.iter().find(|slice| slice.metadata.name.as_deref() == Some("kubernetes-vip-mdxoxp2egu"));
@@ -217,7 +217,7 @@ on_both! {
     async fn one_bad_service_never_holds_up_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
-        // The name of its copy is taken by a slice of nobody.
+        // A slice of another author has the name of its copy.
         cluster.create::<Service>(managed("default", "aaa", "default", "source")).await;
         let copy = cluster.until_slices("default", "aaa", "a copy", |slices| slices.len() == 1).await.remove(0);
         let name = copy.metadata.name.unwrap();
@@ -280,7 +280,7 @@ fn service_with_selector(name: &str) -> serde_json::Value {
 
 /// Rule: survive.passing
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_of_every_code_pass_without_a_hot_loop() {
+async fn errors_of_every_code_cause_no_hot_loop() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;
     let operator = Operator::start(&cluster, "one", 0);
     cluster.create::<Service>(vip()).await;
@@ -308,7 +308,7 @@ async fn errors_of_every_code_pass_without_a_hot_loop() {
             .len();
         assert!((1..=20).contains(&tries), "{code}: {tries} tries in 1.5 s");
         server.faults().remove(fault);
-        // One that was refused for good is tried again after 5 s, or at once when something changes.
+        // A write that was refused is tried again after 5 s, or at once when something changes.
         let touch = json!({"metadata": {"annotations": {"touch": code.to_string()}}});
         cluster
             .patch::<EndpointSlice>("default", "kubernetes", touch)

@@ -1,4 +1,5 @@
-//! The commands of two how-to guides that delete copies on the way back to the Go operator, run as they stand there.
+//! The commands of two how-to guides that delete copies after the return to the Go operator, run as they are written
+//! there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::helm::tools;
 
-/// The writer of a copy, and that of the slice of `Endpoints`.
+/// The managed-by label of a copy, and that of the mirrored slice of `Endpoints`.
 const OURS: Option<&str> = Some("endpoint-copier-operator");
 const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
 

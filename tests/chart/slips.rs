@@ -1,8 +1,8 @@
-//! The usual slips: refused with what to write instead, not with a pattern.
+//! Common mistakes: the error says what to write instead, and does not show a pattern.
 
 use crate::helm::helms;
 
-/// What is given, and what is said.
+/// The given value, and the error.
 const SLIPS: &[(&str, &str)] = &[
     (
         "leaderElection.leaseDuration=15",
@@ -110,7 +110,7 @@ const SLIPS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_usual_slip_is_answered_with_what_to_write() {
+fn a_common_mistake_is_answered_with_the_fix() {
     for helm in helms() {
         for (set, words) in SLIPS {
             let said = helm.refusal(&["--set", set]);
@@ -121,7 +121,7 @@ fn a_usual_slip_is_answered_with_what_to_write() {
 }
 
 #[test]
-fn an_address_is_told_from_what_looks_like_one() {
+fn an_address_is_distinguished_from_similar_text() {
     for helm in helms() {
         for good in [
             "192.0.2.100",

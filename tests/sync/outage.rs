@@ -1,4 +1,4 @@
-//! What is logged, also while the API is down: little, and enough.
+//! The log, also while the API is down: few lines, and enough.
 
 use testbed::{Effect, Fault, Match, Store};
 
@@ -7,14 +7,14 @@ use crate::harness::{
 };
 use crate::log::Log;
 
-/// The lines on syncs that fail, without those on a further Service.
+/// The log lines about failed syncs, without those that name a further Service.
 fn told(log: &Log) -> Vec<String> {
     let mut lines = log.lines("the sync of copies");
     lines.retain(|line| !line.contains("in another way"));
     lines
 }
 
-/// The lines on syncs that fail, since some line, each with its words in it.
+/// Asserts that these are the log lines about failed syncs since line `since`, each given by its words.
 fn assert_told(log: &Log, since: usize, words: &[&str]) {
     let lines = told(log).split_off(since);
     assert_eq!(lines.len(), words.len(), "{lines:#?}");
@@ -24,7 +24,7 @@ fn assert_told(log: &Log, since: usize, words: &[&str]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when_it_is_over() {
+async fn many_failing_services_are_logged_once_a_minute_until_over() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     for number in 0..100 {
@@ -61,7 +61,7 @@ async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when
         ];
         assert_told(&log, before, &words);
     }
-    // Beside these a few of the others have a line, in each minute of both outages.
+    // In each minute of both outages, a few of the other Services get a line too.
     let others = log.lines("failed in another way").len();
     assert!((2 * 7..=6 * 8).contains(&others), "{others}");
 }
@@ -94,7 +94,7 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     fail("late");
     put(&operator.store, slice("app", "app-1", &["10.0.0.3"]));
     pass(seconds(5)).await;
-    // More than one outage tells apart.
+    // More causes than one outage distinguishes.
     for number in 0..20 {
         fail(&format!("more-{number}"));
     }
@@ -120,7 +120,7 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
 
 /// Rule: survive.log-lines
 #[tokio::test(start_paused = true)]
-async fn the_log_lines_on_one_service_are_limited_as_its_events_are() {
+async fn log_lines_of_a_service_are_limited_like_its_events() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -145,7 +145,7 @@ async fn the_log_lines_on_one_service_are_limited_as_its_events_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_over_when_the_last_service_is_written_and_not_when_another_is() {
+async fn an_outage_is_over_when_the_last_service_is_written() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -171,7 +171,7 @@ async fn it_is_over_when_the_last_service_is_written_and_not_when_another_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_refused_is_one_line_and_no_outage() {
+async fn a_refused_service_is_logged_once_and_is_no_outage() {
     for code in [403, 422] {
         let log = Log::begin();
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -186,7 +186,7 @@ async fn a_service_that_is_refused_is_one_line_and_no_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_one_line_that_tells_what_from_where_and_how_many_before_and_after() {
+async fn a_write_is_logged_with_its_source_and_endpoint_counts() {
     let log = Log::begin();
     let store = cluster(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
     let operator = Operator::start(&store);
