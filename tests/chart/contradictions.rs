@@ -36,7 +36,10 @@ const BAD: &[(&str, &[&str])] = &[
     // Flags that the chart depends on.
     (
         "extraArgs[0]=--health-probe-bind-address=:9090",
-        &["--health-probe-bind-address", "the probes ask port 8081"],
+        &[
+            "--health-probe-bind-address",
+            "the kubelet's probes use port 8081",
+        ],
     ),
     (
         "extraArgs[0]=--metrics-bind-address=:9090",
@@ -44,7 +47,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "extraArgs[0]=--metrics-bind-address",
-        &["--metrics-bind-address", "switched off with 0"],
+        &["--metrics-bind-address", "disabled with 0"],
     ),
     (
         "extraArgs[0]=--leader-elect=false",
@@ -69,11 +72,11 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_METRICS_BIND_ADDRESS,extraEnv[0].valueFrom.fieldRef.fieldPath=status.podIP",
-        &["ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "switched off with 0"],
+        &["ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "disabled with 0"],
     ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS,extraEnv[0].value=:0",
-        &["the probes ask port 8081"],
+        &["the kubelet's probes use port 8081"],
     ),
     // Variables that exist already: server-side apply rejects a second one.
     (
@@ -185,7 +188,7 @@ fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     for name in names.filter_map(|name| name.strip_prefix("ENDPOINT_COPIER_")) {
         let flag = name.to_lowercase().replace('_', "-");
         let said = helm.refusal(&["--set", &format!("extraArgs[0]=--{flag}=a")]);
-        assert!(said.contains("has a value of the chart"), "{said}");
+        assert!(said.contains("the chart has a value for it"), "{said}");
         count += 1;
     }
     assert_eq!(count, 15);

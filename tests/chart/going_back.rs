@@ -51,7 +51,7 @@ async fn names(cluster: &Cluster) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copies_of_one_service_go_once_the_go_operator_has_written() {
+async fn copies_are_deleted_once_the_go_operator_has_written() {
     let tools = tools();
     if !tools.join("kubectl").is_file() {
         skipped("kubectl");

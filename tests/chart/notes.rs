@@ -19,7 +19,7 @@ fn notes_say_what_is_unusual() {
                 "autoscaling is accepted",
             ),
             ("resources.limits.cpu=100m", "a CPU limit of 100m"),
-            ("replicaCount=1", "with 1 replica there is nobody to take over"),
+            ("replicaCount=1", "with 1 replica, none can take over"),
             (
                 "leaderElection.namespace=elsewhere",
                 "the Lease is in the namespace elsewhere",
@@ -38,15 +38,15 @@ fn notes_say_what_is_unusual() {
             ),
             (
                 "image.repository=registry.example.com/edge/copier",
-                "has to be there:\n  registry.example.com/edge/copier:0.4.0\n",
+                "must exist:\n  registry.example.com/edge/copier:0.4.0\n",
             ),
             (
                 "vip.loadBalancerIP=192.0.2.1,vip.keep=false",
-                "without vip.create no Service is made, and without effect is vip.keep, vip.loadBalancerIP.",
+                "without vip.create the chart creates no Service, so these values have no effect: vip.keep, vip.loadBalancerIP.",
             ),
             (
                 "vip.allocateLoadBalancerNodePorts=false",
-                "without effect is vip.allocateLoadBalancerNodePorts.",
+                "these values have no effect: vip.allocateLoadBalancerNodePorts.",
             ),
             (
                 "podDisruptionBudget.minAvailable=2",

@@ -242,16 +242,16 @@ async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chart_0_3_0_is_upgraded_and_restored_gapless_on_api_server() {
-    upgraded_and_gone_back_to("0.3.0").await;
+    upgraded_and_rolled_back("0.3.0").await;
 }
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chart_0_2_is_upgraded_and_restored_gapless_on_api_server() {
-    upgraded_and_gone_back_to("0.2.0").await;
+    upgraded_and_rolled_back("0.2.0").await;
 }
 
-async fn upgraded_and_gone_back_to(version: &str) {
+async fn upgraded_and_rolled_back(version: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let old = old_chart(folder.path(), version);
     for pair in &clusters().await {

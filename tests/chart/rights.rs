@@ -52,7 +52,7 @@ const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
     ),
     (
         " events create in copier",
-        "client-go tells of the election in Events of the old kind",
+        "client-go reports the election in core Events",
     ),
     (" events patch in copier", "and counts them"),
 ];

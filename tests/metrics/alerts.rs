@@ -48,7 +48,7 @@ fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
 }
 
 #[test]
-fn each_alert_says_what_is_wrong_and_where_to_read_on() {
+fn each_alert_has_a_description_and_a_runbook_link() {
     let runbook = read("docs/how-to/runbook.md");
     let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
