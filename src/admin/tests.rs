@@ -610,7 +610,7 @@ async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
 
 /// Rule: survive.unread
 #[tokio::test]
-async fn clients_that_do_not_read_keep_nobody_out() {
+async fn clients_that_do_not_read_block_no_other() {
     let server = Server::start(page_of(1 << 20), three());
     let mut deaf = Vec::new();
     for _ in 0..10 {
@@ -649,7 +649,7 @@ async fn shutdown_ends_idle_connections_at_once() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(
         TcpStream::connect(server.address).await.is_err(),
-        "nobody listens"
+        "no server listens"
     );
 }
 
@@ -685,7 +685,7 @@ async fn shutdown_waits_half_a_second_at_most() {
 }
 
 #[tokio::test]
-async fn shutdown_is_heard_while_all_places_are_taken() {
+async fn shutdown_works_while_all_slots_are_taken() {
     let limits = Limits {
         connections: 1,
         ..Limits::default()

@@ -244,7 +244,7 @@ mod tests {
         said(&mut throttle, &["a"], start);
         said(&mut throttle, &[], start);
         throttle.gone(&service);
-        assert!(!throttle.take_synced(&service, start), "nobody asks for copies");
+        assert!(!throttle.take_synced(&service, start), "no Event is owed");
     }
 
     /// Rule: 3.events-later

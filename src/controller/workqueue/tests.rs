@@ -182,7 +182,7 @@ async fn workers_are_reserved_for_api_servers_and_flagged_service() {
     queue.mark(key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
-    assert!(names(&mut queue).is_empty(), "its place is nobody else's");
+    assert!(names(&mut queue).is_empty(), "no other key gets its slot");
     finish(&mut queue, key("other-3"), Requeue::WhenDirty, Other);
     assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
     finish(&mut queue, key("0"), Requeue::WhenDirty, ApiServers);

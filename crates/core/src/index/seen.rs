@@ -69,7 +69,7 @@ impl Index {
         Some(dirty)
     }
 
-    /// Whether a state of a slice is older than the latest one known. If the latest state is unreadable, the last
+    /// Whether a state of a slice is older than the latest one known. If the latest one is unreadable, the last
     /// readable state does not count: its version is higher if etcd was restored from a backup between the two.
     pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
         let key = SliceKey::of(metadata);

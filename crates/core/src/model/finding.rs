@@ -9,7 +9,7 @@ words! {
     Reason {
         /// The Service cannot be decoded.
         Unreadable => "Unreadable",
-        /// An annotation has a value that we do not understand.
+        /// An annotation has an invalid value.
         InvalidAnnotation => "InvalidAnnotation",
         /// The managed Service has a selector: the built-in controller writes its slices.
         HasSelector => "HasSelector",
@@ -27,7 +27,7 @@ words! {
         FamilyMissing => "FamilyMissing",
         /// The number of a port is not known.
         PortUnresolved => "PortUnresolved",
-        /// The name of a copy is taken by a slice that is not ours.
+        /// A slice of another owner has the name of a copy.
         NameTaken => "NameTaken",
         /// The API server keeps rejecting a write.
         WriteRefused => "WriteRefused",
@@ -45,9 +45,9 @@ words! {
         ProbeUnauthorized => "ProbeUnauthorized",
         /// A port of a copy has never answered, while another port of the address does.
         PortNotAnswering => "PortNotAnswering",
-        /// Others keep slices for the managed Service too.
+        /// Other controllers write slices for the managed Service too.
         ForeignSlices => "ForeignSlices",
-        /// An `Endpoints` object of the Go operator is mirrored, and we may not remove it.
+        /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
         LegacyEndpoints => "LegacyEndpoints",
     }
 }

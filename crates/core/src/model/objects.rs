@@ -139,8 +139,8 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// Reads what it can from an object that could not be decoded because of `error`. Each field of the
-    /// metadata is read separately. A field, label or annotation of the wrong type counts as absent.
+    /// Reads the readable parts of an object that could not be decoded because of `error`. Each field of the metadata
+    /// is read separately. A field, label or annotation of the wrong type counts as absent.
     #[must_use]
     pub fn read(object: &RawValue, error: impl ToString) -> Self {
         #[derive(Deserialize)]

@@ -322,8 +322,8 @@ impl Model for Election {
 /// At most one valid term at any instant.
 pub const ONE_TERM: &str = "at most one valid term at any instant";
 /// No write is in flight under one term while another term is valid.
-pub const ONE_WRITER: &str = "no write in flight beside the term of another";
+pub const ONE_WRITER: &str = "no write in flight during the term of another";
 /// A candidate gets a term.
-pub const LEADS: &str = "somebody leads";
+pub const LEADS: &str = "a candidate leads";
 /// A candidate gets a term after another one had one.
-pub const HANDED_ON: &str = "the lead is handed on";
+pub const HANDED_ON: &str = "another candidate leads afterwards";

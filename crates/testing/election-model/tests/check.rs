@@ -22,7 +22,7 @@ fn holds(bound: Bound, at_least: usize, handed_on: bool) {
     assert_eq!(
         findings.reached,
         [true, handed_on],
-        "somebody leads, somebody else does"
+        "a candidate leads, and another one after it"
     );
     assert!(findings.states >= at_least, "{} states only", findings.states);
 }

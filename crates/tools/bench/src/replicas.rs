@@ -54,7 +54,7 @@ pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// The replicas that write while somebody empties the Lease.
+/// The replicas that write while an administrator empties the Lease.
 pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     stage.begin(3).await?;
     let before = stage.cluster.slice_writes();
@@ -122,7 +122,7 @@ async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<
         .filter(|(name, count)| before.get(name).is_none_or(|b| b < count));
     let writers: Vec<_> = more.map(|(name, _)| name).collect();
     if writers.is_empty() {
-        return Err("nobody is seen to write".to_owned());
+        return Err("no replica was seen to write".to_owned());
     }
     Ok(Outcome::Writers(writers))
 }

@@ -70,7 +70,7 @@ async fn run(arguments: &Arguments) -> Result<End, String> {
         Ok(())
     };
     let end = tokio::select! {
-        told = story => End::Told.unless(told),
+        played = story => End::Complete.unless(played),
         _ = terminate.recv() => End::Stopped,
         _ = interrupt.recv() => End::Stopped,
     };
@@ -87,7 +87,7 @@ async fn main() -> ExitCode {
         }
     };
     match run(&arguments).await {
-        Ok(End::Told) => ExitCode::SUCCESS,
+        Ok(End::Complete) => ExitCode::SUCCESS,
         // With `--keep` a person stops the demo, so that is a success.
         Ok(End::Stopped) if arguments.keep => ExitCode::SUCCESS,
         Ok(End::Stopped) => ExitCode::from(130),

@@ -13,7 +13,7 @@ use crate::timeline::Timeline;
 /// The end of the demo.
 pub enum End {
     /// The story is complete.
-    Told,
+    Complete,
     /// Stopped by Ctrl-C or TERM.
     Stopped,
     /// The step that did not happen.
@@ -24,7 +24,7 @@ impl End {
     /// Replaces the end by a failure of `result`. The first failure counts.
     pub fn unless(self, result: Result<(), String>) -> Self {
         match (self, result) {
-            (Self::Told | Self::Stopped, Err(reason)) => Self::Failed(reason),
+            (Self::Complete | Self::Stopped, Err(reason)) => Self::Failed(reason),
             (end, _) => end,
         }
     }

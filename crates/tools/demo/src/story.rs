@@ -71,7 +71,7 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
     for replica in &stage.replicas {
         replica.ready(SOON).await?;
     }
-    let ready = "all three are ready: each has listed what it needs";
+    let ready = "all three are ready: their lists are complete";
     stage.timeline.came(since, ready);
     Ok(leader)
 }
@@ -99,12 +99,12 @@ async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
     stage.replica(leader)?.kill().await?;
-    let what = format!("{leader}, the leader, is killed (KILL); its Lease runs on for up to 6 s");
+    let what = format!("{leader}, the leader, is killed (KILL); its Lease stays valid for up to 6 s");
     stage.timeline.did(&what);
     sleep(PAUSE).await;
-    let what = format!("control-plane node {three} is lost, while nobody leads");
+    let what = format!("control-plane node {three} is lost while no replica leads");
     let changed = list(stage, &[one, two], &what)?;
-    let how = "takes the Lease that has run out, and leads";
+    let how = "takes the expired Lease and leads";
     let second = elect(stage, killed, leader, how).await?;
     follow(stage, changed, &[one, two, three], &[one, two]).await?;
 
@@ -120,10 +120,10 @@ async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     stage.replica(leader)?.terminate()?;
     let what = format!("{leader}, the leader, is asked to stop (TERM)");
     stage.timeline.did(&what);
-    let how = "takes the Lease that was released, and leads";
+    let how = "takes the released Lease and leads";
     elect(stage, asked, leader, how).await?;
     stage.replica(leader)?.stopped().await?;
-    let what = format!("{leader} has ended, with exit code 0");
+    let what = format!("{leader} exits with 0");
     stage.timeline.came(asked, &what);
 
     let what = format!("control-plane node {three} is back");
@@ -183,7 +183,7 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
     let mut leaders = 0;
     for replica in &stage.replicas {
         let name = &replica.name;
-        let silent = || format!("{name} does not answer for its metrics");
+        let silent = || format!("{name} does not serve its metrics");
         let leads = replica.metric(LEADS).await.ok_or_else(silent)?;
         let mut writes = Vec::new();
         for operation in ["create", "update"] {
@@ -197,7 +197,7 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
         println!("\nDone: every change was copied.");
         Ok(())
     } else {
-        Err(format!("{leaders} replicas lead"))
+        Err(format!("{leaders} replicas lead instead of one"))
     }
 }
 
@@ -221,7 +221,7 @@ pub async fn keep(stage: &mut Stage) -> Result<(), String> {
         let now = View::of(&store);
         if now.leader != seen.leader {
             let leader = if now.leader.is_empty() {
-                "nobody"
+                "no replica"
             } else {
                 &now.leader
             };
@@ -259,30 +259,30 @@ fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
     let kubeconfig = stage.cluster.kubeconfig.display().to_string();
     let leader = stage.replica(&holder(&stage.cluster.store))?;
     let (metrics, pid) = (leader.metrics, leader.pid().ok_or("the leader does not run")?);
-    println!("\nAll of it stays until Ctrl-C, and the timeline goes on. In another terminal:");
+    println!("\nEverything keeps running until Ctrl-C, and the timeline continues. In another terminal:");
     let try_this = |why: &str, command: &str| println!("\n  # {why}\n  {command}");
     try_this("first", &format!("export KUBECONFIG={kubeconfig}"));
     try_this("the source and the copy", "kubectl get services,endpointslices");
     try_this("the Service", &format!("kubectl describe service {VIP}"));
     try_this("who leads", "kubectl get leases --all-namespaces");
     try_this(
-        "two of three nodes are lost",
+        "lose two of three nodes",
         r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[{"addresses":["127.0.0.2"]}]}'"#,
     );
     try_this(
-        "a copy that is deleted comes back",
+        "delete a copy; it is created again",
         "kubectl delete endpointslices -l endpointslice.kubernetes.io/managed-by=endpoint-copier-operator",
     );
     try_this(
-        "a list without any API server cannot be true: the copy is held",
+        "an empty list of API servers must be wrong: the copy is held",
         r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[]}'"#,
     );
     try_this(
-        "what the leader says of itself",
+        "the metrics of the leader",
         &format!("curl -s http://127.0.0.1:{metrics}/metrics | grep ^endpoint_copier | grep -v _bucket"),
     );
     try_this(
-        "the leader is killed, and started again",
+        "kill the leader; the demo starts it again",
         &format!("kill -9 {pid}"),
     );
     println!();

@@ -10,7 +10,9 @@ pub struct Timeline {
 impl Timeline {
     /// Starts the clock.
     pub fn begin() -> Self {
-        println!("\n       at      took   what happens (at: since the start; took: since what caused it)");
+        println!(
+            "\n       at      took   what happens (at: time since the start; took: time since the cause)"
+        );
         Self {
             start: Instant::now(),
         }

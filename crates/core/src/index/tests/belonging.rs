@@ -11,7 +11,7 @@ fn a_copy_belongs_to_its_owner_whatever_its_label_says() {
 }
 
 #[test]
-fn a_slice_with_a_copys_name_is_found_whoever_owns_it() {
+fn a_slice_with_a_copys_name_is_found_for_any_owner() {
     let name = copy_slice().metadata.name.unwrap();
     let stranger = || slice(&name).of("kubernetes");
     for (scope, slice) in [
@@ -182,7 +182,7 @@ fn a_slice_that_no_watch_covers_was_passed_by_none() {
     let before = index.state(&x);
     assert!(
         index.observe(&x, &before, Some(stranger)).is_some(),
-        "it would be asked for for ever"
+        "otherwise it would be read forever"
     );
 }
 

@@ -28,7 +28,7 @@ fn a_late_watch_does_not_restore_a_deleted_slice() {
 
 /// Rule: 2.gone
 #[test]
-fn a_slice_that_was_made_again_is_shown() {
+fn a_recreated_slice_is_shown() {
     let (mut index, scope) = gone();
     let made_again = slice("kubernetes").uid("made again").version(90);
     assert_eq!(index.apply_slice(&scope, made_again), keys(&["vip"]));

@@ -160,7 +160,7 @@ fn names_that_stay_keep_their_slices() {
 
 /// Rule: 3.source-service
 #[test]
-fn a_change_of_a_service_concerns_itself_and_those_that_copy_it() {
+fn a_service_change_marks_itself_and_services_that_copy_it() {
     let mut index = filled();
     assert_eq!(index.apply_service(&service("vip")), keys(&[]), "no change");
     assert_eq!(
@@ -219,7 +219,7 @@ fn a_service_that_is_not_on_the_list_is_gone() {
 
 /// Rule: 3.source-slice
 #[test]
-fn a_source_slice_concerns_every_service_that_copies_it() {
+fn a_source_slice_marks_every_service_that_copies_it() {
     let mut index = filled();
     index.apply_service(&service("second"));
     index.apply_service(&service("third").source("default", "other"));
@@ -256,7 +256,7 @@ fn a_source_slice_concerns_every_service_that_copies_it() {
 }
 
 #[test]
-fn a_list_is_the_truth_even_where_it_is_older() {
+fn a_list_is_the_truth_even_if_it_is_older() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes").version(200));
@@ -366,7 +366,7 @@ fn a_source_is_in_doubt_while_its_watch_lists_again() {
     index.list_begins(&named(&["kubernetes"]));
     assert!(
         !is_in_doubt(&index),
-        "the old watch goes on until the new one has listed"
+        "the old watch continues until the new one has listed"
     );
 }
 

@@ -179,7 +179,7 @@ fn addresses_are_ready_endpoints_at_the_named_port() {
 
 /// Rule: survive.selector-fair
 #[test]
-fn names_are_asked_for_by_namespaces_and_by_the_flagged_service() {
+fn names_are_grouped_by_namespace_and_flagged_service() {
     let mut index = Index::new(Defaults {
         managed: Some(key("front")),
         ..defaults()

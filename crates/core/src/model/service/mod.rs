@@ -22,7 +22,7 @@ pub enum Intent {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a question of its own to the Service"
+    reason = "the fields are independent of each other"
 )]
 pub struct ManagedService {
     /// Its name.

@@ -263,7 +263,7 @@ fn require_dual_stack_needs_all_families_of_a_cluster_ip() {
 
 /// Rule: 2.hints
 #[test]
-fn topology_is_asked_for_by_field_or_by_annotation() {
+fn topology_is_requested_by_field_or_annotation() {
     let distribution = |value: &str| {
         service("vip").edit(|service| service.spec_mut().traffic_distribution = Some(value.to_owned()))
     };

@@ -82,7 +82,7 @@ async fn latency_adds_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nonsense_is_no_json_and_does_nothing() {
+async fn nonsense_is_not_json_and_has_no_effect() {
     let server = server();
     server
         .faults()
@@ -94,7 +94,7 @@ async fn nonsense_is_no_json_and_does_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncated_answer_is_no_json_but_the_write_is_done() {
+async fn a_truncated_answer_is_not_json_but_the_write_is_done() {
     let server = server();
     server
         .faults()
@@ -195,7 +195,7 @@ async fn watches_end_cleanly_or_abruptly_and_new_ones_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_watch_says_nothing_until_it_resumes() {
+async fn a_silent_watch_sends_nothing_until_it_resumes() {
     let server = server();
     let path = format!("{LEASES}?watch=1&resourceVersion=4&timeoutSeconds=60&allowWatchBookmarks=true");
     let mut watch = Watch::open(&server, &path).await;

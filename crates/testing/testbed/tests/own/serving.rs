@@ -156,7 +156,7 @@ async fn readyz_needs_a_token_and_ping_does_not() {
 }
 
 #[tokio::test]
-async fn fault_for_a_path_meets_no_other_path() {
+async fn a_fault_for_a_path_affects_no_other_path() {
     let (serving, client) = start().await;
     let fault = Fault::status(Match::any().path("/readyz"), 503);
     let fault = serving.server().faults().add(fault);

@@ -61,7 +61,7 @@ rules! {
         server_side_fields_of_the_body_are_ignored
     }
     update {
-        it_replaces_the_object_and_counts_on
+        a_put_replaces_the_object_and_raises_the_version
         a_stale_version_is_a_conflict
         another_uid_is_a_conflict
         a_missing_slice_is_not_found
@@ -116,8 +116,8 @@ rules! {
     }
     watch {
         changes_come_in_order_with_their_versions
-        without_a_version_it_begins_with_the_present
-        an_object_that_leaves_the_selector_is_deleted_as_it_was
+        a_watch_without_a_version_starts_at_the_present
+        an_object_that_leaves_the_selector_is_deleted
         a_namespace_and_a_name_select
         it_ends_cleanly_at_its_timeout
         a_bookmark_comes_before_the_end
@@ -158,7 +158,7 @@ rules! {
         numbers_are_in_range
         times_have_six_digits
         times_of_the_year_9999_are_stored
-        of_two_updates_of_one_version_one_wins
+        one_of_two_updates_of_one_version_wins
     }
     events {
         both_views_show_one_event
@@ -172,8 +172,8 @@ rules! {
         no_token_is_unauthorized
         an_unknown_token_is_unauthorized
         discovery_lists_the_resources
-        the_version_and_health_are_there
-        a_media_type_it_does_not_have_is_not_acceptable
+        version_and_health_paths_exist
+        an_unsupported_media_type_is_not_acceptable
     }
 }
 
