@@ -96,7 +96,10 @@ async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
             .iter_mut()
             .map(|runner| Box::pin(runner.terms.wait_for(Option::is_some)));
         let first = timeout(Duration::from_secs(60), futures::future::select_all(leads)).await;
-        assert!(first.is_ok_and(|(won, ..)| won.is_ok()), "{what}: nobody leads");
+        assert!(
+            first.is_ok_and(|(won, ..)| won.is_ok()),
+            "{what}: no candidate leads"
+        );
         tokio::time::sleep(GRACE).await;
         let leaders: Vec<_> = (0..runners.len())
             .filter(|number| runners[*number].leads())

@@ -85,7 +85,7 @@ on_both! {
 
     /// The order is the worst one for memory: in each second a few clients request a new page.
     /// Rule: survive.unread
-    async fn clients_that_do_not_read_metrics_cost_two_mebibytes_at_most(cluster: &mut Cluster) {
+    async fn clients_that_do_not_read_metrics_cost_two_mib_at_most(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         stream::iter(0..300).for_each_concurrent(16, async |number| {
             let service = managed("default", &format!("a-service-of-a-usual-length-{number}"), "default", "source");

@@ -29,7 +29,7 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
 
 on_both! {
     /// Rule: 5.identity, 5.only-the-holder, 5.every-replica, 5.readyz-not-leading
-    async fn of_three_replicas_one_leads_and_all_are_ready(cluster: &mut Cluster) {
+    async fn one_of_three_replicas_leads_and_all_are_ready(cluster: &mut Cluster) {
         let (replicas, first) = three(cluster).await;
         let holder = cluster.holder().await;
         let (pod, uuid) = holder.split_once('_').expect("POD_NAME_uuid");
@@ -42,7 +42,7 @@ on_both! {
     }
 
     /// Rule: survive.blocked-log
-    async fn a_standard_error_that_nobody_reads_costs_no_term(cluster: &mut Cluster) {
+    async fn an_unread_standard_error_costs_no_term(cluster: &mut Cluster) {
         // A pipe in place of the log file, open at both ends and never read.
         let pipe = cluster.directory().join("one.log");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
@@ -61,7 +61,7 @@ on_both! {
         drop((operator, held));
     }
 
-    async fn a_killed_leader_is_replaced_and_the_change_carried_over(cluster: &mut Cluster) {
+    async fn a_killed_leader_is_replaced_and_a_change_is_copied(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         replicas[first].signal("KILL");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
@@ -167,7 +167,7 @@ on_both! {
     }
 
     /// Rule: 3.copies-stay, 4.leader-elect, 6.asked-to-stop
-    async fn a_single_replica_without_election_writes_and_ends_well(cluster: &mut Cluster) {
+    async fn a_single_replica_without_election_writes_and_exits_0(cluster: &mut Cluster) {
         let mut operator = Operator::start_with(cluster, "one", 0, &["--leader-elect=false"]);
         cluster.vip_in_step().await;
         assert!(operator.leads().await);
@@ -180,7 +180,7 @@ on_both! {
 
     /// The only test with default durations: a lease of 6 s.
     /// Rule: 5.lease-name, 5.lease-namespace, 5.durations
-    async fn with_default_durations_a_killed_leader_is_replaced(cluster: &mut Cluster) {
+    async fn a_killed_leader_is_replaced_with_default_durations(cluster: &mut Cluster) {
         let replicas = [
             Operator::start_with(cluster, "one", 0, &[]),
             Operator::start_with(cluster, "two", 1, &[]),

@@ -32,7 +32,7 @@ async fn until_seen(cluster: &Cluster, name: &str) {
 
 on_both! {
     /// Rule: 3.held, 3.held-ports, 3.held-deleted
-    async fn the_api_servers_list_seen_empty_is_held_through_restarts(cluster: &mut Cluster) {
+    async fn an_empty_api_source_is_held_through_restarts(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         cluster.until_addresses("default", "kubernetes-vip", &ALL).await;
@@ -124,7 +124,7 @@ on_both! {
     }
 
     /// Rule: 3.held-not-across
-    async fn nothing_is_held_over_from_another_source_or_another_service(cluster: &mut Cluster) {
+    async fn copies_of_another_source_or_service_are_not_held(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "one", "one-x", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "two", "two-x", &[])).await;

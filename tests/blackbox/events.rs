@@ -18,19 +18,19 @@ pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, Str
             && event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()
     });
     events.sort_by_key(|event| event.event_time.clone());
-    let told = |event: Event| {
+    let fields = |event: Event| {
         (
             event.type_.unwrap_or_default(),
             event.reason.unwrap_or_default(),
             event.note.unwrap_or_default(),
         )
     };
-    events.into_iter().map(told).collect()
+    events.into_iter().map(fields).collect()
 }
 
 on_both! {
     /// Rule: 2.port-unresolved, 3.events-where, 3.events-when, 5.only-the-holder
-    async fn a_finding_is_an_event_again_when_its_detail_changes(cluster: &mut Cluster) {
+    async fn a_finding_causes_a_new_event_when_its_detail_changes(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let _operators = [Operator::start(cluster, "one", 0), Operator::start(cluster, "two", 1)];
         let mut service = managed("default", "web", "default", "source");
@@ -54,20 +54,20 @@ on_both! {
         let events = events_on(cluster, &service).await;
         let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
         assert_eq!(warnings.len(), 2, "{events:#?}");
-        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no good news with the bad: {events:#?}");
+        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no Normal Event among the warnings: {events:#?}");
         // The fix resolves the finding.
         let ports = json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8081}]}});
         cluster.patch::<Service>("default", "web", ports).await;
-        until("it is said that all is well", async || {
+        until("a Synced Event is sent", async || {
             events_on(cluster, &service).await.iter().any(|(kind, reason, note)| kind == "Normal" && reason == "Synced" && note.contains("default/source: 1 endpoint"))
         }).await;
     }
 
     /// Rule: 3.events-type
-    async fn a_service_that_is_well_gets_no_warning(cluster: &mut Cluster) {
+    async fn a_healthy_service_gets_no_warning(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(vip()).await;
-        until("it is said that all is well", async || {
+        until("a Synced Event is sent", async || {
             events_on(cluster, &service).await.iter().any(|(_, reason, _)| reason == "Synced")
         }).await;
         let events = events_on(cluster, &service).await;

@@ -109,22 +109,22 @@ async fn starts(cluster: &Cluster, network: Option<&Network>, limit: Duration) {
 on_both! {
     servers: 3;
     /// Rule: survive.api-server-lost
-    async fn one_replica_goes_on_when_its_api_server_is_killed(cluster: &mut Cluster) {
+    async fn one_replica_survives_a_killed_api_server(cluster: &mut Cluster) {
         killed(cluster, 1).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn three_replicas_go_on_when_the_leaders_api_server_is_killed(cluster: &mut Cluster) {
+    async fn three_replicas_survive_a_killed_api_server(cluster: &mut Cluster) {
         killed(cluster, 3).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn one_replica_goes_on_when_its_api_server_is_frozen(cluster: &mut Cluster) {
+    async fn one_replica_survives_a_frozen_api_server(cluster: &mut Cluster) {
         frozen(cluster, 1).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn three_replicas_go_on_when_the_leaders_api_server_is_frozen(cluster: &mut Cluster) {
+    async fn three_replicas_survive_a_frozen_api_server(cluster: &mut Cluster) {
         frozen(cluster, 3).await;
     }
 
@@ -145,7 +145,7 @@ on_both! {
 on_both! {
     black_hole;
     /// Rule: survive.api-server-lost
-    async fn one_replica_goes_on_when_packets_to_its_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
+    async fn one_replica_survives_packet_loss_to_its_api_server(cluster: &mut Cluster, network: &Network) {
         black_holed(cluster, network, 1).await;
     }
 

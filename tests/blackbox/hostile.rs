@@ -75,7 +75,7 @@ async fn shown(cluster: &Cluster, path: &str) -> Value {
 }
 
 on_both! {
-    async fn a_time_that_no_client_understands_blinds_nobody(cluster: &mut Cluster) {
+    async fn an_undecodable_time_blinds_no_replica(cluster: &mut Cluster) {
         const SERVICES: &str = "/api/v1/namespaces/default/services";
         const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
         let running = Operator::start(cluster, "one", 0);
@@ -201,7 +201,7 @@ on_both! {
     }
 
     /// Rule: 1.illegal-name
-    async fn names_that_are_none_reach_no_request(cluster: &mut Cluster) {
+    async fn invalid_names_reach_no_request(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let bad = [
             "Web", "web.app", "web,app", "../../secrets", "web/status", "web?x=1", "web%2Fapp", "-web", "web-", " web",
@@ -233,7 +233,7 @@ on_both! {
         }
     }
 
-    async fn names_in_a_copy_that_are_none_reach_no_request(cluster: &mut Cluster) {
+    async fn invalid_names_in_a_copy_reach_no_request(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         cluster.create::<Service>(managed("default", "web", "default", "source")).await;
@@ -280,7 +280,7 @@ on_both! {
     }
 
     /// Rule: 2.write-refused, 3.events-note, survive.large
-    async fn annotations_as_large_as_they_get_are_named_and_not_repeated(cluster: &mut Cluster) {
+    async fn the_largest_annotations_are_named_but_not_repeated(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let huge = "ä".repeat((ANNOTATIONS - 1000) / 2);

@@ -41,7 +41,7 @@ fn line<'a>(text: &'a str, service: &str) -> Vec<&'a str> {
 }
 
 on_both! {
-    async fn status_tells_who_leads_and_that_all_is_in_step(cluster: &mut Cluster) {
+    async fn status_shows_the_leader_and_that_all_is_in_sync(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_leads().await;
         cluster.create::<Service>(vip()).await;
@@ -64,7 +64,7 @@ on_both! {
         assert_eq!(text(&run(cluster, &["plan"]).await), "Nothing to write.\n");
     }
 
-    async fn a_refused_service_is_out_of_step_with_its_reason(cluster: &mut Cluster) {
+    async fn a_refused_service_is_out_of_sync_with_its_reason(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_leads().await;
         let mut refused = managed("default", "web", "default", "source");
@@ -121,7 +121,7 @@ async fn a_refused_write_is_shown_by_the_event_of_its_replica() {
     let creates = Match::any().verb("create").resource("endpointslices");
     server.faults().add(Fault::status(creates, 422));
     cluster.create::<Service>(vip()).await;
-    until("status tells it", async || {
+    until("status shows it", async || {
         let output = run(&cluster, &["status"]).await;
         let shown = text(&output);
         output.status.code() == Some(1)

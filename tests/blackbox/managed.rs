@@ -123,7 +123,7 @@ on_both! {
     }
 
     /// Rule: 1.refused-says-so
-    async fn copies_of_a_service_that_is_refused_later_go(cluster: &mut Cluster) {
+    async fn copies_of_a_service_that_is_refused_later_are_deleted(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let _operator = Operator::start(cluster, "one", 0);
         let changes = [
@@ -169,8 +169,8 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(managed("blue", "web", "default", "source")).await;
         cluster.until_addresses("blue", "web", &["10.0.0.1"]).await;
-        let told = |event: &Event| event.reason.as_deref() == Some("Synced");
-        until("the good news is told", async || cluster.list("blue").await.iter().any(told)).await;
+        let is_synced = |event: &Event| event.reason.as_deref() == Some("Synced");
+        until("a Synced Event is sent", async || cluster.list("blue").await.iter().any(is_synced)).await;
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         namespaces.delete("blue", &DeleteParams::default()).await.expect("a namespace");
         // Without a controller manager the Service stays, and a copy of this slice cannot be created.

@@ -42,7 +42,7 @@ on_both! {
     }
 
     /// Rule: 5.readyz
-    async fn an_operator_that_starts_before_its_api_server_waits_for_it(cluster: &mut Cluster) {
+    async fn an_operator_that_starts_first_waits_for_its_api_server(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         cluster.kill_server(0).await;
         let mut operator = Operator::start(cluster, "one", 0);
@@ -105,7 +105,7 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
     let watched = cluster.watch_slices("default", service).await;
     cluster.put::<EndpointSlice>(change).await;
     for replica in &*replicas {
-        until("nobody leads", async || !replica.leads().await).await;
+        until("no replica leads", async || !replica.leads().await).await;
     }
     for server in [0, 1] {
         cluster.start_server(server).await;

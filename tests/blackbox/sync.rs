@@ -47,7 +47,7 @@ on_both! {
     }
 
     /// Rule: 1.enabled-true, 1.source-named, 1.source-without-service
-    async fn any_number_of_services_and_sources_in_any_namespaces(cluster: &mut Cluster) {
+    async fn many_services_have_sources_in_any_namespaces(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         for namespace in ["blue", "green"] {
             cluster.namespace(namespace).await;
@@ -122,7 +122,7 @@ on_both! {
     }
 
     /// Rule: 3.re-annotated, 3.order
-    async fn another_source_is_followed_without_a_moment_of_nothing(cluster: &mut Cluster) {
+    async fn a_new_source_is_followed_without_a_gap(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "old", "old-1", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "new", "new-1", &["10.0.0.2"])).await;
         let _operator = Operator::start(cluster, "one", 0);
@@ -137,7 +137,7 @@ on_both! {
     }
 
     /// Rule: 1.enabled-false, 1.enabled-typo, 3.managed-service
-    async fn copies_go_when_they_are_no_longer_wanted(cluster: &mut Cluster) {
+    async fn unwanted_copies_are_deleted(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let _operator = Operator::start(cluster, "one", 0);
         for name in ["disabled", "released", "deleted", "mistyped"] {
@@ -156,7 +156,7 @@ on_both! {
     }
 
     /// Rule: 2.older-uid, 3.managed-service
-    async fn a_service_recreated_gets_copies_of_its_own(cluster: &mut Cluster) {
+    async fn a_recreated_service_gets_new_copies(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
@@ -169,7 +169,7 @@ on_both! {
     }
 
     /// Rule: 3.while-none-ran
-    async fn changes_made_while_nothing_runs_are_carried_over(cluster: &mut Cluster) {
+    async fn changes_made_while_nothing_runs_are_copied(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -214,7 +214,7 @@ on_both! {
     }
 
     /// Rule: 2.name-taken, survive.one-never-holds-up-another
-    async fn one_bad_service_never_holds_up_another(cluster: &mut Cluster) {
+    async fn one_bad_service_never_delays_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
         // A slice of another author has the name of its copy.

@@ -30,7 +30,7 @@ async fn the_configured_address_is_first_on_one_connection() {
 }
 
 #[tokio::test]
-async fn after_a_server_is_killed_the_next_request_goes_to_another() {
+async fn a_request_after_a_server_is_killed_goes_to_another() {
     let mut servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -94,7 +94,7 @@ async fn a_tls_dial_is_limited_to_1500_ms() {
     servers.serving.pop().flatten().expect("it runs").shutdown().await;
     let _listener = TcpListener::bind(at).await.expect("the port that was left");
     let start = Instant::now();
-    let error = way.get().await.expect_err("nobody speaks TLS");
+    let error = way.get().await.expect_err("no server speaks TLS");
     let took = start.elapsed();
     assert!(
         (Duration::from_millis(1400)..Duration::from_secs(3)).contains(&took),
@@ -114,7 +114,7 @@ async fn the_error_names_each_unreachable_address() {
     let addresses = [servers.address(0).to_string(), servers.address(1).to_string()];
     servers.kill(0);
     servers.kill(1);
-    let text = format!("{:?}", way.get().await.expect_err("nobody is there"));
+    let text = format!("{:?}", way.get().await.expect_err("no server is there"));
     assert!(addresses.iter().all(|address| text.contains(address)), "{text}");
 }
 
@@ -153,8 +153,8 @@ async fn every_address_needs_a_certificate_of_the_cluster_ca() {
     let way = servers.access_with(config).await;
     way.get().await.expect("an answer");
     servers.kill(0);
-    way.get().await.expect_err("nobody of this cluster is there");
-    way.get().await.expect_err("nobody of this cluster is there");
+    way.get().await.expect_err("no server of this cluster is there");
+    way.get().await.expect_err("no server of this cluster is there");
     assert_eq!(strangers.asked(), "");
 }
 

@@ -155,7 +155,7 @@ fn has_number(series: &Value) -> bool {
 }
 
 /// The data of every panel and annotation over the whole stories.
-async fn told(pace: Pace) -> Option<Value> {
+async fn recorded(pace: Pace) -> Option<Value> {
     let program = tool("prometheus", env!("CARGO_TARGET_TMPDIR"))?;
     let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
     let mut replicas: Vec<_> = [("a", 0), ("b", 1), ("c", 0)]
@@ -203,14 +203,14 @@ async fn told(pace: Pace) -> Option<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_shows_data_of_the_recorded_stories() {
-    told(QUICK).await;
+    recorded(QUICK).await;
 }
 
 /// Records the same at the pace of a cluster, and writes it to a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 9 minutes: make dashboard-preview runs it"]
 async fn record_the_stories_with_scrapes_15_s_apart() {
-    let Some(recorded) = told(ORDINARY).await else {
+    let Some(recorded) = recorded(ORDINARY).await else {
         return;
     };
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard.json");

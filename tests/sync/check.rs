@@ -247,9 +247,9 @@ async fn failing_checks_are_logged_once_a_minute_and_on_recovery() {
     let refused = Fault::status(Match::any().verb("list"), 403);
     let rule = operator.sources.faults().add(refused);
     pass(seconds(10)).await;
-    let told = || log.lines("the check of default/kubernetes");
-    assert_eq!(told().len(), 1, "{:?}", told());
-    assert!(told()[0].contains("403"), "{:?}", told());
+    let lines = || log.lines("the check of default/kubernetes");
+    assert_eq!(lines().len(), 1, "{:?}", lines());
+    assert!(lines()[0].contains("403"), "{:?}", lines());
     pass(seconds(170)).await;
     operator.sources.faults().remove(rule);
     pass(seconds(30)).await;
@@ -259,8 +259,8 @@ async fn failing_checks_are_logged_once_a_minute_and_on_recovery() {
         "still fails",
         "works again",
     ];
-    assert_eq!(told().len(), words.len(), "{:?}", told());
-    for (line, words) in told().iter().zip(words) {
+    assert_eq!(lines().len(), words.len(), "{:?}", lines());
+    for (line, words) in lines().iter().zip(words) {
         assert!(line.contains(words), "{line}");
     }
     assert_eq!(operator.metric(STALE), Some(0));

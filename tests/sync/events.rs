@@ -66,7 +66,7 @@ async fn an_event_names_the_service_and_uid_but_no_version() {
     let store = cluster(&["192.0.2.1"]);
     let made = put(&store, service("vip"));
     let _operator = Operator::start(&store);
-    until(&store, "it is said that all is well", |store| {
+    until(&store, "a Synced Event is sent", |store| {
         events(store, "vip").len() == 1
     })
     .await;
@@ -129,10 +129,13 @@ async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     put(&store, service("vip"));
     let operator = Operator::start(&store);
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
-    until(&store, "it is said", |store| synced(store) == 1).await;
+    until(&store, "the Event is sent", |store| synced(store) == 1).await;
     // A `Synced` Event is due as soon as this is fixed.
     when_empty(&store, "typo");
-    until(&store, "it is said", |store| warnings(store, "vip").len() == 1).await;
+    until(&store, "the Event is sent", |store| {
+        warnings(store, "vip").len() == 1
+    })
+    .await;
     let gets = Match::any().verb("get").resource("services");
     let fault = operator.writer.faults().add(Fault::status(gets, 500));
     let name = second["metadata"]["name"].as_str().expect("a name");
@@ -151,7 +154,7 @@ async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     assert!(took < seconds(1), "{took:?}");
     pass(seconds(2)).await;
     assert_eq!(in_sync(), Some(1));
-    until(&store, "it is said", |store| synced(store) == 2).await;
+    until(&store, "the Event is sent", |store| synced(store) == 2).await;
 }
 
 fn synced(store: &Store) -> usize {
@@ -172,7 +175,7 @@ async fn synced_follows_only_a_first_copy_or_the_end_of_a_finding() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("vip"));
     let operator = Operator::start(&store);
-    until(&store, "it is said", |store| synced(store) == 1).await;
+    until(&store, "the Event is sent", |store| synced(store) == 1).await;
     for number in 2..20 {
         let address = format!("192.0.2.{number}");
         put(&store, slice("kubernetes", "kubernetes", &[&address]));
@@ -181,10 +184,13 @@ async fn synced_follows_only_a_first_copy_or_the_end_of_a_finding() {
     }
     assert_eq!(synced(&store), 1);
     when_empty(&store, "typo");
-    until(&store, "it is said", |store| warnings(store, "vip").len() == 1).await;
+    until(&store, "the Event is sent", |store| {
+        warnings(store, "vip").len() == 1
+    })
+    .await;
     // No copy is written here.
     when_empty(&store, "follow");
-    until(&store, "it is said", |store| synced(store) == 2).await;
+    until(&store, "the Event is sent", |store| synced(store) == 2).await;
     pass(seconds(60)).await;
     assert_eq!(synced(&store), 2);
 }

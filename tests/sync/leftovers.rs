@@ -39,7 +39,7 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
         let forbidden = Match::any().verb(verb).resource("endpoints");
         operator.writer.faults().add(Fault::status(forbidden, 403));
         put(&store, service("vip"));
-        until(&store, "it is said", |store| {
+        until(&store, "the Event is sent", |store| {
             warnings(store, "vip").contains(&"LegacyEndpoints".to_owned())
         })
         .await;

@@ -219,7 +219,7 @@ async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
 
 /// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
-async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
+async fn two_hundred_new_services_in_two_seconds_cost_four_lists() {
     let operator = calm().await;
     for number in 0..200 {
         let source = format!("app-{number}");

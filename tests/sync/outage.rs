@@ -8,15 +8,15 @@ use crate::harness::{
 use crate::log::Log;
 
 /// The log lines about failed syncs, without those that name a further Service.
-fn told(log: &Log) -> Vec<String> {
+fn sync_failures(log: &Log) -> Vec<String> {
     let mut lines = log.lines("the sync of copies");
     lines.retain(|line| !line.contains("in another way"));
     lines
 }
 
 /// Asserts that these are the log lines about failed syncs since line `since`, each given by its words.
-fn assert_told(log: &Log, since: usize, words: &[&str]) {
-    let lines = told(log).split_off(since);
+fn assert_logged(log: &Log, since: usize, words: &[&str]) {
+    let lines = sync_failures(log).split_off(since);
     assert_eq!(lines.len(), words.len(), "{lines:#?}");
     for (line, words) in lines.iter().zip(words) {
         assert!(line.contains(words), "{line} without {words}");
@@ -43,7 +43,7 @@ async fn many_failing_services_are_logged_once_a_minute_until_over() {
         retry_after: None,
     };
     for (effect, address) in [(Effect::Break, "192.0.2.2"), (busy, "192.0.2.3")] {
-        let before = told(&log).len();
+        let before = sync_failures(&log).len();
         let rule = operator.writer.faults().add(Fault::new(Match::any(), effect));
         put(&operator.store, slice("kubernetes", "kubernetes", &[address]));
         pass(seconds(150)).await;
@@ -59,7 +59,7 @@ async fn many_failing_services_are_logged_once_a_minute_until_over() {
             "still fails",
             "works again",
         ];
-        assert_told(&log, before, &words);
+        assert_logged(&log, before, &words);
     }
     // In each minute of both outages, a few of the other Services get a line too.
     let others = log.lines("failed in another way").len();
@@ -101,21 +101,21 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     let rule = fail("kubernetes-vip");
     put(&operator.store, slice("app", "app-1", &["10.0.0.4"]));
     pass(seconds(5)).await;
-    let told = |words: &str| !log.lines(words).is_empty();
-    assert!(told(
+    let is_logged = |words: &str| !log.lines(words).is_empty();
+    assert!(is_logged(
         "the sync of copies failed; trying again error=\"default/web"
     ));
-    assert!(told(
+    assert!(is_logged(
         "the sync of copies failed in another way error=\"default/late"
     ));
     let flagged = "the sync of the Service that the flags name";
-    assert!(told(&format!(
+    assert!(is_logged(&format!(
         "{flagged} failed; trying again error=\"default/kubernetes-vip"
     )));
     operator.writer.faults().remove(rule);
     pass(seconds(5)).await;
-    assert!(told(&format!("{flagged} works again")));
-    assert!(!told("the sync of copies works again"));
+    assert!(is_logged(&format!("{flagged} works again")));
+    assert!(!is_logged("the sync of copies works again"));
 }
 
 /// Rule: survive.log-lines
@@ -167,7 +167,7 @@ async fn an_outage_is_over_when_the_last_service_is_written() {
     operator.writer.faults().remove(rule);
     operator.until_addresses("web", &["10.0.0.2"]).await;
     pass(seconds(1)).await;
-    assert_told(&log, 0, &["failed; trying again", "works again"]);
+    assert_logged(&log, 0, &["failed; trying again", "works again"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +180,7 @@ async fn a_refused_service_is_logged_once_and_is_no_outage() {
         put(&operator.store, service("vip"));
         pass(seconds(300)).await;
         assert_eq!(log.lines("WriteRefused").len(), 1, "{code}: {:?}", log.lines(""));
-        assert_told(&log, 0, &[]);
+        assert_logged(&log, 0, &[]);
         assert_eq!(warnings(&operator.store, "vip"), ["WriteRefused"]);
     }
 }

@@ -38,7 +38,7 @@ async fn overloaded_for_a_minute(retry_after: Option<u32>) -> (usize, usize) {
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
     let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
     assert!(took < seconds(40), "{took:?}");
-    assert_eq!(count("list"), 0, "the watch goes on where it was");
+    assert_eq!(count("list"), 0, "the watch continues where it was");
     asked
 }
 

@@ -181,7 +181,7 @@ async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
     put(&store, service("vip"));
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
     put(&store, service_of("other", "app"));
-    until(&store, "it is said that the name is taken", |store| {
+    until(&store, "NameTaken is sent", |store| {
         crate::harness::warnings(store, "vip") == ["NameTaken"]
     })
     .await;
@@ -275,7 +275,7 @@ async fn a_foreign_slice_with_a_copys_name_is_seen_by_the_watch() {
         .store
         .patch("endpointslices", "default", &name, theirs)
         .expect("a patch");
-    until(&operator.store, "it is said", |store| {
+    until(&operator.store, "the Event is sent", |store| {
         crate::harness::warnings(store, "vip").contains(&"NameTaken".to_owned())
     })
     .await;

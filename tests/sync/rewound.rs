@@ -102,7 +102,7 @@ async fn copies_are_right_within_12_s_of_an_etcd_restore() {
         assert_eq!(
             relisted(&operator, "stale"),
             [0, 0, 0],
-            "{servers:?}: nobody is to blame"
+            "{servers:?}: no server is to blame"
         );
         // Everything continues as before.
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.4"]));

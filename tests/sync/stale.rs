@@ -135,7 +135,7 @@ async fn an_unwanted_copy_is_deleted_only_after_a_get_confirms() {
 
 /// Rule: 2.newer-claim
 #[tokio::test(start_paused = true)]
-async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
+async fn a_404_that_does_not_name_the_source_proves_nothing() {
     let (operator, copy) = with_stale_sources().await;
     let gets = Match::any().verb("get").resource("endpointslices");
     operator.writer.faults().add(Fault::status(gets, 404).times(3));

@@ -140,7 +140,7 @@ async fn a_watch_that_ends_at_once_causes_no_hot_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_whose_version_is_refused_begins_again_with_a_list() {
+async fn a_watch_whose_version_is_refused_relists() {
     for code in [400, 410] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         put(&operator.store, service("vip"));
