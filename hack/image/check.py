@@ -24,7 +24,8 @@ import urllib.request
 import zlib
 
 NAME = "endpoint-copier-operator"
-# Keeps a pull short on a slow network. The binary of the Go operator is four times as large.
+# The limit for the binary, in bytes, so that a pull is short on a slow network. The binary of the Go operator is four
+# times as large.
 LARGEST = 8_000_000
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 

@@ -93,7 +93,7 @@ on_both! {
         }).await;
         let operator = Operator::start(cluster, "one", 0);
         until("all are copied", async || operator.metric("endpoint_copier_services_in_sync").await == Some(300)).await;
-        // Warms up the memory for rendering, and for clients that read their pages.
+        // Includes the memory for rendering, and for clients that read their pages, in the baseline.
         for _ in 0..3 {
             sleep(Duration::from_millis(1100)).await;
             assert!(operator.get("/metrics").await.1.len() > 200_000);

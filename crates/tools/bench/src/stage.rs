@@ -202,7 +202,7 @@ impl Stage {
         shown.ok_or_else(|| format!("not copied within {} s", PATIENCE.as_secs()))
     }
 
-    /// Waits for a renewal of the Lease, because a leader that is lost right after it is replaced latest.
+    /// Waits for a renewal of the Lease. The loss of a leader lasts longest right after one.
     pub async fn renewed(&self) {
         let version = async || {
             let lease: Option<Lease> = self.cluster.try_get("default", LEASE).await;
