@@ -81,22 +81,22 @@ const BAD: &[(&str, &[&str])] = &[
     // Variables that exist already: server-side apply rejects a second one.
     (
         "extraEnv[0].name=POD_NAME,extraEnv[0].value=a",
-        &["POD_NAME is set already"],
+        &["POD_NAME is already set"],
     ),
     (
         "extraEnv[0].name=POD_NAMESPACE,extraEnv[0].value=a",
-        &["POD_NAMESPACE is set already"],
+        &["POD_NAMESPACE is already set"],
     ),
     (
         "extraEnv[0].name=HOST_IPS,extraEnv[0].value=192.0.2.1",
-        &["HOST_IPS is set already"],
+        &["HOST_IPS is already set"],
     ),
     ("extraArgs[0]=--probe=off", &["set probe.mode"]),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_PROBE_PERIOD,extraEnv[0].value=2s",
         &["set probe.period"],
     ),
-    ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is set already"]),
+    ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is already set"]),
     // Fields of a Deployment and of a Service: the API server would reject the object without naming the value.
     (
         "updateStrategy.type=Recreate,updateStrategy.rollingUpdate.maxSurge=1",

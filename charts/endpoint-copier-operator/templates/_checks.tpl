@@ -189,7 +189,7 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- $variables := list "POD_NAME" "POD_NAMESPACE" "HOST_IPS" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $variables }}
-{{- fail (printf "extraEnv: the chart already sets %s" .name) }}
+{{- fail (printf "extraEnv: %s is already set" .name) }}
 {{- end }}
 {{- $variables = append $variables .name }}
 {{- if hasPrefix "ENDPOINT_COPIER_" .name }}

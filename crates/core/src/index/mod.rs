@@ -242,9 +242,8 @@ impl Index {
             .is_some_and(|known| known.managed.is_some())
     }
 
-    /// Whether all slices that mattered when Services were first listed have been listed too. Names that appear later
-    /// do not count, because a user who changes them all the time could keep a replica unready. A Service with such a
-    /// name waits alone.
+    /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
+    /// could change them all the time and keep a replica unready. A Service with such a name waits alone.
     ///
     /// # Errors
     ///
