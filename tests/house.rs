@@ -1,11 +1,11 @@
-//! Holds what the compiler does not: which folder of `src/` may import which, and how long a file may be. That
-//! `crates/core` is pure is held by its Cargo.toml and clippy.toml.
+//! Rules that the compiler does not check: the folders of `src/` that a folder may import, and the length of files. The
+//! Cargo.toml and clippy.toml of `crates/core` keep that crate pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folders and files of `src/`, from top to bottom. Each imports only what stands below it.
+/// The folders and files of `src/`, from top to bottom. Each imports only those below it.
 const LAYERS: &[&str] = &[
     "main",
     "cli",
@@ -21,7 +21,7 @@ const LAYERS: &[&str] = &[
     "timing",
 ];
 
-/// The most lines of a file without its tests. A longer one has a second idea in it.
+/// The limit for lines of a file without its tests. A longer file contains a second idea.
 const LONGEST: usize = 400;
 
 #[test]
@@ -50,7 +50,7 @@ fn a_file_without_its_tests_is_short() {
 }
 
 #[test]
-fn a_file_begins_with_what_it_is_for() {
+fn a_file_begins_with_its_purpose() {
     let silent: Vec<_> = sources()
         .iter()
         .filter(|file| !file.text.starts_with("//! "))
@@ -59,7 +59,7 @@ fn a_file_begins_with_what_it_is_for() {
     assert!(silent.is_empty(), "without //! at their top: {silent:?}");
 }
 
-/// They would be forgotten otherwise until somebody runs them.
+/// Otherwise a broken patch is noticed only when someone runs the mutants.
 #[test]
 fn the_patches_of_the_mutants_apply() {
     let output = Command::new("hack/mutants/run")
@@ -76,7 +76,7 @@ fn the_patches_of_the_mutants_apply() {
 
 /// A file without its tests.
 struct Source {
-    /// Below the folder of the repository.
+    /// The path, relative to the repository.
     path: PathBuf,
     text: String,
 }
@@ -86,7 +86,8 @@ impl Source {
         self.path.display().to_string()
     }
 
-    /// `src/controller/watch/named.rs` is of `controller`; files of `crates/core` are of `lib`, which imports nothing.
+    /// The layer of a file: `src/controller/watch/named.rs` is in `controller`. Files of `crates/core` are in `lib`,
+    /// which imports nothing.
     fn layer(&self) -> &str {
         let below = self
             .path
@@ -98,7 +99,7 @@ impl Source {
             .map_or("lib", |name| name.trim_end_matches(".rs"))
     }
 
-    /// What it imports of this crate.
+    /// The parts of this crate that it imports.
     fn imports(&self) -> Vec<String> {
         let code = self
             .text

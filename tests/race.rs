@@ -1,5 +1,5 @@
-//! Candidates race 2,000 times for a Lease that has run out, and 2,000 times for one that was released:
-//! exactly one term each time.
+//! Candidates compete 2,000 times for an expired Lease and 2,000 times for a released one. Each race has exactly one
+//! term.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 const RACES: usize = 2000;
 
-/// Leases that are raced for at the same time.
+/// The number of Leases with a race at the same time.
 const LANES: usize = 100;
 
-/// Time for a second term to appear, if there were one: attempts take milliseconds.
+/// The time in which a second term would appear. Attempts take milliseconds.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// A candidate that runs.
+/// A running candidate.
 struct Runner {
     terms: Receiver<Option<Term>>,
     stop: CancellationToken,
@@ -88,27 +88,30 @@ impl Runner {
     }
 }
 
-/// Waits for the one that leads, and asserts that it is the only one. Answers which.
+/// Waits for a leader, and asserts that there is only one. Returns its index.
 async fn one_leads(runners: &mut [Runner], what: &str) -> usize {
     loop {
         let leads = runners
             .iter_mut()
             .map(|runner| Box::pin(runner.terms.wait_for(Option::is_some)));
         let first = timeout(Duration::from_secs(60), futures::future::select_all(leads)).await;
-        assert!(first.is_ok_and(|(won, ..)| won.is_ok()), "{what}: nobody leads");
+        assert!(
+            first.is_ok_and(|(won, ..)| won.is_ok()),
+            "{what}: no candidate leads"
+        );
         tokio::time::sleep(GRACE).await;
         let leaders: Vec<_> = (0..runners.len())
             .filter(|number| runners[*number].leads())
             .collect();
         assert!(leaders.len() <= 1, "{what}: {leaders:?}");
-        // None: an overloaded API server took longer for a renewal than the term lasted.
+        // No leader: an overloaded API server took longer for a renewal than the term lasted.
         if let Some(leader) = leaders.first() {
             return *leader;
         }
     }
 }
 
-/// A Lease held by a replica that is no more.
+/// Creates a Lease that a replica held which no longer runs.
 async fn left_behind(client: &Client, name: &str, duration: Duration) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
     loop {
@@ -133,22 +136,22 @@ async fn left_behind(client: &Client, name: &str, duration: Duration) {
         };
         match written {
             Ok(_) => return,
-            // A release that was given up on has landed after all.
+            // A release whose sender gave up was carried out after all.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => panic!("cannot write a Lease: {error}"),
         }
     }
 }
 
-/// How often the Lease has changed hands since it was left behind.
+/// The number of holder changes since the Lease was created.
 async fn transitions(client: &Client, lease: &str) -> i32 {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
     let lease = leases.get(lease).await.expect("the Lease");
     lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)
 }
 
-/// Races of one Lease. `client` makes the client of a candidate in a round. `paused`: time stands still while
-/// anything works, so nothing is late and every race has one winner and no second one after it.
+/// Races for one Lease. `client` makes the client of a candidate in a round. With `paused`, time stops while anything
+/// works, so nothing is late, and every race has one winner and no second one after it.
 async fn lane(
     client: Arc<dyn Fn(usize, usize) -> Client + Send + Sync>,
     lease: String,
@@ -159,7 +162,7 @@ async fn lane(
 ) {
     for round in 0..rounds {
         left_behind(&client(round, 0), &lease, duration).await;
-        // One more than needed: the winner of the first race leaves, the others race again.
+        // One more than needed: the winner of the first race leaves, and the others race again.
         let mut runners: Vec<_> = (0..=candidates)
             .map(|number| {
                 Runner::start(
@@ -190,7 +193,7 @@ async fn lane(
                 "{what}, released"
             );
         }
-        // Those that do not lead go first, or they would lead next.
+        // The losers stop first, because otherwise they would lead next.
         let winner = runners.swap_remove(winner);
         join_all(runners.into_iter().map(Runner::stop)).await;
         winner.stop().await;
@@ -203,8 +206,8 @@ async fn all_lanes(lanes: impl IntoIterator<Item = impl Future<Output = ()> + Se
     }
 }
 
-/// Each candidate has an API server of its own on one store, each as quick or slow as chance has it, so that
-/// reads and writes of candidates cross in every order.
+/// Each candidate has its own API server on one store, with random delays, so that reads and writes of candidates
+/// interleave in every order.
 async fn on_testbed(candidates: usize) {
     let store = Store::new();
     let lanes = (0..LANES).map(|number| {
@@ -235,20 +238,20 @@ async fn on_testbed(candidates: usize) {
 
 /// Rule: 5.one-leader
 #[tokio::test(start_paused = true)]
-async fn of_two_candidates_exactly_one_wins_each_of_2000_races() {
+async fn one_of_two_candidates_wins_each_of_2000_races() {
     on_testbed(2).await;
 }
 
 /// Rule: 5.one-leader
 #[tokio::test(start_paused = true)]
-async fn of_three_candidates_exactly_one_wins_each_of_2000_races() {
+async fn one_of_three_candidates_wins_each_of_2000_races() {
     on_testbed(3).await;
 }
 
-/// In real time, on as many threads as there are. With a hundred Leases at once a renewal may take a second there.
+/// In real time, with all available threads. With a hundred Leases at once, a renewal may take a second.
 /// Rule: 5.one-leader
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_and_three_candidates_exactly_one_wins_each_of_2000_races_on_api_server() {
+async fn one_candidate_wins_each_of_2000_races_on_api_server() {
     if real::assets().is_none() {
         println!("skipped: needs KUBEBUILDER_ASSETS");
         return;

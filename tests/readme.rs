@@ -10,7 +10,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Cells of the table rows below a heading, without the backticks.
+/// The cells of the table rows below a heading, without backticks.
 fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
     let (_, section) = readme
         .split_once(&format!("\n## {heading}\n"))
@@ -22,7 +22,7 @@ fn rows(readme: &str, heading: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_metrics_named_are_there() {
+fn named_metrics_exist() {
     let metrics = Metrics::new("lease").expect("metrics");
     // Series that appear with their first label values.
     metrics.api_request(&http::Method::GET, None, "host");
@@ -43,7 +43,7 @@ fn the_metrics_named_are_there() {
 }
 
 #[test]
-fn the_make_targets_named_are_there() {
+fn named_make_targets_exist() {
     let makefile = file("Makefile");
     let readme = file("README.md");
     let named = readme
@@ -69,7 +69,7 @@ fn the_make_targets_named_are_there() {
     assert!(count > 5);
 }
 
-/// A reader who only wants to try it reads no further than a screen.
+/// A reader who only wants to try the operator reads only the first screen.
 #[test]
 fn the_readme_is_short_and_installs_within_40_lines() {
     let readme = file("README.md");
@@ -85,7 +85,7 @@ fn the_readme_is_short_and_installs_within_40_lines() {
 
 /// Rule: 3.removal-commands
 #[test]
-fn the_commands_to_remove_copies_and_to_go_back_are_there() {
+fn commands_to_remove_copies_and_to_go_back_exist() {
     let page = file("docs/how-to/uninstall.md");
     let ours = format!("-l {}={}", label::MANAGED_BY, MANAGED_BY_US);
     let of_one = format!("-l {}=kubernetes-vip,{}", label::SERVICE_NAME, &ours[3..]);
@@ -105,6 +105,6 @@ fn the_commands_to_remove_copies_and_to_go_back_are_there() {
         !go_back.contains("--all-namespaces") && go_back.ends_with(&of_one),
         "{go_back}"
     );
-    // Not before the other operator's slice is there, or the VIP would be empty in between.
+    // Only after the slice of the other operator exists. Otherwise the VIP would be empty in between.
     assert!(page.contains("kubectl wait --for=create -n default endpointslice/kubernetes-vip"));
 }

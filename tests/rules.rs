@@ -17,7 +17,7 @@ const PAGE: &str = "docs/contributing/rules.md";
 /// The rules of each test, by its module path.
 type Tests = BTreeMap<String, BTreeSet<String>>;
 
-/// Id and rule of a row; `None` if the line is no rule.
+/// The ID and the text of a row, or `None` if the line is not a rule.
 fn rule(line: &str) -> Option<(&str, &str)> {
     let (id, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
     let (rule, _) = rest.strip_suffix(" |")?.rsplit_once(" | ")?;
@@ -32,7 +32,7 @@ fn is_id(word: &str) -> bool {
         .is_some_and(|(section, words)| is_word(section) && words.split('-').all(is_word))
 }
 
-/// The page with the tests that there are.
+/// The page with the existing tests filled in.
 fn filled(page: &str, tests: &Tests) -> String {
     let line = |line: &str| match rule(line) {
         Some((id, rule)) => {
@@ -45,7 +45,7 @@ fn filled(page: &str, tests: &Tests) -> String {
     page.lines().map(line).collect()
 }
 
-/// What is wrong with the rules of a page, given the tests that there are.
+/// The errors in the rules of a page, given the existing tests.
 fn complaints(page: &str, tests: &Tests) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut ids = BTreeSet::new();
@@ -103,7 +103,7 @@ fn tests_of(text: &str) -> Tests {
             tests.insert(name.to_owned(), std::mem::take(&mut rules));
         }
         if !line.starts_with("#[") && !line.starts_with("//") {
-            // A rule above something else than a test would be lost.
+            // A rule above anything but a test would be lost.
             assert!(rules.is_empty(), "{rules:?} is named above {line}");
             marked = false;
         }
@@ -120,7 +120,7 @@ fn tests() -> Tests {
         for file in files {
             let text = fs::read_to_string(&file).expect("a source");
             let mut module = module(file.strip_prefix(path(folder)).expect("below the folder"));
-            // Those in the file that they test are in a module of it.
+            // Tests in the file that they test are in its module `tests`.
             if folder != "tests" && text.contains("mod tests {") {
                 module.push_str("::tests");
             }

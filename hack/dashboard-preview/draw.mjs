@@ -1,5 +1,5 @@
-// Draws what tests/metrics/recorded.rs recorded, all of it and each story by itself:
-// `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` makes docs/images/dashboard.png and docs/images/dashboard-<story>.png.
+// Draws the data that tests/metrics/recorded.rs recorded, as a whole and story by story:
+// `node draw.mjs dashboard.json recorded.json echarts.min.js docs/images` writes docs/images/dashboard.png and docs/images/dashboard-<story>.png.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -11,15 +11,15 @@ const dashboard = JSON.parse(readFileSync(dashboardFile, "utf8"));
 const recorded = JSON.parse(readFileSync(recordedFile, "utf8"));
 recorded.origin = recorded.from;
 
-// What tells a story, beside the first row.
+// The panels of each story, in addition to the first row.
 const TELLING = {
   leader: ["Leadership by replica", "Services over time", "Age of the last renewal", "Leader changes", "Ready endpoints by Service"],
   outage: ["Leadership by replica", "Services over time", "Requests by code", "Silence of watches", "Age of the last renewal"],
   refused: ["Services", "What is wrong now", "Services over time", "Findings"],
 };
 
-// A story is drawn from a minute before it, and its tiles are those of the moment at which somebody looked.
-function told({ name, from, at, to }) {
+// A story is drawn from a minute before its start. Its tiles show the moment that the text describes.
+function picture({ name, from, at, to }) {
   const first = dashboard.panels.filter(({ gridPos, type }) => gridPos.y < 5 && type !== "row");
   const others = TELLING[name].map((title) => dashboard.panels.find((panel) => panel.title === title));
   if (others.includes(undefined)) throw new Error(`a panel of ${name} is not there`);
@@ -45,7 +45,7 @@ function draw([picture, panels, view]) {
 <script>${readFileSync(new URL("page.js", import.meta.url), "utf8")}</script>`);
   const file = join(images, `${picture}.png`);
   const options = ["--headless", "--disable-gpu", "--hide-scrollbars", `--user-data-dir=${join(folder, "profile")}`, `--window-size=1600,${height}`, `--screenshot=${file}`];
-  // Chromium refuses its sandbox to root.
+  // Chromium has no sandbox for root.
   if (process.getuid() === 0) options.push("--no-sandbox");
   try {
     execFileSync(process.env.CHROMIUM ?? "chromium", [...options, `file://${page}`], { stdio: ["ignore", "ignore", "pipe"], timeout: 60_000 });
@@ -55,4 +55,4 @@ function draw([picture, panels, view]) {
 }
 
 draw(["dashboard", dashboard.panels, { ...recorded, at: recorded.to }]);
-recorded.stories.map(told).forEach(draw);
+recorded.stories.map(picture).forEach(draw);

@@ -1,5 +1,5 @@
-// Draws what Prometheus recorded as the dashboard says: its grid, titles, units, colours, texts and legends. Runs in a browser.
-// `dashboard` has the panels to draw; `recorded` what they show, with `from` and `to` of the graphs and `at`, which tiles show.
+// Draws recorded data like the dashboard, with its grid, titles, units, colors, texts and legends. Runs in a browser.
+// `dashboard` has the panels to draw, and `recorded` their data, with `from` and `to` for graphs and `at` for tiles.
 
 const PALETTE = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#b877d9", "#5794f2", "#fade2a", "#ffa6b0", "#37872d", "#a352cc", "#c8f2c2"];
 const NAMED = { green: "#73bf69", yellow: "#f2cc0c", orange: "#ff9830", red: "#f2495c", blue: "#5794f2", purple: "#b877d9", text: "#ccccdc" };
@@ -17,7 +17,7 @@ function format(value, unit) {
   return short(value);
 }
 
-// Grafana trims what `{{label}}` leaves at the ends.
+// Grafana trims the result of `{{label}}`.
 const legend = (text, labels) => text.replace(/{{(\w+)}}/g, (_, label) => labels[label] ?? "").trim();
 
 function seriesOf(panel) {
@@ -34,7 +34,7 @@ function seriesOf(panel) {
 // The distance of two points of a panel, in milliseconds.
 const stepOf = (panel) => 1000 * recorded.shown.find((shown) => shown.panel === panel.id).step;
 
-// What an instant query at that moment would say: the last point before it, unless it is older than a step.
+// The result of an instant query at that moment: the last point before it, unless it is older than a step.
 const current = (panel) => seriesOf(panel)
   .map((series) => ({ ...series, last: series.values.filter(([time]) => time <= recorded.at * 1000).at(-1) }))
   .filter(({ last }) => last && recorded.at * 1000 - last[0] < stepOf(panel)).map((series) => ({ ...series, value: series.last[1] }));
@@ -49,7 +49,7 @@ function threshold(thresholds, value) {
   return color(reached.at(-1).color);
 }
 
-// The text and colour of a value.
+// The text and color of a value.
 function shown(panel, value, name) {
   const { mappings, unit } = panel.fieldConfig.defaults;
   const thresholds = override(panel, name, "thresholds") ?? panel.fieldConfig.defaults.thresholds;
@@ -73,7 +73,7 @@ const nothing = (panel, body) => element(body, "div", `margin:auto;color:${panel
 
 function stat(panel, body) {
   const values = current(panel), { colorMode, textMode } = panel.options;
-  // As Grafana does: the base colour of the steps.
+  // Like Grafana, uses the base color of the steps.
   const base = color(panel.fieldConfig.defaults.thresholds.steps[0].color);
   if (values.length === 0) values.push({ name: "", look: { text: panel.fieldConfig.defaults.noValue ?? "No data", color: base } });
   for (const { name, value, look: none } of values) {
@@ -82,7 +82,7 @@ function stat(panel, body) {
     const look = own ? color(own.fixedColor) : reached;
     const box = element(body, "div", `flex:1;display:flex;flex-direction:column;align-items:center;justify-content:center;border-radius:3px;${
       colorMode === "background" ? `background:${look};color:#111217` : `color:${colorMode === "none" ? "#ccccdc" : look}`}`);
-    // As large as there is room, as Grafana does.
+    // As large as the space allows, like Grafana.
     const size = (shown, most) => Math.min(most, (body.clientWidth / values.length - 12) / (0.57 * shown.length)).toFixed(1);
     element(box, "div", `font-size:${size(text, 30)}px;font-weight:500`, text);
     if (textMode === "value_and_name" && name) element(box, "div", `font-size:${size(name, values.length > 1 ? 14 : 20)}px`, name);
@@ -164,7 +164,7 @@ function timeline(panel, body) {
   });
 }
 
-// When annotations are due.
+// The times of annotations.
 function marks() {
   const lines = [];
   for (const { name, series } of recorded.annotations) {
@@ -183,7 +183,7 @@ function graph(panel, body) {
   if (all.length === 0) return nothing(panel, body);
   const { custom, unit, thresholds } = panel.fieldConfig.defaults;
   const isBars = custom.drawStyle === "bars", shift = (custom.barAlignment ?? 0) * step / 2, stack = custom.stacking.mode === "normal" ? "all" : undefined;
-  // Bars are stacked by their place in the list, so all get the same moments.
+  // Bars are stacked by their index, so all series get the same times.
   const moments = [...new Set(all.flatMap(({ values }) => values.map(([time]) => time)))].sort();
   const aligned = (values) => moments.map((time) => [time + shift, new Map(values).get(time) ?? 0]);
   const heights = stack ? moments.map((_, at) => all.reduce((sum, { values }) => sum + aligned(values)[at][1], 0)) : all.flatMap(({ values }) => values.map(([, value]) => value));

@@ -1,10 +1,10 @@
-"""Runs the build stage of the Dockerfile without a container engine: its commands as they are written, in a folder.
+"""Runs the build stage of the Dockerfile without a container engine: its commands run unchanged in a folder.
 
     python3 hack/image/build.py Dockerfile FOLDER [NAME=VALUE ...]
 
-Pairs are build arguments. TARGETARCH, which an engine gives by itself, is this machine's unless it is among them. Files
-are copied as .dockerignore allows. What an image would have and this machine may
-lack, Debian's packages, is installed when apt-get is here and this runs as root, and is taken as given otherwise.
+Pairs are build arguments. TARGETARCH, which an engine sets, is that of this machine unless it is among them. Files are
+copied as .dockerignore allows. The Debian packages of the image are installed if apt-get exists and this runs as root.
+Otherwise they must be installed already.
 """
 
 import fnmatch
@@ -15,12 +15,12 @@ import shutil
 import subprocess
 import sys
 
-sys.dont_write_bytecode = True  # Nothing of ours belongs into the source tree.
+sys.dont_write_bytecode = True  # Keeps the source tree clean.
 import machine
 
 
 def instructions(text):
-    """Each instruction of a Dockerfile as (word, rest)."""
+    """The instructions of a Dockerfile as (word, rest)."""
     text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
     for line in re.sub(r"\\\n", " ", text).splitlines():
         if line.strip():
@@ -29,7 +29,7 @@ def instructions(text):
 
 
 def allowed(context):
-    """Whether .dockerignore lets a path through: the last pattern that fits decides."""
+    """Whether .dockerignore admits a path: the last matching pattern decides."""
     lines = (context / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
 
@@ -67,7 +67,7 @@ def main():
     dockerfile, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
     given = {"TARGETARCH": machine.own(), **dict(pair.split("=", 1) for pair in sys.argv[3:])}
     context = dockerfile.resolve().parent
-    # The compiler's output stays from run to run; everything else is built again.
+    # The output of the compiler is kept between runs. Everything else is built again.
     work.mkdir(parents=True, exist_ok=True)
     for entry in work.iterdir():
         if entry.name in ("target", "tools"):
@@ -89,7 +89,7 @@ def main():
             if rest.startswith("apt-get") and (os.geteuid() != 0 or not shutil.which("apt-get")):
                 print("skipped: RUN apt-get: needs Debian and root")
                 continue
-            # The lists of packages are another's to remove when this is no image.
+            # Outside an image, the package lists must not be removed.
             rest = rest.replace("&& rm -rf /var/lib/apt/lists/*", "")
             print(f"RUN {rest}", flush=True)
             subprocess.run(["/bin/sh", "-c", rest], cwd=work, env=environment, check=True)

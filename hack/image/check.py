@@ -1,10 +1,10 @@
-"""Checks the root file system that hack/image/build.py made, as a Pod would run it.
+"""Checks the root file system that hack/image/build.py made, as a Pod runs it.
 
     python3 hack/image/check.py IMAGE TESTBED
 
 IMAGE is the folder with the binary, TESTBED the API server in memory (cargo build -p testbed). The operator runs with
-a read-only root, as uid 65532 without capabilities, in a network of its own with nothing but loopback, so without
-DNS, and with the files and variables that a Pod has. That part needs root on Linux and is else named as skipped.
+a read-only root, as uid 65532 without capabilities, in a separate network with only loopback and no DNS, and with the
+files and variables of a Pod. That part needs root on Linux. Otherwise it prints that it is skipped.
 """
 
 import base64
@@ -24,7 +24,8 @@ import urllib.request
 import zlib
 
 NAME = "endpoint-copier-operator"
-# A pull takes no longer than this on a slow line, and the Go operator's is four times as large.
+# The limit for the binary, in bytes, so that a pull is short on a slow network. The binary of the Go operator is four
+# times as large.
 LARGEST = 8_000_000
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -36,7 +37,7 @@ def check(what, holds):
 
 
 def static(binary):
-    """No interpreter and no library is asked for: types 3 and 1 of program headers and dynamic entries."""
+    """Checks that the binary needs no interpreter and no library: types 3 and 1 of program headers and dynamic entries."""
     table, = struct.unpack_from("<Q", binary, 32)
     size, count = struct.unpack_from("<HH", binary, 54)
     headers = [struct.unpack_from("<IIQQQQ", binary, table + size * at) for at in range(count)]
@@ -49,7 +50,7 @@ def static(binary):
 
 
 def crates(binary):
-    """The list that cargo-auditable left: a section of compressed JSON."""
+    """The list of crates from cargo-auditable: a section of compressed JSON."""
     table, = struct.unpack_from("<Q", binary, 40)
     size, count, names = struct.unpack_from("<HHH", binary, 58)
     sections = [struct.unpack_from("<IIQQQQ", binary, table + size * at) for at in range(count)]
@@ -101,7 +102,7 @@ def until(what, holds):
 
 
 def pod(image, testbed, folder):
-    """In namespaces of its own: see main."""
+    """Runs in separate namespaces; see main."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     kubeconfig = folder / "kubeconfig"
     servers = subprocess.Popen([testbed, "--listen", "127.0.0.1:6443", "--kubeconfig", kubeconfig])

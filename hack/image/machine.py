@@ -1,4 +1,4 @@
-"""Checks for which architecture a binary was compiled, by what its ELF header says.
+"""Checks the architecture of binaries by their ELF headers.
 
     python3 hack/image/machine.py amd64=FILE arm64=FILE
 """
@@ -7,18 +7,18 @@ import platform
 import struct
 import sys
 
-# e_machine, by the name that images have.
+# e_machine by the architecture name of images.
 MACHINES = {"amd64": 62, "arm64": 183}
 
 
 def own():
-    """This machine's architecture, by the name that images have."""
+    """The architecture of this machine, as images name it."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 
 def check(architecture, path):
-    """Ends the program if the binary is for another architecture."""
+    """Exits if the binary is for another architecture."""
     with open(path, "rb") as file:
         header = file.read(20)
     if header[:4] != b"\x7fELF" or len(header) < 20:

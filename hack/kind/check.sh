@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` made, and sees the VIP Service follow
-# the API servers: three of them, two when one is frozen, three when it is back. Needs kubectl, helm and a container tool.
+# Installs the chart into the kind cluster that `make kind-up` and `make kind-load` made, and checks that the VIP Service
+# follows the API servers: three, two when one is frozen, and three when it is back. Needs kubectl, helm and a container tool.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 : "${KIND_CLUSTER:?name of the kind cluster}" "${IMG:?image, as loaded}" "${CONTAINER_TOOL:=docker}"
 namespace=endpoint-copier-operator
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
-# A call may be sent to the frozen API server.
+# A call may reach the frozen API server.
 soon=--request-timeout=5s
 helm=(helm --kube-context "kind-$KIND_CLUSTER")
 
@@ -17,10 +17,10 @@ addresses() {
     --output jsonpath='{range .items[*].endpoints[*]}{.addresses[0]}{"\n"}{end}'
 }
 
-# Waits until the VIP has so many API servers.
+# Waits until the VIP has this many API servers.
 until_there_are() {
   for _ in $(seq 120); do
-    # The API may be away for a moment when one of its servers goes.
+    # The API may be unavailable for a moment when one of its servers fails.
     found=$(addresses 2>/dev/null | grep -c . || true)
     [ "$found" -eq "$1" ] && { echo "the VIP has $1 API servers after ${SECONDS} s"; return; }
     sleep 1
@@ -31,7 +31,7 @@ until_there_are() {
   exit 1
 }
 
-# Without --wait: nobody here gives the LoadBalancer Service an address, and Helm would wait for one.
+# Without --wait, because Helm would wait for the address of the LoadBalancer Service, and nothing assigns one here.
 "${helm[@]}" upgrade --install endpoint-copier-operator charts/endpoint-copier-operator \
   --namespace "$namespace" --create-namespace \
   --set replicaCount=3 --set image.repository="${IMG%:*}" --set image.tag="${IMG##*:}" --set image.pullPolicy=Never \
@@ -40,7 +40,7 @@ until_there_are() {
 until_there_are 3
 
 node=$KIND_CLUSTER-control-plane3
-# Frozen, not stopped: a node of kind that is started again may get another address.
+# Frozen and not stopped, because a restarted kind node may get another address.
 "$CONTAINER_TOOL" pause "$node" >/dev/null
 until_there_are 2
 "$CONTAINER_TOOL" unpause "$node" >/dev/null

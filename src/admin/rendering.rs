@@ -1,4 +1,5 @@
-//! The page of metrics: rendered at most once a second for all clients together, and not kept for those that do not read.
+//! The page of metrics: rendered at most once a second for all clients together, and not kept for clients that do not
+//! read.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -18,12 +19,12 @@ use crate::telemetry::metrics::Metrics;
 /// How long a page is served after its rendering began.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Bytes. A client that does not read keeps no more of a page in memory than two or three pieces.
+/// In bytes. A client that does not read keeps at most two or three pieces of a page in memory.
 const PIECE: usize = 4 * 1024;
 
 type Pieces = Arc<Vec<Bytes>>;
 
-/// The newest page, and the one before while clients read it.
+/// The newest page, and the one before it while clients read that.
 pub(super) struct Rendering {
     metrics: Metrics,
     kept: Mutex<Kept>,
@@ -31,7 +32,7 @@ pub(super) struct Rendering {
 
 #[derive(Default)]
 struct Kept {
-    /// Shared, so that a client that leaves while its page is rendered does not cost another rendering.
+    /// Shared, so that a client that disconnects during a rendering does not cause another one.
     newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
     /// Gives each client at least a second to read its page.
     previous: Option<Pieces>,
@@ -43,7 +44,7 @@ impl Rendering {
         Self { metrics, kept }
     }
 
-    /// A page that is a second old at most.
+    /// A page that is at most a second old.
     pub(super) async fn page(&self) -> SharedPage {
         let rendering = self.newest();
         SharedPage::new(&rendering.await)
@@ -65,7 +66,7 @@ impl Rendering {
     }
 }
 
-/// Yields after each piece, since renewals and all other work share the thread.
+/// Yields after each piece, because renewals and all other work share the thread.
 async fn render(metrics: Metrics) -> Pieces {
     let mut page = Vec::new();
     for text in metrics.pieces() {
@@ -83,7 +84,7 @@ pub(super) struct SharedPage {
 }
 
 impl SharedPage {
-    /// A body of this page, which it does not keep.
+    /// A body of this page. It does not keep the page alive.
     pub(super) fn new(page: &Pieces) -> Self {
         Self {
             page: Arc::downgrade(page),
@@ -136,13 +137,13 @@ mod tests {
 
     const TRANSITIONS: &str = "\nendpoint_copier_leader_transitions_total ";
 
-    /// The whole page; `None` if it ends early.
+    /// The whole page, or `None` if it ends early.
     async fn read(page: SharedPage) -> Option<String> {
         let bytes = page.collect().await.ok()?.to_bytes();
         Some(String::from_utf8(bytes.into()).unwrap())
     }
 
-    /// How many transitions a page shows.
+    /// The number of transitions that a page shows.
     async fn transitions(page: SharedPage) -> Option<String> {
         let text = read(page).await?;
         let (_, rest) = text.split_once(TRANSITIONS)?;
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_page_that_nobody_reads_is_not_kept_beside_a_newer_one() {
+    async fn an_unread_page_is_not_kept_beside_a_newer_one() {
         let rendering = Rendering::new(managing(1));
         drop(rendering.page().await);
         tokio::time::advance(FRESH).await;
@@ -201,7 +202,7 @@ mod tests {
 
     /// Rule: survive.metrics-once
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_does_not_cost_another_rendering() {
+    async fn a_client_that_leaves_causes_no_second_rendering() {
         let metrics = managing(1000);
         let rendering = Rendering::new(metrics.clone());
         assert!(
@@ -214,7 +215,7 @@ mod tests {
 
     /// Rule: survive.metrics-once
     #[tokio::test]
-    async fn everything_else_has_turns_while_a_page_is_rendered() {
+    async fn other_tasks_run_while_a_page_is_rendered() {
         let rendering = Rendering::new(managing(1000));
         let mut turns = 0;
         let page = tokio::select! {

@@ -1,4 +1,4 @@
-//! A small HTTP/1 server for pages without input, which a slow, broken or hostile client cannot wear out.
+//! A small HTTP/1 server for pages without input, which withstands slow, broken and hostile clients.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -25,10 +25,11 @@ use tracing::{debug, info, warn};
 use super::connections::Connections;
 use super::rendering::SharedPage;
 
-/// The pause after an error of `accept`, such as too many open files: no busy loop, and soon enough for the next probe.
+/// The pause after an error of `accept`, such as too many open files. It avoids a busy loop and ends before the next
+/// probe.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// What a path shows; `None` is no such path. Called with path and query, must not block.
+/// The page of a path, or `None` if the path does not exist. Called with path and query. Must not block.
 pub(super) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Option<BoxFuture<'static, Document>> + Send + Sync>;
 
 /// An answer.
@@ -38,23 +39,22 @@ pub(super) struct Document {
     pub(super) body: Either<Full<Bytes>, SharedPage>,
 }
 
-/// What one client, and all together, may take.
+/// The limits for one client and for all clients together.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    /// Whether a connection may bring another request after its first.
+    /// Whether a connection may send another request after its first.
     pub(super) keep_alive: bool,
-    /// From the first moment of waiting for a request to the end of its headers; so an idle connection, too,
-    /// lives no longer.
+    /// The time from the start of the wait for a request to the end of its headers. It also limits idle connections.
     pub(super) header_time: Duration,
-    /// Headers of a request. Prometheus sends six.
+    /// The number of headers of a request. Prometheus sends six.
     pub(super) headers: usize,
-    /// Bytes of a request's head, and of what is buffered of an answer.
+    /// The bytes of a request's head, and of the buffered part of an answer.
     pub(super) buffer: usize,
-    /// Connections at once.
+    /// The number of simultaneous connections.
     pub(super) connections: usize,
-    /// Life of a connection: the end of a client that reads its answers too slowly, or not at all.
+    /// The lifetime of a connection, which limits clients that read their answers too slowly or not at all.
     pub(super) age: Duration,
-    /// What is left for a running answer when the connection is to end.
+    /// The time for a running answer when the connection should end.
     pub(super) drain: Duration,
 }
 
@@ -91,13 +91,13 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
                     open.add(peer.ip(), answers, tasks.spawn(serving));
                     while tasks.try_join_next().is_some() {}
                     if open.len() > limits.connections {
-                        // Before this task resumes, the runtime polls the sockets and runs every task that is ready, so
-                        // that each request that has arrived is being answered.
+                        // Before this task resumes, the runtime polls the sockets and runs every ready task. So each
+                        // request that has arrived is being answered.
                         yield_now().await;
                         open.shrink_to(limits.connections);
                     }
                 }
-                // The client's own, and no reason to wait.
+                // An error of the client, which is no reason to wait.
                 Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {
@@ -113,11 +113,11 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
         () = shutdown.cancelled() => {}
     }
     drop(listener);
-    // Those that stay beyond their own time end when the set is dropped.
+    // Connections that exceed their time end when the set is dropped.
     let _ = timeout(limits.drain, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
-/// `answers`: each answer under way holds a [`Weak`] of it.
+/// Each answer in progress holds a [`Weak`] of `answers`.
 async fn connection(
     stream: TcpStream,
     pages: Pages,
@@ -154,7 +154,7 @@ async fn connection(
     }
 }
 
-/// The same body, which keeps `kept` until hyper has taken all of it.
+/// The same body, which keeps `kept` alive until hyper has consumed it.
 fn keeping(
     body: Either<Full<Bytes>, SharedPage>,
     kept: Weak<()>,
@@ -165,7 +165,7 @@ fn keeping(
     })
 }
 
-/// The answer; the request's body is not read.
+/// The answer. The body of the request is not read.
 async fn respond<B>(request: Request<B>, pages: &Pages) -> Response<Either<Full<Bytes>, SharedPage>> {
     let plain = |status: StatusCode, body: &'static str| Document {
         status,

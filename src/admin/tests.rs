@@ -1,4 +1,4 @@
-//! Over real sockets on the loopback address.
+//! Tests over real sockets on the loopback address.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::rendering::SharedPage;
 use super::*;
 use crate::telemetry::watchdog::Watchdog;
 
-/// Far longer than anything here takes, so that a test that hangs fails.
+/// A limit far above the usual duration, so that a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Server {
@@ -43,7 +43,7 @@ impl Server {
         Self::start(health_pages(health.clone()), limits)
     }
 
-    /// As that of metrics keeps its connections, with pages that say nothing but `ok`.
+    /// A server that keeps its connections, as that of metrics does, with pages that contain only `ok`.
     fn keeping_connections(limits: Limits) -> Self {
         Self::start(health_pages(Health::default()), limits)
     }
@@ -52,7 +52,8 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends these requests, and waits for the beginning of the answers without reading it; nor does its kernel much.
+    /// Sends these requests, and waits for the beginning of the answers without reading it. Its kernel does not buffer
+    /// much either.
     async fn connect_deaf(&self, requests: &[u8]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -62,7 +63,7 @@ impl Server {
         stream
     }
 
-    /// As a peer with this address; all of 127.0.0.0/8 are this machine.
+    /// Connects from this address. All of 127.0.0.0/8 is this machine.
     async fn connect_from(&self, address: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
@@ -85,7 +86,7 @@ impl Server {
     }
 }
 
-/// What still comes until the end, however that looks.
+/// Reads until the end, whether that is clean or not.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes))
@@ -94,7 +95,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// One answer with a body of known length; the connection stays.
+/// Reads one answer with a body of known length. The connection stays open.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     loop {
@@ -154,7 +155,7 @@ fn page_of(bytes: usize) -> server::Pages {
     })
 }
 
-/// A client of the connection gets an answer, in one or two parts of a request.
+/// Checks that a client of the connection gets an answer to a request that is sent in one or two parts.
 async fn assert_answered(stream: &mut TcpStream, request: &[u8]) {
     stream.write_all(request).await.unwrap();
     assert_alive(&answer(stream).await);
@@ -193,7 +194,7 @@ async fn scrapes_of_one_second_show_the_same_page() {
     for _ in 0..10 {
         let first = server.get("/metrics").await;
         metrics.leader_changed();
-        // A second may have passed, but not each time.
+        // A second may have passed, but not every time.
         if body(&first) == body(&server.get("/metrics").await) {
             return;
         }
@@ -239,7 +240,7 @@ async fn a_failed_check_is_named_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_loop_that_is_stuck_is_named_by_livez_and_its_process_is_not_ready() {
+async fn a_stuck_loop_fails_livez_by_name_and_readyz() {
     let (health, watchdog) = (Health::default(), Watchdog::default());
     health.check("caches", Probe::Readiness, || Ok::<_, Infallible>(()));
     let steps = watchdog.clone();
@@ -447,7 +448,7 @@ async fn a_client_that_sends_its_headers_too_slowly_is_cut() {
         write.write_all(beginning.as_bytes()).await.unwrap();
         let began = Instant::now();
         let trickle = tokio::spawn(async move {
-            // Each byte is progress, and none of it counts.
+            // Each byte is progress, but does not extend the time.
             while beginning.is_empty() || write.write_all(b"a").await.is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -483,7 +484,7 @@ async fn an_idle_connection_is_closed_after_a_while() {
 
 /// Rule: survive.unread
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
+async fn a_client_that_never_reads_is_cut_with_little_buffered() {
     let limits = Limits {
         age: Duration::from_millis(100),
         drain: Duration::from_millis(100),
@@ -491,10 +492,10 @@ async fn a_client_that_never_reads_is_cut_and_little_was_buffered_for_it() {
     };
     let server = Server::start(page_of(16 << 20), limits);
     let mut deaf = server.connect_deaf(KEEP_ALIVE).await;
-    // Time itself is what this is about.
+    // This test is about real time.
     sleep(Duration::from_secs(1)).await;
     let response = rest(&mut deaf).await;
-    // What was on its way; the rest is nowhere.
+    // The client receives what was already on its way. The rest is not buffered anywhere.
     assert!(response.len() < 128 << 10, "{} bytes", response.len());
 }
 
@@ -523,7 +524,7 @@ async fn a_connection_of_metrics_is_kept_for_the_next_scrape() {
     }
 }
 
-/// Three connections.
+/// A limit of three connections.
 fn three() -> Limits {
     Limits {
         connections: 3,
@@ -540,7 +541,7 @@ async fn a_new_connection_ends_the_oldest_without_a_request() {
         server.connect().await,
         server.connect().await,
     ];
-    // Bytes are no request, and do not make a connection any younger.
+    // Incomplete bytes are not a request, and do not make a connection any younger.
     for beginning in [&b"GET /livez"[..], b" HTTP/1.1\r\n", b"host: x\r\n"] {
         open[0].write_all(beginning).await.unwrap();
     }
@@ -552,10 +553,10 @@ async fn a_new_connection_ends_the_oldest_without_a_request() {
     }
 }
 
-/// Whatever comes before the server has its next turn.
+/// Data that arrives before the server runs again counts as received.
 /// Rule: survive.probes-places
 #[tokio::test]
-async fn requests_that_have_arrived_are_answered_before_a_connection_is_closed() {
+async fn received_requests_are_answered_before_the_close() {
     let limits = Limits {
         connections: 1,
         ..Limits::default()
@@ -609,7 +610,7 @@ async fn an_idle_connection_ends_before_one_that_reads_its_answer() {
 
 /// Rule: survive.unread
 #[tokio::test]
-async fn clients_that_do_not_read_keep_nobody_out() {
+async fn clients_that_do_not_read_block_no_other() {
     let server = Server::start(page_of(1 << 20), three());
     let mut deaf = Vec::new();
     for _ in 0..10 {
@@ -648,7 +649,7 @@ async fn shutdown_ends_idle_connections_at_once() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(
         TcpStream::connect(server.address).await.is_err(),
-        "nobody listens"
+        "no server listens"
     );
 }
 
@@ -684,7 +685,7 @@ async fn shutdown_waits_half_a_second_at_most() {
 }
 
 #[tokio::test]
-async fn shutdown_is_heard_while_all_places_are_taken() {
+async fn shutdown_works_while_all_slots_are_taken() {
     let limits = Limits {
         connections: 1,
         ..Limits::default()
@@ -732,7 +733,7 @@ async fn an_address_in_use_is_named() {
 
 /// Rule: 4.health-address
 #[tokio::test]
-async fn the_public_servers_serve_until_they_are_told_to_end() {
+async fn the_public_servers_serve_until_shutdown() {
     let shutdown = CancellationToken::new();
     let address = ServerAddress::new("127.0.0.1", 0);
     let (first, second) = (bind(&address).await.unwrap(), bind(&address).await.unwrap());

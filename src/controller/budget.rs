@@ -1,7 +1,7 @@
-//! Token buckets for Events and log lines, as in client-go's spam filter: a user who changes a Service all the time
-//! can fill neither etcd nor a disk.
+//! Token buckets for Events and log lines, as in client-go's spam filter: a user who changes a Service all the time can
+//! fill neither etcd nor a disk.
 //!
-//! Pure: callers pass the time in.
+//! Pure: the current time is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const BURST: u32 = 25;
 /// The time after which a Service regains one token.
 pub const REFILL: Duration = Duration::from_secs(5 * 60);
 
-/// The budget of each Service. One that is full takes no memory, at the latest when another Service spends.
+/// The budget of each Service. A full budget takes no memory, at the latest when another Service spends.
 #[derive(Debug, Default)]
 pub struct Budgets(HashMap<ServiceKey, Budget>);
 

@@ -1,4 +1,4 @@
-//! The errors that stop the sync of a Service, or make a part of it fail; and what follows from each.
+//! The errors that stop the sync of a Service or make a part of it fail, and their consequences.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResu
 /// An error that stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// Too little is listed yet. The lists mark the key again.
+    /// Not everything needed is listed yet. The lists mark the key again.
     #[error("the lists that the sync depends on are not complete yet")]
     Unlisted,
-    /// The watch has until this moment to show a change that is known already.
+    /// The watch has not shown a known change yet, and still has time.
     #[error("the watch does not show the latest change yet")]
     Outdated {
         /// The end of the wait.
@@ -25,7 +25,7 @@ pub enum SyncError {
     /// The namespace is being deleted, and the Service with it.
     #[error("cannot {} EndpointSlice {slice}: the namespace is being deleted", operation.as_str())]
     NamespaceTerminating {
-        /// The write.
+        /// The operation of the write.
         operation: Operation,
         /// The copy.
         slice: SliceKey,
@@ -33,42 +33,42 @@ pub enum SyncError {
     /// The slice is not in the state that the plan was made from.
     #[error("cannot {} EndpointSlice {slice}: it has changed", operation.as_str())]
     Conflict {
-        /// The write.
+        /// The operation of the write.
         operation: Operation,
         /// The copy.
         slice: SliceKey,
     },
-    /// The API server refuses a write, now and later.
+    /// The API server refuses a write, and will probably refuse it again.
     #[error("the API server refuses to {} EndpointSlice {}: {message}", operation.as_str(), slice.name())]
     Refused {
-        /// The write.
+        /// The operation of the write.
         operation: Operation,
         /// The copy.
         slice: SliceKey,
-        /// The reason that the API server gives.
+        /// The reason from the API server.
         message: String,
-        /// When the same write may be tried again; `None`: after the backoff of the key.
+        /// When the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,
     },
-    /// A request is not answered, or not well: it may succeed later.
+    /// A request got no answer, or an unexpected one. It may succeed later.
     #[error("cannot {operation} {object}: {message}")]
     Unavailable {
         /// The request.
         operation: &'static str,
-        /// Kind and name of what it is about.
+        /// Kind and name of its object.
         object: String,
         /// The message of the API server or the client.
         message: String,
-        /// The pause that an overloaded API server asks for.
+        /// The pause that an overloaded API server requests.
         retry_after: Option<Duration>,
     },
-    /// This replica does not lead any more.
+    /// This replica no longer leads.
     #[error("the term is over")]
     TermOver,
 }
 
 impl SyncError {
-    /// A write of a copy that failed.
+    /// The error of a failed write of a copy.
     pub(super) fn write(operation: Operation, slice: &SliceKey, error: &kube::Error) -> Self {
         let slice = slice.clone();
         match status_of(error).map(|status| (Rejection::of(status), status)) {
@@ -86,7 +86,7 @@ impl SyncError {
         }
     }
 
-    /// Any other request that failed.
+    /// The error of any other failed request.
     pub(super) fn unavailable(operation: &'static str, object: String, error: &kube::Error) -> Self {
         Self::Unavailable {
             operation,
@@ -117,7 +117,8 @@ impl SyncError {
         matches!(self, Self::Refused { .. }).then(|| Finding::new(Reason::WriteRefused, self.to_string()))
     }
 
-    /// How a sync ends because of this. `due`: by then the watch shows what was written, or what was in conflict.
+    /// The outcome of a sync with this error. `due` is the time by which the watch should show the written or
+    /// conflicting state.
     pub(super) fn outcome(&self, due: Option<Instant>) -> Outcome {
         let (result, requeue) = match self {
             Self::Unlisted | Self::TermOver => (SyncResult::Requeued, Requeue::WhenDirty),
@@ -140,8 +141,8 @@ impl SyncError {
         Outcome::new(result, requeue)
     }
 
-    /// Of several failed writes, the one with the highest precedence decides how the sync ends. Of refusals, that is the one
-    /// that may be tried first; of overloads, the one with the longest pause.
+    /// The precedence among several failed writes: the highest one decides the outcome of the sync. Of refusals it is
+    /// the one that may be tried first, and of overloads the one with the longest pause.
     pub(super) fn precedence(&self) -> (u8, Reverse<Option<Instant>>, Option<Duration>) {
         match self {
             Self::Unlisted | Self::Outdated { .. } | Self::NamespaceTerminating { .. } => {

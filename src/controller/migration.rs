@@ -1,10 +1,10 @@
-//! Removes the `Endpoints` object that version 0.2 of the Go operator made for a Service: Kubernetes mirrors it into a
-//! slice for as long as it exists, and that slice stands beside our copies.
+//! Removes the `Endpoints` object that version 0.2 of the Go operator created for a Service. Kubernetes mirrors it into
+//! a slice as long as it exists, and that slice is used in addition to our copies.
 //!
 //! Only for the migration from the Go operator; see [`endpoint_copier_core::migration`].
 //!
-//! `Endpoints` are not watched. They are read only where a mirrored slice shows that they exist. `Endpoints`
-//! of other owners are read once for each version of that slice.
+//! `Endpoints` are not watched. They are read only if a mirrored slice shows that they exist. `Endpoints` of other
+//! owners are read once for each version of that slice.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -51,16 +51,17 @@ impl Migration {
         }
     }
 
-    /// A Service that is not managed any more needs no memory.
+    /// Forgets a Service that is no longer managed.
     pub fn gone(&self, service: &ServiceKey) {
         self.theirs.lock().remove(service);
     }
 
-    /// Removes the `Endpoints` of a Service whose copies are there. A finding if that is not allowed. Sets
+    /// Removes the `Endpoints` of a Service whose copies exist. Returns a finding if that is not allowed. Sets
     /// `has_sent` when it sends a request.
     ///
     /// # Errors
-    /// The API server did not answer, or not well; to be tried again.
+    ///
+    /// The API server did not answer, or not as expected. The call can be repeated.
     pub async fn remove(
         &self,
         term: &Term,
@@ -109,7 +110,7 @@ impl Migration {
         if label_of(found, label::MANAGED_BY) != Some(MANAGED_BY_US) {
             return Ok(true);
         }
-        // Only now: while the GET was under way the term may have ended.
+        // Not earlier, because the term may have ended during the GET.
         let Ok(write) = term.begin_write() else {
             return Ok(false);
         };
@@ -135,7 +136,7 @@ impl Migration {
         Ok(false)
     }
 
-    /// One call, and so one step.
+    /// Limits the time of one call, and counts it as a step.
     async fn within<T>(
         &self,
         limit: Instant,

@@ -1,4 +1,4 @@
-//! From a watch event to a write.
+//! The path from a watch event to a write.
 //!
 //! ```text
 //!     watch ──> index ──> workqueue ──> reconcile { snapshot ─> plan ─> apply } ──> API server

@@ -24,20 +24,21 @@ pub struct Outcome {
 pub enum Requeue {
     /// When it gets dirty.
     WhenDirty,
-    /// At this moment, or earlier when it gets dirty. All that was known is done.
+    /// At this moment, or earlier when it gets dirty. Nothing is left to do.
     At(Instant),
-    /// At this moment, or earlier when it gets dirty, to go on with what is not done yet.
+    /// At this moment, or earlier when it gets dirty, to continue with unfinished work.
     Resume(Instant),
-    /// After a delay that grows from one failure to the next.
+    /// After a delay that grows with each failure.
     Backoff(Backoff),
-    /// After the pause that an overloaded API server asks for. It is common to all keys but those with reserved slots.
+    /// After the pause that an overloaded API server requests. All keys share it, except those with reserved slots.
     Overloaded(Duration),
 }
 
-/// How long a key waits after a failure.
+/// The backoff of a key after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backoff {
-    /// 100 ms to 1 s: the API server could not be reached or failed, and the copies should be right as soon as it is back.
+    /// 100 ms to 1 s: the API server could not be reached or failed, and the copies should be right as soon as it
+    /// returns.
     Short,
     /// 5 s doubling to 30 s: the API server refuses the writes.
     Long,
@@ -67,7 +68,7 @@ impl Outcome {
 }
 
 impl Requeue {
-    /// The same, but no later than this time if nothing else would bring the key back.
+    /// The same outcome, but no later than this time if nothing else would bring the key back.
     #[must_use]
     pub fn or_at(self, moment: Option<Instant>) -> Self {
         match (self, moment) {

@@ -1,4 +1,4 @@
-//! Keys from the queue to the reconciler, under a term, a few at once.
+//! Takes keys from the queue to the reconciler, under a term, a few at once.
 
 use std::sync::Arc;
 
@@ -18,22 +18,22 @@ use endpoint_copier_core::model::{ServiceKey, WatchKind};
 
 /// The loop between the watches and the reconciler.
 pub struct Worker {
-    /// Where watches leave dirty keys.
+    /// The set into which watches put dirty keys.
     pub dirty: DirtySet,
     /// The state of the cluster.
     pub index: SharedIndex,
     /// Shows whether the watches are current.
     pub watch_health: WatchHealth,
-    /// Works on a key.
+    /// Syncs a key.
     pub reconciler: Arc<Reconciler>,
     /// Counts the work, and records which Services wait for it.
     pub metrics: Metrics,
-    /// The right to write, while there is one.
+    /// The right to write, while this replica has it.
     pub terms: watch::Receiver<Option<Term>>,
 }
 
 impl Worker {
-    /// Works whenever there is a term. Ends when the election has ended and the last term is over.
+    /// Works during each term. Ends when the election has ended and the last term is over.
     pub async fn run(mut self) {
         loop {
             let term = tokio::select! {
@@ -42,7 +42,7 @@ impl Worker {
                     Ok(term) => term.clone(),
                     Err(_) => return,
                 },
-                // Whoever leads sees to these; at the start of a term all keys are dirty anyway.
+                // The leader handles these. At the start of a term all keys are dirty anyway.
                 _ = self.dirty.take() => continue,
             };
             if let Some(term) = term.filter(|term| !term.is_over()) {
@@ -54,7 +54,7 @@ impl Worker {
         }
     }
 
-    /// One term: every key is dirty at its start, since nobody knows what the last leader left.
+    /// Works during one term. Every key is dirty at its start, because the state that the last leader left is unknown.
     async fn work(&self, term: &Term) {
         let mut queue = WorkQueue::new(self.metrics.clone());
         let mut active = FuturesUnordered::new();
@@ -85,7 +85,8 @@ impl Worker {
                 watchdog.busy();
             }
             tokio::select! {
-                // Nothing begins when the term is over; and what has ended makes room.
+                // The end of the term comes first, so nothing begins after it. Then the end of a sync, which frees a
+                // slot.
                 biased;
                 () = term.over() => break,
                 Some((key, outcome)) = active.next() => {
@@ -102,7 +103,7 @@ impl Worker {
             }
         }
         if !term.is_revoked() {
-            // Asked to stop: what is in flight may end. It cannot begin another write.
+            // On a stop, syncs in progress may end. They cannot begin another write.
             _ = timeout(DRAIN, async { while active.next().await.is_some() {} }).await;
         }
         watchdog.idle();

@@ -1,4 +1,4 @@
-//! Clients of the operator's own ports that send too little, too much, or do not read.
+//! Clients of the operator's own ports that send too little or too much, or do not read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::on_both;
 
-/// A probe of the kubelet, which gives up after a second by default.
+/// The time after which a probe of the kubelet gives up by default.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The default of many systems is 1,024 open files.
+/// Raises the limit for open files. The default of many systems is 1,024.
 fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -29,7 +29,8 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Keeps one connection open, and opens another when the server closes it; one that talks sends a request every second.
+/// Keeps one connection open, and opens another one when the server closes it. A client that talks sends a request
+/// every second.
 async fn pester(address: SocketAddr, mut stream: TcpStream, talks: bool) {
     let mut buffer = [0; 1024];
     loop {
@@ -45,7 +46,7 @@ async fn pester(address: SocketAddr, mut stream: TcpStream, talks: bool) {
     }
 }
 
-/// A client that asks for ten pages in one go and reads none, nor does its kernel read much.
+/// A client that requests ten pages at once and reads none. Its kernel does not read much either.
 async fn ask_and_not_read(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size");
@@ -76,15 +77,15 @@ on_both! {
                 let answer = timeout(PROBE_LIMIT, operator.get(path)).await;
                 assert_eq!(answer, Ok((200, "ok".to_owned())), "{path}, {probe} answered before");
             }
-            // Meanwhile those that were closed have come back.
+            // By then the closed connections have been opened again.
             sleep(Duration::from_millis(500)).await;
         }
         assert!(!operator.log().contains("cannot accept"), "{}", operator.log());
     }
 
-    /// In the worst order for memory: in each second a few of them ask for a page that is new.
+    /// The order is the worst one for memory: in each second a few clients request a new page.
     /// Rule: survive.unread
-    async fn clients_that_do_not_read_metrics_cost_two_mebibytes_at_most(cluster: &mut Cluster) {
+    async fn clients_that_do_not_read_metrics_cost_two_mib_at_most(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         stream::iter(0..300).for_each_concurrent(16, async |number| {
             let service = managed("default", &format!("a-service-of-a-usual-length-{number}"), "default", "source");
@@ -92,7 +93,7 @@ on_both! {
         }).await;
         let operator = Operator::start(cluster, "one", 0);
         until("all are copied", async || operator.metric("endpoint_copier_services_in_sync").await == Some(300)).await;
-        // What it takes to render a page at all, and to serve clients that read theirs.
+        // Includes the memory for rendering, and for clients that read their pages, in the baseline.
         for _ in 0..3 {
             sleep(Duration::from_millis(1100)).await;
             assert!(operator.get("/metrics").await.1.len() > 200_000);

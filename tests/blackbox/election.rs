@@ -1,4 +1,4 @@
-//! Replicas race for the Lease; one leads, the others are ready to.
+//! Replicas compete for the Lease. One leads, and the others stand by.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use testbed::{Effect, Fault, Match, Request};
 
 use crate::{PROGRAM, on_both};
 
-/// Three replicas on two API servers, and which of them leads.
+/// Three replicas on two API servers, and the index of the leader.
 async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
     let replicas = vec![
         Operator::start(cluster, "one", 0),
@@ -29,7 +29,7 @@ async fn three(cluster: &Cluster) -> (Vec<Operator>, usize) {
 
 on_both! {
     /// Rule: 5.identity, 5.only-the-holder, 5.every-replica, 5.readyz-not-leading
-    async fn of_three_replicas_one_leads_and_all_are_ready(cluster: &mut Cluster) {
+    async fn one_of_three_replicas_leads_and_all_are_ready(cluster: &mut Cluster) {
         let (replicas, first) = three(cluster).await;
         let holder = cluster.holder().await;
         let (pod, uuid) = holder.split_once('_').expect("POD_NAME_uuid");
@@ -42,8 +42,8 @@ on_both! {
     }
 
     /// Rule: survive.blocked-log
-    async fn a_standard_error_that_nobody_reads_costs_no_term(cluster: &mut Cluster) {
-        // In place of the log file; held open at both ends, and never read.
+    async fn an_unread_standard_error_costs_no_term(cluster: &mut Cluster) {
+        // A pipe in place of the log file, open at both ends and never read.
         let pipe = cluster.directory().join("one.log");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo").success());
@@ -51,7 +51,7 @@ on_both! {
         let flags = [&harness::SHORT_LEASE[..], &["--log-level=trace"]].concat();
         let operator = Operator::start_with(cluster, "one", 0, &flags);
         cluster.vip_in_step().await;
-        // Far more lines than a pipe holds, and three times the duration of the Lease.
+        // Long enough for more lines than a pipe holds, and three times the duration of the Lease.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;
@@ -61,7 +61,7 @@ on_both! {
         drop((operator, held));
     }
 
-    async fn a_killed_leader_is_replaced_and_the_change_carried_over(cluster: &mut Cluster) {
+    async fn a_killed_leader_is_replaced_and_a_change_is_copied(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         replicas[first].signal("KILL");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
@@ -71,7 +71,7 @@ on_both! {
     }
 
     /// Rule: 5.release, 6.asked-to-stop
-    async fn a_leader_that_is_asked_to_stop_releases_the_lease_and_ends_well(cluster: &mut Cluster) {
+    async fn a_stopped_leader_releases_the_lease_and_exits_with_0(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         for signal in ["TERM", "INT"] {
             let number = leader(&replicas).await;
@@ -89,7 +89,7 @@ on_both! {
     }
 
     /// Rule: 5.only-the-holder
-    async fn a_frozen_leader_is_replaced_and_writes_nothing_after_the_thaw(cluster: &mut Cluster) {
+    async fn a_frozen_leader_is_replaced_and_writes_nothing_later(cluster: &mut Cluster) {
         let (mut replicas, first) = three(cluster).await;
         let frozen = replicas.remove(first);
         frozen.signal("STOP");
@@ -135,7 +135,7 @@ on_both! {
     }
 
     /// Rule: survive.replica-lost
-    async fn a_single_replica_that_is_killed_goes_on_when_it_is_started_again(cluster: &mut Cluster) {
+    async fn a_single_killed_replica_resumes_after_a_restart(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
         operator.signal("KILL");
@@ -151,12 +151,12 @@ on_both! {
     }
 
     /// Rule: survive.replica-lost
-    async fn a_single_replica_that_was_frozen_for_longer_than_its_lease_goes_on(cluster: &mut Cluster) {
+    async fn a_single_replica_frozen_past_its_lease_resumes(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
         operator.signal("STOP");
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.2"])).await;
-        // Time itself is what this is about.
+        // This test is about real time.
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(cluster.addresses_of("default", "kubernetes-vip").await.len(), 3);
         operator.signal("CONT");
@@ -167,7 +167,7 @@ on_both! {
     }
 
     /// Rule: 3.copies-stay, 4.leader-elect, 6.asked-to-stop
-    async fn a_single_replica_without_election_writes_and_ends_well(cluster: &mut Cluster) {
+    async fn a_single_replica_without_election_writes_and_exits_0(cluster: &mut Cluster) {
         let mut operator = Operator::start_with(cluster, "one", 0, &["--leader-elect=false"]);
         cluster.vip_in_step().await;
         assert!(operator.leads().await);
@@ -178,9 +178,9 @@ on_both! {
         assert_eq!(left, ["192.0.2.1", "192.0.2.2", "192.0.2.3"], "the copies stay");
     }
 
-    /// The one test at defaults: 6 s of lease.
+    /// The only test with default durations: a lease of 6 s.
     /// Rule: 5.lease-name, 5.lease-namespace, 5.durations
-    async fn with_default_durations_a_killed_leader_is_replaced(cluster: &mut Cluster) {
+    async fn a_killed_leader_is_replaced_with_default_durations(cluster: &mut Cluster) {
         let replicas = [
             Operator::start_with(cluster, "one", 0, &[]),
             Operator::start_with(cluster, "two", 1, &[]),
@@ -200,7 +200,7 @@ on_both! {
 
 /// Rule: 5.release
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_asked_to_stop_while_a_write_hangs_leaves_the_lease_to_run_out() {
+async fn a_leader_stopped_during_a_write_lets_the_lease_expire() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;
     let mut operator = Operator::start(&cluster, "one", 0);
     let (store, server) = cluster.testbed().expect("on the testbed");

@@ -1,4 +1,4 @@
-//! A source that is empty: held where that can only be a mistake, followed elsewhere.
+//! Empty sources: held where an empty list can only be a mistake, and followed elsewhere.
 
 use harness::objects::{api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -18,7 +18,7 @@ async fn until_held(operator: &Operator, count: u64) {
     .await;
 }
 
-/// A change that is copied after everything before it was seen.
+/// Copies a change that comes after everything else, so that everything before it was seen.
 async fn until_seen(cluster: &Cluster, name: &str) {
     let source = format!("{name}-source");
     cluster
@@ -32,7 +32,7 @@ async fn until_seen(cluster: &Cluster, name: &str) {
 
 on_both! {
     /// Rule: 3.held, 3.held-ports, 3.held-deleted
-    async fn the_api_servers_list_seen_empty_is_held_through_restarts(cluster: &mut Cluster) {
+    async fn an_empty_api_source_is_held_through_restarts(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         cluster.until_addresses("default", "kubernetes-vip", &ALL).await;
@@ -54,7 +54,7 @@ on_both! {
         }).await;
         assert_eq!(cluster.addresses_of("default", "kubernetes-vip").await, ALL);
 
-        // Deleted by hand it stays gone.
+        // A copy that is deleted by hand stays gone.
         let name = cluster.slices_of("default", "kubernetes-vip").await[0].metadata.name.clone().unwrap();
         cluster.delete::<EndpointSlice>("default", &name).await;
         until_held(&operator, 0).await;
@@ -66,7 +66,7 @@ on_both! {
     }
 
     /// Rule: 3.empty-followed, 3.when-source-empty, 3.when-source-empty-typo
-    async fn an_annotation_decides_whether_an_empty_source_is_held_or_followed(cluster: &mut Cluster) {
+    async fn an_annotation_decides_if_an_empty_source_is_held(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let when = |value: &str| json!({"metadata": {"annotations": {"endpoint-copier/when-source-empty": value}}});
         cluster.create::<Service>(vip()).await;
@@ -110,7 +110,7 @@ on_both! {
         cluster.create::<EndpointSlice>(of_family("source-6", "IPv6", &["2001:db8::1"])).await;
         let mut service = managed("default", "web", "default", "source");
         service["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
-        // Without a selector it gets both families on any cluster.
+        // Without a selector, it gets both families on any cluster.
         service["spec"]["clusterIP"] = json!("None");
         cluster.create::<Service>(service).await;
         cluster.until_addresses("default", "web", &["10.0.0.1", "2001:db8::1"]).await;
@@ -124,7 +124,7 @@ on_both! {
     }
 
     /// Rule: 3.held-not-across
-    async fn nothing_is_held_over_from_another_source_or_another_service(cluster: &mut Cluster) {
+    async fn copies_of_another_source_or_service_are_not_held(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "one", "one-x", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "two", "two-x", &[])).await;

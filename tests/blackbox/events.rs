@@ -1,4 +1,4 @@
-//! What `kubectl describe service` says.
+//! The Events that `kubectl describe service` shows.
 
 use harness::objects::{managed, slice, vip};
 use harness::{Cluster, Operator, until};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::on_both;
 
-/// Type, reason and note of our Events on a Service, oldest first. API servers write some too, when they repair the
+/// Type, reason and note of our Events on a Service, oldest first. API servers also write some, when they repair the
 /// allocation of a cluster IP.
 pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
     let mut events: Vec<Event> = cluster.list("default").await;
@@ -18,19 +18,19 @@ pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, Str
             && event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()
     });
     events.sort_by_key(|event| event.event_time.clone());
-    let told = |event: Event| {
+    let fields = |event: Event| {
         (
             event.type_.unwrap_or_default(),
             event.reason.unwrap_or_default(),
             event.note.unwrap_or_default(),
         )
     };
-    events.into_iter().map(told).collect()
+    events.into_iter().map(fields).collect()
 }
 
 on_both! {
     /// Rule: 2.port-unresolved, 3.events-where, 3.events-when, 5.only-the-holder
-    async fn a_finding_is_an_event_again_when_its_detail_changes(cluster: &mut Cluster) {
+    async fn a_finding_causes_a_new_event_when_its_detail_changes(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let _operators = [Operator::start(cluster, "one", 0), Operator::start(cluster, "two", 1)];
         let mut service = managed("default", "web", "default", "source");
@@ -40,12 +40,12 @@ on_both! {
             events_on(cluster, &service).await.iter().any(|(kind, reason, note)| kind == "Warning" && reason == "PortUnresolved" && note.contains("alpha"))
         }).await;
         cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
-        // Many syncs of the same finding …
+        // Many syncs with the same finding …
         for number in 2..6 {
             cluster.put::<EndpointSlice>(slice("default", "source", "source-1", &[&format!("10.0.0.{number}")])).await;
             cluster.until_addresses("default", "web", &[&format!("10.0.0.{number}")]).await;
         }
-        // … and then another detail.
+        // … and then one with another detail.
         let ports = json!({"spec": {"ports": [{"name": "a", "port": 80, "targetPort": "beta"}, {"name": "http", "port": 81, "targetPort": "http"}]}});
         cluster.patch::<Service>("default", "web", ports).await;
         until("the other port is reported", async || {
@@ -54,20 +54,20 @@ on_both! {
         let events = events_on(cluster, &service).await;
         let warnings: Vec<_> = events.iter().filter(|(kind, ..)| kind == "Warning").collect();
         assert_eq!(warnings.len(), 2, "{events:#?}");
-        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no good news with the bad: {events:#?}");
-        // Fixed, it is well.
+        assert!(events.iter().all(|(kind, ..)| kind == "Warning"), "no Normal Event among the warnings: {events:#?}");
+        // The fix resolves the finding.
         let ports = json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8081}]}});
         cluster.patch::<Service>("default", "web", ports).await;
-        until("it is said that all is well", async || {
+        until("a Synced Event is sent", async || {
             events_on(cluster, &service).await.iter().any(|(kind, reason, note)| kind == "Normal" && reason == "Synced" && note.contains("default/source: 1 endpoint"))
         }).await;
     }
 
     /// Rule: 3.events-type
-    async fn a_service_that_is_well_gets_no_warning(cluster: &mut Cluster) {
+    async fn a_healthy_service_gets_no_warning(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(vip()).await;
-        until("it is said that all is well", async || {
+        until("a Synced Event is sent", async || {
             events_on(cluster, &service).await.iter().any(|(_, reason, _)| reason == "Synced")
         }).await;
         let events = events_on(cluster, &service).await;

@@ -1,4 +1,4 @@
-//! One of two API servers is lost while the other is up: replicas go on through it, whatever the loss looks like.
+//! One of two API servers is lost while the other is up. Replicas continue, whatever the loss looks like.
 
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,22 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::on_both;
 
-/// A lease so long that nobody takes it over within the limits below.
+/// A lease that is too long for a takeover within the limits below.
 const LONG_LEASE: [&str; 2] = [
     "--leader-election-lease-duration=20s",
     "--leader-election-renew-deadline=15s",
 ];
 
-/// A silent loss is noticed by a ping within 2 s, and is to be over after 3 s on a quiet machine.
+/// A ping notices a silent loss within 2 s, and on an idle machine the loss should be over after 3 s.
 const SILENT: Duration = Duration::from_secs(6);
 
-/// A connection that is reset is to be replaced within 1 s.
+/// On an idle machine, a connection that is reset should be replaced within 1 s.
 const RESET: Duration = Duration::from_secs(3);
 
-/// A dial is given up after 1.5 s.
+/// A dial gives up after 1.5 s.
 const DIAL: Duration = Duration::from_millis(4500);
 
-/// Replicas that know two API servers, have all listed everything, and copied it.
+/// Replicas that know two API servers, with all their lists and copies complete.
 async fn replicas(cluster: &Cluster, network: Option<&Network>, count: usize) -> Vec<Operator> {
     let place = Place {
         servers: &[0, 1],
@@ -50,7 +50,7 @@ async fn led_by(cluster: &Cluster, replicas: &[Operator]) -> usize {
     server.unwrap_or_else(|| panic!("the leader is connected to {peers:?}"))
 }
 
-/// A change after a loss is copied in time, by the leader that there was.
+/// Checks that a change after a loss is copied in time, and by the same leader.
 async fn goes_on(cluster: &Cluster, replicas: &mut [Operator], since: Instant, limit: Duration) {
     let holder = cluster.holder().await;
     let watched = cluster.watch_slices("default", "kubernetes-vip").await;
@@ -89,7 +89,7 @@ async fn black_holed(cluster: &mut Cluster, network: &Network, count: usize) {
     goes_on(cluster, &mut replicas, start, SILENT).await;
 }
 
-/// A replica that starts while its first API server is lost works through the second.
+/// Checks that a replica whose first API server is lost when it starts works through the second one.
 async fn starts(cluster: &Cluster, network: Option<&Network>, limit: Duration) {
     cluster.create::<Service>(vip()).await;
     let watched = cluster.watch_slices("default", "kubernetes-vip").await;
@@ -109,22 +109,22 @@ async fn starts(cluster: &Cluster, network: Option<&Network>, limit: Duration) {
 on_both! {
     servers: 3;
     /// Rule: survive.api-server-lost
-    async fn one_replica_goes_on_when_its_api_server_is_killed(cluster: &mut Cluster) {
+    async fn one_replica_survives_a_killed_api_server(cluster: &mut Cluster) {
         killed(cluster, 1).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn three_replicas_go_on_when_the_leaders_api_server_is_killed(cluster: &mut Cluster) {
+    async fn three_replicas_survive_a_killed_api_server(cluster: &mut Cluster) {
         killed(cluster, 3).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn one_replica_goes_on_when_its_api_server_is_frozen(cluster: &mut Cluster) {
+    async fn one_replica_survives_a_frozen_api_server(cluster: &mut Cluster) {
         frozen(cluster, 1).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn three_replicas_go_on_when_the_leaders_api_server_is_frozen(cluster: &mut Cluster) {
+    async fn three_replicas_survive_a_frozen_api_server(cluster: &mut Cluster) {
         frozen(cluster, 3).await;
     }
 
@@ -134,7 +134,7 @@ on_both! {
         starts(cluster, None, RESET).await;
     }
 
-    /// It takes TCP connections and never finishes TLS.
+    /// The server accepts TCP connections and never completes TLS.
     /// Rule: survive.api-server-lost-before
     async fn a_replica_starts_while_its_first_api_server_is_frozen(cluster: &mut Cluster) {
         cluster.freeze_server(0);
@@ -145,17 +145,17 @@ on_both! {
 on_both! {
     black_hole;
     /// Rule: survive.api-server-lost
-    async fn one_replica_goes_on_when_packets_to_its_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
+    async fn one_replica_survives_packet_loss_to_its_api_server(cluster: &mut Cluster, network: &Network) {
         black_holed(cluster, network, 1).await;
     }
 
     /// Rule: survive.api-server-lost
-    async fn three_replicas_go_on_when_packets_to_the_leaders_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
+    async fn three_replicas_survive_packet_loss_to_one_api_server(cluster: &mut Cluster, network: &Network) {
         black_holed(cluster, network, 3).await;
     }
 
     /// Rule: survive.api-server-lost-before
-    async fn a_replica_starts_while_packets_to_its_first_api_server_are_lost(cluster: &mut Cluster, network: &Network) {
+    async fn a_replica_starts_when_its_first_api_server_drops_packets(cluster: &mut Cluster, network: &Network) {
         network.cut(0);
         starts(cluster, Some(network), DIAL).await;
     }

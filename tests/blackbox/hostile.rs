@@ -1,5 +1,5 @@
-//! What nobody writes on purpose: the operator does a bounded amount of work, says what is wrong, and goes on with
-//! the next Service.
+//! Extreme and malformed input. The operator does a bounded amount of work, says what is wrong, and continues with the
+//! next Service.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// More than this in all annotations of an object is refused by API servers.
+/// The limit of API servers for all annotations of an object.
 const ANNOTATIONS: usize = 256 * 1024;
 
-/// A Service and a source of their own are served as if nothing were, now and after a change; and nothing panicked.
+/// Checks that a new Service with a new source is served, now and after a change, and that nothing panicked.
 async fn until_the_next_is_served(cluster: &Cluster, operator: &Operator) {
     for address in ["10.255.0.1", "10.255.0.2"] {
         cluster
@@ -66,7 +66,7 @@ async fn poison(cluster: &Cluster, path: &str, mut object: Value) {
     assert!(stored.contains("9999-12-31T23:59:59Z"), "{stored}");
 }
 
-/// The object at a path, ready to be written back.
+/// The object at a path, without fields that prevent writing it back.
 async fn shown(cluster: &Cluster, path: &str) -> Value {
     let mut object = cluster.get(path).await;
     object["metadata"]["labels"]["poison"] = json!("yes");
@@ -75,7 +75,7 @@ async fn shown(cluster: &Cluster, path: &str) -> Value {
 }
 
 on_both! {
-    async fn a_time_that_no_client_understands_blinds_nobody(cluster: &mut Cluster) {
+    async fn an_undecodable_time_blinds_no_replica(cluster: &mut Cluster) {
         const SERVICES: &str = "/api/v1/namespaces/default/services";
         const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
         let running = Operator::start(cluster, "one", 0);
@@ -87,7 +87,7 @@ on_both! {
             let object = shown(cluster, &path).await;
             poison(cluster, &path, object).await;
         }
-        // Through a watch, the answer to a write of the copy, and then lists.
+        // The entry arrives by a watch, in the answer to a write of the copy, and then by lists.
         until_the_next_is_served(cluster, &running).await;
         let operator = Operator::start(cluster, "two", 1);
         operator.until_ready().await;
@@ -195,13 +195,13 @@ on_both! {
             cluster.until_addresses("default", &format!("web-{number}"), &["10.0.0.1"]).await;
         }
         until_the_next_is_served(cluster, &operator).await;
-        // All of them in one list.
+        // All names are in one list now.
         let restarted = Operator::start(cluster, "two", 1);
         restarted.until_ready().await;
     }
 
     /// Rule: 1.illegal-name
-    async fn names_that_are_none_reach_no_request(cluster: &mut Cluster) {
+    async fn invalid_names_reach_no_request(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         let bad = [
             "Web", "web.app", "web,app", "../../secrets", "web/status", "web?x=1", "web%2Fapp", "-web", "web-", " web",
@@ -233,7 +233,7 @@ on_both! {
         }
     }
 
-    async fn names_in_a_copy_that_are_none_reach_no_request(cluster: &mut Cluster) {
+    async fn invalid_names_in_a_copy_reach_no_request(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         cluster.create::<Service>(managed("default", "web", "default", "source")).await;
@@ -255,7 +255,7 @@ on_both! {
                 .await;
             }
         }
-        // A slice that looks like a copy of a Service with such a name.
+        // A slice that looks like a copy for a Service with such a name.
         for (number, value) in bad.iter().enumerate() {
             let mut stray = slice("default", "nobody", &format!("stray-{number}"), &["10.0.0.9"]);
             stray["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpoint-copier-operator");
@@ -280,7 +280,7 @@ on_both! {
     }
 
     /// Rule: 2.write-refused, 3.events-note, survive.large
-    async fn annotations_as_large_as_they_get_are_named_and_not_repeated(cluster: &mut Cluster) {
+    async fn the_largest_annotations_are_named_but_not_repeated(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let huge = "ä".repeat((ANNOTATIONS - 1000) / 2);
@@ -295,7 +295,7 @@ on_both! {
             assert!(note.contains(annotation) && note.contains("use \""), "{note}");
             cluster.until_addresses("default", name, wanted).await;
         }
-        // One that is taken over into the copy if it can be a time.
+        // A trigger time is copied only if it can be a time.
         let mut source = slice("default", "timing", "timing-x", &["10.0.0.1"]);
         let trigger = "x".repeat(ANNOTATIONS - 80);
         source["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": trigger});
@@ -366,7 +366,7 @@ on_both! {
     }
 
     /// Rule: survive.restless
-    async fn a_service_that_changes_between_every_two_calls_costs_bounded_requests(cluster: &mut Cluster) {
+    async fn a_constantly_changing_service_costs_bounded_requests(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "other", "other-x", &["10.0.0.2"])).await;
@@ -404,7 +404,8 @@ on_both! {
             let requests = store.requests().matching(is_ours);
             let writes = requests.iter().filter(|request| request.is_write()).count();
             let reads = requests.len() - writes;
-            // One sync in 20 ms, each with a create and a delete or an update, and with a GET of a source slice and two of the Service.
+            // One sync every 20 ms, each with a create and a delete or an update, a GET of a source slice, and two GETs
+            // of the Service.
             let syncs = start.elapsed().as_millis() / 20 + 10;
             assert!(writes as u128 <= 2 * syncs, "{writes} writes in {syncs} syncs for {changes} changes");
             assert!(reads as u128 <= 3 * syncs, "{reads} reads in {syncs} syncs for {changes} changes");

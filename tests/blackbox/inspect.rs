@@ -1,4 +1,4 @@
-//! `status` and `plan`: what a person sees from a terminal.
+//! `status` and `plan`, as a user sees them in a terminal.
 
 use std::process::{Command, Output, Stdio};
 
@@ -11,7 +11,7 @@ use testbed::{Fault, Match, Request, Rule};
 
 use crate::{PROGRAM, on_both};
 
-/// Runs the program with these words before its flags.
+/// Runs the program with these arguments before its flags.
 async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     let mut command = command(PROGRAM.as_ref());
@@ -21,7 +21,7 @@ async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     ended(command).await
 }
 
-/// What a command prints until it ends.
+/// The output of a command until it ends.
 async fn ended(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::task::spawn_blocking(move || command.output());
@@ -32,7 +32,7 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
-/// The cells of a Service's line.
+/// The cells in the line of a Service.
 fn line<'a>(text: &'a str, service: &str) -> Vec<&'a str> {
     let line = text.lines().find(|line| line.starts_with(service));
     line.unwrap_or_else(|| panic!("no {service} in\n{text}"))
@@ -41,7 +41,7 @@ fn line<'a>(text: &'a str, service: &str) -> Vec<&'a str> {
 }
 
 on_both! {
-    async fn status_tells_who_leads_and_that_all_is_in_step(cluster: &mut Cluster) {
+    async fn status_shows_the_leader_and_that_all_is_in_sync(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_leads().await;
         cluster.create::<Service>(vip()).await;
@@ -64,7 +64,7 @@ on_both! {
         assert_eq!(text(&run(cluster, &["plan"]).await), "Nothing to write.\n");
     }
 
-    async fn a_refused_service_is_out_of_step_with_its_reason(cluster: &mut Cluster) {
+    async fn a_refused_service_is_out_of_sync_with_its_reason(cluster: &mut Cluster) {
         let operator = Operator::start(cluster, "one", 0);
         operator.until_leads().await;
         let mut refused = managed("default", "web", "default", "source");
@@ -76,7 +76,7 @@ on_both! {
         let cells = line(&shown, "default/web");
         assert_eq!((cells[6], cells[8]), ("NO", "HasSelector"), "{shown}");
         assert!(shown.contains("default/web HasSelector: "), "{shown}");
-        // No write would fix what is wrong with it.
+        // No write would fix this Service.
         let plan = run(cluster, &["plan"]).await;
         assert_eq!((plan.status.code(), text(&plan).as_str()), (Some(0), "Nothing to write.\n"));
     }
@@ -99,7 +99,7 @@ on_both! {
         assert!(text(&status).ends_with("Leader: none, there is no Lease\n"), "{}", text(&status));
         assert_eq!(text(&run(cluster, &["plan"]).await), shown, "nothing was written");
 
-        // What it said is what an operator does.
+        // An operator does what `plan` showed.
         let operator = Operator::start(cluster, "one", 0);
         cluster.until_addresses("default", "front", &["10.0.0.1"]).await;
         drop(operator);
@@ -113,7 +113,7 @@ on_both! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_is_refused_is_told_by_the_event_of_who_tried() {
+async fn a_refused_write_is_shown_by_the_event_of_its_replica() {
     let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
     let operator = Operator::start(&cluster, "one", 0);
     operator.until_leads().await;
@@ -121,7 +121,7 @@ async fn a_write_that_is_refused_is_told_by_the_event_of_who_tried() {
     let creates = Match::any().verb("create").resource("endpointslices");
     server.faults().add(Fault::status(creates, 422));
     cluster.create::<Service>(vip()).await;
-    until("status tells it", async || {
+    until("status shows it", async || {
         let output = run(&cluster, &["status"]).await;
         let shown = text(&output);
         output.status.code() == Some(1)
@@ -134,7 +134,7 @@ async fn a_write_that_is_refused_is_told_by_the_event_of_who_tried() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_and_plan_only_read_and_need_no_right_to_leases() {
+async fn status_and_plan_only_read_and_need_no_lease_rights() {
     let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
     cluster.create::<Service>(vip()).await;
     let (store, _) = cluster.testbed().expect("on the testbed");
@@ -170,7 +170,7 @@ async fn status_and_plan_only_read_and_need_no_right_to_leases() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_seen_is_said_in_one_line_with_code_2() {
+async fn an_unreadable_cluster_exits_with_one_line_and_code_2() {
     let directory = tempfile::tempdir().expect("a directory");
     let missing = directory.path().join("none");
     for flags in [

@@ -1,7 +1,7 @@
-//! The real binary against a real API: what users see, from outside.
+//! The real binary against a real API, as users see it from outside.
 //!
-//! Each test runs twice: `on_testbed` always, `on_api_server` when `KUBEBUILDER_ASSETS` names a folder
-//! with `etcd` and `kube-apiserver`; without one it says by name that it was skipped.
+//! Each test runs twice: `on_testbed` always, and `on_api_server` if `KUBEBUILDER_ASSETS` names a folder with `etcd`
+//! and `kube-apiserver`. Otherwise the latter prints that it is skipped.
 
 mod clients;
 mod election;
@@ -23,9 +23,9 @@ mod upgrade;
 /// The operator under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");
 
-/// Makes the two tests of one scenario, on two API servers if it says nothing else. `black_hole`: on three, of which
-/// the operator reaches the first two from a network of its own; only root can make one. `listed`: on three that
-/// `default/kubernetes` lists where they are; real ones need a network for it.
+/// Makes the two tests of a scenario, by default on two API servers. With `black_hole`, there are three, and the
+/// operator reaches the first two from a separate network, which only root can create. With `listed`, there are three
+/// at the addresses that `default/kubernetes` lists. Real API servers need a network for that.
 macro_rules! on_both {
     ($($(#[$doc:meta])* async fn $name:ident($cluster:ident: &mut Cluster) $body:block)+) => {
         on_both! { servers: 2; $($(#[$doc])* async fn $name($cluster: &mut Cluster) $body)+ }

@@ -1,4 +1,4 @@
-//! Which Services are managed, which are refused, and who says so.
+//! Which Services are managed, which are refused, and how the operator reports it.
 
 use harness::objects::{managed, slice, vip};
 use harness::{Cluster, LEASE, Operator, until};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::events::events_on;
 use crate::on_both;
 
-/// A managed Service of `default/source` with something else about it.
+/// A managed Service of `default/source`, with a change.
 fn with(name: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut service = managed("default", name, "default", "source");
     change(&mut service);
@@ -114,7 +114,7 @@ on_both! {
         for name in ["empty-enabled", "selecting", "external", "itself", "copy-of-copy", "lost", "named", "four", "portless"] {
             assert!(cluster.slices_of("default", name).await.is_empty(), "{name}");
         }
-        // What is fixed is no finding any more.
+        // A finding ends when its cause is fixed.
         cluster.patch::<Service>("default", "lost", json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "source"}}})).await;
         cluster.until_addresses("default", "lost", &["10.0.0.1"]).await;
         until("it is not lost any more", async || {
@@ -123,7 +123,7 @@ on_both! {
     }
 
     /// Rule: 1.refused-says-so
-    async fn copies_of_a_service_that_is_refused_later_go(cluster: &mut Cluster) {
+    async fn copies_of_a_service_that_is_refused_later_are_deleted(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let _operator = Operator::start(cluster, "one", 0);
         let changes = [
@@ -142,7 +142,7 @@ on_both! {
     }
 
     /// Rule: 3.deletion-timestamp
-    async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_new(cluster: &mut Cluster) {
+    async fn a_terminating_service_gets_no_new_copies(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.2"])).await;
         let operator = Operator::start(cluster, "one", 0);
@@ -169,15 +169,15 @@ on_both! {
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(managed("blue", "web", "default", "source")).await;
         cluster.until_addresses("blue", "web", &["10.0.0.1"]).await;
-        let told = |event: &Event| event.reason.as_deref() == Some("Synced");
-        until("the good news is told", async || cluster.list("blue").await.iter().any(told)).await;
+        let is_synced = |event: &Event| event.reason.as_deref() == Some("Synced");
+        until("a Synced Event is sent", async || cluster.list("blue").await.iter().any(is_synced)).await;
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         namespaces.delete("blue", &DeleteParams::default()).await.expect("a namespace");
-        // Without a controller manager the Service stays, and a copy of this cannot be made.
+        // Without a controller manager the Service stays, and a copy of this slice cannot be created.
         cluster.create::<EndpointSlice>(slice("default", "source", "source-y", &["10.0.0.2"])).await;
         cluster.create::<Service>(with("next", |_| ())).await;
         cluster.until_addresses("default", "next", &["10.0.0.1", "10.0.0.2"]).await;
-        // Nor is it tried again when its source changes.
+        // It is not tried again when its source changes.
         for number in 3..8 {
             let address = format!("10.0.0.{number}");
             cluster.put::<EndpointSlice>(slice("default", "source", "source-y", &[&address])).await;
@@ -188,7 +188,8 @@ on_both! {
         let tries: u32 = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).sum();
         assert!(tries <= 1, "{tries} tries");
         assert_eq!(operator.metric("endpoint_copier_findings{reason=\"WriteRefused\"}").await.unwrap_or(0), 0);
-        // Nor can an Event be written there, and no line says so. (The testbed has deleted the Service by now.)
+        // An Event cannot be written there either, and no log line reports that. (The testbed has deleted the Service
+        // by now.)
         if cluster.testbed().is_none() {
             cluster.patch::<Service>("blue", "web", json!({"metadata": {"annotations": {"endpoint-copier/enabled": "yes"}}})).await;
             let invalid = "endpoint_copier_findings{reason=\"InvalidAnnotation\"}";

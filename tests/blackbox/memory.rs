@@ -1,4 +1,4 @@
-//! What a replica takes for what is managed.
+//! The memory of a replica, which depends on the managed Services.
 
 use harness::objects::{managed, slice};
 use harness::{Cluster, Operator, until};

@@ -1,4 +1,4 @@
-//! The API server goes away and comes back.
+//! The API server fails and returns.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::on_both;
 
 on_both! {
     /// Rule: survive.api-away
-    async fn a_restart_of_the_api_server_ends_no_replica_and_loses_no_change(cluster: &mut Cluster) {
+    async fn an_api_server_restart_loses_no_replica_and_no_change(cluster: &mut Cluster) {
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.vip_in_step().await;
         cluster.kill_server(0).await;
@@ -42,7 +42,7 @@ on_both! {
     }
 
     /// Rule: 5.readyz
-    async fn an_operator_that_starts_before_its_api_server_waits_for_it(cluster: &mut Cluster) {
+    async fn an_operator_that_starts_first_waits_for_its_api_server(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         cluster.kill_server(0).await;
         let mut operator = Operator::start(cluster, "one", 0);
@@ -58,21 +58,21 @@ on_both! {
 on_both! {
     servers: 3;
     /// Rule: survive.api-away
-    async fn what_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
+    async fn a_change_during_an_outage_is_copied_after_it(cluster: &mut Cluster) {
         let mut replicas = three(cluster).await;
         cluster.vip_in_step().await;
         away(cluster, &mut replicas, api_servers(&["192.0.2.2"]), "kubernetes-vip", "192.0.2.2").await;
     }
 
     /// Rule: survive.api-away
-    async fn of_500_sources_one_that_changed_while_the_api_was_away_is_copied_when_it_is_back(cluster: &mut Cluster) {
+    async fn one_changed_source_of_500_is_copied_after_an_outage(cluster: &mut Cluster) {
         stream::iter(0..500).for_each_concurrent(16, async |number| {
             let (service, source) = (format!("copy-{number}"), format!("source-{number}"));
             cluster.create::<EndpointSlice>(slice("default", &source, &format!("{source}-1"), &["10.0.0.1"])).await;
             cluster.create::<Service>(managed("default", &service, "default", &source)).await;
         }).await;
         let mut replicas = three(cluster).await;
-        // Not by lists of them again and again, which cost more than the copies.
+        // The change is not found by repeated lists, which cost more than the copies.
         let leader = &replicas[leader(&replicas).await];
         let copied = within(Duration::from_secs(120), async || {
             leader.metric("endpoint_copier_services_in_sync").await == Some(500)
@@ -96,7 +96,7 @@ async fn three(cluster: &Cluster) -> Vec<Operator> {
     replicas
 }
 
-/// Both are down for longer than the lease, and a source changes meanwhile.
+/// Stops both for longer than the lease, and changes a source meanwhile.
 async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, service: &str, address: &str) {
     leader(replicas).await;
     for server in [0, 1] {
@@ -105,7 +105,7 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
     let watched = cluster.watch_slices("default", service).await;
     cluster.put::<EndpointSlice>(change).await;
     for replica in &*replicas {
-        until("nobody leads", async || !replica.leads().await).await;
+        until("no replica leads", async || !replica.leads().await).await;
     }
     for server in [0, 1] {
         cluster.start_server(server).await;
@@ -120,7 +120,7 @@ async fn away(cluster: &mut Cluster, replicas: &mut [Operator], change: Value, s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_that_are_lost_are_one_line_for_each_watch_and_all_goes_on_when_they_are_back() {
+async fn lost_rights_are_logged_once_per_watch_until_restored() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     let operator = Operator::start(&cluster, "one", 0);
     cluster.vip_in_step().await;
@@ -146,7 +146,7 @@ async fn rights_that_are_lost_are_one_line_for_each_watch_and_all_goes_on_when_t
     };
     until("it has tried often", async || refused() > 30).await;
     let log = operator.log();
-    // The check of the sources has a line of its own, every 10 s.
+    // The check of the sources has its own log line, every 10 s.
     let is_meant = |line: &&str| line.contains("403") && !line.contains("the check of");
     let lines: Vec<_> = log.lines().filter(is_meant).collect();
     assert_eq!(lines.len(), 3, "{lines:#?}");

@@ -21,22 +21,23 @@ const UNREACHABLE: &str = "endpoint-copier/unreachable";
 /// How many endpoints are out now.
 const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
 
-/// A server that hangs is out within this time: up to a period until it is asked, and three attempts that time out.
+/// The time within which a server that hangs is out: up to a period until it is probed, and three attempts that time
+/// out.
 const HANGS: Duration = Duration::from_secs(5);
 
-/// A server that refuses connections is out within this time.
+/// The time within which a server that refuses connections is out.
 const REFUSES: Duration = Duration::from_secs(3);
 
-/// A server that answers again is back within this time: three successes over 3 s.
+/// The time within which a server that answers again is back: three successes over 3 s.
 const BACK: Duration = Duration::from_secs(10);
 
-/// An objection counts for this long.
+/// How long an objection counts.
 const OBJECTION: Duration = Duration::from_secs(10);
 
-/// Long enough for each server to be taken out and to return, if that could happen.
+/// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
-/// A replica that begins with this API server. It knows all three, and leaves those that are lost.
+/// A replica that starts with this API server. It knows all three, and leaves those that are lost.
 fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
@@ -55,7 +56,7 @@ async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -
     cluster.create(service).await
 }
 
-/// The one copy of a Service.
+/// The only copy of a Service.
 async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
     let mut slices = cluster.slices_of("default", service).await;
     assert_eq!(slices.len(), 1, "{slices:#?}");
@@ -130,26 +131,26 @@ async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     }
 }
 
-/// How often a replica has taken an endpoint out.
+/// The number of endpoints that a replica has taken out.
 async fn removals(operator: &Operator) -> Option<u64> {
     operator.metric("endpoint_copier_probe_removals_total").await
 }
 
-/// What the Events of this reason say, oldest first.
+/// The notes of the Events with this reason, oldest first.
 async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String> {
     let events = events_on(cluster, service).await;
     let of_reason = events.into_iter().filter(|(_, other, _)| other == reason);
     of_reason.map(|(.., note)| note).collect()
 }
 
-/// The copy of the VIP stays as it is, down to its version, for so long.
+/// Checks that the copy of the VIP stays unchanged, including its version, for this time.
 async fn stays(cluster: &Cluster, for_so_long: Duration) {
     let before = copy(cluster, VIP).await;
     sleep(for_so_long).await;
     assert_eq!(copy(cluster, VIP).await, before);
 }
 
-/// One replica, and the Service that it has copied all servers for.
+/// One replica, and the Service for which it has copied all servers.
 async fn one(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Service) {
     let operator = replica(cluster, "one", server, flags);
     let service = create(cluster, VIP, json!({})).await;
@@ -157,7 +158,7 @@ async fn one(cluster: &Cluster, server: usize, flags: &[&str]) -> (Operator, Ser
     (operator, service)
 }
 
-/// The second server is out, everything says so, and nothing else has changed.
+/// Checks that the second server is out, that everything reports it, and that nothing else has changed.
 async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, copy: &EndpointSlice) {
     assert_eq!(named(copy), Some(&*cluster.ip(1)));
     let address = cluster.address(1).to_string();
@@ -176,7 +177,7 @@ async fn is_reported(cluster: &Cluster, operator: &Operator, service: &Service, 
     assert_eq!(out(cluster, &source), [0; 0], "the source still lists it");
 }
 
-/// It is back, which is reported, and the copy is as if nothing had been.
+/// Checks that the second server is back, that this is reported, and that the copy looks as before.
 async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
     let copy = until_out(cluster, &[], BACK).await;
     assert_eq!(named(&copy), None);
@@ -211,7 +212,8 @@ on_both! {
         is_back(cluster, &operator, &service).await;
     }
 
-    /// It loses its connections, but not the lead. Its renewals are late, and a removal waits for one that is answered.
+    /// The replica loses its connections, but keeps the lead. Its renewals are late, and a removal waits for an
+    /// answered one.
     /// Rule: 7.own-connections
     async fn frozen_server_of_the_leader_leaves_the_copy(cluster: &mut Cluster) {
         let (operator, _) = one(cluster, 1, &[]).await;
@@ -219,7 +221,7 @@ on_both! {
         cluster.freeze_server(1);
         until_out(cluster, &[1], LONG).await;
         assert_eq!(cluster.holder().await, holder, "{}", operator.log());
-        // What the source says arrives all the same.
+        // Changes of the source still arrive.
         cluster.list_servers(&[0, 2]).await;
         until_lists(cluster, VIP, &[0, 2]).await;
         cluster.thaw_server(1);
@@ -289,7 +291,7 @@ on_both! {
         let copy = until_out(cluster, &[1], HANGS).await;
         replicas[first].signal("KILL");
         replicas[1 - first].until_leads().await;
-        // Past the time in which its term is new.
+        // Past the time in which the term counts as new.
         stays(cluster, LONG).await;
         assert_eq!(version(cluster, VIP).await, copy.metadata.resource_version, "{}", replicas[1 - first].log());
         cluster.thaw_server(1);
@@ -321,7 +323,7 @@ on_both! {
     }
 }
 
-/// The way of the leader to one server is cut, and another replica objects until it is gone.
+/// The path from the leader to one server is cut. Another replica objects until it is stopped.
 /// Rule: 7.objection, 7.objection-lasts
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_stays_while_another_replica_reaches_it() {
@@ -351,7 +353,7 @@ async fn server_stays_while_another_replica_reaches_it() {
     until_out(&cluster, &[], BACK).await;
 }
 
-/// Requests for `/readyz` by the replica that is this user.
+/// The number of requests for `/readyz` by the replica with this user.
 fn asked(cluster: &Cluster, user: &str) -> usize {
     let (store, _) = cluster.testbed().expect("on the testbed");
     let is_probe = |request: &testbed::Request| request.user == user && request.uri == "/readyz";

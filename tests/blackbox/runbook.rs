@@ -1,4 +1,4 @@
-//! docs/how-to/runbook.md: its commands, as somebody on call types them.
+//! The commands of docs/how-to/runbook.md, as an engineer on call runs them.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use crate::{PROGRAM, on_both};
 
 const RUNBOOK: &str = include_str!("../../docs/how-to/runbook.md");
 
-/// Where the runbook has the operator.
+/// The namespace of the operator in the runbook.
 const NAMESPACE: &str = "endpoint-copier-operator";
 
 fn commands() -> BTreeSet<&'static str> {
@@ -36,7 +36,7 @@ on_both! {
         let is_real = cluster.testbed().is_none();
         cluster.namespace(NAMESPACE).await;
         if is_real {
-            // As the chart makes it, but for what nobody would run here.
+            // As the chart creates it, without fields that do not matter here.
             let labels = json!({"app.kubernetes.io/name": "endpoint-copier-operator"});
             cluster.create::<Deployment>(json!({
                 "apiVersion": "apps/v1", "kind": "Deployment",

@@ -1,4 +1,4 @@
-//! A slow network between the operator and all API servers: slow is not dead.
+//! A slow network between the operator and all API servers. Slow servers do not count as dead.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use tokio::time::sleep;
 
 use crate::on_both;
 
-/// One term lasts at least this long.
+/// The minimum duration of a term.
 const TERM: Duration = Duration::from_secs(60);
 
-/// A change is copied within this time: a watch event and a write take a round trip, plus one as reserve.
+/// The time within which a change is copied: a watch event and a write take a round trip, plus one as reserve.
 const COPIED: Duration = Duration::from_secs(3);
 
 /// A replica with two API servers, each with this delay in both directions.
@@ -39,7 +39,7 @@ async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Listening;
     (operator, delays)
 }
 
-/// One replica leads for a minute without interruption, and copies each change in time.
+/// Checks that one replica leads for a minute without interruption, and copies each change in time.
 async fn goes_on(cluster: &Cluster, one_way: Duration) {
     let (operator, _delays) = replica(cluster, one_way).await;
     cluster.create::<Service>(vip()).await;
@@ -65,19 +65,19 @@ async fn goes_on(cluster: &Cluster, one_way: Duration) {
 on_both! {
     servers: 3;
     /// Rule: survive.api-servers-slow
-    async fn with_600_ms_of_delay_in_each_direction_one_term_lasts_and_changes_are_copied(cluster: &mut Cluster) {
+    async fn one_term_lasts_with_600_ms_of_delay_each_way(cluster: &mut Cluster) {
         goes_on(cluster, Duration::from_millis(600)).await;
     }
 
-    async fn with_300_ms_of_delay_in_each_direction_one_term_lasts_and_changes_are_copied(cluster: &mut Cluster) {
+    async fn one_term_lasts_with_300_ms_of_delay_each_way(cluster: &mut Cluster) {
         goes_on(cluster, Duration::from_millis(300)).await;
     }
 }
 
-/// Each request takes 1.5 s, but the connections are quick: pings and dials show nothing.
+/// Each request takes 1.5 s, but connections are fast, so pings and dials show nothing.
 /// Rule: 5.slow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_every_request_takes_1500_ms_one_term_lasts_and_a_change_is_copied_within_30_s() {
+async fn one_term_lasts_when_every_request_takes_1500_ms() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
     let source = |address| slice("default", "app", "app-1", &[address]);
     cluster.put::<EndpointSlice>(source("10.255.0.1")).await;
@@ -85,7 +85,7 @@ async fn where_every_request_takes_1500_ms_one_term_lasts_and_a_change_is_copied
         let service = managed("default", &format!("z-{number:02}"), "default", "app");
         cluster.create::<Service>(service).await;
     }
-    // The third one is that of the test.
+    // The third server is the one of the test.
     for server in cluster.testbed_servers().take(2) {
         let slow = Effect::Latency(Duration::from_millis(1500));
         server.faults().add(Fault::new(Match::any(), slow));

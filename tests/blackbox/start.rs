@@ -1,4 +1,4 @@
-//! How the program starts, or says why not.
+//! How the program starts, or which error it prints.
 
 use std::process::{Output, Stdio};
 
@@ -16,7 +16,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     command.output().expect("the operator starts")
 }
 
-/// Ends with this code and one line that says all of this.
+/// Checks that the program exits with this code and one line that contains all of these words.
 fn ends(arguments: &[&str], environment: &[(&str, &str)], code: i32, says: &[&str]) {
     let output = run(arguments, environment);
     let text = String::from_utf8_lossy(&output.stderr);
@@ -30,7 +30,7 @@ fn ends(arguments: &[&str], environment: &[(&str, &str)], code: i32, says: &[&st
 
 /// Rule: 4.bad-values, 6.bad-configuration
 #[test]
-fn bad_arguments_end_with_one_line_and_2() {
+fn bad_arguments_exit_with_one_line_and_code_2() {
     ends(&["--no-such-flag"], &[], 2, &["--no-such-flag"]);
     ends(
         &["--leader-election-lease-duration=1s"],
@@ -54,7 +54,7 @@ fn bad_arguments_end_with_one_line_and_2() {
 
 /// Rule: 4.cluster, 6.bad-configuration
 #[test]
-fn without_a_cluster_the_program_ends_with_one_line_and_2() {
+fn a_missing_cluster_exits_with_one_line_and_code_2() {
     ends(&[], &[("HOME", "/nonexistent")], 2, &["kubeconfig"]);
     ends(
         &["--kubeconfig", "/nonexistent/config"],
@@ -75,7 +75,7 @@ fn without_a_cluster_the_program_ends_with_one_line_and_2() {
 
 /// Rule: 4.cluster, 6.bad-configuration
 #[test]
-fn a_kubeconfig_that_is_none_ends_the_program_with_one_line_and_2() {
+fn an_invalid_kubeconfig_exits_with_one_line_and_code_2() {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in [
         ("empty", ""),
@@ -109,7 +109,7 @@ fn a_kubeconfig_that_is_none_ends_the_program_with_one_line_and_2() {
 
 /// Rule: 6.restart-may-cure
 #[test]
-fn an_address_that_is_taken_ends_the_program_with_one_line_and_1() {
+fn an_address_in_use_exits_with_one_line_and_code_1() {
     let directory = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -125,7 +125,7 @@ fn an_address_that_is_taken_ends_the_program_with_one_line_and_1() {
 }
 
 #[test]
-fn help_and_version_are_told_on_standard_output() {
+fn help_and_version_go_to_standard_output() {
     for (flag, says) in [
         ("--help", "--leader-elect"),
         ("--version", env!("CARGO_PKG_VERSION")),

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{PROGRAM, on_both};
 
-/// Our copies of a Service.
+/// The copies of a Service.
 fn copies(slices: &[EndpointSlice]) -> Vec<&EndpointSlice> {
     let ours = |slice: &&EndpointSlice| {
         slice.metadata.labels.iter().flatten().any(|(key, value)| {
@@ -47,7 +47,7 @@ on_both! {
     }
 
     /// Rule: 1.enabled-true, 1.source-named, 1.source-without-service
-    async fn any_number_of_services_and_sources_in_any_namespaces(cluster: &mut Cluster) {
+    async fn many_services_have_sources_in_any_namespaces(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         for namespace in ["blue", "green"] {
             cluster.namespace(namespace).await;
@@ -67,7 +67,7 @@ on_both! {
                 cluster.until_addresses("green", &format!("copy-{copy}-{number}"), &wanted).await;
             }
         }
-        // One source changes, and both its copies follow; a slice of another goes, and its copies too.
+        // One source changes, and both its copies follow. A slice of another source is deleted, and so are its copies.
         cluster.put::<EndpointSlice>(slice("blue", "source-0", "source-0-x1", &["10.9.0.1", "10.9.0.2"])).await;
         cluster.delete::<EndpointSlice>("blue", "source-1-x2").await;
         for copy in ["a", "b"] {
@@ -113,7 +113,7 @@ on_both! {
         for touch in 0..20 {
             cluster.patch::<EndpointSlice>("default", "kubernetes", json!({"metadata": {"annotations": {"touch": touch.to_string()}}})).await;
         }
-        // A change that must be copied, after them on the same watch: when it is there they were seen.
+        // A change that must be copied and follows on the same watch: when it is copied, the others were seen.
         cluster.create::<EndpointSlice>(slice("default", "kubernetes", "kubernetes-2", &["192.0.2.9"])).await;
         let slices = cluster.until_slices("default", "kubernetes-vip", "two copies", |slices| slices.len() == 2).await;
         let first = slices.iter().find(|slice| slice.metadata.name.as_deref() == Some("kubernetes-vip-mdxoxp2egu"));
@@ -122,7 +122,7 @@ on_both! {
     }
 
     /// Rule: 3.re-annotated, 3.order
-    async fn another_source_is_followed_without_a_moment_of_nothing(cluster: &mut Cluster) {
+    async fn a_new_source_is_followed_without_a_gap(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "old", "old-1", &["10.0.0.1"])).await;
         cluster.create::<EndpointSlice>(slice("default", "new", "new-1", &["10.0.0.2"])).await;
         let _operator = Operator::start(cluster, "one", 0);
@@ -137,7 +137,7 @@ on_both! {
     }
 
     /// Rule: 1.enabled-false, 1.enabled-typo, 3.managed-service
-    async fn copies_go_when_they_are_no_longer_wanted(cluster: &mut Cluster) {
+    async fn unwanted_copies_are_deleted(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let _operator = Operator::start(cluster, "one", 0);
         for name in ["disabled", "released", "deleted", "mistyped"] {
@@ -156,7 +156,7 @@ on_both! {
     }
 
     /// Rule: 2.older-uid, 3.managed-service
-    async fn a_service_recreated_gets_copies_of_its_own(cluster: &mut Cluster) {
+    async fn a_recreated_service_gets_new_copies(cluster: &mut Cluster) {
         let _operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
         cluster.until_slices("default", "kubernetes-vip", "a copy", |slices| slices.len() == 1).await;
@@ -169,7 +169,7 @@ on_both! {
     }
 
     /// Rule: 3.while-none-ran
-    async fn changes_made_while_nothing_runs_are_carried_over(cluster: &mut Cluster) {
+    async fn changes_made_while_nothing_runs_are_copied(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let mut operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(vip()).await;
@@ -214,10 +214,10 @@ on_both! {
     }
 
     /// Rule: 2.name-taken, survive.one-never-holds-up-another
-    async fn one_bad_service_never_holds_up_another(cluster: &mut Cluster) {
+    async fn one_bad_service_never_delays_another(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-1", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
-        // The name of its copy is taken by a slice of nobody.
+        // A slice of another author has the name of its copy.
         cluster.create::<Service>(managed("default", "aaa", "default", "source")).await;
         let copy = cluster.until_slices("default", "aaa", "a copy", |slices| slices.len() == 1).await.remove(0);
         let name = copy.metadata.name.unwrap();
@@ -280,7 +280,7 @@ fn service_with_selector(name: &str) -> serde_json::Value {
 
 /// Rule: survive.passing
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_of_every_code_pass_without_a_hot_loop() {
+async fn errors_of_every_code_cause_no_hot_loop() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 2).await;
     let operator = Operator::start(&cluster, "one", 0);
     cluster.create::<Service>(vip()).await;
@@ -308,7 +308,7 @@ async fn errors_of_every_code_pass_without_a_hot_loop() {
             .len();
         assert!((1..=20).contains(&tries), "{code}: {tries} tries in 1.5 s");
         server.faults().remove(fault);
-        // One that was refused for good is tried again after 5 s, or at once when something changes.
+        // A write that was refused is tried again after 5 s, or at once when something changes.
         let touch = json!({"metadata": {"annotations": {"touch": code.to_string()}}});
         cluster
             .patch::<EndpointSlice>("default", "kubernetes", touch)

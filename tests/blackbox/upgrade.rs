@@ -1,4 +1,4 @@
-//! In place of the Go operator: what it left is replaced without a gap.
+//! The upgrade from the Go operator: its slices and `Endpoints` are replaced without a gap.
 
 use harness::objects::{addresses, api_servers, vip};
 use harness::{Cluster, Operator, until};
@@ -28,7 +28,7 @@ on_both! {
     }
 
     /// Rule: 3.leftover-endpoints
-    async fn the_endpoints_of_version_0_2_are_removed_once_there_are_copies(cluster: &mut Cluster) {
+    async fn endpoints_of_version_0_2_are_removed_once_copies_exist(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;
         let endpoints = |name: &str, labels: serde_json::Value| json!({
             "apiVersion": "v1", "kind": "Endpoints",
@@ -37,7 +37,7 @@ on_both! {
         });
         let ours = json!({"endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator"});
         cluster.create::<Endpoints>(endpoints("kubernetes-vip", ours)).await;
-        // As Kubernetes makes it; only its API server is here.
+        // Kubernetes would create it, but only the API server runs here.
         let mut mirror = api_servers(&["192.0.2.1"]);
         mirror["metadata"] = json!({"name": "kubernetes-vip-x7k2p", "namespace": "default", "labels": {
             "kubernetes.io/service-name": "kubernetes-vip",

@@ -1,5 +1,5 @@
-//! What docs/how-to/upgrade-from-go.md says of Helm's commands, on a real API server: which values hold, which revision is gone back to,
-//! whose Service the VIP is.
+//! The Helm commands of docs/how-to/upgrade-from-go.md on a real API server: which values apply, which revision a
+//! rollback restores, and who owns the VIP Service.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ async fn limit_and_replicas(release: &Release<'_>) -> (Value, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn which_values_hold_depends_on_the_flag_on_api_server() {
+async fn reuse_flags_decide_which_values_apply_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         let given = "replicaCount=3,resources.limits.cpu=200m,image.tag=v0.3.0";
@@ -33,9 +33,9 @@ async fn which_values_hold_depends_on_the_flag_on_api_server() {
         let takes_back = "resources.limits.cpu=null";
         for (flags, limit, replicas) in [
             (&["--reuse-values"][..], json!("200m"), 3),
-            // Reused values are the last word here: what the user gave stays.
+            // With reused values, the value that the user set stays.
             (&["--reuse-values", "--set", takes_back], json!("200m"), 3),
-            // The limit is forgotten for good, the rest is not.
+            // The limit is removed permanently, and the other values stay.
             (
                 &["--reset-then-reuse-values", "--set", takes_back],
                 json!(null),
@@ -50,14 +50,14 @@ async fn which_values_hold_depends_on_the_flag_on_api_server() {
             release.apply("upgrade", &chart(), flags);
             let expected = (limit, json!(replicas));
             assert_eq!(limit_and_replicas(&release).await, expected, "{flags:?}");
-            // The tag that was given is none of ours.
+            // The given tag is not one of ours.
             assert_eq!(release.image().await, IMAGE, "{flags:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_goes_back_names_the_revision_on_api_server() {
+async fn a_rollback_needs_the_revision_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.apply("install", &old_release(), &["--create-namespace"]);
@@ -66,7 +66,7 @@ async fn who_goes_back_names_the_revision_on_api_server() {
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
         let second = ["--reset-then-reuse-values", "--set", "rbac.goOperator=false"];
         release.apply("upgrade", &chart(), &second);
-        // Without a number: the revision before, and that is ours too.
+        // Without a number, Helm goes back by one revision, which is ours too.
         release.run(&["rollback", "copier"]);
         assert_eq!(release.image().await, IMAGE);
 
@@ -104,7 +104,7 @@ async fn who_goes_back_names_the_revision_on_api_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vip_that_is_there_is_taken_over_only_when_helm_is_told_so_on_api_server() {
+async fn an_existing_vip_is_adopted_only_by_flag_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         let vip = ["--set", "vip.create=true,rbac.goOperator=false"];

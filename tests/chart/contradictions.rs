@@ -1,8 +1,8 @@
-//! Values that contradict each other or the chart: what the templates refuse, and what they say to do instead.
+//! Values that contradict each other or the chart. The templates refuse them and say what to do instead.
 
 use crate::helm::helms;
 
-/// What is given, and words of the refusal.
+/// The given values, and words of the error.
 const BAD: &[(&str, &[&str])] = &[
     // Flags that have a value.
     (
@@ -36,7 +36,10 @@ const BAD: &[(&str, &[&str])] = &[
     // Flags that the chart depends on.
     (
         "extraArgs[0]=--health-probe-bind-address=:9090",
-        &["--health-probe-bind-address", "the probes ask port 8081"],
+        &[
+            "--health-probe-bind-address",
+            "the kubelet's probes use port 8081",
+        ],
     ),
     (
         "extraArgs[0]=--metrics-bind-address=:9090",
@@ -44,7 +47,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "extraArgs[0]=--metrics-bind-address",
-        &["--metrics-bind-address", "switched off with 0"],
+        &["--metrics-bind-address", "disabled with 0"],
     ),
     (
         "extraArgs[0]=--leader-elect=false",
@@ -54,7 +57,7 @@ const BAD: &[(&str, &[&str])] = &[
         "extraArgs[0]=-leader-elect=f,replicaCount=1",
         &["--leader-elect", "a single one"],
     ),
-    // The same, in the environment.
+    // The same, as environment variables.
     (
         "extraEnv[0].name=ENDPOINT_COPIER_LEADER_ELECTION_NAMESPACE,extraEnv[0].value=a",
         &["set leaderElection.namespace"],
@@ -69,32 +72,32 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_METRICS_BIND_ADDRESS,extraEnv[0].valueFrom.fieldRef.fieldPath=status.podIP",
-        &["ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "switched off with 0"],
+        &["ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "disabled with 0"],
     ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_HEALTH_PROBE_BIND_ADDRESS,extraEnv[0].value=:0",
-        &["the probes ask port 8081"],
+        &["the kubelet's probes use port 8081"],
     ),
-    // Variables that are there: server-side apply refuses the second.
+    // Variables that exist already: server-side apply rejects a second one.
     (
         "extraEnv[0].name=POD_NAME,extraEnv[0].value=a",
-        &["POD_NAME is set already"],
+        &["POD_NAME is already set"],
     ),
     (
         "extraEnv[0].name=POD_NAMESPACE,extraEnv[0].value=a",
-        &["POD_NAMESPACE is set already"],
+        &["POD_NAMESPACE is already set"],
     ),
     (
         "extraEnv[0].name=HOST_IPS,extraEnv[0].value=192.0.2.1",
-        &["HOST_IPS is set already"],
+        &["HOST_IPS is already set"],
     ),
     ("extraArgs[0]=--probe=off", &["set probe.mode"]),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_PROBE_PERIOD,extraEnv[0].value=2s",
         &["set probe.period"],
     ),
-    ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is set already"]),
-    // Of a Deployment and of a Service: the API server would refuse the object, and not say which value it comes from.
+    ("extraEnv[0].name=A,extraEnv[1].name=A", &["A is already set"]),
+    // Fields of a Deployment and of a Service: the API server would reject the object without naming the value.
     (
         "updateStrategy.type=Recreate,updateStrategy.rollingUpdate.maxSurge=1",
         &["updateStrategy.rollingUpdate is for the type RollingUpdate"],
@@ -115,7 +118,7 @@ const BAD: &[(&str, &[&str])] = &[
         "vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=a",
         &["vip.ports", "each needs a name"],
     ),
-    // MetalLB would refuse the Service, and only an Event would say so.
+    // MetalLB would refuse the Service, and only an Event would report it.
     (
         r"vip.loadBalancerIP=192.0.2.1,vip.annotations.metallb\.io/loadBalancerIPs=192.0.2.1",
         &["vip.loadBalancerIP", "metallb.io/loadBalancerIPs", "keep one"],
@@ -135,7 +138,7 @@ const BAD: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn what_contradicts_the_chart_is_refused_with_the_value_to_use() {
+fn a_contradiction_is_refused_with_the_value_to_use() {
     for helm in helms() {
         for (set, words) in BAD {
             let said = helm.refusal(&["--set", set]);
@@ -147,7 +150,7 @@ fn what_contradicts_the_chart_is_refused_with_the_value_to_use() {
 }
 
 #[test]
-fn what_only_looks_like_a_contradiction_is_taken() {
+fn an_apparent_contradiction_is_accepted() {
     for helm in helms() {
         for set in [
             // SECURITY.md advises the first.
@@ -174,7 +177,7 @@ fn what_only_looks_like_a_contradiction_is_taken() {
     }
 }
 
-/// Every flag that the chart gives has a value, and every value of a flag is refused as a flag: the table is whole.
+/// Every flag that the chart sets has a value, and is refused in `extraArgs`: the table is complete.
 #[test]
 fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     let Some(helm) = crate::helm::helm() else { return };
@@ -185,7 +188,7 @@ fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
     for name in names.filter_map(|name| name.strip_prefix("ENDPOINT_COPIER_")) {
         let flag = name.to_lowercase().replace('_', "-");
         let said = helm.refusal(&["--set", &format!("extraArgs[0]=--{flag}=a")]);
-        assert!(said.contains("has a value of the chart"), "{said}");
+        assert!(said.contains("the chart has a value for it"), "{said}");
         count += 1;
     }
     assert_eq!(count, 15);

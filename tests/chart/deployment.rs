@@ -1,17 +1,17 @@
-//! The Deployment: which image, how its Pods are replaced, where they run, what they may.
+//! The Deployment: its image, the replacement and placement of its Pods, and their permissions.
 
 use serde_json::{Value, json};
 
 use crate::helm::{args, container, find, helm};
 
-/// The Pods' spec.
+/// The spec of the Pods.
 fn pod(objects: &[Value]) -> &Value {
     &find(objects, "Deployment", "")["spec"]["template"]["spec"]
 }
 
 /// Rule: chart.null
 #[test]
-fn null_leaves_out_what_the_old_chart_had() {
+fn null_omits_defaults_of_the_old_chart() {
     let Some(helm) = helm() else { return };
     let nothing = "replicaCount=null,resources=null,podSecurityContext=null,securityContext=null,priorityClassName=null,nodeFailureTolerationSeconds=null";
     let rendered = helm.render(&["--set", nothing]);
@@ -32,7 +32,7 @@ fn null_leaves_out_what_the_old_chart_had() {
 
 /// Rule: chart.kept
 #[test]
-fn what_the_old_chart_had_is_kept() {
+fn defaults_of_the_old_chart_are_kept() {
     let Some(helm) = helm() else { return };
     let rendered = helm.render(&[]);
     let deployment = find(&rendered, "Deployment", "");
@@ -132,7 +132,7 @@ fn images_are_found_where_values_say() {
             "image.repository=localhost/copier,image.registry=mirror.local".to_owned(),
             "mirror.local/copier:0.4.0".to_owned(),
         ),
-        // Those of the old chart.
+        // Repositories of the old chart.
         (format!("image.repository={OLD}"), format!("{OURS}:0.4.0")),
         (
             format!("image.repository={OLDER},image.tag=v0.2.0"),
@@ -150,7 +150,7 @@ fn images_are_found_where_values_say() {
             format!("image.repository={OLD},global.imageRegistry=mirror.local"),
             format!("mirror.local/{path}:0.4.0"),
         ),
-        // Any other is taken as given.
+        // Any other repository is used as given.
         (
             format!("image.repository={OLD}-2,image.tag=v0.3.0"),
             format!("{OLD}-2:v0.3.0"),
@@ -164,13 +164,13 @@ fn images_are_found_where_values_say() {
 
 /// Rule: chart.roll
 #[test]
-fn a_roll_never_waits_for_room_that_is_not_there() {
+fn a_rollout_never_waits_for_a_free_node() {
     let Some(helm) = helm() else { return };
     for (set, surge, unavailable) in [
         ("podAntiAffinityPreset=soft", json!(1), json!(0)),
         ("podAntiAffinityPreset=none", json!(1), json!(0)),
         ("podAntiAffinityPreset=hard", json!(0), json!(1)),
-        // The user's own, as it was given to the old chart.
+        // The affinity of the user, as given to the old chart.
         (
             "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=node",
             json!(0),
@@ -195,7 +195,7 @@ fn a_roll_never_waits_for_room_that_is_not_there() {
 }
 
 #[test]
-fn affinity_of_ones_own_takes_the_place_of_the_presets_part_by_part() {
+fn own_affinity_replaces_the_preset_part_by_part() {
     let Some(helm) = helm() else { return };
     let affinity = |set: &str| pod(&helm.render(&["--set", set]))["affinity"].clone();
     let presets = affinity("replicaCount=2");

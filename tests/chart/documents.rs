@@ -1,4 +1,4 @@
-//! What the schema, Chart.yaml, the README and other documents say of the chart. tests/reference has the tables of values.
+//! The chart in the schema, Chart.yaml, the README and other documents. tests/reference has the tables of values.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ fn the_schema_refuses_unknown_keys_in_every_section_of_ours() {
         let Some(properties) = schema["properties"].as_object() else {
             return;
         };
-        // Values of a parent chart are nobody's to judge.
+        // The values of a parent chart are not ours to validate.
         assert!(
             schema["additionalProperties"] == false || path == ".global",
             "{path}"
@@ -31,7 +31,7 @@ fn the_schema_refuses_unknown_keys_in_every_section_of_ours() {
 }
 
 #[test]
-fn the_chart_is_of_this_version_and_shows_what_is_there() {
+fn the_chart_has_this_version_and_existing_images() {
     let Some(helm) = helm() else { return };
     let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
     assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
@@ -55,9 +55,9 @@ fn the_chart_is_of_this_version_and_shows_what_is_there() {
     assert!(file(icon).starts_with("<svg "));
 }
 
-/// The README is read far from its repository: by `helm show readme`, on Artifact Hub.
+/// Users read this README outside the repository: in `helm show readme` and on Artifact Hub.
 #[test]
-fn links_of_the_charts_readme_are_whole_and_lead_to_files_of_the_repository() {
+fn links_of_the_charts_readme_lead_to_repository_files() {
     let about: Value = serde_saphyr::from_str(&file("Chart.yaml")).expect("YAML");
     let home = about["home"].as_str().expect("a home");
     let readme = file("README.md");
@@ -81,9 +81,9 @@ fn links_of_the_charts_readme_are_whole_and_lead_to_files_of_the_repository() {
     }
 }
 
-/// Those of the manifest are those of the command: tests/documents holds them together.
+/// The values of the manifest equal those of the command: tests/documents checks that.
 #[test]
-fn the_values_of_the_guide_keep_replicas_apart_and_open_no_node_port() {
+fn values_of_the_guide_spread_replicas_without_node_ports() {
     let Some(helm) = helm() else { return };
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -105,7 +105,7 @@ fn the_values_of_the_guide_keep_replicas_apart_and_open_no_node_port() {
     assert_eq!(vip["allocateLoadBalancerNodePorts"], false);
 }
 
-/// What follows `--set`, each value by its path, in a text.
+/// The values after `--set` in a text, each by its path.
 fn set_in(text: &str) -> Vec<String> {
     let after = text.split("--set ").skip(1);
     let words = after.filter_map(|rest| rest.split([' ', '\n', '`', '\'', ')', ';']).next());
@@ -116,7 +116,7 @@ fn set_in(text: &str) -> Vec<String> {
 
 /// Rule: chart.documented
 #[test]
-fn values_that_documents_tell_of_are_there() {
+fn values_named_in_documents_exist() {
     let root = env!("CARGO_MANIFEST_DIR");
     let values = values();
     let mut count = 0;
@@ -132,7 +132,7 @@ fn values_that_documents_tell_of_are_there() {
         let text = std::fs::read_to_string(format!("{root}/{document}")).expect("a document");
         for path in set_in(&text) {
             count += 1;
-            // Into an empty map goes what the user likes, such as labels.
+            // An empty map accepts any key, such as labels.
             let is_free = |value: &Value| value.as_object().is_some_and(Map::is_empty);
             let is_there = path
                 .split('.')

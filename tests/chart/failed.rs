@@ -1,5 +1,5 @@
-//! What a failed install or upgrade leaves, on a real API server, and the ways out of it that the documents name. The Job of
-//! a `HelmChart` object decides by the same status.
+//! Failed installs and upgrades on a real API server, and the ways out that the documents describe. The Job of a
+//! `HelmChart` object acts on the same status.
 
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
@@ -8,10 +8,10 @@ use crate::commands::old_release;
 use crate::helm::{chart, succeeded};
 use crate::released::{IMAGE, Release, clusters, release};
 
-/// The schema takes it and the API server does not: with `Exists` there is no value.
+/// The schema accepts this and the API server does not: `Exists` excludes a value.
 const REFUSED: &str = "tolerations[0].key=a,tolerations[0].operator=Exists,tolerations[0].value=b";
 
-/// The status of the last revision, and its number; `None`: there is no release.
+/// The status and the number of the last revision, or `None` if there is no release.
 fn last(release: &Release<'_>) -> Option<(String, i64)> {
     let output = release.try_run(&["status", "copier", "--output", "json"]);
     let status: Value = serde_json::from_slice(&output.stdout).ok()?;
@@ -23,7 +23,7 @@ fn assert_last(release: &Release<'_>, status: &str, revision: i64) {
     assert_eq!(last(release), Some((status.to_owned(), revision)));
 }
 
-/// It fails, as it should.
+/// Checks that a run fails.
 fn fails(release: &Release<'_>, args: &[&str]) -> String {
     let output = release.try_run(args);
     assert!(!output.status.success(), "{args:?}");
@@ -32,14 +32,14 @@ fn fails(release: &Release<'_>, args: &[&str]) -> String {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_upgrade_goes_on_after_a_rollback_on_api_server() {
+async fn a_failed_upgrade_resumes_after_a_rollback_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.apply("install", &old_release(), &["--create-namespace"]);
         let old_image = release.image().await;
         let chart = chart().display().to_string();
         let upgrade = ["upgrade", "copier", &chart, "--set"];
-        // What the schema or a template refuses is no revision: the release stays as it was.
+        // If the schema or a template refuses a value, there is no new revision, and the release stays as it was.
         for set in ["replicas=3", "extraArgs[0]=--leader-elect=false"] {
             fails(&release, &[&upgrade[..], &[set]].concat());
             assert_last(&release, "deployed", 1);
@@ -58,7 +58,7 @@ async fn a_failed_upgrade_goes_on_after_a_rollback_on_api_server() {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server() {
+async fn a_failed_install_is_removed_and_the_vip_stays_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         let chart = chart().display().to_string();
@@ -78,7 +78,7 @@ async fn a_failed_first_install_is_uninstalled_and_the_vip_stays_on_api_server()
     }
 }
 
-/// A Service of the user's own, which asks for its address as that of the guide does.
+/// A Service of the user that requests its address like that of the guide.
 fn vip_by_hand() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -95,14 +95,14 @@ fn vip_by_hand() -> Value {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server() {
+async fn a_differing_own_vip_is_adopted_with_force_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.cluster.create::<Service>(vip_by_hand()).await;
         let chart = chart().display().to_string();
         let vip = ["--set", "vip.create=true"];
         let install = [&["install", "copier", &chart, "--create-namespace"], &vip[..]].concat();
-        // Not told so: no release is made, so there is nothing to fix.
+        // Without the flag no release is created, so there is nothing to fix.
         fails(&release, &install);
         assert_eq!(last(&release), None);
         let output = release.try_run(&[&install[..], &["--take-ownership"]].concat());
@@ -110,7 +110,7 @@ async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server()
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && said.contains("conflict"), "{said}");
             assert_last(&release, "failed", 1);
-            // The way out of the guide.
+            // The way out that the guide describes.
             let again = [
                 "upgrade",
                 "--install",
@@ -130,7 +130,8 @@ async fn a_vip_of_ones_own_that_differs_is_taken_over_with_force_on_api_server()
             .expect("the Service");
         let spec = service.spec.expect("a spec");
         assert_eq!(spec.external_traffic_policy.as_deref(), Some("Cluster"));
-        // What the chart does not know stays, and so does the address; MetalLB refuses to be asked in both ways.
+        // Fields that the chart does not know stay, and so does the address. MetalLB refuses an address that is
+        // requested in both ways.
         assert_eq!(spec.load_balancer_ip, None);
         let annotations = service.metadata.annotations.expect("annotations");
         assert_eq!(annotations["metallb.io/loadBalancerIPs"], "192.0.2.100");

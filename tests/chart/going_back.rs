@@ -1,4 +1,5 @@
-//! The commands of two how-to guides that delete copies on the way back to the Go operator, run as they stand there.
+//! The commands of two how-to guides that delete copies after the return to the Go operator, run as they are written
+//! there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::helm::tools;
 
-/// The writer of a copy, and that of the slice of `Endpoints`.
+/// The managed-by label of a copy, and that of the mirrored slice of `Endpoints`.
 const OURS: Option<&str> = Some("endpoint-copier-operator");
 const MIRRORED: Option<&str> = Some("endpointslicemirroring-controller.k8s.io");
 
@@ -50,7 +51,7 @@ async fn names(cluster: &Cluster) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copies_of_one_service_go_once_the_go_operator_has_written() {
+async fn copies_are_deleted_once_the_go_operator_has_written() {
     let tools = tools();
     if !tools.join("kubectl").is_file() {
         skipped("kubectl");

@@ -1,4 +1,4 @@
-//! Helm as a process, and what it renders as objects.
+//! Helm as a process, and the rendered objects.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use harness::{brought, skipped};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The release's namespace, where a test names no other.
+/// The namespace of the release, unless a test names another.
 pub const NAMESPACE: &str = "copier";
 
-/// One Helm, with a home of its own.
+/// One Helm binary, with its own home directory.
 pub struct Helm {
     program: PathBuf,
-    /// 3 or 4.
+    /// The major version: 3 or 4.
     pub major: u8,
     home: TempDir,
 }
 
-/// Every Helm that is there. With none, a test returns at once, and has said why.
+/// All available Helm binaries. If there is none, this prints why, and the test returns at once.
 pub fn helms() -> Vec<Helm> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&in_path).map(|folder| folder.join("helm"));
@@ -36,17 +36,17 @@ pub fn helms() -> Vec<Helm> {
     there
 }
 
-/// The newest Helm, for what does not depend on it.
+/// The newest Helm, for tests that do not depend on the version.
 pub fn helm() -> Option<Helm> {
     helms().into_iter().max_by_key(|helm| helm.major)
 }
 
-/// Where `make tools` puts what it brings.
+/// The folder into which `make tools` installs.
 pub fn tools() -> PathBuf {
     brought(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// The chart's folder.
+/// The folder of the chart.
 pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/endpoint-copier-operator")
 }
@@ -70,7 +70,7 @@ pub fn cases() -> Vec<(String, PathBuf)> {
     cases
 }
 
-/// Objects of a text of YAML documents.
+/// The objects in a text of YAML documents.
 pub fn objects(yaml: &str) -> Vec<Value> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
@@ -80,7 +80,7 @@ pub fn objects(yaml: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The one object of this kind whose name ends so.
+/// The one object of this kind whose name ends like this.
 pub fn find<'a>(objects: &'a [Value], kind: &str, ending: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| {
         let name = object["metadata"]["name"].as_str().expect("a name");
@@ -100,7 +100,7 @@ pub fn container(objects: &[Value]) -> &Value {
     &containers[0]
 }
 
-/// The container's flags.
+/// The flags of the container.
 pub fn args(objects: &[Value]) -> Vec<&str> {
     let args = container(objects)["args"].as_array().expect("args");
     args.iter().map(|arg| arg.as_str().expect("a text")).collect()
@@ -119,7 +119,7 @@ impl Helm {
         helm
     }
 
-    /// A run without a cluster.
+    /// Runs Helm without a cluster.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         self.command(Path::new("/dev/null"))
             .args(args)
@@ -127,7 +127,7 @@ impl Helm {
             .expect("helm starts")
     }
 
-    /// Helm with this kubeconfig.
+    /// The command of Helm with this kubeconfig.
     pub fn command(&self, kubeconfig: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -138,7 +138,7 @@ impl Helm {
         command
     }
 
-    /// What a run prints; it fails the test if Helm fails.
+    /// The output of a run. The test fails if Helm fails.
     pub fn succeed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
         succeeded(&self.run(args))
     }
@@ -148,14 +148,14 @@ impl Helm {
         self.render_chart(&chart(), args)
     }
 
-    /// The same, of another chart.
+    /// The objects of a release of another chart.
     pub fn render_chart(&self, chart: &Path, args: &[&str]) -> Vec<Value> {
         let chart = chart.display().to_string();
         let all = ["template", "copier", &chart, "--namespace", NAMESPACE];
         objects(&self.succeed(all.iter().chain(args)))
     }
 
-    /// What Helm says when it refuses to render.
+    /// The error of Helm when it refuses to render.
     pub fn refusal(&self, args: &[&str]) -> String {
         let chart = chart().display().to_string();
         let all = ["template", "copier", &chart, "--namespace", NAMESPACE];

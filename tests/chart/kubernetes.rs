@@ -1,4 +1,4 @@
-//! What the chart renders, held against Kubernetes' own schemas.
+//! The rendered objects, validated with the schemas of Kubernetes.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::helm::{cases, helm, tools};
 
-/// The oldest version that the chart admits, and the newest that there is a schema of.
+/// The oldest version that the chart supports, and the newest one with a schema.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// What the schemas say of objects; `None` without them.
+/// The result of the schemas for objects, or `None` without the schemas.
 fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     let python = tools().join("python");
     if !python.is_dir() {
@@ -48,7 +48,7 @@ fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
     let mut objects = Vec::new();
     for (name, case) in cases() {
         let mut rendered = helm.render(&[&format!("--values={}", case.display())]);
-        // Custom resources: Kubernetes has no schema of them.
+        // Kubernetes has no schema of custom resources.
         rendered.retain(|object| object["apiVersion"] != "monitoring.coreos.com/v1");
         objects.extend(rendered.into_iter().map(|object| json!([name, object])));
     }
@@ -58,7 +58,7 @@ fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
 }
 
 #[test]
-fn what_is_not_valid_is_found() {
+fn an_invalid_object_is_found() {
     let service = |spec| json!([["case", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}]]);
     for bad in [json!({"ports": [{"port": "http"}]}), json!({"portz": []})] {
         if let Some((is_valid, said)) = validate(&service(bad)) {

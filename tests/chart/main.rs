@@ -1,8 +1,9 @@
-//! The Helm chart: what it renders, refuses and says, with real Helms, and the operator as its Deployment starts it.
+//! The Helm chart: its objects, errors and notes, with real Helm binaries, and the operator as its Deployment starts
+//! it.
 //!
-//! Helm comes from PATH and from `make tools`; each test runs with every one that is there, and says that it is
-//! skipped where there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` need
-//! `KUBEBUILDER_ASSETS` too.
+//! Helm comes from PATH and from `make tools`. Each test runs with every available version, and prints that it is
+//! skipped if there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` also need
+//! `KUBEBUILDER_ASSETS`.
 
 mod commands;
 mod contradictions;
@@ -22,5 +23,5 @@ mod slips;
 mod started;
 mod upgraded;
 
-/// The operator.
+/// The binary of the operator.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");

@@ -1,10 +1,10 @@
-//! What Helm says after an install or upgrade.
+//! The notes that Helm prints after an install or upgrade.
 
 use crate::helm::helms;
 
 #[test]
 fn notes_say_what_is_unusual() {
-    // Helm 3 wants a cluster before it shows notes.
+    // Helm 3 needs a cluster to show notes.
     for helm in helms().into_iter().filter(|helm| helm.major >= 4) {
         let defaults = helm.notes(&[]);
         assert!(
@@ -19,7 +19,7 @@ fn notes_say_what_is_unusual() {
                 "autoscaling is accepted",
             ),
             ("resources.limits.cpu=100m", "a CPU limit of 100m"),
-            ("replicaCount=1", "with 1 replica there is nobody to take over"),
+            ("replicaCount=1", "with 1 replica, none can take over"),
             (
                 "leaderElection.namespace=elsewhere",
                 "the Lease is in the namespace elsewhere",
@@ -38,15 +38,15 @@ fn notes_say_what_is_unusual() {
             ),
             (
                 "image.repository=registry.example.com/edge/copier",
-                "has to be there:\n  registry.example.com/edge/copier:0.4.0\n",
+                "must exist:\n  registry.example.com/edge/copier:0.4.0\n",
             ),
             (
                 "vip.loadBalancerIP=192.0.2.1,vip.keep=false",
-                "without vip.create no Service is made, and without effect is vip.keep, vip.loadBalancerIP.",
+                "without vip.create the chart creates no Service, so these values have no effect: vip.keep, vip.loadBalancerIP.",
             ),
             (
                 "vip.allocateLoadBalancerNodePorts=false",
-                "without effect is vip.allocateLoadBalancerNodePorts.",
+                "these values have no effect: vip.allocateLoadBalancerNodePorts.",
             ),
             (
                 "podDisruptionBudget.minAvailable=2",
@@ -81,12 +81,12 @@ fn notes_say_what_is_unusual() {
 }
 
 #[test]
-fn notes_do_not_warn_of_what_is_fine() {
+fn notes_do_not_warn_about_usual_values() {
     for helm in helms().into_iter().filter(|helm| helm.major >= 4) {
         for set in [
             "vip.create=true,vip.loadBalancerIP=192.0.2.1,vip.keep=false",
             "vip.distribution=rke2,vip.keep=true",
-            // A mirror of ours, whichever way it is named, and somebody's own tag.
+            // A mirror of our image, named in either way, and a tag that the user chose.
             "global.imageRegistry=registry.example.com",
             "image.repository=registry.example.com/endpoint-copier-operator/endpoint-copier-operator",
             "image.repository=registry.example.com/edge/copier,image.tag=1.0.0",

@@ -1,5 +1,5 @@
-//! A Pod of the Deployment as a kubelet starts it, without a container: command, flags, environment and probes are what
-//! the Deployment says. What a kubelet gives beside that is told here: a name, an address, a token.
+//! A Pod of the Deployment as a kubelet starts it, without a container. Command, flags, environment and probes come
+//! from the Deployment. The values that a kubelet adds come from here: a name, an address, a token.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::PROGRAM;
 
-/// A Pod that runs.
+/// A running Pod.
 pub struct Pod {
     pub operator: Operator,
     container: Value,
-    /// What `kubectl exec` gives a command in the container.
+    /// The environment of a command that `kubectl exec` runs in the container.
     env: Vec<(OsString, OsString)>,
 }
 
-/// What a kubelet knows.
+/// Properties of the node.
 pub struct Node<'a> {
-    /// In place of the token that is mounted, and of the cluster IP.
+    /// Replaces the mounted token and the cluster IP.
     pub kubeconfig: &'a Path,
     /// `status.hostIP`
     pub address: IpAddr,
@@ -34,7 +34,7 @@ impl Pod {
     pub fn start(cluster: &Cluster, deployment: &Value, name: &str, node: &Node<'_>) -> Self {
         let container = deployment["spec"]["template"]["spec"]["containers"][0].clone();
         let mut command = start_command(deployment, &container, name, node.address);
-        // Each Pod has an address of its own, and listens there at the ports that the Deployment names.
+        // Each Pod has its own address, and listens there on the ports that the Deployment names.
         let ip = pod_ip();
         let [metrics, health] =
             ["metrics", "health"].map(|port| SocketAddr::from((ip, port_of(&container, port))));
@@ -53,7 +53,8 @@ impl Pod {
         }
     }
 
-    /// `kubectl exec … -- /endpoint-copier-operator` with these words: the environment is the Pod's, the flags are not.
+    /// Runs `kubectl exec … -- /endpoint-copier-operator` with these arguments: the environment is that of the Pod, but
+    /// the flags are not.
     pub fn exec(&self, words: &[&str]) -> std::process::Output {
         let mut command = command(Path::new(PROGRAM));
         command.args(words).envs(self.env.iter().cloned());
@@ -72,14 +73,14 @@ impl Pod {
         .await;
     }
 
-    /// Waits until a kubelet would call it ready.
+    /// Waits until a kubelet would consider it ready.
     pub async fn until_ready(&self) {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             self.until_probe(probe).await;
         }
     }
 
-    /// Requests that the API server refused for want of rights.
+    /// The requests that the API server rejected because of missing permissions.
     pub async fn refusals(&self) -> Vec<String> {
         let (code, text) = self.operator.get("/metrics").await;
         assert_eq!(code, 200);
@@ -88,7 +89,7 @@ impl Pod {
     }
 }
 
-/// Command, flags and environment of the one container.
+/// Command, flags and environment of the only container.
 pub fn start_command(
     deployment: &Value,
     container: &Value,
@@ -129,15 +130,15 @@ fn port_of(container: &Value, name: &str) -> u16 {
     u16::try_from(port["containerPort"].as_u64().expect("a number")).expect("a port")
 }
 
-/// An address that nobody else has: the whole of 127.0.0.0/8 is this machine.
+/// An address that nothing else uses: all of 127.0.0.0/8 is this machine.
 fn pod_ip() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(64);
     let [_, _, middle, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed), middle, low)
 }
 
-/// The API servers that `default/kubernetes` lists from now on. Its port has another name than real ones have: nobody
-/// serves at these addresses, so the operator is not to dial them.
+/// Lists these API servers in `default/kubernetes` from now on. Its port has another name than on real clusters, so
+/// that the operator does not dial these addresses, at which nothing serves.
 pub async fn list_api_servers(cluster: &Cluster, addresses: &[&str]) {
     let mut slice = objects::api_servers(addresses);
     slice["ports"][0]["name"] = "not-to-be-dialled".into();

@@ -1,8 +1,8 @@
-//! The schema of the values: what it refuses, and how it says so.
+//! The values that the schema refuses, and the errors.
 
 use crate::helm::helms;
 
-/// What Helm is given, the value that it is to name, and what is wrong with it, as Helm 4 and as Helm 3 say it.
+/// The arguments for Helm, the value that it must name, and the error in the words of Helm 4 and of Helm 3.
 const BAD: &[(&str, &str, &str, &str)] = &[
     // Unknown keys, at every depth.
     (
@@ -98,7 +98,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ),
     ("vip=true", "vip", "got boolean, want", "given: boolean"),
     ("extraArgs=--a", "extraArgs", "got string, want", "given: string"),
-    // Values that there are not.
+    // Values that do not exist.
     (
         "replicaCount=-1",
         "replicaCount",
@@ -255,7 +255,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "does not match pattern",
         "Does not match pattern",
     ),
-    // Of two values together.
+    // Combinations of two values.
     (
         "leaderElection.leaseDuration=4s",
         "leaseDuration",
@@ -278,7 +278,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
 
 /// Rule: chart.refused
 #[test]
-fn what_is_wrong_is_named() {
+fn a_wrong_value_is_named() {
     for helm in helms() {
         for (set, key, four, three) in BAD {
             let said = helm.refusal(&["--set", set]);
@@ -287,7 +287,7 @@ fn what_is_wrong_is_named() {
             } else {
                 three
             };
-            // Helm 3 from 3.18.1 on says it as Helm 4 does.
+            // Helm 3.18.1 and later words it like Helm 4.
             let is_said = said.contains(says) || said.contains(four);
             assert!(
                 said.contains("endpoint-copier-operator") && said.contains(key) && is_said,
@@ -299,7 +299,7 @@ fn what_is_wrong_is_named() {
 
 /// Rule: chart.refused
 #[test]
-fn what_is_right_is_taken() {
+fn a_right_value_is_accepted() {
     for helm in helms() {
         for set in [
             "enabled=true",

@@ -1,5 +1,5 @@
-//! Releases on a real API server: install, upgrade from the old chart, going back, uninstall. There is no kubelet, so Pods
-//! are started here, from the Deployment that the API server has, with the token of its ServiceAccount.
+//! Releases on a real API server: install, upgrade from the old chart, rollback, uninstall. There is no kubelet, so the
+//! tests start Pods from the Deployment in the API server, with the token of its ServiceAccount.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ use crate::pod::{Node, Pod, list_api_servers};
 use crate::rights::{everything, leave_endpoints, leave_mirrored_endpoints};
 use crate::upgraded::old_chart;
 
-/// Of the Deployment.
+/// The name of the Deployment.
 pub const NAME: &str = "endpoint-copier-operator";
-/// That of this chart.
+/// The image of this chart.
 pub const IMAGE: &str = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator:0.4.0";
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
@@ -37,25 +37,25 @@ pub struct Release<'a> {
 }
 
 impl Release<'_> {
-    /// A run that may fail.
+    /// Runs Helm, and lets it fail.
     pub fn try_run(&self, args: &[&str]) -> Output {
         let command = &mut self.helm.command(&self.kubeconfig);
         command.args(args).args(["--namespace", NAMESPACE]);
         command.output().expect("helm starts")
     }
 
-    /// What Helm prints; it fails the test if Helm fails.
+    /// The output of Helm. The test fails if Helm fails.
     pub fn run(&self, args: &[&str]) -> String {
         succeeded(&self.try_run(args))
     }
 
-    /// `helm install` or `upgrade` of a chart.
+    /// Runs `helm install` or `helm upgrade` with a chart.
     pub fn apply(&self, verb: &str, chart: &Path, args: &[&str]) -> String {
         let chart = chart.display().to_string();
         self.run(&[&[verb, "copier", &chart], args].concat())
     }
 
-    /// As the API server has it.
+    /// The Deployment in the API server.
     pub async fn deployment(&self) -> Value {
         let found: Deployment = self
             .cluster
@@ -65,14 +65,14 @@ impl Release<'_> {
         serde_json::to_value(found).expect("JSON")
     }
 
-    /// Of the Deployment's one container.
+    /// The image of the only container.
     pub async fn image(&self) -> String {
         let deployment = self.deployment().await;
         let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
         image.as_str().expect("a text").to_owned()
     }
 
-    /// As many Pods as the Deployment wants, each with a token of the ServiceAccount.
+    /// Starts as many Pods as the Deployment wants, each with a token of the ServiceAccount.
     async fn start_pods(&self, prefix: &str) -> Vec<Pod> {
         let deployment = self.deployment().await;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), NAMESPACE);
@@ -119,7 +119,7 @@ impl Release<'_> {
     }
 }
 
-/// For each Helm a cluster of its own; nothing without one or the other.
+/// A cluster for each Helm. Empty without Helm or without API servers.
 pub async fn clusters() -> Vec<(Helm, Cluster)> {
     let mut clusters = Vec::new();
     if !Platform::Real.is_here() {
@@ -134,7 +134,7 @@ pub async fn clusters() -> Vec<(Helm, Cluster)> {
     clusters
 }
 
-/// Helm and a cluster, for a test.
+/// A release with this Helm on this cluster.
 pub fn release((helm, cluster): &(Helm, Cluster)) -> Release<'_> {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     Release {
@@ -189,7 +189,7 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
 
         release.run(&["uninstall", "copier"]);
         assert!(release.is_gone().await);
-        // The VIP goes on working with the last list.
+        // The VIP keeps working with the last list.
         assert!(
             cluster
                 .try_get::<Service>("default", "kubernetes-vip")
@@ -203,8 +203,8 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
     }
 }
 
-/// The slice by which proxies know the VIP while Pods of the Go operator lead: that of 0.3.0 is its own, that of 0.2 is made by
-/// Kubernetes from the `Endpoints`, and has a name that nobody knows before.
+/// The slice that kube-proxy uses for the VIP while Pods of the Go operator lead. Version 0.3.0 writes its own. With
+/// 0.2, Kubernetes makes it from the `Endpoints`, with a name that is not known in advance.
 fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     let mut slice = objects::api_servers(&ADDRESSES);
     let mut labels = json!({"kubernetes.io/service-name": "kubernetes-vip"});
@@ -219,7 +219,7 @@ fn slice_of_the_go_operator(version: &str) -> (&'static str, Value) {
     (name, slice)
 }
 
-/// What Pods of the Go operator leave: their slice or `Endpoints`, and a Lease that they do not release.
+/// Creates what Pods of the Go operator leave: their slice or `Endpoints`, and a Lease that they do not release.
 async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
     cluster.create::<Service>(objects::vip()).await;
     if version != "0.3.0" {
@@ -241,17 +241,17 @@ async fn left_by_the_go_operator(cluster: &Cluster, version: &str) {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chart_0_3_0_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
-    upgraded_and_gone_back_to("0.3.0").await;
+async fn chart_0_3_0_is_upgraded_and_restored_gapless_on_api_server() {
+    upgraded_and_rolled_back("0.3.0").await;
 }
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chart_0_2_is_upgraded_without_a_gap_and_gone_back_to_on_api_server() {
-    upgraded_and_gone_back_to("0.2.0").await;
+async fn chart_0_2_is_upgraded_and_restored_gapless_on_api_server() {
+    upgraded_and_rolled_back("0.2.0").await;
 }
 
-async fn upgraded_and_gone_back_to(version: &str) {
+async fn upgraded_and_rolled_back(version: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let old = old_chart(folder.path(), version);
     for pair in &clusters().await {
@@ -275,14 +275,14 @@ async fn upgraded_and_gone_back_to(version: &str) {
         let (slice, _) = slice_of_the_go_operator(version);
         if version != "0.3.0" {
             cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
-            // As Kubernetes does then; only its API server is here.
+            // Kubernetes would delete it, but only the API server runs here.
             cluster.delete::<EndpointSlice>("default", slice).await;
         }
         cluster.gone::<EndpointSlice>("default", slice).await;
         assert_eq!(refused(&pods).await, Vec::<String>::new());
         list_api_servers(cluster, &ADDRESSES[..1]).await;
         let history = watched.up_to(&ADDRESSES[..1]).await;
-        // Never fewer than what was there; twice while both slices were.
+        // There are never fewer addresses than before, and each twice while both slices exist.
         assert!(
             history[..history.len() - 1].iter().all(|seen| seen.len() >= 2),
             "{history:?}"
@@ -291,7 +291,7 @@ async fn upgraded_and_gone_back_to(version: &str) {
         leader(&operators).await;
         drop(operators);
 
-        // Only the old chart's values are there still, and one of ours beside them.
+        // Only the values of the old chart remain, and one of ours beside them.
         release.apply(
             "upgrade",
             &chart(),
@@ -314,7 +314,7 @@ async fn upgraded_and_gone_back_to(version: &str) {
             "{verbs}"
         );
 
-        // The user's own values alone, on our defaults: no CPU limit any more.
+        // Only the values of the user, on our defaults: no CPU limit any more.
         release.apply("upgrade", &chart(), &["--reset-then-reuse-values"]);
         let deployment = release.deployment().await;
         assert_eq!(deployment["spec"]["replicas"], 3);
@@ -342,7 +342,7 @@ async fn upgraded_and_gone_back_to(version: &str) {
 
 /// Rule: chart.upgrade
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_somebody_else_scaled_are_a_conflict_for_helm_4_on_api_server() {
+async fn externally_scaled_replicas_conflict_in_helm_4_on_api_server() {
     for pair in &clusters().await {
         let release = release(pair);
         release.apply("install", &chart(), &["--create-namespace"]);
@@ -360,7 +360,7 @@ async fn replicas_that_somebody_else_scaled_are_a_conflict_for_helm_4_on_api_ser
         if release.helm.major >= 4 {
             assert!(!output.status.success() && said.contains("conflict"), "{said}");
             assert!(said.contains("spec.replicas"), "{said}");
-            // Whoever scales it keeps it so, where the chart leaves the field out.
+            // If the chart leaves the field out, the number of the other owner stays.
             release.apply("upgrade", &chart(), &["--set", "replicaCount=null"]);
             assert_eq!(release.deployment().await["spec"]["replicas"], 5);
             release.run(&[&upgrade[..], &["--force-conflicts"]].concat());

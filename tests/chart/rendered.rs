@@ -1,10 +1,10 @@
-//! What the chart renders, value by value.
+//! The rendered objects, value by value.
 
 use serde_json::{Value, json};
 
 use crate::helm::{NAMESPACE, cases, chart, file, find, helm, helms, objects};
 
-/// The Pods' spec.
+/// The spec of the Pods.
 fn pod(objects: &[Value]) -> &Value {
     &find(objects, "Deployment", "")["spec"]["template"]["spec"]
 }
@@ -93,9 +93,9 @@ fn every_section_may_be_null() {
     }
 }
 
-/// Helm leaves such a null in the values; server-side apply would take that of a quantity for 0.
+/// Helm leaves such a null in the values. Server-side apply would treat a null quantity as 0.
 #[test]
-fn null_takes_away_what_the_chart_has_no_default_of() {
+fn null_removes_a_value_without_a_chart_default() {
     for helm in helms() {
         let defaults = helm.render(&[]);
         for value in [
@@ -112,7 +112,7 @@ fn null_takes_away_what_the_chart_has_no_default_of() {
 }
 
 #[test]
-fn a_service_account_of_ones_own_gets_the_rights() {
+fn an_own_service_account_gets_the_rights() {
     let Some(helm) = helm() else { return };
     for (set, made, name) in [
         ("serviceAccount.name=mine", true, "mine"),
@@ -207,7 +207,7 @@ fn every_object_has_our_labels_and_its_namespace() {
 }
 
 #[test]
-fn metrics_are_there_also_of_pods_that_are_not_ready() {
+fn metrics_cover_pods_that_are_not_ready() {
     let Some(helm) = helm() else { return };
     let rendered = helm.render(&[]);
     let service = &find(&rendered, "Service", "-metrics")["spec"];
@@ -218,7 +218,7 @@ fn metrics_are_there_also_of_pods_that_are_not_ready() {
 }
 
 #[test]
-fn the_dashboard_is_for_the_sidecar_as_it_is() {
+fn the_dashboard_is_shipped_unchanged_for_the_sidecar() {
     let Some(helm) = helm() else { return };
     assert!(!kinds(&helm.render(&[])).contains(&"ConfigMap"));
     let own = "grafanaDashboard.annotations.grafana_folder=Kubernetes";
@@ -267,7 +267,7 @@ fn the_service_monitor_finds_the_metrics_service() {
             monitor["endpoints"][0]["port"],
             service["spec"]["ports"][0]["name"]
         );
-        // The VIP Service has our labels too, and nothing to scrape.
+        // The VIP Service has our labels too, but nothing to scrape.
         let vip = helm.render(&[&on[..], &["--set", "vip.create=true"]].concat());
         let labels = &find(&vip, "Service", "kubernetes-vip")["metadata"]["labels"];
         assert_eq!(labels["app.kubernetes.io/component"], json!(null));
@@ -277,7 +277,7 @@ fn the_service_monitor_finds_the_metrics_service() {
 }
 
 #[test]
-fn the_prometheus_rule_is_the_alerts_file_as_it_is() {
+fn the_prometheus_rule_holds_the_alerts_file_unchanged() {
     let schema: Value = serde_json::from_str(&file("values.schema.json")).expect("JSON");
     let section = &schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"];
     let file: Value = serde_saphyr::from_str(&file("files/alerts.yaml")).expect("YAML");
@@ -327,7 +327,7 @@ fn the_prometheus_rule_is_the_alerts_file_as_it_is() {
 }
 
 #[test]
-fn every_port_of_an_api_server_that_values_name_may_be_dialled() {
+fn every_named_api_server_port_may_be_dialed() {
     let ports = |objects: &[Value]| -> Vec<u64> {
         let egress = &find(objects, "NetworkPolicy", "")["spec"]["egress"];
         let ports = egress.as_array().into_iter().flatten();
@@ -350,7 +350,7 @@ fn every_port_of_an_api_server_that_values_name_may_be_dialled() {
 }
 
 #[test]
-fn kubernetes_that_is_too_old_is_refused() {
+fn an_old_kubernetes_is_refused() {
     for helm in helms() {
         assert!(helm.refusal(&["--kube-version", "1.29.9"]).contains(">=1.30.0-0"));
         for version in ["1.30.0", "v1.33.1+rke2r1", "v1.34.0-gke.1", "v1.32.5+k3s1"] {

@@ -1,4 +1,4 @@
-//! RBAC, exactly enough: with the rendered rules alone nothing is refused, and no rule goes unused but the named ones.
+//! RBAC is exactly sufficient: with the rendered rules alone nothing is refused, and only the named rules are unused.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,7 +17,7 @@ use crate::pod::{Node, Pod, list_api_servers};
 /// The user name of the operator.
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
-/// Rights that this operator has and does not use, and why it has them.
+/// Permissions that this operator has but does not use, and the reason for each.
 const UNUSED: [(&str, &str); 3] = [
     (
         "events.k8s.io events patch",
@@ -33,7 +33,7 @@ const UNUSED: [(&str, &str); 3] = [
     ),
 ];
 
-/// Rights of Pods of the Go operator, until an upgrade has replaced them.
+/// Permissions of Pods of the Go operator, until an upgrade has replaced them.
 const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
     (
         "discovery.k8s.io endpointslices patch",
@@ -52,7 +52,7 @@ const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
     ),
     (
         " events create in copier",
-        "client-go tells of the election in Events of the old kind",
+        "client-go reports the election in core Events",
     ),
     (" events patch in copier", "and counts them"),
 ];
@@ -107,7 +107,7 @@ fn named(list: &[(&str, &str)]) -> BTreeSet<String> {
     list.iter().map(|(right, _)| (*right).to_owned()).collect()
 }
 
-/// Waits until a right was used so often; real API servers do not tell.
+/// Waits until a permission was used this many times. Real API servers do not report this.
 async fn used(cluster: &Cluster, right: &str, times: usize) {
     let Some((store, _)) = cluster.testbed() else {
         return;
@@ -120,7 +120,7 @@ async fn used(cluster: &Cluster, right: &str, times: usize) {
     .await;
 }
 
-/// What version 0.2 of the Go operator left.
+/// Creates the object that version 0.2 of the Go operator left.
 pub async fn leave_endpoints(cluster: &Cluster) {
     cluster
         .create::<Endpoints>(json!({
@@ -133,10 +133,10 @@ pub async fn leave_endpoints(cluster: &Cluster) {
         .await;
 }
 
-/// The slice that Kubernetes mirrors them into; only its API server is here.
+/// The slice into which Kubernetes mirrors it. Only the API server runs here, so the test creates it.
 const MIRROR: &str = "kubernetes-vip-x7k2p";
 
-/// What version 0.2 of the Go operator left, and Kubernetes mirrors.
+/// Creates the object that version 0.2 of the Go operator left, and its mirrored slice.
 pub async fn leave_mirrored_endpoints(cluster: &Cluster) {
     leave_endpoints(cluster).await;
     let mut mirror = objects::api_servers(&["192.0.2.1"]);
@@ -147,22 +147,22 @@ pub async fn leave_mirrored_endpoints(cluster: &Cluster) {
     cluster.create::<EndpointSlice>(mirror).await;
 }
 
-/// Brings the operator to do everything that it ever asks the API for.
+/// Makes the operator send every kind of request that it ever sends.
 pub async fn everything(cluster: &Cluster) {
     let addresses = ["192.0.2.1", "192.0.2.2"];
     let vip = |annotations: Value| json!({"metadata": {"annotations": annotations}});
-    // Copies are created, and what version 0.2 left goes.
+    // Copies are created, and the objects of version 0.2 are removed.
     cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
     cluster.delete::<EndpointSlice>("default", MIRROR).await;
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses)
         .await;
-    // A source that changes: an update.
+    // A source changes: an update.
     list_api_servers(cluster, &addresses[..1]).await;
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses[..1])
         .await;
-    // A copy that differs, and claims to be newer than its source looks: a GET decides.
+    // A copy differs, and claims to be newer than its source: a GET decides.
     let copy = cluster.slices_of("default", "kubernetes-vip").await.remove(0);
     let name = copy.metadata.name.expect("a name");
     let mut claim = vip(json!({"endpoint-copier/source-resource-version": "999999999999"}));
@@ -172,7 +172,7 @@ pub async fn everything(cluster: &Cluster) {
         .until_addresses("default", "kubernetes-vip", &addresses[..1])
         .await;
     used(cluster, "discovery.k8s.io endpointslices get", 1).await;
-    // Something is wrong: an Event.
+    // An annotation is invalid: an Event.
     let wrong = json!({"endpoint-copier/enabled": "yes"});
     cluster
         .patch::<Service>("default", "kubernetes-vip", vip(wrong))
@@ -184,7 +184,7 @@ pub async fn everything(cluster: &Cluster) {
             .any(|event| event.reason.as_deref() == Some("InvalidAnnotation"))
     })
     .await;
-    // A Service that is no longer managed: a GET of it, and its copies go.
+    // A Service is no longer managed: a GET of it, and its copies are deleted.
     let no = json!({"endpoint-copier/enabled": "false"});
     cluster
         .patch::<Service>("default", "kubernetes-vip", vip(no))
@@ -194,7 +194,7 @@ pub async fn everything(cluster: &Cluster) {
 
 /// Rule: chart.rights
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
+async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
     let Some(helm) = helm() else { return };
     let rendered = helm.render(&["--set", "rbac.goOperator=false"]);
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
@@ -211,7 +211,7 @@ async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
     };
     let pod = Pod::start(&cluster, find(&rendered, "Deployment", ""), "copier-0", &node);
     everything(&cluster).await;
-    // A Lease that is renewed at least once.
+    // The Lease is renewed at least once.
     used(
         &cluster,
         "coordination.k8s.io leases patch f668ae63.endpoint-copier-operator in copier",
@@ -229,7 +229,7 @@ async fn the_rendered_rules_are_enough_and_none_goes_unused_but_the_named() {
 
 /// Rule: chart.rights
 #[test]
-fn what_the_go_operator_still_needs_is_named_and_can_be_taken_back() {
+fn rights_kept_for_the_go_operator_are_named_and_optional() {
     let Some(helm) = helm() else { return };
     let rights = |set: &str| -> BTreeSet<String> {
         let rules = rules(&helm.render(&["--set", set]));

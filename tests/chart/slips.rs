@@ -1,8 +1,8 @@
-//! The usual slips: refused with what to write instead, not with a pattern.
+//! Common mistakes: the error says what to write instead, and does not show a pattern.
 
 use crate::helm::helms;
 
-/// What is given, and what is said.
+/// The given value, and the error.
 const SLIPS: &[(&str, &str)] = &[
     (
         "leaderElection.leaseDuration=15",
@@ -26,11 +26,11 @@ const SLIPS: &[(&str, &str)] = &[
     ),
     (
         "leaderElection.leaseDuration=61s",
-        "leaderElection.leaseDuration is 61s: it has to be whole seconds, 2s to 60s",
+        "leaderElection.leaseDuration is 61s: it must be whole seconds, 2s to 60s",
     ),
     (
         "leaderElection.leaseDuration=1500ms",
-        "leaderElection.leaseDuration is 1500ms: it has to be whole seconds, 2s to 60s",
+        "leaderElection.leaseDuration is 1500ms: it must be whole seconds, 2s to 60s",
     ),
     ("leaderElection.leaseDuration=1s", "2s to 60s"),
     (
@@ -59,20 +59,17 @@ const SLIPS: &[(&str, &str)] = &[
     ),
     (
         "probe.period=499ms",
-        "probe.period is 499ms: it has to be 500ms to 2s",
+        "probe.period is 499ms: it must be 500ms to 2s",
     ),
     (
         "probe.period=2001ms",
-        "probe.period is 2001ms: it has to be 500ms to 2s",
+        "probe.period is 2001ms: it must be 500ms to 2s",
     ),
     (
         "probe.timeout=99ms",
-        "probe.timeout is 99ms: it has to be 100ms to 2s",
+        "probe.timeout is 99ms: it must be 100ms to 2s",
     ),
-    (
-        "probe.timeout=3s",
-        "probe.timeout is 3s: it has to be 100ms to 2s",
-    ),
+    ("probe.timeout=3s", "probe.timeout is 3s: it must be 100ms to 2s"),
     (
         "probe.timeout=2",
         "probe.timeout is 2: a duration has a unit, write 2s",
@@ -82,7 +79,7 @@ const SLIPS: &[(&str, &str)] = &[
         "apiServer.host is 192.0.2.1:6443: write an address or a name without its port, which is apiServer.port",
     ),
     ("apiServer.host=api.example.com:6443", "which is apiServer.port"),
-    ("apiServer.host=192.0.2.256", "that is no IP address"),
+    ("apiServer.host=192.0.2.256", "that is not an IP address"),
     (
         "vip.loadBalancerIP=192.0.2.100/32",
         "vip.loadBalancerIP is 192.0.2.100/32: write the address without /32",
@@ -97,20 +94,20 @@ const SLIPS: &[(&str, &str)] = &[
     ),
     (
         "vip.loadBalancerSourceRanges[0]=192.0.2.0/33",
-        "vip.loadBalancerSourceRanges has 192.0.2.0/33: /32 is the longest there is",
+        "vip.loadBalancerSourceRanges has 192.0.2.0/33: the longest prefix is /32",
     ),
     (
         "vip.loadBalancerSourceRanges[0]=2001:db8::/129",
-        "/128 is the longest there is",
+        "the longest prefix is /128",
     ),
     (
         "vip.loadBalancerSourceRanges[0]=192.0.2/24",
-        "vip.loadBalancerSourceRanges has 192.0.2/24: 192.0.2 is no IP address",
+        "vip.loadBalancerSourceRanges has 192.0.2/24: 192.0.2 is not an IP address",
     ),
 ];
 
 #[test]
-fn a_usual_slip_is_answered_with_what_to_write() {
+fn a_common_mistake_is_answered_with_the_fix() {
     for helm in helms() {
         for (set, words) in SLIPS {
             let said = helm.refusal(&["--set", set]);
@@ -121,7 +118,7 @@ fn a_usual_slip_is_answered_with_what_to_write() {
 }
 
 #[test]
-fn an_address_is_told_from_what_looks_like_one() {
+fn an_address_is_distinguished_from_similar_text() {
     for helm in helms() {
         for good in [
             "192.0.2.100",
@@ -156,7 +153,7 @@ fn an_address_is_told_from_what_looks_like_one() {
             "1:2:3:4:5:6:7:192.0.2.1",
         ] {
             let said = helm.refusal(&["--set", &format!("vip.loadBalancerIP={bad}")]);
-            let says = format!("vip.loadBalancerIP is {bad}: that is no IP address");
+            let says = format!("vip.loadBalancerIP is {bad}: that is not an IP address");
             assert!(said.contains(&says), "{bad}: {said}");
         }
     }

@@ -1,4 +1,4 @@
-//! The operator, started with exactly what the rendered Deployment says.
+//! The operator, started exactly as the rendered Deployment says.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::pod::{Node, Pod, list_api_servers, start_command};
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// A cluster with the release's namespace and two API servers listed.
+/// A cluster with the namespace of the release. It lists two API servers.
 async fn cluster(servers: usize) -> Cluster {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, servers).await;
     list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
@@ -22,7 +22,7 @@ async fn cluster(servers: usize) -> Cluster {
 
 /// Rule: chart.started
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn as_the_deployment_starts_it_the_operator_does_its_job() {
+async fn the_operator_works_as_the_deployment_starts_it() {
     let Some(helm) = helm() else { return };
     let rendered = helm.render(&["--set", "replicaCount=3"]);
     let deployment = find(&rendered, "Deployment", "");
@@ -43,7 +43,7 @@ async fn as_the_deployment_starts_it_the_operator_does_its_job() {
     cluster
         .until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"])
         .await;
-    // The Lease is in the Pods' namespace.
+    // The Lease is in the namespace of the Pods.
     let lease = cluster
         .try_get::<k8s_openapi::api::coordination::v1::Lease>(NAMESPACE, harness::LEASE)
         .await;
@@ -67,7 +67,7 @@ async fn as_the_deployment_starts_it_the_operator_does_its_job() {
 
 /// Rule: chart.started
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_local_mode_the_api_server_of_the_node_is_enough() {
+async fn local_mode_needs_only_the_nodes_api_server() {
     let Some(helm) = helm() else { return };
     let mut cluster = cluster(2).await;
     cluster.create::<Service>(objects::vip()).await;
@@ -114,7 +114,7 @@ async fn the_vip_service_of_the_chart_is_managed() {
     assert_eq!(ports, [6443, 9345]);
 }
 
-/// The Lease, the source, the Service that is managed by its name: other ones than the defaults.
+/// The Lease, the source and the Service that is managed by name differ from the defaults.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_in_the_pod_sees_what_its_operator_sees() {
     let Some(helm) = helm() else { return };
@@ -170,7 +170,7 @@ fn the_flags_of_every_case_are_understood() {
         let rendered = helm.render(&[&format!("--values={}", case.display())]);
         let deployment = find(&rendered, "Deployment", "");
         let mut command = start_command(deployment, container(&rendered), "copier-0", LOOPBACK);
-        // Flags are read before the kubeconfig is.
+        // Flags are parsed before the kubeconfig is read.
         let output = command
             .env("ENDPOINT_COPIER_KUBECONFIG", "/there/is/none")
             .env("ENDPOINT_COPIER_METRICS_BIND_ADDRESS", "0")

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::helm::{chart, container, file, find, helm, helms};
 
-/// The chart with other defaults: `helm upgrade --reuse-values` renders it with those of the old release.
+/// The chart with other defaults, because `helm upgrade --reuse-values` renders it with those of the old release.
 fn with_values(folder: &Path, name: &str, values: &str) -> PathBuf {
     let copy = folder.join(name);
     copy_folder(&chart(), &copy);
@@ -15,7 +15,7 @@ fn with_values(folder: &Path, name: &str, values: &str) -> PathBuf {
     copy
 }
 
-/// The stand-in for the old chart, of this version.
+/// The stand-in for the old chart of this version.
 pub fn old_chart(folder: &Path, version: &str) -> PathBuf {
     let copy = folder.join("old-chart");
     copy_folder(
@@ -43,7 +43,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The defaults of the old release; version 0.2 had other resources and neither seccomp nor a priority.
+/// The defaults of the old release. Version 0.2 had other resources, and neither seccomp nor a priority.
 fn old_values(version: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/old-release/values.yaml");
     let text = std::fs::read_to_string(path).expect("the old values");
@@ -60,7 +60,7 @@ fn old_values(version: &str) -> String {
     values.to_string()
 }
 
-/// A Deployment of another name would be a second one, beside the old.
+/// A Deployment with another name would be a second one, beside the old one.
 #[test]
 fn names_of_the_old_chart_stay_however_long_they_are() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/old-release");
@@ -73,7 +73,7 @@ fn names_of_the_old_chart_stay_however_long_they_are() {
     };
     for helm in helms() {
         for length in 51..=63 {
-            // With a hyphen where names might be cut.
+            // A name with a hyphen at the position where names may be cut.
             for sign in ["a", "a-"] {
                 let name = format!("{}b", &sign.repeat(length)[..length - 1]);
                 let set = format!("fullnameOverride={name},serviceAccount.name={name}");
@@ -94,14 +94,14 @@ fn names_of_the_old_chart_stay_however_long_they_are() {
 
 /// Rule: chart.kept
 #[test]
-fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
+fn old_chart_values_render_like_ours_except_as_set() {
     for helm in helms() {
         let ours = helm.render(&[]);
         for version in ["0.3.0", "0.2.0"] {
             let folder = tempfile::tempdir().expect("a folder");
             let mut reused =
                 helm.render_chart(&with_values(folder.path(), "chart", &old_values(version)), &[]);
-            // What they say: these parts are as the old chart had them.
+            // Exceptions: these parts are as the old chart had them.
             for objects in [&mut reused, &mut ours.clone()] {
                 assert_eq!(
                     container(objects)["image"],
@@ -132,10 +132,10 @@ fn values_of_the_old_chart_render_as_ours_but_for_what_they_say() {
     }
 }
 
-/// A tag that was given by itself is reused beside our repository too, whatever the flag: there is no such image.
+/// A tag that the user set alone is reused with our repository too, whatever the flag. No such image exists.
 /// Rule: chart.upgrade
 #[test]
-fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {
+fn a_go_operator_tag_is_replaced_for_both_repositories() {
     let ours = "ghcr.io/endpoint-copier-operator/endpoint-copier-operator";
     for helm in helms() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -153,7 +153,7 @@ fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {
                     "image.tag=v0.3.0,image.registry=registry.example.com",
                     "registry.example.com/endpoint-copier-operator/endpoint-copier-operator:0.4.0".to_owned(),
                 ),
-                // Others are what the user says.
+                // Other tags are used as given.
                 ("image.tag=0.4.1", format!("{ours}:0.4.1")),
                 ("image.tag=0.30.0", format!("{ours}:0.30.0")),
                 ("image.tag=v1.0.3", format!("{ours}:v1.0.3")),
@@ -171,7 +171,7 @@ fn a_tag_of_the_go_operator_is_replaced_beside_the_old_repositories_and_ours() {
 
 /// Rule: chart.null
 #[test]
-fn without_any_value_the_chart_renders_what_ours_has_but_for_what_the_old_chart_had() {
+fn without_values_only_old_chart_defaults_differ() {
     for helm in helms() {
         let folder = tempfile::tempdir().expect("a folder");
         let rendered = helm.render_chart(&with_values(folder.path(), "chart", "{}"), &[]);
@@ -187,7 +187,7 @@ fn without_any_value_the_chart_renders_what_ours_has_but_for_what_the_old_chart_
     }
 }
 
-/// What templates/_defaults.tpl fills in.
+/// The defaults of templates/_defaults.tpl.
 fn defaults() -> Value {
     let template = file("templates/_defaults.tpl");
     let (_, rest) = template
@@ -196,7 +196,7 @@ fn defaults() -> Value {
     serde_saphyr::from_str(rest.split("{{- end }}").next().expect("an end")).expect("YAML")
 }
 
-/// Each value in a section, by its path.
+/// Each value of a section, by its path.
 fn in_sections(path: &str, value: &Value) -> Vec<(String, Value)> {
     let Some(section) = value.as_object().filter(|section| !section.is_empty()) else {
         return vec![(path.to_owned(), value.clone())];
@@ -213,7 +213,7 @@ fn in_sections(path: &str, value: &Value) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn one_value_of_a_section_leaves_the_others_as_they_are_also_beside_those_of_the_old_chart() {
+fn one_value_of_a_section_leaves_the_others_unchanged() {
     let Some(helm) = helm() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let reused = with_values(folder.path(), "chart", &old_values("0.3.0"));
@@ -233,13 +233,13 @@ fn one_value_of_a_section_leaves_the_others_as_they_are_also_beside_those_of_the
 }
 
 #[test]
-fn the_defaults_that_fill_in_are_those_of_the_values() {
+fn fallback_defaults_equal_those_in_values() {
     let values: Value = serde_saphyr::from_str(&file("values.yaml")).expect("values");
     let defaults = defaults();
     for (section, default) in defaults.as_object().expect("a map") {
         assert_eq!(values[section], *default, "{section} of templates/_defaults.tpl");
     }
-    // Those that the templates do without.
+    // Values whose absence the templates handle.
     let is_empty = |value: &Value| match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

@@ -1,4 +1,4 @@
-//! How many connections there are, who waits for one, and what leaves on it.
+//! The number of connections, the requests that wait for one, and the requests that are sent on it.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ async fn twenty(way: &Way) -> usize {
 }
 
 #[tokio::test]
-async fn twenty_requests_at_once_make_one_connection_also_after_it_was_lost() {
+async fn twenty_requests_share_one_connection_even_after_a_loss() {
     let servers = Servers::start(1).await;
     let relay = Relay::to(servers.server(0), Duration::ZERO).await;
     let way = servers.access_at(&relay.listening.url("https"), alone()).await;
@@ -44,7 +44,7 @@ async fn twenty_requests_at_once_make_one_connection_also_after_it_was_lost() {
 }
 
 #[tokio::test]
-async fn a_dial_goes_on_when_the_one_who_began_it_gives_up() {
+async fn a_dial_continues_when_its_first_request_gives_up() {
     let servers = Servers::start(1).await;
     let (listener, dead) = silent().await;
     let config = ApiServerConfig {
@@ -60,7 +60,7 @@ async fn a_dial_goes_on_when_the_one_who_began_it_gives_up() {
 }
 
 #[tokio::test]
-async fn a_request_whose_moment_has_passed_when_the_connection_is_there_is_not_sent() {
+async fn a_request_past_its_deadline_is_not_sent() {
     let servers = Servers::start(1).await;
     let relay = Relay::to(servers.server(0), Duration::from_millis(500)).await;
     let way = servers.access_at(&relay.listening.url("https"), alone()).await;
@@ -79,7 +79,7 @@ async fn a_request_whose_moment_has_passed_when_the_connection_is_there_is_not_s
 }
 
 #[tokio::test]
-async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_again() {
+async fn http_1_requests_use_separate_reusable_connections() {
     let servers = Servers::start(1).await;
     let plain = plain(servers.server(0).server().clone()).await;
     let way = servers.access_at(&plain.url("http"), alone()).await;
@@ -107,7 +107,7 @@ async fn with_http_1_each_request_has_a_connection_for_itself_and_one_is_used_ag
     assert!(start.elapsed() < Duration::from_secs(1) && plain.accepted() <= before + 1);
 }
 
-/// A way to a server that takes so many requests on each connection, with `b` behind it.
+/// A client of a server that accepts this many requests on each connection, with `b` behind it.
 async fn first_refusing(takes: usize) -> (Servers, Listening, Way) {
     let servers = Servers::start(2).await;
     let refusing = refusing(servers.store.server_tls(), takes).await;
@@ -120,7 +120,7 @@ async fn first_refusing(takes: usize) -> (Servers, Listening, Way) {
 }
 
 #[tokio::test]
-async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
+async fn a_refused_stream_is_resent_on_another_connection() {
     let (servers, refusing, way) = first_refusing(1).await;
     for taken in 1..=10 {
         let request = Request::get("/livez").body(Body::empty()).expect("a request");
@@ -132,7 +132,7 @@ async fn what_a_server_did_not_take_goes_to_it_on_another_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_takes_anything_is_left_for_another() {
+async fn a_server_that_refuses_all_streams_is_left() {
     let (servers, refusing, way) = first_refusing(0).await;
     assert!(way.get().await.is_err());
     assert_eq!(refusing.accepted(), 4, "it was asked again");
@@ -141,7 +141,7 @@ async fn a_server_that_never_takes_anything_is_left_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_server_that_sends_clients_away_now_and_then_answers_each_request_on_api_server() {
+async fn goaway_from_a_server_fails_no_request_on_api_server() {
     if testbed::real::assets().is_none() {
         return;
     }
@@ -149,7 +149,7 @@ async fn an_api_server_that_sends_clients_away_now_and_then_answers_each_request
         .await
         .expect("etcd and kube-apiserver");
     let way = Way::of(&cluster.kubeconfig(0, "default"), alone()).await;
-    // It makes the Service that is asked for when it is ready.
+    // The server creates the requested Service when it is ready.
     timeout(PATIENCE, async {
         while way.get().await.is_err() {
             sleep(Duration::from_millis(50)).await;

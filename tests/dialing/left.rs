@@ -1,4 +1,4 @@
-//! What makes a client leave an API server, and what does not.
+//! The reasons for which a client leaves an API server, and those for which it does not.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ use tower::service_fn;
 use crate::servers::{PATIENCE, Servers, Way, address, plain, silent};
 
 #[tokio::test]
-async fn a_request_that_is_given_up_without_an_answer_takes_its_server_with_it() {
+async fn an_unanswered_request_makes_a_client_leave_the_server() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -38,7 +38,7 @@ async fn a_request_that_is_given_up_without_an_answer_takes_its_server_with_it()
 }
 
 #[tokio::test]
-async fn a_request_that_is_given_up_at_once_says_nothing_about_its_server() {
+async fn a_request_given_up_at_once_does_not_blame_its_server() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -50,7 +50,7 @@ async fn a_request_that_is_given_up_at_once_says_nothing_about_its_server() {
 }
 
 #[tokio::test]
-async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_against_either() {
+async fn a_parallel_request_goes_elsewhere_and_blames_no_server() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -63,7 +63,7 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
         way.get().await.expect("an answer");
     }
     assert_eq!(servers.asked(), "ababa");
-    // Given up after a silence for which the client would otherwise leave the server.
+    // Given up after a silence that would otherwise make the client leave the server.
     let hang = Fault::new(Match::any().verb("list"), Effect::Hang);
     servers.server(1).server().faults().add(hang);
     let mut request = Request::get(services).body(Body::empty()).expect("a request");
@@ -81,7 +81,7 @@ async fn a_request_beside_another_goes_to_another_server_and_holds_nothing_again
 }
 
 #[tokio::test]
-async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server() {
+async fn a_broken_parallel_answer_does_not_blame_its_server() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -102,7 +102,7 @@ async fn an_answer_beside_another_that_breaks_holds_nothing_against_its_server()
 
 /// Rule: 5.slow
 #[tokio::test]
-async fn requests_beside_one_that_hangs_go_to_each_server_once() {
+async fn parallel_requests_go_to_each_server_once() {
     let servers = Servers::start(3).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -127,7 +127,7 @@ async fn requests_beside_one_that_hangs_go_to_each_server_once() {
         .await
         .expect("an end")
         .expect("an answer");
-    // Only the server of the first request is left, and then none.
+    // Only the server of the first request is left to try, and then none.
     let hangs_too = tokio::spawn(list());
     while asked() < 4 {
         sleep(Duration::from_millis(5)).await;
@@ -150,7 +150,7 @@ async fn requests_beside_one_that_hangs_go_to_each_server_once() {
 }
 
 #[tokio::test]
-async fn a_request_beside_one_that_is_dialing_goes_elsewhere() {
+async fn a_request_parallel_to_a_dial_goes_elsewhere() {
     let servers = Servers::start(2).await;
     let (_listener, dead) = silent().await;
     let way = servers
@@ -171,7 +171,7 @@ async fn a_request_beside_one_that_is_dialing_goes_elsewhere() {
         let client = way.client.clone();
         async move { client.send(request).await }
     };
-    // It dials the address that says nothing, and for 300 ms no other one.
+    // It dials the silent address, and for 300 ms no other one.
     let dials = tokio::spawn(list());
     sleep(Duration::from_millis(100)).await;
     let second = tokio::spawn(list());
@@ -183,7 +183,7 @@ async fn a_request_beside_one_that_is_dialing_goes_elsewhere() {
 }
 
 #[tokio::test]
-async fn with_one_address_a_request_beside_another_has_a_connection_of_its_own() {
+async fn a_parallel_request_to_one_address_has_its_own_connection() {
     let servers = Servers::start(1).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -196,7 +196,7 @@ async fn with_one_address_a_request_beside_another_has_a_connection_of_its_own()
 }
 
 #[tokio::test]
-async fn a_server_that_answers_500_is_left_while_there_is_another_and_not_for_429_or_404() {
+async fn a_server_is_left_for_500_but_not_for_429_or_404() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     let faults = |number: usize| servers.server(number).server().faults();
@@ -206,7 +206,7 @@ async fn a_server_that_answers_500_is_left_while_there_is_another_and_not_for_42
     }
     way.get().await.expect("the other answers");
     assert_eq!(servers.asked(), "aaab");
-    // With nowhere better to go, one stays: a cluster without etcd is not helped by new connections.
+    // With no better server, the client stays: new connections do not help a cluster without etcd.
     faults(1).add(Fault::status(Match::any().verb("get"), 503).times(3));
     for _ in 0..3 {
         way.get().await.expect_err("an error");
@@ -216,7 +216,7 @@ async fn a_server_that_answers_500_is_left_while_there_is_another_and_not_for_42
     assert_eq!(way.changes(), Some(1));
 }
 
-/// A request for the Services, as the operator's watches make them.
+/// A request for Services, as the watches of the operator send it.
 async fn ask(way: &Way, query: &str, elsewhere: Option<Server>) -> Response<Body> {
     let uri = format!("/api/v1/services?{query}");
     let mut request = Request::get(uri).body(Body::empty()).expect("a request");
@@ -248,7 +248,7 @@ async fn a_server_whose_watch_is_behind_is_left() {
 }
 
 #[tokio::test]
-async fn of_a_watch_that_is_behind_its_own_server_is_avoided_and_not_the_one_that_is_asked_by_now() {
+async fn a_watch_that_is_behind_blames_the_server_that_it_used() {
     let servers = Servers::start(3).await;
     let way = servers.access().await;
     let watch = ask(&way, WATCH, None).await;
@@ -268,7 +268,7 @@ async fn of_a_watch_that_is_behind_its_own_server_is_avoided_and_not_the_one_tha
 }
 
 #[tokio::test]
-async fn a_watch_that_breaks_says_nothing_about_the_server_that_is_asked_by_now() {
+async fn a_broken_watch_does_not_blame_the_current_server() {
     let mut servers = Servers::start(3).await;
     let way = servers.access().await;
     let watch = ask(&way, WATCH, None).await;
@@ -285,7 +285,7 @@ async fn a_watch_that_breaks_says_nothing_about_the_server_that_is_asked_by_now(
 }
 
 #[tokio::test]
-async fn a_write_that_fails_everywhere_makes_a_client_leave_one_server_and_not_all_in_turn() {
+async fn a_write_that_fails_everywhere_leaves_only_one_server() {
     let servers = Servers::start(3).await;
     let way = servers.access().await;
     for number in 0..3 {
@@ -305,7 +305,7 @@ async fn a_write_that_fails_everywhere_makes_a_client_leave_one_server_and_not_a
             .expect_err("an error");
     }
     assert_eq!(servers.asked(), "abbb");
-    // What reads say counts nevertheless.
+    // The results of reads still count.
     let ill = Fault::status(Match::any().verb("get"), 500).times(1);
     servers.server(1).server().faults().add(ill);
     way.get().await.expect_err("an error");
@@ -315,7 +315,7 @@ async fn a_write_that_fails_everywhere_makes_a_client_leave_one_server_and_not_a
 }
 
 #[tokio::test]
-async fn a_list_may_take_longer_than_one_object_before_its_server_is_blamed() {
+async fn a_list_has_a_longer_limit_than_a_get() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -332,7 +332,7 @@ async fn a_list_may_take_longer_than_one_object_before_its_server_is_blamed() {
 }
 
 #[tokio::test]
-async fn an_answer_that_stops_in_the_middle_and_is_given_up_takes_its_server_with_it() {
+async fn a_truncated_answer_makes_a_client_leave_the_server() {
     let servers = Servers::start(1).await;
     let stalls = service_fn(|_| async {
         let begun = stream::once(async { Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))) });
@@ -350,9 +350,9 @@ async fn an_answer_that_stops_in_the_middle_and_is_given_up_takes_its_server_wit
     assert_eq!(servers.asked(), "a");
 }
 
-/// As in a Pod: the first dial is made before anything is listed.
+/// As in a Pod, the first dial happens before anything is listed.
 #[tokio::test]
-async fn a_server_that_answers_500_is_left_for_one_that_was_learnt_after_the_connection_was_made() {
+async fn a_server_with_500s_is_left_for_one_discovered_later() {
     let servers = Servers::start(2).await;
     let auto = ApiServerConfig {
         mode: Some(ApiServerMode::Auto),
@@ -373,7 +373,7 @@ async fn a_server_that_answers_500_is_left_for_one_that_was_learnt_after_the_con
 }
 
 #[tokio::test]
-async fn writes_that_are_given_up_make_a_client_leave_one_server_and_not_all_in_turn() {
+async fn abandoned_writes_leave_only_one_server() {
     let servers = Servers::start(3).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -393,7 +393,7 @@ async fn writes_that_are_given_up_make_a_client_leave_one_server_and_not_all_in_
 
 /// Rule: 7.own-connections
 #[tokio::test]
-async fn a_server_that_probes_see_down_is_left_at_once_with_its_watches() {
+async fn a_server_that_probes_see_down_is_left_with_its_watches() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     let services: Api<Service> = Api::default_namespaced(way.client.clone());
@@ -435,7 +435,7 @@ async fn a_server_that_probes_see_down_is_left_at_once_with_its_watches() {
 
 /// Rule: 7.own-connections
 #[tokio::test]
-async fn a_server_that_probes_see_down_is_asked_when_no_other_is_there() {
+async fn a_server_that_probes_see_down_is_used_if_it_is_the_last() {
     let mut servers = Servers::start(2).await;
     let way = servers.access().await;
     servers.kill(1);

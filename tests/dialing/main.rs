@@ -1,4 +1,4 @@
-//! Which API server a client talks to while API servers freeze, die and fall ill: over TCP and TLS, in real time.
+//! Which API server a client uses while API servers freeze, die and fail: over TCP and TLS, in real time.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ mod servers;
 mod slow;
 
 #[tokio::test]
-async fn the_configured_address_comes_first_and_one_connection_serves_all() {
+async fn the_configured_address_is_first_on_one_connection() {
     let servers = Servers::start(2).await;
     let way = servers.access().await;
     for _ in 0..5 {
@@ -30,7 +30,7 @@ async fn the_configured_address_comes_first_and_one_connection_serves_all() {
 }
 
 #[tokio::test]
-async fn after_a_server_is_killed_the_next_request_goes_to_another() {
+async fn a_request_after_a_server_is_killed_goes_to_another() {
     let mut servers = Servers::start(2).await;
     let way = servers.access().await;
     way.get().await.expect("an answer");
@@ -69,7 +69,7 @@ async fn a_frozen_server_is_noticed_by_pings_and_left() {
 }
 
 #[tokio::test]
-async fn an_address_that_accepts_and_says_nothing_delays_the_first_request_by_little() {
+async fn a_silent_address_barely_delays_the_first_request() {
     let servers = Servers::start(1).await;
     let (_listener, dead) = silent().await;
     let config = ApiServerConfig {
@@ -87,14 +87,14 @@ async fn an_address_that_accepts_and_says_nothing_delays_the_first_request_by_li
 }
 
 #[tokio::test]
-async fn a_dial_with_tls_is_done_within_a_second_and_a_half_or_given_up() {
+async fn a_tls_dial_is_limited_to_1500_ms() {
     let mut servers = Servers::start(1).await;
     let at = servers.server(0).address();
     let way = servers.access().await;
     servers.serving.pop().flatten().expect("it runs").shutdown().await;
     let _listener = TcpListener::bind(at).await.expect("the port that was left");
     let start = Instant::now();
-    let error = way.get().await.expect_err("nobody speaks TLS");
+    let error = way.get().await.expect_err("no server speaks TLS");
     let took = start.elapsed();
     assert!(
         (Duration::from_millis(1400)..Duration::from_secs(3)).contains(&took),
@@ -108,18 +108,18 @@ async fn a_dial_with_tls_is_done_within_a_second_and_a_half_or_given_up() {
 }
 
 #[tokio::test]
-async fn when_none_can_be_reached_the_error_names_each_address() {
+async fn the_error_names_each_unreachable_address() {
     let mut servers = Servers::start(2).await;
     let way = servers.access().await;
     let addresses = [servers.address(0).to_string(), servers.address(1).to_string()];
     servers.kill(0);
     servers.kill(1);
-    let text = format!("{:?}", way.get().await.expect_err("nobody is there"));
+    let text = format!("{:?}", way.get().await.expect_err("no server is there"));
     assert!(addresses.iter().all(|address| text.contains(address)), "{text}");
 }
 
 #[tokio::test]
-async fn mode_auto_goes_to_the_addresses_that_the_cluster_names_and_mode_cluster_does_not() {
+async fn only_mode_auto_uses_discovered_addresses() {
     for (mode, wanted) in [(ApiServerMode::Auto, true), (ApiServerMode::Cluster, false)] {
         let mut servers = Servers::start(2).await;
         let config = ApiServerConfig {
@@ -143,7 +143,7 @@ async fn mode_auto_goes_to_the_addresses_that_the_cluster_names_and_mode_cluster
 }
 
 #[tokio::test]
-async fn every_address_must_show_a_certificate_of_the_clusters_authority() {
+async fn every_address_needs_a_certificate_of_the_cluster_ca() {
     let mut servers = Servers::start(1).await;
     let strangers = Servers::start(1).await;
     let config = ApiServerConfig {
@@ -153,13 +153,13 @@ async fn every_address_must_show_a_certificate_of_the_clusters_authority() {
     let way = servers.access_with(config).await;
     way.get().await.expect("an answer");
     servers.kill(0);
-    way.get().await.expect_err("nobody of this cluster is there");
-    way.get().await.expect_err("nobody of this cluster is there");
+    way.get().await.expect_err("no server of this cluster is there");
+    way.get().await.expect_err("no server of this cluster is there");
     assert_eq!(strangers.asked(), "");
 }
 
 #[tokio::test]
-async fn an_address_behind_the_configured_one_is_known_by_the_name_of_the_cluster() {
+async fn a_discovered_address_is_verified_by_the_cluster_name() {
     let mut servers = Servers::start(1).await;
     let nameless = ApiServer::named(&servers.store, "b")
         .serve((NAMELESS, 0).into())

@@ -1,4 +1,4 @@
-//! API servers on loopback, what stands in front of them, and the way of a client to them.
+//! API servers on loopback, proxies in front of them, and clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 /// Far more than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// API servers `a`, `b`, … on one store, at addresses of their own.
+/// API servers `a`, `b`, … on one store, at separate addresses.
 pub struct Servers {
     pub store: Store,
     pub serving: Vec<Option<Serving>>,
@@ -57,7 +57,7 @@ impl Servers {
         address(self.server(number).address())
     }
 
-    /// A way to the first server, with the others behind it.
+    /// A client of the first server, with the others as alternatives.
     pub async fn access(&self) -> Way {
         let others = (1..self.serving.len()).map(|number| self.address(number));
         self.access_with(ApiServerConfig {
@@ -71,14 +71,14 @@ impl Servers {
         self.access_at(&self.server(0).url(), config).await
     }
 
-    /// A way that is configured to begin at this URL.
+    /// A client whose configured URL is this one.
     pub async fn access_at(&self, url: &str, config: ApiServerConfig) -> Way {
         let first = self.server(0);
         let kubeconfig = first.kubeconfig("admin", "default").replace(&first.url(), url);
         Way::of(&kubeconfig, config).await
     }
 
-    /// The servers that were asked since the last time, in order.
+    /// The servers that received requests since the last call, in order.
     pub fn asked(&self) -> String {
         let requests = self.store.requests().all();
         self.store.requests().clear();
@@ -133,21 +133,21 @@ pub fn address(address: SocketAddr) -> ServerAddress {
 /// An address that no certificate names.
 pub const NAMELESS: [u8; 4] = [127, 0, 0, 77];
 
-/// Something that accepts connections, as the kernel does for a stopped process, and never says a word.
+/// A listener that accepts connections, as the kernel does for a stopped process, and never answers.
 pub async fn silent() -> (TcpListener, ServerAddress) {
     let listener = TcpListener::bind("127.0.0.20:0").await.expect("a free port");
     let at = address(listener.local_addr().expect("an address"));
     (listener, at)
 }
 
-/// What stands between a client and a server: it may hold connections up, and may cut them.
+/// A proxy between a client and a server that may delay and cut connections.
 pub struct Relay {
     pub listening: Listening,
     cut: Arc<Notify>,
 }
 
 impl Relay {
-    /// Each connection is passed on after a pause.
+    /// Forwards each connection after a pause.
     pub async fn to(server: &Serving, pause: Duration) -> Self {
         let to = server.address();
         let cut = Arc::<Notify>::default();
@@ -191,13 +191,14 @@ where
     Listening::at([127, 0, 0, 30].into(), move |stream| {
         let service = TowerToHyperService::new(service.clone());
         let http = hyper::server::conn::http1::Builder::new();
-        // An end like any other.
+        // Any end of the connection is fine.
         http.serve_connection(TokioIo::new(stream), service).map(drop)
     })
     .await
 }
 
-/// A server that takes so many requests on each connection and refuses the others, as one does that asks for another one.
+/// A server that accepts this many requests on each connection and refuses the others, as one does that asks clients to
+/// reconnect.
 pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
     Listening::at([127, 0, 0, 5].into(), move |stream| {
         let tls = TlsAcceptor::from(tls.clone());
@@ -218,7 +219,7 @@ pub async fn refusing(tls: Arc<ServerConfig>, takes: usize) -> Listening {
     .await
 }
 
-/// Nothing but the configured address.
+/// Only the configured address.
 pub fn alone() -> ApiServerConfig {
     ApiServerConfig {
         mode: None,

@@ -1,4 +1,4 @@
-//! Servers that are far away or slow: limits stretch, and shrink again.
+//! Distant or slow servers: time limits stretch, and shrink again.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::servers::{PATIENCE, Servers, Way, alone};
 /// An idle connection is pinged more than once in this time.
 const SEVERAL_PINGS: Duration = Duration::from_millis(3_500);
 
-/// A dial that begins within 100 ms after one that failed fails with it.
+/// A dial that begins within 100 ms after a failed one fails with it.
 const NEXT_DIAL: Duration = Duration::from_millis(150);
 
 /// A path to the first server with this delay in each direction.
@@ -45,7 +45,7 @@ async fn a_server_with_a_round_trip_of_1200_ms_is_reached_and_kept() {
 }
 
 #[tokio::test]
-async fn with_a_round_trip_of_600_ms_no_limit_is_stretched() {
+async fn a_round_trip_of_600_ms_stretches_no_limit() {
     let servers = Servers::start(1).await;
     let (delay, way) = far(&servers, Duration::from_millis(300)).await;
     way.get().await.expect("the first dial is in time");
@@ -58,7 +58,7 @@ async fn with_a_round_trip_of_600_ms_no_limit_is_stretched() {
 /// The limits doubled while no server answered. The connection made then is not the last.
 /// Rule: survive.api-servers-slow
 #[tokio::test]
-async fn a_server_that_freezes_after_a_long_outage_is_noticed_as_early_as_before() {
+async fn a_frozen_server_after_an_outage_is_noticed_as_early() {
     let servers = Servers::start(1).await;
     let way = servers.access().await;
     servers.server(0).freeze();

@@ -1,4 +1,4 @@
-//! The tutorial of the VIP, and the guides beside it: their manifests and versions.
+//! The tutorial of the VIP and the guides next to it: their manifests and versions.
 
 use endpoint_copier_core::model::{Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -33,7 +33,7 @@ fn helm_chart(name: &str) -> (Value, Value) {
     (object.clone(), documents(GUIDE, values).remove(0))
 }
 
-/// `a.b=c` of every value, as `--set` takes it.
+/// Every value as `a.b=c`, the form that `--set` takes.
 fn settings(path: &str, value: &Value) -> Vec<String> {
     let Some(section) = value.as_object() else {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -63,7 +63,7 @@ fn commands_and_manifests_of_the_guide_give_the_same_values() {
     let mut said = settings("", &values);
     said.sort_unstable();
     assert_eq!(given, said);
-    // A Pod that runs is not moved when a second server joins.
+    // A running Pod does not move when a second server joins.
     assert!(given.contains(&"podAntiAffinityPreset=hard"));
 
     let (_, values) = helm_chart("metallb");
@@ -74,7 +74,7 @@ fn commands_and_manifests_of_the_guide_give_the_same_values() {
     assert_eq!(values, file);
 }
 
-/// Before there is an agent, a Pod that does not tolerate them has no node.
+/// Until the cluster has an agent, a Pod that does not tolerate them has no node.
 #[test]
 fn the_guide_installs_on_servers_with_taints() {
     let taints = [
@@ -156,7 +156,7 @@ fn the_guide_and_the_upgrade_install_this_version() {
 #[test]
 fn the_services_of_the_guide_are_managed_and_announced() {
     let source = ServiceKey::new("default", "kubernetes");
-    // Without what the flags say of a Service called kubernetes-vip: its annotations have to be enough.
+    // Without the flags for a Service called kubernetes-vip: its annotations must be enough.
     let defaults = Defaults {
         source: ServiceKey::new("nobody", "nothing"),
         managed: None,
@@ -184,9 +184,9 @@ fn the_services_of_the_guide_are_managed_and_announced() {
     assert_eq!(ports, [vec![6443, 9345], vec![6443]]);
 }
 
-/// A URL in `tls-san` would be a name that no certificate check ever asks for.
+/// No certificate check ever looks for a URL in `tls-san`.
 #[test]
-fn tls_san_in_the_guide_is_a_bare_name_or_address_and_server_a_url() {
+fn tls_san_in_the_guide_is_bare_and_server_is_a_url() {
     let (mut names, mut servers) = (0, 0);
     for config in objects_of_the_guide() {
         for name in config["tls-san"].as_array().into_iter().flatten() {
@@ -204,7 +204,7 @@ fn tls_san_in_the_guide_is_a_bare_name_or_address_and_server_a_url() {
 }
 
 #[test]
-fn every_node_of_the_guide_gets_the_version_that_is_named() {
+fn every_node_of_the_guide_gets_the_named_version() {
     let commands = blocks(GUIDE, "sh").join("\n");
     let mut count = 0;
     for (address, version) in [
@@ -216,14 +216,14 @@ fn every_node_of_the_guide_gets_the_version_that_is_named() {
             count += 1;
         }
     }
-    // A server and an agent of each.
+    // One server and one agent for each distribution.
     assert_eq!(count, 4);
     assert_eq!(read(GUIDE).matches("https://get.").count(), count);
 }
 
-/// Else it says `apply` of what nobody has written.
+/// Otherwise the guide applies a file that does not exist.
 #[test]
-fn a_file_that_the_guide_applies_is_named_before() {
+fn a_file_that_the_guide_applies_is_created_first() {
     let text = read(GUIDE);
     let mut count = 0;
     for (at, command) in text.match_indices("kubectl apply -f ") {
@@ -236,13 +236,13 @@ fn a_file_that_the_guide_applies_is_named_before() {
             count += 1;
         }
     }
-    // The address, and a Service of the user's own.
+    // The address, and a Service of the user.
     assert_eq!(count, 2);
 }
 
-/// The default uninstalls what has failed, and MetalLB's CRDs take the pool along.
+/// The default policy uninstalls a failed release, and with MetalLB's CRDs the pool is deleted.
 #[test]
-fn no_chart_of_the_guide_or_the_upgrade_is_uninstalled_when_it_fails() {
+fn no_chart_in_the_guides_is_uninstalled_when_it_fails() {
     let of_the_upgrade = blocks("docs/how-to/upgrade-from-go.md", "yaml").into_iter();
     let of_the_upgrade = of_the_upgrade.flat_map(|block| documents("docs/how-to/upgrade-from-go.md", &block));
     let mut objects = objects_of_the_guide();
@@ -255,7 +255,7 @@ fn no_chart_of_the_guide_or_the_upgrade_is_uninstalled_when_it_fails() {
 }
 
 #[test]
-fn a_node_of_the_guide_that_announces_has_a_session_and_no_other_has() {
+fn bgp_sessions_of_the_guide_are_on_announcing_nodes() {
     let objects = objects_of_the_guide();
     let nodes = |kind: &str| {
         let object = objects.iter().find(|object| object["kind"] == kind);

@@ -1,11 +1,11 @@
-//! What linters say of the Dockerfile and the workflows, offline. `make tools` brings them.
+//! Linters of the Dockerfile and the workflows, offline. `make tools` installs them.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::root;
 
-/// Without it a test returns at once, and has said why.
+/// A linter. Without it this prints why, and the test returns at once.
 fn linter(name: &str) -> Option<PathBuf> {
     let program = harness::brought(env!("CARGO_TARGET_TMPDIR"))
         .join("linters/bin")

@@ -1,4 +1,4 @@
-//! Holds documents, workflows and the Dockerfile against the repository: links, pins, paths, versions, manifests.
+//! Compares documents, workflows and the Dockerfile with the repository: links, pins, paths, versions, manifests.
 
 mod guide;
 mod linters;
@@ -21,7 +21,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Files of a folder with this extension, as paths from the root.
+/// The files of a folder with this extension, as paths from the root.
 fn files(folder: &str, extension: &str) -> Vec<String> {
     let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
@@ -67,7 +67,7 @@ fn linked(page: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Without `..` and `.`, so that two paths to one file are equal.
+/// A path without `..` and `.`, so that two paths to one file are equal.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -80,7 +80,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Each document of a YAML text.
+/// The documents of a YAML text.
 fn documents(name: &str, yaml: &str) -> Vec<Value> {
     yaml.split("\n---\n")
         .map(|document| {
@@ -100,7 +100,7 @@ fn a_link_in_a_document_leads_to_a_file() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// A page that no other page leads to is a page that nobody finds.
+/// Users cannot find a page without a link to it.
 #[test]
 fn every_page_of_the_docs_is_reached_from_the_index() {
     let mut reached = BTreeSet::new();
@@ -121,7 +121,7 @@ fn every_page_of_the_docs_is_reached_from_the_index() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// A figure of one commit says nothing about the next one, so commits are named in one place.
+/// A figure of one commit says nothing about the next one, so only one page names commits.
 #[test]
 fn only_the_page_of_verification_names_commits() {
     for page in pages() {
@@ -138,9 +138,9 @@ fn only_the_page_of_verification_names_commits() {
     }
 }
 
-/// What a release's notes are made of: `.ci/release-version` asks for the dated section of the version that it releases.
+/// The source of release notes: `.ci/release-version` needs the dated section of the version that it releases.
 #[test]
-fn the_changelog_has_one_unreleased_section_and_dates_the_others() {
+fn the_changelog_dates_all_but_one_unreleased_section() {
     let text = read("CHANGELOG.md");
     let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let (first, released) = headings.split_first().expect("a section");

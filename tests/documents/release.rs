@@ -1,4 +1,4 @@
-//! What a release is made by: workflows and the Dockerfile.
+//! The parts of a release: workflows and the Dockerfile.
 
 use crate::{documents, files, read, root};
 
@@ -6,7 +6,7 @@ fn workflows() -> Vec<String> {
     files(".github/workflows", "yml")
 }
 
-/// A tag can be moved, a commit cannot.
+/// A tag can move, and a commit cannot.
 #[test]
 fn an_action_is_named_by_its_commit_and_its_version() {
     let mut count = 0;
@@ -33,7 +33,7 @@ fn an_action_is_named_by_its_commit_and_its_version() {
 }
 
 #[test]
-fn a_workflow_has_no_right_that_a_job_does_not_name_and_no_job_without_an_end() {
+fn every_workflow_job_names_its_rights_and_timeout() {
     for name in workflows() {
         let [workflow] = documents(&name, &read(&name)).try_into().expect("one document");
         assert_eq!(workflow["permissions"], serde_json::json!({}), "{name}");
@@ -53,7 +53,7 @@ fn a_workflow_has_no_right_that_a_job_does_not_name_and_no_job_without_an_end() 
 }
 
 #[test]
-fn workflows_call_make_targets_and_scripts_that_are_there() {
+fn workflows_call_existing_make_targets_and_scripts() {
     let makefile = read("Makefile");
     for name in workflows() {
         for line in read(&name).lines() {
@@ -74,7 +74,7 @@ fn workflows_call_make_targets_and_scripts_that_are_there() {
     }
 }
 
-/// That of a runner changes from week to week.
+/// The Helm of a runner changes from week to week.
 #[test]
 fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
     let helm = read(".ci/helm");
@@ -103,7 +103,7 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
         }
     }
     assert_eq!(count, 3);
-    // Nobody gives a VIP its address in kind.
+    // In kind, nothing assigns an address to a VIP.
     let install = read("hack/kind/check.sh");
     let install = install.split_once("upgrade --install").expect("an install").1;
     let install = install.split_once("\n\"${").expect("its end").0;
@@ -111,7 +111,7 @@ fn a_job_that_calls_helm_brings_the_helm_of_the_tests() {
 }
 
 #[test]
-fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
+fn the_dockerfile_copies_existing_files_and_runs_as_nonroot() {
     let text = read("Dockerfile");
     for sources in text
         .lines()
@@ -146,7 +146,7 @@ fn the_dockerfile_copies_what_is_there_and_runs_as_nobody() {
     }
 }
 
-/// A stage's default beats the value that `BuildKit` gives: each platform would get the binary of one.
+/// The default of a stage beats the value that `BuildKit` sets: each platform would get the binary of one.
 #[test]
 fn no_platform_argument_of_the_dockerfile_has_a_default() {
     let text = read("Dockerfile");
@@ -157,7 +157,7 @@ fn no_platform_argument_of_the_dockerfile_has_a_default() {
     assert_eq!(of_platforms, ["TARGETARCH"]);
 }
 
-/// What the release workflow asks of each platform's binary before it signs.
+/// The check that the release workflow makes of the binary of each platform before it signs.
 #[test]
 fn a_binary_for_another_architecture_is_found() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,12 +1,12 @@
-//! The command of docs/contributing/releasing.md that gives the project its public address: run on a copy, it leaves
-//! nothing of the name before.
+//! The command of docs/contributing/releasing.md that gives the project its public address. Run on a copy, it replaces
+//! every occurrence of the earlier name.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::{read, root};
 
-/// The name that stands for the organisation until there is one.
+/// The placeholder for the name of the organisation.
 const ORG: &str = "endpoint-copier-operator";
 
 const RELEASING: &str = "docs/contributing/releasing.md";
@@ -18,7 +18,7 @@ fn git(folder: &Path, args: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_command_that_renames_the_organisation_leaves_nothing_of_its_name() {
+fn the_rename_command_replaces_every_organisation_name() {
     let Some(files) = git(root(), &["ls-files"]) else {
         println!("skipped: needs git, and a clone");
         return;
@@ -49,7 +49,7 @@ fn the_command_that_renames_the_organisation_leaves_nothing_of_its_name() {
         format!("ghcr.io/{ORG}"),
         format!("{ORG}.github.io"),
         format!("--repo {ORG}/"),
-        // Behind any other registry. The name of a Helm repository before that of a chart has no slash before it.
+        // An image in any other registry. `<Helm repository>/<chart>` does not match, because no slash precedes it.
         format!("/{ORG}/{ORG}"),
     ];
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! The alerts: rules that Prometheus takes, each with its unit tests and its section of the runbook.
+//! The alerts: rules that Prometheus accepts, each with unit tests and a section of the runbook.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::scrape::{eventful, families, page};
 
 const RULES: &str = "charts/endpoint-copier-operator/files/alerts.yaml";
 
-/// Files with promtool's unit tests: of each alert, by what it is about.
+/// Files with unit tests for promtool, by the subject of the alerts.
 const EACH: [&str; 4] = ["lead", "api", "services", "probes"];
 
-/// And of all together.
+/// The file with a test of all alerts together.
 const TOGETHER: &str = "together";
 
 fn unit_tests(name: &str) -> String {
@@ -48,7 +48,7 @@ fn prometheus_takes_the_rules_and_their_unit_tests_hold() {
 }
 
 #[test]
-fn each_alert_says_what_is_wrong_and_where_to_read_on() {
+fn each_alert_has_a_description_and_a_runbook_link() {
     let runbook = read("docs/how-to/runbook.md");
     let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
@@ -83,7 +83,7 @@ fn each_alert_says_what_is_wrong_and_where_to_read_on() {
     assert_eq!(sections, alerts.len(), "sections of alerts that are there");
 }
 
-/// `time() - metric` has the age of the scrape in it, which may be a minute.
+/// `time() - metric` includes the time since the scrape, which may be a minute.
 #[test]
 fn no_age_counts_the_time_since_the_scrape() {
     for alert in alerts() {
@@ -93,7 +93,7 @@ fn no_age_counts_the_time_since_the_scrape() {
 
 /// A missing metric would silence an alert, or an exception to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_metric_that_an_alert_asks_for_is_in_a_real_scrape() {
+async fn alerts_use_only_metrics_of_a_real_scrape() {
     let (_cluster, leader, _standby) = eventful(Platform::Testbed).await;
     let there = families(&page(&leader).await);
     for alert in alerts() {

@@ -1,4 +1,4 @@
-//! The Grafana dashboard: a valid model of a dashboard, and queries that ask for nothing but what a real scrape has.
+//! The Grafana dashboard: a valid model, with queries that use only metrics and labels of a real scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::scrape::{eventful, families, labels, page};
 
 const FILE: &str = "dashboards/endpoint-copier-operator.json";
 
-/// Charts read no files outside of their folder, and links are not packed.
+/// Charts cannot read files outside their folder, and links are not packed.
 const IN_THE_CHART: &str = "charts/endpoint-copier-operator/files/dashboard.json";
 
-/// What Prometheus adds to what it scrapes.
+/// Labels that Prometheus adds to what it scrapes.
 const OF_THE_TARGET: [&str; 4] = ["cluster", "namespace", "job", "pod"];
 
-/// Variables that Grafana knows by itself.
+/// Variables that Grafana defines.
 const BUILT_IN: [&str; 2] = ["__rate_interval", "__range"];
 
 /// Words of PromQL that the queries use.
@@ -51,14 +51,14 @@ pub fn number(value: &Value, pointer: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no number {pointer} in {value:#}"))
 }
 
-/// All but rows.
+/// All panels except rows.
 pub fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     list(dashboard, "/panels")
         .iter()
         .filter(|panel| panel["type"] != "row")
 }
 
-/// All queries, each with where it stands and how it names its series.
+/// All queries, each with its panel and its legend.
 pub fn queries(dashboard: &Value) -> Vec<(String, String, String)> {
     let of_panels = panels(dashboard).flat_map(|panel| {
         let title = word(panel, "/title");
@@ -82,7 +82,7 @@ pub fn queries(dashboard: &Value) -> Vec<(String, String, String)> {
     of_panels.chain(annotations).collect()
 }
 
-/// As Prometheus gets it when everything is chosen.
+/// A query as Prometheus gets it when every variable is set to all.
 pub fn replaced(query: &str, rate_interval: &str) -> String {
     let query = query.replace("$__rate_interval", rate_interval);
     let query = query.replace("$__range", "1h");
@@ -94,7 +94,7 @@ pub fn replaced(query: &str, rate_interval: &str) -> String {
 /// `metric{label="value", …}`: name and matchers.
 type Selector = (String, Vec<(String, String, String)>);
 
-/// The selectors of a query, and what is left without them and without texts.
+/// The selectors of a query, and the rest of the query without them and without strings.
 fn selectors(query: &str) -> (Vec<Selector>, String) {
     let (mut found, mut rest, mut left) = (Vec::new(), String::new(), query);
     while let Some((before, after)) = left.split_once('{') {
@@ -139,7 +139,7 @@ fn named(legend: &str) -> Vec<&str> {
     names.filter_map(|rest| rest.split("}}").next()).collect()
 }
 
-/// `BLESS=1` brings it into this form after an edit, in both places.
+/// After an edit, `BLESS=1` formats the file and updates the copy.
 #[test]
 fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
     let formatted = serde_json::to_string_pretty(&dashboard()).expect("JSON") + "\n";
@@ -154,7 +154,7 @@ fn the_file_is_formatted_and_the_charts_copy_is_the_same() {
 }
 
 #[test]
-fn it_is_a_classic_model_that_is_found_again_by_its_uid() {
+fn the_dashboard_is_a_classic_model_with_a_stable_uid() {
     let dashboard = dashboard();
     assert!(number(&dashboard, "/schemaVersion") >= 39);
     assert_eq!(word(&dashboard, "/uid"), "endpoint-copier-operator");
@@ -170,7 +170,7 @@ fn it_is_a_classic_model_that_is_found_again_by_its_uid() {
             (&variable["multi"], &variable["includeAll"]),
             (&json!(true), &json!(true))
         );
-        // Series without the label, as that of a cluster, are of all too.
+        // Series without the label, such as `cluster`, also match.
         assert_eq!(variable["allValue"], ".*");
         let query = word(variable, "/query/query");
         assert!(
@@ -197,7 +197,7 @@ fn it_is_a_classic_model_that_is_found_again_by_its_uid() {
 }
 
 #[test]
-fn every_panel_has_a_unit_a_description_and_the_chosen_data_source() {
+fn every_panel_has_a_unit_description_and_data_source() {
     let dashboard = dashboard();
     let mut ids = BTreeSet::new();
     for panel in list(&dashboard, "/panels") {
@@ -245,7 +245,7 @@ fn panels_do_not_overlap_and_fill_their_rows() {
 }
 
 #[test]
-fn every_variable_used_is_there_and_every_query_uses_all_that_choose() {
+fn every_variable_exists_and_every_query_uses_the_filters() {
     let dashboard = dashboard();
     let defined: Vec<_> = list(&dashboard, "/templating/list")
         .iter()
@@ -276,7 +276,7 @@ fn every_variable_used_is_there_and_every_query_uses_all_that_choose() {
     }
 }
 
-/// As the expressions of recording rules, since promtool reads no others.
+/// The queries are passed as recording rules, because promtool accepts no others.
 #[test]
 fn promtool_reads_every_query() {
     let Some(promtool) = promtool() else { return };
@@ -295,7 +295,7 @@ fn promtool_reads_every_query() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_metric_label_and_value_that_a_query_asks_for_is_in_a_real_scrape() {
+async fn queries_use_only_metrics_and_labels_of_a_real_scrape() {
     let (_cluster, leader, standby) = eventful(Platform::Testbed).await;
     let pages = page(&leader).await + &page(&standby).await;
     let families = families(&page(&leader).await);
@@ -305,7 +305,7 @@ async fn every_metric_label_and_value_that_a_query_asks_for_is_in_a_real_scrape(
         assert!(!selectors.is_empty(), "{place}");
         let mut known: BTreeSet<&str> = OF_THE_TARGET.into();
         for (metric, matchers) in &selectors {
-            // Prometheus' own.
+            // A metric of Prometheus.
             if metric == "up" {
                 continue;
             }

@@ -1,7 +1,7 @@
-//! What the replicas tell Prometheus, as a real scrape shows it: held against docs/reference/metrics.md, the alerts, the runbook and
+//! The metrics of the replicas in a real scrape, compared with docs/reference/metrics.md, the alerts, the runbook and
 //! the dashboard.
 //!
-//! Some need promtool, which `make tools` brings: they say that they are skipped where it is not there, and with
+//! Some tests need promtool, which `make tools` installs. Without it they print that they are skipped, and with
 //! `CI=true` that is a failure.
 
 mod alerts;
@@ -13,5 +13,5 @@ mod promtool;
 mod recorded;
 mod scrape;
 
-/// The operator.
+/// The binary of the operator.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_endpoint-copier-operator");

@@ -1,4 +1,5 @@
-//! The chart's `ServiceMonitor`, as the Prometheus Operator carries it out: labels of the target, then its relabelings.
+//! The `ServiceMonitor` of the chart, as the Prometheus Operator applies it: labels of the target, then its
+//! relabelings.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::prometheus::{NAMESPACE, Prometheus, pod, targets};
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// `None`: there is no Helm.
+/// The rendered `ServiceMonitor`, or `None` without Helm.
 fn service_monitor() -> Option<Value> {
     let output = Command::new(tool("helm-4", TMP).or_else(|| tool("helm", TMP))?)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -23,7 +24,7 @@ fn service_monitor() -> Option<Value> {
     Some(serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
 }
 
-/// The fields of the custom resource are those of Prometheus in another spelling.
+/// Converts the fields of the custom resource to the spelling of Prometheus.
 fn in_prometheus_spelling(relabelings: &Value) -> Value {
     let text = relabelings.to_string();
     let text = text.replace("targetLabel", "target_label");
@@ -31,7 +32,7 @@ fn in_prometheus_spelling(relabelings: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn as_the_service_monitor_has_it_job_and_service_are_those_that_alerts_and_dashboard_ask_for() {
+async fn service_monitor_labels_match_alerts_and_dashboard() {
     let (Some(prometheus), Some(monitor)) = (tool("prometheus", TMP), service_monitor()) else {
         return;
     };

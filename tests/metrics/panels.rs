@@ -1,18 +1,19 @@
-//! What panels show as Grafana draws them: nothing is not green, a moment is drawn once, an age is none of the scrape.
+//! Panels as Grafana draws them: no data is not green, a moment is drawn once, and an age excludes the time since the
+//! scrape.
 
 use serde_json::{Value, json};
 
 use crate::dashboard::{dashboard, list, panels, queries, replaced, word};
 use crate::promtool::{promtool, run};
 
-/// One value at a time, with a colour.
+/// Whether a panel shows one value at a time, with a color.
 fn is_tile(panel: &Value) -> bool {
     panel["type"] == "stat" || panel["type"] == "bargauge"
 }
 
-/// Grafana draws a tile without a series in the base colour of its steps, with `noValue` where it draws values.
+/// Grafana draws a tile without a series in the base color of its steps, and with `noValue` if it shows values.
 #[test]
-fn a_tile_that_has_nothing_to_show_says_so_and_is_green_only_if_that_is_good_news() {
+fn an_empty_tile_is_green_only_if_that_is_good() {
     let dashboard = dashboard();
     let tiles: Vec<_> = panels(&dashboard).filter(|panel| is_tile(panel)).collect();
     assert!(tiles.len() >= 9, "{} tiles", tiles.len());
@@ -31,7 +32,7 @@ fn a_tile_that_has_nothing_to_show_says_so_and_is_green_only_if_that_is_good_new
             .flat_map(|it| list(it, "/properties"))
             .filter(|property| property["id"] == "thresholds")
             .map(|property| &property["value"]);
-        // What asks for things above 0 finds none when all is well.
+        // A query for values above 0 finds none when all is well.
         let mut targets = list(panel, "/targets").iter();
         let nothing_is_good = targets.all(|target| word(target, "/expr").ends_with("> 0"));
         for thresholds in of_overrides.chain([&panel["fieldConfig"]["defaults"]["thresholds"]]) {
@@ -42,7 +43,7 @@ fn a_tile_that_has_nothing_to_show_says_so_and_is_green_only_if_that_is_good_new
     }
 }
 
-/// `$__rate_interval` is the distance of two points and one scrape, if that is more than four scrapes: then each
+/// `$__rate_interval` is the distance of two points plus one scrape, if that is more than four scrapes. Then each
 /// increase is in the range of one point.
 #[test]
 fn an_increase_is_drawn_once() {
@@ -54,14 +55,14 @@ fn an_increase_is_drawn_once() {
     let counted: Vec<_> = panels(&dashboard).filter(counted).collect();
     assert_eq!(counted.len(), 5);
     for panel in counted {
-        // Four scrapes of 15 s, which Grafana takes for granted.
+        // Four scrapes of 15 s, the default that Grafana assumes.
         assert_eq!(panel["interval"], "1m", "{}", word(panel, "/title"));
     }
 }
 
-/// All was renewed 1 s before each scrape, and scrapes are 15 s apart: whenever somebody looks, it was 1 s.
+/// Everything was renewed 1 s before each scrape, and scrapes are 15 s apart. So the age is 1 s at any time.
 #[test]
-fn the_age_of_what_a_scrape_found_has_no_time_since_the_scrape_in_it() {
+fn an_age_in_a_panel_excludes_the_time_since_the_scrape() {
     let Some(promtool) = promtool() else { return };
     let dashboard = dashboard();
     let queries = queries(&dashboard);

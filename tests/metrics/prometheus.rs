@@ -1,4 +1,4 @@
-//! Prometheus as a process that scrapes replicas, and the questions that Grafana asks it.
+//! Prometheus as a process that scrapes replicas, and the queries that Grafana sends it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// It is killed when this is dropped.
+/// A running Prometheus. `Drop` kills it.
 pub struct Prometheus {
     address: SocketAddr,
     child: Child,
@@ -18,7 +18,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes these replicas, labelled as in a cluster, every so many seconds.
+    /// Scrapes these replicas every `every` seconds, with the labels that they would have in a cluster.
     pub async fn start(program: &Path, replicas: &[Operator], every: u64) -> Self {
         let of = |replica: &Operator| json!({"namespace": NAMESPACE, "pod": pod(replica)});
         let scrape = json!({
@@ -29,7 +29,7 @@ impl Prometheus {
         Self::scraping(program, scrape, replicas.len()).await
     }
 
-    /// Scrapes so many targets, as this part of its configuration says, or every second.
+    /// Scrapes this many targets, configured like this, every second by default.
     pub async fn scraping(program: &Path, scrape: Value, targets: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = json!({
@@ -70,9 +70,9 @@ impl Prometheus {
         .await;
     }
 
-    /// The series of a query since a moment, every so many seconds.
+    /// The series of a query since a moment, with a point every `step` seconds.
     pub async fn range(&self, query: &str, since: Duration, step: u64) -> Vec<Value> {
-        // As Grafana does, so that points are where they were a moment ago.
+        // Aligned like Grafana's queries, so that points stay where they were a moment ago.
         let start = (since.as_secs() / step * step).to_string();
         let (end, step) = (now().as_secs().to_string(), step.to_string());
         let fields = [
@@ -102,10 +102,10 @@ impl Drop for Prometheus {
     }
 }
 
-/// Where the replicas are said to run.
+/// The namespace in which the replicas appear to run.
 pub const NAMESPACE: &str = "endpoint-copier-operator";
 
-/// What a replica's Pod is called.
+/// The name of a replica's Pod.
 pub fn pod(replica: &Operator) -> String {
     format!("replica-{}", replica.name())
 }
@@ -119,12 +119,12 @@ pub fn targets(replicas: &[Operator], labels: impl Fn(&Operator) -> Value) -> Va
     replicas.iter().map(target).collect()
 }
 
-/// Since 1970.
+/// The time since 1970.
 pub fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// The body of the answer. HTTP/1.0, so that it comes in one piece.
+/// The body of the answer. HTTP/1.0, so that it is not chunked.
 async fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> std::io::Result<String> {
     let fields: Vec<_> = fields
         .iter()

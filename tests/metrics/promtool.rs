@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use harness::tool;
 
-/// Where it is. Without it a test returns at once, and this has said why.
+/// The path of promtool. Without it this prints why, and the test returns at once.
 pub fn promtool() -> Option<PathBuf> {
     tool("promtool", env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Runs it with this on its standard input; it has to succeed, and says this.
+/// Runs promtool with this standard input. It must succeed. Returns its output.
 pub fn run(promtool: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(promtool)
         .args(arguments)

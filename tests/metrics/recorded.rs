@@ -1,4 +1,5 @@
-//! What a real Prometheus recorded of three replicas: a leader that is killed, an API that is down, a refused Service.
+//! Data that a real Prometheus recorded from three replicas: a leader that is killed, an API that is down, a refused
+//! Service.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,25 +14,25 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::dashboard::{dashboard, list, number, panels, replaced, word};
 use crate::prometheus::{Prometheus, now};
 
-/// How slowly the stories are told, in seconds.
+/// The pace of the stories, in seconds.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// From one scrape to the next.
+    /// The scrape interval.
     scrape: u64,
     /// How long the API is down.
     outage: u64,
-    /// How long nothing happens between two things.
+    /// The quiet time between two events.
     calm: u64,
 }
 
-/// Enough to see that every panel shows something.
+/// Enough to see that every panel shows data.
 const QUICK: Pace = Pace {
     scrape: 1,
     outage: 4,
     calm: 5,
 };
 
-/// As Prometheus is set up by most.
+/// The usual configuration of Prometheus.
 const ORDINARY: Pace = Pace {
     scrape: 15,
     outage: 120,
@@ -39,7 +40,7 @@ const ORDINARY: Pace = Pace {
 };
 
 impl Pace {
-    /// The distance of two points in a panel: a scrape, or what is a minute for scrapes 15 s apart.
+    /// The distance of two points in a panel: a scrape interval, or the equivalent of a minute with scrapes 15 s apart.
     fn step(self, panel: &Value) -> u64 {
         if panel["interval"] == "1m" {
             4 * self.scrape
@@ -58,12 +59,12 @@ impl Pace {
     }
 }
 
-/// What happened from when to when, and the moment at which somebody looks at it.
+/// A story, with its start and end and the moment that the text describes.
 fn story(name: &str, from: Duration, at: Duration) -> Value {
     json!({"name": name, "from": from.as_secs(), "at": at.as_secs(), "to": now().as_secs()})
 }
 
-/// A source that says when and why it was changed.
+/// A source whose annotation says when and why it was changed.
 fn source(address: &str) -> Value {
     let mut source = slice("default", "source", "source-x", &[address]);
     source["metadata"]["annotations"] =
@@ -71,14 +72,14 @@ fn source(address: &str) -> Value {
     source
 }
 
-/// Changes the source, and waits until the copies have followed, and for a while.
+/// Changes the source, waits until the copies have followed, and then for a while.
 async fn changed(cluster: &Cluster, address: &str, pace: Pace) {
     cluster.put::<EndpointSlice>(source(address)).await;
     cluster.until_addresses("default", "web", &[address]).await;
     pace.calm().await;
 }
 
-/// The stories that the dashboard has to tell.
+/// Plays the stories that the dashboard must show.
 async fn record(
     cluster: &mut Cluster,
     prometheus: &Prometheus,
@@ -99,7 +100,7 @@ async fn record(
         .await;
     changed(cluster, "10.0.0.2", pace).await;
 
-    // The leader is killed, and a control-plane node is lost while nobody leads.
+    // The leader is killed, and a control-plane node is lost while no replica leads.
     let from = now();
     let killed = replicas.swap_remove(leader(replicas).await);
     killed.signal("KILL");
@@ -111,7 +112,7 @@ async fn record(
     cluster
         .until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"])
         .await;
-    // Until then the last scrape of the one that was killed may count.
+    // Until then, the last scrape of the killed replica may count.
     sleep(Duration::from_secs(2 * pace.scrape)).await;
     let at = now();
     pace.calm().await;
@@ -134,7 +135,7 @@ async fn record(
     changed(cluster, "10.0.0.4", pace).await;
     stories.push(story("outage", from, at));
 
-    // Somebody makes a Service that cannot be managed.
+    // A Service that cannot be managed is created.
     let from = now();
     let mut refused = managed("default", "refused", "default", "source");
     refused["spec"]["selector"] = json!({"app": "web"});
@@ -153,8 +154,8 @@ fn has_number(series: &Value) -> bool {
     values.any(|value| value != "NaN")
 }
 
-/// What every panel and annotation showed from the beginning to the end of the stories.
-async fn told(pace: Pace) -> Option<Value> {
+/// The data of every panel and annotation over the whole stories.
+async fn recorded(pace: Pace) -> Option<Value> {
     let program = tool("prometheus", env!("CARGO_TARGET_TMPDIR"))?;
     let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
     let mut replicas: Vec<_> = [("a", 0), ("b", 1), ("c", 0)]
@@ -201,15 +202,15 @@ async fn told(pace: Pace) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_panel_shows_something_of_a_failover_a_refused_service_and_an_outage() {
-    told(QUICK).await;
+async fn every_panel_shows_data_of_the_recorded_stories() {
+    recorded(QUICK).await;
 }
 
-/// The same at the pace of a cluster, written to a file.
+/// Records the same at the pace of a cluster, and writes it to a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 9 minutes: make dashboard-preview runs it"]
-async fn the_stories_as_they_look_with_scrapes_15_s_apart() {
-    let Some(recorded) = told(ORDINARY).await else {
+async fn record_the_stories_with_scrapes_15_s_apart() {
+    let Some(recorded) = recorded(ORDINARY).await else {
         return;
     };
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard.json");

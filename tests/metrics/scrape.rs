@@ -1,4 +1,4 @@
-//! What `/metrics` of real replicas shows.
+//! The `/metrics` pages of real replicas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,12 +11,12 @@ use serde_json::json;
 
 use crate::promtool::{promtool, run};
 
-/// A metric as a page shows it.
+/// A metric on a page.
 #[derive(Debug, Default)]
 pub struct Family {
     pub help: String,
     pub kind: String,
-    /// Names of its labels.
+    /// The names of its labels.
     pub labels: BTreeSet<String>,
 }
 
@@ -52,7 +52,7 @@ pub fn labels(line: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A cluster with two replicas, the first of which leads and has met everything that metrics tell of.
+/// A cluster with two replicas. The first one leads, and everything that metrics report has happened to it.
 pub async fn eventful(platform: Platform) -> (Cluster, Operator, Operator) {
     let cluster = Cluster::start(platform, crate::PROGRAM, 1).await;
     let mut source = slice("default", "source", "source-x", &["10.0.0.1"]);
@@ -100,7 +100,8 @@ pub async fn page(operator: &Operator) -> String {
     page
 }
 
-/// The page is made from metrics in memory, in tests/reference. A metric that only real replicas have would be missing.
+/// tests/reference makes its page from metrics in memory, so a metric that only real replicas have would be missing
+/// there.
 async fn every_metric_is_documented(platform: Platform) {
     let (_cluster, leader, _standby) = eventful(platform).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
@@ -132,7 +133,7 @@ async fn every_metric_is_documented_on_api_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn promtool_has_nothing_to_say_of_a_page() {
+async fn promtool_accepts_a_page() {
     let Some(promtool) = promtool() else { return };
     let (_cluster, leader, standby) = eventful(Platform::Testbed).await;
     for operator in [&leader, &standby] {
@@ -142,14 +143,14 @@ async fn promtool_has_nothing_to_say_of_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_leader_tells_of_services_and_no_label_holds_an_address_a_slice_or_an_error() {
+async fn only_the_leader_reports_services_with_bounded_labels() {
     let (cluster, leader, standby) = eventful(Platform::Testbed).await;
     let (leading, standing_by) = (page(&leader).await, page(&standby).await);
     assert_eq!(leading.matches(",service=\"web\"").count(), 8);
     assert_eq!(standing_by.matches("service=").count(), 0);
     let slices: Vec<EndpointSlice> = cluster.list("default").await;
     let names = slices.into_iter().filter_map(|slice| slice.metadata.name);
-    // The slice of default/kubernetes is called as its Service, which is in no label either.
+    // The slice of default/kubernetes has the name of its Service, which is in no label either.
     let names: BTreeSet<_> = names.collect();
     for line in [leading, standing_by]
         .concat()
@@ -159,7 +160,7 @@ async fn only_the_leader_tells_of_services_and_no_label_holds_an_address_a_slice
         for (name, value) in labels(line) {
             assert!(!names.contains(&value), "{line}");
             let is_address = value.parse::<std::net::IpAddr>().is_ok();
-            // Where requests and probes go. No other label holds an endpoint's address.
+            // The targets of requests and probes. No other label holds the address of an endpoint.
             let is_allowed =
                 name == "host" || (name == "address" && line.starts_with("endpoint_copier_probe_"));
             assert!(!is_address || is_allowed, "{line}");
@@ -169,7 +170,7 @@ async fn only_the_leader_tells_of_services_and_no_label_holds_an_address_a_slice
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changed_while_nobody_led_is_not_measured_as_propagation() {
+async fn a_change_without_a_leader_is_not_measured_as_propagation() {
     let (cluster, leader, standby) = eventful(Platform::Testbed).await;
     leader.signal("KILL");
     let mut source = slice("default", "source", "source-x", &["10.0.0.3"]);

@@ -66,7 +66,7 @@ fn row(flag: &Arg) -> [String; 4] {
     ]
 }
 
-/// A default that depends on the surroundings stands in the help text.
+/// The help text states a default that depends on the environment.
 fn meaning_and_default(flag: &Arg) -> (String, String) {
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let values = flag.get_default_values();
@@ -80,7 +80,7 @@ fn meaning_and_default(flag: &Arg) -> (String, String) {
     }
 }
 
-/// Their names alone.
+/// Only the names of flags.
 fn list<'a>(flags: impl IntoIterator<Item = &'a Arg>) -> String {
     let flags = flags.into_iter().map(|flag| code(&format!("--{}", name(flag))));
     flags.collect::<Vec<_>>().join(", ") + ".\n"

@@ -1,4 +1,4 @@
-//! A file that is generated: written with `BLESS=1`, compared without.
+//! A generated file: written with `BLESS=1`, and compared without it.
 
 use std::path::{Path, PathBuf};
 

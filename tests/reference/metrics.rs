@@ -158,7 +158,7 @@ const LABELS: &[Label] = &[
     },
 ];
 
-/// A metric, as the page shows it.
+/// A metric on the page.
 #[derive(Default)]
 struct Family {
     kind: String,
@@ -167,7 +167,7 @@ struct Family {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Every metric that there is. Some appear with their first value.
+/// All metrics. Some appear only with their first value.
 fn families() -> BTreeMap<String, Family> {
     let metrics = Metrics::new("lease").expect("metrics");
     metrics.api_request(&http::Method::GET, None, "host");
@@ -241,7 +241,7 @@ fn the_page_of_metrics_is_up_to_date() {
 
 fn row(label: &Label) -> [String; 3] {
     let codes = |names: &[&str]| names.iter().map(|name| code(name)).collect::<Vec<_>>().join(", ");
-    // What ends in an underscore is the beginning of several names.
+    // A name that ends in an underscore is the common beginning of several names.
     let of = codes(label.of).replace("_`", "_…`");
     [codes(label.names), of, label.values.to_owned()]
 }

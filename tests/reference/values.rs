@@ -14,15 +14,15 @@ const END: &str = "\n<!-- values: end -->";
 /// One value or section of values.yaml.
 #[derive(Debug)]
 struct Entry {
-    /// As in `--set`.
+    /// The path, as in `--set`.
     path: String,
-    /// The comment above it; empty: none.
+    /// The comment above it, or empty.
     comment: String,
-    /// The heading that it stands below.
+    /// The heading above it.
     heading: String,
 }
 
-/// All keys of values.yaml that have a comment, or stand in a section that has none.
+/// All keys of values.yaml that have a comment, or are in a section without one.
 fn entries() -> Vec<Entry> {
     let (mut entries, mut comment, mut heading) = (Vec::new(), Vec::new(), String::new());
     let mut above: Vec<(usize, String)> = Vec::new();
@@ -74,7 +74,7 @@ fn schema() -> Value {
     serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).expect("JSON")
 }
 
-/// Those that have a row: with a comment, and nothing below them has one.
+/// The entries that have a row: those with a comment, if nothing below them has one.
 fn documented() -> Vec<Entry> {
     let all = entries();
     let begins = |path: &str, section: &str| {
@@ -95,7 +95,7 @@ fn documented() -> Vec<Entry> {
     with_rows.map(|(entry, _)| entry).collect()
 }
 
-/// What a schema allows, without null, which every value may be.
+/// The values that a schema allows, except null, which every value may be.
 fn allowed(schema: &Value) -> String {
     let texts = |list: &Value| {
         let items = list.as_array().cloned().unwrap_or_default();
@@ -129,7 +129,7 @@ fn allowed(schema: &Value) -> String {
         .to_owned()
 }
 
-/// A table below each heading, which begins with these signs.
+/// A table below each heading. `level` is the Markdown prefix of the headings.
 fn tables(level: &str) -> String {
     let (values, schema) = (values(), schema());
     let mut text = String::new();
@@ -236,7 +236,7 @@ fn describe(path: &str, schema: &Value, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Known to the schema and to nobody else: a parent's condition, and what Kubernetes defines.
+/// Properties that only the schema knows: a parent's condition, and objects that Kubernetes defines.
 const OF_THE_SCHEMA: [&str; 10] = [
     "enabled",
     "affinity.nodeAffinity",
@@ -252,10 +252,10 @@ const OF_THE_SCHEMA: [&str; 10] = [
 
 /// Rule: chart.documented
 #[test]
-fn the_schema_knows_every_value_and_says_of_it_what_its_comment_says() {
+fn the_schema_describes_every_value_like_its_comment() {
     let mut described = described();
     for entry in entries() {
-        // What Kubernetes defines is the schema's of Kubernetes.
+        // Kubernetes has its own schema for objects that it defines.
         let is_free = ["podSecurityContext.", "securityContext.", "resources."];
         if is_free.iter().any(|section| entry.path.starts_with(section)) {
             continue;

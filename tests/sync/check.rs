@@ -1,4 +1,4 @@
-//! The sources in use, compared with consistent lists: what a watch does not show is found all the same.
+//! The sources in use, compared with consistent lists. Changes that a watch does not show are found anyway.
 
 use testbed::{Effect, Ending, Fault, Match, Request};
 
@@ -7,7 +7,7 @@ use crate::log::Log;
 
 const STALE: &str = "endpoint_copier_watch_restarts_total{reason=\"stale\",resource=\"sources\"}";
 
-/// An operator in sync with `default/kubernetes`, with the check.
+/// An operator in sync with `default/kubernetes`, with the check enabled.
 async fn checking() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     operator.check_sources();
@@ -23,18 +23,18 @@ fn lists(operator: &Operator) -> Vec<Request> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_api_server_that_a_stale_watch_still_shows_is_gone_within_twelve_seconds() {
+async fn a_stale_watch_hides_a_dead_server_for_at_most_12_s() {
     let operator = checking().await;
     operator.sources.lag();
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!(took < seconds(12), "{took:?}");
-    // Each of the watches of sources once: that of the API servers, and that of the others.
+    // Each watch of sources once: the one for the API servers, and the one for the others.
     assert_eq!(operator.metric(STALE), Some(2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slice_that_a_silent_watch_does_not_show_is_found_added_and_removed() {
+async fn slice_changes_that_a_silent_watch_hides_are_found() {
     let operator = checking().await;
     put(&operator.store, service_of("web", "source"));
     put(&operator.store, slice("source", "source-1", &["10.0.0.1"]));
@@ -51,16 +51,16 @@ async fn a_slice_that_a_silent_watch_does_not_show_is_found_added_and_removed() 
         .expect("a slice");
     let took = operator.until_addresses("web", &["10.0.0.2"]).await;
     assert!(took < seconds(12), "{took:?}");
-    // Three watches, twice.
+    // Three watches, twice each.
     assert_eq!(operator.metric(STALE), Some(6));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_in_step_is_left_alone_and_each_check_is_one_consistent_list() {
+async fn a_check_of_a_current_watch_is_one_consistent_list() {
     let operator = checking().await;
     operator.store.requests().clear();
     for number in 0..60 {
-        // Some changes are on their way while a list is answered.
+        // Some changes are in flight while a list is answered.
         put(
             &operator.store,
             slice(
@@ -89,14 +89,14 @@ async fn a_watch_that_is_in_step_is_left_alone_and_each_check_is_one_consistent_
     }
 }
 
-/// A managed Service of a source in a namespace.
+/// Creates a managed Service whose source is in this namespace.
 fn put_service_of(operator: &Operator, name: &str, namespace: &str) {
     let mut web = service_of(name, "source");
     web["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = namespace.into();
     put(&operator.store, web);
 }
 
-/// The same, where the source has a slice.
+/// Creates such a Service, and a slice of its source.
 fn put_source_in(operator: &Operator, name: &str, namespace: &str) {
     put(&operator.store, testbed::builders::namespace(namespace));
     let mut source = slice("source", "source-1", &["10.0.0.1"]);
@@ -105,7 +105,7 @@ fn put_source_in(operator: &Operator, name: &str, namespace: &str) {
     put_service_of(operator, name, namespace);
 }
 
-/// The namespaces that lists asked for, in order.
+/// The namespaces of the lists, in order.
 fn listed(operator: &Operator) -> Vec<String> {
     let lists = lists(operator).into_iter();
     lists.map(|list| list.namespace).collect()
@@ -126,7 +126,7 @@ async fn invented_namespaces_are_not_listed() {
 
 /// Rule: survive.check-scope
 #[tokio::test(start_paused = true)]
-async fn a_check_lists_the_api_servers_and_at_most_eight_other_namespaces_in_turn() {
+async fn a_check_lists_the_api_source_and_up_to_8_namespaces() {
     let operator = checking().await;
     for number in 0..20 {
         put_source_in(&operator, &format!("web-{number}"), &format!("team-{number:02}"));
@@ -149,7 +149,7 @@ async fn a_check_lists_the_api_servers_and_at_most_eight_other_namespaces_in_tur
 
 /// Rule: survive.check-api-servers
 #[tokio::test(start_paused = true)]
-async fn the_api_servers_are_checked_whatever_becomes_of_other_lists() {
+async fn the_api_source_is_checked_while_other_lists_fail() {
     let log = Log::begin();
     let operator = checking().await;
     put_source_in(&operator, "web", "blue");
@@ -164,7 +164,7 @@ async fn the_api_servers_are_checked_whatever_becomes_of_other_lists() {
         assert_eq!(api_servers.count(), 3, "{lists:?}");
         faults.remove(rule);
     }
-    // Nor does a failure hide another.
+    // A failure does not hide another one.
     for namespace in ["blue", "default"] {
         let lists = Match::any().verb("list").namespace(namespace);
         faults.add(Fault::status(lists, 403));
@@ -176,7 +176,7 @@ async fn the_api_servers_are_checked_whatever_becomes_of_other_lists() {
 
 /// Rule: survive.check-api-servers, survive.check-slow
 #[tokio::test(start_paused = true)]
-async fn a_list_that_takes_over_a_second_is_asked_for_less_often() {
+async fn a_list_that_takes_over_a_second_is_sent_less_often() {
     let operator = checking().await;
     put_source_in(&operator, "slow", "blue");
     put_source_in(&operator, "quick", "green");
@@ -201,7 +201,7 @@ async fn a_list_that_takes_over_a_second_is_asked_for_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_changes_while_no_watch_is_answered_is_followed_by_lists() {
+async fn a_source_is_followed_by_lists_while_watches_hang() {
     let operator = checking().await;
     let faults = operator.sources.faults();
     faults.add(Fault::status(Match::any().verb("watch"), 503));
@@ -226,7 +226,7 @@ async fn a_check_that_cannot_be_made_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_hangs_holds_up_no_other() {
+async fn a_list_that_hangs_delays_no_other() {
     let operator = checking().await;
     put_source_in(&operator, "web", "blue");
     pass(seconds(2)).await;
@@ -241,15 +241,15 @@ async fn a_list_that_hangs_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_that_fail_are_told_at_once_then_once_a_minute_and_when_they_succeed_again() {
+async fn failing_checks_are_logged_once_a_minute_and_on_recovery() {
     let log = Log::begin();
     let operator = checking().await;
     let refused = Fault::status(Match::any().verb("list"), 403);
     let rule = operator.sources.faults().add(refused);
     pass(seconds(10)).await;
-    let told = || log.lines("the check of default/kubernetes");
-    assert_eq!(told().len(), 1, "{:?}", told());
-    assert!(told()[0].contains("403"), "{:?}", told());
+    let lines = || log.lines("the check of default/kubernetes");
+    assert_eq!(lines().len(), 1, "{:?}", lines());
+    assert!(lines()[0].contains("403"), "{:?}", lines());
     pass(seconds(170)).await;
     operator.sources.faults().remove(rule);
     pass(seconds(30)).await;
@@ -259,15 +259,15 @@ async fn checks_that_fail_are_told_at_once_then_once_a_minute_and_when_they_succ
         "still fails",
         "works again",
     ];
-    assert_eq!(told().len(), words.len(), "{:?}", told());
-    for (line, words) in told().iter().zip(words) {
+    assert_eq!(lines().len(), words.len(), "{:?}", lines());
+    for (line, words) in lines().iter().zip(words) {
         assert!(line.contains(words), "{line}");
     }
     assert_eq!(operator.metric(STALE), Some(0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_is_no_longer_used_when_its_list_arrives_is_not_missed() {
+async fn a_source_dropped_before_its_list_arrives_is_not_missed() {
     let operator = checking().await;
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
     let slow = Effect::Latency(seconds(2));

@@ -8,7 +8,7 @@ use crate::harness::{
     until,
 };
 
-/// How often the watch of a resource was restarted because it was behind.
+/// The number of times that the watch of a resource was restarted because it was behind.
 fn restarts(operator: &Operator, watch: &str) -> u64 {
     let series = format!("endpoint_copier_watch_restarts_total{{reason=\"stale\",resource=\"{watch}\"}}");
     operator.metric(&series).unwrap_or(0)
@@ -25,7 +25,7 @@ async fn with_stale_services() -> Operator {
         .store
         .patch("services", "default", "vip", ports)
         .expect("a patch");
-    // A slice of the source goes, so its copy is to be deleted, and another changes.
+    // A slice of the source is deleted, so its copy should be deleted, and another slice changes.
     operator
         .store
         .delete("endpointslices", "default", "kubernetes-2")
@@ -36,7 +36,7 @@ async fn with_stale_services() -> Operator {
 
 /// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
-async fn a_service_that_a_get_shows_otherwise_is_planned_as_the_get_shows_it() {
+async fn a_service_that_differs_in_a_get_is_planned_from_the_get() {
     let operator = with_stale_services().await;
     let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
     assert!(took < ms(200), "{took:?}");
@@ -45,7 +45,7 @@ async fn a_service_that_a_get_shows_otherwise_is_planned_as_the_get_shows_it() {
 
 /// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
-async fn a_watch_of_services_that_is_proved_late_is_restarted_after_a_second() {
+async fn a_late_watch_of_services_is_restarted_after_a_second() {
     let operator = with_stale_services().await;
     operator.until_addresses("vip", &["192.0.2.3"]).await;
     assert_eq!(restarts(&operator, "services"), 0, "it may be late by a moment");
@@ -57,7 +57,7 @@ async fn a_watch_of_services_that_is_proved_late_is_restarted_after_a_second() {
 
 /// Rule: 2.late-watch
 #[tokio::test(start_paused = true)]
-async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_again() {
+async fn a_source_seen_only_by_a_get_is_watched_after_a_restart() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("old", "old-1", &["10.0.0.9"]));
     put(&operator.store, service_of("vip", "old"));
@@ -66,7 +66,7 @@ async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_agai
     operator.services.lag();
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
     put(&operator.store, service_of("vip", "app"));
-    // As it looks, its copy has to go, so the Service is read.
+    // In this view the copy should be deleted, so the Service is read.
     operator
         .store
         .delete("endpointslices", "default", "old-1")
@@ -77,7 +77,7 @@ async fn a_source_that_only_a_get_shows_is_watched_when_the_watch_has_begun_agai
 
 /// Rule: 2.gone
 #[tokio::test(start_paused = true)]
-async fn a_service_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
+async fn a_late_watch_does_not_restore_a_service_missing_in_a_get() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let store = &operator.store;
     store.collect_after(None);
@@ -86,7 +86,7 @@ async fn a_service_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
     pass(seconds(2)).await;
     operator.services.lag();
-    // Changed, then deleted. A source slice goes as well, so that the Service is read.
+    // Changed, then deleted. A source slice is deleted as well, so that the Service is read.
     let ports = json!({"spec": {"ports": [{"name": "https", "port": 6443, "targetPort": 9999}]}});
     store.patch("services", "default", "vip", ports).expect("a patch");
     let changed = store.revision();
@@ -147,7 +147,7 @@ async fn a_watch_of_copies_that_does_not_show_our_writes_is_restarted() {
     assert_eq!(restarts(&operator, "copies"), 1);
 }
 
-/// The watch of the sources has ended and cannot resume; the slice `kubernetes` was deleted since.
+/// The watch of the sources has ended and cannot resume. The slice `kubernetes` was deleted since.
 async fn with_sources_cut_off() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -169,7 +169,7 @@ async fn with_sources_cut_off() -> Operator {
 
 /// Rule: 2.create-confirmed
 #[tokio::test(start_paused = true)]
-async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
+async fn no_copy_is_made_of_a_deleted_slice_while_its_watch_is_cut() {
     let operator = with_sources_cut_off().await;
     put(&operator.store, service("new"));
     pass(ms(500)).await;
@@ -182,7 +182,7 @@ async fn no_copy_is_made_of_a_slice_that_is_gone_while_its_watch_is_cut_off() {
 
 /// Rule: 2.gone
 #[tokio::test(start_paused = true)]
-async fn a_source_slice_that_a_get_shows_gone_is_not_brought_back_by_a_late_watch() {
+async fn a_late_watch_does_not_restore_a_slice_missing_in_a_get() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let store = &operator.store;
     put(store, slice("app", "app-1", &["10.0.0.1"]));
@@ -270,7 +270,7 @@ async fn five_hundred_first_copies_cost_no_get() {
     })
     .await;
     assert!(operator.slice_requests("get").is_empty());
-    // Nor the first copy of a source that nobody has used before.
+    // The first copy of a source that was never used before does not cost one either.
     for number in 0..3 {
         let (name, source) = (format!("late-{number}"), format!("source-{number}"));
         put(&store, slice(&source, &source, &["10.0.0.2"]));
@@ -284,7 +284,7 @@ async fn five_hundred_first_copies_cost_no_get() {
     );
 }
 
-/// After a restart no watch shows the slices of a source that the Service named before.
+/// After a restart no watch shows the slices of the former source of the Service.
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_slice_of_a_former_source_keeps_only_its_copy() {
     for labels in [true, false] {

@@ -10,7 +10,7 @@ const MINUTE: u64 = 60;
 
 /// Rule: 3.events-repeat
 #[tokio::test(start_paused = true)]
-async fn what_lasts_is_said_again_every_half_hour() {
+async fn a_lasting_finding_is_repeated_every_30_minutes() {
     let store = cluster(&["192.0.2.1"]);
     let mut typo = service("vip");
     typo["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("yes");
@@ -29,7 +29,7 @@ async fn what_lasts_is_said_again_every_half_hour() {
 
 /// Rule: 3.events-flood
 #[tokio::test(start_paused = true)]
-async fn of_one_service_25_are_said_at_once_and_then_one_in_5_minutes() {
+async fn a_service_gets_25_events_at_once_then_one_per_5_minutes() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("vip"));
     let _operator = Operator::start(&store);
@@ -62,11 +62,11 @@ async fn of_one_service_25_are_said_at_once_and_then_one_in_5_minutes() {
 
 /// Rule: 3.events-where
 #[tokio::test(start_paused = true)]
-async fn an_event_is_on_the_service_with_its_uid_and_without_a_version() {
+async fn an_event_names_the_service_and_uid_but_no_version() {
     let store = cluster(&["192.0.2.1"]);
     let made = put(&store, service("vip"));
     let _operator = Operator::start(&store);
-    until(&store, "it is said that all is well", |store| {
+    until(&store, "a Synced Event is sent", |store| {
         events(store, "vip").len() == 1
     })
     .await;
@@ -108,7 +108,7 @@ async fn an_event_that_cannot_be_written_delays_no_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_met_a_busy_server_is_tried_again_soon_and_one_that_was_refused_is_not() {
+async fn an_event_is_retried_after_overload_but_not_a_refusal() {
     for (code, said) in [(429, 1), (503, 1), (422, 0)] {
         let store = cluster(&["192.0.2.1"]);
         let mut typo = service("vip");
@@ -123,16 +123,19 @@ async fn an_event_that_met_a_busy_server_is_tried_again_soon_and_one_that_was_re
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_called_in_step_while_a_delete_waits_for_the_answer_to_a_get() {
+async fn synced_waits_for_a_delete_that_waits_for_a_get() {
     let store = cluster(&["192.0.2.1"]);
     let second = put(&store, slice("kubernetes", "kubernetes-2", &["192.0.2.2"]));
     put(&store, service("vip"));
     let operator = Operator::start(&store);
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
-    until(&store, "it is said", |store| synced(store) == 1).await;
-    // Good news is due as soon as this is fixed.
+    until(&store, "the Event is sent", |store| synced(store) == 1).await;
+    // A `Synced` Event is due as soon as this is fixed.
     when_empty(&store, "typo");
-    until(&store, "it is said", |store| warnings(store, "vip").len() == 1).await;
+    until(&store, "the Event is sent", |store| {
+        warnings(store, "vip").len() == 1
+    })
+    .await;
     let gets = Match::any().verb("get").resource("services");
     let fault = operator.writer.faults().add(Fault::status(gets, 500));
     let name = second["metadata"]["name"].as_str().expect("a name");
@@ -151,7 +154,7 @@ async fn nothing_is_called_in_step_while_a_delete_waits_for_the_answer_to_a_get(
     assert!(took < seconds(1), "{took:?}");
     pass(seconds(2)).await;
     assert_eq!(in_sync(), Some(1));
-    until(&store, "it is said", |store| synced(store) == 2).await;
+    until(&store, "the Event is sent", |store| synced(store) == 2).await;
 }
 
 fn synced(store: &Store) -> usize {
@@ -168,11 +171,11 @@ fn when_empty(store: &Store, value: &str) {
 
 /// Rule: 3.synced
 #[tokio::test(start_paused = true)]
-async fn synced_follows_the_first_copy_and_the_end_of_a_finding_and_no_other_change() {
+async fn synced_follows_only_a_first_copy_or_the_end_of_a_finding() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("vip"));
     let operator = Operator::start(&store);
-    until(&store, "it is said", |store| synced(store) == 1).await;
+    until(&store, "the Event is sent", |store| synced(store) == 1).await;
     for number in 2..20 {
         let address = format!("192.0.2.{number}");
         put(&store, slice("kubernetes", "kubernetes", &[&address]));
@@ -181,17 +184,20 @@ async fn synced_follows_the_first_copy_and_the_end_of_a_finding_and_no_other_cha
     }
     assert_eq!(synced(&store), 1);
     when_empty(&store, "typo");
-    until(&store, "it is said", |store| warnings(store, "vip").len() == 1).await;
-    // Without a write of a copy.
+    until(&store, "the Event is sent", |store| {
+        warnings(store, "vip").len() == 1
+    })
+    .await;
+    // No copy is written here.
     when_empty(&store, "follow");
-    until(&store, "it is said", |store| synced(store) == 2).await;
+    until(&store, "the Event is sent", |store| synced(store) == 2).await;
     pass(seconds(60)).await;
     assert_eq!(synced(&store), 2);
 }
 
 /// Rule: 3.events-later
 #[tokio::test(start_paused = true)]
-async fn what_has_no_room_among_the_events_that_wait_is_said_later() {
+async fn events_that_find_a_full_queue_are_sent_later() {
     let store = cluster(&["192.0.2.1"]);
     for number in 0..1200 {
         let mut typo = service(&format!("typo-{number}"));

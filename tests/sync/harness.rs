@@ -1,5 +1,5 @@
-//! The operator's watches, index, queue, worker and reconciler as tasks of the test, against an API server in memory:
-//! no process, no connection, and under paused time.
+//! The watches, index, queue, worker and reconciler of the operator as tasks of the test, against an API server in
+//! memory: no process, no connection, and under paused time.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Longer than anything here takes by its rule.
+/// A limit above every wait that the rules require.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A replica that leads without end. Each of its watches, and its writer, has an API server of its own on the one
-/// store, so that a fault or a stale cache can befall one alone.
+/// A replica that leads forever. Each watch and the writer have separate API servers on one store, so that a fault or a
+/// stale cache can affect only one of them.
 pub struct Operator {
     pub store: Store,
     pub services: ApiServer,
@@ -30,7 +30,7 @@ pub struct Operator {
     pub sources: ApiServer,
     /// Serves the writes, the GETs and the Events.
     pub writer: ApiServer,
-    /// The steps of its worker.
+    /// The watchdog of its worker.
     pub watchdog: Watchdog,
     metrics: Metrics,
     stop: CancellationToken,
@@ -46,7 +46,7 @@ impl Operator {
         operator
     }
 
-    /// A replica that watches, and waits for its term.
+    /// A replica that watches and waits for its term.
     pub fn standby(store: &Store) -> Self {
         let services = ApiServer::named(store, "services");
         let copies = ApiServer::named(store, "copies");
@@ -104,30 +104,30 @@ impl Operator {
         }
     }
 
-    /// Its term begins.
+    /// Begins its term.
     pub fn lead(&self) {
         self.leads.send_replace(true);
     }
 
-    /// From now on the sources are compared with consistent lists too, by way of the server of their watch.
+    /// Enables the comparison of the sources with consistent lists, through the server of their watch.
     pub fn check_sources(&self) {
         self.checks.send_replace(true);
     }
 
-    /// As on TERM: what is in flight ends, nothing else begins.
+    /// Stops as on TERM: running work ends, and nothing else begins.
     pub async fn stop(self) {
         self.stop.cancel();
         let ended = self.running.await.expect("no panic");
         ended.expect("all tasks ran until then");
     }
 
-    /// Requests for slices by this verb: what the reconciler reads and writes.
+    /// The requests for slices with this verb, which are those of the reconciler.
     pub fn slice_requests(&self, verb: &str) -> Vec<Request> {
         let wanted = |request: &Request| request.server == "writer" && request.is(verb, "endpointslices");
         self.store.requests().matching(wanted)
     }
 
-    /// Verb and name of all that the reconciler asked for slices, in order.
+    /// The verb and the name in all requests of the reconciler for slices, in order.
     pub fn asked(&self) -> Vec<String> {
         let slices = |request: &Request| request.server == "writer" && request.resource == "endpointslices";
         let requests = self.store.requests().matching(slices);
@@ -137,7 +137,7 @@ impl Operator {
             .collect()
     }
 
-    /// What `/metrics` shows.
+    /// The page of `/metrics`.
     pub fn page(&self) -> String {
         self.metrics.render()
     }
@@ -151,14 +151,14 @@ impl Operator {
         values.next()?.parse().ok()
     }
 
-    /// Waits until the slices of a Service of namespace `default` show these addresses. Answers how long that took.
+    /// Waits until the slices of a Service in namespace `default` show these addresses. Returns how long that took.
     pub async fn until_addresses(&self, service: &str, wanted: &[&str]) -> Duration {
         let what = format!("{service} shows {wanted:?}");
         until(&self.store, &what, |store| addresses(store, service) == wanted).await
     }
 }
 
-/// Waits until a store is in a state. Answers how long that took.
+/// Waits until a store is in a state. Returns how long that took.
 pub async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) -> Duration {
     let start = Instant::now();
     let met = timeout(PATIENCE, store.until(wanted)).await;
@@ -170,7 +170,7 @@ pub async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) -
     start.elapsed()
 }
 
-/// Lets everything happen that is due within this time.
+/// Lets this time pass, with everything that is due in it.
 pub async fn pass(time: Duration) {
     sleep(time).await;
 }
@@ -191,7 +191,7 @@ pub fn cluster(api_servers: &[&str]) -> Store {
     store
 }
 
-/// Writes as an administrator does.
+/// Writes an object as an administrator.
 pub fn put(store: &Store, object: Value) -> Value {
     store.put(object).expect("a valid object")
 }
@@ -217,19 +217,19 @@ pub async fn two_copies() -> Operator {
     operator
 }
 
-/// The same with a source of its own.
+/// A managed Service `default/<name>` with its own source.
 pub fn service_of(name: &str, source: &str) -> Value {
     let mut service = service(name);
     service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!(source);
     service
 }
 
-/// A Namespace.
+/// A Namespace with this name.
 pub fn namespace_named(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-/// The same in another namespace, which is also that of its source.
+/// A managed Service in another namespace, which is also the namespace of its source.
 pub fn service_in(namespace: &str, name: &str, source: &str) -> Value {
     let mut service = service_of(name, source);
     service["metadata"]["namespace"] = json!(namespace);
@@ -244,14 +244,14 @@ pub fn slice(service: &str, name: &str, addresses: &[&str]) -> Value {
     slice
 }
 
-/// Slices that belong to a Service of namespace `default`.
+/// The slices that belong to a Service in namespace `default`.
 pub fn slices_of(store: &Store, service: &str) -> Vec<Value> {
     let mut slices = store.list("endpointslices", Some("default"));
     slices.retain(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service);
     slices
 }
 
-/// The addresses that they show, sorted.
+/// The addresses that these slices show, sorted.
 pub fn addresses(store: &Store, service: &str) -> Vec<String> {
     let slices = slices_of(store, service);
     let endpoints = slices
@@ -264,7 +264,7 @@ pub fn addresses(store: &Store, service: &str) -> Vec<String> {
     addresses
 }
 
-/// Reason and note of the Events on a Service of namespace `default`, by its UID; oldest first.
+/// The reason and the note of the Events on a Service in namespace `default`, by its UID, oldest first.
 pub fn events(store: &Store, service: &str) -> Vec<(String, String)> {
     let service = store.get("services", "default", service).expect("the Service");
     let mut events = store.list("events.events.k8s.io", Some("default"));
@@ -277,7 +277,7 @@ pub fn events(store: &Store, service: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The reasons of the Events on a Service, without the good news.
+/// The reasons of the Events on a Service, without `Synced`.
 pub fn warnings(store: &Store, service: &str) -> Vec<String> {
     let reasons = events(store, service).into_iter().map(|(reason, _)| reason);
     reasons.filter(|reason| reason != "Synced").collect()

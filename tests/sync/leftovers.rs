@@ -1,11 +1,11 @@
-//! `Endpoints` of version 0.2 of the Go operator, where they may not be removed.
+//! `Endpoints` of version 0.2 of the Go operator that may not be deleted.
 
 use serde_json::{Value, json};
 use testbed::{Fault, Match, Store};
 
 use crate::harness::{Operator, cluster, pass, put, seconds, service, slice, until, warnings};
 
-/// The object, with a label as the Go operator wrote it.
+/// The `Endpoints`, with a label of the Go operator.
 fn endpoints() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Endpoints",
@@ -16,7 +16,7 @@ fn endpoints() -> Value {
     })
 }
 
-/// What Kubernetes makes of it.
+/// The slice into which Kubernetes mirrors them.
 fn mirror() -> Value {
     let mut mirror = slice("vip", "vip-mirror", &["203.0.113.9"]);
     mirror["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
@@ -30,7 +30,7 @@ fn is_there(store: &Store) -> bool {
 
 /// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
-async fn endpoints_that_may_not_be_removed_are_reported_while_they_are_mirrored() {
+async fn undeletable_endpoints_are_reported_while_mirrored() {
     for verb in ["get", "delete"] {
         let store = cluster(&["192.0.2.1"]);
         put(&store, endpoints());
@@ -39,12 +39,12 @@ async fn endpoints_that_may_not_be_removed_are_reported_while_they_are_mirrored(
         let forbidden = Match::any().verb(verb).resource("endpoints");
         operator.writer.faults().add(Fault::status(forbidden, 403));
         put(&store, service("vip"));
-        until(&store, "it is said", |store| {
+        until(&store, "the Event is sent", |store| {
             warnings(store, "vip").contains(&"LegacyEndpoints".to_owned())
         })
         .await;
         assert!(is_there(&store));
-        // It is tried every 30 s, as any write that is refused: by a GET and a DELETE at most.
+        // Like any refused write, the delete is tried every 30 s: at most a GET and a DELETE.
         pass(seconds(600)).await;
         let asked = store
             .requests()
@@ -86,7 +86,7 @@ async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
     pass(seconds(10)).await;
     assert_eq!(asked(&store), 0);
 
-    // Those of somebody else are read once for each change of them.
+    // Those of another owner are read once for each of their changes.
     let mut theirs = endpoints();
     theirs["metadata"]["labels"] = json!({});
     put(&store, theirs);
@@ -113,7 +113,7 @@ async fn endpoints_are_read_only_where_a_mirrored_slice_shows_them() {
 
 /// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
-async fn without_a_right_to_endpoints_and_without_a_mirror_nothing_is_said() {
+async fn missing_endpoints_rights_do_not_matter_without_a_mirror() {
     let store = cluster(&["192.0.2.1"]);
     let operator = Operator::start(&store);
     let forbidden = Match::any().resource("endpoints");

@@ -1,4 +1,4 @@
-//! What the operator logs on the thread of a test.
+//! The log of the operator on the thread of a test.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,7 @@ pub struct Log {
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Everything at info and above, from now on.
+    /// Records everything at info and above from now on.
     pub fn begin() -> Self {
         let text = Arc::default();
         let sink = Sink(Arc::clone(&text));
@@ -33,7 +33,7 @@ impl Log {
         Self { text, _guard: cas }
     }
 
-    /// Level, message and fields of each event with these words in it.
+    /// Level, message and fields of each event that contains these words.
     pub fn lines(&self, words: &str) -> Vec<String> {
         let text = String::from_utf8(self.text.lock().clone()).expect("text");
         let lines = text.lines().filter(|line| line.contains(words));
@@ -41,8 +41,8 @@ impl Log {
     }
 }
 
-/// While one thread alone listens, what another logs for the first time is taken for something that nobody wants to hear, for
-/// ever. With a second subscriber around, even one that is nobody's, all are asked.
+/// While only one thread has a subscriber, an event that another thread logs first is cached as disabled forever. With
+/// a second subscriber, even an unused one, all subscribers are asked.
 fn hear_all_threads() {
     static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
     ANOTHER.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! What is measured of changes and told of Services.
+//! The metrics of changes and of Services.
 
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
@@ -17,7 +17,7 @@ fn endpoints(service: &str, side: &str, condition: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_from_the_trigger_is_measured_for_changes_and_not_for_first_copies() {
+async fn time_from_the_trigger_is_measured_except_for_first_copies() {
     let store = cluster(&["192.0.2.1"]);
     let with_trigger = |address: &str, moment: Option<String>| {
         let mut slice = slice("app", "app-1", &[address]);
@@ -53,7 +53,7 @@ async fn time_from_the_trigger_is_measured_for_changes_and_not_for_first_copies(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_is_out_of_sync_while_its_write_hangs_or_fails_and_its_endpoints_say_how_far() {
+async fn metrics_show_a_service_as_out_of_sync_until_written() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("vip"));
     let operator = Operator::start(&store);
@@ -81,7 +81,7 @@ async fn a_service_is_out_of_sync_while_its_write_hangs_or_fails_and_its_endpoin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_service_stays_out_of_sync_and_one_that_is_deleted_is_told_of_no_more() {
+async fn a_refused_service_is_out_of_sync_until_deleted() {
     let store = cluster(&["192.0.2.1"]);
     let mut refused = service("refused");
     refused["spec"]["selector"] = json!({"app": "web"});
@@ -113,7 +113,7 @@ async fn a_refused_service_stays_out_of_sync_and_one_that_is_deleted_is_told_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_users_of_controller_runtime_know_is_counted_its_way() {
+async fn metrics_of_controller_runtime_count_as_they_do_there() {
     let store = cluster(&["192.0.2.1"]);
     let operator = Operator::start(&store);
     let writes = Match::any().resource("endpointslices");

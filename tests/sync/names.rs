@@ -1,4 +1,4 @@
-//! The watches of sources follow the names in use without listing everything again for each change.
+//! The watches of sources follow the names in use, and do not list everything again after each change.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::harness::{
     Operator, cluster, ms, namespace_named, pass, put, seconds, service, service_in, service_of, slice, until,
 };
 
-/// An operator in sync with `default/kubernetes` and with a source `web`, long enough for its watches to be merged.
+/// An operator that has been in sync with `default/kubernetes` and a source `web` for long enough to merge its watches.
 async fn calm() -> Operator {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("web", "web-1", &["10.0.0.1"]));
@@ -24,7 +24,7 @@ async fn calm() -> Operator {
     operator
 }
 
-/// Requests of the watches of sources.
+/// The requests of the watches of sources.
 fn asked(operator: &Operator, verb: &str) -> Vec<Request> {
     let wanted = |request: &Request| request.server == "sources" && request.is(verb, "endpointslices");
     operator.store.requests().matching(wanted)
@@ -37,7 +37,7 @@ fn names(request: &Request) -> BTreeSet<String> {
     names.split("%2C").map(str::to_owned).collect()
 }
 
-/// The most lists that begin within 5 s.
+/// The highest number of lists that begin within 5 s.
 fn lists_in_five_seconds(operator: &Operator) -> usize {
     let begun: Vec<Instant> = asked(operator, "list").iter().map(|list| list.at).collect();
     let within = |from: &Instant| {
@@ -52,7 +52,7 @@ fn disabled(mut service: Value) -> Value {
     service
 }
 
-/// Toggles the Service `toggled` for a while, with a source of its own for each number.
+/// Toggles the Service `toggled` for a while. Each number has its own source.
 async fn toggle(operator: &Operator, time: Duration, source: impl Fn(u32) -> String) {
     let start = Instant::now();
     for number in 0.. {
@@ -68,18 +68,18 @@ async fn toggle(operator: &Operator, time: Duration, source: impl Fn(u32) -> Str
 
 /// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
-async fn toggling_a_service_costs_at_most_three_lists_in_five_seconds() {
+async fn toggling_a_service_costs_at_most_3_lists_in_5_seconds() {
     let operator = calm().await;
     toggle(&operator, seconds(5), |_| "app".to_owned()).await;
     let lists = asked(&operator, "list");
     assert!(lists.len() <= 3, "{lists:#?}");
-    // The names of a Service that is not managed stay watched for a while.
+    // The names of a Service that is no longer managed stay watched for a while.
     assert_eq!(lists.len(), 1, "{lists:#?}");
 }
 
 /// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
-async fn toggling_with_invented_sources_costs_at_most_three_lists_in_five_seconds() {
+async fn toggling_invented_sources_costs_3_lists_in_5_seconds() {
     let operator = calm().await;
     toggle(&operator, seconds(120), |number| format!("app-{number}")).await;
     pass(seconds(120)).await;
@@ -94,7 +94,7 @@ async fn toggling_with_invented_sources_costs_at_most_three_lists_in_five_second
 
 /// Rule: survive.selector-dropped
 #[tokio::test(start_paused = true)]
-async fn a_source_that_is_used_again_within_a_minute_is_not_listed_again() {
+async fn a_source_reused_within_a_minute_is_not_listed_again() {
     let operator = calm().await;
     put(&operator.store, disabled(service_of("shop", "web")));
     operator.until_addresses("shop", &[]).await;
@@ -109,7 +109,7 @@ async fn a_source_that_is_used_again_within_a_minute_is_not_listed_again() {
 
 /// Rule: survive.selector-merged
 #[tokio::test(start_paused = true)]
-async fn new_names_share_one_watch_with_the_others_when_all_is_calm() {
+async fn new_names_join_the_shared_watch_when_changes_stop() {
     let operator = calm().await;
     for number in 0..5 {
         let source = format!("app-{number}");
@@ -182,7 +182,7 @@ async fn sources_are_followed_while_their_names_move_to_another_watch() {
             pass(ms(100)).await;
         }
     }
-    // The list of all names is on its way.
+    // The list of all names is in flight.
     put(&operator.store, slice("web", "web-1", &["10.0.0.3"]));
     let took = operator.until_addresses("shop", &["10.0.0.2", "10.0.0.3"]).await;
     assert!(took < ms(50), "{took:?}");
@@ -219,7 +219,7 @@ async fn a_first_copy_waits_for_the_list_of_its_own_names_only() {
 
 /// Rule: survive.selector-pace
 #[tokio::test(start_paused = true)]
-async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
+async fn two_hundred_new_services_in_two_seconds_cost_four_lists() {
     let operator = calm().await;
     for number in 0..200 {
         let source = format!("app-{number}");
@@ -251,7 +251,7 @@ async fn two_hundred_new_services_within_two_seconds_are_four_lists() {
     assert!(took < ms(50), "{took:?}");
 }
 
-/// Invents a source every 20 ms without end, in so many namespaces in turn.
+/// Invents a source every 20 ms forever, in this many namespaces in turn.
 fn make_noise(operator: &Operator, namespaces: u32) -> tokio::task::JoinHandle<()> {
     let store = operator.store.clone();
     tokio::spawn(async move {
@@ -269,7 +269,7 @@ fn make_noise(operator: &Operator, namespaces: u32) -> tokio::task::JoinHandle<(
     })
 }
 
-/// How long a first copy takes in `namespace`.
+/// The time that a first copy takes in `namespace`.
 async fn first_copy(operator: &Operator, namespace: &str, source: &str) -> Duration {
     let mut slice = slice(source, &format!("{source}-1"), &["10.0.0.5"]);
     slice["metadata"]["namespace"] = json!(namespace);
@@ -302,9 +302,9 @@ async fn invented_sources_of_one_namespace_delay_no_other() {
 
 /// Rule: survive.selector-total
 #[tokio::test(start_paused = true)]
-async fn new_names_of_all_namespaces_cost_four_lists_and_one_per_second() {
+async fn new_names_cost_four_lists_then_one_per_second() {
     let operator = calm().await;
-    // Each namespace asks for new names once.
+    // Each namespace requests new names once.
     let noise = make_noise(&operator, u32::MAX);
     pass(seconds(10)).await;
     let lists = asked(&operator, "list").len();
@@ -316,7 +316,7 @@ async fn new_names_of_all_namespaces_cost_four_lists_and_one_per_second() {
 
 /// Rule: survive.selector-fair
 #[tokio::test(start_paused = true)]
-async fn a_source_of_the_flagged_service_waits_for_nobody() {
+async fn a_source_of_the_flagged_service_waits_for_no_other() {
     let operator = calm().await;
     put(&operator.store, slice("front", "front-1", &["10.0.0.6"]));
     let noise = make_noise(&operator, u32::MAX);

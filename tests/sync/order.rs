@@ -1,4 +1,4 @@
-//! Order of Services: which goes first, how many run at once, and which waits for which.
+//! The order of Services: which goes first, how many run at once, and which wait for others.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::harness::{
     Operator, addresses, cluster, ms, pass, put, seconds, service, service_of, slice, slices_of, until,
 };
 
-/// The most that were in flight at one moment.
+/// The highest number of requests in flight at one moment.
 fn at_once(requests: &[Request]) -> usize {
     let in_flight = |moment: Instant| {
         let is_open = |request: &&Request| {
@@ -48,7 +48,7 @@ async fn copies_of_the_api_servers_are_written_first() {
         .collect();
     assert_eq!(first, [Some('z')].into(), "{:?}", operator.asked());
 
-    // And so when both sources change at one moment.
+    // The order is the same when both sources change at one moment.
     store.requests().clear();
     pass(seconds(2)).await;
     put(&store, slice("app", "app-1", &["10.0.0.2"]));
@@ -62,7 +62,7 @@ async fn copies_of_the_api_servers_are_written_first() {
         .iter()
         .rposition(|update| update.name.starts_with('z'))
         .expect("four");
-    // Those that were in hand when the news came may end first.
+    // Those in progress when the change arrived may end first.
     assert!(last < 8 + 4, "{:?}", operator.asked());
 }
 
@@ -99,7 +99,7 @@ async fn ten_writes_are_in_flight_at_most_and_one_for_each_service() {
     }
 }
 
-/// A managed Service of the default source in a namespace of its own.
+/// Creates a managed Service of the default source in a new namespace.
 fn put_tenant(store: &Store, number: usize) {
     let namespace = format!("tenant-{number}");
     put(store, builders::namespace(&namespace));
@@ -110,7 +110,7 @@ fn put_tenant(store: &Store, number: usize) {
 
 /// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
-async fn the_api_servers_do_not_wait_for_500_tenants_of_the_same_source() {
+async fn the_api_source_does_not_wait_for_500_tenants() {
     let store = cluster(&["192.0.2.1"]);
     for name in ["kubernetes-vip", "second-vip"] {
         put(&store, service(name));
@@ -128,7 +128,7 @@ async fn the_api_servers_do_not_wait_for_500_tenants_of_the_same_source() {
     let slow = Fault::new(updates, Effect::Latency(ms(5)));
     operator.writer.faults().add(slow);
     for round in 2..10 {
-        // Also while the tenants still follow the change before.
+        // Also while the tenants still follow the previous change.
         let address = format!("192.0.2.{round}");
         put(&store, slice("kubernetes", "kubernetes", &[&address]));
         let took = operator.until_addresses("kubernetes-vip", &[&address]).await;
@@ -141,7 +141,7 @@ async fn the_api_servers_do_not_wait_for_500_tenants_of_the_same_source() {
 
 /// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
-async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
+async fn a_failed_api_source_sync_waits_for_no_hanging_tenant() {
     for name in ["kubernetes-vip", "second-vip"] {
         let store = cluster(&["192.0.2.1"]);
         put(&store, service(name));
@@ -154,7 +154,7 @@ async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
         })
         .await;
         pass(seconds(2)).await;
-        // The copies of all tenants have one name, each in its namespace.
+        // The copies of all tenants have the same name, each in its namespace.
         let updates_in = |namespace: &str| {
             let is_ours = |copy: &&Value| copy["metadata"]["name"] != "kubernetes";
             let copies = store.list("endpointslices", Some(namespace));
@@ -166,7 +166,7 @@ async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
         operator.writer.faults().add(hang);
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
         operator.until_addresses(name, &["192.0.2.2"]).await;
-        // Now every tenant has failed, and some of them hang again.
+        // Every tenant has failed by now, and some hang again.
         pass(seconds(60)).await;
         let fail = Fault::status(updates_in("default"), 500).times(1);
         operator.writer.faults().add(fail);
@@ -178,7 +178,7 @@ async fn an_api_server_list_that_failed_once_waits_for_no_tenant_that_hangs() {
 
 /// Rule: survive.one-never-holds-up-another
 #[tokio::test(start_paused = true)]
-async fn a_write_that_hangs_holds_up_no_other_service() {
+async fn a_write_that_hangs_delays_no_other_service() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("bad"));
     let operator = Operator::start(&store);
@@ -201,7 +201,7 @@ async fn a_write_that_hangs_holds_up_no_other_service() {
         pass(seconds(1)).await;
     }
     pass(seconds(60)).await;
-    // 12 s for an answer, then again within a second and a bit.
+    // 12 s for an answer, and then a retry within about a second.
     let tries = operator
         .slice_requests("update")
         .iter()
@@ -214,7 +214,7 @@ async fn a_write_that_hangs_holds_up_no_other_service() {
 
 /// Rule: survive.pace
 #[tokio::test(start_paused = true)]
-async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_and_harms_nobody() {
+async fn a_constantly_changing_service_costs_bounded_writes() {
     let store = cluster(&["192.0.2.1"]);
     put(&store, service("busy"));
     put(&store, service("calm"));
@@ -230,7 +230,7 @@ async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_an
     }
     pass(seconds(2)).await;
     let asked = operator.asked();
-    // Two seconds at one write each 20 ms.
+    // Two seconds with one write every 20 ms.
     assert!((50..=102).contains(&asked.len()), "{}", asked.len());
     assert!(
         asked.iter().all(|asked| asked.starts_with("update busy-")),
@@ -241,7 +241,7 @@ async fn a_service_that_changes_all_the_time_costs_a_bounded_number_of_writes_an
 
 /// Rule: survive.passing
 #[tokio::test(start_paused = true)]
-async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
+async fn transient_failures_are_retried_within_about_a_second() {
     for what in [
         Effect::Break,
         Effect::Nonsense,
@@ -293,7 +293,7 @@ async fn a_worker_whose_reads_are_slow_is_not_stuck() {
     let gets = Match::any().verb("get").resource("endpointslices");
     let slow = Effect::Latency(ms(4500));
     operator.writer.faults().add(Fault::new(gets, slow));
-    // Each copy claims to be of a newer source, so all of them are read, one after the other.
+    // Each copy claims a newer source, so all of them are read, one after the other.
     let claim = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": "999999"}},
         "endpoints": [{"addresses": ["203.0.113.9"]}],

@@ -1,4 +1,4 @@
-//! What is logged, also while the API is down: little, and enough.
+//! The log, also while the API is down: few lines, and enough.
 
 use testbed::{Effect, Fault, Match, Store};
 
@@ -7,16 +7,16 @@ use crate::harness::{
 };
 use crate::log::Log;
 
-/// The lines on syncs that fail, without those on a further Service.
-fn told(log: &Log) -> Vec<String> {
+/// The log lines about failed syncs, without those that name a further Service.
+fn sync_failures(log: &Log) -> Vec<String> {
     let mut lines = log.lines("the sync of copies");
     lines.retain(|line| !line.contains("in another way"));
     lines
 }
 
-/// The lines on syncs that fail, since some line, each with its words in it.
-fn assert_told(log: &Log, since: usize, words: &[&str]) {
-    let lines = told(log).split_off(since);
+/// Asserts that these are the log lines about failed syncs since line `since`, each given by its words.
+fn assert_logged(log: &Log, since: usize, words: &[&str]) {
+    let lines = sync_failures(log).split_off(since);
     assert_eq!(lines.len(), words.len(), "{lines:#?}");
     for (line, words) in lines.iter().zip(words) {
         assert!(line.contains(words), "{line} without {words}");
@@ -24,7 +24,7 @@ fn assert_told(log: &Log, since: usize, words: &[&str]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when_it_is_over() {
+async fn many_failing_services_are_logged_once_a_minute_until_over() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     for number in 0..100 {
@@ -43,7 +43,7 @@ async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when
         retry_after: None,
     };
     for (effect, address) in [(Effect::Break, "192.0.2.2"), (busy, "192.0.2.3")] {
-        let before = told(&log).len();
+        let before = sync_failures(&log).len();
         let rule = operator.writer.faults().add(Fault::new(Match::any(), effect));
         put(&operator.store, slice("kubernetes", "kubernetes", &[address]));
         pass(seconds(150)).await;
@@ -59,9 +59,9 @@ async fn many_services_that_cannot_be_written_are_one_line_a_minute_and_one_when
             "still fails",
             "works again",
         ];
-        assert_told(&log, before, &words);
+        assert_logged(&log, before, &words);
     }
-    // Beside these a few of the others have a line, in each minute of both outages.
+    // In each minute of both outages, a few of the other Services get a line too.
     let others = log.lines("failed in another way").len();
     assert!((2 * 7..=6 * 8).contains(&others), "{others}");
 }
@@ -94,33 +94,33 @@ async fn a_service_that_fails_hides_no_other_from_the_log() {
     fail("late");
     put(&operator.store, slice("app", "app-1", &["10.0.0.3"]));
     pass(seconds(5)).await;
-    // More than one outage tells apart.
+    // More causes than one outage distinguishes.
     for number in 0..20 {
         fail(&format!("more-{number}"));
     }
     let rule = fail("kubernetes-vip");
     put(&operator.store, slice("app", "app-1", &["10.0.0.4"]));
     pass(seconds(5)).await;
-    let told = |words: &str| !log.lines(words).is_empty();
-    assert!(told(
+    let is_logged = |words: &str| !log.lines(words).is_empty();
+    assert!(is_logged(
         "the sync of copies failed; trying again error=\"default/web"
     ));
-    assert!(told(
+    assert!(is_logged(
         "the sync of copies failed in another way error=\"default/late"
     ));
     let flagged = "the sync of the Service that the flags name";
-    assert!(told(&format!(
+    assert!(is_logged(&format!(
         "{flagged} failed; trying again error=\"default/kubernetes-vip"
     )));
     operator.writer.faults().remove(rule);
     pass(seconds(5)).await;
-    assert!(told(&format!("{flagged} works again")));
-    assert!(!told("the sync of copies works again"));
+    assert!(is_logged(&format!("{flagged} works again")));
+    assert!(!is_logged("the sync of copies works again"));
 }
 
 /// Rule: survive.log-lines
 #[tokio::test(start_paused = true)]
-async fn the_log_lines_on_one_service_are_limited_as_its_events_are() {
+async fn log_lines_of_a_service_are_limited_like_its_events() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -145,7 +145,7 @@ async fn the_log_lines_on_one_service_are_limited_as_its_events_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_over_when_the_last_service_is_written_and_not_when_another_is() {
+async fn an_outage_is_over_when_the_last_service_is_written() {
     let log = Log::begin();
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
@@ -167,11 +167,11 @@ async fn it_is_over_when_the_last_service_is_written_and_not_when_another_is() {
     operator.writer.faults().remove(rule);
     operator.until_addresses("web", &["10.0.0.2"]).await;
     pass(seconds(1)).await;
-    assert_told(&log, 0, &["failed; trying again", "works again"]);
+    assert_logged(&log, 0, &["failed; trying again", "works again"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_refused_is_one_line_and_no_outage() {
+async fn a_refused_service_is_logged_once_and_is_no_outage() {
     for code in [403, 422] {
         let log = Log::begin();
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
@@ -180,13 +180,13 @@ async fn a_service_that_is_refused_is_one_line_and_no_outage() {
         put(&operator.store, service("vip"));
         pass(seconds(300)).await;
         assert_eq!(log.lines("WriteRefused").len(), 1, "{code}: {:?}", log.lines(""));
-        assert_told(&log, 0, &[]);
+        assert_logged(&log, 0, &[]);
         assert_eq!(warnings(&operator.store, "vip"), ["WriteRefused"]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_one_line_that_tells_what_from_where_and_how_many_before_and_after() {
+async fn a_write_is_logged_with_its_source_and_endpoint_counts() {
     let log = Log::begin();
     let store = cluster(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
     let operator = Operator::start(&store);

@@ -38,12 +38,12 @@ async fn overloaded_for_a_minute(retry_after: Option<u32>) -> (usize, usize) {
     put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.2"]));
     let took = operator.until_addresses("vip", &["192.0.2.2"]).await;
     assert!(took < seconds(40), "{took:?}");
-    assert_eq!(count("list"), 0, "the watch goes on where it was");
+    assert_eq!(count("list"), 0, "the watch continues where it was");
     asked
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_in_plain_text_causes_no_list_and_ever_fewer_watches() {
+async fn a_429_in_plain_text_causes_no_list_and_fewer_watches() {
     let (watches, lists) = overloaded_for_a_minute(None).await;
     assert!((5..15).contains(&watches), "{watches} watches");
     assert_eq!(lists, 0);
@@ -88,7 +88,7 @@ async fn writes_rejected_for_a_minute(code: u16, retry_after: Option<u32>) -> (u
 
 /// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
-async fn writes_wait_as_long_as_an_overloaded_api_server_asks() {
+async fn writes_wait_as_long_as_retry_after_asks() {
     for code in [429, 503] {
         let (flagged, others) = writes_rejected_for_a_minute(code, Some(20)).await;
         assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
@@ -98,7 +98,7 @@ async fn writes_wait_as_long_as_an_overloaded_api_server_asks() {
 
 /// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
-async fn writes_to_an_overloaded_api_server_get_ever_fewer() {
+async fn writes_to_an_overloaded_api_server_slow_down() {
     let (flagged, others) = writes_rejected_for_a_minute(429, None).await;
     assert!((50..=65).contains(&flagged), "{flagged} of the flagged Service");
     assert!((10..=70).contains(&others), "{others} of others");

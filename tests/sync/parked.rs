@@ -1,4 +1,4 @@
-//! After a write a Service waits until the watch shows it, at most a second; then one GET decides.
+//! After a write, a Service waits until the watch shows it, for at most a second. Then one GET decides.
 
 use serde_json::json;
 use testbed::{Effect, Fault, Match};
@@ -20,7 +20,7 @@ fn copy_name(operator: &Operator) -> String {
 
 /// Rule: 2.parked
 #[tokio::test(start_paused = true)]
-async fn a_write_that_the_watch_shows_is_asked_for_by_nobody() {
+async fn a_write_that_the_watch_shows_costs_no_get() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -41,7 +41,7 @@ async fn a_write_that_the_watch_shows_is_asked_for_by_nobody() {
 
 /// Rule: 2.parked, 2.parked-get
 #[tokio::test(start_paused = true)]
-async fn a_write_that_the_watch_does_not_show_is_asked_for_once_after_a_second() {
+async fn a_write_missing_in_the_watch_costs_one_get_after_a_second() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -50,7 +50,7 @@ async fn a_write_that_the_watch_does_not_show_is_asked_for_once_after_a_second()
 
     change(&operator, "192.0.2.2");
     operator.until_addresses("vip", &["192.0.2.2"]).await;
-    // While it waits it plans nothing: a plan from the old view would be a conflict.
+    // While it waits it plans nothing, because a plan from the old view would cause a conflict.
     pass(ms(200)).await;
     change(&operator, "192.0.2.3");
     let took = operator.until_addresses("vip", &["192.0.2.3"]).await;
@@ -72,7 +72,7 @@ async fn a_write_that_the_watch_does_not_show_is_asked_for_once_after_a_second()
     let waited = gets[0].at - writes[0].answered.expect("an answer");
     assert!(waited >= seconds(1) && waited < ms(1050), "{waited:?}");
 
-    // What the watch shows at last is no news.
+    // The watch shows it at last, which is no news.
     operator.copies.release();
     pass(seconds(10)).await;
     assert_eq!(operator.asked().len(), 5, "{:?}", operator.asked());
@@ -87,7 +87,7 @@ async fn a_conflict_waits_for_the_watch_and_then_one_get_decides() {
     pass(seconds(2)).await;
     let name = copy_name(&operator);
     operator.copies.lag();
-    // An edit by hand that the watch does not show: the version that we hold is an old one.
+    // An edit that the watch does not show: the known version is old.
     let edit = json!({"metadata": {"labels": {"team": "blue"}}});
     operator
         .store
@@ -132,7 +132,7 @@ async fn a_create_whose_reply_is_lost_ends_in_one_copy_and_no_error() {
             Some(1),
             "lagging: {lagging}"
         );
-        // Where the watch is late the object in the way is found to be ours by a GET.
+        // If the watch is late, a GET finds that the object with the name is ours.
         let asked = operator.asked();
         assert_eq!(asked.len(), if lagging { 3 } else { 1 }, "{asked:?}");
     }
@@ -165,8 +165,8 @@ async fn a_copy_deleted_by_hand_while_the_watch_is_late_is_recreated() {
 
 /// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
-async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waited_for() {
-    // The name of the copy is known once it has been there.
+async fn an_unlabeled_slice_with_a_copys_name_is_found_by_a_get() {
+    // The name of the copy is known only after it existed.
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -181,7 +181,7 @@ async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waite
     put(&store, service("vip"));
     put(&store, slice("app", "app-1", &["10.0.0.1"]));
     put(&store, service_of("other", "app"));
-    until(&store, "it is said that the name is taken", |store| {
+    until(&store, "NameTaken is sent", |store| {
         crate::harness::warnings(store, "vip") == ["NameTaken"]
     })
     .await;
@@ -199,7 +199,7 @@ async fn a_slice_without_our_labels_in_a_copys_place_is_found_by_a_get_and_waite
         "the next Service is not harmed"
     );
     pass(seconds(120)).await;
-    // 5 s doubling to 30 s: one GET each, and no write.
+    // 5 s doubling to 30 s: one GET each time, and no write.
     let gets = operator.slice_requests("get");
     assert!((5..=8).contains(&gets.len()), "{:?}", operator.asked());
     assert_eq!(
@@ -262,12 +262,12 @@ async fn an_unreadable_slice_in_a_copys_place_delays_no_other_copy() {
 
 /// Rule: 2.name-taken
 #[tokio::test(start_paused = true)]
-async fn a_slice_of_the_service_in_a_copys_place_is_seen_by_the_watch_and_its_end_too() {
+async fn a_foreign_slice_with_a_copys_name_is_seen_by_the_watch() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     let name = copy_name(&operator);
-    // Somebody makes it theirs.
+    // Another owner takes the slice over.
     let theirs = json!({"metadata": {
         "labels": {"endpointslice.kubernetes.io/managed-by": "someone"}, "ownerReferences": null,
     }});
@@ -275,7 +275,7 @@ async fn a_slice_of_the_service_in_a_copys_place_is_seen_by_the_watch_and_its_en
         .store
         .patch("endpointslices", "default", &name, theirs)
         .expect("a patch");
-    until(&operator.store, "it is said", |store| {
+    until(&operator.store, "the Event is sent", |store| {
         crate::harness::warnings(store, "vip").contains(&"NameTaken".to_owned())
     })
     .await;

@@ -1,4 +1,4 @@
-//! What the API server refuses: for good, or because the namespace is going.
+//! Writes that the API server refuses, permanently or because the namespace is terminating.
 
 use serde_json::json;
 use testbed::{Fault, Match, Request, builders};
@@ -10,7 +10,7 @@ use crate::harness::{
 
 /// Rule: 2.write-refused, 2.write-refused-pause
 #[tokio::test(start_paused = true)]
-async fn a_refused_write_is_tried_after_5_seconds_doubling_to_30_and_said_once() {
+async fn a_refused_write_is_retried_after_5_to_30_s_and_sent_once() {
     for code in [422, 403] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         let create = Match::any().verb("create").resource("endpointslices");
@@ -52,7 +52,7 @@ async fn a_refused_write_is_tried_after_5_seconds_doubling_to_30_and_said_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_write_is_tried_at_once_when_something_changes() {
+async fn a_refused_write_is_retried_at_once_after_a_change() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let create = Match::any().verb("create").resource("endpointslices");
     operator.writer.faults().add(Fault::status(create, 422).times(1));
@@ -65,7 +65,7 @@ async fn a_refused_write_is_tried_at_once_when_something_changes() {
 
 /// Rule: 3.old-after-new
 #[tokio::test(start_paused = true)]
-async fn old_copies_go_when_their_replacements_are_refused_for_good_and_not_while_they_may_still_come() {
+async fn old_copies_wait_for_replacements_that_may_still_succeed() {
     for (code, stays) in [(422, false), (503, true)] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
@@ -87,13 +87,13 @@ async fn old_copies_go_when_their_replacements_are_refused_for_good_and_not_whil
 
 /// Rule: 2.namespace-terminating
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_changes() {
+async fn a_terminating_namespace_is_left_until_the_service_changes() {
     let mut service = service("vip");
     service["metadata"]["namespace"] = json!("blue");
     service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
     service["metadata"]["annotations"]["endpoint-copier/default-service-name"] = json!("kubernetes");
     let store = cluster(&["192.0.2.1"]);
-    // As on a cluster whose controller manager is slow to empty it.
+    // As on a cluster whose controller manager is slow to empty the namespace.
     store.collect_after(None);
     put(&store, builders::namespace("blue"));
     put(&store, service);
@@ -121,7 +121,7 @@ async fn a_namespace_that_is_being_deleted_is_left_in_silence_until_the_service_
 
 /// Rule: 3.deletion-timestamp
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_new() {
+async fn a_terminating_service_gets_no_new_copies() {
     let operator = two_copies().await;
     let finalizer = json!({"metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}});
     operator
@@ -155,7 +155,7 @@ async fn a_service_that_is_being_deleted_gets_updates_and_deletes_and_nothing_ne
 
 /// Rule: 3.old-after-new
 #[tokio::test(start_paused = true)]
-async fn a_copy_gets_empty_only_when_the_one_that_takes_over_is_written() {
+async fn a_copy_is_emptied_after_its_replacement_is_written() {
     let operator = Operator::start(&cluster(&[]));
     put(&operator.store, slice("web", "web-1", &["192.0.2.1"]));
     put(&operator.store, service_of("vip", "web"));
@@ -177,14 +177,14 @@ async fn a_copy_gets_empty_only_when_the_one_that_takes_over_is_written() {
     assert_eq!(addresses(&operator.store, "vip"), ["192.0.2.1"]);
 }
 
-/// Each turn would be a plan, and where deletes are planned a GET of the Service.
+/// Otherwise each sync would compute a plan, and with planned deletes send a GET of the Service.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_waits_is_looked_at_again_when_it_may_be_tried_and_not_before() {
+async fn a_waiting_refusal_is_planned_again_only_when_due() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, slice("app", "app-1", &["10.0.0.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
-    // One copy is refused, another is written, and a third is to go.
+    // One copy is refused, another is written, and a third must be deleted.
     let create = Match::any().verb("create").resource("endpointslices");
     operator.writer.faults().add(Fault::status(create, 422));
     let source = json!({"metadata": {"annotations": {"endpoint-copier/default-service-name": "app"}}});

@@ -1,5 +1,5 @@
-//! etcd is restored from a backup: objects and UIDs are those of before, resourceVersions begin again lower, and a watch
-//! that goes on from the version that it had come to would show nothing for a long time.
+//! etcd is restored from a backup: objects and UIDs are as before, and resourceVersions restart at a lower number. A
+//! watch that continues from its last version would show nothing for a long time.
 
 use serde_json::json;
 use testbed::{ApiServer, Ending, Fault, Match};
@@ -17,14 +17,14 @@ fn relisted(operator: &Operator, reason: &str) -> Vec<u64> {
         .collect()
 }
 
-/// What API servers do while etcd is restored under them.
+/// The behavior of API servers while etcd is restored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Servers {
     /// Their watches stay open and show nothing.
     Go,
-    /// They are restarted: watches break, and begin again at what is another future now.
+    /// They are restarted: watches break, and resume at a version that is now in the future.
     Restarted,
-    /// Their watch caches still hold what was.
+    /// Their watch caches still hold the old state.
     Stale,
 }
 
@@ -48,7 +48,7 @@ fn restore(operator: &Operator, backup: u64, servers: Servers) {
     }
 }
 
-/// Many changes of something that the operator watches.
+/// Makes many changes of an object that the operator watches.
 fn be_busy(operator: &Operator) {
     for number in 0..500 {
         let mut other = service("other");
@@ -58,7 +58,7 @@ fn be_busy(operator: &Operator) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
+async fn copies_are_right_within_12_s_of_an_etcd_restore() {
     for servers in [Servers::Go, Servers::Restarted, Servers::Stale] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         operator.check_sources();
@@ -68,7 +68,7 @@ async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
         put(&store, service_of("lost", "app"));
         operator.until_addresses("lost", &["10.0.0.1"]).await;
         operator.until_addresses("vip", &["192.0.2.1"]).await;
-        // The backup is of the moment between a change and its copy.
+        // The backup is from the moment between a change and its copy.
         put(
             &store,
             slice("kubernetes", "kubernetes", &["192.0.2.1", "192.0.2.2"]),
@@ -84,7 +84,7 @@ async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
         pass(seconds(60)).await;
 
         restore(&operator, backup, servers);
-        // A Service that comes now is at a version that the watch has passed.
+        // A new Service has a version that the watch has passed.
         put(&store, service_of("new", "app"));
         let is_right = |store: &testbed::Store| {
             addresses(store, "vip") == ["192.0.2.1", "192.0.2.2"]
@@ -94,7 +94,7 @@ async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
         let took = until(&store, "the copies are right", is_right).await;
         assert!(took < seconds(12), "{servers:?}: {took:?}");
         pass(seconds(2)).await;
-        // There are two watches of sources: that of the API servers, and that of the others.
+        // There are two watches of sources: one of the API servers, and one of the others.
         assert_eq!(relisted(&operator, "expired"), [1, 1, 2], "{servers:?}");
         if servers == Servers::Stale {
             continue;
@@ -102,9 +102,9 @@ async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
         assert_eq!(
             relisted(&operator, "stale"),
             [0, 0, 0],
-            "{servers:?}: nobody is to blame"
+            "{servers:?}: no server is to blame"
         );
-        // And all goes on as before.
+        // Everything continues as before.
         put(&store, slice("kubernetes", "kubernetes", &["192.0.2.4"]));
         let took = operator.until_addresses("vip", &["192.0.2.4"]).await;
         assert!(took < seconds(1), "{servers:?}: {took:?}");
@@ -115,7 +115,7 @@ async fn after_a_restore_of_etcd_the_copies_are_right_within_twelve_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_any_managed_service_a_restore_is_noticed_too() {
+async fn a_restore_is_noticed_without_any_managed_service() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     operator.check_sources();
     let backup = operator.store.revision();
@@ -128,7 +128,7 @@ async fn without_any_managed_service_a_restore_is_noticed_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_a_restore_is_noticed_a_conflict_is_cured_by_a_get() {
+async fn a_conflict_after_an_unnoticed_restore_ends_with_a_get() {
     // Without the check of the sources.
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let store = operator.store.clone();
@@ -141,7 +141,7 @@ async fn before_a_restore_is_noticed_a_conflict_is_cured_by_a_get() {
     pass(seconds(60)).await;
     operator.copies.lag();
     store.rewind(backup).expect("it is remembered");
-    // The two watches of sources alone have noticed.
+    // Only the two watches of sources have noticed.
     let gone = Fault::status(Match::any().verb("watch"), 410).times(2);
     operator.sources.faults().add(gone);
     operator
@@ -153,9 +153,9 @@ async fn before_a_restore_is_noticed_a_conflict_is_cured_by_a_get() {
     assert!(took < seconds(4), "{took:?} {:?}", operator.asked());
 }
 
-/// So few writes back that the versions have long been given again when the watches go on.
+/// So few writes are undone that their versions have been reused long before the watches continue.
 #[tokio::test(start_paused = true)]
-async fn a_restore_by_a_few_writes_is_noticed_by_the_outage_that_it_takes() {
+async fn a_small_etcd_restore_is_noticed_by_its_outage() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let store = operator.store.clone();
     let (kept, lost) = (service("kept"), service("lost"));

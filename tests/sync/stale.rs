@@ -1,11 +1,11 @@
-//! A copy that claims to be newer than its source looks: one consistent GET of the source decides.
+//! A copy claims a newer state of its source than the watch shows: one consistent GET of the source decides.
 
 use serde_json::{Value, json};
 use testbed::{Fault, Match, Store};
 
 use crate::harness::{Operator, addresses, cluster, ms, pass, put, seconds, service, slice, slices_of};
 
-/// An operator whose view of sources stands still, and the name of the copy.
+/// An operator with a stale view of sources, and the name of the copy.
 async fn with_stale_sources() -> (Operator, String) {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     put(&operator.store, service("vip"));
@@ -19,7 +19,7 @@ async fn with_stale_sources() -> (Operator, String) {
     (operator, name)
 }
 
-/// A copy that a replica makes which sees this source slice.
+/// The copy that a replica writes when it sees this source slice.
 fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
     let mut copy = slices_of(&operator.store, "vip").remove(0);
     copy["metadata"] = json!({
@@ -38,7 +38,7 @@ fn copied_by_another(operator: &Operator, source: &Value, address: &str) {
     put(&operator.store, copy);
 }
 
-/// What a replica writes that sees the source as it is.
+/// Writes the copy as a replica does that sees the current source.
 fn written_by_another(operator: &Operator, copy: &str, source: &Value, address: &str) {
     let patch = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
@@ -79,7 +79,7 @@ async fn a_copy_newer_than_our_view_of_its_source_is_not_undone() {
 
 /// Rule: 2.newer-claim
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_is_not_true_costs_one_get_and_one_write() {
+async fn a_false_claim_costs_one_get_and_one_write() {
     let (operator, copy) = with_stale_sources().await;
     written_by_another(&operator, &copy, &claim(), "203.0.113.9");
     let took = operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
@@ -108,9 +108,9 @@ async fn a_copy_of_a_source_that_we_do_not_see_yet_is_not_deleted() {
     assert!(shown.contains(&"192.0.2.9".to_owned()), "{shown:?}");
 }
 
-/// The copy that another replica has written is one that the Service wants now, and did not want when we saw it last.
+/// Another replica has written a copy that the Service wants now, but did not want in our view.
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_the_service_as_we_see_it_does_not_want_is_not_deleted_before_a_get_says_so() {
+async fn an_unwanted_copy_is_deleted_only_after_a_get_confirms() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     let mut vip = service("vip");
     put(&operator.store, vip.clone());
@@ -124,7 +124,7 @@ async fn a_copy_that_the_service_as_we_see_it_does_not_want_is_not_deleted_befor
     pass(ms(900)).await;
     let deleted = operator.slice_requests("delete");
     assert!(deleted.is_empty(), "{:?}", operator.asked());
-    // Its name is not the one that we give, so it is replaced: never before there is another.
+    // Its name is not the one that we compute, so it is replaced, but only after the replacement exists.
     pass(seconds(5)).await;
     let asked = operator.asked();
     let replaced = asked.iter().rposition(|asked| asked.starts_with("create"));
@@ -135,7 +135,7 @@ async fn a_copy_that_the_service_as_we_see_it_does_not_want_is_not_deleted_befor
 
 /// Rule: 2.newer-claim
 #[tokio::test(start_paused = true)]
-async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
+async fn a_404_that_does_not_name_the_source_proves_nothing() {
     let (operator, copy) = with_stale_sources().await;
     let gets = Match::any().verb("get").resource("endpointslices");
     operator.writer.faults().add(Fault::status(gets, 404).times(3));
@@ -145,7 +145,7 @@ async fn a_404_that_does_not_name_the_source_is_no_absence_of_it() {
     assert_eq!((verbs("get"), verbs("delete")), (4, 0), "{:?}", operator.asked());
 }
 
-/// A newer state of the source than there is.
+/// A claim of a newer source than exists.
 fn claim() -> Value {
     json!({"metadata": {"resourceVersion": "999999"}})
 }

@@ -1,4 +1,4 @@
-//! Views of the cluster that are late, change, or come and go.
+//! Views of the cluster that are late, change, or disappear.
 
 use serde_json::json;
 use testbed::{Effect, Ending, Fault, Match, Request};
@@ -16,7 +16,7 @@ fn name_of_copy(operator: &Operator, service: &str) -> String {
 
 /// Rule: 2.parked-get
 #[tokio::test(start_paused = true)]
-async fn what_a_get_shows_reaches_every_service_of_that_source() {
+async fn a_get_of_a_source_reaches_all_its_services() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     for name in ["a", "b"] {
         put(&operator.store, service(name));
@@ -24,7 +24,7 @@ async fn what_a_get_shows_reaches_every_service_of_that_source() {
     }
     pass(seconds(2)).await;
     operator.sources.lag();
-    // The former leader has seen the change, written one copy of it, and ended.
+    // The former leader has seen the change, has written one copy of it, and has ended.
     let source = put(&operator.store, slice("kubernetes", "kubernetes", &["192.0.2.1"]));
     let written = json!({
         "metadata": {"annotations": {"endpoint-copier/source-resource-version": source["metadata"]["resourceVersion"]}},
@@ -55,7 +55,7 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
     pass(seconds(2)).await;
     operator.services.lag();
     let new = put(&operator.store, service("new"));
-    // Another replica, which sees it, has made its copy.
+    // Another replica, which sees the Service, has created its copy.
     let mut copy = slices_of(&operator.store, "seen").remove(0);
     copy["metadata"] = json!({
         "name": copy["metadata"]["name"].as_str().expect("a name").replace("seen", "new"), "namespace": "default",
@@ -76,7 +76,8 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
     operator.services.release();
     pass(seconds(5)).await;
     assert_eq!(addresses(&operator.store, "new"), ["192.0.2.1"]);
-    // When it is gone indeed, so are they; here by the operator, for nothing else collects them.
+    // When the Service is really deleted, so are its copies. Here the operator deletes them, because nothing else
+    // collects them.
     operator.store.collect_after(None);
     operator
         .store
@@ -87,7 +88,7 @@ async fn copies_of_a_service_that_we_do_not_see_yet_are_not_deleted() {
 
 /// Rule: survive.selector-first
 #[tokio::test(start_paused = true)]
-async fn services_that_come_and_go_do_not_blind_us_to_the_sources_of_others() {
+async fn churning_services_do_not_hide_the_sources_of_others() {
     let operator = Operator::start(&cluster(&["192.0.2.1", "192.0.2.2"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1", "192.0.2.2"]).await;
@@ -117,7 +118,7 @@ async fn services_that_come_and_go_do_not_blind_us_to_the_sources_of_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_ends_as_soon_as_it_begins_is_no_hot_loop() {
+async fn a_watch_that_ends_at_once_causes_no_hot_loop() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -139,7 +140,7 @@ async fn a_watch_that_ends_as_soon_as_it_begins_is_no_hot_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_whose_version_is_refused_begins_again_with_a_list() {
+async fn a_watch_whose_version_is_refused_relists() {
     for code in [400, 410] {
         let operator = Operator::start(&cluster(&["192.0.2.1"]));
         put(&operator.store, service("vip"));
@@ -158,19 +159,19 @@ async fn a_watch_whose_version_is_refused_begins_again_with_a_list() {
             .iter()
             .map(|request| request.verb)
             .collect();
-        // The other watch of sources goes on.
+        // The other watch of sources continues.
         assert_eq!(verbs, ["watch", "watch", "list", "watch"], "{code}");
     }
 }
 
 /// Rule: survive.selector-moved
 #[tokio::test(start_paused = true)]
-async fn names_that_cannot_be_listed_do_not_keep_others_from_being_watched() {
+async fn names_that_cannot_be_listed_do_not_block_other_names() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
     pass(seconds(2)).await;
-    // As where a proxy takes the list of so many names for too long.
+    // A proxy may take too long for a list of so many names.
     let lists = Match::any().verb("list");
     let refused = operator.sources.faults().add(Fault::status(lists, 414));
     put(&operator.store, service_of("web", "app"));
@@ -182,7 +183,7 @@ async fn names_that_cannot_be_listed_do_not_keep_others_from_being_watched() {
     let asked = operator.sources.requests();
     assert!(asked.iter().all(|request| request.verb == "watch"), "{asked:#?}");
 
-    // The same, but for names that are still wanted.
+    // The same applies to names that are still wanted.
     put(&operator.store, service_of("web", "app"));
     pass(seconds(40)).await;
     operator.sources.faults().remove(refused);
@@ -193,7 +194,7 @@ async fn names_that_cannot_be_listed_do_not_keep_others_from_being_watched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
+async fn failed_lists_and_watches_are_retried_with_pauses() {
     let effects = [403, 404, 409, 410, 422, 429, 500, 503].map(|code| Effect::Status {
         code,
         retry_after: None,
@@ -226,7 +227,7 @@ async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
         let limit = match effect {
             // A request that hangs is given up after 10 s.
             Effect::Hang => seconds(11),
-            // An overloaded API server is asked less and less often.
+            // An overloaded API server gets fewer and fewer requests.
             Effect::Status { code: 429 | 503, .. } => seconds(40),
             _ => seconds(2),
         };
@@ -239,7 +240,7 @@ async fn lists_and_watches_that_fail_in_any_way_are_tried_again_with_pauses() {
 
 /// Rule: survive.one-never-holds-up-another
 #[tokio::test(start_paused = true)]
-async fn a_service_whose_writes_hang_does_not_hold_up_the_api_servers() {
+async fn a_service_whose_writes_hang_does_not_delay_the_api_source() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     put(&operator.store, slice("slow", "slow-1", &["10.0.0.1"]));
@@ -269,7 +270,7 @@ async fn a_service_whose_writes_hang_does_not_hold_up_the_api_servers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_others_change_back_each_time_is_not_fought_for() {
+async fn a_copy_that_others_always_change_back_is_left() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -295,7 +296,7 @@ async fn a_copy_that_others_change_back_each_time_is_not_fought_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
+async fn a_quiet_watch_that_breaks_resumes_without_a_list() {
     let operator = Operator::start(&cluster(&["192.0.2.1"]));
     put(&operator.store, service("vip"));
     operator.until_addresses("vip", &["192.0.2.1"]).await;
@@ -312,7 +313,8 @@ async fn a_quiet_watch_that_breaks_now_and_then_goes_on_without_a_list() {
     assert_eq!(lists(), before);
 }
 
-/// A leader that has seen the cluster, but only an old state of its source when its term begins: no watch is answered.
+/// A leader that has seen the cluster, but has only an old state of its source when its term begins, because no watch
+/// is answered.
 async fn leads_without_watches() -> Operator {
     let store = cluster(&["192.0.2.1", "192.0.2.2"]);
     put(&store, service("vip"));
@@ -352,9 +354,9 @@ async fn a_new_leader_does_not_write_before_its_watches_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn watches_that_stay_away_do_not_keep_a_new_leader_from_its_work() {
+async fn missing_watches_do_not_stop_a_new_leader() {
     let operator = leads_without_watches().await;
-    // From a view that may be late no copy is made: what a GET shows is copied.
+    // No copy is made from a view that may be late. The state that a GET shows is copied.
     let took = operator.until_addresses("vip", &["192.0.2.1"]).await;
     assert!((seconds(1)..ms(1200)).contains(&took), "{took:?}");
     assert!(

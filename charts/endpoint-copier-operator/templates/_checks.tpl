@@ -1,6 +1,6 @@
 {{/*
-What no schema can say, or not in words that help: where a pattern would be shown, the schema lets the usual slips pass, and they
-are refused here. The Deployment asks before it renders.
+Checks that a schema cannot express, or only with an unhelpful error: if Helm would print a pattern, the schema accepts common
+mistakes, and they are refused here. The Deployment includes this before it renders.
 */}}
 
 {{- define "endpoint-copier-operator.check" -}}
@@ -16,11 +16,11 @@ are refused here. The Deployment asks before it renders.
 {{- include "endpoint-copier-operator.checkFlags" . }}
 {{- end }}
 
-{{/* A nameOverride is a label first, and may be no name. */}}
+{{/* A nameOverride must be a label, and a label need not be a valid name. */}}
 {{- define "endpoint-copier-operator.checkName" -}}
 {{- $name := include "endpoint-copier-operator.fullname" . }}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" $name) }}
-{{- fail (printf "%q can be no name of a Deployment: set fullnameOverride, or a nameOverride of a-z, 0-9 and '-'" $name) }}
+{{- fail (printf "%q is not a valid name of a Deployment: set fullnameOverride, or a nameOverride of a-z, 0-9 and '-'" $name) }}
 {{- end }}
 {{- end }}
 
@@ -35,12 +35,12 @@ are refused here. The Deployment asks before it renders.
 {{- end }}
 {{- with .Values.leaderElection.leaseDuration }}
 {{- if not (regexMatch "^(([2-9]|[1-5][0-9]|60)s|1m(0s)?)$" .) }}
-{{- fail (printf "leaderElection.leaseDuration is %s: it has to be whole seconds, 2s to 60s" .) }}
+{{- fail (printf "leaderElection.leaseDuration is %s: it must be whole seconds, 2s to 60s" .) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* The operator would refuse to start. Durations are compared as times after one moment. */}}
+{{/* The operator would refuse these values at its start. Durations are compared as times after the same moment. */}}
 {{- define "endpoint-copier-operator.checkElection" -}}
 {{- with .Values.leaderElection }}
 {{- $start := toDate "2006" "2000" }}
@@ -63,7 +63,7 @@ are refused here. The Deployment asks before it renders.
 {{- end }}
 {{- end }}
 
-{{/* As above. */}}
+{{/* The limits of the probe flags. */}}
 {{- define "endpoint-copier-operator.checkProbe" -}}
 {{- $start := toDate "2006" "2000" }}
 {{- $form := "2006-01-02T15:04:05.000000000" }}
@@ -74,7 +74,7 @@ are refused here. The Deployment asks before it renders.
 {{- $after = append $after (dateInZone $form (dateModify (printf "+%s" .) $start) "UTC") }}
 {{- end }}
 {{- if or (lt (index $after 1) (index $after 0)) (gt (index $after 1) (index $after 2)) }}
-{{- fail (printf "probe.%s is %s: it has to be %s to 2s" $name $given $shortest) }}
+{{- fail (printf "probe.%s is %s: it must be %s to 2s" $name $given $shortest) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -83,11 +83,11 @@ are refused here. The Deployment asks before it renders.
 {{- with .Values.updateStrategy }}
 {{- $rolling := .rollingUpdate | default dict }}
 {{- if and (eq (.type | default "") "Recreate") $rolling }}
-{{- fail "updateStrategy.rollingUpdate is for the type RollingUpdate: Recreate takes every Pod away before it makes a new one" }}
+{{- fail "updateStrategy.rollingUpdate is for the type RollingUpdate: Recreate deletes all Pods before it creates new ones" }}
 {{- end }}
 {{- $none := list "0" "0%" }}
 {{- if and (has (toString $rolling.maxSurge) $none) (has (toString $rolling.maxUnavailable) $none) }}
-{{- fail "updateStrategy.rollingUpdate: with maxSurge 0 and maxUnavailable 0 no Pod could ever be replaced" }}
+{{- fail "updateStrategy.rollingUpdate: with maxSurge 0 and maxUnavailable 0, no Pod could be replaced" }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -98,17 +98,17 @@ are refused here. The Deployment asks before it renders.
 {{- $names = append $names (.name | default "") }}
 {{- end }}
 {{- if and (gt (len $names) 1) (or (has "" $names) (ne (len $names) (len (uniq $names)))) }}
-{{- fail "vip.ports: of several ports each needs a name of its own" }}
+{{- fail "vip.ports: if there are several ports, each needs a unique name" }}
 {{- end }}
 {{- end }}
 
-{{/* 4 or 6 for an IP address, else nothing. */}}
+{{/* 4 or 6 for an IP address, otherwise nothing. */}}
 {{- define "endpoint-copier-operator.ipVersion" -}}
 {{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])" }}
 {{- $four := printf "%s(\\.%s){3}" $byte $byte }}
 {{- if regexMatch (printf "^%s$" $four) . }}4
 {{- else if contains ":" . }}
-{{- /* Four bytes at its end are two groups. */}}
+{{- /* An IPv4 address at the end counts as two groups. */}}
 {{- $halves := regexReplaceAll (printf ":%s$" $four) . ":0:0" | splitList "::" }}
 {{- $groups := 0 }}
 {{- $isGood := le (len $halves) 2 }}
@@ -126,11 +126,11 @@ are refused here. The Deployment asks before it renders.
 {{- if contains "/" . }}
 {{- fail (printf "vip.loadBalancerIP is %s: write the address without %s" . (regexFind "/.*" .)) }}
 {{- else if not (include "endpoint-copier-operator.ipVersion" .) }}
-{{- fail (printf "vip.loadBalancerIP is %s: that is no IP address" .) }}
+{{- fail (printf "vip.loadBalancerIP is %s: that is not an IP address" .) }}
 {{- end }}
 {{- range list "metallb.io/loadBalancerIPs" "metallb.universe.tf/loadBalancerIPs" }}
 {{- if get $annotations . }}
-{{- fail (printf "vip.loadBalancerIP and the annotation %s both ask for an address, which MetalLB refuses: keep one of them" .) }}
+{{- fail (printf "vip.loadBalancerIP and the annotation %s both request an address, which MetalLB rejects: keep one of them" .) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -139,13 +139,13 @@ are refused here. The Deployment asks before it renders.
 {{- $length := regexFind "/.*" . | trimPrefix "/" }}
 {{- $version := include "endpoint-copier-operator.ipVersion" $address }}
 {{- if not $version }}
-{{- fail (printf "vip.loadBalancerSourceRanges has %s: %s is no IP address" . $address) }}
+{{- fail (printf "vip.loadBalancerSourceRanges has %s: %s is not an IP address" . $address) }}
 {{- end }}
 {{- $longest := eq $version "4" | ternary 32 128 }}
 {{- if not $length }}
 {{- fail (printf "vip.loadBalancerSourceRanges has %s: write %s/%d for this one address" . . $longest) }}
 {{- else if gt (atoi $length) $longest }}
-{{- fail (printf "vip.loadBalancerSourceRanges has %s: /%d is the longest there is" . $longest) }}
+{{- fail (printf "vip.loadBalancerSourceRanges has %s: the longest prefix is /%d" . $longest) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -172,12 +172,12 @@ are refused here. The Deployment asks before it renders.
 {{- else if and (contains ":" .) (not $isAddress) }}
 {{- fail (printf "apiServer.host is %s: write an address or a name without its port, which is apiServer.port" .) }}
 {{- else if and (regexMatch "^[0-9.]+$" .) (not $isAddress) }}
-{{- fail (printf "apiServer.host is %s: that is no IP address" .) }}
+{{- fail (printf "apiServer.host is %s: that is not an IP address" .) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* A flag that contradicts the chart would do so silently. Each is also a variable; `extraEnv` is asked the same. */}}
+{{/* Refuses flags that contradict the chart, which would otherwise happen silently. Each flag is also a variable, so `extraEnv` is checked too. */}}
 {{- define "endpoint-copier-operator.checkFlags" -}}
 {{- $ofValues := include "endpoint-copier-operator.settings" . | fromYaml }}
 {{- $ofValues = merge $ofValues (dict "log-level" "logLevel" "log-format" "logFormat" "zap-log-level" "logLevel" "zap-encoder" "logFormat") }}
@@ -189,7 +189,7 @@ are refused here. The Deployment asks before it renders.
 {{- $variables := list "POD_NAME" "POD_NAMESPACE" "HOST_IPS" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $variables }}
-{{- fail (printf "extraEnv: %s is set already" .name) }}
+{{- fail (printf "extraEnv: %s is already set" .name) }}
 {{- end }}
 {{- $variables = append $variables .name }}
 {{- if hasPrefix "ENDPOINT_COPIER_" .name }}
@@ -199,13 +199,13 @@ are refused here. The Deployment asks before it renders.
 {{- end }}
 {{- range $given }}
 {{- if hasKey $ofValues .flag }}
-{{- fail (printf "%s has a value of the chart: set %s" .by (get $ofValues .flag)) }}
+{{- fail (printf "%s: the chart has a value for it; set %s" .by (get $ofValues .flag)) }}
 {{- else if eq .flag "leader-elect" }}
-{{- fail (printf "%s: the replicas need the election, and so does a single one, which an upgrade has a second one beside" .by) }}
+{{- fail (printf "%s: the replicas need the election, even a single one, because an upgrade runs a second one next to it" .by) }}
 {{- else if eq .flag "health-probe-bind-address" }}
-{{- fail (printf "%s: the probes ask port 8081; see startupProbe, livenessProbe, readinessProbe" .by) }}
+{{- fail (printf "%s: the kubelet's probes use port 8081; see startupProbe, livenessProbe, readinessProbe" .by) }}
 {{- else if and (eq .flag "metrics-bind-address") (ne .value "0") }}
-{{- fail (printf "%s: metrics are at port 8080, or switched off with 0; metrics.service.port is the port of their Service" .by) }}
+{{- fail (printf "%s: metrics use port 8080, or are disabled with 0; metrics.service.port is the port of their Service" .by) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -1,7 +1,7 @@
 {{/*
-What holds for a section, or a value in one, that is absent or null. `helm upgrade --reuse-values` renders this chart with the
-values of the old one, which has fewer sections; and Helm drops what is null before templates see it. A test holds this
-against values.yaml.
+Defaults for a section, or a value in one, that is absent or null. `helm upgrade --reuse-values` renders this chart with the
+values of the old one, which has fewer sections, and Helm drops null values before templates see them. A test compares this
+with values.yaml.
 */}}
 
 {{- define "endpoint-copier-operator.defaults" -}}
@@ -133,8 +133,8 @@ networkPolicy:
 {{- define "endpoint-copier-operator.fill" -}}
 {{- $defaults := include "endpoint-copier-operator.defaults" . | fromYaml }}
 {{- /*
-null means something here, so it is only filled in where the values are those of a chart before 0.4.0. Such values may have
-a section of ours that was given beside them, but not most of them.
+null has a meaning for these values, so it is replaced only if the values are those of a chart before 0.4.0. Such values may
+have some of our sections, if the user set them too, but not most of them.
 */}}
 {{- $missing := 0 }}
 {{- range $key, $_ := $defaults }}
@@ -149,7 +149,7 @@ a section of ours that was given beside them, but not most of them.
 {{- include "endpoint-copier-operator.fillSection" (dict "values" .Values "defaults" $defaults) }}
 {{- end }}
 
-{{/* Helm leaves a null where the chart has no default, `resources.limits.cpu` for one; server-side apply takes that for 0. */}}
+{{/* Removes nulls. Helm keeps a null if the chart has no default, as for `resources.limits.cpu`, and server-side apply treats it as 0. */}}
 {{- define "endpoint-copier-operator.dropNulls" -}}
 {{- range $key, $value := . }}
 {{- if kindIs "invalid" $value }}
@@ -160,7 +160,7 @@ a section of ours that was given beside them, but not most of them.
 {{- end }}
 {{- end }}
 
-{{/* A section of which only some values were given gets the others: `--reuse-values --set rbac.goOperator=false`. */}}
+{{/* Adds the missing values of a section that has only some of them, as with `--reuse-values --set rbac.goOperator=false`. */}}
 {{- define "endpoint-copier-operator.fillSection" -}}
 {{- range $key, $default := .defaults }}
 {{- $given := index $.values $key }}

@@ -4,7 +4,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The Deployment's name, cut where charts before 0.4.0 cut it: with another one, an upgrade would make a second Deployment. */}}
+{{/* The Deployment's name, truncated like in charts before 0.4.0. With another name, an upgrade would create a second Deployment. */}}
 {{- define "endpoint-copier-operator.fullname" -}}
 {{- $name := include "endpoint-copier-operator.name" . }}
 {{- $made := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
@@ -21,7 +21,7 @@
 {{- .Values.namespaceOverride | default .Release.Namespace }}
 {{- end }}
 
-{{/* The Deployment's selector cannot change, so these are those of every chart before. */}}
+{{/* The Deployment's selector cannot change, so these labels are the same in every chart version. */}}
 {{- define "endpoint-copier-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "endpoint-copier-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -61,7 +61,7 @@ annotations:
 {{- .Values.leaderElection.id | default "f668ae63.endpoint-copier-operator" }}
 {{- end }}
 
-{{/* YAML takes a bare off for false. */}}
+{{/* YAML parses a bare off as false. */}}
 {{- define "endpoint-copier-operator.probeMode" -}}
 {{- kindIs "bool" .Values.probe.mode | ternary "off" .Values.probe.mode }}
 {{- end }}

@@ -1,10 +1,10 @@
-{{/* The image, and what charts before 0.4.0 leave of it in reused values. */}}
+{{/* The image, with replacements for reused values of charts before 0.4.0. */}}
 
 {{- define "endpoint-copier-operator.repository" -}}
 ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- end }}
 
-{{/* Not empty: the repository is the default of a chart before 0.4.0, where no image of this operator is. */}}
+{{/* Not empty if the repository is the default of a chart before 0.4.0, which contains no image of this operator. */}}
 {{- define "endpoint-copier-operator.isOldRepository" -}}
 {{- $old := list
   "registry.opensuse.org/isv/suse/edge/containers/images/endpoint-copier-operator"
@@ -12,14 +12,14 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- if has .Values.image.repository $old }}true{{ end }}
 {{- end }}
 
-{{/* Not empty: where only images of this operator are, a tag of the Go operator was asked for. */}}
+{{/* Not empty if the tag is one of the Go operator, but the repository contains only images of this operator. */}}
 {{- define "endpoint-copier-operator.isOldTag" -}}
 {{- $ours := list nil "" (include "endpoint-copier-operator.repository" .) }}
 {{- $isOurs := or (has .Values.image.repository $ours) (include "endpoint-copier-operator.isOldRepository" .) }}
 {{- if and $isOurs (not .Values.image.digest) (regexMatch "^v?0\\.[0-3]([.+-]|$)" (.Values.image.tag | default "" | toString)) }}true{{ end }}
 {{- end }}
 
-{{/* Not empty: our version is asked for in a repository that is neither ours nor a mirror that kept its path. */}}
+{{/* Not empty if our version is requested from a repository that is neither ours nor a mirror with the same path. */}}
 {{- define "endpoint-copier-operator.isElsewhere" -}}
 {{- $path := include "endpoint-copier-operator.repository" . | trimPrefix "ghcr.io" }}
 {{- $isOurs := or (not .Values.image.repository) (include "endpoint-copier-operator.isOldRepository" .) (hasSuffix $path .Values.image.repository) }}
@@ -32,7 +32,7 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- $given = include "endpoint-copier-operator.repository" . }}
 {{- end }}
 {{- with (.Values.global).imageRegistry | default .Values.image.registry }}
-{{- /* A first part with a dot or a port is a registry: it is replaced. */}}
+{{- /* A first part with a dot or a port is a registry, which is replaced. */}}
 {{- $path := regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $given "" }}
 {{- $given = printf "%s/%s" (trimSuffix "/" .) $path }}
 {{- end }}

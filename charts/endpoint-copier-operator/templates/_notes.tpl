@@ -1,8 +1,8 @@
-{{/* What NOTES.txt finds unusual, where that takes more than a look at one value. */}}
+{{/* Conditions of NOTES.txt that depend on more than one value. */}}
 
 {{/*
-The value by which a PodDisruptionBudget admits no eviction. Percentages are rounded up, as Kubernetes does. Where somebody else
-scales the Deployment, only what holds for any number counts.
+The value that makes a PodDisruptionBudget allow no eviction. Percentages are rounded up, as in Kubernetes. If something else
+scales the Deployment, only values that block drains with any number of replicas count.
 */}}
 {{- define "endpoint-copier-operator.blocksDrains" -}}
 {{- $isScaled := kindIs "invalid" .Values.replicaCount }}
@@ -22,7 +22,7 @@ scales the Deployment, only what holds for any number counts.
 {{- end }}
 {{- end }}
 
-{{/* Values of the VIP Service that are not the chart's own. */}}
+{{/* Values of the VIP Service that differ from the defaults. */}}
 {{- define "endpoint-copier-operator.vipGiven" -}}
 {{- $defaults := (include "endpoint-copier-operator.defaults" . | fromYaml).vip }}
 {{- $given := list }}

@@ -1,4 +1,4 @@
-{{/* Parts of the Pods: where they run, flags, probes. */}}
+{{/* Parts of the Pods: placement, flags, probes. */}}
 
 {{- define "endpoint-copier-operator.affinity" -}}
 {{- $given := .Values.affinity | default dict }}
@@ -23,7 +23,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Without an effect: of every effect. RKE2 and K3s use NoExecute for some of these. */}}
+{{/* Without `effect`, a toleration matches every effect. RKE2 and K3s use NoExecute for some of these taints. */}}
 {{- define "endpoint-copier-operator.tolerations" -}}
 {{- $tolerations := list }}
 {{- if .Values.controlPlane.tolerateTaints }}
@@ -56,7 +56,7 @@
 {{- else if ($affinity.podAntiAffinity).requiredDuringSchedulingIgnoredDuringExecution }}
 type: RollingUpdate
 rollingUpdate:
-  # A Pod too many may have no node to go to.
+  # There may be no node for an additional Pod.
   maxSurge: 0
   maxUnavailable: 1
 {{- else }}
@@ -67,7 +67,7 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
-{{/* As flags: what charts before 0.4.0 had, and logs, of which a command beside the operator's own has other defaults. */}}
+{{/* Settings that are flags: those of charts before 0.4.0, and those of the log, which have other defaults in `status` and `plan`. */}}
 {{- define "endpoint-copier-operator.args" -}}
 - --leader-elect
 {{- with .Values.logLevel }}
@@ -81,7 +81,7 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
-{{/* Flags that are set in the environment, and the value of each. */}}
+{{/* Flags that the chart sets in the environment, and the chart value of each. */}}
 {{- define "endpoint-copier-operator.settings" -}}
 api-server-host: apiServer.host
 api-server-mode: apiServer.mode
@@ -128,7 +128,7 @@ probe-timeout: probe.timeout
     fieldRef:
       fieldPath: status.hostIP
 {{- end }}
-{{- /* Empty is a value of its own for one of them: no Service is managed by its name. */}}
+{{- /* For one flag, empty is a meaningful value: no Service is managed by its name. */}}
 {{- else if or $value (eq $flag "managed-endpoint-name") }}
 - name: {{ $name }}
   value: {{ $value | toString | quote }}
@@ -139,7 +139,7 @@ probe-timeout: probe.timeout
 {{- end }}
 {{- end }}
 
-{{/* `include … (dict "probe" .Values.livenessProbe "path" "/healthz")`; nothing if it is switched off. */}}
+{{/* `include … (dict "probe" .Values.livenessProbe "path" "/healthz")`; nothing if it is disabled. */}}
 {{- define "endpoint-copier-operator.probe" -}}
 {{- if .probe.enabled }}
 httpGet:

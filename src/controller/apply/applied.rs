@@ -9,21 +9,21 @@ use crate::controller::error::SyncError;
 pub enum Expectation {
     /// The slice at this resourceVersion or a newer one.
     Version(u64),
-    /// Something newer than this, or nothing.
+    /// A state newer than this version, or no slice.
     NewerThan(u64),
-    /// Any slice of that name.
+    /// Any slice with that name.
     Exists,
-    /// Not the slice of this UID.
+    /// Any state except a slice with this UID.
     Gone(String),
 }
 
 impl Expectation {
-    /// The slice as it was written.
+    /// The expectation of the slice as written.
     pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
         version_of(&slice.metadata).map(Self::Version)
     }
 
-    /// Whether the watch shows what was written, or something later. `slice`: what it shows.
+    /// Whether the watch shows the written state or a later one. `slice` is what the watch shows.
     #[must_use]
     pub fn is_fulfilled(&self, slice: Option<&EndpointSlice>) -> bool {
         let version = slice.and_then(|slice| version_of(&slice.metadata));
@@ -39,7 +39,7 @@ impl Expectation {
 /// The results of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// How many writes succeeded: creates, updates, deletes.
+    /// The number of successful writes: creates, updates, deletes.
     pub by_operation: [usize; 3],
     /// The watch must show these before the next plan.
     pub expectations: Vec<(SliceKey, Expectation)>,
@@ -48,7 +48,7 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Something was written.
+    /// Whether something was written.
     #[must_use]
     pub fn has_written(&self) -> bool {
         self.by_operation != [0; 3]
@@ -60,7 +60,7 @@ impl Applied {
         self.by_operation[Operation::Create as usize] > 0
     }
 
-    /// There was nothing to do.
+    /// Whether there was nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.has_written() && self.failures.is_empty()

@@ -1,7 +1,7 @@
-//! Remembers the last write of each slice, so that it is not repeated forever: a write that
-//! was refused waits, and one that does not last counts as refused.
+//! Remembers the last write of each slice, so that it is not repeated forever. A refused write waits, and a write that
+//! others keep undoing counts as refused.
 //!
-//! Pure: moments go in.
+//! Pure: the current time is an argument.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,20 +16,21 @@ use endpoint_copier_core::model::{EndpointSlice, ManagedService, ServiceKey, Sli
 const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// The pause after a refusal of something else: what is new may be taken, but is not tried in a flood.
+/// The pause after a refusal before different content is tried. It may be accepted, but must not cause a flood of
+/// writes.
 const OTHER: Duration = Duration::from_secs(1);
 
-/// So often the same may be written into a slice that others keep changing: more than a person changes it,
-/// and less than a second of a policy that changes all that we write …
+/// The number of times in a row that the same content is written into a slice that others keep changing. No person
+/// changes it that often, and a policy that changes all our writes reaches it within a second.
 const REPAIRS: u32 = 30;
 
-/// … within this time of each other.
+/// Writes are in a row if each follows the previous one within this time.
 const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     slices: HashMap<SliceKey, WriteAttempt>,
-    /// Services whose namespace is going, as they were when that was found.
+    /// Services whose namespace is terminating, in the state in which that was found.
     hopeless: HashMap<ServiceKey, Arc<ManagedService>>,
 }
 
@@ -38,14 +39,15 @@ pub(super) struct Attempts {
 struct WriteAttempt {
     content: u64,
     at: Instant,
-    /// Why the API server refused it; `None` if it did not.
+    /// The reason of the refusal, or `None` if the write succeeded.
     refusal: Option<String>,
-    /// Refusals of the same in a row; or successful writes of it, each soon after the one before.
+    /// The number of consecutive refusals of the same content, or of successful writes that each followed soon after
+    /// the previous one.
     times: u32,
 }
 
 impl WriteAttempt {
-    /// How long the same may not be written again.
+    /// How long the same content must wait.
     fn pause(&self) -> Duration {
         match (&self.refusal, self.times) {
             (Some(_), times) => pause(times - 1),
@@ -55,10 +57,11 @@ impl WriteAttempt {
 }
 
 impl Attempts {
-    /// Whether a slice may be written at a moment.
+    /// Checks whether a slice may be written now.
     ///
     /// # Errors
-    /// Not before this moment; why the last attempt failed.
+    ///
+    /// The earliest time of the next attempt, and the reason of the last failure.
     pub fn check(&self, slice: &EndpointSlice, now: Instant) -> Result<(), (Instant, String)> {
         let Some(last) = self.slices.get(&SliceKey::of(&slice.metadata)) else {
             return Ok(());
@@ -83,25 +86,26 @@ impl Attempts {
         Err((until, last.refusal.clone().unwrap_or_else(undone)))
     }
 
-    /// The namespace of a Service is going: there is nothing to wait for.
+    /// Gives a Service up because its namespace is terminating.
     pub fn give_up(&mut self, service: &Arc<ManagedService>) {
         self.hopeless.insert(service.key.clone(), service.clone());
     }
 
-    /// The Service is no longer managed.
+    /// Forgets a Service that is no longer managed.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.hopeless.remove(service);
     }
 
-    /// Whether a Service was given up, and has not changed since.
+    /// Whether a Service was given up and has not changed since.
     pub fn is_given_up(&self, service: &Arc<ManagedService>) -> bool {
         self.hopeless.get(&service.key) == Some(service)
     }
 
-    /// The API server has refused this, or has accepted it (`None`). Returns when the same may be tried again.
+    /// Records that the API server has refused this content, or has accepted it (`None`). Returns when the same content
+    /// may be tried again.
     pub fn ended(&mut self, slice: &EndpointSlice, refusal: Option<&str>, now: Instant) -> Instant {
         let (key, content) = (SliceKey::of(&slice.metadata), content(slice));
-        // While it waits between two repairs, they are further apart.
+        // Writes are further apart while they wait between two repairs.
         let is_soon = |last: &WriteAttempt| now < last.at + SOON.max(last.pause() * 2);
         let continues = |last: &&WriteAttempt| {
             last.content == content
@@ -124,7 +128,7 @@ impl Attempts {
         until
     }
 
-    /// Forgets the writes that are not tried any more.
+    /// Forgets writes that are no longer tried.
     pub fn forget_old(&mut self, now: Instant) {
         self.slices
             .retain(|_, attempt| now < attempt.at + LONGEST_REFUSAL_PAUSE * 3);
@@ -137,7 +141,7 @@ fn pause(times: u32) -> Duration {
         .min(LONGEST_REFUSAL_PAUSE)
 }
 
-/// A hash of the content of a slice. The version of its source is no part of it.
+/// A hash of the content of a slice, without the version of its source.
 fn content(slice: &EndpointSlice) -> u64 {
     let mut hasher = DefaultHasher::new();
     let EndpointSlice {
@@ -165,7 +169,7 @@ mod tests {
 
     /// Rule: 2.write-refused-pause
     #[test]
-    fn what_was_refused_waits_5_seconds_doubling_to_30() {
+    fn a_refused_write_waits_5_seconds_doubling_to_30() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for wait in [5, 10, 20, 30, 30, 30] {
             attempts.ended(&showing("10.0.0.1"), Some("no"), now);
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn success_ends_the_waiting() {
+    fn success_ends_the_wait() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         attempts.ended(&showing("10.0.0.1"), Some("no"), now);
         attempts.ended(&showing("10.0.0.1"), None, now + seconds(5));
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_undone_time_after_time_waits_too() {
+    fn a_write_that_is_undone_repeatedly_waits() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for _ in 0..REPAIRS {
             assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn repairs_now_and_then_are_no_fight() {
+    fn occasional_repairs_are_no_fight() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for _ in 0..100 {
             assert!(attempts.check(&showing("10.0.0.1"), now).is_ok());
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_tried_is_forgotten() {
+    fn an_attempt_that_ended_is_forgotten() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         attempts.ended(&showing("10.0.0.1"), None, now);
         attempts.forget_old(now + seconds(100));
@@ -257,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_stays_so_until_the_service_changes() {
+    fn an_abandoned_write_waits_until_the_service_changes() {
         let read = |service| {
             Arc::new(ManagedService::read(&service, &endpoint_copier_core::testing::defaults()).unwrap())
         };

@@ -1,8 +1,7 @@
-//! A plan becomes API calls, under a [`Term`].
+//! Carries out a plan as API calls, under a [`Term`].
 //!
-//! Create is POST, which fails if the name is taken; update is PUT with the resourceVersion and UID
-//! of what was seen; delete has both as preconditions. So a write that arrives late, from a leader
-//! that is none any more, does nothing.
+//! A create is a POST, which fails if the name is taken. An update is a PUT with the resourceVersion and UID that were
+//! seen. A delete has both as preconditions. So a late write from a former leader has no effect.
 
 use std::sync::Arc;
 
@@ -37,7 +36,7 @@ pub struct Writer {
     client: Client,
     metrics: Metrics,
     attempts: Mutex<Attempts>,
-    pub(crate) watchdog: Watchdog, // A call that ended, well or badly, is a step.
+    pub(crate) watchdog: Watchdog, // Each call that ends is a step, even if it failed.
 }
 
 impl Writer {
@@ -52,13 +51,13 @@ impl Writer {
         }
     }
 
-    /// A Service that is not managed any more needs no memory.
+    /// Forgets a Service that is no longer managed.
     pub fn gone(&self, service: &ServiceKey) {
         self.attempts.lock().gone(service);
     }
 
-    /// Carries the plan for a Service out: creates, updates, and then deletes, if every new copy is written
-    /// or was refused for good. Old copies never go, nor get empty, before the new ones are there.
+    /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
+    /// permanently refused. Old copies are not deleted or emptied before the new ones exist.
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
@@ -139,7 +138,7 @@ impl Writer {
             }
             let request = request::delete(&delete);
             let answer = self.send(term, Operation::Delete, &delete.key, request).await;
-            // With finalizers the slice stays a while, with a deletionTimestamp.
+            // A slice with finalizers remains for a while, with a deletionTimestamp.
             let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
             let expectation = answer.map(|left| {
                 let left = left.as_ref().filter(|left| stays(left)).and_then(Expectation::of);
@@ -150,7 +149,7 @@ impl Writer {
         }
     }
 
-    /// One call, from the right to make it until its answer: the slice as it is now, if there is one.
+    /// Makes one call, from the right to make it until its answer. Returns the slice as it is now, if it exists.
     async fn send(
         &self,
         term: &Term,
@@ -161,7 +160,7 @@ impl Writer {
         let failed = |error: &kube::Error| SyncError::write(operation, slice, error);
         let mut request = request.map_err(|error| failed(&kube::Error::BuildRequest(error)))?;
         let write = term.begin_write().map_err(|TermOver| SyncError::TermOver)?;
-        // Also if this process was stopped while the way to a server was looked for.
+        // Also checked if this process was paused while it looked for a server.
         request.extensions_mut().insert(SendDeadline(write.deadline));
         let answer = timeout(WRITE_LIMIT, async {
             tokio::select! {
@@ -182,7 +181,7 @@ impl Writer {
         Ok(answer.either(Some, |_: Status| None))
     }
 
-    /// Remembers what became of a write. A refusal learns when the same may be tried again.
+    /// Records the result of a write. Adds to a refusal the time at which the same content may be tried again.
     fn note<T>(&self, slice: &EndpointSlice, answer: &mut Result<T, SyncError>) {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         attempts.forget_old(now);
@@ -197,7 +196,8 @@ impl Writer {
         }
     }
 
-    /// `expectation`: what the watch will show of a write that succeeded; `seen`: what of one that was in conflict.
+    /// `expectation` is what the watch will show after a successful write, and `seen` what it will show after a
+    /// conflict.
     fn ended(
         &self,
         operation: Operation,
@@ -224,7 +224,7 @@ impl Writer {
     }
 }
 
-/// Whether it is certain what became of a write: the API server has said so, or it was never sent.
+/// Whether the result of a write is certain: the API server answered, or the write was never sent.
 fn is_certain<T>(answer: &kube::Result<T>) -> bool {
     is_answer(answer) || answer.as_ref().is_err_and(|error| is_caused_by::<TooLate>(error))
 }

@@ -1,4 +1,4 @@
-//! The three writes as requests, so that each can say until when it may be sent.
+//! The three kinds of writes as requests, so that each can carry the deadline for its send.
 
 use std::borrow::Cow;
 
@@ -19,13 +19,13 @@ pub(super) fn create(slice: &EndpointSlice) -> Built {
     slices(&SliceKey::of(&slice.metadata)).create(&PostParams::default(), body(slice)?)
 }
 
-/// PUT, with the resourceVersion and UID of what was seen.
+/// PUT with the resourceVersion and UID that were seen.
 pub(super) fn update(slice: &EndpointSlice) -> Built {
     let key = SliceKey::of(&slice.metadata);
     slices(&key).replace(key.name(), &PostParams::default(), body(slice)?)
 }
 
-/// DELETE, with resourceVersion and UID as preconditions.
+/// DELETE with resourceVersion and UID as preconditions.
 pub(super) fn delete(delete: &Delete) -> Built {
     let params = DeleteParams {
         preconditions: Some(Preconditions {

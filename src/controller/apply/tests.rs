@@ -16,7 +16,7 @@ fn slice(version: &str, uid: &str) -> EndpointSlice {
 
 /// Rule: 2.parked
 #[test]
-fn an_expectation_is_fulfilled_by_what_was_written_or_anything_later() {
+fn an_expectation_is_met_by_the_written_version_or_a_later_one() {
     let (old, new) = (slice("5", "a"), slice("6", "a"));
     let other = slice("7", "b");
     for (expectation, shown, expected) in [
@@ -65,10 +65,10 @@ fn one_of_each() -> Plan {
 
 type Answer = fn() -> Result<http::Response<String>, tower::BoxError>;
 
-/// Methods, and until when each request may leave.
+/// The methods of requests, and the deadline for the send of each.
 type Sent = Arc<Mutex<Vec<(String, Option<Instant>)>>>;
 
-/// A writer, and what it sends.
+/// A writer, and the requests that it sends.
 fn writer(answer: Answer) -> (Writer, Sent) {
     let sent = Sent::default();
     let seen = sent.clone();
@@ -111,7 +111,7 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_waits_for_a_slow_webhook_as_long_as_its_term_is_renewed_and_no_longer() {
+async fn a_write_waits_for_a_slow_webhook_while_its_term_lasts() {
     let slow = |seconds: u64| {
         let service = tower::service_fn(move |_: Request<kube::client::Body>| async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -119,7 +119,8 @@ async fn a_write_waits_for_a_slow_webhook_as_long_as_its_term_is_renewed_and_no_
         });
         Writer::new(Client::new(service, "default"), Metrics::new("lease").unwrap())
     };
-    // How long the webhook takes, how long the term reaches, whether it is renewed every 2 s; when the write ends, how.
+    // The time that the webhook takes, the length of the term, whether it is renewed every 2 s, the time at which the
+    // write ends, and whether it succeeded.
     for (webhook, reach, is_renewed, ends, is_done) in [
         (10, 4, true, 10, true),
         (10, 4, false, 4, false),

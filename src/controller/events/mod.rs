@@ -1,6 +1,6 @@
-//! Events on managed Services: what `kubectl describe service` shows.
+//! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! They are written beside the syncs, never in their way; and under the term, like every write.
+//! They are written in parallel to the syncs, which never wait for them, and under a term, like every write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use throttle::EventThrottle;
 
 pub use endpoint_copier_core::model::SYNCED;
 
-/// The most Events that wait to be written. Further findings are reported later.
+/// The limit for Events that wait to be written. Further findings are reported later.
 const WAITING_EVENTS: usize = 1024;
 
-/// The pauses after attempts that met a busy API server. After the last one it is dropped.
+/// The pauses after attempts that a busy API server rejected. After the last one, the Event is dropped.
 static PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -47,14 +47,14 @@ pub struct EventRecorder {
     pending: mpsc::Sender<PendingEvent>,
 }
 
-/// An Event on its way.
+/// An Event that waits to be written.
 struct PendingEvent {
     term: Term,
     service: ObjectReference,
     event: Event,
-    /// The finding that it reports. A `Synced` Event reports none.
+    /// The finding that it reports, or `None` for a `Synced` Event.
     about: Option<(ServiceKey, Finding)>,
-    /// How long to wait after each failure that is left to it.
+    /// The remaining pauses, one for each further failure.
     pauses: std::slice::Iter<'static, Duration>,
 }
 
@@ -68,7 +68,7 @@ pub struct EventWriter {
 }
 
 impl EventRecorder {
-    /// A recorder, and the writer that has to run for it. `instance` is the name of this replica.
+    /// Creates a recorder, and the writer that must run for it. `instance` is the name of this replica.
     #[must_use]
     pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
         let (sender, pending) = mpsc::channel(WAITING_EVENTS);
@@ -92,14 +92,15 @@ impl EventRecorder {
         )
     }
 
-    /// Reports those of all findings of a Service that are new or due again. Returns when to look again.
+    /// Reports those findings of a Service that are new or due again, given all its findings. Returns when to check
+    /// again.
     pub fn report(
         &self,
         term: &Term,
         service: &ManagedService,
         findings: &BTreeSet<Finding>,
     ) -> Option<Instant> {
-        // Nothing else fills the queue, so the room found here is still there below.
+        // Nothing else fills the queue, so the capacity that is seen here is still available below.
         let room = self.pending.capacity();
         let due = self
             .throttle
@@ -113,17 +114,17 @@ impl EventRecorder {
         due.again
     }
 
-    /// A Service is no longer managed: nothing is reported, and nothing lasts.
+    /// Forgets a Service that is no longer managed.
     pub fn gone(&self, service: &ServiceKey) {
         self.throttle.lock().gone(service);
     }
 
-    /// The first copies of a Service were written: a `Synced` Event is due once all of them are.
+    /// Records that the first copies of a Service were written. A `Synced` Event is due once all of them are.
     pub fn made_first(&self, service: &ServiceKey) {
         self.throttle.lock().owes_synced(service);
     }
 
-    /// The copies of a Service are in sync. Sends an Event only if something was wrong or there were no
+    /// Records that the copies of a Service are in sync. Sends an Event only if there was a finding or there were no
     /// copies before.
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         let has_room = self.pending.capacity() > 0;
@@ -167,8 +168,8 @@ fn kind(event: &Event) -> &'static str {
     }
 }
 
-/// What `kubectl describe` finds Events by. Without a resourceVersion, or each Event would regard
-/// another object.
+/// The object reference by which `kubectl describe` finds Events. It has no resourceVersion, because otherwise each
+/// Event would regard another object.
 fn reference(service: &ManagedService) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -181,8 +182,8 @@ fn reference(service: &ManagedService) -> ObjectReference {
 }
 
 impl EventWriter {
-    /// Writes until the recorder is gone. A finding that met a busy API server is tried again while it lasts, after what
-    /// waits meanwhile.
+    /// Writes until the recorder is dropped. A finding that a busy API server rejected is tried again while it lasts,
+    /// after the Events that are waiting.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
         let mut failed = DelayQueue::new();
@@ -199,7 +200,7 @@ impl EventWriter {
                 },
             };
             let Ok(write) = event.term.begin_write() else {
-                // If this replica leads again, the finding must still be reported.
+                // If this replica becomes the leader again, it must still report the finding.
                 if let Some((service, finding)) = &event.about {
                     self.throttle.lock().not_sent(service, finding);
                 }
@@ -226,8 +227,8 @@ impl EventWriter {
     /// Returns whether the API server may accept the Event later.
     async fn write(&self, pending: &PendingEvent, write: WritePermit, outage: &FailureLog) -> bool {
         let PendingEvent { service, event, .. } = pending;
-        // A recorder of its own for each Event: one that lives adds to an old Event of the same
-        // reason and leaves its note as it was.
+        // A separate recorder for each Event: a recorder that lives on adds to an old Event of the same reason and does
+        // not update its note.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let limit = write.deadline.min(Instant::now() + EVENT_LIMIT);
         let answer = timeout_at(limit, recorder.publish(event, service)).await;
@@ -240,11 +241,11 @@ impl EventWriter {
                 outage.recovered();
                 return false;
             }
-            // Where nothing may be created any more, nobody waits for news.
+            // No Event can be created in a terminating namespace, and no one needs it.
             Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return false,
             Ok(Err(error)) => {
-                // A busy API server did not accept it. After any other failure that is unknown, and a second Event
-                // would have another name. A finding that lasts is reported again in half an hour.
+                // A busy API server did not accept the Event. After any other failure this is unknown, and a second
+                // Event would have another name. A lasting finding is reported again after half an hour.
                 let is_busy = matches!(&error, kube::Error::Api(status) if may_create_again(status));
                 (one_line(&error), is_busy)
             }

@@ -26,11 +26,11 @@ pub(super) struct EventThrottle {
 #[derive(Debug, Default)]
 struct Reported {
     findings: BTreeMap<Finding, Instant>,
-    /// A reported finding is resolved, or the first copies exist, and no Event has said so yet.
+    /// Whether a reported finding is resolved, or the first copies exist, and no Event has said so yet.
     owes_synced: bool,
 }
 
-/// The findings to report now, and the time to look again.
+/// The findings to report now, and the time of the next check.
 #[derive(Debug, PartialEq)]
 pub(super) struct Due {
     pub findings: Vec<Finding>,
@@ -74,25 +74,25 @@ impl EventThrottle {
         due
     }
 
-    /// Whether this finding was reported, and still lasts.
+    /// Whether this finding was reported and still lasts.
     pub fn holds(&self, service: &ServiceKey, finding: &Finding) -> bool {
         let reported = self.services.get(service);
         reported.is_some_and(|reported| reported.findings.contains_key(finding))
     }
 
-    /// A Service is no longer managed: nothing lasts. Its budget stays.
+    /// Forgets the findings of a Service that is no longer managed. Its budget stays.
     pub fn gone(&mut self, service: &ServiceKey) {
         self.services.remove(service);
     }
 
-    /// The Event for a finding could not be written: the finding is due again.
+    /// Makes a finding due again, because its Event could not be written.
     pub fn not_sent(&mut self, service: &ServiceKey, finding: &Finding) {
         if let Some(reported) = self.services.get_mut(service) {
             reported.findings.remove(finding);
         }
     }
 
-    /// The first copies exist, so a `Synced` Event is due.
+    /// Records that the first copies exist, so a `Synced` Event is due.
     pub fn owes_synced(&mut self, service: &ServiceKey) {
         self.services.entry(service.clone()).or_default().owes_synced = true;
     }
@@ -156,7 +156,7 @@ mod tests {
 
     /// Rule: 3.events-repeat
     #[test]
-    fn a_finding_is_said_when_it_appears_and_every_half_hour_while_it_lasts() {
+    fn a_finding_is_sent_when_it_appears_and_every_30_minutes() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
         assert!(said(&mut throttle, &["a"], start + MINUTE).is_empty());
@@ -168,7 +168,7 @@ mod tests {
 
     /// Rule: 3.events-when
     #[test]
-    fn a_detail_that_changes_is_said_at_once_and_one_that_comes_back_too() {
+    fn a_new_or_returning_detail_is_sent_at_once() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         assert_eq!(said(&mut throttle, &["a"], start), ["a"]);
         assert_eq!(said(&mut throttle, &["b"], start + MINUTE), ["b"]);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_said_is_said_when_there_is_room_again() {
+    fn a_dropped_event_is_sent_when_the_budget_allows() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..25 {
             said(&mut throttle, &[&round.to_string()], start);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_look_is_when_the_first_repetition_is_due() {
+    fn the_next_check_is_when_the_first_repetition_is_due() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         said(&mut throttle, &["a"], start);
         let due = throttle.due(
@@ -216,7 +216,7 @@ mod tests {
 
     /// Rule: 3.events-flood
     #[test]
-    fn one_service_does_not_use_up_the_room_of_another() {
+    fn one_service_does_not_use_the_budget_of_another() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         for round in 0..30 {
             said(&mut throttle, &[&round.to_string()], start);
@@ -244,12 +244,12 @@ mod tests {
         said(&mut throttle, &["a"], start);
         said(&mut throttle, &[], start);
         throttle.gone(&service);
-        assert!(!throttle.take_synced(&service, start), "nobody asks for copies");
+        assert!(!throttle.take_synced(&service, start), "no Event is owed");
     }
 
     /// Rule: 3.events-later
     #[test]
-    fn what_has_no_room_in_the_queue_is_said_a_little_later() {
+    fn an_event_that_finds_a_full_queue_is_sent_later() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         let service = ServiceKey::new("default", "vip");
         let all = findings(&["a", "b", "c"]);
@@ -262,7 +262,7 @@ mod tests {
 
     /// Rule: 3.events-later
     #[test]
-    fn what_could_not_be_written_after_all_has_its_turn_again() {
+    fn an_event_that_failed_to_write_is_due_again() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
         said(&mut throttle, &["a", "b"], start);
         let finding = Finding::new(Reason::PortUnresolved, "a");

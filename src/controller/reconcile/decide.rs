@@ -29,11 +29,11 @@ use endpoint_copier_core::plan::{Plan, plan};
 /// The pause after a GET that the watch has overtaken.
 const OVERTAKEN: Duration = Duration::from_millis(100);
 
-/// A plan that needs no more reads, and what it was made from.
+/// A plan that needs no more reads, and the snapshot that it was made from.
 pub(super) struct Decision {
     pub snapshot: Snapshot,
     pub plan: Plan,
-    /// Names of copies that are taken by slices that our watches do not show.
+    /// Names of copies that slices outside our watches have.
     pub taken: Expected,
     /// The plan depends on source slices that no watch shows, so nothing would mark the key when they change.
     pub is_unwatched: bool,
@@ -42,21 +42,21 @@ pub(super) struct Decision {
     pub put_off: Option<SyncError>,
 }
 
-/// What a GET shows of a slice.
+/// The result of a GET of a slice.
 enum Shown {
-    /// The slice, or that there is none. `is_news` if the index had another version of it or none.
+    /// The slice, or `None` if it does not exist. `is_news` if the index had another version of it or none.
     Readable {
         slice: Option<Arc<EndpointSlice>>,
         is_news: bool,
     },
-    /// It cannot be decoded. The index knows it, and a watch will show when that ends.
+    /// The slice cannot be decoded. The index knows it, and a watch will show when that ends.
     Unreadable,
-    /// It cannot be decoded, and no watch shows it.
+    /// The slice cannot be decoded, and no watch shows it.
     Unwatched(Box<Unreadable>),
 }
 
 impl Reconciler {
-    /// Sends requests only where the watch is late or in doubt, and then sets `has_read`.
+    /// Sends requests only if the watch is late or in doubt, and then sets `has_read`.
     pub(super) async fn decide(
         &self,
         key: &ServiceKey,
@@ -65,7 +65,7 @@ impl Reconciler {
     ) -> Result<Decision, SyncError> {
         let found = self.read_overdue(key, has_read).await?;
         let (mut confirmed, mut is_service_read) = (BTreeSet::new(), false);
-        // Source slices that could not be read, so that their copies wait; and why.
+        // Source slices that could not be read, so that their copies wait, and the reason.
         let (mut unread, mut put_off) = (BTreeSet::new(), None::<SyncError>);
         // Source slices that cannot be decoded and that no watch shows.
         let mut unwatched = BTreeMap::<SliceKey, Box<Unreadable>>::new();
@@ -93,7 +93,7 @@ impl Reconciler {
             if !plan.confirm.is_empty() {
                 for source in plan.confirm {
                     debug!(service = %key, slice = %source, "the watch of a source slice may be late: reading it");
-                    // An overloaded API server is not asked for more.
+                    // An overloaded API server gets no further requests.
                     if put_off.as_ref().is_some_and(SyncError::is_overload) {
                         unread.insert(source.clone());
                     } else {
@@ -121,7 +121,7 @@ impl Reconciler {
                         is_service_read = true;
                         continue;
                     }
-                    // It changes faster than we can read it.
+                    // The Service changes faster than it can be read.
                     Ok(false) => Some(overtaken()),
                     Err(error) => Some(error),
                 };
@@ -144,10 +144,10 @@ impl Reconciler {
         }
     }
 
-    /// Before slices are deleted, a GET confirms the state of their Service: gone, not managed, or
-    /// not wanting them. A new leader's view of Services may be older than its view of copies. `false` if the GET
-    /// differs: the index is updated and the plan must be computed again. If the GET fails, the rest of the
-    /// plan is carried out and the deletes are planned again later.
+    /// Confirms by a GET, before slices are deleted, that their Service is gone, not managed, or does not want them. A
+    /// new leader's view of Services may be older than its view of copies. Returns `false` if the GET differs: the
+    /// index is updated and the plan must be computed again. If the GET fails, the rest of the plan is carried out and
+    /// the deletes are planned again later.
     async fn confirm_service(
         &self,
         snapshot: &Snapshot,
@@ -178,7 +178,7 @@ impl Reconciler {
         let dirty = index.observe_service(key, &before, service.as_ref());
         drop(index);
         let mut dirty = dirty.ok_or_else(overtaken)?;
-        // Its plan is computed again right here.
+        // The plan of this key is computed again right here.
         dirty.remove(key);
         self.dirty.mark(dirty);
         let version = service.and_then(|service| version_of(&service.metadata));
@@ -186,8 +186,8 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Sends a GET for each write that the watch has not shown in time. Returns the slices that are not
-    /// ours but have the name of a copy: the other copies do not wait for them, whether they can be decoded or not.
+    /// Sends a GET for each write that the watch has not shown in time. Returns the slices of others that have the name
+    /// of a copy, whether they can be decoded or not. The other copies do not wait for them.
     async fn read_overdue(
         &self,
         key: &ServiceKey,
@@ -201,7 +201,7 @@ impl Reconciler {
                     slice: found,
                     is_news,
                 } => {
-                    // Slices that are not copies appear on another watch.
+                    // Another watch shows slices that are not copies.
                     if is_news && found.as_ref().is_none_or(|found| found.is_labelled_as_copy()) {
                         let version = found.as_ref().and_then(|found| version_of(&found.metadata));
                         self.copy_watch.missed(version);
@@ -217,8 +217,8 @@ impl Reconciler {
         Ok(strangers)
     }
 
-    /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends
-    /// on it dirty, because the watch will show no change any more.
+    /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends on it as
+    /// dirty, because the watch will no longer show this change as news.
     async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Shown, SyncError> {
         let before = self.index().state(key);
         let slice = match self
@@ -228,7 +228,7 @@ impl Reconciler {
         {
             Ok(slice) => slice,
             Err(unreadable) => {
-                // It counts as unchanged, so the index keeps its slice.
+                // The slice counts as unchanged, so the index keeps it.
                 self.undecoded.failed(&format!("{key}: {}", unreadable.error));
                 let mut index = self.index();
                 if index.state(key) != before {
@@ -254,7 +254,7 @@ impl Reconciler {
         })
     }
 
-    /// Sends one consistent GET, with the time limit of the client. `None` if the object does not exist.
+    /// Sends one consistent GET, with the time limit of the client. Returns `None` if the object does not exist.
     async fn get<K: Slim>(
         &self,
         namespace: &str,
@@ -280,13 +280,13 @@ impl Reconciler {
     }
 }
 
-/// The wall-clock time of a moment in the past.
+/// Converts a moment in the past to wall-clock time.
 fn wall_clock(at: Instant) -> Timestamp {
     let ago = SignedDuration::try_from(at.elapsed()).unwrap_or_default();
     Timestamp::now().checked_sub(ago).unwrap_or_default()
 }
 
-/// A slice that no watch shows and that has the name of a copy. Nothing but its metadata matters.
+/// A slice that no watch shows and that has the name of a copy. Only its metadata matters.
 fn stranger(key: &SliceKey, unreadable: Unreadable) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {
@@ -298,18 +298,18 @@ fn stranger(key: &SliceKey, unreadable: Unreadable) -> EndpointSlice {
     }
 }
 
-/// The watch has shown something since a GET was sent.
+/// The error if the watch has shown something since a GET was sent.
 fn overtaken() -> SyncError {
     let until = Instant::now() + OVERTAKEN;
     SyncError::Outdated { until }
 }
 
-/// Leaves the copies of these source slices out of a plan, and what empties other copies: an old copy shows its
-/// endpoints until the new ones are there.
+/// Leaves the copies of these source slices out of a plan, and also the updates that empty other copies: an old copy
+/// shows its endpoints until the new ones exist.
 fn leave_out(plan: &mut Plan, sources: &BTreeSet<SliceKey>) {
     let is_read = |copy: &EndpointSlice| copy.source().is_none_or(|source| !sources.contains(&source));
     plan.creates.retain(is_read);
     plan.updates.retain(|copy| is_read(copy) && !copy.is_empty());
-    // Which of them belong to the updates that are left is not known.
+    // It is not known which of them belong to the remaining updates.
     plan.triggers.clear();
 }

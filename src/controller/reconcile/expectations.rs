@@ -10,7 +10,7 @@ use crate::controller::error::SyncError;
 use endpoint_copier_core::index::Index;
 use endpoint_copier_core::model::{ServiceKey, SliceKey};
 
-/// Writes and what the watch will show of them.
+/// Writes, and the states that the watch will show after them.
 pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
 /// The writes that the watch is expected to show, by Service.
@@ -19,12 +19,12 @@ pub(super) struct Expectations(Mutex<HashMap<ServiceKey, PendingWrites>>);
 
 struct PendingWrites {
     expected: Expected,
-    /// How long the watch may take to show them.
+    /// The latest time at which the watch should show them.
     until: Instant,
 }
 
 impl Expectations {
-    /// Expects this from now on, and nothing else.
+    /// Replaces the expectations of a Service.
     pub fn expect(&self, key: &ServiceKey, expected: Expected, until: Instant) {
         let mut pending = self.0.lock();
         if expected.is_empty() {
@@ -34,9 +34,10 @@ impl Expectations {
         }
     }
 
-    /// Returns the writes that the index should show by now, and does not.
+    /// Returns the writes that the index should show by now but does not.
     ///
     /// # Errors
+    ///
     /// The index does not show everything yet, and the watch still has time.
     pub fn overdue(&self, key: &ServiceKey, index: &Index) -> Result<Expected, SyncError> {
         let mut all = self.0.lock();
@@ -56,12 +57,12 @@ impl Expectations {
         }
     }
 
-    /// Whether the index shows everything.
+    /// Whether the index shows all of them.
     pub fn are_fulfilled(&self, key: &ServiceKey, index: &Index) -> bool {
         self.overdue(key, index).is_ok_and(|overdue| overdue.is_empty())
     }
 
-    /// The term is over.
+    /// Drops everything at the end of a term.
     pub fn forget(&self) {
         self.0.lock().clear();
     }

@@ -28,7 +28,7 @@ impl Default for SyncFailures {
 }
 
 impl SyncFailures {
-    /// The sync of this Service has ended, with this failure if there is one.
+    /// Records the end of a sync of this Service, and its failure if there is one.
     pub fn ended(&self, key: &ServiceKey, priority: Priority, failure: Option<&SyncError>) {
         let mut keys = self.keys.lock();
         match (priority, failure.map(|error| format!("{key}: {error}"))) {
@@ -43,7 +43,7 @@ impl SyncFailures {
         }
     }
 
-    /// The term is over.
+    /// Drops everything at the end of a term.
     pub fn forget(&self) {
         self.keys.lock().clear();
         self.flagged.forget();

@@ -23,7 +23,7 @@ pub(super) struct Findings {
 struct ByService {
     findings: HashMap<ServiceKey, BTreeSet<Finding>>,
     in_sync: HashSet<ServiceKey>,
-    /// How many endpoints the probes judge unreachable; only Services that have some.
+    /// The number of endpoints that the probes judge unreachable, for Services that have some.
     unreachable: HashMap<ServiceKey, usize>,
 }
 
@@ -36,12 +36,12 @@ impl Findings {
         }
     }
 
-    /// A sync has ended before it could tell anything new.
+    /// Records a sync that ended before it could find anything new.
     pub fn unchanged(&self, key: &ServiceKey, index: &Index) {
         self.publish(key, index, &self.known.lock(), None);
     }
 
-    /// A sync has ended with these findings. A log line for each that appears or goes.
+    /// Records the findings of a sync. Logs a line for each finding that appears or is resolved.
     pub fn replace(&self, key: &ServiceKey, index: &Index, findings: BTreeSet<Finding>, result: SyncResult) {
         let mut known = self.known.lock();
         let is_in_sync =
@@ -74,7 +74,7 @@ impl Findings {
         self.metrics.set_services(managed, known.in_sync.len());
     }
 
-    /// The probes judge so many endpoints of this Service unreachable.
+    /// Records the number of endpoints of this Service that the probes judge unreachable.
     pub fn set_unreachable(&self, key: &ServiceKey, endpoints: usize) {
         let unreachable = &mut self.known.lock().unreachable;
         let before = match endpoints {
@@ -86,7 +86,7 @@ impl Findings {
         }
     }
 
-    /// The term is over.
+    /// Drops everything at the end of a term.
     pub fn forget(&self) {
         *self.known.lock() = ByService::default();
         self.metrics.probes().set_unreachable(0);

@@ -31,7 +31,7 @@ struct LateState {
 
 struct Missing {
     since: Instant,
-    /// The watch has caught up with the GET when it reaches this resourceVersion.
+    /// The resourceVersion at which the watch has caught up with the GET.
     version: u64,
 }
 
@@ -45,7 +45,7 @@ impl LateWatch {
         }
     }
 
-    /// A GET has shown what the watch does not: an object at this version, or (`None`) that it is gone.
+    /// Records a GET that shows a state that the watch does not: an object at this version or, for `None`, no object.
     pub fn missed(&self, version: Option<u64>) {
         let reached = self.reached();
         self.state.lock().missing.get_or_insert_with(|| Missing {
@@ -55,8 +55,8 @@ impl LateWatch {
         });
     }
 
-    /// Restarts the watch, at another API server if there is one, if it still does not show what a GET has
-    /// shown. Returns the time of the next check while the watch may still catch up.
+    /// Restarts the watch if it still does not show the state of the GET, at another API server if there is one.
+    /// Returns the time of the next check while the watch may still catch up.
     pub fn check(&self) -> Option<Instant> {
         let (reached, now) = (self.reached(), Instant::now());
         let mut state = self.state.lock();

@@ -1,7 +1,7 @@
-//! One key: snapshot, plan, apply, outcome.
+//! The reconciliation of one key: snapshot, plan, apply, outcome.
 //!
-//! After a write the key waits until the watch shows it, at most a second; then one GET decides.
-//! So the next plan is never made from a view that is older than our own last write.
+//! After a write, the key waits until the watch shows it, for at most a second. Then one GET decides. So the next plan
+//! is never made from a view that is older than our own last write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,13 +43,13 @@ use findings::Findings;
 use late_watch::LateWatch;
 use report::rules_out_synced;
 
-/// The pause after the removal of something was refused that the Go operator has left.
+/// The pause after the API server refused the removal of an object that the Go operator left.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// The pause before a source slice is read again that cannot be decoded and that no watch shows.
+/// The pause before the next read of a source slice that cannot be decoded and that no watch shows.
 const UNWATCHED: Duration = Duration::from_secs(30);
 
-/// Makes copies right, one managed Service at a time.
+/// Makes the copies of one managed Service at a time match the plan.
 pub struct Reconciler {
     client: Client,
     writer: Writer,
@@ -61,7 +61,8 @@ pub struct Reconciler {
     recorder: EventRecorder,
     migration: Migration,
     failures: SyncFailures,
-    /// Further log lines about a Service are logged at debug. The budgets outlive the terms of this replica.
+    /// The log budgets of Services. Lines beyond the budget are logged at debug. The budgets outlive the terms of this
+    /// replica.
     log_budgets: Arc<Mutex<Budgets>>,
     /// Limits the log of slices that a GET shows and that cannot be decoded.
     undecoded: FailureLog,
@@ -71,13 +72,13 @@ pub struct Reconciler {
     verdicts: ReadVerdicts,
 }
 
-/// Returns what the probes know now.
+/// Returns the current results of the probes.
 pub type ReadVerdicts = Box<dyn Fn() -> Verdicts + Send + Sync>;
 
 impl Reconciler {
-    /// A reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
-    /// that its reads make dirty into `dirty`. `watch_health` shows which watches may be late, and `verdicts` what the
-    /// probes know.
+    /// Creates a reconciler that reads and writes with `client` and reports findings through `recorder`. It puts keys
+    /// that its reads make dirty into `dirty`. `watch_health` shows which watches may be late, and `verdicts` returns
+    /// the results of the probes.
     #[must_use]
     pub fn new(
         client: Client,
@@ -110,12 +111,12 @@ impl Reconciler {
         }
     }
 
-    /// Its steps: each call that was answered, or was not in time.
+    /// The watchdog of its work: each call that ends, answered or not, is a step.
     pub fn watchdog(&self) -> &Watchdog {
         &self.writer.watchdog
     }
 
-    /// Makes one Service's copies right. `since`: when it got dirty.
+    /// Makes the copies of one Service match the plan. `since` is the time at which the Service became dirty.
     pub async fn reconcile(&self, key: &ServiceKey, since: Instant, term: &Term) -> Outcome {
         self.metrics.services().begun(key);
         let mut has_read = false;
@@ -131,15 +132,15 @@ impl Reconciler {
         outcome
     }
 
-    /// The term is over. Expectations and findings are dropped: they concern the next leader. Knowledge
-    /// about the cluster, backoffs and rate limits stay.
+    /// Ends a term. Expectations and findings are dropped, because they concern the next leader. Knowledge about the
+    /// cluster, backoffs and rate limits stay.
     pub fn forget(&self) {
         self.expectations.forget();
         self.findings.forget();
         self.failures.forget();
     }
 
-    /// Nothing was decided.
+    /// The outcome of a sync that decided nothing.
     fn stopped(&self, key: &ServiceKey, error: &SyncError) -> Outcome {
         if error.is_unavailable() {
             self.failures.ended(key, self.index().priority(key), Some(error));
@@ -148,7 +149,7 @@ impl Reconciler {
         error.outcome(None)
     }
 
-    /// Writes what was decided.
+    /// Carries out a decision.
     async fn carry_out(&self, decision: Decision, since: Instant, term: &Term) -> Outcome {
         let Decision {
             snapshot,
@@ -208,7 +209,7 @@ impl Reconciler {
                 outcome.requeue = outcome.requeue.or_at(look_again);
             }
             Ok(None) => {}
-            // No failure of the sync: the copies are right.
+            // The sync has not failed: the copies are right.
             Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
         }
@@ -219,7 +220,7 @@ impl Reconciler {
         outcome
     }
 
-    /// Returns how the sync ends, given its writes and their failures.
+    /// Returns the outcome of the sync, given its writes and their failures.
     fn outcome(
         &self,
         snapshot: &Snapshot,
@@ -230,7 +231,7 @@ impl Reconciler {
         let (key, now) = (&snapshot.key, Instant::now());
         let worst = applied.failures.iter().max_by_key(|error| error.precedence());
         let error = match worst {
-            // Everything else is done; the deletes wait for an answer.
+            // Everything else is done. The deletes wait for an answer.
             None | Some(SyncError::NamespaceTerminating { .. } | SyncError::Refused { .. }) => {
                 put_off.or(worst)
             }
@@ -240,12 +241,12 @@ impl Reconciler {
         let is_taken = !taken.is_empty();
         let expected = applied.expectations.iter().cloned().chain(taken).collect();
         self.expectations.expect(key, expected, due.unwrap_or(now));
-        // The index may show the cause of a conflict already; then nothing will mark the key again.
+        // The index may already show the cause of a conflict. Then nothing will mark the key again.
         let is_conflict = matches!(error, Some(SyncError::Conflict { .. }));
         if is_conflict && self.expectations.are_fulfilled(key, &self.index()) {
             due = Some(now + PACE);
         }
-        // A managed Service without a source can have no copies as it is.
+        // A managed Service without a valid source cannot have copies in its current form.
         let is_refused = snapshot.service.is_some() && snapshot.source.is_none();
         let outcome = match (error, due) {
             (Some(error), due) => error.outcome(due),
@@ -255,7 +256,7 @@ impl Reconciler {
             (None, None) => Outcome::new(SyncResult::Success, Requeue::WhenDirty),
         };
         Outcome {
-            // A write that failed counts as a read: it changed nothing.
+            // A failed write counts as a read, because it changed nothing.
             has_sent: !applied.is_empty(),
             has_written: applied.has_written(),
             ..outcome

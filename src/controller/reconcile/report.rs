@@ -1,4 +1,4 @@
-//! Reports a sync that wrote: a line in the log, how long it took, an Event.
+//! Reports a sync that wrote: a log line, its duration, and an Event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::leader_election::term::Term;
 use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, Snapshot};
 
 impl Reconciler {
-    /// How long a change took until here.
+    /// Measures how long a change took until now.
     pub(super) fn measure(&self, since: Instant, term: &Term, triggers: &[String]) {
         // A new leader finds changes of unknown age.
         if since > term.began() {
@@ -26,13 +26,13 @@ impl Reconciler {
             .filter_map(|trigger| trigger.parse::<Timestamp>().ok())
         {
             let took = Timestamp::now().duration_since(trigger);
-            // Their clock may be ahead of ours.
+            // The clock of the source may be ahead of ours.
             let took = Duration::try_from(took).unwrap_or_default();
             self.metrics.observe_trigger_propagation(took);
         }
     }
 
-    /// The copies are in sync and there is no finding: sends a `Synced` Event if one is due.
+    /// Sends a `Synced` Event if one is due, given that the copies are in sync and there is no finding.
     pub(super) fn report_synced(&self, term: &Term, snapshot: &Snapshot, endpoints: usize) {
         if let (Some(service), Some(source)) = (snapshot.service.as_ref(), &snapshot.source) {
             let plural = if endpoints == 1 { "" } else { "s" };

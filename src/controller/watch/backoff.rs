@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
 
-/// A time without failures after which the next one counts as the first.
+/// The time without failures after which the next failure counts as the first.
 const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Pauses that double from [`WATCH_PAUSE`].
@@ -18,12 +18,12 @@ pub(super) struct WatchBackoff {
 }
 
 impl WatchBackoff {
-    /// After failures of any kind.
+    /// A backoff for failures of any kind.
     pub fn failures() -> Self {
         Self::up_to(LONGEST_WATCH_PAUSE)
     }
 
-    /// After rejections by an overloaded API server.
+    /// A backoff for rejections by an overloaded API server.
     pub fn overload() -> Self {
         Self::up_to(LONGEST_OVERLOAD_PAUSE)
     }
@@ -35,8 +35,8 @@ impl WatchBackoff {
         }
     }
 
-    /// The pause after a failure at this time, and never less than `at_least`. A stream that opens well and breaks at once,
-    /// again and again, is no success: only time without failures resets the pauses.
+    /// The pause after a failure at this time, but at least `at_least`. A stream that repeatedly opens and breaks at
+    /// once is not a success: only time without failures resets the pauses.
     pub fn next(&mut self, at_least: Duration) -> Duration {
         if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
             self.policy.reset();
@@ -51,7 +51,7 @@ impl WatchBackoff {
     }
 }
 
-/// The pauses between attempts to open a watch. They double, and never end: a watch is not given up.
+/// The pauses between attempts to open a watch. They double, and have no end, because a watch is never given up.
 pub fn pauses(longest: Duration) -> ExponentialBackoff {
     ExponentialBackoff {
         current_interval: WATCH_PAUSE,
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_from_a_tenth_of_a_second_to_two_thirds_and_stay_there() {
+    async fn pauses_grow_from_100_ms_to_two_thirds_of_a_second() {
         let mut backoff = WatchBackoff::failures();
         let pauses: Vec<_> = (0..20).map(|_| backoff.next(Duration::ZERO)).collect();
         assert!(
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_opens_and_breaks_at_once_does_not_reset_the_pauses() {
+    async fn a_stream_that_breaks_at_once_does_not_reset_pauses() {
         let mut backoff = WatchBackoff::failures();
         for _ in 0..10 {
             let pause = backoff.next(Duration::ZERO);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_of_an_overload_double_to_30_s_and_are_as_long_as_asked() {
+    async fn overload_pauses_double_to_30_s_and_honour_retry_after() {
         let mut backoff = WatchBackoff::overload();
         let mut pauses = Vec::new();
         for _ in 0..12 {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_healthy_time_resets_the_pauses() {
+    async fn a_healthy_period_resets_the_pauses() {
         let mut backoff = WatchBackoff::failures();
         for _ in 0..10 {
             backoff.next(Duration::ZERO);

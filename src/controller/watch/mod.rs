@@ -1,8 +1,8 @@
-//! API streams to index changes. One task a watch, each with a backoff of its own: one that cannot
-//! be had never holds up another.
+//! Turns the event streams of the API into index changes. Each watch is a task with its own backoff, so one that fails
+//! never delays another.
 //!
-//! A list is compared with the index when it is complete, since what was deleted while a watch was
-//! down is on no stream.
+//! The index is compared with each complete list, because no stream shows objects that were deleted while a watch was
+//! down.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -36,11 +36,11 @@ pub use reader::Reader;
 /// The watches of Services and slices.
 #[derive(Clone)]
 pub struct Watches {
-    /// Reads the API.
+    /// The client and the signs of life.
     pub reader: Reader,
-    /// What the watches feed.
+    /// The index that the watches feed.
     pub index: SharedIndex,
-    /// Where dirty keys go.
+    /// Receives the dirty keys.
     pub dirty: DirtySet,
 }
 
@@ -89,7 +89,7 @@ impl Watches {
                     };
                     let changed = index.names_changed();
                     drop(index);
-                    // Half a list would name half of them.
+                    // A partial list would contain only some of the names.
                     if complete {
                         names.send_if_modified(|known| std::mem::replace(known, changed) != changed);
                     }
@@ -99,7 +99,7 @@ impl Watches {
             .await;
     }
 
-    /// Watches the slices that bear our managed-by label.
+    /// Watches the slices with our managed-by label.
     pub async fn copies(self) {
         let selector = copies_selector();
         self.slices(WatchKind::Copies, &selector, &Scope::Copies, None)
@@ -146,8 +146,8 @@ impl Watches {
                     }
                     Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
-                        // Nobody waits any more if the watch is being replaced already.
-                        listed_once.take().map(|told| told.send(()));
+                        // The receiver is gone if the watch is already being replaced.
+                        listed_once.take().map(|sender| sender.send(()));
                         index.slices_listed(scope, &std::mem::take(&mut listed))
                     }
                 };
@@ -158,14 +158,14 @@ impl Watches {
     }
 }
 
-/// The log of the objects of one watch that cannot be decoded: one line at once and one a minute.
+/// The log of the objects of one watch that cannot be decoded: one line at once, and then one a minute.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {}", watch.as_str()));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))
 }
 
-/// After it was answered for this time, a watch should show the current state. A watch without an answer is an outage,
-/// not a stale view: it has its own pauses and log lines.
+/// The time after which an open watch should show the current state. A watch without an answer is an outage and not a
+/// stale view: it has its own pauses and log lines.
 const SHOWS_CURRENT_STATE: Duration = Duration::from_secs(1);
 
 /// Watches one Lease for the leader election. Restarts the watch if it does not show our own renewals.
@@ -197,20 +197,20 @@ pub async fn lease(reader: Reader, namespace: &str, name: &str, observer: LeaseO
         }
     };
     tokio::select! {
-        // The news of this moment is heard before it is missed.
+        // An event that arrives at the deadline still counts.
         biased;
         () = follow => {}
         () = check => {}
     }
 }
 
-/// Slices that bear our managed-by label.
+/// The selector of slices with our managed-by label.
 #[must_use]
 pub fn copies_selector() -> String {
     format!("{}={MANAGED_BY_US}", label::MANAGED_BY)
 }
 
-/// Slices of these names that are not ours, in as few selectors as are short enough.
+/// The selectors of slices with these names that are not ours. There are as few as the length limit allows.
 #[must_use]
 pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, String)> {
     let shards = split(names, SELECTOR_BYTES).into_iter();
@@ -221,7 +221,7 @@ pub fn named_selectors(names: &BTreeSet<String>) -> Vec<(BTreeSet<String>, Strin
     shards.map(with_selector).collect()
 }
 
-/// Slices of these names that are not ours.
+/// The selector of slices with these names that are not ours.
 fn named_selector(names: &BTreeSet<String>) -> String {
     let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     format!(

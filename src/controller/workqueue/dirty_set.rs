@@ -1,4 +1,4 @@
-//! Where watches leave the keys of Services whose copies may have to change.
+//! The set of dirty keys: Services whose copies may have to change.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,22 @@ use tokio::time::Instant;
 
 use endpoint_copier_core::model::ServiceKey;
 
-/// Where watches leave dirty keys. It holds each key once, so it needs no bound of its own. One worker takes them.
+/// The set into which watches put dirty keys. It holds each key once, so it needs no bound of its own. One worker takes
+/// the keys.
 #[derive(Clone, Debug, Default)]
 pub struct DirtySet {
     keys: watch::Sender<HashMap<ServiceKey, Instant>>,
-    /// Every mark, also one of no keys.
+    /// Notifies of every mark, even of one without keys.
     marks: watch::Sender<()>,
 }
 
 impl DirtySet {
-    /// Marks keys as dirty, since now unless they are so already.
+    /// Marks keys as dirty from now on. Keys that are dirty already keep their time.
     pub fn mark(&self, keys: impl IntoIterator<Item = ServiceKey>) {
         self.mark_since(keys, Instant::now());
     }
 
-    /// Marks keys as dirty, since this moment unless they are so already for longer.
+    /// Marks keys as dirty since this moment. Keys that have been dirty for longer keep their time.
     pub fn mark_since(&self, keys: impl IntoIterator<Item = ServiceKey>, since: Instant) {
         self.keys.send_if_modified(|dirty| {
             for key in keys {
@@ -33,15 +34,15 @@ impl DirtySet {
         self.marks.send_replace(());
     }
 
-    /// Changes with each mark: the index may have changed.
+    /// A receiver that changes with each mark, because the index may have changed.
     #[must_use]
     pub fn marks(&self) -> watch::Receiver<()> {
         self.marks.subscribe()
     }
 
-    /// Takes the keys that have arrived; waits while there are none. Cancelling it loses nothing.
+    /// Takes the keys that have arrived, and waits while there are none. Cancelling loses nothing.
     pub async fn take(&self) -> HashMap<ServiceKey, Instant> {
-        // This holds a sender, so the wait cannot fail.
+        // The wait cannot fail, because this holds a sender.
         _ = self.keys.subscribe().wait_for(|dirty| !dirty.is_empty()).await;
         self.keys.send_replace(HashMap::new())
     }

@@ -1,7 +1,7 @@
 //! Dirty keys, each at most once, and the time before which a key must not be worked on again.
 //!
-//! A key is in one of four states: not here, ready, waiting until a moment, or being worked on.
-//! A key that gets dirty while it is worked on becomes ready when that work ends.
+//! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
+//! while it is in progress becomes ready when that work ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -22,44 +22,44 @@ mod overload;
 pub use dirty_set::DirtySet;
 use overload::Overload;
 
-/// The time from a sync that sent a request to the next sync of its key. A burst of changes costs some fifty
-/// syncs a second, not one per change; the first change of a burst does not wait.
+/// The time from a sync that sent a request to the next sync of its key. A burst of changes costs about fifty syncs a
+/// second and not one for each change. The first change of a burst does not wait.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// Keys worked on at once. Each makes one call at a time, so this many writes are in flight at most.
+/// The number of keys in progress at once. Each makes one call at a time, so this also limits the writes in flight.
 const AT_ONCE: usize = 10;
 
-/// One slot of these is reserved for the Service of [`Priority::Flagged`]. There is only one, so it never
-/// waits.
+/// The number of these slots that are reserved for the Service of [`Priority::Flagged`]. There is only one such
+/// Service, so it never waits.
 const FLAGGED: usize = 1;
 
-/// Slots reserved for [`Priority::ApiServers`]. More than one, so that a write that hangs does not delay the
-/// next.
+/// The number of slots reserved for [`Priority::ApiServers`]. There are several, so that a write that hangs does not
+/// delay the next.
 const API_SERVERS: usize = 2;
 
-/// The most slots for other Services whose last sync failed: slow or hanging writes must not delay those that
+/// The number of slots for other Services whose last sync failed. Slow or hanging writes must not delay those that
 /// would succeed.
 const FAILING: usize = 4;
 
-/// The time between two tries of a key with reserved slots while the API server is overloaded. These few do not wait for
-/// the common pause.
+/// The time between two attempts of a key with reserved slots while the API server is overloaded. These few keys do not
+/// wait for the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
-/// The lane of a key decides when it goes, and how many keys go at once.
+/// The lane of a key decides its order, and how many keys of the lane are in progress at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Flagged,
     ApiServers,
     Normal,
-    /// The API server could not be reached, or took too long, last time.
+    /// Keys whose last sync failed because the API server could not be reached or was too slow.
     Failing,
 }
 
 impl Lane {
-    /// All levels, in the order in which they are served.
+    /// All lanes, in the order in which they are served.
     const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
 
-    /// The level of a key. `failed`: its last sync failed. Keys that go first do so even then.
+    /// The lane of a key. `failed`: its last sync failed. Keys with reserved slots keep their lane even then.
     fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,
@@ -72,9 +72,9 @@ impl Lane {
 
 #[derive(Debug)]
 enum KeyState {
-    /// `queued`: it waits for its turn since then.
+    /// `queued` is the time since which the key waits for its turn.
     Ready { since: Instant, queued: Instant },
-    /// `since`: what was dirty is still to be done.
+    /// `since` is the time of the change that is still to be handled.
     Waiting {
         timer: delay_queue::Key,
         since: Option<Instant>,
@@ -101,7 +101,7 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// An empty queue that counts here what goes through it.
+    /// An empty queue that reports its metrics here.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         Self {
@@ -116,13 +116,13 @@ impl WorkQueue {
         }
     }
 
-    /// Marks a key dirty, since the given time.
+    /// Marks a key as dirty since the given time.
     pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         match self.states.get_mut(&key) {
             Some(KeyState::Ready { .. }) => {}
             Some(KeyState::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
             Some(KeyState::Waiting { timer, since: first }) => {
-                // What it waited for is still to be done; a pause after a sync is kept all the same.
+                // The change for which it waited is still to be handled. A pause after a sync stays in force.
                 let since = first.map_or(since, |first| first.min(since));
                 self.timers.remove(timer);
                 self.schedule(key, since, priority);
@@ -152,8 +152,8 @@ impl WorkQueue {
         self.ready[Lane::of(priority, failed) as usize].push_back(key);
     }
 
-    /// The next key to work on, if there is room for it, and since when it is dirty. It is being worked
-    /// on until [`WorkQueue::finished`].
+    /// The next key to work on, if a slot is free, and the time since which it is dirty. The key is in progress until
+    /// [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
         let lane = Lane::ALL
             .into_iter()
@@ -191,7 +191,7 @@ impl WorkQueue {
         }
     }
 
-    /// Work on a key has ended. If it sent requests, the next sync waits for [`PACE`].
+    /// Ends the work on a key. If it sent requests, the next sync waits for [`PACE`].
     pub fn finished(&mut self, key: ServiceKey, outcome: &Outcome, priority: Priority) {
         let Some(KeyState::Active {
             since,
@@ -253,8 +253,8 @@ impl WorkQueue {
         delays.next_backoff().unwrap_or(delays.max_interval)
     }
 
-    /// Waits until a waiting key is due, and makes it ready, or until an overloaded API server has had its pause. Never
-    /// ends while neither is awaited.
+    /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server ends. Never
+    /// returns while there is neither.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,
@@ -287,7 +287,7 @@ fn policy(kind: Backoff) -> ExponentialBackoff {
     }
 }
 
-/// A delay that doubles each time, without an end: a key is never given up.
+/// A delay that doubles each time and has no end, because a key is never given up.
 fn backoff(first: Duration, longest: Duration, jitter: f64) -> ExponentialBackoff {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(first)

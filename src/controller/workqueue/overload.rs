@@ -1,4 +1,4 @@
-//! The pause that an overloaded API server gets from all Services but those that lead to the API servers.
+//! The pause of all Services after an API server was overloaded, except those that lead to the API servers.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use tokio::time::{Instant, sleep_until};
 
-/// The common pause: 1 s doubling to 30 s, and never less than the API server asks for.
+/// The common pause: 1 s doubling to 30 s, and at least as long as the API server requests.
 pub(super) struct Overload {
     backoff: ExponentialBackoff,
-    /// A pause lasts until then. It is over when [`Overload::over`] has returned, and not before, so that whoever
-    /// waits for its end does not miss it.
+    /// The end of the pause. The pause is over only when [`Overload::over`] has returned, so that no waiter misses its
+    /// end.
     until: Option<Instant>,
 }
 
@@ -24,13 +24,13 @@ impl Default for Overload {
 }
 
 impl Overload {
-    /// Whether a pause lasts.
+    /// Whether a pause is in force.
     pub fn is_pausing(&self) -> bool {
         self.until.is_some()
     }
 
-    /// The API server has rejected a request. Returns the end of the pause. During a pause, further rejections do
-    /// not prolong it: these requests were sent before it, or do not wait for it.
+    /// Records that the API server has rejected a request. Returns the end of the pause. During a pause, further
+    /// rejections do not prolong it: those requests were sent before it, or do not wait for it.
     pub fn rejected(&mut self, retry_after: Duration) -> Instant {
         *self.until.get_or_insert_with(|| {
             let own = self.backoff.next_backoff().unwrap_or(self.backoff.max_interval);
@@ -38,7 +38,7 @@ impl Overload {
         })
     }
 
-    /// A write has succeeded. During a pause that proves nothing.
+    /// Records that a write has succeeded. During a pause that proves nothing.
     pub fn accepted(&mut self) {
         if self.until.is_none() {
             self.backoff.reset();

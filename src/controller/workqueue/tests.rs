@@ -14,7 +14,7 @@ fn outcome(requeue: Requeue) -> Outcome {
     Outcome::new(SyncResult::Success, requeue)
 }
 
-/// The sync of a key that sent no request has ended.
+/// Ends the sync of a key that sent no request.
 fn finish(queue: &mut WorkQueue, key: ServiceKey, requeue: Requeue, priority: Priority) {
     queue.finished(key, &outcome(requeue), priority);
 }
@@ -44,7 +44,7 @@ async fn the_flagged_service_goes_first_and_then_the_api_servers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_never_worked_on_twice_at_once_and_not_forgotten_when_it_changes_meanwhile() {
+async fn a_key_that_changes_during_its_sync_is_queued_again() {
     let mut queue = queue();
     queue.mark(key("a"), Instant::now(), Other);
     queue.pop().unwrap();
@@ -98,7 +98,7 @@ async fn a_failing_key_waits_longer_each_time_and_never_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn passing_failures_are_tried_again_within_a_second_and_a_bit() {
+async fn transient_failures_are_retried_within_about_a_second() {
     let mut queue = queue();
     queue.mark(key("a"), Instant::now(), Other);
     for _ in 0..50 {
@@ -152,7 +152,7 @@ async fn success_forgets_the_failures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_dirty_set_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
+async fn the_dirty_set_keeps_a_keys_first_time_and_wakes_its_reader() {
     let dirty = DirtySet::default();
     let reader = tokio::spawn({
         let dirty = dirty.clone();
@@ -169,7 +169,7 @@ async fn the_dirty_set_keeps_the_first_time_of_a_key_and_wakes_its_reader() {
 
 /// Rule: survive.ten-at-once
 #[tokio::test(start_paused = true)]
-async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
+async fn workers_are_reserved_for_api_servers_and_flagged_service() {
     let mut queue = queue();
     for number in 0..20 {
         queue.mark(key(&format!("other-{number}")), Instant::now(), Other);
@@ -182,7 +182,7 @@ async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
     queue.mark(key("vip"), Instant::now(), Flagged);
     assert_eq!(names(&mut queue), ["vip"]);
     finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
-    assert!(names(&mut queue).is_empty(), "its place is nobody else's");
+    assert!(names(&mut queue).is_empty(), "no other key gets its slot");
     finish(&mut queue, key("other-3"), Requeue::WhenDirty, Other);
     assert_eq!(names(&mut queue), ["2"], "the API servers go before others");
     finish(&mut queue, key("0"), Requeue::WhenDirty, ApiServers);
@@ -192,7 +192,7 @@ async fn places_are_kept_for_the_api_servers_and_one_for_the_flagged_service() {
 
 /// Rule: survive.api-servers-first
 #[tokio::test(start_paused = true)]
-async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
+async fn reserved_workers_do_not_depend_on_earlier_failures() {
     for priority in [Flagged, ApiServers] {
         let mut queue = queue();
         queue.mark(key("vip"), Instant::now(), priority);
@@ -216,7 +216,7 @@ async fn the_places_of_the_api_servers_are_theirs_whatever_failed_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_failed_leave_room_for_those_that_did_not() {
+async fn failed_keys_leave_workers_for_other_keys() {
     let mut queue = queue();
     for number in 0..7 {
         queue.mark(key(&number.to_string()), Instant::now(), Other);
@@ -236,7 +236,7 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
+async fn an_unfinished_key_keeps_the_time_of_its_change() {
     type Until = fn(Instant) -> Requeue;
     for (again, keeps) in [(Requeue::Resume as Until, true), (Requeue::At as Until, false)] {
         let mut queue = queue();
@@ -251,7 +251,7 @@ async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
 
 /// Rule: survive.overload-writes
 #[tokio::test(start_paused = true)]
-async fn pauses_for_an_overloaded_api_server_double_to_30_s_until_a_write() {
+async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
     let mut queue = queue();
     let mut pause = async |retry_after: u64, writes: bool| {
         if writes {

@@ -1,10 +1,10 @@
-//! How many endpoints a managed Service has, and how many its source.
+//! The number of endpoints of a managed Service and of its source.
 
 use super::Index;
 use crate::model::{EndpointCounts, Endpoints, ServiceKey};
 
 impl Index {
-    /// The endpoints of a managed Service as the watches show them; `None`: it is not managed.
+    /// The endpoints of a managed Service as the watches show them, or `None` if it is not managed.
     #[must_use]
     pub fn endpoints(&self, key: &ServiceKey) -> Option<Endpoints> {
         let service = self.services.get(key)?.managed.as_ref()?;

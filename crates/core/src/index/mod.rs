@@ -1,7 +1,7 @@
-//! What the cluster looks like, and who depends on whom. A change goes in, the keys of the managed
-//! Services that it concerns come out.
+//! The cluster as the watches show it, and the dependencies between Services. Each change returns the keys of the
+//! managed Services that it concerns.
 //!
-//! Pure: the watches feed it, the reconciler reads snapshots of it; it does neither itself.
+//! Pure: the watches feed the index and the reconciler reads snapshots of it. The index does neither itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::error::Error;
@@ -35,17 +35,17 @@ use versions::Versions;
 /// Keys of managed Services whose copies may have to change.
 pub type Dirty = BTreeSet<ServiceKey>;
 
-/// The two ways in which slices are watched. A slice is in one of them, by its managed-by label.
+/// The two ways in which slices are watched. The managed-by label of a slice decides which one shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Slices that bear our managed-by label, of whichever Service.
+    /// Slices with our managed-by label, whatever their Service.
     Copies,
-    /// Slices without it that belong to a Service of one of these names.
+    /// Slices without that label that belong to a Service with one of these names.
     Named(Arc<BTreeSet<String>>),
 }
 
 impl Scope {
-    /// Whether the watch of this scope is the one that reports on a slice of its kind, by the name of its Service.
+    /// Whether the watch of this scope reports on a slice of a Service with this name.
     fn covers(&self, service: Option<&str>) -> bool {
         match self {
             Self::Copies => true,
@@ -54,11 +54,10 @@ impl Scope {
     }
 }
 
-/// The index, shared by the watches that feed it and the reconciler that reads it. Never held
-/// across an await.
+/// The index, shared by the watches that feed it and the reconciler that reads it. No lock is held across an await.
 pub type SharedIndex = Arc<Mutex<Index>>;
 
-/// What has not been listed yet.
+/// The kinds of objects that have not been listed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotFilled(Vec<&'static str>);
 
@@ -70,19 +69,19 @@ impl fmt::Display for NotFilled {
 
 impl Error for NotFilled {}
 
-/// See the module.
+/// The index; see the module.
 #[derive(Debug)]
 pub struct Index {
     defaults: Defaults,
-    /// Every Service; of those that are not managed, the name alone.
+    /// Every Service. Only the name is kept of those that are not managed.
     services: HashMap<ServiceKey, Known>,
     names_changed: u64,
     services_removed: u64,
     /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of them.
     /// Ends with the next list at the latest.
     services_gone: HashMap<ServiceKey, String>,
-    /// Sources in use, each with one of the managed Services that use it. One set, because a set for each source would take
-    /// 200 bytes more, and most sources are used once.
+    /// Sources in use, each with one of the managed Services that use it. One set for all, because a set for each
+    /// source would take 200 bytes more, and most sources are used once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     copies: Slices,
     others: Slices,
@@ -92,15 +91,15 @@ pub struct Index {
     /// The names that mattered when Services were first listed.
     first_names: BTreeSet<String>,
     copies_listed: bool,
-    /// Names whose slices have been listed, so that their absence means something.
+    /// Names whose slices have been listed, so that a missing slice is known to be absent.
     names_listed: BTreeSet<String>,
-    /// Names that matter for another reason than a managed Service.
+    /// Names whose slices matter although no managed Service uses them.
     always: BTreeSet<String>,
     api_servers_changed: u64,
 }
 
 impl Index {
-    /// An index that knows nothing yet.
+    /// Creates an empty index.
     #[must_use]
     pub fn new(defaults: Defaults) -> Self {
         Self {
@@ -123,7 +122,7 @@ impl Index {
         }
     }
 
-    /// A slice was added or changed, or read by a GET.
+    /// Adds or updates a slice that a watch or a GET shows.
     pub fn apply_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         if self.knows_newer_slice(scope, &slice.metadata)
             || self.versions.is_superseded(scope, &slice.metadata)
@@ -133,9 +132,9 @@ impl Index {
         self.list_slice(scope, slice)
     }
 
-    /// A slice is on a list. A list is the truth even where it is older than what was known: that is
-    /// how an etcd restored from a backup looks. But a GET since the list began is newer if it showed that the slice is
-    /// gone.
+    /// Adds or updates a slice that is on a list. A list is the truth even if it is older than the known state: that is
+    /// what a list looks like after etcd was restored from a backup. The exception is a GET since the list began that
+    /// showed that the slice is gone.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
         if self.slices(scope).is_gone(&slice.metadata) {
@@ -146,7 +145,7 @@ impl Index {
         self.concerned(scope, &touched)
     }
 
-    /// A slice is gone, or has left the scope of this watch. `metadata` bears the resourceVersion at
+    /// Removes a slice that is gone, or that has left the scope of this watch. `metadata` has the resourceVersion at
     /// which that happened.
     pub fn delete_slice(&mut self, scope: &Scope, metadata: &ObjectMeta) -> Dirty {
         if self.versions.is_superseded(scope, metadata) {
@@ -161,7 +160,7 @@ impl Index {
             return Dirty::new();
         }
         let mut touched = self.unreadable.replaced(scope, metadata);
-        // One that moved to another watch's names is that watch's to report.
+        // A slice that moved to the names of another watch is reported by that watch.
         let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
         if self.slices(scope).get(&key).is_some_and(is_its_own) {
             touched.extend(self.slices_mut(scope).remove(&key));
@@ -169,7 +168,7 @@ impl Index {
         self.concerned(scope, &touched)
     }
 
-    /// A list of slices is complete: those in scope and not on it are gone.
+    /// Completes a list of slices: those in scope that are not on it are gone.
     pub fn slices_listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> Dirty {
         let gone = self
             .slices(scope)
@@ -207,7 +206,7 @@ impl Index {
         managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
-    /// A slice as it is known, copy or not.
+    /// A slice as it is known, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
         let (copy, other) = (self.copies.get(key), self.others.get(key));
@@ -217,7 +216,7 @@ impl Index {
             .max_by_key(|slice| version_of(&slice.metadata))
     }
 
-    /// What the flags and its annotations make of a Service. `None`: it is not managed.
+    /// The Service as the flags and its annotations define it, or `None` if it is not managed.
     #[must_use]
     pub fn as_managed(&self, service: &Service) -> Option<ManagedService> {
         ManagedService::read(service, &self.defaults)
@@ -243,11 +242,12 @@ impl Index {
             .is_some_and(|known| known.managed.is_some())
     }
 
-    /// Everything that mattered when Services were first listed has been listed too. Names that come later do not
-    /// count, or a user who changes them all the time would keep a replica unready: a Service waits for its own source.
+    /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
+    /// could change them all the time and keep a replica unready. A Service with such a name waits alone.
     ///
     /// # Errors
-    /// What has not.
+    ///
+    /// The kinds of objects that are missing.
     pub fn is_filled(&self) -> Result<(), NotFilled> {
         let mut missing = Vec::new();
         if !self.services_listed {
@@ -271,7 +271,7 @@ impl Index {
         }
     }
 
-    /// What decides about one Service. `None` while too little is known to decide.
+    /// The state that decides about one Service, or `None` while too little is known to decide.
     #[must_use]
     pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
         if !self.services_listed || !self.copies_listed {
@@ -347,7 +347,7 @@ impl Index {
         }
     }
 
-    /// Managed or not: a Service without a right to copies may have some to lose.
+    /// Unmanaged Services count too: they may have copies to lose.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched
             .iter()
@@ -366,7 +366,7 @@ impl Index {
 
     /// The managed Services of a source.
     fn dependants<'a>(&'a self, source: &ServiceKey) -> impl Iterator<Item = &'a ServiceKey> + use<'a> {
-        // No key is less.
+        // The lowest possible key.
         let first = (source.clone(), ServiceKey::new("", ""));
         let uses = self.uses.range(first.clone()..);
         uses.take_while(move |(used, _)| *used == first.0)
@@ -388,7 +388,7 @@ impl Index {
     }
 }
 
-/// The name of the Service to which a slice says that it belongs.
+/// The name of the Service that the slice names in its label.
 fn service_name(slice: &EndpointSlice) -> Option<&str> {
     label_of(&slice.metadata, label::SERVICE_NAME)
 }

@@ -1,4 +1,4 @@
-//! What is to be probed: the API servers that copies show.
+//! The targets of probes: the API servers that copies show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use super::{Index, Scope};
 use crate::model::{Endpoint, ServiceKey};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
-/// So many addresses of a family are probed at most, more than any cluster has API servers.
+/// The highest number of addresses of a family that are probed. No cluster has as many API servers.
 const MOST: usize = 16;
 
 impl Index {
@@ -16,13 +16,14 @@ impl Index {
         self.dependants(&ServiceKey::api_source())
     }
 
-    /// Grows with each change that [`Index::api_server_ports`] or [`Index::probe_targets`] may show.
+    /// A counter that grows with each change that may alter [`Index::api_server_ports`] or [`Index::probe_targets`].
     #[must_use]
     pub fn api_servers_changed(&self) -> u64 {
         self.api_servers_changed
     }
 
-    /// The numbers of the API source's port `https`. None while it shows no such port, as when it is empty.
+    /// The numbers of the API source's port `https`. Empty while the source shows no such port, for example while it is
+    /// empty.
     #[must_use]
     pub fn api_server_ports(&self) -> BTreeSet<u16> {
         let source = ServiceKey::api_source();
@@ -31,9 +32,9 @@ impl Index {
         slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
-    /// The addresses and ports of the copies of the API source, of Services that do not exempt themselves: the first
-    /// address of each endpoint with each port that is in `https` or the supervisor's. No other source is probed, and no
-    /// other port: that would be a port scanner for everybody who may write a Service.
+    /// The addresses and ports of the copies of the API source, without Services that exempt themselves: the first
+    /// address of each endpoint, with each port that is in `https` or is the supervisor's. No other source and no other
+    /// port is probed. Otherwise anyone who may write a Service could scan ports.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
         let is_probed = |key: &&ServiceKey| {
@@ -60,7 +61,7 @@ impl Index {
             .collect()
     }
 
-    /// Slices of these Services have changed.
+    /// Counts a change of slices of these Services.
     pub(super) fn note_api_servers(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) {
         let source = ServiceKey::api_source();
         let concerns = match scope {

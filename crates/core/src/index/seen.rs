@@ -1,21 +1,21 @@
-//! What a GET shows, beside the watches: it may be newer than they are, or older by the time it is read.
+//! Results of GETs, next to those of the watches. A GET may be newer than the watches, or older by the time it is read.
 
 use std::sync::Arc;
 
 use super::{Dirty, Index, Scope, Slices, bears_one_of};
 use crate::model::{EndpointSlice, ObjectMeta, SliceKey, version_of};
 
-/// Identity and version of a slice, or that there is none; and how many others had gone by then.
+/// Identity and version of a slice, or its absence, and the number of other slices deleted so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceState {
     known: Option<(Option<String>, Option<String>)>,
-    /// The version at which it was seen unreadable, if it is; 0 if not even that can be read.
+    /// The version at which the slice was seen unreadable, if it is; 0 if the version cannot be read either.
     unreadable: Option<u64>,
     removals: u64,
 }
 
 impl Index {
-    /// What is known of a slice, to tell later whether a watch has overtaken a GET.
+    /// The known state of a slice, to detect later whether a watch has overtaken a GET.
     #[must_use]
     pub fn state(&self, key: &SliceKey) -> SliceState {
         let metadata = self.slice(key).map(|slice| &slice.metadata);
@@ -26,10 +26,10 @@ impl Index {
         }
     }
 
-    /// A GET shows this slice, or that there is none of that name. `before`: what was known when it was
-    /// sent. Answers the Services concerned, or `None` if a watch has shown something since: then nobody
-    /// can say which of both is the latest. Otherwise it is the GET, even where it shows an older version:
-    /// that is how an etcd restored from a backup looks.
+    /// Takes in a GET that shows this slice, or that no slice has this name. `before` is the state known when the GET
+    /// was sent. Returns the Services concerned. Returns `None` if a watch has shown something since: then it is
+    /// unknown which of the two is newer. Otherwise the GET is newer, even if it shows an older version, as it does
+    /// after etcd was restored from a backup.
     #[must_use]
     pub fn observe(
         &mut self,
@@ -39,7 +39,7 @@ impl Index {
     ) -> Option<Dirty> {
         let is_gone = slice.is_none();
         let is_copy = slice.as_ref().is_some_and(EndpointSlice::is_labelled_as_copy);
-        // One that no watch shows is not kept: nobody would say when it is gone.
+        // A slice that no watch covers is not kept, because no watch would report its deletion.
         let (copy, other) = match slice {
             Some(slice) if is_copy => (Some(slice), None),
             other => (
@@ -48,7 +48,7 @@ impl Index {
             ),
         };
         let now = self.state(key);
-        // Unknown then and now, but it may have come and gone meanwhile.
+        // The slice was unknown before and is unknown now, but it may have been created and deleted in between.
         let may_be_gone = now.known.is_none() && (copy.is_some() || other.is_some());
         let is_overtaken = (&now.known, now.unreadable) != (&before.known, before.unreadable);
         if is_overtaken || may_be_gone && now.removals != before.removals {
@@ -69,8 +69,8 @@ impl Index {
         Some(dirty)
     }
 
-    /// Whether a state of a slice is older than the latest one known. If that is unreadable, the last readable state does
-    /// not count: its version is higher if etcd was restored from a backup between the two.
+    /// Whether a state of a slice is older than the latest one known. If the latest one is unreadable, the last
+    /// readable state does not count: its version is higher if etcd was restored from a backup between the two.
     pub(super) fn knows_newer_slice(&self, scope: &Scope, metadata: &ObjectMeta) -> bool {
         let key = SliceKey::of(metadata);
         let known = match self.unreadable.shown_by(scope, &key) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Dirty, Index};
 use crate::model::{ManagedService, ObjectMeta, Service, ServiceKey, version_of};
 
-/// What is known of one Service.
+/// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
     /// Its resourceVersion. Not compared, because most changes of a Service do not concern the operator.
@@ -15,7 +15,7 @@ pub(super) struct Known {
     pub managed: Option<Arc<ManagedService>>,
 }
 
-/// The known version of a Service, or that there is none, and the number of Services deleted so far.
+/// The known version of a Service, or its absence, and the number of Services deleted so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceVersion {
     exists: bool,
@@ -24,7 +24,7 @@ pub struct ServiceVersion {
 }
 
 impl Index {
-    /// A Service was added or changed.
+    /// Takes in a Service that was added or changed.
     pub fn apply_service(&mut self, service: &Service) -> Dirty {
         let key = ServiceKey::of(&service.metadata);
         let new = ManagedService::read(service, &self.defaults).map(Arc::new);
@@ -37,7 +37,7 @@ impl Index {
         dirty
     }
 
-    /// Replaces what is known of a Service; `None` if it is not managed.
+    /// Replaces the known state of a Service, which is `None` if it is not managed.
     pub(super) fn replace_service(
         &mut self,
         key: ServiceKey,
@@ -76,7 +76,7 @@ impl Index {
         dirty
     }
 
-    /// The watch shows that a Service is gone.
+    /// Takes in a deletion that the watch shows.
     pub fn service_deleted(&mut self, metadata: &ObjectMeta) -> Dirty {
         let key = ServiceKey::of(metadata);
         if self.is_service_gone(metadata) {
@@ -85,15 +85,15 @@ impl Index {
         self.delete_service(&key)
     }
 
-    /// Whether a GET has shown that this very Service is gone. A UID is never given a second time, so what has it is an older
-    /// state, unless etcd was restored from a backup. A list that begins later shows that.
+    /// Whether a GET has shown that this Service, with this UID, is deleted. A UID is never reused, so a state with
+    /// that UID is older, unless etcd was restored from a backup. A list that begins later shows such a restore.
     #[must_use]
     pub fn is_service_gone(&self, metadata: &ObjectMeta) -> bool {
         let gone = self.services_gone.get(&ServiceKey::of(metadata));
         gone.is_some_and(|gone| metadata.uid.as_ref() == Some(gone))
     }
 
-    /// A Service is gone.
+    /// Removes a deleted Service.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
         self.unreadable.services.remove(key);
         let Some(Known { managed: old, .. }) = self.services.remove(key) else {
@@ -109,12 +109,12 @@ impl Index {
         dirty
     }
 
-    /// The watch of Services lists. The list is asked for now, so it is newer than all GETs so far.
+    /// Notes that the watch of Services lists. The list is sent now, so it is newer than all GETs so far.
     pub fn services_list_begins(&mut self) {
         self.services_gone.clear();
     }
 
-    /// A list of Services is complete: those not on it are gone.
+    /// Completes a list of Services: those not on it are deleted.
     pub fn services_listed(&mut self, listed: &HashSet<ServiceKey>) -> Dirty {
         let gone: Vec<_> = self
             .services
@@ -142,14 +142,14 @@ impl Index {
         }
     }
 
-    /// Grows when a Service becomes managed, is no longer managed, or has another source: the names to watch may have
-    /// changed.
+    /// A counter that grows when a Service becomes managed, is no longer managed, or has another source: the names to
+    /// watch may have changed.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         self.names_changed
     }
 
-    /// What is known of a Service, to detect later whether the watch has overtaken a GET.
+    /// The known version of a Service, to detect later whether the watch has overtaken a GET.
     #[must_use]
     pub fn service_version(&self, key: &ServiceKey) -> ServiceVersion {
         ServiceVersion {
@@ -159,9 +159,9 @@ impl Index {
         }
     }
 
-    /// A GET shows this Service, or that there is none of that name. `before` is what was known when it was
-    /// sent. Returns the Services concerned. Returns `None` if the watch has shown something since: then it
-    /// is unknown which of both is newer. Otherwise the GET is newer, as in [`Index::observe`].
+    /// Takes in a GET that shows this Service, or that no Service has this name. `before` is the version known when the
+    /// GET was sent. Returns the Services concerned. Returns `None` if the watch has shown something since: then it is
+    /// unknown which of the two is newer. Otherwise the GET is newer, as in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,

@@ -1,4 +1,4 @@
-//! A set of EndpointSlices that can be asked by Service.
+//! A set of EndpointSlices that can be looked up by Service.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use crate::model::{
     EndpointSlice, ObjectMeta, OwnerReference, ServiceKey, SliceKey, label, provenance, service_of_copy_name,
 };
 
-/// Slices as one kind of watch shows them.
+/// Slices that one kind of watch shows.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     by_key: HashMap<SliceKey, Arc<EndpointSlice>>,
     /// Sorted by key.
     by_service: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>>,
-    /// So many slices have gone.
+    /// The number of slices removed so far.
     removals: u64,
-    /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never given a
-    /// second time, so what has it is such a state, unless etcd was restored from a backup. A list that begins later
-    /// shows that, and so ends it.
+    /// Slices that a GET has shown to be gone, while a watch may still show older states of them. A UID is never
+    /// reused, so a state with that UID is older, unless etcd was restored from a backup. A list that begins later
+    /// shows such a restore, and ends the entry.
     gone: HashMap<SliceKey, Gone>,
 }
 
-/// What is kept of a slice that a GET has shown to be gone.
+/// A slice that a GET has shown to be gone.
 #[derive(Debug)]
 struct Gone {
     uid: String,
-    /// The name of its Service, which decides which watch may still show it.
+    /// The name of its Service, which decides which watch may still show the slice.
     service: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Slices {
         self.by_service.keys()
     }
 
-    /// The keys of the slices of which this is true.
+    /// The keys of the slices that satisfy the predicate.
     pub fn keys_where(&self, is_so: impl Fn(&SliceKey, &EndpointSlice) -> bool) -> Vec<SliceKey> {
         let chosen = self.by_key.iter().filter(|(key, slice)| is_so(key, slice));
         chosen.map(|(key, _)| key.clone()).collect()
@@ -54,13 +54,13 @@ impl Slices {
         self.by_key.get(key)
     }
 
-    /// Grows with each slice that goes: what was there between two looks with the same number is there still.
+    /// A counter that grows with each removed slice. While it stays the same, no slice was removed.
     pub fn removals(&self) -> u64 {
         self.removals
     }
 
-    /// Takes a slice in. Answers with the Services that it concerns or concerned; with none when it
-    /// is no news. The version alone does not tell: after a restore of etcd it is given a second time.
+    /// Adds or updates a slice. Returns the Services that it concerns or concerned, or none if nothing changed. An
+    /// equal version does not prove that nothing changed, because a restore of etcd reuses versions.
     pub fn insert(&mut self, slice: EndpointSlice) -> BTreeSet<ServiceKey> {
         let slice = without_what_nobody_reads(slice);
         let key = SliceKey::of(&slice.metadata);
@@ -87,13 +87,13 @@ impl Slices {
         touched
     }
 
-    /// Forgets a slice. Answers with the Services that it concerned.
+    /// Removes a slice, and returns the Services that it concerned.
     pub fn remove(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         self.removals += u64::from(self.by_key.contains_key(key));
         self.take(key)
     }
 
-    /// Forgets a slice that is gone by a GET, and what watches still show of it.
+    /// Removes a slice that a GET has shown to be gone, and ignores what watches still show of it.
     pub fn remove_for_good(&mut self, key: &SliceKey) -> BTreeSet<ServiceKey> {
         if let Some(slice) = self.by_key.get(key)
             && let Some(uid) = slice.metadata.uid.clone()
@@ -110,7 +110,7 @@ impl Slices {
         gone.is_some_and(|gone| metadata.uid.as_ref() == Some(&gone.uid))
     }
 
-    /// Keeps only some of the slices that are known to be gone, by their keys and the names of their Services.
+    /// Keeps only those entries of deleted slices whose key and Service name satisfy the predicate.
     pub fn retain_gone(&mut self, may_still_be_shown: impl Fn(&SliceKey, Option<&str>) -> bool) {
         self.gone
             .retain(|key, gone| may_still_be_shown(key, gone.service.as_deref()));
@@ -135,14 +135,15 @@ impl Slices {
     }
 }
 
-/// What others write into the metadata of a slice has to survive an update of a copy. In all other slices only some of it is
-/// read, and to keep the rest would let its authors decide how much memory the index takes.
+/// Removes metadata that the operator does not read. An update of a copy must keep the metadata that others added. Of
+/// other slices only some is read. If the rest were kept, the authors of slices would decide how much memory the index
+/// takes.
 fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
     if slice.owner_of_copy().is_some() {
         return slice;
     }
     let metadata = &mut slice.metadata;
-    // Collected again rather than retained, which would keep the memory of those that are left out.
+    // Collected again and not retained in place, which would keep the memory of removed entries.
     metadata.labels = metadata.labels.take().map(|labels| {
         let read = labels
             .into_iter()
@@ -155,7 +156,7 @@ fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
         read.collect()
     });
     metadata.finalizers = None;
-    // That there is an owner matters, and not who it is.
+    // Only the presence of an owner matters.
     let has_owners = metadata
         .owner_references
         .as_ref()
@@ -164,13 +165,13 @@ fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
     slice
 }
 
-/// The labels that are read of slices that are no copies.
+/// The labels that are read of slices that are not copies.
 const LABELS_READ: [&str; 3] = [label::SERVICE_NAME, label::MANAGED_BY, label::SOURCE];
 
-/// Bytes of a time, and some to spare.
+/// The length of a time, with some reserve.
 const LONGEST_TIME: usize = 64;
 
-/// The place of a slice among those of a Service, or the one where it belongs.
+/// The index of a slice among those of its Service, or the index at which to insert it.
 fn position(slices: &[Arc<EndpointSlice>], key: &SliceKey) -> Result<usize, usize> {
     slices.binary_search_by(|slice| {
         let ObjectMeta { namespace, name, .. } = &slice.metadata;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Index, bears_one_of};
 use crate::model::{EndpointSlice, ObjectMeta, Priority, ServiceKey, SliceKey, label, label_of, version_of};
 
-/// What a consistent list of slices showed.
+/// The content of a consistent list of slices.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The namespace that was listed.
@@ -17,21 +17,21 @@ pub struct Listing {
     /// The resourceVersion of the list.
     pub version: Option<u64>,
     slices: BTreeMap<SliceKey, ListedSlice>,
-    /// How many slices had gone when the list was asked for.
+    /// The number of slices that had been removed when the list was sent.
     removals: u64,
 }
 
 /// One slice on the list.
 #[derive(Clone, Debug)]
 struct ListedSlice {
-    /// Name of its Service.
+    /// The name of its Service.
     service: Option<String>,
     uid: Option<String>,
     version: Option<u64>,
 }
 
 impl Listing {
-    /// Adds a slice that is on the list.
+    /// Adds a slice of the list.
     pub fn add(&mut self, metadata: &ObjectMeta) {
         let listed = ListedSlice {
             service: label_of(metadata, label::SERVICE_NAME).map(str::to_owned),
@@ -55,7 +55,7 @@ pub enum Requester {
     Namespace(String),
 }
 
-/// Names of Services whose slices matter, by who asks for them.
+/// Names of Services whose slices matter, by requester.
 pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
@@ -77,14 +77,12 @@ impl Index {
         names
     }
 
-    /// Slices of Services of this name matter even while nobody uses them as a source.
+    /// Makes slices of Services with this name matter even while no managed Service uses them as a source.
     pub fn always_watch(&mut self, name: &str) {
         self.always.insert(name.to_owned());
     }
 
-    /// The names that never change while the process runs: those that the flags give and those that are
-    /// always
-    /// watched.
+    /// The names that never change while the process runs: those from the flags, and those that are always watched.
     #[must_use]
     pub fn pinned_names(&self) -> BTreeSet<String> {
         let by_flag = [&self.defaults.source].into_iter().chain(&self.defaults.managed);
@@ -124,7 +122,7 @@ impl Index {
         sources
     }
 
-    /// A list of slices that is about to be asked for.
+    /// Starts a record of a list of slices that is about to be sent.
     #[must_use]
     pub fn listing(&self, namespace: String, names: BTreeSet<String>) -> Listing {
         Listing {
@@ -136,11 +134,11 @@ impl Index {
         }
     }
 
-    /// Whether the watches show all that a list showed, or what came after it.
+    /// Whether the watches show everything that a list showed, or newer states of it.
     #[must_use]
     pub fn shows(&self, listing: &Listing) -> bool {
         let may_be_gone = self.others.removals() != listing.removals;
-        // A name may have been dropped since the list was asked for.
+        // A name may have been dropped since the list was sent.
         let is_watched = |listed: &ListedSlice| {
             let service = listed.service.as_ref();
             service.is_some_and(|service| self.names_listed.contains(service))

@@ -9,22 +9,22 @@ use crate::model::{
     service_of_copy_name, version_of,
 };
 
-/// What is known of unreadable objects, by kind.
+/// The known unreadable objects, by kind.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableObjects {
-    /// Services of which it is unknown whether they are managed. Those with copies count as managed.
+    /// Services that may or may not be managed. Those with copies count as managed.
     pub services: HashMap<ServiceKey, Arc<ManagedService>>,
     slices: BTreeMap<SliceKey, Slice>,
-    /// So many slices have gone.
+    /// The number of slices removed so far.
     pub removals: u64,
 }
 
 /// A slice that cannot be decoded.
 #[derive(Debug)]
 pub(super) struct Slice {
-    /// The watch of copies shows it.
+    /// Whether the watch of copies shows it.
     is_copy: bool,
-    /// The names of the Services to which it may belong: the one on its label or, if no label can be read, those of the
+    /// The names of the Services to which it may belong: the one in its label or, if no label can be read, those of the
     /// watch that shows it.
     names: Arc<BTreeSet<String>>,
     /// Its resourceVersion.
@@ -98,12 +98,12 @@ impl UnreadableObjects {
         touched
     }
 
-    /// A slice that is unreadable, whichever watch shows it.
+    /// An unreadable slice, whichever watch shows it.
     pub fn get(&self, key: &SliceKey) -> Option<&Slice> {
         self.slices.get(key)
     }
 
-    /// A slice that is unreadable, if the watch of this scope shows it.
+    /// An unreadable slice, if the watch of this scope shows it.
     pub fn shown_by(&self, scope: &Scope, key: &SliceKey) -> Option<&Slice> {
         self.get(key).filter(|slice| slice.is_in(scope))
     }
@@ -128,7 +128,7 @@ impl UnreadableObjects {
         slice.services(key)
     }
 
-    /// Only slices of some names are watched from now on.
+    /// Forgets slices of names that are no longer watched.
     pub fn retain_names(&mut self, is_watched: impl Fn(&str) -> bool) {
         self.slices
             .retain(|_, slice| slice.is_copy || !slice.rule_out(|name| !is_watched(name)));
@@ -136,7 +136,7 @@ impl UnreadableObjects {
 }
 
 impl Index {
-    /// A Service was added or changed, and cannot be decoded. If it is or was managed, or if readable
+    /// Takes in a Service that was added or changed and cannot be decoded. If it is or was managed, or if readable
     /// annotations say so, its copies stay as they are.
     pub fn service_unreadable(&mut self, unreadable: &Unreadable) -> Dirty {
         let service = Arc::new(ManagedService::unreadable(unreadable));
@@ -154,7 +154,7 @@ impl Index {
         dirty
     }
 
-    /// A slice was added or changed, and cannot be decoded.
+    /// Takes in a slice that was added or changed and cannot be decoded.
     pub fn apply_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         if self.knows_newer_slice(scope, &unreadable.metadata) {
             return Dirty::new();
@@ -162,8 +162,8 @@ impl Index {
         self.list_unreadable_slice(scope, unreadable)
     }
 
-    /// A slice is on a list, and cannot be decoded. It is ignored if not even its name can be read, or if another watch
-    /// reports it.
+    /// Takes in a slice on a list that cannot be decoded. Ignores it if not even its name can be read, or if another
+    /// watch reports it.
     pub fn list_unreadable_slice(&mut self, scope: &Scope, unreadable: &Unreadable) -> Dirty {
         let metadata = &unreadable.metadata;
         if metadata.name.is_none()
@@ -181,13 +181,13 @@ impl Index {
         self.keep_unreadable(metadata, *scope == Scope::Copies, names)
     }
 
-    /// A GET shows a slice that cannot be decoded. Returns `None` if no watch shows it: it is not kept, because nobody would
-    /// say when it is gone.
+    /// Takes in a GET that shows a slice that cannot be decoded. Returns `None` if no watch covers the slice. It is not
+    /// kept then, because no watch would report its deletion.
     #[must_use]
     pub fn observe_unreadable(&mut self, unreadable: &Unreadable) -> Option<Dirty> {
         let metadata = &unreadable.metadata;
         let key = SliceKey::of(metadata);
-        // Without labels, the watches know best where it belongs.
+        // Without labels, the watches know best where the slice belongs.
         let is_copy = match (&metadata.labels, self.unreadable.get(&key)) {
             (Some(_), _) => label_of(metadata, label::MANAGED_BY) == Some(MANAGED_BY_US),
             (None, Some(known)) => known.is_copy,

@@ -17,14 +17,14 @@ struct Progress {
     /// The highest resourceVersion that it has shown since its last list began. Older values do not count:
     /// after etcd is restored from a backup, they belong to a different history.
     newest: u64,
-    /// Its list is incomplete: it has shown a version, but not everything that is older.
+    /// Whether its list is incomplete: it has shown a version, but not everything older.
     is_listing: bool,
-    /// Its list was complete at least once.
+    /// Whether its list was complete at least once.
     has_listed: bool,
 }
 
 impl Index {
-    /// The watch of this scope lists. The list is asked for now, so it is newer than all GETs so far.
+    /// Notes that the watch of this scope lists. The list is sent now, so it is newer than all GETs so far.
     pub fn list_begins(&mut self, scope: &Scope) {
         self.slices_mut(scope)
             .retain_gone(|_, service| !scope.covers(service));
@@ -33,7 +33,7 @@ impl Index {
         }
     }
 
-    /// From now on only slices of these names are watched, each set in one watch. Forgets the others.
+    /// Notes that only slices of these names are watched from now on, each set in one watch. Forgets the other watches.
     pub fn retain_names(&mut self, shards: &BTreeSet<Arc<BTreeSet<String>>>) {
         let versions = &self.versions;
         let is_watched = |name: &str| shards.iter().any(|names| names.contains(name));
@@ -52,22 +52,22 @@ impl Index {
 }
 
 impl Versions {
-    /// The watch of this scope has come as far as this version, be it that of a deletion.
+    /// Notes that the watch of this scope has reached this version. The version may be that of a deletion.
     pub fn saw(&mut self, scope: &Scope, version: Option<u64>) {
         if let Some(progress) = self.entry(scope) {
             progress.newest = version.unwrap_or(0).max(progress.newest);
         }
     }
 
-    /// The list of the watch of this scope is complete.
+    /// Notes that the list of the watch of this scope is complete.
     pub fn listed(&mut self, scope: &Scope) {
         if let Some(progress) = self.entry(scope) {
             (progress.is_listing, progress.has_listed) = (false, true);
         }
     }
 
-    /// Everything up to this version has been shown of Services of this name. What other watches have shown
-    /// proves nothing for them.
+    /// The version up to which all slices of Services with this name have been shown. Other watches prove nothing for
+    /// them.
     pub fn seen_of(&self, name: &str) -> u64 {
         let last = self.last_listed(name);
         last.filter(|progress| !progress.is_listing)

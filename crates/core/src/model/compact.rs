@@ -1,7 +1,7 @@
-//! Objects in as little memory as they need: the index holds thousands of them.
+//! Compact representations of objects, because the index holds thousands of them.
 //!
-//! A `BTreeMap` takes 544 bytes for its first entry, and a `Vec` that was filled by a decoder has room for up to
-//! twice its elements.
+//! A `BTreeMap` takes 544 bytes for its first entry, and a `Vec` that a decoder filled has room for up to twice its
+//! elements.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::{label, provenance};
 /// Labels or annotations, sorted by key. Keys that the operator knows are not allocated.
 pub type StringMap = LiteMap<Cow<'static, str>, Box<str>>;
 
-/// The keys that slices bear.
+/// Keys that slices commonly have.
 const KEYS: [&str; 9] = [
     label::SERVICE_NAME,
     label::MANAGED_BY,
@@ -47,7 +47,7 @@ where
     Ok(list)
 }
 
-/// For `#[serde(with)]`. `LiteMap` by itself is written as a sequence when it is empty.
+/// For `#[serde(with)]`. By itself, an empty `LiteMap` is serialized as a sequence.
 pub(super) mod string_map {
     use serde::{Serialize as _, Serializer};
 
@@ -74,7 +74,7 @@ mod tests {
 
     /// Rule: survive.memory
     #[test]
-    fn labels_and_annotations_are_written_as_they_came() {
+    fn labels_and_annotations_round_trip_unchanged() {
         for given in [
             json!({"labels": {}, "annotations": {}}),
             json!({"labels": {"b": "1", "a": "2", "kubernetes.io/service-name": "x"}}),

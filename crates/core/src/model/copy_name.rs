@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::{EndpointSlice, ServiceKey, SliceKey};
 
-/// Characters of the hash in the name of a copy.
+/// The number of hash characters in the name of a copy.
 const HASH_LENGTH: usize = 10;
 
 /// The name of the copy of a source slice. The hash keeps slices of different namespaces and address types apart; `/`
@@ -20,8 +20,7 @@ pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
     format!("{service}-{hash}")
 }
 
-/// The Service that a slice of this name would be a copy for. Whatever the slice is, it stands where a copy of that
-/// Service may have to be.
+/// The Service that a slice of this name would be a copy for. Any slice with such a name may be in the way of a copy.
 #[must_use]
 pub fn service_of_copy_name(slice: &SliceKey) -> Option<ServiceKey> {
     let (service, hash) = slice.name().rsplit_once('-')?;

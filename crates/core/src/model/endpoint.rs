@@ -1,18 +1,18 @@
-//! One endpoint of a slice.
+//! An endpoint of a slice.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointHints};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-/// An endpoint, as `k8s-openapi` has it but in a quarter of the memory: what most endpoints leave out is behind
-/// a pointer. `deprecatedTopology` is left out, since `discovery.k8s.io/v1` does not serve it to consumers.
+/// An endpoint like that of `k8s-openapi`, in a quarter of the memory: fields that most endpoints leave out are behind
+/// a pointer. `deprecatedTopology` is left out, because `discovery.k8s.io/v1` does not serve it to consumers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Endpoint {
-    /// Consumers use the first only.
+    /// Its addresses. Consumers use only the first.
     #[serde(deserialize_with = "addresses")]
     pub addresses: Vec<String>,
-    /// Whether it gets traffic.
+    /// Conditions that decide whether it gets traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<EndpointConditions>,
     /// The zones and Nodes that should use it.
@@ -24,7 +24,7 @@ pub struct Endpoint {
     /// The Node that it runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<Box<str>>,
-    /// The object that it stands for, a Pod for example.
+    /// The object that it represents, such as a Pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
     /// The zone that it runs in.
@@ -32,18 +32,18 @@ pub struct Endpoint {
     pub zone: Option<Box<str>>,
 }
 
-/// A reference to an object, as JSON. Its fields as a structure would be five to eight allocations, for something
-/// that is compared and copied and that nobody reads.
+/// A reference to an object, as JSON. As a structure, its fields would need five to eight allocations, although the
+/// operator only compares and copies them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetRef {
     /// Empty if the reference names no namespace.
     namespace: Box<str>,
-    /// As `k8s-openapi` writes it, so that equal references are equal text.
+    /// In the form that `k8s-openapi` writes, so that equal references are equal text.
     json: Box<str>,
 }
 
 impl TargetRef {
-    /// Whether readers in a namespace can follow it.
+    /// Whether a slice in this namespace may keep the reference.
     #[must_use]
     pub fn is_for(&self, namespace: &str) -> bool {
         self.namespace.is_empty() || *self.namespace == *namespace
@@ -82,7 +82,7 @@ mod tests {
     /// Rule: survive.memory
     #[test]
     fn every_field_of_an_endpoint_is_read_and_written() {
-        // Without `..`: a new field of the API has to be decided about here.
+        // No `..`: the compiler reports a new field of the API, and someone has to decide about it.
         let v1::Endpoint {
             addresses: _,
             conditions: _,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_as_good_as_absent() {
+    fn null_equals_absent() {
         let nothing = json!({"addresses": null, "conditions": null, "hints": null, "nodeName": null, "targetRef": null});
         let endpoint: Endpoint = serde_json::from_value(nothing).unwrap();
         assert_eq!(endpoint, Endpoint::default());

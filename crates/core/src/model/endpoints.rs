@@ -1,8 +1,8 @@
-//! How many endpoints there are, and of what use.
+//! The number of endpoints of a Service, by condition.
 
 use super::EndpointSlice;
 
-/// Endpoints by what they are good for. Each counts once.
+/// Endpoints by condition. Each counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
     /// Endpoints that get traffic.
@@ -13,17 +13,17 @@ pub struct EndpointCounts {
     pub terminating: usize,
 }
 
-/// The endpoints of one managed Service: where they come from, and where they go.
+/// The endpoints of one managed Service: those of its source and those in its copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    /// In slices of the source, of the families that the Service wants.
+    /// Endpoints in slices of the source, for the families that the Service wants.
     pub source: EndpointCounts,
-    /// In the copies.
+    /// Endpoints in the copies.
     pub copies: EndpointCounts,
 }
 
 impl EndpointCounts {
-    /// Counts the endpoints of slices. A condition that is not stated means what the API says it means.
+    /// Counts the endpoints of slices. An absent condition has the default of the API.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut counts = Self::default();
         let endpoints = slices
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_ready_unless_it_says_no_and_what_gets_traffic_is_ready_though_it_ends() {
+    fn endpoints_are_ready_by_default_and_serving_while_terminating() {
         let slice: EndpointSlice = serde_json::from_value(json!({
             "addressType": "IPv4",
             "endpoints": [

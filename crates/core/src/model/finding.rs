@@ -5,13 +5,13 @@ use serde::Serialize;
 use super::words::words;
 
 words! {
-    /// Why something is not, or not quite, as its user may expect. The word is the reason of the Event.
+    /// The reason of a finding, and of its Event.
     Reason {
         /// The Service cannot be decoded.
         Unreadable => "Unreadable",
-        /// An annotation has a value that we do not understand.
+        /// An annotation has an invalid value.
         InvalidAnnotation => "InvalidAnnotation",
-        /// The managed Service has a selector: the built-in controller owns its slices.
+        /// The managed Service has a selector: the built-in controller writes its slices.
         HasSelector => "HasSelector",
         /// The managed Service is of type `ExternalName`.
         ExternalName => "ExternalName",
@@ -27,17 +27,17 @@ words! {
         FamilyMissing => "FamilyMissing",
         /// The number of a port is not known.
         PortUnresolved => "PortUnresolved",
-        /// The name of a copy is taken by a slice that is not ours.
+        /// A slice of another owner has the name of a copy.
         NameTaken => "NameTaken",
-        /// The API server refuses a write for good.
+        /// The API server keeps rejecting a write.
         WriteRefused => "WriteRefused",
         /// The source is empty and its last good copies are kept.
         SourceEmptyHeld => "SourceEmptyHeld",
-        /// The source is empty, it is not to be followed into that, and there is no copy to keep.
+        /// The source is empty and the copies should not become empty too, but there is no copy to keep.
         SourceEmpty => "SourceEmpty",
         /// `externalTrafficPolicy: Local`, and no endpoint has a node.
         NodeNameMissing => "NodeNameMissing",
-        /// Probes took API servers out of the copies, or would have.
+        /// Probes took API servers out of the copies, or would have with `--probe=enforce`.
         EndpointUnreachable => "EndpointUnreachable",
         /// No API server answers probes, so probes change nothing.
         ProbesBlind => "ProbesBlind",
@@ -45,16 +45,16 @@ words! {
         ProbeUnauthorized => "ProbeUnauthorized",
         /// A port of a copy has never answered, while another port of the address does.
         PortNotAnswering => "PortNotAnswering",
-        /// Others keep slices for the managed Service too.
+        /// Other controllers write slices for the managed Service too.
         ForeignSlices => "ForeignSlices",
-        /// An `Endpoints` object of the Go operator is mirrored, and we may not remove it.
+        /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
         LegacyEndpoints => "LegacyEndpoints",
     }
 }
 
 impl Reason {
-    /// Whether something that the user asked for is not there while this lasts. The others say that
-    /// what is there may not be what was meant.
+    /// Whether something that the user asked for is missing while the finding lasts. The other findings report that
+    /// what exists may not be what the user meant.
     #[must_use]
     pub fn leaves_undone(self) -> bool {
         match self {
@@ -82,7 +82,7 @@ impl Reason {
         }
     }
 
-    /// What the reason means, in Markdown. The reference page of Events is made from it.
+    /// The meaning of the reason, in Markdown. `make docs` copies it to the reference page of Events.
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
@@ -165,7 +165,7 @@ impl Reason {
         }
     }
 
-    /// What to do about it, in Markdown. The reference page of Events is made from it.
+    /// The remedy, in Markdown. `make docs` copies it to the reference page of Events.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
@@ -219,27 +219,27 @@ impl Reason {
     }
 }
 
-/// The reason of the one Event that is no warning.
+/// The reason of the only Event that is not a warning.
 pub const SYNCED: &str = "Synced";
 
-/// What [`SYNCED`] means, in Markdown.
+/// The meaning of [`SYNCED`], in Markdown.
 pub const SYNCED_MEANING: &str = "The first copies were written, or the cause of a Warning is gone: the copies are in sync \
                                   with the source. The Event is not repeated for each change.";
 
-/// An Event's note ends here; the API server refuses 1,024 bytes and more.
+/// The longest note of an Event. The API server rejects 1,024 bytes and more.
 const LONGEST_NOTE: usize = 1000;
 
-/// One thing that is wrong with one Service.
+/// A problem with a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// The kind of problem.
     pub reason: Reason,
-    /// The details, and the remedy: at most 1,000 bytes.
+    /// The details and the remedy, at most 1,000 bytes.
     pub note: String,
 }
 
 impl Finding {
-    /// A finding with its note, which is cut if it is too long.
+    /// A finding with its note, which is truncated if it is too long.
     pub fn new(reason: Reason, note: impl Into<String>) -> Self {
         const CUT: &str = "…";
         let mut note = note.into();
@@ -253,7 +253,7 @@ impl Finding {
     }
 }
 
-/// Names for a note: the first few of them, and how many more there are.
+/// Names for a note: the first few, and the number of the others.
 #[must_use]
 pub fn a_few<S: AsRef<str>>(names: &[S]) -> String {
     const NAMED: usize = 3;

@@ -1,9 +1,9 @@
-//! Watches, writes and results, as words in metrics and logs.
+//! Kinds of watches, writes and results, as words in metrics and logs.
 
 use super::words::words;
 
 words! {
-    /// A watch, and the list that it begins with.
+    /// A watch, including the list that it begins with.
     WatchKind {
         /// All Services.
         Services => "services",
@@ -17,7 +17,7 @@ words! {
 }
 
 impl WatchKind {
-    /// The names of those that copies are made from.
+    /// The watches that copies are made from.
     pub const VIEW: [&str; 3] = [
         Self::Services.as_str(),
         Self::Copies.as_str(),
@@ -42,9 +42,9 @@ words! {
     SyncResult {
         /// Its copies are in sync.
         Success => "success",
-        /// A failure that another attempt may cure.
+        /// A failure that another attempt may fix.
         Error => "error",
-        /// Something that only a person can change.
+        /// A problem that only a person can fix.
         Refused => "refused",
         /// The Service waits for the watch to show its own write, or for its turn.
         Requeued => "requeued",
@@ -56,11 +56,11 @@ words! {
     ReconcileResult {
         /// Nothing is left to do.
         Success => "success",
-        /// The sync is tried again, after a pause that grows.
+        /// The sync is retried after a growing pause.
         Error => "error",
-        /// The sync is tried again at once. This operator never does that.
+        /// The sync is retried at once. This operator never does that.
         Requeue => "requeue",
-        /// The sync goes on at a known time.
+        /// The sync continues at a known time.
         RequeueAfter => "requeue_after",
     }
 }
@@ -71,11 +71,11 @@ words! {
         /// The API server no longer knows the resourceVersion (410), or does not know it yet, as after a restore
         /// from a backup.
         Expired => "expired",
-        /// The API server answered with an error, or not at all.
+        /// The API server answered with an error, or did not answer.
         Error => "error",
-        /// Other names are to be watched.
+        /// The set of watched names changed.
         Selector => "selector",
-        /// The watch did not show what a consistent read of the API shows.
+        /// The watch did not show a state that a consistent read of the API showed.
         Stale => "stale",
     }
 }

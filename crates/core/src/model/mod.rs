@@ -1,4 +1,5 @@
-//! The words that users and the operator share, as types: keys, labels, annotations, families, what a Service asks for.
+//! The vocabulary that users and the operator share, as types: keys, labels, annotations, families, the request of a
+//! Service.
 //!
 //! Pure: no client, no clock, no environment, no logging.
 
@@ -32,7 +33,7 @@ pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.
 pub mod annotation {
-    /// The prefix of all of them.
+    /// The common prefix.
     pub const PREFIX: &str = "endpoint-copier/";
     /// `true`: managed; `false`: not managed, whatever the flags say.
     pub const ENABLED: &str = "endpoint-copier/enabled";
@@ -42,10 +43,10 @@ pub mod annotation {
     pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
     /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
-    /// `off`: probes change nothing in the copies of this Service.
+    /// `off`: probes do not change the copies of this Service.
     pub const PROBE: &str = "endpoint-copier/probe";
 
-    /// Each of them with its values, in Markdown. The reference page of annotations is made from it.
+    /// The annotations with their values, in Markdown. `make docs` copies them to the reference page of annotations.
     pub const REFERENCE: [(&str, &str); 5] = [
         (
             ENABLED,
@@ -84,12 +85,13 @@ pub mod label {
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
     /// The controller that a slice belongs to.
     pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-    /// Name of the source slice, on a copy. The Go operator's slices bear it too.
+    /// Name of the source slice, on a copy. The Go operator's slices have it too.
     pub const SOURCE: &str = "endpoint-copier/source";
-    /// Says that the Service has no cluster IP; kube-proxy ignores slices that bear it.
+    /// Says that the Service has no cluster IP. kube-proxy ignores slices with this label.
     pub const HEADLESS: &str = "service.kubernetes.io/headless";
 
-    /// The labels of a copy with their values, in Markdown. The reference page of annotations is made from it.
+    /// The labels of a copy with their values, in Markdown. `make docs` copies them to the reference page of
+    /// annotations.
     pub const REFERENCE: [(&str, &str); 4] = [
         (SERVICE_NAME, "Name of the managed Service."),
         (MANAGED_BY, "`endpoint-copier-operator`."),
@@ -107,7 +109,7 @@ pub mod label {
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// A key by namespace and name. Each kind has a type of its own.
+/// A key by namespace and name. Each kind has its own type.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -123,20 +125,20 @@ macro_rules! key {
                 Self { namespace: namespace.into(), name: name.into() }
             }
 
-            /// The key of an object, as far as its metadata tells.
+            /// The key of an object, as far as its metadata says.
             #[must_use]
             pub fn of(metadata: &ObjectMeta) -> Self {
                 let text = |field: &Option<String>| field.clone().unwrap_or_default();
                 Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
             }
 
-            /// Namespace of the object.
+            /// The namespace of the object.
             #[must_use]
             pub fn namespace(&self) -> &str {
                 &self.namespace
             }
 
-            /// Name of the object.
+            /// The name of the object.
             #[must_use]
             pub fn name(&self) -> &str {
                 &self.name
@@ -178,9 +180,9 @@ key! {
 /// The settings of the flags for Services without annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
-    /// Source of a managed Service that names none.
+    /// The source of a managed Service that names none.
     pub source: ServiceKey,
-    /// The Service that is managed without an annotation; `None` switches that off.
+    /// The Service that is managed without an annotation, or `None` if this is disabled.
     pub managed: Option<ServiceKey>,
 }
 
@@ -195,7 +197,7 @@ words! {
 }
 
 impl Family {
-    /// Reads the API's word; `None` for anything else, `FQDN` too.
+    /// Parses the word of the API. Returns `None` for anything else, including `FQDN`.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|family| family.as_str() == word)
@@ -214,19 +216,19 @@ pub fn version_of(metadata: &ObjectMeta) -> Option<u64> {
     version(metadata.resource_version.as_deref())
 }
 
-/// One label of an object.
+/// The value of a label of an object.
 #[must_use]
 pub fn label_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(key).map(AsRef::as_ref)
 }
 
-/// One annotation of an object.
+/// The value of an annotation of an object.
 #[must_use]
 pub fn annotation_of<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(AsRef::as_ref)
 }
 
-/// Whether a name is a DNS label (RFC 1123): what Services and namespaces are called.
+/// Whether a name is a DNS label (RFC 1123), as names of Services and namespaces must be.
 #[must_use]
 pub fn is_dns_label(name: &str) -> bool {
     name.len() <= 63 && is_label_of_any_length(name)
@@ -250,7 +252,7 @@ mod tests {
 
     /// Rule: 1.illegal-name
     #[test]
-    fn a_dns_label_is_short_lower_case_and_does_not_begin_or_end_with_a_dash() {
+    fn a_dns_label_is_short_lower_case_without_outer_dashes() {
         for (name, legal) in [
             ("kubernetes", true),
             ("a", true),

@@ -25,7 +25,7 @@ pub struct ObjectMeta {
     /// Absent on cluster-scoped objects only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Differs between an object and its successor of the same name.
+    /// Distinguishes an object from its successor with the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
     /// Opaque in general; see [`super::version`].
@@ -34,7 +34,7 @@ pub struct ObjectMeta {
     /// Present once the object is being deleted. Never parsed, because only its presence counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
-    /// All labels, those of others included: an update of a copy keeps them.
+    /// All labels, including those of others, because an update of a copy keeps them.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub labels: Option<StringMap>,
     /// All annotations, likewise.
@@ -66,7 +66,7 @@ pub struct OwnerReference {
     /// Whether a foreground deletion of the owner waits for the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
-    /// Fields of a later API version, so that an update keeps them.
+    /// Fields of a later API version, which an update keeps.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -75,13 +75,13 @@ pub struct OwnerReference {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Service {
-    /// Names, labels and annotations.
+    /// Name, labels and annotations.
     pub metadata: ObjectMeta,
-    /// What its user wants.
+    /// The specification that the user wrote.
     pub spec: Option<ServiceSpec>,
 }
 
-/// `spec` of a Service, as far as copies depend on it.
+/// The `spec` of a Service, as far as copies depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceSpec {
@@ -101,7 +101,7 @@ pub struct ServiceSpec {
     pub ports: Option<Vec<ServicePort>>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<String>,
-    /// `PreferClose` and the like.
+    /// `PreferClose`, `PreferSameZone` or similar.
     pub traffic_distribution: Option<String>,
 }
 
@@ -109,7 +109,7 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EndpointSlice {
-    /// Names, labels, annotations and owners.
+    /// Name, labels, annotations and owners.
     pub metadata: ObjectMeta,
     /// `IPv4`, `IPv6` or `FQDN`. Immutable.
     pub address_type: String,
@@ -122,7 +122,7 @@ pub struct EndpointSlice {
 }
 
 impl EndpointSlice {
-    /// Whether the slice has no endpoint. Unready ones are endpoints.
+    /// Whether the slice has no endpoint. Endpoints that are not ready count.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.endpoints.as_ref().is_none_or(Vec::is_empty)
@@ -134,13 +134,13 @@ impl EndpointSlice {
 pub struct Unreadable {
     /// The readable fields of its metadata.
     pub metadata: ObjectMeta,
-    /// Why it cannot be decoded.
+    /// The reason why it cannot be decoded.
     pub error: String,
 }
 
 impl Unreadable {
-    /// Reads what it can from an object that could not be decoded because of `error`. Each field of the
-    /// metadata is read separately. A field, label or annotation of the wrong type counts as absent.
+    /// Reads the readable parts of an object that could not be decoded because of `error`. Each field of the metadata
+    /// is read separately. A field, label or annotation of the wrong type counts as absent.
     #[must_use]
     pub fn read(object: &RawValue, error: impl ToString) -> Self {
         #[derive(Deserialize)]
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_is_read_whatever_the_parts_say_that_nobody_reads() {
+    fn a_slice_is_decoded_whatever_its_unused_fields_hold() {
         let deep = format!("{}1{}", r#"{"f:a":"#.repeat(300), "}".repeat(300));
         let slice = format!(
             r#"{{"metadata": {{"name": "a", "creationTimestamp": 7, "generation": "x",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_readable_of_an_unreadable_object_is_read() {
+    fn readable_parts_of_an_unreadable_object_are_read() {
         let object = raw(
             r#"{"metadata": {"name": "a", "namespace": "n", "uid": 7, "resourceVersion": "42",
                 "labels": {"good": "yes", "bad": {}}, "annotations": []}, "spec": 3}"#,

@@ -1,4 +1,4 @@
-//! Copies say whose they are and what they were made from.
+//! The labels and annotations by which a copy names its Service and its source.
 
 use super::{
     EndpointSlice, MANAGED_BY_US, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
@@ -13,12 +13,13 @@ pub const SLICE: &str = "endpoint-copier/source-slice";
 pub const UID: &str = "endpoint-copier/source-uid";
 /// resourceVersion of the source slice that the copy was last written from.
 pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
-/// Kubernetes' own: when the endpoints last changed; taken over from the source.
+/// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
 pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Addresses that probes took out of the copy, separated by commas.
 pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
-/// The annotations of a copy with their values, in Markdown. The reference page of annotations is made from it.
+/// The annotations of a copy with their values, in Markdown. `make docs` copies them to the reference page of
+/// annotations.
 pub const REFERENCE: [(&str, &str); 6] = [
     (NAMESPACE, "Namespace of the source EndpointSlice."),
     (SLICE, "Name of the source EndpointSlice."),
@@ -53,7 +54,8 @@ pub struct Provenance<'a> {
 }
 
 impl Provenance<'_> {
-    /// The key of the source slice. It becomes part of a URL, so a value that cannot be the name of a slice gives `None`.
+    /// The key of the source slice, or `None` if the value cannot be the name of a slice. The name becomes part of a
+    /// URL.
     #[must_use]
     pub fn source(&self) -> Option<SliceKey> {
         let is_legal = is_dns_label(self.namespace) && is_dns_subdomain(self.name);
@@ -62,21 +64,21 @@ impl Provenance<'_> {
 }
 
 impl EndpointSlice {
-    /// The Service that the slice says it belongs to.
+    /// The Service that the slice names in its label.
     #[must_use]
     pub fn service(&self) -> Option<ServiceKey> {
         let name = label_of(&self.metadata, label::SERVICE_NAME)?;
         Some(ServiceKey::new(self.namespace(), name))
     }
 
-    /// Whether the slice says that it belongs to this Service.
+    /// Whether the slice names this Service in its label.
     #[must_use]
     pub fn belongs_to(&self, service: &ServiceKey) -> bool {
         self.namespace() == service.namespace()
             && label_of(&self.metadata, label::SERVICE_NAME) == Some(service.name())
     }
 
-    /// Whether the slice bears our managed-by label. Enough never to copy it, too little to delete it.
+    /// Whether the slice has our managed-by label. This is enough never to copy it, but not enough to delete it.
     #[must_use]
     pub fn is_labelled_as_copy(&self) -> bool {
         label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
@@ -91,7 +93,7 @@ impl EndpointSlice {
         })
     }
 
-    /// The source that the annotations state; `None` if one of them is missing.
+    /// The source that the annotations state, or `None` if one of them is missing.
     #[must_use]
     pub fn provenance(&self) -> Option<Provenance<'_>> {
         let read = |key| annotation_of(&self.metadata, key);
@@ -109,19 +111,19 @@ impl EndpointSlice {
         self.provenance().and_then(|provenance| provenance.source())
     }
 
-    /// The managed Service of a copy of ours: a slice with our managed-by label, source annotations and a controller
-    /// reference to a Service. `None`: not ours, never to be touched.
+    /// The managed Service of one of our copies: a slice with our managed-by label, source annotations and a controller
+    /// reference to a Service. `None` if the slice is not ours and must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
         if !self.is_labelled_as_copy() || self.provenance().is_none() {
             return None;
         }
-        // The API server accepts any owner name, and this one becomes part of a URL.
+        // The API server accepts any owner name, and this name becomes part of a URL.
         let owner = self.owner().filter(|owner| is_dns_label(&owner.name))?;
         Some(ServiceKey::new(self.namespace(), &owner.name))
     }
 
-    /// Whether the slice is a copy of ours for this Service.
+    /// Whether the slice is one of our copies for this Service.
     #[must_use]
     pub fn is_copy_for(&self, service: &ServiceKey) -> bool {
         self.owner_of_copy().as_ref() == Some(service)

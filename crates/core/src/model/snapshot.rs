@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of};
 
-/// All that decides about the copies of one Service, at one moment.
+/// Everything that decides about the copies of one Service at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Its key.
@@ -16,20 +16,21 @@ pub struct Snapshot {
     pub source: Option<Source>,
     /// Our copies for the Service.
     pub copies: Vec<Arc<EndpointSlice>>,
-    /// Other slices that belong to the Service by label, or that have a name that a copy of it may have.
+    /// Other slices that belong to the Service by label, or that have a name that one of its copies may have.
     pub others: Vec<Arc<EndpointSlice>>,
-    /// Slices that may belong to the Service and cannot be decoded: they stay as they are.
+    /// Slices that may belong to the Service and cannot be decoded. They stay as they are.
     pub unreadable: BTreeSet<SliceKey>,
-    /// Everything up to this resourceVersion was seen of its source.
+    /// The resourceVersion up to which all changes of its source were seen.
     pub seen: u64,
-    /// Source slices may be gone: their watch is cut off or relists. No copy is created before a read.
+    /// Whether source slices may be gone, because their watch is interrupted or relists. No copy is then created before
+    /// a GET.
     pub in_doubt: bool,
-    /// When the change was first seen that this snapshot is taken for, as RFC 3339; `None` where nothing is written.
+    /// When the change that caused this snapshot was first seen, as RFC 3339. `None` if nothing is written.
     pub cause: Option<String>,
     /// Whether findings of probes are reported: for the Service that the flags name, and in the namespace of the API
     /// source. Other users do not learn which API servers fail.
     pub reports_probes: bool,
-    /// Source slices that were just read from the API server: what we see of them is the latest.
+    /// Source slices that were just read from the API server, so their known state is the latest.
     pub confirmed: BTreeSet<SliceKey>,
 }
 
@@ -39,7 +40,7 @@ impl Snapshot {
         self.copies.iter().chain(&self.others)
     }
 
-    /// The slice of this name, copy or not.
+    /// The slice of this name, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&EndpointSlice> {
         let is_it = |slice: &&EndpointSlice| {
@@ -50,18 +51,18 @@ impl Snapshot {
     }
 }
 
-/// A source as it looks at one moment.
+/// A source at one moment.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The source Service.
     pub key: ServiceKey,
-    /// A Service of that name exists.
+    /// Whether a Service of that name exists.
     pub exists: bool,
-    /// Copies of ours belong to it: it is a managed Service itself.
+    /// Whether our copies belong to it, because it is a managed Service itself.
     pub has_copies: bool,
     /// Its slices, without our copies and without slices that cannot be decoded.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// Its slices that cannot be decoded: they count as present and unchanged, and so do their copies.
+    /// Its slices that cannot be decoded. They and their copies count as present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,
 }
 
@@ -80,8 +81,8 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// A GET shows that a slice cannot be decoded, and no watch shows it. It belongs to another Service if its label
-    /// says so. Otherwise it may be one of these, and counts as unchanged.
+    /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. It belongs to another Service if
+    /// its label says so. Otherwise it may be one of these, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices
             .retain(|known| SliceKey::of(&known.metadata) != *slice);

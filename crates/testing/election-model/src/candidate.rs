@@ -1,4 +1,4 @@
-//! A candidate: what `src/leader_election/mod.rs` does, one step between two awaits at a time.
+//! A candidate: the code of `src/leader_election/mod.rs`, one step between two awaits at a time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::server::{Request, Stored, Verb};
 use crate::{Action, DEADLINE, DURATION, Election, Mutant, NAMES, SKEW, START, State};
 
-/// What one candidate knows and does.
+/// The state of one candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Candidate {
     known: ObservedLease,
@@ -20,11 +20,11 @@ pub struct Candidate {
     attempt: Attempt,
     /// Its term, as far as it knows.
     pub term: Option<Validity>,
-    /// Whether it took a Lease that had been deleted or emptied, and had never seen a holder.
+    /// Whether it took a Lease that had been deleted or emptied without ever having seen a holder.
     pub is_unknowing: bool,
-    /// A write of a slice in flight, and when it must have been answered.
+    /// A write of a slice in flight, and the latest time for its answer.
     pub write: Option<Instant>,
-    /// A write that was not answered may be carried out until then.
+    /// The time until which an unanswered write may still be carried out.
     doubtful: Option<Instant>,
     life: Life,
 }
@@ -33,9 +33,9 @@ pub struct Candidate {
 enum Life {
     #[default]
     Runs,
-    /// Asked to stop: it may still release.
+    /// The candidate was asked to stop. It may still release.
     Stops,
-    /// It releases, or has.
+    /// The candidate is releasing, or has released.
     Leaves,
 }
 
@@ -44,20 +44,20 @@ enum Life {
 enum Attempt {
     #[default]
     None,
-    /// The GET is on its way back, with what it shows.
+    /// The GET has been carried out. The reply is on its way.
     Reads { sent: Instant, reply: Option<Stored> },
-    /// The write is in flight, and perhaps repetitions of it. `tries`: when those without an answer were sent.
+    /// A write is in flight, perhaps with repetitions. `tries` has the send times of those without an answer.
     Writes {
         began: Instant,
         request: Request,
         tries: Vec<Instant>,
     },
-    /// Its answer is on its way back; `None`: refused.
+    /// The answer is on its way. `None`: the write was rejected.
     Waits { sent: Instant, answer: Option<Stored> },
 }
 
 impl Candidate {
-    /// Time has passed. `fenced`: terms end by themselves.
+    /// Handles the passing of time. `fenced`: terms end by themselves.
     pub fn tick(&mut self, now: Instant, fenced: bool) {
         if self.attempt == Attempt::None && fenced {
             self.term = self.term.filter(|term| term.deadline(now).is_some());
@@ -68,8 +68,8 @@ impl Candidate {
         }
     }
 
-    /// Whether the watch shows that this renewal was applied, also if its attempt began with a GET.
-    /// `named_is_applied`: it shows that if the Lease names us.
+    /// Whether the watch shows that this renewal was applied. This also holds if its attempt began with a GET.
+    /// `named_is_applied`: a Lease that names us is proof enough.
     fn sees(&self, i: usize, request: &Request, named_is_applied: bool) -> bool {
         let Verb::Renew(basis) = &request.verb else {
             return false;
@@ -89,13 +89,13 @@ impl Candidate {
 }
 
 impl Election {
-    /// What one candidate may do next.
+    /// The possible next steps of one candidate.
     pub(crate) fn actions_of(&self, state: &State, i: usize, actions: &mut Vec<Action>) {
         let candidate = &state.candidates[i];
         match &candidate.attempt {
             Attempt::None if candidate.life == Life::Runs => {
                 actions.push(Action::Look(i));
-                // Once a tick is enough for a leader: more often would move nothing but the version.
+                // A leader renews at most once a tick. More renewals would only change the version.
                 let renewed = candidate.term == Some(Validity::won(state.now, DEADLINE));
                 let leads = self.is(Mutant::FormerLeaderWritesAnew);
                 let may_race = candidate.known.may_race(NAMES[i], DURATION, leads, state.now);
@@ -106,7 +106,7 @@ impl Election {
             }
             Attempt::None if candidate.life == Life::Stops => actions.push(Action::Release(i)),
             Attempt::None => {}
-            // The watch may show something before the answer is there.
+            // The watch may show something before the answer arrives.
             Attempt::Reads { .. } => actions.extend([Action::Decide(i), Action::Look(i)]),
             Attempt::Writes { request, tries, .. } => {
                 for k in 0..tries.len() {
@@ -119,7 +119,7 @@ impl Election {
                     if state.repeats > 0 && !tries.is_empty() {
                         actions.push(Action::Repeat(i));
                     }
-                    // The watch shows what the answer does not.
+                    // The watch shows something that the answer does not.
                     actions.push(Action::Look(i));
                     if candidate.sees(i, request, self.is(Mutant::NamedIsApplied)) {
                         actions.push(Action::Confirm(i));
@@ -143,7 +143,7 @@ impl Election {
         }
     }
 
-    /// A step of one candidate. `None`: nothing happens.
+    /// Carries out a step of one candidate. Returns `None` if nothing happens.
     pub(crate) fn step(&self, state: &mut State, i: usize, action: Action) -> Option<()> {
         let now = state.now;
         let candidate = &mut state.candidates[i];
@@ -166,7 +166,7 @@ impl Election {
                 let candidate = &mut state.candidates[i];
                 match verb {
                     Some(verb) => candidate.attempt = write(state.jumped[i], i, now, verb),
-                    // Theirs: a leader has lost its term.
+                    // The Lease names another holder, so a leader has lost its term.
                     None => candidate.term = None,
                 }
             }
@@ -202,7 +202,7 @@ impl Election {
                 candidate.term = None;
                 candidate.life = Life::Stops;
                 state.stops -= 1;
-                // The attempt is dropped where it stands.
+                // The attempt is dropped in its current state.
                 if let Attempt::Writes { request, tries, .. } = attempt {
                     state.late.extend(tries.iter().map(|_| request.clone()));
                 }
@@ -229,7 +229,7 @@ impl Election {
         Some(())
     }
 
-    /// A step of a write and its repetitions.
+    /// Carries out a step of a write or of one of its repetitions.
     fn step_of_write(
         &self,
         state: &mut State,
@@ -255,7 +255,7 @@ impl Election {
                 } else if answer.is_some() || tries.is_empty() {
                     answered = Some(Attempt::Waits { sent, answer });
                 }
-                // After a refusal another try may have succeeded.
+                // After a rejection, another try may still have succeeded.
             }
             _ => {
                 candidate.term = renewed(candidate.term, began, now);
@@ -276,7 +276,7 @@ impl Election {
         };
     }
 
-    /// What the compare-and-swap layer makes of a GET, and what the lock sends then. `None`: nothing.
+    /// The result that the compare-and-swap layer makes of a GET, and the write that the lock sends then, or `None`.
     fn decide(&self, state: &mut State, i: usize, sent: Instant, reply: Option<Stored>) -> Option<Verb> {
         let wall = wall(state.jumped[i], i, state.now);
         let leads =
@@ -322,7 +322,7 @@ impl Election {
         Some(verb)
     }
 
-    /// The Lease was written: a term begins or goes on, if the answer names us.
+    /// Handles the answer to a write: a term begins or continues if the answer names us.
     fn take_answer(&self, candidate: &mut Candidate, i: usize, sent: Instant, answer: &Stored, now: Instant) {
         let lease = answer.lease();
         candidate.version.wrote(&lease);
@@ -343,7 +343,7 @@ impl Election {
     }
 }
 
-/// A term after a renewal that was sent at this moment.
+/// The term after a renewal that was sent at this moment.
 fn renewed(term: Option<Validity>, sent: Instant, now: Instant) -> Option<Validity> {
     let mut term = term?;
     term.extend(Validity::won(sent, DEADLINE), now).ok()?;

@@ -1,4 +1,4 @@
-//! Walks through all states within a bound.
+//! Explores all states within a bound.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use stateright::{Checker as _, HasDiscoveries, Model as _};
 
 use crate::{Action, Bound, Election, HANDED_ON, LEADS, Mutant, ONE_TERM, ONE_WRITER};
 
-/// What was found within a bound.
+/// The result of a check within a bound.
 #[derive(Debug)]
 pub struct Findings {
-    /// States that differ.
+    /// The number of distinct states.
     pub states: usize,
-    /// How long that took.
+    /// The duration of the check.
     pub took: Duration,
-    /// The rule that does not hold, and the shortest way there.
+    /// The rule that was broken, and the shortest path to it.
     pub counterexample: Option<(&'static str, Vec<Action>)>,
-    /// Whether somebody leads, and somebody else after it.
+    /// Whether one candidate led, and whether another one led after it.
     pub reached: [bool; 2],
 }
 
@@ -24,7 +24,7 @@ pub struct Findings {
 #[must_use]
 pub fn check(bound: Bound, mutant: Option<Mutant>) -> Findings {
     let began = Instant::now();
-    // The shortest way is sure with one thread only.
+    // Only one thread is sure to find the shortest path.
     let threads = if mutant.is_some() { 1 } else { 2 };
     let checker = Election { bound, mutant }
         .checker()

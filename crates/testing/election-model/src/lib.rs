@@ -1,10 +1,11 @@
 //! A model of the election, to be checked state by state: three candidates, one Lease, one API server.
 //!
-//! A candidate is what `src/leader_election/mod.rs` is between two awaits, and decides by the same pure functions: what it has
-//! seen of the Lease (`ObservedLease`), what a renewal builds on without a read (`KnownVersion`), what the lock is shown and binds into its PATCH (`PresentedLease`, `ReadVersion`), how
-//! far its term reaches (`Validity`), whether it may release. Time passes between any two steps, so a candidate may be
-//! paused anywhere and go on later. Replies are lost or late, requests are carried out late or never, wall clocks
-//! differ and jump, an administrator deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
+//! A candidate is the code of `src/leader_election/mod.rs` between two awaits, and decides by the same pure functions:
+//! what it has seen of the Lease (`ObservedLease`), which version a renewal builds on without a read (`KnownVersion`),
+//! what the lock sees and puts into its PATCH (`PresentedLease`, `ReadVersion`), how long its term lasts (`Validity`),
+//! and whether it may release. Time passes between any two steps, so a candidate may pause anywhere and continue later.
+//! Replies are lost or late, requests are carried out late or never, wall clocks differ and jump, and an administrator
+//! deletes and empties the Lease. [`Mutant`] weakens one rule at a time.
 
 mod candidate;
 mod check;
@@ -22,8 +23,8 @@ use candidate::Candidate;
 pub use check::{Findings, check};
 use server::{Request, Server};
 
-/// Where the monotonic clock begins, which all candidates share. Each moment of the model is a whole number of ticks later,
-/// so that states compare and hash.
+/// The start of the monotonic clock that all candidates share. Each moment of the model is a whole number of ticks
+/// later, so that states can be compared and hashed.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A tick of the clock.
@@ -36,55 +37,56 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const DURATION: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// By how much the wall clocks are wrong: an hour would do as well.
+/// The errors of the wall clocks, in ticks. An hour would do as well.
 const SKEW: [i16; 3] = [0, 9, -9];
 
 /// A rule that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The PATCH is not bound to what was read.
+    /// The PATCH is not bound to the version that was read.
     NoCas,
     /// Expiry is judged by the wall clock and the stated renewTime.
     WallClock,
-    /// A term lasts until an answer says otherwise.
+    /// A term does not end by itself.
     NoFence,
     /// The deadline is counted from the reply.
     FenceFromReply,
-    /// A deleted Lease is raced for at once.
+    /// A deleted Lease counts as free at once.
     DeletedIsFree,
-    /// A candidate that was the last holder which it saw writes a deleted or emptied Lease again, term or not.
+    /// A candidate that was the last holder it saw recreates or fills a deleted or emptied Lease, whether it has a term
+    /// or not.
     FormerLeaderWritesAnew,
     /// A Lease that names a candidate confirms its renewal, whatever version and time it states.
     NamedIsApplied,
-    /// The Lease is released whatever is in flight.
+    /// The Lease is released while a write is in flight.
     ReleaseInFlight,
 }
 
-/// Where to begin.
+/// The initial state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// There is no Lease, and nobody knows anything.
+    /// There is no Lease, and no candidate knows anything.
     Nothing,
-    /// The first candidate has just won its term, and all have seen that.
+    /// The first candidate has just won its term, and all candidates have seen that.
     Led,
 }
 
-/// How far to look.
+/// The bound of the exploration.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// Where to begin.
+    /// The initial state.
     pub begin: Begin,
-    /// Ticks.
+    /// The number of ticks.
     pub horizon: u8,
-    /// Requests whose reply is lost, and which themselves are carried out late or never.
+    /// The number of lost replies. The request itself is carried out late or never.
     pub losses: u8,
-    /// Jumps of wall clocks.
+    /// The number of jumps of wall clocks.
     pub jumps: u8,
-    /// Deletions and emptyings by an administrator.
+    /// The number of times that an administrator deletes or empties the Lease.
     pub edits: u8,
-    /// Candidates that are asked to stop, and may have a write in flight.
+    /// The number of candidates that are asked to stop, perhaps with a write in flight.
     pub stops: u8,
-    /// Renewals that are sent a second time, in parallel.
+    /// The number of renewals that are sent a second time, in parallel.
     pub repeats: u8,
 }
 
@@ -106,35 +108,35 @@ impl fmt::Display for Bound {
     }
 }
 
-/// The election as a whole.
+/// The whole election.
 #[derive(Debug)]
 pub struct Election {
-    /// How far to look.
+    /// The bound.
     pub bound: Bound,
-    /// What is broken, if anything.
+    /// The broken rule, if any.
     pub mutant: Option<Mutant>,
 }
 
-/// All there is at one moment.
+/// The whole state at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     now: Instant,
     server: Server,
     candidates: [Candidate; 3],
-    /// Sent by candidates that do not wait for them any more.
+    /// Requests whose senders no longer wait for them.
     late: Vec<Request>,
     jumped: [bool; 3],
-    /// What is left of the bound.
+    /// The remainder of the bound.
     losses: u8,
     jumps: u8,
     edits: u8,
     stops: u8,
     repeats: u8,
-    /// The first leader, to see whether another one followed.
+    /// The first leader, to detect whether another one followed.
     first: Option<usize>,
 }
 
-/// What may happen next.
+/// A step that may happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Time passes.
@@ -143,7 +145,7 @@ pub enum Action {
     Look(usize),
     /// An attempt begins with a GET.
     Get(usize),
-    /// The GET is answered, and the lock does what it does then.
+    /// The GET is answered, and the lock acts on it.
     Decide(usize),
     /// The API server carries out one of the tries of a write, for a candidate that waits for its answer.
     Serve(usize, usize),
@@ -155,9 +157,9 @@ pub enum Action {
     Confirm(usize),
     /// The answer arrives.
     Answer(usize),
-    /// The candidate waits no longer: what it sent may be carried out later.
+    /// The candidate stops waiting. Its request may be carried out later.
     GiveUp(usize),
-    /// A write whose sender waits no longer is carried out after all.
+    /// A write whose sender no longer waits is carried out.
     ServeLate(usize),
     /// A write of a slice begins, under a term.
     BeginWrite(usize),
@@ -184,7 +186,7 @@ impl Election {
         validity.is_some_and(|validity| self.is(Mutant::NoFence) || validity.deadline(state.now).is_some())
     }
 
-    /// Those whose term is valid.
+    /// The candidates whose term is valid.
     fn leaders<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (usize, &'a Candidate)> {
         let candidates = state.candidates.iter().enumerate();
         candidates.filter(|(_, candidate)| self.may_write(state, candidate.term))
@@ -288,7 +290,8 @@ impl Model for Election {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            // But for a candidate that never saw a holder, on a Lease that an administrator has deleted or emptied.
+            // The exception is a candidate that never saw a holder, on a Lease that an administrator deleted or
+            // emptied.
             Property::always(ONE_TERM, |model, state| {
                 model
                     .leaders(state)
@@ -305,7 +308,7 @@ impl Model for Election {
                         || state.candidates[leader].is_unknowing
                 })
             }),
-            // Without these the others would hold in an empty model.
+            // Without these, the other properties would hold in an empty model.
             Property::sometimes(LEADS, |model, state| model.leaders(state).next().is_some()),
             Property::sometimes(HANDED_ON, |model, state| {
                 model
@@ -318,9 +321,9 @@ impl Model for Election {
 
 /// At most one valid term at any instant.
 pub const ONE_TERM: &str = "at most one valid term at any instant";
-/// Nothing is in flight under one term when another is valid.
-pub const ONE_WRITER: &str = "no write in flight beside the term of another";
-/// Somebody gets a term.
-pub const LEADS: &str = "somebody leads";
-/// Somebody gets one after somebody else.
-pub const HANDED_ON: &str = "the lead is handed on";
+/// No write is in flight under one term while another term is valid.
+pub const ONE_WRITER: &str = "no write in flight during the term of another";
+/// A candidate gets a term.
+pub const LEADS: &str = "a candidate leads";
+/// A candidate gets a term after another one had one.
+pub const HANDED_ON: &str = "another candidate leads afterwards";

@@ -1,4 +1,4 @@
-//! The API server, as far as one Lease goes.
+//! The API server, reduced to one Lease.
 
 use endpoint_copier_core::model::ObjectMeta;
 use endpoint_copier_operator::leader_election::lease::{Lease, LeaseSpec};
@@ -6,40 +6,40 @@ use endpoint_copier_operator::leader_election::presented::ReadVersion;
 
 use crate::{DURATION, NAMES};
 
-/// A Lease as it is stored.
+/// A Lease as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
     uid: u8,
     version: u8,
-    /// `None`: nobody.
+    /// The holder, or `None`.
     pub holder: Option<usize>,
     /// Whether its duration is one second, as in a release.
     released: bool,
-    /// By the wall clock of whoever renewed it last.
+    /// The time of the last renewal, by the wall clock of its sender.
     pub renewed: i16,
 }
 
-/// What a candidate sends to take, renew or give up the Lease.
+/// A request of a candidate to take, renew or release the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The candidate that sends it.
     pub from: usize,
-    /// What it is to do.
+    /// The operation.
     pub verb: Verb,
-    /// What the sender's wall clock says.
+    /// The wall clock of the sender.
     pub wall: i16,
 }
 
-/// As the lock sends them.
+/// The operations, as the lock sends them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// A POST that names the sender.
     Make,
     /// A PATCH that names the sender.
     Take(ReadVersion),
-    /// A PATCH of the times alone.
+    /// A PATCH of the times only.
     Renew(ReadVersion),
-    /// A PATCH that names nobody.
+    /// A PATCH that names no holder.
     Release(ReadVersion),
 }
 
@@ -48,12 +48,12 @@ pub enum Verb {
 pub struct Server {
     /// The Lease, if there is one.
     pub lease: Option<Stored>,
-    /// The last resourceVersion; a new Lease takes it for its uid too.
+    /// The last resourceVersion. A new Lease also uses it as its UID.
     version: u8,
 }
 
 impl Stored {
-    /// As a candidate reads it.
+    /// The Lease as a candidate reads it.
     pub fn lease(&self) -> Lease {
         let seconds = if self.released { 1 } else { DURATION.as_secs() };
         Lease {
@@ -78,7 +78,7 @@ impl Server {
         self.version
     }
 
-    /// Carries a request out, or refuses it: 409, 404. `None`: refused.
+    /// Carries out a request. Returns `None` if the request is rejected with 404 or 409.
     pub fn serve(&mut self, request: &Request, compares: bool) -> Option<Stored> {
         let (basis, holder, released) = match (&request.verb, self.lease) {
             (Verb::Make, None) => {
@@ -113,12 +113,12 @@ impl Server {
         self.lease
     }
 
-    /// By an administrator.
+    /// Deletes the Lease, as an administrator.
     pub fn delete(&mut self) -> Option<()> {
         self.lease.take().map(|_| ())
     }
 
-    /// By an administrator: no holder, but not as a release is written.
+    /// Empties the holder, as an administrator, but not in the form of a release.
     pub fn empty(&mut self) -> Option<()> {
         let version = self.version + 1;
         let lease = self.lease.as_mut().filter(|lease| lease.holder.is_some())?;

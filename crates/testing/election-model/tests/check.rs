@@ -2,7 +2,7 @@
 
 use election_model::{Begin, Bound, Mutant, check};
 
-/// A bound without anything that goes wrong but the pauses.
+/// A bound with no faults except pauses.
 const QUIET: Bound = Bound {
     begin: Begin::Led,
     horizon: 4,
@@ -13,7 +13,8 @@ const QUIET: Bound = Bound {
     repeats: 0,
 };
 
-/// Holds within a bound that has at least so many states in it, and, but for a short one, a lead that is handed on.
+/// Checks that the rules hold within a bound that has at least this many states and, if `handed_on`, a change of
+/// leader.
 fn holds(bound: Bound, at_least: usize, handed_on: bool) {
     let findings = check(bound, None);
     println!("{bound}: {findings}");
@@ -21,7 +22,7 @@ fn holds(bound: Bound, at_least: usize, handed_on: bool) {
     assert_eq!(
         findings.reached,
         [true, handed_on],
-        "somebody leads, somebody else does"
+        "a candidate leads, and another one after it"
     );
     assert!(findings.states >= at_least, "{} states only", findings.states);
 }
@@ -36,7 +37,7 @@ fn fails(mutant: Mutant, bound: Bound) {
 }
 
 #[test]
-fn of_candidates_that_start_at_once_one_leads() {
+fn one_of_several_simultaneous_candidates_leads() {
     let bound = Bound {
         begin: Begin::Nothing,
         horizon: 1,
@@ -47,12 +48,12 @@ fn of_candidates_that_start_at_once_one_leads() {
 }
 
 #[test]
-fn with_pauses_and_late_replies_there_is_one_term_at_most() {
+fn pauses_and_late_replies_leave_one_term_at_most() {
     holds(QUIET, 40_000, true);
 }
 
 #[test]
-fn with_lost_and_late_requests_and_jumping_clocks_there_is_one_term_at_most() {
+fn lost_requests_and_clock_jumps_leave_one_term_at_most() {
     let bound = Bound {
         horizon: 3,
         losses: 1,
@@ -63,7 +64,7 @@ fn with_lost_and_late_requests_and_jumping_clocks_there_is_one_term_at_most() {
 }
 
 #[test]
-fn with_an_administrator_who_deletes_or_empties_the_lease_only_one_who_never_saw_a_holder_may_overlap() {
+fn after_a_lease_is_deleted_only_a_new_candidate_may_overlap() {
     let bound = Bound {
         horizon: 3,
         edits: 1,
@@ -73,7 +74,7 @@ fn with_an_administrator_who_deletes_or_empties_the_lease_only_one_who_never_saw
 }
 
 #[test]
-fn with_a_leader_that_is_asked_to_stop_no_write_is_in_flight_beside_another_term() {
+fn a_stopping_leader_has_no_write_in_flight_in_another_term() {
     let bound = Bound {
         horizon: 3,
         stops: 1,
@@ -83,7 +84,7 @@ fn with_a_leader_that_is_asked_to_stop_no_write_is_in_flight_beside_another_term
 }
 
 #[test]
-fn with_renewals_that_are_repeated_beside_the_first_there_is_one_term_at_most() {
+fn parallel_renewals_leave_one_term_at_most() {
     let bound = Bound {
         horizon: 4,
         repeats: 1,
@@ -93,7 +94,7 @@ fn with_renewals_that_are_repeated_beside_the_first_there_is_one_term_at_most() 
 }
 
 #[test]
-fn with_several_tries_beside_and_a_lost_reply_there_is_one_term_at_most() {
+fn parallel_tries_and_a_lost_reply_leave_one_term_at_most() {
     let bound = Bound {
         horizon: 3,
         losses: 1,
@@ -104,22 +105,22 @@ fn with_several_tries_beside_and_a_lost_reply_there_is_one_term_at_most() {
 }
 
 #[test]
-fn without_compare_and_swap_it_fails() {
+fn model_fails_without_compare_and_swap() {
     fails(Mutant::NoCas, QUIET);
 }
 
 #[test]
-fn by_the_wall_clock_it_fails() {
+fn model_fails_with_the_wall_clock() {
     fails(Mutant::WallClock, Bound { jumps: 1, ..QUIET });
 }
 
 #[test]
-fn without_a_fence_it_fails() {
+fn model_fails_without_a_fence() {
     fails(Mutant::NoFence, QUIET);
 }
 
 #[test]
-fn with_a_fence_from_the_reply_it_fails() {
+fn model_fails_with_a_fence_counted_from_the_reply() {
     let bound = Bound {
         begin: Begin::Nothing,
         horizon: 3,
@@ -129,12 +130,12 @@ fn with_a_fence_from_the_reply_it_fails() {
 }
 
 #[test]
-fn when_a_deleted_lease_is_free_it_fails() {
+fn model_fails_if_a_deleted_lease_is_free() {
     fails(Mutant::DeletedIsFree, Bound { edits: 1, ..QUIET });
 }
 
 #[test]
-fn when_a_former_leader_recreates_a_deleted_lease_it_fails() {
+fn model_fails_if_a_former_leader_recreates_the_lease() {
     let bound = Bound {
         horizon: 3,
         edits: 1,
@@ -144,11 +145,11 @@ fn when_a_former_leader_recreates_a_deleted_lease_it_fails() {
 }
 
 #[test]
-fn when_a_lease_that_names_the_leader_confirms_its_renewal_it_fails() {
+fn model_fails_if_a_lease_with_our_name_confirms_a_renewal() {
     fails(Mutant::NamedIsApplied, QUIET);
 }
 
 #[test]
-fn when_it_is_released_with_a_write_in_flight_it_fails() {
+fn model_fails_if_released_with_a_write_in_flight() {
     fails(Mutant::ReleaseInFlight, Bound { stops: 1, ..QUIET });
 }

@@ -1,4 +1,4 @@
-//! Reading and writing objects, as an administrator does with kubectl.
+//! Calls that read and write objects, as an administrator does with kubectl.
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::objects::{self, typed};
 use crate::wait::{PATIENCE, until, within};
 
-/// What the tests write.
+/// An object that tests write.
 pub trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -41,12 +41,12 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// A client of an administrator.
+    /// A client with the rights of an administrator.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Sends an object as it is, whatever fields it has; the code of the answer.
+    /// Sends an object unchanged, with all its fields, and returns the status code.
     pub async fn post(&self, path: &str, object: Value) -> u16 {
         self.send(http::Method::POST, path, object).await
     }
@@ -69,7 +69,7 @@ impl Cluster {
         self.client.request(request).await.expect("an object")
     }
 
-    /// A new Namespace.
+    /// Creates a Namespace.
     pub async fn namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let namespace = typed(testbed::builders::namespace(name));
@@ -89,7 +89,7 @@ impl Cluster {
             .expect("a valid object")
     }
 
-    /// Creates the object, or changes what is there into it.
+    /// Creates the object, or replaces the existing one.
     pub async fn put<K: Object>(&self, object: Value) -> K {
         let mut object: K = typed(object);
         let meta = object.meta().clone();
@@ -137,7 +137,7 @@ impl Cluster {
             .expect("something to delete");
     }
 
-    /// An object, if it is there.
+    /// An object, or `None` if it does not exist.
     pub async fn try_get<K: Object>(&self, namespace: &str, name: &str) -> Option<K> {
         self.api(namespace).get_opt(name).await.expect("an API server")
     }

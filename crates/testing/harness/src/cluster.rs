@@ -18,21 +18,21 @@ use crate::objects;
 use crate::servers::{Platform, Servers, USERS};
 use crate::wait::until;
 
-/// Name of the Lease.
+/// The name of the Lease.
 pub const LEASE: &str = "f668ae63.endpoint-copier-operator";
 
-/// Where API servers listen, all on one port. Not the address that everybody dials from: a port that was left may be another's by
-/// then.
+/// Addresses on which API servers listen, all on one port. None of them is the default source address of the machine,
+/// so a port that was freed cannot be taken by an outgoing connection.
 const LOOPBACK: [Ipv4Addr; 3] = [
     Ipv4Addr::new(127, 0, 0, 2),
     Ipv4Addr::new(127, 0, 0, 3),
     Ipv4Addr::new(127, 0, 0, 4),
 ];
 
-/// What `default/kubernetes` lists at the start, where the servers of a test are not: addresses of nobody.
+/// Addresses that `default/kubernetes` lists at the start. No server of a test has them.
 const NOWHERE: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
-/// API servers on one store, and a way to it through the last of them.
+/// API servers on one store, and a client of the last of them.
 pub struct Cluster {
     pub(crate) program: PathBuf,
     servers: Servers,
@@ -41,15 +41,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster of so many API servers, with `default/kubernetes` as three API servers write it. `program` is the
-    /// operator that runs on it.
+    /// Starts a cluster with this many API servers. `default/kubernetes` looks as three API servers write it. `program`
+    /// is the operator that runs on the cluster.
     pub async fn start(platform: Platform, program: impl Into<PathBuf>, servers: usize) -> Self {
         let cluster = Self::start_at(platform, program, &LOOPBACK[..servers]).await;
         cluster.put::<EndpointSlice>(objects::api_servers(&NOWHERE)).await;
         cluster
     }
 
-    /// A cluster of three API servers: the first two are each on a way of this network, the third is not.
+    /// Starts a cluster of three API servers. The first two are each on a path of this network, and the third is not.
     pub async fn start_behind(platform: Platform, program: impl Into<PathBuf>, network: &Network) -> Self {
         let [first, second, _] = network.servers();
         let cluster = Self::start_at(platform, program, &[first, second, LOOPBACK[2]]).await;
@@ -57,8 +57,8 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster of three API servers that are where `default/kubernetes` lists them, so that probes reach them. Real ones
-    /// refuse to list loopback addresses, so they need a network.
+    /// Starts a cluster of three API servers at the addresses that `default/kubernetes` lists, so that probes reach
+    /// them. Real API servers refuse to list loopback addresses, so they need a network.
     pub async fn start_listed(
         platform: Platform,
         program: impl Into<PathBuf>,
@@ -84,7 +84,7 @@ impl Cluster {
             let service = testbed::builders::kubernetes_service();
             cluster.put::<Service>(service).await;
         } else {
-            // A real API server makes it by itself, soon after it is ready.
+            // A real API server creates it by itself, soon after it is ready.
             until("default/kubernetes is there", async || {
                 let service = cluster.try_get::<Service>("default", "kubernetes");
                 service.await.is_some()
@@ -94,7 +94,7 @@ impl Cluster {
         cluster
     }
 
-    /// Lists these servers, and no others, in `default/kubernetes`.
+    /// Lists exactly these servers in `default/kubernetes`.
     pub async fn list_servers(&self, servers: &[usize]) {
         let addresses: Vec<_> = servers.iter().map(|server| self.ip(*server)).collect();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
@@ -103,14 +103,15 @@ impl Cluster {
         self.put::<EndpointSlice>(slice).await;
     }
 
-    /// A kubeconfig file for one of the servers, as a user of its own for each replica.
+    /// Writes a kubeconfig file for one of the servers. Each replica has its own user.
     pub(crate) fn kubeconfig(&self, server: usize, user: &str) -> PathBuf {
         let file = self.directory.path().join(format!("{user}-{server}.kubeconfig"));
         std::fs::write(&file, self.servers.kubeconfig(server, user)).expect("a file");
         file
     }
 
-    /// A kubeconfig file for one of the servers, as an administrator or as whoever this token is of.
+    /// Writes a kubeconfig file for one of the servers, with the rights of an administrator or of the owner of this
+    /// token.
     pub fn kubeconfig_with(&self, server: usize, token: Option<&str>) -> PathBuf {
         let mut config: Value =
             serde_json::from_str(&self.servers.kubeconfig(server, USERS[0])).expect("JSON");
@@ -124,22 +125,22 @@ impl Cluster {
             .expect("it stays until the directory goes")
     }
 
-    /// Where a server is reachable.
+    /// The address and port of a server.
     pub fn address(&self, server: usize) -> SocketAddr {
         self.servers.address(server)
     }
 
-    /// The same without its port, which is that of all servers.
+    /// The address of a server. All servers have the same port.
     pub fn ip(&self, server: usize) -> String {
         self.address(server).ip().to_string()
     }
 
-    /// A place for files.
+    /// A directory for files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The testbed's first server, for faults; `None` on real ones.
+    /// The store and the first server of the testbed, to inject faults, or `None` on real servers.
     pub fn testbed(&self) -> Option<(&Store, &ApiServer)> {
         match &self.servers {
             Servers::Testbed { store, servers, .. } => Some((store, &servers[0].server)),
@@ -147,7 +148,7 @@ impl Cluster {
         }
     }
 
-    /// The testbed's servers, for faults; none on real ones.
+    /// The servers of the testbed, to inject faults. Empty on real servers.
     pub fn testbed_servers(&self) -> impl Iterator<Item = &ApiServer> {
         let servers = match &self.servers {
             Servers::Testbed { servers, .. } => servers.as_slice(),
@@ -161,33 +162,33 @@ impl Cluster {
         self.servers.kill(number).await;
     }
 
-    /// Starts it again at the same address, and returns when it is ready.
+    /// Starts a server again at the same address, and returns when it is ready.
     pub async fn start_server(&mut self, number: usize) {
         self.servers.restart(number).await;
     }
 
-    /// One server stands still as a stopped process does: its kernel takes connections, nothing is answered.
+    /// Freezes a server as SIGSTOP does: its kernel accepts connections, but nothing is answered.
     pub fn freeze_server(&self, number: usize) {
         self.servers.freeze(number);
     }
 
-    /// It goes on.
+    /// Resumes a frozen server.
     pub fn thaw_server(&self, number: usize) {
         self.servers.thaw(number);
     }
 
-    /// How many writes of EndpointSlices were accepted so far from each replica, by the replica's name.
+    /// The number of writes of EndpointSlices that were accepted so far, by name of the replica.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         self.servers.slice_writes()
     }
 
-    /// Creates the Service `kubernetes-vip` and waits until its copy shows the API servers that there are at the start.
+    /// Creates the Service `kubernetes-vip` and waits until its copy shows the initial API servers.
     pub async fn vip_in_step(&self) {
         self.create::<Service>(objects::vip()).await;
         self.until_addresses("default", "kubernetes-vip", &NOWHERE).await;
     }
 
-    /// Records what a Service's slices show from now on.
+    /// Records the slices of a Service from now on.
     pub async fn watch_slices(&self, namespace: &str, service: &str) -> History {
         let history = History::start(self.api(namespace), service);
         let now = self.addresses_of(namespace, service).await;
@@ -196,7 +197,7 @@ impl Cluster {
         history
     }
 
-    /// The holder of the Lease; empty: nobody.
+    /// The holder of the Lease, or the empty string.
     pub async fn holder(&self) -> String {
         let lease: Option<Lease> = self.try_get("default", LEASE).await;
         lease

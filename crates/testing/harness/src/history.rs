@@ -1,4 +1,4 @@
-//! What the slices of a Service showed, and when: a watch, so that nothing in between is missed.
+//! A record of what the slices of a Service showed, and when. It uses a watch, so it misses no state.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -17,14 +17,14 @@ use crate::wait::PATIENCE;
 
 type Entries = Vec<(Instant, Vec<String>)>;
 
-/// What the slices of a Service showed, one entry a change.
+/// The states of the slices of a Service, one entry for each change.
 pub struct History {
     entries: watch::Receiver<Entries>,
     task: JoinHandle<()>,
 }
 
 impl History {
-    /// Watches from now on.
+    /// Starts to record.
     pub(crate) fn start(slices: Api<EndpointSlice>, service: &str) -> Self {
         let config = watcher::Config::default().labels(&format!("kubernetes.io/service-name={service}"));
         let (sender, entries) = watch::channel(Entries::new());
@@ -54,7 +54,7 @@ impl History {
         Self { entries, task }
     }
 
-    /// When the slices showed these addresses: waits until they are the last entry, at most so long.
+    /// Waits until the last entry shows these addresses, and returns when that happened. `limit` is the longest wait.
     pub async fn shows(&self, addresses: &[&str], limit: Duration) -> Option<Instant> {
         let mut entries = self.entries.clone();
         let shown = timeout(

@@ -1,12 +1,12 @@
-//! The operator as a process on a cluster with several API servers, and what can go wrong between them.
+//! The operator as a process on a cluster with several API servers, and faults between them.
 //!
 //! - [`Cluster`]: API servers on one store, of the testbed or real ones; objects in them; servers that are killed,
-//!   frozen and brought back. The last server is the test's own way in, so leave it alone.
+//!   frozen and restarted. The test itself uses the last server, so leave it alone.
 //! - [`Operator`]: a replica, the real binary.
-//! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
-//! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
-//! - [`objects`]: what users write.
-//! - [`tool`]: programs that are not ours.
+//! - [`Network`]: a network namespace whose paths to the API servers can drop all packets.
+//! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test.
+//! - [`objects`]: objects that users write.
+//! - [`tool`]: external programs.
 //!
 //! `Drop` ends what was started, also after a panic.
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Accepts and counts connections until it is dropped, which ends all of them.
+/// Accepts and counts connections until it is dropped. That ends all of them.
 pub struct Listening {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,

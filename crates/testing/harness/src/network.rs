@@ -1,19 +1,21 @@
-//! A network namespace with three ways to API servers, each of which can become a black hole.
+//! A network namespace with three paths to API servers, each of which can become a black hole.
 //!
-//! Each way is a pair of virtual Ethernet devices: one end in the test's own namespace, where an API server listens on
-//! its address, the other inside. A way is cut by giving both ends a wrong hardware address for each other: packets
-//! are sent, and whoever receives them throws them away unread. No reset, no "unreachable": what a node without power
-//! and a firewall that drops look like from outside. It needs root, and no kernel module but that of the devices.
+//! Each path is a pair of virtual Ethernet devices: one end is in the namespace of the test, where an API server
+//! listens on its address, and the other end is inside. To cut a path, both ends get a wrong hardware address for each
+//! other: packets are sent, and the receiver drops them unread. There is no reset and no "unreachable". From outside, a
+//! node without power and a firewall that drops packets look the same.
+//!
+//! This needs root, and no kernel module except the one for the devices.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The hardware address of nobody.
+/// A hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:00";
 
-/// A network namespace. Dropped, it is removed with its devices.
+/// A network namespace. `Drop` removes it with its devices.
 pub struct Network {
     name: String,
     ways: [Way; 3],
@@ -30,10 +32,11 @@ struct End {
 }
 
 impl Network {
-    /// Makes one.
+    /// Creates a network namespace.
     ///
     /// # Errors
-    /// What cannot be done here, for a test to say why it was skipped. Only root may.
+    ///
+    /// The reason why this is impossible here, which the test prints when it is skipped. Only root may do it.
     pub fn new() -> Result<Self, String> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +48,7 @@ impl Network {
         ip(&format!("netns add {}", network.name))?;
         for Way { outside, inside } in &network.ways {
             let name = &network.name;
-            // Both ends begin inside, so that they are gone with the namespace whatever fails here.
+            // Both ends start inside, so that they go with the namespace if a later step fails.
             ip(&format!(
                 "-n {name} link add {} type veth peer name {}",
                 outside.device, inside.device
@@ -65,36 +68,37 @@ impl Network {
         Ok(network)
     }
 
-    /// Its name, as `ip netns` has it.
+    /// The name of the namespace, for `ip netns`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where API servers are to listen: each is reached on a way of its own.
+    /// The addresses on which API servers listen. Each is reached on its own path.
     pub fn servers(&self) -> [Ipv4Addr; 3] {
         [0, 1, 2].map(|way| self.ways[way].outside.address)
     }
 
-    /// Makes of a command `ip`, which may have a clean environment, one that runs a program inside, as the same process.
+    /// Turns a command `ip`, which may have a clean environment, into one that runs a program inside, as the same
+    /// process.
     pub fn enter(&self, mut command: Command, program: &Path) -> Command {
         command.args(["netns", "exec", &self.name]).arg(program);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
     }
 
-    /// An address inside to listen on, which is reached on the second way.
+    /// An address inside to listen on. It is reached on the second path.
     pub(crate) fn listen_address(&self) -> SocketAddr {
         static PORT: AtomicU16 = AtomicU16::new(20_000);
         let port = PORT.fetch_add(1, Ordering::Relaxed);
         (self.ways[1].inside.address, port).into()
     }
 
-    /// From now on all packets on a way are lost.
+    /// Drops all packets on a path from now on.
     pub fn cut(&self, way: usize) {
         self.neighbours(way, &format!("lladdr {NOBODY} nud permanent"), "replace");
     }
 
-    /// They arrive again.
+    /// Restores a path.
     pub fn restore(&self, way: usize) {
         self.neighbours(way, "", "delete");
     }
@@ -112,13 +116,13 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // What is not there needs no removal; the devices outside go with their other ends.
+        // An error means that the namespace does not exist. The devices outside go with their other ends.
         let _ = ip(&format!("netns delete {}", self.name));
     }
 }
 
 impl Way {
-    /// Four addresses of 10.128.0.0/9 that no other test has at the same time.
+    /// Four addresses of 10.128.0.0/9 that no other test uses at the same time.
     fn new(process: u32, number: u16, way: u8) -> Self {
         let block = process
             .wrapping_mul(8)
@@ -135,7 +139,7 @@ impl Way {
     }
 }
 
-/// Runs `ip` with these words; what it says when it fails.
+/// Runs `ip` with these arguments. The error is its output.
 fn ip(words: &str) -> Result<(), String> {
     let output = Command::new("ip").args(words.split_whitespace()).output();
     let output = output.map_err(|error| format!("ip: {error}"))?;

@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-/// The flags' default managed Service, as in the README but for what a test needs not.
+/// The default managed Service of the flags, as in the README but without fields that no test needs.
 pub fn vip() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -15,7 +15,7 @@ pub fn vip() -> Value {
     })
 }
 
-/// A managed Service with a source of its own.
+/// A managed Service with its own source.
 pub fn managed(namespace: &str, name: &str, source_namespace: &str, source: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -42,7 +42,7 @@ pub fn slice(namespace: &str, service: &str, name: &str, addresses: &[&str]) -> 
     })
 }
 
-/// The list of the API servers.
+/// The slice of `default/kubernetes` with these API servers.
 pub fn api_servers(addresses: &[&str]) -> Value {
     let mut slice = slice("default", "kubernetes", "kubernetes", addresses);
     slice["ports"] = json!([{"name": "https", "port": 6443, "protocol": "TCP"}]);
@@ -61,7 +61,7 @@ pub fn addresses<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec
     addresses
 }
 
-/// From JSON to a typed object.
+/// Converts JSON to a typed object.
 pub fn typed<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object of its kind")
 }

@@ -15,7 +15,7 @@ use crate::network::Network;
 use crate::sockets;
 use crate::wait::{until, within};
 
-/// A replica. It is killed when this is dropped.
+/// A replica. `Drop` kills it.
 pub struct Operator {
     name: String,
     child: Child,
@@ -24,16 +24,16 @@ pub struct Operator {
     health: SocketAddr,
 }
 
-/// Where a replica runs.
+/// The place where a replica runs.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// The API servers it is told of; the first is that of its kubeconfig.
+    /// The API servers that the replica knows. The first one is in its kubeconfig.
     pub servers: &'a [usize],
-    /// The network namespace; none is that of the test.
+    /// The network namespace, or `None` for that of the test.
     pub network: Option<&'a Network>,
 }
 
-/// A lease so short that a takeover is quick, and so long that a busy machine can keep it.
+/// A lease that is short enough for a quick takeover, and long enough for a busy machine to keep.
 pub const SHORT_LEASE: [&str; 3] = [
     "--leader-election-lease-duration=3s",
     "--leader-election-renew-deadline=2s",
@@ -41,7 +41,7 @@ pub const SHORT_LEASE: [&str; 3] = [
 ];
 
 impl Operator {
-    /// Starts a replica with a short lease on one of the API servers. Its name is that of a user of the API.
+    /// Starts a replica with a short lease on one of the API servers. Its name is also the name of its API user.
     pub fn start(cluster: &Cluster, name: &str, server: usize) -> Self {
         Self::start_with(cluster, name, server, &SHORT_LEASE)
     }
@@ -55,7 +55,7 @@ impl Operator {
         Self::start_at(cluster, name, place, flags)
     }
 
-    /// Starts a replica in a place of its own.
+    /// Starts a replica in this place.
     pub fn start_at(cluster: &Cluster, name: &str, place: Place<'_>, flags: &[&str]) -> Self {
         let (metrics, health) = match place.network {
             None => (own_address(), own_address()),
@@ -80,7 +80,7 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica by a command that says all by itself; only where it listens is told here too.
+    /// Starts a replica with a complete command. Only the listen addresses are added.
     pub fn spawn(
         cluster: &Cluster,
         name: &str,
@@ -102,17 +102,17 @@ impl Operator {
         }
     }
 
-    /// Its name, and that of its user.
+    /// The name of the replica and of its user.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it serves `/metrics`.
+    /// The address of `/metrics`.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics
     }
 
-    /// Where it serves `/healthz`, `/livez` and `/readyz`.
+    /// The address of `/healthz`, `/livez` and `/readyz`.
     pub fn health_address(&self) -> SocketAddr {
         self.health
     }
@@ -122,7 +122,7 @@ impl Operator {
         self.status("VmRSS:")
     }
 
-    /// The memory of the process in bytes, without files that are mapped: its binary and libraries.
+    /// The memory of the process in bytes, without mapped files such as its binary and libraries.
     pub fn anonymous_memory(&self) -> u64 {
         self.status("RssAnon:")
     }
@@ -132,7 +132,7 @@ impl Operator {
         self.status("VmHWM:")
     }
 
-    /// Bytes on a line of its status.
+    /// The number of bytes on a line of its status.
     fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a process");
@@ -160,12 +160,12 @@ impl Operator {
         sockets::peers(self.child.id())
     }
 
-    /// Bytes that its kernel holds for peers that have not taken them yet.
+    /// The number of bytes that its kernel buffers for peers that have not read them yet.
     pub fn unsent_bytes(&self) -> u64 {
         sockets::unsent(self.child.id())
     }
 
-    /// Waits for the end of the process; how it ended and how long that took.
+    /// Waits for the end of the process. Returns its exit status and the time that it took.
     pub async fn ended(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let mut status = None;
@@ -182,12 +182,12 @@ impl Operator {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// What it wrote to its log so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Status code and body of a probe or of `/metrics`; 0 while nobody listens.
+    /// The status code and body of a health path or of `/metrics`, or code 0 if nothing listens.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let address = if path.starts_with("/metrics") {
             self.metrics
@@ -198,8 +198,8 @@ impl Operator {
         answer.unwrap_or(Ok((0, String::new()))).unwrap_or_default()
     }
 
-    /// The value of a gauge or counter of whole numbers, named as in `/metrics` with labels in their order
-    /// there; `None` while there is none.
+    /// The value of a gauge or counter with integer values, named as in `/metrics` with labels in the order used there.
+    /// `None` if the series does not exist.
     pub async fn metric(&self, series: &str) -> Option<u64> {
         let (_, text) = self.get("/metrics").await;
         let line = text
@@ -208,7 +208,7 @@ impl Operator {
         line?.parse().ok()
     }
 
-    /// Whether it says that it leads.
+    /// Whether it reports that it leads.
     pub async fn leads(&self) -> bool {
         self.metric("leader_election_master_status{name=\"f668ae63.endpoint-copier-operator\"}")
             .await
@@ -239,7 +239,7 @@ impl Drop for Operator {
     }
 }
 
-/// The binary, in an environment without what the machine happens to have.
+/// The command of the binary, with a clean environment.
 pub fn command(program: &Path) -> Command {
     isolated(Command::new(program))
 }
@@ -249,7 +249,7 @@ fn isolated(mut command: Command) -> Command {
     command
 }
 
-/// The one replica that leads, once there is one.
+/// Waits until exactly one replica leads, and returns its index.
 pub async fn leader(replicas: &[Operator]) -> usize {
     let mut leaders = Vec::new();
     let found = within(Duration::from_secs(30), async || {
@@ -265,8 +265,8 @@ pub async fn leader(replicas: &[Operator]) -> usize {
     leaders[0]
 }
 
-/// An address that nobody else listens on or dials from: the whole of 127.0.0.0/8 is this machine, and what is no
-/// server's gets 127.0.0.1.
+/// An address that no other process listens on or dials from. All of 127.0.0.0/8 is this machine, and outgoing
+/// connections use 127.0.0.1.
 pub fn own_address() -> SocketAddr {
     static PORT: AtomicU16 = AtomicU16::new(20_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();

@@ -1,4 +1,4 @@
-//! The API servers of a cluster, of the testbed or real ones, and what can be done to each.
+//! The API servers of a cluster, of the testbed or real ones, and the faults of each.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,17 +8,17 @@ pub use testbed::real::USERS;
 use testbed::real::{self, RealCluster};
 use testbed::{ApiServer, Serving, Store};
 
-/// What API servers are made of.
+/// The kind of API servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
-    /// In memory, over TCP.
+    /// The testbed: in memory, over TCP.
     Testbed,
     /// Real binaries.
     Real,
 }
 
 impl Platform {
-    /// Whether it is there: real servers are where `KUBEBUILDER_ASSETS` names them.
+    /// Whether the platform is available. Real servers need `KUBEBUILDER_ASSETS`.
     pub fn is_here(self) -> bool {
         self == Self::Testbed || real::assets().is_some()
     }
@@ -42,7 +42,7 @@ pub(crate) struct TestbedServer {
 impl Servers {
     pub async fn start(platform: Platform, addresses: &[Ipv4Addr]) -> Self {
         if platform == Platform::Real {
-            // The tests themselves say which API servers live.
+            // The tests themselves write which API servers are alive.
             let cluster = RealCluster::start_at(addresses, &["--endpoint-reconciler-type=none"]).await;
             return Self::Real(Box::new(cluster.expect("etcd and API servers")));
         }
@@ -51,7 +51,7 @@ impl Servers {
         let servers = loop {
             match serve(&store, addresses).await {
                 Ok(servers) => break servers,
-                // Another test has the port on one of the other addresses.
+                // Another test uses the port on one of the other addresses.
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
                 Err(error) => panic!("API servers cannot listen on {addresses:?}: {error}"),
             }
@@ -87,7 +87,7 @@ impl Servers {
         if address.ip().is_loopback() {
             return text;
         }
-        // Certificates name loopback addresses, and the Service of the API.
+        // Certificates name loopback addresses and the Service of the API.
         let mut config: Value = serde_json::from_str(&text).expect("JSON");
         config["clusters"][0]["cluster"]["tls-server-name"] = json!("kubernetes.default.svc");
         config.to_string()
@@ -135,7 +135,7 @@ impl Servers {
         }
     }
 
-    /// How many writes of EndpointSlices were accepted from each user but the test's own.
+    /// The number of writes of EndpointSlices that were accepted, by user, without the user of the test.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         let users: Vec<String> = match self {
             Self::Testbed { store, .. } => {
@@ -155,8 +155,8 @@ impl Servers {
     }
 }
 
-/// API servers at these addresses on one port, which is any free one of the first address: `default/kubernetes` has one
-/// port for all.
+/// Serves API servers at these addresses on one port, which is any free port of the first address. `default/kubernetes`
+/// has one port for all.
 async fn serve(store: &Store, addresses: &[Ipv4Addr]) -> std::io::Result<Vec<TestbedServer>> {
     let (mut servers, mut port) = (Vec::<TestbedServer>::new(), 0);
     for (name, ip) in ["a", "b", "c"].into_iter().zip(addresses) {

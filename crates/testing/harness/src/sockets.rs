@@ -1,4 +1,4 @@
-//! Which connections a process has: `/proc`, since only its kernel knows without asking it.
+//! The connections of a process, from `/proc`: its kernel knows them without the help of the process.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,17 +7,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// `TCP_ESTABLISHED`
 const ESTABLISHED: &str = "01";
 
-/// The peers of a process's established connections over IPv4.
+/// The peers of the established IPv4 connections of a process.
 pub fn peers(process: u32) -> Vec<SocketAddr> {
     connections(process).into_iter().map(|(peer, _)| peer).collect()
 }
 
-/// Bytes that a process has written to such connections and their peers have not taken yet.
+/// The number of bytes that a process has written to such connections and that the peers have not read yet.
 pub fn unsent(process: u32) -> u64 {
     connections(process).into_iter().map(|(_, unsent)| unsent).sum()
 }
 
-/// Peer and unsent bytes of each.
+/// The peer and the unsent bytes of each connection.
 fn connections(process: u32) -> Vec<(SocketAddr, u64)> {
     let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
     let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
@@ -27,7 +27,7 @@ fn connections(process: u32) -> Vec<(SocketAddr, u64)> {
             Some(inode.to_owned())
         })
         .collect();
-    // The table of the process's own network namespace.
+    // The table of the network namespace of the process.
     let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
     table
         .lines()
@@ -44,7 +44,7 @@ fn connection(line: &str, sockets: &BTreeSet<String>) -> Option<(SocketAddr, u64
         return None;
     }
     let (address, port) = peer.split_once(':')?;
-    // As it lies in memory, in network order.
+    // The bytes are in memory order, which is network order.
     let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
     let peer = (Ipv4Addr::from(address), u16::from_str_radix(port, 16).ok()?).into();
     let (unsent, _) = queues.split_once(':')?;

@@ -1,10 +1,10 @@
-//! Programs that are not ours: helm, kubectl, promtool, prometheus.
+//! External programs: helm, kubectl, promtool, prometheus.
 
 use std::path::{Path, PathBuf};
 
-/// A program from PATH, or from where `make tools` puts it. Without it a test returns at once, and this has said why.
+/// A program from PATH, or from the folder of `make tools`. Without it this prints why, and the test returns at once.
 ///
-/// `tmp` is the caller's `CARGO_TARGET_TMPDIR`, which cargo gives to no other crate.
+/// `tmp` is the `CARGO_TARGET_TMPDIR` of the caller, which cargo gives to no other crate.
 #[must_use]
 pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
@@ -16,13 +16,13 @@ pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     found
 }
 
-/// Where `make tools` puts what it brings: beside what cargo builds.
+/// The folder into which `make tools` installs, beside the output of cargo.
 #[must_use]
 pub fn brought(tmp: &str) -> PathBuf {
     Path::new(tmp).with_file_name("tools")
 }
 
-/// Says that a test is skipped for want of a tool; in CI that is a failure.
+/// Prints that a test is skipped because a tool is missing. With `CI=true` that is a failure.
 pub fn skipped(tool: &str) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),

@@ -1,11 +1,11 @@
-//! Waiting for conditions: no test sleeps where it can ask.
+//! Waits for conditions: no test sleeps if it can poll.
 
 use std::time::{Duration, Instant};
 
-/// The longest that anything may take. Conditions are met far earlier; a busy machine is slow.
+/// The longest wait for a condition. Conditions are usually met far earlier, but a busy machine is slow.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks again and again until the answer is yes; whether it ever was.
+/// Polls a condition until it is true. Returns whether it became true in time.
 pub async fn within(limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {
@@ -19,7 +19,7 @@ pub async fn within(limit: Duration, mut condition: impl AsyncFnMut() -> bool) -
     }
 }
 
-/// Asks until the answer is yes, and fails the test if it never is.
+/// Polls a condition until it is true, and fails the test if it does not become true in time.
 pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
     assert!(within(PATIENCE, condition).await, "never: {what}");
 }

@@ -1,4 +1,4 @@
-//! The black hole itself: packets vanish on the way that is cut, and on no other.
+//! Tests of the black hole: packets vanish on the path that is cut, and on no other.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::Network;
 
-/// How a dial from inside ended: 0 connected, 1 refused or unreachable, 124 no answer for so long.
+/// The result of a dial from inside: 0 connected, 1 refused or unreachable, 124 no answer within the limit.
 fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> {
     let words = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
     let mut command = network.enter(Command::new("ip"), "timeout".as_ref());
@@ -17,7 +17,7 @@ fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> 
 }
 
 #[test]
-fn packets_on_a_way_that_is_cut_vanish_without_an_answer() {
+fn packets_on_a_cut_path_vanish_without_an_answer() {
     let network = match Network::new() {
         Ok(network) => network,
         Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
@@ -39,7 +39,7 @@ fn packets_on_a_way_that_is_cut_vanish_without_an_answer() {
 }
 
 #[test]
-fn a_network_is_gone_with_its_handle_also_after_a_panic() {
+fn a_network_is_removed_with_its_handle_even_after_a_panic() {
     let is_there = |name: &str| {
         let output = Command::new("ip").args(["netns", "list"]).output().expect("ip");
         let list = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! Answers: JSON bodies in the shape the client accepts, errors, and bodies that are not what they should be.
+//! Answers: JSON bodies in the form that the client accepts, errors, and malformed bodies.
 
 use crate::{kinds::Kind, status::ApiError, table};
 use bytes::Bytes;
@@ -14,21 +14,21 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// What `Accept` asks for.
+/// The form that `Accept` requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// The objects.
     Plain,
     /// `kubectl get`: rows and columns.
     Table,
-    /// The metadata of objects alone.
+    /// Only the metadata of objects.
     Metadata,
-    /// Nothing this server has, such as only protobuf.
+    /// A form that this server does not have, such as protobuf only.
     NotAcceptable,
 }
 
 impl Shape {
-    /// The first acceptable media type wins, as at the real server; weights do not matter.
+    /// The first acceptable media type, as on the real server. Weights do not matter.
     pub fn negotiate(accept: &str) -> Self {
         if accept.trim().is_empty() {
             return Self::Plain;
@@ -59,7 +59,7 @@ impl Shape {
     }
 }
 
-/// An object without spec and status, or a list of such.
+/// An object without spec and status, or a list of such objects.
 pub(crate) fn metadata(object: &Value) -> Value {
     let list = object["items"].as_array();
     let kind = list.map_or("PartialObjectMetadata", |_| "PartialObjectMetadataList");
@@ -109,7 +109,7 @@ pub(crate) fn stream(lines: impl Stream<Item = Result<Bytes, BoxError>> + Send +
     )
 }
 
-/// An error as a Status.
+/// An error as a `Status`.
 pub(crate) fn error(error: &ApiError) -> Response<Body> {
     let mut response = json(error.code, &error.to_status());
     if let Some(seconds) = error.retry_after {
@@ -127,7 +127,7 @@ pub(crate) fn not_acceptable() -> ApiError {
     )
 }
 
-/// The answer that a fault asks for. An overloaded API server does not send a Status.
+/// The answer that a fault requests. An overloaded API server does not send a `Status`.
 pub(crate) fn fault(code: u16, retry_after: Option<u32>) -> Response<Body> {
     if code != 429 {
         return error(&injected(code, retry_after));
@@ -139,7 +139,7 @@ pub(crate) fn fault(code: u16, retry_after: Option<u32>) -> Response<Body> {
     response
 }
 
-/// The error that a fault asks for, worded as a real server might.
+/// The error that a fault requests, worded like that of a real server.
 fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
     let (reason, message) = match code {
         400 => ("BadRequest", "injected: bad request"),
@@ -163,18 +163,18 @@ fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
     }
 }
 
-/// 200, but no JSON.
+/// An answer of 200 that is not JSON.
 pub(crate) fn nonsense() -> Response<Body> {
     response(200, full("<html><body>Please log in to continue</body></html>"))
 }
 
-/// Half of an answer, complete by its length.
+/// The first half of an answer, with a matching length.
 pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))
 }
 
-/// The slice of an answer with endpoints that are no list, and with labels that are no map.
+/// The slice of an answer, with endpoints that are not a list and, if `labels`, with labels that are not a map.
 pub(crate) async fn undecodable(response: Response<Body>, labels: bool) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
     let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Objects that every cluster has and most tests need: what API servers write about themselves.
+//! Objects that every cluster has and most tests need: the ones that API servers write about themselves.
 
 use serde_json::{Value, json};
 
-/// The Service `default/kubernetes`, as kube-apiserver makes it.
+/// The Service `default/kubernetes`, as kube-apiserver creates it.
 #[must_use]
 pub fn kubernetes_service() -> Value {
     json!({
@@ -18,8 +18,8 @@ pub fn kubernetes_service() -> Value {
     })
 }
 
-/// The EndpointSlice `default/kubernetes` that lists these API servers: ready, on port 6443, without node names.
-/// One address family, the first address's.
+/// The EndpointSlice `default/kubernetes` that lists these API servers: ready, on port 6443, without node names. It has
+/// the address family of the first address.
 #[must_use]
 pub fn kubernetes_slice(addresses: &[&str]) -> Value {
     let family = if addresses.first().is_some_and(|a| a.contains(':')) {

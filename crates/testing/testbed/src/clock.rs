@@ -1,10 +1,10 @@
-//! The server's clock: wall time that advances as tokio's time does, so that it stands still under a paused clock.
+//! The clock of the server: wall time that advances with the time of tokio, so a paused clock stops it.
 
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// Wall time at one instant; everything later is counted from there.
+/// A wall time at one instant. All other times are relative to it.
 #[derive(Clone, Debug)]
 pub struct Clock {
     wall: Timestamp,
@@ -12,7 +12,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows the present now.
+    /// A clock that starts at the current time.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -21,14 +21,14 @@ impl Clock {
         }
     }
 
-    /// The present.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let elapsed = SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX);
         self.wall.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
     }
 
-    /// The present as `metav1.Time` writes it: whole seconds.
+    /// The current time in the format of `metav1.Time`: whole seconds.
     #[must_use]
     pub fn seconds(&self) -> String {
         self.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -41,8 +41,8 @@ impl Default for Clock {
     }
 }
 
-/// Whether a text is a `metav1.MicroTime`: RFC 3339 with exactly six digits after the point. Anything else is a
-/// 400 of the real server, even a time without a fraction.
+/// Whether a text is a `metav1.MicroTime`: RFC 3339 with exactly six digits after the point. The real server answers
+/// anything else with 400, even a time without a fraction.
 #[must_use]
 pub fn is_micro_time(text: &str) -> bool {
     let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
@@ -52,7 +52,7 @@ pub fn is_micro_time(text: &str) -> bool {
         && (text.parse::<Timestamp>().is_ok() || is_beyond_jiff(text))
 }
 
-/// Whether a text is a time that Go reads and jiff does not: one of the last hours of the year 9999.
+/// Whether a text is a time that Go can read and jiff cannot: one of the last hours of the year 9999.
 #[must_use]
 pub fn is_beyond_jiff(text: &str) -> bool {
     let civil = text

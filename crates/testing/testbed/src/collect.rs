@@ -1,5 +1,5 @@
-//! What the controller manager of a cluster does to objects on its own: garbage collection by ownerReferences, and
-//! emptying a namespace that is being deleted. A kube-apiserver alone does neither.
+//! The work of the controller manager on these objects: garbage collection by ownerReferences, and emptying a namespace
+//! that is being deleted. A kube-apiserver alone does neither.
 
 use crate::{
     history::Key,
@@ -15,9 +15,9 @@ use std::{
 };
 
 impl State {
-    /// Deletes what has no owner any more, until nothing is left to do.
+    /// Deletes objects without an existing owner, until none is left.
     pub fn collect(&mut self) {
-        // Each round removes or frees at least one object; two owners that own each other end it, too.
+        // Each round removes or frees at least one object, so this ends even if two owners own each other.
         for _ in 0..=self.objects.len() {
             let before = self.revision;
             self.collect_dependents();
@@ -39,7 +39,7 @@ impl State {
 
     fn collect_dependents(&mut self) {
         let all = self.everything();
-        // An owner is one that exists in the dependent's namespace or outside of any.
+        // An owner must exist in the namespace of the dependent, or be cluster-scoped.
         let owners: HashMap<&str, (&str, bool)> = all
             .iter()
             .map(|(k, o)| (object::uid(o), (k.namespace.as_str(), waits_for_dependents(o))))
@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// Takes the finalizers of the garbage collector away when their work is done.
+    /// Removes the finalizers of the garbage collector when their work is done.
     fn finish_owners(&mut self) {
         let all = self.everything();
         let owned: HashSet<&str> = all.iter().flat_map(|(_, o)| object::owners(o)).collect();
@@ -118,7 +118,7 @@ impl State {
     fn remove(&mut self, key: &Key) {
         let terminating = self.get(key).is_some_and(|o| object::is_terminating(o));
         if let Some(kind) = kind_of(key).filter(|_| !terminating) {
-            // It may only be missing, which is what is wanted.
+            // The only possible error is that the object is already gone.
             let _ = self.delete(kind, &key.namespace, &key.name, &DeleteOptions::default());
         }
     }

@@ -1,5 +1,6 @@
-//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. And of OpenAPI the one sentence
-//! that kubectl looks for, that the server checks fields itself; else it wants whole schemas to check them with.
+//! `/api`, `/apis`, `/version` and health: enough for kubectl to find the resources. Of OpenAPI there is only the
+//! sentence that kubectl looks for, which says that the server validates fields. Without it, kubectl would need whole
+//! schemas to validate them.
 
 use crate::{
     answer::{self, Body},
@@ -10,14 +11,14 @@ use http::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Paths that need no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version are not among
-/// them; the supervisor of RKE2 answers `/ping` without one.
+/// Whether a path needs no token. As with `--anonymous-auth=false`, which RKE2 and K3s set, health and version need
+/// one. The supervisor of RKE2 answers `/ping` without one.
 #[must_use]
 pub fn is_public(path: &str) -> bool {
     path == "/ping"
 }
 
-/// The answer to a path that is no resource.
+/// The answer to a path that is not a resource.
 pub(crate) fn answer(path: &str) -> Response<Body> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let value = match segments[..] {

@@ -1,9 +1,10 @@
-//! The two views of an Event: `v1` (how it is kept) and `events.k8s.io/v1`. Same object, other field names.
+//! The two views of an Event, `v1` (the stored form) and `events.k8s.io/v1`: the same object with different field
+//! names.
 
 use crate::kinds::{Kind, Storage};
 use serde_json::{Map, Value, json};
 
-/// Field names of `events.k8s.io/v1` and what they are called in `v1`.
+/// Field names of `events.k8s.io/v1`, and their names in `v1`.
 const FIELDS: &[(&str, &str)] = &[
     ("note", "message"),
     ("regarding", "involvedObject"),
@@ -18,7 +19,7 @@ fn is_newer(kind: &Kind) -> bool {
     kind.storage == Storage::Event && !kind.group.is_empty()
 }
 
-/// A stored object as a kind shows it.
+/// A stored object in the form of a kind.
 #[must_use]
 pub fn view(kind: &Kind, stored: &Value) -> Value {
     if !is_newer(kind) {
@@ -36,7 +37,7 @@ pub fn view(kind: &Kind, stored: &Value) -> Value {
     shown
 }
 
-/// An object that came in as a kind, in its stored form.
+/// An object in the form of a kind, converted to its stored form.
 #[must_use]
 pub fn unview(kind: &Kind, shown: Value) -> Value {
     if !is_newer(kind) {
@@ -49,7 +50,7 @@ pub fn unview(kind: &Kind, shown: Value) -> Value {
     stored
 }
 
-/// Fields that an Event always shows, empty or not.
+/// Adds the fields that an Event always has, even if they are empty.
 pub fn normalize(event: &mut Value) {
     for (field, empty) in [
         ("source", json!({})),

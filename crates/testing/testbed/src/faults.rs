@@ -1,4 +1,4 @@
-//! What goes wrong on request. One [`Faults`] per server; all of it can be changed while requests are under way.
+//! Faults on request. Each server has one [`Faults`], which can change while requests are in flight.
 
 use crate::{
     route::Route,
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Which requests, or which open watches, a fault is for. What is not given matches all.
+/// The requests, or open watches, that a fault applies to. Criteria that are not set match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     verb: Option<String>,
@@ -22,48 +22,48 @@ pub struct Match {
 }
 
 impl Match {
-    /// Every request.
+    /// Matches every request.
     #[must_use]
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// Requests of a verb, as in RBAC.
+    /// Limits the match to a verb, as in RBAC.
     #[must_use]
     pub fn verb(mut self, verb: &str) -> Self {
         self.verb = Some(verb.to_owned());
         self
     }
 
-    /// Requests for a resource, such as `leases` or `services/status`.
+    /// Limits the match to a resource, such as `leases` or `services/status`.
     #[must_use]
     pub fn resource(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());
         self
     }
 
-    /// Requests for objects of one namespace.
+    /// Limits the match to objects of a namespace.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
         self
     }
 
-    /// Requests that name an object, in the path or by a `metadata.name` field selector.
+    /// Limits the match to requests that name an object, in the path or by a `metadata.name` field selector.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// Requests of a user.
+    /// Limits the match to a user.
     #[must_use]
     pub fn user(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());
         self
     }
 
-    /// Requests for a path, without its query, such as `/readyz`.
+    /// Limits the match to a path, without its query, such as `/readyz`.
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         self.path = Some(path.to_owned());
@@ -81,50 +81,50 @@ impl Match {
     }
 }
 
-/// What happens to a request instead of, or besides, its answer.
+/// The effect on a request, instead of its answer or in addition to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It is handled so much later. Several add up, and another effect may follow.
+    /// The request is handled later by this time. Several latencies add up, and another effect may follow.
     Latency(Duration),
-    /// It is answered with an error and does nothing.
+    /// The request is answered with an error and has no effect.
     Status {
         /// 403, 404, 409, 410, 422, 429, 500, 503, 504, …
         code: u16,
         /// Seconds for a `Retry-After` header.
         retry_after: Option<u32>,
     },
-    /// It does nothing and is answered 200 with a text that is no JSON.
+    /// The request has no effect and is answered with 200 and a text that is not JSON.
     Nonsense,
-    /// It is done; half of the answer arrives, declared as whole.
+    /// The request is carried out. Half of the answer arrives, declared as complete.
     Truncated,
-    /// It is done; the EndpointSlice in the answer is one that no client can decode.
+    /// The request is carried out. No client can decode the EndpointSlice in the answer.
     Undecodable {
-        /// Not even its labels.
+        /// Whether even the labels cannot be decoded.
         labels: bool,
     },
-    /// It is done; then the connection breaks.
+    /// The request is carried out, and then the connection breaks.
     LostReply,
-    /// It is done and never answered.
+    /// The request is carried out and never answered.
     Unanswered,
-    /// It does nothing and is never answered.
+    /// The request has no effect and is never answered.
     Hang,
-    /// It does nothing and the connection breaks.
+    /// The request has no effect and the connection breaks.
     Break,
 }
 
-/// A rule: these requests, this effect, so many times.
+/// A rule: an effect, the requests that it applies to, and the number of times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Which requests.
+    /// The requests that it applies to.
     pub when: Match,
-    /// What happens to them.
+    /// The effect.
     pub what: Effect,
-    /// How many of them; none is until the rule is taken away.
+    /// The number of requests that it applies to, or `None` for no limit.
     pub times: Option<usize>,
 }
 
 impl Fault {
-    /// A rule that holds until it is taken away.
+    /// A rule that holds until it is removed.
     #[must_use]
     pub fn new(when: Match, what: Effect) -> Self {
         Self {
@@ -146,7 +146,7 @@ impl Fault {
         )
     }
 
-    /// Only so many times.
+    /// Limits the number of requests that the rule applies to.
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.times = Some(times);
@@ -154,16 +154,16 @@ impl Fault {
     }
 }
 
-/// How a watch is ended.
+/// The way in which a watch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As at its time-out: the answer is complete.
+    /// As at its timeout: the answer is complete.
     Clean,
     /// In the middle of the answer.
     Abrupt,
 }
 
-/// What an open watch does next.
+/// The next action of an open watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Run,
@@ -171,14 +171,14 @@ pub(crate) enum Verdict {
     End(Ending),
 }
 
-/// Names a rule, to take it away.
+/// Identifies a rule, to remove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultId(u64);
 
 #[derive(Debug, Default)]
 struct Rules {
     requests: Vec<(u64, Fault)>,
-    /// Watches that are ended, and those that say nothing: of these, with a number below.
+    /// Endings and silences. Each applies to the watches with a lower number.
     endings: Vec<(Match, u64, Ending)>,
     silences: Vec<(Match, u64)>,
     numbers: u64,
@@ -216,7 +216,7 @@ impl Faults {
         result
     }
 
-    /// Adds a rule; of several that fit, the first decides.
+    /// Adds a rule. If several rules match, the first one applies.
     pub fn add(&self, fault: Fault) -> FaultId {
         self.change(|rules| {
             rules.numbers += 1;
@@ -225,12 +225,12 @@ impl Faults {
         })
     }
 
-    /// Takes a rule away. Requests that hang because of it go on hanging.
+    /// Removes a rule. Requests that already hang because of it continue to hang.
     pub fn remove(&self, id: FaultId) {
         self.change(|rules| rules.requests.retain(|(n, _)| *n != id.0));
     }
 
-    /// Takes away all rules for requests, lets silent watches resume, thaws, and accepts connections.
+    /// Removes all rules for requests, resumes silent watches, thaws the server, and accepts connections.
     pub fn clear(&self) {
         self.change(|rules| {
             rules.requests.clear();
@@ -248,7 +248,7 @@ impl Faults {
         });
     }
 
-    /// The watches that are open now stay open and say nothing more. New ones work.
+    /// Silences the watches that are open now. They stay open, and new ones work.
     pub fn silence_watches(&self, of: Match) {
         self.change(|rules| {
             let below = rules.watches;
@@ -256,29 +256,29 @@ impl Faults {
         });
     }
 
-    /// Silent watches go on, with what they missed.
+    /// Resumes silent watches. They then show what they missed.
     pub fn resume_watches(&self) {
         self.change(|rules| rules.silences.clear());
     }
 
-    /// The server stands still as a stopped process does: no answers, no reading; connections stay.
+    /// Freezes the server as SIGSTOP does: it neither reads nor answers, and connections stay open.
     pub fn freeze(&self) {
         self.frozen.send_replace(true);
     }
 
-    /// The server goes on.
+    /// Thaws the server.
     pub fn thaw(&self) {
         self.frozen.send_replace(false);
         self.notify();
     }
 
-    /// Whether the server stands still.
+    /// Whether the server is frozen.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         *self.frozen.borrow()
     }
 
-    /// New requests (as a tower service) or connections (over TCP) are refused, or no longer.
+    /// Sets whether new requests (to the tower service) or connections (over TCP) are refused.
     pub fn refuse(&self, on: bool) {
         self.refusing.send_replace(on);
     }
@@ -291,7 +291,7 @@ impl Faults {
         self.frozen.subscribe()
     }
 
-    /// Returns while the server does not stand still.
+    /// Waits until the server is not frozen.
     pub(crate) async fn thawed(&self) {
         let mut changes = self.changes();
         while self.is_frozen() {
@@ -299,7 +299,7 @@ impl Faults {
         }
     }
 
-    /// Wakes with every change that an open watch must look at.
+    /// Wakes after every change that an open watch must check.
     pub(crate) fn changes(&self) -> Changes {
         self.changed.subscribe()
     }
@@ -333,7 +333,7 @@ impl Faults {
         Verdict::Run
     }
 
-    /// The latency and the effect for a request; rules with a count are used up by it.
+    /// The latency and the effect for a request. Consumes rules with a count.
     pub(crate) fn strike(&self, user: &str, route: &Route) -> (Duration, Option<Effect>) {
         let mut rules = self.lock();
         let (mut latency, mut effect) = (Duration::ZERO, None);

@@ -1,17 +1,17 @@
-//! Refused fields, as validation finds them: `details.causes` of a 422.
+//! Field errors, as validation reports them in `details.causes` of a 422.
 
 use serde_json::Value;
 
-/// Why a field was refused; the names are those of `details.causes[].reason`.
+/// The reason of a field error, named as in `details.causes[].reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Malformed or out of range.
     Invalid,
     /// Missing.
     Required,
-    /// Not one of the known values.
+    /// Not one of the supported values.
     NotSupported,
-    /// Not allowed here.
+    /// Not allowed in this place.
     Forbidden,
     /// Longer than allowed.
     TooLong,
@@ -47,7 +47,7 @@ impl Cause {
     }
 }
 
-/// One refused field of an object.
+/// An error in one field of an object.
 #[derive(Clone, Debug)]
 pub struct FieldError {
     pub(crate) cause: Cause,
@@ -57,7 +57,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A refused field with the value it had.
+    /// An error in a field, with the value of the field.
     pub fn new(cause: Cause, field: impl Into<String>, value: &Value, detail: impl Into<String>) -> Self {
         Self {
             cause,
@@ -72,7 +72,7 @@ impl FieldError {
         Self::new(Cause::Invalid, field, value, detail)
     }
 
-    /// A refused field whose value the answer does not repeat.
+    /// An error in a field, without its value.
     pub fn bare(cause: Cause, field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             cause,
@@ -87,7 +87,7 @@ impl FieldError {
         Self::bare(Cause::Required, field, detail)
     }
 
-    /// A value outside of a closed list.
+    /// A value outside a fixed set.
     pub fn not_supported(field: impl Into<String>, value: &Value, known: &[&str]) -> Self {
         let known: Vec<String> = known.iter().map(|v| format!("{v:?}")).collect();
         Self::new(

@@ -1,4 +1,4 @@
-//! What a write fills in before it is checked: defaults, and fields that follow from others.
+//! Values that a write sets before validation: defaults, and fields that follow from others.
 
 use crate::{
     kinds::{Kind, Storage},
@@ -8,11 +8,11 @@ use crate::{
 use serde_json::{Value, json};
 
 impl State {
-    /// Defaults, and fields that follow from others.
+    /// Sets defaults, and fields that follow from others.
     pub(crate) fn fill_in(&self, kind: &Kind, new: &mut Value, old: Option<&Value>) {
         match kind.storage {
             Storage::Service => {
-                // Most writes allocate nothing, and looking through all Services for each is slow when there are many.
+                // Most writes allocate nothing, and reading all Services for each write is slow if there are many.
                 let spec = |o: &Value, field: &str| o["spec"][field].as_str().unwrap_or_default().to_owned();
                 let outside = ["LoadBalancer", "NodePort"].contains(&spec(new, "type").as_str());
                 let taken = if outside || old.is_none_or(|old| spec(old, "clusterIP").is_empty()) {
@@ -59,7 +59,7 @@ impl State {
     }
 }
 
-/// A slice's generation counts changes of its content and of its labels.
+/// Whether the generation of a slice increases: it counts changes of the content and of the labels.
 fn is_new_generation(new: &Value, old: &Value) -> bool {
     let content = |o: &Value| {
         let mut o = o.clone();

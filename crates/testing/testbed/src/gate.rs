@@ -1,4 +1,4 @@
-//! A connection that stands still while its server is frozen: nothing is read, nothing written, nothing closed.
+//! A connection that stops while its server is frozen: nothing is read, written or closed.
 
 use std::{
     future::Future,
@@ -15,7 +15,7 @@ use tokio::{
 pub(crate) struct Gate<S> {
     stream: S,
     frozen: watch::Receiver<bool>,
-    /// Wakes the connection when the gate opens; there only while it is shut.
+    /// Wakes the connection when the gate opens. Set only while the gate is closed.
     opening: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -41,7 +41,7 @@ impl<S> Gate<S> {
 }
 
 async fn open(mut frozen: watch::Receiver<bool>) {
-    // An error is a server that is gone; its connections are being dropped.
+    // An error means that the server is gone. Its connections are being dropped.
     let _ = frozen.wait_for(|frozen| !frozen).await;
 }
 

@@ -1,4 +1,4 @@
-//! What happened, newest last: watches read on from a resourceVersion, lists look back to one.
+//! The changes so far, newest last. Watches continue from a resourceVersion, and lists can read an earlier one.
 
 use crate::kinds::Storage;
 use serde_json::Value;
@@ -7,18 +7,18 @@ use std::{
     sync::Arc,
 };
 
-/// Where an object is kept. The order is the order of a LIST: by namespace, then by name.
+/// The place of a stored object. Keys sort in the order of a LIST: by namespace, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// Which kind of object.
+    /// The kind of object.
     pub storage: Storage,
-    /// Namespace, empty for a cluster-wide object.
+    /// The namespace, or empty for a cluster-scoped object.
     pub namespace: String,
-    /// Name.
+    /// The name.
     pub name: String,
 }
 
-/// All objects at one resourceVersion. Objects are shared, so that a copy of the map is cheap.
+/// All objects at one resourceVersion. Objects are shared, so a copy of the map is cheap.
 pub type Objects = BTreeMap<Key, Arc<Value>>;
 
 /// One write.
@@ -26,11 +26,11 @@ pub type Objects = BTreeMap<Key, Arc<Value>>;
 pub struct Change {
     /// Its resourceVersion.
     pub revision: u64,
-    /// What it wrote.
+    /// The key of the object.
     pub key: Key,
-    /// The object before, none for a creation.
+    /// The object before the write, or `None` for a create.
     pub old: Option<Arc<Value>>,
-    /// The object after, none for a deletion.
+    /// The object after the write, or `None` for a delete.
     pub new: Option<Arc<Value>>,
 }
 
@@ -42,15 +42,15 @@ pub struct History {
     compacted: u64,
 }
 
-/// Asked for something older than the log.
+/// The requested resourceVersion is older than the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compacted {
-    /// The oldest resourceVersion that may still be asked for.
+    /// The oldest resourceVersion that is available.
     pub oldest: u64,
 }
 
 impl History {
-    /// A log of so many changes.
+    /// A log of at most `capacity` changes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -60,13 +60,13 @@ impl History {
         }
     }
 
-    /// Adds a change; the oldest goes when the log is full.
+    /// Adds a change. If the log is full, this drops the oldest one.
     pub fn push(&mut self, change: Change) {
         self.changes.push_back(change);
         self.trim();
     }
 
-    /// Sets how many changes are remembered.
+    /// Sets the capacity.
     pub fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity;
         self.trim();
@@ -80,13 +80,13 @@ impl History {
         }
     }
 
-    /// Forgets everything up to a resourceVersion, as etcd's compaction does.
+    /// Drops all changes up to a resourceVersion, as the compaction of etcd does.
     pub fn compact(&mut self, revision: u64) {
         self.compacted = self.compacted.max(revision);
         self.changes.retain(|c| c.revision > revision);
     }
 
-    /// Forgets everything after a resourceVersion.
+    /// Drops all changes after a resourceVersion.
     pub fn undo(&mut self, revision: u64) {
         self.changes.retain(|c| c.revision <= revision);
     }
@@ -105,9 +105,10 @@ impl History {
         Ok(self.changes.range(start..))
     }
 
-    /// What `present` was at an earlier resourceVersion: the changes since are undone, newest first.
+    /// The state at an earlier resourceVersion, computed from `present` by undoing the changes since, newest first.
     ///
     /// # Errors
+    ///
     /// The resourceVersion is older than the log.
     pub fn at(&self, revision: u64, present: &Objects) -> Result<Objects, Compacted> {
         let mut objects = present.clone();

@@ -1,6 +1,6 @@
-//! The table of kinds the server knows: one row each, everything that differs between them is a column.
+//! The table of kinds that the server knows. Each kind is a row, and each difference between kinds is a column.
 
-/// Where objects of a kind are kept. Two API kinds may share one storage: an Event has two.
+/// The storage of a kind. Two API kinds may share one, as the two of Event do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Storage {
     /// `v1` Service.
@@ -9,7 +9,7 @@ pub enum Storage {
     Endpoints,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
-    /// `v1` and `events.k8s.io/v1` Event; kept in its `v1` form.
+    /// `v1` and `events.k8s.io/v1` Event, stored in the `v1` form.
     Event,
     /// `coordination.k8s.io/v1` Lease.
     Lease,
@@ -19,7 +19,7 @@ pub enum Storage {
     ServiceAccount,
 }
 
-/// One kind of the API, with its answers to the questions a strategy of the real server answers.
+/// A kind of the API, with the properties that its strategy has on the real server.
 #[derive(Debug)]
 #[expect(
     clippy::struct_field_names,
@@ -35,23 +35,23 @@ pub struct Kind {
     pub kind: &'static str,
     /// Resource as in the URL.
     pub plural: &'static str,
-    /// What `kubectl` accepts for one of them.
+    /// The singular that `kubectl` accepts.
     pub singular: &'static str,
     /// Short names for `kubectl`.
     pub short: &'static [&'static str],
     /// False for Namespace only.
     pub namespaced: bool,
-    /// Where its objects are.
+    /// The storage of its objects.
     pub storage: Storage,
-    /// It has a `/status` subresource.
+    /// Whether it has a `/status` subresource.
     pub status: bool,
-    /// PUT of a missing object creates it (`AllowCreateOnUpdate`).
+    /// Whether a PUT of a missing object creates it (`AllowCreateOnUpdate`).
     pub create_on_update: bool,
-    /// PUT without a resourceVersion is accepted (`AllowUnconditionalUpdate`).
+    /// Whether a PUT without a resourceVersion is accepted (`AllowUnconditionalUpdate`).
     pub unconditional_update: bool,
-    /// DELETE answers with the object instead of a Status (`ReturnDeletedObject`).
+    /// Whether a DELETE returns the object instead of a `Status` (`ReturnDeletedObject`).
     pub returns_deleted: bool,
-    /// Path of its keys in etcd, seen in the text of some conflicts.
+    /// The path of its keys in etcd, which appears in the text of some conflicts.
     pub registry: &'static str,
 }
 
@@ -66,13 +66,13 @@ impl Kind {
         }
     }
 
-    /// `services`, or `leases.coordination.k8s.io`: the resource as error texts name it.
+    /// The resource as error texts name it: `services`, or `leases.coordination.k8s.io`.
     #[must_use]
     pub fn qualified_resource(&self) -> String {
         qualified(self.plural, self.group)
     }
 
-    /// `Service`, or `Lease.coordination.k8s.io`: the kind as error texts name it.
+    /// The kind as error texts name it: `Service`, or `Lease.coordination.k8s.io`.
     #[must_use]
     pub fn qualified_kind(&self) -> String {
         qualified(self.kind, self.group)
@@ -208,7 +208,7 @@ pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static 
         .find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
-/// The kind that an object's `apiVersion` and `kind` name.
+/// The kind with the `apiVersion` and `kind` of an object.
 #[must_use]
 pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
     KINDS
@@ -216,7 +216,7 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
         .find(|k| k.kind == kind && k.api_version() == api_version)
 }
 
-/// The kind a test means by a plural name, or by `events.events.k8s.io` for the newer view of Events.
+/// The kind with this plural, or `events.events.k8s.io` for the newer view of Events.
 #[must_use]
 pub fn by_name(resource: &str) -> Option<&'static Kind> {
     KINDS
@@ -224,7 +224,7 @@ pub fn by_name(resource: &str) -> Option<&'static Kind> {
         .find(|k| k.plural == resource || k.qualified_resource() == resource)
 }
 
-/// The plural of what is kept in a storage.
+/// The plural of the resource in a storage.
 #[must_use]
 pub fn plural_of(storage: Storage) -> &'static str {
     KINDS

@@ -1,8 +1,8 @@
-//! Writes a kubeconfig: one cluster, one user with a token, one context that is the current one.
+//! Renders a kubeconfig with one cluster, one user with a token, and one context, which is the current one.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-/// The text of a kubeconfig. It is JSON, which every reader of YAML takes.
+/// The text of a kubeconfig. It is JSON, which every YAML parser accepts.
 #[must_use]
 pub fn render(server: &str, ca_pem: &str, token: &str, namespace: &str) -> String {
     let config = serde_json::json!({

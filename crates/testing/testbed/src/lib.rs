@@ -1,22 +1,22 @@
 //! A Kubernetes API server in memory, for tests.
 //!
-//! It behaves as a kube-apiserver 1.36 does wherever the operator or kubectl can notice. Each rule is a test on
-//! requests and answers (`tests/rules`) that also runs on a real server; where the two differ, the testbed is wrong.
+//! It behaves like a kube-apiserver 1.36 wherever the operator or kubectl can notice a difference. Each rule is a test of
+//! requests and answers (`tests/rules`) that also runs on a real server. If the two differ, the testbed is wrong.
 //!
 //! # The pieces
 //!
-//! - [`Store`]: a cluster's state, as etcd is; its own calls ([`Store::put`], [`Store::get`], [`Store::patch`],
-//!   [`Store::delete`], …) are those of an administrator and go through validation and events as requests do.
-//!   [`Store::until`] waits for a state, [`RequestLog::until`] for a request: no test needs to sleep.
-//! - [`ApiServer`]: one server on a store; several may share one. It is a `tower::Service`, so
+//! - [`Store`]: the state of a cluster, like etcd. Its own calls ([`Store::put`], [`Store::get`], [`Store::patch`],
+//!   [`Store::delete`], …) are those of an administrator, with the same validation and events as requests.
+//!   [`Store::until`] waits for a state and [`RequestLog::until`] for a request, so no test needs to sleep.
+//! - [`ApiServer`]: one server on a store. Several servers may share a store. It is a `tower::Service`, so
 //!   `kube::Client::new(server, "default")` works without a connection and under `tokio::time::pause()`.
-//! - [`ApiServer::serve`]: the same over TCP with TLS, HTTP/1.1 and HTTP/2. The [`Serving`] handle is the process:
-//!   drop it and the server is killed; serve the same store at the same address and it has restarted.
-//! - [`Faults`]: what goes wrong at one server, by [`Match`] and [`Effect`], besides open watches that end or fall
-//!   silent, a frozen server ([`Faults::freeze`]), and a stale watch cache ([`ApiServer::lag`]).
+//! - [`ApiServer::serve`]: the same over TCP with TLS, HTTP/1.1 and HTTP/2. The [`Serving`] handle represents the
+//!   process: dropping it kills the server, and serving the same store at the same address restarts it.
+//! - [`Faults`]: faults of one server, by [`Match`] and [`Effect`]; also open watches that end or fall silent, a
+//!   frozen server ([`Faults::freeze`]), and a stale watch cache ([`ApiServer::lag`]).
 //! - [`Rule`]: RBAC as a filter for one user ([`Store::restrict`]), with a report of rules used and requests refused.
-//! - [`builders`]: what API servers write about themselves, `default/kubernetes`.
-//! - [`real`]: etcd and kube-apiservers as children of a test, when `KUBEBUILDER_ASSETS` names their folder.
+//! - [`builders`]: objects that API servers write about themselves, such as `default/kubernetes`.
+//! - [`real`]: etcd and kube-apiservers as children of a test, if `KUBEBUILDER_ASSETS` names their folder.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -34,20 +34,20 @@
 //! # }
 //! ```
 //!
-//! # What it has
+//! # Supported
 //!
 //! Services, Endpoints, EndpointSlices, Events (one storage, two API groups), Leases, Namespaces, ServiceAccounts.
 //! GET, LIST with selectors and chunks of one snapshot, WATCH with bookmarks and 410, POST, PUT, PATCH (merge, JSON,
 //! strategic as far as it is a merge), DELETE with preconditions and finalizers, of collections too, Tables and
-//! discovery for kubectl. Also what a controller manager does to these: garbage collection by ownerReferences and the
-//! end of namespaces ([`Store::collect_after`]); real clusters started here have no controller manager.
+//! discovery for kubectl. Also the work of a controller manager: garbage collection by ownerReferences, and the deletion of
+//! namespaces ([`Store::collect_after`]). Real clusters that tests start have no controller manager.
 //!
-//! # What it has not
+//! # Not supported
 //!
 //! Server-side apply (415), dry runs (400), protobuf (415, so `kubectl create namespace` does not work and
 //! `kubectl create -f` does), managedFields (kept as they are sent), warnings, OpenAPI schemas, strategic merging of lists by key,
-//! allocation of IPv6 addresses, endpoints made from selectors. In validation, what cannot be reached by the
-//! operator is left out. A continue token that is too old is 410 without a new token.
+//! allocation of IPv6 addresses, endpoints made from selectors. Validation leaves out rules that the operator
+//! cannot reach. A continue token that is too old gets 410 without a new token.
 
 pub mod answer;
 pub mod builders;

@@ -1,17 +1,18 @@
-//! Reading an object's metadata. Objects are JSON values; absent, null and empty read the same.
+//! Accessors of an object's metadata. Objects are JSON values. Absent, null and empty values are the same.
 
 use serde_json::{Map, Value};
 
-/// A text in `metadata`, empty when absent.
+/// A text of `metadata`, or empty if it is absent.
 #[must_use]
 pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
 
-/// `metadata`, made when it is missing.
+/// `metadata`, created if it is missing.
 ///
 /// # Panics
-/// Never: whatever was in the place of the map is replaced.
+///
+/// Never: a value that is not a map is replaced.
 pub fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
     if !object.is_object() {
         *object = Value::Object(Map::new());
@@ -28,7 +29,7 @@ pub fn name(object: &Value) -> &str {
     meta(object, "name")
 }
 
-/// `metadata.namespace`, empty for a cluster-wide object.
+/// `metadata.namespace`, or empty for a cluster-scoped object.
 #[must_use]
 pub fn namespace(object: &Value) -> &str {
     meta(object, "namespace")
@@ -40,7 +41,7 @@ pub fn uid(object: &Value) -> &str {
     meta(object, "uid")
 }
 
-/// `metadata.resourceVersion` as a number, 0 when absent.
+/// `metadata.resourceVersion` as a number, or 0 if it is absent.
 #[must_use]
 pub fn revision(object: &Value) -> u64 {
     meta(object, "resourceVersion").parse().unwrap_or(0)
@@ -55,7 +56,7 @@ pub fn finalizers(object: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Whether the object waits for its finalizers.
+/// Whether the object is being deleted and waits for its finalizers.
 #[must_use]
 pub fn is_terminating(object: &Value) -> bool {
     !meta(object, "deletionTimestamp").is_empty()
@@ -70,19 +71,19 @@ pub fn owners(object: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A label's value.
+/// The value of a label.
 #[must_use]
 pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object["metadata"]["labels"].get(key)?.as_str()
 }
 
-/// The items of a list, none when it is absent.
+/// The items of a list, or none if it is absent.
 #[must_use]
 pub fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The items of a list, to change them. Indexing would put a null in the place of a missing list.
+/// The mutable items of a list. Indexing would replace a missing list by null.
 pub fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
     object
         .get_mut(field)
@@ -91,7 +92,7 @@ pub fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item =
         .flatten()
 }
 
-/// Sets a field of `metadata`, or takes it away.
+/// Sets a field of `metadata`, or removes it.
 pub fn set_meta(object: &mut Value, field: &str, value: Option<Value>) {
     let metadata = meta_mut(object);
     match value {

@@ -3,7 +3,7 @@
 use crate::status::ApiError;
 use serde_json::{Map, Value};
 
-/// A patch as its content type says.
+/// A patch of one content type.
 #[derive(Clone, Debug)]
 pub enum Patch {
     /// `application/merge-patch+json`.
@@ -16,10 +16,11 @@ pub enum Patch {
 }
 
 impl Patch {
-    /// Reads a body by its content type.
+    /// Parses a body by its content type.
     ///
     /// # Errors
-    /// 415 for a type that is not offered (server-side apply among them), 400 for a body that is no patch.
+    ///
+    /// 415 for an unsupported type such as server-side apply, 400 for a body that is not a patch.
     pub fn read(content_type: &str, body: &[u8]) -> Result<Self, ApiError> {
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
         let parse = || {
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_patch_goes_step_by_step() {
+    fn a_json_patch_is_applied_step_by_step() {
         let steps = json!([
             {"op": "test", "path": "/a", "value": 1},
             {"op": "add", "path": "/l/0", "value": 0},

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{
 /// Names under which clients reach an API server.
 const NAMES: &[&str] = &[
     "127.0.0.1",
-    // Several servers on one port, as real control-plane nodes have it.
+    // For several servers on one port, as real control-plane nodes have it.
     "127.0.0.2",
     "127.0.0.3",
     "127.0.0.4",
@@ -40,10 +40,11 @@ impl Default for Pki {
 }
 
 impl Pki {
-    /// A new authority.
+    /// Creates an authority.
     ///
     /// # Panics
-    /// When no key can be made, which leaves nothing to test with.
+    ///
+    /// If no key can be generated: no test is possible then.
     #[must_use]
     pub fn new() -> Self {
         let key = KeyPair::generate().expect("a key for the authority");
@@ -70,7 +71,8 @@ impl Pki {
     /// A server certificate and its key, as PEM.
     ///
     /// # Panics
-    /// When no key can be made.
+    ///
+    /// If no key can be generated.
     #[must_use]
     pub fn server_pem(&self) -> (String, String) {
         let (certificate, key) = self.server(NAMES);
@@ -95,10 +97,11 @@ impl Pki {
         (certificate, key)
     }
 
-    /// TLS for a client that trusts this authority only.
+    /// TLS settings for a client that trusts only this authority.
     ///
     /// # Panics
-    /// When ring does not accept a certificate made with it.
+    ///
+    /// If ring does not accept a certificate that it generated.
     pub(crate) fn client_config(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("our own PEM");
@@ -110,18 +113,20 @@ impl Pki {
         Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// TLS for a server: HTTP/2 or HTTP/1.1, as the client likes.
+    /// TLS settings for a server with HTTP/2 and HTTP/1.1.
     ///
     /// # Panics
-    /// When ring does not accept its own key.
+    ///
+    /// If ring does not accept its own key.
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
         self.server_config_named(NAMES)
     }
 
-    /// The same for a server with other names.
+    /// TLS settings for a server with other names.
     ///
     /// # Panics
-    /// When a name is not valid.
+    ///
+    /// If a name is not valid.
     pub(crate) fn server_config_named(&self, names: &[&str]) -> Arc<ServerConfig> {
         let (certificate, key) = self.server(names);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));

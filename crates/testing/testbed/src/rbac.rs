@@ -1,4 +1,4 @@
-//! RBAC rules as an optional filter: a user with rules may do what they say and nothing else, all others everything.
+//! RBAC rules as an optional filter: a user with rules may do only what they allow, and all other users everything.
 
 use crate::{route::Route, status::ApiError};
 use std::{
@@ -37,14 +37,14 @@ impl Rule {
         }
     }
 
-    /// Only for these names.
+    /// Limits the rule to these names.
     #[must_use]
     pub fn names(mut self, names: &[&str]) -> Self {
         self.resource_names = texts(names);
         self
     }
 
-    /// Only in these namespaces.
+    /// Limits the rule to these namespaces.
     #[must_use]
     pub fn namespaces(mut self, namespaces: &[&str]) -> Self {
         self.namespaces = texts(namespaces);
@@ -61,10 +61,10 @@ impl Rule {
     }
 }
 
-/// What a restricted user did.
+/// The requests of a restricted user.
 #[derive(Clone, Debug, Default)]
 pub struct RbacReport {
-    /// Each rule, and how many requests it allowed first.
+    /// Each rule, and the number of requests for which it was the first to match.
     pub used: Vec<(Rule, usize)>,
     /// The text of each refusal.
     pub refused: Vec<String>,
@@ -81,7 +81,7 @@ impl Rbac {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on a user may do only this; what was recorded before is forgotten.
+    /// Restricts a user to these rules from now on, and forgets earlier requests.
     pub fn restrict(&self, user: &str, rules: Vec<Rule>) {
         let unused = rules.into_iter().map(|rule| (rule, 0)).collect();
         self.lock().insert(
@@ -93,18 +93,18 @@ impl Rbac {
         );
     }
 
-    /// A user may do everything again.
+    /// Removes the restriction of a user.
     pub fn allow_all(&self, user: &str) {
         self.lock().remove(user);
     }
 
-    /// What a restricted user did so far.
+    /// The requests of a restricted user so far.
     #[must_use]
     pub fn report(&self, user: &str) -> RbacReport {
         self.lock().get(user).cloned().unwrap_or_default()
     }
 
-    /// Whether a request may go on.
+    /// Whether a request is allowed.
     pub(crate) fn check(&self, user: &str, route: &Route) -> Result<(), ApiError> {
         let mut users = self.lock();
         let Some(report) = users.get_mut(user) else {

@@ -16,7 +16,7 @@ use http::Response;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// How long the real server waits for its cache to reach a resourceVersion before it gives up.
+/// How long the real server waits for its cache to reach a resourceVersion.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Objects at a resourceVersion.
@@ -88,7 +88,7 @@ async fn list_value(server: &ApiServer, kind: &'static Kind, incoming: &Incoming
             (Snapshot { revision, objects }, Some(after))
         }
     };
-    // A list from the cache has always been whole.
+    // A list from the cache is always complete.
     let limit = if route.param("resourceVersion") == "0" {
         0
     } else {
@@ -104,7 +104,7 @@ async fn list_value(server: &ApiServer, kind: &'static Kind, incoming: &Incoming
     ))
 }
 
-/// A list of at most `limit` objects (0 is no limit) after a place.
+/// At most `limit` objects of a list after a position. 0 means no limit.
 fn chunk(
     kind: &Kind,
     snapshot: &Snapshot,
@@ -141,7 +141,7 @@ fn chunk(
     })
 }
 
-/// Objects in a list do not say their kind again.
+/// The items of a list do not repeat their kind.
 pub(crate) fn item(kind: &Kind, stored: &Value) -> Value {
     let mut item = events::view(kind, stored);
     if let Some(members) = item.as_object_mut() {
@@ -151,7 +151,7 @@ pub(crate) fn item(kind: &Kind, stored: &Value) -> Value {
     item
 }
 
-/// The objects that a read with these parameters sees.
+/// The objects that a read with these parameters returns.
 pub(crate) async fn snapshot(server: &ApiServer, revision: &str, exact: bool) -> Result<Snapshot, ApiError> {
     let store = server.store();
     match revision {
@@ -242,7 +242,7 @@ fn check_match(revision: &str, matching: &str, token: &str) -> Result<(), ApiErr
     }
 }
 
-/// Where the next chunk begins: after a name, at a resourceVersion.
+/// The start of the next chunk: after a name, at a resourceVersion.
 fn write_token(revision: u64, last: &Key) -> String {
     let start = format!("{}/{}\0", last.namespace, last.name);
     BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())

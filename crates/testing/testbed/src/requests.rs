@@ -1,4 +1,4 @@
-//! The log of requests: who asked what of which server, and what the answer was.
+//! The log of requests: user, server, request and answer.
 
 use crate::signal::Signal;
 use serde_json::Value;
@@ -11,17 +11,17 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How many requests are kept; the oldest go first.
+/// The number of requests that are kept. The oldest are dropped first.
 const CAPACITY: usize = 100_000;
 
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Position in the log, counted from 0 and never used again.
+    /// Position in the log, counted from 0 and never reused.
     pub number: u64,
-    /// Name of the server that got it.
+    /// The name of the server.
     pub server: String,
-    /// The user whose token it carried; empty for none.
+    /// The user of the token, or empty without a token.
     pub user: String,
     /// As in RBAC: get, list, watch, create, update, patch, delete, deletecollection.
     pub verb: &'static str,
@@ -31,9 +31,9 @@ pub struct Request {
     pub resource: String,
     /// `status`, or empty.
     pub subresource: String,
-    /// Namespace, empty when the request is for all or for something outside of any.
+    /// Namespace, or empty for all namespaces and for a cluster-scoped object.
     pub namespace: String,
-    /// Name in the path, else the `metadata.name` of a field selector, else of the object that is created.
+    /// The name in the path, else in a `metadata.name` field selector, else of the created object.
     pub name: String,
     /// Path and query.
     pub uri: String,
@@ -41,22 +41,22 @@ pub struct Request {
     pub user_agent: String,
     /// Body of a write, if it was JSON.
     pub body: Option<Value>,
-    /// When it came in.
+    /// The time of arrival.
     pub at: Instant,
-    /// Code of the answer; none while there is none, or when there never was one.
+    /// The code of the answer, or `None` while there is no answer.
     pub status: Option<u16>,
-    /// When the answer (for a watch: its head) was sent.
+    /// The time at which the answer, or the head of a watch, was sent.
     pub answered: Option<Instant>,
 }
 
 impl Request {
-    /// A create, update, patch or delete.
+    /// Whether this is a create, update, patch or delete.
     #[must_use]
     pub fn is_write(&self) -> bool {
         !matches!(self.verb, "get" | "list" | "watch")
     }
 
-    /// Verb and resource, as most tests ask.
+    /// Whether the request has this verb and resource.
     #[must_use]
     pub fn is(&self, verb: &str, resource: &str) -> bool {
         self.verb == verb && self.resource == resource
@@ -76,23 +76,23 @@ impl RequestLog {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything in the log, oldest first.
+    /// All logged requests, oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<Request> {
         self.lock().iter().cloned().collect()
     }
 
-    /// The requests that a test means.
+    /// The requests that satisfy the predicate.
     pub fn matching(&self, wanted: impl Fn(&Request) -> bool) -> Vec<Request> {
         self.lock().iter().filter(|r| wanted(r)).cloned().collect()
     }
 
-    /// Forgets everything so far; numbers go on.
+    /// Drops all logged requests. The numbering continues.
     pub fn clear(&self) {
         self.lock().clear();
     }
 
-    /// Waits until the log is as the test wants it, now or after any request or answer.
+    /// Waits until the log satisfies the predicate, now or after any request or answer.
     pub async fn until(&self, wanted: impl Fn(&[Request]) -> bool) {
         let mut changed = self.changed.subscribe();
         loop {

@@ -1,4 +1,4 @@
-//! What a URL and a method mean: verb, kind, namespace, name, query.
+//! Parses a URL and a method: verb, kind, namespace, name, query.
 
 use crate::{
     kinds::{self, Kind},
@@ -8,18 +8,18 @@ use crate::{
 use http::Method;
 use std::collections::BTreeMap;
 
-/// A request, understood.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// As in RBAC.
     pub verb: &'static str,
-    /// None for discovery, health and version.
+    /// The kind, or `None` for discovery, health and version.
     pub kind: Option<&'static Kind>,
-    /// Empty for all namespaces, or a kind outside of any.
+    /// The namespace, or empty for all namespaces and for a cluster-scoped kind.
     pub namespace: String,
-    /// Empty for a collection.
+    /// The name, or empty for a collection.
     pub name: String,
-    /// `/status`.
+    /// Whether this is `/status`.
     pub status: bool,
     /// Path without query.
     pub path: String,
@@ -28,10 +28,11 @@ pub struct Route {
 }
 
 impl Route {
-    /// Understands a request line.
+    /// Parses a request line.
     ///
     /// # Errors
-    /// 404 for a path that is no resource, 405 for a method it does not have.
+    ///
+    /// 404 for a path that is not a resource, 405 for a method that it does not have.
     pub fn parse(method: &Method, path: &str, query: &str) -> Result<Self, ApiError> {
         let query = parse_query(query);
         let mut route = Self {
@@ -68,7 +69,7 @@ impl Route {
                 .filter(|k| namespaced.is_none_or(|n| k.namespaced == n))
                 .ok_or_else(ApiError::no_such_resource)
         };
-        // A namespace's own path looks like the beginning of a namespaced one.
+        // The path of a namespace looks like the beginning of a namespaced path.
         let (kind, namespace, rest) = match rest {
             ["namespaces"] => (find("namespaces", None)?, "", &rest[1..]),
             ["namespaces", _] | ["namespaces", _, "status"] if group.is_empty() => {
@@ -116,7 +117,7 @@ impl Route {
         self.kind.is_some_and(|k| k.namespaced)
     }
 
-    /// API group, empty for the core group and for no kind.
+    /// The API group, or empty for the core group and without a kind.
     #[must_use]
     pub fn group(&self) -> &'static str {
         self.kind.map_or("", |k| k.group)
@@ -133,7 +134,7 @@ impl Route {
         }
     }
 
-    /// The name an RBAC rule with resourceNames is compared to: of the path, or of the field selector of a
+    /// The name that RBAC rules with resourceNames are compared with: that of the path, or of the field selector of a
     /// collection.
     #[must_use]
     pub fn rbac_name(&self) -> &str {
@@ -144,13 +145,13 @@ impl Route {
         }
     }
 
-    /// A parameter of the query, empty when absent.
+    /// A query parameter, or empty if it is absent.
     #[must_use]
     pub fn param(&self, name: &str) -> &str {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// A parameter that is on.
+    /// Whether a query parameter is set.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
         matches!(self.param(name), "1" | "true" | "True")
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_methods() {
+    fn paths_and_methods_are_routed() {
         let ok = |what: &str, wher: &str| Ok((what.to_owned(), wher.to_owned()));
         let slices = "/apis/discovery.k8s.io/v1/namespaces/d/endpointslices";
         assert_eq!(parse(&Method::GET, slices, ""), ok("list endpointslices", "d/"));

@@ -15,7 +15,7 @@ enum Requirement {
     Absent(String),
 }
 
-/// What a LIST or a WATCH asks for.
+/// The selection of a LIST or WATCH.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     labels: Vec<Requirement>,
@@ -23,10 +23,11 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Reads `labelSelector` and `fieldSelector`.
+    /// Parses `labelSelector` and `fieldSelector`.
     ///
     /// # Errors
-    /// 400 for a text that is no selector, or a field this kind cannot be selected by.
+    ///
+    /// 400 for a text that is not a selector, or for a field that this kind cannot be selected by.
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
             labels: parse_labels(labels)?,
@@ -34,13 +35,13 @@ impl Selector {
         })
     }
 
-    /// Nothing is asked for: everything matches.
+    /// Whether the selector is empty and matches everything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// The one name a `metadata.name=` field selector allows; RBAC rules with resourceNames look at it.
+    /// The only name that a `metadata.name=` field selector allows. RBAC rules with resourceNames use it.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.fields
@@ -49,7 +50,7 @@ impl Selector {
             .map(|f| f.1.as_str())
     }
 
-    /// Whether an object in its stored form is asked for.
+    /// Whether an object in its stored form matches.
     #[must_use]
     pub fn matches(&self, stored: &Value) -> bool {
         self.labels.iter().all(|r| r.holds(stored))
@@ -66,7 +67,7 @@ impl Requirement {
             Self::In(key, values) => {
                 object::label(stored, key).is_some_and(|v| values.iter().any(|x| x == v))
             }
-            // An object without the label is "not in" whatever the values are.
+            // An object without the label satisfies "not in" for all values.
             Self::NotIn(key, values) => {
                 object::label(stored, key).is_none_or(|v| values.iter().all(|x| x != v))
             }
@@ -87,7 +88,7 @@ fn parse_labels(text: &str) -> Result<Vec<Requirement>, ApiError> {
     Ok(requirements)
 }
 
-/// Commas inside `in (a,b)` do not end a requirement.
+/// Splits requirements at commas, but not at those inside `in (a,b)`.
 fn split_outside_parentheses(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, c) in text.char_indices() {
@@ -159,7 +160,7 @@ fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<(String, String, bool)>, 
                 "invalid field selector: {part:?}; can't understand it"
             )));
         };
-        // Kept under the name of the stored form, whichever view was asked.
+        // Stored under the name of the stored form, whichever view was requested.
         let stored = stored_field(kind, field).ok_or_else(|| unknown_field(kind, field))?;
         fields.push((stored, value.to_owned(), equal));
     }
@@ -209,7 +210,7 @@ fn stored_field(kind: &Kind, field: &str) -> Option<String> {
 }
 
 fn field_of<'a>(stored: &'a Value, field: &str) -> &'a str {
-    // `source` is the one selectable field whose name is not its path.
+    // `source` is the only selectable field whose name is not its path.
     if field == "source" {
         let component = stored["source"]["component"].as_str().unwrap_or_default();
         return if component.is_empty() {

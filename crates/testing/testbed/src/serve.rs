@@ -1,4 +1,4 @@
-//! An [`ApiServer`] on a TCP port with TLS. The handle is the server process: dropped, it is killed.
+//! An [`ApiServer`] on a TCP port with TLS. The handle represents the server process: dropping it kills the server.
 
 use crate::{answer::BoxError, gate::Gate, kubeconfig, server::ApiServer};
 use futures::{FutureExt, future::BoxFuture};
@@ -17,11 +17,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-/// The most bytes of headers, the path included, in a request by HTTP/2: that of Go's servers. hyper's would be 16 KiB, which a
-/// selector can exceed.
+/// The limit for headers, including the path, of an HTTP/2 request: that of Go's servers. hyper's default of 16 KiB is
+/// too small for some selectors.
 const HEADERS: u32 = 1024 * 1024;
 
-/// A server that is reachable. Dropping it closes the port and all connections at once, as a killed process does.
+/// A running server. Dropping it closes the port and all connections at once, as a killed process does.
 #[derive(Debug)]
 pub struct Serving {
     server: ApiServer,
@@ -30,7 +30,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Where it is reachable; with port 0 asked for, the port it got.
+    /// The address of the server, with the actual port if port 0 was requested.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -42,29 +42,29 @@ impl Serving {
         format!("https://{}", self.address)
     }
 
-    /// The certificate of the cluster's authority.
+    /// The certificate of the authority of the cluster.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.server.store().pki().ca_pem()
     }
 
-    /// The server behind it.
+    /// The server that handles the requests.
     #[must_use]
     pub fn server(&self) -> &ApiServer {
         &self.server
     }
 
-    /// Stops reading and answering; connections stay open, new ones are taken by the kernel only.
+    /// Stops reading and answering. Connections stay open, and only the kernel accepts new ones.
     pub fn freeze(&self) {
         self.server.faults().freeze();
     }
 
-    /// Goes on where [`Serving::freeze`] stopped.
+    /// Resumes after [`Serving::freeze`].
     pub fn thaw(&self) {
         self.server.faults().thaw();
     }
 
-    /// A kubeconfig for a user, with a token and a current context of this namespace.
+    /// A kubeconfig for a user, with a token and this namespace in its context.
     #[must_use]
     pub fn kubeconfig(&self, user: &str, namespace: &str) -> String {
         let token = self.server.store().token_of(user);
@@ -82,7 +82,7 @@ impl Serving {
     /// Kills the server and returns when its port is free.
     pub async fn shutdown(mut self) {
         self.task.abort();
-        // Cancelled is what it is to be.
+        // The error is that of a cancelled task, as intended.
         let _ = (&mut self.task).await;
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Serving {
     }
 }
 
-/// Binds and serves until the handle is dropped.
+/// Binds, and serves until the handle is dropped.
 pub(crate) async fn serve(server: &ApiServer, address: SocketAddr) -> io::Result<Serving> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
@@ -107,7 +107,7 @@ pub(crate) async fn serve(server: &ApiServer, address: SocketAddr) -> io::Result
 }
 
 async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor) {
-    // Dropped with this future, and with it every connection.
+    // Dropped with this future, and all connections with it.
     let mut connections = JoinSet::new();
     loop {
         let mut frozen = server.faults().frozen();
@@ -122,9 +122,9 @@ async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor)
             Ok((stream, _)) if !server.faults().is_refusing() => {
                 connections.spawn(connection(server.clone(), stream, acceptor.clone()));
             }
-            // Refused: the client sees its connection closed.
+            // Refused: the client sees a closed connection.
             Ok(_) => {}
-            // Out of file descriptors: the next try may be as bad, so others run first.
+            // Out of file descriptors: another attempt would probably fail too, so other tasks run first.
             Err(_) => tokio::task::yield_now().await,
         }
     }
@@ -144,7 +144,7 @@ async fn connection(server: ApiServer, stream: TcpStream, acceptor: TlsAcceptor)
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_header_list_size(HEADERS);
     let serving = builder.serve_connection(TokioIo::new(tls), service);
-    // A request that breaks its connection breaks it for all on it, also with HTTP/2.
+    // A request that breaks its connection breaks it for all requests on it, also with HTTP/2.
     tokio::select! {
         _ = serving => {}
         () = broken.notified() => {}

@@ -1,4 +1,4 @@
-//! One API server: takes a request through authentication, faults, RBAC and the handler, and keeps the log.
+//! One API server: passes a request through authentication, faults, RBAC and the handler, and keeps the log.
 
 use crate::{
     answer::{self, Body, BoxError, Shape},
@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// As the real server: about once a minute.
+/// About once a minute, as on the real server.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
 /// One server on a [`Store`]. Cheap to clone; clones are the same server. As a `tower::Service` it takes requests
@@ -41,7 +41,7 @@ pub struct ApiServer {
     user: Option<Arc<str>>,
 }
 
-/// What clones of a server share.
+/// State that the clones of a server share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub name: String,
@@ -51,14 +51,14 @@ pub(crate) struct Shared {
     lag: Mutex<Option<Lag>>,
 }
 
-/// The state that a server with a stale watch cache still sees.
+/// The state that a server with a stale watch cache shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Lag {
     pub revision: u64,
     pub objects: Objects,
 }
 
-/// Body and meaning of a request.
+/// The body and the meaning of a request.
 pub(crate) struct Incoming {
     pub route: Route,
     pub body: Bytes,
@@ -72,13 +72,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ApiServer {
-    /// A server on a store. As a tower service, requests without a token are the administrator's.
+    /// A server on a store. As a tower service, it takes requests without a token as those of the administrator.
     #[must_use]
     pub fn new(store: &Store) -> Self {
         Self::named(store, "api")
     }
 
-    /// A server with a name, to tell several of one store apart in the log.
+    /// A server with a name, which the log shows.
     #[must_use]
     pub fn named(store: &Store, name: &str) -> Self {
         let shared = Shared {
@@ -94,7 +94,7 @@ impl ApiServer {
         }
     }
 
-    /// The same server; requests without a token are this user's.
+    /// The same server, but requests without a token are those of this user.
     #[must_use]
     pub fn as_user(&self, user: &str) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl ApiServer {
         }
     }
 
-    /// The same server; requests without a token are refused with 401, as over TCP.
+    /// The same server, but requests without a token are rejected with 401, as over TCP.
     #[must_use]
     pub fn token_only(&self) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl ApiServer {
         &self.shared.store
     }
 
-    /// What goes wrong at this server.
+    /// The faults of this server.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.shared.faults
@@ -135,19 +135,19 @@ impl ApiServer {
         self.store().restrict(user, rules);
     }
 
-    /// Which rules a restricted user needed, and what was refused.
+    /// The rules that a restricted user needed, and the requests that were refused.
     #[must_use]
     pub fn rbac_report(&self, user: &str) -> RbacReport {
         self.store().rbac_report(user)
     }
 
-    /// Sets how often a watch that asked for bookmarks gets one; it holds for watches opened from now on.
+    /// Sets how often a watch that requested bookmarks gets one. Applies to watches opened from now on.
     pub fn bookmark_every(&self, period: Duration) {
         *lock(&self.shared.bookmark_period) = period;
     }
 
-    /// The watch cache stands still: watches, and reads with a resourceVersion, see nothing newer than now.
-    /// Reads without a resourceVersion are consistent and see all.
+    /// Freezes the watch cache: watches, and reads with a resourceVersion, see nothing newer than now. Reads without a
+    /// resourceVersion are consistent and see everything.
     pub fn lag(&self) {
         let lag = self.store().read(|state| Lag {
             revision: state.revision,
@@ -156,7 +156,7 @@ impl ApiServer {
         *lock(&self.shared.lag) = Some(lag);
     }
 
-    /// The same, but it stands still at an older resourceVersion. Nothing happens where that is forgotten already.
+    /// Freezes the watch cache at an older resourceVersion. Does nothing if that version is compacted.
     pub fn lag_since(&self, revision: u64) {
         let objects = self.store().read(|state| state.at(revision));
         if let Ok(objects) = objects {
@@ -164,15 +164,16 @@ impl ApiServer {
         }
     }
 
-    /// The watch cache catches up.
+    /// Lets the watch cache catch up.
     pub fn release(&self) {
         *lock(&self.shared.lag) = None;
         self.shared.faults.notify();
     }
 
-    /// Offers this server over TCP and TLS.
+    /// Serves over TCP and TLS.
     ///
     /// # Errors
+    ///
     /// The address cannot be bound.
     pub async fn serve(&self, address: SocketAddr) -> io::Result<Serving> {
         serve::serve(self, address).await
@@ -324,7 +325,7 @@ impl Shared {
         lock(&self.lag).clone()
     }
 
-    /// The newest resourceVersion the watch cache has.
+    /// The newest resourceVersion in the watch cache.
     pub fn visible(&self) -> u64 {
         lock(&self.lag)
             .as_ref()
@@ -351,7 +352,7 @@ where
     }
 }
 
-/// A header as text; empty if it is absent.
+/// A header as text, or empty if it is absent.
 fn text_of(headers: &http::HeaderMap, name: http::HeaderName) -> &str {
     headers
         .get(name)

@@ -1,16 +1,16 @@
-//! What a Service gets that it did not ask for: defaults, a cluster IP, node ports (`SetDefaults_Service`, the
+//! Fields of a Service that the API server sets: defaults, a cluster IP, node ports (`SetDefaults_Service`, the
 //! allocators of pkg/registry/core/service).
 
 use crate::object::{self, array};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// First two octets of the Service network.
+/// The first two octets of the Service network.
 const NETWORK: (u8, u8) = (10, 96);
-/// First node port and how many there are, as `--service-node-port-range` has it by default.
+/// The first node port and the number of node ports, as in the default `--service-node-port-range`.
 const NODE_PORTS: (u32, u32) = (30_000, 2_768);
 
-/// What the other Services already have.
+/// Addresses and ports that are already allocated to other Services.
 #[derive(Debug, Default)]
 pub struct Taken {
     ips: BTreeSet<String>,
@@ -18,7 +18,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Reads what Services other than the one at hand have.
+    /// The allocations of Services other than this one.
     pub fn by<'a>(others: impl Iterator<Item = &'a Value>) -> Self {
         let mut taken = Self::default();
         for service in others {
@@ -34,7 +34,7 @@ impl Taken {
     }
 
     fn free_ip(&self) -> String {
-        // 0.1 is the Service `kubernetes` of every cluster, and low numbers are for people.
+        // 0.1 belongs to the Service `kubernetes`, and low numbers are for manual use.
         let mut free = (1..=255u8).flat_map(|c| (1..=254u8).map(move |d| (c, d)));
         let ip = |(c, d): (u8, u8)| format!("{}.{}.{c}.{d}", NETWORK.0, NETWORK.1);
         free.find_map(|n| (!self.ips.contains(&ip(n))).then(|| ip(n)))
@@ -50,7 +50,7 @@ impl Taken {
     }
 }
 
-/// Fills in what is missing. `old` is the Service it replaces; a PUT that leaves out what was allocated keeps it.
+/// Sets missing fields. `old` is the Service that is replaced. A PUT that leaves out allocated values keeps them.
 pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     if service["status"]["loadBalancer"].is_null() {
         service["status"] = json!({"loadBalancer": {}});
@@ -106,7 +106,7 @@ fn cluster_ip(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     if let Some(kept) = old.map(|o| &o["spec"]["clusterIP"]).filter(|ip| ip.is_string()) {
         set_if_missing(spec, "clusterIP", kept.clone());
     }
-    // `clusterIP` is the field people know; the list follows it.
+    // Users know the field `clusterIP`. The list follows it.
     if spec["clusterIP"].is_null() {
         spec["clusterIP"] = match &spec["clusterIPs"][0] {
             Value::String(ip) => ip.as_str().into(),
@@ -116,7 +116,7 @@ fn cluster_ip(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
     spec["clusterIPs"] = json!([spec["clusterIP"]]);
 }
 
-/// A headless Service without selector is taken to be dual-stack whatever the cluster is, unless its policy says
+/// A headless Service without a selector counts as dual-stack, whatever the cluster is, unless its policy says
 /// otherwise.
 fn families(spec: &mut Value) {
     let open = spec["clusterIP"] == "None" && spec["selector"].is_null();
@@ -149,8 +149,8 @@ fn node_ports(spec: &mut Value, old: Option<&Value>, may: bool, wanted: bool, ta
             .iter()
             .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
         if !may {
-            // Given back when a Service of that type becomes one without; an error of the user otherwise, which
-            // nobody here makes.
+            // Released when the type of a Service changes to one without node ports. In other cases it would be a user
+            // error, which no test makes.
             if was_outside {
                 remove(port, "nodePort");
             }

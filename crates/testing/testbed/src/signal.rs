@@ -1,5 +1,5 @@
-//! News for all who wait for it. They wake in the order in which they began to wait, so that what happens under paused
-//! time happens in the same order again; tokio's `watch` channel wakes its receivers in a random one.
+//! A signal for all waiting tasks. They wake in the order in which they began to wait, so that runs under paused time
+//! are reproducible. tokio's `watch` channel wakes its receivers in random order.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 };
 use tokio::sync::Notify;
 
-/// Tells of news.
+/// The sending side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signal(Arc<Inner>);
 
@@ -17,7 +17,7 @@ struct Inner {
     news: Notify,
 }
 
-/// Hears of news.
+/// The receiving side.
 #[derive(Clone, Debug)]
 pub struct Changes {
     signal: Signal,
@@ -30,7 +30,7 @@ impl Signal {
         self.0.news.notify_waiters();
     }
 
-    /// What was before is no news to it.
+    /// Subscribes to changes from now on.
     pub fn subscribe(&self) -> Changes {
         let seen = self.0.count.load(Ordering::SeqCst);
         Changes {
@@ -41,12 +41,12 @@ impl Signal {
 }
 
 impl Changes {
-    /// All so far is seen.
+    /// Marks all changes so far as seen.
     pub fn catch_up(&mut self) {
         self.seen = self.signal.0.count.load(Ordering::SeqCst);
     }
 
-    /// Waits for news that is not seen yet, and sees it. Cancelling it loses nothing.
+    /// Waits for an unseen change, and marks it as seen. Cancelling loses nothing.
     pub async fn changed(&mut self) {
         let Self { signal, seen } = self;
         loop {

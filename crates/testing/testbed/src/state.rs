@@ -1,4 +1,4 @@
-//! The objects, their one counter of resourceVersions, and what happened to them. Pure: no HTTP, no waiting.
+//! The objects, their counter of resourceVersions, and their history. Pure: no HTTP, no waiting.
 
 use crate::{
     clock::Clock,
@@ -9,31 +9,31 @@ use crate::{
 use serde_json::{Value, json};
 use std::{hash::BuildHasher, sync::Arc};
 
-/// How many changes are remembered unless a test says otherwise.
+/// The default number of changes that are remembered.
 const HISTORY: usize = 10_000;
 /// Namespaces that every cluster has.
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// Everything a store knows.
+/// The whole state of a store.
 #[derive(Debug)]
 pub struct State {
     /// The resourceVersion of the last write.
     pub revision: u64,
-    /// The present.
+    /// The current objects.
     pub objects: Objects,
-    /// The past.
+    /// The past changes.
     pub history: History,
-    /// Where timestamps come from.
+    /// The source of timestamps.
     pub clock: Clock,
-    /// Something was written that the garbage collector must look at.
+    /// Whether the garbage collector has work.
     pub garbage: bool,
-    /// EndpointSlices may list loopback addresses.
+    /// Whether EndpointSlices may list loopback addresses.
     pub loopback: bool,
     ids: u64,
 }
 
 impl State {
-    /// A cluster with its first namespaces. UIDs and generated names follow from the seed; without one they are
+    /// A cluster with its initial namespaces. UIDs and generated names follow from the seed. Without one they are
     /// random.
     #[must_use]
     pub fn new(seed: Option<u64>) -> Self {
@@ -66,7 +66,7 @@ impl State {
         state
     }
 
-    /// The key of an object of a kind.
+    /// The key of an object.
     #[must_use]
     pub fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
         let namespace = if kind.namespaced {
@@ -81,23 +81,25 @@ impl State {
         }
     }
 
-    /// The object of a key.
+    /// The object with a key.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
         self.objects.get(key)
     }
 
-    /// The state at an earlier resourceVersion.
+    /// The objects at an earlier resourceVersion.
     ///
     /// # Errors
+    ///
     /// It is older than the history.
     pub fn at(&self, revision: u64) -> Result<Objects, Compacted> {
         self.history.at(revision, &self.objects)
     }
 
-    /// Goes back to an earlier resourceVersion: what came after it never was. UIDs are not given a second time.
+    /// Restores an earlier resourceVersion and drops everything after it. UIDs are not reused.
     ///
     /// # Errors
+    ///
     /// It is older than the history.
     pub fn rewind(&mut self, revision: u64) -> Result<(), Compacted> {
         self.objects = self.at(revision)?;
@@ -107,7 +109,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes or removes an object and counts one resourceVersion on. Gives what was written, or what was removed
+    /// Writes or removes an object and increments the resourceVersion. Returns the written object, or the removed one
     /// with the resourceVersion of its removal.
     pub fn commit(&mut self, key: Key, new: Option<Value>) -> Arc<Value> {
         self.revision += 1;
@@ -151,7 +153,7 @@ impl State {
         )
     }
 
-    /// The five characters after a `generateName`; the alphabet is Kubernetes', without vowels.
+    /// The five characters after a `generateName`, from the alphabet of Kubernetes, which has no vowels.
     pub fn name_suffix(&mut self) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         let mut number = self.random();
@@ -164,7 +166,7 @@ impl State {
         suffix
     }
 
-    /// `SplitMix64`: good enough to be different, and the same again from the same seed.
+    /// `SplitMix64`: different enough, and reproducible from a seed.
     fn random(&mut self) -> u64 {
         self.ids = self.ids.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.ids;
@@ -174,7 +176,7 @@ impl State {
     }
 }
 
-/// The objects of one kind in one namespace, or in all.
+/// The objects of one kind, in one namespace or in all.
 pub fn select<'a>(
     objects: &'a Objects,
     storage: Storage,

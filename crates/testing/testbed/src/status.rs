@@ -1,6 +1,6 @@
-//! Errors as the API server words them: a `Status` object with a reason, a code and details.
+//! Errors in the words of the API server: a `Status` object with a reason, a code and details.
 //!
-//! Texts and codes are those of a kube-apiserver 1.36; clients match on `reason` and `code`, people read `message`.
+//! Texts and codes are those of a kube-apiserver 1.36. Clients match on `reason` and `code`, and people read `message`.
 
 use crate::{field::FieldError, kinds::Kind};
 use serde_json::{Value, json};
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 pub struct ApiError {
     /// HTTP status code, also in the Status object.
     pub code: u16,
-    /// Machine-readable reason; empty when the real server gives none.
+    /// Machine-readable reason, or empty if the real server gives none.
     pub reason: &'static str,
-    /// The text for people.
+    /// The message for people.
     pub message: String,
     /// `details` of the Status object.
     pub details: Option<Value>,
@@ -84,14 +84,14 @@ impl ApiError {
         }
     }
 
-    /// 409 for a name that is taken.
+    /// 409 for a name that is in use.
     #[must_use]
     pub fn already_exists(kind: &Kind, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", kind.qualified_resource());
         Self::of_object(409, "AlreadyExists", kind, name, message)
     }
 
-    /// 409 for a precondition that does not hold.
+    /// 409 for a failed precondition.
     #[must_use]
     pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
         let resource = kind.qualified_resource();
@@ -99,7 +99,7 @@ impl ApiError {
         Self::of_object(409, "Conflict", kind, name, message)
     }
 
-    /// 409 of a DELETE, which names the kind where the others name the resource.
+    /// 409 of a DELETE, which names the kind. Other conflicts name the resource.
     #[must_use]
     pub fn delete_conflict(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!(
@@ -112,7 +112,7 @@ impl ApiError {
         }
     }
 
-    /// 409 for a resourceVersion that is not the newest.
+    /// 409 for a resourceVersion that is not the latest.
     #[must_use]
     pub fn stale(kind: &Kind, name: &str) -> Self {
         Self::conflict(
@@ -145,7 +145,7 @@ impl ApiError {
         Self::invalid_named(kind.group, kind.kind, name, errors)
     }
 
-    /// 422 for something that is no stored kind, such as the options of a request.
+    /// 422 for something that is not a stored kind, such as the options of a request.
     #[must_use]
     pub fn invalid_named(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let texts: Vec<String> = errors
@@ -178,12 +178,12 @@ impl ApiError {
         }
     }
 
-    /// 410 for a resourceVersion that history no longer reaches.
+    /// 410 for a resourceVersion that is older than the history.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
-    /// 504 for a resourceVersion of the future.
+    /// 504 for a future resourceVersion.
     #[must_use]
     pub fn too_large_resource_version(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
@@ -218,7 +218,7 @@ impl ApiError {
     }
 }
 
-/// `details` with its empty members left out, as the real server leaves them out.
+/// `details` without its empty members, as on the real server.
 #[must_use]
 pub fn details(name: &str, group: &str, kind: &str) -> Value {
     let mut details = json!({});

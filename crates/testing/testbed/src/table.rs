@@ -1,5 +1,5 @@
-//! Objects as rows and columns (`meta.k8s.io/v1` Table), as `kubectl get` asks for them: the columns of the real
-//! server's printers, for the kinds that are here.
+//! Objects as rows and columns (`meta.k8s.io/v1` Table), for `kubectl get`. The columns are those of the printers of
+//! the real server, for the kinds of the testbed.
 
 use crate::{
     kinds::{Kind, Storage},
@@ -38,7 +38,7 @@ pub fn render(kind: &Kind, object: &Value, now: Timestamp, columns: bool) -> Val
     })
 }
 
-/// Columns with their priority; those above 0 are for `-o wide`.
+/// Columns with their priority. `-o wide` shows those above 0.
 fn headers(storage: Storage) -> &'static [(&'static str, u8)] {
     match storage {
         Storage::Service => &[
@@ -123,7 +123,7 @@ fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
 }
 
 fn event(object: &Value, now: Timestamp) -> Vec<String> {
-    // Either view of an Event, whichever was asked for.
+    // The field of either view of an Event.
     let text = |names: &[&str]| {
         names
             .iter()
@@ -231,7 +231,7 @@ fn pairs(map: &Value) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-/// An age as people read it, with ever fewer digits: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`, `12d`.
+/// An age for people, less precise as it grows: `45s`, `3m20s`, `50m`, `5h10m`, `3d4h`, `12d`.
 fn age(since: &str, now: Timestamp) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;

@@ -1,6 +1,6 @@
-//! From JSON to a typed object and back: what the real server does to every body before it looks at it.
+//! Converts JSON to a typed object and back, as the real server does with every body first.
 //!
-//! A wrong type is a 400, an unknown field is dropped, an empty optional field is left out.
+//! A wrong type is a 400, an unknown field is dropped, and an empty optional field is left out.
 
 use crate::{
     clock, events,
@@ -16,10 +16,11 @@ use k8s_openapi::api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-/// An object in its stored form, with defaults of the type set and empty fields gone.
+/// An object in its stored form, with the defaults of the type and without empty fields.
 ///
 /// # Errors
-/// 400 when a field has the wrong type.
+///
+/// 400 if a field has the wrong type.
 pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
     let micro_times: &[&'static [&'static str]] = match kind.storage {
         Storage::Lease => &[&["spec", "renewTime"], &["spec", "acquireTime"]],
@@ -36,7 +37,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    // Kept as sent: field ownership belongs to server-side apply, which the testbed does not offer.
+    // Kept as sent, because field ownership belongs to server-side apply, which the testbed does not offer.
     let managed_fields = stored["metadata"]["managedFields"].take();
     object::set_meta(&mut stored, "managedFields", None);
     stored["apiVersion"] = if kind.storage == Storage::Event {
@@ -103,7 +104,7 @@ fn wrong_type(kind: &Kind, why: &str) -> ApiError {
     ))
 }
 
-/// A slice without `addressType` is refused by validation (422), not by its type.
+/// Accepts a slice without `addressType`, which fails in validation (422), not in decoding.
 fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
     if kind.storage == Storage::EndpointSlice && stored["addressType"].is_null() {
         stored["addressType"] = "".into();
@@ -116,7 +117,7 @@ fn slice_lists(kind: &Kind, mut stored: Value) -> Value {
     stored
 }
 
-/// Go writes a nil slice as null and an empty condition set as `{}`; both are what clients see.
+/// Go writes a nil slice as null and an empty set of conditions as `{}`, and clients see both.
 fn normalize_slice(slice: &mut Value) {
     for list in ["endpoints", "ports"] {
         if object::array(&slice[list]).is_empty() {

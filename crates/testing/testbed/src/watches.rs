@@ -1,4 +1,4 @@
-//! WATCH: changes as lines, from a resourceVersion on, until its time-out or until something goes wrong.
+//! WATCH: changes as lines, from a resourceVersion on, until its timeout or a fault.
 
 use crate::{
     answer::{self, Body, BoxError, Shape},
@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// A watch without `timeoutSeconds` ends after 30 to 60 minutes at the real server.
+/// On the real server, a watch without `timeoutSeconds` ends after 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
-/// The last bookmark comes so long before the end.
+/// The time between the last bookmark and the end.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 /// Opens a watch.
@@ -66,7 +66,7 @@ pub(crate) async fn watch(
         watch.begin_with_present(server, &given).await?;
     } else {
         watch.cursor = given.parse().map_err(|_| {
-            // A plain error of the real server, hence 500 and no reason.
+            // The real server sends a plain error, so code 500 without a reason.
             ApiError::new(500, "", format!(
                 "resourceVersion: Invalid value: {given:?}: strconv.ParseUint: parsing {given:?}: invalid syntax"
             ))
@@ -102,7 +102,7 @@ struct Watch {
     selector: Selector,
     shape: Shape,
     namespace: Option<String>,
-    /// Everything up to this resourceVersion is sent or in `lines`.
+    /// Everything up to this resourceVersion has been sent or is in `lines`.
     cursor: u64,
     lines: VecDeque<Bytes>,
     bookmarks: bool,
@@ -113,7 +113,7 @@ struct Watch {
     writes: Changes,
     changes: Changes,
     header_sent: bool,
-    /// Nothing follows what is in `lines` but this end.
+    /// After `lines`, the watch ends like this.
     ended: Option<Ending>,
 }
 
@@ -128,7 +128,7 @@ impl Watch {
             }
         }
         self.cursor = snapshot.revision;
-        // The mark of the end of the present is sent whether or not WatchList was asked for.
+        // The bookmark after the initial state is sent whether WatchList was requested or not.
         if self.bookmarks {
             self.push_bookmark(json!({"k8s.io/initial-events-end": "true"}));
         }
@@ -146,7 +146,7 @@ impl Watch {
                     self.lines.clear();
                     self.ended.get_or_insert(ending);
                 }
-                // A silent watch does not even reach its time-out.
+                // A silent watch does not even reach its timeout.
                 Verdict::Silent => {
                     self.changes.changed().await;
                     continue;
@@ -173,13 +173,13 @@ impl Watch {
     async fn wait(&mut self) {
         let bookmark = tokio::time::sleep_until(self.next_bookmark);
         tokio::select! {
-            // In one order, so that it is the same again under paused time.
+            // A fixed order makes runs under paused time reproducible.
             biased;
             () = self.writes.changed() => {}
             () = self.changes.changed() => {}
             () = tokio::time::sleep_until(self.deadline) => self.ended = Some(Ending::Clean),
             () = bookmark, if self.bookmarks => {
-                // None before the version that was asked for is reached.
+                // No bookmark is sent before the requested version is reached.
                 if self.cursor > 0 && self.cursor <= self.shared.visible() {
                     self.push_bookmark(Value::Null);
                 }
@@ -197,7 +197,7 @@ impl Watch {
         };
     }
 
-    /// Turns changes since the cursor into lines. False when there are none.
+    /// Turns changes since the cursor into lines. Returns false if there are none.
     fn read_on(&mut self) -> bool {
         let visible = self.shared.visible();
         if visible <= self.cursor {
@@ -233,7 +233,7 @@ impl Watch {
         true
     }
 
-    /// What a change means to a watch with a selector: entering is ADDED, leaving is DELETED with the state before
+    /// Translates a change for a watch with a selector: entering is ADDED, leaving is DELETED with the earlier state
     /// and the resourceVersion of the change.
     fn push_change(&mut self, change: &Change) {
         let wanted = |o: &Option<Arc<Value>>| o.as_ref().filter(|o| self.selector.matches(o)).cloned();
@@ -258,7 +258,7 @@ impl Watch {
         }
         let mut bookmark =
             json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
-        // An empty object of the type: what is never left out is there.
+        // An empty object of the type: fields that are never left out are present.
         if self.kind.kind == "EndpointSlice" {
             bookmark["addressType"] = "".into();
             bookmark["endpoints"] = Value::Null;
@@ -283,7 +283,8 @@ impl Watch {
     }
 }
 
-/// One event. Its type comes first, as from a real API server: a client need not buffer the object to know what it is.
+/// One event. Its type comes first, as from a real API server, so a client that needs it does not have to buffer the
+/// object.
 fn line(event: &str, object: &impl std::fmt::Display) -> Bytes {
     format!("{{\"type\":\"{event}\",\"object\":{object}}}\n").into()
 }

@@ -1,5 +1,5 @@
-//! Create, update, patch and delete, in the order of steps of the real server (registry/generic/registry/store.go):
-//! which of several things wrong with a request is answered first is behaviour that clients see.
+//! Create, update, patch and delete, in the order of the real server (registry/generic/registry/store.go): if a request
+//! has several errors, clients see which one is reported first.
 
 use crate::{
     events,
@@ -15,7 +15,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Which part of an object a write means.
+/// The part of an object that a write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Everything but the status.
@@ -24,7 +24,7 @@ pub enum Part {
     Status,
 }
 
-/// `DeleteOptions`, as far as they matter here.
+/// `DeleteOptions`, as far as the testbed supports them.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     /// `preconditions.uid`.
@@ -36,7 +36,7 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
-    /// Reads the body of a DELETE.
+    /// Parses the body of a DELETE.
     #[must_use]
     pub fn read(body: &Value) -> Self {
         let text = |v: &Value| v.as_str().map(str::to_owned);
@@ -88,9 +88,10 @@ impl State {
         Ok(self.commit(key, Some(new)))
     }
 
-    /// PUT. True when it created the object.
+    /// PUT. Returns true if it created the object.
     ///
     /// # Errors
+    ///
     /// 400, 403, 404, 409, 422.
     pub fn update(
         &mut self,
@@ -161,7 +162,7 @@ impl State {
         part: Part,
     ) -> Result<Arc<Value>, ApiError> {
         match (meta(&new, "resourceVersion"), meta(old, "resourceVersion")) {
-            // 0 is "none given": the versioner reads both as the same number.
+            // 0 counts as absent: the versioner parses both to the same number.
             ("" | "0", _) if kind.unconditional_update => {}
             ("" | "0", _) => {
                 let (field, why) = ("metadata.resourceVersion", "must be specified for an update");
@@ -219,10 +220,11 @@ impl State {
         Ok(self.commit(key.clone(), Some(new)))
     }
 
-    /// DELETE. The answer is the object or a Status.
+    /// DELETE. Returns the object or a `Status`.
     ///
     /// # Errors
-    /// 403 for a namespace that a cluster cannot do without, 404, 409.
+    ///
+    /// 403 for a namespace that a cluster needs, 404, 409.
     pub fn delete(
         &mut self,
         kind: &Kind,
@@ -277,7 +279,7 @@ impl State {
         Ok(events::view(kind, &self.commit(key, Some(new))))
     }
 
-    /// A request's body as a stored object of this kind and namespace.
+    /// The body of a request as a stored object of this kind and namespace.
     fn decode(kind: &Kind, namespace: &str, body: Value) -> Result<Value, ApiError> {
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
         let (version, name) = (text("apiVersion"), text("kind"));
@@ -300,7 +302,7 @@ impl State {
         Ok(new)
     }
 
-    /// The admission plugin `NamespaceLifecycle`: nothing is created in a namespace that is missing or going.
+    /// The admission plugin `NamespaceLifecycle`: nothing is created in a namespace that is missing or terminating.
     fn namespace_lifecycle(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), ApiError> {
         if !kind.namespaced {
             return Ok(());
@@ -328,7 +330,7 @@ impl State {
     }
 }
 
-/// Nothing keeps the object from going. A Namespace has its finalizers in `spec`, too.
+/// Whether nothing delays the removal of the object. A Namespace also has finalizers in `spec`.
 fn is_free(kind: &Kind, object: &Value) -> bool {
     object::finalizers(object).is_empty()
         && (kind.storage != Storage::Namespace || object::array(&object["spec"]["finalizers"]).is_empty())

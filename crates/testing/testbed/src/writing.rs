@@ -1,4 +1,4 @@
-//! The HTTP side of writes: bodies in, answers out. What a write does is in `writes`.
+//! The HTTP side of writes: bodies and answers. `writes` has their effect.
 
 use crate::{
     answer::{self, Body},
@@ -65,7 +65,7 @@ pub(crate) fn write(
     Ok(answer::json(code, &shown))
 }
 
-/// `fieldManager` of a write: at most 128 bytes, or 422.
+/// Validates `fieldManager` of a write: at most 128 bytes, or 422.
 fn check_options(route: &Route) -> Result<(), ApiError> {
     const LIMIT: usize = 128;
     if route.param("fieldManager").len() <= LIMIT {
@@ -84,7 +84,7 @@ fn check_options(route: &Route) -> Result<(), ApiError> {
 
 fn read_object(kind: &Kind, incoming: &Incoming) -> Result<Value, ApiError> {
     let media = incoming.content_type.split(';').next().unwrap_or_default().trim();
-    // The real server takes a body without a type for JSON.
+    // The real server treats a body without a content type as JSON.
     if !matches!(media, "" | "application/json") {
         return Err(ApiError::unsupported_media_type());
     }
@@ -111,7 +111,7 @@ fn read_delete_options(incoming: &Incoming) -> Result<DeleteOptions, ApiError> {
     Ok(options)
 }
 
-/// Deletes what a selector finds, and lists what that was.
+/// Deletes the objects that match a selector, and lists them.
 fn delete_collection(store: &Store, kind: &'static Kind, incoming: &Incoming) -> Result<Value, ApiError> {
     let route = &incoming.route;
     let selector = Selector::parse(kind, route.param("labelSelector"), route.param("fieldSelector"))?;

@@ -1,4 +1,4 @@
-//! The past of a store as a test reads it: each write, with the object before and after.
+//! The history of a store for tests: each write, with the object before and after.
 
 use crate::{history::Change, kinds, store::Store};
 use serde_json::Value;
@@ -11,13 +11,13 @@ pub struct Written {
     pub revision: u64,
     /// Plural of the resource; Events are `events`.
     pub resource: &'static str,
-    /// Namespace, empty for a cluster-wide object.
+    /// Namespace, or empty for a cluster-scoped object.
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// The object before; none for a creation.
+    /// The object before the write, or `None` for a create.
     pub old: Option<Arc<Value>>,
-    /// The object after; none for a deletion.
+    /// The object after the write, or `None` for a delete.
     pub new: Option<Arc<Value>>,
 }
 
@@ -35,7 +35,7 @@ impl Written {
 }
 
 impl Store {
-    /// What was written after a resourceVersion, oldest first; nothing if that is forgotten already.
+    /// The writes after a resourceVersion, oldest first. Empty if that version is compacted.
     #[must_use]
     pub fn written_since(&self, revision: u64) -> Vec<Written> {
         self.read(|state| match state.history.since(revision) {

@@ -1,7 +1,7 @@
-//! How long failover takes: every row several times, on the testbed and on real API servers, against its limit.
+//! Measures failover: every row several times, on the testbed and on real API servers, compared with its limit.
 //!
-//! Time runs from the fault, or from the return of the API, to the moment when a watch of a server that nothing
-//! happened to shows the copy. Exit code 1: a limit was missed.
+//! The time runs from the fault, or from the return of the API, to the moment when a watch of an unaffected server
+//! shows the copy. Exit code 1: a limit was missed.
 
 mod outage;
 mod replicas;
@@ -21,14 +21,14 @@ use table::Table;
 
 const USAGE: &str = "usage: bench-failover --operator BINARY [--runs N] [--long] [--only WORDS]";
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Arguments {
-    /// The operator's binary, built for release.
+    /// The release binary of the operator.
     operator: PathBuf,
     runs: usize,
-    /// With the rows that take minutes.
+    /// Whether to include rows that take minutes.
     long: bool,
-    /// Rows with these words in their names; empty: all.
+    /// Only rows with these words in their names. Empty: all rows.
     only: String,
 }
 
@@ -60,7 +60,7 @@ fn arguments() -> Result<Arguments, String> {
     })
 }
 
-/// Runs all rows on one platform, and prints what came of them.
+/// Runs all rows on one platform, and prints the results.
 async fn measure(arguments: &Arguments, platform: Platform, name: &str) -> bool {
     let mut table = Table::new(name, arguments.runs);
     let mut stages = Stages::new(platform, &arguments.operator);
@@ -107,7 +107,7 @@ async fn main() -> ExitCode {
         eprintln!("bench-failover: cannot wait for signals");
         return ExitCode::FAILURE;
     };
-    // Whatever ends it, processes and networks go with their handles.
+    // However it ends, processes and networks are dropped with their handles.
     tokio::select! {
         good = all(&arguments) => if good { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         _ = terminate.recv() => ExitCode::from(130),

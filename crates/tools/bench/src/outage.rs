@@ -1,4 +1,4 @@
-//! What happens to API servers and to the ways to them.
+//! Faults of API servers and of the paths to them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// The API server that the leader is connected to is killed; another is up.
+/// Kills the API server that the leader is connected to, while another one is up.
 pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
     let server = led_by(stage).await?;
     let start = Instant::now();
@@ -21,7 +21,7 @@ pub async fn killed(stage: &mut Stage) -> Result<Outcome, String> {
     outcome
 }
 
-/// It stands still: its kernel goes on taking connections.
+/// Freezes that server: its kernel still accepts connections.
 pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
     let server = led_by(stage).await?;
     let start = Instant::now();
@@ -31,7 +31,7 @@ pub async fn frozen(stage: &mut Stage) -> Result<Outcome, String> {
     outcome
 }
 
-/// All packets to and from it are lost.
+/// Drops all packets to and from that server.
 pub async fn black_holed(stage: &mut Stage) -> Result<Outcome, String> {
     let server = led_by(stage).await?;
     let start = Instant::now();
@@ -45,7 +45,7 @@ fn network(stage: &Stage) -> &harness::Network {
     stage.network.as_ref().expect("a network")
 }
 
-/// No API server that replicas know of is there, for so long.
+/// Stops all API servers that replicas know, for this time.
 pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<Outcome, String> {
     if sources > 1 {
         many(stage, sources).await;
@@ -68,7 +68,7 @@ pub async fn away(stage: &mut Stage, time: Duration, sources: usize) -> Result<O
     let shown = stage.shown(&change).await;
     stage.cluster.start_server(1).await;
     stage.all_run()?;
-    // A server serves before it is seen to be ready.
+    // A server serves before it is observed to be ready.
     Ok(Outcome::Took(shown?.saturating_duration_since(back)))
 }
 
@@ -78,7 +78,7 @@ async fn kill_both(stage: &mut Stage) {
     }
 }
 
-/// Starts three replicas; the API server that the leader is connected to.
+/// Starts three replicas, and returns the API server that the leader is connected to.
 async fn led_by(stage: &mut Stage) -> Result<usize, String> {
     let leader = stage.begin(3).await?;
     let peers = stage.replicas[leader].peers();
@@ -105,7 +105,7 @@ async fn put_source(stage: &Stage, number: usize, address: &str) {
     stage.cluster.put::<EndpointSlice>(slice).await;
 }
 
-/// So many Services, each with a source of its own.
+/// Creates this many Services, each with its own source.
 pub async fn many(stage: &Stage, sources: usize) {
     let numbers = stream::iter(0..sources);
     numbers
@@ -125,7 +125,7 @@ pub async fn many(stage: &Stage, sources: usize) {
         .await;
 }
 
-/// Waits until the leader has all of them right, and the Service of the default source too.
+/// Waits until the leader has all copies right, including those of the default source.
 pub async fn until_copied(stage: &Stage, leader: usize, sources: usize) {
     let all = u64::try_from(sources + 1).ok();
     let leader = &stage.replicas[leader];

@@ -1,4 +1,4 @@
-//! What happens to replicas and to their Lease.
+//! Faults of replicas and of their Lease.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use crate::outage::{many, until_copied};
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
-/// So many changes, so far apart that none waits for the pace of the one before.
+/// The number of changes. They are so far apart that none waits for the pace of an earlier one.
 const CHANGES: usize = 100;
 const APART: Duration = Duration::from_millis(100);
 
-/// From the start of the process to the first copy.
+/// Measures the time from the start of the process to the first copy.
 pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     let change = stage.change().await;
     stage.watch("kubernetes-vip").await;
@@ -24,7 +24,7 @@ pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     Ok(Outcome::Took(stage.shown(&change).await? - start))
 }
 
-/// The leader of three gets a signal, at the worst moment.
+/// Sends a signal to the leader of three replicas at the worst moment.
 pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
     stage.renewed().await;
@@ -32,7 +32,7 @@ pub async fn leader(stage: &mut Stage, signal: &str) -> Result<Outcome, String> 
     stage.replicas[first].signal(signal);
     let change = stage.change().await;
     let took = stage.shown(&change).await? - start;
-    // Killed as it is, it could not release the Lease.
+    // A frozen process that is killed cannot release the Lease.
     stage.replicas.remove(first);
     stage.all_run()?;
     Ok(Outcome::Took(took))
@@ -43,7 +43,7 @@ pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     let first = stage.begin(3).await?;
     let frozen = stage.replicas.remove(first);
     frozen.signal("STOP");
-    // It has changes waiting when it goes on.
+    // Changes are pending when it continues.
     let change = stage.change().await;
     stage.shown(&change).await?;
     leader_of(&stage.replicas).await;
@@ -54,7 +54,7 @@ pub async fn thawed(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// The replicas that write while somebody empties the Lease.
+/// The replicas that write while an administrator empties the Lease.
 pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     stage.begin(3).await?;
     let before = stage.cluster.slice_writes();
@@ -64,7 +64,7 @@ pub async fn lease_emptied(stage: &mut Stage) -> Result<Outcome, String> {
     writers(stage, &before).await
 }
 
-/// The only replica gets a signal and is started again when it has ended.
+/// Sends a signal to the only replica, and starts it again after its end.
 pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, String> {
     stage.begin(1).await?;
     stage.renewed().await;
@@ -77,7 +77,7 @@ pub async fn restarted(stage: &mut Stage, signal: &str) -> Result<Outcome, Strin
     Ok(Outcome::Took(stage.shown(&change).await? - start))
 }
 
-/// How long most of many changes take at most, with scrapes of the leader beside them or without.
+/// Measures the time within which most of many changes are copied, with or without parallel scrapes of the leader.
 pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result<Outcome, String> {
     many(stage, sources).await;
     let leader = stage.begin(1).await?;
@@ -111,7 +111,7 @@ pub async fn scraped(stage: &mut Stage, scrapes: bool, sources: usize) -> Result
     outcome
 }
 
-/// The replicas that wrote copies since then. Somebody must have.
+/// The replicas that wrote copies since then. There must be at least one.
 async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<Outcome, String> {
     let change = stage.change().await;
     stage.shown(&change).await?;
@@ -122,7 +122,7 @@ async fn writers(stage: &mut Stage, before: &BTreeMap<String, usize>) -> Result<
         .filter(|(name, count)| before.get(name).is_none_or(|b| b < count));
     let writers: Vec<_> = more.map(|(name, _)| name).collect();
     if writers.is_empty() {
-        return Err("nobody is seen to write".to_owned());
+        return Err("no replica was seen to write".to_owned());
     }
     Ok(Outcome::Writers(writers))
 }

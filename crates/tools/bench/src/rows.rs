@@ -1,4 +1,4 @@
-//! What is measured: each row with the figure to beat and the limit that must be reached.
+//! The rows that are measured, each with the figure of the Go operator and its limit.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 /// One row.
 pub struct Row {
     pub name: &'static str,
-    /// What the Go operator took, as it was measured once on 2 cores.
+    /// The figure of the Go operator, measured once on 2 cores.
     pub go: &'static str,
     pub limit: Limit,
     pub scenario: Scenario,
-    /// Takes minutes, and runs only when asked for.
+    /// Whether it takes minutes, and runs only on request.
     pub long: bool,
 }
 
-/// What must be reached, in the worst run.
+/// The limit for the worst run.
 #[derive(Clone, Copy)]
 pub enum Limit {
     Within(Duration),
     Writers(usize),
 }
 
-/// What happens.
+/// The fault of a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     ColdStart,
@@ -40,13 +40,13 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// Whether API servers are to be behind ways that can be cut.
+    /// Whether API servers must be behind paths that can be cut.
     pub fn needs_network(self) -> bool {
         self == Self::ServerBlackHoled
     }
 }
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Took(Duration),
@@ -105,10 +105,10 @@ const fn within(milliseconds: u64) -> Limit {
     Limit::Within(Duration::from_millis(milliseconds))
 }
 
-/// The default lease duration and half a second.
+/// The default lease duration plus half a second.
 const LEASE: Limit = within(6500);
 
-/// In the order in which they run: what leaves many objects behind comes last.
+/// In the order in which they run. Rows that leave many objects behind come last.
 pub const ROWS: [Row; 17] = [
     row(
         "cold start without a lease",

@@ -1,4 +1,4 @@
-//! A cluster with its replicas, made ready for a run and cleared after it.
+//! A cluster with its replicas, prepared for a run and cleared after it.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use kube::api::{DeleteParams, ListParams};
 use crate::rows::{Outcome, Row, Scenario};
 use crate::{outage, replicas};
 
-/// Between two changes of a source that changes all the time.
+/// The time between two changes of a source that changes all the time.
 const PACE: Duration = Duration::from_millis(200);
 
-/// The servers that replicas are told of. The third is the bench's own, and nothing happens to it.
+/// The servers that replicas know. The third one is used by the bench, and has no faults.
 const SERVERS: [usize; 2] = [0, 1];
 
-/// Real API servers take seconds to start: they are there for many runs.
+/// Clusters that serve many runs, because real API servers take seconds to start.
 pub struct Stages {
     platform: Platform,
     program: PathBuf,
     plain: Option<Stage>,
-    /// With API servers on ways that can be cut.
+    /// The cluster whose API servers are behind paths that can be cut.
     network: Option<Stage>,
 }
 
@@ -41,7 +41,7 @@ impl Stages {
         }
     }
 
-    /// Plays a row once. What panics has failed, and the next run gets a cluster of its own.
+    /// Runs a row once. A run that panics has failed, and the next run gets a new cluster.
     pub async fn run(&mut self, row: &Row) -> Outcome {
         let scenario = row.scenario;
         let kept = match (&mut self.plain, &mut self.network) {
@@ -96,7 +96,7 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
 
 /// A cluster of three API servers, and the replicas of one run.
 pub struct Stage {
-    // Dropped in this order: whoever uses something goes first.
+    // Fields are dropped in this order, users before what they use.
     pub replicas: Vec<Operator>,
     copies: Option<History>,
     pub cluster: Cluster,
@@ -120,7 +120,7 @@ impl Stage {
         })
     }
 
-    /// Nobody runs, there is no Lease, and the managed Service is new and has no copies.
+    /// Resets the cluster: no replica runs, there is no Lease, and the managed Service is new and has no copies.
     async fn clear(&mut self) {
         self.replicas.clear();
         self.copies = None;
@@ -153,7 +153,7 @@ impl Stage {
         self.replicas.push(replica);
     }
 
-    /// Starts replicas and waits until all are ready and the copies are there; which of them leads.
+    /// Starts replicas and waits until all are ready and the copies exist. Returns the index of the leader.
     pub async fn begin(&mut self, replicas: usize) -> Result<usize, String> {
         self.watch("kubernetes-vip").await;
         for _ in 0..replicas {
@@ -167,7 +167,7 @@ impl Stage {
         Ok(leader(&self.replicas).await)
     }
 
-    /// Looks at the copies of this Service from now on.
+    /// Watches the copies of this Service from now on.
     pub async fn watch(&mut self, service: &str) {
         self.copies = Some(self.cluster.watch_slices("default", service).await);
     }
@@ -179,14 +179,14 @@ impl Stage {
         format!("198.18.{middle}.{low}")
     }
 
-    /// Changes the source; what its copy has to show.
+    /// Changes the source. Returns the address that its copy has to show.
     pub async fn change(&mut self) -> String {
         let address = self.new_address();
         self.cluster.put::<EndpointSlice>(api_servers(&[&address])).await;
         address
     }
 
-    /// Changes the source again and again, for so long.
+    /// Changes the source repeatedly for this time.
     pub async fn keep_changing(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -195,14 +195,14 @@ impl Stage {
         }
     }
 
-    /// When the copy showed this address, which may be a while after a fault.
+    /// The time at which the copy showed this address, which may be a while after a fault.
     pub async fn shown(&self, address: &str) -> Result<Instant, String> {
         let copies = self.copies.as_ref().expect("a watch");
         let shown = copies.shows(&[address], PATIENCE).await;
         shown.ok_or_else(|| format!("not copied within {} s", PATIENCE.as_secs()))
     }
 
-    /// Waits for a renewal of the Lease: a leader that is lost right after it is missed for longest.
+    /// Waits for a renewal of the Lease. The loss of a leader lasts longest right after one.
     pub async fn renewed(&self) {
         let version = async || {
             let lease: Option<Lease> = self.cluster.try_get("default", LEASE).await;
@@ -212,7 +212,7 @@ impl Stage {
         until("the Lease is renewed", async || version().await != before).await;
     }
 
-    /// Fails when a replica has ended.
+    /// Fails if a replica has ended.
     pub fn all_run(&mut self) -> Result<(), String> {
         let ended = self.replicas.iter_mut().find_map(|replica| {
             let ended = !replica.runs();

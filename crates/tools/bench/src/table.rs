@@ -1,10 +1,10 @@
-//! The table that is printed: median and worst of the runs, and whether the worst is within the limit.
+//! The printed table: median and worst of the runs, and whether the worst is within the limit.
 
 use std::fmt;
 
 use crate::rows::{Outcome, Row};
 
-/// Rows with what came of their runs.
+/// Rows with the results of their runs.
 pub struct Table {
     title: String,
     lines: Vec<(&'static Row, Vec<Outcome>)>,
@@ -25,7 +25,7 @@ impl Table {
         }
     }
 
-    /// Whether no limit was missed.
+    /// Whether every limit was met.
     pub fn is_good(&self) -> bool {
         self.lines.iter().all(|(row, outcomes)| is_good(row, outcomes))
     }
@@ -35,7 +35,7 @@ fn is_good(row: &Row, outcomes: &[Outcome]) -> bool {
     outcomes.iter().all(|outcome| outcome.is_within(row.limit))
 }
 
-/// The best first.
+/// The outcomes, best first.
 fn sorted(outcomes: &[Outcome]) -> Vec<&Outcome> {
     let mut sorted: Vec<_> = outcomes.iter().collect();
     sorted.sort_by_key(|outcome| match outcome {

@@ -1,4 +1,4 @@
-//! The cluster: API servers in memory, and the few things that the story does to it and looks at.
+//! The cluster: API servers in memory, and the few operations of the story on them.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -14,10 +14,10 @@ use crate::replica::NAMESPACE;
 /// Addresses of the control-plane nodes. All of 127.0.0.0/8 is this machine, so an API server listens on each.
 pub const NODES: [&str; 3] = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
 
-/// The port of API servers, in the Service of the README too.
+/// The port of API servers, also in the Service of the README.
 const PORT: u16 = 6443;
 
-/// Name of the Lease that replicas race for.
+/// The name of the Lease that replicas compete for.
 const LEASE: &str = "f668ae63.endpoint-copier-operator";
 
 const SERVICE_LABEL: &str = "/metadata/labels/kubernetes.io~1service-name";
@@ -31,13 +31,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, with all control-plane nodes alive. The kubeconfig goes into `folder`.
+    /// Starts the cluster with all control-plane nodes alive. The kubeconfig goes into `folder`.
     pub async fn start(folder: &Path) -> Result<Self, String> {
         let store = Store::new();
         store.allow_loopback();
         let failed = |error| format!("the API servers cannot listen: {error}");
         let servers = match serve(&store, PORT).await {
-            // Another API server has it on this machine.
+            // Another API server uses the port on this machine.
             Err(error) if error.kind() == ErrorKind::AddrInUse => serve(&store, 0).await,
             servers => servers,
         };
@@ -63,7 +63,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where its API servers are.
+    /// The URLs of its API servers.
     pub fn urls(&self) -> String {
         let urls: Vec<_> = self.servers.iter().map(Serving::url).collect();
         urls.join("  ")
@@ -81,14 +81,14 @@ impl Cluster {
         }
     }
 
-    /// What API servers do together: the living ones are in `default/kubernetes`.
+    /// Lists the API servers of these nodes in `default/kubernetes`, as API servers do.
     pub fn list_nodes(&self, nodes: &[&str]) -> Result<(), String> {
         let mut slice = builders::kubernetes_slice(nodes);
         slice["ports"][0]["port"] = self.port.into();
         self.store.put(slice).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Applies a Service, which has to be this one of `default`. When that was.
+    /// Applies a Service, which must be the one of this name in `default`. Returns the time of the write.
     pub fn apply(&self, mut service: Value, name: &str) -> Result<Instant, String> {
         let identity = ["/metadata/namespace", "/metadata/name"].map(|part| text(&service, part));
         if identity != ["default", name] {
@@ -111,7 +111,7 @@ impl Cluster {
     }
 }
 
-/// API servers on all nodes on one port: `default/kubernetes` has one port for all.
+/// Serves API servers on all nodes on one port, because `default/kubernetes` has one port for all.
 async fn serve(store: &Store, mut port: u16) -> std::io::Result<Vec<Serving>> {
     let mut servers = Vec::new();
     for node in NODES {
@@ -123,7 +123,7 @@ async fn serve(store: &Store, mut port: u16) -> std::io::Result<Vec<Serving>> {
     Ok(servers)
 }
 
-/// Addresses of a Service that get traffic, in all its slices; `None` without a slice.
+/// The addresses of a Service that get traffic, in all its slices, or `None` without a slice.
 pub fn endpoints(store: &Store, namespace: &str, service: &str) -> Option<BTreeSet<String>> {
     let slices = store.list("endpointslices", Some(namespace));
     let mut slices = slices
@@ -137,7 +137,7 @@ pub fn endpoints(store: &Store, namespace: &str, service: &str) -> Option<BTreeS
     Some(addresses.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// Name of the replica that holds the Lease; empty: nobody.
+/// The name of the replica that holds the Lease, or empty.
 pub fn holder(store: &Store) -> String {
     let lease = store.get("leases", NAMESPACE, LEASE);
     let identity = lease.map(|lease| text(&lease, "/spec/holderIdentity"));
@@ -146,7 +146,7 @@ pub fn holder(store: &Store) -> String {
     name.unwrap_or(identity)
 }
 
-/// Addresses as people read them.
+/// Addresses as text for people.
 pub fn words(addresses: Option<&BTreeSet<String>>) -> String {
     match addresses {
         None => "nothing".to_owned(),

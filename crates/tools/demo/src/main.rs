@@ -1,7 +1,7 @@
-//! The operator at work, without a cluster: three real replicas against API servers in memory.
+//! The demo: three real replicas of the operator against API servers in memory, without a cluster.
 //!
-//! A story with a time limit for each step, told as a timeline. It ends by itself with exit code 0, or with
-//! 1 if something did not happen in time.
+//! It plays a story with a time limit for each step, and prints a timeline. It exits with 0, or with 1 if something did
+//! not happen in time.
 
 mod cluster;
 mod manifest;
@@ -19,13 +19,13 @@ use stage::{End, Stage};
 
 const USAGE: &str = "usage: demo --readme README.md [--operator BINARY] [--keep]";
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Arguments {
-    /// Where the Service to apply stands.
+    /// The file that contains the Service to apply.
     readme: PathBuf,
-    /// The operator's binary; by default the one beside this program.
+    /// The binary of the operator. By default the one beside this program.
     operator: PathBuf,
-    /// Stay at the end, for kubectl.
+    /// Whether to keep running at the end, for kubectl.
     keep: bool,
 }
 
@@ -56,7 +56,7 @@ fn arguments() -> Result<Arguments, String> {
     })
 }
 
-/// Tells the story; whatever happens, no process of it is left behind.
+/// Plays the story. However it ends, none of its processes remains.
 async fn run(arguments: &Arguments) -> Result<End, String> {
     let service = manifest::service(&arguments.readme)?;
     let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
@@ -70,7 +70,7 @@ async fn run(arguments: &Arguments) -> Result<End, String> {
         Ok(())
     };
     let end = tokio::select! {
-        told = story => End::Told.unless(told),
+        played = story => End::Complete.unless(played),
         _ = terminate.recv() => End::Stopped,
         _ = interrupt.recv() => End::Stopped,
     };
@@ -87,8 +87,8 @@ async fn main() -> ExitCode {
         }
     };
     match run(&arguments).await {
-        Ok(End::Told) => ExitCode::SUCCESS,
-        // Who stays is stopped by a person, and that is a good end.
+        Ok(End::Complete) => ExitCode::SUCCESS,
+        // With `--keep` a person stops the demo, so that is a success.
         Ok(End::Stopped) if arguments.keep => ExitCode::SUCCESS,
         Ok(End::Stopped) => ExitCode::from(130),
         Ok(End::Failed(reason)) | Err(reason) => {

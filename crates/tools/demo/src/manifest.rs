@@ -1,4 +1,4 @@
-//! The Service that the README tells users to apply, out of the README itself.
+//! The Service that the README asks users to apply, read from the README.
 
 use std::path::Path;
 

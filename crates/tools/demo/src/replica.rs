@@ -1,4 +1,4 @@
-//! One replica of the operator: the real program, in a process of its own.
+//! One replica of the operator: the real program in its own process.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -11,19 +11,19 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// Namespace of the Lease, as if the replicas were Pods in it.
+/// The namespace of the Lease, as if the replicas were Pods in it.
 pub const NAMESPACE: &str = "endpoint-copier-operator";
 
-/// A replica that asked to stop is gone by then.
+/// The time within which a replica must end after it was asked to stop.
 const STOP: Duration = Duration::from_secs(5);
 
-/// How long one request may take.
+/// The time limit of one request.
 const REQUEST: Duration = Duration::from_secs(2);
 
-/// Between two looks at a replica that is not ready.
+/// The time between two polls of a replica that is not ready.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A replica, running or not. Its process is killed when this is dropped.
+/// A replica, running or not. Dropping it kills its process.
 pub struct Replica {
     pub name: String,
     pub metrics: u16,
@@ -35,7 +35,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica with ports of its own, not yet started. Files go into `folder`.
+    /// A replica with its own ports, not yet started. Files go into `folder`.
     pub fn new(name: &str, program: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, String> {
         Ok(Self {
             name: name.to_owned(),
@@ -48,7 +48,7 @@ impl Replica {
         })
     }
 
-    /// Starts it, with all flags at their defaults but the addresses.
+    /// Starts the replica with all flags at their defaults except the addresses.
     pub fn start(&mut self) -> Result<(), String> {
         let failed = |error| format!("cannot start {}: {error}", self.program.display());
         let log = File::options().create(true).append(true).open(&self.log);
@@ -71,12 +71,12 @@ impl Replica {
         Ok(())
     }
 
-    /// Its process, if there is one.
+    /// The ID of its process, if it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
     }
 
-    /// Ends it at once, as a power cut does.
+    /// Kills it at once, as a power cut does.
     pub async fn kill(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -87,12 +87,12 @@ impl Replica {
             .map_err(|error| format!("{}: {error}", self.name))
     }
 
-    /// Sends TERM, and returns at once.
+    /// Sends TERM and returns at once.
     pub fn terminate(&self) -> Result<(), String> {
         let Some(pid) = self.pid() else {
             return Ok(());
         };
-        // The shell's own kill is there where the program of that name is not.
+        // The shell has a built-in kill even if the program of that name is missing.
         let sent = std::process::Command::new("sh")
             .args(["-c", "kill -TERM \"$0\"", &pid.to_string()])
             .status();
@@ -103,8 +103,8 @@ impl Replica {
         }
     }
 
-    /// Waits for its end, which must be a good one; killed if it does not come. One that does not run
-    /// has stopped.
+    /// Waits for its end, which must be successful. Kills it if it does not end. A replica that does not run counts as
+    /// stopped.
     pub async fn stopped(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -117,14 +117,14 @@ impl Replica {
         }
     }
 
-    /// How it ended, if it ended without being asked to.
+    /// The exit status, if it ended without being asked to.
     pub fn fell(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
         Some(status)
     }
 
-    /// Waits until it is ready, and that is until everything has been listed.
+    /// Waits until it is ready, which means that everything has been listed.
     pub async fn ready(&self, limit: Duration) -> Result<(), String> {
         let is_ready = async || {
             let answer = get(self.health, "/readyz").await;
@@ -139,7 +139,7 @@ impl Replica {
         ready.map_err(|_| format!("{} did not get ready within {} s", self.name, limit.as_secs()))
     }
 
-    /// The value of a metric, if it answers.
+    /// The value of a metric, or `None` without an answer.
     pub async fn metric(&self, series: &str) -> Option<String> {
         let text = get(self.metrics, "/metrics").await?;
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned);
@@ -154,7 +154,7 @@ impl Replica {
     }
 }
 
-/// The whole answer to a GET, head and body.
+/// The complete answer to a GET, head and body.
 async fn get(port: u16, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n");
     let exchange = async {

@@ -1,4 +1,4 @@
-//! The cluster and the replicas, and the waiting for what they do.
+//! The cluster, the replicas, and the waits for what they do.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,27 +10,27 @@ use crate::cluster::Cluster;
 use crate::replica::Replica;
 use crate::timeline::Timeline;
 
-/// How the demo ended.
+/// The end of the demo.
 pub enum End {
-    /// The story is told.
-    Told,
-    /// By Ctrl-C or TERM.
+    /// The story is complete.
+    Complete,
+    /// Stopped by Ctrl-C or TERM.
     Stopped,
-    /// What did not happen.
+    /// The step that did not happen.
     Failed(String),
 }
 
 impl End {
-    /// The same, unless that failed. The first failure counts.
+    /// Replaces the end by a failure of `result`. The first failure counts.
     pub fn unless(self, result: Result<(), String>) -> Self {
         match (self, result) {
-            (Self::Told | Self::Stopped, Err(reason)) => Self::Failed(reason),
+            (Self::Complete | Self::Stopped, Err(reason)) => Self::Failed(reason),
             (end, _) => end,
         }
     }
 }
 
-/// All that runs.
+/// Everything that runs.
 pub struct Stage {
     pub cluster: Cluster,
     pub replicas: Vec<Replica>,
@@ -39,7 +39,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts the cluster and says what is where. The replicas do not run yet.
+    /// Starts the cluster and prints the addresses. The replicas do not run yet.
     pub async fn set(program: &Path) -> Result<Self, String> {
         let folder = tempfile::Builder::new()
             .prefix("endpoint-copier-demo-")
@@ -70,7 +70,7 @@ impl Stage {
         })
     }
 
-    /// A replica by its name.
+    /// The replica with this name.
     pub fn replica(&mut self, name: &str) -> Result<&mut Replica, String> {
         let mut replicas = self.replicas.iter_mut();
         replicas
@@ -78,7 +78,7 @@ impl Stage {
             .ok_or_else(|| format!("{name:?} is no replica"))
     }
 
-    /// Waits until the cluster is as wanted; since when is measured from `since`.
+    /// Waits until the cluster satisfies the predicate. The printed time counts from `since`.
     pub async fn until(
         &self,
         since: Instant,
@@ -91,7 +91,7 @@ impl Stage {
         happened.map_err(|_| format!("{what} did not happen within {} s", limit.as_secs()))
     }
 
-    /// Stops every process. After a failure the logs stay.
+    /// Stops every process. Keeps the logs after a failure.
     pub async fn clear(mut self, mut end: End) -> End {
         if let End::Failed(_) = end {
             self.report();
@@ -109,7 +109,7 @@ impl Stage {
         end
     }
 
-    /// What may explain a failure.
+    /// Prints information that may explain a failure.
     fn report(&mut self) {
         for replica in &mut self.replicas {
             if let Some(status) = replica.fell() {

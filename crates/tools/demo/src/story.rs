@@ -1,4 +1,4 @@
-//! What happens, in order.
+//! The steps of the story, in order.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use tokio::time::sleep;
 use crate::cluster::{NODES, endpoints, holder, words};
 use crate::stage::Stage;
 
-/// Anything but a takeover happens by then, on a busy machine too.
+/// The limit for anything but a takeover, on a busy machine too.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A takeover waits for the lease duration, 6 s by default.
+/// The limit for a takeover, which waits for the lease duration of 6 s.
 const TAKEOVER: Duration = Duration::from_secs(16);
 
-/// Between two acts, so that a person can read along.
+/// The pause between two acts, so that a person can follow.
 const PAUSE: Duration = Duration::from_millis(700);
 
-/// Between two looks at what a person may have done to the replicas.
+/// The time between two checks of what a person did to the replicas.
 const LOOK: Duration = Duration::from_millis(200);
 
 const SOURCE: &str = "kubernetes";
@@ -28,7 +28,7 @@ const LEADS: &str = "leader_election_master_status{name=\"f668ae63.endpoint-copi
 
 type Addresses = Option<BTreeSet<String>>;
 
-/// All of it. An error is the first thing that did not happen.
+/// Plays the whole story. The error is the first step that did not happen.
 pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
     let [one, two, three] = NODES;
     let first = begin(stage).await?;
@@ -60,7 +60,7 @@ pub async fn tell(stage: &mut Stage, service: Value) -> Result<(), String> {
     report(stage).await
 }
 
-/// Three replicas start; one of them leads.
+/// Starts three replicas, one of which leads.
 async fn begin(stage: &mut Stage) -> Result<String, String> {
     let since = Instant::now();
     for replica in &mut stage.replicas {
@@ -71,12 +71,12 @@ async fn begin(stage: &mut Stage) -> Result<String, String> {
     for replica in &stage.replicas {
         replica.ready(SOON).await?;
     }
-    let ready = "all three are ready: each has listed what it needs";
+    let ready = "all three are ready: their lists are complete";
     stage.timeline.came(since, ready);
     Ok(leader)
 }
 
-/// An API server answers no more, and answers again. Nobody takes it off the list.
+/// Freezes an API server and thaws it again. It stays on the list.
 async fn freeze(stage: &mut Stage) -> Result<(), String> {
     let [one, two, three] = NODES;
     let since = Instant::now();
@@ -94,17 +94,17 @@ async fn freeze(stage: &mut Stage) -> Result<(), String> {
     follow(stage, since, &[one, three], &[one, two, three]).await
 }
 
-/// Without a word to anybody the leader is gone, and then a node. Answers the next leader.
+/// Kills the leader without warning, and then loses a node. Returns the next leader.
 async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     let [one, two, three] = NODES;
     let killed = Instant::now();
     stage.replica(leader)?.kill().await?;
-    let what = format!("{leader}, the leader, is killed (KILL); its Lease runs on for up to 6 s");
+    let what = format!("{leader}, the leader, is killed (KILL); its Lease stays valid for up to 6 s");
     stage.timeline.did(&what);
     sleep(PAUSE).await;
-    let what = format!("control-plane node {three} is lost, while nobody leads");
+    let what = format!("control-plane node {three} is lost while no replica leads");
     let changed = list(stage, &[one, two], &what)?;
-    let how = "takes the Lease that has run out, and leads";
+    let how = "takes the expired Lease and leads";
     let second = elect(stage, killed, leader, how).await?;
     follow(stage, changed, &[one, two, three], &[one, two]).await?;
 
@@ -113,17 +113,17 @@ async fn take_over(stage: &mut Stage, leader: &str) -> Result<String, String> {
     Ok(second)
 }
 
-/// The leader is asked to stop, and releases the Lease.
+/// Asks the leader to stop. It releases the Lease.
 async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     let [one, two, three] = NODES;
     let asked = Instant::now();
     stage.replica(leader)?.terminate()?;
     let what = format!("{leader}, the leader, is asked to stop (TERM)");
     stage.timeline.did(&what);
-    let how = "takes the Lease that was released, and leads";
+    let how = "takes the released Lease and leads";
     elect(stage, asked, leader, how).await?;
     stage.replica(leader)?.stopped().await?;
-    let what = format!("{leader} has ended, with exit code 0");
+    let what = format!("{leader} exits with 0");
     stage.timeline.came(asked, &what);
 
     let what = format!("control-plane node {three} is back");
@@ -134,7 +134,7 @@ async fn hand_over(stage: &mut Stage, leader: &str) -> Result<(), String> {
     start_again(stage, leader).await
 }
 
-/// Waits until another than the last leader holds the Lease. Answers who.
+/// Waits until a replica other than the last leader holds the Lease. Returns its name.
 async fn elect(stage: &Stage, since: Instant, last: &str, how: &str) -> Result<String, String> {
     let elected = |store: &Store| ![last, ""].contains(&holder(store).as_str());
     let limit = if last.is_empty() { SOON } else { TAKEOVER };
@@ -154,7 +154,7 @@ async fn start_again(stage: &mut Stage, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Changes `default/kubernetes`. When that was, a moment before so that nothing is missed.
+/// Changes `default/kubernetes`. Returns a time just before the change, so that nothing is missed.
 fn list(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
     let since = Instant::now();
     stage.cluster.list_nodes(nodes)?;
@@ -162,7 +162,7 @@ fn list(stage: &Stage, nodes: &[&str], what: &str) -> Result<Instant, String> {
     Ok(since)
 }
 
-/// Waits until the Service shows the new addresses, and no others.
+/// Waits until the Service shows exactly the new addresses.
 async fn follow(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Result<(), String> {
     let set = |nodes: &[&str]| -> Addresses {
         (!nodes.is_empty()).then(|| nodes.iter().map(|node| (*node).to_owned()).collect())
@@ -177,13 +177,13 @@ async fn follow(stage: &Stage, since: Instant, old: &[&str], new: &[&str]) -> Re
     Ok(())
 }
 
-/// What the replicas say of themselves.
+/// Prints the metrics of the replicas.
 async fn report(stage: &mut Stage) -> Result<(), String> {
     println!("\n  /metrics of   leads   created   updated   (each since its start)");
     let mut leaders = 0;
     for replica in &stage.replicas {
         let name = &replica.name;
-        let silent = || format!("{name} does not answer for its metrics");
+        let silent = || format!("{name} does not serve its metrics");
         let leads = replica.metric(LEADS).await.ok_or_else(silent)?;
         let mut writes = Vec::new();
         for operation in ["create", "update"] {
@@ -197,11 +197,11 @@ async fn report(stage: &mut Stage) -> Result<(), String> {
         println!("\nDone: every change was copied.");
         Ok(())
     } else {
-        Err(format!("{leaders} replicas lead"))
+        Err(format!("{leaders} replicas lead instead of one"))
     }
 }
 
-/// Says what one can do, and goes on with the timeline until somebody stops the demo.
+/// Prints commands to try, and continues the timeline until someone stops the demo.
 pub async fn keep(stage: &mut Stage) -> Result<(), String> {
     say_what_to_try(stage)?;
     let store = stage.cluster.store.clone();
@@ -221,7 +221,7 @@ pub async fn keep(stage: &mut Stage) -> Result<(), String> {
         let now = View::of(&store);
         if now.leader != seen.leader {
             let leader = if now.leader.is_empty() {
-                "nobody"
+                "no replica"
             } else {
                 &now.leader
             };
@@ -237,7 +237,7 @@ pub async fn keep(stage: &mut Stage) -> Result<(), String> {
     }
 }
 
-/// What the timeline goes on about.
+/// The state that the timeline reports on.
 #[derive(PartialEq)]
 struct View {
     leader: String,
@@ -259,30 +259,30 @@ fn say_what_to_try(stage: &mut Stage) -> Result<(), String> {
     let kubeconfig = stage.cluster.kubeconfig.display().to_string();
     let leader = stage.replica(&holder(&stage.cluster.store))?;
     let (metrics, pid) = (leader.metrics, leader.pid().ok_or("the leader does not run")?);
-    println!("\nAll of it stays until Ctrl-C, and the timeline goes on. In another terminal:");
+    println!("\nEverything keeps running until Ctrl-C, and the timeline continues. In another terminal:");
     let try_this = |why: &str, command: &str| println!("\n  # {why}\n  {command}");
     try_this("first", &format!("export KUBECONFIG={kubeconfig}"));
     try_this("the source and the copy", "kubectl get services,endpointslices");
     try_this("the Service", &format!("kubectl describe service {VIP}"));
     try_this("who leads", "kubectl get leases --all-namespaces");
     try_this(
-        "two of three nodes are lost",
+        "lose two of three nodes",
         r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[{"addresses":["127.0.0.2"]}]}'"#,
     );
     try_this(
-        "a copy that is deleted comes back",
+        "delete a copy; it is created again",
         "kubectl delete endpointslices -l endpointslice.kubernetes.io/managed-by=endpoint-copier-operator",
     );
     try_this(
-        "a list without any API server cannot be true: the copy is held",
+        "an empty list of API servers must be wrong: the copy is held",
         r#"kubectl patch endpointslice kubernetes --type merge -p '{"endpoints":[]}'"#,
     );
     try_this(
-        "what the leader says of itself",
+        "the metrics of the leader",
         &format!("curl -s http://127.0.0.1:{metrics}/metrics | grep ^endpoint_copier | grep -v _bucket"),
     );
     try_this(
-        "the leader is killed, and started again",
+        "kill the leader; the demo starts it again",
         &format!("kill -9 {pid}"),
     );
     println!();

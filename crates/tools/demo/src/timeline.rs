@@ -1,4 +1,4 @@
-//! What happens, one line each, with the time since the start and the time that it took.
+//! Prints the steps, one line each, with the time since the start and the duration.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,22 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Begins now.
+    /// Starts the clock.
     pub fn begin() -> Self {
-        println!("\n       at      took   what happens (at: since the start; took: since what caused it)");
+        println!(
+            "\n       at      took   what happens (at: time since the start; took: time since the cause)"
+        );
         Self {
             start: Instant::now(),
         }
     }
 
-    /// Something was done.
+    /// Prints an action.
     pub fn did(&self, what: &str) {
         println!("{}            {what}", self.at(Instant::now()));
     }
 
-    /// Something came of it.
+    /// Prints an effect, with the time since its cause.
     pub fn came(&self, since: Instant, what: &str) {
         let now = Instant::now();
         println!("{}{}   {what}", self.at(now), took(now - since));
@@ -32,7 +34,7 @@ impl Timeline {
     }
 }
 
-/// Nine columns, in the unit that a person would use.
+/// Formats a duration in nine columns, in a unit for people.
 fn took(time: Duration) -> String {
     if time < Duration::from_millis(100) {
         format!("{:6.1} ms", time.as_secs_f64() * 1000.0)

@@ -1,7 +1,7 @@
-//! What the watches of the sources show, held against consistent reads.
+//! Compares the watches of the sources with consistent reads.
 //!
-//! An API server whose watch cache stands still answers pings, renews watches and shows nothing new. A list
-//! without a resourceVersion is answered from what etcd has.
+//! An API server whose watch cache is frozen still answers pings and renews watches, but shows nothing new. A list
+//! without a resourceVersion is answered from etcd.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,10 +26,10 @@ use endpoint_copier_core::model::{ServiceKey, WatchKind, version};
 
 mod turns;
 
-/// And is looked at this often meanwhile.
+/// The pause between two polls while a watch catches up.
 const CATCH_UP_POLL: Duration = Duration::from_millis(50);
 
-/// Slices in one page of a list.
+/// The number of slices in one page of a list.
 const CHECK_PAGE: u32 = 500;
 
 impl Watches {
@@ -122,13 +122,13 @@ impl Watches {
         }
     }
 
-    /// Requests one list. Returns how long it took, and why the watches must restart, if they must.
+    /// Requests one list. Returns how long it took, and the cause for a restart of the watches if there is one.
     async fn compare(
         &self,
         namespace: &str,
         names: BTreeSet<String>,
     ) -> (Duration, Result<Option<Cause>, ListError>) {
-        // A watch of slices, since versions of other resources need not be comparable.
+        // Only watches of slices, because versions of other resources need not be comparable.
         let slices = [WatchKind::Copies.as_str(), WatchKind::Sources.as_str()];
         let shown = self.reader.watch_health.version(&slices);
         let mut listing = self.index.lock().listing(namespace.to_owned(), names);
@@ -144,7 +144,7 @@ impl Watches {
         (took, result)
     }
 
-    /// Whether the watches fail to show what a list shows, after some time to catch up.
+    /// Whether the watches do not show what a list shows, after some time to catch up.
     async fn is_behind(&self, listing: &Listing) -> bool {
         let began = Instant::now();
         while !self.index.lock().shows(listing) {
@@ -159,7 +159,7 @@ impl Watches {
     async fn list(&self, listing: &mut Listing) -> Result<(), ListError> {
         let client = &self.reader.client;
         let slices = Request::new(EndpointSlice::url_path(&(), Some(listing.namespace.as_str())));
-        // Without a resourceVersion: consistent.
+        // A list without a resourceVersion is consistent.
         let mut params = ListParams::default()
             .labels(&named_selector(&listing.names))
             .limit(CHECK_PAGE);
@@ -178,10 +178,10 @@ impl Watches {
     }
 }
 
-/// Why a list could not be had.
+/// The failure of a list.
 struct ListError {
     message: String,
-    /// How long an overloaded API server asks to be left alone; `None` if it is not overloaded.
+    /// The pause that an overloaded API server requests, or `None` if it is not overloaded.
     overload: Option<Duration>,
 }
 
@@ -193,7 +193,7 @@ impl ListError {
         }
     }
 
-    /// Delays the next check if the API server is overloaded. Answers whether it is.
+    /// Delays the next check if the API server is overloaded. Returns whether it is.
     fn delay(&self, ticks: &mut Interval) -> bool {
         if let Some(retry_after) = self.overload {
             ticks.reset_after(retry_after.max(CHECK_PERIOD));
@@ -211,7 +211,7 @@ impl From<kube::Error> for ListError {
     }
 }
 
-/// When checks are due.
+/// The times of checks.
 fn ticks() -> Interval {
     let mut ticks = interval_at(Instant::now() + CHECK_PERIOD, CHECK_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::timing::CHECK_PERIOD;
 
-/// The most lists in one check.
+/// The limit for lists in one check.
 const LISTS: usize = 8;
 
-/// A list that takes longer costs the API server too much to request it each time.
+/// A slower list costs the API server too much to request it in every check.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The longest pause between two lists of one part, not counting the time that the others take.
@@ -75,13 +75,13 @@ mod tests {
 
     /// Rule: survive.check-scope
     #[tokio::test(start_paused = true)]
-    async fn eight_have_their_turn_at_once_and_all_have_it_in_the_end() {
+    async fn eight_namespaces_are_checked_at_once_and_all_in_turn() {
         let (mut turns, now) = (Turns::default(), Instant::now());
         let mut next = |count| numbers(&turns.next(&parts(count), now)).join(" ");
         assert_eq!(next(20), "00 01 02 03 04 05 06 07");
         assert_eq!(next(20), "08 09 10 11 12 13 14 15");
         assert_eq!(next(20), "16 17 18 19 00 01 02 03");
-        // Some are no longer in use.
+        // Some namespaces are no longer in use.
         assert_eq!(next(3), "00 01 02");
         assert_eq!(next(0), "");
         assert_eq!(next(9), "03 04 05 06 07 08 00 01");
@@ -89,7 +89,7 @@ mod tests {
 
     /// Rule: survive.check-slow
     #[tokio::test(start_paused = true)]
-    async fn a_part_that_is_slow_has_its_turn_less_often_until_it_is_quick_again() {
+    async fn a_slow_list_is_checked_less_often_until_it_is_fast_again() {
         let (mut turns, two) = (Turns::default(), parts(2));
         let (mut now, start) = (Instant::now(), Instant::now());
         let slow = ("team-00".to_owned(), 0);

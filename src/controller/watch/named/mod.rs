@@ -1,9 +1,9 @@
-//! The watches by Service name: their selectors follow the Services that are managed.
+//! The watches by Service name. Their selectors follow the managed Services.
 //!
-//! A list of many names is expensive for the API server, so a change of names never lists names that are
-//! already watched. New names get their own watch, and names that are no longer needed stay watched. When
-//! nothing has changed for a while, all names are spread over as few watches as possible. How soon a watch of
-//! new names begins depends on the namespace that asks for them.
+//! A list of many names is expensive for the API server, so a change of names never lists names that are already
+//! watched. New names get their own watch, and names that are no longer needed stay watched. When nothing has changed
+//! for a while, all names are spread over as few watches as possible. How soon a watch of new names begins depends on
+//! the namespace that requests them.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -25,12 +25,12 @@ pub(super) mod split;
 /// After this time without a change, names are merged into few watches and unneeded names are dropped.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// After the names were read, the next reading waits this many times as long as it took. There may be thousands of names,
-/// and one user may change some of them all the time.
+/// The factor between the time that reading the names took and the pause before the next read. There may be thousands
+/// of names, and one user may change some of them all the time.
 const READ_PAUSE: u32 = 9;
 
-/// Watches the slices of all names that matter. `changed` says when these may have changed. Ends when its sender is gone or
-/// a watch ends, which none should.
+/// Watches the slices of all names that matter. `changed` reports when these may have changed. Ends when its sender is
+/// dropped, or when a watch ends, which should not happen.
 pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>) {
     let index = watches.index.clone();
     let pinned = index.lock().pinned_names();
@@ -89,7 +89,7 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
     }
 }
 
-/// Waits for the next change, which is not lost when the wait is given up.
+/// Waits for the next change. A change is not lost if the wait is cancelled.
 async fn next_change(
     changed: &mut channel::Receiver<u64>,
     not_before: Instant,
@@ -98,7 +98,7 @@ async fn next_change(
     changed.changed().await
 }
 
-/// Waits until the given time, or forever.
+/// Waits until the given time, or forever without one.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

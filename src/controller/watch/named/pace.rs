@@ -1,4 +1,4 @@
-//! When watches of new names may begin.
+//! The times at which watches of new names may begin.
 //!
 //! Each begins with a list, for which the API server reads all slices of the cluster. A user can change names as often
 //! as they like, so each namespace waits for its own new names, and all together stay below a limit.
@@ -12,7 +12,7 @@ use super::split::{SELECTOR_BYTES, bytes_of, selector_bytes};
 use endpoint_copier_core::index::{NamesByRequester, Requester};
 use endpoint_copier_core::model::ServiceKey;
 
-/// The pause of a namespace after a watch of its new names begins. Its next new names wait until it ends.
+/// The first pause of a namespace after a watch of its new names begins. Its next new names wait until the pause ends.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The factor by which pauses grow while names keep changing, so that one namespace costs at most three
@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// After this time without new names, the pauses start short again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// The most lists of new names at once for all namespaces together.
+/// The number of lists of new names that all namespaces together may cause at once.
 const BURST: u32 = 4;
 
 /// The time after which all namespaces together may cause one more list.
@@ -39,8 +39,8 @@ pub(super) struct Paces {
 }
 
 impl Paces {
-    /// The missing names whose watch may begin now, as many as fit into its selector. Counts it as begun. The name of the
-    /// API source never waits, and the flagged Service waits for nobody else.
+    /// The missing names whose watch may begin now, as many as fit into its selector. Counts the watch as begun. The
+    /// name of the API source never waits, and the flagged Service waits for no other.
     pub fn take(&mut self, wanted: &NamesByRequester, missing: &BTreeSet<String>) -> BTreeSet<String> {
         let now = Instant::now();
         self.by_requester.retain(|_, pace| !pace.is_calm(now));
@@ -155,7 +155,7 @@ mod tests {
 
     /// Rule: survive.selector-pace
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_while_names_change_and_are_short_again_when_all_is_calm() {
+    async fn pauses_grow_while_names_change_and_shrink_afterwards() {
         let mut pace = Pace::default();
         let mut pauses = Vec::new();
         for _ in 0..5 {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn names_that_do_not_fit_are_next_and_hold_up_nobody() {
+    async fn names_that_do_not_fit_are_next_and_delay_no_other() {
         let many = (0..744).map(|n| format!("{n:0>63}")).collect();
         let mut wanted = by_namespace(&[("", "front"), ("green", "g"), ("red", &"r".repeat(63))]);
         wanted.insert(Requester::Namespace("blue".to_owned()), many);

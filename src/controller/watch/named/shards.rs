@@ -1,4 +1,4 @@
-//! The running watches by name, and those that continue until others have listed their names.
+//! The running watches by name, including those that continue until others have listed their names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::controller::watch::{Watches, named_selector};
 use endpoint_copier_core::index::Scope;
 use endpoint_copier_core::model::{Restart, WatchKind};
 
-/// The most watches of new names. When there are more, one list merges them.
+/// The limit for watches of new names. Beyond it, one list merges them.
 const NEW_SHARDS: usize = 8;
 
-/// A watch that has not listed after this time ends if its names are not needed. Longer than a list may take.
+/// A watch that has not listed after this time ends if its names are not needed. A list may not take this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The time between the beginnings of the watches of a merge: each lists, and the names stay watched meanwhile.
@@ -47,7 +47,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// Whether it is to stay.
+    /// Whether the watch should continue.
     fn is_active(&self) -> bool {
         self.role != Role::Replaced
     }
@@ -57,7 +57,7 @@ impl Shard {
 pub(super) struct Shards {
     watches: Watches,
     running: Vec<Shard>,
-    // Not tasks: a replaced watch must end at once, and not when its task is next scheduled.
+    // Not tasks, because a replaced watch must end at once and not when its task is next scheduled.
     following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
     lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
 }
@@ -81,8 +81,8 @@ impl Shards {
         wanted.iter().filter(|name| !is_watched(name)).cloned().collect()
     }
 
-    /// Watches missing names, which fit into one selector. If there are many watches of new names, merges those into the
-    /// new one that fit as well.
+    /// Watches missing names, which must fit into one selector. If there are many watches of new names, merges those
+    /// into the new one that fit as well.
     pub(super) fn add(&mut self, mut missing: Names, wanted: &Names) {
         let is_first = self.running.iter().all(|shard| shard.role == Role::Pinned);
         let new = self.running.iter_mut().filter(|shard| shard.role == Role::New);
@@ -175,14 +175,14 @@ impl Shards {
             is_needed
         });
         if self.running.len() < before {
-            // Only now: a watch that still runs could list a name that is forgotten here.
+            // Only now, because a watch that still runs could list a name that is forgotten here.
             let names = self.running.iter().map(|shard| shard.names.clone()).collect();
             self.watches.index.lock().retain_names(&names);
         }
     }
 
-    /// Follows the watches until a list of one of them is complete. Returns `true` if a watch has ended,
-    /// which none should.
+    /// Runs the watches until a list of one of them is complete. Returns `true` if a watch has ended, which should not
+    /// happen.
     pub(super) async fn progress(&mut self) -> bool {
         tokio::select! {
             biased;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-/// The most bytes of names in one selector. `http::Uri` accepts 64 KiB, and the rest of the URL is short. An
+/// The limit for bytes of names in one selector. `http::Uri` accepts 64 KiB, and the rest of the URL is short. An
 /// encoded comma takes three bytes.
 pub(in crate::controller::watch) const SELECTOR_BYTES: usize = 48 * 1024;
 
@@ -30,7 +30,7 @@ pub(in crate::controller::watch) fn split(names: &BTreeSet<String>, longest: usi
 
 fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTreeSet<String>>) {
     let length: usize = names.iter().map(|(_, name)| bytes_of(name)).sum();
-    // All bits are used up: impossible in practice, it takes a thousand names with the same hash.
+    // All bits are used up, which would take a thousand names with the same hash.
     if length > longest && bit > 0 {
         let (low, high) = names.split_at(names.partition_point(|(hash, _)| hash & bit == 0));
         halve(low, bit >> 1, longest, shards);
@@ -40,7 +40,7 @@ fn halve(names: &[(u64, &str)], bit: u64, longest: usize, shards: &mut Vec<BTree
     }
 }
 
-/// SHA-256, so that nobody can choose names that end up in one set. It is the same in every replica.
+/// SHA-256, so that no user can choose names that end up in one set. Every replica computes the same value.
 fn hash(name: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(name).into();
     digest

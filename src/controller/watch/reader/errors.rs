@@ -1,4 +1,4 @@
-//! What the errors of kube's watcher mean for a watch.
+//! The meaning of the errors of kube's watcher for a watch.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(status::is_client_error)
 }
 
-/// Whether a server is not there. Otherwise, or once a watch has begun, it has too much to do.
+/// Whether the server is unavailable. If not, or once a watch has begun, the server is overloaded.
 pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     let has_begun = matches!(
         error,
@@ -32,19 +32,19 @@ pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     !has_begun && status_of(error).is_some_and(status::is_unavailable)
 }
 
-/// The `Retry-After` of an overloaded API server; `None` if the error is another one.
+/// The `Retry-After` of an overloaded API server, or `None` for any other error.
 pub(super) fn overloaded(error: &watcher::Error) -> Option<Duration> {
     status_of(error).and_then(status::overload)
 }
 
-/// The server no longer knows the resourceVersion.
+/// Whether the server no longer knows the resourceVersion.
 pub(super) fn is_expired(error: &watcher::Error) -> bool {
     let is_list = matches!(error, watcher::Error::InitialListFailed(_));
     !is_list && status_of(error).is_some_and(status::is_expired)
 }
 
-/// Whether the watch must list again: resuming from the last resourceVersion would always fail, or would skip an event
-/// that could not be decoded.
+/// Whether the watch must list again, because resuming from the last resourceVersion would always fail, or would skip
+/// an event that could not be decoded.
 pub(super) fn must_relist(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchFailed(kube::Error::SerdeError(_))
@@ -57,7 +57,7 @@ pub(super) fn must_relist(error: &watcher::Error) -> bool {
     }
 }
 
-/// Whether it is an API server that says what is wrong.
+/// Whether the error is an answer of an API server.
 pub(super) fn is_answer(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(error)

@@ -1,4 +1,4 @@
-//! One watch, followed for ever: errors, pauses and signs of life.
+//! Follows one watch forever: errors, pauses and signs of life.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -36,12 +36,12 @@ mod errors;
 /// A watch without events counts as alive for this time.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Time between the beginnings of two requests of one watch, at least.
+/// The minimum time between the beginnings of two requests of one watch.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
-/// After so many failures without an answer, one after the other, no API server was there, and a watch restarts
-/// with a list: etcd may have been restored from a backup meanwhile, and going on from a version that is given a second
-/// time would pass over what it stood for. Where another server lives, the second attempt finds it.
+/// After this many consecutive failures without an answer, no API server was available, and a watch restarts with a
+/// list. etcd may have been restored from a backup meanwhile. A watch that continued from a reused version would miss
+/// the changes before it. If another server is alive, the second attempt finds it.
 const AWAY: u32 = 2;
 
 /// Reads the API by lists and watches.
@@ -56,7 +56,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Follows one watch for ever.
+    /// Follows one watch forever.
     pub(super) async fn follow<K>(
         &self,
         watch: WatchKind,
@@ -85,10 +85,10 @@ impl Reader {
             let stream = watcher(api.clone(), config.clone());
             pin_mut!(stream);
             state.list_begins();
-            // The shortest and the longest pause before the next request to an overloaded API server, unless the watch is
-            // known to be behind.
+            // The shortest and the longest pause before the next request to an overloaded API server, unless the watch
+            // is known to be behind.
             let mut rest: Option<(Duration, Duration)> = None;
-            // It never ends by itself; it is left for a new one, and so a new list, where going on would be wrong.
+            // The stream never ends by itself. It is replaced by a new one, which lists, if continuing would be wrong.
             loop {
                 let event = tokio::select! {
                     biased;
@@ -109,8 +109,8 @@ impl Reader {
                     }
                     Ok(Err(error)) => error,
                     Err(Cause::Behind) => {
-                        // Without an answer it may be an outage of all, which a list goes round; time after time it is
-                        // that of a server.
+                        // The first time without an answer, the whole API may be down, and a list works around that. If
+                        // it happens again, the server is to blame.
                         let is_open = state.is_open(SHOWS_CURRENT_STATE);
                         if is_open || excused {
                             calls.go_elsewhere("its watch is behind");
@@ -134,7 +134,8 @@ impl Reader {
                     // The resourceVersion is still valid, so a list would only add to the load.
                     let is_unavailable = is_unavailable(&error);
                     let longest = overload_backoff.next(retry_after);
-                    // A server that starts says so without a time, and another watch may find it back first.
+                    // A server that starts answers like this without a time, and another watch may notice first that it
+                    // is back.
                     let shortest = if is_unavailable && retry_after.is_zero() {
                         longest.min(WATCH_PAUSE)
                     } else {
@@ -157,7 +158,7 @@ impl Reader {
     }
 }
 
-/// Records the progress that an event shows, and that it was decoded: bytes alone are not a sign of life.
+/// Records the progress that an event shows, and that the event was decoded: bytes alone are not a sign of life.
 fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     match event {
         Event::Init => return state.list_begins(),
@@ -170,7 +171,7 @@ fn record<K: Resource>(state: &WatchState, event: &Event<K>) {
     state.works();
 }
 
-/// A client's calls for one watch.
+/// The calls of a client for one watch.
 struct Calls {
     client: Client,
     state: WatchState,
@@ -179,15 +180,15 @@ struct Calls {
     last: Mutex<Last>,
 }
 
-/// What is remembered from one call to the next.
+/// State that is kept between two calls.
 #[derive(Default)]
 struct Last {
     watch_began: Option<Instant>,
-    /// The server that answered last, and so the one that the watch runs on.
+    /// The server that answered last, on which the watch runs.
     server: Option<Server>,
-    /// The next request is to go to another server.
+    /// Set if the next request must go to another server.
     avoid: Option<Avoid>,
-    /// Failures without an answer since the API server last answered.
+    /// The number of failures without an answer since the API server last answered.
     unanswered: u32,
 }
 
@@ -205,7 +206,7 @@ impl Calls {
         let watches = is_watch(&request);
         if watches {
             self.keep_distance().await;
-            // Bookmarks are shown to nobody, but go on from there.
+            // Bookmarks are not shown to the caller, but the next request continues from them.
             self.state.reached(asked_version(&request));
         }
         if let Some(avoid) = self.last.lock().avoid.take() {
@@ -234,14 +235,15 @@ impl Calls {
         }))
     }
 
-    /// How many failures without an answer there were in a row, with this one.
+    /// The number of consecutive failures without an answer, including this one.
     fn unanswered(&self, error: &watcher::Error) -> u32 {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = if is_answer(error) { 0 } else { *unanswered + 1 };
         *unanswered
     }
 
-    /// A server is not there, though something else has answered for it: the next answer is news for all watches.
+    /// Records that a server is unavailable, although something else answered for it. The next answer is news for all
+    /// watches.
     fn found_unavailable(&self) {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = (*unanswered).max(1);
@@ -252,8 +254,8 @@ impl Calls {
         last.avoid = last.server.clone().map(|server| Avoid { server, why });
     }
 
-    /// Watches that end as soon as they have begun begin again after a pause: kube's watcher makes none
-    /// after a clean end.
+    /// Waits before the next request of a watch that ended as soon as it began. kube's watcher does not pause after a
+    /// clean end.
     async fn keep_distance(&self) {
         let last = self.last.lock().watch_began;
         if let Some(last) = last.filter(|last| last.elapsed() < BETWEEN_WATCHES) {
@@ -263,13 +265,13 @@ impl Calls {
     }
 }
 
-/// The resourceVersion after which a watch is to begin.
+/// The resourceVersion after which a watch begins.
 fn asked_version(request: &Request<Body>) -> Option<u64> {
     let mut parts = request.uri().query()?.split('&');
     parts.find_map(|part| version(part.strip_prefix("resourceVersion=")))
 }
 
-/// The body of an answer. One of a watch breaks if it does not end.
+/// The body of an answer. That of a watch breaks if it does not end.
 struct Followed {
     body: Body,
     began: Instant,
@@ -286,8 +288,8 @@ impl http_body::Body for Followed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            // What is decoded counts by itself. Bookmarks are swallowed by kube, and a quiet watch shows nothing; but one that
-            // ends as soon as it begins is none, whatever stands before the API server.
+            // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
+            // that ends as soon as it begins is no sign of life, whatever answers in front of the API server.
             if self.end.is_some() && self.began.elapsed() >= QUIET {
                 self.calls.state.touch();
             }
@@ -310,7 +312,7 @@ impl http_body::Body for Followed {
 }
 
 impl Followed {
-    /// Nothing more will come.
+    /// Records that nothing more will come.
     fn closed(&self) {
         if self.end.is_some() {
             self.calls.state.open(false);

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::config::ServerAddress;
 
-/// A list, and a watch that shows nothing and does not end, or is refused, from a server whose port is the number
-/// of the request.
+/// Answers a list, and a watch that shows nothing and does not end or that is rejected. The port of the server is the
+/// number of the request.
 fn answer(
     number: u16,
     watches: bool,
@@ -38,7 +38,7 @@ fn answer(
     answer
 }
 
-/// Whether a request is a watch, and which server it avoids, and why.
+/// Whether a request is a watch, the server that it avoids, and the reason.
 type Asked = (bool, Option<(u16, &'static str)>);
 
 fn reader(refuses_watches: bool) -> (Reader, mpsc::UnboundedReceiver<Asked>) {
@@ -82,7 +82,7 @@ async fn shows_no_life(reader: &Reader) {
     }
 }
 
-/// What an API server asks for is no fault of the replica.
+/// A pause that an API server requests is no failure of the replica.
 /// Rule: 5.readyz
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {
@@ -117,14 +117,14 @@ fn is_behind(reader: &Reader) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_behind_or_does_not_end_begins_again_at_another_server_than_its_own() {
+async fn a_watch_that_is_behind_or_stuck_moves_to_another_server() {
     let (reader, mut requests) = reader(false);
     let look = async {
         assert_eq!(requests.recv().await, Some((false, None)));
         assert_eq!(requests.recv().await, Some((true, None)));
         let again = Some((true, Some((2, "it does not end a watch"))));
         assert_eq!(requests.recv().await, again);
-        // The answer is read by then, and with it the server's name.
+        // By then the answer, including the name of its server, has been read.
         sleep(Duration::from_secs(1)).await;
         is_behind(&reader);
         let again = Some((false, Some((3, "its watch is behind"))));
@@ -188,7 +188,7 @@ async fn a_list_that_cannot_be_decoded_is_no_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_not_answered_begins_again_with_a_list_and_blames_its_server_the_second_time() {
+async fn a_watch_unanswered_twice_blames_its_server() {
     let (reader, mut requests) = reader(true);
     let look = async {
         sleep(Duration::from_secs(5)).await;
@@ -209,7 +209,7 @@ async fn a_watch_that_is_not_answered_begins_again_with_a_list_and_blames_its_se
 
 /// Rule: 5.blind
 #[test]
-fn only_5xx_undecodable_and_missing_answers_may_concern_one_replica_alone() {
+fn only_5xx_undecodable_or_no_answers_may_be_local() {
     for (code, for_all) in [
         (400, true),
         (401, true),
@@ -220,7 +220,7 @@ fn only_5xx_undecodable_and_missing_answers_may_concern_one_replica_alone() {
         (414, true),
         (429, true),
         (431, true),
-        // An answer that cannot be decoded.
+        // An undecodable answer.
         (0, false),
         (500, false),
         (503, false),

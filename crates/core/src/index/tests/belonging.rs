@@ -1,4 +1,4 @@
-//! The Service that a slice belongs to, when watches, reads and names say different things.
+//! The Service that a slice belongs to, when watches, GETs and names disagree.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn a_copy_belongs_to_its_owner_whatever_its_label_says() {
 }
 
 #[test]
-fn a_slice_with_the_name_of_a_copy_is_seen_whatever_it_belongs_to() {
+fn a_slice_with_a_copys_name_is_found_for_any_owner() {
     let name = copy_slice().metadata.name.unwrap();
     let stranger = || slice(&name).of("kubernetes");
     for (scope, slice) in [
@@ -37,7 +37,7 @@ fn a_slice_with_the_name_of_a_copy_is_seen_whatever_it_belongs_to() {
 }
 
 #[test]
-fn a_slice_by_its_name_alone_is_no_slice_of_the_source() {
+fn a_slice_with_only_a_matching_name_is_not_a_source_slice() {
     let mut index = filled();
     index.apply_service(&service("second").source("default", "vip"));
     index.slices_listed(&named(&["second"]), &HashSet::new());
@@ -51,7 +51,7 @@ fn a_slice_by_its_name_alone_is_no_slice_of_the_source() {
 fn a_slice_that_moves_between_two_watches_is_in_one_of_them() {
     let (one, two) = (named(&["kubernetes"]), named(&["other"]));
     let (before, after) = (slice("x").version(100), slice("x").of("other").version(105));
-    // A watch tells that a slice has left it by the old state at the new version.
+    // When a slice leaves a watch, the watch sends the old state with the new version.
     let left = before.clone().version(105);
     for arrives_first in [true, false] {
         let mut index = filled();
@@ -87,7 +87,7 @@ fn a_slice_that_moves_between_two_watches_is_in_one_of_them() {
 }
 
 #[test]
-fn a_slice_that_becomes_ours_or_no_longer_is_counts_at_its_newest() {
+fn a_slice_that_changes_owner_is_read_at_its_newest_version() {
     let scope = named(&["kubernetes", "vip"]);
     let copy = copy_slice();
     let lost = copy
@@ -109,7 +109,7 @@ fn a_slice_that_becomes_ours_or_no_longer_is_counts_at_its_newest() {
 }
 
 #[test]
-fn a_slice_that_was_read_counts_from_then_on() {
+fn a_slice_from_a_get_counts_from_then_on() {
     let mut index = filled();
     let source = SliceKey::new("default", "kubernetes");
     assert_eq!(
@@ -132,7 +132,7 @@ fn a_slice_that_was_read_counts_from_then_on() {
 }
 
 #[test]
-fn what_was_read_is_no_proof_that_the_watch_saw_it() {
+fn a_get_does_not_prove_that_the_watch_saw_a_slice() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes").version(100));
@@ -142,7 +142,7 @@ fn what_was_read_is_no_proof_that_the_watch_saw_it() {
         Some(slice("new").version(200)),
     );
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
-    // A list that was taken before the read takes the slice away again: its copy must raise a question.
+    // A list from before the GET removes the slice again, so its copy must put the source in doubt.
     index.slices_listed(&scope, &[SliceKey::new("default", "kubernetes")].into());
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "200");
@@ -152,8 +152,8 @@ fn what_was_read_is_no_proof_that_the_watch_saw_it() {
 }
 
 #[test]
-fn a_slice_that_was_read_and_that_no_watch_shows_is_not_kept() {
-    // Nobody would say when it is gone.
+fn a_slice_from_a_get_that_no_watch_covers_is_not_kept() {
+    // No watch would report its deletion.
     let mut index = filled();
     for stranger in [
         slice("x").without_label(crate::model::label::SERVICE_NAME),
@@ -172,7 +172,7 @@ fn a_slice_that_was_read_and_that_no_watch_shows_is_not_kept() {
 }
 
 #[test]
-fn a_slice_that_no_watch_shows_was_passed_by_none() {
+fn a_slice_that_no_watch_covers_was_passed_by_none() {
     let mut index = filled();
     index.apply_slice(&named(&["kubernetes", "vip"]), slice("kubernetes").version(300));
     let stranger = slice("x")
@@ -182,7 +182,7 @@ fn a_slice_that_no_watch_shows_was_passed_by_none() {
     let before = index.state(&x);
     assert!(
         index.observe(&x, &before, Some(stranger)).is_some(),
-        "it would be asked for for ever"
+        "otherwise it would be read forever"
     );
 }
 

@@ -6,7 +6,7 @@ fn kubernetes() -> SliceKey {
     SliceKey::new("default", "kubernetes")
 }
 
-/// `kubernetes` was shown by its watch, and then a GET has shown that it is gone.
+/// A watch showed `kubernetes`, and then a GET showed that it is gone.
 fn gone() -> (Index, Scope) {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     index.apply_slice(&scope, slice("kubernetes"));
@@ -16,7 +16,7 @@ fn gone() -> (Index, Scope) {
 
 /// Rule: 2.gone
 #[test]
-fn a_late_watch_does_not_bring_a_slice_back() {
+fn a_late_watch_does_not_restore_a_deleted_slice() {
     let (mut index, scope) = gone();
     let late = slice("kubernetes").version(300);
     assert_eq!(index.apply_slice(&scope, late.clone()), keys(&[]));
@@ -28,7 +28,7 @@ fn a_late_watch_does_not_bring_a_slice_back() {
 
 /// Rule: 2.gone
 #[test]
-fn a_slice_that_was_made_again_is_shown() {
+fn a_recreated_slice_is_shown() {
     let (mut index, scope) = gone();
     let made_again = slice("kubernetes").uid("made again").version(90);
     assert_eq!(index.apply_slice(&scope, made_again), keys(&["vip"]));
@@ -37,7 +37,7 @@ fn a_slice_that_was_made_again_is_shown() {
 
 /// Rule: 2.gone
 #[test]
-fn a_list_that_was_under_way_does_not_bring_a_slice_back() {
+fn a_list_in_progress_does_not_restore_a_deleted_slice() {
     let (mut index, scope) = gone();
     index.list_slice(&scope, slice("kubernetes").version(300));
     index.slices_listed(&scope, &[kubernetes()].into());
@@ -50,10 +50,10 @@ fn a_list_that_was_under_way_does_not_bring_a_slice_back() {
     assert_eq!(source_slices(&index), ["kubernetes"], "no deletion would come");
 }
 
-/// Also where etcd was restored from a backup, with the UID of before.
+/// Also where The same applies after etcd was restored from a backup, with the UID of before.
 /// Rule: 2.gone
 #[test]
-fn a_list_that_begins_later_and_a_later_get_bring_a_slice_back() {
+fn a_later_list_or_get_restores_a_deleted_slice() {
     let (mut index, scope) = gone();
     index.list_begins(&named(&["other"]));
     index.list_slice(&scope, slice("kubernetes"));
@@ -75,7 +75,7 @@ fn a_list_that_begins_later_and_a_later_get_bring_a_slice_back() {
 
 /// Rule: 2.gone
 #[test]
-fn a_late_watch_does_not_bring_a_copy_back() {
+fn a_late_watch_does_not_restore_a_deleted_copy() {
     let mut index = filled();
     let copy = copy_slice();
     let key = SliceKey::of(&copy.metadata);

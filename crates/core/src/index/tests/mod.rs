@@ -1,4 +1,4 @@
-//! A change goes in, the keys that it concerns come out.
+//! Each change returns the keys that it concerns.
 
 use super::*;
 use crate::model::{Priority, copy_name};
@@ -26,7 +26,7 @@ fn named(names: &[&str]) -> Scope {
     Scope::Named(Arc::new(names.iter().map(|&name| name.to_owned()).collect()))
 }
 
-/// One watch of these names.
+/// One watch for all these names.
 fn shards(names: BTreeSet<String>) -> BTreeSet<Arc<BTreeSet<String>>> {
     [Arc::new(names)].into()
 }
@@ -52,14 +52,14 @@ fn source_slices(index: &Index) -> Vec<String> {
         .collect()
 }
 
-/// A copy for `vip` as the operator makes it.
+/// A copy for `vip`, as the operator writes it.
 fn copy_slice() -> EndpointSlice {
     slice(&copy_name("vip", &slice("kubernetes"))).copied("vip", "kubernetes")
 }
 
 /// A user may change the source of a Service faster than sources can be listed.
 #[test]
-fn names_that_come_after_the_first_list_do_not_keep_the_index_from_being_filled() {
+fn names_after_the_first_list_do_not_delay_a_filled_index() {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip").source("default", "first"));
     index.services_listed(&[key("vip")].into());
@@ -75,7 +75,7 @@ fn names_that_come_after_the_first_list_do_not_keep_the_index_from_being_filled(
 }
 
 #[test]
-fn nothing_is_decided_before_services_copies_and_the_source_are_listed() {
+fn nothing_is_planned_before_all_needed_lists_arrive() {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip"));
     let vip = key("vip");
@@ -160,7 +160,7 @@ fn names_that_stay_keep_their_slices() {
 
 /// Rule: 3.source-service
 #[test]
-fn a_change_of_a_service_concerns_itself_and_those_that_copy_it() {
+fn a_service_change_marks_itself_and_services_that_copy_it() {
     let mut index = filled();
     assert_eq!(index.apply_service(&service("vip")), keys(&[]), "no change");
     assert_eq!(
@@ -195,7 +195,7 @@ fn a_change_of_a_service_concerns_itself_and_those_that_copy_it() {
 
 /// Rule: 3.managed-service
 #[test]
-fn a_service_that_comes_or_goes_while_it_has_copies_is_looked_at_managed_or_not() {
+fn a_service_with_copies_is_dirty_when_created_or_deleted() {
     let mut index = filled();
     index.services_listed(&HashSet::new());
     index.apply_slice(&Scope::Copies, copy_slice());
@@ -219,7 +219,7 @@ fn a_service_that_is_not_on_the_list_is_gone() {
 
 /// Rule: 3.source-slice
 #[test]
-fn a_source_slice_concerns_every_service_that_copies_it() {
+fn a_source_slice_marks_every_service_that_copies_it() {
     let mut index = filled();
     index.apply_service(&service("second"));
     index.apply_service(&service("third").source("default", "other"));
@@ -256,7 +256,7 @@ fn a_source_slice_concerns_every_service_that_copies_it() {
 }
 
 #[test]
-fn a_list_is_the_truth_even_where_it_is_older() {
+fn a_list_is_the_truth_even_if_it_is_older() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_slice(&scope, slice("kubernetes").version(200));
@@ -269,7 +269,7 @@ fn a_list_is_the_truth_even_where_it_is_older() {
 }
 
 #[test]
-fn a_copy_concerns_its_service_while_it_is_there_and_when_it_goes() {
+fn a_copy_marks_its_service_when_it_changes_and_is_deleted() {
     for service in [Some(service("vip")), Some(plain_service("vip")), None] {
         let mut index = filled();
         index.services_listed(&HashSet::new());
@@ -300,7 +300,7 @@ fn slices_without_a_version_are_always_news() {
 
 /// Rule: survive.odd-objects
 #[test]
-fn objects_with_nothing_in_them_do_no_harm() {
+fn empty_objects_do_no_harm() {
     let mut index = filled();
     index.apply_service(&Service::default());
     for scope in [Scope::Copies, named(&[""])] {
@@ -366,7 +366,7 @@ fn a_source_is_in_doubt_while_its_watch_lists_again() {
     index.list_begins(&named(&["kubernetes"]));
     assert!(
         !is_in_doubt(&index),
-        "the old watch goes on until the new one has listed"
+        "the old watch continues until the new one has listed"
     );
 }
 
@@ -386,13 +386,13 @@ fn a_get_that_a_watch_has_overtaken_changes_nothing() {
         index.slices_listed(&names, &HashSet::new());
         index
     };
-    // Sent when there was none; made, and answered with 404 only then.
+    // Sent when there was none. The slice was created, and the GET was answered with 404 before that.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));
     assert_eq!(index.observe(&key, &before, None), None);
     assert!(index.slice(&key).is_some());
-    // Sent when there was none; made and deleted again, and answered with what was there between.
+    // Sent when there was none. The slice was created and deleted again, and the GET was answered in between.
     let mut index = new();
     let before = index.state(&key);
     index.apply_slice(&names, source(10));

@@ -1,4 +1,4 @@
-//! Which API servers are to be probed, and when that may have changed.
+//! Which API servers are probed, and when that set may have changed.
 
 use super::*;
 use crate::model::annotation;
@@ -100,7 +100,7 @@ fn the_ports_are_those_that_the_source_calls_https() {
 }
 
 #[test]
-fn only_changes_of_api_servers_are_noted() {
+fn only_changes_of_api_servers_are_recorded() {
     let mut index = filled();
     index.apply_service(&service("web").source("default", "app"));
     let mut seen = index.api_servers_changed();

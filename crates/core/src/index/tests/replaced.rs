@@ -1,8 +1,8 @@
-//! A watch by name is replaced: for a while, two watches show slices of the same name.
+//! A watch of names is replaced. For a while, two watches show slices of the same name.
 
 use super::*;
 
-/// `kubernetes` in a watch of its own, at version 100; and another one, which has begun to list.
+/// `kubernetes` in its own watch, at version 100, and another watch that has begun to list.
 fn replacing() -> (Index, Scope, Scope) {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip"));
@@ -22,7 +22,7 @@ fn seen(index: &Index) -> u64 {
 
 /// Rule: survive.selector-moved
 #[test]
-fn half_a_list_does_not_prove_that_a_slice_is_gone() {
+fn a_partial_list_does_not_prove_a_deletion() {
     let (mut index, _, new) = replacing();
     index.list_slice(&new, slice("a").of("vip").version(300));
     assert_eq!(seen(&index), 100, "as far as the old one has come");
@@ -34,7 +34,7 @@ fn half_a_list_does_not_prove_that_a_slice_is_gone() {
             .into(),
     );
     assert_eq!(seen(&index), 300);
-    // The same where a watch lists again.
+    // The same applies when a watch relists.
     index.list_begins(&new);
     index.list_slice(&new, slice("a").of("vip").version(400));
     assert_eq!(seen(&index), 0);
@@ -55,7 +55,7 @@ fn the_old_watch_counts_until_the_new_one_has_listed() {
 
 /// Rule: survive.selector-moved
 #[test]
-fn a_slice_that_is_gone_does_not_come_back_by_a_watch_that_is_replaced() {
+fn a_replaced_watch_does_not_restore_a_deleted_slice() {
     let (mut index, old, new) = replacing();
     index.slices_listed(&new, &HashSet::new());
     assert!(source_slices(&index).is_empty());

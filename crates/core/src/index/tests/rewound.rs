@@ -1,8 +1,8 @@
-//! etcd was restored from a backup: objects and UIDs are those of before, resourceVersions begin again lower.
+//! etcd was restored from a backup: objects and UIDs are as before, and resourceVersions restart at a lower number.
 
 use super::*;
 
-/// `kubernetes` at version 900, and nothing that anybody has seen is newer.
+/// `kubernetes` at version 900, the highest version seen so far.
 fn before() -> (Index, Scope, SliceKey) {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     index.list_begins(&scope);
@@ -13,7 +13,7 @@ fn before() -> (Index, Scope, SliceKey) {
 }
 
 #[test]
-fn a_list_ends_what_was_known_of_versions() {
+fn a_list_resets_the_known_versions() {
     let (mut index, scope, kubernetes) = before();
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 900);
     index.list_begins(&scope);
@@ -21,14 +21,14 @@ fn a_list_ends_what_was_known_of_versions() {
     index.slices_listed(&scope, &[kubernetes.clone()].into());
     assert_eq!(index.snapshot(&key("vip")).unwrap().seen, 100);
 
-    // Its copy is of a slice that this watch has not come to yet.
+    // The copy is made from a slice that this watch has not reached yet.
     let mut copied = copy_slice().annotate("endpoint-copier/source-slice", "new");
     copied = copied.annotate("endpoint-copier/source-resource-version", "120");
     index.apply_slice(&Scope::Copies, copied);
     let plan = crate::plan::plan(&index.snapshot(&key("vip")).unwrap(), &crate::plan::Verdicts::Off);
     assert_eq!((plan.deletes.len(), plan.confirm.len()), (0, 1));
 
-    // And a GET shows it: no watch has passed that.
+    // A GET shows the slice, but no watch has passed it.
     let new = SliceKey::new("default", "new");
     let asked = index.state(&new);
     assert!(
@@ -40,7 +40,7 @@ fn a_list_ends_what_was_known_of_versions() {
 }
 
 #[test]
-fn a_get_that_shows_an_older_version_than_was_known_when_it_was_sent_is_the_truth() {
+fn a_get_with_an_older_version_than_at_its_send_is_the_truth() {
     let (mut index, _, kubernetes) = before();
     let asked = index.state(&kubernetes);
     let restored = slice("kubernetes").endpoints(["192.0.2.9"]).version(100);
@@ -53,7 +53,7 @@ fn a_get_that_shows_an_older_version_than_was_known_when_it_was_sent_is_the_trut
 }
 
 #[test]
-fn a_version_that_is_given_a_second_time_is_news_where_the_content_is() {
+fn a_reused_version_is_news_when_the_content_differs() {
     let (mut index, scope, _) = before();
     let other = slice("kubernetes").endpoints(["192.0.2.9"]).version(900);
     index.list_begins(&scope);
@@ -61,7 +61,7 @@ fn a_version_that_is_given_a_second_time_is_news_where_the_content_is() {
 }
 
 #[test]
-fn what_another_watch_has_shown_proves_nothing_for_a_source() {
+fn another_watch_proves_nothing_for_a_source() {
     let mut index = Index::new(defaults());
     index.apply_service(&service("vip"));
     index.services_listed(&[key("vip")].into());

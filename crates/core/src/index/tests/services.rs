@@ -1,4 +1,4 @@
-//! Services that a GET shows beside the watch.
+//! GETs of Services, next to the watch.
 
 use super::*;
 
@@ -33,14 +33,14 @@ fn a_late_watch_does_not_undo_what_a_get_has_shown() {
 
 /// Rule: 2.gone
 #[test]
-fn a_service_that_a_get_shows_gone_stays_so_until_the_watch_has_come_to_its_deletion() {
+fn a_service_missing_in_a_get_stays_gone_until_the_watch_agrees() {
     let mut index = filled();
     let read = service("vip").uid("read").version(200);
     look(&mut index, Some(&read));
     assert!(!index.is_service_gone(&read.metadata));
     assert_eq!(look(&mut index, None), keys(&["vip"]));
     assert!(index.is_service_gone(&read.clone().version(300).metadata));
-    // The watch comes to the deletion of an earlier Service of this name first.
+    // The watch first reaches the deletion of an earlier Service of this name.
     index.service_deleted(&service("vip").version(150).metadata);
     assert!(index.is_service_gone(&read.metadata));
     index.service_deleted(&read.clone().version(400).metadata);
@@ -49,17 +49,17 @@ fn a_service_that_a_get_shows_gone_stays_so_until_the_watch_has_come_to_its_dele
 
 /// Rule: 2.gone
 #[test]
-fn a_list_that_begins_after_a_get_shows_which_services_are_there() {
+fn a_list_that_begins_after_a_get_decides_which_services_exist() {
     let read = service("vip");
-    // The list was under way. A Service on it was deleted later, and the watch will show that.
+    // The list was in progress. A Service on it was deleted later, and the watch will show that.
     let mut index = filled();
     look(&mut index, None);
     index.services_listed(&[key("vip")].into());
     assert!(index.is_service_gone(&read.metadata));
-    // One that is not on it shows nothing any more.
+    // The watch shows nothing more about a Service that is not on the list.
     index.services_listed(&HashSet::new());
     assert!(!index.is_service_gone(&read.metadata));
-    // etcd was restored from a backup: the Service is there again, with the UID of before.
+    // etcd was restored from a backup: the Service exists again, with the same UID.
     let mut index = filled();
     look(&mut index, None);
     index.services_list_begins();
@@ -79,16 +79,16 @@ fn a_list_of_services_is_the_truth_even_where_it_is_older() {
 }
 
 #[test]
-fn a_get_of_a_service_that_the_watch_has_overtaken_changes_nothing() {
+fn a_service_get_older_than_the_watch_changes_nothing() {
     let read = service("vip").uid("read").version(150);
-    // Changed, and changed back, meanwhile.
+    // The Service was changed and changed back in the meantime.
     let mut index = filled();
     let before = index.service_version(&key("vip"));
     index.apply_service(&service("vip").version(200));
     assert_eq!(index.observe_service(&key("vip"), &before, Some(&read)), None);
     assert_eq!(index.observe_service(&key("vip"), &before, None), None);
     assert_eq!(uid(&index).as_deref(), Some("uid-vip"));
-    // Made and deleted meanwhile.
+    // The Service was created and deleted in the meantime.
     let mut index = filled();
     index.delete_service(&key("vip"));
     let before = index.service_version(&key("vip"));
@@ -99,7 +99,7 @@ fn a_get_of_a_service_that_the_watch_has_overtaken_changes_nothing() {
 }
 
 #[test]
-fn names_that_a_get_brings_are_noticed_when_the_watch_comes_to_them() {
+fn names_from_a_get_are_noticed_when_the_watch_reaches_them() {
     let mut index = filled();
     let before = index.names_changed();
     let read = service("vip").source("web", "app").version(200);

@@ -1,11 +1,11 @@
-//! Which sources are in use, what a consistent list says of the watches, and the addresses of API servers.
+//! The sources in use, the comparison of a consistent list with the watches, and the addresses of API servers.
 
 use super::*;
 use crate::index::Listing;
 use crate::testing::{endpoint, slice_port};
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
-/// A list of namespace `default` at a version, asked for now.
+/// A list of namespace `default` at a version, sent now.
 fn listing(index: &Index, version: u64, slices: &[&EndpointSlice]) -> Listing {
     let mut listing = index.listing("default".to_owned(), ["kubernetes".to_owned()].into());
     listing.version = Some(version);
@@ -37,7 +37,7 @@ fn a_watch_that_shows_what_a_list_shows_or_more_is_not_behind() {
 }
 
 #[test]
-fn a_watch_that_lacks_a_change_an_addition_or_a_deletion_is_behind() {
+fn a_watch_that_lacks_any_change_is_behind() {
     let (old, new) = (slice("kubernetes").version(5), slice("kubernetes").version(7));
     let shows = |index: Index, slices: &[&EndpointSlice]| {
         let listing = listing(&index, 7, slices);
@@ -55,7 +55,7 @@ fn a_watch_that_lacks_a_change_an_addition_or_a_deletion_is_behind() {
 }
 
 #[test]
-fn a_slice_that_is_gone_again_when_the_list_arrives_is_not_missed() {
+fn a_slice_deleted_before_the_list_arrives_is_not_missed() {
     let (first, second) = (slice("kubernetes").version(5), slice("kubernetes-2").version(9));
     let mut index = with(&[&first]);
     let asked = listing(&index, 6, &[&first]);
@@ -81,7 +81,7 @@ fn a_name_that_is_dropped_while_it_is_listed_is_not_missed() {
 }
 
 #[test]
-fn slices_of_other_services_and_namespaces_are_none_of_a_lists_business() {
+fn a_list_ignores_slices_of_other_services_and_namespaces() {
     let elsewhere = slice("kubernetes").namespace("blue").version(5);
     let other = slice("vip-by-hand").of("vip").version(5);
     let index = with(&[&elsewhere, &other]);
@@ -92,7 +92,7 @@ fn slices_of_other_services_and_namespaces_are_none_of_a_lists_business() {
 }
 
 #[test]
-fn sources_in_use_are_those_of_managed_services_that_have_been_listed() {
+fn sources_in_use_are_those_of_listed_managed_services() {
     let mut index = filled();
     index.apply_slice(&named(&["kubernetes"]), slice("kubernetes"));
     index.apply_service(&service("web").source("blue", "app"));
@@ -123,7 +123,7 @@ fn namespaces_without_a_source_that_exists_are_not_in_use() {
 
 /// Rule: survive.selector-first
 #[test]
-fn pinned_names_are_those_of_the_flags_and_those_that_are_always_watched() {
+fn pinned_names_are_from_the_flags_or_always_watched() {
     let mut index = Index::new(Defaults {
         source: ServiceKey::new("blue", "app"),
         managed: Some(key("vip")),
@@ -143,7 +143,7 @@ fn a_name_that_is_always_watched_needs_no_service() {
 
 /// Rule: survive.api-servers-learned
 #[test]
-fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port() {
+fn addresses_are_ready_endpoints_at_the_named_port() {
     let ready = |ready| {
         Some(EndpointConditions {
             ready,
@@ -179,7 +179,7 @@ fn the_addresses_of_a_service_are_those_of_its_ready_endpoints_at_the_named_port
 
 /// Rule: survive.selector-fair
 #[test]
-fn names_are_asked_for_by_namespaces_and_by_the_flagged_service() {
+fn names_are_grouped_by_namespace_and_flagged_service() {
     let mut index = Index::new(Defaults {
         managed: Some(key("front")),
         ..defaults()

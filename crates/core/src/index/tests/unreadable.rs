@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::Unreadable;
 
-/// A slice of which neither the labels nor anything else but the name can be read.
+/// A slice of which only the name can be read.
 fn without_labels(name: &str) -> Unreadable {
     let mut metadata = slice(name).metadata;
     metadata.labels = None;
@@ -26,7 +26,7 @@ fn is_protected(index: &Index) -> bool {
 }
 
 #[test]
-fn the_list_of_other_names_says_nothing_of_a_slice_without_labels() {
+fn a_list_of_other_names_keeps_a_slice_without_labels() {
     let mut index = filled();
     let scope = named(&["kubernetes", "vip"]);
     index.apply_unreadable_slice(&scope, &without_labels("kubernetes"));
@@ -50,7 +50,7 @@ fn kubernetes() -> SliceKey {
 fn a_slice_without_labels_goes_with_the_names_of_its_watch() {
     let mut index = filled();
     index.apply_unreadable_slice(&named(&["kubernetes", "gone"]), &without_labels("kubernetes"));
-    // The watch is replaced by one of fewer names, whose list shows that the slice has none of them.
+    // The watch is replaced by one with fewer names. Its list shows that the slice has none of them.
     index.retain_names(&shards(["kubernetes".to_owned()].into()));
     assert!(is_protected(&index));
     let dirty = index.slices_listed(&named(&["kubernetes"]), &HashSet::new());
@@ -71,7 +71,7 @@ fn a_slice_that_only_a_get_shows_is_not_kept() {
     of_another.metadata.labels = slice("kubernetes").of("another").metadata.labels;
     assert_eq!(index.observe_unreadable(&of_another), None);
     assert!(!index.unreadable.has_seen(&kubernetes(), None));
-    // The watch of its Service will show it, and that it is gone.
+    // The watch of its Service will show the slice and its deletion.
     index.apply_slice(&named(&["kubernetes", "vip"]), slice("kubernetes"));
     assert_eq!(
         index.observe_unreadable(&without_labels("kubernetes")),
@@ -121,7 +121,7 @@ fn an_unreadable_slice_that_moves_marks_its_former_service() {
     );
 }
 
-/// A GET that was sent before the watch showed that the slice is gone would keep it forever.
+/// Otherwise a GET that was sent before the watch showed the deletion would keep the slice forever.
 #[test]
 fn the_end_of_an_unreadable_slice_overtakes_a_get() {
     let mut index = filled();
@@ -206,7 +206,7 @@ fn an_unreadable_slice_that_moves_stays_protected() {
     assert!(index.snapshot(&key("vip")).unwrap().unreadable.contains(&name));
 }
 
-/// Its key would wait for it, and with it all other copies of the Service.
+/// Otherwise its key would wait for it, and so would all other copies of the Service.
 #[test]
 fn a_copy_without_labels_that_a_get_shows_is_kept() {
     let copy = copy_slice().version(100);

@@ -1,4 +1,4 @@
-//! The request that a Service makes of the operator, read once when the Service arrives.
+//! The request that a Service makes of the operator, parsed once when the Service arrives.
 
 use k8s_openapi::api::core::v1::ServicePort;
 
@@ -12,17 +12,17 @@ use super::{
 pub enum Intent {
     /// Copy the slices of this source.
     Copy(ServiceKey),
-    /// The annotations cannot be understood: create nothing, and leave the copies as they are.
+    /// The annotations are invalid: create nothing, and leave the copies as they are.
     Unclear(Finding),
     /// The Service cannot have copies: remove ours.
     Refused(Finding),
 }
 
-/// A managed Service, reduced to what decides about its copies.
+/// A managed Service, reduced to the fields that decide about its copies.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a question of its own to the Service"
+    reason = "the fields are independent of each other"
 )]
 pub struct ManagedService {
     /// Its name.
@@ -33,28 +33,28 @@ pub struct ManagedService {
     pub deleting: bool,
     /// Its request.
     pub intent: Intent,
-    /// Whether the last good copies outlive an empty source.
+    /// Whether the last good copies stay when the source is empty.
     pub holds: bool,
     /// Whether probes may take endpoints out of its copies. They do so only for the API source.
     pub probed: bool,
-    /// Annotations that are not understood, and are ignored.
+    /// Findings about invalid annotations that are ignored.
     pub remarks: Vec<Finding>,
-    /// IP families wanted.
+    /// The IP families that it wants.
     pub families: Vec<Family>,
-    /// Every wanted family must be there: `RequireDualStack` on a Service with a cluster IP.
+    /// Whether every wanted family must exist: `RequireDualStack` on a Service with a cluster IP.
     pub needs_all_families: bool,
     /// `clusterIP: None`
     pub headless: bool,
     /// Ports of the Service.
     pub ports: Vec<ServicePort>,
-    /// Asks for topology-aware routing, so hints are copied.
+    /// Whether it asks for topology-aware routing, so that hints are copied.
     pub wants_hints: bool,
     /// `externalTrafficPolicy: Local`
     pub local_traffic: bool,
 }
 
 impl ManagedService {
-    /// Reads a Service. `None`: it is not managed.
+    /// Reads a Service. Returns `None` if it is not managed.
     #[must_use]
     pub fn read(service: &Service, defaults: &Defaults) -> Option<Self> {
         let key = ServiceKey::of(&service.metadata);
@@ -66,7 +66,7 @@ impl ManagedService {
         Some(Self::with(service, intent))
     }
 
-    /// A Service that cannot be decoded: it asks for nothing, and its copies stay as they are.
+    /// A Service that cannot be decoded: it requests nothing, and its copies stay as they are.
     #[must_use]
     pub fn unreadable(unreadable: &Unreadable) -> Self {
         let note = format!(
@@ -146,7 +146,7 @@ fn intent(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Intent {
     }
 }
 
-/// The source that annotations name, or else the flags.
+/// The source that the annotations name, or else the flags.
 fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<ServiceKey, Finding> {
     let set = |name| annotation_of(&service.metadata, name).filter(|value| !value.is_empty());
     for annotation in [annotation::SOURCE_NAME, annotation::SOURCE_NAMESPACE] {
@@ -174,7 +174,7 @@ fn source(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<Se
     }
 }
 
-/// Why a Service can have no copies, wherever they would come from.
+/// The reason why a Service cannot have copies of any source.
 fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Some(Finding::new(
@@ -191,9 +191,9 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     })
 }
 
-/// Whether a Service holds its copies, and a finding if its annotation is not understood.
+/// Whether a Service holds its copies, and a finding if the annotation is invalid.
 fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
-    // An API server that answers is in that list: seen empty, the list is wrong.
+    // An API server that answers must be on its own list, so an empty list is wrong.
     let by_default = matches!(intent, Intent::Copy(source) if source.is_api_source());
     match annotation_of(&service.metadata, annotation::WHEN_SOURCE_EMPTY) {
         None | Some("") => (by_default, None),
@@ -209,7 +209,7 @@ fn holds(service: &Service, intent: &Intent) -> (bool, Option<Finding>) {
     }
 }
 
-/// Whether a Service is probed, and a finding if its annotation is not understood.
+/// Whether a Service is probed, and a finding if the annotation is invalid.
 fn probed(service: &Service) -> (bool, Option<Finding>) {
     match annotation_of(&service.metadata, annotation::PROBE) {
         None | Some("") => (true, None),
@@ -221,8 +221,8 @@ fn probed(service: &Service) -> (bool, Option<Finding>) {
     }
 }
 
-/// The API server fills in ipFamilies of every Service that has a type with endpoints; where they
-/// are missing all the same, IPv4 is what it would have written on a cluster with one family.
+/// The API server sets ipFamilies on every Service that has a type with endpoints. If they are missing anyway, IPv4 is
+/// what it would have set on a cluster with one family.
 fn families(spec: &ServiceSpec) -> Vec<Family> {
     match &spec.ip_families {
         Some(families) if !families.is_empty() => families
@@ -233,7 +233,7 @@ fn families(spec: &ServiceSpec) -> Vec<Family> {
     }
 }
 
-/// Topology is asked for by field, or by annotation in its new or old spelling.
+/// Topology is requested by a field, or by an annotation in its old or new spelling.
 fn wants_hints(service: &Service, spec: &ServiceSpec) -> bool {
     let asks = |key| {
         annotation_of(&service.metadata, key)
@@ -253,7 +253,7 @@ fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
     )
 }
 
-/// An annotation may be 256 KiB long; a note must not.
+/// Shortens a value, because an annotation may have 256 KiB and a note must not.
 fn shorten(value: &str) -> String {
     const LONGEST_VALUE: usize = 100;
     match value.char_indices().nth(LONGEST_VALUE) {

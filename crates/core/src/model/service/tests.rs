@@ -9,7 +9,7 @@ fn managed(service: &Service) -> ManagedService {
     read(service).expect("a managed Service")
 }
 
-/// What became of the intent, in one line.
+/// The intent of a Service, in one line.
 fn intent_of(service: &Service) -> String {
     match read(service).map(|service| service.intent) {
         None => "unmanaged".to_owned(),
@@ -45,7 +45,7 @@ fn a_service_is_managed_by_annotation_or_by_flag() {
 
 /// Rule: 1.flags-service, 1.flags-service-off
 #[test]
-fn the_flags_service_is_managed_in_its_namespace_only_and_not_at_all_when_switched_off() {
+fn a_flag_manages_only_its_namespace_and_can_be_off() {
     let elsewhere = plain_service("kubernetes-vip").namespace("web");
     assert_eq!(read(&elsewhere), None);
     let off = Defaults {
@@ -106,7 +106,7 @@ fn a_service_that_is_its_own_default_source_is_refused() {
 
 /// Rule: 1.has-selector, 1.external-name
 #[test]
-fn a_service_whose_slices_belong_to_another_controller_is_refused() {
+fn a_service_whose_slices_have_another_owner_is_refused() {
     let with_selector = |service: Service, selector: &[(&str, &str)]| {
         let selector = selector
             .iter()
@@ -191,7 +191,7 @@ fn a_finding_says_which_annotation_is_wrong_and_what_to_do() {
 
 /// Rule: 3.when-source-empty-typo
 #[test]
-fn an_empty_source_is_held_for_the_api_servers_own_service_unless_told_otherwise() {
+fn an_empty_source_is_held_by_default_for_the_api_source() {
     let own = ServiceKey::new("default", "kubernetes");
     let others = [
         ServiceKey::new("default", "app"),
@@ -242,7 +242,7 @@ fn families_are_those_of_the_service() {
 
 /// Rule: 2.family-missing
 #[test]
-fn all_families_are_needed_by_a_service_that_requires_them_for_its_cluster_ip() {
+fn require_dual_stack_needs_all_families_of_a_cluster_ip() {
     let policy = |service: Service, policy: &str| {
         service.edit(|service| service.spec_mut().ip_family_policy = Some(policy.to_owned()))
     };
@@ -263,7 +263,7 @@ fn all_families_are_needed_by_a_service_that_requires_them_for_its_cluster_ip() 
 
 /// Rule: 2.hints
 #[test]
-fn topology_is_asked_for_by_field_or_by_annotation() {
+fn topology_is_requested_by_field_or_annotation() {
     let distribution = |value: &str| {
         service("vip").edit(|service| service.spec_mut().traffic_distribution = Some(value.to_owned()))
     };
@@ -286,7 +286,7 @@ fn topology_is_asked_for_by_field_or_by_annotation() {
 }
 
 #[test]
-fn the_rest_is_read_as_it_stands() {
+fn the_other_fields_are_read_unchanged() {
     let plain = managed(&service("vip"));
     assert_eq!(plain.uid, "uid-vip");
     assert!(!plain.deleting && !plain.headless && !plain.local_traffic);
@@ -304,7 +304,7 @@ fn the_rest_is_read_as_it_stands() {
 }
 
 #[test]
-fn a_service_with_nothing_in_it_is_read_without_a_panic() {
+fn an_empty_service_is_read_without_a_panic() {
     assert_eq!(read(&Service::default()), None);
     let mut bare = Service::default().annotate(annotation::ENABLED, "true");
     bare.spec = None;

@@ -1,9 +1,9 @@
-//! The audit log of a real server: who wrote EndpointSlices.
+//! The audit log of a real server, which shows the users that wrote EndpointSlices.
 
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// One line for each write of a slice, when it has been answered.
+/// Logs one line for each write of a slice, after its answer.
 pub const POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
   "rules": [
@@ -13,12 +13,12 @@ pub const POLICY: &str = r#"{
   ]
 }"#;
 
-/// The file of a server.
+/// The log file of a server.
 pub fn log(server: usize) -> String {
     format!("audit-{server}.log")
 }
 
-/// The users of accepted writes, oldest first. A file that is not there has none.
+/// The users of accepted writes, oldest first. Empty if the file does not exist.
 pub fn writers(log: &Path) -> Vec<String> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let entries = text

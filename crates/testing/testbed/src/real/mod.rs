@@ -1,7 +1,7 @@
 //! Real servers: `etcd` and any number of `kube-apiserver`s on it, on loopback, as children of the test.
 //!
-//! The binaries are found as envtest finds them: `KUBEBUILDER_ASSETS` names their folder. Nobody else's process is
-//! ever touched; every child is ended by its own handle when the [`RealCluster`] is dropped.
+//! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Processes of others are never touched: the
+//! [`RealCluster`] ends its children by their own handles when it is dropped.
 
 mod audit;
 mod process;
@@ -25,15 +25,15 @@ use tokio_rustls::{
     rustls::{ClientConfig, pki_types::ServerName},
 };
 
-/// Starting takes 3 to 6 seconds on a quiet machine.
+/// A start takes 3 to 6 seconds on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
-/// Users that may do everything: one for the test, and others to tell by their names who wrote what.
+/// Users that may do everything: one for the test, and others whose names show in the log who wrote.
 pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
 /// One etcd and its API servers.
 #[derive(Debug)]
 pub struct RealCluster {
-    /// Removed last: the servers write into it.
+    /// Dropped last, because the servers write into it.
     servers: Vec<RealServer>,
     etcd: Guard,
     pki: Pki,
@@ -50,7 +50,7 @@ pub struct RealServer {
     tls: Arc<ClientConfig>,
 }
 
-/// The folder of the binaries, if there is one; a test without it says that it is skipped.
+/// The folder of the binaries. Without it, a test prints that it is skipped.
 #[must_use]
 pub fn assets() -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
@@ -61,17 +61,19 @@ pub fn assets() -> Option<PathBuf> {
 }
 
 impl RealCluster {
-    /// Starts etcd and so many API servers, and returns when all are ready.
+    /// Starts etcd and this many API servers, and returns when all are ready.
     ///
     /// # Errors
-    /// A binary is missing or does not become ready; the text has the end of its log.
+    ///
+    /// A binary is missing or does not become ready. The error contains the end of its log.
     pub async fn start(servers: usize) -> io::Result<Self> {
         Self::start_with(servers, &[]).await
     }
 
-    /// The same, with more flags for the API servers.
+    /// Starts a cluster with further flags for the API servers.
     ///
     /// # Errors
+    ///
     /// As [`RealCluster::start`].
     pub async fn start_with(servers: usize, flags: &[&str]) -> io::Result<Self> {
         let addresses = (1..=servers).map(|last| {
@@ -81,9 +83,10 @@ impl RealCluster {
         Self::start_at(&addresses.collect::<io::Result<Vec<_>>>()?, flags).await
     }
 
-    /// The same, one API server at each of these addresses of this machine, all on one port.
+    /// Starts a cluster with an API server at each of these addresses of this machine, all on one port.
     ///
     /// # Errors
+    ///
     /// As [`RealCluster::start`].
     pub async fn start_at(addresses: &[Ipv4Addr], flags: &[&str]) -> io::Result<Self> {
         let assets = assets().ok_or_else(|| io::Error::other("needs KUBEBUILDER_ASSETS"))?;
@@ -102,7 +105,7 @@ impl RealCluster {
                 format!("--listen-peer-urls={peer_url}"),
                 format!("--initial-advertise-peer-urls={peer_url}"),
                 format!("--initial-cluster=default={peer_url}"),
-                // The data lives as long as the test.
+                // The data is not needed after the test.
                 "--unsafe-no-fsync".to_owned(),
             ],
             &etcd_log,
@@ -115,7 +118,7 @@ impl RealCluster {
             folder,
         };
         cluster.write_files()?;
-        // One port for all: default/kubernetes has one port for all of its addresses.
+        // All servers use one port, because default/kubernetes has one port for all of its addresses.
         let port = free_port()?;
         for (number, address) in addresses.iter().enumerate() {
             let address = SocketAddr::from((*address, port));
@@ -157,8 +160,8 @@ impl RealCluster {
             format!("--bind-address={}", address.ip()),
             format!("--cert-dir={}", file("certificates")),
             format!("--secure-port={}", address.port()),
-            // Each server lists itself in default/kubernetes, so each needs an address of its own. Loopback is
-            // refused there; nobody connects to this one.
+            // Each server lists itself in default/kubernetes, so each needs its own address. The API refuses loopback
+            // addresses. No client connects to this one.
             format!("--advertise-address=192.0.2.{}", number + 1),
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),
@@ -189,19 +192,19 @@ impl RealCluster {
         &mut self.servers[number]
     }
 
-    /// The certificate of the cluster's authority.
+    /// The certificate of the authority of the cluster.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.pki.ca_pem()
     }
 
-    /// A kubeconfig for one of the servers, with this namespace, for the first of the [`USERS`].
+    /// A kubeconfig for one of the servers with this namespace and the first of the [`USERS`].
     #[must_use]
     pub fn kubeconfig(&self, server: usize, namespace: &str) -> String {
         self.kubeconfig_of(USERS[0], server, namespace)
     }
 
-    /// The same for one of the [`USERS`].
+    /// A kubeconfig for one of the servers with one of the [`USERS`].
     #[must_use]
     pub fn kubeconfig_of(&self, user: &str, server: usize, namespace: &str) -> String {
         let url = self.servers[server].url();
@@ -215,9 +218,10 @@ impl RealCluster {
         logs.flat_map(|log| audit::writers(&log)).collect()
     }
 
-    /// Stops etcd as SIGSTOP does: API servers answer errors or hang.
+    /// Stops etcd as SIGSTOP does. API servers then answer with errors or hang.
     ///
     /// # Errors
+    ///
     /// The signal cannot be sent.
     pub fn stop_etcd(&self) -> io::Result<()> {
         self.etcd.signal("STOP")?;
@@ -225,9 +229,10 @@ impl RealCluster {
         Ok(())
     }
 
-    /// Lets etcd go on.
+    /// Resumes etcd.
     ///
     /// # Errors
+    ///
     /// The signal cannot be sent.
     pub fn continue_etcd(&self) -> io::Result<()> {
         self.etcd.signal("CONT")
@@ -235,7 +240,7 @@ impl RealCluster {
 }
 
 impl RealServer {
-    /// Where it is reachable; the same after a restart.
+    /// The address of the server. A restart does not change it.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -247,15 +252,16 @@ impl RealServer {
         format!("https://{}", self.address)
     }
 
-    /// Kills it: connections are closed by the kernel.
+    /// Kills the server. The kernel closes its connections.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Stops it as SIGSTOP does: connections stay, nothing is answered.
+    /// Stops the server as SIGSTOP does: connections stay open, and nothing is answered.
     ///
     /// # Errors
-    /// It does not run, or the signal cannot be sent.
+    ///
+    /// The server does not run, or the signal cannot be sent.
     pub fn stop(&self) -> io::Result<()> {
         let process = self.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
         process.signal("STOP")?;
@@ -263,18 +269,20 @@ impl RealServer {
         Ok(())
     }
 
-    /// Lets it go on.
+    /// Resumes the server.
     ///
     /// # Errors
-    /// It does not run, or the signal cannot be sent.
+    ///
+    /// The server does not run, or the signal cannot be sent.
     pub fn cont(&self) -> io::Result<()> {
         self.signal("CONT")
     }
 
-    /// Starts it again, on the same port, and returns when it is ready.
+    /// Starts the server again on the same port, and returns when it is ready.
     ///
     /// # Errors
-    /// It does not become ready.
+    ///
+    /// The server does not become ready.
     pub async fn restart(&mut self) -> io::Result<()> {
         self.kill();
         self.start().await
@@ -292,7 +300,7 @@ impl RealServer {
 
     async fn is_ready(&self) -> io::Result<bool> {
         let stream = tokio::net::TcpStream::connect(self.address).await?;
-        // In every certificate, whatever the address.
+        // Every certificate contains this name, whatever the address.
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)
@@ -318,7 +326,7 @@ impl RealServer {
             if ended || Instant::now() > deadline {
                 return Err(not_ready(&self.log));
             }
-            // A process that starts offers nothing to wait for.
+            // A process that is starting offers nothing to wait for.
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
@@ -329,7 +337,7 @@ fn token(user: &str) -> String {
     format!("{user}-token")
 }
 
-/// A port that is free now. Another process may take it before its server does; the server then fails to start.
+/// A port that is free now. If another process takes it before the server does, the server fails to start.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -1,4 +1,4 @@
-//! Children of a test, and the folder they write into.
+//! Child processes of a test, and the folder that they write into.
 
 use std::{
     fs::{self, File},
@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-/// A child that is killed when it is dropped.
+/// A child that is killed when the guard is dropped.
 #[derive(Debug)]
 pub struct Guard(pub Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // SIGKILL also ends a stopped process; an error is one that has ended already.
+        // SIGKILL also ends a stopped process. An error means that the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -34,7 +34,8 @@ impl Guard {
         Ok(Self(command.spawn()?))
     }
 
-    /// A signal arrives after `kill` has returned; until then threads go on answering.
+    /// Waits until the process has stopped. A signal takes effect after `kill` has returned, and until then threads
+    /// still answer.
     pub fn wait_until_stopped(&self) {
         let patience = std::time::Instant::now() + Duration::from_secs(5);
         while !all_stopped(self.0.id()) && std::time::Instant::now() < patience {
@@ -56,14 +57,14 @@ impl Guard {
     }
 }
 
-/// Whether every thread of a process is stopped; a system without `/proc` cannot say.
+/// Whether every thread of a process is stopped. Without `/proc` this is unknown.
 fn all_stopped(process: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
         return true;
     };
     threads.flatten().all(|thread| {
         let status = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // The state is the first word after the name, which is in parentheses and may hold anything.
+        // The state is the first word after the name, which is in parentheses and may contain any character.
         status
             .rsplit_once(") ")
             .is_none_or(|(_, rest)| rest.starts_with('T'))
@@ -92,7 +93,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed is left for the system to clean.
+        // The system cleans up files that cannot be removed here.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster's state behind a lock, its past, who may use it, and its garbage collector.
+//! The state of a cluster behind a lock, with its history, users and garbage collector.
 
 use crate::{
     pki::Pki,
@@ -19,12 +19,12 @@ use std::{
 
 mod objects;
 
-/// How long after a write the garbage collector runs, unless a test says otherwise.
+/// The default delay of the garbage collector after a write.
 const COLLECT_AFTER: Duration = Duration::from_millis(50);
 /// The token of the user `admin`.
 pub const ADMIN_TOKEN: &str = "admin-token";
 
-/// A cluster's state: what etcd is to real API servers. Cheap to clone; clones are the same store.
+/// The state of a cluster, like etcd for real API servers. Cheap to clone. Clones share the store.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -53,13 +53,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Store {
-    /// A cluster with its first namespaces and nothing else.
+    /// An empty cluster with its initial namespaces.
     #[must_use]
     pub fn new() -> Self {
         Self::with(State::new(None))
     }
 
-    /// The same, with UIDs and generated names that follow from a seed.
+    /// An empty cluster whose UIDs and generated names follow from a seed.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self::with(State::new(Some(seed)))
@@ -82,8 +82,8 @@ impl Store {
         }
     }
 
-    /// From now on EndpointSlices may list loopback addresses, which real API servers refuse: the servers of a test
-    /// listen there, and may list themselves.
+    /// Allows loopback addresses in EndpointSlices from now on. Real API servers refuse them, but the servers of a test
+    /// listen there and may list themselves.
     pub fn allow_loopback(&self) {
         lock(&self.inner.state).loopback = true;
     }
@@ -107,8 +107,8 @@ impl Store {
         result
     }
 
-    /// The garbage collector runs in tokio's time, so it needs a runtime; without one it waits for the next write
-    /// in one, or for [`Store::collect_now`].
+    /// The garbage collector runs in the time of tokio, so it needs a runtime. Without one it waits for the next write
+    /// in a runtime, or for [`Store::collect_now`].
     fn schedule_collection(&self) {
         let Some(after) = *lock(&self.inner.collect_after) else {
             return;
@@ -128,7 +128,7 @@ impl Store {
         });
     }
 
-    /// Sets how long after a write dependents without an owner are deleted and namespaces emptied; none is never,
+    /// Sets the delay after which dependents without an owner are deleted and namespaces emptied. `None` means never,
     /// as in a cluster without a controller manager.
     pub fn collect_after(&self, delay: Option<Duration>) {
         *lock(&self.inner.collect_after) = delay;
@@ -148,13 +148,13 @@ impl Store {
         self.read(|state| state.revision)
     }
 
-    /// Wakes with every write.
+    /// Wakes after every write.
     #[must_use]
     pub fn changes(&self) -> Changes {
         self.inner.written.subscribe()
     }
 
-    /// Waits until the store is as the test wants it, now or after any write.
+    /// Waits until the store satisfies the predicate, now or after any write.
     pub async fn until(&self, wanted: impl Fn(&Self) -> bool) {
         let mut changes = self.changes();
         loop {
@@ -165,25 +165,26 @@ impl Store {
         }
     }
 
-    /// Forgets the past: a watch or a list from an older resourceVersion is answered 410 from now on.
+    /// Drops the history: a watch or list from an older resourceVersion is answered with 410 from now on.
     pub fn compact(&self) {
-        // Open watches have seen everything by then, or must start again, as at the real server.
+        // Open watches have either seen everything or must restart, as on the real server.
         self.write(|state| state.history.compact(state.revision));
     }
 
-    /// Sets how many writes the past holds.
+    /// Sets how many writes the history holds.
     pub fn remember(&self, changes: usize) {
         self.write(|state| state.history.set_capacity(changes));
     }
 
-    /// All is again as it was at a resourceVersion, and versions go on from there, as after a restore of etcd from a
-    /// backup. Open watches are not told: like one that asks for a version to come, they show nothing until it is
-    /// passed. A server that is not to notice either, since it was not restarted, needs [`ApiServer::lag`] before.
+    /// Restores the state at a resourceVersion. Versions continue from there, as after a restore of etcd from a backup.
+    /// Open watches do not notice: like a watch from a future version, they show nothing until that version is passed.
+    /// If a server was not restarted and should not notice either, call [`ApiServer::lag`] before.
     ///
     /// [`ApiServer::lag`]: crate::ApiServer::lag
     ///
     /// # Errors
-    /// 410: that version is forgotten already.
+    ///
+    /// 410: the version is compacted.
     pub fn rewind(&self, revision: u64) -> Result<(), ApiError> {
         self.write(|state| state.rewind(revision))
             .map_err(|compacted| ApiError::expired(format!("the oldest version is {}", compacted.oldest)))
@@ -200,12 +201,12 @@ impl Store {
         self.inner.rbac.restrict(user, rules);
     }
 
-    /// Takes a user's restriction away.
+    /// Removes the restriction of a user.
     pub fn allow_all(&self, user: &str) {
         self.inner.rbac.allow_all(user);
     }
 
-    /// Which rules a restricted user needed, and what was refused.
+    /// The rules that a restricted user needed, and the requests that were refused.
     #[must_use]
     pub fn rbac_report(&self, user: &str) -> RbacReport {
         self.inner.rbac.report(user)
@@ -215,12 +216,12 @@ impl Store {
         &self.inner.rbac
     }
 
-    /// Makes a bearer token stand for a user. [`ADMIN_TOKEN`] stands for `admin` from the start.
+    /// Assigns a bearer token to a user. [`ADMIN_TOKEN`] belongs to `admin` from the start.
     pub fn add_token(&self, token: &str, user: &str) {
         lock(&self.inner.tokens).insert(token.to_owned(), user.to_owned());
     }
 
-    /// A token of the user, made when there is none yet.
+    /// A token of the user. Created if there is none yet.
     #[must_use]
     pub fn token_of(&self, user: &str) -> String {
         let mut tokens = lock(&self.inner.tokens);
@@ -239,12 +240,12 @@ impl Store {
         lock(&self.inner.tokens).get(token).cloned()
     }
 
-    /// The cluster's certificate authority; the same for all servers of this store, also after a restart.
+    /// The certificate authority of the cluster, shared by all servers of this store. A restart does not change it.
     pub(crate) fn pki(&self) -> &Pki {
         self.inner.pki.get_or_init(Pki::new)
     }
 
-    /// How any server shows itself that belongs to this cluster.
+    /// The TLS settings of any server of this cluster.
     #[must_use]
     pub fn server_tls(&self) -> Arc<tokio_rustls::rustls::ServerConfig> {
         self.pki().server_config()
@@ -256,20 +257,20 @@ impl Store {
         self.pki().server_config_named(names)
     }
 
-    /// The certificate of this cluster's authority.
+    /// The certificate of the authority of this cluster.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.pki().ca_pem()
     }
 
-    /// The present, in whole seconds, as this cluster sees it.
+    /// The current time of this cluster, in whole seconds.
     #[must_use]
     pub fn now(&self) -> jiff::Timestamp {
         self.read(|state| state.clock.now())
     }
 }
 
-/// Marks that a collection is under way; a runtime that ends takes the mark with it.
+/// Marks that a collection is scheduled. A runtime that ends removes the mark.
 struct Scheduled(Store);
 
 impl Drop for Scheduled {

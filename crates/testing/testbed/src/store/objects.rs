@@ -1,5 +1,5 @@
-//! The calls by which tests read and write objects. They go through the same code as HTTP requests do: defaults,
-//! validation, events, garbage collection.
+//! Calls of tests that read and write objects. They go through the same code as HTTP requests: defaults, validation,
+//! events, garbage collection.
 
 use super::Store;
 use crate::{
@@ -14,10 +14,11 @@ use crate::{
 use serde_json::Value;
 
 impl Store {
-    /// Creates or replaces an object, as an administrator. The kind is the object's own; the namespace is
-    /// `default` when it names none.
+    /// Creates or replaces an object, as an administrator. The object names its kind. The default namespace is
+    /// `default`.
     ///
     /// # Errors
+    ///
     /// Those of a POST or a PUT; 404 for an unknown kind.
     pub fn put(&self, mut object: Value) -> Result<Value, ApiError> {
         let (kind, namespace, name) = address(&object)?;
@@ -51,9 +52,10 @@ impl Store {
         })
     }
 
-    /// Replaces an object; with a resourceVersion or a uid in it these are preconditions.
+    /// Replaces an object. A resourceVersion or UID in it is a precondition.
     ///
     /// # Errors
+    ///
     /// Those of a PUT.
     pub fn update(&self, object: Value) -> Result<Value, ApiError> {
         let (kind, namespace, name) = address(&object)?;
@@ -117,8 +119,8 @@ impl Store {
         self.write(|state| state.delete(kind, namespace, name, &options).map(drop))
     }
 
-    /// One object. Resources are named by their plural (`endpointslices`); `events.events.k8s.io` is the newer view
-    /// of Events.
+    /// An object. Resources are named by their plural (`endpointslices`). `events.events.k8s.io` is the newer view of
+    /// Events.
     #[must_use]
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let kind = kinds::by_name(resource)?;

@@ -1,4 +1,4 @@
-//! Endpoints (`ValidateEndpoints`): addresses that may be sent to, ports in range and named when there are several.
+//! Endpoints (`ValidateEndpoints`): permitted addresses, and ports that are in range and, if there are several, named.
 
 use super::{SUPPORTED_PROTOCOLS, complaints, slice::special};
 use crate::{field::FieldError, names, object::array};

@@ -1,5 +1,5 @@
-//! Event (pkg/apis/core/validation/events.go): an Event with an `eventTime` is held to the newer rules, whichever
-//! view it came through; one through `events.k8s.io` must have it.
+//! Event (pkg/apis/core/validation/events.go): the newer rules apply to an Event with an `eventTime`, whichever view it
+//! came through. In `events.k8s.io` the field is required.
 
 use super::{complaints, immutable};
 use crate::{field::FieldError, kinds::Kind, names, object};

@@ -1,4 +1,5 @@
-//! Lease (`ValidateLeaseSpec`): a holder may be empty, a duration must not be zero, transitions not negative.
+//! Lease (`ValidateLeaseSpec`): the holder may be empty, the duration must not be zero, and transitions must not be
+//! negative.
 
 use crate::field::{Cause, FieldError};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What the server refuses with 422. One file per kind below; the rules of `metadata` hold for all.
+//! Objects that the server rejects with 422. Each kind has a file below, and the rules of `metadata` apply to all.
 
 mod endpoints;
 mod event;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub use service::SUPPORTED_PROTOCOLS;
 
-/// Everything wrong with an object in its stored form; `old` is what it replaces. `loopback`: whether slices may list
+/// All errors of an object in its stored form. `old` is the object that it replaces. `loopback`: slices may list
 /// loopback addresses.
 #[must_use]
 pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError> {
@@ -24,7 +24,7 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> 
         Storage::Service | Storage::Namespace => names::dns_label,
         _ => names::dns_subdomain,
     };
-    // Events of the core API were never checked: only their newer view is strict about metadata.
+    // The core API never validated Events. Only their newer view is strict about metadata.
     let mut errors = if kind.storage == Storage::Event && kind.group.is_empty() {
         Vec::new()
     } else {
@@ -41,7 +41,7 @@ pub fn object(kind: &Kind, new: &Value, old: Option<&Value>, loopback: bool) -> 
     errors
 }
 
-/// `field is immutable`, the complaint of many rules.
+/// `field is immutable`, the error of many rules.
 fn immutable(field: &str, new: &Value, old: &Value) -> Option<FieldError> {
     (new != old).then(|| FieldError::invalid(field, new, "field is immutable"))
 }

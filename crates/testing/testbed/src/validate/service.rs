@@ -1,4 +1,4 @@
-//! Service (`ValidateService[Update]`): types, ports, and what may not change.
+//! Service (`ValidateService[Update]`): types, ports, and immutable fields.
 
 use super::complaints;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// Protocols of a port, in the order error texts list them.
+/// The protocols of a port, in the order of error texts.
 pub const SUPPORTED_PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
@@ -129,8 +129,8 @@ fn port(index: usize, port: &Value, all: &[Value]) -> Vec<FieldError> {
     errors
 }
 
-/// The cluster of the testbed is single-stack IPv4, as most are; only a headless Service without selector may name
-/// IPv6, since nobody allocates for it.
+/// The cluster of the testbed is single-stack IPv4, as most are. Only a headless Service without a selector may name
+/// IPv6, because it needs no allocation.
 fn families(new: &Value) -> Vec<FieldError> {
     let spec = &new["spec"];
     if spec["clusterIP"] == "None" && spec["selector"].is_null() {

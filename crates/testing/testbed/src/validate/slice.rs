@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
-/// 100 up to Kubernetes 1.30.
+/// The limit was 100 up to Kubernetes 1.30.
 const MAX_PORTS: usize = 20_000;
 
 pub fn check(new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError> {
@@ -27,7 +27,7 @@ pub fn check(new: &Value, old: Option<&Value>, loopback: bool) -> Vec<FieldError
         ));
     }
     errors.extend(ports(array(&new["ports"])));
-    // Endpoints that were stored by an older server stay valid while nobody changes them.
+    // Endpoints that an older server stored stay valid as long as they do not change.
     if old.is_none_or(|old| old["endpoints"] != new["endpoints"]) {
         errors.extend(endpoints(array(&new["endpoints"]), address_type, loopback));
     }
@@ -147,7 +147,7 @@ fn address(list: &str, index: usize, value: &Value, address_type: &str, loopback
     errors
 }
 
-/// Why no Service may send traffic there.
+/// The reason why no Service may send traffic to this address.
 pub fn special(ip: &IpAddr) -> Option<String> {
     let (link_local, link_local_multicast) = match ip {
         IpAddr::V4(v4) => (

@@ -1,4 +1,4 @@
-//! A server whose watch cache stands still.
+//! A server with a stale watch cache.
 
 use crate::{SLICES, Watch, call, event, get, names, slice};
 use http::Method;
@@ -28,7 +28,7 @@ async fn a_stale_cache_is_seen_by_watches_and_cached_reads_only() {
         404
     );
     assert!(timeout(Duration::from_secs(60), watch.next()).await.is_err());
-    // Another server of the same store is not behind.
+    // Another server of the same store is up to date.
     let other = ApiServer::new(&store);
     assert_eq!(
         names(&get(&other, &format!("{SLICES}?resourceVersion=0")).await.1),

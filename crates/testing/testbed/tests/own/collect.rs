@@ -1,4 +1,4 @@
-//! Garbage collection and namespaces: what the controller manager does in a cluster.
+//! Garbage collection and namespaces: the work of the controller manager of a cluster.
 
 use crate::{SLICES, call, service, slice};
 use http::Method;
@@ -22,7 +22,7 @@ fn has(store: &Store, name: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_owner_leaves_behind_goes_after_the_delay() {
+async fn dependents_of_a_deleted_owner_go_after_the_delay() {
     let store = Store::new();
     let uid = store.put(service("vip")).unwrap()["metadata"]["uid"].clone();
     store.put(owned("copy", &[("vip", &uid)])).unwrap();
@@ -38,11 +38,11 @@ async fn what_an_owner_leaves_behind_goes_after_the_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_never_was_is_no_owner() {
+async fn an_owner_that_never_existed_is_ignored() {
     let store = Store::new();
     store.collect_after(Some(Duration::from_secs(5)));
     let uid = store.put(service("vip")).unwrap()["metadata"]["uid"].clone();
-    // Recreated: the same name is another object.
+    // A recreated object with the same name is another object.
     store.delete("services", "default", "vip").unwrap();
     store.put(service("vip")).unwrap();
     store.put(owned("copy", &[("vip", &uid)])).unwrap();
@@ -64,7 +64,7 @@ async fn one_owner_of_two_is_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_can_be_switched_off() {
+async fn collection_can_be_switched_off() {
     let store = Store::new();
     store.collect_after(None);
     store.put(owned("copy", &[("vip", &json!("gone"))])).unwrap();
@@ -75,7 +75,7 @@ async fn it_can_be_switched_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn foreground_and_orphan_do_as_they_say() {
+async fn foreground_and_orphan_deletes_behave_as_named() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     for (policy, copy_stays) in [("Foreground", false), ("Orphan", true)] {

@@ -1,4 +1,4 @@
-//! Each fault, at a server without a connection.
+//! Each fault, on a server without a connection.
 
 use crate::{LEASES, SLICES, Watch, call, event, get, lease, slice};
 use http::Method;
@@ -18,7 +18,7 @@ async fn create(server: &ApiServer, name: &str) -> Result<(u16, Value), testbed:
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_hit_what_they_are_for_and_as_often_as_said() {
+async fn errors_hit_their_target_as_often_as_set() {
     let server = server();
     let creates = Match::any().verb("create").resource("leases").name("");
     server.faults().add(Fault::status(creates, 503).times(2));
@@ -44,7 +44,7 @@ async fn every_code_but_429_is_a_status() {
         assert_eq!(status["code"], code);
         assert!(status["reason"].is_string());
     }
-    // An API server that is overloaded answers in plain text.
+    // An overloaded API server answers in plain text.
     server.faults().add(Fault::status(Match::any(), 429).times(1));
     let (answered, text) = get(&server, LEASES).await;
     assert_eq!(
@@ -55,7 +55,7 @@ async fn every_code_but_429_is_a_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_is_for_a_user_or_taken_away() {
+async fn a_rule_is_for_a_user_and_can_be_removed() {
     let server = server();
     let id = server
         .faults()
@@ -82,7 +82,7 @@ async fn latency_adds_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nonsense_is_no_json_and_does_nothing() {
+async fn nonsense_is_not_json_and_has_no_effect() {
     let server = server();
     server
         .faults()
@@ -94,7 +94,7 @@ async fn nonsense_is_no_json_and_does_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncated_answer_is_no_json_but_the_write_is_done() {
+async fn a_truncated_answer_is_not_json_but_the_write_is_done() {
     let server = server();
     server
         .faults()
@@ -195,7 +195,7 @@ async fn watches_end_cleanly_or_abruptly_and_new_ones_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_watch_says_nothing_until_it_resumes() {
+async fn a_silent_watch_sends_nothing_until_it_resumes() {
     let server = server();
     let path = format!("{LEASES}?watch=1&resourceVersion=4&timeoutSeconds=60&allowWatchBookmarks=true");
     let mut watch = Watch::open(&server, &path).await;

@@ -1,5 +1,5 @@
-//! What the testbed has and a real API server has not: faults, time that tests control, a log of requests, and the
-//! controllers' share of a cluster.
+//! Features of the testbed that a real API server does not have: faults, controllable time, a log of requests, and the
+//! controllers of a cluster.
 
 mod cache;
 mod collect;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use testbed::{ApiServer, answer::BoxError};
 use tower::ServiceExt;
 
-/// A request without a connection: code and body.
+/// Sends a request without a connection. Returns code and body.
 async fn call(
     server: &ApiServer,
     method: Method,
@@ -88,13 +88,13 @@ impl Watch {
         Self(response.into_body())
     }
 
-    /// The next event; none at the end, an error when it breaks off.
+    /// The next event, `None` at the end, or an error if the stream breaks.
     async fn next(&mut self) -> Option<Result<Value, BoxError>> {
         let frame = self.0.frame().await?;
         Some(frame.map(|frame| serde_json::from_slice(frame.data_ref().unwrap()).unwrap()))
     }
 
-    /// Type and name of the next event.
+    /// The type and name of the next event.
     async fn event(&mut self) -> (String, String) {
         let event = self.next().await.expect("an event").unwrap();
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();

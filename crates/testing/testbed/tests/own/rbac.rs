@@ -12,7 +12,7 @@ fn server(rules: Vec<Rule>) -> ApiServer {
 }
 
 #[tokio::test]
-async fn what_no_rule_allows_is_forbidden() {
+async fn a_request_without_a_rule_is_forbidden() {
     let server = server(vec![Rule::new(
         &["discovery.k8s.io"],
         &["endpointslices"],
@@ -33,13 +33,13 @@ async fn what_no_rule_allows_is_forbidden() {
         "services is forbidden: User \"operator\" cannot list resource \"services\" in API group \"\" at the \
          cluster scope"
     );
-    // Others are not restricted, and nobody is for discovery.
+    // Other users are not restricted, and discovery is not restricted for anyone.
     assert_eq!(get(&server.as_user("admin"), "/api/v1/services").await.0, 200);
     assert_eq!(get(&server, "/apis").await.0, 200);
 }
 
 #[tokio::test]
-async fn a_name_holds_for_the_path_and_for_a_field_selector() {
+async fn a_resource_name_applies_to_paths_and_field_selectors() {
     let rule = Rule::new(
         &["coordination.k8s.io"],
         &["leases"],
@@ -61,7 +61,7 @@ async fn a_name_holds_for_the_path_and_for_a_field_selector() {
         get(&server, &selected.replace("default", "kube-system")).await.0,
         403
     );
-    // The name of what is created is not known when rules are asked.
+    // The name of an object that is being created is not known when rules are evaluated.
     assert_eq!(
         call(&server, Method::POST, LEASES, Some(&lease("mine")))
             .await

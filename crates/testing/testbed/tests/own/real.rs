@@ -1,4 +1,4 @@
-//! The starter of real servers itself: kill, stop, continue, restart of one of two.
+//! The launcher of real servers: kill, stop, continue and restart of one of two.
 
 use k8s_openapi::api::{coordination::v1::Lease, discovery::v1::EndpointSlice};
 use kube::{
@@ -22,7 +22,7 @@ async fn client(cluster: &RealCluster, server: usize) -> Client {
 }
 
 #[tokio::test]
-async fn two_real_servers_of_one_store_stop_and_come_back() {
+async fn two_real_servers_of_one_store_stop_and_return() {
     if assets().is_none() {
         println!("skipped: needs KUBEBUILDER_ASSETS (a folder with etcd and kube-apiserver)");
         return;

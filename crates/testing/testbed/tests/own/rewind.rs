@@ -1,5 +1,5 @@
-//! A store that goes back to an earlier version of itself, as etcd does when a backup is restored. No real API server
-//! can be made to do that within a test.
+//! A store that goes back to an earlier version, as etcd does when a backup is restored. A test cannot make a real API
+//! server do that.
 
 use crate::{SLICES, Watch, event, get, names, slice};
 use serde_json::Value;
@@ -13,7 +13,7 @@ fn version(object: &Value) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_is_as_it_was_at_that_version_and_versions_go_on_from_there() {
+async fn a_rewound_store_continues_from_the_restored_version() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     let kept = store.put(slice("kept")).unwrap();
@@ -41,7 +41,7 @@ async fn all_is_as_it_was_at_that_version_and_versions_go_on_from_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_from_a_version_to_come_shows_nothing_before_it_is_passed() {
+async fn a_watch_from_a_future_version_is_silent_until_it_passes() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     let backup = store.revision();
@@ -68,7 +68,7 @@ async fn a_watch_from_a_version_to_come_shows_nothing_before_it_is_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_was_not_restarted_shows_what_it_has_in_its_cache() {
+async fn a_server_without_a_restart_serves_its_old_cache() {
     let store = Store::new();
     let server = ApiServer::new(&store);
     let backup = store.revision();
@@ -83,7 +83,7 @@ async fn a_server_that_was_not_restarted_shows_what_it_has_in_its_cache() {
 }
 
 #[test]
-fn a_version_that_is_forgotten_cannot_be_gone_back_to() {
+fn a_compacted_version_cannot_be_restored() {
     let store = Store::new();
     let backup = store.revision();
     store.put(slice("kept")).unwrap();

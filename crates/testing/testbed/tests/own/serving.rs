@@ -1,4 +1,4 @@
-//! The server on TCP: connections that end, stand still and come back.
+//! The server on TCP: connections that end, freeze and return.
 
 use crate::{lease, slice};
 use futures::{StreamExt, pin_mut};
@@ -55,7 +55,7 @@ async fn a_kubeconfig_file_leads_to_it_as_its_user() {
 }
 
 #[tokio::test]
-async fn a_killed_server_breaks_its_watches_and_comes_back_on_its_port() {
+async fn a_killed_server_breaks_watches_and_keeps_its_port() {
     let (serving, client) = start().await;
     let (store, address) = (serving.server().store().clone(), serving.address());
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
@@ -127,7 +127,7 @@ async fn watches_can_be_broken_one_kind_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_refusing_server_closes_connections_without_a_word() {
+async fn a_refusing_server_closes_connections_without_an_answer() {
     let (serving, client) = start().await;
     serving.server().faults().refuse(true);
     assert!(leases(&client).list(&ListParams::default()).await.is_err());
@@ -156,7 +156,7 @@ async fn readyz_needs_a_token_and_ping_does_not() {
 }
 
 #[tokio::test]
-async fn fault_for_a_path_meets_no_other_path() {
+async fn a_fault_for_a_path_affects_no_other_path() {
     let (serving, client) = start().await;
     let fault = Fault::status(Match::any().path("/readyz"), 503);
     let fault = serving.server().faults().add(fault);

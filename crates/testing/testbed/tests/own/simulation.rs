@@ -1,4 +1,4 @@
-//! The tower service under a paused clock, with kube's own client.
+//! The tower service under a paused clock, with the client of kube.
 
 use crate::{LEASES, SLICES, Watch, event, get, slice};
 use futures::TryStreamExt;
@@ -142,7 +142,7 @@ async fn a_seeded_store_is_the_same_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_tells_who_asked_what() {
+async fn the_log_names_user_and_request() {
     let store = Store::new();
     let server = ApiServer::new(&store).as_user("someone");
     crate::call(&server, http::Method::POST, LEASES, Some(&crate::lease("a")))

@@ -52,7 +52,7 @@ pub async fn times_of_the_year_9999_are_stored(t: Target) {
     }
 }
 
-pub async fn of_two_updates_of_one_version_one_wins(t: Target) {
+pub async fn one_of_two_updates_of_one_version_wins(t: Target) {
     let made = t.made("leases", &lease("a")).await;
     let path = t.one("leases", "a");
     let by = |holder: &str| {

@@ -149,7 +149,7 @@ pub async fn chunks_are_of_one_snapshot(t: Target) {
 
 pub async fn a_list_from_the_cache_is_whole(t: Target) {
     make(&t, &["a", "b"]).await;
-    // A list without a version has seen both; the cache has, too, when asked for that version.
+    // A list without a version shows both. So does the cache if that version is requested.
     let list = t.get(&t.all("endpointslices")).await.expect(200);
     let newest = version(&list);
     let path = format!("{}?resourceVersion={newest}", t.all("endpointslices"));

@@ -1,8 +1,8 @@
-//! The rules of an API server that the operator or kubectl can notice, each one test on requests and answers.
+//! The rules of an API server that the operator or kubectl depends on, each one test of requests and answers.
 //!
-//! Every rule runs twice: on the testbed, as a test of its own, and on a real kube-apiserver, all in one test with
-//! one server, since starting one takes seconds and every test is a process under nextest. The real half needs
-//! `KUBEBUILDER_ASSETS`; without it, it says that it is skipped.
+//! Every rule runs twice: on the testbed as a separate test, and on a real kube-apiserver, all in one test with one
+//! server, because a start takes seconds and nextest runs every test in its own process. The real half needs
+//! `KUBEBUILDER_ASSETS`. Without it, the test prints that it is skipped.
 
 #![expect(clippy::similar_names, reason = "a path and a patch are what they are called")]
 
@@ -24,7 +24,7 @@ use target::Target;
 
 type Rule = fn(Target) -> BoxFuture<'static, ()>;
 
-/// Names every rule once; from the list come the tests on the testbed and the table for the real server.
+/// Names every rule once. The list becomes the tests on the testbed and the table for the real server.
 macro_rules! rules {
     ($($file:ident { $($rule:ident)+ })+) => {
         const RULES: &[(&str, Rule)] = &[
@@ -61,7 +61,7 @@ rules! {
         server_side_fields_of_the_body_are_ignored
     }
     update {
-        it_replaces_the_object_and_counts_on
+        a_put_replaces_the_object_and_raises_the_version
         a_stale_version_is_a_conflict
         another_uid_is_a_conflict
         a_missing_slice_is_not_found
@@ -116,8 +116,8 @@ rules! {
     }
     watch {
         changes_come_in_order_with_their_versions
-        without_a_version_it_begins_with_the_present
-        an_object_that_leaves_the_selector_is_deleted_as_it_was
+        a_watch_without_a_version_starts_at_the_present
+        an_object_that_leaves_the_selector_is_deleted
         a_namespace_and_a_name_select
         it_ends_cleanly_at_its_timeout
         a_bookmark_comes_before_the_end
@@ -158,7 +158,7 @@ rules! {
         numbers_are_in_range
         times_have_six_digits
         times_of_the_year_9999_are_stored
-        of_two_updates_of_one_version_one_wins
+        one_of_two_updates_of_one_version_wins
     }
     events {
         both_views_show_one_event
@@ -172,8 +172,8 @@ rules! {
         no_token_is_unauthorized
         an_unknown_token_is_unauthorized
         discovery_lists_the_resources
-        the_version_and_health_are_there
-        a_media_type_it_does_not_have_is_not_acceptable
+        version_and_health_paths_exist
+        an_unsupported_media_type_is_not_acceptable
     }
 }
 
@@ -182,7 +182,7 @@ mod real {
     use futures::{StreamExt, stream};
     use testbed::real::{RealCluster, assets};
 
-    /// How many rules run at a time.
+    /// The number of rules that run at a time.
     const AT_ONCE: usize = 8;
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Paths that are no resource, tokens, discovery.
+//! Paths that are not resources, tokens, and discovery.
 
 use crate::target::{Target, slice};
 use http::Method;
@@ -72,14 +72,14 @@ pub async fn discovery_lists_the_resources(t: Target) {
     }
 }
 
-pub async fn the_version_and_health_are_there(t: Target) {
+pub async fn version_and_health_paths_exist(t: Target) {
     assert_eq!(t.get("/version").await.expect(200)["major"], "1");
     for path in ["/healthz", "/livez", "/readyz"] {
         assert_eq!(t.get(path).await.expect(200), "ok");
     }
 }
 
-pub async fn a_media_type_it_does_not_have_is_not_acceptable(t: Target) {
+pub async fn an_unsupported_media_type_is_not_acceptable(t: Target) {
     let accept = [("accept", "text/html")];
     let response = t.send(Method::GET, &t.all("leases"), &accept, Vec::new()).await;
     assert_eq!(response.status(), 406);

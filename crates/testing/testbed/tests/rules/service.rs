@@ -1,4 +1,4 @@
-//! Services: what they get without asking, and what is refused.
+//! Services: default values, and requests that are refused.
 
 use crate::target::{Target, service};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ pub async fn node_ports_are_unique_and_kept(t: Target) {
     let port = |service: &Value| service["spec"]["ports"][0]["nodePort"].clone();
     assert_ne!(port(&first), port(&second));
     assert_ne!(first["spec"]["clusterIP"], second["spec"]["clusterIP"]);
-    // A PUT that leaves out what was allocated keeps it, and writes nothing.
+    // A PUT that leaves out allocated values keeps them, and writes nothing.
     let put = t.put(&t.one("services", "a"), &object("a")).await.expect(200);
     assert_eq!(port(&put), port(&first));
     assert_eq!(put["spec"]["clusterIP"], first["spec"]["clusterIP"]);

@@ -1,4 +1,4 @@
-//! EndpointSlices: defaults, limits, addresses, and the metadata rules that hold for all kinds.
+//! EndpointSlices: defaults, limits, addresses, and the metadata rules of all kinds.
 
 use crate::target::{Target, slice};
 use serde_json::{Value, json};

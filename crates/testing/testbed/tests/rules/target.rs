@@ -1,4 +1,4 @@
-//! What the rules are tested on: an API server, reached over HTTP, with a namespace of the test's own.
+//! The target of the rules: an API server, reached over HTTP, with a namespace for each test.
 
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use http::{Method, Request, Response};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use testbed::{ApiServer, Serving, Store, real::RealCluster};
 
-/// No answer takes longer, on either kind of server.
+/// The longest time for an answer, on either kind of server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An API server and a namespace in it.
@@ -20,7 +20,7 @@ pub struct Target {
     pub namespace: String,
     client: Client,
     kubeconfig: String,
-    /// Kept, since dropping it ends the server.
+    /// Keeps the server alive: dropping it ends the server.
     _serving: Option<Serving>,
 }
 
@@ -32,14 +32,14 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body of an answer that is to have this code.
+    /// The body of an answer with this expected code.
     #[track_caller]
     pub fn expect(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{:#}", self.body);
         self.body
     }
 
-    /// The Status of an error that is to have this code and reason.
+    /// The Status of an error with this expected code and reason.
     #[track_caller]
     pub fn fails(self, code: u16, reason: &str) -> Value {
         assert_eq!(self.code, code, "{:#}", self.body);
@@ -55,7 +55,7 @@ impl Reply {
         self.body
     }
 
-    /// The message of a 422 that is to name these fields, each at least once.
+    /// The message of a 422 that must name each of these fields.
     #[track_caller]
     pub fn invalid(self, fields: &[&str]) -> String {
         let status = self.fails(422, "Invalid");
@@ -76,19 +76,19 @@ impl Reply {
     }
 }
 
-/// A client that trusts a kubeconfig's server.
+/// A client that trusts the server of a kubeconfig.
 async fn client(kubeconfig: &str) -> Client {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
-    // The rules want the answer as it comes.
+    // The rules need the answer without retries.
     config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
 impl Target {
-    /// A testbed of its own, over TCP as a real server is.
+    /// A new testbed, over TCP like a real server.
     pub async fn testbed() -> Self {
         let serving = ApiServer::new(&Store::new())
             .serve(([127, 0, 0, 1], 0).into())
@@ -106,7 +106,7 @@ impl Target {
         target
     }
 
-    /// A namespace of its own on a real server.
+    /// A new namespace on a real server.
     pub async fn real(cluster: &RealCluster, number: usize) -> Self {
         let kubeconfig = cluster.kubeconfig(0, "default");
         let client = client(&kubeconfig).await;
@@ -126,7 +126,7 @@ impl Target {
         self.post("/api/v1/namespaces", &namespace).await.expect(201);
     }
 
-    /// The same server with another token, or with none.
+    /// The same server with another token, or without one.
     pub async fn with_token(&self, token: Option<&str>) -> Self {
         let mut kubeconfig: Value = serde_json::from_str(&self.kubeconfig).unwrap();
         kubeconfig["users"][0]["user"] = token.map_or(json!({}), |token| json!({"token": token}));
@@ -157,7 +157,7 @@ impl Target {
         format!("{}/{name}", self.all(resource))
     }
 
-    /// Any request, as it is.
+    /// Sends a request unchanged.
     pub async fn send(
         &self,
         method: Method,
@@ -197,7 +197,7 @@ impl Target {
             .await
     }
 
-    /// A merge patch.
+    /// Sends a merge patch.
     pub async fn merge(&self, path: &str, patch: &Value) -> Reply {
         self.patch(path, "application/merge-patch+json", patch).await
     }
@@ -221,12 +221,12 @@ impl Target {
         .await
     }
 
-    /// Creates an object, which is to work, and gives it as it is then.
+    /// Creates an object, which must succeed, and returns it as stored.
     pub async fn made(&self, resource: &str, object: &Value) -> Value {
         self.post(&self.all(resource), object).await.expect(201)
     }
 
-    /// Opens a watch, which is to work.
+    /// Opens a watch, which must succeed.
     pub async fn watch(&self, path: &str, query: &str) -> Watch {
         let path = format!("{path}?watch=true&{query}");
         let response = self.send(Method::GET, &path, &[], Vec::new()).await;
@@ -258,7 +258,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next event; none at the end.
+    /// The next event, or `None` at the end.
     pub async fn next(&mut self) -> Option<Value> {
         let line = tokio::time::timeout(PATIENCE, self.lines.next())
             .await
@@ -266,7 +266,7 @@ impl Watch {
         line.map(|line| serde_json::from_str(&line.unwrap()).unwrap())
     }
 
-    /// The next event, which is to be this one.
+    /// The next event, which must have this type and name.
     pub async fn expect(&mut self, event: &str, name: &str) -> Value {
         let next = self.next().await.expect("an event");
         assert_eq!(next["type"], event, "{next:#}");
@@ -284,7 +284,7 @@ pub fn slice(name: &str) -> Value {
     })
 }
 
-/// A Lease that is held.
+/// A Lease with a holder.
 pub fn lease(name: &str) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
@@ -299,7 +299,7 @@ pub fn service(name: &str) -> Value {
     })
 }
 
-/// The version of an object.
+/// The resourceVersion of an object.
 pub fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"]
         .as_str()
@@ -308,7 +308,7 @@ pub fn version(object: &Value) -> u64 {
         .unwrap()
 }
 
-/// An object with one more annotation.
+/// An object with a further annotation.
 pub fn annotated(object: &Value, value: &str) -> Value {
     let mut object = object.clone();
     object["metadata"]["annotations"] = json!({"a": value});

@@ -3,7 +3,7 @@
 use crate::target::{Target, annotated, lease, slice, version};
 use serde_json::json;
 
-pub async fn it_replaces_the_object_and_counts_on(t: Target) {
+pub async fn a_put_replaces_the_object_and_raises_the_version(t: Target) {
     let made = t.made("endpointslices", &annotated(&slice("a"), "1")).await;
     let mut object = slice("a");
     object["endpoints"] = json!([{"addresses": ["192.0.2.9"]}]);

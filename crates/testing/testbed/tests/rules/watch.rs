@@ -22,18 +22,15 @@ pub async fn changes_come_in_order_with_their_versions(t: Target) {
     assert_eq!(added["kind"], "EndpointSlice");
     assert_eq!(version(&watch.expect("MODIFIED", "a").await), version(&put));
     let gone = watch.expect("DELETED", "a").await;
-    assert!(
-        version(&gone) > version(&put),
-        "a deletion has a version of its own"
-    );
+    assert!(version(&gone) > version(&put), "a deletion has its own version");
     assert_eq!(gone["metadata"]["annotations"]["a"], "1");
-    // From any of these versions on, a new watch sees the rest.
+    // A new watch from any of these versions sees the later ones.
     let from = format!("resourceVersion={}", version(&put));
     let mut late = t.watch(&t.all("endpointslices"), &from).await;
     assert_eq!(version(&late.expect("DELETED", "a").await), version(&gone));
 }
 
-pub async fn without_a_version_it_begins_with_the_present(t: Target) {
+pub async fn a_watch_without_a_version_starts_at_the_present(t: Target) {
     t.made("endpointslices", &slice("a")).await;
     t.made("endpointslices", &slice("b")).await;
     for query in ["", "resourceVersion="] {
@@ -47,7 +44,7 @@ pub async fn without_a_version_it_begins_with_the_present(t: Target) {
     }
 }
 
-pub async fn an_object_that_leaves_the_selector_is_deleted_as_it_was(t: Target) {
+pub async fn an_object_that_leaves_the_selector_is_deleted(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let query = format!("labelSelector=x%3D1&resourceVersion={}", version(&made));
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
@@ -88,7 +85,7 @@ pub async fn it_ends_cleanly_at_its_timeout(t: Target) {
 pub async fn a_bookmark_comes_before_the_end(t: Target) {
     let made = t.made("endpointslices", &slice("a")).await;
     let before = version(&made) - 1;
-    // A real server looks for due bookmarks about once a second.
+    // A real server checks about once a second whether bookmarks are due.
     let query = format!("resourceVersion={before}&timeoutSeconds=6&allowWatchBookmarks=true");
     let mut watch = t.watch(&t.all("endpointslices"), &query).await;
     watch.expect("ADDED", "a").await;

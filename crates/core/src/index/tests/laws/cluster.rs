@@ -1,4 +1,4 @@
-//! An API server, its watches, and the index at their end.
+//! An API server, its watches, and the index that they feed.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(super) const SERVICES: [(&str, &str); 5] = [
     ("web", "vip"),
 ];
 
-/// The watches of slices: ours, and two that share the names.
+/// The watches of slices: the one of copies, and two that share the names.
 pub(super) fn scopes() -> [Scope; 3] {
     [
         Scope::Copies,
@@ -27,7 +27,7 @@ pub(super) fn scopes() -> [Scope; 3] {
     ]
 }
 
-/// Names of slices that matter: a source's, a copy's, another's.
+/// Names of slices that matter: one of a source, one of a copy, and one of another Service.
 pub(super) fn slice_names() -> Vec<String> {
     let copy_of = |service| copy_name(service, &slice("kubernetes"));
     ["kubernetes", "other"]
@@ -37,22 +37,22 @@ pub(super) fn slice_names() -> Vec<String> {
         .collect()
 }
 
-/// What happens in the cluster, in a watch, or between the two.
+/// A step in the cluster, in a watch, or between the two.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// A Service is changed (or made), and the index told.
+    /// A Service is created or changed, and the index is updated.
     Service(usize, Option<(&'static str, &'static str)>, u8),
     DeleteService(usize),
     /// Services are listed again, and some of them are gone.
     ListServices(usize),
-    /// A slice is changed (or made); its watches have yet to say so.
+    /// A slice is created or changed. Its watches have not shown it yet.
     Slice(Change),
     DeleteSlice(&'static str, usize),
     /// A watch delivers its next event.
     Deliver(usize),
-    /// A watch delivers an event once more.
+    /// A watch delivers an event a second time.
     Repeat(usize),
-    /// A watch starts again with a list.
+    /// A watch restarts with a list.
     Relist(usize),
     /// A slice is read by a GET.
     Read(&'static str, usize),
@@ -65,7 +65,7 @@ pub(super) struct Change {
     pub(super) namespace: &'static str,
     pub(super) name: usize,
     pub(super) of: Option<&'static str>,
-    /// None, the label alone, or all that makes a slice ours.
+    /// Neither label nor annotations, the label alone, or everything that makes a slice ours.
     pub(super) ours: u8,
     pub(super) endpoints: u8,
 }
@@ -118,7 +118,7 @@ pub(super) struct Watch {
     last: Option<Event>,
 }
 
-/// An API server, its watches, and the index at their end.
+/// An API server, its watches, and the index that they feed.
 pub(super) struct Cluster {
     services: BTreeMap<ServiceKey, Service>,
     slices: BTreeMap<SliceKey, EndpointSlice>,
@@ -145,7 +145,7 @@ impl Cluster {
         }
     }
 
-    /// The slice changes in the store, and each watch hears what its selector makes of it.
+    /// Changes the slice in the store, and queues for each watch the event that its selector makes of it.
     fn write(&mut self, key: &SliceKey, new: Option<EndpointSlice>) {
         self.version += 1;
         let old = self.slices.remove(key);
@@ -196,7 +196,7 @@ impl Cluster {
         SliceKey::new(namespace, &self.names[name])
     }
 
-    /// An index that knows of this cluster only what lists say.
+    /// An index that was filled from lists of this cluster alone.
     pub(super) fn listed_again(&self) -> Index {
         let (services, slices) = (self.services.clone(), self.slices.clone());
         let mut fresh = Self {
@@ -265,7 +265,7 @@ impl Cluster {
                 look(&mut self.index, &key, self.slices.get(&key).cloned())
             }
             Step::Forget => {
-                // With a copy's watch behind, the other watch alone knows that a slice is ours no longer.
+                // If the watch of copies is behind, only the other watch knows that a slice is no longer ours.
                 let mut dirty = Dirty::new();
                 while let Some(event) = self.watches[0].pending.pop_front() {
                     dirty.extend(self.deliver(0, event));
@@ -277,7 +277,7 @@ impl Cluster {
         }
     }
 
-    /// All plans that could be made, with nothing left to ask.
+    /// All plans that are possible, with nothing left to confirm by a GET.
     pub(super) fn plans(&self) -> Vec<(ServiceKey, Option<Plan>)> {
         let plan_for = |key: &ServiceKey| {
             let mut snapshot = self.index.snapshot(key)?;

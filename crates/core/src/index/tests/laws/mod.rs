@@ -16,7 +16,7 @@ fn has_name_taken(plan: &Plan) -> bool {
         .any(|finding| finding.reason == Reason::NameTaken)
 }
 
-/// All that a snapshot says, in a form that can be compared.
+/// The content of a snapshot, in a form that can be compared.
 fn shown(index: &Index) -> Vec<String> {
     let view = |key: &(&str, &str)| {
         let snapshot = index.snapshot(&ServiceKey::new(key.0, key.1));
@@ -36,15 +36,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_change_that_alters_a_plan_has_its_key_among_the_dirty_ones(steps in vec(step(), 1..40)) {
+    fn a_change_that_alters_a_plan_marks_its_key_dirty(steps in vec(step(), 1..40)) {
         let mut cluster = Cluster::new();
         let mut before = cluster.plans();
         for step in steps {
             let dirty = cluster.take(step.clone());
             let after = cluster.plans();
             for ((key, old), (_, new)) in before.iter().zip(&after) {
-                // A POST meets what stands in the way of a copy, when it was forgotten with its name.
-                // A source that was forgotten is unknown until it is listed, which marks its dependants.
+                // If a copy's name was forgotten, the POST meets the slice that has the name. A forgotten source is
+                // unknown until it is listed, which marks its dependants.
                 let is_unknown = new.is_none() || old.as_ref().is_some_and(has_name_taken);
                 let forgotten = matches!(step, Step::Forget) && is_unknown;
                 prop_assert!(
@@ -58,7 +58,7 @@ proptest! {
 
     /// Rule: 3.while-none-ran
     #[test]
-    fn watches_that_have_caught_up_show_what_a_fresh_list_shows(steps in vec(step(), 1..40)) {
+    fn watches_that_caught_up_equal_a_fresh_list(steps in vec(step(), 1..40)) {
         let mut cluster = Cluster::new();
         let forgot = steps.iter().any(|step| matches!(step, Step::Forget));
         for step in steps {
@@ -69,7 +69,7 @@ proptest! {
                 cluster.deliver(watch, event);
             }
         }
-        // What was dropped is watched again when it is named again, from a list.
+        // A dropped name that is used again is watched again, from a list.
         for watch in if forgot { 1..3 } else { 0..0 } {
             cluster.relist(watch);
         }
@@ -84,7 +84,7 @@ proptest! {
         changes in vec((0..3usize, 0..3u8), 1..12).prop_shuffle(),
         order in vec(any::<prop::sample::Index>(), 0..40),
     ) {
-        // States of source slices, each with a version of its own; the newest of each must win.
+        // States of source slices, each with its own version. The newest of each must win.
         let scope = &scopes()[1];
         let states: Vec<_> = changes.iter().zip(200..).map(|(&(name, endpoints), version)| {
             let change = Change { namespace: "default", name, of: Some("kubernetes"), ours: 0, endpoints };
