@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::migration::is_leftover;
 use crate::model::{
     EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
-    provenance,
+    ports, provenance,
 };
 
 pub mod copy;
@@ -132,7 +132,7 @@ fn wanted_copies(
         let slices: Vec<_> = source.slices_of(family).collect();
         let mut without_number = BTreeSet::new();
         let fresh = slices.iter().filter_map(|slice| {
-            let ports = copy::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
+            let ports = ports::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
             Some(copy::fresh(service, slice, ports))
         });
         let mut copies: Vec<_> = fresh.collect();
