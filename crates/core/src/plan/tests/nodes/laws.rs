@@ -176,6 +176,28 @@ proptest! {
         }
     }
 
+    /// Rule: 8.source-first
+    #[test]
+    fn one_plan_is_enough_whatever_source_and_nodes_do(
+        steps in vec((change(), prop::option::of(subsequence(SIX.to_vec(), 0..=5))), 1..12),
+    ) {
+        let mut world = start();
+        for (change, own) in &steps {
+            make(&mut world, change);
+            let six = slice("own").family("IPv6").endpoints(own.iter().flatten().copied());
+            match own {
+                Some(_) => _ = world.put(six),
+                None => _ = world.slices.remove(&SliceKey::of(&six.metadata)),
+            }
+            // The plan of an applied plan is empty.
+            world.settle("vip");
+            let listed: BTreeSet<IpAddr> = own.iter().flatten().map(|address| address.parse().unwrap()).collect();
+            if !listed.is_empty() {
+                prop_assert_eq!(addresses(&world), listed, "{:?}: the source has the family itself", change);
+            }
+        }
+    }
+
     /// Rule: 8.address-kept
     #[test]
     fn the_order_of_node_addresses_changes_nothing(changes in vec(change(), 1..10)) {

@@ -338,14 +338,21 @@ fn no_doubt_about_nodes_takes_the_last_endpoint() {
 fn the_vip_on_a_node_is_no_endpoint_even_as_the_last() {
     let with_vip =
         |service: Service| service.edit(|it| it.spec_mut().external_ips = Some(vec![V6[0].to_owned()]));
-    let mut world = world()
+    let mut one = world()
         .nodes([node("a").internal(V4[0]).internal(V6[0])])
         .settled("vip");
-    assert_eq!(shown6(&world), [V6[0]]);
+    assert_eq!(shown6(&one), [V6[0]]);
+    one.put_service(with_vip(dual()));
+    one.settle("vip");
+    assert_eq!(shown6(&one), Vec::<String>::new());
+    one.list_nodes([node("a").internal(V4[0]).internal(V6[0]).internal(V6[1])]);
+    one.settle("vip");
+    assert_eq!(shown6(&one), [V6[1]]);
+
+    // Nor does it take the place of the last one.
+    let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
-    world.settle("vip");
-    assert_eq!(shown6(&world), Vec::<String>::new());
-    world.list_nodes([node("a").internal(V4[0]).internal(V6[0]).internal(V6[1])]);
+    world.list_nodes([]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[1]]);
 }
