@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 mod counts;
+mod nodes;
 mod probed;
 mod seen;
 mod services;
@@ -24,6 +25,7 @@ mod sources;
 mod unreadable;
 mod versions;
 
+use nodes::NodeIndex;
 pub use seen::SliceState;
 use services::Known;
 pub use services::ServiceVersion;
@@ -87,6 +89,7 @@ pub struct Index {
     others: Slices,
     versions: Versions,
     unreadable: UnreadableObjects,
+    nodes: NodeIndex,
     services_listed: bool,
     /// The names that mattered when Services were first listed.
     first_names: BTreeSet<String>,
@@ -113,6 +116,7 @@ impl Index {
             others: Slices::default(),
             versions: Versions::default(),
             unreadable: UnreadableObjects::default(),
+            nodes: NodeIndex::default(),
             services_listed: false,
             first_names: BTreeSet::new(),
             copies_listed: false,
@@ -195,15 +199,6 @@ impl Index {
             }
         }
         dirty
-    }
-
-    /// Names of Services whose slices matter: the sources in use and the managed Services.
-    #[must_use]
-    pub fn names(&self) -> BTreeSet<String> {
-        let managed = self.managed().map(|service| service.key.name());
-        let sources = self.uses.iter().map(|(source, _)| source.name());
-        let always = self.always.iter().map(String::as_str);
-        managed.chain(sources).chain(always).map(str::to_owned).collect()
     }
 
     /// A slice as it is known, whether it is a copy or not.
@@ -315,6 +310,7 @@ impl Index {
             in_doubt,
             cause: None,
             reports_probes: self.priority(key) != Priority::Other,
+            nodes: self.known_nodes(),
             confirmed: BTreeSet::new(),
         })
     }

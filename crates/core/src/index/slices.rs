@@ -32,7 +32,7 @@ struct Gone {
 
 impl Slices {
     /// The slices that concern a Service: by label, by owner, or by the name of one of its copies.
-    pub fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+    pub fn of<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Arc<EndpointSlice>> + use<'a> {
         self.by_service.get(service).into_iter().flatten()
     }
 

@@ -77,6 +77,15 @@ impl Index {
         names
     }
 
+    /// Names of Services whose slices matter: the sources in use and the managed Services.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let managed = self.managed().map(|service| service.key.name());
+        let sources = self.uses.iter().map(|(source, _)| source.name());
+        let always = self.always.iter().map(String::as_str);
+        managed.chain(sources).chain(always).map(str::to_owned).collect()
+    }
+
     /// Makes slices of Services with this name matter even while no managed Service uses them as a source.
     pub fn always_watch(&mut self, name: &str) {
         self.always.insert(name.to_owned());

@@ -4,6 +4,7 @@
 //! Pure: no client, no clock, no environment, no logging.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use words::words;
 
@@ -13,7 +14,10 @@ mod endpoint;
 mod endpoints;
 mod finding;
 mod kinds;
+mod node;
+mod nodes;
 mod objects;
+pub mod ports;
 mod priority;
 pub mod provenance;
 mod service;
@@ -26,9 +30,14 @@ pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, SYNCED_MEANING, a_few};
 pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
-pub use objects::{EndpointSlice, ObjectMeta, OwnerReference, Service, ServiceSpec, Unreadable};
+pub use node::{Node, NodeAddress, NodeAddressKind, NodeObject};
+pub use nodes::{KnownNodes, NoCounterpart, Nodes, NodesUnknown};
+pub use objects::{
+    EndpointSlice, LoadBalancerIngress, LoadBalancerStatus, ObjectMeta, OwnerReference, Service, ServiceSpec,
+    ServiceStatus, Unreadable,
+};
 pub use priority::Priority;
-pub use service::{Intent, ManagedService};
+pub use service::{Distribution, Intent, ManagedService};
 pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a managed Service.
@@ -201,6 +210,24 @@ impl Family {
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|family| family.as_str() == word)
+    }
+
+    /// The family of an address in canonical form.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
 //! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out times,
-//! `managedFields` and `status`. The API server stores values there that a client may not be able to decode,
+//! `managedFields` and most of `status`. The API server stores values there that a client may not be able to decode,
 //! such as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. One
 //! object that cannot be decoded must not affect others.
 
@@ -79,6 +79,8 @@ pub struct Service {
     pub metadata: ObjectMeta,
     /// The specification that the user wrote.
     pub spec: Option<ServiceSpec>,
+    /// What became of it.
+    pub status: Option<ServiceStatus>,
 }
 
 /// The `spec` of a Service, as far as copies depend on it.
@@ -91,6 +93,15 @@ pub struct ServiceSpec {
     /// `None` for a headless Service.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
+    /// One of each family.
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Option<Vec<String>>,
+    /// Addresses that its user routes to the Nodes.
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Option<Vec<String>>,
+    /// The load-balancer address that its user asks for. Deprecated, and still in use.
+    #[serde(rename = "loadBalancerIP")]
+    pub load_balancer_ip: Option<String>,
     /// `IPv4`, `IPv6`, or both; the primary one first.
     pub ip_families: Option<Vec<String>>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
@@ -101,8 +112,34 @@ pub struct ServiceSpec {
     pub ports: Option<Vec<ServicePort>>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<String>,
+    /// `Cluster` or `Local`.
+    pub internal_traffic_policy: Option<String>,
     /// `PreferClose`, `PreferSameZone` or similar.
     pub traffic_distribution: Option<String>,
+}
+
+/// `status` of a Service, as far as copies depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// What the load balancer says.
+    pub load_balancer: Option<LoadBalancerStatus>,
+}
+
+/// `status.loadBalancer` of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancerStatus {
+    /// Where the load balancer takes traffic.
+    pub ingress: Option<Vec<LoadBalancerIngress>>,
+}
+
+/// One ingress of a load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancerIngress {
+    /// Its address, if it has no host name.
+    pub ip: Option<String>,
 }
 
 /// An EndpointSlice.

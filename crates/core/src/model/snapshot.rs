@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{EndpointSlice, Family, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of};
+use super::{
+    EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of,
+};
 
 /// Everything that decides about the copies of one Service at one moment.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Snapshot {
     /// Whether findings of probes are reported: for the Service that the flags name, and in the namespace of the API
     /// source. Other users do not learn which API servers fail.
     pub reports_probes: bool,
+    /// The Nodes, for copies of the API source.
+    pub nodes: KnownNodes,
     /// Source slices that were just read from the API server, so their known state is the latest.
     pub confirmed: BTreeSet<SliceKey>,
 }

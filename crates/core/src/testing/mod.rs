@@ -10,8 +10,8 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{
-    Defaults, Endpoint, EndpointSlice, MANAGED_BY_US, ObjectMeta, OwnerReference, Service, ServiceKey,
-    ServiceSpec, annotation, label, provenance,
+    Defaults, Endpoint, EndpointSlice, MANAGED_BY_US, Node, NodeAddress, NodeAddressKind, ObjectMeta,
+    OwnerReference, Service, ServiceKey, ServiceSpec, annotation, label, provenance,
 };
 
 pub mod world;
@@ -44,6 +44,7 @@ pub fn plain_service(name: &str) -> Service {
             ip_family_policy: Some("SingleStack".to_owned()),
             ..ServiceSpec::default()
         }),
+        status: None,
     }
 }
 
@@ -63,6 +64,42 @@ pub fn endpoint(address: &str) -> Endpoint {
     Endpoint {
         addresses: vec![address.to_owned()],
         ..Endpoint::default()
+    }
+}
+
+/// A Node without addresses.
+pub fn node(name: &str) -> Node {
+    Node {
+        name: name.into(),
+        addresses: Box::default(),
+        zone: None,
+    }
+}
+
+/// What only Nodes have.
+impl Node {
+    pub fn internal(self, address: &str) -> Self {
+        self.with_address(NodeAddressKind::Internal, address)
+    }
+
+    pub fn external(self, address: &str) -> Self {
+        self.with_address(NodeAddressKind::External, address)
+    }
+
+    pub fn zone(self, zone: &str) -> Self {
+        Self {
+            zone: Some(zone.into()),
+            ..self
+        }
+    }
+
+    fn with_address(self, kind: NodeAddressKind, address: &str) -> Self {
+        let address = address.parse().expect("an address");
+        let added = NodeAddress { kind, address };
+        Self {
+            addresses: self.addresses.into_iter().chain([added]).collect(),
+            ..self
+        }
     }
 }
 

@@ -41,10 +41,7 @@ impl Target {
     /// The family of the address.
     #[must_use]
     pub fn family(self) -> Family {
-        match self.address {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
+        Family::of(self.address)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_
 mod belonging;
 mod gone;
 mod laws;
+mod nodes;
 mod probed;
 mod replaced;
 mod rewound;

@@ -1,5 +1,8 @@
 //! The request that a Service makes of the operator, parsed once when the Service arrives.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::ServicePort;
 
 use super::{
@@ -49,8 +52,23 @@ pub struct ManagedService {
     pub ports: Vec<ServicePort>,
     /// Whether it asks for topology-aware routing, so that hints are copied.
     pub wants_hints: bool,
-    /// `externalTrafficPolicy: Local`
+    /// `externalTrafficPolicy: Local` or `internalTrafficPolicy: Local`
     pub local_traffic: bool,
+    /// `trafficDistribution`
+    pub distribution: Option<Distribution>,
+    /// Its own load-balancer, external and cluster addresses, sorted. An endpoint with one of them is a loop.
+    pub own_addresses: Box<[IpAddr]>,
+}
+
+/// The endpoints that a Service prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distribution {
+    /// Those in the zone of the client: `PreferClose` or `PreferSameZone`.
+    SameZone,
+    /// Those on the Node of the client: `PreferSameNode`.
+    SameNode,
+    /// A word that a later version of Kubernetes may know.
+    Other,
 }
 
 impl ManagedService {
@@ -73,11 +91,14 @@ impl ManagedService {
             "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
             shorten(&unreadable.error)
         );
-        let metadata = unreadable.metadata.clone();
+        let service = Service {
+            metadata: unreadable.metadata.clone(),
+            ..Service::default()
+        };
         let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
         Self {
             remarks: Vec::new(),
-            ..Self::with(&Service { metadata, spec: None }, intent)
+            ..Self::with(&service, intent)
         }
     }
 
@@ -99,7 +120,11 @@ impl ManagedService {
             headless,
             ports: spec.ports.clone().unwrap_or_default(),
             wants_hints: wants_hints(service, spec),
-            local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
+            local_traffic: [&spec.external_traffic_policy, &spec.internal_traffic_policy]
+                .into_iter()
+                .any(|policy| policy.as_deref() == Some("Local")),
+            distribution: distribution(spec),
+            own_addresses: own_addresses(service, spec),
         }
     }
 
@@ -111,6 +136,12 @@ impl ManagedService {
             || annotations
                 .map(|(key, _)| key)
                 .any(|key| key.starts_with(annotation::PREFIX))
+    }
+
+    /// Whether its copies need the Node and the zone of each endpoint.
+    #[must_use]
+    pub fn needs_node_names(&self) -> bool {
+        self.local_traffic || self.distribution.is_some()
     }
 
     /// The source, if it has a valid one.
@@ -239,11 +270,36 @@ fn wants_hints(service: &Service, spec: &ServiceSpec) -> bool {
         annotation_of(&service.metadata, key)
             .is_some_and(|mode| !mode.is_empty() && !mode.eq_ignore_ascii_case("disabled"))
     };
-    spec.traffic_distribution
-        .as_deref()
-        .is_some_and(|value| !value.is_empty())
+    distribution(spec).is_some()
         || asks("service.kubernetes.io/topology-mode")
         || asks("service.kubernetes.io/topology-aware-hints")
+}
+
+fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
+    match spec.traffic_distribution.as_deref()? {
+        "" => None,
+        "PreferClose" | "PreferSameZone" => Some(Distribution::SameZone),
+        "PreferSameNode" => Some(Distribution::SameNode),
+        _ => Some(Distribution::Other),
+    }
+}
+
+fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer
+        .iter()
+        .flat_map(|balancer| balancer.ingress.iter().flatten());
+    let addresses = ingress
+        .filter_map(|ingress| ingress.ip.as_ref())
+        .chain(&spec.load_balancer_ip)
+        .chain(spec.external_ips.iter().flatten())
+        .chain(&spec.cluster_ip)
+        .chain(spec.cluster_ips.iter().flatten());
+    // "None" is no address.
+    let addresses = addresses.filter_map(|address| address.parse().ok());
+    let addresses: BTreeSet<_> = addresses.map(|address: IpAddr| address.to_canonical()).collect();
+    addresses.into_iter().collect()
 }
 
 fn invalid(annotation: &str, value: &str, help: &str) -> Finding {

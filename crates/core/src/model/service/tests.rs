@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{LoadBalancerIngress, LoadBalancerStatus, ServiceStatus};
 use crate::testing::{Build, BuildService, defaults, plain_service, service};
 
 fn read(service: &Service) -> Option<ManagedService> {
@@ -335,6 +336,82 @@ fn a_note_stays_short_whatever_an_annotation_holds() {
             finding.note.len() <= 1000,
             "{annotation}: {} bytes",
             finding.note.len()
+        );
+    }
+}
+
+/// Rule: 8.never-vip
+#[test]
+fn the_own_addresses_are_those_of_spec_and_status() {
+    let text = |address: &str| Some(address.to_owned());
+    let service = service("vip").edit(|service| {
+        let spec = service.spec_mut();
+        (spec.cluster_ip, spec.load_balancer_ip) = (text("10.96.0.10"), text("192.0.2.100"));
+        spec.cluster_ips = Some(vec!["10.96.0.10".to_owned(), "fd00::A".to_owned()]);
+        spec.external_ips = Some(vec!["::ffff:192.0.2.101".to_owned()]);
+        let ingress = [text("2001:db8:0::100"), None, text("x")];
+        let ingress = ingress.map(|ip| LoadBalancerIngress { ip });
+        let load_balancer = LoadBalancerStatus {
+            ingress: Some(ingress.into()),
+        };
+        service.status = Some(ServiceStatus {
+            load_balancer: Some(load_balancer),
+        });
+    });
+    let own: Vec<_> = managed(&service)
+        .own_addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        own,
+        [
+            "10.96.0.10",
+            "192.0.2.100",
+            "192.0.2.101",
+            "2001:db8::100",
+            "fd00::a"
+        ]
+    );
+    let headless = managed(&crate::testing::service("vip").headless());
+    assert!(headless.own_addresses.is_empty());
+}
+
+/// Rule: 8.node-names
+#[test]
+fn node_names_are_needed_for_local_traffic_and_a_distribution() {
+    let local = "Local".to_owned();
+    let distribution = |value: &str| {
+        service("vip").edit(|service| service.spec_mut().traffic_distribution = Some(value.to_owned()))
+    };
+    for (service, expected) in [
+        (service("vip"), (false, None)),
+        (
+            service("vip").edit(|it| it.spec_mut().internal_traffic_policy = Some(local.clone())),
+            (true, None),
+        ),
+        (
+            service("vip").edit(|it| it.spec_mut().external_traffic_policy = Some(local.clone())),
+            (true, None),
+        ),
+        (distribution(""), (false, None)),
+        (distribution("PreferClose"), (true, Some(Distribution::SameZone))),
+        (
+            distribution("PreferSameZone"),
+            (true, Some(Distribution::SameZone)),
+        ),
+        (
+            distribution("PreferSameNode"),
+            (true, Some(Distribution::SameNode)),
+        ),
+        (distribution("Later"), (true, Some(Distribution::Other))),
+    ] {
+        let managed = managed(&service);
+        assert_eq!(
+            (managed.needs_node_names(), managed.distribution),
+            expected,
+            "{:?}",
+            service.spec
         );
     }
 }

@@ -40,6 +40,7 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
             in_doubt: false,
             cause: None,
             reports_probes: false,
+            nodes: crate::model::KnownNodes::default(),
             confirmed: BTreeSet::new(),
         },
         &crate::plan::Verdicts::Off,

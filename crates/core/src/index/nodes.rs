@@ -1,0 +1,133 @@
+//! The Nodes, and the managed Services that depend on them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Dirty, Index};
+use crate::model::{
+    EndpointSlice, Family, KnownNodes, ManagedService, Node, Nodes, NodesUnknown, ServiceKey,
+};
+
+/// The Nodes as the watch shows them.
+#[derive(Debug)]
+pub(super) struct NodeIndex {
+    /// Those known, also while they count as unknown: the next list compares with them.
+    nodes: Arc<Nodes>,
+    /// Why they count as unknown, if they do.
+    unknown: Option<NodesUnknown>,
+}
+
+impl Default for NodeIndex {
+    fn default() -> Self {
+        Self {
+            nodes: Arc::default(),
+            unknown: Some(NodesUnknown::NotListed),
+        }
+    }
+}
+
+impl Index {
+    /// Whether a managed Service needs Nodes, so that they are to be watched. It may change whenever
+    /// [`Index::api_servers_changed`] does.
+    #[must_use]
+    pub fn needs_nodes(&self) -> bool {
+        self.services_that_need_nodes().next().is_some()
+    }
+
+    /// A Node was added or changed, or is on a list. One that is as it was, as after a heartbeat, concerns nobody.
+    pub fn apply_node(&mut self, node: Node) -> Dirty {
+        self.change_nodes(|nodes| nodes.insert(node))
+    }
+
+    /// A Node was added or changed, or is on a list, and cannot be decoded.
+    pub fn apply_unreadable_node(&mut self, name: &str) -> Dirty {
+        self.change_nodes(|nodes| nodes.insert_unreadable(name))
+    }
+
+    /// A Node is gone, or no longer selected.
+    pub fn delete_node(&mut self, name: &str) -> Dirty {
+        self.change_nodes(|nodes| nodes.remove(name))
+    }
+
+    /// A list of Nodes is complete: those not on it are gone. Readable or not, `listed` has their names.
+    pub fn nodes_listed(&mut self, listed: &HashSet<String>) -> Dirty {
+        let names = self.nodes.nodes.names();
+        let gone: Vec<_> = names.filter(|name| !listed.contains(&***name)).cloned().collect();
+        let was_unknown = self.nodes.unknown.take().is_some();
+        let mut dirty = Dirty::new();
+        for name in gone {
+            dirty.extend(self.delete_node(&name));
+        }
+        if was_unknown {
+            dirty.extend(self.concerned_by_nodes());
+        }
+        dirty
+    }
+
+    /// Nodes cannot be listed. Until the next complete list, copies keep what they have from Nodes.
+    pub fn nodes_unknown(&mut self, why: NodesUnknown) -> Dirty {
+        if self.nodes.unknown.replace(why) == Some(why) {
+            return Dirty::new();
+        }
+        self.concerned_by_nodes()
+    }
+
+    /// Nodes are no longer watched: forgets them. Nobody is concerned, because nobody needs them.
+    pub fn forget_nodes(&mut self) {
+        self.nodes = NodeIndex::default();
+        self.api_servers_changed += 1;
+    }
+
+    /// What is known of Nodes.
+    #[must_use]
+    pub fn known_nodes(&self) -> KnownNodes {
+        match self.nodes.unknown {
+            Some(why) => KnownNodes::Unknown(why),
+            None => KnownNodes::Known(self.nodes.nodes.clone()),
+        }
+    }
+
+    /// The slices of the API source, without our copies.
+    pub(super) fn api_server_slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let source = ServiceKey::api_source();
+        let slices = self.others.of(&source);
+        slices.filter(move |slice| slice.belongs_to(&source))
+    }
+
+    /// Whether the source lists endpoints of a family, ready or not. A slice that cannot be decoded is not counted.
+    pub(super) fn lists_api_servers(&self, family: Family) -> bool {
+        let mut slices = self.api_server_slices();
+        slices.any(|slice| slice.address_type == family.as_str() && !slice.is_empty())
+    }
+
+    fn services_that_need_nodes(&self) -> impl Iterator<Item = &ServiceKey> {
+        let lacks = Family::ALL.map(|family| (family, !self.lists_api_servers(family)));
+        let services = self.api_server_services();
+        services.filter(move |key| {
+            let known = self.services.get(*key);
+            let managed = known.and_then(|known| known.managed.as_deref());
+            managed.is_some_and(|service| service.needs_node_names() || needs_family(service, lacks))
+        })
+    }
+
+    fn concerned_by_nodes(&mut self) -> Dirty {
+        self.api_servers_changed += 1;
+        self.services_that_need_nodes().cloned().collect()
+    }
+
+    fn change_nodes(&mut self, change: impl FnOnce(&mut Nodes) -> bool) -> Dirty {
+        if !change(Arc::make_mut(&mut self.nodes.nodes)) || self.nodes.unknown.is_some() {
+            return Dirty::new();
+        }
+        self.concerned_by_nodes()
+    }
+}
+
+/// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, does not tell
+/// which family it lacks; in most clusters it has one only.
+fn needs_family(service: &ManagedService, lacks: [(Family, bool); 2]) -> bool {
+    let is_empty = lacks.iter().all(|(_, lacks)| *lacks);
+    let missing = lacks.iter().filter(|(_, lacks)| *lacks).map(|(family, _)| family);
+    let wanted = missing.filter(|family| service.families.contains(family)).count();
+    if is_empty { wanted > 1 } else { wanted > 0 }
+}

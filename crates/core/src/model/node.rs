@@ -1,0 +1,243 @@
+//! The parts of Nodes that the copies of the API source depend on.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::words::words;
+use super::{Family, ObjectMeta};
+
+words! {
+    /// The kinds of Node addresses that are read. Host names and the like are not.
+    NodeAddressKind {
+        /// An address within the cluster.
+        Internal => "InternalIP",
+        /// An address that others can reach.
+        External => "ExternalIP",
+    }
+}
+
+/// One address of a Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// What it is for.
+    pub kind: NodeAddressKind,
+    /// In canonical form: an IPv4-mapped IPv6 address is the IPv4 address.
+    pub address: IpAddr,
+}
+
+/// A Node, reduced to what is read of it. It has a few hundred bytes where the object has 12 KB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its addresses that an endpoint may have, in its own order.
+    pub addresses: Box<[NodeAddress]>,
+    /// Its label `topology.kubernetes.io/zone`, unless that is empty.
+    pub zone: Option<Box<str>>,
+}
+
+/// A Node as the API shows it. Everything that is not read is skipped, so a page of large Nodes is small once decoded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Shown")]
+pub struct NodeObject {
+    /// Name, UID and resourceVersion, and nothing else.
+    pub metadata: ObjectMeta,
+    /// What is kept of it.
+    pub node: Node,
+}
+
+impl Node {
+    /// Its addresses of one kind and family, in its own order.
+    pub fn addresses_of(&self, kind: NodeAddressKind, family: Family) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter();
+        let wanted = addresses.filter(move |known| known.kind == kind && Family::of(known.address) == family);
+        wanted.map(|known| known.address)
+    }
+
+    /// What one of its addresses is for. An address of both kinds is internal, in whichever order they stand.
+    #[must_use]
+    pub fn kind_of(&self, address: IpAddr) -> Option<NodeAddressKind> {
+        let known = self.addresses.iter().filter(|known| known.address == address);
+        known.map(|known| known.kind).min()
+    }
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    metadata: ShownMeta,
+    #[serde(default)]
+    status: Option<ShownStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownMeta {
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<ShownLabels>,
+}
+
+#[derive(Deserialize)]
+struct ShownLabels {
+    #[serde(rename = "topology.kubernetes.io/zone")]
+    zone: Option<Box<str>>,
+}
+
+#[derive(Deserialize)]
+struct ShownStatus {
+    addresses: Option<Vec<ShownAddress>>,
+}
+
+#[derive(Deserialize)]
+struct ShownAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+impl From<Shown> for NodeObject {
+    fn from(shown: Shown) -> Self {
+        let ShownMeta {
+            name,
+            uid,
+            resource_version,
+            labels,
+        } = shown.metadata;
+        let addresses = shown.status.and_then(|status| status.addresses);
+        let node = Node {
+            name: name.as_deref().unwrap_or_default().into(),
+            addresses: addresses.iter().flatten().filter_map(read).collect(),
+            zone: labels
+                .and_then(|labels| labels.zone)
+                .filter(|zone| !zone.is_empty()),
+        };
+        Self {
+            metadata: ObjectMeta {
+                name,
+                uid,
+                resource_version,
+                ..ObjectMeta::default()
+            },
+            node,
+        }
+    }
+}
+
+fn read(shown: &ShownAddress) -> Option<NodeAddress> {
+    let mut kinds = NodeAddressKind::ALL.into_iter();
+    let kind = kinds.find(|kind| kind.as_str() == shown.kind)?;
+    let address: IpAddr = shown.address.parse().ok()?;
+    let address = address.to_canonical();
+    may_be_endpoint(address).then_some(NodeAddress { kind, address })
+}
+
+/// The API server rejects a slice with any other address.
+fn may_be_endpoint(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(is_link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(node: &Value) -> NodeObject {
+        serde_json::from_str(&node.to_string()).unwrap()
+    }
+
+    /// Rule: 8.addresses
+    #[test]
+    fn a_node_is_read_in_canonical_form_and_in_its_order() {
+        let object = read(&json!({
+            "metadata": {"name": "a", "uid": "u", "resourceVersion": "7", "annotations": {"x": "y"},
+                "labels": {"other": "z", "topology.kubernetes.io/zone": "north"},
+                "managedFields": [{"time": "9999-12-31T23:59:59Z"}]},
+            "spec": {"podCIDR": 7},
+            "status": {"images": [{"names": ["n"]}], "conditions": "x", "addresses": [
+                {"type": "Hostname", "address": "a"},
+                {"type": "InternalIP", "address": "::ffff:192.0.2.1"},
+                {"type": "ExternalIP", "address": "2001:0DB8:0::0001"},
+                {"type": "InternalDNS", "address": "192.0.2.9"},
+                {"type": "InternalIP", "address": "a"},
+                {"type": "InternalIP", "address": "fd00::1"},
+            ]},
+        }));
+        let shown: Vec<_> = object
+            .node
+            .addresses
+            .iter()
+            .map(|it| (it.kind.as_str(), it.address.to_string()))
+            .collect();
+        let expected = [
+            ("InternalIP", "192.0.2.1"),
+            ("ExternalIP", "2001:db8::1"),
+            ("InternalIP", "fd00::1"),
+        ];
+        assert_eq!(shown, expected.map(|(kind, address)| (kind, address.to_owned())));
+        assert_eq!(
+            (&*object.node.name, object.node.zone.as_deref()),
+            ("a", Some("north"))
+        );
+        let ObjectMeta {
+            name,
+            uid,
+            resource_version,
+            labels,
+            annotations,
+            ..
+        } = object.metadata;
+        assert_eq!(
+            (name.as_deref(), uid.as_deref(), resource_version.as_deref()),
+            (Some("a"), Some("u"), Some("7"))
+        );
+        assert_eq!((labels, annotations), (None, None));
+    }
+
+    #[test]
+    fn an_address_that_no_endpoint_may_have_is_skipped() {
+        for address in [
+            "fe80::1",
+            "169.254.1.1",
+            "127.0.0.1",
+            "::1",
+            "::",
+            "0.0.0.0",
+            "224.0.0.1",
+            "ff02::1",
+            "fe80::1%eth0",
+            "",
+        ] {
+            let object = read(&json!({
+                "metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}
+            }));
+            assert!(object.node.addresses.is_empty(), "{address}");
+        }
+    }
+
+    /// Rule: survive.memory
+    #[test]
+    fn a_node_takes_little_memory() {
+        assert!(size_of::<Node>() <= 48);
+        assert!(size_of::<NodeAddress>() <= 18);
+    }
+
+    #[test]
+    fn a_node_with_nothing_in_it_is_read() {
+        for status in [json!(null), json!({}), json!({"addresses": null})] {
+            let object =
+                read(&json!({"metadata": {"labels": {"topology.kubernetes.io/zone": ""}}, "status": status}));
+            assert_eq!(
+                (&*object.node.name, object.node.addresses.len(), object.node.zone),
+                ("", 0, None)
+            );
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! All Nodes that are known, and the address that a server has in the other family.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Family, Node, NodeAddressKind};
+
+/// What is known of Nodes. Until they are known, copies keep what they have from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KnownNodes {
+    /// They cannot be asked, and why.
+    Unknown(NodesUnknown),
+    /// They were listed.
+    Known(Arc<Nodes>),
+}
+
+/// Why Nodes are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodesUnknown {
+    /// They are not watched, or their first list is not complete. Nothing is wrong.
+    NotListed,
+    /// The API server refuses the list: 401 or 403.
+    Forbidden,
+    /// The list fails.
+    Failing,
+}
+
+impl Default for KnownNodes {
+    fn default() -> Self {
+        Self::Unknown(NodesUnknown::NotListed)
+    }
+}
+
+/// Nodes by name and by address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    readable: BTreeMap<Arc<str>, Arc<Node>>,
+    /// One set, because a set for each address would take several times the memory.
+    by_address: BTreeSet<(IpAddr, Arc<str>)>,
+    unreadable: BTreeSet<Arc<str>>,
+}
+
+/// Why a server has no usable address in the other family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoCounterpart {
+    /// No Node has its address.
+    NoNode,
+    /// Several Nodes have its address.
+    Several(Vec<Arc<str>>),
+    /// Its Node has no address of that kind in the other family.
+    NoAddress(Arc<str>, NodeAddressKind),
+}
+
+impl Nodes {
+    /// Takes a Node in; `false` if it is no news.
+    pub fn insert(&mut self, node: Node) -> bool {
+        if self.readable.get(&node.name).is_some_and(|known| **known == node) {
+            return false;
+        }
+        self.remove(&node.name.clone());
+        let name = node.name.clone();
+        let addresses = node.addresses.iter().map(|known| known.address);
+        self.by_address
+            .extend(addresses.map(|address| (address, name.clone())));
+        self.readable.insert(name, Arc::new(node));
+        true
+    }
+
+    /// A Node cannot be decoded; `false` if that is no news.
+    pub fn insert_unreadable(&mut self, name: &str) -> bool {
+        if self.unreadable.contains(name) {
+            return false;
+        }
+        self.remove(name);
+        self.unreadable.insert(name.into())
+    }
+
+    /// Forgets a Node; `false` if it is not known.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let known = self.readable.remove(name);
+        for address in known.iter().flat_map(|node| node.addresses.iter()) {
+            self.by_address.remove(&(address.address, name.into()));
+        }
+        let was_unreadable = self.unreadable.remove(name);
+        known.is_some() || was_unreadable
+    }
+
+    /// The names of all Nodes, unreadable ones too.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.readable.keys().chain(&self.unreadable)
+    }
+
+    /// The Nodes that can be decoded.
+    pub fn readable(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.readable.values()
+    }
+
+    /// The names of the Nodes that cannot be decoded.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.unreadable.iter()
+    }
+
+    /// Whether a Node that cannot be decoded may have an address: no readable one has it.
+    #[must_use]
+    pub fn may_be_of_unreadable(&self, address: IpAddr) -> bool {
+        !self.unreadable.is_empty() && self.with(address).next().is_none()
+    }
+
+    /// The readable Nodes that have an address.
+    pub fn with(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Node>> {
+        // No name is less.
+        let from = (address, Arc::from(""));
+        let names = self.by_address.range(from..);
+        let names = names.take_while(move |(known, _)| *known == address);
+        names.filter_map(|(_, name)| self.readable.get(name))
+    }
+
+    /// The one readable Node that has an address; `None` if there is none, or several.
+    #[must_use]
+    pub fn only_with(&self, address: IpAddr) -> Option<&Arc<Node>> {
+        let mut nodes = self.with(address);
+        nodes.next().filter(|_| nodes.next().is_none())
+    }
+
+    /// The address in another family of the server that the source lists with this one: of the one Node that has it, of
+    /// the same kind, and none of `own`, the addresses of the managed Service itself. One that a copy shows comes first,
+    /// since the order of the addresses of a Node may change.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn counterpart(
+        &self,
+        listed: IpAddr,
+        family: Family,
+        own: &[IpAddr],
+        shown: &BTreeSet<IpAddr>,
+    ) -> Result<IpAddr, NoCounterpart> {
+        let nodes: Vec<_> = self.with(listed).collect();
+        let node = match nodes.as_slice() {
+            [] => return Err(NoCounterpart::NoNode),
+            [node] => node,
+            several => {
+                let names = several.iter().map(|node| node.name.clone());
+                return Err(NoCounterpart::Several(names.collect()));
+            }
+        };
+        // The index says that it has it.
+        let kind = node.kind_of(listed).ok_or(NoCounterpart::NoNode)?;
+        let usable = |address: &IpAddr| !own.contains(address);
+        let kept = node.addresses_of(kind, family).filter(usable);
+        let kept = kept.filter(|address| shown.contains(address)).min();
+        kept.or_else(|| node.addresses_of(kind, family).find(usable))
+            .ok_or_else(|| NoCounterpart::NoAddress(node.name.clone(), kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::node;
+
+    fn ip(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    fn nodes(given: impl IntoIterator<Item = Node>) -> Nodes {
+        let mut nodes = Nodes::default();
+        for node in given {
+            nodes.insert(node);
+        }
+        nodes
+    }
+
+    fn counterpart(nodes: &Nodes, own: &[&str], shown: &[&str]) -> Result<String, NoCounterpart> {
+        let own: Vec<_> = own.iter().map(|address| ip(address)).collect();
+        let shown = shown.iter().map(|address| ip(address)).collect();
+        let found = nodes.counterpart(ip("192.0.2.1"), Family::V6, &own, &shown);
+        found.map(|address| address.to_string())
+    }
+
+    /// Rule: 8.counterpart, 8.several-nodes
+    #[test]
+    fn the_counterpart_is_of_the_one_node_and_the_same_kind() {
+        let a = || node("a").internal("192.0.2.1");
+        let no_address = || Err(NoCounterpart::NoAddress("a".into(), NodeAddressKind::Internal));
+        for (what, given, expected) in [
+            (
+                "same kind",
+                vec![a().external("2001:db8::e").internal("2001:db8::1")],
+                Ok("2001:db8::1".to_owned()),
+            ),
+            ("other kind", vec![a().external("2001:db8::e")], no_address()),
+            ("no IPv6", vec![a().internal("192.0.2.9")], no_address()),
+            (
+                "external",
+                vec![
+                    node("a")
+                        .external("192.0.2.1")
+                        .internal("2001:db8::1")
+                        .external("2001:db8::e"),
+                ],
+                Ok("2001:db8::e".to_owned()),
+            ),
+            (
+                "both kinds",
+                vec![
+                    node("a")
+                        .external("192.0.2.1")
+                        .internal("192.0.2.1")
+                        .internal("2001:db8::1"),
+                ],
+                Ok("2001:db8::1".to_owned()),
+            ),
+            (
+                "nobody",
+                vec![node("a").internal("192.0.2.10").internal("2001:db8::1")],
+                Err(NoCounterpart::NoNode),
+            ),
+            (
+                "two Nodes",
+                vec![a().internal("2001:db8::1"), node("b").internal("192.0.2.1")],
+                Err(NoCounterpart::Several(vec!["a".into(), "b".into()])),
+            ),
+        ] {
+            assert_eq!(counterpart(&nodes(given), &[], &[]), expected, "{what}");
+        }
+    }
+
+    /// Rule: 8.address-kept, 8.never-vip
+    #[test]
+    fn a_shown_counterpart_is_kept_and_the_vip_never_chosen() {
+        let nodes = nodes([node("a")
+            .internal("192.0.2.1")
+            .internal("2001:db8::2")
+            .internal("2001:db8::1")]);
+        for (own, shown, expected) in [
+            (&[][..], &[][..], "2001:db8::2"),
+            (&[], &["2001:db8::1"], "2001:db8::1"),
+            (&[], &["2001:db8::1", "2001:db8::2"], "2001:db8::1"),
+            (&[], &["2001:db8::9"], "2001:db8::2"),
+            (&["2001:db8::2"], &[], "2001:db8::1"),
+            (&["2001:db8::2"], &["2001:db8::2"], "2001:db8::1"),
+        ] {
+            assert_eq!(
+                counterpart(&nodes, own, shown).as_deref(),
+                Ok(expected),
+                "{own:?}, {shown:?}"
+            );
+        }
+        let all = ["2001:db8::1", "2001:db8::2"];
+        assert!(counterpart(&nodes, &all, &all).is_err());
+    }
+
+    #[test]
+    fn a_node_that_is_replaced_or_gone_leaves_no_address_behind() {
+        let mut nodes = nodes([node("a").internal("192.0.2.1"), node("b").internal("192.0.2.2")]);
+        assert!(!nodes.insert(node("a").internal("192.0.2.1")), "no news");
+        assert!(nodes.insert(node("a").internal("192.0.2.3")));
+        assert_eq!(nodes.with(ip("192.0.2.1")).count(), 0);
+        assert!(nodes.only_with(ip("192.0.2.3")).is_some());
+        assert!(nodes.insert_unreadable("a") && !nodes.insert_unreadable("a"));
+        assert_eq!(nodes.with(ip("192.0.2.3")).count(), 0);
+        assert!(nodes.insert(node("a").internal("192.0.2.3")), "readable again");
+        assert_eq!(nodes.unreadable().count(), 0);
+        assert!(nodes.remove("a") && nodes.remove("b") && !nodes.remove("b"));
+        assert_eq!(nodes, Nodes::default());
+    }
+}
