@@ -97,7 +97,7 @@ pub enum Effect {
     Nonsense,
     /// It is done; half of the answer arrives, declared as whole.
     Truncated,
-    /// It is done; the EndpointSlice in the answer is one that no client can decode.
+    /// It is done; each EndpointSlice or Node in the answer is one that no client can decode.
     Undecodable {
         /// Not even its labels.
         labels: bool,
