@@ -52,7 +52,7 @@ fn each_alert_says_what_is_wrong_and_where_to_read_on() {
     let runbook = read("docs/how-to/runbook.md");
     let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
-    assert_eq!(alerts.len(), 17);
+    assert_eq!(alerts.len(), 18);
     for alert in &alerts {
         let name = text(alert, "/alert");
         assert!(
