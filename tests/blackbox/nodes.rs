@@ -112,7 +112,7 @@ fn second_source() -> Value {
 }
 
 on_both! {
-    /// Rule: 8.second-family
+    /// Rule: 8.leaves-both, 8.second-family
     async fn dual_stack_vip_lists_each_server_in_both_families(cluster: &mut Cluster) {
         let (operator, _) = both_families(cluster).await;
         for copy in copies(cluster).await {
@@ -139,7 +139,7 @@ on_both! {
         until_lists(cluster, &BOTH[3..]).await;
     }
 
-    /// Rule: 8.node-names
+    /// Rule: 8.names-filled, 8.node-names
     async fn local_vip_names_the_node_of_each_endpoint(cluster: &mut Cluster) {
         create_nodes(cluster).await;
         let mut vip = dual_stack_vip();
@@ -229,7 +229,7 @@ on_both! {
         assert_eq!(uids(&copies(cluster).await), uids(&before), "the same copies");
     }
 
-    /// Rule: 8.source-has-it
+    /// Rule: 8.source-first
     async fn source_that_becomes_dual_stack_replaces_the_second_family(cluster: &mut Cluster) {
         let (_operator, _) = both_families(cluster).await;
         let history = cluster.watch_slices("default", VIP).await;
@@ -371,7 +371,7 @@ on_both! {
     }
 }
 
-/// Rule: 8.unreadable
+/// Rule: 8.unreadable-node
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_nodes_change_nothing_in_the_copies() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;

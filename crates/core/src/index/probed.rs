@@ -1,11 +1,14 @@
-//! What is to be probed: the API servers that copies show.
+//! What is to be probed: the API servers that copies show, and those that may come into the copies of a second family.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Index, Scope};
-use crate::model::{Endpoint, ServiceKey};
+use crate::model::{Endpoint, Family, KnownNodes, ManagedService, ServiceKey, ports};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
+
+/// Addresses and their ports.
+type Found = BTreeMap<IpAddr, BTreeSet<u16>>;
 
 /// So many addresses of a family are probed at most, more than any cluster has API servers.
 const MOST: usize = 16;
@@ -25,39 +28,90 @@ impl Index {
     /// The numbers of the API source's port `https`. None while it shows no such port, as when it is empty.
     #[must_use]
     pub fn api_server_ports(&self) -> BTreeSet<u16> {
-        let source = ServiceKey::api_source();
-        let slices = self.others.of(&source).filter(|slice| slice.belongs_to(&source));
         let is_https = |name: Option<&str>| name == Some("https");
+        let slices = self.api_server_slices();
         slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
     /// The addresses and ports of the copies of the API source, of Services that do not exempt themselves: the first
     /// address of each endpoint with each port that is in `https` or the supervisor's. No other source is probed, and no
-    /// other port: that would be a port scanner for everybody who may write a Service.
+    /// other port: that would be a port scanner for everybody who may write a Service. An address that Nodes give for a
+    /// second family is probed before a copy shows it.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
-        let is_probed = |key: &&ServiceKey| {
-            let known = self.services.get(key);
-            known
-                .and_then(|known| known.managed.as_ref())
-                .is_some_and(|service| service.probed)
+        let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
+        let (mut shown, mut coming) = (Found::new(), Found::new());
+        let services = self.api_server_services();
+        let services = services.filter_map(|key| self.services.get(key)?.managed.as_deref());
+        for service in services.filter(|service| service.probed) {
+            let copies = self.copies.of(&service.key);
+            for copy in copies.filter(|copy| copy.is_copy_for(&service.key)) {
+                let ports: Vec<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
+                for address in copy.endpoints.iter().flatten().filter_map(Endpoint::address) {
+                    shown.entry(address).or_default().extend(&ports);
+                }
+            }
+            for (address, mut ports) in self.second_family_of(service) {
+                ports.retain(is_probed);
+                coming.entry(address).or_default().extend(ports);
+            }
+        }
+        // What copies show comes first, so that an address that never comes takes no place from it.
+        let new = coming.keys().filter(|address| !shown.contains_key(*address));
+        let ranked: Vec<_> = shown.keys().chain(new).copied().collect();
+        for (address, ports) in coming {
+            shown.entry(address).or_default().extend(ports);
+        }
+        let of_family = |family| {
+            let addresses = ranked
+                .iter()
+                .filter(move |address| Family::of(**address) == family);
+            addresses.take(MOST)
         };
-        let mut found: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
-        for key in self.api_server_services().filter(is_probed) {
-            for copy in self.copies.of(key).filter(|copy| copy.is_copy_for(key)) {
-                let mut ports: Vec<_> = copy.tcp_ports(|_| true).collect();
-                ports.retain(|port| *port == SUPERVISOR_PORT || https.contains(port));
-                let addresses = copy.endpoints.iter().flatten();
-                let addresses = addresses.filter_map(Endpoint::address);
-                for address in addresses {
-                    found.entry(address).or_default().extend(&ports);
+        let chosen = Family::ALL.into_iter().flat_map(of_family);
+        chosen
+            .flat_map(|address| {
+                shown
+                    .get(address)
+                    .into_iter()
+                    .flatten()
+                    .map(|port| Target::new(*address, *port))
+            })
+            .collect()
+    }
+
+    /// The addresses that Nodes give for the families that the API source lacks, with the TCP ports of their copies.
+    fn second_family_of(&self, service: &ManagedService) -> Found {
+        let mut found = Found::new();
+        let KnownNodes::Known(nodes) = self.known_nodes() else {
+            return found;
+        };
+        for &family in service
+            .families
+            .iter()
+            .filter(|family| !self.lists_api_servers(**family))
+        {
+            let copies = self
+                .copies
+                .of(&service.key)
+                .filter(|copy| copy.is_copy_for(&service.key));
+            let endpoints = copies.flat_map(|copy| copy.endpoints.iter().flatten());
+            let shown: BTreeSet<_> = endpoints.filter_map(Endpoint::address).collect();
+            let slices = self.api_server_slices();
+            for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
+                let ports = ports::ports(&service.ports, slice.ports.as_deref(), &mut BTreeSet::new());
+                let ports = ports.unwrap_or_default();
+                for listed in slice.endpoints.iter().flatten().filter_map(Endpoint::address) {
+                    if let Ok(address) = nodes.counterpart(listed, family, &service.own_addresses, &shown) {
+                        found
+                            .entry(address)
+                            .or_default()
+                            .extend(ports::tcp_numbers(&ports, |_| true));
+                    }
                 }
             }
         }
-        let (v4, v6): (Vec<_>, Vec<_>) = found.into_iter().partition(|(address, _)| address.is_ipv4());
-        let most = v4.into_iter().take(MOST).chain(v6.into_iter().take(MOST));
-        most.flat_map(|(address, ports)| ports.into_iter().map(move |port| Target::new(address, port)))
-            .collect()
+        found
     }
 
     /// Slices of these Services have changed.

@@ -25,6 +25,8 @@ words! {
         UnsupportedAddressType => "UnsupportedAddressType",
         /// The source has no slice of an IP family that the managed Service wants.
         FamilyMissing => "FamilyMissing",
+        /// Nodes do not tell the address of each API server in an IP family that the API source lacks.
+        FamilyIncomplete => "FamilyIncomplete",
         /// The number of a port is not known.
         PortUnresolved => "PortUnresolved",
         /// The name of a copy is taken by a slice that is not ours.
@@ -35,7 +37,7 @@ words! {
         SourceEmptyHeld => "SourceEmptyHeld",
         /// The source is empty, it is not to be followed into that, and there is no copy to keep.
         SourceEmpty => "SourceEmpty",
-        /// `externalTrafficPolicy: Local`, and no endpoint has a node.
+        /// A traffic policy is `Local`, and an endpoint has no node.
         NodeNameMissing => "NodeNameMissing",
         /// Probes took API servers out of the copies, or would have.
         EndpointUnreachable => "EndpointUnreachable",
@@ -71,6 +73,7 @@ impl Reason {
             | Self::SourceNotFound
             | Self::UnsupportedAddressType
             | Self::FamilyMissing
+            | Self::FamilyIncomplete
             | Self::SourceEmptyHeld
             | Self::NodeNameMissing
             | Self::EndpointUnreachable
@@ -114,7 +117,13 @@ impl Reason {
             }
             Self::FamilyMissing => {
                 "The source has no EndpointSlice of an IP family that the Service needs: of none of its families, or of \
-                 one of them while its policy is `RequireDualStack`."
+                 one of them while its policy is `RequireDualStack`. Not reported for `default/kubernetes`, whose missing \
+                 family comes from Nodes."
+            }
+            Self::FamilyIncomplete => {
+                "The Service wants an IP family that `default/kubernetes` lacks. Its addresses come from Nodes, and those \
+                 of some API servers are not known, not unique, or never answered. They are left out. Or the operator \
+                 cannot list Nodes: then the copies keep the addresses that they have."
             }
             Self::PortUnresolved => {
                 "The `targetPort` of a port is a name, and the source has no port with that name and protocol. The port \
@@ -136,7 +145,9 @@ impl Reason {
                  Service has no endpoint."
             }
             Self::NodeNameMissing => {
-                "`externalTrafficPolicy` is `Local` and no endpoint names a node, so no node announces the address."
+                "`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`, and a ready endpoint names no node. Its \
+                 node does not announce the address. For `default/kubernetes` the names come from Nodes; the note says \
+                 which address no Node fits, and why."
             }
             Self::EndpointUnreachable => {
                 "An API server does not answer the probes of the operator while another one does. It stays in the copy as \
@@ -184,6 +195,10 @@ impl Reason {
             Self::FamilyMissing => {
                 "Set `spec.ipFamilies` and `spec.ipFamilyPolicy` to the families that the source has."
             }
+            Self::FamilyIncomplete => {
+                "Correct what the note says: `status.addresses` of the Node, `--nodes-selector`, the right to list Nodes, or \
+                 an API server that listens on one family only."
+            }
             Self::PortUnresolved => "Use a number, or the name of a port of the source's EndpointSlices.",
             Self::NameTaken => "Delete or rename the EndpointSlice that the note names.",
             Self::WriteRefused => {
@@ -195,7 +210,8 @@ impl Reason {
             }
             Self::SourceEmpty => "Find out why the source is empty.",
             Self::NodeNameMissing => {
-                "Set `externalTrafficPolicy: Cluster`. The endpoints of API servers never name a node."
+                "Correct what the note says about Nodes: their `status.addresses`, `--nodes-selector`, or the right to \
+                 list them. For another source, name the nodes in its EndpointSlices. Or set the policy to `Cluster`."
             }
             Self::EndpointUnreachable => {
                 "Check this API server and the network to it. It returns to the copy by itself once it has answered three \

@@ -16,6 +16,7 @@ mod kinds;
 mod node;
 mod nodes;
 mod objects;
+pub mod ports;
 mod priority;
 pub mod provenance;
 mod service;

@@ -222,6 +222,13 @@ mod tests {
         }
     }
 
+    /// Rule: survive.memory
+    #[test]
+    fn a_node_takes_little_memory() {
+        assert!(size_of::<Node>() <= 48);
+        assert!(size_of::<NodeAddress>() <= 18);
+    }
+
     #[test]
     fn a_node_with_nothing_in_it_is_read() {
         for status in [json!(null), json!({}), json!({"addresses": null})] {

@@ -91,9 +91,20 @@ impl Nodes {
         self.readable.keys().chain(&self.unreadable)
     }
 
+    /// The Nodes that can be decoded.
+    pub fn readable(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.readable.values()
+    }
+
     /// The names of the Nodes that cannot be decoded.
     pub fn unreadable(&self) -> impl Iterator<Item = &Arc<str>> {
         self.unreadable.iter()
+    }
+
+    /// Whether a Node that cannot be decoded may have an address: no readable one has it.
+    #[must_use]
+    pub fn may_be_of_unreadable(&self, address: IpAddr) -> bool {
+        !self.unreadable.is_empty() && self.with(address).next().is_none()
     }
 
     /// The readable Nodes that have an address.

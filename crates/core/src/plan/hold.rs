@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::copy;
-use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
+use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name, ports};
 
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
@@ -37,7 +37,7 @@ pub(super) fn copies(
     let copies = snapshot.copies.iter().filter(is_held);
     let held = copies.filter_map(|current| {
         let known = known_ports(service, current, source);
-        let ports = copy::ports(&service.ports, Some(&known), unresolved)?;
+        let ports = ports::ports(&service.ports, Some(&known), unresolved)?;
         Some(copy::held(service, current, ports))
     });
     held.collect()
@@ -59,7 +59,7 @@ fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Sourc
         };
         let shown = current.ports.iter().flatten().find(|shown| {
             shown.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                && copy::protocol(shown.protocol.as_deref()) == copy::protocol(port.protocol.as_deref())
+                && ports::protocol(shown.protocol.as_deref()) == ports::protocol(port.protocol.as_deref())
         });
         known.extend(shown.map(|shown| EndpointPort {
             name: Some(target.clone()),

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   source slices ──┐
-//!   managed Service ┼─> wanted copies ──┬─ not there ─────> creates
-//!   slices there ───┘                   ├─ different ─────> updates
-//!                                       └─ not wanted ────> deletes
+//!   managed Service ┤                   ┌─ not there ─────> creates
+//!   slices there ───┼─> wanted copies ──┼─ different ─────> updates
+//!   Nodes, probes ──┘                   └─ not wanted ────> deletes
 //! ```
 //!
 //! Pure: a [`Snapshot`] in, a [`Plan`] out. The plan of an applied plan is empty.
@@ -15,13 +15,15 @@ use std::sync::Arc;
 
 use crate::migration::is_leftover;
 use crate::model::{
-    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
+    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of, ports,
     provenance,
 };
 
 pub mod copy;
 mod hold;
 mod report;
+mod second_family;
+mod topology;
 mod verdicts;
 
 pub use verdicts::{Judged, Verdicts};
@@ -100,14 +102,15 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
         (Intent::Copy(_), None) => {}
         (Intent::Copy(_), Some(source)) => {
             report::source(service, source, &mut plan);
-            let mut wanted = wanted_copies(service, source, snapshot, &mut plan);
+            let mut wanted = wanted_copies(service, source, snapshot, verdicts, &mut plan);
+            topology::apply(service, source, snapshot, &mut wanted);
             verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
             plan.endpoints = wanted
                 .values()
                 .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
                 .sum();
             report::emptiness(service, source, &mut plan);
-            report::endpoints(service, &wanted, &mut plan);
+            report::endpoints(service, source, snapshot, &wanted, &mut plan);
             let names = wanted.keys().cloned().collect();
             for copy in wanted.into_values() {
                 write(service, snapshot, copy, &mut plan);
@@ -125,6 +128,7 @@ fn wanted_copies(
     service: &ManagedService,
     source: &Source,
     snapshot: &Snapshot,
+    verdicts: &Verdicts,
     plan: &mut Plan,
 ) -> BTreeMap<SliceKey, EndpointSlice> {
     let (mut wanted, mut unresolved) = (BTreeMap::new(), BTreeSet::new());
@@ -132,20 +136,27 @@ fn wanted_copies(
         let slices: Vec<_> = source.slices_of(family).collect();
         let mut without_number = BTreeSet::new();
         let fresh = slices.iter().filter_map(|slice| {
-            let ports = copy::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
+            let ports = ports::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
             Some(copy::fresh(service, slice, ports))
         });
         let mut copies: Vec<_> = fresh.collect();
-        let is_empty =
-            slices.iter().all(|slice| slice.is_empty()) && !hold::has_unreadable(source, family, snapshot);
-        if service.holds && is_empty {
-            without_number.clear();
-            let held = hold::copies(service, source, family, snapshot, &mut without_number);
-            if !held.is_empty() {
-                plan.find(Reason::SourceEmptyHeld, report::held(source, family));
+        if slices.iter().all(|slice| slice.is_empty()) {
+            let second =
+                second_family::copies(service, source, family, snapshot, verdicts, &mut without_number);
+            report::second_family(source, family, &second, plan);
+            let is_held = service.holds && !hold::has_unreadable(source, family, snapshot);
+            let mut held = Vec::new();
+            if is_held && !second.is_filled() {
+                without_number.clear();
+                held = hold::copies(service, source, family, snapshot, &mut without_number);
+                held.retain(|copy| !second.decides(copy));
+                if !held.is_empty() {
+                    plan.find(Reason::SourceEmptyHeld, report::held(source, family));
+                }
+                // Beside what is held, empty copies stay; a new one would undo a deletion by hand.
+                copies.retain(|copy| snapshot.slice(&SliceKey::of(&copy.metadata)).is_some());
             }
-            // Beside what is held, empty copies stay; a new one would undo a deletion by hand.
-            copies.retain(|copy| snapshot.slice(&SliceKey::of(&copy.metadata)).is_some());
+            copies.extend(second.copies);
             copies.extend(held);
         }
         wanted.extend(

@@ -1,14 +1,18 @@
 //! Reports problems to the user, each with its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Plan;
+use super::second_family::{Missing, SecondFamily};
+use super::verdicts::is_ready;
 use crate::migration::is_leftover;
 use crate::model::{
-    EndpointSlice, Family, ManagedService, Reason, SliceKey, Snapshot, Source, a_few, label, label_of,
+    EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
+    Snapshot, Source, a_few, label, label_of,
 };
 use crate::verdicts::{Judgement, Moment, Target, Unreachable};
 
@@ -74,7 +78,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
     let missing: Vec<_> = service
         .families
         .iter()
-        .filter(|family| source.slices_of(**family).next().is_none())
+        .filter(|family| source.slices_of(**family).next().is_none() && !is_second(source, **family))
         .map(|family| family.as_str())
         .collect();
     let none = missing.len() == service.families.len();
@@ -102,18 +106,119 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
     }
 }
 
+/// Whether a family is the second one of the API source, which Nodes fill.
+fn is_second(source: &Source, family: Family) -> bool {
+    source.key.is_api_source() && source.slices_of(family.other()).next().is_some()
+}
+
+/// Reports API servers without an address in the second family.
+pub(super) fn second_family(source: &Source, family: Family, second: &SecondFamily, plan: &mut Plan) {
+    let family = family.as_str();
+    if let Some(why) = second.unknown {
+        plan.find(
+            Reason::FamilyIncomplete,
+            format!(
+                "the {family} endpoints of {} come from Nodes, and {}; until then the copies keep those that they have",
+                source.key,
+                unknown_nodes(why)
+            ),
+        );
+    }
+    if !second.missing.is_empty() {
+        let missing = second.missing.iter();
+        let missing: Vec<_> = missing
+            .map(|(address, why)| format!("{address} ({why})"))
+            .collect();
+        plan.find(
+            Reason::FamilyIncomplete,
+            format!(
+                "the {family} endpoints are incomplete: {}; {} lists API servers in one family, and Nodes give the other. Check status.addresses of the Nodes, --nodes-selector, and the addresses that the servers listen on",
+                a_few(&missing),
+                source.key
+            ),
+        );
+    }
+}
+
+fn unknown_nodes(why: NodesUnknown) -> &'static str {
+    match why {
+        NodesUnknown::NotListed => "Nodes are not listed yet",
+        NodesUnknown::Forbidden => {
+            "the operator may not list Nodes: allow get, list and watch of nodes, as the chart does"
+        }
+        NodesUnknown::Failing => "Nodes cannot be listed: check the log of the operator",
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes(NoCounterpart::NoNode) => f.write_str("no Node has this address"),
+            Self::Nodes(NoCounterpart::Several(names)) => {
+                write!(f, "Nodes {} have this address", a_few(names))
+            }
+            Self::Nodes(NoCounterpart::NoAddress(name, kind)) => {
+                write!(f, "Node {name} has no other {kind} that it could be")
+            }
+            Self::Unreadable(names) => write!(f, "cannot be decoded: Node {}", a_few(names)),
+            Self::Silent(address) => write!(f, "{address} does not answer"),
+            Self::Unprobed(address) => write!(f, "{address} has to answer first"),
+        }
+    }
+}
+
 /// Reports endpoints that no node will announce.
 pub(super) fn endpoints(
     service: &ManagedService,
+    source: &Source,
+    snapshot: &Snapshot,
     wanted: &BTreeMap<SliceKey, EndpointSlice>,
     plan: &mut Plan,
 ) {
-    let mut endpoints = wanted.values().flat_map(|copy| copy.endpoints.iter().flatten());
-    if service.local_traffic && plan.endpoints > 0 && endpoints.all(|endpoint| endpoint.node_name.is_none()) {
+    if !service.local_traffic {
+        return;
+    }
+    let is_api_source = source.key.is_api_source();
+    let remedy = match &snapshot.nodes {
+        _ if !is_api_source => "name their nodes in the source, or set the policy to Cluster",
+        // They may be there in a moment.
+        KnownNodes::Unknown(NodesUnknown::NotListed) => return,
+        KnownNodes::Unknown(why) => unknown_nodes(*why),
+        KnownNodes::Known(_) => {
+            "check status.addresses of the Nodes, and --nodes-selector, or set the policy to Cluster"
+        }
+    };
+    let describe = |address: &String| match &snapshot.nodes {
+        KnownNodes::Known(nodes) if is_api_source => format!("{address} ({})", without_node(nodes, address)),
+        _ => address.clone(),
+    };
+    let endpoints = wanted.values().flat_map(|copy| copy.endpoints.iter().flatten());
+    let nameless = endpoints.filter(|endpoint| is_ready(endpoint) && endpoint.node_name.is_none());
+    let nameless: BTreeSet<_> = nameless
+        .filter_map(|endpoint| endpoint.addresses.first())
+        .collect();
+    let nameless: Vec<_> = nameless.into_iter().map(describe).collect();
+    if !nameless.is_empty() {
         plan.find(
             Reason::NodeNameMissing,
-            "externalTrafficPolicy is Local and no endpoint has a nodeName, so no node will announce the address; set it to Cluster",
+            format!(
+                "the traffic policy is Local, and endpoints have no nodeName, so their nodes do not announce the address: {}; {remedy}",
+                a_few(&nameless)
+            ),
         );
+    }
+}
+
+/// Why no Node is known to have an address.
+fn without_node(nodes: &Nodes, address: &str) -> Missing {
+    let address = address.parse().ok().map(|address: IpAddr| address.to_canonical());
+    let with = address.iter().flat_map(|address| nodes.with(*address));
+    let with: Vec<_> = with.map(|node| node.name.clone()).collect();
+    let unreadable: Vec<_> = nodes.unreadable().cloned().collect();
+    match (with.is_empty(), unreadable.is_empty()) {
+        (false, _) => Missing::Nodes(NoCounterpart::Several(with)),
+        (true, false) => Missing::Unreadable(unreadable),
+        (true, true) => Missing::Nodes(NoCounterpart::NoNode),
     }
 }
 

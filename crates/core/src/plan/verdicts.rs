@@ -8,7 +8,9 @@ use k8s_openapi::api::discovery::v1::EndpointConditions;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Plan, report};
-use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
+use crate::model::{
+    Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, ports, provenance,
+};
 use crate::verdicts::{Candidate, Report, judge};
 
 /// What the plan knows from probes.
@@ -161,7 +163,8 @@ fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     }
 }
 
-fn is_ready(endpoint: &Endpoint) -> bool {
+/// Whether an endpoint gets traffic. One that does not say so does.
+pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
     conditions.and_then(|conditions| conditions.ready) != Some(false)
 }
@@ -212,10 +215,7 @@ impl EndpointSlice {
 
     /// The numbers of its TCP ports whose names are wanted.
     pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
-        let ports = self.ports.iter().flatten();
-        let tcp = ports.filter(|port| super::copy::protocol(port.protocol.as_deref()) == "TCP");
-        tcp.filter(move |port| is_wanted(port.name.as_deref()))
-            .filter_map(|port| u16::try_from(port.port?).ok())
+        ports::tcp_numbers(self.ports.as_deref().unwrap_or_default(), is_wanted)
     }
 }
 

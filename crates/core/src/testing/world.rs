@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::defaults;
 use crate::index::{Index, Scope};
-use crate::model::{EndpointSlice, Finding, Reason, Service, ServiceKey, SliceKey, Snapshot};
+use crate::model::{
+    EndpointSlice, Finding, KnownNodes, Node, Nodes, Reason, Service, ServiceKey, SliceKey, Snapshot,
+};
 use crate::plan::{Plan, Verdicts, plan};
 
 /// One write that an API server took.
@@ -24,6 +26,7 @@ pub struct World {
     pub slices: BTreeMap<SliceKey, EndpointSlice>,
     /// What plans know from probes.
     pub probes: Verdicts,
+    pub nodes: KnownNodes,
     version: u64,
 }
 
@@ -33,6 +36,7 @@ impl World {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             probes: Verdicts::Off,
+            nodes: KnownNodes::default(),
             version: 1000,
         }
     }
@@ -47,6 +51,20 @@ impl World {
     pub fn slice(mut self, slice: EndpointSlice) -> Self {
         self.slices.insert(SliceKey::of(&slice.metadata), slice);
         self
+    }
+
+    /// Lists these Nodes.
+    pub fn nodes(mut self, nodes: impl IntoIterator<Item = Node>) -> Self {
+        self.list_nodes(nodes);
+        self
+    }
+
+    pub fn list_nodes(&mut self, nodes: impl IntoIterator<Item = Node>) {
+        let mut known = Nodes::default();
+        for node in nodes {
+            known.insert(node);
+        }
+        self.nodes = KnownNodes::Known(known.into());
     }
 
     pub fn put_service(&mut self, service: Service) {
@@ -109,7 +127,23 @@ impl World {
             }
             index.slices_listed(&scope, &listed);
         }
+        self.show_nodes(&mut index);
         index
+    }
+
+    fn show_nodes(&self, index: &mut Index) {
+        match &self.nodes {
+            KnownNodes::Unknown(why) => _ = index.nodes_unknown(*why),
+            KnownNodes::Known(nodes) => {
+                for node in nodes.readable() {
+                    index.apply_node((**node).clone());
+                }
+                for name in nodes.unreadable() {
+                    index.apply_unreadable_node(name);
+                }
+                index.nodes_listed(&nodes.names().map(ToString::to_string).collect());
+            }
+        }
     }
 
     pub fn snapshot(&self, key: &ServiceKey) -> Snapshot {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::annotation;
-use crate::testing::slice_port;
+use crate::testing::{node, slice_port};
 
 const HTTPS: u16 = 6443;
 
@@ -97,6 +97,112 @@ fn the_ports_are_those_that_the_source_calls_https() {
     let source = slice("kubernetes").ports(&[slice_port("https", 443), slice_port("http", 80)]);
     index.apply_slice(&named(&["kubernetes", "vip"]), source);
     assert_eq!(index.api_server_ports(), [443].into());
+}
+
+/// Rule: 8.probed-first
+#[test]
+fn an_address_of_a_second_family_is_probed_before_a_copy_shows_it() {
+    let v6 = |service: Service| service.families(&["IPv6"]);
+    for (what, service, copy, expected) in [
+        (
+            "dual-stack",
+            service("vip").families(&["IPv4", "IPv6"]),
+            None,
+            vec!["[2001:db8::1]:6443"],
+        ),
+        (
+            "IPv6 alone",
+            v6(service("vip")).number("join", 9345).number("web", 80),
+            None,
+            vec!["[2001:db8::1]:6443", "[2001:db8::1]:9345"],
+        ),
+        (
+            "a named port",
+            v6(service("vip").no_ports()).port("api", "https"),
+            None,
+            vec!["[2001:db8::1]:6443"],
+        ),
+        ("single-stack", service("vip"), None, vec![]),
+        (
+            "exempt",
+            v6(service("vip").annotate(annotation::PROBE, "off")),
+            None,
+            vec![],
+        ),
+        (
+            "another source",
+            v6(service("vip").source("web", "app")),
+            None,
+            vec![],
+        ),
+        (
+            "one that is shown",
+            v6(service("vip")),
+            Some("2001:db8::2"),
+            vec!["[2001:db8::2]:6443"],
+        ),
+        (
+            "one that is the VIP",
+            v6(service("vip")).edit(|it| it.spec_mut().external_ips = Some(vec!["2001:db8::1".to_owned()])),
+            None,
+            vec!["[2001:db8::2]:6443"],
+        ),
+    ] {
+        let mut index = filled();
+        index.apply_service(&service.version(200));
+        index.apply_slice(
+            &named(&["kubernetes", "vip"]),
+            slice("kubernetes").endpoints(["192.0.2.1"]),
+        );
+        if let Some(address) = copy {
+            index.apply_slice(&Scope::Copies, copy_for("vip", &[address]).family("IPv6"));
+        }
+        let seen = index.api_servers_changed();
+        index.apply_node(
+            node("a")
+                .internal("192.0.2.1")
+                .internal("2001:db8::1")
+                .internal("2001:db8::2"),
+        );
+        assert_eq!(
+            targets(&index)
+                .iter()
+                .filter(|target| target.contains("db8::1"))
+                .count(),
+            0,
+            "{what}: not listed"
+        );
+        index.nodes_listed(&["a".to_owned()].into());
+        assert!(index.api_servers_changed() > seen, "{what}");
+        assert_eq!(targets(&index), expected, "{what}");
+    }
+}
+
+/// Rule: 7.targets-limit, 8.probed-first
+#[test]
+fn what_copies_show_is_probed_before_what_may_come() {
+    let mut index = filled();
+    index.apply_service(&service("vip").families(&["IPv6"]).version(200));
+    index.apply_slice(
+        &named(&["kubernetes", "vip"]),
+        slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.2"]),
+    );
+    let shown: Vec<_> = (0..15).map(|number| format!("2001:db8::f{number:x}")).collect();
+    let copy = copy_for("vip", &shown.iter().map(String::as_str).collect::<Vec<_>>());
+    index.apply_slice(&Scope::Copies, copy.family("IPv6"));
+    for (name, four, six) in [
+        ("a", "192.0.2.1", "2001:db8::1"),
+        ("b", "192.0.2.2", "2001:db8::2"),
+    ] {
+        index.apply_node(node(name).internal(four).internal(six));
+    }
+    index.nodes_listed(&["a".to_owned(), "b".to_owned()].into());
+    let targets = targets(&index);
+    assert_eq!(targets.len(), 16);
+    assert!(
+        targets.contains(&"[2001:db8::1]:6443".to_owned())
+            && !targets.contains(&"[2001:db8::2]:6443".to_owned())
+    );
 }
 
 #[test]

@@ -1,15 +1,11 @@
 //! Makes a copy of one source slice for one managed Service, and compares it with a slice that exists. Its name is that
 //! of [`copy_name`].
 
-use std::collections::BTreeSet;
-
-use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{
     Endpoint, EndpointSlice, MANAGED_BY_US, ManagedService, ObjectMeta, OwnerReference, StringMap,
-    annotation_of, copy_name, label, label_of, provenance, version,
+    annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
 /// Labels that are ours to set or to keep away.
@@ -28,54 +24,6 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::UID,
     provenance::UNREACHABLE,
 ];
-
-/// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
-/// out, since a guess would send traffic to whatever listens; its target goes into `unresolved`. `None` if the Service
-/// has ports and none of them has a number.
-#[must_use]
-pub fn ports(
-    wanted: &[ServicePort],
-    slice: Option<&[EndpointPort]>,
-    unresolved: &mut BTreeSet<String>,
-) -> Option<Vec<EndpointPort>> {
-    let mut known = Vec::new();
-    for port in wanted {
-        match number(port, slice.unwrap_or_default()) {
-            Ok(number) => known.push(EndpointPort {
-                // The API server turns a missing name into an empty one.
-                name: Some(port.name.clone().unwrap_or_default()),
-                port: Some(number),
-                protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
-                app_protocol: port.app_protocol.clone(),
-            }),
-            Err(target) => _ = unresolved.insert(target.to_owned()),
-        }
-    }
-    (wanted.is_empty() || !known.is_empty()).then_some(known)
-}
-
-/// The number of a port, or the name of a target port that the slice does not have.
-fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a str> {
-    let target = match &port.target_port {
-        None => return Ok(port.port),
-        Some(IntOrString::Int(number)) => return Ok(*number),
-        Some(IntOrString::String(name)) => name,
-    };
-    let same = |candidate: &&EndpointPort| {
-        candidate.name.as_deref().unwrap_or_default() == target
-            && protocol(candidate.protocol.as_deref()) == protocol(port.protocol.as_deref())
-    };
-    slice
-        .iter()
-        .filter(same)
-        .find_map(|found| found.port)
-        .ok_or(target)
-}
-
-/// The protocol that is meant where none is said is TCP.
-pub(super) fn protocol(word: Option<&str>) -> &str {
-    word.filter(|word| !word.is_empty()).unwrap_or("TCP")
-}
 
 fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
     // Taken apart without `..`: a new field of the API has to be decided about here.

@@ -1,7 +1,7 @@
 //! Findings of a plan, and when there are none.
 
 use crate::model::Reason;
-use crate::model::{EndpointSlice, Service};
+use crate::model::{EndpointSlice, Service, ServiceSpec};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
 
@@ -86,10 +86,13 @@ fn a_missing_family_is_reported_where_none_is_there_or_all_are_required() {
         (
             "an empty slice is there",
             service("vip"),
-            vec![slice("kubernetes")],
-            vec![Reason::SourceEmpty],
+            vec![slice("app")],
+            vec![],
         ),
     ] {
+        // Nodes fill the families that the API source lacks.
+        let service = service.source("default", "app");
+        let slices: Vec<_> = slices.into_iter().map(|slice| slice.of("app")).collect();
         assert_eq!(reasons(service, &slices), expected, "{what}");
     }
 }
@@ -189,33 +192,58 @@ fn a_headless_service_without_ports_has_a_copy_without_ports() {
 
 /// Rule: 3.node-name-missing
 #[test]
-fn local_traffic_needs_an_endpoint_with_a_node() {
-    let local = || {
-        service("vip").edit(|service| service.spec_mut().external_traffic_policy = Some("Local".to_owned()))
+fn local_traffic_needs_a_node_for_each_ready_endpoint() {
+    let with = |change: fn(&mut ServiceSpec)| {
+        let service = service("vip").source("default", "app");
+        service.edit(|service| change(service.spec_mut()))
     };
-    let on_node = good().endpoints(["192.0.2.1", "192.0.2.2"]).edit(|slice| {
-        slice.endpoints.as_mut().unwrap()[1].node_name = Some("n1".into());
+    let external = || with(|spec| spec.external_traffic_policy = Some("Local".to_owned()));
+    let internal = || with(|spec| spec.internal_traffic_policy = Some("Local".to_owned()));
+    let source = || good().of("app").endpoints(["192.0.2.1", "192.0.2.2"]);
+    let named = |numbers: &[usize]| {
+        let names = numbers.to_vec();
+        source().edit(|slice| {
+            for number in names {
+                slice.endpoints.as_mut().unwrap()[number].node_name = Some("n1".into());
+            }
+        })
+    };
+    let unready = named(&[0]).edit(|slice| {
+        let endpoint = &mut slice.endpoints.as_mut().unwrap()[1];
+        endpoint.conditions.get_or_insert_default().ready = Some(false);
     });
+    let missing = vec![Reason::NodeNameMissing];
     for (what, service, slices, expected) in [
-        ("no node", local(), vec![good()], vec![Reason::NodeNameMissing]),
-        ("one node", local(), vec![on_node.clone()], vec![]),
+        ("no node", external(), vec![source()], missing.clone()),
+        ("internal", internal(), vec![source()], missing.clone()),
+        ("one of two", external(), vec![named(&[0])], missing.clone()),
         (
             "in another slice",
-            local(),
+            external(),
             vec![
-                good(),
-                slice("more").edit(|slice| slice.endpoints = on_node.endpoints),
+                good().of("app"),
+                slice("more")
+                    .of("app")
+                    .edit(|slice| slice.endpoints = named(&[0, 1]).endpoints),
             ],
-            vec![],
+            missing,
         ),
+        ("all", external(), vec![named(&[0, 1])], vec![]),
+        ("the other is not ready", external(), vec![unready], vec![]),
         (
             "no endpoint",
-            local(),
-            vec![slice("kubernetes")],
-            vec![Reason::SourceEmpty],
+            external(),
+            vec![slice("kubernetes").of("app")],
+            vec![],
         ),
-        ("not Local", service("vip"), vec![good()], vec![]),
+        ("not Local", with(|_| ()), vec![source()], vec![]),
     ] {
         assert_eq!(reasons(service, &slices), expected, "{what}");
     }
+    let world = World::new().service(external()).slice(named(&[0])).settled("vip");
+    let note = &world.findings("vip")[0].note;
+    assert!(
+        note.contains("192.0.2.2") && !note.contains("192.0.2.1"),
+        "{note}"
+    );
 }

@@ -7,6 +7,7 @@ mod foreign;
 mod hostile;
 mod laws;
 mod leftovers;
+mod nodes;
 mod repair;
 mod stale;
 mod unreadable;

@@ -9,7 +9,7 @@ use crate::model::{
 };
 use crate::plan::{Plan, plan};
 use crate::testing::world::World;
-use crate::testing::{Build as _, BuildSlice as _, plain_service, service, slice};
+use crate::testing::{Build as _, BuildService as _, BuildSlice as _, node, plain_service, service, slice};
 
 fn vip() -> ServiceKey {
     ServiceKey::new("default", "vip")
@@ -190,4 +190,34 @@ fn a_copy_that_is_unreadable_is_neither_written_nor_deleted() {
     assert!(!written(&index).contains(&key));
     index.list_slice(&Scope::Copies, copy);
     assert!(written(&index).contains(&key), "readable again");
+}
+
+/// Rule: 8.unreadable-slice
+#[test]
+fn copies_from_nodes_stay_when_a_source_slice_is_unreadable() {
+    let nodes = || {
+        [("a", "1"), ("b", "2")].map(|(name, end)| {
+            node(name)
+                .internal(&format!("192.0.2.{end}"))
+                .internal(&format!("2001:db8::{end}"))
+        })
+    };
+    let single = world()
+        .service(service("vip").families(&["IPv4", "IPv6"]))
+        .nodes(nodes())
+        .settled("vip");
+    let own = slice("own").family("IPv6").endpoints(["2001:db8::9"]);
+    for (what, world, broken) in [
+        ("one of two", single.clone(), slice("more")),
+        (
+            "that of the second family itself",
+            single.clone().slice(own.clone()).settled("vip"),
+            own,
+        ),
+    ] {
+        let copies = world.copies("vip").len();
+        let (snapshot, plan) = plan_of(&restarted(&world, &broken));
+        assert!(plan.is_done(), "{what}: {plan:#?}");
+        assert_eq!(snapshot.copies.len(), copies, "{what}");
+    }
 }

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::*;
-use crate::model::{MANAGED_BY_US, copy_name, label};
+use crate::model::{MANAGED_BY_US, NodesUnknown, copy_name, label};
 use crate::plan::{Plan, plan};
+use crate::testing::node;
 use crate::testing::world::shows;
 
 pub(super) const SERVICES: [(&str, &str); 5] = [
@@ -17,6 +18,9 @@ pub(super) const SERVICES: [(&str, &str); 5] = [
     ("web", "app"),
     ("web", "vip"),
 ];
+
+/// Nodes `a` and `b` have the addresses that source slices show.
+const NODES: [(&str, &str); 2] = [("a", "192.0.2.0"), ("b", "192.0.2.1")];
 
 /// The watches of slices: ours, and two that share the names.
 pub(super) fn scopes() -> [Scope; 3] {
@@ -58,6 +62,10 @@ pub(super) enum Step {
     Read(&'static str, usize),
     /// Names that are not in use are dropped.
     Forget,
+    /// A Node is changed, or cannot be decoded, or is gone.
+    Node(usize, u8),
+    /// Nodes are listed, or cannot be.
+    Nodes(u8),
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +111,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (0..3usize).prop_map(Step::Relist),
         1 => (namespace(), 0..4usize).prop_map(|(namespace, name)| Step::Read(namespace, name)),
         1 => Just(Step::Forget),
+        3 => (0..NODES.len(), 0..5u8).prop_map(|(n, kind)| Step::Node(n, kind)),
+        2 => (0..3u8).prop_map(Step::Nodes),
     ]
 }
 
@@ -264,6 +274,23 @@ impl Cluster {
                 let key = self.key(namespace, name);
                 look(&mut self.index, &key, self.slices.get(&key).cloned())
             }
+            Step::Node(n, kind) => {
+                let (name, address) = NODES[n];
+                match kind {
+                    0 => self.index.delete_node(name),
+                    1 => self.index.apply_unreadable_node(name),
+                    kind => {
+                        let six = format!("2001:db8::{kind}{n}");
+                        self.index.apply_node(node(name).internal(address).internal(&six))
+                    }
+                }
+            }
+            Step::Nodes(0) => self.index.nodes_unknown(NodesUnknown::Forbidden),
+            Step::Nodes(gone) => {
+                let listed = NODES.iter().skip(usize::from(gone) - 1);
+                self.index
+                    .nodes_listed(&listed.map(|(name, _)| (*name).to_owned()).collect())
+            }
             Step::Forget => {
                 // With a copy's watch behind, the other watch alone knows that a slice is ours no longer.
                 let mut dirty = Dirty::new();
@@ -306,6 +333,9 @@ pub(super) fn some_service(
         0 => plain_service(name),
         1 => service(name).headless(),
         2 => service(name).deleting(),
+        3 => service(name).families(&["IPv4", "IPv6"]).edit(|service| {
+            service.spec_mut().external_traffic_policy = Some("Local".to_owned());
+        }),
         _ => service(name),
     };
     if let Some((namespace, name)) = source {

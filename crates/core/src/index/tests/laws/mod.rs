@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use self::cluster::{Change, Cluster, SERVICES, Step, scopes, slice_names, some_slice, step};
 use super::*;
-use crate::model::Reason;
+use crate::model::{KnownNodes, Reason};
 use crate::plan::Plan;
 
 mod cluster;
@@ -25,6 +25,7 @@ fn shown(index: &Index) -> Vec<String> {
             snapshot.map(|snapshot| Snapshot {
                 seen: 0,
                 in_doubt: false,
+                nodes: KnownNodes::default(),
                 ..snapshot
             })
         )

@@ -1,11 +1,14 @@
 //! What a copy looks like.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForZone};
 
 use serde_json::json;
 
 use super::*;
 use crate::model::Defaults;
+use crate::model::ports::ports;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
 mod compare;

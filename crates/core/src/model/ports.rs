@@ -1,0 +1,68 @@
+//! The ports of a copy: those of the managed Service, with numbers.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::ServicePort;
+use k8s_openapi::api::discovery::v1::EndpointPort;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
+/// out, since a guess would send traffic to whatever listens; its target goes into `unresolved`. `None` if the Service
+/// has ports and none of them has a number.
+#[must_use]
+pub fn ports(
+    wanted: &[ServicePort],
+    slice: Option<&[EndpointPort]>,
+    unresolved: &mut BTreeSet<String>,
+) -> Option<Vec<EndpointPort>> {
+    let mut known = Vec::new();
+    for port in wanted {
+        match number(port, slice.unwrap_or_default()) {
+            Ok(number) => known.push(EndpointPort {
+                // The API server turns a missing name into an empty one.
+                name: Some(port.name.clone().unwrap_or_default()),
+                port: Some(number),
+                protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+                app_protocol: port.app_protocol.clone(),
+            }),
+            Err(target) => _ = unresolved.insert(target.to_owned()),
+        }
+    }
+    (wanted.is_empty() || !known.is_empty()).then_some(known)
+}
+
+/// The number of a port, or the name of a target port that the slice does not have.
+fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a str> {
+    let target = match &port.target_port {
+        None => return Ok(port.port),
+        Some(IntOrString::Int(number)) => return Ok(*number),
+        Some(IntOrString::String(name)) => name,
+    };
+    let same = |candidate: &&EndpointPort| {
+        candidate.name.as_deref().unwrap_or_default() == target
+            && protocol(candidate.protocol.as_deref()) == protocol(port.protocol.as_deref())
+    };
+    slice
+        .iter()
+        .filter(same)
+        .find_map(|found| found.port)
+        .ok_or(target)
+}
+
+/// The protocol that is meant where none is said is TCP.
+#[must_use]
+pub fn protocol(word: Option<&str>) -> &str {
+    word.filter(|word| !word.is_empty()).unwrap_or("TCP")
+}
+
+/// The numbers of the TCP ports whose names are wanted.
+pub fn tcp_numbers(
+    ports: &[EndpointPort],
+    is_wanted: impl Fn(Option<&str>) -> bool,
+) -> impl Iterator<Item = u16> {
+    let tcp = ports
+        .iter()
+        .filter(|port| protocol(port.protocol.as_deref()) == "TCP");
+    tcp.filter(move |port| is_wanted(port.name.as_deref()))
+        .filter_map(|port| u16::try_from(port.port?).ok())
+}

@@ -1,0 +1,359 @@
+//! Fills a family that the API source lacks with the addresses that Nodes have in it.
+//!
+//! `default/kubernetes` lists each API server in one family. Its Node knows the address in the other one:
+//!
+//! ```text
+//!   listed 192.0.2.1 ──> the one Node that has it ──> its IPv6 address of the same kind ──> additional copy
+//! ```
+//!
+//! Each source slice gives one additional copy. An address that is not certain is left out, and reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::hold;
+use super::verdicts::is_ready;
+use super::{Verdicts, copy};
+use crate::model::{
+    Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
+    SliceKey, Snapshot, Source, ports,
+};
+use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
+
+/// The additional copies of one family.
+#[derive(Debug, Default)]
+pub(super) struct SecondFamily {
+    /// Those that should be there. They are empty while the source is.
+    pub copies: Vec<EndpointSlice>,
+    /// The source has endpoints in the other family, so an address that is not in these copies should not be.
+    has_source: bool,
+    /// The API servers that this family lacks, or that do not answer in it, and why.
+    pub missing: BTreeMap<IpAddr, Missing>,
+    /// Why Nodes cannot be asked, if that is a problem.
+    pub unknown: Option<NodesUnknown>,
+}
+
+/// What is wrong with an API server in the second family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Nodes do not tell its address.
+    Nodes(NoCounterpart),
+    /// Its Node may be one of those that cannot be decoded.
+    Unreadable(Vec<Arc<str>>),
+    /// This address of it does not answer probes.
+    Silent(IpAddr),
+    /// This address of it is in no copy, and a plan without probes does not add it.
+    Unprobed(IpAddr),
+}
+
+impl SecondFamily {
+    /// Whether an endpoint gets traffic, but for probes.
+    pub(super) fn is_filled(&self) -> bool {
+        let mut endpoints = self
+            .copies
+            .iter()
+            .flat_map(|copy| copy.endpoints.iter().flatten());
+        endpoints.any(is_ready)
+    }
+
+    /// Whether a slice has the name of one of these copies, and must show no more than it does.
+    pub(super) fn decides(&self, slice: &EndpointSlice) -> bool {
+        let mut copies = self.copies.iter();
+        self.has_source && copies.any(|copy| copy.metadata.name == slice.metadata.name)
+    }
+}
+
+/// The additional copies for a family in which the source has no readable endpoint. Targets of ports without a number go
+/// into `unresolved`.
+pub(super) fn copies(
+    service: &ManagedService,
+    source: &Source,
+    family: Family,
+    snapshot: &Snapshot,
+    verdicts: &Verdicts,
+    unresolved: &mut BTreeSet<String>,
+) -> SecondFamily {
+    if !source.key.is_api_source() {
+        return SecondFamily::default();
+    }
+    let of_family = |copy: &&Arc<EndpointSlice>| copy.address_type == family.as_str();
+    let shown = snapshot.copies.iter().filter(of_family);
+    let filler = Filler {
+        service,
+        source,
+        family,
+        snapshot,
+        shown: shown.flat_map(|copy| addresses(copy)).collect(),
+    };
+    filler.fill(verdicts, unresolved)
+}
+
+/// All that decides about the copies of one family.
+struct Filler<'a> {
+    service: &'a ManagedService,
+    source: &'a Source,
+    family: Family,
+    snapshot: &'a Snapshot,
+    /// The addresses that copies show in this family.
+    shown: BTreeSet<IpAddr>,
+}
+
+/// Which addresses may enter a copy that does not show them yet.
+enum Entrance<'a> {
+    /// All.
+    Open,
+    /// None: this plan has no probes, and the operator may be waiting for them.
+    Closed,
+    /// Those that this replica sees well on these ports.
+    SeenWell(&'a Report, BTreeSet<u16>),
+}
+
+impl Filler<'_> {
+    fn fill(&self, verdicts: &Verdicts, unresolved: &mut BTreeSet<String>) -> SecondFamily {
+        let mut second = SecondFamily::default();
+        for slice in self.source.slices_of(self.family.other()) {
+            second.has_source |= !slice.is_empty();
+            let Some(ports) = ports::ports(&self.service.ports, slice.ports.as_deref(), unresolved) else {
+                continue;
+            };
+            let mut shown = EndpointSlice {
+                metadata: slice.metadata.clone(),
+                address_type: self.family.as_str().to_owned(),
+                ..EndpointSlice::default()
+            };
+            let empty = copy::fresh(self.service, &shown, ports);
+            let current = self.current(&empty);
+            shown.endpoints = Some(match &self.snapshot.nodes {
+                _ if slice.is_empty() => Vec::new(),
+                KnownNodes::Known(nodes) => {
+                    let entrance = self.entrance(verdicts, &empty, nodes);
+                    self.endpoints(slice, current, nodes, &entrance, &mut second.missing)
+                }
+                KnownNodes::Unknown(why) => {
+                    second.unknown = Some(*why).filter(|why| *why != NodesUnknown::NotListed);
+                    self.kept(current, |_| true)
+                }
+            });
+            let is_there = self.snapshot.slice(&SliceKey::of(&empty.metadata)).is_some();
+            let ports = empty.ports.unwrap_or_default();
+            // The source slice may be of this family itself, as long as it cannot be decoded.
+            let may_create =
+                !shown.is_empty() && !hold::has_unreadable(self.source, self.family, self.snapshot);
+            if is_there || may_create {
+                second.copies.push(copy::fresh(self.service, &shown, ports));
+            }
+        }
+        self.keep_the_last(&mut second);
+        second
+    }
+
+    /// The endpoints of one slice in this family.
+    fn endpoints(
+        &self,
+        slice: &EndpointSlice,
+        current: Option<&EndpointSlice>,
+        nodes: &Nodes,
+        entrance: &Entrance<'_>,
+        missing: &mut BTreeMap<IpAddr, Missing>,
+    ) -> Vec<Endpoint> {
+        let (mut endpoints, mut unclear) = (Vec::<Endpoint>::new(), Vec::new());
+        for (endpoint, listed) in slice.endpoints.iter().flatten().filter_map(with_address) {
+            match self.counterpart(nodes, listed) {
+                Ok(address) => {
+                    let is_shown = self.shown.contains(&address);
+                    if is_shown || entrance.admits(address) {
+                        add(&mut endpoints, endpoint, address);
+                    }
+                    missing.extend(entrance.doubts(address, is_shown).map(|why| (listed, why)));
+                }
+                Err(NoCounterpart::NoNode) if nodes.may_be_of_unreadable(listed) => unclear.push(listed),
+                Err(why) => _ = missing.insert(listed, Missing::Nodes(why)),
+            }
+        }
+        if !unclear.is_empty() {
+            // Which of them belongs to which server is not known either.
+            let kept = self.kept(current, |address| nodes.may_be_of_unreadable(address));
+            if kept.len() < unclear.len() {
+                let why = Missing::Unreadable(nodes.unreadable().cloned().collect());
+                missing.extend(unclear.into_iter().map(|listed| (listed, why.clone())));
+            }
+            endpoints.extend(kept);
+        }
+        endpoints
+    }
+
+    fn counterpart(&self, nodes: &Nodes, listed: IpAddr) -> Result<IpAddr, NoCounterpart> {
+        nodes.counterpart(listed, self.family, &self.service.own_addresses, &self.shown)
+    }
+
+    /// Endpoints that the copy shows, without what depends on Nodes and as if probes had taken nothing out.
+    fn kept(&self, current: Option<&EndpointSlice>, is_kept: impl Fn(IpAddr) -> bool) -> Vec<Endpoint> {
+        let restored = current.map(EndpointSlice::restored);
+        let endpoints = restored.iter().flat_map(|copy| copy.endpoints.iter().flatten());
+        let endpoints = endpoints.filter_map(with_address);
+        let kept = endpoints
+            .filter(|(_, address)| is_kept(*address) && !self.service.own_addresses.contains(address));
+        kept.map(|(endpoint, _)| without_topology(endpoint)).collect()
+    }
+
+    /// No doubt about Nodes takes the last ready endpoint of the family. It stays until another one is ready.
+    fn keep_the_last(&self, second: &mut SecondFamily) {
+        let KnownNodes::Known(nodes) = &self.snapshot.nodes else {
+            return;
+        };
+        let first = || self.source.slices_of(self.family.other());
+        let mut servers = first().flat_map(|slice| slice.endpoints.iter().flatten());
+        if second.is_filled() || !servers.any(is_ready) {
+            return;
+        }
+        let listed: BTreeSet<_> = first().flat_map(addresses).collect();
+        // A server that has left the source is no doubt.
+        let has_left = |address: IpAddr| {
+            let node = nodes.only_with(address);
+            node.is_some_and(|node| !node.addresses.iter().any(|known| listed.contains(&known.address)))
+        };
+        let may_stay =
+            |address: &IpAddr| !self.service.own_addresses.contains(address) && !has_left(*address);
+        let ready = |copy: &EndpointSlice| {
+            let current = self.current(copy)?;
+            let ready = current
+                .endpoints
+                .iter()
+                .flatten()
+                .filter(|endpoint| is_ready(endpoint));
+            ready.filter_map(Endpoint::address).filter(may_stay).min()
+        };
+        let copies = second.copies.iter_mut();
+        let last = copies
+            .filter_map(|copy| Some((ready(&*copy)?, copy)))
+            .min_by_key(|(address, _)| *address);
+        if let Some((last, copy)) = last {
+            let kept = self.kept(self.current(copy), |address| address == last);
+            let endpoints = copy.endpoints.get_or_insert_default();
+            endpoints.retain(|endpoint| endpoint.address() != Some(last));
+            endpoints.extend(kept);
+        }
+    }
+
+    /// What stands there of a copy, if it is ours.
+    fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
+        let current = self.snapshot.slice(&SliceKey::of(&copy.metadata))?;
+        current.is_copy_for(&self.service.key).then_some(current)
+    }
+
+    fn entrance<'v>(&self, verdicts: &'v Verdicts, copy: &EndpointSlice, nodes: &Nodes) -> Entrance<'v> {
+        let probed = probed_ports(self.source, copy);
+        if !self.service.probed || probed.is_empty() {
+            return Entrance::Open;
+        }
+        match verdicts {
+            Verdicts::Judged(judged) if judged.enforced => {
+                let listed = self.source.slices_of(self.family.other()).flat_map(addresses);
+                let candidates = listed
+                    .filter_map(|listed| self.counterpart(nodes, listed).ok())
+                    .collect();
+                Entrance::SeenWell(
+                    &judged.report,
+                    ports_that_answer(probed, &candidates, &judged.report),
+                )
+            }
+            Verdicts::AsCopied => Entrance::Closed,
+            Verdicts::Judged(_) | Verdicts::Off => Entrance::Open,
+        }
+    }
+}
+
+impl Entrance<'_> {
+    fn admits(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Closed => false,
+            Self::SeenWell(report, ports) => {
+                let facts = |port: &u16| report.targets.get(&Target::new(address, *port));
+                let is_well = |facts: &Facts| facts.condition == Condition::Well;
+                !ports.is_empty() && ports.iter().all(|port| facts(port).is_some_and(is_well))
+            }
+        }
+    }
+
+    /// Why an address is not as good as the others. One that was just found has some time to answer, and one that is
+    /// shown has more: it may be the way there that fails.
+    fn doubts(&self, address: IpAddr, is_shown: bool) -> Option<Missing> {
+        match self {
+            Self::Open => None,
+            Self::Closed => (!is_shown).then_some(Missing::Unprobed(address)),
+            Self::SeenWell(..) if self.admits(address) => None,
+            Self::SeenWell(report, _) => {
+                let known = report.targets.iter();
+                let mut facts = known
+                    .filter(|(target, _)| target.address() == address)
+                    .map(|(_, facts)| facts);
+                let is_silent = if is_shown {
+                    let mut all = facts.clone();
+                    all.next().is_some() && facts.all(|facts| facts.is_silent)
+                } else {
+                    facts.any(|facts| facts.had_time)
+                };
+                is_silent.then_some(Missing::Silent(address))
+            }
+        }
+    }
+}
+
+/// A port that works on no candidate says nothing about one of them, as in a judgement.
+fn ports_that_answer(probed: BTreeSet<u16>, candidates: &BTreeSet<IpAddr>, report: &Report) -> BTreeSet<u16> {
+    let works = |port: &u16| {
+        let facts = candidates
+            .iter()
+            .filter_map(|address| report.targets.get(&Target::new(*address, *port)));
+        let mut conditions = facts.map(|facts| facts.condition);
+        conditions.any(|condition| !matches!(condition, Condition::New | Condition::Down))
+    };
+    probed.into_iter().filter(works).collect()
+}
+
+/// Adds an endpoint under another address. Two that one Node serves are one.
+fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
+    let endpoint = Endpoint {
+        addresses: vec![address.to_string()],
+        ..endpoint.clone()
+    };
+    match endpoints
+        .iter_mut()
+        .find(|known| known.address() == Some(address))
+    {
+        Some(known) if is_ready(known) => {}
+        Some(known) => *known = endpoint,
+        None => endpoints.push(endpoint),
+    }
+}
+
+/// The ports of a copy that are probed: those that the source calls `https`, and the supervisor's.
+fn probed_ports(source: &Source, copy: &EndpointSlice) -> BTreeSet<u16> {
+    let slices = source.slices.iter();
+    let https: BTreeSet<_> = slices
+        .flat_map(|slice| slice.tcp_ports(|name| name == Some("https")))
+        .collect();
+    let ports = copy.tcp_ports(|_| true);
+    ports
+        .filter(|port| *port == SUPERVISOR_PORT || https.contains(port))
+        .collect()
+}
+
+fn with_address(endpoint: &Endpoint) -> Option<(&Endpoint, IpAddr)> {
+    Some((endpoint, endpoint.address()?))
+}
+
+fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
+    slice.endpoints.iter().flatten().filter_map(Endpoint::address)
+}
+
+fn without_topology(endpoint: &Endpoint) -> Endpoint {
+    Endpoint {
+        node_name: None,
+        zone: None,
+        hints: None,
+        ..endpoint.clone()
+    }
+}

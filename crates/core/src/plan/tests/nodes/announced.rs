@@ -1,0 +1,97 @@
+//! The rules by which load balancers choose the nodes that announce an address, as oracles.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// The nodes of a slice on which an endpoint gets traffic.
+fn healthy_nodes(slice: &EndpointSlice) -> BTreeSet<String> {
+    let endpoints = slice.endpoints.iter().flatten();
+    let healthy = endpoints.filter(|endpoint| {
+        let conditions = endpoint.conditions.as_ref().unwrap();
+        conditions.ready == Some(true) || conditions.serving == Some(true)
+    });
+    healthy
+        .filter_map(|endpoint| endpoint.node_name.as_deref().map(str::to_owned))
+        .collect()
+}
+
+/// MetalLB: a node announces if any slice of the Service has a healthy endpoint on it.
+fn metallb(slices: &[&EndpointSlice]) -> BTreeSet<String> {
+    slices.iter().flat_map(|slice| healthy_nodes(slice)).collect()
+}
+
+/// `PureLB`: a node announces if each slice of the Service has a healthy endpoint on it.
+fn purelb(slices: &[&EndpointSlice]) -> BTreeSet<String> {
+    let all = metallb(slices).into_iter();
+    all.filter(|node| slices.iter().all(|slice| healthy_nodes(slice).contains(node)))
+        .collect()
+}
+
+/// By whole Service and by family.
+fn announced(world: &World) -> Vec<BTreeSet<String>> {
+    let all = world.copies("vip");
+    let of = |family: Family| copies(world, family);
+    let mut chosen = vec![metallb(&all), purelb(&all)];
+    for family in Family::ALL {
+        chosen.extend([metallb(&of(family)), purelb(&of(family))]);
+    }
+    chosen
+}
+
+fn all_announce(world: &World, nodes: &[&str]) {
+    let expected: BTreeSet<_> = nodes.iter().map(|&name| name.to_owned()).collect();
+    for (number, chosen) in announced(world).into_iter().enumerate() {
+        assert_eq!(chosen, expected, "oracle {number}");
+    }
+}
+
+/// Down, with contrast, in both families.
+fn down(number: usize) -> Verdicts {
+    let mut report = Report::default();
+    report.leadership.may_take_out = true;
+    for addresses in [V4, V6] {
+        for (at, address) in addresses.iter().enumerate() {
+            let is_down = at == number;
+            let facts = Facts {
+                condition: if is_down { Condition::Down } else { Condition::Well },
+                is_known: true,
+                answers: !is_down,
+                is_recent: !is_down,
+                had_time: true,
+                contrasts: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+                is_heard: true,
+                ..Facts::default()
+            };
+            report
+                .targets
+                .insert(Target::new(address.parse().unwrap(), 6443), facts);
+        }
+    }
+    Verdicts::Judged(Judged {
+        report: Arc::new(report),
+        started: Timestamp::UNIX_EPOCH,
+        enforced: true,
+    })
+}
+
+/// Rule: 8.announced
+#[test]
+fn exactly_the_nodes_with_a_living_server_announce_the_vip() {
+    let mut world = world();
+    world.put_service(dual().edit(|it| it.spec_mut().external_traffic_policy = Some("Local".to_owned())));
+    world.settle("vip");
+    all_announce(&world, &["a", "b", "c"]);
+    // A probe finds the fault first, and then the source.
+    world.probes = down(1);
+    world.settle("vip");
+    all_announce(&world, &["a", "c"]);
+    list(&mut world, &[V4[0], V4[2]]);
+    world.settle("vip");
+    all_announce(&world, &["a", "c"]);
+    // The server is well again.
+    world.probes = Verdicts::Off;
+    list(&mut world, &V4);
+    world.settle("vip");
+    all_announce(&world, &["a", "b", "c"]);
+}

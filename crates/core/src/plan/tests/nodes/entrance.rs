@@ -1,0 +1,213 @@
+//! Which addresses of a second family may enter a copy, and how they are judged there.
+
+use super::*;
+
+/// A report of these facts about port 6443.
+fn report(facts: impl IntoIterator<Item = (&'static str, Facts)>) -> Report {
+    let mut report = Report::default();
+    report.leadership.may_take_out = true;
+    for (address, facts) in facts {
+        report.targets.insert(target(address, 6443), facts);
+    }
+    report
+}
+
+fn target(address: &str, port: u16) -> Target {
+    Target::new(address.parse().unwrap(), port)
+}
+
+fn judged(report: Report, enforced: bool) -> Verdicts {
+    Verdicts::Judged(Judged {
+        report: Arc::new(report),
+        started: Timestamp::UNIX_EPOCH,
+        enforced,
+    })
+}
+
+fn facts(condition: Condition) -> Facts {
+    Facts {
+        condition,
+        is_known: true,
+        answers: condition == Condition::Well,
+        is_recent: condition == Condition::Well,
+        had_time: true,
+        ..Facts::default()
+    }
+}
+
+fn with(mut world: World, probes: Verdicts) -> World {
+    world.probes = probes;
+    world.settled("vip")
+}
+
+/// Rule: 8.seen-well
+#[test]
+fn an_address_enters_once_it_was_seen_well() {
+    use Condition::{Down, Failing, New, Rising, Well};
+    for condition in [New, Failing, Down, Rising, Well] {
+        let report = report([(V6[0], facts(condition)), (V6[1], facts(Well))]);
+        let world = with(world(), judged(report, true));
+        let expected = if condition == Well { &V6[..2] } else { &V6[1..2] };
+        assert_eq!(shown6(&world), expected, "{condition}");
+    }
+    let world = with(world(), judged(Report::default(), true));
+    assert_eq!(
+        (shown6(&world), copies(&world, Family::V6).len()),
+        (vec![], 0),
+        "no empty copy is created"
+    );
+}
+
+/// Rule: 8.seen-well
+#[test]
+fn an_address_that_is_listed_stays_whatever_probes_say_of_it() {
+    let world = with(world().settled("vip"), judged(Report::default(), true));
+    assert_eq!(shown6(&world), V6);
+}
+
+/// Rule: 8.at-once
+#[test]
+fn without_enforced_probes_an_address_enters_at_once() {
+    let other_port = |service: Service| service.no_ports().number("web", 8443);
+    for (what, service, probes) in [
+        ("off", dual(), Verdicts::Off),
+        ("observe", dual(), judged(Report::default(), false)),
+        (
+            "exempt",
+            dual().annotate(annotation::PROBE, "off"),
+            judged(Report::default(), true),
+        ),
+        (
+            "no probed port",
+            other_port(dual()),
+            judged(Report::default(), true),
+        ),
+    ] {
+        let mut world = world();
+        world.put_service(service);
+        assert_eq!(shown6(&with(world, probes)), V6, "{what}");
+    }
+}
+
+/// Rule: 8.seen-well
+#[test]
+fn each_probed_port_counts_unless_it_works_nowhere() {
+    let well = || facts(Condition::Well);
+    for (what, supervisor, expected) in [
+        ("on none", [None, None], &V6[..2]),
+        ("on one", [None, Some(Condition::Well)], &V6[1..2]),
+        (
+            "new on one",
+            [Some(Condition::New), Some(Condition::Well)],
+            &V6[1..2],
+        ),
+        (
+            "on both",
+            [Some(Condition::Well), Some(Condition::Well)],
+            &V6[..2],
+        ),
+        (
+            "down on both",
+            [Some(Condition::Down), Some(Condition::Down)],
+            &V6[..2],
+        ),
+    ] {
+        let mut report = report([(V6[0], well()), (V6[1], well())]);
+        for (address, condition) in V6.into_iter().zip(supervisor) {
+            report
+                .targets
+                .extend(condition.map(|it| (target(address, 9345), facts(it))));
+        }
+        let mut world = world();
+        world.put_service(dual().number("join", 9345));
+        assert_eq!(shown6(&with(world, judged(report, true))), expected, "{what}");
+    }
+}
+
+/// Rule: 8.silent
+#[test]
+fn an_address_that_never_answers_is_named_after_its_time() {
+    let mut young = facts(Condition::New);
+    young.had_time = false;
+    let report = |silent: Facts| {
+        report([
+            (V6[0], silent),
+            (V6[1], facts(Condition::Well)),
+            (V6[2], facts(Condition::Well)),
+        ])
+    };
+    let world_of = |silent| with(world(), judged(report(silent), true));
+    assert_eq!(incomplete(&world_of(young)), None);
+    let note = incomplete(&world_of(facts(Condition::New))).unwrap();
+    assert!(note.contains("192.0.2.1 (2001:db8::1 does not answer)"), "{note}");
+
+    // One that is listed already may be unreachable for this replica only.
+    let listed = |is_silent| {
+        let facts = Facts {
+            is_silent,
+            ..facts(Condition::New)
+        };
+        with(world().settled("vip"), judged(report(facts), true))
+    };
+    assert_eq!(incomplete(&listed(false)), None);
+    assert!(incomplete(&listed(true)).is_some());
+    assert_eq!(shown6(&listed(true)), V6);
+}
+
+/// Rule: 8.seen-well, 8.never-last
+#[test]
+fn an_address_that_changes_stays_until_the_new_one_answers() {
+    let mut world = with(world().nodes([server(0)]), Verdicts::Off);
+    world.list_nodes([node("a").internal(V4[0]).internal("2001:db8::9")]);
+    let mut world = with(world, judged(Report::default(), true));
+    assert_eq!(shown6(&world), [V6[0]]);
+    world.probes = judged(report([("2001:db8::9", facts(Condition::Well))]), true);
+    world.settle("vip");
+    assert_eq!(shown6(&world), ["2001:db8::9"]);
+}
+
+/// Rule: 7.memory, 8.seen-well
+#[test]
+fn a_plan_that_only_looks_adds_no_address() {
+    let world = with(world(), Verdicts::AsCopied);
+    assert_eq!(shown6(&world), Vec::<String>::new());
+    assert!(
+        incomplete(&world)
+            .unwrap()
+            .contains("2001:db8::1 has to answer first")
+    );
+    let world = with(world.clone(), Verdicts::Off);
+    let world = with(world, Verdicts::AsCopied);
+    assert_eq!(
+        (shown6(&world), incomplete(&world)),
+        (V6.map(str::to_owned).to_vec(), None)
+    );
+}
+
+/// Rule: 8.judged
+#[test]
+fn the_second_family_is_judged_like_the_first() {
+    let down = Facts {
+        contrasts: V6.iter().map(|address| address.parse().unwrap()).collect(),
+        is_heard: true,
+        ..facts(Condition::Down)
+    };
+    let report = report([
+        (V6[0], down),
+        (V6[1], facts(Condition::Well)),
+        (V6[2], facts(Condition::Well)),
+    ]);
+    let mut world = with(world().settled("vip"), judged(report, true));
+    assert_eq!(shown6(&world), ["(2001:db8::1)", V6[1], V6[2]]);
+    assert_eq!(shown(&world, Family::V4), V4);
+    let copy = copies(&world, Family::V6)[0];
+    assert_eq!(
+        annotation_of(&copy.metadata, provenance::UNREACHABLE),
+        Some(V6[0])
+    );
+    // What Nodes say does not put it back.
+    world.nodes = KnownNodes::Unknown(NodesUnknown::Failing);
+    assert_eq!(world.settle("vip"), []);
+    world.nodes = unreadable(servers().split_off(1), &["a"]);
+    assert_eq!(world.settle("vip"), []);
+}

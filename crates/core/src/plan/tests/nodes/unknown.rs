@@ -1,0 +1,110 @@
+//! What copies keep while Nodes, or one of them, are not known.
+
+use super::*;
+
+/// `vip` with both families, names, zones and hints.
+fn close() -> Service {
+    dual().edit(|it| {
+        let spec = it.spec_mut();
+        spec.external_traffic_policy = Some("Local".to_owned());
+        spec.traffic_distribution = Some("PreferClose".to_owned());
+    })
+}
+
+fn settled() -> World {
+    let mut world = world().nodes(servers().into_iter().map(|node| node.zone("north")));
+    world.put_service(close());
+    world.settled("vip")
+}
+
+/// Rule: 8.unknown-nodes
+#[test]
+fn copies_keep_all_that_they_have_from_nodes_that_are_unknown() {
+    use NodesUnknown::{Failing, Forbidden, NotListed};
+    for why in [NotListed, Forbidden, Failing] {
+        let mut world = settled();
+        world.nodes = KnownNodes::Unknown(why);
+        assert_eq!(world.settle("vip"), [], "{why:?}");
+        // The source goes on as usual.
+        list(&mut world, &V4[..2]);
+        world.settle("vip");
+        assert_eq!(shown6(&world), V6, "{why:?}");
+        let first = copies(&world, Family::V4)[0].endpoints.clone().unwrap();
+        assert_eq!(
+            first.iter().map(|it| it.node_name.as_deref()).collect::<Vec<_>>(),
+            [Some("a"), Some("b")]
+        );
+        assert!(first.iter().all(|it| it.zone.is_some() && it.hints.is_some()));
+    }
+}
+
+/// Rule: 8.unknown-nodes
+#[test]
+fn a_restart_of_all_replicas_does_not_empty_the_second_family() {
+    let mut world = settled();
+    world.nodes = KnownNodes::default();
+    assert_eq!(world.settle("vip"), []);
+    world.list_nodes(servers().into_iter().map(|node| node.zone("north")));
+    assert_eq!(world.settle("vip"), []);
+}
+
+/// Rule: 8.rights
+#[test]
+fn findings_say_when_nodes_cannot_be_listed() {
+    for (why, words) in [
+        (NodesUnknown::NotListed, None),
+        (NodesUnknown::Forbidden, Some("may not list Nodes")),
+        (NodesUnknown::Failing, Some("Nodes cannot be listed")),
+    ] {
+        let mut world = world();
+        world.put_service(close());
+        world.nodes = KnownNodes::Unknown(why);
+        world.settle("vip");
+        assert_eq!(
+            (shown6(&world).len(), copies(&world, Family::V6).len()),
+            (0, 0),
+            "{why:?}"
+        );
+        for reason in [Reason::FamilyIncomplete, Reason::NodeNameMissing] {
+            let note = note(&world, reason);
+            assert_eq!(note.is_some(), words.is_some(), "{why:?}: {note:?}");
+            assert!(
+                note.unwrap_or_default().contains(words.unwrap_or_default()),
+                "{why:?}"
+            );
+        }
+    }
+}
+
+/// Rule: 8.unreadable-node
+#[test]
+fn a_node_that_cannot_be_decoded_changes_nothing() {
+    let mut world = settled();
+    let zoned = |number: usize| server(number).zone("north");
+    world.nodes = unreadable([zoned(1), zoned(2)], &["a"]);
+    assert_eq!(world.settle("vip"), []);
+    assert_eq!(world.reasons("vip"), []);
+    // The others go on: b is gone for good, and a is still not known.
+    world.nodes = unreadable([zoned(2)], &["a"]);
+    world.settle("vip");
+    assert_eq!(
+        shown6(&world),
+        V6,
+        "which of both addresses is that of a is not known"
+    );
+    list(&mut world, &V4[1..]);
+    world.nodes = unreadable([zoned(1), zoned(2)], &["a"]);
+    world.settle("vip");
+    assert_eq!(shown6(&world), V6[1..], "all that are listed are known");
+}
+
+/// Rule: 8.unreadable-node
+#[test]
+fn a_server_whose_node_cannot_be_decoded_is_named() {
+    let mut world = world();
+    world.nodes = unreadable([server(1), server(2)], &["a"]);
+    world.settle("vip");
+    assert_eq!(shown6(&world), V6[1..]);
+    let note = incomplete(&world).unwrap();
+    assert!(note.contains("192.0.2.1 (cannot be decoded: Node a)"), "{note}");
+}

@@ -1,0 +1,102 @@
+//! Says on which Node and in which zone an API server runs, where its source does not.
+//!
+//! Only for Services that ask for it: those with a traffic policy `Local` or with a `trafficDistribution`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1::{EndpointHints, ForNode, ForZone};
+
+use crate::model::{
+    Distribution, Endpoint, EndpointSlice, KnownNodes, ManagedService, SliceKey, Snapshot, Source,
+};
+
+/// Fills in nodeName, zone and hints of the wanted copies.
+pub(super) fn apply(
+    service: &ManagedService,
+    source: &Source,
+    snapshot: &Snapshot,
+    wanted: &mut BTreeMap<SliceKey, EndpointSlice>,
+) {
+    if !source.key.is_api_source() || !service.needs_node_names() {
+        return;
+    }
+    for (key, copy) in &mut *wanted {
+        let current = snapshot
+            .slice(key)
+            .filter(|slice| slice.is_copy_for(&service.key));
+        for endpoint in copy.endpoints.iter_mut().flatten() {
+            if let Some(address) = endpoint.address() {
+                fill(endpoint, address, current, &snapshot.nodes);
+            }
+        }
+    }
+    let slices = source.slices.iter();
+    let mut stated = slices.flat_map(|slice| slice.endpoints.iter().flatten());
+    if stated.any(|endpoint| endpoint.hints.is_some()) {
+        return;
+    }
+    if let Some(hint) = service.distribution.and_then(hint_of) {
+        for &family in &service.families {
+            let of_family = |copy: &&mut EndpointSlice| copy.address_type == family.as_str();
+            let copies = wanted.values_mut().filter(of_family);
+            give_hints(copies.flat_map(|copy| copy.endpoints.iter_mut().flatten()), hint);
+        }
+    }
+}
+
+/// What the Node of an address says. Nodes that are not known leave what the copy says.
+fn fill(endpoint: &mut Endpoint, address: IpAddr, current: Option<&EndpointSlice>, nodes: &KnownNodes) {
+    let (node, is_unclear) = match nodes {
+        KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),
+        KnownNodes::Unknown(_) => (None, true),
+    };
+    let mut shown = current.iter().flat_map(|copy| copy.endpoints.iter().flatten());
+    let (node_name, zone) = if let Some(node) = node {
+        (Some(node.name.as_ref().into()), node.zone.clone())
+    } else if is_unclear && let Some(shown) = shown.find(|shown| shown.address() == Some(address)) {
+        (shown.node_name.clone(), shown.zone.clone())
+    } else {
+        return;
+    };
+    if endpoint.node_name.is_none() {
+        endpoint.node_name.clone_from(&node_name);
+    }
+    // The zone of another Node than the one that the source names would be a guess.
+    if endpoint.zone.is_none() && endpoint.node_name == node_name {
+        endpoint.zone = zone;
+    }
+}
+
+type Hint = fn(&Endpoint) -> Option<EndpointHints>;
+
+/// The hint that a distribution asks for.
+fn hint_of(distribution: Distribution) -> Option<Hint> {
+    match distribution {
+        Distribution::SameZone => Some(|endpoint| {
+            let name = endpoint.zone.as_deref()?.to_owned();
+            Some(EndpointHints {
+                for_zones: Some(vec![ForZone { name }]),
+                ..EndpointHints::default()
+            })
+        }),
+        Distribution::SameNode => Some(|endpoint| {
+            let name = endpoint.node_name.as_deref()?.to_owned();
+            Some(EndpointHints {
+                for_nodes: Some(vec![ForNode { name }]),
+                ..EndpointHints::default()
+            })
+        }),
+        Distribution::Other => None,
+    }
+}
+
+/// kube-proxy ignores the hints of a family if one endpoint has none. So then none has.
+fn give_hints<'a>(endpoints: impl Iterator<Item = &'a mut Endpoint>, hint: Hint) {
+    let mut endpoints: Vec<_> = endpoints.collect();
+    let hints: Option<Vec<_>> = endpoints.iter().map(|endpoint| hint(endpoint)).collect();
+    for (number, endpoint) in endpoints.iter_mut().enumerate() {
+        let own = hints.as_ref().and_then(|hints| hints.get(number).cloned());
+        endpoint.hints = own.map(Box::new);
+    }
+}
