@@ -32,6 +32,8 @@ pub struct Config {
     pub api_server: ApiServerConfig,
     /// Whether and how to probe the API servers that copies list.
     pub probe: ProbeConfig,
+    /// The label selector of the Nodes on which API servers run; empty: all Nodes.
+    pub nodes_selector: String,
     /// What to log, and how.
     pub log: LogConfig,
 }

@@ -67,6 +67,8 @@ pub struct Parts {
     pub election: ElectionConfig,
     /// The race for the Lease; without it, this replica leads from the start.
     pub candidacy: Option<Candidacy>,
+    /// Selects the Nodes on which API servers run, by their labels; empty: all.
+    pub nodes_selector: String,
     /// The probes of the API servers; without them, endpoints that were taken out return.
     pub probing: Option<Probing>,
 }
@@ -79,6 +81,8 @@ pub struct Clients {
     pub copies: Client,
     /// Watches and lists the slices of the sources.
     pub sources: Client,
+    /// Watches the Nodes.
+    pub nodes: Client,
     /// Writes, and reads what decides a write.
     pub writer: Client,
 }
@@ -89,6 +93,7 @@ impl From<Client> for Clients {
             services: client.clone(),
             copies: client.clone(),
             sources: client.clone(),
+            nodes: client.clone(),
             writer: client,
         }
     }
@@ -147,6 +152,7 @@ impl Replica {
             reporter,
             election,
             candidacy,
+            nodes_selector,
             probing,
         } = parts;
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
@@ -160,7 +166,7 @@ impl Replica {
             watch_health: watch_health.clone(),
             metrics: metrics.clone(),
         };
-        let mut watching = watch_cluster(&clients, reader, &index, &dirty);
+        let mut watching = watch_cluster(&clients, reader, &index, &dirty, nodes_selector);
 
         let stop_election = CancellationToken::new();
         let limit = election.lease_duration + GRACE;
@@ -306,6 +312,7 @@ fn watch_cluster(
     reader: impl Fn(&Client) -> Reader,
     index: &SharedIndex,
     dirty: &DirtySet,
+    nodes_selector: String,
 ) -> Vec<Named> {
     let watches = |client| Watches {
         reader: reader(client),
@@ -320,6 +327,10 @@ fn watch_cluster(
         named(
             "source watch",
             watch::named_slices(watches(&clients.sources), names_wanted),
+        ),
+        named(
+            "Node watch",
+            watch::nodes(watches(&clients.nodes), nodes_selector),
         ),
     ]
 }
@@ -354,6 +365,7 @@ mod tests {
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,
+            nodes_selector: String::new(),
             probing: None,
         };
         Replica {

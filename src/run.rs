@@ -110,6 +110,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
         health: health.clone(),
         reporter: pod_name(),
         election: config.election.clone(),
+        nodes_selector: config.nodes_selector.clone(),
         candidacy: config.leader_elect.then(candidacy).transpose()?,
         probing: (config.probe.mode != ProbeMode::Off).then(probing).transpose()?,
     });

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use endpoint_copier_core::model::{self, EndpointSlice, Service, Unreadable};
+use endpoint_copier_core::model::{self, EndpointSlice, NodeObject, Service, Unreadable};
 
 /// A type of this crate that holds part of an API resource.
 pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
@@ -37,6 +37,14 @@ impl Slim for Service {
 
 impl Slim for EndpointSlice {
     type Resource = discovery::v1::EndpointSlice;
+
+    fn metadata(&self) -> &model::ObjectMeta {
+        &self.metadata
+    }
+}
+
+impl Slim for NodeObject {
+    type Resource = core::v1::Node;
 
     fn metadata(&self) -> &model::ObjectMeta {
         &self.metadata

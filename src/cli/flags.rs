@@ -13,8 +13,8 @@ use super::address::{bind, host, server};
 use super::checks::check;
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
-    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, subdomain,
-    threshold,
+    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, selector,
+    subdomain, threshold,
 };
 use super::{Exit, Invocation, Task, go, task};
 use crate::config::{
@@ -147,6 +147,16 @@ pub(super) struct Flags {
     /// Successful probes until one that was down is well again, over at least 3s; 2 to 10
     #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
     probe_successes: u32,
+
+    /// Label selector of the Nodes that API servers run on, for a second IP family and for node names; empty: all
+    #[arg(
+        long,
+        value_name = "SELECTOR",
+        help_heading = "Nodes",
+        default_value = "node-role.kubernetes.io/control-plane",
+        value_parser = selector
+    )]
+    nodes_selector: String,
 
     /// off, error, warn, info, debug, trace, or tracing directives such as info,kube=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logs", value_parser = log_filter)]
@@ -323,6 +333,7 @@ impl Flags {
                 addresses: self.api_server_address,
             },
             probe,
+            nodes_selector: self.nodes_selector,
             log: LogConfig {
                 filter: self
                     .log_level

@@ -7,6 +7,7 @@ mod address;
 mod checks;
 mod flags;
 mod go;
+mod label_selector;
 mod migration;
 mod task;
 mod values;

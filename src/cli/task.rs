@@ -48,11 +48,12 @@ const OUTPUT: &str = "output";
 
 /// Flags that `status` and `plan` show in their help. They accept all flags of the operator, so that its own command line
 /// can be reused.
-const SHOWN: [&str; 4] = [
+const SHOWN: [&str; 5] = [
     "kubeconfig",
     "default-endpoint-",
     "managed-endpoint-",
     "api-server-",
+    "nodes-",
 ];
 const SHOWN_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id", "log-level"];
 
@@ -71,7 +72,7 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
     operator.disable_help_subcommand(true).subcommands([status, plan])
 }
 
-const RIGHTS: &str = "Needs permission to list services and endpointslices and to get the Lease. Outside of the operator's Pod, \
+const RIGHTS: &str = "Needs permission to list services, endpointslices and nodes and to get the Lease. Outside of the operator's Pod, \
                       give the flags of the operator that name Services.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {

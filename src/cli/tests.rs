@@ -98,6 +98,7 @@ fn without_flags_the_defaults_hold() {
                     rise: Duration::from_secs(3),
                 },
             },
+            nodes_selector: "node-role.kubernetes.io/control-plane".to_owned(),
             log: LogConfig {
                 filter: "info".to_owned(),
                 format: LogFormat::Text
@@ -325,6 +326,7 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_PROBE_TIMEOUT", "700ms"),
             ("ENDPOINT_COPIER_PROBE_FAILURES", "4"),
             ("ENDPOINT_COPIER_PROBE_SUCCESSES", "5"),
+            ("ENDPOINT_COPIER_NODES_SELECTOR", "role in (a,b)"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
             ("ENDPOINT_COPIER_ZAP_DEVEL", "true"),
@@ -363,6 +365,7 @@ fn each_flag_is_also_read_from_the_environment() {
                     ..Thresholds::default()
                 },
             },
+            nodes_selector: "role in (a,b)".to_owned(),
             log: LogConfig {
                 filter: "warn".to_owned(),
                 format: LogFormat::Json
@@ -783,6 +786,7 @@ fn help_of_a_look_shows_the_flags_that_matter_to_it() {
         "--kubeconfig",
         "--managed-endpoint-name",
         "--leader-election-namespace",
+        "--nodes-selector",
     ] {
         assert!(text.contains(flag), "{flag}: {text}");
     }
@@ -841,5 +845,22 @@ fn probes_are_set_by_flag_within_their_limits() {
     assert_eq!(
         refused("", &env),
         "ENDPOINT_COPIER_PROBE_TIMEOUT 0ns: must be 100ms to 2s"
+    );
+}
+
+/// Rule: 8.selector
+#[test]
+fn nodes_are_selected_by_label_or_all() {
+    assert_eq!(config("--nodes-selector=").nodes_selector, "");
+    let selector = "node-role.kubernetes.io/master=true";
+    assert_eq!(
+        config(&format!("--nodes-selector={selector}")).nodes_selector,
+        selector
+    );
+    let env = [("ENDPOINT_COPIER_NODES_SELECTOR", "role in (a")];
+    assert_eq!(
+        refused("", &env),
+        "ENDPOINT_COPIER_NODES_SELECTOR \"role in (a\": must be a label selector, such as \
+         node-role.kubernetes.io/control-plane, a=b,c!=d or 'a in (b,c)'; empty: all"
     );
 }

@@ -3,6 +3,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
+use super::label_selector;
 use crate::config::{LogFormat, ProbeMode};
 use endpoint_copier_core::model::is_dns_label;
 
@@ -27,10 +28,14 @@ pub(super) fn label_or_empty(text: &str) -> Result<String, String> {
 
 /// A DNS subdomain, which is what the name of a Lease may be.
 pub(super) fn subdomain(text: &str) -> Result<String, String> {
-    if text.len() <= 253 && text.split('.').all(is_dns_label) {
+    if is_subdomain(text) {
         return Ok(text.to_owned());
     }
     Err("must be a DNS name: labels of a-z, 0-9 and '-', joined by '.', at most 253 characters".to_owned())
+}
+
+pub(super) fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
@@ -78,6 +83,17 @@ pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
         "off" => Ok(ProbeMode::Off),
         _ => Err("must be enforce, observe or off".to_owned()),
     }
+}
+
+/// A label selector, or nothing, which selects everything.
+pub(super) fn selector(text: &str) -> Result<String, String> {
+    if label_selector::is_valid(text) {
+        return Ok(text.trim().to_owned());
+    }
+    Err(
+        "must be a label selector, such as node-role.kubernetes.io/control-plane, a=b,c!=d or 'a in (b,c)'; empty: all"
+            .to_owned(),
+    )
 }
 
 /// How many probes decide.

@@ -117,5 +117,32 @@ fn endpoint(endpoint: &Endpoint) -> String {
             line.extend([" ", what, "=", value]);
         }
     }
+    if let Some(hints) = &endpoint.hints {
+        let zones = hints.for_zones.iter().flatten().map(|zone| ("zone", &zone.name));
+        let nodes = hints.for_nodes.iter().flatten().map(|node| ("node", &node.name));
+        for (what, name) in zones.chain(nodes) {
+            line.extend([" for-", what, "=", name]);
+        }
+    }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_shows_node_zone_and_hints() {
+        let shown: Endpoint = serde_json::from_value(json!({
+            "addresses": ["192.0.2.1"], "nodeName": "a", "zone": "z",
+            "hints": {"forZones": [{"name": "z"}], "forNodes": [{"name": "a"}]},
+        }))
+        .unwrap();
+        assert_eq!(
+            endpoint(&shown),
+            "endpoint 192.0.2.1 ready node=a zone=z for-zone=z for-node=a"
+        );
+    }
 }

@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY_US, Reason, Service, ServiceKey, SliceKey,
+    EndpointSlice, Finding, MANAGED_BY_US, NodeObject, NodesUnknown, Reason, Service, ServiceKey, SliceKey,
 };
 
 /// Objects in one page of a list.
@@ -86,6 +86,9 @@ impl Looker<'_> {
             let scope = Scope::Named(Arc::new(names));
             self.list_slices(&mut index, &mut changed, &scope, &selector)
                 .await?;
+        }
+        if index.needs_nodes() {
+            self.list_nodes(&mut index).await;
         }
         let leases = self.leases().await;
         let now = self.now();
@@ -159,6 +162,30 @@ impl Looker<'_> {
         .await?;
         index.slices_listed(scope, &listed);
         Ok(())
+    }
+
+    /// The Nodes that the operator would look at. Without them, copies keep what they have from Nodes, and findings say why.
+    async fn list_nodes(&self, index: &mut Index) {
+        let mut params = ListParams::default();
+        if !self.config.nodes_selector.is_empty() {
+            params = params.labels(&self.config.nodes_selector);
+        }
+        let (all, mut names) = (Api::all(self.client.clone()), HashSet::new());
+        let listed = list(&all, params, usize::MAX, |node: Guarded<NodeObject>| {
+            let name = node.slim_metadata().name.clone().unwrap_or_default();
+            match node.object {
+                Ok(node) => index.apply_node(node.node),
+                Err(_) => index.apply_unreadable_node(&name),
+            };
+            names.insert(name);
+        });
+        match listed.await {
+            Ok(()) => index.nodes_listed(&names),
+            Err(kube::Error::Api(status)) if is_forbidden(&status) => {
+                index.nodes_unknown(NodesUnknown::Forbidden)
+            }
+            Err(_) => index.nodes_unknown(NodesUnknown::Failing),
+        };
     }
 
     /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::timing::CAUGHT_UP;
+use endpoint_copier_core::model::WatchKind;
 
 /// How often a watch is polled until it is answered. Short, because a first copy waits for it.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
@@ -322,7 +323,8 @@ impl WatchHealth {
     }
 
     /// Whether every watch has shown life within `limit`, not counting the pauses that API servers have asked for: a
-    /// replica that obeys them is as good as any other.
+    /// replica that obeys them is as good as any other. The watch of Nodes is not counted, because a replica without it
+    /// still copies all that the sources say.
     ///
     /// # Errors
     /// Those that have not.
@@ -330,6 +332,7 @@ impl WatchHealth {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all
             .iter()
+            .filter(|(name, _)| *name != WatchKind::Nodes.as_str())
             .map(|(name, watch)| (*name, watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();
@@ -379,6 +382,16 @@ mod tests {
         );
         drop(copies);
         assert_eq!(watch_health.check(Duration::from_secs(90)), Ok(()));
+    }
+
+    /// Rule: 8.not-ready
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_watch_of_nodes_is_shown_and_makes_nobody_unready() {
+        let watch_health = WatchHealth::default();
+        let _nodes = watch_health.start("nodes");
+        tokio::time::advance(Duration::from_secs(1000)).await;
+        assert_eq!(watch_health.check(Duration::from_secs(90)), Ok(()));
+        assert!(watch_health.last()["nodes"].elapsed().unwrap() > Duration::from_secs(900));
     }
 
     #[tokio::test(start_paused = true)]

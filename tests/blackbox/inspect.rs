@@ -21,14 +21,14 @@ async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     ended(command).await
 }
 
-/// The output of a command until it ends.
-async fn ended(mut command: Command) -> Output {
+/// What a command prints until it ends.
+pub async fn ended(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::task::spawn_blocking(move || command.output());
     output.await.expect("no panic").expect("it starts")
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 

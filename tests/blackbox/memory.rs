@@ -1,10 +1,10 @@
 //! The memory of a replica, which depends on the managed Services.
 
-use harness::objects::{managed, slice};
-use harness::{Cluster, Operator, until};
+use harness::objects::{managed, node, slice, vip};
+use harness::{Cluster, Operator, SHORT_LEASE, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::on_both;
 
@@ -44,4 +44,54 @@ on_both! {
             assert!(memory < 9 * 1024 * 1024, "{}: {} KiB", replica.name(), memory / 1024);
         }
     }
+
+    /// Rule: 8.memory
+    async fn a_thousand_nodes_take_two_mib_at_most(cluster: &mut Cluster) {
+        for number in 0..1000 {
+            cluster.put_node(large_node(number)).await;
+        }
+        let mut service = vip();
+        service["spec"]["externalTrafficPolicy"] = json!("Local");
+        cluster.create::<Service>(service).await;
+        let mut memory = Vec::new();
+        for (selector, known) in [("none=none", false), ("", true)] {
+            let selector = format!("--nodes-selector={selector}");
+            let flags = [&SHORT_LEASE[..], &["--probe=off", &selector]].concat();
+            let operator = Operator::start_with(cluster, "one", 0, &flags);
+            operator.until_leads().await;
+            cluster
+                .until_slices("default", "kubernetes-vip", "all are copied", |slices| {
+                    let mut endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).peekable();
+                    endpoints.peek().is_some() && endpoints.all(|endpoint| endpoint.node_name.is_some() == known)
+                })
+                .await;
+            until("Nodes are listed", async || {
+                let (_, page) = operator.get("/metrics").await;
+                page.contains("endpoint_copier_watch_last_event_timestamp_seconds{resource=\"nodes\"}")
+            })
+            .await;
+            memory.push(operator.memory());
+        }
+        let more = memory[1].saturating_sub(memory[0]);
+        assert!(more <= 2 * 1024 * 1024, "{} KiB more than {} KiB", more / 1024, memory[0] / 1024);
+    }
+}
+
+/// A Node of 12 KB, of which 50 images take most. The first three have the API servers' addresses.
+fn large_node(number: usize) -> Value {
+    let mut node = node(
+        &format!("node-{number:04}"),
+        &[&format!("192.0.{}.{}", 2 + number / 250, 1 + number % 250)],
+    );
+    let image = |image: usize| {
+        json!({
+            "names": [
+                format!("registry.example.com/team-{image:02}/application-{image:02}@sha256:{image:064}"),
+                format!("registry.example.com/team-{image:02}/application-{image:02}:v1.{image}.0-rc.1"),
+            ],
+            "sizeBytes": 100_000_000 + image,
+        })
+    };
+    node["status"]["images"] = (0..50).map(image).collect();
+    node
 }

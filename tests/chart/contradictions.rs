@@ -92,6 +92,11 @@ const BAD: &[(&str, &[&str])] = &[
         &["HOST_IPS is already set"],
     ),
     ("extraArgs[0]=--probe=off", &["set probe.mode"]),
+    ("extraArgs[0]=--nodes-selector=", &["set nodes.selector"]),
+    (
+        "vip.create=true,vip.externalTrafficPolicy=Local,nodes.enabled=false",
+        &["vip.externalTrafficPolicy", "needs nodes.enabled"],
+    ),
     (
         "extraEnv[0].name=ENDPOINT_COPIER_PROBE_PERIOD,extraEnv[0].value=2s",
         &["set probe.period"],

@@ -277,6 +277,19 @@ fn probe_mode_off_may_be_written_without_quotes() {
 }
 
 #[test]
+fn an_empty_selector_of_nodes_is_handed_on() {
+    let Some(helm) = helm() else { return };
+    for selector in ["node-role.kubernetes.io/control-plane", "", "a=b"] {
+        let rendered = helm.render(&["--set", &format!("nodes.selector={selector}")]);
+        let env = container(&rendered)["env"].as_array().expect("env");
+        let variable = env
+            .iter()
+            .find(|variable| variable["name"] == "ENDPOINT_COPIER_NODES_SELECTOR");
+        assert_eq!(variable.expect("a variable")["value"], selector);
+    }
+}
+
+#[test]
 fn in_local_mode_the_nodes_address_comes_from_the_kubelet() {
     let Some(helm) = helm() else { return };
     let host = |set: &str| {

@@ -118,6 +118,12 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "\"enforce\", \"observe\", \"off\"",
     ),
     (
+        "nodes.selector=a;b",
+        "selector",
+        "does not match pattern",
+        "Does not match pattern",
+    ),
+    (
         "apiServer.mode=node",
         "mode",
         "'auto', 'cluster', 'local'",
@@ -313,6 +319,9 @@ fn a_right_value_is_accepted() {
             "logLevel=off",
             "probe.mode=off,probe.period=2s,probe.timeout=100ms",
             "probe.mode=observe,probe.period=0.5s,probe.timeout=1.5s",
+            "nodes.enabled=false,nodes.selector=",
+            "vip.create=true,vip.externalTrafficPolicy=Local",
+            "nodes.selector=node-role.kubernetes.io/master=true\\,zone in (a\\,b)",
             "logLevel=INFO",
             "logLevel=WARN\\,kube=DEBUG",
             "logLevel=info\\,kube=debug",

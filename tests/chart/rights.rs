@@ -17,11 +17,15 @@ use crate::pod::{Node, Pod, list_api_servers};
 /// The user name of the operator.
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
-/// Permissions that this operator has but does not use, and the reason for each.
-const UNUSED: [(&str, &str); 3] = [
+/// Rights that this operator has and does not use, and why it has them.
+const UNUSED: [(&str, &str); 4] = [
     (
         "events.k8s.io events patch",
         "kube's recorder patches an Event that it repeats; each of ours is a new one so far",
+    ),
+    (
+        " nodes get",
+        "what may list Nodes may get them, and who looks for a cause needs it",
     ),
     (
         "coordination.k8s.io leases get f668ae63.endpoint-copier-operator-probes in copier",
@@ -200,7 +204,9 @@ async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
     list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
     cluster.namespace(NAMESPACE).await;
-    cluster.create::<Service>(objects::vip()).await;
+    let mut vip = objects::vip();
+    vip["spec"]["externalTrafficPolicy"] = json!("Local");
+    cluster.create::<Service>(vip).await;
     leave_mirrored_endpoints(&cluster).await;
     let (store, _) = cluster.testbed().expect("the testbed");
     store.restrict(USER, rules(&rendered));
@@ -210,6 +216,7 @@ async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     let pod = Pod::start(&cluster, find(&rendered, "Deployment", ""), "copier-0", &node);
+    used(&cluster, " nodes watch", 1).await;
     everything(&cluster).await;
     // The Lease is renewed at least once.
     used(
@@ -264,6 +271,18 @@ fn probes_have_rights_unless_they_are_off() {
         for verb in ["get", "list", "watch", "patch"] {
             let right = format!("coordination.k8s.io leases {verb} my.lease-probes in {NAMESPACE}");
             assert_eq!(leases.contains(&right), has, "{set}: {leases:#?}");
+        }
+    }
+}
+
+/// Rule: chart.rights
+#[test]
+fn nodes_may_be_read_unless_they_are_off() {
+    let Some(helm) = helm() else { return };
+    for (set, has) in [("nodes.enabled=true", true), ("nodes.enabled=false", false)] {
+        let rights: BTreeSet<_> = rules(&helm.render(&["--set", set])).iter().map(text).collect();
+        for verb in ["get", "list", "watch"] {
+            assert_eq!(rights.contains(&format!(" nodes {verb}")), has, "{set}: {verb}");
         }
     }
 }

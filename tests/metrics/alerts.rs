@@ -52,7 +52,7 @@ fn each_alert_has_a_description_and_a_runbook_link() {
     let runbook = read("docs/how-to/runbook.md");
     let tests = EACH.map(|name| read(&unit_tests(name))).concat();
     let alerts = alerts();
-    assert_eq!(alerts.len(), 17);
+    assert_eq!(alerts.len(), 18);
     for alert in &alerts {
         let name = text(alert, "/alert");
         assert!(

@@ -21,13 +21,17 @@ use tokio_util::task::AbortOnDropHandle;
 /// A limit above every wait that the rules require.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A replica that leads forever. Each watch and the writer have separate API servers on one store, so that a fault or a
-/// stale cache can affect only one of them.
+/// The label of the Nodes that are watched.
+pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+/// A replica that leads without end. Each of its watches, and its writer, has an API server of its own on the one
+/// store, so that a fault or a stale cache can befall one alone.
 pub struct Operator {
     pub store: Store,
     pub services: ApiServer,
     pub copies: ApiServer,
     pub sources: ApiServer,
+    pub nodes: ApiServer,
     /// Serves the writes, the GETs and the Events.
     pub writer: ApiServer,
     /// The watchdog of its worker.
@@ -51,6 +55,7 @@ impl Operator {
         let services = ApiServer::named(store, "services");
         let copies = ApiServer::named(store, "copies");
         let sources = ApiServer::named(store, "sources");
+        let nodes = ApiServer::named(store, "nodes");
         let writer = ApiServer::named(store, "writer");
         let metrics = Metrics::new("lease").expect("metrics");
         let client = |server: &ApiServer| apiserver::over(server.clone(), "default", &metrics);
@@ -59,6 +64,7 @@ impl Operator {
                 services: client(&services),
                 copies: client(&copies),
                 sources: client(&sources),
+                nodes: client(&nodes),
                 writer: client(&writer),
             },
             defaults: Defaults {
@@ -70,6 +76,7 @@ impl Operator {
             reporter: "replica".to_owned(),
             election: ElectionConfig::default(),
             candidacy: None,
+            nodes_selector: CONTROL_PLANE.to_owned(),
             probing: None,
         });
         let watchdog = replica.watchdog.clone();
@@ -94,6 +101,7 @@ impl Operator {
             services,
             copies,
             sources,
+            nodes,
             writer,
             watchdog,
             metrics,

@@ -9,6 +9,7 @@ mod leftovers;
 mod log;
 mod metrics;
 mod names;
+mod nodes;
 mod order;
 mod outage;
 mod overload;

@@ -121,6 +121,9 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- end }}
 
 {{- define "endpoint-copier-operator.checkVip" -}}
+{{- if and .Values.vip.create (eq (.Values.vip.externalTrafficPolicy | default "") "Local") (not .Values.nodes.enabled) }}
+{{- fail "vip.externalTrafficPolicy is Local: that needs nodes.enabled, since without Nodes no endpoint names a node, and no node announces the VIP" }}
+{{- end }}
 {{- $annotations := merge (dict) (.Values.vip.annotations | default dict) (.Values.commonAnnotations | default dict) }}
 {{- with .Values.vip.loadBalancerIP }}
 {{- if contains "/" . }}

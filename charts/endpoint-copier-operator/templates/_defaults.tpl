@@ -39,6 +39,9 @@ probe:
   mode: enforce
   period: 1s
   timeout: 1s
+nodes:
+  enabled: true
+  selector: node-role.kubernetes.io/control-plane
 defaultEndpoint:
   name: kubernetes
   namespace: default
@@ -54,6 +57,7 @@ vip:
   loadBalancerIP: ""
   loadBalancerClass: ""
   loadBalancerSourceRanges: []
+  externalTrafficPolicy: Cluster
   allocateLoadBalancerNodePorts: null
   ipFamilyPolicy: ""
   ipFamilies: []

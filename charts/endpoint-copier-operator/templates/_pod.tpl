@@ -95,6 +95,7 @@ leader-election-renew-deadline: leaderElection.renewDeadline
 leader-election-retry-period: leaderElection.retryPeriod
 managed-endpoint-name: managedEndpoint.name
 managed-endpoint-namespace: managedEndpoint.namespace
+nodes-selector: nodes.selector
 probe: probe.mode
 probe-period: probe.period
 probe-timeout: probe.timeout
@@ -128,8 +129,8 @@ probe-timeout: probe.timeout
     fieldRef:
       fieldPath: status.hostIP
 {{- end }}
-{{- /* For one flag, empty is a meaningful value: no Service is managed by its name. */}}
-{{- else if or $value (eq $flag "managed-endpoint-name") }}
+{{- /* Empty is a value of its own for two of them: no Service is managed by its name, and all Nodes. */}}
+{{- else if or $value (has $flag (list "managed-endpoint-name" "nodes-selector")) }}
 - name: {{ $name }}
   value: {{ $value | toString | quote }}
 {{- end }}

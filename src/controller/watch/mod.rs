@@ -26,14 +26,16 @@ use endpoint_copier_core::model::{
 mod backoff;
 mod check;
 mod named;
+mod nodes;
 mod reader;
 
 pub(super) use backoff::pauses;
 pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};
+pub use nodes::nodes;
 pub use reader::Reader;
 
-/// The watches of Services and slices.
+/// The watches of Services, slices and Nodes.
 #[derive(Clone)]
 pub struct Watches {
     /// The client and the signs of life.

@@ -13,6 +13,8 @@ words! {
         Copies => "copies",
         /// The Lease.
         Lease => "lease",
+        /// The Nodes on which API servers run, while a managed Service needs them.
+        Nodes => "nodes",
     }
 }
 

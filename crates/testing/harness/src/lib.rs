@@ -21,6 +21,7 @@ mod delay;
 mod history;
 mod listening;
 mod network;
+mod nodes;
 pub mod objects;
 mod operator;
 mod servers;

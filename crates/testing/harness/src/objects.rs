@@ -15,7 +15,22 @@ pub fn vip() -> Value {
     })
 }
 
-/// A managed Service with its own source.
+/// A control-plane Node with these addresses.
+pub fn node(name: &str, addresses: &[&str]) -> Value {
+    let addresses: Vec<_> = addresses
+        .iter()
+        .map(|address| json!({"type": "InternalIP", "address": address}))
+        .collect();
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {
+            "node-role.kubernetes.io/control-plane": "", "topology.kubernetes.io/zone": format!("zone-{name}"),
+        }},
+        "status": {"addresses": addresses},
+    })
+}
+
+/// A managed Service with a source of its own.
 pub fn managed(namespace: &str, name: &str, source_namespace: &str, source: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",

@@ -260,6 +260,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
             namespace: LEASE.0.to_owned(),
             identity: life.identity.clone(),
         }),
+        nodes_selector: "node-role.kubernetes.io/control-plane".to_owned(),
         probing: None,
     });
     // As in a Pod, where the addresses of API servers are learnt.

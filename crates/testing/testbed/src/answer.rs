@@ -174,15 +174,28 @@ pub(crate) async fn truncated(response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, full(bytes.slice(..bytes.len() / 2)))
 }
 
-/// The slice of an answer, with endpoints that are not a list and, if `labels`, with labels that are not a map.
+/// The slice or Node of an answer, or all of them, with a list that is none, and with labels that are no map.
 pub(crate) async fn undecodable(response: Response<Body>, labels: bool) -> Response<Body> {
     let (parts, bytes) = collected(response).await;
-    let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    object["endpoints"] = json!(0);
-    if labels {
-        object["metadata"]["labels"] = json!(0);
+    let mut answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let objects = match &mut answer {
+        Value::Object(list) if list.contains_key("items") => {
+            list["items"].as_array_mut().into_iter().flatten().collect()
+        }
+        object => vec![object],
+    };
+    for object in objects {
+        // Of these kinds, only a Node has a status.
+        if object["status"].is_object() {
+            object["status"]["addresses"] = json!(0);
+        } else {
+            object["endpoints"] = json!(0);
+        }
+        if labels {
+            object["metadata"]["labels"] = json!(0);
+        }
     }
-    Response::from_parts(parts, full(object.to_string()))
+    Response::from_parts(parts, full(answer.to_string()))
 }
 
 async fn collected(response: Response<Body>) -> (Parts, Bytes) {

@@ -97,7 +97,7 @@ pub enum Effect {
     Nonsense,
     /// The request is carried out. Half of the answer arrives, declared as complete.
     Truncated,
-    /// The request is carried out. No client can decode the EndpointSlice in the answer.
+    /// It is done; each EndpointSlice or Node in the answer is one that no client can decode.
     Undecodable {
         /// Whether even the labels cannot be decoded.
         labels: bool,

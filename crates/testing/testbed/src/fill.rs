@@ -15,7 +15,12 @@ impl State {
                 // Most writes allocate nothing, and reading all Services for each write is slow if there are many.
                 let spec = |o: &Value, field: &str| o["spec"][field].as_str().unwrap_or_default().to_owned();
                 let outside = ["LoadBalancer", "NodePort"].contains(&spec(new, "type").as_str());
-                let taken = if outside || old.is_none_or(|old| spec(old, "clusterIP").is_empty()) {
+                let policy = spec(new, "ipFamilyPolicy");
+                let has_addresses = |old: &Value| {
+                    !spec(old, "clusterIP").is_empty()
+                        && (policy.is_empty() || policy == spec(old, "ipFamilyPolicy"))
+                };
+                let taken = if outside || !old.is_some_and(has_addresses) {
                     let uid = object::uid(new).to_owned();
                     let others = select(&self.objects, Storage::Service, None).map(|(_, o)| &**o);
                     services::Taken::by(others.filter(|o| object::uid(o) != uid))
@@ -54,7 +59,7 @@ impl State {
                     }
                 }
             }
-            Storage::Event | Storage::Lease | Storage::ServiceAccount => {}
+            Storage::Event | Storage::Lease | Storage::ServiceAccount | Storage::Node => {}
         }
     }
 }

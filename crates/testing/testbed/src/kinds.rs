@@ -17,6 +17,8 @@ pub enum Storage {
     Namespace,
     /// `v1` ServiceAccount.
     ServiceAccount,
+    /// `v1` Node.
+    Node,
 }
 
 /// A kind of the API, with the properties that its strategy has on the real server.
@@ -39,7 +41,7 @@ pub struct Kind {
     pub singular: &'static str,
     /// Short names for `kubectl`.
     pub short: &'static [&'static str],
-    /// False for Namespace only.
+    /// False for Namespace and Node only.
     pub namespaced: bool,
     /// The storage of its objects.
     pub storage: Storage,
@@ -165,6 +167,21 @@ pub static KINDS: &[Kind] = &[
         unconditional_update: true,
         returns_deleted: true,
         registry: "/registry/serviceaccounts",
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        kind: "Node",
+        plural: "nodes",
+        singular: "node",
+        short: &["no"],
+        namespaced: false,
+        storage: Storage::Node,
+        status: true,
+        create_on_update: false,
+        unconditional_update: true,
+        returns_deleted: false,
+        registry: "/registry/minions",
     },
     Kind { group: "", ..EVENT },
     EVENT,

@@ -5,9 +5,11 @@ use crate::object::{self, array};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// The first two octets of the Service network.
+/// First two octets of the Service network. The cluster is dual-stack, with IPv4 first.
 const NETWORK: (u8, u8) = (10, 96);
-/// The first node port and the number of node ports, as in the default `--service-node-port-range`.
+/// The beginning of the IPv6 Service network.
+const NETWORK_6: &str = "fd00:10:96::";
+/// First node port and how many there are, as `--service-node-port-range` has it by default.
 const NODE_PORTS: (u32, u32) = (30_000, 2_768);
 
 /// Addresses and ports that are already allocated to other Services.
@@ -22,9 +24,10 @@ impl Taken {
     pub fn by<'a>(others: impl Iterator<Item = &'a Value>) -> Self {
         let mut taken = Self::default();
         for service in others {
-            taken
-                .ips
-                .extend(service["spec"]["clusterIP"].as_str().map(str::to_owned));
+            let ips = array(&service["spec"]["clusterIPs"])
+                .iter()
+                .filter_map(Value::as_str);
+            taken.ips.extend(ips.map(str::to_owned));
             let ports = array(&service["spec"]["ports"])
                 .iter()
                 .filter_map(|p| p["nodePort"].as_u64());
@@ -33,8 +36,12 @@ impl Taken {
         taken
     }
 
-    fn free_ip(&self) -> String {
-        // 0.1 belongs to the Service `kubernetes`, and low numbers are for manual use.
+    fn free_ip(&self, family: &Value) -> String {
+        if family == "IPv6" {
+            let mut free = (0x100..0x1_0000).map(|number| format!("{NETWORK_6}{number:x}"));
+            return free.find(|ip| !self.ips.contains(ip)).unwrap_or_default();
+        }
+        // 0.1 is the Service `kubernetes` of every cluster, and low numbers are for people.
         let mut free = (1..=255u8).flat_map(|c| (1..=254u8).map(move |d| (c, d)));
         let ip = |(c, d): (u8, u8)| format!("{}.{}.{c}.{d}", NETWORK.0, NETWORK.1);
         free.find_map(|n| (!self.ips.contains(&ip(n))).then(|| ip(n)))
@@ -96,45 +103,60 @@ pub fn default(service: &mut Value, old: Option<&Value>, mut taken: Taken) {
     } else {
         remove(spec, "allocateLoadBalancerNodePorts");
     }
-    cluster_ip(spec, old, &taken);
-    families(spec);
+    families(spec, old);
+    cluster_ips(spec, old, &taken);
     let wanted = service_type == "NodePort" || spec["allocateLoadBalancerNodePorts"] == true;
     node_ports(spec, old, outside, wanted, &mut taken);
 }
 
-fn cluster_ip(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
-    if let Some(kept) = old.map(|o| &o["spec"]["clusterIP"]).filter(|ip| ip.is_string()) {
-        set_if_missing(spec, "clusterIP", kept.clone());
+/// One of each family. A PUT that leaves them out keeps what was allocated.
+fn cluster_ips(spec: &mut Value, old: Option<&Value>, taken: &Taken) {
+    // `clusterIP` is the field people know; the list follows it.
+    let known = [
+        &spec["clusterIP"],
+        &spec["clusterIPs"][0],
+        old.map_or(&Value::Null, |old| &old["spec"]["clusterIP"]),
+    ];
+    let first = match known.into_iter().find(|ip| ip.is_string()) {
+        Some(ip) => ip.clone(),
+        None => taken.free_ip(&spec["ipFamilies"][0]).into(),
+    };
+    let mut ips = vec![first.clone()];
+    if first != "None" && array(&spec["ipFamilies"]).len() == 2 {
+        let known = [
+            &spec["clusterIPs"][1],
+            old.map_or(&Value::Null, |old| &old["spec"]["clusterIPs"][1]),
+        ];
+        ips.push(match known.into_iter().find(|ip| ip.is_string()) {
+            Some(ip) => ip.clone(),
+            None => taken.free_ip(&spec["ipFamilies"][1]).into(),
+        });
     }
-    // Users know the field `clusterIP`. The list follows it.
-    if spec["clusterIP"].is_null() {
-        spec["clusterIP"] = match &spec["clusterIPs"][0] {
-            Value::String(ip) => ip.as_str().into(),
-            _ => taken.free_ip().into(),
-        };
-    }
-    spec["clusterIPs"] = json!([spec["clusterIP"]]);
+    spec["clusterIP"] = first;
+    spec["clusterIPs"] = ips.into();
 }
 
-/// A headless Service without a selector counts as dual-stack, whatever the cluster is, unless its policy says
-/// otherwise.
-fn families(spec: &mut Value) {
-    let open = spec["clusterIP"] == "None" && spec["selector"].is_null();
-    if open && spec["ipFamilyPolicy"] != "SingleStack" {
-        set_if_missing(spec, "ipFamilyPolicy", "RequireDualStack".into());
-        let second = if spec["ipFamilies"][0] == "IPv6" {
-            "IPv4"
-        } else {
-            "IPv6"
-        };
-        match spec["ipFamilies"].as_array_mut() {
-            None => spec["ipFamilies"] = json!(["IPv4", "IPv6"]),
-            Some(families) if families.len() == 1 => families.push(second.into()),
-            Some(_) => {}
+/// A headless Service without selector is dual-stack unless its policy says otherwise; others are single-stack.
+fn families(spec: &mut Value, old: Option<&Value>) {
+    for field in ["ipFamilyPolicy", "ipFamilies"] {
+        if let Some(kept) = old.map(|old| &old["spec"][field]).filter(|kept| !kept.is_null()) {
+            set_if_missing(spec, field, kept.clone());
         }
+    }
+    let is_open = spec["clusterIP"] == "None" && spec["selector"].is_null();
+    let policy = if is_open {
+        "RequireDualStack"
     } else {
-        set_if_missing(spec, "ipFamilyPolicy", "SingleStack".into());
-        set_if_missing(spec, "ipFamilies", json!(["IPv4"]));
+        "SingleStack"
+    };
+    set_if_missing(spec, "ipFamilyPolicy", policy.into());
+    set_if_missing(spec, "ipFamilies", json!(["IPv4"]));
+    let first = spec["ipFamilies"][0].clone();
+    if spec["ipFamilyPolicy"] != "SingleStack" {
+        let second = if first == "IPv6" { "IPv4" } else { "IPv6" };
+        spec["ipFamilies"] = json!([first, second]);
+    } else if old.is_some() {
+        spec["ipFamilies"] = json!([first]);
     }
 }
 

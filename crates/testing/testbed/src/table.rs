@@ -71,6 +71,13 @@ fn headers(storage: Storage) -> &'static [(&'static str, u8)] {
         Storage::Lease => &[("Name", 0), ("Holder", 0), ("Age", 0)],
         Storage::Namespace => &[("Name", 0), ("Status", 0), ("Age", 0)],
         Storage::ServiceAccount => &[("Name", 0), ("Age", 0)],
+        Storage::Node => &[
+            ("Name", 0),
+            ("Status", 0),
+            ("Roles", 0),
+            ("Age", 0),
+            ("Version", 0),
+        ],
     }
 }
 
@@ -113,6 +120,16 @@ fn row(kind: &Kind, object: &Value, now: Timestamp) -> Value {
         Storage::Lease => vec![name, text(&spec["holderIdentity"]), created],
         Storage::Namespace => vec![name, text(&object["status"]["phase"]), created],
         Storage::ServiceAccount => vec![name, created],
+        Storage::Node => {
+            let version = text(&object["status"]["nodeInfo"]["kubeletVersion"]);
+            vec![
+                name,
+                node_status(object),
+                or_none(roles(object)),
+                created,
+                version,
+            ]
+        }
     };
     json!({
         "cells": cells,
@@ -158,6 +175,24 @@ fn event(object: &Value, now: Timestamp) -> Vec<String> {
             .to_string(),
         object::name(object).to_owned(),
     ]
+}
+
+fn node_status(node: &Value) -> String {
+    let conditions = array(&node["status"]["conditions"]);
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    let status = ready.map(|condition| condition["status"].as_str().unwrap_or_default());
+    match status {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
+    .to_owned()
+}
+
+fn roles(node: &Value) -> String {
+    let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
+    let roles = labels.filter_map(|(label, _)| label.strip_prefix("node-role.kubernetes.io/"));
+    roles.collect::<Vec<_>>().join(",")
 }
 
 fn join(items: &[Value], text: impl Fn(&Value) -> String) -> String {

@@ -10,7 +10,7 @@ use crate::{
 };
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Endpoints, Event, Namespace, Service, ServiceAccount},
+    core::v1::{Endpoints, Event, Namespace, Node, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -57,6 +57,7 @@ pub fn round_trip(kind: &Kind, mut stored: Value) -> Result<Value, ApiError> {
         Storage::Lease => through::<Lease>,
         Storage::Namespace => through::<Namespace>,
         Storage::ServiceAccount => through::<ServiceAccount>,
+        Storage::Node => through::<Node>,
     };
     let beyond_jiff = take_beyond_jiff(&mut stored, micro_times);
     let mut typed = through(slice_lists(kind, stored)).map_err(|e| wrong_type(kind, &e.to_string()))?;

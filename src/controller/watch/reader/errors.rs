@@ -23,7 +23,12 @@ pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(status::is_client_error)
 }
 
-/// Whether the server is unavailable. If not, or once a watch has begun, the server is overloaded.
+/// Whether the right to it is missing.
+pub(in crate::controller::watch) fn is_forbidden(error: &watcher::Error) -> bool {
+    status_of(error).is_some_and(status::is_forbidden)
+}
+
+/// Whether a server is not there. Otherwise, or once a watch has begun, it has too much to do.
 pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     let has_begun = matches!(
         error,

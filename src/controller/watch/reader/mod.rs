@@ -31,7 +31,7 @@ use crate::telemetry::watch_health::{Cause, WatchHealth, WatchState};
 use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS, WATCH_PAUSE};
 use endpoint_copier_core::model::{Restart, WatchKind, version};
 
-mod errors;
+pub(super) mod errors;
 
 /// A watch without events counts as alive for this time.
 const QUIET: Duration = Duration::from_secs(1);
@@ -63,6 +63,26 @@ impl Reader {
         api: impl FnOnce(Client) -> Api<K>,
         config: watcher::Config,
         mut handle: impl FnMut(Event<K>),
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let handle = |event: Result<Event<K>, &watcher::Error>| {
+            event.map_or(None, |event| {
+                handle(event);
+                None
+            })
+        };
+        self.follow_with_errors(watch, api, config, handle).await;
+    }
+
+    /// Follows one watch for ever. `handle` gets its errors too. If it answers one with a pause, the watch waits so long and
+    /// then lists again.
+    pub(super) async fn follow_with_errors<K>(
+        &self,
+        watch: WatchKind,
+        api: impl FnOnce(Client) -> Api<K>,
+        config: watcher::Config,
+        mut handle: impl FnMut(Result<Event<K>, &watcher::Error>) -> Option<Duration>,
     ) where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
@@ -104,7 +124,7 @@ impl Reader {
                 let error = match event {
                     Ok(Ok(event)) => {
                         record(&state, &event);
-                        handle(event);
+                        handle(Ok(event));
                         continue;
                     }
                     Ok(Err(error)) => error,
@@ -129,6 +149,7 @@ impl Reader {
                     .watch_restarted(watch, if expired { Restart::Expired } else { Restart::Error });
                 outage.failed(&one_line(&error));
                 state.failed(is_for_all(&error));
+                let calm = handle(Err(&error));
                 let away = calls.unanswered(&error) >= AWAY;
                 if let Some(retry_after) = overloaded(&error) {
                     // The resourceVersion is still valid, so a list would only add to the load.
@@ -147,6 +168,11 @@ impl Reader {
                         calls.found_unavailable();
                     }
                     continue;
+                }
+                if let Some(calm) = calm {
+                    state.touch();
+                    sleep(calm).await;
+                    break;
                 }
                 let pause = backoff.next(Duration::ZERO);
                 self.watch_health.pause(pause.min(WATCH_PAUSE), pause).await;

@@ -173,7 +173,8 @@ impl RealCluster {
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", file("account.pub")),
             format!("--service-account-signing-key-file={}", file("account.key")),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            // Dual-stack, with IPv4 first.
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ]
     }

@@ -11,6 +11,7 @@ mod delete;
 mod events;
 mod lease;
 mod list;
+mod node;
 mod patch;
 mod paths;
 mod service;
@@ -137,6 +138,13 @@ rules! {
         the_cluster_ip_stays
         node_ports_go_with_the_type
         unknown_values_are_refused
+        families_follow_the_policy
+        a_second_family_comes_and_goes
+    }
+    node {
+        it_is_outside_of_any_namespace
+        its_status_has_a_path_of_its_own
+        labels_select
     }
     slice {
         defaults

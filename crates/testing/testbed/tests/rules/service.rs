@@ -150,8 +150,70 @@ pub async fn unknown_values_are_refused(t: Target) {
             .await
             .invalid(&[&format!("spec.{field}")]);
     }
-    let object = with("a", json!({"ipFamilies": ["IPv6"], "ports": [{"port": 1}]}));
-    t.post(&t.all("services"), &object)
-        .await
-        .invalid(&["spec.ipFamilies[0]"]);
+}
+
+pub async fn families_follow_the_policy(t: Target) {
+    let (v4, v6, both) = (json!(["IPv4"]), json!(["IPv6"]), json!(["IPv4", "IPv6"]));
+    for (number, (families, policy, got)) in [
+        (Value::Null, "PreferDualStack", &both),
+        (Value::Null, "RequireDualStack", &both),
+        (v4.clone(), "RequireDualStack", &both),
+        (v6.clone(), "RequireDualStack", &json!(["IPv6", "IPv4"])),
+        (both.clone(), "PreferDualStack", &both),
+        (v6.clone(), "", &v6),
+        (v6.clone(), "SingleStack", &v6),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut spec = json!({"ports": [{"port": 1}]});
+        if !families.is_null() {
+            spec["ipFamilies"] = families;
+        }
+        if !policy.is_empty() {
+            spec["ipFamilyPolicy"] = policy.into();
+        }
+        let spec = &t.made("services", &with(&format!("a{number}"), spec)).await["spec"];
+        assert_eq!(spec["ipFamilies"], *got);
+        let ips = spec["clusterIPs"].as_array().unwrap();
+        assert_eq!(spec["clusterIP"], ips[0]);
+        let families: Vec<_> = ips
+            .iter()
+            .map(|ip| {
+                if ip.as_str().unwrap().contains(':') {
+                    "IPv6"
+                } else {
+                    "IPv4"
+                }
+            })
+            .collect();
+        assert_eq!(json!(families), *got);
+    }
+    for policy in [json!({}), json!({"ipFamilyPolicy": "SingleStack"})] {
+        let mut spec = json!({"ports": [{"port": 1}], "ipFamilies": both});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(policy.as_object().unwrap().clone());
+        t.post(&t.all("services"), &with("b", spec))
+            .await
+            .invalid(&["spec.ipFamilyPolicy"]);
+    }
+}
+
+pub async fn a_second_family_comes_and_goes(t: Target) {
+    let made = t.made("services", &service("a")).await;
+    let path = t.one("services", "a");
+    let policy = |policy: &str| json!({"spec": {"ipFamilyPolicy": policy}});
+    let dual = t.merge(&path, &policy("RequireDualStack")).await.expect(200);
+    assert_eq!(dual["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    assert_eq!(dual["spec"]["clusterIP"], made["spec"]["clusterIP"]);
+    assert!(
+        dual["spec"]["clusterIPs"][1]
+            .as_str()
+            .unwrap()
+            .starts_with("fd00:")
+    );
+    let single = t.merge(&path, &policy("SingleStack")).await.expect(200);
+    assert_eq!(single["spec"]["clusterIPs"], made["spec"]["clusterIPs"]);
+    assert_eq!(single["spec"]["ipFamilies"], json!(["IPv4"]));
 }

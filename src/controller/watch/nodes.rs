@@ -1,0 +1,149 @@
+//! The watch of Nodes. It runs only while a managed Service needs what Nodes say. Nothing else waits for it: without
+//! Nodes, copies keep what they have from them.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::time::Duration;
+
+use kube::Api;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, timeout};
+
+use super::reader::errors::is_forbidden;
+use super::{Watches, undecoded};
+use crate::apiserver::decode::Guarded;
+use endpoint_copier_core::index::Dirty;
+use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
+
+/// The most Nodes on a page of a list. Each has 12 KB, most of it names of images.
+const NODES_PAGE: u32 = 16;
+
+/// The watch goes on for this time when it is no longer needed: a user who edits a Service back and forth causes no list
+/// each time.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// The pause after a list that is forbidden. Only a person can change that, and such requests count as errors.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
+
+/// A list that has failed for this time does not fail by accident.
+const FAILING: Duration = Duration::from_secs(30);
+
+/// Watches the Nodes with these labels, all if it is empty, while a managed Service needs them.
+pub async fn nodes(watches: Watches, selector: String) {
+    let mut marks = watches.dirty.marks();
+    loop {
+        until(&watches, &mut marks, true).await;
+        tokio::select! {
+            () = watches.follow_nodes(&selector) => return,
+            () = until_not_needed(&watches, &mut marks) => {}
+        }
+        watches.index.lock().forget_nodes();
+    }
+}
+
+/// Waits until Nodes have not been needed for some time.
+async fn until_not_needed(watches: &Watches, marks: &mut channel::Receiver<()>) {
+    loop {
+        until(watches, marks, false).await;
+        if timeout(LINGER, until(watches, marks, true)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until Nodes are needed, or are not.
+async fn until(watches: &Watches, marks: &mut channel::Receiver<()>, needed: bool) {
+    let mut seen = None;
+    let mut is_so = || {
+        let index = watches.index.lock();
+        let version = index.api_servers_changed();
+        seen.replace(version) != Some(version) && index.needs_nodes() == needed
+    };
+    loop {
+        if is_so() {
+            return;
+        }
+        if marks.changed().await.is_err() {
+            pending().await
+        }
+    }
+}
+
+impl Watches {
+    async fn follow_nodes(&self, selector: &str) {
+        let mut config = watcher::Config::default().page_size(NODES_PAGE);
+        if !selector.is_empty() {
+            config = config.labels(selector);
+        }
+        let (mut listed, log) = (HashSet::new(), undecoded(WatchKind::Nodes));
+        let mut failing = None;
+        let handle = |event: Result<Event<Guarded<NodeObject>>, &watcher::Error>| {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => return self.nodes_failed(error, &mut failing),
+            };
+            let mut index = self.index.lock();
+            let is_listed = matches!(event, Event::InitApply(_));
+            let dirty = match event {
+                Event::Init => {
+                    listed.clear();
+                    Dirty::new()
+                }
+                Event::InitApply(node) | Event::Apply(node) => {
+                    let name = node.slim_metadata().name.clone().unwrap_or_default();
+                    let dirty = match node.object {
+                        Ok(node) => index.apply_node(node.node),
+                        Err(object) => {
+                            log(&object);
+                            index.apply_unreadable_node(&name)
+                        }
+                    };
+                    if is_listed {
+                        listed.insert(name);
+                    }
+                    dirty
+                }
+                Event::Delete(node) => {
+                    index.delete_node(node.slim_metadata().name.as_deref().unwrap_or_default())
+                }
+                Event::InitDone => {
+                    failing = None;
+                    index.nodes_listed(&std::mem::take(&mut listed))
+                }
+            };
+            drop(index);
+            self.mark_for_nodes(dirty);
+            None
+        };
+        self.reader
+            .follow_with_errors(WatchKind::Nodes, Api::all, config, handle)
+            .await;
+    }
+
+    /// Answers with a pause if there is no hurry to ask again. A watch that breaks takes nothing away: an API server that
+    /// dies breaks it at the very moment when its address has to leave both families.
+    fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
+        let is_forbidden = is_forbidden(error);
+        if matches!(error, watcher::Error::InitialListFailed(_)) {
+            let since = failing.get_or_insert_with(Instant::now);
+            let unknown = if is_forbidden {
+                Some(NodesUnknown::Forbidden)
+            } else {
+                (since.elapsed() >= FAILING).then_some(NodesUnknown::Failing)
+            };
+            if let Some(unknown) = unknown {
+                let dirty = self.index.lock().nodes_unknown(unknown);
+                self.mark_for_nodes(dirty);
+            }
+        }
+        is_forbidden.then_some(FORBIDDEN_PAUSE)
+    }
+
+    /// A heartbeat of a Node is no reason to look at anything.
+    fn mark_for_nodes(&self, dirty: Dirty) {
+        if !dirty.is_empty() {
+            self.dirty.mark(dirty);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! What the source of the API servers does not say, and Nodes do: the second IP family, and the names of nodes.
+
+use std::time::Duration;
+
+use harness::objects::{node, vip};
+use harness::{Cluster, Operator, Platform, SHORT_LEASE, until};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use testbed::{Effect, Fault, Match, Rule};
+use tokio::time::sleep;
+
+use crate::events::events_on;
+use crate::inspect::{ended, text};
+use crate::on_both;
+
+const VIP: &str = "kubernetes-vip";
+
+/// Both addresses of each Node with an API server, in the order of texts.
+const BOTH: [&str; 6] = [
+    "192.0.2.1",
+    "192.0.2.2",
+    "192.0.2.3",
+    "2001:db8::1",
+    "2001:db8::2",
+    "2001:db8::3",
+];
+
+/// Long enough for a write to be seen.
+const A_WHILE: Duration = Duration::from_secs(2);
+
+/// A replica that does not probe, since nobody answers at these addresses.
+fn replica(cluster: &Cluster, name: &str, server: usize) -> Operator {
+    let flags = [&SHORT_LEASE[..], &["--probe=off"]].concat();
+    Operator::start_with(cluster, name, server, &flags)
+}
+
+/// Creates the three Nodes with API servers.
+async fn create_nodes(cluster: &Cluster) {
+    for (name, addresses) in ["a", "b", "c"].into_iter().zip([
+        ["192.0.2.1", "2001:db8::1"],
+        ["192.0.2.2", "2001:db8::2"],
+        ["192.0.2.3", "2001:db8::3"],
+    ]) {
+        cluster.put_node(node(name, &addresses)).await;
+    }
+}
+
+/// As Edge Image Builder writes it when two addresses are given.
+fn dual_stack_vip() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": VIP, "namespace": "default", "labels": {"serviceType": "kubernetes-vip"}},
+        "spec": {
+            "type": "LoadBalancer",
+            "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "RequireDualStack",
+            "ports": [
+                {"name": "rke2-api", "port": 9345, "protocol": "TCP", "targetPort": 9345},
+                {"name": "k8s-api", "port": 6443, "protocol": "TCP", "targetPort": 6443},
+            ],
+        },
+    })
+}
+
+/// A replica, and a VIP whose copies list both addresses of each server.
+async fn both_families(cluster: &Cluster) -> (Operator, Service) {
+    create_nodes(cluster).await;
+    let service = cluster.create::<Service>(dual_stack_vip()).await;
+    let operator = replica(cluster, "one", 0);
+    until_lists(cluster, &BOTH).await;
+    (operator, service)
+}
+
+async fn until_lists(cluster: &Cluster, addresses: &[&str]) {
+    cluster.until_addresses("default", VIP, addresses).await;
+}
+
+async fn copies(cluster: &Cluster) -> Vec<EndpointSlice> {
+    cluster.slices_of("default", VIP).await
+}
+
+/// Lists these API servers.
+async fn list_servers(cluster: &Cluster, addresses: &[&str]) {
+    cluster
+        .put::<EndpointSlice>(harness::objects::api_servers(addresses))
+        .await;
+}
+
+/// Waits for an Event of this reason with these words.
+async fn until_reported(cluster: &Cluster, service: &Service, reason: &str, words: &str) {
+    until(&format!("{reason} with {words:?}"), async || {
+        let events = events_on(cluster, service).await;
+        events
+            .iter()
+            .any(|(_, other, note)| other == reason && note.contains(words))
+    })
+    .await;
+}
+
+/// The slice of the API servers in the other family, as a dual-stack API server may write it one day.
+fn second_source() -> Value {
+    let mut slice = harness::objects::slice(
+        "default",
+        "kubernetes",
+        "kubernetes-6",
+        &["2001:db8::1", "2001:db8::9"],
+    );
+    slice["addressType"] = json!("IPv6");
+    slice["ports"] = json!([{"name": "https", "port": 6443, "protocol": "TCP"}]);
+    slice
+}
+
+on_both! {
+    /// Rule: 8.leaves-both, 8.second-family
+    async fn dual_stack_vip_lists_each_server_in_both_families(cluster: &mut Cluster) {
+        let (operator, _) = both_families(cluster).await;
+        for copy in copies(cluster).await {
+            let count = copy.endpoints.iter().flatten().count();
+            assert_eq!(count, 3, "{copy:#?}");
+            let ports: Vec<_> = copy.ports.iter().flatten().map(|port| port.port).collect();
+            assert_eq!(ports, [Some(9345), Some(6443)]);
+        }
+        // A server that leaves the source leaves both copies.
+        list_servers(cluster, &["192.0.2.1", "192.0.2.3"]).await;
+        until_lists(cluster, &["192.0.2.1", "192.0.2.3", "2001:db8::1", "2001:db8::3"]).await;
+        list_servers(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+        until_lists(cluster, &BOTH).await;
+        until("all is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
+    }
+
+    /// Rule: 8.second-family
+    async fn ipv6_vip_lists_the_ipv6_addresses_of_the_servers(cluster: &mut Cluster) {
+        create_nodes(cluster).await;
+        let mut vip = vip();
+        vip["spec"]["ipFamilies"] = json!(["IPv6"]);
+        cluster.create::<Service>(vip).await;
+        let _operator = replica(cluster, "one", 0);
+        until_lists(cluster, &BOTH[3..]).await;
+    }
+
+    /// Rule: 8.names-filled, 8.node-names
+    async fn local_vip_names_the_node_of_each_endpoint(cluster: &mut Cluster) {
+        create_nodes(cluster).await;
+        let mut vip = dual_stack_vip();
+        vip["spec"]["externalTrafficPolicy"] = json!("Local");
+        cluster.create::<Service>(vip).await;
+        let operator = replica(cluster, "one", 0);
+        until_lists(cluster, &BOTH).await;
+        cluster
+            .until_slices("default", VIP, "each endpoint has its node", |slices| {
+                let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+                let mut names: Vec<_> = endpoints
+                    .map(|endpoint| {
+                        let name = endpoint.node_name.clone().unwrap_or_default();
+                        (endpoint.addresses[0].clone(), name, endpoint.zone.clone().unwrap_or_default())
+                    })
+                    .collect();
+                names.sort();
+                let expected = BOTH.iter().zip(["a", "b", "c", "a", "b", "c"]);
+                let expected = expected.map(|(address, name)| ((*address).to_owned(), name.to_owned(), format!("zone-{name}")));
+                names == expected.collect::<Vec<_>>()
+            })
+            .await;
+        // A Service without Local needs no names.
+        let cluster_policy = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
+        cluster.patch::<Service>("default", VIP, cluster_policy).await;
+        cluster
+            .until_slices("default", VIP, "no endpoint has a node", |slices| {
+                let mut endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+                endpoints.all(|endpoint| endpoint.node_name.is_none())
+            })
+            .await;
+        assert!(!operator.log().contains("panicked"), "{}", operator.log());
+    }
+
+    /// Rule: 8.left-out
+    async fn server_whose_node_is_removed_leaves_the_second_family(cluster: &mut Cluster) {
+        let (_operator, service) = both_families(cluster).await;
+        cluster.delete_node("b").await;
+        until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::3"]).await;
+        until_reported(cluster, &service, "FamilyIncomplete", "192.0.2.2").await;
+        cluster.put_node(node("b", &["192.0.2.2", "2001:db8::2"])).await;
+        until_lists(cluster, &BOTH).await;
+    }
+
+    /// Rule: 8.counterpart, 8.address-kept
+    async fn moved_address_of_a_node_is_followed(cluster: &mut Cluster) {
+        let (_operator, _) = both_families(cluster).await;
+        cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
+        until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::33"]).await;
+        // The address that the copy lists is kept, in whichever order and spelling the Node has it.
+        let before = copies(cluster).await;
+        cluster.put_node(node("c", &["2001:db8::3", "192.0.2.3", "2001:0DB8:0::0033"])).await;
+        sleep(A_WHILE).await;
+        assert_eq!(copies(cluster).await, before);
+    }
+
+    /// Rule: 8.several-nodes
+    async fn server_of_two_nodes_is_left_out_and_reported(cluster: &mut Cluster) {
+        let (_operator, service) = both_families(cluster).await;
+        cluster.put_node(node("impostor", &["192.0.2.1", "2001:db8::bad"])).await;
+        until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]).await;
+        until_reported(cluster, &service, "FamilyIncomplete", "impostor").await;
+        cluster.delete_node("impostor").await;
+        until_lists(cluster, &BOTH).await;
+    }
+
+    /// Rule: 8.unknown-nodes
+    async fn second_family_outlives_a_restart_of_all_replicas(cluster: &mut Cluster) {
+        let (one, _) = both_families(cluster).await;
+        let two = replica(cluster, "two", 1);
+        two.until_ready().await;
+        let before = copies(cluster).await;
+        let history = cluster.watch_slices("default", VIP).await;
+        drop((one, two));
+        let _operators = [replica(cluster, "one", 0), replica(cluster, "two", 1)];
+        list_servers(cluster, &["192.0.2.1", "192.0.2.2"]).await;
+        let end = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"];
+        for shown in history.up_to(&end).await {
+            let is_there = |address: &&str| shown.iter().any(|shown| shown == address);
+            assert!(end.iter().all(is_there), "{shown:?}");
+        }
+        let uids = |copies: &[EndpointSlice]| {
+            let mut uids: Vec<_> = copies.iter().map(|copy| copy.metadata.uid.clone()).collect();
+            uids.sort();
+            uids
+        };
+        assert_eq!(uids(&copies(cluster).await), uids(&before), "the same copies");
+    }
+
+    /// Rule: 8.source-first
+    async fn source_that_becomes_dual_stack_replaces_the_second_family(cluster: &mut Cluster) {
+        let (_operator, _) = both_families(cluster).await;
+        let history = cluster.watch_slices("default", VIP).await;
+        cluster.create::<EndpointSlice>(second_source()).await;
+        let end = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::9"];
+        for shown in history.up_to(&end).await {
+            assert!(shown.iter().any(|address| address == "2001:db8::1"), "{shown:?}");
+        }
+        assert_eq!(copies(cluster).await.len(), 2);
+        cluster.delete::<EndpointSlice>("default", "kubernetes-6").await;
+        until_lists(cluster, &BOTH).await;
+    }
+
+    /// Rule: 8.heartbeat
+    async fn heartbeat_of_a_node_causes_no_sync(cluster: &mut Cluster) {
+        let (operator, _) = both_families(cluster).await;
+        let syncs = "endpoint_copier_syncs_total{result=\"success\"}";
+        until("it is idle", async || {
+            let before = operator.metric(syncs).await;
+            sleep(A_WHILE).await;
+            operator.metric(syncs).await == before
+        })
+        .await;
+        let (synced, log, before) = (operator.metric(syncs).await, operator.log(), copies(cluster).await);
+        for second in 10..40 {
+            cluster.heartbeat("a", &format!("2026-01-01T00:00:{second}Z")).await;
+        }
+        sleep(A_WHILE).await;
+        assert_eq!(operator.metric(syncs).await, synced);
+        assert_eq!(copies(cluster).await, before);
+        assert_eq!(operator.log(), log);
+        // It is not that nobody looks.
+        cluster.delete_node("a").await;
+        until_lists(cluster, &["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]).await;
+    }
+}
+
+/// A testbed, and a replica of a user who may do everything but read Nodes.
+async fn without_the_right(cluster: &Cluster) -> Operator {
+    let (store, _) = cluster.testbed().expect("on the testbed");
+    store.restrict("one", everything_but_nodes());
+    replica(cluster, "one", 0)
+}
+
+fn everything_but_nodes() -> Vec<Rule> {
+    vec![
+        Rule::new(&[""], &["services", "endpoints", "events"], &["*"]),
+        Rule::new(&["discovery.k8s.io"], &["*"], &["*"]),
+        Rule::new(&["events.k8s.io"], &["*"], &["*"]),
+        Rule::new(&["coordination.k8s.io"], &["*"], &["*"]),
+    ]
+}
+
+/// Rule: 8.forbidden, 8.not-ready
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_without_the_right_copies_what_the_source_says() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    create_nodes(&cluster).await;
+    let operator = without_the_right(&cluster).await;
+    let service = cluster.create::<Service>(dual_stack_vip()).await;
+    until_lists(&cluster, &BOTH[..3]).await;
+    until_reported(&cluster, &service, "FamilyIncomplete", "Nodes").await;
+    operator.until_ready().await;
+    assert!(operator.leads().await);
+    let asked = || {
+        let (store, _) = cluster.testbed().expect("on the testbed");
+        let is_list = |request: &testbed::Request| request.is("list", "nodes");
+        store.requests().matching(is_list).len()
+    };
+    let before = asked();
+    sleep(A_WHILE).await;
+    assert_eq!(asked(), before, "it asks once a minute");
+}
+
+/// Rule: 8.unknown-nodes
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_that_loses_the_right_keeps_the_second_family() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    let (operator, service) = both_families(&cluster).await;
+    drop(operator);
+    let operator = without_the_right(&cluster).await;
+    until_reported(&cluster, &service, "FamilyIncomplete", "Nodes").await;
+    until_lists(&cluster, &BOTH).await;
+    operator.until_ready().await;
+    list_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
+    cluster
+        .until_slices("default", VIP, "the first family follows", |slices| {
+            let first = slices.iter().filter(|slice| slice.address_type == "IPv4");
+            first.flat_map(|slice| slice.endpoints.iter().flatten()).count() == 2
+        })
+        .await;
+}
+
+/// Rule: 8.forbidden
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_and_plan_work_without_the_right() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    let (operator, _) = both_families(&cluster).await;
+    drop(operator);
+    let (store, _) = cluster.testbed().expect("on the testbed");
+    store.restrict("reader", everything_but_nodes());
+    let token = store.token_of("reader");
+    for (word, token, said) in [
+        ("status", None, "kubernetes-vip"),
+        ("plan", None, "Nothing to write."),
+        ("status", Some(token.as_str()), "FamilyIncomplete"),
+        ("plan", Some(token.as_str()), "Nothing to write."),
+    ] {
+        let mut command = harness::command(crate::PROGRAM.as_ref());
+        let kubeconfig = cluster.kubeconfig_with(0, token);
+        command
+            .arg(word)
+            .arg(format!("--kubeconfig={}", kubeconfig.display()));
+        let shown = text(&ended(command).await);
+        assert!(shown.contains(said), "{word}: {shown}");
+        assert_eq!(
+            shown.contains("FamilyIncomplete"),
+            said == "FamilyIncomplete",
+            "{shown}"
+        );
+    }
+}
+
+on_both! {
+    async fn plan_shows_the_second_family_from_nodes(cluster: &mut Cluster) {
+        create_nodes(cluster).await;
+        let mut vip = dual_stack_vip();
+        vip["metadata"]["annotations"] = json!({"endpoint-copier/probe": "off"});
+        cluster.create::<Service>(vip).await;
+        let mut command = harness::command(crate::PROGRAM.as_ref());
+        let kubeconfig = cluster.kubeconfig_with(0, None);
+        command
+            .arg("plan")
+            .arg(format!("--kubeconfig={}", kubeconfig.display()));
+        let shown = text(&ended(command).await);
+        for address in BOTH {
+            assert!(shown.contains(&format!("\n  + endpoint {address} ready")), "{address}: {shown}");
+        }
+    }
+}
+
+/// Rule: 8.unreadable-node
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_nodes_change_nothing_in_the_copies() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    let (operator, _) = both_families(&cluster).await;
+    drop(operator);
+    let (_, server) = cluster.testbed().expect("on the testbed");
+    let lists = Match::any().verb("list").resource("nodes");
+    server
+        .faults()
+        .add(Fault::new(lists, Effect::Undecodable { labels: false }));
+    let before = copies(&cluster).await;
+    let operator = replica(&cluster, "two", 0);
+    operator.until_leads().await;
+    until("it says so", async || {
+        operator.log().contains("decoding one of the nodes failed")
+    })
+    .await;
+    sleep(A_WHILE).await;
+    assert_eq!(copies(&cluster).await, before);
+    assert_eq!(
+        operator.log().matches("decoding one of the nodes").count(),
+        1,
+        "{}",
+        operator.log()
+    );
+    // One that is readable again counts.
+    cluster.put_node(node("c", &["192.0.2.3", "2001:db8::33"])).await;
+    until_lists(
+        &cluster,
+        &[
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.3",
+            "2001:db8::1",
+            "2001:db8::2",
+            "2001:db8::33",
+        ],
+    )
+    .await;
+}
+
+/// Rule: 8.seen-well
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn address_that_never_answers_is_not_listed_but_reported() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    create_nodes(&cluster).await;
+    let service = cluster.create::<Service>(dual_stack_vip()).await;
+    let _operator = Operator::start(&cluster, "one", 0);
+    until_lists(&cluster, &BOTH[..3]).await;
+    until_reported(&cluster, &service, "FamilyIncomplete", "2001:db8::1").await;
+    until_lists(&cluster, &BOTH[..3]).await;
+}
+
+/// Rule: 8.selector
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_selector_ends_the_program_with_code_2() {
+    let mut command = harness::command(crate::PROGRAM.as_ref());
+    command
+        .arg("--nodes-selector=role in (a")
+        .stderr(std::process::Stdio::piped());
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.lines().count() == 1 && said.contains("--nodes-selector"),
+        "{said}"
+    );
+}
