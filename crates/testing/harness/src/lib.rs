@@ -4,6 +4,7 @@
 //!   frozen and brought back. The last server is the test's own way in, so leave it alone.
 //! - [`Operator`]: a replica, the real binary.
 //! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
+//! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
 //! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
 //! - [`objects`]: what users write.
 //! - [`tool`]: programs that are not ours.
@@ -20,7 +21,9 @@ mod cluster;
 mod delay;
 mod history;
 mod listening;
+mod namespace;
 mod network;
+mod nodes;
 pub mod objects;
 mod operator;
 mod servers;
@@ -34,6 +37,7 @@ pub use delay::delay;
 pub use history::History;
 pub use listening::Listening;
 pub use network::Network;
+pub use nodes::Nodes;
 pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};
 pub use servers::{Platform, USERS};
 pub use tools::{brought, skipped, tool};

@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
 use crate::network::Network;
+use crate::nodes::Nodes;
+use crate::servers::USERS;
 use crate::sockets;
 use crate::wait::{until, within};
 
@@ -76,6 +78,26 @@ impl Operator {
             .arg(format!("--metrics-bind-address={metrics}"))
             .arg(format!("--health-probe-bind-address={health}"))
             .args(others.map(|address| format!("--api-server-address={address}")))
+            .args(flags);
+        Self::spawn(cluster, name, command, metrics, health)
+    }
+
+    /// Starts a replica on a node, as a Pod there in the network of its host: it begins with the API server of that node.
+    pub fn start_on(cluster: &Cluster, nodes: &Nodes, node: usize, flags: &[&str]) -> Self {
+        let name = USERS[node + 1];
+        let ip = nodes.address(node);
+        let (metrics, health) = ((ip, 8080).into(), (ip, 8081).into());
+        let mut command = nodes.enter(node, isolated(Command::new("ip")), &cluster.program);
+        command
+            .env("POD_NAME", name)
+            .env("HOST_IP", ip.to_string())
+            .arg("--api-server-mode=auto")
+            .arg(format!(
+                "--kubeconfig={}",
+                cluster.kubeconfig(node, name).display()
+            ))
+            .arg(format!("--metrics-bind-address={metrics}"))
+            .arg(format!("--health-probe-bind-address={health}"))
             .args(flags);
         Self::spawn(cluster, name, command, metrics, health)
     }
