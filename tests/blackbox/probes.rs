@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::events::events_on;
 use crate::on_both;
 
-const VIP: &str = "kubernetes-vip";
+pub const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
@@ -47,7 +47,7 @@ fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Oper
 }
 
 /// Creates a Service with the API servers' port, in the namespace `default`.
-async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
+pub async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
     let mut service = vip();
     service["metadata"]["name"] = json!(name);
     service["metadata"]["annotations"] = annotations;
@@ -56,7 +56,7 @@ async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -
 }
 
 /// The one copy of a Service.
-async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
+pub async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
     let mut slices = cluster.slices_of("default", service).await;
     assert_eq!(slices.len(), 1, "{slices:#?}");
     slices.remove(0)
@@ -87,7 +87,7 @@ fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
 }
 
 /// Waits until exactly these servers are out, and returns that copy.
-async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
+pub async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
     let mut last = copy(cluster, VIP).await;
     let is_out = within(limit, async || {
         last = copy(cluster, VIP).await;
@@ -98,7 +98,7 @@ async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> End
 }
 
 /// Waits until a replica sees a server in this state.
-async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
+pub async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
     let address = cluster.address(server);
     let series = format!(
         "endpoint_copier_probe_state{{address=\"{}\",port=\"{}\",state=\"{state}\"}}",
@@ -121,7 +121,7 @@ async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
 }
 
 /// Waits until these replicas have copied all servers and have seen them well.
-async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
+pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
         for server in [0, 1, 2] {
@@ -131,7 +131,7 @@ async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
 }
 
 /// How often a replica has taken an endpoint out.
-async fn removals(operator: &Operator) -> Option<u64> {
+pub async fn removals(operator: &Operator) -> Option<u64> {
     operator.metric("endpoint_copier_probe_removals_total").await
 }
 
@@ -143,7 +143,7 @@ async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String
 }
 
 /// The copy of the VIP stays as it is, down to its version, for so long.
-async fn stays(cluster: &Cluster, for_so_long: Duration) {
+pub async fn stays(cluster: &Cluster, for_so_long: Duration) {
     let before = copy(cluster, VIP).await;
     sleep(for_so_long).await;
     assert_eq!(copy(cluster, VIP).await, before);
