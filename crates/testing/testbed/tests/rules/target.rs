@@ -15,6 +15,9 @@ use testbed::{ApiServer, Serving, Store, real::RealCluster};
 /// No answer takes longer, on either kind of server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The testbed is of Kubernetes 1.36.
+const MINOR: u32 = 36;
+
 /// An API server and a namespace in it.
 pub struct Target {
     pub namespace: String,
@@ -124,6 +127,14 @@ impl Target {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}});
         self.post("/api/v1/namespaces", &namespace).await.expect(201);
+    }
+
+    /// Whether it is a real server of an older version than the testbed. Some of its answers differ.
+    pub async fn is_older(&self) -> bool {
+        let version = self.get("/version").await.expect(200);
+        // Some distributions add a plus sign.
+        let minor = version["minor"].as_str().unwrap().trim_end_matches('+');
+        minor.parse::<u32>().unwrap() < MINOR
     }
 
     /// The same server with another token, or with none.
