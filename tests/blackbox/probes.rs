@@ -130,6 +130,19 @@ pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator])
     }
 }
 
+/// A copy without what the API server adds to it, and without the time of the change that caused it.
+fn as_sent(mut copy: EndpointSlice) -> EndpointSlice {
+    let metadata = &mut copy.metadata;
+    metadata.uid = None;
+    metadata.resource_version = None;
+    metadata.generation = None;
+    metadata.creation_timestamp = None;
+    metadata.managed_fields = None;
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.remove("endpoints.kubernetes.io/last-change-trigger-time");
+    copy
+}
+
 /// How often a replica has taken an endpoint out.
 pub async fn removals(operator: &Operator) -> Option<u64> {
     operator.metric("endpoint_copier_probe_removals_total").await
@@ -239,6 +252,31 @@ on_both! {
         until_seen(cluster, &operator, 1, "well").await;
         assert_eq!(copy(cluster, VIP).await, before);
         assert_eq!(removals(&operator).await, Some(0));
+    }
+
+    /// It changes nothing in the copy that a leader with `--probe=off` wrote, and writes the same copy itself.
+    /// Rule: 7.observe
+    async fn observing_leader_writes_what_one_without_probes_does(cluster: &mut Cluster) {
+        let flags = |probe| [&SHORT_LEASE[..], &[probe]].concat();
+        let without = replica(cluster, "one", 0, &flags("--probe=off"));
+        without.until_leads().await;
+        let with = replica(cluster, "two", 0, &flags("--probe=observe"));
+        create(cluster, VIP, json!({})).await;
+        until_well(cluster, VIP, slice::from_ref(&with)).await;
+        let before = copy(cluster, VIP).await;
+        cluster.freeze_server(1);
+        until_seen(cluster, &with, 1, "down").await;
+        without.signal("KILL");
+        with.until_leads().await;
+        sleep(HANGS).await;
+        assert_eq!(copy(cluster, VIP).await, before, "{}", with.log());
+        let name = before.metadata.name.as_deref().expect("a name");
+        cluster.delete::<EndpointSlice>("default", name).await;
+        until_lists(cluster, VIP, &[0, 1, 2]).await;
+        let after = copy(cluster, VIP).await;
+        assert_ne!(after.metadata.uid, before.metadata.uid);
+        assert_eq!(as_sent(after), as_sent(before), "{}", with.log());
+        cluster.thaw_server(1);
     }
 
     /// Rule: 7.half
