@@ -8,10 +8,22 @@ CARGO ?= cargo
 LOCKED := --locked
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# Tests that need a real API server: KUBEBUILDER_ASSETS is a folder with etcd and kube-apiserver. Without it, they are
-# listed as skipped before the run, because the summary of the test runner comes last.
+# Tests that need a real API server: KUBEBUILDER_ASSETS is a folder with etcd and kube-apiserver. Some of them need
+# root as well: those with three nodes in network namespaces.
 ON_API_SERVER := test(/on_(a_real_)?api_server$$/)
-NEEDS := needs KUBEBUILDER_ASSETS
+IN_NAMESPACES := test(/_in_namespaces$$/)
+
+# The tests that cannot run here are listed as skipped before the run, because the summary of the test runner comes
+# last. A profile of the test runner leaves them out.
+ifndef KUBEBUILDER_ASSETS
+  SKIPPED := $(ON_API_SERVER) or $(IN_NAMESPACES)
+  NEEDS := needs KUBEBUILDER_ASSETS
+  PROFILE := no-api-server
+else ifneq ($(shell id -u),0)
+  SKIPPED := $(IN_NAMESPACES)
+  NEEDS := needs root
+  PROFILE := no-root
+endif
 
 help: ## lists all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,12 +35,12 @@ demo: ## shows the operator at work without a cluster; KEEP=1 keeps it running f
 test: ## runs all tests; ARGS= is passed to the test runner
 	$(CARGO) test $(LOCKED) --workspace --doc --quiet
 	@if ! $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server: $(NEEDS)';) \
+	  $(if $(KUBEBUILDER_ASSETS),,echo 'skipped: the tests that end in on_api_server or in_namespaces: $(NEEDS)';) \
 	  set -x; exec $(CARGO) test $(LOCKED) --workspace --lib --bins --tests --no-fail-fast $(ARGS); \
-	elif [ -z '$(KUBEBUILDER_ASSETS)' ]; then \
-	  $(CARGO) nextest list $(LOCKED) --workspace --message-format oneline -E '$(ON_API_SERVER)' | \
+	elif [ -n '$(SKIPPED)' ]; then \
+	  $(CARGO) nextest list $(LOCKED) --workspace --message-format oneline -E '$(SKIPPED)' | \
 	    sed 's/.*/skipped: &: $(NEEDS)/' && \
-	  set -x && exec $(CARGO) nextest run $(LOCKED) --workspace --profile no-api-server $(ARGS); \
+	  set -x && exec $(CARGO) nextest run $(LOCKED) --workspace --profile $(PROFILE) $(ARGS); \
 	else \
 	  set -x; exec $(CARGO) nextest run $(LOCKED) --workspace $(ARGS); \
 	fi

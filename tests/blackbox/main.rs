@@ -12,6 +12,7 @@ mod hostile;
 mod inspect;
 mod managed;
 mod memory;
+mod namespaces;
 mod nodes;
 mod outage;
 mod probes;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::events::events_on;
 use crate::on_both;
 
-const VIP: &str = "kubernetes-vip";
+pub const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
@@ -48,7 +48,7 @@ fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Oper
 }
 
 /// Creates a Service with the API servers' port, in the namespace `default`.
-async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
+pub async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
     let mut service = vip();
     service["metadata"]["name"] = json!(name);
     service["metadata"]["annotations"] = annotations;
@@ -56,8 +56,8 @@ async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -
     cluster.create(service).await
 }
 
-/// The only copy of a Service.
-async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
+/// The one copy of a Service.
+pub async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
     let mut slices = cluster.slices_of("default", service).await;
     assert_eq!(slices.len(), 1, "{slices:#?}");
     slices.remove(0)
@@ -88,7 +88,7 @@ fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
 }
 
 /// Waits until exactly these servers are out, and returns that copy.
-async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
+pub async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
     let mut last = copy(cluster, VIP).await;
     let is_out = within(limit, async || {
         last = copy(cluster, VIP).await;
@@ -99,7 +99,7 @@ async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> End
 }
 
 /// Waits until a replica sees a server in this state.
-async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
+pub async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
     let address = cluster.address(server);
     let series = format!(
         "endpoint_copier_probe_state{{address=\"{}\",port=\"{}\",state=\"{state}\"}}",
@@ -122,7 +122,7 @@ async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
 }
 
 /// Waits until these replicas have copied all servers and have seen them well.
-async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
+pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
         for server in [0, 1, 2] {
@@ -131,8 +131,21 @@ async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     }
 }
 
-/// The number of endpoints that a replica has taken out.
-async fn removals(operator: &Operator) -> Option<u64> {
+/// A copy without what the API server adds to it, and without the time of the change that caused it.
+fn as_sent(mut copy: EndpointSlice) -> EndpointSlice {
+    let metadata = &mut copy.metadata;
+    metadata.uid = None;
+    metadata.resource_version = None;
+    metadata.generation = None;
+    metadata.creation_timestamp = None;
+    metadata.managed_fields = None;
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.remove("endpoints.kubernetes.io/last-change-trigger-time");
+    copy
+}
+
+/// How often a replica has taken an endpoint out.
+pub async fn removals(operator: &Operator) -> Option<u64> {
     operator.metric("endpoint_copier_probe_removals_total").await
 }
 
@@ -143,8 +156,8 @@ async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String
     of_reason.map(|(.., note)| note).collect()
 }
 
-/// Checks that the copy of the VIP stays unchanged, including its version, for this time.
-async fn stays(cluster: &Cluster, for_so_long: Duration) {
+/// The copy of the VIP stays as it is, down to its version, for so long.
+pub async fn stays(cluster: &Cluster, for_so_long: Duration) {
     let before = copy(cluster, VIP).await;
     sleep(for_so_long).await;
     assert_eq!(copy(cluster, VIP).await, before);
@@ -241,6 +254,31 @@ on_both! {
         until_seen(cluster, &operator, 1, "well").await;
         assert_eq!(copy(cluster, VIP).await, before);
         assert_eq!(removals(&operator).await, Some(0));
+    }
+
+    /// It changes nothing in the copy that a leader with `--probe=off` wrote, and writes the same copy itself.
+    /// Rule: 7.observe
+    async fn observing_leader_writes_what_one_without_probes_does(cluster: &mut Cluster) {
+        let flags = |probe| [&SHORT_LEASE[..], &[probe]].concat();
+        let without = replica(cluster, "one", 0, &flags("--probe=off"));
+        without.until_leads().await;
+        let with = replica(cluster, "two", 0, &flags("--probe=observe"));
+        create(cluster, VIP, json!({})).await;
+        until_well(cluster, VIP, slice::from_ref(&with)).await;
+        let before = copy(cluster, VIP).await;
+        cluster.freeze_server(1);
+        until_seen(cluster, &with, 1, "down").await;
+        without.signal("KILL");
+        with.until_leads().await;
+        sleep(HANGS).await;
+        assert_eq!(copy(cluster, VIP).await, before, "{}", with.log());
+        let name = before.metadata.name.as_deref().expect("a name");
+        cluster.delete::<EndpointSlice>("default", name).await;
+        until_lists(cluster, VIP, &[0, 1, 2]).await;
+        let after = copy(cluster, VIP).await;
+        assert_ne!(after.metadata.uid, before.metadata.uid);
+        assert_eq!(as_sent(after), as_sent(before), "{}", with.log());
+        cluster.thaw_server(1);
     }
 
     /// Rule: 7.half

@@ -14,6 +14,7 @@ use testbed::{ApiServer, Store};
 
 use crate::history::History;
 use crate::network::Network;
+use crate::nodes::Nodes;
 use crate::objects;
 use crate::servers::{Platform, Servers, USERS};
 use crate::wait::until;
@@ -70,8 +71,16 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster of three nodes, each with a real etcd and a real API server that keeps itself in `default/kubernetes`.
+    pub async fn start_on(program: impl Into<PathBuf>, nodes: &Nodes) -> Self {
+        Self::with(Servers::start_on(nodes).await, program).await
+    }
+
     async fn start_at(platform: Platform, program: impl Into<PathBuf>, addresses: &[Ipv4Addr]) -> Self {
-        let servers = Servers::start(platform, addresses).await;
+        Self::with(Servers::start(platform, addresses).await, program).await
+    }
+
+    async fn with(servers: Servers, program: impl Into<PathBuf>) -> Self {
         let directory = tempfile::tempdir().expect("a directory for files");
         let client = client(&servers.kubeconfig(servers.count() - 1, USERS[0])).await;
         let cluster = Self {
@@ -177,7 +186,23 @@ impl Cluster {
         self.servers.thaw(number);
     }
 
-    /// The number of writes of EndpointSlices that were accepted so far, by name of the replica.
+    /// From now on the test itself uses this server.
+    pub async fn use_server(&mut self, number: usize) {
+        self.client = client(&self.servers.kubeconfig(number, USERS[0])).await;
+    }
+
+    /// The server whose etcd leads, while all of them answer; `None` if the servers have no etcd each.
+    pub async fn etcd_leader(&self) -> Option<usize> {
+        self.servers.etcd_leader().await
+    }
+
+    /// Waits until a server on a node renews its place in `default/kubernetes`. It does so every 10 s. If it dies, the others
+    /// remove it 15 s after its last renewal or later.
+    pub async fn renewed(&self, number: usize) {
+        self.servers.renewed(number).await;
+    }
+
+    /// How many writes of EndpointSlices were accepted so far from each replica, by the replica's name.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         self.servers.slice_writes()
     }

@@ -3,10 +3,11 @@
 //! - [`Cluster`]: API servers on one store, of the testbed or real ones; objects in them; servers that are killed,
 //!   frozen and restarted. The test itself uses the last server, so leave it alone.
 //! - [`Operator`]: a replica, the real binary.
-//! - [`Network`]: a network namespace whose paths to the API servers can drop all packets.
-//! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test.
-//! - [`objects`]: objects that users write.
-//! - [`tool`]: external programs.
+//! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
+//! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
+//! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
+//! - [`objects`]: what users write.
+//! - [`tool`]: programs that are not ours.
 //!
 //! `Drop` ends what was started, also after a panic.
 
@@ -20,7 +21,9 @@ mod cluster;
 mod delay;
 mod history;
 mod listening;
+mod namespace;
 mod network;
+mod node_objects;
 mod nodes;
 pub mod objects;
 mod operator;
@@ -35,6 +38,7 @@ pub use delay::delay;
 pub use history::History;
 pub use listening::Listening;
 pub use network::Network;
+pub use nodes::Nodes;
 pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};
 pub use servers::{Platform, USERS};
 pub use tools::{brought, skipped, tool};

@@ -12,12 +12,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A hardware address that no device has.
+use crate::namespace::{Namespace, ip};
+
+/// The hardware address of nobody.
 const NOBODY: &str = "02:00:00:00:00:00";
 
 /// A network namespace. `Drop` removes it with its devices.
 pub struct Network {
-    name: String,
+    inside: Namespace,
     ways: [Way; 3],
 }
 
@@ -42,35 +44,34 @@ impl Network {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let network = Self {
-            name: format!("endpoint-copier-{process}-{number}"),
+            inside: Namespace::new(format!("endpoint-copier-{process}-{number}"))?,
             ways: [0, 1, 2].map(|way| Way::new(process, number, way)),
         };
-        ip(&format!("netns add {}", network.name))?;
         for Way { outside, inside } in &network.ways {
-            let name = &network.name;
-            // Both ends start inside, so that they go with the namespace if a later step fails.
-            ip(&format!(
-                "-n {name} link add {} type veth peer name {}",
+            let namespace = &network.inside;
+            // Both ends begin inside, so that they are gone with the namespace whatever fails here.
+            namespace.ip(&format!(
+                "link add {} type veth peer name {}",
                 outside.device, inside.device
             ))?;
-            ip(&format!("-n {name} link set {} netns {process}", outside.device))?;
+            namespace.ip(&format!("link set {} netns {process}", outside.device))?;
             ip(&format!(
                 "address add {}/30 dev {}",
                 outside.address, outside.device
             ))?;
             ip(&format!("link set {} up", outside.device))?;
-            ip(&format!(
-                "-n {name} address add {}/30 dev {}",
+            namespace.ip(&format!(
+                "address add {}/30 dev {}",
                 inside.address, inside.device
             ))?;
-            ip(&format!("-n {name} link set {} up", inside.device))?;
+            namespace.ip(&format!("link set {} up", inside.device))?;
         }
         Ok(network)
     }
 
     /// The name of the namespace, for `ip netns`.
     pub fn name(&self) -> &str {
-        &self.name
+        self.inside.name()
     }
 
     /// The addresses on which API servers listen. Each is reached on its own path.
@@ -78,12 +79,9 @@ impl Network {
         [0, 1, 2].map(|way| self.ways[way].outside.address)
     }
 
-    /// Turns a command `ip`, which may have a clean environment, into one that runs a program inside, as the same
-    /// process.
-    pub fn enter(&self, mut command: Command, program: &Path) -> Command {
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command
+    /// Makes of a command `ip`, which may have a clean environment, one that runs a program inside, as the same process.
+    pub fn enter(&self, command: Command, program: &Path) -> Command {
+        self.inside.enter(command, program)
     }
 
     /// An address inside to listen on. It is reached on the second path.
@@ -105,19 +103,10 @@ impl Network {
 
     fn neighbours(&self, way: usize, what: &str, verb: &str) {
         let Way { outside, inside } = &self.ways[way];
-        for (prefix, device, peer) in [
-            (format!("-n {} ", self.name), &inside.device, outside.address),
-            (String::new(), &outside.device, inside.address),
-        ] {
-            ip(&format!("{prefix}neighbour {verb} {peer} dev {device} {what}")).expect("root still");
-        }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // An error means that the namespace does not exist. The devices outside go with their other ends.
-        let _ = ip(&format!("netns delete {}", self.name));
+        let words = |device: &str, peer| format!("neighbour {verb} {peer} dev {device} {what}");
+        let here = self.inside.ip(&words(&inside.device, outside.address));
+        here.and_then(|()| ip(&words(&outside.device, inside.address)))
+            .expect("root still");
     }
 }
 
@@ -137,15 +126,4 @@ impl Way {
             inside: end("i", 2),
         }
     }
-}
-
-/// Runs `ip` with these arguments. The error is its output.
-fn ip(words: &str) -> Result<(), String> {
-    let output = Command::new("ip").args(words.split_whitespace()).output();
-    let output = output.map_err(|error| format!("ip: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("ip {words}: {}", said.trim()))
 }

@@ -1,35 +1,193 @@
-//! Nodes, which have no namespace.
+//! Three nodes on one switch, each a network namespace. A node can lose its link, or its path to one API server.
+//!
+//! The switch is a bridge in a namespace of its own. One pair of virtual Ethernet devices leads from there to the
+//! namespace of the test, which therefore reaches all nodes. It needs root, iproute2, and a kernel with bridges.
 
-use http::Method;
-use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::cluster::Cluster;
+use testbed::real::Host;
 
-const NODES: &str = "/api/v1/nodes";
+use crate::namespace::{Namespace, ip, output_of_ip};
 
-impl Cluster {
-    /// Creates a Node, or changes what is there into it, status and all.
-    pub async fn put_node(&self, node: Value) {
-        let path = format!("{NODES}/{}", node["metadata"]["name"].as_str().expect("a name"));
-        if self.post(NODES, node.clone()).await == 409 {
-            for path in [format!("{path}/status"), path] {
-                assert_eq!(self.send(Method::PUT, &path, node.clone()).await, 200, "{path}");
-            }
+/// The hardware address of nobody.
+const NOBODY: &str = "02:00:00:00:00:00";
+
+/// Packets that are to vanish go to this address of the subnet, which is nobody's.
+const BLACK_HOLE: u8 = 250;
+
+/// The address of the test itself.
+const OUTSIDE: u8 = 254;
+
+/// Networks of 256 addresses in 198.18.0.0/15, which RFC 2544 reserves for tests of devices.
+const SUBNETS: u16 = 512;
+
+/// Three nodes. Dropped, they are removed with all their devices.
+pub struct Nodes {
+    nodes: [Namespace; 3],
+    switch: Namespace,
+    subnet: Subnet,
+    _outside: Device,
+}
+
+/// A device in the namespace of the test. Dropped, it is removed with its other end and its routes.
+struct Device(String);
+
+/// A network of 256 addresses, by its first three numbers.
+#[derive(Clone, Copy)]
+struct Subnet([u8; 3]);
+
+impl Nodes {
+    /// Connects three nodes.
+    ///
+    /// # Errors
+    /// What cannot be done here, for a test to say why it was skipped. Only root can create namespaces.
+    pub fn new() -> Result<Self, String> {
+        static NUMBER: AtomicU16 = AtomicU16::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let namespace = |name: &str| Namespace::new(format!("endpoint-copier-{process}-{name}-{number}"));
+        let switch = namespace("switch")?;
+        switch.ip("link add bridge type bridge")?;
+        switch.ip("link set dev bridge up")?;
+        let outside = Device(format!("ec{process}s{number}"));
+        let Device(name) = &outside;
+        switch.ip(&format!(
+            "link add outside type veth peer name {name} netns {process}"
+        ))?;
+        connect(&switch, "outside")?;
+        ip(&format!("link set dev {name} up"))?;
+        let subnet = Subnet::claim(name, process)?;
+        ip(&format!("address add {}/32 dev {name}", subnet.address(OUTSIDE)))?;
+        let nodes = [namespace("one")?, namespace("two")?, namespace("three")?];
+        for (number, node) in nodes.iter().enumerate() {
+            let port = format!("node-{number}");
+            node.ip(&format!(
+                "link add uplink type veth peer name {port} netns {}",
+                switch.name()
+            ))?;
+            connect(&switch, &port)?;
+            node.ip("link set dev lo up")?;
+            node.ip(&format!("address add {}/24 dev uplink", subnet.node(number)))?;
+            node.ip("link set dev uplink up")?;
+        }
+        Ok(Self {
+            nodes,
+            switch,
+            subnet,
+            _outside: outside,
+        })
+    }
+
+    /// The address of a node.
+    pub fn address(&self, node: usize) -> Ipv4Addr {
+        self.subnet.node(node)
+    }
+
+    /// Each node, for what is to run there.
+    pub fn hosts(&self) -> Vec<Host> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .map(|(number, node)| Host {
+                namespace: node.name().to_owned(),
+                address: self.address(number),
+            })
+            .collect()
+    }
+
+    /// Makes of a command `ip`, which may have a clean environment, one that runs a program on a node, as the same process.
+    pub fn enter(&self, node: usize, command: Command, program: &Path) -> Command {
+        self.nodes[node].enter(command, program)
+    }
+
+    /// Takes the link of a node down: to all others it looks like a node without power.
+    pub fn unplug(&self, node: usize) {
+        self.link(node, "down");
+    }
+
+    /// Takes it up again.
+    pub fn plug(&self, node: usize) {
+        self.link(node, "up");
+    }
+
+    fn link(&self, node: usize, state: &str) {
+        let set = self.switch.ip(&format!("link set dev node-{node} {state}"));
+        set.expect("root still");
+    }
+
+    /// From now on all packets from a node to this port of another one are lost.
+    pub fn cut(&self, node: usize, port: SocketAddr) {
+        let nowhere = self.subnet.address(BLACK_HOLE);
+        for words in [
+            format!("neighbour replace {nowhere} lladdr {NOBODY} nud permanent dev uplink"),
+            format!("route replace {} via {nowhere} dev uplink table 100", port.ip()),
+            rule("add", port),
+        ] {
+            self.nodes[node].ip(&words).expect("root still");
         }
     }
 
-    /// As the kubelet does when nothing has changed.
-    pub async fn heartbeat(&self, node: &str, time: &str) {
-        let path = format!("{NODES}/{node}/status");
-        let mut object = self.get(&format!("{NODES}/{node}")).await;
-        object["status"]["conditions"] =
-            json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": time}]);
-        assert_eq!(self.send(Method::PUT, &path, object).await, 200, "{path}");
+    /// They arrive again.
+    pub fn restore(&self, node: usize, port: SocketAddr) {
+        self.nodes[node].ip(&rule("delete", port)).expect("root still");
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // The namespace of the switch removes it too, but later.
+        let _ = ip(&format!("link delete dev {}", self.0));
+    }
+}
+
+fn connect(switch: &Namespace, device: &str) -> Result<(), String> {
+    switch.ip(&format!("link set dev {device} master bridge"))?;
+    switch.ip(&format!("link set dev {device} up"))
+}
+
+fn rule(verb: &str, port: SocketAddr) -> String {
+    let (ip, port) = (port.ip(), port.port());
+    format!("rule {verb} to {ip} ipproto tcp dport {port} table 100")
+}
+
+impl Subnet {
+    /// Routes a network that this machine does not know to a device. There can be only one route to a network, so no other
+    /// test gets it.
+    fn claim(device: &str, process: u32) -> Result<Self, String> {
+        let first = u16::try_from(process % u32::from(SUBNETS)).unwrap_or_default();
+        for offset in 0..SUBNETS {
+            let [high, low] = ((first + offset) % SUBNETS).to_be_bytes();
+            let subnet = Self([198, 18 + high, low]);
+            if subnet.is_known()? {
+                continue;
+            }
+            match ip(&format!("route add {}/24 dev {device}", subnet.address(0))) {
+                Err(error) if error.contains("File exists") => {}
+                claimed => return claimed.map(|()| subnet),
+            }
+        }
+        Err("no network of 198.18.0.0/15 is free".to_owned())
     }
 
-    /// Deletes a Node.
-    pub async fn delete_node(&self, node: &str) {
-        let path = format!("{NODES}/{node}");
-        assert_eq!(self.send(Method::DELETE, &path, json!({})).await, 200, "{path}");
+    /// Whether there is a route to it, to a part of it, or to more than it, other than the default.
+    fn is_known(self) -> Result<bool, String> {
+        for relation in ["match", "root"] {
+            let routes = output_of_ip(&format!("route show {relation} {}/24", self.address(0)))?;
+            if routes.lines().any(|route| !route.starts_with("default")) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn node(self, number: usize) -> Ipv4Addr {
+        self.address([11, 12, 13][number])
+    }
+
+    fn address(self, last: u8) -> Ipv4Addr {
+        let Self([a, b, c]) = self;
+        Ipv4Addr::new(a, b, c, last)
     }
 }

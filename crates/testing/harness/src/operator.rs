@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
 use crate::network::Network;
+use crate::nodes::Nodes;
+use crate::servers::USERS;
 use crate::sockets;
 use crate::wait::{until, within};
 
@@ -80,7 +82,27 @@ impl Operator {
         Self::spawn(cluster, name, command, metrics, health)
     }
 
-    /// Starts a replica with a complete command. Only the listen addresses are added.
+    /// Starts a replica on a node, as a Pod there in the network of its host: it begins with the API server of that node.
+    pub fn start_on(cluster: &Cluster, nodes: &Nodes, node: usize, flags: &[&str]) -> Self {
+        let name = USERS[node + 1];
+        let ip = nodes.address(node);
+        let (metrics, health) = ((ip, 8080).into(), (ip, 8081).into());
+        let mut command = nodes.enter(node, isolated(Command::new("ip")), &cluster.program);
+        command
+            .env("POD_NAME", name)
+            .env("HOST_IP", ip.to_string())
+            .arg("--api-server-mode=auto")
+            .arg(format!(
+                "--kubeconfig={}",
+                cluster.kubeconfig(node, name).display()
+            ))
+            .arg(format!("--metrics-bind-address={metrics}"))
+            .arg(format!("--health-probe-bind-address={health}"))
+            .args(flags);
+        Self::spawn(cluster, name, command, metrics, health)
+    }
+
+    /// Starts a replica by a command that says all by itself; only where it listens is told here too.
     pub fn spawn(
         cluster: &Cluster,
         name: &str,

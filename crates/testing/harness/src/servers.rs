@@ -8,7 +8,9 @@ pub use testbed::real::USERS;
 use testbed::real::{self, RealCluster};
 use testbed::{ApiServer, Serving, Store};
 
-/// The kind of API servers.
+use crate::nodes::Nodes;
+
+/// What API servers are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
     /// The testbed: in memory, over TCP.
@@ -59,6 +61,12 @@ impl Servers {
         let serving = servers[0].serving.as_ref().expect("just started");
         let ca = serving.ca_pem().to_owned();
         Self::Testbed { store, ca, servers }
+    }
+
+    /// Real API servers, one on each node, that keep `default/kubernetes` themselves.
+    pub async fn start_on(nodes: &Nodes) -> Self {
+        let cluster = RealCluster::start_on(&nodes.hosts(), &["--endpoint-reconciler-type=lease"]).await;
+        Self::Real(Box::new(cluster.expect("etcd and API servers")))
     }
 
     pub fn count(&self) -> usize {
@@ -135,7 +143,22 @@ impl Servers {
         }
     }
 
-    /// The number of writes of EndpointSlices that were accepted, by user, without the user of the test.
+    /// The server whose etcd leads the others. On the testbed there is none.
+    pub async fn etcd_leader(&self) -> Option<usize> {
+        match self {
+            Self::Testbed { .. } => None,
+            Self::Real(cluster) => cluster.etcd_leader().await.expect("etcd"),
+        }
+    }
+
+    /// Waits until a server has renewed its place in `default/kubernetes`.
+    pub async fn renewed(&self, number: usize) {
+        if let Self::Real(cluster) = self {
+            cluster.renewed(number).await.expect("etcd");
+        }
+    }
+
+    /// How many writes of EndpointSlices were accepted from each user but the test's own.
     pub fn slice_writes(&self) -> BTreeMap<String, usize> {
         let users: Vec<String> = match self {
             Self::Testbed { store, .. } => {

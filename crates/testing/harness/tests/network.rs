@@ -4,16 +4,30 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::Network;
+use harness::{Network, Nodes};
 
 /// The result of a dial from inside: 0 connected, 1 refused or unreachable, 124 no answer within the limit.
 fn dial(network: &Network, address: SocketAddr, limit: Duration) -> Option<i32> {
+    dial_by(
+        network.enter(Command::new("ip"), "timeout".as_ref()),
+        address,
+        limit,
+    )
+}
+
+/// The same by a command `timeout`.
+fn dial_by(mut timeout: Command, address: SocketAddr, limit: Duration) -> Option<i32> {
     let words = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
-    let mut command = network.enter(Command::new("ip"), "timeout".as_ref());
-    command
+    timeout
         .arg(limit.as_secs_f32().to_string())
         .args(["bash", "-c", &words]);
-    command.output().expect("a shell").status.code()
+    timeout.output().expect("a shell").status.code()
+}
+
+fn is_there(namespace: &str) -> bool {
+    let output = Command::new("ip").args(["netns", "list"]).output().expect("ip");
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    list.split_whitespace().any(|word| word == namespace)
 }
 
 #[test]
@@ -40,11 +54,6 @@ fn packets_on_a_cut_path_vanish_without_an_answer() {
 
 #[test]
 fn a_network_is_removed_with_its_handle_even_after_a_panic() {
-    let is_there = |name: &str| {
-        let output = Command::new("ip").args(["netns", "list"]).output().expect("ip");
-        let list = String::from_utf8_lossy(&output.stdout).into_owned();
-        list.split_whitespace().any(|word| word == name)
-    };
     let made = std::thread::spawn(move || match Network::new() {
         Ok(network) => {
             assert!(is_there(network.name()));
@@ -56,4 +65,53 @@ fn a_network_is_removed_with_its_handle_even_after_a_panic() {
         let name = panic.downcast_ref::<String>().expect("the name");
         assert!(name.starts_with("endpoint-copier-") && !is_there(name), "{name}");
     }
+}
+
+#[test]
+fn node_that_is_unplugged_or_cut_off_is_not_reached() {
+    let nodes = match Nodes::new() {
+        Ok(nodes) => nodes,
+        Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
+    };
+    let (long, short) = (Duration::from_secs(20), Duration::from_secs(2));
+    // Nobody listens, but a refusal shows that packets arrive.
+    let [one, two] = [0, 1].map(|node| SocketAddr::from((nodes.address(node), 6443)));
+    let from = |node, to, limit| {
+        dial_by(
+            nodes.enter(node, Command::new("ip"), "timeout".as_ref()),
+            to,
+            limit,
+        )
+    };
+    let from_outside = |to, limit| dial_by(Command::new("timeout"), to, limit);
+    assert_eq!(from(0, two, long), Some(1));
+    nodes.cut(0, two);
+    assert_eq!(from(0, two, short), Some(124));
+    assert_eq!(from(0, (two.ip(), 6444).into(), long), Some(1), "another port");
+    assert_eq!(from(2, two, long), Some(1), "another node");
+    assert_eq!(from(1, one, long), Some(1), "the other direction");
+    assert_eq!(from_outside(two, long), Some(1));
+    nodes.restore(0, two);
+    assert_eq!(from(0, two, long), Some(1));
+    nodes.unplug(1);
+    assert_eq!(from(0, two, short), Some(124));
+    assert_eq!(from_outside(two, short), Some(124));
+    assert_eq!(from(0, one, long), Some(1));
+    nodes.plug(1);
+    assert_eq!(from(0, two, long), Some(1));
+    assert_eq!(from_outside(two, long), Some(1));
+}
+
+#[test]
+fn nodes_of_two_tests_have_networks_of_their_own() {
+    let nodes: Vec<_> = match [0, 1].map(|_| Nodes::new()).into_iter().collect() {
+        Ok(nodes) => nodes,
+        Err(reason) => return println!("skipped: needs network namespaces: {reason}"),
+    };
+    let [one, two] = &nodes[..] else { unreachable!() };
+    assert_ne!(one.address(0).octets()[..3], two.address(0).octets()[..3]);
+    let namespaces: Vec<_> = nodes.iter().flat_map(Nodes::hosts).collect();
+    assert!(namespaces.iter().all(|host| is_there(&host.namespace)));
+    drop(nodes);
+    assert!(!namespaces.iter().any(|host| is_there(&host.namespace)));
 }

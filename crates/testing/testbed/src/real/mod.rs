@@ -1,53 +1,49 @@
-//! Real servers: `etcd` and any number of `kube-apiserver`s on it, on loopback, as children of the test.
+//! Real servers as children of the test: `etcd` and any number of `kube-apiserver`s on it, or one of each on several hosts.
 //!
 //! As with envtest, `KUBEBUILDER_ASSETS` names the folder of the binaries. Processes of others are never touched: the
 //! [`RealCluster`] ends its children by their own handles when it is dropped.
 
 mod audit;
+mod etcd;
 mod process;
+mod server;
 
 use crate::{kubeconfig, pki::Pki};
-use process::{Folder, Guard};
+use etcd::{Member, Place};
+use process::Folder;
 use rcgen::KeyPair;
+pub use server::RealServer;
 use std::{
-    fs, io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    sync::Arc,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, sleep, timeout},
-};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, pki_types::ServerName},
-};
+use tokio::time::{sleep, timeout};
 
-/// A start takes 3 to 6 seconds on an idle machine.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
-/// Users that may do everything: one for the test, and others whose names show in the log who wrote.
+/// More than two periods of renewals.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Users that may do everything: one for the test, and others to tell by their names who wrote what.
 pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
-/// One etcd and its API servers.
+/// etcd and its API servers.
 #[derive(Debug)]
 pub struct RealCluster {
-    /// Dropped last, because the servers write into it.
     servers: Vec<RealServer>,
-    etcd: Guard,
+    etcd: Vec<Member>,
+    assets: PathBuf,
     pki: Pki,
+    /// Removed last: the servers write into it.
     folder: Folder,
 }
 
-/// One kube-apiserver.
-#[derive(Debug)]
-pub struct RealServer {
-    process: Option<Guard>,
-    command: Vec<String>,
-    log: PathBuf,
-    address: SocketAddr,
-    tls: Arc<ClientConfig>,
+/// A machine of its own: a network namespace, by its name for `ip netns`, and an address in it.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The network namespace.
+    pub namespace: String,
+    /// The address, which the test reaches.
+    pub address: Ipv4Addr,
 }
 
 /// The folder of the binaries. Without it, a test prints that it is skipped.
@@ -89,54 +85,74 @@ impl RealCluster {
     ///
     /// As [`RealCluster::start`].
     pub async fn start_at(addresses: &[Ipv4Addr], flags: &[&str]) -> io::Result<Self> {
+        let place = Place {
+            enter: Vec::new(),
+            address: Ipv4Addr::LOCALHOST,
+            ports: [free_port()?, free_port()?],
+        };
+        let mut cluster = Self::with_etcd(&[place]).await?;
+        // One port for all: default/kubernetes has one port for all of its addresses.
+        let port = free_port()?;
+        for address in addresses {
+            let address = SocketAddr::from((*address, port));
+            cluster
+                .add_server(&[], &cluster.etcd[0].url(), address, flags)
+                .await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts a member of etcd and an API server on each host, with more flags for the API servers, and returns when all are
+    /// ready.
+    ///
+    /// # Errors
+    /// As [`RealCluster::start`].
+    pub async fn start_on(hosts: &[Host], flags: &[&str]) -> io::Result<Self> {
+        let place = |host: &Host| Place {
+            enter: host.enter(),
+            address: host.address,
+            ports: [2379, 2380],
+        };
+        let mut cluster = Self::with_etcd(&hosts.iter().map(place).collect::<Vec<_>>()).await?;
+        for (number, host) in hosts.iter().enumerate() {
+            let address = SocketAddr::from((host.address, 6443));
+            cluster
+                .add_server(&host.enter(), &cluster.etcd[number].url(), address, flags)
+                .await?;
+        }
+        Ok(cluster)
+    }
+
+    async fn with_etcd(places: &[Place]) -> io::Result<Self> {
         let assets = assets().ok_or_else(|| io::Error::other("needs KUBEBUILDER_ASSETS"))?;
         let folder = Folder::new()?;
-        let pki = Pki::new();
-        let [client, peer] = [free_port()?, free_port()?];
-        let etcd_url = format!("http://127.0.0.1:{client}");
-        let peer_url = format!("http://127.0.0.1:{peer}");
-        let etcd_log = folder.0.join("etcd.log");
-        let etcd = Guard::start(
-            &[
-                assets.join("etcd").display().to_string(),
-                format!("--data-dir={}", folder.0.join("etcd").display()),
-                format!("--listen-client-urls={etcd_url}"),
-                format!("--advertise-client-urls={etcd_url}"),
-                format!("--listen-peer-urls={peer_url}"),
-                format!("--initial-advertise-peer-urls={peer_url}"),
-                format!("--initial-cluster=default={peer_url}"),
-                // The data is not needed after the test.
-                "--unsafe-no-fsync".to_owned(),
-            ],
-            &etcd_log,
-        )?;
-        wait_for_port(SocketAddr::from((Ipv4Addr::LOCALHOST, client)), &etcd_log).await?;
-        let mut cluster = Self {
+        let etcd = etcd::start(&assets, &folder.0, places).await?;
+        let cluster = Self {
             servers: Vec::new(),
             etcd,
-            pki,
+            assets,
+            pki: Pki::new(),
             folder,
         };
         cluster.write_files()?;
-        // All servers use one port, because default/kubernetes has one port for all of its addresses.
-        let port = free_port()?;
-        for (number, address) in addresses.iter().enumerate() {
-            let address = SocketAddr::from((*address, port));
-            let mut command = cluster.command(&assets, &etcd_url, address, number);
-            command.extend(flags.iter().map(ToString::to_string));
-            let log = cluster.folder.0.join(format!("kube-apiserver-{number}.log"));
-            let tls = cluster.pki.client_config();
-            let mut server = RealServer {
-                process: None,
-                command,
-                log,
-                address,
-                tls,
-            };
-            server.start().await?;
-            cluster.servers.push(server);
-        }
         Ok(cluster)
+    }
+
+    async fn add_server(
+        &mut self,
+        enter: &[String],
+        etcd: &str,
+        address: SocketAddr,
+        flags: &[&str],
+    ) -> io::Result<()> {
+        let number = self.servers.len();
+        let mut command = enter.to_vec();
+        command.extend(self.command(etcd, address, number));
+        command.extend(flags.iter().map(ToString::to_string));
+        let log = self.folder.0.join(format!("kube-apiserver-{number}.log"));
+        let server = RealServer::start(command, log, address, self.pki.client_config()).await?;
+        self.servers.push(server);
+        Ok(())
     }
 
     fn write_files(&self) -> io::Result<()> {
@@ -152,17 +168,21 @@ impl RealCluster {
         Ok(())
     }
 
-    fn command(&self, assets: &Path, etcd: &str, address: SocketAddr, number: usize) -> Vec<String> {
+    fn command(&self, etcd: &str, address: SocketAddr, number: usize) -> Vec<String> {
         let file = |name: &str| self.folder.0.join(name).display().to_string();
+        // Each server lists itself in default/kubernetes, so each needs an address of its own. Loopback is refused
+        // there; nobody connects to what is listed instead.
+        let listed = match address.ip() {
+            ip if ip.is_loopback() => format!("192.0.2.{}", number + 1),
+            ip => ip.to_string(),
+        };
         vec![
-            assets.join("kube-apiserver").display().to_string(),
+            self.assets.join("kube-apiserver").display().to_string(),
             format!("--etcd-servers={etcd}"),
             format!("--bind-address={}", address.ip()),
             format!("--cert-dir={}", file("certificates")),
             format!("--secure-port={}", address.port()),
-            // Each server lists itself in default/kubernetes, so each needs its own address. The API refuses loopback
-            // addresses. No client connects to this one.
-            format!("--advertise-address=192.0.2.{}", number + 1),
+            format!("--advertise-address={listed}"),
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),
             format!("--token-auth-file={}", file("tokens.csv")),
@@ -225,8 +245,10 @@ impl RealCluster {
     ///
     /// The signal cannot be sent.
     pub fn stop_etcd(&self) -> io::Result<()> {
-        self.etcd.signal("STOP")?;
-        self.etcd.wait_until_stopped();
+        for member in &self.etcd {
+            member.signal("STOP")?;
+            member.wait_until_stopped();
+        }
         Ok(())
     }
 
@@ -236,101 +258,45 @@ impl RealCluster {
     ///
     /// The signal cannot be sent.
     pub fn continue_etcd(&self) -> io::Result<()> {
-        self.etcd.signal("CONT")
+        self.etcd.iter().try_for_each(|member| member.signal("CONT"))
+    }
+
+    /// The member of etcd that leads, by its number, if there is one.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub async fn etcd_leader(&self) -> io::Result<Option<usize>> {
+        for (number, member) in self.etcd.iter().enumerate() {
+            if member.leads().await? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until a server renews the lease in etcd that keeps it in `default/kubernetes`, which it does every 10 s.
+    ///
+    /// # Errors
+    /// etcd does not answer, or the server does not renew its lease.
+    pub async fn renewed(&self, server: usize) -> io::Result<()> {
+        let key = format!("/registry/masterleases/{}", self.servers[server].address().ip());
+        let before = self.etcd[0].revision_of(&key).await?;
+        let renewed = async {
+            while self.etcd[0].revision_of(&key).await? == before {
+                sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        };
+        timeout(RENEWAL_TIMEOUT, renewed).await?
     }
 }
 
-impl RealServer {
-    /// The address of the server. A restart does not change it.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// `https://127.0.0.<number>:<port>`.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("https://{}", self.address)
-    }
-
-    /// Kills the server. The kernel closes its connections.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Stops the server as SIGSTOP does: connections stay open, and nothing is answered.
-    ///
-    /// # Errors
-    ///
-    /// The server does not run, or the signal cannot be sent.
-    pub fn stop(&self) -> io::Result<()> {
-        let process = self.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        process.signal("STOP")?;
-        process.wait_until_stopped();
-        Ok(())
-    }
-
-    /// Resumes the server.
-    ///
-    /// # Errors
-    ///
-    /// The server does not run, or the signal cannot be sent.
-    pub fn cont(&self) -> io::Result<()> {
-        self.signal("CONT")
-    }
-
-    /// Starts the server again on the same port, and returns when it is ready.
-    ///
-    /// # Errors
-    ///
-    /// The server does not become ready.
-    pub async fn restart(&mut self) -> io::Result<()> {
-        self.kill();
-        self.start().await
-    }
-
-    fn signal(&self, name: &str) -> io::Result<()> {
-        self.process.as_ref().ok_or(io::ErrorKind::NotFound)?.signal(name)
-    }
-
-    async fn start(&mut self) -> io::Result<()> {
-        self.process = Some(Guard::start(&self.command, &self.log)?);
-        wait_for_port(self.address, &self.log).await?;
-        self.wait_until_ready().await
-    }
-
-    async fn is_ready(&self) -> io::Result<bool> {
-        let stream = tokio::net::TcpStream::connect(self.address).await?;
-        // Every certificate contains this name, whatever the address.
-        let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-        let mut stream = TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, stream)
-            .await?;
-        let request = format!(
-            "GET /readyz HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
-            self.address,
-            token(USERS[0])
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut status = [0; b"HTTP/1.1 200".len()];
-        stream.read_exact(&mut status).await?;
-        Ok(status.ends_with(b" 200"))
-    }
-
-    async fn wait_until_ready(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        while !matches!(self.is_ready().await, Ok(true)) {
-            let ended = self
-                .process
-                .as_mut()
-                .is_none_or(|p| !matches!(p.0.try_wait(), Ok(None)));
-            if ended || Instant::now() > deadline {
-                return Err(not_ready(&self.log));
-            }
-            // A process that is starting offers nothing to wait for.
-            sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+impl Host {
+    /// The words that run a program on this host, as the same process.
+    fn enter(&self) -> Vec<String> {
+        ["ip", "netns", "exec", &self.namespace]
+            .map(str::to_owned)
+            .to_vec()
     }
 }
 
@@ -341,20 +307,4 @@ fn token(user: &str) -> String {
 /// A port that is free now. If another process takes it before the server does, the server fails to start.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-async fn wait_for_port(address: SocketAddr, log: &Path) -> io::Result<()> {
-    let open = async {
-        while TcpStream::connect(address).is_err() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(START_TIMEOUT, open).await.map_err(|_| not_ready(log))
-}
-
-fn not_ready(log: &Path) -> io::Error {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let end = lines[lines.len().saturating_sub(15)..].join("\n");
-    io::Error::other(format!("not ready: {}\n{end}", log.display()))
 }

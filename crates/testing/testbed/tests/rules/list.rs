@@ -184,10 +184,13 @@ pub async fn a_future_version_times_out(t: Target) {
     );
 }
 
+/// Older API servers, 1.30 for one, answer 500.
 pub async fn a_bad_version_is_a_bad_request(t: Target) {
-    t.get(&format!("{}?resourceVersion=abc", t.all("leases")))
-        .await
-        .fails(400, "BadRequest");
+    let reply = t.get(&format!("{}?resourceVersion=abc", t.all("leases"))).await;
+    if reply.code == 500 && t.is_older().await {
+        return;
+    }
+    reply.fails(400, "BadRequest");
 }
 
 pub async fn a_match_without_a_version_is_invalid(t: Target) {

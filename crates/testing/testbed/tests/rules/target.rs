@@ -15,6 +15,9 @@ use testbed::{ApiServer, Serving, Store, real::RealCluster};
 /// The longest time for an answer, on either kind of server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The testbed is of Kubernetes 1.36.
+const MINOR: u32 = 36;
+
 /// An API server and a namespace in it.
 pub struct Target {
     pub namespace: String,
@@ -126,7 +129,15 @@ impl Target {
         self.post("/api/v1/namespaces", &namespace).await.expect(201);
     }
 
-    /// The same server with another token, or without one.
+    /// Whether it is a real server of an older version than the testbed. Some of its answers differ.
+    pub async fn is_older(&self) -> bool {
+        let version = self.get("/version").await.expect(200);
+        // Some distributions add a plus sign.
+        let minor = version["minor"].as_str().unwrap().trim_end_matches('+');
+        minor.parse::<u32>().unwrap() < MINOR
+    }
+
+    /// The same server with another token, or with none.
     pub async fn with_token(&self, token: Option<&str>) -> Self {
         let mut kubeconfig: Value = serde_json::from_str(&self.kubeconfig).unwrap();
         kubeconfig["users"][0]["user"] = token.map_or(json!({}), |token| json!({"token": token}));

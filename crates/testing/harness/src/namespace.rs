@@ -1,0 +1,54 @@
+//! Network namespaces, by `ip` of iproute2. Only root can make them.
+
+use std::path::Path;
+use std::process::Command;
+
+/// A network namespace. Dropped, it is removed with its devices.
+pub struct Namespace(String);
+
+impl Namespace {
+    pub fn new(name: String) -> Result<Self, String> {
+        ip(&format!("netns add {name}"))?;
+        Ok(Self(name))
+    }
+
+    /// Its name, as `ip netns` has it.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Runs `ip` inside.
+    pub fn ip(&self, words: &str) -> Result<(), String> {
+        ip(&format!("-n {} {words}", self.0))
+    }
+
+    /// Makes of a command `ip`, which may have a clean environment, one that runs a program inside, as the same process.
+    pub fn enter(&self, mut command: Command, program: &Path) -> Command {
+        command.args(["netns", "exec", &self.0]).arg(program);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Devices whose other ends are elsewhere go with it.
+        let _ = ip(&format!("netns delete {}", self.0));
+    }
+}
+
+/// Runs `ip` with these words. The error is what `ip` printed.
+pub fn ip(words: &str) -> Result<(), String> {
+    output_of_ip(words).map(|_| ())
+}
+
+/// Runs `ip` with these words, and returns what it printed.
+pub fn output_of_ip(words: &str) -> Result<String, String> {
+    let output = Command::new("ip").args(words.split_whitespace()).output();
+    let output = output.map_err(|error| format!("ip: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    Err(format!("ip {words}: {}", error.trim()))
+}
