@@ -235,6 +235,23 @@ async fn keys_that_failed_leave_room_for_those_that_did_not() {
     assert_eq!(names(&mut queue), ["10", "11", "12"]);
 }
 
+/// Rule: survive.memory
+#[tokio::test(start_paused = true)]
+async fn keys_whose_pace_is_over_take_no_memory() {
+    let mut queue = queue();
+    let sent = Outcome {
+        has_sent: true,
+        ..outcome(Requeue::WhenDirty)
+    };
+    for number in 0..100 {
+        queue.mark(key(&number.to_string()), Instant::now(), Other);
+        let (key, _) = queue.pop().unwrap();
+        queue.finished(key, &sent, Other);
+        tokio::time::advance(PACE / 4).await;
+    }
+    assert_eq!((queue.states.len(), queue.paced.len()), (0, 4));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_not_done_yet_keeps_the_moment_of_its_change() {
     type Until = fn(Instant) -> Requeue;
