@@ -54,6 +54,14 @@ impl WriteAttempt {
             (None, times) => times.checked_sub(REPAIRS).map_or(Duration::ZERO, pause),
         }
     }
+
+    /// How long a further attempt counts as its repetition. While a repair waits, repairs are further apart.
+    fn counts_for(&self) -> Duration {
+        match self.refusal {
+            Some(_) => LONGEST_REFUSAL_PAUSE * 3,
+            None => SOON.max(self.pause() * 2),
+        }
+    }
 }
 
 impl Attempts {
@@ -105,12 +113,10 @@ impl Attempts {
     /// may be tried again.
     pub fn ended(&mut self, slice: &EndpointSlice, refusal: Option<&str>, now: Instant) -> Instant {
         let (key, content) = (SliceKey::of(&slice.metadata), content(slice));
-        // Writes are further apart while they wait between two repairs.
-        let is_soon = |last: &WriteAttempt| now < last.at + SOON.max(last.pause() * 2);
         let continues = |last: &&WriteAttempt| {
             last.content == content
                 && last.refusal.is_some() == refusal.is_some()
-                && (refusal.is_some() || is_soon(last))
+                && now < last.at + last.counts_for()
         };
         let before = self
             .slices
@@ -128,10 +134,10 @@ impl Attempts {
         until
     }
 
-    /// Forgets writes that are no longer tried.
+    /// Forgets the writes that no further attempt repeats.
     pub fn forget_old(&mut self, now: Instant) {
         self.slices
-            .retain(|_, attempt| now < attempt.at + LONGEST_REFUSAL_PAUSE * 3);
+            .retain(|_, attempt| now < attempt.at + attempt.counts_for());
     }
 }
 
@@ -252,12 +258,17 @@ mod tests {
         }
     }
 
+    /// Rule: survive.memory
     #[test]
-    fn an_attempt_that_ended_is_forgotten() {
+    fn a_write_that_nothing_repeats_is_forgotten() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
-        attempts.ended(&showing("10.0.0.1"), None, now);
-        attempts.forget_old(now + seconds(100));
-        assert!(attempts.slices.is_empty());
+        for (refusal, kept) in [(None, 1), (Some("no"), 90)] {
+            attempts.ended(&showing("10.0.0.1"), refusal, now);
+            attempts.forget_old(now + seconds(kept) - Duration::from_millis(1));
+            assert_eq!(attempts.slices.len(), 1);
+            attempts.forget_old(now + seconds(kept));
+            assert!(attempts.slices.is_empty(), "{refusal:?}");
+        }
     }
 
     #[test]

@@ -47,15 +47,23 @@ pub struct EventRecorder {
     pending: mpsc::Sender<PendingEvent>,
 }
 
-/// An Event that waits to be written.
+/// An Event on its way. A new leader of hundreds of Services has one for each at the same time, so the API object is not
+/// built before its turn.
 struct PendingEvent {
     term: Term,
-    service: ObjectReference,
-    event: Event,
-    /// The finding that it reports, or `None` for a `Synced` Event.
-    about: Option<(ServiceKey, Finding)>,
-    /// The remaining pauses, one for each further failure.
+    service: ServiceKey,
+    uid: String,
+    message: Message,
+    /// How long to wait after each failure that is left to it.
     pauses: std::slice::Iter<'static, Duration>,
+}
+
+/// What an Event says.
+enum Message {
+    /// A new or lasting finding.
+    Warning(Finding),
+    /// The copies are in sync, with this note.
+    Synced(String),
 }
 
 /// Writes the Events that an [`EventRecorder`] sends.
@@ -107,9 +115,7 @@ impl EventRecorder {
             .lock()
             .due(&service.key, findings, room, Instant::now());
         for finding in due.findings {
-            let Finding { reason, note } = finding.clone();
-            let about = Some((service.key.clone(), finding));
-            self.send(term, service, EventType::Warning, reason.as_str(), note, about);
+            self.send(term, service, Message::Warning(finding));
         }
         due.again
     }
@@ -129,55 +135,68 @@ impl EventRecorder {
     pub fn synced(&self, term: &Term, service: &ManagedService, note: String) {
         let has_room = self.pending.capacity() > 0;
         if has_room && self.throttle.lock().take_synced(&service.key, Instant::now()) {
-            self.send(term, service, EventType::Normal, SYNCED, note, None);
+            self.send(term, service, Message::Synced(note));
         }
     }
 
-    fn send(
-        &self,
-        term: &Term,
-        service: &ManagedService,
-        type_: EventType,
-        reason: &str,
-        note: String,
-        about: Option<(ServiceKey, Finding)>,
-    ) {
+    fn send(&self, term: &Term, service: &ManagedService, message: Message) {
         let event = PendingEvent {
             term: term.clone(),
-            service: reference(service),
-            event: Event {
-                type_,
-                reason: reason.to_owned(),
-                note: Some(note),
-                action: "CopyEndpoints".to_owned(),
-                secondary: None,
-            },
-            about,
+            service: service.key.clone(),
+            uid: service.uid.clone(),
+            message,
             pauses: PAUSES.iter(),
         };
-        if self.pending.try_send(event).is_err() {
+        if let Err(dropped) = self.pending.try_send(event) {
+            let reason = dropped.into_inner().message.reason();
             debug!(service = %service.key, reason, "the Event is dropped: the Event writer has stopped");
         }
     }
 }
 
-fn kind(event: &Event) -> &'static str {
-    match event.type_ {
-        EventType::Normal => "Normal",
-        EventType::Warning => "Warning",
+impl Message {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Warning(finding) => finding.reason.as_str(),
+            Self::Synced(_) => SYNCED,
+        }
+    }
+
+    /// The type of its Event, as the API spells it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Warning(_) => "Warning",
+            Self::Synced(_) => "Normal",
+        }
+    }
+
+    fn event(&self) -> Event {
+        let (type_, note) = match self {
+            Self::Warning(finding) => (EventType::Warning, &finding.note),
+            Self::Synced(note) => (EventType::Normal, note),
+        };
+        Event {
+            type_,
+            reason: self.reason().to_owned(),
+            note: Some(note.clone()),
+            action: "CopyEndpoints".to_owned(),
+            secondary: None,
+        }
     }
 }
 
-/// The object reference by which `kubectl describe` finds Events. It has no resourceVersion, because otherwise each
-/// Event would regard another object.
-fn reference(service: &ManagedService) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Service".to_owned()),
-        namespace: Some(service.key.namespace().to_owned()),
-        name: Some(service.key.name().to_owned()),
-        uid: Some(service.uid.clone()),
-        ..ObjectReference::default()
+impl PendingEvent {
+    /// What `kubectl describe` finds Events by. Without a resourceVersion, or each Event would regard
+    /// another object.
+    fn regarding(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(self.service.namespace().to_owned()),
+            name: Some(self.service.name().to_owned()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
     }
 }
 
@@ -200,9 +219,9 @@ impl EventWriter {
                 },
             };
             let Ok(write) = event.term.begin_write() else {
-                // If this replica becomes the leader again, it must still report the finding.
-                if let Some((service, finding)) = &event.about {
-                    self.throttle.lock().not_sent(service, finding);
+                // If this replica leads again, the finding must still be reported.
+                if let Message::Warning(finding) = &event.message {
+                    self.throttle.lock().not_sent(&event.service, finding);
                 }
                 continue;
             };
@@ -217,27 +236,27 @@ impl EventWriter {
     }
 
     fn lasts(&self, event: &PendingEvent) -> bool {
-        let throttle = self.throttle.lock();
-        event
-            .about
-            .as_ref()
-            .is_some_and(|(service, finding)| throttle.holds(service, finding))
+        match &event.message {
+            Message::Warning(finding) => self.throttle.lock().holds(&event.service, finding),
+            Message::Synced(_) => false,
+        }
     }
 
     /// Returns whether the API server may accept the Event later.
     async fn write(&self, pending: &PendingEvent, write: WritePermit, outage: &FailureLog) -> bool {
-        let PendingEvent { service, event, .. } = pending;
-        // A separate recorder for each Event: a recorder that lives on adds to an old Event of the same reason and does
-        // not update its note.
+        let message = &pending.message;
+        let (event, regarding) = (message.event(), pending.regarding());
+        // A recorder of its own for each Event: one that lives adds to an old Event of the same
+        // reason and leaves its note as it was.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let limit = write.deadline.min(Instant::now() + EVENT_LIMIT);
-        let answer = timeout_at(limit, recorder.publish(event, service)).await;
+        let answer = timeout_at(limit, recorder.publish(&event, &regarding)).await;
         if answer.as_ref().is_ok_and(is_answer) {
             write.answered();
         }
         let (error, may_retry) = match answer {
             Ok(Ok(())) => {
-                self.metrics.event_written(kind(event), &event.reason);
+                self.metrics.event_written(message.kind(), message.reason());
                 outage.recovered();
                 return false;
             }
@@ -251,7 +270,7 @@ impl EventWriter {
             }
             Err(_) => ("no answer in time".to_owned(), false),
         };
-        outage.failed(&format!("{}: {error}", event.reason));
+        outage.failed(&format!("{}: {error}", message.reason()));
         may_retry
     }
 }

@@ -68,10 +68,15 @@ impl EventThrottle {
             };
             due.again = Some(due.again.map_or(next, |again| again.min(next)));
         }
-        if reported.findings.is_empty() && !reported.owes_synced {
+        self.drop_if_empty(service);
+        due
+    }
+
+    fn drop_if_empty(&mut self, service: &ServiceKey) {
+        let is_empty = |reported: &Reported| reported.findings.is_empty() && !reported.owes_synced;
+        if self.services.get(service).is_some_and(is_empty) {
             self.services.remove(service);
         }
-        due
     }
 
     /// Whether this finding was reported and still lasts.
@@ -104,6 +109,7 @@ impl EventThrottle {
         };
         let may = reported.owes_synced && self.budgets.spend(service, now);
         reported.owes_synced &= !may;
+        self.drop_if_empty(service);
         may
     }
 }
@@ -140,6 +146,16 @@ mod tests {
         assert!(throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
         throttle.gone(&vip);
         assert!(!throttle.holds(&vip, &Finding::new(Reason::PortUnresolved, "a")));
+        assert!(throttle.services.is_empty());
+    }
+
+    /// Rule: survive.memory
+    #[test]
+    fn a_service_in_sync_takes_no_memory() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let vip = ServiceKey::new("default", "vip");
+        throttle.owes_synced(&vip);
+        assert!(throttle.take_synced(&vip, start));
         assert!(throttle.services.is_empty());
     }
 

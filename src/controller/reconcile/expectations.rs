@@ -1,6 +1,6 @@
 //! Writes that the watch has not shown yet. They end with the term.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -13,9 +13,10 @@ use endpoint_copier_core::model::{ServiceKey, SliceKey};
 /// Writes, and the states that the watch will show after them.
 pub(super) type Expected = Vec<(SliceKey, Expectation)>;
 
-/// The writes that the watch is expected to show, by Service.
+/// The writes that the watch is expected to show, by Service. A new leader may have hundreds for a moment; a `BTreeMap`
+/// gives their memory back.
 #[derive(Default)]
-pub(super) struct Expectations(Mutex<HashMap<ServiceKey, PendingWrites>>);
+pub(super) struct Expectations(Mutex<BTreeMap<ServiceKey, PendingWrites>>);
 
 struct PendingWrites {
     expected: Expected,

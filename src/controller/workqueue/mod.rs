@@ -3,7 +3,7 @@
 //! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
 //! while it is in progress becomes ready when that work ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -90,7 +90,8 @@ enum KeyState {
 /// The queue of one worker loop.
 pub struct WorkQueue {
     metrics: Metrics,
-    states: HashMap<ServiceKey, KeyState>,
+    /// At the start of a term each Service is in it; a `BTreeMap` gives the memory back when they leave.
+    states: BTreeMap<ServiceKey, KeyState>,
     ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
     timers: DelayQueue<ServiceKey>,
@@ -106,7 +107,7 @@ impl WorkQueue {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
-            states: HashMap::new(),
+            states: BTreeMap::new(),
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
             timers: DelayQueue::new(),
@@ -132,10 +133,9 @@ impl WorkQueue {
     }
 
     fn schedule(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
-        self.paced.retain(|_, until| *until > Instant::now());
         match self.paced.get(&key) {
-            Some(until) => self.wait(key, *until, Some(since)),
-            None => self.enqueue(key, since, priority),
+            Some(until) if *until > Instant::now() => self.wait(key, *until, Some(since)),
+            _ => self.enqueue(key, since, priority),
         }
     }
 
@@ -206,7 +206,9 @@ impl WorkQueue {
         self.metrics.controller().ended(begun.elapsed(), result);
         self.active[lane as usize] -= 1;
         if outcome.has_sent {
-            self.paced.insert(key.clone(), Instant::now() + PACE);
+            let now = Instant::now();
+            self.paced.retain(|_, until| *until > now);
+            self.paced.insert(key.clone(), now + PACE);
         }
         let (until, undone) = match outcome.requeue {
             Requeue::WhenDirty => (None, None),

@@ -235,6 +235,23 @@ async fn failed_keys_leave_workers_for_other_keys() {
     assert_eq!(names(&mut queue), ["10", "11", "12"]);
 }
 
+/// Rule: survive.memory
+#[tokio::test(start_paused = true)]
+async fn keys_whose_pace_is_over_take_no_memory() {
+    let mut queue = queue();
+    let sent = Outcome {
+        has_sent: true,
+        ..outcome(Requeue::WhenDirty)
+    };
+    for number in 0..100 {
+        queue.mark(key(&number.to_string()), Instant::now(), Other);
+        let (key, _) = queue.pop().unwrap();
+        queue.finished(key, &sent, Other);
+        tokio::time::advance(PACE / 4).await;
+    }
+    assert_eq!((queue.states.len(), queue.paced.len()), (0, 4));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_key_keeps_the_time_of_its_change() {
     type Until = fn(Instant) -> Requeue;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use words::words;
 
@@ -118,26 +119,27 @@ pub mod label {
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// A key by namespace and name. Each kind has its own type.
+/// A key by namespace and name. Each kind has a type of its own. A clone shares its text: a dozen tables hold the key of a
+/// Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name {
-            namespace: String,
-            name: String,
+            namespace: Arc<str>,
+            name: Arc<str>,
         }
 
         impl $name {
             /// A key from its two parts.
             pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-                Self { namespace: namespace.into(), name: name.into() }
+                Self { namespace: namespace.into().into(), name: name.into().into() }
             }
 
             /// The key of an object, as far as its metadata says.
             #[must_use]
             pub fn of(metadata: &ObjectMeta) -> Self {
-                let text = |field: &Option<String>| field.clone().unwrap_or_default();
+                let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
                 Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
             }
 
@@ -320,6 +322,16 @@ mod tests {
         ] {
             assert_eq!(is_dns_subdomain(name), legal, "{name:?}");
         }
+    }
+
+    /// Rule: survive.memory
+    #[test]
+    fn clones_of_a_key_share_its_text() {
+        let key = ServiceKey::new("default", "vip");
+        let clone = key.clone();
+        assert_eq!(clone, key);
+        assert!(std::ptr::eq(clone.namespace(), key.namespace()));
+        assert!(std::ptr::eq(clone.name(), key.name()));
     }
 
     #[test]
