@@ -321,7 +321,11 @@ fn watch_cluster(
     };
     let (names, names_wanted) = channel::channel(0);
     vec![
-        named("Service watch", watches(&clients.services).services(names)),
+        named(
+            "Service watch",
+            watches(&clients.services).services(names.clone()),
+        ),
+        named("grant watch", watch::grants(watches(&clients.nodes), names)),
         named("copy watch", watches(&clients.copies).copies()),
         named(SOURCE_CHECK, watches(&clients.sources).check_sources()),
         named(
@@ -338,7 +342,7 @@ fn watch_cluster(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use endpoint_copier_core::model::ServiceKey;
+    use endpoint_copier_core::model::{ConsentPolicy, ServiceKey};
     use http::{Request, Response};
     use http_body_util::Full;
     use kube::client::Body;
@@ -359,6 +363,7 @@ mod tests {
             defaults: Defaults {
                 source: ServiceKey::new("default", "kubernetes"),
                 managed: None,
+                consent: ConsentPolicy::default(),
             },
             metrics,
             health: Health::default(),

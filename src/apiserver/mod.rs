@@ -38,6 +38,7 @@ pub mod error;
 mod limits;
 mod pages;
 pub mod probe_client;
+pub mod reference_grant;
 pub mod status;
 mod stretch;
 mod tracked_body;

@@ -94,6 +94,12 @@ pub fn is_forbidden(status: &Status) -> bool {
     status.code == 403
 }
 
+/// Whether the API server does not serve the resource of a list or watch.
+#[must_use]
+pub fn is_not_served(status: &Status) -> bool {
+    status.code == 404
+}
+
 /// Whether the API server no longer knows the resourceVersion or the continue token of a list or watch.
 #[must_use]
 pub fn is_expired(status: &Status) -> bool {

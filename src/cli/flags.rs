@@ -13,15 +13,15 @@ use super::address::{bind, host, server};
 use super::checks::check;
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
-    ModeName, api_server_mode, label, label_or_empty, log_filter, log_format, port, probe_mode, selector,
-    subdomain, threshold,
+    ModeName, allowed_source, api_server_mode, by_source, cross_namespace, label, label_or_empty, log_filter,
+    log_format, node_addresses, port, port_or_none, probe_mode, selector, subdomain, threshold,
 };
 use super::{Exit, Invocation, Task, go, task};
 use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode,
     ServerAddress,
 };
-use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_core::model::{AllowFrom, ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
 use endpoint_copier_core::verdicts::Thresholds;
 
 /// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
@@ -69,6 +69,39 @@ pub(super) struct Flags {
     /// Namespace of that Service
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     managed_endpoint_namespace: String,
+
+    /// Sources in other namespaces. consent: copied where --allow-source, a ReferenceGrant or the annotation
+    /// endpoint-copier/allow-from of the source allows it; allow: copied; deny: copied only where --allow-source does
+    #[arg(
+        long,
+        value_name = "MODE",
+        help_heading = "Consent",
+        default_value = "consent",
+        value_parser = cross_namespace
+    )]
+    cross_namespace: CrossNamespace,
+
+    /// A source, and the namespaces that may copy it, or * for all; several times, or with semicolons [default: none]
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME=NAMESPACE,...",
+        help_heading = "Consent",
+        value_delimiter = ';',
+        value_parser = allowed_source
+    )]
+    allow_source: Vec<(ServiceKey, AllowFrom)>,
+
+    /// TCP port that copies of the default source may have in other namespaces, besides those of its slices; several
+    /// times, or with commas; 0: none
+    #[arg(
+        long,
+        value_name = "PORT",
+        help_heading = "Consent",
+        default_value = "9345",
+        value_delimiter = ',',
+        value_parser = port_or_none
+    )]
+    allow_port: Vec<u16>,
 
     /// Use leader election; false: write without a Lease, for a single replica
     #[arg(
@@ -324,6 +357,11 @@ impl Flags {
             defaults: Defaults {
                 source: service(self.default_endpoint_namespace, self.default_endpoint_name),
                 managed: managed.map(|name| service(self.managed_endpoint_namespace, name)),
+                consent: ConsentPolicy {
+                    cross_namespace: self.cross_namespace,
+                    allowed_sources: by_source(self.allow_source),
+                    allowed_ports: self.allow_port.into_iter().filter(|port| *port != 0).collect(),
+                },
             },
             election,
             node_addresses,
@@ -346,20 +384,6 @@ impl Flags {
             },
         })
     }
-}
-
-/// Addresses with commas between them, as the downward API writes `status.hostIPs`.
-fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet<IpAddr> {
-    let mut addresses = BTreeSet::new();
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match word.parse::<IpAddr>() {
-            Ok(address) => _ = addresses.insert(address.to_canonical()),
-            Err(_) => warnings.push(format!(
-                "an address of this node is ignored: {word:?} is not an IP address"
-            )),
-        }
-    }
-    addresses
 }
 
 fn not_empty(text: Option<String>) -> Option<String> {

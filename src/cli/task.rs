@@ -1,6 +1,6 @@
 //! The subcommands, and what the program is to do.
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::inspect::{Inspect, OutputFormat};
 
@@ -31,6 +31,7 @@ impl Task {
     pub(super) fn of(matches: &ArgMatches) -> (Self, &ArgMatches) {
         let (what, matches) = match matches.subcommand() {
             Some((STATUS, matches)) => (Inspect::Status, matches),
+            Some((PLAN, matches)) if matches.get_flag(CONSENT) => (Inspect::Consent, matches),
             Some((PLAN, matches)) => (Inspect::Plan, matches),
             _ => return (Self::Run, matches),
         };
@@ -45,11 +46,14 @@ impl Task {
 const STATUS: &str = "status";
 const PLAN: &str = "plan";
 const OUTPUT: &str = "output";
+const CONSENT: &str = "consent";
 
 /// Flags that `status` and `plan` show in their help. They accept all flags of the operator, so that its own command line
 /// can be reused.
-const SHOWN: [&str; 5] = [
+const SHOWN: [&str; 7] = [
     "kubeconfig",
+    "cross-namespace",
+    "allow-",
     "default-endpoint-",
     "managed-endpoint-",
     "api-server-",
@@ -66,8 +70,14 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
         ));
     let plan = inspection(&operator, PLAN)
         .about("Shows what the operator would write now, and writes nothing")
+        .arg(
+            Arg::new(CONSENT)
+                .long(CONSENT)
+                .action(ArgAction::SetTrue)
+                .help("Show the Services that need consent to copy their source, and what to add"),
+        )
         .after_help(format!(
-            "Exit code: 0 nothing to write, 1 something to write, 2 the cluster cannot be read.\n{RIGHTS}"
+            "Exit code: 0 nothing to write (with --consent: to add), 1 something, 2 the cluster cannot be read.\n{RIGHTS}"
         ));
     operator.disable_help_subcommand(true).subcommands([status, plan])
 }

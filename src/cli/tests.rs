@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::config::{
     ServerAddress,
 };
 use crate::inspect::{Inspect, OutputFormat};
-use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_core::model::{AllowFrom, ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
 use endpoint_copier_core::verdicts::Thresholds;
 
 const PROGRAM: &str = "endpoint-copier-operator";
@@ -74,6 +74,11 @@ fn without_flags_the_defaults_hold() {
             defaults: Defaults {
                 source: service("default", "kubernetes"),
                 managed: Some(service("default", "kubernetes-vip")),
+                consent: ConsentPolicy {
+                    cross_namespace: CrossNamespace::Consent,
+                    allowed_sources: BTreeMap::new(),
+                    allowed_ports: [9345].into(),
+                },
             },
             election: ElectionConfig {
                 lease_duration: Duration::from_secs(6),
@@ -326,6 +331,9 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_PROBE_TIMEOUT", "700ms"),
             ("ENDPOINT_COPIER_PROBE_FAILURES", "4"),
             ("ENDPOINT_COPIER_PROBE_SUCCESSES", "5"),
+            ("ENDPOINT_COPIER_CROSS_NAMESPACE", "deny"),
+            ("ENDPOINT_COPIER_ALLOW_SOURCE", "web/app=x,y;web/db=*"),
+            ("ENDPOINT_COPIER_ALLOW_PORT", "1,2"),
             ("ENDPOINT_COPIER_NODES_SELECTOR", "role in (a,b)"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
@@ -340,7 +348,19 @@ fn each_flag_is_also_read_from_the_environment() {
             leader_elect: false,
             defaults: Defaults {
                 source: service("b", "a"),
-                managed: Some(service("d", "c"))
+                managed: Some(service("d", "c")),
+                consent: ConsentPolicy {
+                    cross_namespace: CrossNamespace::Deny,
+                    allowed_sources: [
+                        (
+                            service("web", "app"),
+                            AllowFrom::Namespaces(["x".to_owned(), "y".to_owned()].into())
+                        ),
+                        (service("web", "db"), AllowFrom::All),
+                    ]
+                    .into(),
+                    allowed_ports: [1, 2].into(),
+                },
             },
             election: ElectionConfig {
                 lease_duration: Duration::from_secs(60),
@@ -846,6 +866,46 @@ fn probes_are_set_by_flag_within_their_limits() {
         refused("", &env),
         "ENDPOINT_COPIER_PROBE_TIMEOUT 0ns: must be 100ms to 2s"
     );
+}
+
+/// Rule: 9.allow-source
+#[test]
+fn a_source_that_is_allowed_twice_may_be_copied_from_all_its_namespaces() {
+    let flags = "--allow-source=web/app=a,b -allow-source web/app=c;web/db=d --allow-source=web/db=*";
+    let (config, _) = run(flags, &[]);
+    let allowed = config.defaults.consent.allowed_sources;
+    let names = ["a", "b", "c"].map(str::to_owned);
+    let expected = [
+        (service("web", "app"), AllowFrom::Namespaces(names.into())),
+        (service("web", "db"), AllowFrom::All),
+    ];
+    assert_eq!(allowed, expected.into());
+}
+
+/// Rule: 9.allow-source, 9.ports, 9.modes
+#[test]
+fn a_consent_flag_that_is_not_understood_is_refused() {
+    let source = "must be namespace/name=namespace,... or namespace/name=*, such as web/app=team-a,team-b";
+    for (flag, rule) in [
+        ("--allow-source=web/app", source),
+        ("--allow-source=web/app=", source),
+        ("--allow-source=app=a", source),
+        ("--allow-source=web/*=a", source),
+        ("--allow-source=web/app=a*", source),
+        ("--allow-source=web/app=a,*", source),
+        ("--allow-port=70000", "must be a port, 0 to 65535"),
+        ("--cross-namespace=no", "must be consent, allow or deny"),
+    ] {
+        let (name, value) = flag.split_once('=').unwrap();
+        assert_eq!(refused(flag, &[]), format!("{name} {value:?}: {rule}"));
+    }
+}
+
+/// Rule: 9.ports
+#[test]
+fn port_zero_allows_no_port_beside_those_of_the_source() {
+    let (config, _) = run("--allow-port=0", &[]);
+    assert!(config.defaults.consent.allowed_ports.is_empty());
 }
 
 /// Rule: 8.selector

@@ -1,11 +1,14 @@
 //! What the value of a flag may be. An error says what is allowed, to follow the flag and its value.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 use super::label_selector;
 use crate::config::{LogFormat, ProbeMode};
-use endpoint_copier_core::model::is_dns_label;
+use endpoint_copier_core::model::{AllowFrom, CrossNamespace, ServiceKey, is_dns_label};
 
 /// A DNS label as Kubernetes checks it (RFC 1123).
 pub(super) fn label(text: &str) -> Result<String, String> {
@@ -85,6 +88,24 @@ pub(super) fn probe_mode(text: &str) -> Result<ProbeMode, String> {
     }
 }
 
+pub(super) fn cross_namespace(text: &str) -> Result<CrossNamespace, String> {
+    let mode = CrossNamespace::ALL.into_iter().find(|mode| mode.as_str() == text);
+    mode.ok_or_else(|| "must be consent, allow or deny".to_owned())
+}
+
+/// A source, and the namespaces that may copy it.
+pub(super) fn allowed_source(text: &str) -> Result<(ServiceKey, AllowFrom), String> {
+    let read = || {
+        let (source, namespaces) = text.split_once('=')?;
+        let (namespace, name) = source.split_once('/')?;
+        let is_legal = namespaces == "*" || namespaces.split(',').all(is_dns_label);
+        (is_dns_label(namespace) && is_dns_label(name) && is_legal)
+            .then(|| (ServiceKey::new(namespace, name), AllowFrom::parse(namespaces)))
+    };
+    let rule = "must be namespace/name=namespace,... or namespace/name=*, such as web/app=team-a,team-b";
+    read().ok_or_else(|| rule.to_owned())
+}
+
 /// A label selector, or nothing, which selects everything.
 pub(super) fn selector(text: &str) -> Result<String, String> {
     if label_selector::is_valid(text) {
@@ -102,8 +123,42 @@ pub(super) fn threshold(text: &str) -> Result<u32, String> {
     count.ok_or_else(|| "must be a number, 2 to 10".to_owned())
 }
 
+/// A TCP port, or 0.
+pub(super) fn port_or_none(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "must be a port, 0 to 65535".to_owned())
+}
+
 /// A TCP port to dial.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|port| *port != 0);
     port.ok_or_else(|| "must be a port, 1 to 65535".to_owned())
+}
+
+/// Addresses with commas between them, as the downward API writes `status.hostIPs`.
+pub(super) fn node_addresses(text: &str, warnings: &mut Vec<String>) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word.parse::<IpAddr>() {
+            Ok(address) => _ = addresses.insert(address.to_canonical()),
+            Err(_) => warnings.push(format!(
+                "an address of this node is ignored: {word:?} is not an IP address"
+            )),
+        }
+    }
+    addresses
+}
+
+/// A source that is given twice may be copied from all its namespaces.
+pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<ServiceKey, AllowFrom> {
+    let mut by_source = BTreeMap::new();
+    for (source, allowed) in given {
+        let known = by_source
+            .entry(source)
+            .or_insert(AllowFrom::Namespaces(BTreeSet::new()));
+        match (known, allowed) {
+            (AllowFrom::Namespaces(known), AllowFrom::Namespaces(more)) => known.extend(more),
+            (known, _) => *known = AllowFrom::All,
+        }
+    }
+    by_source
 }

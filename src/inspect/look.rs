@@ -15,7 +15,8 @@ use super::dated::{Dated, Dates};
 use super::report::{ClusterReport, Row};
 use crate::apiserver::decode::Guarded;
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::is_forbidden;
+use crate::apiserver::reference_grant::Versioned;
+use crate::apiserver::status::{is_forbidden, is_not_served};
 use crate::config::Config;
 use crate::controller::watch::{copies_selector, named_selectors};
 use crate::leader_election::Lease;
@@ -23,7 +24,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::timing::EVENT_LASTS;
 use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY_US, NodeObject, NodesUnknown, Reason, Service, ServiceKey, SliceKey,
+    EndpointSlice, Finding, Grant, MANAGED_BY_US, NodeObject, NodesUnknown, ObjectMeta, Reason, Service,
+    ServiceKey, SliceKey,
 };
 
 /// Objects in one page of a list.
@@ -79,6 +81,9 @@ impl Looker<'_> {
         )
         .await?;
         index.services_listed(&services);
+        if index.needs_grants() {
+            self.list_grants(&mut index).await?;
+        }
         self.list_slices(&mut index, &mut changed, &Scope::Copies, &copies_selector())
             .await?;
         let names = index.names();
@@ -131,6 +136,33 @@ impl Looker<'_> {
             error = found.err().map(|why| one_line(&why)).or(error);
         }
         (events, error)
+    }
+
+    /// Lists ReferenceGrants in the first version that the cluster serves. Without them, or without the right to list them,
+    /// the annotations of sources and the flags decide.
+    async fn list_grants(&self, index: &mut Index) -> Result<(), Error> {
+        let grants = match self.grants::<true>().await? {
+            None => self.grants::<false>().await?,
+            found => found,
+        };
+        match grants {
+            Some(grants) => _ = index.grants_listed(grants),
+            None => _ = index.grants_absent(),
+        }
+        Ok(())
+    }
+
+    async fn grants<const GA: bool>(&self) -> Result<Option<Vec<(ObjectMeta, Grant)>>, Error> {
+        let (all, mut grants) = (Api::all(self.client.clone()), Vec::new());
+        let add = |grant: Guarded<Versioned<GA>>| {
+            if let Ok(grant) = grant.object {
+                grants.extend(Grant::read(&grant.0).map(|read| (grant.0.metadata, read)));
+            }
+        };
+        match list(&all, ListParams::default(), usize::MAX, add).await {
+            Err(kube::Error::Api(status)) if is_forbidden(&status) || is_not_served(&status) => Ok(None),
+            listed => Ok(listed.map(|()| Some(grants))?),
+        }
     }
 
     async fn list_slices(

@@ -29,6 +29,8 @@ pub enum Inspect {
     Status,
     /// What would be written now.
     Plan,
+    /// The Services that need consent, and what has to be added.
+    Consent,
 }
 
 /// How to print what was seen.
@@ -78,8 +80,10 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
     let text = match (what, format) {
         (Inspect::Status, OutputFormat::Text) => table::status(&report),
         (Inspect::Plan, OutputFormat::Text) => table::plan(&report),
+        (Inspect::Consent, OutputFormat::Text) => table::consent(&report),
         (Inspect::Status, OutputFormat::Json) => json(&report)?,
         (Inspect::Plan, OutputFormat::Json) => json(&report.plan())?,
+        (Inspect::Consent, OutputFormat::Json) => json(&report.consent())?,
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -87,6 +91,7 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
     Ok(match what {
         Inspect::Status => report.in_step,
         Inspect::Plan => report.to_write().next().is_none(),
+        Inspect::Consent => report.without_consent().next().is_none(),
     })
 }
 

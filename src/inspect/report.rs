@@ -11,7 +11,7 @@ use super::changes::{Change, changes};
 use super::dated::Dates;
 use crate::leader_election::Lease;
 use endpoint_copier_core::index::Index;
-use endpoint_copier_core::model::{EndpointCounts, Finding, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot};
 use endpoint_copier_core::plan::{Plan, Verdicts, plan};
 
 /// All that is told.
@@ -41,7 +41,7 @@ pub(super) struct Row {
     pub name: String,
     /// By its annotation, or by flags that are given here.
     pub managed: bool,
-    /// `<namespace>/<name>`; none where the Service names none that is valid.
+    /// `<namespace>/<name>`, also if it may not be copied; none where the Service names none that is valid.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
     /// Endpoints of the source, of these families.
@@ -102,6 +102,22 @@ impl ClusterReport {
         self.services.iter().filter(|row| !row.changes.is_empty())
     }
 
+    /// The findings about sources and ports that Services may not copy.
+    pub fn without_consent(&self) -> impl Iterator<Item = (&Row, &Finding)> {
+        let is_about_consent =
+            |finding: &Finding| matches!(finding.reason, Reason::NotPermitted | Reason::PortNotPermitted);
+        let all = self.services.iter();
+        let all = all.flat_map(|row| row.findings.iter().map(move |finding| (row, finding)));
+        all.filter(move |(_, finding)| is_about_consent(finding))
+    }
+
+    /// The same as one document.
+    pub fn consent(&self) -> Value {
+        let of_service = |(row, finding): (&Row, &Finding)| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "reason": finding.reason, "note": finding.note});
+        let services: Vec<_> = self.without_consent().map(of_service).collect();
+        json!({"at": self.at, "services": services})
+    }
+
     /// What would be written, Service by Service.
     pub fn plan(&self) -> Value {
         let of_service = |row: &Row| json!({"namespace": row.namespace, "name": row.name, "source": row.source, "changes": row.changes});
@@ -139,7 +155,9 @@ impl Row {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
             managed: managed.is_some(),
-            source: snapshot.source.as_ref().map(|source| source.key.to_string()),
+            source: managed
+                .and_then(|service| service.source())
+                .map(ToString::to_string),
             families: families.iter().map(|family| family.as_str()).collect(),
             source_endpoints: count(source.unwrap_or_default()),
             copy_endpoints: count(EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref))),

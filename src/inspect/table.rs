@@ -59,6 +59,25 @@ pub(super) fn status(report: &ClusterReport) -> String {
     text
 }
 
+/// The Services that need consent, and what to add.
+pub(super) fn consent(report: &ClusterReport) -> String {
+    let mut text = String::new();
+    for (row, finding) in report.without_consent() {
+        _ = writeln!(
+            text,
+            "{}/{} {}: {}",
+            row.namespace,
+            row.name,
+            finding.reason,
+            shown(&finding.note)
+        );
+    }
+    if text.is_empty() {
+        text.push_str("No Service needs consent.\n");
+    }
+    text
+}
+
 /// What is wrong, in full.
 fn notes(report: &ClusterReport) -> String {
     let mut text = String::new();

@@ -323,8 +323,8 @@ impl WatchHealth {
     }
 
     /// Whether every watch has shown life within `limit`, not counting the pauses that API servers have asked for: a
-    /// replica that obeys them is as good as any other. The watch of Nodes is not counted, because a replica without it
-    /// still copies all that the sources say.
+    /// replica that obeys them is as good as any other. The watches of Nodes and of ReferenceGrants are not counted,
+    /// because a replica without them still copies all that the other sources say.
     ///
     /// # Errors
     /// Those that have not.
@@ -332,7 +332,7 @@ impl WatchHealth {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all
             .iter()
-            .filter(|(name, _)| *name != WatchKind::Nodes.as_str())
+            .filter(|(name, _)| !WatchKind::OPTIONAL.contains(name))
             .map(|(name, watch)| (*name, watch.silence()))
             .filter(|(_, age)| *age > limit)
             .collect();

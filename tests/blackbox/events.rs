@@ -12,7 +12,9 @@ use crate::on_both;
 /// Type, reason and note of our Events on a Service, oldest first. API servers also write some, when they repair the
 /// allocation of a cluster IP.
 pub async fn events_on(cluster: &Cluster, service: &Service) -> Vec<(String, String, String)> {
-    let mut events: Vec<Event> = cluster.list("default").await;
+    let mut events: Vec<Event> = cluster
+        .list(service.metadata.namespace.as_deref().unwrap_or_default())
+        .await;
     events.retain(|event| {
         event.reporting_controller.as_deref() == Some("endpoint-copier-operator")
             && event.regarding.as_ref().and_then(|it| it.uid.as_ref()) == service.metadata.uid.as_ref()

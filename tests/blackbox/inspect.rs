@@ -11,8 +11,8 @@ use testbed::{Fault, Match, Request, Rule};
 
 use crate::{PROGRAM, on_both};
 
-/// Runs the program with these arguments before its flags.
-async fn run(cluster: &Cluster, words: &[&str]) -> Output {
+/// Runs the program with these words before its flags.
+pub async fn run(cluster: &Cluster, words: &[&str]) -> Output {
     let kubeconfig = cluster.kubeconfig_with(0, None);
     let mut command = command(PROGRAM.as_ref());
     command

@@ -4,6 +4,7 @@
 //! and `kube-apiserver`. Otherwise the latter prints that it is skipped.
 
 mod clients;
+mod consent;
 mod election;
 mod empty;
 mod events;

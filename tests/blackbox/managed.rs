@@ -1,6 +1,6 @@
 //! Which Services are managed, which are refused, and how the operator reports it.
 
-use harness::objects::{managed, slice, vip};
+use harness::objects::{managed, slice, source, vip};
 use harness::{Cluster, LEASE, Operator, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -167,6 +167,7 @@ on_both! {
         cluster.namespace("blue").await;
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let operator = Operator::start(cluster, "one", 0);
+        cluster.create::<Service>(source("default", "source", "blue")).await;
         cluster.create::<Service>(managed("blue", "web", "default", "source")).await;
         cluster.until_addresses("blue", "web", &["10.0.0.1"]).await;
         let is_synced = |event: &Event| event.reason.as_deref() == Some("Synced");

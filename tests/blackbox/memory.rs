@@ -25,9 +25,7 @@ on_both! {
         });
         for number in 0..500 {
             let source = format!("app-{number}");
-            let mut service = managed("load", &source, "", "");
-            service["metadata"]["annotations"] = json!({});
-            cluster.create::<Service>(service).await;
+            cluster.create::<Service>(harness::objects::source("load", &source, "managed")).await;
             cluster.create::<Service>(managed("managed", &format!("vip-{number}"), "load", &source)).await;
             let mut slice = slice("load", &source, &format!("{source}-x"), &[]);
             slice["endpoints"] = (0..3).map(|n| pod(&source, 3 * number + n)).collect();

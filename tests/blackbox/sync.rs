@@ -48,12 +48,16 @@ on_both! {
 
     /// Rule: 1.enabled-true, 1.source-named, 1.source-without-service
     async fn many_services_have_sources_in_any_namespaces(cluster: &mut Cluster) {
-        let _operator = Operator::start(cluster, "one", 0);
+        // A source without a Service has nothing to annotate.
+        let _operator = Operator::start_with(cluster, "one", 0, &["--allow-source=blue/source-4=green"]);
         for namespace in ["blue", "green"] {
             cluster.namespace(namespace).await;
         }
         for number in 0..5 {
             let source = format!("source-{number}");
+            if number != 4 {
+                cluster.create::<Service>(harness::objects::source("blue", &source, "green")).await;
+            }
             cluster.create::<EndpointSlice>(slice("blue", &source, &format!("{source}-x1"), &[&format!("10.1.0.{number}")])).await;
             cluster.create::<EndpointSlice>(slice("blue", &source, &format!("{source}-x2"), &[&format!("10.2.0.{number}")])).await;
             for copy in ["a", "b"] {

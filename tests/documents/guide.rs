@@ -1,6 +1,6 @@
 //! The tutorial of the VIP and the guides next to it: their manifests and versions.
 
-use endpoint_copier_core::model::{Defaults, ManagedService, Service, ServiceKey};
+use endpoint_copier_core::model::{ConsentPolicy, Defaults, ManagedService, Service, ServiceKey};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -160,6 +160,7 @@ fn the_services_of_the_guide_are_managed_and_announced() {
     let defaults = Defaults {
         source: ServiceKey::new("nobody", "nothing"),
         managed: None,
+        consent: ConsentPolicy::default(),
     };
     let services = objects_of_the_guide()
         .into_iter()

@@ -15,6 +15,13 @@ for `endpoint-copier/enabled`. Values are not trimmed. Names and namespaces must
 
 ";
 
+const ON_A_SOURCE: &str = "
+## Annotations on a source
+
+You write these on the Service that others copy ([copy a source in another namespace](../how-to/copy-across-namespaces.md)).
+
+";
+
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
@@ -38,6 +45,8 @@ fn page() -> String {
     generated_from("`crates/core/src/model`")
         + ON_A_SERVICE
         + &table(["annotation", "value"], rows(&annotation::REFERENCE))
+        + ON_A_SOURCE
+        + &table(["annotation", "value"], rows(&annotation::OF_SOURCES))
         + ON_A_COPY
         + &table(["annotation", "value"], rows(&provenance::REFERENCE))
         + LABELS
@@ -69,5 +78,5 @@ fn every_constant_of_the_model_is_on_the_page() {
             }
         }
     }
-    assert!(count >= 13, "{count}");
+    assert!(count >= 14, "{count}");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
@@ -70,6 +70,10 @@ impl Operator {
             defaults: Defaults {
                 source: ServiceKey::new("default", "kubernetes"),
                 managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+                consent: ConsentPolicy {
+                    cross_namespace: CrossNamespace::Allow,
+                    ..ConsentPolicy::default()
+                },
             },
             metrics: metrics.clone(),
             health: Health::default(),

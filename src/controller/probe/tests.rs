@@ -4,7 +4,7 @@ use super::target_task::tests::{Answers, FakeClient, FakeServers};
 use super::*;
 use crate::config::ServerAddress;
 use endpoint_copier_core::index::{Index, Scope};
-use endpoint_copier_core::model::{Defaults, EndpointSlice, Service, ServiceKey};
+use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service, ServiceKey};
 use endpoint_copier_core::verdicts::{Failure, Phase};
 use serde_json::json;
 
@@ -35,6 +35,7 @@ impl Default for Scene {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
             managed: Some(ServiceKey::new("default", "vip")),
+            consent: ConsentPolicy::default(),
         };
         let index: SharedIndex = Arc::new(Mutex::new(Index::new(defaults)));
         let (dirty, metrics) = (DirtySet::default(), Metrics::new("lease").unwrap());

@@ -25,11 +25,13 @@ use endpoint_copier_core::model::{
 
 mod backoff;
 mod check;
+mod grants;
 mod named;
 mod nodes;
 mod reader;
 
 pub(super) use backoff::pauses;
+pub use grants::grants;
 pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};
 pub use nodes::nodes;

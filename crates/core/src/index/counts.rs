@@ -9,7 +9,8 @@ impl Index {
     pub fn endpoints(&self, key: &ServiceKey) -> Option<Endpoints> {
         let service = self.services.get(key)?.managed.as_ref()?;
         let wanted = |slice: &str| service.families.iter().any(|family| family.as_str() == slice);
-        let source = service.source().map(|source| {
+        let source = service.source().filter(|source| self.is_used(source, key));
+        let source = source.map(|source| {
             let slices = self.others.of(source).map(AsRef::as_ref);
             let its_own = slices.filter(|slice| slice.belongs_to(source));
             EndpointCounts::of(its_own.filter(|slice| wanted(&slice.address_type)))

@@ -3,7 +3,7 @@
 //!
 //! Pure: the watches feed the index and the reconciler reads snapshots of it. The index does neither itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -11,16 +11,18 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::model::{
-    Defaults, EndpointSlice, ManagedService, ObjectMeta, Priority, Service, ServiceKey, SliceKey, Snapshot,
-    Source, label, label_of, version_of,
+    Defaults, EndpointSlice, Grants, ManagedService, ObjectMeta, Service, ServiceKey, SliceKey, label,
+    label_of, version_of,
 };
 
+mod consent;
 mod counts;
 mod nodes;
 mod probed;
 mod seen;
 mod services;
 mod slices;
+mod snapshot;
 mod sources;
 mod unreadable;
 mod versions;
@@ -82,9 +84,12 @@ pub struct Index {
     /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of them.
     /// Ends with the next list at the latest.
     services_gone: HashMap<ServiceKey, String>,
-    /// Sources in use, each with one of the managed Services that use it. One set for all, because a set for each
-    /// source would take 200 bytes more, and most sources are used once.
+    /// All sources that managed Services ask for, each with one of these Services, whether or not it may copy it.
+    requests: BTreeSet<(ServiceKey, ServiceKey)>,
+    /// Sources in use, each with one of the managed Services that use it. One set, because a set for each source would take
+    /// 200 bytes more, and most sources are used once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
+    grants: Grants,
     copies: Slices,
     others: Slices,
     versions: Versions,
@@ -111,7 +116,9 @@ impl Index {
             names_changed: 0,
             services_removed: 0,
             services_gone: HashMap::new(),
+            requests: BTreeSet::new(),
             uses: BTreeSet::new(),
+            grants: Grants::default(),
             copies: Slices::default(),
             others: Slices::default(),
             versions: Versions::default(),
@@ -263,74 +270,6 @@ impl Index {
             Ok(())
         } else {
             Err(NotFilled(missing))
-        }
-    }
-
-    /// The state that decides about one Service, or `None` while too little is known to decide.
-    #[must_use]
-    pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
-        if !self.services_listed || !self.copies_listed {
-            return None;
-        }
-        let service = self.services.get(key).and_then(|known| {
-            let unreadable = || {
-                self.unreadable
-                    .services
-                    .get(key)
-                    .filter(|_| self.copies.has_any(key))
-            };
-            known.managed.as_ref().or_else(unreadable).cloned()
-        });
-        let source = service.as_ref().and_then(|service| service.source());
-        // Before its slices are listed, a source only looks empty.
-        if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
-            return None;
-        }
-        let mut slices: BTreeMap<SliceKey, Arc<EndpointSlice>> = BTreeMap::new();
-        for slice in self.copies.of(key).chain(self.others.of(key)) {
-            let newer =
-                |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
-            let key = SliceKey::of(&slice.metadata);
-            if !slices.get(&key).is_some_and(newer) {
-                slices.insert(key, slice.clone());
-            }
-        }
-        let is_copy = |slice: &Arc<EndpointSlice>| slice.is_copy_for(key);
-        let (copies, others) = slices.into_values().partition(is_copy);
-        let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
-        let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
-        Some(Snapshot {
-            key: key.clone(),
-            source: source.map(|source| self.source(source)),
-            service,
-            copies,
-            others,
-            unreadable: self.unreadable.of(key),
-            seen,
-            in_doubt,
-            cause: None,
-            reports_probes: self.priority(key) != Priority::Other,
-            nodes: self.known_nodes(),
-            confirmed: BTreeSet::new(),
-        })
-    }
-
-    fn source(&self, key: &ServiceKey) -> Source {
-        let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
-        let unreadable = self.unreadable.of(key);
-        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&SliceKey::of(&slice.metadata));
-        Source {
-            key: key.clone(),
-            exists: self.services.contains_key(key),
-            has_copies: self.copies.of(key).any(|copy| belongs(&copy)),
-            slices: self
-                .others
-                .of(key)
-                .filter(belongs)
-                .filter(is_readable)
-                .cloned()
-                .collect(),
-            unreadable,
         }
     }
 

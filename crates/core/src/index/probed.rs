@@ -100,7 +100,12 @@ impl Index {
             let shown: BTreeSet<_> = endpoints.filter_map(Endpoint::address).collect();
             let slices = self.api_server_slices();
             for slice in slices.filter(|slice| slice.address_type == family.other().as_str()) {
-                let ports = ports::ports(&service.ports, slice.ports.as_deref(), &mut BTreeSet::new());
+                let ports = ports::ports(
+                    &service.ports,
+                    slice.ports.as_deref(),
+                    |_| true,
+                    &mut ports::LeftOut::default(),
+                );
                 let ports = ports.unwrap_or_default();
                 for listed in slice.endpoints.iter().flatten().filter_map(Endpoint::address) {
                     if let Ok(address) = nodes.counterpart(listed, family, &service.own_addresses, &shown) {
@@ -120,9 +125,7 @@ impl Index {
         let source = ServiceKey::api_source();
         let concerns = match scope {
             Scope::Named(_) => touched.contains(&source),
-            Scope::Copies => touched
-                .iter()
-                .any(|key| self.uses.contains(&(source.clone(), key.clone()))),
+            Scope::Copies => touched.iter().any(|key| self.is_used(&source, key)),
         };
         self.api_servers_changed += u64::from(concerns);
     }

@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Dirty, Index};
-use crate::model::{ManagedService, ObjectMeta, Service, ServiceKey, version_of};
+use crate::model::{AllowFromAnnotation, ManagedService, ObjectMeta, Service, ServiceKey, version_of};
 
 /// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
     /// Its resourceVersion. Not compared, because most changes of a Service do not concern the operator.
     version: Option<u64>,
+    /// Who may copy it, if it says so.
+    pub allow_from: Option<AllowFromAnnotation>,
     /// `None` if it is not managed: then only its name matters.
     pub managed: Option<Arc<ManagedService>>,
 }
@@ -29,8 +31,7 @@ impl Index {
         let key = ServiceKey::of(&service.metadata);
         let new = ManagedService::read(service, &self.defaults).map(Arc::new);
         let was_unreadable = self.unreadable.services.remove(&key).is_some() && self.copies.has_any(&key);
-        let version = version_of(&service.metadata);
-        let mut dirty = self.replace_service(key.clone(), version, new);
+        let mut dirty = self.replace_service(&service.metadata, new);
         if was_unreadable {
             dirty.insert(key);
         }
@@ -40,26 +41,32 @@ impl Index {
     /// Replaces the known state of a Service, which is `None` if it is not managed.
     pub(super) fn replace_service(
         &mut self,
-        key: ServiceKey,
-        version: Option<u64>,
+        metadata: &ObjectMeta,
         new: Option<Arc<ManagedService>>,
     ) -> Dirty {
+        let key = ServiceKey::of(metadata);
         let known = Known {
-            version,
+            version: version_of(metadata),
+            allow_from: AllowFromAnnotation::of(metadata),
             managed: new.clone(),
         };
-        let old = self.services.insert(key.clone(), known);
-        let old = old.map(|old| old.managed);
+        let (allowed, old) = match self.services.insert(key.clone(), known) {
+            Some(old) => (old.allow_from, Some(old.managed)),
+            None => (None, None),
+        };
+        let mut dirty = Dirty::new();
+        if self.services[&key].allow_from != allowed {
+            dirty.extend(self.reconsider_source(&key));
+        }
         let source_of = |service: Option<&Option<Arc<ManagedService>>>| {
             let managed = service.and_then(Option::as_ref);
             managed.map(|service| service.source().cloned())
         };
         self.names_changed += u64::from(source_of(old.as_ref()) != source_of(Some(&new)));
-        let mut dirty = Dirty::new();
         match old {
             Some(old) if old == new => return dirty,
             Some(old) => {
-                self.unlink(old.as_deref());
+                self.unlink(old.as_deref(), new.as_deref());
                 dirty.insert(key.clone());
             }
             None => {
@@ -71,7 +78,7 @@ impl Index {
         }
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
             self.api_servers_changed += u64::from(source.is_api_source());
-            self.uses.insert((source.clone(), key));
+            self.request(source, &key);
         }
         dirty
     }
@@ -96,13 +103,21 @@ impl Index {
     /// Removes a deleted Service.
     pub fn delete_service(&mut self, key: &ServiceKey) -> Dirty {
         self.unreadable.services.remove(key);
-        let Some(Known { managed: old, .. }) = self.services.remove(key) else {
+        let Some(Known {
+            managed: old,
+            allow_from,
+            ..
+        }) = self.services.remove(key)
+        else {
             return Dirty::new();
         };
         self.names_changed += u64::from(old.is_some());
         self.services_removed += 1;
-        self.unlink(old.as_deref());
+        self.unlink(old.as_deref(), None);
         let mut dirty: Dirty = self.dependants(key).cloned().collect();
+        if allow_from.is_some() {
+            dirty.extend(self.reconsider_source(key));
+        }
         if old.is_some() || self.copies.has_any(key) {
             dirty.insert(key.clone());
         }
@@ -190,12 +205,15 @@ impl Index {
         Some(self.apply_service(service))
     }
 
-    fn unlink(&mut self, service: Option<&ManagedService>) {
+    /// The Service no longer asks for its source, unless its new state does too.
+    fn unlink(&mut self, service: Option<&ManagedService>, new: Option<&ManagedService>) {
         if let Some(service) = service
             && let Some(source) = service.source()
         {
             self.api_servers_changed += u64::from(source.is_api_source());
-            self.uses.remove(&(source.clone(), service.key.clone()));
+            if new.and_then(ManagedService::source) != Some(source) {
+                self.withdraw(source, &service.key);
+            }
         }
     }
 }

@@ -72,7 +72,10 @@ impl Index {
             };
             let names = names.entry(requester).or_default();
             names.insert(service.key.name().to_owned());
-            names.extend(service.source().map(|source| source.name().to_owned()));
+            let source = service
+                .source()
+                .filter(|source| self.is_used(source, &service.key));
+            names.extend(source.map(|source| source.name().to_owned()));
         }
         names
     }
@@ -105,7 +108,7 @@ impl Index {
         let source = ServiceKey::api_source();
         if self.defaults.managed.as_ref() == Some(key) {
             Priority::Flagged
-        } else if key.namespace() == source.namespace() && self.uses.contains(&(source, key.clone())) {
+        } else if key.namespace() == source.namespace() && self.is_used(&source, key) {
             Priority::ApiServers
         } else {
             Priority::Other

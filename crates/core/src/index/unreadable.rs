@@ -142,12 +142,11 @@ impl Index {
         let service = Arc::new(ManagedService::unreadable(unreadable));
         let key = service.key.clone();
         let speaks_of_us = ManagedService::may_be_managed(unreadable, &self.defaults);
-        let version = version_of(&unreadable.metadata);
         if speaks_of_us || self.is_managed(&key) {
-            return self.replace_service(key, version, Some(service));
+            return self.replace_service(&unreadable.metadata, Some(service));
         }
         self.unreadable.services.insert(key.clone(), service);
-        let mut dirty = self.replace_service(key.clone(), version, None);
+        let mut dirty = self.replace_service(&unreadable.metadata, None);
         if self.copies.has_any(&key) {
             dirty.insert(key);
         }

@@ -17,6 +17,10 @@ words! {
         ExternalName => "ExternalName",
         /// The managed Service names itself as its source.
         SourceIsSelf => "SourceIsSelf",
+        /// The source is in another namespace, and nobody allows the managed Service to copy it.
+        NotPermitted => "NotPermitted",
+        /// A port is not one of the source, which is in another namespace.
+        PortNotPermitted => "PortNotPermitted",
         /// All slices of the source are copies made by this operator.
         SourceIsCopy => "SourceIsCopy",
         /// Neither the source Service nor slices of it exist.
@@ -65,6 +69,8 @@ impl Reason {
             | Self::HasSelector
             | Self::ExternalName
             | Self::SourceIsSelf
+            | Self::NotPermitted
+            | Self::PortNotPermitted
             | Self::PortUnresolved
             | Self::NameTaken
             | Self::SourceEmpty
@@ -106,6 +112,14 @@ impl Reason {
                 "The Service is of type `ExternalName`, which has no endpoints. Its copies were deleted."
             }
             Self::SourceIsSelf => "The Service names itself as its source. Its copies were deleted.",
+            Self::NotPermitted => {
+                "The source is in another namespace, and neither its owner nor the admin allows this namespace to copy it. \
+                 There are no copies. The Event is the same whether or not the source exists."
+            }
+            Self::PortNotPermitted => {
+                "The source is in another namespace, and a port of the Service is not one of the ports of the source's \
+                 EndpointSlice. The port is left out. A copy without any port is not created."
+            }
             Self::SourceIsCopy => {
                 "All EndpointSlices of the source are copies made by this operator. Copies are not copied again."
             }
@@ -185,6 +199,13 @@ impl Reason {
             Self::HasSelector => "Remove `spec.selector`, or the annotation `endpoint-copier/enabled`.",
             Self::ExternalName => "Change the type, or remove the annotation `endpoint-copier/enabled`.",
             Self::SourceIsSelf => "Name another Service as the source.",
+            Self::NotPermitted => {
+                "Annotate the source with `endpoint-copier/allow-from`, or create a ReferenceGrant in its namespace; the note \
+                 has the names. An admin can use `--allow-source` instead."
+            }
+            Self::PortNotPermitted => {
+                "Use a port of the source. For the default source an admin can allow others with `--allow-port`."
+            }
             Self::SourceIsCopy => "Name the source of that Service instead.",
             Self::SourceNotFound => {
                 "Check the name and the namespace in the annotations, or create the source."

@@ -15,10 +15,15 @@ words! {
         Lease => "lease",
         /// The Nodes on which API servers run, while a managed Service needs them.
         Nodes => "nodes",
+        /// The ReferenceGrants, once a managed Service asks for a source in another namespace.
+        Grants => "grants",
     }
 }
 
 impl WatchKind {
+    /// The names of those that a replica can do without: copies then keep what they have from them.
+    pub const OPTIONAL: [&str; 2] = [Self::Nodes.as_str(), Self::Grants.as_str()];
+
     /// The watches that copies are made from.
     pub const VIEW: [&str; 3] = [
         Self::Services.as_str(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use words::words;
 
 mod compact;
+mod consent;
 mod copy_name;
 mod endpoint;
 mod endpoints;
@@ -26,6 +27,11 @@ mod snapshot;
 pub(crate) mod words;
 
 pub use compact::StringMap;
+pub use consent::{
+    AllowFrom, AllowFromAnnotation, Consent, ConsentPolicy, CrossNamespace, Grant, Grantors, Grants,
+    LONGEST_ALLOW_FROM, PermittedPorts, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec,
+    ReferenceGrantTo, Refusal,
+};
 pub use copy_name::{copy_name, service_of_copy_name};
 pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
@@ -41,7 +47,7 @@ pub use priority::Priority;
 pub use service::{Distribution, Intent, ManagedService};
 pub use snapshot::{Snapshot, Source};
 
-/// Annotations that users write on a managed Service.
+/// Annotations that users write on a Service.
 pub mod annotation {
     /// The common prefix.
     pub const PREFIX: &str = "endpoint-copier/";
@@ -55,8 +61,10 @@ pub mod annotation {
     pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
     /// `off`: probes do not change the copies of this Service.
     pub const PROBE: &str = "endpoint-copier/probe";
+    /// On a source: the namespaces that may copy it.
+    pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-    /// The annotations with their values, in Markdown. `make docs` copies them to the reference page of annotations.
+    /// Those of managed Services with their values, in Markdown. The reference page of annotations is made from it.
     pub const REFERENCE: [(&str, &str); 5] = [
         (
             ENABLED,
@@ -87,6 +95,14 @@ pub mod annotation {
              is probed.",
         ),
     ];
+
+    /// Those of sources, likewise.
+    pub const OF_SOURCES: [(&str, &str); 1] = [(
+        ALLOW_FROM,
+        "Namespaces whose Services may copy this one, separated by commas and without blanks, or `\"*\"` for all. There \
+         are no other patterns; an empty value, or one of more than 4,096 characters, allows no namespace. Services in \
+         its own namespace may always copy it.",
+    )];
 }
 
 /// Labels of EndpointSlices.
@@ -195,6 +211,8 @@ pub struct Defaults {
     pub source: ServiceKey,
     /// The Service that is managed without an annotation, or `None` if this is disabled.
     pub managed: Option<ServiceKey>,
+    /// Which sources in other namespaces may be copied.
+    pub consent: ConsentPolicy,
 }
 
 words! {

@@ -6,26 +6,46 @@ use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+/// Ports of a Service that its copies do not have.
+#[derive(Debug, Default, PartialEq)]
+pub struct LeftOut {
+    /// Targets without a number.
+    pub unresolved: BTreeSet<String>,
+    /// Numbers and protocols that copies of this source may not have.
+    pub refused: BTreeSet<String>,
+}
+
 /// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
-/// out, since a guess would send traffic to whatever listens; its target goes into `unresolved`. `None` if the Service
-/// has ports and none of them has a number.
+/// out, since a guess would send traffic to whatever listens, and so is one that is not permitted. `None` if the Service
+/// has ports and all of them are left out.
 #[must_use]
 pub fn ports(
     wanted: &[ServicePort],
     slice: Option<&[EndpointPort]>,
-    unresolved: &mut BTreeSet<String>,
+    is_permitted: impl Fn(&EndpointPort) -> bool,
+    left_out: &mut LeftOut,
 ) -> Option<Vec<EndpointPort>> {
     let mut known = Vec::new();
     for port in wanted {
-        match number(port, slice.unwrap_or_default()) {
-            Ok(number) => known.push(EndpointPort {
-                // The API server turns a missing name into an empty one.
-                name: Some(port.name.clone().unwrap_or_default()),
-                port: Some(number),
-                protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
-                app_protocol: port.app_protocol.clone(),
-            }),
-            Err(target) => _ = unresolved.insert(target.to_owned()),
+        let number = match number(port, slice.unwrap_or_default()) {
+            Ok(number) => number,
+            Err(target) => {
+                left_out.unresolved.insert(target.to_owned());
+                continue;
+            }
+        };
+        let protocol = protocol(port.protocol.as_deref());
+        let port = EndpointPort {
+            // The API server turns a missing name into an empty one.
+            name: Some(port.name.clone().unwrap_or_default()),
+            port: Some(number),
+            protocol: Some(protocol.to_owned()),
+            app_protocol: port.app_protocol.clone(),
+        };
+        if is_permitted(&port) {
+            known.push(port);
+        } else {
+            left_out.refused.insert(format!("{number}/{protocol}"));
         }
     }
     (wanted.is_empty() || !known.is_empty()).then_some(known)

@@ -3,8 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ServicePort;
+use k8s_openapi::api::discovery::v1::EndpointPort;
+
+use super::ports::{LeftOut, ports};
 use super::{
-    EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, SliceKey, Unreadable, label, label_of,
+    EndpointSlice, Family, KnownNodes, ManagedService, PermittedPorts, Refusal, ServiceKey, SliceKey,
+    Unreadable, label, label_of,
 };
 
 /// Everything that decides about the copies of one Service at one moment.
@@ -14,8 +19,12 @@ pub struct Snapshot {
     pub key: ServiceKey,
     /// The Service, if it exists and is managed.
     pub service: Option<Arc<ManagedService>>,
-    /// Its source, if it names a valid one.
+    /// Its source, if it names a valid one that it may copy.
     pub source: Option<Source>,
+    /// Why it may not copy its source.
+    pub refusal: Option<Refusal>,
+    /// Copies made from sources that may not be copied, or no longer. They go, whatever else keeps copies.
+    pub without_consent: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: Vec<Arc<EndpointSlice>>,
     /// Other slices that belong to the Service by label, or that have a name that one of its copies may have.
@@ -68,6 +77,8 @@ pub struct Source {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Its slices that cannot be decoded. They and their copies count as present and unchanged.
     pub unreadable: BTreeSet<SliceKey>,
+    /// The ports that copies may have.
+    pub ports: PermittedPorts,
 }
 
 impl Source {
@@ -76,6 +87,19 @@ impl Source {
     pub fn slice(&self, name: &str) -> Option<&EndpointSlice> {
         let mut slices = self.slices.iter().map(AsRef::as_ref);
         slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
+    }
+
+    /// The ports of a copy of one of its slices. `None`: there is no copy, because all of them are left out.
+    #[must_use]
+    pub fn ports_of_copy(
+        &self,
+        wanted: &[ServicePort],
+        slice: &EndpointSlice,
+        left_out: &mut LeftOut,
+    ) -> Option<Vec<EndpointPort>> {
+        let of_slice = slice.ports.as_deref();
+        let is_permitted = |port: &_| self.ports.contain(port, of_slice.unwrap_or_default());
+        ports(wanted, of_slice, is_permitted, left_out)
     }
 
     /// Whether a slice is a copy of a slice that cannot be decoded.

@@ -2,14 +2,14 @@
 //!
 //! A Service holds its copies if [`ManagedService::holds`](crate::model::ManagedService::holds) is set.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::copy;
-use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name, ports};
+use crate::model::ports::{LeftOut, ports, protocol};
+use crate::model::{EndpointSlice, Family, ManagedService, Snapshot, Source, copy_name};
 
 /// Whether a slice that cannot be decoded has endpoints of a family. It counts as unchanged, so they are those that
 /// its copy shows.
@@ -19,14 +19,13 @@ pub(super) fn has_unreadable(source: &Source, family: Family, snapshot: &Snapsho
     })
 }
 
-/// The last good copies of one family, made from this source for this very Service. Ports without a number go into
-/// `unresolved`.
+/// The last good copies of one family, made from this source for this very Service.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
     family: Family,
     snapshot: &Snapshot,
-    unresolved: &mut BTreeSet<String>,
+    left_out: &mut LeftOut,
 ) -> Vec<EndpointSlice> {
     let is_held = |current: &&Arc<EndpointSlice>| {
         current.owner().is_some_and(|owner| owner.uid == service.uid)
@@ -36,8 +35,14 @@ pub(super) fn copies(
     };
     let copies = snapshot.copies.iter().filter(is_held);
     let held = copies.filter_map(|current| {
-        let known = known_ports(service, current, source);
-        let ports = ports::ports(&service.ports, Some(&known), unresolved)?;
+        let there = current
+            .provenance()
+            .and_then(|claimed| source.slice(claimed.name));
+        let known = known_ports(service, current, there);
+        // Without its slice, what the copy shows is the last that was permitted.
+        let permitted = there.unwrap_or(current).ports.as_deref().unwrap_or_default();
+        let is_permitted = |port: &EndpointPort| source.ports.contain(port, permitted);
+        let ports = ports(&service.ports, Some(&known), is_permitted, left_out)?;
         Some(copy::held(service, current, ports))
     });
     held.collect()
@@ -45,10 +50,11 @@ pub(super) fn copies(
 
 /// Numbers come from the source slice if it is still there, and else from the copy: what it shows is
 /// the last that was known.
-fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Source) -> Vec<EndpointPort> {
-    let there = current
-        .provenance()
-        .and_then(|claimed| source.slice(claimed.name));
+fn known_ports(
+    service: &ManagedService,
+    current: &EndpointSlice,
+    there: Option<&EndpointSlice>,
+) -> Vec<EndpointPort> {
     let mut known: Vec<_> = there
         .iter()
         .flat_map(|slice| slice.ports.iter().flatten().cloned())
@@ -59,7 +65,7 @@ fn known_ports(service: &ManagedService, current: &EndpointSlice, source: &Sourc
         };
         let shown = current.ports.iter().flatten().find(|shown| {
             shown.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                && ports::protocol(shown.protocol.as_deref()) == ports::protocol(port.protocol.as_deref())
+                && protocol(shown.protocol.as_deref()) == protocol(port.protocol.as_deref())
         });
         known.extend(shown.map(|shown| EndpointPort {
             name: Some(target.clone()),

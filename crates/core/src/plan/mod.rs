@@ -14,8 +14,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::migration::is_leftover;
+use crate::model::ports::LeftOut;
 use crate::model::{
-    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of, ports,
+    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
     provenance,
 };
 
@@ -99,7 +100,14 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             plan.findings.push(finding.clone());
             remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
         }
-        (Intent::Copy(_), None) => {}
+        (Intent::Copy(_), None) => {
+            if let Some(refusal) = &snapshot.refusal {
+                plan.findings.push(refusal.finding.clone());
+                if refusal.is_final {
+                    remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
+                }
+            }
+        }
         (Intent::Copy(_), Some(source)) => {
             report::source(service, source, &mut plan);
             let mut wanted = wanted_copies(service, source, snapshot, verdicts, &mut plan);
@@ -120,6 +128,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             report::foreign(snapshot, &mut plan);
         }
     }
+    remove_without_consent(snapshot, &mut plan);
     plan
 }
 
@@ -131,24 +140,23 @@ fn wanted_copies(
     verdicts: &Verdicts,
     plan: &mut Plan,
 ) -> BTreeMap<SliceKey, EndpointSlice> {
-    let (mut wanted, mut unresolved) = (BTreeMap::new(), BTreeSet::new());
+    let (mut wanted, mut left_out) = (BTreeMap::new(), LeftOut::default());
     for &family in &service.families {
         let slices: Vec<_> = source.slices_of(family).collect();
-        let mut without_number = BTreeSet::new();
+        let mut of_family = LeftOut::default();
         let fresh = slices.iter().filter_map(|slice| {
-            let ports = ports::ports(&service.ports, slice.ports.as_deref(), &mut without_number)?;
+            let ports = source.ports_of_copy(&service.ports, slice, &mut of_family)?;
             Some(copy::fresh(service, slice, ports))
         });
         let mut copies: Vec<_> = fresh.collect();
         if slices.iter().all(|slice| slice.is_empty()) {
-            let second =
-                second_family::copies(service, source, family, snapshot, verdicts, &mut without_number);
+            let second = second_family::copies(service, source, family, snapshot, verdicts, &mut of_family);
             report::second_family(source, family, &second, plan);
             let is_held = service.holds && !hold::has_unreadable(source, family, snapshot);
             let mut held = Vec::new();
             if is_held && !second.is_filled() {
-                without_number.clear();
-                held = hold::copies(service, source, family, snapshot, &mut without_number);
+                of_family = LeftOut::default();
+                held = hold::copies(service, source, family, snapshot, &mut of_family);
                 held.retain(|copy| !second.decides(copy));
                 if !held.is_empty() {
                     plan.find(Reason::SourceEmptyHeld, report::held(source, family));
@@ -164,11 +172,10 @@ fn wanted_copies(
                 .into_iter()
                 .map(|copy| (SliceKey::of(&copy.metadata), copy)),
         );
-        unresolved.extend(without_number);
+        left_out.unresolved.extend(of_family.unresolved);
+        left_out.refused.extend(of_family.refused);
     }
-    if !unresolved.is_empty() {
-        plan.find(Reason::PortUnresolved, report::unresolved(source, &unresolved));
-    }
+    report::left_out(source, &left_out, plan);
     wanted
 }
 
@@ -263,6 +270,23 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
         match vanished_unseen(slice, snapshot) {
             Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
             None => plan.deletes.extend(delete(slice)),
+        }
+    }
+}
+
+/// Deletes copies of sources that may not be copied, or no longer, unless they are about to show another source. This
+/// beats all that keeps copies otherwise.
+fn remove_without_consent(snapshot: &Snapshot, plan: &mut Plan) {
+    for slice in &snapshot.copies {
+        let key = SliceKey::of(&slice.metadata);
+        let is_written = plan
+            .updates
+            .iter()
+            .any(|update| SliceKey::of(&update.metadata) == key);
+        let is_deleted = slice.metadata.deletion_timestamp.is_some()
+            || plan.deletes.iter().any(|delete| delete.key == key);
+        if snapshot.without_consent.contains(&key) && !is_written && !is_deleted {
+            plan.deletes.extend(delete(slice));
         }
     }
 }

@@ -10,6 +10,7 @@ use super::Plan;
 use super::second_family::{Missing, SecondFamily};
 use super::verdicts::is_ready;
 use crate::migration::is_leftover;
+use crate::model::ports::LeftOut;
 use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
     Snapshot, Source, a_few, label, label_of,
@@ -25,14 +26,29 @@ pub(super) fn held(source: &Source, family: Family) -> String {
     )
 }
 
-/// The note about ports that are left out.
-pub(super) fn unresolved(source: &Source, names: &BTreeSet<String>) -> String {
-    let names: Vec<_> = names.iter().collect();
-    format!(
-        "{} has no port named {}; use a number as targetPort, or the name of a port of the source",
-        source.key,
-        a_few(&names)
-    )
+/// Reports ports that are left out.
+pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
+    let names = |names: &BTreeSet<String>| a_few(&names.iter().collect::<Vec<_>>());
+    if !left_out.unresolved.is_empty() {
+        plan.find(
+            Reason::PortUnresolved,
+            format!(
+                "{} has no port named {}; use a number as targetPort, or the name of a port of the source",
+                source.key,
+                names(&left_out.unresolved)
+            ),
+        );
+    }
+    if !left_out.refused.is_empty() {
+        plan.find(
+            Reason::PortNotPermitted,
+            format!(
+                "{} is not a port of {}, which is in another namespace; use a port of the source",
+                names(&left_out.refused),
+                source.key
+            ),
+        );
+    }
 }
 
 /// Reports problems of the source.

@@ -17,7 +17,7 @@ use super::verdicts::is_ready;
 use super::{Verdicts, copy};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
-    SliceKey, Snapshot, Source, ports,
+    SliceKey, Snapshot, Source, ports::LeftOut,
 };
 use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
 
@@ -64,15 +64,14 @@ impl SecondFamily {
     }
 }
 
-/// The additional copies for a family in which the source has no readable endpoint. Targets of ports without a number go
-/// into `unresolved`.
+/// The additional copies for a family in which the source has no readable endpoint.
 pub(super) fn copies(
     service: &ManagedService,
     source: &Source,
     family: Family,
     snapshot: &Snapshot,
     verdicts: &Verdicts,
-    unresolved: &mut BTreeSet<String>,
+    left_out: &mut LeftOut,
 ) -> SecondFamily {
     if !source.key.is_api_source() {
         return SecondFamily::default();
@@ -86,7 +85,7 @@ pub(super) fn copies(
         snapshot,
         shown: shown.flat_map(|copy| addresses(copy)).collect(),
     };
-    filler.fill(verdicts, unresolved)
+    filler.fill(verdicts, left_out)
 }
 
 /// All that decides about the copies of one family.
@@ -110,11 +109,11 @@ enum Entrance<'a> {
 }
 
 impl Filler<'_> {
-    fn fill(&self, verdicts: &Verdicts, unresolved: &mut BTreeSet<String>) -> SecondFamily {
+    fn fill(&self, verdicts: &Verdicts, left_out: &mut LeftOut) -> SecondFamily {
         let mut second = SecondFamily::default();
         for slice in self.source.slices_of(self.family.other()) {
             second.has_source |= !slice.is_empty();
-            let Some(ports) = ports::ports(&self.service.ports, slice.ports.as_deref(), unresolved) else {
+            let Some(ports) = self.source.ports_of_copy(&self.service.ports, slice, left_out) else {
                 continue;
             };
             let mut shown = EndpointSlice {

@@ -10,8 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{
-    Defaults, Endpoint, EndpointSlice, MANAGED_BY_US, Node, NodeAddress, NodeAddressKind, ObjectMeta,
-    OwnerReference, Service, ServiceKey, ServiceSpec, annotation, label, provenance,
+    ConsentPolicy, CrossNamespace, Defaults, Endpoint, EndpointSlice, MANAGED_BY_US, Node, NodeAddress,
+    NodeAddressKind, ObjectMeta, OwnerReference, Service, ServiceKey, ServiceSpec, annotation, label,
+    provenance,
 };
 
 pub mod world;
@@ -21,6 +22,10 @@ pub fn defaults() -> Defaults {
     Defaults {
         source: ServiceKey::new("default", "kubernetes"),
         managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+        consent: ConsentPolicy {
+            cross_namespace: CrossNamespace::Allow,
+            ..ConsentPolicy::default()
+        },
     }
 }
 

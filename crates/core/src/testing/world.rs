@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::defaults;
 use crate::index::{Index, Scope};
 use crate::model::{
-    EndpointSlice, Finding, KnownNodes, Node, Nodes, Reason, Service, ServiceKey, SliceKey, Snapshot,
+    Defaults, EndpointSlice, Finding, Grant, KnownNodes, Node, Nodes, Reason, ReferenceGrant, Service,
+    ServiceKey, SliceKey, Snapshot,
 };
 use crate::plan::{Plan, Verdicts, plan};
 
@@ -26,6 +27,10 @@ pub struct World {
     pub slices: BTreeMap<SliceKey, EndpointSlice>,
     /// What plans know from probes.
     pub probes: Verdicts,
+    /// The flags.
+    pub defaults: Defaults,
+    /// Who lets whom copy. They are listed.
+    pub grants: Vec<ReferenceGrant>,
     pub nodes: KnownNodes,
     version: u64,
 }
@@ -36,6 +41,8 @@ impl World {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             probes: Verdicts::Off,
+            defaults: defaults(),
+            grants: Vec::new(),
             nodes: KnownNodes::default(),
             version: 1000,
         }
@@ -109,11 +116,13 @@ impl World {
 
     /// What an operator knows that has seen everything.
     pub fn index(&self) -> Index {
-        let mut index = Index::new(defaults());
+        let mut index = Index::new(self.defaults.clone());
         for service in self.services.values() {
             index.apply_service(service);
         }
         index.services_listed(&self.services.keys().cloned().collect());
+        let read = |grant: &ReferenceGrant| Some((grant.metadata.clone(), Grant::read(grant)?));
+        index.grants_listed(self.grants.iter().filter_map(read));
         let names = Scope::Named(Arc::new(index.names()));
         for scope in [Scope::Copies, names] {
             let shown: Vec<_> = self

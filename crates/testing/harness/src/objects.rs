@@ -43,6 +43,15 @@ pub fn managed(namespace: &str, name: &str, source_namespace: &str, source: &str
     })
 }
 
+/// A source that Services of these namespaces may copy: names with commas between them, or `*`.
+pub fn source(namespace: &str, name: &str, allow_from: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "annotations": {"endpoint-copier/allow-from": allow_from}},
+        "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+    })
+}
+
 /// A slice of a source.
 pub fn slice(namespace: &str, service: &str, name: &str, addresses: &[&str]) -> Value {
     let endpoints: Vec<_> = addresses

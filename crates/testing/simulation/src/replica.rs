@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use endpoint_copier_core::model::{Defaults, ServiceKey};
+use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
@@ -250,6 +250,10 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         defaults: Defaults {
             source: ServiceKey::new("default", "kubernetes"),
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+            consent: ConsentPolicy {
+                cross_namespace: CrossNamespace::Allow,
+                ..ConsentPolicy::default()
+            },
         },
         metrics: metrics.clone(),
         health: Health::default(),

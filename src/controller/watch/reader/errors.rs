@@ -28,6 +28,11 @@ pub(in crate::controller::watch) fn is_forbidden(error: &watcher::Error) -> bool
     status_of(error).is_some_and(status::is_forbidden)
 }
 
+/// Whether the API server does not serve the resource.
+pub(in crate::controller::watch) fn is_not_served(error: &watcher::Error) -> bool {
+    status_of(error).is_some_and(status::is_not_served)
+}
+
 /// Whether a server is not there. Otherwise, or once a watch has begun, it has too much to do.
 pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     let has_begun = matches!(

@@ -127,6 +127,7 @@ fn pinned_names_are_from_the_flags_or_always_watched() {
     let mut index = Index::new(Defaults {
         source: ServiceKey::new("blue", "app"),
         managed: Some(key("vip")),
+        ..defaults()
     });
     index.always_watch("kubernetes");
     let names = ["app", "kubernetes", "vip"].map(str::to_owned);

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{Endpoint, EndpointSlice, Service, ServiceSpec};
 use crate::model::{
-    Finding, ManagedService, ServiceKey, Snapshot, Source, annotation, copy_name, provenance,
+    Finding, ManagedService, PermittedPorts, ServiceKey, Snapshot, Source, annotation, copy_name, provenance,
 };
 use crate::plan::{Plan, plan};
 use crate::testing::world::World;
@@ -31,7 +31,10 @@ fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice])
                 has_copies: false,
                 slices: shared(source),
                 unreadable: BTreeSet::new(),
+                ports: PermittedPorts::Any,
             }),
+            refusal: None,
+            without_consent: BTreeSet::new(),
             service: Some(managed.into()),
             copies,
             others,

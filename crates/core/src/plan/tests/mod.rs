@@ -1,5 +1,6 @@
 //! Given objects, when one changes, then these writes.
 
+mod consent;
 mod empty;
 mod findings;
 mod following;

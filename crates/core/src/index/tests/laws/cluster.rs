@@ -1,6 +1,6 @@
 //! An API server, its watches, and the index that they feed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use self::cluster::{Change, Cluster, SERVICES, Step, scopes, slice_names, some_slice, step};
 use super::*;
-use crate::model::{KnownNodes, Reason};
+use crate::model::{KnownNodes, Reason, Snapshot};
 use crate::plan::Plan;
 
 mod cluster;

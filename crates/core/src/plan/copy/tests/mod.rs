@@ -1,14 +1,12 @@
 //! What a copy looks like.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForZone};
 
 use serde_json::json;
 
 use super::*;
 use crate::model::Defaults;
-use crate::model::ports::ports;
+use crate::model::ports::{LeftOut, ports};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
 mod compare;
@@ -221,8 +219,8 @@ fn ports_come_from_the_service_and_only_their_numbers_from_the_source() {
             vec![],
         ),
     ] {
-        let mut missing = BTreeSet::new();
-        let ports = ports(&read(&service).ports, Some(&source), &mut missing);
+        let mut missing = LeftOut::default();
+        let ports = ports(&read(&service).ports, Some(&source), |_| true, &mut missing);
         let expected: Vec<_> = known
             .iter()
             .map(|&(name, number)| slice_port(name, number))
@@ -230,7 +228,7 @@ fn ports_come_from_the_service_and_only_their_numbers_from_the_source() {
         let is_made = !known.is_empty() || unresolved.is_empty();
         assert_eq!(ports, is_made.then_some(expected), "{what}");
         assert_eq!(
-            missing,
+            missing.unresolved,
             unresolved.into_iter().map(str::to_owned).collect(),
             "{what}"
         );
@@ -258,7 +256,12 @@ fn a_port_keeps_protocol_and_app_protocol_of_the_service() {
         app_protocol: Some("kubernetes.io/h2c".to_owned()),
     };
     assert_eq!(
-        ports(&read(&service).ports, Some(&source), &mut BTreeSet::new()),
+        ports(
+            &read(&service).ports,
+            Some(&source),
+            |_| true,
+            &mut LeftOut::default()
+        ),
         Some(vec![expected])
     );
 }

@@ -1,0 +1,178 @@
+//! Which managed Services may copy their sources, and which copies may stay.
+
+use std::collections::BTreeSet;
+
+use super::{Dirty, Index};
+use crate::model::{
+    Consent, CrossNamespace, EndpointSlice, Grant, Grantors, ObjectMeta, ServiceKey, SliceKey, is_dns_label,
+};
+
+impl Index {
+    /// A ReferenceGrant was added, changed or, with `None`, removed or made to grant nothing.
+    pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Dirty {
+        let changed = self.grants.apply(metadata, grant);
+        changed.map_or_else(Dirty::new, |namespace| self.reconsider_namespace(&namespace))
+    }
+
+    /// A list of ReferenceGrants is complete.
+    pub fn grants_listed(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) -> Dirty {
+        self.grants.replace(listed);
+        self.reconsider_all()
+    }
+
+    /// The API server does not serve ReferenceGrants. Copies that exist stay until this has lasted and
+    /// [`Index::grants_listed`] is called with none.
+    pub fn grants_absent(&mut self) -> Dirty {
+        self.grants.absent();
+        self.reconsider_all()
+    }
+
+    /// Whether Services ask for sources that depend on ReferenceGrants.
+    #[must_use]
+    pub fn needs_grants(&self) -> bool {
+        let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
+            source.namespace() != service.namespace() && source != &self.defaults.source
+        };
+        self.defaults.consent.cross_namespace == CrossNamespace::Consent
+            && self.requests.iter().any(is_across)
+    }
+
+    /// Whether a Service may copy a source.
+    pub(super) fn consent(&self, service: &ServiceKey, source: &ServiceKey) -> Consent {
+        self.grantors(source).consent(service.namespace(), source)
+    }
+
+    pub(super) fn grantors<'a>(&'a self, source: &ServiceKey) -> Grantors<'a> {
+        let known = self.services.get(source);
+        Grantors {
+            policy: &self.defaults.consent,
+            default_source: &self.defaults.source,
+            annotation: known.and_then(|known| known.allow_from.as_ref()),
+            services_listed: self.services_listed,
+            grants: &self.grants,
+        }
+    }
+
+    /// A managed Service asks for a source, perhaps as before.
+    pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
+        if self.requests.insert((source.clone(), service.clone())) {
+            self.reconsider(source, service);
+        }
+    }
+
+    /// A managed Service no longer asks for a source.
+    pub(super) fn withdraw(&mut self, source: &ServiceKey, service: &ServiceKey) {
+        let request = (source.clone(), service.clone());
+        self.requests.remove(&request);
+        self.uses.remove(&request);
+    }
+
+    /// The annotation of a source has changed.
+    pub(super) fn reconsider_source(&mut self, source: &ServiceKey) -> Dirty {
+        let first = (source.clone(), ServiceKey::new("", ""));
+        let requests = self.requests.range(first..);
+        let services: Dirty = requests
+            .take_while(|(requested, _)| requested == source)
+            .map(|(_, service)| service.clone())
+            .collect();
+        for service in &services {
+            self.reconsider(source, service);
+        }
+        // Copies of Services that ask for nothing that can be understood depend on it as well.
+        services
+            .into_iter()
+            .chain(self.copied_from(Some(source.namespace())))
+            .collect()
+    }
+
+    fn reconsider_namespace(&mut self, namespace: &str) -> Dirty {
+        let first = (ServiceKey::new(namespace, ""), ServiceKey::new("", ""));
+        let requests = self.requests.range(first..);
+        let requests: Vec<_> = requests
+            .take_while(|(source, _)| source.namespace() == namespace)
+            .cloned()
+            .collect();
+        for (source, service) in &requests {
+            self.reconsider(source, service);
+        }
+        let services = requests.into_iter().map(|(_, service)| service);
+        services.chain(self.copied_from(Some(namespace))).collect()
+    }
+
+    fn reconsider_all(&mut self) -> Dirty {
+        let is_across =
+            |(source, service): &&(ServiceKey, ServiceKey)| source.namespace() != service.namespace();
+        let requests: Vec<_> = self.requests.iter().filter(is_across).cloned().collect();
+        for (source, service) in &requests {
+            self.reconsider(source, service);
+        }
+        let services = requests.into_iter().map(|(_, service)| service);
+        services.chain(self.copied_from(None)).collect()
+    }
+
+    /// Only with consent does anything depend on the source.
+    fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) {
+        let request = (source.clone(), service.clone());
+        let has_changed = if self.consent(service, source) == Consent::Given {
+            self.uses.insert(request)
+        } else {
+            self.uses.remove(&request)
+        };
+        self.names_changed += u64::from(has_changed);
+        self.api_servers_changed += u64::from(has_changed && source.is_api_source());
+    }
+
+    /// The Services with copies from a namespace other than their own; `None`: from any.
+    fn copied_from(&self, namespace: Option<&str>) -> Dirty {
+        let is_from_there = |copy: &EndpointSlice| {
+            copy.provenance().is_some_and(|claimed| {
+                Some(claimed.namespace) != copy.metadata.namespace.as_deref()
+                    && namespace.is_none_or(|namespace| claimed.namespace == namespace)
+            })
+        };
+        let copies = self.copies.keys_where(|_, copy| is_from_there(copy));
+        let copies = copies.iter().filter_map(|key| self.copies.get(key));
+        copies.filter_map(|copy| copy.owner_of_copy()).collect()
+    }
+
+    /// The copies whose own source may not be copied, or no longer.
+    pub(super) fn without_consent<'a>(
+        &self,
+        service: &ServiceKey,
+        copies: impl Iterator<Item = &'a EndpointSlice>,
+    ) -> BTreeSet<SliceKey> {
+        let is_refused = |copy: &&EndpointSlice| self.consent_of_copy(service, copy) == Consent::Refused;
+        copies
+            .filter(is_refused)
+            .map(|copy| SliceKey::of(&copy.metadata))
+            .collect()
+    }
+
+    /// Copies name their source slice, and consent is for Services. The Service of the slice is the one on its label or,
+    /// if the slice is not known, one that it may be named after. A slice that is named otherwise has no consent.
+    fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice) -> Consent {
+        let Some(claimed) = copy.provenance() else {
+            return Consent::Given;
+        };
+        if claimed.namespace == service.namespace() {
+            return Consent::Given;
+        }
+        let slice = SliceKey::new(claimed.namespace, claimed.name);
+        let by_label = self.others.get(&slice).and_then(|slice| slice.service());
+        let sources = by_label.map_or_else(|| named_after(&slice), |source| vec![source]);
+        let consents = sources.iter().map(|source| self.consent(service, source));
+        consents.max().unwrap_or(Consent::Refused)
+    }
+}
+
+/// The Services that Kubernetes may have named a slice after: `<service>-<5 characters>`, or `<service>` as API servers
+/// do.
+fn named_after(slice: &SliceKey) -> Vec<ServiceKey> {
+    let stem = slice.name().rsplit_once('-').map(|(stem, _)| stem);
+    [Some(slice.name()), stem]
+        .into_iter()
+        .flatten()
+        .filter(|name| is_dns_label(name))
+        .map(|name| ServiceKey::new(slice.namespace(), name))
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! Snapshots: everything that decides about the copies of one Service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Index;
+use crate::model::{EndpointSlice, Priority, ServiceKey, SliceKey, Snapshot, Source, version_of};
+
+impl Index {
+    /// The state that decides about one Service, or `None` while too little is known to decide.
+    #[must_use]
+    pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
+        if !self.services_listed || !self.copies_listed {
+            return None;
+        }
+        let service = self.services.get(key).and_then(|known| {
+            let unreadable = || {
+                self.unreadable
+                    .services
+                    .get(key)
+                    .filter(|_| self.copies.has_any(key))
+            };
+            known.managed.as_ref().or_else(unreadable).cloned()
+        });
+        let (source, refusal) = match service.as_ref().and_then(|service| service.source()) {
+            None => (None, None),
+            Some(source) if self.is_used(source, key) => (Some(source), None),
+            // Before it is known whether the source may be copied, nothing is touched.
+            Some(source) => (
+                None,
+                Some(self.grantors(source).refusal(key.namespace(), source)?),
+            ),
+        };
+        // Before its slices are listed, a source only looks empty.
+        if source.is_some_and(|source| !self.names_listed.contains(source.name())) {
+            return None;
+        }
+        let mut slices: BTreeMap<SliceKey, Arc<EndpointSlice>> = BTreeMap::new();
+        for slice in self.copies.of(key).chain(self.others.of(key)) {
+            let newer =
+                |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
+            let key = SliceKey::of(&slice.metadata);
+            if !slices.get(&key).is_some_and(newer) {
+                slices.insert(key, slice.clone());
+            }
+        }
+        let is_copy = |slice: &Arc<EndpointSlice>| slice.is_copy_for(key);
+        let (copies, others): (Vec<_>, _) = slices.into_values().partition(is_copy);
+        let seen = source.map_or(0, |source| self.versions.seen_of(source.name()));
+        let in_doubt = source.is_some_and(|source| self.versions.lists_again(source.name()));
+        Some(Snapshot {
+            key: key.clone(),
+            source: source.map(|source| self.source(source, key)),
+            refusal,
+            without_consent: self.without_consent(key, copies.iter().map(AsRef::as_ref)),
+            service,
+            copies,
+            others,
+            unreadable: self.unreadable.of(key),
+            seen,
+            in_doubt,
+            cause: None,
+            reports_probes: self.priority(key) != Priority::Other,
+            nodes: self.known_nodes(),
+            confirmed: BTreeSet::new(),
+        })
+    }
+
+    /// Whether a Service copies a source. It has asked for it, and it may.
+    pub(super) fn is_used(&self, source: &ServiceKey, service: &ServiceKey) -> bool {
+        self.uses.contains(&(source.clone(), service.clone()))
+    }
+
+    fn source(&self, key: &ServiceKey, service: &ServiceKey) -> Source {
+        let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
+        let unreadable = self.unreadable.of(key);
+        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&SliceKey::of(&slice.metadata));
+        Source {
+            key: key.clone(),
+            exists: self.services.contains_key(key),
+            has_copies: self.copies.of(key).any(|copy| belongs(&copy)),
+            slices: self
+                .others
+                .of(key)
+                .filter(belongs)
+                .filter(is_readable)
+                .cloned()
+                .collect(),
+            unreadable,
+            ports: self.grantors(key).ports(service.namespace(), key),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! ReferenceGrants of the Gateway API: a namespace lets others refer to its Services.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::super::{ObjectMeta, ServiceKey, is_dns_label};
+use super::Consent;
+
+/// A ReferenceGrant, v1 or v1beta1.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrant {
+    /// Its name.
+    pub metadata: ObjectMeta,
+    /// What it grants.
+    pub spec: ReferenceGrantSpec,
+}
+
+/// `spec` of a ReferenceGrant.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantSpec {
+    /// Who may refer.
+    pub from: Option<Vec<ReferenceGrantFrom>>,
+    /// To what.
+    pub to: Option<Vec<ReferenceGrantTo>>,
+}
+
+/// Objects of one kind in one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantFrom {
+    /// Empty for a Service.
+    pub group: String,
+    /// `Service`.
+    pub kind: String,
+    /// Where they are.
+    pub namespace: String,
+}
+
+/// Objects of one kind in the namespace of the grant.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantTo {
+    /// Empty for a Service.
+    pub group: String,
+    /// `Service`.
+    pub kind: String,
+    /// One of them; absent: all.
+    pub name: Option<String>,
+}
+
+/// What a ReferenceGrant means for copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The namespaces whose Services may copy.
+    from: BTreeSet<String>,
+    /// The names of the sources; `None`: all Services of its namespace.
+    to: Option<BTreeSet<String>>,
+}
+
+impl Grant {
+    /// Reads a ReferenceGrant. `None`: it is not about Services. What is no legal name grants nothing.
+    #[must_use]
+    pub fn read(grant: &ReferenceGrant) -> Option<Self> {
+        let from = grant.spec.from.iter().flatten();
+        let from: BTreeSet<_> = from
+            .filter(|from| from.group.is_empty() && from.kind == "Service" && is_dns_label(&from.namespace))
+            .map(|from| from.namespace.clone())
+            .collect();
+        let to = grant.spec.to.iter().flatten();
+        let to: Option<BTreeSet<_>> = to
+            .filter(|to| to.group.is_empty() && to.kind == "Service")
+            .filter(|to| to.name.as_deref().is_none_or(is_dns_label))
+            .map(|to| to.name.clone())
+            .collect();
+        let grants_nothing = from.is_empty() || to.as_ref().is_some_and(BTreeSet::is_empty);
+        (!grants_nothing).then_some(Self { from, to })
+    }
+
+    fn allows(&self, namespace: &str, source: &str) -> bool {
+        self.from.contains(namespace) && self.to.as_ref().is_none_or(|names| names.contains(source))
+    }
+}
+
+/// Whether the ReferenceGrants of the cluster are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Listed {
+    /// They have not been listed yet.
+    #[default]
+    Never,
+    /// The API server does not serve them, and that may be a passing fault.
+    Absent,
+    /// All of them were listed, or have been missing for long.
+    Yes,
+}
+
+/// All ReferenceGrants that are about Services.
+#[derive(Debug, Default)]
+pub struct Grants {
+    listed: Listed,
+    by_namespace: BTreeMap<String, BTreeMap<String, Grant>>,
+}
+
+impl Grants {
+    pub(super) fn consent(&self, namespace: &str, source: &ServiceKey) -> Consent {
+        let mut there = self.by_namespace.get(source.namespace()).into_iter().flatten();
+        if there.any(|(_, grant)| grant.allows(namespace, source.name())) {
+            return Consent::Given;
+        }
+        match self.listed {
+            Listed::Never => Consent::Unknown,
+            Listed::Absent => Consent::RefusedForNow,
+            Listed::Yes => Consent::Refused,
+        }
+    }
+
+    /// A grant was added, changed or, with `None`, removed. Returns the namespace whose sources it concerns, if anything
+    /// changed.
+    pub fn apply(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Option<String> {
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let name = metadata.name.clone().unwrap_or_default();
+        let there = self.by_namespace.entry(namespace.clone()).or_default();
+        let has_changed = match grant {
+            Some(grant) => there.insert(name, grant.clone()) != Some(grant),
+            None => there.remove(&name).is_some(),
+        };
+        if there.is_empty() {
+            self.by_namespace.remove(&namespace);
+        }
+        has_changed.then_some(namespace)
+    }
+
+    /// A list is complete: it replaces all that was known.
+    pub fn replace(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) {
+        self.by_namespace.clear();
+        for (metadata, grant) in listed {
+            self.apply(&metadata, Some(grant));
+        }
+        self.listed = Listed::Yes;
+    }
+
+    /// The API server does not serve ReferenceGrants. Until they are listed, or [`Grants::replace`] is called with nothing
+    /// because that has lasted, copies that exist stay.
+    pub fn absent(&mut self) {
+        if self.listed == Listed::Never {
+            self.listed = Listed::Absent;
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Decides whether a managed Service may copy a source in another namespace.
+//!
+//! ```text
+//!   own namespace ── default source ── --allow-source ── ReferenceGrant ── endpoint-copier/allow-from
+//!         any of them says yes: the source is copied, and only then does anything depend on it
+//! ```
+//!
+//! The operator may write EndpointSlices everywhere, and the users who annotate Services mostly may not (CVE-2021-25740).
+//! So an annotation in one namespace is not enough to expose another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::words::words;
+use super::{Finding, ObjectMeta, Reason, ServiceKey, annotation, annotation_of, is_dns_label};
+
+mod grants;
+mod ports;
+
+pub use grants::{Grant, Grants, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
+pub use ports::PermittedPorts;
+
+words! {
+    /// What the admin lets users do with sources in other namespaces.
+    CrossNamespace {
+        /// Copy them where the owner of the source or the admin allows it.
+        Consent => "consent",
+        /// Copy any of them.
+        Allow => "allow",
+        /// Copy only those that the flags name.
+        Deny => "deny",
+    }
+}
+
+/// The flags about sources in other namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentPolicy {
+    /// What users may do.
+    pub cross_namespace: CrossNamespace,
+    /// Sources that the admin allows, with the namespaces that may copy each of them.
+    pub allowed_sources: BTreeMap<ServiceKey, AllowFrom>,
+    /// TCP ports that copies of the default source may have, besides those of its slices.
+    pub allowed_ports: BTreeSet<u16>,
+}
+
+impl Default for ConsentPolicy {
+    fn default() -> Self {
+        Self {
+            cross_namespace: CrossNamespace::Consent,
+            allowed_sources: BTreeMap::new(),
+            allowed_ports: BTreeSet::new(),
+        }
+    }
+}
+
+/// Namespaces that may copy a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowFrom {
+    /// Every one.
+    All,
+    /// Those that it names.
+    Namespaces(BTreeSet<String>),
+}
+
+/// The annotation of a Service that lets others copy it, unread: names separated by commas, or `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowFromAnnotation(Box<str>);
+
+/// A longer annotation allows nothing. The operator keeps the annotation of every Service that has one.
+pub const LONGEST_ALLOW_FROM: usize = 4096;
+
+impl AllowFrom {
+    /// Reads a list of namespaces. What is no name of a namespace allows nothing: there are no patterns.
+    #[must_use]
+    pub fn parse(value: &str) -> Self {
+        if value == "*" {
+            return Self::All;
+        }
+        let names = value.split(',').filter(|name| is_dns_label(name));
+        Self::Namespaces(names.map(str::to_owned).collect())
+    }
+
+    /// Whether it names this namespace.
+    #[must_use]
+    pub fn allows(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespaces(names) => names.contains(namespace),
+        }
+    }
+}
+
+impl AllowFromAnnotation {
+    /// The annotation of a Service, if it allows anything.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let value = annotation_of(metadata, annotation::ALLOW_FROM)?;
+        let is_read = !value.is_empty() && value.len() <= LONGEST_ALLOW_FROM;
+        is_read.then(|| Self(value.into()))
+    }
+
+    fn allows(&self, namespace: &str) -> bool {
+        &*self.0 == "*" || is_dns_label(namespace) && self.0.split(',').any(|name| name == namespace)
+    }
+}
+
+/// Whether a managed Service may copy a source, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Consent {
+    /// Nobody allows it.
+    Refused,
+    /// Nobody allows it, as far as is known: the cluster has no ReferenceGrants, or has lost them just now. No copy is
+    /// created, and those that exist stay.
+    RefusedForNow,
+    /// It is not known yet. Nothing is touched.
+    Unknown,
+    /// Somebody who may allows it.
+    Given,
+}
+
+/// Who may be asked for consent to copy one source.
+#[derive(Clone, Copy, Debug)]
+pub struct Grantors<'a> {
+    /// The flags.
+    pub policy: &'a ConsentPolicy,
+    /// The source that the flags name.
+    pub default_source: &'a ServiceKey,
+    /// The annotation of the source, if it allows anything.
+    pub annotation: Option<&'a AllowFromAnnotation>,
+    /// Whether all Services have been listed, so that a missing annotation means something.
+    pub services_listed: bool,
+    /// All ReferenceGrants.
+    pub grants: &'a Grants,
+}
+
+impl Grantors<'_> {
+    /// Whether a Service in this namespace may copy this source.
+    #[must_use]
+    pub fn consent(&self, namespace: &str, source: &ServiceKey) -> Consent {
+        let by_admin = self.policy.allowed_sources.get(source);
+        if source.namespace() == namespace
+            || source == self.default_source
+            || by_admin.is_some_and(|allowed| allowed.allows(namespace))
+        {
+            return Consent::Given;
+        }
+        match self.policy.cross_namespace {
+            CrossNamespace::Allow => return Consent::Given,
+            CrossNamespace::Deny => return Consent::Refused,
+            CrossNamespace::Consent => {}
+        }
+        if self.annotation.is_some_and(|allowed| allowed.allows(namespace)) {
+            return Consent::Given;
+        }
+        if !self.services_listed {
+            return Consent::Unknown;
+        }
+        self.grants.consent(namespace, source)
+    }
+
+    /// Which ports copies of a source may have in this namespace.
+    #[must_use]
+    pub fn ports(&self, namespace: &str, source: &ServiceKey) -> PermittedPorts {
+        if source.namespace() == namespace {
+            PermittedPorts::Any
+        } else if source == self.default_source {
+            PermittedPorts::OfSlice(self.policy.allowed_ports.clone())
+        } else {
+            PermittedPorts::OfSlice(BTreeSet::new())
+        }
+    }
+
+    /// Why a Service has no copies, and who can change that. The text depends on names and flags alone, so that it does
+    /// not show whether the source exists.
+    fn finding(&self, namespace: &str, source: &ServiceKey) -> Finding {
+        let note = if self.policy.cross_namespace == CrossNamespace::Deny {
+            format!(
+                "{source} is in another namespace, and --cross-namespace=deny forbids to copy it; an admin can add \
+                 --allow-source={source}={namespace}"
+            )
+        } else {
+            format!(
+                "{source} is in another namespace, which does not allow {namespace} to copy it; annotate that Service \
+                 with {}: {namespace:?}, or create a ReferenceGrant in namespace {} from Services of {namespace}",
+                annotation::ALLOW_FROM,
+                source.namespace()
+            )
+        };
+        Finding::new(Reason::NotPermitted, note)
+    }
+
+    /// Why a Service in this namespace may not copy this source. `None`: it may, or that is not known.
+    #[must_use]
+    pub fn refusal(&self, namespace: &str, source: &ServiceKey) -> Option<Refusal> {
+        let is_final = match self.consent(namespace, source) {
+            Consent::Refused => true,
+            Consent::RefusedForNow => false,
+            Consent::Unknown | Consent::Given => return None,
+        };
+        let finding = self.finding(namespace, source);
+        Some(Refusal { finding, is_final })
+    }
+}
+
+/// Why a Service may not copy its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the user sees.
+    pub finding: Finding,
+    /// Copies that exist go. Otherwise they stay, and none is created.
+    pub is_final: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,357 @@
+//! A source in another namespace is copied with consent only, and copies go with it.
+
+use proptest::prelude::*;
+
+use crate::index::{Index, Scope};
+use crate::model::{
+    AllowFrom, ConsentPolicy, CrossNamespace, Finding, ObjectMeta, Reason, ReferenceGrant, Service,
+    ServiceKey, SliceKey, annotation, provenance,
+};
+use crate::plan::{Verdicts, plan};
+use crate::testing::world::{World, Write};
+use crate::testing::{
+    Build as _, BuildService as _, BuildSlice as _, defaults, plain_service, service, slice,
+};
+
+fn vip() -> ServiceKey {
+    ServiceKey::new("default", "vip")
+}
+
+/// `default/vip` asks for `web/app`, which has a slice.
+fn world() -> World {
+    let mut world = World::new()
+        .service(service("vip").source("web", "app"))
+        .service(app())
+        .slice(
+            slice("app-x7k2p")
+                .namespace("web")
+                .of("app")
+                .endpoints(["192.0.2.1"]),
+        );
+    world.defaults.consent.cross_namespace = CrossNamespace::Consent;
+    world
+}
+
+fn app() -> Service {
+    plain_service("app").namespace("web")
+}
+
+fn allowed() -> World {
+    world().service(app().annotate(annotation::ALLOW_FROM, "other,default"))
+}
+
+fn grant(to: Option<&str>) -> ReferenceGrant {
+    serde_json::from_value(serde_json::json!({
+        "metadata": {"namespace": "web", "name": "grant"},
+        "spec": {
+            "from": [{"group": "", "kind": "Service", "namespace": "default"}],
+            "to": [{"group": "", "kind": "Service", "name": to}],
+        },
+    }))
+    .unwrap()
+}
+
+/// Each way to give consent.
+fn consenting() -> [World; 4] {
+    let mut by_flag = world();
+    let sources = &mut by_flag.defaults.consent.allowed_sources;
+    sources.insert(ServiceKey::new("web", "app"), AllowFrom::parse("default"));
+    let (mut by_grant, mut by_name) = (world(), world());
+    by_grant.grants = vec![grant(None)];
+    by_name.grants = vec![grant(Some("app"))];
+    [allowed(), by_flag, by_grant, by_name]
+}
+
+/// The same world without consent.
+fn withdrawn(world: &World) -> World {
+    let mut world = world.clone();
+    world.put_service(app());
+    world.grants.clear();
+    world.defaults.consent.allowed_sources.clear();
+    world
+}
+
+/// Rule: 9.allow-from, 9.allow-source, 9.reference-grant, 9.withdrawal
+#[test]
+fn copies_come_with_consent_and_go_when_it_is_withdrawn() {
+    for mut world in consenting() {
+        world.settle("vip");
+        assert_eq!(world.copies("vip").len(), 1);
+        let mut world = withdrawn(&world);
+        let writes = world.settle("vip");
+        assert!(matches!(&writes[..], [Write::Delete(_)]), "{writes:?}");
+        assert_eq!(world.reasons("vip"), [Reason::NotPermitted]);
+    }
+}
+
+/// Rule: 9.withdrawal
+#[test]
+fn withdrawal_removes_copies_that_are_frozen_or_held() {
+    for (name, change) in [
+        ("a typo", annotation::ENABLED),
+        ("an unknown source", annotation::SOURCE_NAME),
+        ("a held copy", annotation::WHEN_SOURCE_EMPTY),
+    ] {
+        for mut world in consenting() {
+            world.settle("vip");
+            let value = if change == annotation::WHEN_SOURCE_EMPTY {
+                world.edit(&SliceKey::new("web", "app-x7k2p"), |slice| slice.endpoints = None);
+                "hold"
+            } else {
+                "No Name"
+            };
+            world.put_service(service("vip").source("web", "app").annotate(change, value));
+            assert_eq!(world.settle("vip"), [], "{name}");
+            assert_eq!(world.copies("vip").len(), 1, "{name}");
+            let mut world = withdrawn(&world);
+            world.settle("vip");
+            assert_eq!(world.copies("vip").len(), 0, "{name}");
+        }
+    }
+}
+
+/// Rule: 9.withdrawal
+#[test]
+fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
+    let world = allowed().settled("vip");
+    let mut index = withdrawn(&world).index();
+    let source = &world.slices[&SliceKey::new("web", "app-x7k2p")];
+    let unreadable = crate::model::Unreadable {
+        metadata: source.metadata.clone(),
+        error: "invalid type".to_owned(),
+    };
+    index.apply_unreadable_slice(
+        &Scope::Named(std::sync::Arc::new(["app".to_owned()].into())),
+        &unreadable,
+    );
+    let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+    assert_eq!(plan.deletes.len(), 1);
+}
+
+/// Rule: 9.copies-by-annotation
+#[test]
+fn a_frozen_copy_of_a_source_in_its_own_namespace_stays() {
+    let own = slice("own-x7k2p").of("own").endpoints(["192.0.2.1"]);
+    let mut world = world()
+        .slice(own)
+        .service(service("vip").source("default", "own"))
+        .settled("vip");
+    world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
+    assert_eq!(world.settle("vip"), []);
+    assert_eq!(world.copies("vip").len(), 1);
+}
+
+/// Rule: 9.refusal-is-blind
+#[test]
+fn the_refusal_is_the_same_for_sources_that_exist_and_that_do_not() {
+    let seen = |world: &World| {
+        (
+            world.findings("vip"),
+            world.index().endpoints(&vip()),
+            world.index().names(),
+        )
+    };
+    let there = world();
+    let mut missing = world();
+    missing.services.remove(&ServiceKey::new("web", "app"));
+    missing.slices.clear();
+    let mut copied = world().slice(slice("app").namespace("web").of("app").endpoints(["192.0.2.9"]));
+    copied.put_service(app().annotate(annotation::ALLOW_FROM, "other"));
+    assert_eq!(seen(&there), seen(&missing));
+    assert_eq!(seen(&there), seen(&copied));
+}
+
+/// Rule: 9.refusal-is-blind
+#[test]
+fn a_change_of_a_source_without_consent_marks_nobody() {
+    let mut index = world().index();
+    let names = Scope::Named(std::sync::Arc::new(["app", "vip"].map(str::to_owned).into()));
+    let changed = slice("app-x7k2p")
+        .namespace("web")
+        .of("app")
+        .version(200)
+        .endpoints(["192.0.2.2"]);
+    assert!(index.apply_slice(&names, changed).is_empty());
+    assert!(
+        index
+            .apply_service(&app().label("a", "b").version(200))
+            .is_empty()
+    );
+    assert!(index.delete_service(&ServiceKey::new("web", "app")).is_empty());
+}
+
+/// Rule: 9.discovery
+#[test]
+fn nothing_is_touched_before_services_and_grants_are_listed() {
+    let copied = allowed().settled("vip");
+    let mut index = Index::new(copied.defaults.clone());
+    let copies: Vec<_> = copied.copies("vip").into_iter().cloned().collect();
+    index.apply_service(&service("vip").source("web", "app"));
+    index.services_listed(&[vip()].into());
+    for copy in copies {
+        index.list_slice(&Scope::Copies, copy);
+    }
+    index.slices_listed(&Scope::Copies, &copied.slices.keys().cloned().collect());
+    assert!(index.snapshot(&vip()).is_none(), "grants are not listed");
+    assert!(index.grants_absent().contains(&vip()));
+    let absent = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+    assert!(absent.is_done(), "they may come back");
+    assert!(index.grants_listed([]).contains(&vip()));
+    let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+    assert_eq!(none.deletes.len(), 1);
+}
+
+/// Rule: 9.ports
+#[test]
+fn a_port_that_the_source_does_not_have_is_left_out() {
+    let ports = |service: Service| service.no_ports().number("https", 6443).number("kubelet", 10250);
+    let mut world = allowed().service(ports(service("vip").source("web", "app")));
+    world.settle("vip");
+    let numbers = |world: &World| -> Vec<_> {
+        let copy = world.copy("vip");
+        copy.ports.iter().flatten().filter_map(|port| port.port).collect()
+    };
+    assert_eq!(numbers(&world), [6443]);
+    assert_eq!(world.reasons("vip"), [Reason::PortNotPermitted]);
+    // Its own namespace may have any port.
+    let own = slice("own").of("own").endpoints(["192.0.2.1"]);
+    let mut world = world
+        .slice(own)
+        .service(ports(service("vip").source("default", "own")));
+    world.settle("vip");
+    assert_eq!(numbers(&world), [6443, 10250]);
+    assert_eq!(world.reasons("vip"), []);
+}
+
+/// Rule: 9.ports
+#[test]
+fn a_copy_without_a_permitted_port_is_removed() {
+    let mut world = allowed().settled("vip");
+    world.put_service(
+        service("vip")
+            .source("web", "app")
+            .no_ports()
+            .number("kubelet", 10250),
+    );
+    assert!(matches!(&world.settle("vip")[..], [Write::Delete(_)]));
+}
+
+/// Rule: 9.ports
+#[test]
+fn a_held_copy_gets_no_port_that_it_did_not_have() {
+    let held = service("vip")
+        .source("web", "app")
+        .annotate(annotation::WHEN_SOURCE_EMPTY, "hold");
+    let mut world = allowed().service(held.clone()).settled("vip");
+    world.slices.remove(&SliceKey::new("web", "app-x7k2p"));
+    world.put_service(held.number("kubelet", 10250));
+    world.settle("vip");
+    let ports: Vec<_> = world
+        .copy("vip")
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| port.port)
+        .collect();
+    assert_eq!(ports, [6443]);
+}
+
+/// Rule: 9.copies-by-annotation
+#[test]
+fn a_copy_that_names_another_source_is_made_right_or_removed() {
+    let mut world = allowed().settled("vip");
+    let key = SliceKey::of(&world.copy("vip").metadata);
+    world.edit(&key, |slice| {
+        let annotations = slice.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::NAMESPACE.into(), "secret".into());
+    });
+    assert_eq!(world.settle("vip"), [Write::Update(key.clone())]);
+    world.edit(&key, |slice| {
+        let annotations = slice.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::NAMESPACE.into(), "secret".into());
+    });
+    world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
+    assert_eq!(world.settle("vip"), [Write::Delete(key)]);
+}
+
+fn any_source() -> impl Strategy<Value = (String, String)> {
+    ("[a-z]{1,8}", "[a-z][a-z0-9-]{0,20}[a-z0-9]")
+        .prop_filter("another namespace", |(namespace, _)| namespace != "default")
+}
+
+proptest! {
+    /// Rule: 9.refusal-is-blind
+    #[test]
+    fn no_state_of_a_source_shows_in_its_refusal(
+        (namespace, name) in any_source(),
+        exists: bool,
+        slices in 0_usize..3,
+        allow_from in proptest::option::of("[a-z*,]{0,12}"),
+        deny: bool,
+    ) {
+        prop_assume!(!allow_from.iter().any(|value| AllowFrom::parse(value).allows("default")));
+        let mut blank = World::new().service(service("vip").source(&namespace, &name));
+        blank.defaults = crate::model::Defaults {
+            consent: ConsentPolicy {
+                cross_namespace: if deny { CrossNamespace::Deny } else { CrossNamespace::Consent },
+                ..ConsentPolicy::default()
+            },
+            ..defaults()
+        };
+        let mut world = blank.clone();
+        if exists {
+            let mut source = plain_service(&name).namespace(&namespace);
+            if let Some(value) = &allow_from {
+                source = source.annotate(annotation::ALLOW_FROM, value);
+            }
+            world.put_service(source);
+        }
+        for number in 0..slices {
+            let slice = slice(&format!("{name}-{number}")).namespace(&namespace).of(&name);
+            world = world.slice(slice.endpoints(["192.0.2.1"]));
+        }
+        let seen = |world: &World| -> (Vec<Finding>, _, _) {
+            (world.findings("vip"), world.index().endpoints(&vip()), world.index().names())
+        };
+        prop_assert_eq!(seen(&world), seen(&blank));
+        prop_assert_eq!(world.reasons("vip"), [Reason::NotPermitted]);
+        prop_assert!(world.plan("vip").is_done());
+    }
+
+    /// Rule: 9.allow-from, 9.reference-grant, 9.withdrawal
+    #[test]
+    fn an_index_that_saw_changes_is_as_one_that_lists_now(
+        changes in proptest::collection::vec((0_u8..7, "[ab]{1}"), 1..20),
+    ) {
+        let mut world = world();
+        let mut index = world.index();
+        for (change, name) in changes {
+            let source = plain_service(&name).namespace("web");
+            match change {
+                0 => world.put_service(source),
+                1 => world.put_service(source.annotate(annotation::ALLOW_FROM, "default")),
+                2 => _ = world.services.remove(&ServiceKey::new("web", &name)),
+                3 => world.put_service(service("vip").source("web", &name)),
+                4 => world.grants = vec![grant(Some(&name))],
+                5 => world.grants = vec![grant(None)],
+                _ => world.grants = Vec::new(),
+            }
+            for name in ["a", "b", "app"] {
+                let key = ServiceKey::new("web", name);
+                match world.services.get(&key) {
+                    Some(service) => _ = index.apply_service(service),
+                    None => _ = index.delete_service(&key),
+                }
+            }
+            index.apply_service(&world.services[&vip()]);
+            let metadata = ObjectMeta {
+                namespace: Some("web".to_owned()),
+                name: Some("grant".to_owned()),
+                ..ObjectMeta::default()
+            };
+            let granted = world.grants.first().and_then(crate::model::Grant::read);
+            index.apply_grant(&metadata, granted);
+            prop_assert_eq!(index.names(), world.index().names());
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The watch of ReferenceGrants. It begins when a managed Service first asks for a source in another namespace, and runs
+//! where the cluster serves them. Nothing else waits for it.
+
+use std::time::Duration;
+
+use backoff::backoff::Backoff as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, sleep};
+
+use super::reader::errors::{is_forbidden, is_not_served};
+use super::{Watches, pauses, undecoded};
+use crate::apiserver::decode::Guarded;
+use crate::apiserver::reference_grant::{GROUP, Versioned};
+use crate::apiserver::status;
+use endpoint_copier_core::index::{Dirty, Index};
+use endpoint_copier_core::model::{Grant, ObjectMeta, Unreadable, WatchKind};
+
+/// How often the cluster is asked whether and in which version it serves ReferenceGrants.
+const DISCOVERY: Duration = Duration::from_secs(60);
+
+/// A cluster without ReferenceGrants for this time, or an operator without the right to them, has none. Earlier, an API
+/// server may just be starting, or a CustomResourceDefinition is being replaced.
+const GONE: Duration = Duration::from_secs(300);
+
+/// Watches ReferenceGrants. `names` gets a new number whenever the names of the Services whose slices matter may have
+/// changed.
+pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
+    watches.until_grants_are_needed().await;
+    let grants = Grants { watches, names };
+    let (mut refused, mut failures) = (None, pauses(DISCOVERY));
+    loop {
+        match grants.served().await {
+            Ok(Some(version)) => {
+                failures = pauses(DISCOVERY);
+                let follow = async {
+                    match version {
+                        Version::V1 => grants.follow::<true>(&mut refused).await,
+                        Version::V1Beta1 => grants.follow::<false>(&mut refused).await,
+                    }
+                };
+                tokio::select! {
+                    () = follow => {}
+                    () = grants.until_served_otherwise(version) => {}
+                }
+            }
+            Ok(None) => {
+                grants.change(Index::grants_absent);
+                grants.refused(&mut refused);
+                sleep(DISCOVERY).await;
+            }
+            Err(_) => sleep(failures.next_backoff().unwrap_or(DISCOVERY)).await,
+        }
+    }
+}
+
+/// The versions of ReferenceGrant, the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V1Beta1,
+}
+
+impl Version {
+    const ALL: [Self; 2] = [Self::V1, Self::V1Beta1];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V1Beta1 => "v1beta1",
+        }
+    }
+}
+
+struct Grants {
+    watches: Watches,
+    names: channel::Sender<u64>,
+}
+
+impl Watches {
+    async fn until_grants_are_needed(&self) {
+        let mut marks = self.dirty.marks();
+        while !self.index.lock().needs_grants() {
+            if marks.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Grants {
+    /// The version that the cluster serves, if any.
+    async fn served(&self) -> kube::Result<Option<Version>> {
+        let client: &Client = &self.watches.reader.client;
+        for version in Version::ALL {
+            match client
+                .list_api_group_resources(&format!("{GROUP}/{}", version.as_str()))
+                .await
+            {
+                Ok(list)
+                    if list
+                        .resources
+                        .iter()
+                        .any(|resource| resource.name == "referencegrants") =>
+                {
+                    return Ok(Some(version));
+                }
+                Ok(_) => {}
+                Err(error) if status::status_of(&error).is_some_and(status::is_not_served) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn until_served_otherwise(&self, version: Version) {
+        loop {
+            sleep(DISCOVERY).await;
+            if self.served().await.is_ok_and(|served| served != Some(version)) {
+                return;
+            }
+        }
+    }
+
+    async fn follow<const GA: bool>(&self, refused: &mut Option<Instant>) {
+        let (mut listed, log) = (Vec::new(), undecoded(WatchKind::Grants));
+        let handle = |event: Result<Event<Guarded<Versioned<GA>>>, &watcher::Error>| {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(grant)) => listed.extend(read(grant, &log)),
+                Ok(Event::Apply(grant)) => {
+                    let metadata = grant.slim_metadata().clone();
+                    let granted = read(grant, &log).map(|(_, grant)| grant);
+                    self.change(|index| index.apply_grant(&metadata, granted));
+                }
+                Ok(Event::Delete(grant)) => {
+                    self.change(|index| index.apply_grant(grant.slim_metadata(), None))
+                }
+                Ok(Event::InitDone) => {
+                    *refused = None;
+                    self.change(|index| index.grants_listed(std::mem::take(&mut listed)));
+                }
+                Err(error) if is_forbidden(error) || is_not_served(error) => {
+                    self.refused(refused);
+                    return Some(DISCOVERY);
+                }
+                Err(_) => {}
+            }
+            None
+        };
+        let config = watcher::Config::default();
+        let reader = &self.watches.reader;
+        reader
+            .follow_with_errors(WatchKind::Grants, Api::all, config, handle)
+            .await;
+    }
+
+    /// ReferenceGrants cannot be had. Once this has lasted, there are none.
+    fn refused(&self, since: &mut Option<Instant>) {
+        if since.get_or_insert_with(Instant::now).elapsed() >= GONE {
+            self.change(|index| index.grants_listed([]));
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Index) -> Dirty) {
+        let mut index = self.watches.index.lock();
+        let (dirty, changed) = (change(&mut index), index.names_changed());
+        drop(index);
+        self.names
+            .send_if_modified(|known| std::mem::replace(known, changed) != changed);
+        if !dirty.is_empty() {
+            self.watches.dirty.mark(dirty);
+        }
+    }
+}
+
+/// What a ReferenceGrant says about Services. One that cannot be decoded grants nothing.
+fn read<const GA: bool>(
+    grant: Guarded<Versioned<GA>>,
+    log: &impl Fn(&Unreadable),
+) -> Option<(ObjectMeta, Grant)> {
+    match grant.object {
+        Ok(grant) => Grant::read(&grant.0).map(|read| (grant.0.metadata, read)),
+        Err(object) => {
+            log(&object);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

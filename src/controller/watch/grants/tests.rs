@@ -1,0 +1,215 @@
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+use tower::BoxError;
+
+use super::*;
+use crate::controller::watch::Reader;
+use crate::controller::workqueue::DirtySet;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watch_health::WatchHealth;
+use endpoint_copier_core::index::{Scope, SharedIndex};
+use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
+use endpoint_copier_core::testing::{Build as _, BuildService as _, defaults, plain_service, service};
+
+/// What the API server says of ReferenceGrants.
+#[derive(Clone, Copy, Debug)]
+enum Serves {
+    /// This version, with one grant.
+    Grant(&'static str),
+    /// This version, with none.
+    Nothing(&'static str),
+    /// No version.
+    NoVersion,
+    /// 503 to discovery.
+    Unavailable,
+    /// `v1`, and 403 to lists.
+    Forbidden,
+}
+
+fn answer(serves: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
+    let served = match serves {
+        Serves::Grant(version) | Serves::Nothing(version) => version,
+        Serves::Forbidden => "v1",
+        Serves::NoVersion => "",
+        Serves::Unavailable => return (503, Some(json!({}))),
+    };
+    let group = format!("/apis/{GROUP}/{served}");
+    if path == group {
+        let resource = json!({"name": "referencegrants", "namespaced": true, "kind": "ReferenceGrant", "singularName": "", "verbs": ["list"]});
+        return (
+            200,
+            Some(json!({"groupVersion": format!("{GROUP}/{served}"), "resources": [resource]})),
+        );
+    }
+    if path != format!("{group}/referencegrants") {
+        return (
+            404,
+            Some(json!({"code": 404, "status": "Failure", "message": "", "reason": "NotFound"})),
+        );
+    }
+    if query.contains("watch=true") {
+        return (200, None);
+    }
+    let grant = json!({
+        "metadata": {"namespace": "web", "name": "grant"},
+        "spec": {
+            "from": [{"group": "", "kind": "Service", "namespace": "default"}],
+            "to": [{"group": "", "kind": "Service"}],
+        },
+    });
+    let items = match serves {
+        Serves::Grant(_) => vec![grant],
+        Serves::Forbidden => {
+            return (
+                403,
+                Some(json!({"code": 403, "status": "Failure", "message": "", "reason": "Forbidden"})),
+            );
+        }
+        _ => Vec::new(),
+    };
+    (
+        200,
+        Some(json!({"metadata": {"resourceVersion": "7"}, "items": items})),
+    )
+}
+
+/// An index in which `default/vip` asks for `web/app`, fed by a watch of grants.
+struct Scene {
+    serves: Arc<Mutex<Serves>>,
+    index: SharedIndex,
+    names: channel::Receiver<u64>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Scene {
+    fn new(serves: Serves) -> Self {
+        let serves = Arc::new(Mutex::new(serves));
+        let says = serves.clone();
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let (path, query) = (
+                request.uri().path().to_owned(),
+                request.uri().query().unwrap_or_default().to_owned(),
+            );
+            let (code, body) = answer(*says.lock(), &path, &query);
+            async move {
+                let Some(body) = body else {
+                    // A watch without an event.
+                    return std::future::pending::<Result<Response<Full<bytes::Bytes>>, BoxError>>().await;
+                };
+                let response = Response::builder()
+                    .status(code)
+                    .header("content-type", "application/json");
+                Ok(response
+                    .body(Full::new(body.to_string().into()))
+                    .expect("a response"))
+            }
+        });
+        let metrics = Metrics::new("lease").expect("metrics");
+        let index: SharedIndex = Arc::new(Mutex::new(Index::new(Defaults {
+            consent: ConsentPolicy::default(),
+            ..defaults()
+        })));
+        {
+            let mut index = index.lock();
+            index.apply_service(&service("vip").source("web", "app"));
+            index.apply_service(&plain_service("app").namespace("web"));
+            index.services_listed(&[vip(), ServiceKey::new("web", "app")].into());
+            index.slices_listed(&Scope::Copies, &[].into());
+            index.slices_listed(&Scope::Named(Arc::new(["app".to_owned()].into())), &[].into());
+        }
+        let watches = Watches {
+            reader: Reader {
+                client: crate::apiserver::over(server, "default", &metrics),
+                watch_health: WatchHealth::default(),
+                metrics,
+            },
+            index: index.clone(),
+            dirty: DirtySet::default(),
+        };
+        let (sender, names) = channel::channel(0);
+        Self {
+            serves,
+            index,
+            names,
+            _task: AbortOnDropHandle::new(tokio::spawn(grants(watches, sender))),
+        }
+    }
+
+    /// What the index says of `default/vip` after this time.
+    async fn after(&self, seconds: u64) -> &'static str {
+        sleep(Duration::from_secs(seconds)).await;
+        match self.index.lock().snapshot(&vip()) {
+            None => "unknown",
+            Some(snapshot) if snapshot.source.is_some() => "given",
+            Some(snapshot) if snapshot.refusal.as_ref().is_some_and(|refusal| refusal.is_final) => "refused",
+            Some(_) => "refused for now",
+        }
+    }
+}
+
+fn vip() -> ServiceKey {
+    ServiceKey::new("default", "vip")
+}
+
+/// Rule: 9.discovery, 9.reference-grant
+#[tokio::test(start_paused = true)]
+async fn grants_are_read_in_the_version_that_is_served() {
+    for version in ["v1", "v1beta1"] {
+        let scene = Scene::new(Serves::Grant(version));
+        assert_eq!(scene.after(1).await, "given", "{version}");
+        assert!(
+            scene.names.has_changed().expect("the watch goes on"),
+            "its source is to be watched"
+        );
+        let none = Scene::new(Serves::Nothing(version));
+        assert_eq!(none.after(1).await, "refused", "{version}");
+    }
+}
+
+/// Rule: 9.discovery
+#[tokio::test(start_paused = true)]
+async fn a_cluster_without_grants_has_none_for_good_after_five_minutes() {
+    let scene = Scene::new(Serves::NoVersion);
+    assert_eq!(scene.after(1).await, "refused for now");
+    assert_eq!(scene.after(290).await, "refused for now");
+    assert_eq!(scene.after(120).await, "refused");
+    *scene.serves.lock() = Serves::Grant("v1");
+    assert_eq!(scene.after(61).await, "given");
+}
+
+/// Rule: 9.discovery
+#[tokio::test(start_paused = true)]
+async fn grants_that_cease_to_be_served_last_five_minutes() {
+    for end in [Serves::NoVersion, Serves::Forbidden] {
+        let scene = Scene::new(Serves::Grant("v1"));
+        assert_eq!(scene.after(1).await, "given");
+        *scene.serves.lock() = end;
+        assert_eq!(scene.after(300).await, "given", "{end:?}");
+        assert_eq!(scene.after(600).await, "refused", "{end:?}");
+    }
+}
+
+/// Rule: 9.discovery
+#[tokio::test(start_paused = true)]
+async fn a_failing_api_server_withdraws_no_consent() {
+    let scene = Scene::new(Serves::Unavailable);
+    assert_eq!(scene.after(3600).await, "unknown");
+    *scene.serves.lock() = Serves::Grant("v1");
+    assert_eq!(scene.after(120).await, "given");
+    *scene.serves.lock() = Serves::Unavailable;
+    assert_eq!(scene.after(3600).await, "given");
+}
+
+/// Rule: 9.discovery
+#[tokio::test(start_paused = true)]
+async fn the_right_to_list_grants_is_missed_for_five_minutes() {
+    let scene = Scene::new(Serves::Forbidden);
+    assert_eq!(scene.after(290).await, "unknown");
+    assert_eq!(scene.after(120).await, "refused");
+}
