@@ -5,6 +5,7 @@
 //! skipped if there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` also need
 //! `KUBEBUILDER_ASSETS`.
 
+mod admission;
 mod commands;
 mod contradictions;
 mod deployment;

@@ -161,7 +161,7 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
         let notes = release.apply(
             "install",
             &chart(),
-            &["--create-namespace", "--set", "replicaCount=3,vip.create=true,networkPolicy.enabled=true,resourceQuota.enabled=true,rbac.goOperator=false"],
+            &["--create-namespace", "--set", "replicaCount=3,vip.create=true,networkPolicy.enabled=true,resourceQuota.enabled=true,rbac.goOperator=false,admission.users.enabled=true,admission.operator.enabled=true"],
         );
         assert!(
             notes.contains("kubectl get service kubernetes-vip --namespace default"),

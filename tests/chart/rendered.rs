@@ -195,7 +195,10 @@ fn every_object_has_our_labels_and_its_namespace() {
                 "{kind}"
             );
             let expected = match kind {
-                "ClusterRole" | "ClusterRoleBinding" => json!(null),
+                "ClusterRole"
+                | "ClusterRoleBinding"
+                | "ValidatingAdmissionPolicy"
+                | "ValidatingAdmissionPolicyBinding" => json!(null),
                 "Service" if metadata["name"] == "vip" => json!("vips"),
                 "Role" | "RoleBinding" if namespace == "edge" => json!("leases"),
                 "ConfigMap" | "ServiceMonitor" | "PrometheusRule" => json!("monitoring"),

@@ -18,7 +18,12 @@ use crate::pod::{Node, Pod, list_api_servers};
 const USER: &str = "system:serviceaccount:copier:endpoint-copier-operator";
 
 /// Rights that this operator has and does not use, and why it has them.
-const UNUSED: [(&str, &str); 4] = [
+const UNUSED: [(&str, &str); 6] = [
+    (
+        "gateway.networking.k8s.io referencegrants list",
+        "only for a Service that asks for a source in another namespace",
+    ),
+    ("gateway.networking.k8s.io referencegrants watch", "likewise"),
     (
         "events.k8s.io events patch",
         "kube's recorder patches an Event that it repeats; each of ours is a new one so far",

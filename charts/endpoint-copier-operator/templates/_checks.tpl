@@ -13,6 +13,9 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- include "endpoint-copier-operator.checkVip" . }}
 {{- include "endpoint-copier-operator.checkImage" . }}
 {{- include "endpoint-copier-operator.checkHost" . }}
+{{- if and .Values.admission.operator.enabled .Values.rbac.create .Values.rbac.goOperator }}
+{{- fail "admission.operator.enabled needs rbac.goOperator=false: Pods of the Go operator write slices that the policy does not let pass" }}
+{{- end }}
 {{- include "endpoint-copier-operator.checkFlags" . }}
 {{- end }}
 

@@ -39,6 +39,16 @@ probe:
   mode: enforce
   period: 1s
   timeout: 1s
+consent:
+  crossNamespace: consent
+  allowSources: []
+  allowPorts: [9345]
+admission:
+  users:
+    enabled: false
+    verb: ""
+  operator:
+    enabled: false
 nodes:
   enabled: true
   selector: node-role.kubernetes.io/control-plane

@@ -83,9 +83,12 @@ rollingUpdate:
 
 {{/* Flags that the chart sets in the environment, and the chart value of each. */}}
 {{- define "endpoint-copier-operator.settings" -}}
+allow-port: consent.allowPorts
+allow-source: consent.allowSources
 api-server-host: apiServer.host
 api-server-mode: apiServer.mode
 api-server-port: apiServer.port
+cross-namespace: consent.crossNamespace
 default-endpoint-name: defaultEndpoint.name
 default-endpoint-namespace: defaultEndpoint.namespace
 leader-election-id: leaderElection.id
@@ -120,6 +123,11 @@ probe-timeout: probe.timeout
 {{- $value := index $section (splitList "." $path | last) }}
 {{- if eq $flag "probe" }}
 {{- $value = include "endpoint-copier-operator.probeMode" $ }}
+{{- else if eq $flag "allow-source" }}
+{{- $value = join ";" $value }}
+{{- else if eq $flag "allow-port" }}
+{{- /* Without the flag there is a default: no port has to be said. */}}
+{{- $value = join "," $value | default "0" }}
 {{- end }}
 {{- $name := printf "ENDPOINT_COPIER_%s" ($flag | upper | replace "-" "_") }}
 {{- if and (eq $flag "api-server-host") (not $value) }}

@@ -1,0 +1,298 @@
+//! The admission policies of the chart, on a real API server: it alone evaluates them.
+
+use harness::{Cluster, until};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
+use kube::Api;
+use serde_json::{Value, json};
+
+use crate::helm::{NAMESPACE, chart, helm};
+use crate::released::{clusters, release};
+
+/// The operator, with more rights than the chart gives it: as if its token were used by somebody who has found another way
+/// up.
+const OPERATOR: &str = "system:serviceaccount:copier:endpoint-copier-operator";
+
+const SERVICES: &str = "/api/v1/namespaces/team-a/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/team-a/endpointslices";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces";
+
+/// The status code and the text of an answer to a request of a user.
+async fn send(cluster: &Cluster, user: &str, method: &str, path: &str, body: Value) -> (u16, String) {
+    let merge = "application/merge-patch+json";
+    let kind = if method == "PATCH" {
+        merge
+    } else {
+        "application/json"
+    };
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Impersonate-User", user)
+        .header(http::header::CONTENT_TYPE, kind)
+        .body(body.into_bytes().into())
+        .expect("a request");
+    let (parts, body) = cluster
+        .client()
+        .send(request)
+        .await
+        .expect("an answer")
+        .into_parts();
+    let body = http_body_util::BodyExt::collect(body)
+        .await
+        .expect("a body")
+        .to_bytes();
+    (parts.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Whether a request is admitted; the text says why not.
+async fn admitted(
+    cluster: &Cluster,
+    user: &str,
+    method: &str,
+    path: &str,
+    body: Value,
+) -> Result<(), String> {
+    match send(cluster, user, method, path, body).await {
+        (200..=299, _) => Ok(()),
+        (_, text) => {
+            assert!(
+                text.contains("ValidatingAdmissionPolicy"),
+                "{method} {path}: {text}"
+            );
+            Err(text)
+        }
+    }
+}
+
+/// Gives a user verbs on Services of a namespace: on one of them, or on all.
+async fn allow(cluster: &Cluster, namespace: &str, user: &str, verbs: &[&str], name: Option<&str>) {
+    let role = format!("{user}-{}-{}", verbs.join("-"), name.unwrap_or("all"));
+    let names: Vec<_> = name.into_iter().collect();
+    cluster
+        .create::<Role>(json!({
+            "metadata": {"name": role, "namespace": namespace},
+            "rules": [{"apiGroups": [""], "resources": ["services", "services/status"], "verbs": verbs, "resourceNames": names}],
+        }))
+        .await;
+    cluster
+        .create::<RoleBinding>(json!({
+            "metadata": {"name": role, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        }))
+        .await;
+}
+
+fn service(name: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "team-a", "annotations": annotations},
+        "spec": {"ports": [{"port": 80}]},
+    })
+}
+
+/// Annotations that name `web/<name>`.
+fn of_web(name: &str) -> Value {
+    json!({
+        "endpoint-copier/enabled": "true",
+        "endpoint-copier/default-service-name": name,
+        "endpoint-copier/default-service-namespace": "web",
+    })
+}
+
+fn slice(name: &str, labels: &Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": [],
+        "metadata": {"name": name, "namespace": "team-a", "labels": labels},
+    })
+}
+
+fn lease(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": name, "namespace": namespace},
+    })
+}
+
+/// Rule: 9.admission-users
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_name_only_sources_that_they_may_get_on_api_server() {
+    for pair in &clusters().await {
+        let (release, cluster) = (release(pair), &pair.1);
+        for namespace in ["web", "team-a"] {
+            cluster.namespace(namespace).await;
+        }
+        let set = "admission.users.enabled=true,admission.users.verb=copy";
+        release.apply("install", &chart(), &["--create-namespace", "--set", set]);
+        allow(cluster, "team-a", "tom", &["create", "update", "patch"], None).await;
+        let create = async |name: &str, annotations: Value| {
+            admitted(cluster, "tom", "POST", SERVICES, service(name, &annotations)).await
+        };
+        let mut refusal = Ok(());
+        until("the policy is in effect", async || {
+            let dry_run = format!("{SERVICES}?dryRun=All");
+            refusal = admitted(cluster, "tom", "POST", &dry_run, service("a", &of_web("app"))).await;
+            refusal.is_err()
+        })
+        .await;
+        let text = refusal.expect_err("a refusal");
+        assert!(text.contains("you may not get the Service web/app"), "{text}");
+        // The default source is one as well.
+        let enabled = json!({"endpoint-copier/enabled": "true"});
+        let text = create("a", enabled.clone()).await.expect_err("a refusal");
+        assert!(
+            text.contains("you may not get the Service default/kubernetes"),
+            "{text}"
+        );
+        // What is not managed may say anything. Managing it is a change, also by a write of its status.
+        let mut off = of_web("app");
+        off["endpoint-copier/enabled"] = json!("false");
+        create("off", off).await.expect("switched off");
+        let on = json!({"metadata": {"annotations": enabled}});
+        for path in [format!("{SERVICES}/off"), format!("{SERVICES}/off/status")] {
+            assert!(
+                admitted(cluster, "tom", "PATCH", &path, on.clone())
+                    .await
+                    .is_err(),
+                "{path}"
+            );
+        }
+        create("plain", json!({"a": "b"}))
+            .await
+            .expect("no annotation of ours");
+
+        allow(cluster, "web", "tom", &["get"], Some("app")).await;
+        let mut text = String::new();
+        until("the right to get is in effect", async || {
+            text = create("b", of_web("app"))
+                .await
+                .expect_err("it needs the other verb too");
+            !text.contains("you may not get")
+        })
+        .await;
+        assert!(text.contains("you may not copy the Service web/app"), "{text}");
+        allow(cluster, "web", "tom", &["copy"], Some("app")).await;
+        until("the right to copy is in effect", async || {
+            create("b", of_web("app")).await.is_ok()
+        })
+        .await;
+        let other = json!({"metadata": {"annotations": of_web("database")}});
+        let path = format!("{SERVICES}/b");
+        assert!(admitted(cluster, "tom", "PATCH", &path, other).await.is_err());
+        let unrelated = json!({"metadata": {"labels": {"a": "b"}}});
+        admitted(cluster, "tom", "PATCH", &path, unrelated)
+            .await
+            .expect("no change of ours");
+    }
+}
+
+/// Rule: 9.admission-operator
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stolen_token_of_the_operator_writes_nothing_else_on_api_server() {
+    const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+    for pair in &clusters().await {
+        let (release, cluster) = (release(pair), &pair.1);
+        cluster.namespace("team-a").await;
+        let set = "admission.operator.enabled=true,rbac.goOperator=false";
+        release.apply("install", &chart(), &["--create-namespace", "--set", set]);
+        let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
+        let everything = json!({
+            "metadata": {"name": "everything"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR}],
+        });
+        let everything = serde_json::from_value(everything).expect("a binding");
+        bindings
+            .create(&kube::api::PostParams::default(), &everything)
+            .await
+            .expect("it is created");
+        let ours = json!({MANAGED_BY: "endpoint-copier-operator"});
+        let foreign = json!({MANAGED_BY: "endpointslice-controller.k8s.io"});
+        let leftover = json!({"kubernetes.io/service-name": "vip", "endpoint-copier/source": "kubernetes"});
+        for (name, labels) in [("foreign", &foreign), ("vip", &leftover), ("other", &leftover)] {
+            let code = cluster.post(SLICES, slice(name, labels)).await;
+            assert_eq!(code, 201, "{name}");
+        }
+        let secrets = "/api/v1/namespaces/team-a/secrets";
+        until("the policy is in effect", async || {
+            let secret = json!({"metadata": {"name": "a"}});
+            let dry_run = format!("{secrets}?dryRun=All");
+            admitted(cluster, OPERATOR, "POST", &dry_run, secret)
+                .await
+                .is_err()
+        })
+        .await;
+        let one = |name: &str| format!("{SLICES}/{name}");
+        let labelled = |labels: &Value| json!({"metadata": {"labels": labels}});
+        let leases = |namespace: &str| format!("{LEASES}/{namespace}/leases");
+        for (method, path, body, is_admitted) in [
+            ("POST", SLICES.to_owned(), slice("copy", &ours), true),
+            ("PATCH", one("copy"), json!({"endpoints": []}), true),
+            ("PATCH", one("copy"), labelled(&foreign), false),
+            ("POST", SLICES.to_owned(), slice("more", &json!({})), false),
+            ("PATCH", one("foreign"), labelled(&ours), false),
+            ("PATCH", one("vip"), labelled(&ours), false),
+            ("DELETE", one("foreign"), Value::Null, false),
+            ("DELETE", one("other"), Value::Null, false),
+            ("DELETE", one("vip"), Value::Null, true),
+            ("DELETE", one("copy"), Value::Null, true),
+            (
+                "POST",
+                secrets.to_owned(),
+                json!({"metadata": {"name": "a"}}),
+                false,
+            ),
+            ("POST", SERVICES.to_owned(), service("a", &json!({})), false),
+            (
+                "DELETE",
+                "/api/v1/namespaces/team-a".to_owned(),
+                Value::Null,
+                false,
+            ),
+            ("POST", leases(NAMESPACE), lease(NAMESPACE, harness::LEASE), true),
+            (
+                "POST",
+                leases(NAMESPACE),
+                lease(NAMESPACE, &format!("{}-probes", harness::LEASE)),
+                true,
+            ),
+            ("POST", leases(NAMESPACE), lease(NAMESPACE, "other"), false),
+            ("POST", leases("team-a"), lease("team-a", harness::LEASE), false),
+            (
+                "DELETE",
+                format!("{}/{}", leases(NAMESPACE), harness::LEASE),
+                Value::Null,
+                false,
+            ),
+        ] {
+            let answer = admitted(cluster, OPERATOR, method, &path, body.clone()).await;
+            assert_eq!(answer.is_ok(), is_admitted, "{method} {path} {body}: {answer:?}");
+        }
+        // Nobody else is limited.
+        let code = cluster.post(SERVICES, service("a", &json!({}))).await;
+        assert_eq!(code, 201);
+        assert!(
+            cluster
+                .try_get::<k8s_openapi::api::core::v1::Service>("team-a", "a")
+                .await
+                .is_some()
+        );
+        let namespaces: Api<Namespace> = Api::all(cluster.client());
+        assert!(namespaces.get_opt("team-a").await.expect("an answer").is_some());
+    }
+}
+
+/// Pods of the Go operator write slices without our label.
+#[test]
+fn the_policy_for_the_operator_waits_for_the_end_of_the_go_operator() {
+    let Some(helm) = helm() else { return };
+    let set = "admission.operator.enabled=true,rbac.goOperator=true";
+    let refusal = helm.refusal(&["--set", set]);
+    assert!(refusal.contains("rbac.goOperator=false"), "{refusal}");
+}
