@@ -1,9 +1,17 @@
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::shared::Wiring;
 use super::target_task::tests::{Answers, FakeClient, FakeServers};
 use super::*;
 use crate::config::ServerAddress;
-use endpoint_copier_core::index::{Index, Scope};
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::term::Term;
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::index::{Index, Scope, SharedIndex};
 use endpoint_copier_core::model::{Defaults, EndpointSlice, Service, ServiceKey};
 use endpoint_copier_core::verdicts::{Failure, Phase};
 use serde_json::json;
@@ -32,6 +40,13 @@ pub(super) struct Scene {
 
 impl Default for Scene {
     fn default() -> Self {
+        Self::new(Some(ms(3_000)))
+    }
+}
+
+impl Scene {
+    /// Without a limit for renewals there is no election.
+    pub fn new(renewal_limit: Option<Duration>) -> Self {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
             managed: Some(ServiceKey::new("default", "vip")),
@@ -41,19 +56,24 @@ impl Default for Scene {
         let (terms, receiver) = watch::channel(None);
         let (told, servers) = (Told::default(), Arc::<FakeServers>::default());
         let hear = told.clone();
-        let prober = Prober::new(ProberParts {
-            client: Arc::new(FakeClient(servers.clone())),
-            config: ProbeConfig::default(),
+        let wiring = Wiring {
+            terms: receiver,
+            renewal_limit,
             index: index.clone(),
             dirty: dirty.clone(),
-            terms: receiver,
-            renewal_limit: Some(ms(3_000)),
             metrics: metrics.clone(),
             on_down: Box::new(move |down| hear.lock().push(down)),
+        };
+        let config = ProbeConfig::default();
+        let probes = Probes::new(config.thresholds, wiring);
+        let prober = Prober {
+            probes: probes.clone(),
+            client: Arc::new(FakeClient(servers.clone())),
+            config,
             seed: 0,
-        });
+        };
         Self {
-            probes: prober.probes(),
+            probes,
             index,
             dirty,
             metrics,
@@ -63,9 +83,7 @@ impl Default for Scene {
             terms,
         }
     }
-}
 
-impl Scene {
     pub fn phase(&self, target: Target) -> Phase {
         self.probes.phase(target).expect("a listed target")
     }

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::OwnProbes;
+use super::Probes;
 use super::lease::{Annotations, Shown};
 
 /// The newest state of the Lease that this replica knows.
@@ -15,12 +15,12 @@ pub(super) struct Seen {
 
 /// Where the states of the Lease arrive, in the order of their versions.
 #[derive(Clone)]
-pub(super) struct View<P> {
-    pub probes: P,
+pub(super) struct View {
+    pub probes: Probes,
     pub seen: watch::Sender<Option<Seen>>,
 }
 
-impl<P: OwnProbes> View<P> {
+impl View {
     /// What the watch shows.
     pub fn show(&self, shown: Shown) {
         match shown {

@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::controller::probe::objections::OwnProbes as _;
 use crate::controller::probe::tests::{Scene, ms, target};
 use endpoint_copier_core::verdicts::Phase;
 
