@@ -28,7 +28,7 @@ mod check;
 mod named;
 mod reader;
 
-pub(super) use backoff::pauses;
+pub(super) use backoff::{WatchBackoff, pauses};
 pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};
 pub use reader::Reader;
