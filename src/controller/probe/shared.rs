@@ -15,7 +15,8 @@ use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{
-    Condition, Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, Targets, Thresholds,
+    Condition, Facts, Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, Targets,
+    Thresholds,
 };
 
 /// How often facts are looked at while time alone may change them.
@@ -181,8 +182,8 @@ impl Probes {
         if *old == report {
             return;
         }
-        self.0.report.send_replace(Arc::new(report));
-        let report = self.report();
+        let report = Arc::new(report);
+        self.0.report.send_replace(report.clone());
         let since = self.note(&old, &report);
         let services: Vec<_> = self
             .0
@@ -242,22 +243,13 @@ impl Probes {
 
     /// Our own connections leave servers that are down while another is well, until they are well again.
     fn note_down(&self, report: &Report) {
-        let mut down = BTreeSet::new();
-        let mut is_another_well = false;
-        for (target, facts) in report
-            .targets
-            .iter()
-            .filter(|(target, _)| target.port() != SUPERVISOR_PORT)
-        {
-            match facts.condition {
-                Condition::Down | Condition::Rising => {
-                    down.insert(ServerAddress::new(&target.address().to_string(), target.port()));
-                }
-                Condition::Well => is_another_well = true,
-                Condition::New | Condition::Failing => {}
-            }
-        }
-        if !is_another_well {
+        let targets = report.targets.iter();
+        let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
+        let is_down = |facts: &Facts| matches!(facts.condition, Condition::Down | Condition::Rising);
+        let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
+        let down = servers.clone().filter(|(_, facts)| is_down(facts));
+        let mut down: BTreeSet<_> = down.map(|(target, _)| address(target)).collect();
+        if !servers.any(|(_, facts)| facts.condition == Condition::Well) {
             down.clear();
         }
         let mut known = self.0.down.lock();

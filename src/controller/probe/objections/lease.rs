@@ -208,26 +208,21 @@ impl ProbeLease {
                 .await
                 .map_err(|_| Error::Endless)??
             {
-                let lease = match event {
-                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                        show(Shown::Changed(Annotations::of(&lease)));
-                        lease
-                    }
-                    WatchEvent::Deleted(lease) => {
-                        let values = BTreeMap::new();
-                        let version = Annotations::of(&lease).version;
-                        show(Shown::Changed(Annotations { version, values }));
-                        lease
+                let mut shown = match &event {
+                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) | WatchEvent::Deleted(lease) => {
+                        Annotations::of(lease)
                     }
                     WatchEvent::Bookmark(bookmark) => {
-                        version = bookmark.metadata.resource_version;
+                        version.clone_from(&bookmark.metadata.resource_version);
                         continue;
                     }
-                    WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+                    WatchEvent::Error(status) => return Err(kube::Error::Api(status.clone()).into()),
                 };
-                if let Some(reached) = &lease.slim_metadata().resource_version {
-                    version.clone_from(reached);
+                if matches!(event, WatchEvent::Deleted(_)) {
+                    shown.values.clear();
                 }
+                version = shown.version.to_string();
+                show(Shown::Changed(shown));
             }
             if began.elapsed() < HEALTHY {
                 return Err(Error::Ended(began.elapsed()));

@@ -23,21 +23,13 @@ pub(super) struct View {
 impl View {
     /// What the watch shows.
     pub fn show(&self, shown: Shown) {
-        match shown {
-            Shown::Listed(lease) => {
-                let watched = lease.version;
-                self.see(Seen { lease, watched });
-            }
-            Shown::Changed(lease) => {
-                let watched = lease.version;
-                let known = self.known();
-                let lease = [lease, known].into_iter().max_by_key(|lease| lease.version);
-                self.see(Seen {
-                    lease: lease.unwrap_or_default(),
-                    watched,
-                });
-            }
-        }
+        let (watched, lease) = match shown {
+            Shown::Listed(lease) => (lease.version, lease),
+            // A read may have been ahead of it.
+            Shown::Changed(lease) if lease.version < self.known().version => (lease.version, self.known()),
+            Shown::Changed(lease) => (lease.version, lease),
+        };
+        self.see(Seen { lease, watched });
     }
 
     /// What a GET shows.
