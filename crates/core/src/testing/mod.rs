@@ -14,6 +14,7 @@ use crate::model::{
     ServiceSpec, annotation, label, provenance,
 };
 
+pub mod facts;
 pub mod world;
 
 /// The flags as they are when nobody sets them.

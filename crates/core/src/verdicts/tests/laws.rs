@@ -201,6 +201,10 @@ impl Run {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Attempt(n, takes, reply) => {
+                let is_same = |(other, begun, _): &(u8, u64, Reply)| other == n && *begun == self.now;
+                if self.pending.values().any(is_same) {
+                    return;
+                }
                 self.begun += 1;
                 self.probes.targets.begin(target(*n), at(self.now));
                 self.pending
@@ -245,11 +249,8 @@ impl Run {
             !is_seen_well || !matches!(phase, Phase::New { .. }),
             "{n} is {phase:?}"
         );
-        if let Some(success) = before.last_success
-            && is_failure
-            && at(begun) <= success.begun
-        {
-            assert_eq!(phase, before.phase(), "a failure older than the last success");
+        if is_failure && before.answered.is_some_and(|answered| at(begun) <= answered) {
+            assert_eq!(phase, before.phase(), "a failure older than the last answer");
         }
         match phase {
             Phase::Down if is_failure => _ = self.down_since.insert(n, self.now),
