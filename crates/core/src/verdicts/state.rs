@@ -71,6 +71,8 @@ pub struct TargetState {
     pub(super) listed_since: Moment,
     /// When the newest 2xx came.
     pub(super) last_success: Option<Moment>,
+    /// How long its answers take: the longest of late, an eighth shorter with each quicker one.
+    pub(super) usual: Duration,
     /// Begin of the newest attempt that was answered, by 2xx or not.
     pub(super) answered: Option<Moment>,
     /// The latest result that counted.
@@ -97,6 +99,7 @@ impl TargetState {
             phase: Phase::New { failures: 0 },
             listed_since: now,
             last_success: None,
+            usual: Duration::ZERO,
             answered: None,
             latest: None,
             first_failure: None,
@@ -139,6 +142,7 @@ impl TargetState {
         if reply == Reply::Success {
             self.last_success = self.last_success.max(Some(attempt.ended));
         }
+        self.usual = attempt.ended.since(attempt.begun).max(self.usual * 7 / 8);
         self.answered = self.answered.max(Some(attempt.begun));
         self.latest = Some(reply);
         (self.first_failure, self.last_failure) = (None, None);

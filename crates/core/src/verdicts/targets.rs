@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::state::{Attempt, RELAPSE_MEMORY};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
-/// An attempt without an answer for this long casts a doubt on its target.
+/// An attempt without an answer casts a doubt on its target when it takes this much longer than answers did of late.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
 /// The failures in a row after which a target is suspected.
 const SUSPECTED_AFTER: u32 = 2;
@@ -102,12 +102,13 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica may contradict one that suspects a target. It may not while its own attempt hangs.
+    /// Whether this replica may contradict one that suspects a target. It may not while its own attempt hangs. A slow
+    /// answer does not count as hanging where answers are slow: the replica would object and withdraw with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {
             let oldest = state.unanswered.first();
-            let hangs = oldest.is_some_and(|begun| now.since(*begun) > DOUBT_AFTER);
+            let hangs = oldest.is_some_and(|begun| now.since(*begun) > state.usual + DOUBT_AFTER);
             state.phase == Phase::Well && !hangs
         })
     }

@@ -298,6 +298,33 @@ proptest! {
         }
     }
 
+    /// Rule: 7.clearly-well
+    #[test]
+    fn answers_that_take_about_as_long_leave_no_doubt(quickest in 0..2_000u64, more in vec(0..=250u64, 1..50)) {
+        let mut probes = Probes::new(1);
+        let mut begun = 0;
+        probes.attempt(1, begun, begun + quickest, Reply::Success);
+        for more in more {
+            begun += 3_000;
+            let ended = begun + quickest + more;
+            probes.targets.begin(target(1), at(begun));
+            prop_assert!(probes.targets.is_clearly_well(target(1), at(ended)));
+            probes.targets.end(target(1), at(begun), at(ended), Reply::Success);
+        }
+    }
+
+    /// Rule: 7.clearly-well
+    #[test]
+    fn an_attempt_longer_than_any_answer_casts_a_doubt(answers in vec(0..1_000u64, 1..50)) {
+        let mut probes = Probes::new(1);
+        for (n, took) in (0..).zip(&answers) {
+            probes.attempt(1, n * 1_000, n * 1_000 + took, Reply::Success);
+        }
+        probes.targets.begin(target(1), at(900_000));
+        let longest = answers.iter().max().copied().unwrap_or_default();
+        prop_assert!(!probes.targets.is_clearly_well(target(1), at(900_251 + longest)));
+    }
+
     /// Rule: 7.forged
     #[test]
     fn any_text_in_the_lease_can_only_object(text in "[0-9.:,;=\\[\\]a-f-]{0,40}", key in "[a-z2-7]{0,12}") {
