@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tracing::error;
 
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::ProbeConfig;
+use endpoint_copier_core::model::ServiceKey;
 use endpoint_copier_core::verdicts::Target;
 
 mod objections;
@@ -96,7 +98,15 @@ impl Prober {
         if !ports.is_empty() {
             *https = ports;
         }
-        Some(index.probe_targets(https))
+        let targets = index.probe_targets(https);
+        let listed = index.addresses_of(&ServiceKey::api_source(), "https");
+        let addresses = listed.iter().flatten().map(|(address, _)| address.parse());
+        let listed: BTreeSet<IpAddr> = addresses.filter_map(Result::ok).collect();
+        let metrics = self.probes.wiring().metrics.probes();
+        for target in &targets {
+            metrics.set_listed(*target, listed.contains(&target.address()));
+        }
+        Some(targets)
     }
 
     fn task(&self, target: Target) -> TargetTask {
