@@ -12,8 +12,8 @@ use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::{Index, Scope, SharedIndex};
-use endpoint_copier_core::model::{Defaults, EndpointSlice, Service, ServiceKey};
-use endpoint_copier_core::verdicts::{Failure, Phase};
+use endpoint_copier_core::model::{Defaults, EndpointSlice, Service};
+use endpoint_copier_core::verdicts::{Failure, Phase, Report};
 use serde_json::json;
 
 pub(super) fn ms(n: u64) -> Duration {
@@ -23,6 +23,8 @@ pub(super) fn ms(n: u64) -> Duration {
 pub(super) fn target(number: u8) -> Target {
     Target::new([192, 0, 2, number].into(), 6443)
 }
+
+mod disturbed;
 
 type Told = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
 
@@ -162,6 +164,9 @@ async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
     sleep(ms(200)).await;
     assert_eq!(scene.listed(), [target(1), target(2)]);
     assert_eq!(scene.phase(target(1)), Phase::Well);
+    let page = scene.metrics.render();
+    let unlisted = "endpoint_copier_probe_listed{address=\"192.0.2.1\",port=\"6443\"} 0";
+    assert!(page.contains(unlisted), "the source is empty: {page}");
     scene.copies(&[2]);
     sleep(ms(200)).await;
     assert_eq!(scene.listed(), [target(2)]);
