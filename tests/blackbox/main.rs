@@ -4,6 +4,7 @@
 //! with `etcd` and `kube-apiserver`; without one it says by name that it was skipped.
 
 mod clients;
+mod disturbed;
 mod election;
 mod empty;
 mod events;
@@ -17,6 +18,7 @@ mod probes;
 mod runbook;
 mod slow;
 mod start;
+mod supervisor;
 mod sync;
 mod upgrade;
 

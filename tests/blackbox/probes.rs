@@ -1,5 +1,6 @@
 //! API servers that stop answering while `default/kubernetes` still lists them.
 
+use std::net::SocketAddr;
 use std::slice;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 use crate::events::events_on;
 use crate::on_both;
 
-const VIP: &str = "kubernetes-vip";
+pub const VIP: &str = "kubernetes-vip";
 
 const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
@@ -25,10 +26,10 @@ const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
 const HANGS: Duration = Duration::from_secs(5);
 
 /// A server that refuses connections is out within this time.
-const REFUSES: Duration = Duration::from_secs(3);
+pub const REFUSES: Duration = Duration::from_secs(3);
 
 /// A server that answers again is back within this time: three successes over 3 s.
-const BACK: Duration = Duration::from_secs(10);
+pub const BACK: Duration = Duration::from_secs(10);
 
 /// An objection counts for this long.
 const OBJECTION: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ const OBJECTION: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(8);
 
 /// A replica that begins with this API server. It knows all three, and leaves those that are lost.
-fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
+pub fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
         servers: &servers,
@@ -47,7 +48,7 @@ fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Oper
 }
 
 /// Creates a Service with the API servers' port, in the namespace `default`.
-async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
+pub async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -> Service {
     let mut service = vip();
     service["metadata"]["name"] = json!(name);
     service["metadata"]["annotations"] = annotations;
@@ -56,7 +57,7 @@ async fn create(cluster: &Cluster, name: &str, annotations: serde_json::Value) -
 }
 
 /// The one copy of a Service.
-async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
+pub async fn copy(cluster: &Cluster, service: &str) -> EndpointSlice {
     let mut slices = cluster.slices_of("default", service).await;
     assert_eq!(slices.len(), 1, "{slices:#?}");
     slices.remove(0)
@@ -88,9 +89,19 @@ fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
 
 /// Waits until exactly these servers are out, and returns that copy.
 async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
-    let mut last = copy(cluster, VIP).await;
+    until_out_of(cluster, VIP, servers, limit).await
+}
+
+/// The same for another Service.
+pub async fn until_out_of(
+    cluster: &Cluster,
+    service: &str,
+    servers: &[usize],
+    limit: Duration,
+) -> EndpointSlice {
+    let mut last = copy(cluster, service).await;
     let is_out = within(limit, async || {
-        last = copy(cluster, VIP).await;
+        last = copy(cluster, service).await;
         out(cluster, &last) == servers
     });
     assert!(is_out.await, "not {servers:?} are out after {limit:?}: {last:#?}");
@@ -99,7 +110,11 @@ async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> End
 
 /// Waits until a replica sees a server in this state.
 async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
-    let address = cluster.address(server);
+    until_seen_at(operator, cluster.address(server), state).await;
+}
+
+/// The same for another port.
+pub async fn until_seen_at(operator: &Operator, address: SocketAddr, state: &str) {
     let series = format!(
         "endpoint_copier_probe_state{{address=\"{}\",port=\"{}\",state=\"{state}\"}}",
         address.ip(),
@@ -121,7 +136,7 @@ async fn until_lists(cluster: &Cluster, service: &str, servers: &[usize]) {
 }
 
 /// Waits until these replicas have copied all servers and have seen them well.
-async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
+pub async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
     until_lists(cluster, service, &[0, 1, 2]).await;
     for operator in replicas {
         for server in [0, 1, 2] {
@@ -131,7 +146,7 @@ async fn until_well(cluster: &Cluster, service: &str, replicas: &[Operator]) {
 }
 
 /// How often a replica has taken an endpoint out.
-async fn removals(operator: &Operator) -> Option<u64> {
+pub async fn removals(operator: &Operator) -> Option<u64> {
     operator.metric("endpoint_copier_probe_removals_total").await
 }
 
@@ -143,7 +158,7 @@ async fn notes(cluster: &Cluster, service: &Service, reason: &str) -> Vec<String
 }
 
 /// The copy of the VIP stays as it is, down to its version, for so long.
-async fn stays(cluster: &Cluster, for_so_long: Duration) {
+pub async fn stays(cluster: &Cluster, for_so_long: Duration) {
     let before = copy(cluster, VIP).await;
     sleep(for_so_long).await;
     assert_eq!(copy(cluster, VIP).await, before);
@@ -191,12 +206,17 @@ async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
 
 on_both! {
     listed;
-    /// Rule: 7.conditions, 7.out, 7.rise
+    /// Rule: 7.conditions, 7.out, 7.rise, 7.log
     async fn frozen_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
         let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
         let copy = until_out(cluster, &[1], HANGS).await;
         is_reported(cluster, &operator, &service, &copy).await;
+        let line = format!(
+            "took {} out of default/{VIP}: readyz timed out 3 times; the source still lists it",
+            cluster.ip(1),
+        );
+        assert!(operator.log().contains(&line), "{}", operator.log());
         cluster.thaw_server(1);
         is_back(cluster, &operator, &service).await;
     }
