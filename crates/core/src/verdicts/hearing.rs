@@ -153,11 +153,8 @@ impl Hearing {
     /// The annotation keys of objections that have not changed for a minute. The leader removes them.
     #[must_use]
     pub fn stale(&self, now: Moment) -> Vec<String> {
-        let is_stale = |objection: &Objection| now.since(objection.seen) > STALE_AFTER;
-        let stale = self
-            .objections
-            .iter()
-            .filter(|(_, objection)| is_stale(objection));
+        let objections = self.objections.iter();
+        let stale = objections.filter(|(_, objection)| now.since(objection.seen) > STALE_AFTER);
         stale.map(|(key, _)| key.clone()).collect()
     }
 

@@ -216,15 +216,12 @@ impl<'a> Evidence<'a> {
     }
 
     fn targets(&self, is_it: impl Fn(IpAddr, &Facts) -> bool) -> Vec<Target> {
-        let of_port = |port: &Port| {
-            let found = port
-                .facts
-                .iter()
-                .filter(|(address, facts)| is_it(**address, facts));
-            let targets = found.map(|(address, _)| Target::new(*address, port.number));
-            targets.collect::<Vec<_>>()
-        };
-        let mut targets: Vec<_> = self.ports.iter().flat_map(of_port).collect();
+        let mut targets = Vec::new();
+        for port in &self.ports {
+            let facts = port.facts.iter();
+            let found = facts.filter(|(address, facts)| is_it(**address, facts));
+            targets.extend(found.map(|(address, _)| Target::new(*address, port.number)));
+        }
         targets.sort_unstable();
         targets
     }
