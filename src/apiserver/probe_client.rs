@@ -31,8 +31,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use super::dial::KUBERNETES;
 use super::{Access, Error, read};
 use crate::apiserver::error::{causes, one_line};
-use endpoint_copier_core::verdicts::SUPERVISOR_PORT;
-use endpoint_copier_core::verdicts::{Failure, Reply, Target};
+use endpoint_copier_core::verdicts::{Failure, Reply, SUPERVISOR_PORT, Target};
 
 /// The most that is read of an answer. Its status says all.
 const LONGEST_BODY: usize = 4 * 1024;
@@ -85,11 +84,14 @@ type Headers = BoxCloneSyncService<Request<Empty<Bytes>>, Response<HeaderMap>, B
 struct Credentials {
     read: Instant,
     name: ServerName<'static>,
-    with_identity: Arc<ClientConfig>,
-    without_identity: Arc<ClientConfig>,
+    ours: Identity,
+    nobodys: Identity,
+}
+
+/// As whom we ask.
+struct Identity {
+    tls: Arc<ClientConfig>,
     headers: Headers,
-    /// The headers of a request without credentials.
-    agent: HeaderMap,
 }
 
 impl Access {
@@ -172,48 +174,56 @@ impl Credentials {
         let name = config.tls_server_name.clone();
         let name = ServerName::try_from(name.unwrap_or_else(|| KUBERNETES.to_owned()));
         let name = name.map_err(|_| error("no legal tls-server-name".to_owned()))?;
-        let nobody = {
-            let mut nobody = config.clone();
-            nobody.auth_info = AuthInfo::default();
-            nobody
-        };
-        let kube = |reason: kube::Error| error(one_line(&reason));
-        let tls = |config: &Config| {
-            let mut tls = config.rustls_client_config().map_err(kube)?;
-            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-            Ok::<_, Error>(Arc::new(tls))
-        };
-        let made = service_fn(|request: Request<Empty<Bytes>>| async move {
-            Ok::<_, BoxError>(Response::new(request.into_parts().0.headers))
-        });
-        let headers = ServiceBuilder::new()
-            .option_layer(config.auth_layer().map_err(kube)?)
-            .layer(config.extra_headers_layer().map_err(kube)?)
-            .service(made);
+        let identity = |config: &Config| Identity::of(config).map_err(|reason| error(one_line(&reason)));
+        let ours = identity(&config)?;
+        config.auth_info = AuthInfo::default();
         Ok(Self {
             read: Instant::now(),
             name,
-            with_identity: tls(&config)?,
-            without_identity: tls(&nobody)?,
-            headers: BoxCloneSyncService::new(headers),
-            agent: config.headers.into_iter().collect(),
+            ours,
+            nobodys: identity(&config)?,
         })
+    }
+
+    /// No credentials go to the supervisor.
+    fn identity(&self, target: Target) -> &Identity {
+        if is_supervisor(target) {
+            &self.nobodys
+        } else {
+            &self.ours
+        }
     }
 
     /// The request for a target.
     async fn request(&self, target: Target) -> Result<Request<Empty<Bytes>>, Failure> {
-        let (path, mut headers) = if is_supervisor(target) {
-            ("/ping", self.agent.clone())
-        } else {
-            let made = self.headers.clone().oneshot(Request::new(Empty::new())).await;
-            ("/readyz", made.map_err(|error| unusable(&*error))?.into_body())
-        };
+        let path = if is_supervisor(target) { "/ping" } else { "/readyz" };
+        let service = self.identity(target).headers.clone();
+        let made = service.oneshot(Request::new(Empty::new())).await;
+        let mut headers = made.map_err(|error| unusable(&*error))?.into_body();
         let host = HeaderValue::from_str(&self.name.to_str());
         headers.insert(header::HOST, host.map_err(|error| unusable(&error))?);
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = http::Uri::from_static(path);
         *request.headers_mut() = headers;
         Ok(request)
+    }
+}
+
+impl Identity {
+    fn of(config: &Config) -> kube::Result<Self> {
+        let mut tls = config.rustls_client_config()?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let made = service_fn(|request: Request<Empty<Bytes>>| async move {
+            Ok::<_, BoxError>(Response::new(request.into_parts().0.headers))
+        });
+        let headers = ServiceBuilder::new()
+            .option_layer(config.auth_layer()?)
+            .layer(config.extra_headers_layer()?)
+            .service(made);
+        Ok(Self {
+            tls: Arc::new(tls),
+            headers: BoxCloneSyncService::new(headers),
+        })
     }
 }
 
@@ -250,12 +260,8 @@ impl HttpsConnection {
         let tcp = TcpStream::connect((target.address(), target.port())).await;
         let tcp = tcp.map_err(|error| failure(&error))?;
         tcp.set_nodelay(true).map_err(|error| failure(&error))?;
-        let tls = if is_supervisor(target) {
-            &credentials.without_identity
-        } else {
-            &credentials.with_identity
-        };
-        let tls = TlsConnector::from(tls.clone()).connect(credentials.name.clone(), tcp);
+        let tls = TlsConnector::from(credentials.identity(target).tls.clone());
+        let tls = tls.connect(credentials.name.clone(), tcp);
         let stream = TokioIo::new(tls.await.map_err(|error| failure(&error))?);
         let mut http = http1::Builder::new();
         let (sender, connection) = http

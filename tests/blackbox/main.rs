@@ -5,6 +5,7 @@
 
 mod clients;
 mod consent;
+mod disturbed;
 mod election;
 mod empty;
 mod events;
@@ -20,6 +21,7 @@ mod probes;
 mod runbook;
 mod slow;
 mod start;
+mod supervisor;
 mod sync;
 mod upgrade;
 

@@ -1,5 +1,6 @@
 //! API servers that stop answering while `default/kubernetes` still lists them.
 
+use std::net::SocketAddr;
 use std::slice;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,11 @@ const ENDPOINTS: &str = "endpoint_copier_probe_unreachable_endpoints";
 /// out.
 const HANGS: Duration = Duration::from_secs(5);
 
-/// The time within which a server that refuses connections is out.
-const REFUSES: Duration = Duration::from_secs(3);
+/// A server that refuses connections is out within this time.
+pub const REFUSES: Duration = Duration::from_secs(3);
 
-/// The time within which a server that answers again is back: three successes over 3 s.
-const BACK: Duration = Duration::from_secs(10);
+/// A server that answers again is back within this time: three successes over 3 s.
+pub const BACK: Duration = Duration::from_secs(10);
 
 /// How long an objection counts.
 const OBJECTION: Duration = Duration::from_secs(10);
@@ -37,8 +38,8 @@ const OBJECTION: Duration = Duration::from_secs(10);
 /// Long enough for each server to be taken out and to return, if that were possible.
 const LONG: Duration = Duration::from_secs(8);
 
-/// A replica that starts with this API server. It knows all three, and leaves those that are lost.
-fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
+/// A replica that begins with this API server. It knows all three, and leaves those that are lost.
+pub fn replica(cluster: &Cluster, name: &str, server: usize, flags: &[&str]) -> Operator {
     let servers = [server, (server + 1) % 3, (server + 2) % 3];
     let place = Place {
         servers: &servers,
@@ -89,9 +90,19 @@ fn out(cluster: &Cluster, slice: &EndpointSlice) -> Vec<usize> {
 
 /// Waits until exactly these servers are out, and returns that copy.
 pub async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) -> EndpointSlice {
-    let mut last = copy(cluster, VIP).await;
+    until_out_of(cluster, VIP, servers, limit).await
+}
+
+/// The same for another Service.
+pub async fn until_out_of(
+    cluster: &Cluster,
+    service: &str,
+    servers: &[usize],
+    limit: Duration,
+) -> EndpointSlice {
+    let mut last = copy(cluster, service).await;
     let is_out = within(limit, async || {
-        last = copy(cluster, VIP).await;
+        last = copy(cluster, service).await;
         out(cluster, &last) == servers
     });
     assert!(is_out.await, "not {servers:?} are out after {limit:?}: {last:#?}");
@@ -100,7 +111,11 @@ pub async fn until_out(cluster: &Cluster, servers: &[usize], limit: Duration) ->
 
 /// Waits until a replica sees a server in this state.
 pub async fn until_seen(cluster: &Cluster, operator: &Operator, server: usize, state: &str) {
-    let address = cluster.address(server);
+    until_seen_at(operator, cluster.address(server), state).await;
+}
+
+/// The same for another port.
+pub async fn until_seen_at(operator: &Operator, address: SocketAddr, state: &str) {
     let series = format!(
         "endpoint_copier_probe_state{{address=\"{}\",port=\"{}\",state=\"{state}\"}}",
         address.ip(),
@@ -205,12 +220,17 @@ async fn is_back(cluster: &Cluster, operator: &Operator, service: &Service) {
 
 on_both! {
     listed;
-    /// Rule: 7.conditions, 7.out, 7.rise
+    /// Rule: 7.conditions, 7.out, 7.rise, 7.log
     async fn frozen_server_leaves_the_copy_and_returns(cluster: &mut Cluster) {
         let (operator, service) = one(cluster, 0, &SHORT_LEASE).await;
         cluster.freeze_server(1);
         let copy = until_out(cluster, &[1], HANGS).await;
         is_reported(cluster, &operator, &service, &copy).await;
+        let line = format!(
+            "took {} out of default/{VIP}: readyz timed out 3 times; the source still lists it",
+            cluster.ip(1),
+        );
+        assert!(operator.log().contains(&line), "{}", operator.log());
         cluster.thaw_server(1);
         is_back(cluster, &operator, &service).await;
     }

@@ -196,6 +196,36 @@ async fn a_401_is_repeated_once_with_what_is_read_again() {
     );
 }
 
+/// Rule: 7.credentials-again
+#[tokio::test]
+async fn a_certificate_error_is_decided_by_the_ca_that_is_read_again() {
+    let (old, new) = (Store::new(), Store::new());
+    let server = Server::on_loopback(&new).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, kubeconfig) = (folder.path().join("ca.crt"), folder.path().join("config"));
+    std::fs::write(&ca, old.ca_pem()).unwrap();
+    let text = testbed::kubeconfig("https://192.0.2.1:6443", old.ca_pem(), "secret", "default");
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["clusters"][0]["cluster"] = serde_json::json!({
+        "server": "https://192.0.2.1:6443", "certificate-authority": ca,
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let source = ConfigSource {
+        kubeconfig: Some(kubeconfig),
+        in_pod: false,
+    };
+    let config = read(&source).await.unwrap();
+    let client = HttpsProbeClient::new(config, Some(source)).unwrap();
+    let refused = |reply| matches!(reply, Reply::Failure(Failure::Certificate(_)));
+    assert!(refused(probe(&client, server.target).await));
+    tokio::time::sleep(REREAD_PAUSE).await;
+    assert!(refused(probe(&client, server.target).await), "it is the same");
+    std::fs::write(&ca, new.ca_pem()).unwrap();
+    tokio::time::sleep(REREAD_PAUSE).await;
+    assert_eq!(probe(&client, server.target).await, Reply::Success);
+    assert_eq!(server.asked.lock().len(), 1, "no request before it is verified");
+}
+
 /// Rule: 7.token
 #[tokio::test]
 async fn a_stranger_gets_no_token_also_where_tls_is_not_verified() {

@@ -9,116 +9,43 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::error;
 
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::ProbeConfig;
-use crate::controller::workqueue::DirtySet;
-use crate::leader_election::term::Term;
-use crate::telemetry::metrics::Metrics;
-use endpoint_copier_core::index::SharedIndex;
-use endpoint_copier_core::verdicts::{Hearing, Report, Target, Targets};
+use endpoint_copier_core::model::ServiceKey;
+use endpoint_copier_core::verdicts::Target;
 
-pub mod objections;
+mod objections;
 pub mod probing;
 mod shared;
 mod target_task;
 
-use shared::Inner;
-pub use shared::{OnDown, Probes};
+pub use shared::OnDown;
+use shared::Probes;
 use target_task::TargetTask;
 
 /// The pause between two looks at what is to be probed, however often copies change.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a prober is made from.
-pub struct ProberParts {
-    /// How it asks.
-    pub client: Arc<dyn ProbeClient>,
-    /// When it asks, and how many results decide.
-    pub config: ProbeConfig,
-    /// Shows what copies list.
-    pub index: SharedIndex,
-    /// Gets the Services that copy the API source whenever the report changes.
-    pub dirty: DirtySet,
-    /// The right to write, while there is one.
-    pub terms: watch::Receiver<Option<Term>>,
-    /// How long ago the last renewal was answered at most when endpoints are taken out: 1.5 renewal intervals. `None`:
-    /// there is no election.
-    pub renewal_limit: Option<Duration>,
-    /// Counts the attempts.
-    pub metrics: Metrics,
-    /// Told which API servers are down while another is well.
-    pub on_down: OnDown,
-    /// Spreads the attempts of several replicas over the period.
-    pub seed: u64,
-}
-
 /// Probes what copies of the API source list.
-pub struct Prober {
+struct Prober {
     probes: Probes,
     client: Arc<dyn ProbeClient>,
     config: ProbeConfig,
-    index: SharedIndex,
-    dirty: DirtySet,
+    /// Spreads the attempts of several replicas over the period.
     seed: u64,
 }
 
 impl Prober {
-    /// A prober that does not run yet.
-    #[must_use]
-    pub fn new(parts: ProberParts) -> Self {
-        let ProberParts {
-            client,
-            config,
-            index,
-            dirty,
-            terms,
-            renewal_limit,
-            metrics,
-            on_down,
-            seed,
-        } = parts;
-        let probes = Probes::new(Inner {
-            start: Instant::now(),
-            targets: Mutex::new(Targets::new(config.thresholds)),
-            hearing: Mutex::new(Hearing::default()),
-            report: watch::Sender::new(Arc::new(Report::default())),
-            rounds: watch::Sender::default(),
-            terms,
-            renewal_limit,
-            index: index.clone(),
-            dirty: dirty.clone(),
-            metrics,
-            on_down,
-            down: Mutex::default(),
-            outages: Mutex::default(),
-        });
-        Self {
-            probes,
-            client,
-            config,
-            index,
-            dirty,
-            seed,
-        }
-    }
-
-    /// What it finds out.
-    #[must_use]
-    pub fn probes(&self) -> Probes {
-        self.probes.clone()
-    }
-
     /// Probes until it is dropped. It returns only if an attempt panicked.
-    pub async fn run(self) {
+    async fn run(self) {
         let probes = self.probes.clone();
         tokio::select! {
             () = self.follow_index() => {}
@@ -127,7 +54,7 @@ impl Prober {
     }
 
     async fn follow_index(self) {
-        let mut marks = self.dirty.marks();
+        let mut marks = self.probes.wiring().dirty.marks();
         // Dropped with this future, and with it every task.
         let mut tasks = JoinSet::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
@@ -162,7 +89,7 @@ impl Prober {
     /// What is to be probed, if that may have changed. While the API source shows no port, the last one counts: its copies
     /// may be held.
     fn changed_targets(&self, seen: &mut Option<u64>, https: &mut BTreeSet<u16>) -> Option<BTreeSet<Target>> {
-        let index = self.index.lock();
+        let index = self.probes.wiring().index.lock();
         let version = index.api_servers_changed();
         if seen.replace(version) == Some(version) {
             return None;
@@ -171,7 +98,15 @@ impl Prober {
         if !ports.is_empty() {
             *https = ports;
         }
-        Some(index.probe_targets(https))
+        let targets = index.probe_targets(https);
+        let listed = index.addresses_of(&ServiceKey::api_source(), "https");
+        let addresses = listed.iter().flatten().map(|(address, _)| address.parse());
+        let listed: BTreeSet<IpAddr> = addresses.filter_map(Result::ok).collect();
+        let metrics = self.probes.wiring().metrics.probes();
+        for target in &targets {
+            metrics.set_listed(*target, listed.contains(&target.address()));
+        }
+        Some(targets)
     }
 
     fn task(&self, target: Target) -> TargetTask {
@@ -179,13 +114,8 @@ impl Prober {
         (self.seed, target).hash(&mut hasher);
         let period = u64::try_from(self.config.period.as_nanos()).unwrap_or(u64::MAX);
         let phase = Duration::from_nanos(hasher.finish() % period.max(1));
-        TargetTask::new(
-            target,
-            self.client.clone(),
-            self.config,
-            self.probes.clone(),
-            phase,
-        )
+        let (client, probes) = (self.client.clone(), self.probes.clone());
+        TargetTask::new(target, client, self.config, probes, phase)
     }
 }
 

@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::objections::{self, Objections, ProbeLease};
-use super::{OnDown, Prober, ProberParts};
+use super::objections::{Objections, ProbeLease};
+use super::shared::Wiring;
+use super::{OnDown, Prober, Probes};
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::reconcile::ReadVerdicts;
@@ -73,7 +74,7 @@ pub struct Started {
 }
 
 impl Probing {
-    /// Wires the probes to the rest of the replica. Without election there is nobody to ask.
+    /// Wires the probes to the rest of the replica.
     #[must_use]
     pub fn start(
         self,
@@ -84,34 +85,33 @@ impl Probing {
         election: Option<InElection>,
     ) -> Started {
         let enforced = self.config.mode == ProbeMode::Enforce;
-        let prober = Prober::new(ProberParts {
-            client: self.client,
-            config: self.config,
-            index: index.clone(),
-            dirty: dirty.clone(),
+        let wiring = Wiring {
             terms: terms.clone(),
             renewal_limit: election.as_ref().map(|election| election.renewal_limit),
+            index: index.clone(),
+            dirty: dirty.clone(),
             metrics: metrics.clone(),
             on_down: self.on_down,
-            seed: self.seed,
-        });
-        let (known, started) = (prober.probes(), Timestamp::now());
-        let objections = match election {
-            Some(election) => {
-                let lease = ProbeLease::new(self.lease_client, &election.namespace, &election.lease_name);
-                let terms = terms.clone();
-                let addresses = self.node_addresses;
-                Objections::new(lease, known.clone(), terms, &election.identity, addresses)
-                    .run()
-                    .boxed()
-            }
-            None => objections::unopposed(known.clone()).boxed(),
         };
+        let (probes, started) = (Probes::new(self.config.thresholds, wiring), Timestamp::now());
+        let prober = Prober {
+            probes: probes.clone(),
+            client: self.client,
+            config: self.config,
+            seed: self.seed,
+        };
+        let mut tasks = vec![("probes", prober.run().boxed())];
+        // Without election there is nobody to ask.
+        if let Some(election) = election {
+            let lease = ProbeLease::new(self.lease_client, &election.namespace, &election.lease_name);
+            let objections = Objections::new(lease, probes.clone(), &election.identity, self.node_addresses);
+            tasks.push(("objections", objections.run().boxed()));
+        }
         Started {
-            tasks: vec![("probes", prober.run().boxed()), ("objections", objections)],
+            tasks,
             verdicts: Box::new(move || {
                 Verdicts::Judged(Judged {
-                    report: known.report(),
+                    report: probes.report(),
                     started,
                     enforced,
                 })

@@ -1,23 +1,22 @@
 //! What the probes of this replica know, for all who ask: its state, its report, and whom a change concerns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::objections::OwnProbes;
 use crate::config::ServerAddress;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
-use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
 use endpoint_copier_core::verdicts::{
-    Condition, Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, Targets,
+    Condition, Facts, Hearing, Leadership, Moment, Reply, Report, SUPERVISOR_PORT, Target, Targets,
+    Thresholds,
 };
 
 /// How often facts are looked at while time alone may change them.
@@ -33,29 +32,56 @@ pub type OnDown = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Probes(Arc<Inner>);
 
-pub(super) struct Inner {
-    /// Moments count from here.
-    pub start: Instant,
-    pub targets: Mutex<Targets>,
-    pub hearing: Mutex<Hearing>,
-    pub report: watch::Sender<Arc<Report>>,
-    /// The target whose first failure makes all others due.
-    pub rounds: watch::Sender<Option<Target>>,
+/// What the probes of a replica depend on, and what depends on them.
+pub(super) struct Wiring {
+    /// The right to write, while there is one.
     pub terms: watch::Receiver<Option<Term>>,
-    /// How long ago the last renewal of a term that may take endpoints out was answered at most. `None`: without
-    /// election there are no renewals.
+    /// How long ago the last renewal of a term that may take endpoints out was answered at most. `None`: there is no
+    /// election, so there are no renewals, and nobody to ask.
     pub renewal_limit: Option<Duration>,
+    /// Shows what copies list.
     pub index: SharedIndex,
+    /// Gets the Services that copy the API source whenever the report changes.
     pub dirty: DirtySet,
+    /// Counts the attempts.
     pub metrics: Metrics,
+    /// Told which API servers are down while another is well.
     pub on_down: OnDown,
-    pub down: Mutex<BTreeSet<ServerAddress>>,
-    pub outages: Mutex<BTreeMap<Target, FailureLog>>,
+}
+
+struct Inner {
+    wiring: Wiring,
+    /// Moments count from here.
+    start: Instant,
+    targets: Mutex<Targets>,
+    hearing: Mutex<Hearing>,
+    report: watch::Sender<Arc<Report>>,
+    /// The target whose first failure makes all others due.
+    rounds: watch::Sender<Option<Target>>,
+    /// What [`Wiring::on_down`] was last told.
+    down: Mutex<BTreeSet<ServerAddress>>,
 }
 
 impl Probes {
-    pub(super) fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+    /// Nothing is probed yet.
+    pub(super) fn new(thresholds: Thresholds, wiring: Wiring) -> Self {
+        let hearing = match wiring.renewal_limit {
+            Some(_) => Hearing::default(),
+            None => Hearing::unopposed(),
+        };
+        Self(Arc::new(Inner {
+            wiring,
+            start: Instant::now(),
+            targets: Mutex::new(Targets::new(thresholds)),
+            hearing: Mutex::new(hearing),
+            report: watch::Sender::default(),
+            rounds: watch::Sender::default(),
+            down: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn wiring(&self) -> &Wiring {
+        &self.0.wiring
     }
 
     /// This moment, as reports count it.
@@ -93,6 +119,22 @@ impl Probes {
             .map(endpoint_copier_core::verdicts::TargetState::phase)
     }
 
+    /// The targets that a leader asks the other replicas about.
+    pub(super) fn suspects(&self) -> BTreeSet<Target> {
+        self.0.targets.lock().suspects()
+    }
+
+    /// Whether this replica may contradict one that suspects this target.
+    pub(super) fn is_clearly_well(&self, target: Target) -> bool {
+        let now = self.now();
+        self.0.targets.lock().is_clearly_well(target, now)
+    }
+
+    /// What the other replicas say. After a change of it, [`Probes::look`].
+    pub(super) fn hearing(&self) -> &Mutex<Hearing> {
+        &self.0.hearing
+    }
+
     pub(super) fn rounds(&self) -> watch::Receiver<Option<Target>> {
         self.0.rounds.subscribe()
     }
@@ -112,7 +154,7 @@ impl Probes {
     /// An attempt has ended now.
     pub(super) fn end(&self, target: Target, begun: Instant, reply: Reply) {
         let took = begun.elapsed();
-        self.0.metrics.probes().attempt(target, &reply, took);
+        self.0.wiring.metrics.probes().attempt(target, &reply, took);
         if let Reply::Failure(failure) = &reply {
             debug!(%target, %failure, "a probe failed");
         }
@@ -140,22 +182,29 @@ impl Probes {
         if *old == report {
             return;
         }
-        self.0.report.send_replace(Arc::new(report));
-        let report = self.report();
+        let report = Arc::new(report);
+        self.0.report.send_replace(report.clone());
         let since = self.note(&old, &report);
-        let services: Vec<_> = self.0.index.lock().api_server_services().cloned().collect();
-        self.0.dirty.mark_since(services, since);
+        let services: Vec<_> = self
+            .0
+            .wiring
+            .index
+            .lock()
+            .api_server_services()
+            .cloned()
+            .collect();
+        self.0.wiring.dirty.mark_since(services, since);
         self.note_down(&report);
     }
 
     fn leadership(&self) -> Leadership {
-        let term = self.0.terms.borrow();
+        let term = self.0.wiring.terms.borrow();
         let Some(term) = term.as_ref().filter(|term| !term.is_over()) else {
             return Leadership::default();
         };
         let is_fresh = |limit| term.renewed().elapsed() <= limit;
         Leadership {
-            may_take_out: self.0.renewal_limit.is_none_or(is_fresh),
+            may_take_out: self.0.wiring.renewal_limit.is_none_or(is_fresh),
             is_new: term.began().elapsed() < NEW_TERM,
         }
     }
@@ -163,14 +212,9 @@ impl Probes {
     /// Logs and counts what has changed. Returns since when: the first failure of what went down, or now.
     fn note(&self, old: &Report, new: &Report) -> Instant {
         let mut since = Instant::now();
-        let mut outages = self.0.outages.lock();
-        let probes = self.0.metrics.probes();
-        for target in old
-            .targets
-            .keys()
-            .filter(|target| !new.targets.contains_key(target))
-        {
-            outages.remove(target);
+        let probes = self.0.wiring.metrics.probes();
+        let is_gone = |target: &&Target| !new.targets.contains_key(target);
+        for target in old.targets.keys().filter(is_gone) {
             probes.forget(*target);
         }
         for (target, facts) in &new.targets {
@@ -180,24 +224,18 @@ impl Probes {
             }
             probes.set_state(*target, facts.condition);
             match facts.condition {
-                Condition::Down => {
-                    let outage = outages
-                        .entry(*target)
-                        .or_insert_with(|| FailureLog::new(format!("the API server at {target}")));
-                    let what = facts.what.as_ref().map(ToString::to_string).unwrap_or_default();
-                    outage.failed(&what);
-                    let failed = facts.since.map(|moment| self.instant(moment));
-                    since = failed.map_or(since, |failed| failed.min(since));
+                // A rise that fails is no news.
+                Condition::Down if before != Some(Condition::Rising) => {
+                    let what = facts.what.as_ref().map(tracing::field::display);
+                    warn!(%target, what, "the API server is down");
+                    since = facts
+                        .since
+                        .map_or(since, |failed| self.instant(failed).min(since));
                 }
-                Condition::Well if before == Some(Condition::New) => {
-                    info!(%target, "the API server answers probes");
+                Condition::Well if before != Some(Condition::Failing) => {
+                    info!(%target, "the API server is well");
                 }
-                Condition::Well => {
-                    if let Some(outage) = outages.get(target) {
-                        outage.recovered();
-                    }
-                }
-                Condition::New | Condition::Failing | Condition::Rising => {}
+                _ => {}
             }
         }
         since
@@ -205,34 +243,25 @@ impl Probes {
 
     /// Our own connections leave servers that are down while another is well, until they are well again.
     fn note_down(&self, report: &Report) {
-        let mut down = BTreeSet::new();
-        let mut is_another_well = false;
-        for (target, facts) in report
-            .targets
-            .iter()
-            .filter(|(target, _)| target.port() != SUPERVISOR_PORT)
-        {
-            match facts.condition {
-                Condition::Down | Condition::Rising => {
-                    down.insert(ServerAddress::new(&target.address().to_string(), target.port()));
-                }
-                Condition::Well => is_another_well = true,
-                Condition::New | Condition::Failing => {}
-            }
-        }
-        if !is_another_well {
+        let targets = report.targets.iter();
+        let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
+        let is_down = |facts: &Facts| matches!(facts.condition, Condition::Down | Condition::Rising);
+        let address = |target: &Target| ServerAddress::new(&target.address().to_string(), target.port());
+        let down = servers.clone().filter(|(_, facts)| is_down(facts));
+        let mut down: BTreeSet<_> = down.map(|(target, _)| address(target)).collect();
+        if !servers.any(|(_, facts)| facts.condition == Condition::Well) {
             down.clear();
         }
         let mut known = self.0.down.lock();
         if *known != down {
             known.clone_from(&down);
-            (self.0.on_down)(down);
+            (self.0.wiring.on_down)(down);
         }
     }
 
     /// Looks again whenever a term begins or ends, and all the time while time alone may change the facts.
     pub(super) async fn keep_looking(&self) {
-        let (mut terms, mut reports) = (self.0.terms.clone(), self.reports());
+        let (mut terms, mut reports) = (self.0.wiring.terms.clone(), self.reports());
         let is_unhealthy = |report: &Arc<Report>| {
             let mut facts = report.targets.values();
             facts.any(|facts| !matches!(facts.condition, Condition::New | Condition::Well))
@@ -249,32 +278,5 @@ impl Probes {
             }
             self.look();
         }
-    }
-}
-
-impl OwnProbes for Probes {
-    fn now(&self) -> Moment {
-        self.now()
-    }
-
-    fn suspects(&self) -> BTreeSet<Target> {
-        self.0.targets.lock().suspects()
-    }
-
-    fn is_clearly_well(&self, target: Target) -> bool {
-        let now = self.now();
-        self.0.targets.lock().is_clearly_well(target, now)
-    }
-
-    fn hearing(&self) -> &Mutex<Hearing> {
-        &self.0.hearing
-    }
-
-    fn look(&self) {
-        self.look();
-    }
-
-    fn reports(&self) -> watch::Receiver<Arc<Report>> {
-        self.reports()
     }
 }

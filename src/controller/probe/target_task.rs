@@ -4,13 +4,12 @@
 //! by the next one beside it, and a failure by the next one soon, until as many have failed as make a target down. Then
 //! the period holds again, since there is nothing left to find out in a hurry.
 
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_all};
 use tokio::time::{Instant, sleep_until};
 
 use super::shared::Probes;
@@ -46,18 +45,12 @@ pub(super) struct TargetTask {
 
 /// How an attempt ended.
 struct Ended {
-    outcome: Outcome,
+    /// `None`: its timer fired too late to say anything about the server.
+    reply: Option<Reply>,
+    /// The pause before the next attempt, if this one failed.
+    pause: Duration,
     /// The connection, if it may be used again.
     connection: Option<Connection>,
-}
-
-enum Outcome {
-    Reply(Reply),
-    /// No connection could be made.
-    NotConnected(Failure),
-    TimedOut,
-    /// The timer fired too late to say anything about the server.
-    Late,
 }
 
 impl TargetTask {
@@ -118,45 +111,34 @@ impl TargetTask {
         self.close_causes = (false, self.close_causes.0);
         self.probes.begin(self.target, begun);
         let (client, kept) = (self.client.clone(), self.kept.take());
-        let attempt = attempt(client, self.target, kept, begun + self.config.limit);
+        let attempt = attempt(client, self.target, kept, begun, self.config.limit);
         self.in_flight.push((begun, attempt.boxed()));
     }
 
     fn ended(&mut self, begun: Instant, ended: Ended) {
-        let Ended { outcome, connection } = ended;
-        if let Some(connection) = connection.filter(|connection| !connection.is_closed()) {
-            self.kept = Some(connection);
+        let connection = ended.connection.filter(|connection| !connection.is_closed());
+        self.kept = connection.or(self.kept.take());
+        match ended.reply {
+            Some(Reply::Failure(failure)) => self.failed(begun, failure, ended.pause),
+            Some(reply) => self.answered(begun, reply),
+            None => self.probes.discard(self.target, begun),
         }
-        let now = Instant::now();
-        let (reply, next) = match outcome {
-            Outcome::Late => {
-                self.probes.discard(self.target, begun);
-                return;
-            }
-            Outcome::Reply(Reply::Failure(failure)) => (Reply::Failure(failure), now + PROBE_BESIDE),
-            Outcome::Reply(reply) => return self.answered(begun, reply),
-            // A certificate is an answer, and one that costs the server something.
-            Outcome::NotConnected(failure @ Failure::Certificate(_)) => {
-                (Reply::Failure(failure), now + PROBE_BESIDE)
-            }
-            Outcome::NotConnected(failure) => (Reply::Failure(failure), now + PROBE_CONNECT_PAUSE),
-            Outcome::TimedOut => {
-                let next = (begun + PROBE_BESIDE).max(now);
-                (Reply::Failure(Failure::TimedOut), next)
-            }
-        };
+    }
+
+    fn failed(&mut self, begun: Instant, failure: Failure, pause: Duration) {
         self.failures = self.failures.saturating_add(1);
+        let now = Instant::now();
         let next = if self.is_decided() {
             self.after(begun).max(now)
         } else {
-            next
+            now + pause
         };
         self.due = if self.last_begun == Some(begun) {
             next
         } else {
             next.min(self.due)
         };
-        self.probes.end(self.target, begun, reply);
+        self.probes.end(self.target, begun, Reply::Failure(failure));
     }
 
     fn answered(&mut self, begun: Instant, reply: Reply) {
@@ -202,18 +184,11 @@ impl TargetTask {
 
 /// Waits for the end of one of the attempts; forever if there is none.
 async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Instant, Ended) {
-    poll_fn(|context| {
-        for place in 0..in_flight.len() {
-            let (begun, attempt) = &mut in_flight[place];
-            if let Poll::Ready(ended) = attempt.poll_unpin(context) {
-                let begun = *begun;
-                drop(in_flight.swap_remove(place));
-                return Poll::Ready((begun, ended));
-            }
-        }
-        Poll::Pending
-    })
-    .await
+    if in_flight.is_empty() {
+        return pending().await;
+    }
+    let (ended, place, _) = select_all(in_flight.iter_mut().map(|(_, attempt)| attempt)).await;
+    (in_flight.swap_remove(place).0, ended)
 }
 
 /// Waits until the kept connection is closed; forever if there is none.
@@ -229,37 +204,47 @@ async fn attempt(
     client: Arc<dyn ProbeClient>,
     target: Target,
     kept: Option<Connection>,
-    deadline: Instant,
+    begun: Instant,
+    limit: Duration,
 ) -> Ended {
+    let deadline = begun + limit;
     tokio::select! {
         // An answer that is there counts, however late this task is.
         biased;
         ended = ask(client, target, kept) => ended,
-        () = sleep_until(deadline) => {
-            let outcome = if deadline.elapsed() > PROBE_LATE { Outcome::Late } else { Outcome::TimedOut };
-            Ended { outcome, connection: None }
-        }
+        () = sleep_until(deadline) => Ended {
+            reply: (deadline.elapsed() <= PROBE_LATE).then_some(Reply::Failure(Failure::TimedOut)),
+            pause: PROBE_BESIDE.saturating_sub(limit),
+            connection: None,
+        },
     }
 }
 
 async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Connection>) -> Ended {
+    let on = |connection, reply| Ended {
+        reply: Some(reply),
+        pause: PROBE_BESIDE,
+        connection: Some(connection),
+    };
     if let Some(mut connection) = kept {
         let reply = connection.get().await;
         // It may have been closed before it was asked. A new connection decides.
         if reply != Reply::Failure(Failure::Reset) {
-            return Ended {
-                outcome: Outcome::Reply(reply),
-                connection: Some(connection),
-            };
+            return on(connection, reply);
         }
     }
     match client.connect(target).await {
-        Ok(mut connection) => Ended {
-            outcome: Outcome::Reply(connection.get().await),
-            connection: Some(connection),
-        },
+        Ok(mut connection) => {
+            let reply = connection.get().await;
+            on(connection, reply)
+        }
         Err(failure) => Ended {
-            outcome: Outcome::NotConnected(failure),
+            // A certificate is an answer, and one that costs the server something.
+            pause: match failure {
+                Failure::Certificate(_) => PROBE_BESIDE,
+                _ => PROBE_CONNECT_PAUSE,
+            },
+            reply: Some(Reply::Failure(failure)),
             connection: None,
         },
     }

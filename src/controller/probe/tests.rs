@@ -1,11 +1,19 @@
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::shared::Wiring;
 use super::target_task::tests::{Answers, FakeClient, FakeServers};
 use super::*;
 use crate::config::ServerAddress;
-use endpoint_copier_core::index::{Index, Scope};
-use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service, ServiceKey};
-use endpoint_copier_core::verdicts::{Failure, Phase};
+use crate::controller::workqueue::DirtySet;
+use crate::leader_election::term::Term;
+use crate::telemetry::metrics::Metrics;
+use endpoint_copier_core::index::{Index, Scope, SharedIndex};
+use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service};
+use endpoint_copier_core::verdicts::{Failure, Phase, Report};
 use serde_json::json;
 
 pub(super) fn ms(n: u64) -> Duration {
@@ -15,6 +23,8 @@ pub(super) fn ms(n: u64) -> Duration {
 pub(super) fn target(number: u8) -> Target {
     Target::new([192, 0, 2, number].into(), 6443)
 }
+
+mod disturbed;
 
 type Told = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
 
@@ -32,6 +42,13 @@ pub(super) struct Scene {
 
 impl Default for Scene {
     fn default() -> Self {
+        Self::new(Some(ms(3_000)))
+    }
+}
+
+impl Scene {
+    /// Without a limit for renewals there is no election.
+    pub fn new(renewal_limit: Option<Duration>) -> Self {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
             managed: Some(ServiceKey::new("default", "vip")),
@@ -42,19 +59,24 @@ impl Default for Scene {
         let (terms, receiver) = watch::channel(None);
         let (told, servers) = (Told::default(), Arc::<FakeServers>::default());
         let hear = told.clone();
-        let prober = Prober::new(ProberParts {
-            client: Arc::new(FakeClient(servers.clone())),
-            config: ProbeConfig::default(),
+        let wiring = Wiring {
+            terms: receiver,
+            renewal_limit,
             index: index.clone(),
             dirty: dirty.clone(),
-            terms: receiver,
-            renewal_limit: Some(ms(3_000)),
             metrics: metrics.clone(),
             on_down: Box::new(move |down| hear.lock().push(down)),
+        };
+        let config = ProbeConfig::default();
+        let probes = Probes::new(config.thresholds, wiring);
+        let prober = Prober {
+            probes: probes.clone(),
+            client: Arc::new(FakeClient(servers.clone())),
+            config,
             seed: 0,
-        });
+        };
         Self {
-            probes: prober.probes(),
+            probes,
             index,
             dirty,
             metrics,
@@ -64,9 +86,7 @@ impl Default for Scene {
             terms,
         }
     }
-}
 
-impl Scene {
     pub fn phase(&self, target: Target) -> Phase {
         self.probes.phase(target).expect("a listed target")
     }
@@ -145,6 +165,9 @@ async fn the_addresses_of_copies_are_probed_while_they_are_listed() {
     sleep(ms(200)).await;
     assert_eq!(scene.listed(), [target(1), target(2)]);
     assert_eq!(scene.phase(target(1)), Phase::Well);
+    let page = scene.metrics.render();
+    let unlisted = "endpoint_copier_probe_listed{address=\"192.0.2.1\",port=\"6443\"} 0";
+    assert!(page.contains(unlisted), "the source is empty: {page}");
     scene.copies(&[2]);
     sleep(ms(200)).await;
     assert_eq!(scene.listed(), [target(2)]);

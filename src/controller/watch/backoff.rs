@@ -12,7 +12,7 @@ use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
 const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Pauses that double from [`WATCH_PAUSE`].
-pub(super) struct WatchBackoff {
+pub struct WatchBackoff {
     policy: ExponentialBackoff,
     last_failure: Option<Instant>,
 }
@@ -51,7 +51,7 @@ impl WatchBackoff {
     }
 }
 
-/// The pauses between attempts to open a watch. They double, and have no end, because a watch is never given up.
+/// Pauses that double from [`WATCH_PAUSE`], with jitter, and never end: nothing is given up.
 pub fn pauses(longest: Duration) -> ExponentialBackoff {
     ExponentialBackoff {
         current_interval: WATCH_PAUSE,

@@ -30,7 +30,7 @@ mod named;
 mod nodes;
 mod reader;
 
-pub(super) use backoff::pauses;
+pub(super) use backoff::{WatchBackoff, pauses};
 pub use grants::grants;
 pub use named::named_slices;
 use named::split::{SELECTOR_BYTES, split};

@@ -15,6 +15,9 @@ metrics! {
             "1 for the state in which this replica sees an API server, else 0. new: never seen well; down: it \
              failed several times in a row; rising: it answers again, but not for long enough.",
              &["address", "port", "state"]),
+        listed: page.gauges("endpoint_copier_probe_listed",
+            "1 while default/kubernetes lists an API server as ready, 0 while only copies do: it is empty and they are \
+             held, or the address is from a Node.", &["address", "port"]),
         attempts: page.counters("endpoint_copier_probe_attempts_total",
             "Probes of an API server by result. alive: it answers, and does not let us look closer (401, 403 or \
              429); status: any other status than 2xx.", &["address", "port", "result"]),
@@ -51,8 +54,16 @@ impl ProbeMetrics {
         for other in Condition::ALL {
             self.state
                 .with_label_values(&[&address, &port, other.as_str()])
-                .set(if other == condition { 1.0 } else { 0.0 });
+                .set(f64::from(u8::from(other == condition)));
         }
+    }
+
+    /// Whether the source lists the target.
+    pub fn set_listed(&self, target: Target, is_listed: bool) {
+        let (address, port) = labels(target);
+        self.listed
+            .with_label_values(&[&address, &port])
+            .set(f64::from(u8::from(is_listed)));
     }
 
     /// The target is probed no longer.
@@ -60,6 +71,7 @@ impl ProbeMetrics {
         let (address, port) = labels(target);
         // A label that was never used has no series to remove.
         _ = self.duration.remove_label_values(&[&address, &port]);
+        _ = self.listed.remove_label_values(&[&address, &port]);
         for condition in Condition::ALL {
             _ = self
                 .state

@@ -49,6 +49,7 @@ fn exercised() -> Metrics {
     metrics.api_request(&Method::GET, Some(StatusCode::OK), "kubernetes.default.svc");
     let target = "192.0.2.1:6443".parse().unwrap();
     metrics.probes().set_state(target, Condition::Well);
+    metrics.probes().set_listed(target, true);
     metrics
         .probes()
         .attempt(target, &Reply::Success, Duration::from_millis(2));
@@ -139,6 +140,7 @@ fn names_types_and_labels_are_these() {
             "endpoint_copier_out_of_sync_seconds gauge service,service_namespace",
             "endpoint_copier_probe_attempts_total counter address,port,result",
             "endpoint_copier_probe_duration_seconds histogram address,port",
+            "endpoint_copier_probe_listed gauge address,port",
             "endpoint_copier_probe_removals_total counter",
             "endpoint_copier_probe_state gauge address,port,state",
             "endpoint_copier_probe_unreachable_endpoints gauge",

@@ -11,7 +11,7 @@ use super::{Plan, report};
 use crate::model::{
     Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, ports, provenance,
 };
-use crate::verdicts::{Candidate, Report, judge};
+use crate::verdicts::{Candidate, Report, Target, judge};
 
 /// What the plan knows from probes.
 #[derive(Clone, Debug, Default)]
@@ -88,9 +88,6 @@ impl Judged {
         snapshot: &Snapshot,
         plan: &mut Plan,
     ) -> BTreeSet<IpAddr> {
-        if ports.is_empty() {
-            return BTreeSet::new();
-        }
         let judgement = judge(candidates, ports, &self.report);
         if snapshot.reports_probes {
             report::judgement(family, &judgement, self.started, plan);
@@ -134,16 +131,12 @@ fn probed_ports<'a>(
     candidates: &[Candidate],
     report: &Report,
 ) -> BTreeSet<u16> {
-    let addresses: BTreeSet<_> = candidates.iter().map(|candidate| candidate.address).collect();
-    let targets = report.targets.keys();
-    let probed: BTreeSet<_> = targets
-        .filter(|target| addresses.contains(&target.address()))
-        .map(|target| target.port())
-        .collect();
-    copies
-        .flat_map(|copy| copy.tcp_ports(|_| true))
-        .filter(|port| probed.contains(port))
-        .collect()
+    let is_probed = |port: &u16| {
+        let mut targets = candidates.iter().map(|it| Target::new(it.address, *port));
+        targets.any(|target| report.targets.contains_key(&target))
+    };
+    let ports = copies.flat_map(|copy| copy.tcp_ports(|_| true));
+    ports.filter(is_probed).collect()
 }
 
 /// An endpoint that is taken out stays in the copy: others see that it is there, and not to be used.

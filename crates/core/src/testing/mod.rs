@@ -15,6 +15,7 @@ use crate::model::{
     provenance,
 };
 
+pub mod facts;
 pub mod world;
 
 /// The flags as they are when nobody sets them.

@@ -63,6 +63,8 @@ pub struct Hearing {
     stored: String,
     highest_round: u64,
     objections: BTreeMap<String, Objection>,
+    /// There is nobody to ask.
+    unopposed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,15 @@ struct Objection {
 }
 
 impl Hearing {
+    /// Without election no other replica is asked.
+    #[must_use]
+    pub fn unopposed() -> Self {
+        Self {
+            unopposed: true,
+            ..Self::default()
+        }
+    }
+
     /// Starts a term: what this replica suspected in an earlier one needs new rounds.
     pub fn start_term(&mut self) {
         self.suspected.clear();
@@ -142,11 +153,8 @@ impl Hearing {
     /// The annotation keys of objections that have not changed for a minute. The leader removes them.
     #[must_use]
     pub fn stale(&self, now: Moment) -> Vec<String> {
-        let is_stale = |objection: &Objection| now.since(objection.seen) > STALE_AFTER;
-        let stale = self
-            .objections
-            .iter()
-            .filter(|(_, objection)| is_stale(objection));
+        let objections = self.objections.iter();
+        let stale = objections.filter(|(_, objection)| now.since(objection.seen) > STALE_AFTER);
         stale.map(|(key, _)| key.clone()).collect()
     }
 
@@ -165,7 +173,7 @@ impl Hearing {
     #[must_use]
     pub fn is_heard(&self, target: Target, now: Moment) -> bool {
         let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
-        stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
+        self.unopposed || stored.is_some_and(|stored| now.since(stored) >= HEARD_AFTER)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use super::{Condition, Facts, Failure, Leadership, Moment, Report, SUPERVISOR_PORT, Target};
 
@@ -23,11 +24,13 @@ pub struct Unreachable {
     pub port: u16,
     /// What failed; `None` while a new leader waits for the first result.
     pub what: Option<Failure>,
+    /// How many attempts in a row had failed when it was taken for down.
+    pub failures: u32,
     /// First failure; `None` while a new leader waits for the first result.
     pub since: Option<Moment>,
 }
 
-/// `readyz timed out`, with the port's own request.
+/// `readyz timed out 3 times`, with the port's own request.
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = if self.port == SUPERVISOR_PORT {
@@ -35,9 +38,14 @@ impl fmt::Display for Unreachable {
         } else {
             "readyz"
         };
-        match &self.what {
-            Some(what) => write!(f, "{request}: {what}"),
-            None => write!(f, "{request}: no answer yet"),
+        let (times, why) = match &self.what {
+            None => return write!(f, "{request} has no answer yet"),
+            Some(Failure::TimedOut) => ("timed out", String::new()),
+            Some(what) => ("failed", format!(": {what}")),
+        };
+        match self.failures {
+            0 | 1 => write!(f, "{request} {times}{why}"),
+            failures => write!(f, "{request} {times} {failures} times{why}"),
         }
     }
 }
@@ -58,8 +66,7 @@ pub struct Judgement {
 /// Judges the endpoints of one family over the probed ports of one managed Service.
 #[must_use]
 pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -> Judgement {
-    let unlisted = Facts::default();
-    let evidence = Evidence::new(candidates, ports, report, &unlisted);
+    let evidence = Evidence::new(candidates, ports, report);
     let blind = evidence.is_blind();
     Judgement {
         out: if blind {
@@ -74,6 +81,9 @@ pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -
     }
 }
 
+/// Of an address that is not probed yet: as of one that was just listed.
+static UNLISTED: LazyLock<Facts> = LazyLock::new(Facts::default);
+
 /// All that is known about the candidates.
 struct Evidence<'a> {
     addresses: BTreeSet<IpAddr>,
@@ -84,9 +94,8 @@ struct Evidence<'a> {
 /// The candidates on one port.
 struct Port<'a> {
     number: u16,
-    /// Of each candidate. One that is not listed yet counts as just listed.
+    /// Of each candidate.
     facts: BTreeMap<IpAddr, &'a Facts>,
-    unlisted: &'a Facts,
 }
 
 /// Which of too many addresses go out: the lowest rank first.
@@ -108,16 +117,15 @@ enum Class {
 }
 
 impl<'a> Evidence<'a> {
-    fn new(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &'a Report, unlisted: &'a Facts) -> Self {
+    fn new(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &'a Report) -> Self {
         let addresses: BTreeSet<_> = candidates.iter().map(|candidate| candidate.address).collect();
-        let facts = |number, address: IpAddr| report.targets.get(&Target::new(address, number));
+        let facts = |number, address| report.targets.get(&Target::new(address, number));
         let port = |number: &u16| Port {
             number: *number,
             facts: addresses
                 .iter()
-                .map(|address| (*address, facts(*number, *address).unwrap_or(unlisted)))
+                .map(|address| (*address, facts(*number, *address).unwrap_or(&UNLISTED)))
                 .collect(),
-            unlisted,
         };
         Self {
             ports: ports.iter().map(port).collect(),
@@ -208,15 +216,12 @@ impl<'a> Evidence<'a> {
     }
 
     fn targets(&self, is_it: impl Fn(IpAddr, &Facts) -> bool) -> Vec<Target> {
-        let of_port = |port: &Port| {
-            let found = port
-                .facts
-                .iter()
-                .filter(|(address, facts)| is_it(**address, facts));
-            let targets = found.map(|(address, _)| Target::new(*address, port.number));
-            targets.collect::<Vec<_>>()
-        };
-        let mut targets: Vec<_> = self.ports.iter().flat_map(of_port).collect();
+        let mut targets = Vec::new();
+        for port in &self.ports {
+            let facts = port.facts.iter();
+            let found = facts.filter(|(address, facts)| is_it(**address, facts));
+            targets.extend(found.map(|(address, _)| Target::new(*address, port.number)));
+        }
         targets.sort_unstable();
         targets
     }
@@ -224,7 +229,7 @@ impl<'a> Evidence<'a> {
 
 impl Port<'_> {
     fn fact(&self, address: IpAddr) -> &Facts {
-        self.facts.get(&address).unwrap_or(&self.unlisted)
+        self.facts.get(&address).copied().unwrap_or(&UNLISTED)
     }
 
     /// Rule 6: a port that works nowhere says nothing about one address.
@@ -280,6 +285,7 @@ impl Port<'_> {
         Unreachable {
             port: self.number,
             what: facts.what.clone(),
+            failures: facts.failures,
             since: facts.since,
         }
     }

@@ -92,6 +92,8 @@ pub struct Facts {
     pub is_heard: bool,
     /// What failed, while it is not well.
     pub what: Option<Failure>,
+    /// How many attempts in a row had failed when that was noted.
+    pub failures: u32,
 }
 
 impl Targets {
@@ -114,7 +116,6 @@ impl Targets {
 impl TargetState {
     fn facts(&self, now: Moment) -> Facts {
         let condition = self.condition();
-        let last_success = self.last_success.map(|success| success.ended);
         let contrasts = |answered: Moment| {
             self.last_failure
                 .is_some_and(|failed| failed >= answered + CONTRAST_AFTER)
@@ -124,11 +125,15 @@ impl TargetState {
             is_known: self.latest.is_some(),
             answers: self.answers(),
             is_unauthorized: matches!(self.latest, Some(Reply::Alive(401 | 403))),
-            is_recent: last_success.is_some_and(|success| now.since(success) < RECENT),
+            is_recent: self
+                .last_success
+                .is_some_and(|success| now.since(success) < RECENT),
             had_time: now.since(self.listed_since) >= RECENT,
             is_silent: condition == Condition::New && now.since(self.listed_since) >= SILENT_AFTER,
             since: self.unhealthy_since,
-            last_success: last_success.filter(|_| matches!(condition, Condition::Failing | Condition::Down)),
+            last_success: self
+                .last_success
+                .filter(|_| matches!(condition, Condition::Failing | Condition::Down)),
             contrasts: self
                 .answers_since
                 .iter()
@@ -138,6 +143,7 @@ impl TargetState {
             is_objected: false,
             is_heard: false,
             what: self.what.clone(),
+            failures: self.failures,
         }
     }
 

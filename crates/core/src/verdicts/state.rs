@@ -1,6 +1,6 @@
 //! The state of one target: which attempts it answered, and what follows from that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -57,9 +57,9 @@ pub enum Phase {
     },
 }
 
-/// An answered attempt.
+/// An attempt that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answered {
+pub(super) struct Attempt {
     pub begun: Moment,
     pub ended: Moment,
 }
@@ -69,10 +69,12 @@ pub(super) struct Answered {
 pub struct TargetState {
     pub(super) phase: Phase,
     pub(super) listed_since: Moment,
-    /// The newest 2xx.
-    pub(super) last_success: Option<Answered>,
+    /// When the newest 2xx came.
+    pub(super) last_success: Option<Moment>,
+    /// How long its answers take: the longest of late, an eighth shorter with each quicker one.
+    pub(super) usual: Duration,
     /// Begin of the newest attempt that was answered, by 2xx or not.
-    answered: Option<Moment>,
+    pub(super) answered: Option<Moment>,
     /// The latest result that counted.
     pub(super) latest: Option<Reply>,
     /// First failure since the latest answer: a run of failures.
@@ -83,10 +85,12 @@ pub struct TargetState {
     pub(super) unhealthy_since: Option<Moment>,
     /// What failed. It stays the same while a target is new or down, since a server may fail in changing ways.
     pub(super) what: Option<Failure>,
+    /// How many attempts in a row had failed by then.
+    pub(super) failures: u32,
     /// For each address of the same port and family: its first 2xx to an attempt begun after the run's first failure.
     pub(super) answers_since: BTreeMap<IpAddr, Moment>,
     /// Begins of the attempts without a result.
-    pub(super) unanswered: Vec<Moment>,
+    pub(super) unanswered: BTreeSet<Moment>,
 }
 
 impl TargetState {
@@ -95,14 +99,16 @@ impl TargetState {
             phase: Phase::New { failures: 0 },
             listed_since: now,
             last_success: None,
+            usual: Duration::ZERO,
             answered: None,
             latest: None,
             first_failure: None,
             last_failure: None,
             unhealthy_since: None,
             what: None,
+            failures: 0,
             answers_since: BTreeMap::new(),
-            unanswered: Vec::new(),
+            unanswered: BTreeSet::new(),
         }
     }
 
@@ -124,30 +130,19 @@ impl TargetState {
         self.latest == Some(Reply::Success)
     }
 
-    /// Removes an attempt from those without a result; `false` if it is not one of them.
-    pub(super) fn take_attempt(&mut self, begun: Moment) -> bool {
-        let position = self.unanswered.iter().position(|attempt| *attempt == begun);
-        position
-            .map(|position| self.unanswered.swap_remove(position))
-            .is_some()
-    }
-
     /// Counts an answer. `counts` says whether it counts for a rise, `relapses` how often the target relapsed.
     pub(super) fn answer(
         &mut self,
-        attempt: Answered,
+        attempt: Attempt,
         reply: Reply,
         counts: bool,
         relapses: u32,
         thresholds: &Thresholds,
     ) {
         if reply == Reply::Success {
-            let newest = self.last_success.unwrap_or(attempt);
-            self.last_success = Some(Answered {
-                begun: newest.begun.max(attempt.begun),
-                ended: newest.ended.max(attempt.ended),
-            });
+            self.last_success = self.last_success.max(Some(attempt.ended));
         }
+        self.usual = attempt.ended.since(attempt.begun).max(self.usual * 7 / 8);
         self.answered = self.answered.max(Some(attempt.begun));
         self.latest = Some(reply);
         (self.first_failure, self.last_failure) = (None, None);
@@ -171,45 +166,33 @@ impl TargetState {
 
     fn become_well(&mut self) {
         self.phase = Phase::Well;
-        (self.unhealthy_since, self.what) = (None, None);
+        (self.unhealthy_since, self.what, self.failures) = (None, None, 0);
     }
 
-    /// Counts a failure.
-    pub(super) fn fail(&mut self, attempt: Answered, failure: Failure, thresholds: &Thresholds) -> Failed {
+    /// Counts a failure; `true` if it is the first of a run.
+    pub(super) fn fail(&mut self, attempt: Attempt, failure: Failure, thresholds: &Thresholds) -> bool {
         // The server answered a newer attempt: this failure is the network's, or a hiccup that is over.
         if self.answered.is_some_and(|answered| attempt.begun <= answered) {
-            return Failed::default();
+            return false;
         }
         let first = self.first_failure.is_none();
         self.first_failure.get_or_insert(attempt.ended);
         self.last_failure = self.last_failure.max(Some(attempt.ended));
         self.unhealthy_since.get_or_insert(attempt.ended);
         self.latest = Some(Reply::Failure(failure.clone()));
-        let is_down = |failures| failures >= thresholds.failures;
-        let next = match self.phase {
-            Phase::New { failures } => Phase::New {
-                failures: failures.saturating_add(1),
-            },
-            Phase::Well if is_down(1) => Phase::Down,
-            Phase::Well => Phase::Failing(1),
-            Phase::Failing(failures) if is_down(failures + 1) => Phase::Down,
-            Phase::Failing(failures) => Phase::Failing(failures + 1),
-            Phase::Down | Phase::Rising { .. } => Phase::Down,
+        let before = match self.phase {
+            Phase::New { failures } | Phase::Failing(failures) => failures,
+            Phase::Well | Phase::Down | Phase::Rising { .. } => 0,
         };
+        let failures = before.saturating_add(1);
         if self.what.is_none() || !matches!(self.phase, Phase::New { .. } | Phase::Down) {
-            self.what = Some(failure);
+            (self.what, self.failures) = (Some(failure), failures);
         }
-        let fell = next == Phase::Down && matches!(self.phase, Phase::Well | Phase::Failing(_));
-        self.phase = next;
-        Failed { first, fell }
+        self.phase = match self.phase {
+            Phase::New { .. } => Phase::New { failures },
+            Phase::Well | Phase::Failing(_) if failures < thresholds.failures => Phase::Failing(failures),
+            _ => Phase::Down,
+        };
+        first
     }
-}
-
-/// What a failure changed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Failed {
-    /// It is the first of a run.
-    pub first: bool,
-    /// The target was well, and is down now.
-    pub fell: bool,
 }

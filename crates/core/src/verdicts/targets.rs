@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::state::{Answered, RELAPSE_MEMORY};
+use super::state::{Attempt, RELAPSE_MEMORY};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
-/// An attempt without an answer for this long casts a doubt on its target.
+/// An attempt without an answer casts a doubt on its target when it takes this much longer than answers did of late.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
 /// The failures in a row after which a target is suspected.
 const SUSPECTED_AFTER: u32 = 2;
@@ -38,17 +38,14 @@ impl Targets {
                 .entry(*target)
                 .or_insert_with(|| TargetState::new(now));
         }
-        for falls in self.falls.values_mut() {
-            falls.retain(|fall| now.since(*fall) < RELAPSE_MEMORY);
-        }
-        self.falls.retain(|_, falls| !falls.is_empty());
+        self.forget_falls(now);
     }
 
-    /// Notes that an attempt begins. It counts until [`Targets::end`] or [`Targets::discard`] is called with the same
+    /// Notes that an attempt begins, at another moment than the others at this target. It counts until [`Targets::end`] or [`Targets::discard`] is called with the same
     /// begin.
     pub fn begin(&mut self, target: Target, now: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
-            state.unanswered.push(now);
+            state.unanswered.insert(now);
         }
     }
 
@@ -61,19 +58,19 @@ impl Targets {
         let Some(state) = self.states.get_mut(&target) else {
             return false;
         };
-        if !state.take_attempt(begun) {
+        if !state.unanswered.remove(&begun) {
             return false;
         }
-        let attempt = Answered { begun, ended };
+        let attempt = Attempt { begun, ended };
         match reply {
             Reply::Failure(failure) => {
-                let failed = state.fail(attempt, failure, &self.thresholds);
-                if failed.fell {
-                    let falls = self.falls.entry(target).or_default();
-                    falls.retain(|fall| ended.since(*fall) < RELAPSE_MEMORY);
-                    falls.push(ended);
+                let could_fall = matches!(state.phase, Phase::Well | Phase::Failing(_));
+                let is_first = state.fail(attempt, failure, &self.thresholds);
+                if could_fall && state.phase == Phase::Down {
+                    self.forget_falls(ended);
+                    self.falls.entry(target).or_default().push(ended);
                 }
-                failed.first
+                is_first
             }
             Reply::Success => {
                 state.answer(attempt, reply, true, relapses, &self.thresholds);
@@ -90,7 +87,7 @@ impl Targets {
     /// Forgets an attempt: its timer fired late, so that its result says more about us than about the target.
     pub fn discard(&mut self, target: Target, begun: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
-            state.take_attempt(begun);
+            state.unanswered.remove(&begun);
         }
     }
 
@@ -105,12 +102,14 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica may contradict one that suspects a target. It may not while its own attempt hangs.
+    /// Whether this replica may contradict one that suspects a target. It may not while its own attempt hangs. A slow
+    /// answer does not count as hanging where answers are slow: the replica would object and withdraw with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {
-            let hangs = |begun: &Moment| now.since(*begun) > DOUBT_AFTER;
-            state.phase == Phase::Well && !state.unanswered.iter().any(hangs)
+            let oldest = state.unanswered.first();
+            let hangs = oldest.is_some_and(|begun| now.since(*begun) > state.usual + DOUBT_AFTER);
+            state.phase == Phase::Well && !hangs
         })
     }
 
@@ -133,6 +132,13 @@ impl Targets {
         self.iter().filter(move |(other, _)| is_other(target, *other))
     }
 
+    fn forget_falls(&mut self, now: Moment) {
+        self.falls.retain(|_, falls| {
+            falls.retain(|fall| now.since(*fall) < RELAPSE_MEMORY);
+            !falls.is_empty()
+        });
+    }
+
     fn relapses(&self, target: Target, now: Moment) -> u32 {
         let falls = self.falls.get(&target).into_iter().flatten();
         let recent = falls.filter(|fall| now.since(**fall) < RELAPSE_MEMORY).count();
@@ -140,7 +146,7 @@ impl Targets {
     }
 
     /// Notes a 2xx at the targets that it contrasts with.
-    fn note_contrast(&mut self, target: Target, attempt: Answered) {
+    fn note_contrast(&mut self, target: Target, attempt: Attempt) {
         let others = self.states.iter_mut();
         for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {
             if state.first_failure.is_some_and(|first| attempt.begun > first) {

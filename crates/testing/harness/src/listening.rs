@@ -20,7 +20,15 @@ impl Listening {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
+        Self::on((ip, 0).into(), serve).await
+    }
+
+    /// The same on a port that only this test uses.
+    pub async fn on<F>(address: SocketAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let accepted = Arc::<AtomicUsize>::default();
         let count = accepted.clone();

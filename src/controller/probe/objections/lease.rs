@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
@@ -20,9 +19,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::apiserver::decode::{Guarded, LeaseMetadata};
 use crate::apiserver::error::one_line;
 use crate::apiserver::status::{is_client_error, is_conflict, is_expired, is_missing, status_of, throttled};
-use crate::controller::watch::pauses;
+use crate::controller::watch::WatchBackoff;
 use crate::telemetry::failure_log::FailureLog;
-use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH, LONGEST_WATCH_PAUSE, RENEW_WATCH_SECONDS};
+use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS};
 use endpoint_copier_core::model::{ObjectMeta, version_of};
 
 /// The name of the election Lease, followed by this, is the name of the probe Lease.
@@ -177,22 +176,16 @@ impl ProbeLease {
     /// objection and the others make none.
     pub(super) async fn follow(&self, mut show: impl FnMut(Shown)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
-        let (mut failures, mut refusals) = (pauses(LONGEST_WATCH_PAUSE), pauses(LONGEST_OVERLOAD_PAUSE));
+        let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());
         loop {
-            let began = Instant::now();
             let Err(error) = self.watch(&mut show, &outage).await;
-            if began.elapsed() > HEALTHY {
-                failures.reset();
-                refusals.reset();
-            }
             outage.failed(&one_line(&error));
             let pauses = if error.is_refusal() {
                 &mut refusals
             } else {
                 &mut failures
             };
-            let pause = pauses.next_backoff().unwrap_or(pauses.max_interval);
-            sleep(pause.max(error.retry_after())).await;
+            sleep(pauses.next(error.retry_after())).await;
         }
     }
 
@@ -215,26 +208,21 @@ impl ProbeLease {
                 .await
                 .map_err(|_| Error::Endless)??
             {
-                let lease = match event {
-                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                        show(Shown::Changed(Annotations::of(&lease)));
-                        lease
-                    }
-                    WatchEvent::Deleted(lease) => {
-                        let values = BTreeMap::new();
-                        let version = Annotations::of(&lease).version;
-                        show(Shown::Changed(Annotations { version, values }));
-                        lease
+                let mut shown = match &event {
+                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) | WatchEvent::Deleted(lease) => {
+                        Annotations::of(lease)
                     }
                     WatchEvent::Bookmark(bookmark) => {
-                        version = bookmark.metadata.resource_version;
+                        version.clone_from(&bookmark.metadata.resource_version);
                         continue;
                     }
-                    WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+                    WatchEvent::Error(status) => return Err(kube::Error::Api(status.clone()).into()),
                 };
-                if let Some(reached) = &lease.slim_metadata().resource_version {
-                    version.clone_from(reached);
+                if matches!(event, WatchEvent::Deleted(_)) {
+                    shown.values.clear();
                 }
+                version = shown.version.to_string();
+                show(Shown::Changed(shown));
             }
             if began.elapsed() < HEALTHY {
                 return Err(Error::Ended(began.elapsed()));

@@ -15,18 +15,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Probes;
 use crate::apiserver::error::one_line;
+use crate::controller::watch::pauses;
 use crate::leader_election::term::Term;
 use crate::telemetry::failure_log::FailureLog;
-use endpoint_copier_core::verdicts::{
-    Condition, Hearing, Moment, Peer, PeerWrite, Report, SUSPECTED, Target,
-};
+use endpoint_copier_core::verdicts::{Condition, Peer, PeerWrite, Report, SUSPECTED, Target};
 
 mod lease;
 mod view;
@@ -38,9 +36,7 @@ use view::{Seen, View};
 /// How often this replica looks again while time alone may change what it has to say.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The pause after a call that failed, doubling.
-const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause, unless the API server asks for more.
+/// The longest pause after a call that failed, unless the API server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The time between two reads of the Lease while its watch is behind. Shorter than the others' time to object.
@@ -50,37 +46,16 @@ const READ_OFTEN: Duration = Duration::from_secs(1);
 /// The time between two reads after that. Shorter than an objection counts.
 const READ_SELDOM: Duration = Duration::from_secs(2);
 
-/// The probes of this replica, as far as other replicas are concerned.
-pub trait OwnProbes: Clone + Send + Sync + 'static {
-    /// This moment, as reports count it.
-    fn now(&self) -> Moment;
-
-    /// The targets that a leader asks the other replicas about.
-    fn suspects(&self) -> BTreeSet<Target>;
-
-    /// Whether this replica may contradict one that suspects this target.
-    fn is_clearly_well(&self, target: Target) -> bool;
-
-    /// What the other replicas say. After a change of it, [`OwnProbes::look`].
-    fn hearing(&self) -> &Mutex<Hearing>;
-
-    /// Makes a new report.
-    fn look(&self);
-
-    /// Changes with each report.
-    fn reports(&self) -> watch::Receiver<Arc<Report>>;
-}
-
 /// One replica's part in the conversation, whether it leads or not.
-pub struct Objections<P> {
+pub struct Objections {
     lease: ProbeLease,
-    probes: P,
+    probes: Probes,
     terms: watch::Receiver<Option<Term>>,
     reports: watch::Receiver<Arc<Report>>,
     own_addresses: BTreeSet<IpAddr>,
     peer: Peer,
     seen: watch::Receiver<Option<Seen>>,
-    view: View<P>,
+    view: View,
     written: Option<Written>,
 }
 
@@ -99,26 +74,20 @@ enum Step {
     Wait(Option<Instant>),
 }
 
-impl<P: OwnProbes> Objections<P> {
+impl Objections {
     /// `identity` is that of the election. `own_addresses` are those of this node: that a replica reaches a server beside
     /// it says nothing about the network.
     #[must_use]
-    pub fn new(
-        lease: ProbeLease,
-        probes: P,
-        terms: watch::Receiver<Option<Term>>,
-        identity: &str,
-        own_addresses: BTreeSet<IpAddr>,
-    ) -> Self {
+    pub fn new(lease: ProbeLease, probes: Probes, identity: &str, own_addresses: BTreeSet<IpAddr>) -> Self {
         let view = View {
             probes: probes.clone(),
             seen: watch::Sender::new(None),
         };
         Self {
             lease,
+            terms: probes.wiring().terms.clone(),
             reports: probes.reports(),
             probes,
-            terms,
             own_addresses,
             peer: Peer::new(identity),
             seen: view.seen.subscribe(),
@@ -142,15 +111,7 @@ impl<P: OwnProbes> Objections<P> {
 
     async fn speak(&mut self) {
         let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
-        let mut pauses = ExponentialBackoff {
-            current_interval: PAUSE,
-            initial_interval: PAUSE,
-            multiplier: 2.0,
-            max_interval: LONGEST_PAUSE,
-            randomization_factor: 0.0,
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        };
+        let mut pauses = pauses(LONGEST_PAUSE);
         loop {
             let result = match self.next() {
                 Step::Write(changes) => self.write(&changes).await,
@@ -318,38 +279,11 @@ impl<P: OwnProbes> Objections<P> {
 }
 
 /// Forgets what was suspected whenever a term begins or ends: the next term needs rounds of its own.
-async fn forget_with_terms<P: OwnProbes>(mut terms: watch::Receiver<Option<Term>>, probes: P) {
+async fn forget_with_terms(mut terms: watch::Receiver<Option<Term>>, probes: Probes) {
     while terms.changed().await.is_ok() {
         probes.hearing().lock().start_term();
     }
     pending::<()>().await;
-}
-
-/// Without election there is nobody to ask, so whatever is suspected is heard at once.
-pub async fn unopposed<P: OwnProbes>(probes: P) {
-    let mut reports = probes.reports();
-    loop {
-        if hear_at_once(&probes) {
-            probes.look();
-        }
-        let may_change = is_failing(&reports.borrow_and_update());
-        tokio::select! {
-            Ok(()) = reports.changed() => {}
-            () = sleep(TICK), if may_change => {}
-            else => pending().await,
-        }
-    }
-}
-
-/// Whether anything changed.
-fn hear_at_once<P: OwnProbes>(probes: &P) -> bool {
-    let suspects = probes.suspects();
-    let mut hearing = probes.hearing().lock();
-    let value = hearing.suspect(&suspects);
-    if let Some(value) = &value {
-        hearing.stored(value, Moment::default());
-    }
-    value.is_some()
 }
 
 /// Whether a target may become suspected without a change of the report.

@@ -7,55 +7,40 @@ use testbed::{ApiServer, Effect, Fault, Match, Request, Rule, Store};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::controller::probe::tests::{Scene, ms, target};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::testing::logged;
-use endpoint_copier_core::verdicts::{Failure, Leadership, Reply, Targets, objection_key};
+use endpoint_copier_core::verdicts::{Failure, Reply, objection_key};
 
 const LEASE: &str = "lease-probes";
 
-/// Probes whose results a test chooses.
-#[derive(Clone)]
-struct Chosen(Arc<Inner>);
+/// Real probes, whose attempts end as a test says.
+struct Attempts(Scene);
 
-struct Inner {
-    start: Instant,
-    targets: Mutex<Targets>,
-    hearing: Mutex<Hearing>,
-    report: watch::Sender<Arc<Report>>,
-}
-
-impl Chosen {
+impl Attempts {
     /// Three API servers that are well.
-    fn new() -> Self {
-        let chosen = Self(Arc::new(Inner {
-            start: Instant::now(),
-            targets: Mutex::default(),
-            hearing: Mutex::default(),
-            report: watch::Sender::default(),
-        }));
-        let listed = [1, 2, 3].map(target).into();
-        chosen.0.targets.lock().list(&listed, chosen.now());
-        chosen.succeed(1);
-        chosen.succeed(2);
-        chosen.succeed(3);
-        chosen
+    fn new(renewal_limit: Option<Duration>) -> Self {
+        let attempts = Self(Scene::new(renewal_limit));
+        attempts.0.probes.list(&[1, 2, 3].map(target).into());
+        for n in [1, 2, 3] {
+            attempts.succeed(n);
+        }
+        attempts
     }
 
-    fn end(&self, n: u8, reply: Reply) {
-        let now = self.now();
-        let mut targets = self.0.targets.lock();
-        targets.begin(target(n), now);
-        targets.end(target(n), now, now, reply);
-        drop(targets);
-        self.look();
+    fn begin(&self, n: u8) -> Instant {
+        let now = Instant::now();
+        self.0.probes.begin(target(n), now);
+        now
     }
 
     fn succeed(&self, n: u8) {
-        self.end(n, Reply::Success);
+        self.0.probes.end(target(n), self.begin(n), Reply::Success);
     }
 
     fn fail(&self, n: u8) {
-        self.end(n, Reply::Failure(Failure::Refused));
+        let reply = Reply::Failure(Failure::Refused);
+        self.0.probes.end(target(n), self.begin(n), reply);
     }
 
     /// Twice, so that a leader suspects it.
@@ -75,52 +60,22 @@ impl Chosen {
     }
 
     fn is_heard(&self, n: u8) -> bool {
-        self.0.hearing.lock().is_heard(target(n), self.now())
+        let probes = &self.0.probes;
+        probes.hearing().lock().is_heard(target(n), probes.now())
     }
 
     fn is_objected(&self, n: u8) -> bool {
-        self.0.hearing.lock().is_objected(target(n), self.now())
-    }
-}
-
-impl OwnProbes for Chosen {
-    fn now(&self) -> Moment {
-        Moment::new(self.0.start.elapsed())
-    }
-
-    fn suspects(&self) -> BTreeSet<Target> {
-        self.0.targets.lock().suspects()
-    }
-
-    fn is_clearly_well(&self, target: Target) -> bool {
-        let now = self.now();
-        self.0.targets.lock().is_clearly_well(target, now)
-    }
-
-    fn hearing(&self) -> &Mutex<Hearing> {
-        &self.0.hearing
-    }
-
-    fn look(&self) {
-        let targets = self.0.targets.lock();
-        let report = targets.report(self.now(), &self.0.hearing.lock(), Leadership::default());
-        drop(targets);
-        if **self.0.report.borrow() != report {
-            self.0.report.send_replace(Arc::new(report));
-        }
-    }
-
-    fn reports(&self) -> watch::Receiver<Arc<Report>> {
-        self.0.report.subscribe()
+        let probes = &self.0.probes;
+        probes.hearing().lock().is_objected(target(n), probes.now())
     }
 }
 
 /// One replica with an API server of its own, so that faults can befall one alone.
 struct Replica {
     name: &'static str,
-    probes: Chosen,
+    probes: Attempts,
     server: ApiServer,
-    terms: watch::Sender<Option<Term>>,
+    started: Instant,
     task: AbortOnDropHandle<()>,
 }
 
@@ -133,16 +88,16 @@ impl Replica {
         let server = ApiServer::named(store, name);
         let metrics = Metrics::new("lease").unwrap();
         let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
-        let (probes, terms) = (Chosen::new(), watch::Sender::new(None));
+        let probes = Attempts::new(Some(ms(3_000)));
         let own_addresses = addresses.iter().copied().collect();
         let lease = ProbeLease::new(client, "default", "lease");
-        let objections = Objections::new(lease, probes.clone(), terms.subscribe(), name, own_addresses);
+        let objections = Objections::new(lease, probes.0.probes.clone(), name, own_addresses);
         let task = AbortOnDropHandle::new(tokio::spawn(objections.run()));
         Self {
             name,
             probes,
             server,
-            terms,
+            started: Instant::now(),
             task,
         }
     }
@@ -154,12 +109,12 @@ impl Replica {
     }
 
     fn lead(&self) {
-        self.terms
-            .send_replace(Some(Term::for_tests(Duration::from_secs(3600))));
+        let term = Term::for_tests(Duration::from_secs(3600));
+        self.probes.0.terms.send_replace(Some(term));
     }
 
     fn resign(&self) {
-        self.terms.send_replace(None);
+        self.probes.0.terms.send_replace(None);
     }
 
     fn requests(&self, wanted: impl Fn(&Request) -> bool) -> Vec<Request> {
@@ -173,20 +128,12 @@ impl Replica {
 
     fn patched_at(&self) -> Vec<u64> {
         let patches = self.requests(|request| request.verb == "patch");
-        let since = |request: &Request| request.at.saturating_duration_since(self.probes.0.start);
+        let since = |request: &Request| request.at.saturating_duration_since(self.started);
         patches
             .iter()
             .map(|request| u64::try_from(since(request).as_millis()).unwrap())
             .collect()
     }
-}
-
-fn target(n: u8) -> Target {
-    Target::new([192, 0, 2, n].into(), 6443)
-}
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
 }
 
 fn annotations(store: &Store) -> BTreeMap<String, String> {
@@ -328,8 +275,7 @@ async fn objection_is_withdrawn_at_once() {
         sleep(ms(1000)).await;
         assert!(leader.probes.is_objected(1));
         if hangs {
-            let now = peer.probes.now();
-            peer.probes.0.targets.lock().begin(target(1), now);
+            peer.probes.begin(1);
             sleep(ms(250)).await;
             assert!(leader.probes.is_objected(1), "it may still be answered");
         } else {
@@ -522,7 +468,7 @@ async fn leader_removes_keys_older_than_a_minute() {
 
 /// Rule: 7.retry
 #[tokio::test(start_paused = true)]
-async fn failed_write_is_repeated_after_200_ms_to_2_s() {
+async fn failed_write_is_repeated_after_100_ms_to_2_s() {
     let store = Store::new();
     let leader = Replica::leader(&store);
     let fails = Fault::status(Match::any().verb("patch"), 500).times(8);
@@ -534,8 +480,8 @@ async fn failed_write_is_repeated_after_200_ms_to_2_s() {
         .windows(2)
         .map(|two| two[1] - two[0])
         .collect();
-    for (pause, expected) in pauses.iter().zip([200, 400, 800, 1600, 2000, 2000, 2000, 2000]) {
-        assert!(pause.abs_diff(expected) <= 5, "{pauses:?}");
+    for (pause, expected) in pauses.iter().zip([100, 200, 400, 800, 1600, 2000, 2000, 2000]) {
+        assert!(pause.abs_diff(expected) <= expected * 3 / 10 + 5, "{pauses:?}");
     }
     assert_eq!(pauses.len(), 8);
     assert!(leader.probes.is_heard(1));
@@ -649,10 +595,10 @@ async fn rights_of_the_chart_are_enough() {
 /// Rule: 7.rights
 #[tokio::test(start_paused = true)]
 async fn watch_without_the_right_costs_a_line_a_minute() {
-    let (log, _guard) = logged();
     let store = Store::new();
     store.restrict("leader", Vec::new());
     let leader = Replica::leader(&store);
+    let (log, _guard) = logged();
     sleep(Duration::from_secs(1800)).await;
     let lists = leader.requests(|_| true).len();
     assert!((60..=100).contains(&lists), "{lists}");
@@ -728,12 +674,8 @@ async fn suspicion_forged_by_another_is_answered_and_removed() {
 /// Rule: 7.unopposed
 #[tokio::test(start_paused = true)]
 async fn without_election_every_suspicion_is_heard() {
-    let probes = Chosen::new();
-    let _task = AbortOnDropHandle::new(tokio::spawn(unopposed(probes.clone())));
-    sleep(ms(1000)).await;
+    let probes = Attempts::new(None);
     probes.fail_twice(1).await;
-    sleep(TICK).await;
     assert!(probes.is_heard(1) && !probes.is_objected(1));
-    probes.rise(1).await;
-    assert!(!probes.is_heard(1));
+    assert!(!Attempts::new(Some(ms(3_000))).is_heard(1));
 }

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::OwnProbes;
+use super::Probes;
 use super::lease::{Annotations, Shown};
 
 /// The newest state of the Lease that this replica knows.
@@ -15,29 +15,21 @@ pub(super) struct Seen {
 
 /// Where the states of the Lease arrive, in the order of their versions.
 #[derive(Clone)]
-pub(super) struct View<P> {
-    pub probes: P,
+pub(super) struct View {
+    pub probes: Probes,
     pub seen: watch::Sender<Option<Seen>>,
 }
 
-impl<P: OwnProbes> View<P> {
+impl View {
     /// What the watch shows.
     pub fn show(&self, shown: Shown) {
-        match shown {
-            Shown::Listed(lease) => {
-                let watched = lease.version;
-                self.see(Seen { lease, watched });
-            }
-            Shown::Changed(lease) => {
-                let watched = lease.version;
-                let known = self.known();
-                let lease = [lease, known].into_iter().max_by_key(|lease| lease.version);
-                self.see(Seen {
-                    lease: lease.unwrap_or_default(),
-                    watched,
-                });
-            }
-        }
+        let (watched, lease) = match shown {
+            Shown::Listed(lease) => (lease.version, lease),
+            // A read may have been ahead of it.
+            Shown::Changed(lease) if lease.version < self.known().version => (lease.version, self.known()),
+            Shown::Changed(lease) => (lease.version, lease),
+        };
+        self.see(Seen { lease, watched });
     }
 
     /// What a GET shows.

@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::controller::probe::objections::OwnProbes as _;
 use crate::controller::probe::tests::{Scene, ms, target};
 use endpoint_copier_core::verdicts::Phase;
 
@@ -20,6 +19,8 @@ pub(crate) enum Answers {
     Refuses(Duration, Failure),
     /// The connection is made, and nothing follows.
     Hangs,
+    /// So many of a hundred are lost; the others are successes that take up to this time.
+    Lossy(u64, Duration),
 }
 
 /// A server that a test controls, and what was asked of it.
@@ -31,9 +32,24 @@ pub(crate) struct FakeServers {
     breaks: Mutex<CancellationToken>,
     closes_after_each: Mutex<bool>,
     connections: AtomicU64,
+    draws: Mutex<u64>,
 }
 
 impl FakeServers {
+    /// What the draws of [`Answers::Lossy`] begin with.
+    pub fn seed(&self, seed: u64) {
+        *self.draws.lock() = seed;
+    }
+
+    /// A number that looks random (Knuth's generator).
+    fn draw(&self) -> u64 {
+        let mut state = self.draws.lock();
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+
     pub fn set(&self, target: Target, answers: Answers) {
         let mut all = self.answers.lock();
         all.retain(|(other, _)| *other != target);
@@ -109,8 +125,13 @@ impl ProbeConnection for FakeConnection {
             if self.broken.is_cancelled() {
                 return Reply::Failure(Failure::Reset);
             }
-            let Answers::After(after, reply) = self.servers.answers(self.target) else {
-                return pending().await;
+            let (after, reply) = match self.servers.answers(self.target) {
+                Answers::After(after, reply) => (after, reply),
+                Answers::Lossy(lost, longest) if self.servers.draw() % 100 >= lost => {
+                    let thousandth = u32::try_from(self.servers.draw() % 1_000).unwrap();
+                    (longest * thousandth / 1_000, Reply::Success)
+                }
+                _ => return pending().await,
             };
             sleep(after).await;
             self.used = true;

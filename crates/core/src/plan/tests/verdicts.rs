@@ -6,39 +6,15 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{EndpointSlice, Reason, SliceKey, annotation, annotation_of, provenance};
 use crate::plan::{Judged, Verdicts, plan};
+use crate::testing::facts::{down, well};
 use crate::testing::world::World;
 use crate::testing::{Build as _, BuildService as _, BuildSlice as _, service, slice};
-use crate::verdicts::{Condition, Facts, Failure, Moment, Report, Target};
+use crate::verdicts::{Report, Target};
 
 const ADDRESSES: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
 fn target(address: &str, port: u16) -> Target {
     Target::new(address.parse().unwrap(), port)
-}
-
-fn well() -> Facts {
-    Facts {
-        condition: Condition::Well,
-        is_known: true,
-        answers: true,
-        is_recent: true,
-        had_time: true,
-        ..Facts::default()
-    }
-}
-
-/// Down for good: the others answered in between, and no replica objects.
-fn down() -> Facts {
-    Facts {
-        condition: Condition::Down,
-        is_known: true,
-        had_time: true,
-        since: Some(Moment::default() + std::time::Duration::from_secs(60)),
-        contrasts: ADDRESSES.iter().map(|address| address.parse().unwrap()).collect(),
-        is_heard: true,
-        what: Some(Failure::Refused),
-        ..Facts::default()
-    }
 }
 
 /// A report in which the first addresses are down on port 6443.
@@ -123,7 +99,7 @@ fn an_unreachable_server_stays_in_the_copy_without_traffic() {
     let note = &world.findings("kubernetes-vip")[0].note;
     assert!(
         note.starts_with(
-            "192.0.2.1:6443 is unreachable since 1970-01-01T00:01:00Z (readyz: connection refused)"
+            "192.0.2.1:6443 is unreachable since 1970-01-01T00:00:10Z (readyz timed out 3 times)"
         ),
         "{note}"
     );

@@ -19,6 +19,7 @@ fn endpoint_that_is_down_is_taken_out() {
         Unreachable {
             port: API,
             what: Some(Failure::TimedOut),
+            failures: 3,
             since: Some(at(10_000)),
         }
     );

@@ -201,6 +201,10 @@ impl Run {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Attempt(n, takes, reply) => {
+                let is_same = |(other, begun, _): &(u8, u64, Reply)| other == n && *begun == self.now;
+                if self.pending.values().any(is_same) {
+                    return;
+                }
                 self.begun += 1;
                 self.probes.targets.begin(target(*n), at(self.now));
                 self.pending
@@ -245,11 +249,8 @@ impl Run {
             !is_seen_well || !matches!(phase, Phase::New { .. }),
             "{n} is {phase:?}"
         );
-        if let Some(success) = before.last_success
-            && is_failure
-            && at(begun) <= success.begun
-        {
-            assert_eq!(phase, before.phase(), "a failure older than the last success");
+        if is_failure && before.answered.is_some_and(|answered| at(begun) <= answered) {
+            assert_eq!(phase, before.phase(), "a failure older than the last answer");
         }
         match phase {
             Phase::Down if is_failure => _ = self.down_since.insert(n, self.now),
@@ -295,6 +296,33 @@ proptest! {
                 prop_assert!(run.probes.hearing.is_heard(target(n), at(run.now)));
             }
         }
+    }
+
+    /// Rule: 7.clearly-well
+    #[test]
+    fn answers_that_take_about_as_long_leave_no_doubt(quickest in 0..2_000u64, more in vec(0..=250u64, 1..50)) {
+        let mut probes = Probes::new(1);
+        let mut begun = 0;
+        probes.attempt(1, begun, begun + quickest, Reply::Success);
+        for more in more {
+            begun += 3_000;
+            let ended = begun + quickest + more;
+            probes.targets.begin(target(1), at(begun));
+            prop_assert!(probes.targets.is_clearly_well(target(1), at(ended)));
+            probes.targets.end(target(1), at(begun), at(ended), Reply::Success);
+        }
+    }
+
+    /// Rule: 7.clearly-well
+    #[test]
+    fn an_attempt_longer_than_any_answer_casts_a_doubt(answers in vec(0..1_000u64, 1..50)) {
+        let mut probes = Probes::new(1);
+        for (n, took) in (0..).zip(&answers) {
+            probes.attempt(1, n * 1_000, n * 1_000 + took, Reply::Success);
+        }
+        probes.targets.begin(target(1), at(900_000));
+        let longest = answers.iter().max().copied().unwrap_or_default();
+        prop_assert!(!probes.targets.is_clearly_well(target(1), at(900_251 + longest)));
     }
 
     /// Rule: 7.forged

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::testing::facts::{down, well};
 
 mod findings;
 mod hearing;
@@ -159,32 +160,6 @@ impl Scene {
             IpAddr::V6(address) => address.octets()[15],
         };
         out.keys().map(last).collect()
-    }
-}
-
-fn well() -> Facts {
-    Facts {
-        condition: Condition::Well,
-        is_known: true,
-        answers: true,
-        is_recent: true,
-        had_time: true,
-        ..Facts::default()
-    }
-}
-
-/// Nothing is missing to take it out. It fails since 10 s.
-fn down() -> Facts {
-    Facts {
-        condition: Condition::Down,
-        is_known: true,
-        had_time: true,
-        since: Some(at(10_000)),
-        last_success: Some(at(9_000)),
-        contrasts: (1..=9).map(address).collect(),
-        is_heard: true,
-        what: Some(Failure::TimedOut),
-        ..Facts::default()
     }
 }
 

@@ -328,10 +328,39 @@ fn target_is_clearly_well_while_no_attempt_hangs() {
     assert!(!probes.targets.is_clearly_well(target(9), at(0)), "not listed");
     probes.well(1, 0);
     probes.targets.begin(target(1), at(1_000));
-    assert!(probes.targets.is_clearly_well(target(1), at(1_250)));
-    assert!(!probes.targets.is_clearly_well(target(1), at(1_251)));
+    // Its answer took 10 ms.
+    assert!(probes.targets.is_clearly_well(target(1), at(1_260)));
+    assert!(!probes.targets.is_clearly_well(target(1), at(1_261)));
     probes.refused(1, 1_300);
     assert!(!probes.targets.is_clearly_well(target(1), at(1_300)), "failing");
+}
+
+/// How long an attempt may be unanswered after answers that took this long.
+fn patience(answers: &[u64]) -> u64 {
+    let mut probes = Probes::new(1);
+    for (n, took) in (1..).zip(answers) {
+        probes.attempt(1, n * 1_000, n * 1_000 + took, Reply::Success);
+    }
+    probes.targets.begin(target(1), at(900_000));
+    let is_well = |time: &u64| probes.targets.is_clearly_well(target(1), at(900_000 + time));
+    (0..2_000).take_while(is_well).last().unwrap()
+}
+
+/// Rule: 7.clearly-well
+#[test]
+fn slow_answers_do_not_count_as_hanging_where_answers_are_slow() {
+    for (answers, expected) in [
+        (&[0][..], 250),
+        (&[900], 1_150),
+        (&[5, 900, 5], 1_037),
+        (&[900, 700, 900, 800], 1_050),
+        (
+            &[900, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5],
+            321,
+        ),
+    ] {
+        assert_eq!(patience(answers), expected, "{answers:?}");
+    }
 }
 
 /// Rule: 7.suspicion

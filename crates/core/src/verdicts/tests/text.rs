@@ -31,6 +31,32 @@ fn text_that_is_no_target_is_refused() {
     }
 }
 
+/// Rule: 7.log
+#[test]
+fn removal_says_what_failed_and_how_often() {
+    for (port, what, failures, text) in [
+        (API, Some(Failure::TimedOut), 3, "readyz timed out 3 times"),
+        (API, Some(Failure::TimedOut), 1, "readyz timed out"),
+        (
+            SUPERVISOR,
+            Some(Failure::Refused),
+            3,
+            "ping failed 3 times: connection refused",
+        ),
+        (API, Some(Failure::Status(500)), 1, "readyz failed: answered 500"),
+        (API, None, 0, "readyz has no answer yet"),
+    ] {
+        let since = None;
+        let unreachable = Unreachable {
+            port,
+            what,
+            failures,
+            since,
+        };
+        assert_eq!(unreachable.to_string(), text);
+    }
+}
+
 #[test]
 fn failure_is_plain_english() {
     for (failure, text) in [

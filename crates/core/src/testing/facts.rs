@@ -1,0 +1,37 @@
+//! What a replica may know about an API server.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::verdicts::{Condition, Facts, Failure, Moment};
+
+/// It answers, and was listed a while ago.
+#[must_use]
+pub fn well() -> Facts {
+    Facts {
+        condition: Condition::Well,
+        is_known: true,
+        answers: true,
+        is_recent: true,
+        had_time: true,
+        ..Facts::default()
+    }
+}
+
+/// Nothing is missing to take it out. It has failed for 10 s, and 192.0.2.1 to 192.0.2.9 answered since.
+#[must_use]
+pub fn down() -> Facts {
+    let second = |n| Some(Moment::new(Duration::from_secs(n)));
+    Facts {
+        condition: Condition::Down,
+        is_known: true,
+        had_time: true,
+        since: second(10),
+        last_success: second(9),
+        contrasts: (1..=9).map(|n| IpAddr::from([192, 0, 2, n])).collect(),
+        is_heard: true,
+        what: Some(Failure::TimedOut),
+        failures: 3,
+        ..Facts::default()
+    }
+}

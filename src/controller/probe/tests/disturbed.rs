@@ -1,0 +1,195 @@
+//! Servers that live, and what may happen between them and three replicas. Ten minutes each, in paused time.
+
+use std::net::IpAddr;
+
+use testbed::{ApiServer, Store};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::controller::probe::objections::{Objections, ProbeLease};
+use endpoint_copier_core::verdicts::{Candidate, Reply, Unreachable, judge};
+
+/// How long each disturbance lasts.
+const LONG: Duration = Duration::from_secs(600);
+
+type Removed = Arc<Mutex<BTreeMap<IpAddr, Unreachable>>>;
+
+struct Replica {
+    scene: Scene,
+    server: ApiServer,
+    /// What it would have taken out if it leads.
+    removed: Removed,
+    _tasks: [AbortOnDropHandle<()>; 3],
+}
+
+impl Replica {
+    fn start(store: &Store, name: &str, seed: u64) -> Self {
+        let mut scene = Scene::default();
+        scene.prober.as_mut().unwrap().seed = seed;
+        scene.servers.seed(seed);
+        scene.copies(&[1, 2, 3]);
+        let server = ApiServer::named(store, name);
+        let client = crate::apiserver::over(server.as_user(name), "default", &scene.metrics);
+        let lease = ProbeLease::new(client, "default", "lease");
+        let objections = Objections::new(lease, scene.probes.clone(), name, BTreeSet::new());
+        let removed = Removed::default();
+        let judging = judge_each(scene.probes.reports(), removed.clone());
+        Self {
+            _tasks: [
+                scene.run(),
+                AbortOnDropHandle::new(tokio::spawn(objections.run())),
+                AbortOnDropHandle::new(tokio::spawn(judging)),
+            ],
+            scene,
+            server,
+            removed,
+        }
+    }
+
+    fn answer(&self, number: u8, answers: Answers) {
+        self.scene.servers.set(target(number), answers);
+    }
+
+    fn writes(&self) -> usize {
+        let requests = self.server.requests();
+        requests.iter().filter(|request| request.is_write()).count()
+    }
+}
+
+async fn judge_each(mut reports: watch::Receiver<Arc<Report>>, removed: Removed) {
+    let candidates = [1, 2, 3].map(|number| Candidate {
+        address: target(number).address(),
+        was_out: false,
+    });
+    while reports.changed().await.is_ok() {
+        let report = reports.borrow_and_update().clone();
+        removed
+            .lock()
+            .extend(judge(&candidates, &[6443].into(), &report).out);
+    }
+}
+
+struct Replicas {
+    all: [Replica; 3],
+    term: Term,
+}
+
+impl Replicas {
+    /// Three replicas that see three servers well. The first one leads.
+    async fn well() -> Self {
+        let store = Store::new();
+        let mut seed = 0;
+        let all = ["leader", "second", "third"].map(|name| {
+            seed += 1;
+            Replica::start(&store, name, seed)
+        });
+        let replicas = Self {
+            all,
+            term: Term::for_tests(ms(60_000)),
+        };
+        let leader = &replicas.all[0].scene;
+        leader.terms.send_replace(Some(replicas.term.clone()));
+        replicas.pass(ms(10_000)).await;
+        for number in [1, 2, 3] {
+            assert_eq!(leader.phase(target(number)), Phase::Well);
+        }
+        replicas
+    }
+
+    /// All replicas get these answers from this server.
+    fn answer(&self, number: u8, answers: &Answers) {
+        for replica in &self.all {
+            replica.answer(number, answers.clone());
+        }
+    }
+
+    async fn pass(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.term.renew_for_tests(ms(60_000));
+            sleep(ms(1_000)).await;
+        }
+    }
+
+    fn removed(&self) -> BTreeMap<IpAddr, Unreachable> {
+        self.all[0].removed.lock().clone()
+    }
+}
+
+/// Rule: 7.conditions
+#[tokio::test(start_paused = true)]
+async fn server_that_is_dead_for_all_replicas_is_taken_out() {
+    let replicas = Replicas::well().await;
+    replicas.answer(1, &Answers::Hangs);
+    replicas.pass(ms(5_000)).await;
+    assert!(replicas.removed().contains_key(&target(1).address()));
+    assert_eq!(replicas.removed().len(), 1);
+}
+
+/// Rule: 7.conditions
+#[tokio::test(start_paused = true)]
+async fn living_servers_stay_whatever_disturbs_the_probes() {
+    let after = |time, reply| Answers::After(ms(time), reply);
+    let lossy = |percent, jitter| Answers::Lossy(percent, ms(jitter));
+    for (what, answers) in [
+        ("5 % of the answers are lost", lossy(5, 1)),
+        ("answers take up to 200 ms", lossy(0, 200)),
+        ("both", lossy(5, 200)),
+        ("slow", after(900, Reply::Success)),
+        ("overloaded", after(1, Reply::Alive(429))),
+        ("our token is refused", after(1, Reply::Alive(401))),
+        ("not ready", after(1, Reply::Failure(Failure::Status(503)))),
+        ("gone", refuses()),
+    ] {
+        let replicas = Replicas::well().await;
+        for number in [1, 2, 3] {
+            replicas.answer(number, &answers);
+        }
+        replicas.pass(LONG).await;
+        assert_eq!(replicas.removed(), BTreeMap::new(), "{what}");
+    }
+}
+
+/// Rule: 7.conditions
+#[tokio::test(start_paused = true)]
+async fn one_slow_server_stays() {
+    let replicas = Replicas::well().await;
+    replicas.answer(1, &Answers::After(ms(900), Reply::Success));
+    replicas.pass(LONG).await;
+    assert_eq!(replicas.removed(), BTreeMap::new());
+}
+
+/// Rule: 7.clearly-well
+#[tokio::test(start_paused = true)]
+async fn slow_server_that_the_leader_does_not_reach_stays() {
+    let replicas = Replicas::well().await;
+    replicas.answer(1, &Answers::After(ms(900), Reply::Success));
+    replicas.pass(ms(10_000)).await;
+    replicas.all[0].answer(1, Answers::Hangs);
+    replicas.pass(LONG).await;
+    assert_eq!(replicas.removed(), BTreeMap::new());
+    for replica in &replicas.all[1..] {
+        let writes = replica.writes();
+        assert!(
+            (115..=125).contains(&writes),
+            "an objection every 5 s, but {writes} writes"
+        );
+    }
+}
+
+/// Rule: 7.late
+#[tokio::test(start_paused = true)]
+async fn replicas_that_stand_still_take_nothing_out() {
+    let replicas = Replicas::well().await;
+    for stop in (2_000..5_000).step_by(100) {
+        // Attempts are under way when the replicas stop.
+        replicas.answer(
+            1 + u8::try_from(stop / 100 % 3).unwrap(),
+            &Answers::After(ms(200), Reply::Success),
+        );
+        replicas.pass(ms(10_000)).await;
+        tokio::time::advance(ms(stop)).await;
+    }
+    replicas.pass(ms(10_000)).await;
+    assert_eq!(replicas.removed(), BTreeMap::new());
+}
