@@ -178,6 +178,7 @@ fn families() -> BTreeMap<String, Family> {
         .ended(&service, Some(true), Some(Endpoints::default()));
     let server = Target::new([192, 0, 2, 1].into(), 6443);
     metrics.probes().set_state(server, Condition::Well);
+    metrics.probes().set_listed(server, true);
     metrics.probes().attempt(server, &Reply::Success, Duration::ZERO);
     let watch_health = WatchHealth::default();
     let _running = WatchKind::ALL.map(|watch| watch_health.start(watch.as_str()));

@@ -94,13 +94,13 @@ impl Probing {
             on_down: self.on_down,
         };
         let (probes, started) = (Probes::new(self.config.thresholds, wiring), Timestamp::now());
-        let prober = Prober {
+        let asking = Prober {
             probes: probes.clone(),
             client: self.client,
             config: self.config,
             seed: self.seed,
         };
-        let mut tasks = vec![("probes", prober.run().boxed())];
+        let mut tasks = vec![("probes", asking.run().boxed())];
         // Without election there is nobody to ask.
         if let Some(election) = election {
             let lease = ProbeLease::new(self.lease_client, &election.namespace, &election.lease_name);

@@ -69,7 +69,7 @@ impl Scene {
         };
         let config = ProbeConfig::default();
         let probes = Probes::new(config.thresholds, wiring);
-        let prober = Prober {
+        let asking = Prober {
             probes: probes.clone(),
             client: Arc::new(FakeClient(servers.clone())),
             config,
@@ -81,7 +81,7 @@ impl Scene {
             dirty,
             metrics,
             told,
-            prober: Some(prober),
+            prober: Some(asking),
             servers,
             terms,
         }
