@@ -193,7 +193,7 @@ fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
         assert!(said.contains("has a value of the chart"), "{said}");
         count += 1;
     }
-    assert_eq!(count, 15);
+    assert_eq!(count, 16);
     for arg in crate::helm::args(&rendered) {
         helm.refusal(&["--set", &format!("extraArgs[0]={arg}")]);
     }

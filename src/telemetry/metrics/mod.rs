@@ -176,8 +176,7 @@ impl Metrics {
                 "endpoint_copier_watch_last_event_timestamp_seconds",
                 "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
                  every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
-                 shows is stale, and the replica is not ready, except for nodes, which are watched while a Service \
-                 needs them.",
+                 shows is stale, and the replica is not ready, except for nodes.",
                 &["resource"],
             )?,
             watch_health: OnceLock::new(),
