@@ -149,8 +149,8 @@ async fn watch_of_nodes_that_breaks_takes_nothing_away() {
     let operator = Operator::start(&store);
     put(&store, dual_stack("vip"));
     operator.until_addresses("vip", &BOTH).await;
-    let before = slices_of(&store, "vip");
     for code in [500, 403, 410] {
+        let before = slices_of(&store, "vip");
         let watches = Match::any().verb("watch").resource("nodes");
         operator.nodes.faults().add(Fault::status(watches, code));
         pass(seconds(180)).await;

@@ -10,9 +10,10 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, timeout};
 
+use super::Watches;
 use super::reader::errors::is_forbidden;
-use super::{Watches, undecoded};
 use crate::apiserver::decode::Guarded;
+use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
 
@@ -76,7 +77,7 @@ impl Watches {
         if !selector.is_empty() {
             config = config.labels(selector);
         }
-        let (mut listed, log) = (HashSet::new(), undecoded(WatchKind::Nodes));
+        let (mut listed, log) = (HashSet::new(), FailureLog::new("decoding a Node"));
         let mut failing = None;
         let handle = |event: Result<Event<Guarded<NodeObject>>, &watcher::Error>| {
             let event = match event {
@@ -95,7 +96,8 @@ impl Watches {
                     let dirty = match node.object {
                         Ok(node) => index.apply_node(node.node),
                         Err(object) => {
-                            log(&object);
+                            // Nodes are alike: what is wrong with one is wrong with many.
+                            log.failed_by(String::new(), &format!("{name}: {}", object.error));
                             index.apply_unreadable_node(&name)
                         }
                     };
