@@ -117,11 +117,11 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "vip.ports[0].port=6443,vip.ports[1].port=9345",
-        &["vip.ports", "each needs a name"],
+        &["vip.ports", "each needs a unique name"],
     ),
     (
         "vip.ports[0].port=6443,vip.ports[0].name=a,vip.ports[1].port=9345,vip.ports[1].name=a",
-        &["vip.ports", "each needs a name"],
+        &["vip.ports", "each needs a unique name"],
     ),
     // MetalLB would refuse the Service, and only an Event would report it.
     (
