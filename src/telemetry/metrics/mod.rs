@@ -93,8 +93,7 @@ metrics! {
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
             "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
              every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
-             shows is stale, and the replica is not ready, except for nodes, which are watched while a Service \
-             needs them.", &["resource"]),
+             shows is stale, and the replica is not ready, except for nodes and grants.", &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
             "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
              go; error: the API server or the way to it is in trouble.", &["resource", "reason"]),
