@@ -11,7 +11,7 @@ use crate::model::{AllowFromAnnotation, ManagedService, ObjectMeta, Service, Ser
 pub(super) struct Known {
     /// Its resourceVersion. Not compared, because most changes of a Service do not concern the operator.
     version: Option<u64>,
-    /// Who may copy it, if it says so.
+    /// The namespaces that may copy it, if an annotation names any.
     pub allow_from: Option<AllowFromAnnotation>,
     /// `None` if it is not managed: then only its name matters.
     pub managed: Option<Arc<ManagedService>>,

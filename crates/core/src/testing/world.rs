@@ -29,7 +29,7 @@ pub struct World {
     pub probes: Verdicts,
     /// The flags.
     pub defaults: Defaults,
-    /// Who lets whom copy. They are listed.
+    /// All ReferenceGrants. They count as listed.
     pub grants: Vec<ReferenceGrant>,
     pub nodes: KnownNodes,
     version: u64,

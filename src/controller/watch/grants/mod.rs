@@ -156,7 +156,7 @@ impl Grants {
             .await;
     }
 
-    /// ReferenceGrants cannot be had. Once this has lasted, there are none.
+    /// Notes that ReferenceGrants cannot be read. After some time they count as absent.
     fn refused(&self, since: &mut Option<Instant>) {
         if since.get_or_insert_with(Instant::now).elapsed() >= GONE {
             self.change(|index| index.grants_listed([]));

@@ -1,4 +1,4 @@
-//! Who needs Nodes, and whom a change of them concerns.
+//! Services that need Nodes, and the Services that a change of a Node concerns.
 
 use super::*;
 use crate::model::{KnownNodes, NodesUnknown, Unreadable};

@@ -21,7 +21,7 @@ pub struct ReferenceGrant {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ReferenceGrantSpec {
-    /// Who may refer.
+    /// The objects that may refer.
     pub from: Option<Vec<ReferenceGrantFrom>>,
     /// To what.
     pub to: Option<Vec<ReferenceGrantTo>>,

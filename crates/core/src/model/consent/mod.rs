@@ -117,7 +117,7 @@ pub enum Consent {
     Given,
 }
 
-/// Who may be asked for consent to copy one source.
+/// All that can give consent to copy one source.
 #[derive(Clone, Copy, Debug)]
 pub struct Grantors<'a> {
     /// The flags.
