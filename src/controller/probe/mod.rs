@@ -12,11 +12,11 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{AbortHandle, abortable};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep};
-use tracing::error;
+use tokio::time::{Instant, sleep_until};
 
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::ProbeConfig;
@@ -117,10 +117,11 @@ impl Prober {
         self.probes.clone()
     }
 
-    /// Probes until it is dropped. It returns only if an attempt panicked.
+    /// Probes until it is dropped.
     pub async fn run(self) {
         let probes = self.probes.clone();
         tokio::select! {
+            biased;
             () = self.follow_index() => {}
             () = probes.keep_looking() => {}
         }
@@ -128,10 +129,11 @@ impl Prober {
 
     async fn follow_index(self) {
         let mut marks = self.dirty.marks();
-        // Dropped with this future, and with it every task.
-        let mut tasks = JoinSet::new();
+        // Part of this future: whatever stops this one stops them as well.
+        let mut tasks = FuturesUnordered::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
+        let mut next_look = Instant::now();
         loop {
             if let Some(targets) = self.changed_targets(&mut seen, &mut https) {
                 self.probes.list(&targets);
@@ -143,18 +145,23 @@ impl Prober {
                     is_listed
                 });
                 for target in targets {
-                    handles
-                        .entry(target)
-                        .or_insert_with(|| tasks.spawn(self.task(target).run()));
+                    handles.entry(target).or_insert_with(|| {
+                        let (task, handle) = abortable(self.task(target).run());
+                        tasks.push(task);
+                        handle
+                    });
                 }
-                sleep(LOOK_PAUSE).await;
+                next_look = Instant::now() + LOOK_PAUSE;
             }
+            let changed = async {
+                sleep_until(next_look).await;
+                _ = marks.changed().await;
+            };
             tokio::select! {
-                _ = marks.changed() => {}
-                Some(ended) = tasks.join_next() => if ended.is_err_and(|error| error.is_panic()) {
-                    error!("a probe has panicked");
-                    return;
-                }
+                biased;
+                () = changed => {}
+                // Those that are no longer listed.
+                Some(_) = tasks.next() => {}
             }
         }
     }

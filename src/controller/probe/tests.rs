@@ -7,6 +7,7 @@ use endpoint_copier_core::index::{Index, Scope};
 use endpoint_copier_core::model::{Defaults, EndpointSlice, Service, ServiceKey};
 use endpoint_copier_core::verdicts::{Failure, Phase};
 use serde_json::json;
+use tokio::time::sleep;
 
 pub(super) fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
