@@ -151,9 +151,21 @@ impl<P: OwnProbes> Objections<P> {
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
+        let mut stored = Changes::new();
         loop {
             let result = match self.next() {
-                Step::Write(changes) => self.write(&changes).await,
+                Step::Write(changes) => {
+                    let result = self.write(&changes).await;
+                    if result.is_ok() {
+                        if stored == changes {
+                            // Somebody undoes it each time.
+                            sleep(pauses.next_backoff().unwrap_or(LONGEST_PAUSE)).await;
+                            continue;
+                        }
+                        stored = changes;
+                    }
+                    result
+                }
                 Step::Read => self.read().await,
                 Step::Wait(until) => {
                     self.wait(until).await;
@@ -308,6 +320,7 @@ impl<P: OwnProbes> Objections<P> {
 
     async fn wait(&mut self, until: Option<Instant>) {
         tokio::select! {
+            biased;
             Ok(()) = self.seen.changed() => {}
             Ok(()) = self.terms.changed() => {}
             Ok(()) = self.reports.changed() => {}
@@ -334,6 +347,7 @@ pub async fn unopposed<P: OwnProbes>(probes: P) {
         }
         let may_change = is_failing(&reports.borrow_and_update());
         tokio::select! {
+            biased;
             Ok(()) = reports.changed() => {}
             () = sleep(TICK), if may_change => {}
             else => pending().await,
