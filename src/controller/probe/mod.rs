@@ -13,9 +13,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
-use tracing::error;
+use futures::future::{AbortHandle, abortable};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{Instant, sleep_until};
 
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::ProbeConfig;
@@ -44,10 +44,11 @@ struct Prober {
 }
 
 impl Prober {
-    /// Probes until it is dropped. It returns only if an attempt panicked.
+    /// Probes until it is dropped.
     async fn run(self) {
         let probes = self.probes.clone();
         tokio::select! {
+            biased;
             () = self.follow_index() => {}
             () = probes.keep_looking() => {}
         }
@@ -55,10 +56,11 @@ impl Prober {
 
     async fn follow_index(self) {
         let mut marks = self.probes.wiring().dirty.marks();
-        // Dropped with this future, and with it every task.
-        let mut tasks = JoinSet::new();
+        // Part of this future: whatever stops this one stops them as well.
+        let mut tasks = FuturesUnordered::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
+        let mut next_look = Instant::now();
         loop {
             if let Some(targets) = self.changed_targets(&mut seen, &mut https) {
                 self.probes.list(&targets);
@@ -70,18 +72,23 @@ impl Prober {
                     is_listed
                 });
                 for target in targets {
-                    handles
-                        .entry(target)
-                        .or_insert_with(|| tasks.spawn(self.task(target).run()));
+                    handles.entry(target).or_insert_with(|| {
+                        let (task, handle) = abortable(self.task(target).run());
+                        tasks.push(task);
+                        handle
+                    });
                 }
-                sleep(LOOK_PAUSE).await;
+                next_look = Instant::now() + LOOK_PAUSE;
             }
+            let changed = async {
+                sleep_until(next_look).await;
+                _ = marks.changed().await;
+            };
             tokio::select! {
-                _ = marks.changed() => {}
-                Some(ended) = tasks.join_next() => if ended.is_err_and(|error| error.is_panic()) {
-                    error!("a probe has panicked");
-                    return;
-                }
+                biased;
+                () = changed => {}
+                // Those that are no longer listed.
+                Some(_) = tasks.next() => {}
             }
         }
     }

@@ -268,6 +268,7 @@ impl Probes {
         };
         loop {
             tokio::select! {
+                biased;
                 Ok(()) = terms.changed() => {}
                 is_watched = async { reports.wait_for(is_unhealthy).await.is_ok() } => {
                     if !is_watched {

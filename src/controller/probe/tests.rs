@@ -15,6 +15,7 @@ use endpoint_copier_core::index::{Index, Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, EndpointSlice, Service};
 use endpoint_copier_core::verdicts::{Failure, Phase, Report};
 use serde_json::json;
+use tokio::time::sleep;
 
 pub(super) fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

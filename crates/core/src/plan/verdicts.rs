@@ -109,6 +109,10 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted {
         let current = snapshot.slice(&SliceKey::of(&copy.metadata));
+        // A copy whose name is taken is never written, so nobody gets its endpoints.
+        if current.is_some_and(|current| !current.is_copy_for(&snapshot.key)) {
+            continue;
+        }
         let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
         for endpoint in copy
             .endpoints

@@ -131,7 +131,15 @@ impl Hearing {
     /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value whose
     /// own answer was lost. Call this before the first [`Hearing::suspect`], so that no round is used twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
-        self.stored(annotations.get(SUSPECTED).map_or("", String::as_str), now);
+        let value = annotations.get(SUSPECTED).map_or("", String::as_str);
+        self.stored(value, now);
+        // What somebody removed is asked again, and the objections may have gone with it.
+        let rounds = suspicions(value);
+        for (target, suspicion) in &mut self.suspected {
+            if rounds.get(target) != Some(&suspicion.round) {
+                suspicion.stored = None;
+            }
+        }
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
             // The same text again is the same objection: it does not count for longer.

@@ -69,10 +69,12 @@ pub enum Shape {
     NoSource,
     /// Only nodes with an endpoint announce it.
     Local,
+    /// It is exempt from probes.
+    ProbeOff,
 }
 
 /// All of them.
-pub const SHAPES: [Shape; 20] = [
+pub const SHAPES: [Shape; 21] = [
     Shape::Plain,
     Shape::NamedPorts,
     Shape::UnknownPort,
@@ -93,6 +95,7 @@ pub const SHAPES: [Shape; 20] = [
     Shape::CopyOfCopy,
     Shape::NoSource,
     Shape::Local,
+    Shape::ProbeOff,
 ];
 
 /// A managed Service.
@@ -125,6 +128,7 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
             annotations["endpoint-copier/default-service-namespace"] = json!("apps");
         }
         Shape::IllegalSource => source.1 = "no such.name",
+        Shape::ProbeOff => annotations["endpoint-copier/probe"] = json!("off"),
         Shape::Selector => spec["selector"] = json!({"app": "web"}),
         Shape::ExternalName => spec = json!({"type": "ExternalName", "externalName": "example.org"}),
         Shape::Itself => source = (namespace, name),

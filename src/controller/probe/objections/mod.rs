@@ -112,9 +112,21 @@ impl Objections {
     async fn speak(&mut self) {
         let outage = FailureLog::new(format!("a write of the Lease {}", self.lease.key()));
         let mut pauses = pauses(LONGEST_PAUSE);
+        let mut stored = Changes::new();
         loop {
             let result = match self.next() {
-                Step::Write(changes) => self.write(&changes).await,
+                Step::Write(changes) => {
+                    let result = self.write(&changes).await;
+                    if result.is_ok() {
+                        if stored == changes {
+                            // Somebody undoes it each time.
+                            sleep(pauses.next_backoff().unwrap_or(LONGEST_PAUSE)).await;
+                            continue;
+                        }
+                        stored = changes;
+                    }
+                    result
+                }
                 Step::Read => self.read().await,
                 Step::Wait(until) => {
                     self.wait(until).await;
@@ -269,6 +281,7 @@ impl Objections {
 
     async fn wait(&mut self, until: Option<Instant>) {
         tokio::select! {
+            biased;
             Ok(()) = self.seen.changed() => {}
             Ok(()) = self.terms.changed() => {}
             Ok(()) = self.reports.changed() => {}

@@ -489,6 +489,25 @@ async fn failed_write_is_repeated_after_100_ms_to_2_s() {
 
 /// Rule: 7.retry
 #[tokio::test(start_paused = true)]
+async fn suspicion_that_somebody_removes_is_repeated_with_pauses() {
+    let store = Store::new();
+    let leader = Replica::leader(&store);
+    put(&store, &json!({}));
+    leader.probes.fail_twice(1).await;
+    let until = Instant::now() + ms(10_000);
+    while Instant::now() < until {
+        sleep(ms(1)).await;
+        if !suspected(&store).is_empty() {
+            put(&store, &json!({}));
+        }
+    }
+    let writes = leader.writes();
+    assert!((5..15).contains(&writes), "{writes}");
+    assert!(!leader.probes.is_heard(1));
+}
+
+/// Rule: 7.retry
+#[tokio::test(start_paused = true)]
 async fn overloaded_server_is_left_alone_as_long_as_it_asks() {
     let store = Store::new();
     put(&store, &json!({}));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::model::{EndpointSlice, Reason, SliceKey, annotation, annotation_of, provenance};
+use crate::model::{
+    EndpointSlice, Reason, ServiceKey, SliceKey, annotation, annotation_of, copy_name, provenance,
+};
 use crate::plan::{Judged, Verdicts, plan};
 use crate::testing::facts::{down, well};
 use crate::testing::world::World;
@@ -156,6 +158,27 @@ fn a_plan_that_only_looks_keeps_what_the_copy_remembers() {
         shown(copy),
         all,
         "the annotation counts together with ready=false only"
+    );
+}
+
+/// Rule: 7.half
+#[test]
+fn endpoints_of_a_copy_that_cannot_be_written_do_not_count() {
+    let rest = slice("kubernetes-2").endpoints([ADDRESSES[1], ADDRESSES[2]]);
+    let taken = slice(&copy_name("kubernetes-vip", &rest)).of("kubernetes-vip");
+    let world = World::new()
+        .service(service("kubernetes-vip"))
+        .slice(slice("kubernetes").endpoints([ADDRESSES[0]]))
+        .slice(rest)
+        .slice(taken)
+        .settled("kubernetes-vip");
+    let plan = plan(
+        &world.snapshot(&ServiceKey::new("default", "kubernetes-vip")),
+        &probes(1),
+    );
+    assert!(
+        plan.unreachable.is_empty() && plan.updates.is_empty(),
+        "{plan:#?}"
     );
 }
 

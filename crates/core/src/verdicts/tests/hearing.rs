@@ -40,6 +40,19 @@ fn suspicion_is_written_until_the_lease_has_it() {
     assert_eq!(hearing.suspect(&suspects(&[])), Some(String::new()));
 }
 
+/// Rule: 7.heard
+#[test]
+fn suspicion_that_is_gone_from_the_lease_is_not_heard() {
+    let mut hearing = hearing();
+    assert!(hearing.is_heard(target(1), at(300)));
+    hearing.see(&annotations(&[]), at(400));
+    assert!(!hearing.is_heard(target(1), at(5000)));
+    let value = "192.0.2.1:6443=1";
+    assert_eq!(hearing.suspect(&suspects(&[1])), Some(value.to_owned()));
+    hearing.see(&annotations(&[(SUSPECTED, value)]), at(6000));
+    assert!(!hearing.is_heard(target(1), at(6299)) && hearing.is_heard(target(1), at(6300)));
+}
+
 /// Rule: 7.round
 #[test]
 fn new_suspicion_gets_the_next_round() {
