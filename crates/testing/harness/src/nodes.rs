@@ -26,7 +26,7 @@ const SUBNETS: u16 = 512;
 
 /// Three nodes. Dropped, they are removed with all their devices.
 pub struct Nodes {
-    nodes: [Namespace; 3],
+    namespaces: [Namespace; 3],
     switch: Namespace,
     subnet: Subnet,
     _outside: Device,
@@ -61,8 +61,8 @@ impl Nodes {
         ip(&format!("link set dev {name} up"))?;
         let subnet = Subnet::claim(name, process)?;
         ip(&format!("address add {}/32 dev {name}", subnet.address(OUTSIDE)))?;
-        let nodes = [namespace("one")?, namespace("two")?, namespace("three")?];
-        for (number, node) in nodes.iter().enumerate() {
+        let namespaces = [namespace("one")?, namespace("two")?, namespace("three")?];
+        for (number, node) in namespaces.iter().enumerate() {
             let port = format!("node-{number}");
             node.ip(&format!(
                 "link add uplink type veth peer name {port} netns {}",
@@ -74,7 +74,7 @@ impl Nodes {
             node.ip("link set dev uplink up")?;
         }
         Ok(Self {
-            nodes,
+            namespaces,
             switch,
             subnet,
             _outside: outside,
@@ -88,7 +88,7 @@ impl Nodes {
 
     /// Each node, for what is to run there.
     pub fn hosts(&self) -> Vec<Host> {
-        let nodes = self.nodes.iter().enumerate();
+        let nodes = self.namespaces.iter().enumerate();
         nodes
             .map(|(number, node)| Host {
                 namespace: node.name().to_owned(),
@@ -99,7 +99,7 @@ impl Nodes {
 
     /// Makes of a command `ip`, which may have a clean environment, one that runs a program on a node, as the same process.
     pub fn enter(&self, node: usize, command: Command, program: &Path) -> Command {
-        self.nodes[node].enter(command, program)
+        self.namespaces[node].enter(command, program)
     }
 
     /// Takes the link of a node down: to all others it looks like a node without power.
@@ -125,13 +125,15 @@ impl Nodes {
             format!("route replace {} via {nowhere} dev uplink table 100", port.ip()),
             rule("add", port),
         ] {
-            self.nodes[node].ip(&words).expect("root still");
+            self.namespaces[node].ip(&words).expect("root still");
         }
     }
 
     /// They arrive again.
     pub fn restore(&self, node: usize, port: SocketAddr) {
-        self.nodes[node].ip(&rule("delete", port)).expect("root still");
+        self.namespaces[node]
+            .ip(&rule("delete", port))
+            .expect("root still");
     }
 }
 
