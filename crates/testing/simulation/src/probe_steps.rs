@@ -1,4 +1,4 @@
-//! What happens to the probes: how API servers answer, and what becomes of the probe Lease.
+//! Steps that concern probes: the answers of API servers, and the probe Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
