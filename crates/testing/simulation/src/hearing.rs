@@ -63,6 +63,8 @@ pub struct Heard {
     version: u64,
     /// What the leader asks about, since when without a break, and in which round.
     pub suspected: BTreeMap<Target, (u64, Duration)>,
+    /// What it no longer asks about: since when it did, and when that ended.
+    cleared: BTreeMap<Target, (Duration, Duration)>,
     /// What others say, by annotation.
     pub objections: BTreeMap<String, Objection>,
 }
@@ -76,6 +78,11 @@ impl Heard {
             let known = before.get(&target).filter(|(known, _)| *known == round);
             let since = known.map_or(now, |(_, since)| *since);
             self.suspected.insert(target, (round, since));
+        }
+        for (target, (_, since)) in before {
+            if !self.suspected.contains_key(&target) {
+                self.cleared.insert(target, (since, now));
+            }
         }
         let annotations = lease.and_then(|lease| lease["metadata"]["annotations"].as_object());
         let said: BTreeMap<&str, &str> = annotations
@@ -94,6 +101,16 @@ impl Heard {
                 self.objections.insert(key.to_owned(), objection);
             }
         }
+    }
+
+    /// Since when a target was asked about when something was decided.
+    pub fn asked(&self, target: Target, decided: Duration) -> Option<Duration> {
+        let asked = self.suspected.get(&target).map(|(_, since)| *since);
+        let cleared = self.cleared.get(&target);
+        let cleared = cleared
+            .filter(|(_, ended)| *ended >= decided)
+            .map(|(since, _)| *since);
+        asked.into_iter().chain(cleared).min()
     }
 
     /// The first moment since which an objection against a target counts that is asked about, if one does.
@@ -192,11 +209,16 @@ impl World {
 
 impl State {
     fn judge_question(&mut self, life: &Life, asks: &str, now: Duration, wrong: &mut Vec<String>) {
-        let ago = now.saturating_sub(EITHER).min(life.resumed_at());
-        if !self
+        let is_late = life.resumed_at() + EITHER > now;
+        let ago = if is_late {
+            Duration::ZERO
+        } else {
+            now.saturating_sub(EITHER)
+        };
+        let led = self
             .observer
-            .led_since(&life.identity, now.saturating_sub(EITHER))
-        {
+            .led_since(&life.identity, now.saturating_sub(EITHER));
+        if !is_late && !led {
             wrong.push("it asks without a term".to_owned());
         }
         for target in rounds(asks).keys() {
@@ -246,7 +268,7 @@ impl State {
         let ago = now.saturating_sub(EITHER);
         if observer
             .leads_since(&life.identity)
-            .is_some_and(|since| since < ago.min(life.resumed_at()))
+            .is_some_and(|since| since < ago && life.resumed_at() < ago)
         {
             wrong.push("it objects while it leads".to_owned());
         }

@@ -348,9 +348,9 @@ impl Observer {
             ));
         }
         // Those that probes have taken out are judged elsewhere.
-        let shown = |copy: &Value| endpoints(&restored(copy));
-        let was = old.map(shown).unwrap_or_default();
-        let is = shown(new);
+        let all = |copy: &Value| endpoints(&restored(copy));
+        let was = old.map(all).unwrap_or_default();
+        let is = all(new);
         let truth = shows
             .as_ref()
             .and_then(|(id, version)| self.shown.get(id)?.get(version));

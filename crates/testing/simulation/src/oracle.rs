@@ -192,7 +192,11 @@ pub fn out(store: &Store) -> Vec<String> {
     let wrong = copies.iter().filter(|copy| {
         let (namespace, _) = key(copy);
         let service = owner(copy).and_then(|(name, _)| store.get("services", &namespace, name));
+        // The copy of a slice that cannot be decoded stays as it is.
+        let read = |what| provenance(copy, what).unwrap_or_default();
+        let source = store.get("endpointslices", read("namespace"), read("slice"));
         is_ours(copy)
+            && !source.as_ref().is_some_and(is_unreadable)
             && annotation(copy, UNREACHABLE).is_some()
             && !is_unreadable(copy)
             && service.is_some_and(|service| wish(&service) != Wish::Unclear)

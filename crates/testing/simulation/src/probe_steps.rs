@@ -181,7 +181,7 @@ impl World {
                 if let Harm::Unreadable(_, time) = harm {
                     self.disturbed_for(time);
                     self.later(time, |world| {
-                        _ = world.administer(unreadable::restore_probe_lease)
+                        _ = world.administer(unreadable::restore_probe_lease);
                     });
                 }
             }
@@ -242,18 +242,18 @@ impl World {
         self.lies_for(time);
         tokio::spawn(async move {
             let until = world.now() + time;
-            let mut lies = 0;
+            let mut count = 0;
             while world.now() < until {
                 let lied = world.administer(|store| {
                     let (namespace, name) = probe_lease();
                     let lease = store.get("leases", namespace, &name)?;
                     let asked = annotation(&lease, SUSPECTED)?;
-                    let said = format!("{asked};{lies}");
+                    let said = format!("{asked};{count}");
                     let patch = json!({"metadata": {"annotations": {format!("{OBJECTION}liar"): said}}});
                     store.patch("leases", namespace, &name, patch).ok()
                 });
                 if lied.is_some() {
-                    lies += 1;
+                    count += 1;
                     world.count("lie in the probe Lease");
                 }
                 sleep(Duration::from_millis(if lied.is_some() { 3000 } else { 50 })).await;

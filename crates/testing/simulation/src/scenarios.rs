@@ -132,7 +132,7 @@ pub fn all_answer(answer: Answer, time: Duration) -> Step {
 /// The leader is paused while the third API server hangs, at ten moments of the period.
 #[must_use]
 pub fn paused_while_it_hangs() -> Schedule {
-    let hangs = || third_answers(None, Answer::Hangs, Duration::from_millis(5000));
+    let hangs = || third_answers(None, Answer::Hangs, Duration::from_secs(5));
     let pause = || Step::Pause(LEADER, Duration::from_millis(2900));
     let moments = (0..10).flat_map(|moment| {
         let offset = Duration::from_millis(moment * 97);

@@ -19,8 +19,8 @@ use crate::hearing::Hearing;
 use crate::replica::Life;
 use crate::sent::Sent;
 use crate::slices::{
-    Key, UNREACHABLE, addresses, annotation, is_ours, key, owner, provenance, restored_ready, unreachable,
-    version,
+    Key, SERVICE_NAME, UNREACHABLE, addresses, annotation, is_ours, key, label, owner, provenance,
+    restored_ready, unreachable, version,
 };
 use crate::world::{REPLICAS, State, World};
 
@@ -220,6 +220,17 @@ impl World {
         }
     }
 
+    /// Whether the API source has no other slice of the family of a copy.
+    fn is_only_source(&self, copy: &Value) -> bool {
+        let slices = self.store.list("endpointslices", Some("default"));
+        let of_family = slices.iter().filter(|slice| {
+            label(slice, SERVICE_NAME) == Some("kubernetes")
+                && !is_ours(slice)
+                && slice["addressType"] == copy["addressType"]
+        });
+        of_family.count() < 2
+    }
+
     /// Whether a Service has been exempt from probes for long.
     fn is_exempt(&self, service: &Key) -> bool {
         let now = self.now();
@@ -249,6 +260,7 @@ impl World {
             .chain(others.iter().copied())
             .flat_map(unreachable)
             .collect();
+        let is_only_source = self.is_only_source(copy);
         let now = self.now();
         let decided = life.decided(now);
         let state = &mut *self.state();
@@ -263,7 +275,8 @@ impl World {
             return wrong;
         }
         // Several copies are written one after the other.
-        if others.is_empty() && group.out.len() > group.candidates.len() / 2 {
+        let is_alone = others.is_empty() && is_only_source;
+        if is_alone && group.out.len() > group.candidates.len() / 2 {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
         }
         for address in new {
@@ -332,8 +345,8 @@ impl State {
             return Err(format!("its last renewal was at {renewed:?}"));
         }
         let shown = hearing.of(&life.identity);
-        let asked = shown.and_then(|shown| shown.suspected.get(&target));
-        if asked.is_none_or(|(_, since)| now < *since + HEARD) {
+        let asked = shown.and_then(|shown| shown.asked(target, decided));
+        if asked.is_none_or(|since| now < since + HEARD) {
             return Err(format!("the others had no time to object on {port}"));
         }
         let objected = shown.and_then(|shown| shown.objected(target, now));

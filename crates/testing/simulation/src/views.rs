@@ -154,9 +154,10 @@ impl World {
         let now = self.now();
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         let is_list = answer.get("items").is_some();
-        let lease = match is_list {
-            true => answer["items"].get(0),
-            false => status.is_success().then_some(&answer),
+        let lease = if is_list {
+            answer["items"].get(0)
+        } else {
+            status.is_success().then_some(&answer)
         };
         self.state().probed.hearing.show(&life.identity, now, lease);
     }

@@ -277,14 +277,7 @@ async fn carry_out(
     let blindness = || world.blindness(connection.replica, sent.sight?);
     let restores = world.state().restores;
     let effect = match blindness() {
-        None => {
-            let effect = world.strike(harm, connection.replica);
-            if effect.is_some() && harm == Harm::ProbeLease {
-                world.count("write of the probe Lease fails, or is not answered");
-                world.disturbed_for(Duration::from_secs(3));
-            }
-            effect
-        }
+        None => world.strike(harm, connection.replica),
         Some(_) => None,
     };
     let way = world.latency();

@@ -285,10 +285,20 @@ impl World {
     /// What befalls a request, if anything.
     pub fn strike(&self, harm: Harm, replica: usize) -> Option<Effect> {
         let mut state = self.state();
-        let State { armed, coverage, .. } = &mut *state;
+        let now = self.now();
+        let State {
+            armed,
+            coverage,
+            probed,
+            ..
+        } = &mut *state;
         let at = armed.iter().position(|it| it.fits(harm, replica))?;
         let effect = armed[at].effect;
         coverage.add(effect.name(), 1);
+        if harm == Harm::ProbeLease {
+            coverage.add("write of the probe Lease fails, or is not answered", 1);
+            probed.disturbed = probed.disturbed.max(now + Duration::from_secs(3));
+        }
         armed[at].times -= 1;
         if armed[at].times == 0 {
             armed.remove(at);
