@@ -129,7 +129,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["resource"],
         of: &[],
-        values: "A watch: `services`, `sources`, `copies`, `lease`",
+        values: "A watch: `services`, `sources`, `copies`, `lease`; `nodes` and `grants` once a Service needs them",
     },
     Label {
         names: &["controller"],

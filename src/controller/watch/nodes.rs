@@ -66,7 +66,7 @@ async fn until(watches: &Watches, marks: &mut channel::Receiver<()>, needed: boo
             return;
         }
         if marks.changed().await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }

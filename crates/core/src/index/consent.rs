@@ -17,6 +17,7 @@ impl Index {
     /// A list of ReferenceGrants is complete.
     pub fn grants_listed(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) -> Dirty {
         self.grants.replace(listed);
+        self.revoked.clear();
         self.reconsider_all()
     }
 
@@ -50,6 +51,7 @@ impl Index {
             annotation: known.and_then(|known| known.allow_from.as_ref()),
             services_listed: self.services_listed,
             grants: &self.grants,
+            is_revoked: self.revoked.contains(source),
         }
     }
 
@@ -67,8 +69,11 @@ impl Index {
         self.uses.remove(&request);
     }
 
-    /// The annotation of a source has changed.
-    pub(super) fn reconsider_source(&mut self, source: &ServiceKey) -> Dirty {
+    /// The annotation of a source has changed. `had_one`: it had one before.
+    pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
+        if had_one && !self.grants.are_listed() {
+            self.revoked.insert(source.clone());
+        }
         let first = (source.clone(), ServiceKey::new("", ""));
         let requests = self.requests.range(first..);
         let services: Dirty = requests

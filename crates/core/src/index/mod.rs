@@ -90,6 +90,9 @@ pub struct Index {
     /// 200 bytes more, and most sources are used once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     grants: Grants,
+    /// Sources whose annotation has changed or gone since the start. That ends consent at once, also while it is not known
+    /// whether there are grants.
+    revoked: BTreeSet<ServiceKey>,
     copies: Slices,
     others: Slices,
     versions: Versions,
@@ -119,6 +122,7 @@ impl Index {
             requests: BTreeSet::new(),
             uses: BTreeSet::new(),
             grants: Grants::default(),
+            revoked: BTreeSet::new(),
             copies: Slices::default(),
             others: Slices::default(),
             versions: Versions::default(),

@@ -56,7 +56,7 @@ impl Index {
         };
         let mut dirty = Dirty::new();
         if self.services[&key].allow_from != allowed {
-            dirty.extend(self.reconsider_source(&key));
+            dirty.extend(self.reconsider_source(&key, allowed.is_some()));
         }
         let source_of = |service: Option<&Option<Arc<ManagedService>>>| {
             let managed = service.and_then(Option::as_ref);
@@ -116,7 +116,7 @@ impl Index {
         self.unlink(old.as_deref(), None);
         let mut dirty: Dirty = self.dependants(key).cloned().collect();
         if allow_from.is_some() {
-            dirty.extend(self.reconsider_source(key));
+            dirty.extend(self.reconsider_source(key, true));
         }
         if old.is_some() || self.copies.has_any(key) {
             dirty.insert(key.clone());

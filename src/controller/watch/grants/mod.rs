@@ -21,7 +21,7 @@ use endpoint_copier_core::model::{Grant, ObjectMeta, Unreadable, WatchKind};
 const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// A cluster without ReferenceGrants for this time, or an operator without the right to them, has none. Earlier, an API
-/// server may just be starting, or a CustomResourceDefinition is being replaced.
+/// server may just be starting, or their `CustomResourceDefinition` is being replaced.
 const GONE: Duration = Duration::from_secs(300);
 
 /// Watches ReferenceGrants. `names` gets a new number whenever the names of the Services whose slices matter may have
@@ -135,7 +135,7 @@ impl Grants {
                     self.change(|index| index.apply_grant(&metadata, granted));
                 }
                 Ok(Event::Delete(grant)) => {
-                    self.change(|index| index.apply_grant(grant.slim_metadata(), None))
+                    self.change(|index| index.apply_grant(grant.slim_metadata(), None));
                 }
                 Ok(Event::InitDone) => {
                     *refused = None;

@@ -32,19 +32,19 @@ enum Serves {
     Forbidden,
 }
 
-fn answer(serves: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
-    let served = match serves {
+fn answer(state: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
+    let version = match state {
         Serves::Grant(version) | Serves::Nothing(version) => version,
         Serves::Forbidden => "v1",
         Serves::NoVersion => "",
         Serves::Unavailable => return (503, Some(json!({}))),
     };
-    let group = format!("/apis/{GROUP}/{served}");
+    let group = format!("/apis/{GROUP}/{version}");
     if path == group {
         let resource = json!({"name": "referencegrants", "namespaced": true, "kind": "ReferenceGrant", "singularName": "", "verbs": ["list"]});
         return (
             200,
-            Some(json!({"groupVersion": format!("{GROUP}/{served}"), "resources": [resource]})),
+            Some(json!({"groupVersion": format!("{GROUP}/{version}"), "resources": [resource]})),
         );
     }
     if path != format!("{group}/referencegrants") {
@@ -63,7 +63,7 @@ fn answer(serves: Serves, path: &str, query: &str) -> (u16, Option<Value>) {
             "to": [{"group": "", "kind": "Service"}],
         },
     });
-    let items = match serves {
+    let items = match state {
         Serves::Grant(_) => vec![grant],
         Serves::Forbidden => {
             return (
@@ -91,7 +91,7 @@ impl Scene {
     fn new(serves: Serves) -> Self {
         let serves = Arc::new(Mutex::new(serves));
         let says = serves.clone();
-        let server = tower::service_fn(move |request: Request<Body>| {
+        let api = tower::service_fn(move |request: Request<Body>| {
             let (path, query) = (
                 request.uri().path().to_owned(),
                 request.uri().query().unwrap_or_default().to_owned(),
@@ -125,7 +125,7 @@ impl Scene {
         }
         let watches = Watches {
             reader: Reader {
-                client: crate::apiserver::over(server, "default", &metrics),
+                client: crate::apiserver::over(api, "default", &metrics),
                 watch_health: WatchHealth::default(),
                 metrics,
             },

@@ -116,6 +116,11 @@ impl Grants {
         }
     }
 
+    /// Whether all of them are known.
+    pub(crate) fn are_listed(&self) -> bool {
+        self.listed == Listed::Yes
+    }
+
     /// A grant was added, changed or, with `None`, removed. Returns the namespace whose sources it concerns, if anything
     /// changed.
     pub fn apply(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Option<String> {

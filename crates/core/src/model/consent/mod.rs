@@ -130,6 +130,8 @@ pub struct Grantors<'a> {
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,
+    /// Whether the annotation has changed since the start. Then somebody has decided, and a refusal is final.
+    pub is_revoked: bool,
 }
 
 impl Grantors<'_> {
@@ -154,7 +156,10 @@ impl Grantors<'_> {
         if !self.services_listed {
             return Consent::Unknown;
         }
-        self.grants.consent(namespace, source)
+        match self.grants.consent(namespace, source) {
+            Consent::RefusedForNow if self.is_revoked => Consent::Refused,
+            consent => consent,
+        }
     }
 
     /// Which ports copies of a source may have in this namespace.

@@ -62,6 +62,7 @@ fn consent(
         annotation: annotation.as_ref(),
         services_listed: true,
         grants,
+        is_revoked: false,
     };
     grantors.consent("apps", &key(source))
 }
@@ -245,6 +246,7 @@ fn ports_of_other_namespaces_are_those_of_the_slice_or_of_a_flag() {
         annotation: None,
         services_listed: true,
         grants: &grants,
+        is_revoked: false,
     };
     let port = |number, protocol: &str| k8s_openapi::api::discovery::v1::EndpointPort {
         port: Some(number),

@@ -183,15 +183,14 @@ fn a_change_of_a_source_without_consent_marks_nobody() {
 /// Rule: 9.discovery
 #[test]
 fn nothing_is_touched_before_services_and_grants_are_listed() {
-    let copied = allowed().settled("vip");
-    let mut index = Index::new(copied.defaults.clone());
-    let copies: Vec<_> = copied.copies("vip").into_iter().cloned().collect();
+    let world = allowed().settled("vip");
+    let mut index = Index::new(world.defaults.clone());
     index.apply_service(&service("vip").source("web", "app"));
     index.services_listed(&[vip()].into());
-    for copy in copies {
-        index.list_slice(&Scope::Copies, copy);
+    for copy in world.copies("vip") {
+        index.list_slice(&Scope::Copies, copy.clone());
     }
-    index.slices_listed(&Scope::Copies, &copied.slices.keys().cloned().collect());
+    index.slices_listed(&Scope::Copies, &world.slices.keys().cloned().collect());
     assert!(index.snapshot(&vip()).is_none(), "grants are not listed");
     assert!(index.grants_absent().contains(&vip()));
     let absent = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
@@ -199,6 +198,25 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
     assert!(index.grants_listed([]).contains(&vip()));
     let none = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
     assert_eq!(none.deletes.len(), 1);
+}
+
+/// Rule: 9.withdrawal
+#[test]
+fn an_annotation_that_goes_withdraws_at_once_also_without_grants() {
+    let world = allowed().settled("vip");
+    let mut index = Index::new(world.defaults.clone());
+    for service in world.services.values() {
+        index.apply_service(service);
+    }
+    index.services_listed(&world.services.keys().cloned().collect());
+    index.grants_absent();
+    for copy in world.copies("vip") {
+        index.list_slice(&Scope::Copies, copy.clone());
+    }
+    index.slices_listed(&Scope::Copies, &world.slices.keys().cloned().collect());
+    assert!(index.apply_service(&app().version(200)).contains(&vip()));
+    let withdrawn = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+    assert_eq!(withdrawn.deletes.len(), 1);
 }
 
 /// Rule: 9.ports
