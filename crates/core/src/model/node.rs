@@ -64,6 +64,9 @@ impl Node {
     }
 }
 
+/// More addresses of a Node are not read, so that none takes more memory than others.
+const MOST_ADDRESSES: usize = 64;
+
 #[derive(Deserialize)]
 struct Shown {
     metadata: ShownMeta,
@@ -109,7 +112,12 @@ impl From<Shown> for NodeObject {
         let addresses = shown.status.and_then(|status| status.addresses);
         let node = Node {
             name: name.as_deref().unwrap_or_default().into(),
-            addresses: addresses.iter().flatten().filter_map(read).collect(),
+            addresses: addresses
+                .iter()
+                .flatten()
+                .filter_map(read)
+                .take(MOST_ADDRESSES)
+                .collect(),
             zone: labels
                 .and_then(|labels| labels.zone)
                 .filter(|zone| !zone.is_empty()),
@@ -227,6 +235,11 @@ mod tests {
     fn a_node_takes_little_memory() {
         assert!(size_of::<Node>() <= 48);
         assert!(size_of::<NodeAddress>() <= 18);
+        let addresses =
+            (0..1000).map(|number| json!({"type": "InternalIP", "address": format!("2001:db8::{number:x}")}));
+        let addresses: Vec<_> = addresses.collect();
+        let object = read(&json!({"metadata": {"name": "a"}, "status": {"addresses": addresses}}));
+        assert_eq!(object.node.addresses.len(), 64);
     }
 
     #[test]

@@ -284,6 +284,9 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
     }
 }
 
+/// More own addresses are not read, so that a long list of external ones takes no memory.
+const MOST_OWN_ADDRESSES: usize = 64;
+
 fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
     let status = service.status.as_ref();
     let balancer = status.and_then(|status| status.load_balancer.as_ref());
@@ -293,11 +296,13 @@ fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
     let addresses = ingress
         .filter_map(|ingress| ingress.ip.as_ref())
         .chain(&spec.load_balancer_ip)
-        .chain(spec.external_ips.iter().flatten())
         .chain(&spec.cluster_ip)
-        .chain(spec.cluster_ips.iter().flatten());
+        .chain(spec.cluster_ips.iter().flatten())
+        .chain(spec.external_ips.iter().flatten());
     // "None" is no address.
-    let addresses = addresses.filter_map(|address| address.parse().ok());
+    let addresses = addresses
+        .filter_map(|address| address.parse().ok())
+        .take(MOST_OWN_ADDRESSES);
     let addresses: BTreeSet<_> = addresses.map(|address: IpAddr| address.to_canonical()).collect();
     addresses.into_iter().collect()
 }

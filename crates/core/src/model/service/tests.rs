@@ -373,6 +373,10 @@ fn the_own_addresses_are_those_of_spec_and_status() {
             "fd00::a"
         ]
     );
+    let many = (0..1000).map(|number| format!("2001:db8::{number:x}")).collect();
+    let many = managed(&service.edit(|service| service.spec_mut().external_ips = Some(many)));
+    assert!(many.own_addresses.len() <= 64);
+    assert!(many.own_addresses.contains(&"192.0.2.100".parse().unwrap()));
     let headless = managed(&crate::testing::service("vip").headless());
     assert!(headless.own_addresses.is_empty());
 }

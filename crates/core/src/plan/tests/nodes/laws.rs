@@ -130,7 +130,7 @@ fn reordered(nodes: &KnownNodes) -> KnownNodes {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Rule: 8.certain, 8.never-vip, 8.never-last
     #[test]
