@@ -462,7 +462,7 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     if chance.percent(60) {
         let next = Step::Probe(ProbeStep::Closes(0));
         steps.extend([
-            (chance.millis(50, 4000), succession),
+            (chance.millis(16_000, 20_000), succession),
             (Duration::from_secs(30), next),
         ]);
     }
