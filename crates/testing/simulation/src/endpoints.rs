@@ -81,7 +81,7 @@ impl Answer {
     }
 }
 
-/// Whose probes of which API servers; `None`: all.
+/// Some replicas and some API servers; `None`: all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
     /// The replica.
@@ -236,9 +236,9 @@ impl World {
 
 /// How one replica probes.
 pub struct Client {
-    /// Where.
+    /// The schedule that it belongs to.
     pub world: Arc<World>,
-    /// Who.
+    /// The replica.
     pub life: Arc<Life>,
 }
 

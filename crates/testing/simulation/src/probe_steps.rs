@@ -1,4 +1,4 @@
-//! What happens to the probes: how API servers answer, and what becomes of the probe Lease.
+//! The faults of probes: how API servers answer, and what happens to the probe Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
