@@ -274,7 +274,7 @@ on_both! {
 }
 
 /// A testbed, and a replica of a user who may do everything but read Nodes.
-async fn without_the_right(cluster: &Cluster) -> Operator {
+fn without_the_right(cluster: &Cluster) -> Operator {
     let (store, _) = cluster.testbed().expect("on the testbed");
     store.restrict("one", everything_but_nodes());
     replica(cluster, "one", 0)
@@ -294,7 +294,7 @@ fn everything_but_nodes() -> Vec<Rule> {
 async fn replica_without_the_right_copies_what_the_source_says() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     create_nodes(&cluster).await;
-    let operator = without_the_right(&cluster).await;
+    let operator = without_the_right(&cluster);
     let service = cluster.create::<Service>(dual_stack_vip()).await;
     until_lists(&cluster, &BOTH[..3]).await;
     until_reported(&cluster, &service, "FamilyIncomplete", "Nodes").await;
@@ -316,7 +316,7 @@ async fn replica_that_loses_the_right_keeps_the_second_family() {
     let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
     let (operator, service) = both_families(&cluster).await;
     drop(operator);
-    let operator = without_the_right(&cluster).await;
+    let operator = without_the_right(&cluster);
     until_reported(&cluster, &service, "FamilyIncomplete", "Nodes").await;
     until_lists(&cluster, &BOTH).await;
     operator.until_ready().await;

@@ -81,7 +81,7 @@ impl Answer {
     }
 }
 
-/// The probes of a replica at an API server. `None` stands for all of them.
+/// Some replicas and some API servers; `None`: all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Between {
     /// The replica.
@@ -236,7 +236,7 @@ impl World {
 
 /// How one replica probes.
 pub struct Client {
-    /// The simulated cluster.
+    /// The schedule that it belongs to.
     pub world: Arc<World>,
     /// The replica.
     pub life: Arc<Life>,

@@ -1,4 +1,4 @@
-//! Steps that concern probes: the answers of API servers, and the probe Lease.
+//! The faults of probes: how API servers answer, and what happens to the probe Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -462,7 +462,7 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
     if chance.percent(60) {
         let next = Step::Probe(ProbeStep::Closes(0));
         steps.extend([
-            (chance.millis(50, 4000), succession),
+            (chance.millis(16_000, 20_000), succession),
             (Duration::from_secs(30), next),
         ]);
     }

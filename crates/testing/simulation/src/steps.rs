@@ -13,6 +13,7 @@ use crate::replica;
 use crate::schedule::{LEADER, Step};
 use crate::sight::Blinded;
 use crate::stream::Ending;
+use crate::unreadable;
 use crate::world::{REPLICAS, World};
 
 impl World {
@@ -406,6 +407,8 @@ impl World {
             state.armed.clear();
             state.probed.endpoints.heal();
         }
+        // A restore of etcd may have brought a flaw back.
+        self.administer(unreadable::restore_probe_lease);
         self.disturbed_for(Duration::ZERO);
         self.note_classes();
         self.resume_watches(|_| true);
