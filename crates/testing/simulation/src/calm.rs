@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::endpoints::{Class, NODES, PORTS, node_of, own_addresses};
 use crate::oracle;
 use crate::replica::Life;
-use crate::slices::{Key, annotation, is_ours, key};
+use crate::slices::{Key, SERVICE_NAME, annotation, is_ours, key, label};
 use crate::unreadable::is_unreadable;
 use crate::verdicts::{Group, Probed, is_of_api_servers, service_of};
 use crate::world::{State, World};
@@ -73,6 +73,13 @@ impl World {
     /// The copies of the API servers' list, by Service and family, as far as everything about them is decodable.
     fn groups(&self) -> Vec<(Key, Group)> {
         let slices = self.store.list("endpointslices", None);
+        // While the source has no slice, a replica that has just started does not know which port to ask.
+        let is_source = |slice: &Value| {
+            key(slice).0 == "default" && label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice)
+        };
+        if !slices.iter().any(is_source) {
+            return Vec::new();
+        }
         if slices
             .iter()
             .any(|slice| key(slice).0 == "default" && is_unreadable(slice))
