@@ -157,7 +157,7 @@ fn has_number(series: &Value) -> bool {
 /// The data of every panel and annotation over the whole stories.
 async fn recorded(pace: Pace) -> Option<Value> {
     let program = tool("prometheus", env!("CARGO_TARGET_TMPDIR"))?;
-    let mut cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 3).await;
+    let mut cluster = Cluster::start_listed(Platform::Testbed, crate::PROGRAM, None).await;
     let mut replicas: Vec<_> = [("a", 0), ("b", 1), ("c", 0)]
         .into_iter()
         .map(|(name, server)| Operator::start(&cluster, name, server))
