@@ -20,6 +20,9 @@ const OBJECTION: &str = "objection.endpoint-copier/";
 const HASH_LENGTH: usize = 10;
 /// The most entries of one text that are read: 16 addresses of two families, with two ports each.
 const MOST_ENTRIES: usize = 64;
+/// A leader ignores a round that is further above its own: only a forged one is. Otherwise one forged round would be the
+/// last that there is, and no later suspicion could be told from the one before.
+const FURTHEST_ROUND: u64 = 1 << 32;
 /// The other replicas have this long to object.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
 /// An objection counts for this long after the leader saw it.
@@ -119,7 +122,9 @@ impl Hearing {
     /// Notes that the API server confirmed a value of [`SUSPECTED`].
     pub fn stored(&mut self, value: &str, now: Moment) {
         let rounds = suspicions(value);
-        self.highest_round = rounds.values().copied().fold(self.highest_round, u64::max);
+        let furthest = self.highest_round.saturating_add(FURTHEST_ROUND);
+        let known = rounds.values().copied().filter(|round| *round <= furthest);
+        self.highest_round = known.fold(self.highest_round, u64::max);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) == Some(&suspicion.round) {
                 suspicion.stored.get_or_insert(now);

@@ -175,6 +175,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
             "UnsupportedAddressType",
             "FamilyMissing",
             "PortUnresolved",
+            "PortNotPermitted",
             "NameTaken",
             "WriteRefused",
             "SourceEmptyHeld",

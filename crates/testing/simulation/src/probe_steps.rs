@@ -407,29 +407,29 @@ pub fn draw(chance: &mut Chance, replicas: usize, is_calm: bool) -> Step {
     };
     let step = match chance.below(100) {
         0..15 => answers(None, Some(pick), port, failing(chance), time),
-        15..31 => answers(Some(replica), Some(pick), port, failing(chance), time),
-        31..35 => answers(None, Some(pick), port, unusual(chance), time),
-        35..42 => answers(None, None, None, unusual(chance), chance.millis(500, 9000)),
-        42..45 => answers(
+        15..29 => answers(Some(replica), Some(pick), port, failing(chance), time),
+        29..33 => answers(None, Some(pick), port, unusual(chance), time),
+        33..40 => answers(None, None, None, unusual(chance), chance.millis(500, 9000)),
+        40..43 => answers(
             Some(replica),
             None,
             None,
             failing(chance),
             chance.millis(500, 9000),
         ),
-        45..51 => ProbeStep::NodeOff {
+        43..49 => ProbeStep::NodeOff {
             pick,
             answer: *chance.one_of(&[Answer::Refused, Answer::Hangs]),
             listed: chance.millis(7000, if is_calm { 20_000 } else { 38_000 }),
             time: chance.millis(1000, 6000),
         },
-        51..56 => ProbeStep::Flaps {
+        49..53 => ProbeStep::Flaps {
             pick,
             answer: failing(chance),
             time: chance.millis(3500, 8000),
             times: 2 + chance.below(2),
         },
-        56..66 => ProbeStep::Relay {
+        53..66 => ProbeStep::Relay {
             pick,
             answer: failing(chance),
             time: chance.millis(6000, 12_000),
@@ -458,12 +458,26 @@ pub fn calm(chance: &mut Chance, replicas: usize) -> Vec<(Duration, Step)> {
         pick: chance.below(6),
         answer: failing(chance),
     });
+    let cut = Step::Probe(ProbeStep::Answers {
+        replica: Some(LEADER),
+        pick: Some(chance.below(6)),
+        port: None,
+        answer: failing(chance),
+        time: chance.millis(9000, 12_000),
+    });
+    // Nothing else happens while the laws wait for what these lead to.
+    let nothing = ProbeStep::Closes(0);
     let mut steps = Vec::new();
-    if chance.percent(60) {
-        let next = Step::Probe(ProbeStep::Closes(0));
+    if chance.percent(85) {
         steps.extend([
             (chance.millis(16_000, 20_000), succession),
-            (Duration::from_secs(30), next),
+            (Duration::from_secs(30), Step::Probe(nothing)),
+        ]);
+    }
+    if chance.percent(75) {
+        steps.extend([
+            (chance.millis(14_000, 18_000), cut),
+            (Duration::from_secs(9), Step::Probe(nothing)),
         ]);
     }
     for _ in 0..3 + chance.below(4) {

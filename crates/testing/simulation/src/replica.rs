@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::endpoints;
+use crate::objects::ALLOWED_PORT;
 use crate::observer::By;
 use crate::wire::Wire;
 use crate::world::{Connection, World};
@@ -357,6 +358,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
             consent: ConsentPolicy {
                 cross_namespace: CrossNamespace::Allow,
+                allowed_ports: [ALLOWED_PORT].into(),
                 ..ConsentPolicy::default()
             },
         },

@@ -267,6 +267,16 @@ impl Objections {
 
     async fn read(&mut self) -> Result<(), Error> {
         let lease = self.lease.get().await?;
+        if self
+            .written
+            .is_some_and(|written| lease.version < written.version)
+        {
+            // The write was answered before this read began, so what it wrote is gone: somebody deleted the Lease, or
+            // restored etcd.
+            self.written = None;
+            self.view.replace(lease);
+            return Ok(());
+        }
         self.view.read(lease);
         if let Some(written) = &mut self.written {
             let pause = if written.at.elapsed() < READ_OFTEN {

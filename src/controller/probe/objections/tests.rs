@@ -588,6 +588,26 @@ async fn leader_with_a_silent_watch_reads_the_lease() {
     drop(peer);
 }
 
+/// Rule: 7.silent-watch
+#[tokio::test(start_paused = true)]
+async fn lease_deleted_behind_a_silent_watch_is_created_again() {
+    let store = Store::new();
+    put(&store, &json!({}));
+    let (leader, peer) = (Replica::leader(&store), Replica::start(&store, "peer"));
+    peer.probes.fail_twice(1).await;
+    sleep(ms(10)).await;
+    leader.server.faults().silence_watches(Match::any());
+    leader.probes.fail_twice(1).await;
+    sleep(ms(100)).await;
+    store.delete("leases", "default", LEASE).unwrap();
+    sleep(ms(400)).await;
+    assert_eq!(suspected(&store), "192.0.2.1:6443=1", "asked again");
+    assert!(!leader.probes.is_heard(1), "the time to object begins again");
+    sleep(ms(1000)).await;
+    assert!(leader.probes.is_heard(1) && !leader.probes.is_objected(1));
+    assert_eq!(leader.writes(), 3, "PATCH, PATCH and POST");
+}
+
 /// Rule: 7.rights
 #[tokio::test(start_paused = true)]
 async fn rights_of_the_chart_are_enough() {

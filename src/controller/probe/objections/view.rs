@@ -32,13 +32,18 @@ impl View {
         self.see(Seen { lease, watched });
     }
 
-    /// What a GET shows.
+    /// What a GET shows. The watch may have been ahead of it.
     pub fn read(&self, lease: Annotations) {
-        let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
         // A Lease that is gone has no version.
         if lease.version == 0 || lease.version >= self.known().version {
-            self.see(Seen { lease, watched });
+            self.replace(lease);
         }
+    }
+
+    /// What a GET shows, if nothing that was shown before is newer.
+    pub fn replace(&self, lease: Annotations) {
+        let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
+        self.see(Seen { lease, watched });
     }
 
     fn known(&self) -> Annotations {

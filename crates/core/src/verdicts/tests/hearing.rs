@@ -188,6 +188,23 @@ fn at_most_64_entries_of_a_text_are_read() {
     assert_eq!(suspicions("192.0.2.1:6443=18446744073709551616").len(), 0);
 }
 
+/// Rule: 7.forged
+#[test]
+fn forged_round_is_not_the_last_one() {
+    for forged in [u64::MAX, u64::MAX - 1, 1 << 53] {
+        let mut hearing = Hearing::default();
+        let text = format!("192.0.2.1:6443={forged}");
+        hearing.see(&annotations(&[(SUSPECTED, &text)]), at(0));
+        for round in 1..=3 {
+            hearing.start_term();
+            let text = format!("192.0.2.1:6443={round}");
+            assert_eq!(hearing.suspect(&suspects(&[1])), Some(text.clone()), "{forged}");
+            hearing.stored(&text, at(round * 1000));
+            assert!(hearing.is_heard(target(1), at(round * 1000 + 300)));
+        }
+    }
+}
+
 /// Rule: 7.key
 #[test]
 fn key_of_an_objection_is_a_hash_of_the_identity() {
