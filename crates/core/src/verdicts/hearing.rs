@@ -21,7 +21,7 @@ const HASH_LENGTH: usize = 10;
 /// The most entries of one text that are read: 16 addresses of two families, with two ports each.
 const MOST_ENTRIES: usize = 64;
 /// A leader ignores a round that is further above its own: only a forged one is. Otherwise one forged round would be the
-/// last that there is, and no later suspicion could be told from the one before.
+/// last that there is, and no later suspicion would differ from the one before.
 const FURTHEST_ROUND: u64 = 1 << 32;
 /// The other replicas have this long to object.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
