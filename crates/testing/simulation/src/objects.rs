@@ -26,9 +26,6 @@ pub const SOURCES: [(&str, &str); 4] = [
 /// Slices of one source, by number: each of one address type.
 pub const SLICES: [&str; 4] = ["IPv4", "IPv4", "IPv6", "FQDN"];
 
-/// A port that copies of the default source may have beside those of its slices, by flag.
-pub const ALLOWED_PORT: u16 = 9345;
-
 /// What a managed Service asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -72,12 +69,10 @@ pub enum Shape {
     NoSource,
     /// Only nodes with an endpoint announce it.
     Local,
-    /// It is exempt from probes.
-    ProbeOff,
 }
 
 /// All of them.
-pub const SHAPES: [Shape; 21] = [
+pub const SHAPES: [Shape; 20] = [
     Shape::Plain,
     Shape::NamedPorts,
     Shape::UnknownPort,
@@ -98,7 +93,6 @@ pub const SHAPES: [Shape; 21] = [
     Shape::CopyOfCopy,
     Shape::NoSource,
     Shape::Local,
-    Shape::ProbeOff,
 ];
 
 /// A managed Service.
@@ -131,7 +125,6 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
             annotations["endpoint-copier/default-service-namespace"] = json!("apps");
         }
         Shape::IllegalSource => source.1 = "no such.name",
-        Shape::ProbeOff => annotations["endpoint-copier/probe"] = json!("off"),
         Shape::Selector => spec["selector"] = json!({"app": "web"}),
         Shape::ExternalName => spec = json!({"type": "ExternalName", "externalName": "example.org"}),
         Shape::Itself => source = (namespace, name),

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use testbed::Store;
 
 use crate::slices::{
-    Key, MANAGED_BY, SERVICE_NAME, UNREACHABLE, US, annotation, endpoints, is_leftover, is_ours,
-    is_permitted, key, label, owner, ports, provenance, restored, text, uid,
+    Key, MANAGED_BY, SERVICE_NAME, US, annotation, endpoints, is_leftover, is_ours, key, label, owner, ports,
+    provenance, text, uid,
 };
 use crate::unreadable::{is_unreadable, may_belong};
 
@@ -88,7 +88,7 @@ pub fn keeps_api_servers(service: &Value) -> bool {
     holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
 }
 
-/// The ports of a copy; `None`: not one of them has a number that is permitted.
+/// The ports of a copy; `None`: not one of them has a number.
 fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
     let all = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let mut wanted = Vec::new();
@@ -106,9 +106,7 @@ fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
             Value::Null => port["port"].as_i64(),
             number => number.as_i64(),
         };
-        let Some(number) = number.filter(|number| is_permitted(service, slice, *number, protocol)) else {
-            continue;
-        };
+        let Some(number) = number else { continue };
         wanted.push(format!(
             "{} {number} {protocol} {}",
             text(&port["name"]),
@@ -188,39 +186,10 @@ pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
-/// Copies that endpoints are out of, in a store in which all API servers are well.
-pub fn out(store: &Store) -> Vec<String> {
-    let copies = store.list("endpointslices", None);
-    let wrong = copies.iter().filter(|copy| {
-        let (namespace, _) = key(copy);
-        let service = owner(copy).and_then(|(name, _)| store.get("services", &namespace, name));
-        // The copy of a slice that cannot be decoded stays as it is.
-        let read = |what| provenance(copy, what).unwrap_or_default();
-        let source = store.get("endpointslices", read("namespace"), read("slice"));
-        is_ours(copy)
-            && !source.as_ref().is_some_and(is_unreadable)
-            && annotation(copy, UNREACHABLE).is_some()
-            && !is_unreadable(copy)
-            && service.is_some_and(|service| wish(&service) != Wish::Unclear)
-    });
-    wrong
-        .map(|copy| {
-            let (namespace, name) = key(copy);
-            format!(
-                "{:?} are out of {namespace}/{name}",
-                annotation(copy, UNREACHABLE)
-            )
-        })
-        .collect()
-}
-
-/// What differs from the rules in a store that nothing happens to, apart from what probes have taken out; empty: nothing.
-/// Endpoints of the Go operator may be there when they are `forbidden`.
+/// What differs from the rules in a store that nothing happens to; empty: nothing. Endpoints of the Go operator may
+/// be there when they are `forbidden`.
 pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
-    let mut all = store.list("endpointslices", None);
-    for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
-        *copy = restored(copy);
-    }
+    let all = store.list("endpointslices", None);
     let services: BTreeMap<Key, Value> = store
         .list("services", None)
         .into_iter()

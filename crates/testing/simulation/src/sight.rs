@@ -203,8 +203,7 @@ impl World {
         None
     }
 
-    /// Notes that something did not hold.
-    pub fn complain(&self, what: &str) {
+    fn complain(&self, what: &str) {
         let now = self.now();
         let State { observer, trace, .. } = &mut *self.state();
         observer.violate(now, what.to_owned(), trace);

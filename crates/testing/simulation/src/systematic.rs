@@ -214,8 +214,6 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
         before,
         steps,
         blind_leader: None,
-        probes: None,
-        calm: Vec::new(),
     }
 }
 
