@@ -26,6 +26,9 @@ pub const SOURCES: [(&str, &str); 4] = [
 /// Slices of one source, by number: each of one address type.
 pub const SLICES: [&str; 4] = ["IPv4", "IPv4", "IPv6", "FQDN"];
 
+/// A port that copies of the default source may have beside those of its slices, by flag.
+pub const ALLOWED_PORT: u16 = 9345;
+
 /// What a managed Service asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use testbed::Store;
 
 use crate::slices::{
-    Key, MANAGED_BY, SERVICE_NAME, US, annotation, endpoints, is_leftover, is_ours, key, label, owner, ports,
-    provenance, text, uid,
+    Key, MANAGED_BY, SERVICE_NAME, US, annotation, endpoints, is_leftover, is_ours, is_permitted, key, label,
+    owner, ports, provenance, text, uid,
 };
 use crate::unreadable::{is_unreadable, may_belong};
 
@@ -88,7 +88,7 @@ pub fn keeps_api_servers(service: &Value) -> bool {
     holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
 }
 
-/// The ports of a copy; `None`: not one of them has a number.
+/// The ports of a copy; `None`: not one of them has a number that is permitted.
 fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
     let all = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let mut wanted = Vec::new();
@@ -106,7 +106,9 @@ fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
             Value::Null => port["port"].as_i64(),
             number => number.as_i64(),
         };
-        let Some(number) = number else { continue };
+        let Some(number) = number.filter(|number| is_permitted(service, slice, *number, protocol)) else {
+            continue;
+        };
         wanted.push(format!(
             "{} {number} {protocol} {}",
             text(&port["name"]),

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::objects::ALLOWED_PORT;
 use crate::observer::By;
 use crate::wire::Wire;
 use crate::world::World;
@@ -252,6 +253,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
             managed: Some(ServiceKey::new("default", "kubernetes-vip")),
             consent: ConsentPolicy {
                 cross_namespace: CrossNamespace::Allow,
+                allowed_ports: [ALLOWED_PORT].into(),
                 ..ConsentPolicy::default()
             },
         },

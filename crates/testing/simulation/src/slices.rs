@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::objects::ALLOWED_PORT;
+
 /// Namespace and name.
 pub type Key = (String, String);
 
@@ -116,4 +118,20 @@ pub fn ports(slice: &Value) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Whether a copy may have a port. In another namespace than the source's only those of the slice are permitted, and for
+/// the default source those of the flag.
+pub fn is_permitted(service: &Value, slice: &Value, number: i64, protocol: &str) -> bool {
+    let (namespace, _) = key(service);
+    let source = (key(slice).0, label(slice, SERVICE_NAME));
+    let is_allowed = source == ("default".to_owned(), Some("kubernetes"))
+        && protocol == "TCP"
+        && number == i64::from(ALLOWED_PORT);
+    let mut of_source = slice["ports"].as_array().into_iter().flatten();
+    namespace == source.0
+        || is_allowed
+        || of_source.any(|port| {
+            port["port"].as_i64() == Some(number) && port["protocol"].as_str().unwrap_or("TCP") == protocol
+        })
 }
