@@ -36,7 +36,7 @@ use crate::controller::watch::{self, Reader, Watches};
 use crate::controller::worker::Worker;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
-use crate::leader_election::{self, Candidate, LeaseObserver, View};
+use crate::leader_election::{self, LeaderElector, LeaseObserver, View};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
@@ -178,7 +178,7 @@ impl Replica {
             let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
             let (reader, watched) = (reader(&candidacy.client), observer.clone());
             let (namespace, name) = (candidacy.namespace.clone(), election.lease_name.clone());
-            let (candidate, terms) = Candidate::new(
+            let (candidate, terms) = LeaderElector::new(
                 candidacy.client,
                 &candidacy.namespace,
                 election,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use endpoint_copier_operator::config::ElectionConfig;
 use endpoint_copier_operator::controller::watch::{self, Reader};
 use endpoint_copier_operator::leader_election::term::Term;
-use endpoint_copier_operator::leader_election::{Candidate, LeaseObserver, View};
+use endpoint_copier_operator::leader_election::{LeaderElector, LeaseObserver, View};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use endpoint_copier_operator::telemetry::watch_health::WatchHealth;
 use futures::future::join_all;
@@ -51,7 +51,7 @@ impl Runner {
         };
         let metrics = Metrics::new(lease).expect("metrics");
         let observer = LeaseObserver::new(&name, duration, metrics.clone());
-        let (candidate, terms) = Candidate::new(
+        let (candidate, terms) = LeaderElector::new(
             client.clone(),
             "default",
             config,

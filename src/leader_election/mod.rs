@@ -45,7 +45,7 @@ use validity::Validity;
 pub use view::View;
 
 /// One replica in the race.
-pub struct Candidate {
+pub struct LeaderElector {
     lock: LeaseLock,
     cas: LeaseCas,
     /// Namespace and name, for logs.
@@ -75,8 +75,8 @@ enum Ending {
     Blind,
 }
 
-impl Candidate {
-    /// A candidate with the identity and the knowledge of this observer, and where its terms will appear. `client` must
+impl LeaderElector {
+    /// An elector with the identity and the knowledge of this observer, and where its terms will appear. `client` must
     /// not retry by itself: a repeated PATCH could land when the Lease is another's.
     pub fn new(
         client: Client,

@@ -21,8 +21,6 @@ use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 /// The most attempts at one target at once.
 const AT_ONCE: usize = 3;
 
-type Connection = Box<dyn ProbeConnection>;
-
 /// The attempts at one target.
 pub(super) struct TargetTask {
     target: Target,
@@ -36,7 +34,7 @@ pub(super) struct TargetTask {
     last_begun: Option<Instant>,
     in_flight: Vec<(Instant, BoxFuture<'static, Ended>)>,
     /// The connection of the last answer, while nobody uses it.
-    kept: Option<Connection>,
+    kept: Option<Box<dyn ProbeConnection>>,
     /// Failures since the last answer.
     failures: u32,
     /// Whether the end of the kept connection causes the next attempt, and whether it caused the last one.
@@ -50,7 +48,7 @@ struct Ended {
     /// The pause before the next attempt, if this one failed.
     pause: Duration,
     /// The connection, if it may be used again.
-    connection: Option<Connection>,
+    connection: Option<Box<dyn ProbeConnection>>,
 }
 
 impl TargetTask {
@@ -192,7 +190,7 @@ async fn next(in_flight: &mut Vec<(Instant, BoxFuture<'static, Ended>)>) -> (Ins
 }
 
 /// Waits until the kept connection is closed; forever if there is none.
-async fn closed(kept: &mut Option<Connection>) {
+async fn closed(kept: &mut Option<Box<dyn ProbeConnection>>) {
     match kept {
         Some(connection) => connection.closed().await,
         None => pending().await,
@@ -203,7 +201,7 @@ async fn closed(kept: &mut Option<Connection>) {
 async fn attempt(
     client: Arc<dyn ProbeClient>,
     target: Target,
-    kept: Option<Connection>,
+    kept: Option<Box<dyn ProbeConnection>>,
     begun: Instant,
     limit: Duration,
 ) -> Ended {
@@ -220,7 +218,7 @@ async fn attempt(
     }
 }
 
-async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Connection>) -> Ended {
+async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn ProbeConnection>>) -> Ended {
     let on = |connection, reply| Ended {
         reply: Some(reply),
         pause: PROBE_BESIDE,

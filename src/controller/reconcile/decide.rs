@@ -43,7 +43,7 @@ pub(super) struct Decision {
 }
 
 /// The result of a GET of a slice.
-enum Shown {
+enum SliceRead {
     /// The slice, or `None` if it does not exist. `is_news` if the index had another version of it or none.
     Readable {
         slice: Option<Arc<EndpointSlice>>,
@@ -98,8 +98,8 @@ impl Reconciler {
                         unread.insert(source.clone());
                     } else {
                         match self.read(&source, has_read).await {
-                            Ok(Shown::Readable { .. } | Shown::Unreadable) => {}
-                            Ok(Shown::Unwatched(unreadable)) => {
+                            Ok(SliceRead::Readable { .. } | SliceRead::Unreadable) => {}
+                            Ok(SliceRead::Unwatched(unreadable)) => {
                                 unwatched.insert(source.clone(), unreadable);
                             }
                             Err(error) => {
@@ -197,7 +197,7 @@ impl Reconciler {
         let mut strangers = Vec::new();
         for (slice, _) in overdue {
             let found = match self.read(&slice, has_read).await? {
-                Shown::Readable {
+                SliceRead::Readable {
                     slice: found,
                     is_news,
                 } => {
@@ -208,8 +208,8 @@ impl Reconciler {
                     }
                     found
                 }
-                Shown::Unreadable => None,
-                Shown::Unwatched(unreadable) => Some(Arc::new(stranger(&slice, *unreadable))),
+                SliceRead::Unreadable => None,
+                SliceRead::Unwatched(unreadable) => Some(Arc::new(stranger(&slice, *unreadable))),
             };
             strangers.extend(found.filter(|found| !found.is_copy_for(key)));
         }
@@ -219,7 +219,7 @@ impl Reconciler {
 
     /// Reads a slice with one consistent GET and puts it into the index. Marks everything else that depends on it as
     /// dirty, because the watch will no longer show this change as news.
-    async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<Shown, SyncError> {
+    async fn read(&self, key: &SliceKey, has_read: &mut bool) -> Result<SliceRead, SyncError> {
         let before = self.index().state(key);
         let slice = match self
             .get::<EndpointSlice>(key.namespace(), key.name(), has_read)
@@ -237,10 +237,10 @@ impl Reconciler {
                 let dirty = index.observe_unreadable(&unreadable);
                 drop(index);
                 let Some(dirty) = dirty else {
-                    return Ok(Shown::Unwatched(unreadable));
+                    return Ok(SliceRead::Unwatched(unreadable));
                 };
                 self.dirty.mark(dirty);
-                return Ok(Shown::Unreadable);
+                return Ok(SliceRead::Unreadable);
             }
         };
         let Some(dirty) = self.index().observe(key, &before, slice.clone()) else {
@@ -248,7 +248,7 @@ impl Reconciler {
         };
         let is_news = !dirty.is_empty();
         self.dirty.mark(dirty);
-        Ok(Shown::Readable {
+        Ok(SliceRead::Readable {
             slice: slice.map(Arc::new),
             is_news,
         })

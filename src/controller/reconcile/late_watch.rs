@@ -25,11 +25,11 @@ pub(super) struct LateWatch {
 
 #[derive(Default)]
 struct LateState {
-    missing: Option<Missing>,
+    missing: Option<MissingVersion>,
     restarted: Option<Instant>,
 }
 
-struct Missing {
+struct MissingVersion {
     since: Instant,
     /// The resourceVersion at which the watch has caught up with the GET.
     version: u64,
@@ -48,7 +48,7 @@ impl LateWatch {
     /// Records a GET that shows a state that the watch does not: an object at this version or, for `None`, no object.
     pub fn missed(&self, version: Option<u64>) {
         let reached = self.reached();
-        self.state.lock().missing.get_or_insert_with(|| Missing {
+        self.state.lock().missing.get_or_insert_with(|| MissingVersion {
             since: Instant::now(),
             // A deletion has a version too, but a GET does not return it.
             version: version.unwrap_or(reached + 1),

@@ -60,7 +60,7 @@ impl Runner {
         let metrics = Metrics::new(LEASE).unwrap();
         let client = crate::apiserver::over(server.as_user(name), "default", &metrics);
         let observer = LeaseObserver::new(name, config().lease_duration, metrics.clone());
-        let (candidate, terms) = Candidate::new(
+        let (candidate, terms) = LeaderElector::new(
             client.clone(),
             "default",
             config(),

@@ -40,7 +40,7 @@ pub struct Node {
 
 /// A Node as the API shows it. Everything that is not read is skipped, so a page of large Nodes is small once decoded.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Shown")]
+#[serde(from = "RawNode")]
 pub struct NodeObject {
     /// Name, UID and resourceVersion, and nothing else.
     pub metadata: ObjectMeta,
@@ -68,42 +68,42 @@ impl Node {
 const MOST_ADDRESSES: usize = 64;
 
 #[derive(Deserialize)]
-struct Shown {
-    metadata: ShownMeta,
+struct RawNode {
+    metadata: RawMeta,
     #[serde(default)]
-    status: Option<ShownStatus>,
+    status: Option<RawStatus>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownMeta {
+struct RawMeta {
     name: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
-    labels: Option<ShownLabels>,
+    labels: Option<RawLabels>,
 }
 
 #[derive(Deserialize)]
-struct ShownLabels {
+struct RawLabels {
     #[serde(rename = "topology.kubernetes.io/zone")]
     zone: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
-struct ShownStatus {
-    addresses: Option<Vec<ShownAddress>>,
+struct RawStatus {
+    addresses: Option<Vec<RawAddress>>,
 }
 
 #[derive(Deserialize)]
-struct ShownAddress {
+struct RawAddress {
     #[serde(rename = "type")]
     kind: String,
     address: String,
 }
 
-impl From<Shown> for NodeObject {
-    fn from(shown: Shown) -> Self {
-        let ShownMeta {
+impl From<RawNode> for NodeObject {
+    fn from(shown: RawNode) -> Self {
+        let RawMeta {
             name,
             uid,
             resource_version,
@@ -134,7 +134,7 @@ impl From<Shown> for NodeObject {
     }
 }
 
-fn read(shown: &ShownAddress) -> Option<NodeAddress> {
+fn read(shown: &RawAddress) -> Option<NodeAddress> {
     let mut kinds = NodeAddressKind::ALL.into_iter();
     let kind = kinds.find(|kind| kind.as_str() == shown.kind)?;
     let address: IpAddr = shown.address.parse().ok()?;

@@ -47,7 +47,7 @@ pub struct Annotations {
 
 /// What the watch shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum LeaseEvent {
     /// A list, which is the current state whatever was shown before.
     Listed(Annotations),
     /// A change since.
@@ -175,7 +175,7 @@ impl ProbeLease {
 
     /// Shows each change of the Lease, and never returns. Nothing depends on this watch: without it, a leader hears no
     /// objection and the others make none.
-    pub(super) async fn follow(&self, mut show: impl FnMut(Shown)) {
+    pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
         let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());
         loop {
@@ -191,11 +191,15 @@ impl ProbeLease {
     }
 
     /// Lists and watches until something fails.
-    async fn watch(&self, show: &mut impl FnMut(Shown), outage: &FailureLog) -> Result<Infallible, Error> {
+    async fn watch(
+        &self,
+        show: &mut impl FnMut(LeaseEvent),
+        outage: &FailureLog,
+    ) -> Result<Infallible, Error> {
         let (api, fields) = (self.api(), format!("metadata.name={}", self.name));
         let list = api.list(&ListParams::default().fields(&fields)).await?;
         let found = list.items.first().map(Annotations::of);
-        show(Shown::Listed(found.unwrap_or_default()));
+        show(LeaseEvent::Listed(found.unwrap_or_default()));
         let mut version = list.metadata.resource_version.unwrap_or_default();
         let params = WatchParams::default()
             .fields(&fields)
@@ -223,7 +227,7 @@ impl ProbeLease {
                     shown.values.clear();
                 }
                 version = shown.version.to_string();
-                show(Shown::Changed(shown));
+                show(LeaseEvent::Changed(shown));
             }
             if began.elapsed() < HEALTHY {
                 return Err(Error::Ended(began.elapsed()));

@@ -31,7 +31,7 @@ mod view;
 
 pub use lease::ProbeLease;
 use lease::{Changes, Error};
-use view::{Seen, View};
+use view::{LeaseView, Seen};
 
 /// How often this replica looks again while time alone may change what it has to say.
 const TICK: Duration = Duration::from_millis(50);
@@ -55,7 +55,7 @@ pub struct Objections {
     own_addresses: BTreeSet<IpAddr>,
     peer: Peer,
     seen: watch::Receiver<Option<Seen>>,
-    view: View,
+    view: LeaseView,
     written: Option<Written>,
 }
 
@@ -79,7 +79,7 @@ impl Objections {
     /// it says nothing about the network.
     #[must_use]
     pub fn new(lease: ProbeLease, probes: Probes, identity: &str, own_addresses: BTreeSet<IpAddr>) -> Self {
-        let view = View {
+        let view = LeaseView {
             probes: probes.clone(),
             seen: watch::Sender::new(None),
         };

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::Probes;
-use super::lease::{Annotations, Shown};
+use super::lease::{Annotations, LeaseEvent};
 
 /// The newest state of the Lease that this replica knows.
 #[derive(Clone, Debug)]
@@ -15,19 +15,21 @@ pub(super) struct Seen {
 
 /// Where the states of the Lease arrive, in the order of their versions.
 #[derive(Clone)]
-pub(super) struct View {
+pub(super) struct LeaseView {
     pub probes: Probes,
     pub seen: watch::Sender<Option<Seen>>,
 }
 
-impl View {
+impl LeaseView {
     /// What the watch shows.
-    pub fn show(&self, shown: Shown) {
+    pub fn show(&self, shown: LeaseEvent) {
         let (watched, lease) = match shown {
-            Shown::Listed(lease) => (lease.version, lease),
+            LeaseEvent::Listed(lease) => (lease.version, lease),
             // A read may have been ahead of it.
-            Shown::Changed(lease) if lease.version < self.known().version => (lease.version, self.known()),
-            Shown::Changed(lease) => (lease.version, lease),
+            LeaseEvent::Changed(lease) if lease.version < self.known().version => {
+                (lease.version, self.known())
+            }
+            LeaseEvent::Changed(lease) => (lease.version, lease),
         };
         self.see(Seen { lease, watched });
     }

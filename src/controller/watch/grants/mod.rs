@@ -28,7 +28,7 @@ const GONE: Duration = Duration::from_secs(300);
 /// changed.
 pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
     watches.until_grants_are_needed().await;
-    let grants = Grants { watches, names };
+    let grants = GrantWatch { watches, names };
     let (mut refused, mut failures) = (None, pauses(DISCOVERY));
     loop {
         match grants.served().await {
@@ -73,7 +73,7 @@ impl Version {
     }
 }
 
-struct Grants {
+struct GrantWatch {
     watches: Watches,
     names: channel::Sender<u64>,
 }
@@ -89,7 +89,7 @@ impl Watches {
     }
 }
 
-impl Grants {
+impl GrantWatch {
     /// The version that the cluster serves, if any.
     async fn served(&self) -> kube::Result<Option<Version>> {
         let client: &Client = &self.watches.reader.client;
