@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Counts by name.
-#[derive(Clone, Debug, Default)]
-pub struct Coverage(BTreeMap<&'static str, u64>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Coverage(BTreeMap<String, u64>);
 
 /// What must happen at least [`ENOUGH`] times in a run, in the order of the table.
 pub const NEEDED: &[(&str, &[&str])] = &[
@@ -196,9 +198,9 @@ pub const ENOUGH: u64 = 100;
 
 impl Coverage {
     /// Counts.
-    pub fn add(&mut self, what: &'static str, times: u64) {
+    pub fn add(&mut self, what: &str, times: u64) {
         if times > 0 {
-            *self.0.entry(what).or_insert(0) += times;
+            *self.0.entry(what.to_owned()).or_insert(0) += times;
         }
     }
 
@@ -230,7 +232,7 @@ impl fmt::Display for Coverage {
             }
         }
         writeln!(f, "counted beside them")?;
-        let is_needed = |what: &&str| NEEDED.iter().any(|(_, names)| names.contains(what));
+        let is_needed = |what: &str| NEEDED.iter().any(|(_, names)| names.contains(&what));
         for (what, times) in self.0.iter().filter(|(what, _)| !is_needed(what)) {
             writeln!(f, "  {times:>10}  {what}")?;
         }

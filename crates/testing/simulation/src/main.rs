@@ -1,4 +1,5 @@
-//! `simulation --seeds 800 [--base SEED] [--jobs N]`: many schedules; `simulation --seed SEED`: one, in full.
+//! `simulation --seeds 800 [--base SEED] [--jobs N]`: many schedules; `simulation --seed SEED`: one, in full;
+//! `simulation --json SEED`: one, for the process that runs many.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,14 @@ use simulation::run;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let mut many = Many::new();
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("the path of this program: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let mut many = Many::new(program);
     while let Some(flag) = arguments.next() {
         let value = arguments.next().and_then(|value| value.parse::<u64>().ok());
         let Some(value) = value else {
@@ -19,6 +27,7 @@ fn main() -> ExitCode {
             "--base" => many.base = value,
             "--jobs" => many.jobs = usize::try_from(value).unwrap_or(1).max(1),
             "--seed" => return one(value),
+            "--json" => return json(value),
             _ => {
                 eprintln!("{flag} is not known: --seeds, --base, --jobs, --seed");
                 return ExitCode::from(2);
@@ -46,4 +55,15 @@ fn one(seed: u64) -> ExitCode {
         println!("FAILED: {violation}");
     }
     ExitCode::from(u8::from(!outcome.violations.is_empty()))
+}
+
+/// One schedule, as JSON.
+fn json(seed: u64) -> ExitCode {
+    match serde_json::to_writer(std::io::stdout().lock(), &run::seed(seed)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(1)
+        }
+    }
 }

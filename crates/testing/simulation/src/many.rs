@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub struct Many {
     pub base: u64,
     /// How many at once.
     pub jobs: usize,
+    /// The binary of this crate, which runs one schedule at a time.
+    pub program: PathBuf,
 }
 
 #[derive(Default)]
@@ -37,11 +40,12 @@ struct Sum {
 
 impl Many {
     /// 800 schedules on all processors, with a base that nobody knows before.
-    pub fn new() -> Self {
+    pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             seeds: WHOLE_RUN,
             base: RandomState::new().hash_one(std::process::id()) >> 16,
             jobs: thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            program: program.into(),
         }
     }
 
@@ -118,7 +122,8 @@ impl Many {
                 return;
             }
             let seed = self.seed(number);
-            let outcome = run::seed(seed);
+            let outcome = run::in_process(&self.program, seed)
+                .unwrap_or_else(|error| Outcome::failed(error.to_string()));
             let mut sum = sum.lock();
             sum.coverage.merge(&outcome.coverage);
             sum.slowest = sum.slowest.max(outcome.settled);
@@ -138,11 +143,5 @@ impl Many {
                 );
             }
         }
-    }
-}
-
-impl Default for Many {
-    fn default() -> Self {
-        Self::new()
     }
 }

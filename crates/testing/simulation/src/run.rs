@@ -2,9 +2,13 @@
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use crate::coverage::Coverage;
@@ -34,6 +38,7 @@ const LIST_LIMIT: Duration = Duration::from_secs(15);
 const LAST_STEP: Duration = Duration::from_secs(12);
 
 /// How one schedule went.
+#[derive(Serialize, Deserialize)]
 pub struct Outcome {
     /// What did not hold; empty: all is well.
     pub violations: Vec<String>,
@@ -46,14 +51,46 @@ pub struct Outcome {
     /// How long the copies took to be right after the last fault.
     pub settled: Duration,
     /// The copies at the end.
+    #[serde(skip)]
     pub end_state: Vec<String>,
     /// Calls and events, for systematic schedules.
+    #[serde(skip)]
     pub script: Script,
+}
+
+impl Outcome {
+    /// A schedule that did not run to its end.
+    pub fn failed(why: String) -> Self {
+        Self {
+            violations: vec![why],
+            coverage: Coverage::default(),
+            fingerprint: 0,
+            story: String::new(),
+            settled: Duration::ZERO,
+            end_state: Vec::new(),
+            script: Script::default(),
+        }
+    }
 }
 
 /// Runs the schedule of a seed.
 pub fn seed(seed: u64) -> Outcome {
     schedule(seed, Schedule::of(seed), Script::default())
+}
+
+/// Runs the schedule of a seed in a process of its own: `program` is the binary of this crate. Tokio seeds the random
+/// order in which a `watch` channel wakes its receivers with a count of the runtimes of the process, so only the first
+/// schedule of a process is the same again from its seed.
+///
+/// # Errors
+/// The program cannot be started, or its output is not an outcome.
+pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
+    let mut command = Command::new(program);
+    let output = command.args(["--json", &seed.to_string()]).output()?;
+    serde_json::from_slice(&output.stdout).map_err(|error| {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        io::Error::other(format!("{error}, {}: {stderr}", output.status))
+    })
 }
 
 /// Runs a schedule, with chance from a seed, on a thread of its own: the standard library asks for chance once a thread.
@@ -78,15 +115,7 @@ pub fn schedule(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Outcome {
-                violations: vec![format!("panic: {}", text.unwrap_or("?"))],
-                coverage: Coverage::default(),
-                fingerprint: 0,
-                story: String::new(),
-                settled: Duration::ZERO,
-                end_state: Vec::new(),
-                script: Script::default(),
-            }
+            Outcome::failed(format!("panic: {}", text.unwrap_or("?")))
         }
     }
 }

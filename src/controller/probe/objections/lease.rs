@@ -58,7 +58,8 @@ pub enum Shown {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused it, or could not be reached.
-    #[error(transparent)]
+    // Not transparent: that would hide the type, by which a line of the log shortens an answer of the API server.
+    #[error("{0}")]
     Call(#[from] kube::Error),
     /// It is unknown whether it was carried out.
     #[error("no answer within {CALL_LIMIT:?}")]
@@ -253,4 +254,21 @@ impl Annotations {
 
 async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     Ok(timeout(CALL_LIMIT, call).await.map_err(|_| Error::TimedOut)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn refusal_is_logged_as_code_and_message() {
+        let status = Status {
+            code: 401,
+            ..Status::failure("who are you", "Unauthorized")
+        };
+        let error = Error::from(kube::Error::Api(status.boxed()));
+        assert_eq!(one_line(&error), "401 Unauthorized: who are you");
+    }
 }
