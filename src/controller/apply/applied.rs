@@ -66,6 +66,12 @@ impl Applied {
         !self.has_written() && self.failures.is_empty()
     }
 
+    /// Whether a slice was not in the state that the plan was made from.
+    pub(super) fn has_conflict(&self) -> bool {
+        let is_conflict = |error: &SyncError| matches!(error, SyncError::Conflict { .. });
+        self.failures.iter().any(is_conflict)
+    }
+
     /// Whether an API server has rejected a write because of its load.
     pub(super) fn is_overloaded(&self) -> bool {
         self.failures.iter().any(SyncError::is_overload)

@@ -57,13 +57,15 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
-    /// permanently refused. Old copies are not deleted or emptied before the new ones exist.
+    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a conflict no further
+    /// endpoint is taken out: the other endpoints that the plan counted on may be gone.
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
             updates,
             deletes,
             leftovers,
+            taken_out,
             ..
         } = plan;
         let mut applied = Applied::default();
@@ -83,8 +85,15 @@ impl Writer {
             self.attempts.lock().give_up(service);
         }
         let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
+        let takes_out = |slice: &EndpointSlice| {
+            let out = slice.unreachable();
+            out.iter().any(|address| taken_out.contains_key(address))
+        };
         for slice in updates {
-            self.write(term, &slice, &mut applied).await;
+            // A conflict causes a new plan.
+            if !(applied.has_conflict() && takes_out(&slice)) {
+                self.write(term, &slice, &mut applied).await;
+            }
         }
         let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
         if applied.failures.iter().all(is_refused) {

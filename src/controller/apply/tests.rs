@@ -110,6 +110,66 @@ async fn a_write_is_in_doubt_unless_it_was_answered_or_never_sent() {
     }
 }
 
+/// Two updates, of which the second has an endpoint that is out.
+fn two_updates() -> Plan {
+    let address = |address: &str| endpoint_copier_core::model::Endpoint {
+        addresses: vec![address.to_owned()].into(),
+        ..Default::default()
+    };
+    let copy = |name: &str| {
+        let mut slice = one_of_each().updates.remove(0);
+        slice.metadata.name = Some(name.to_owned());
+        slice
+    };
+    let (mut first, mut second) = (copy("first"), copy("second"));
+    first.endpoints = Some(vec![address("192.0.2.2")]);
+    let mut out = address("192.0.2.1");
+    out.conditions = Some(k8s_openapi::api::discovery::v1::EndpointConditions {
+        ready: Some(false),
+        ..Default::default()
+    });
+    second.endpoints = Some(vec![out]);
+    let annotations = second.metadata.annotations.get_or_insert_default();
+    annotations.insert(
+        endpoint_copier_core::model::provenance::UNREACHABLE.into(),
+        "192.0.2.1".into(),
+    );
+    Plan {
+        updates: vec![first, second],
+        ..Plan::default()
+    }
+}
+
+/// Rule: 7.half
+#[tokio::test(start_paused = true)]
+async fn after_a_conflict_no_endpoint_is_taken_out() {
+    let fine: Answer = || Ok(http::Response::new("{}".to_owned()));
+    let gone: Answer = || {
+        let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":404,"message":"gone"}"#;
+        let answer = http::Response::builder().status(404);
+        Ok(answer.body(status.to_owned()).unwrap())
+    };
+    let why = (
+        "192.0.2.1".parse().unwrap(),
+        "readyz timed out 3 times".to_owned(),
+    );
+    // The answer to each write, what the plan takes out that was not out before, and the number of writes.
+    for (answer, taken_out, expected) in [
+        (fine, vec![why.clone()], 2),
+        (gone, vec![why], 1),
+        (gone, vec![], 2),
+    ] {
+        let (writer, sent) = writer(answer);
+        let term = Term::for_tests(Duration::from_secs(4));
+        let plan = Plan {
+            taken_out: taken_out.into_iter().collect(),
+            ..two_updates()
+        };
+        let applied = writer.apply(&term, None, plan).await;
+        assert_eq!(sent.lock().len(), expected, "{applied:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_waits_for_a_slow_webhook_while_its_term_lasts() {
     let slow = |seconds: u64| {

@@ -163,7 +163,7 @@ impl Reconciler {
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         self.findings.set_unreachable(key, plan.unreachable.len());
         let (taken_out, returned) = (
-            std::mem::take(&mut plan.taken_out),
+            plan.taken_out.clone(),
             std::mem::take(&mut plan.returned),
         );
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;

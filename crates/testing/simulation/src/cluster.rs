@@ -7,7 +7,7 @@ use crate::objects::{self, SERVICES, SOURCES};
 use crate::oracle;
 use crate::replica::LEASE;
 use crate::schedule::{Edit, LeaseHarm, Step};
-use crate::slices::{MANAGED_BY, US, is_ours, key, label, version};
+use crate::slices::{MANAGED_BY, UNREACHABLE, US, is_ours, key, label, text, version};
 use crate::unreadable;
 
 /// Carries such a step out. Answers how it is counted.
@@ -175,6 +175,21 @@ fn edit_copy(store: &Store, pick: usize, edit: Edit) -> Option<&'static str> {
             json!({"endpoints": [{"addresses": ["203.0.113.9"]}]}),
             "copy edited by hand",
         ),
+        Edit::Memory => {
+            let mut endpoints = copy["endpoints"].as_array().cloned().unwrap_or_default();
+            for endpoint in &mut endpoints {
+                endpoint["conditions"] = json!({"ready": false, "serving": false, "terminating": false});
+            }
+            let all: Vec<_> = endpoints
+                .iter()
+                .map(|endpoint| text(&endpoint["addresses"][0]))
+                .collect();
+            let memory = json!({UNREACHABLE: all.join(",")});
+            (
+                json!({"metadata": {"annotations": memory}, "endpoints": endpoints}),
+                "memory of a copy forged",
+            )
+        }
         Edit::NewerSource => {
             let newer = (version(&copy) + 1000).to_string();
             let claim = json!({"endpoint-copier/source-resource-version": newer});

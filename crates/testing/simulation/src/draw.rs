@@ -78,7 +78,7 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
     } else {
         1 + chance.below(SERVICES.len() - 1)
     };
-    match chance.below(186) {
+    match chance.below(192) {
         0..18 => {
             let (source, slice) = place(chance);
             sources(chance, source, slice)
@@ -164,8 +164,8 @@ pub fn step(chance: &mut Chance, replicas: usize) -> Step {
                 Flaw::Harmless,
             ]),
         ),
-        167..171 => Step::Readable(chance.below(64)),
-        171..177 => Step::UnreadableGone(chance.below(64)),
+        167..175 => Step::Readable(chance.below(64)),
+        175..183 => Step::UnreadableGone(chance.below(64)),
         _ => Step::Slow(server, chance.millis(100, 1500), chance.millis(2000, 15_000)),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::hearing::PROBE_LEASE;
+
 /// Which requests a fault is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
@@ -19,6 +21,8 @@ pub enum Harm {
     Event,
     /// Endpoints.
     Endpoints,
+    /// Writes of the probe Lease.
+    ProbeLease,
 }
 
 impl Harm {
@@ -28,6 +32,7 @@ impl Harm {
             (Verb::Watch, _) => Self::Watch,
             (Verb::Read, "leases") => Self::LeaseRead,
             (_, "leases") => Self::LeaseWrite,
+            (_, PROBE_LEASE) => Self::ProbeLease,
             (_, "events") => Self::Event,
             (_, "endpoints") => Self::Endpoints,
             (Verb::Read, _) => Self::Read,

@@ -7,17 +7,22 @@
 //!                                                                       └─> oracle: when all is quiet again
 //! ```
 
+pub mod attempts;
+pub mod calm;
 pub mod chance;
 pub mod cluster;
 pub mod conduct;
 pub mod coverage;
 pub mod deterministic;
 mod draw;
+pub mod endpoints;
 pub mod fault;
+pub mod hearing;
 pub mod many;
 pub mod objects;
 pub mod observer;
 pub mod oracle;
+pub mod probe_steps;
 pub mod replica;
 pub mod reply;
 pub mod run;
@@ -30,6 +35,7 @@ mod steps;
 pub mod stream;
 pub mod systematic;
 pub mod unreadable;
+pub mod verdicts;
 pub mod views;
 pub mod wire;
 pub mod world;

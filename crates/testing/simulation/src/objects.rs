@@ -72,10 +72,12 @@ pub enum Shape {
     NoSource,
     /// Only nodes with an endpoint announce it.
     Local,
+    /// It is exempt from probes.
+    ProbeOff,
 }
 
 /// All of them.
-pub const SHAPES: [Shape; 20] = [
+pub const SHAPES: [Shape; 21] = [
     Shape::Plain,
     Shape::NamedPorts,
     Shape::UnknownPort,
@@ -96,6 +98,7 @@ pub const SHAPES: [Shape; 20] = [
     Shape::CopyOfCopy,
     Shape::NoSource,
     Shape::Local,
+    Shape::ProbeOff,
 ];
 
 /// A managed Service.
@@ -128,6 +131,7 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
             annotations["endpoint-copier/default-service-namespace"] = json!("apps");
         }
         Shape::IllegalSource => source.1 = "no such.name",
+        Shape::ProbeOff => annotations["endpoint-copier/probe"] = json!("off"),
         Shape::Selector => spec["selector"] = json!({"app": "web"}),
         Shape::ExternalName => spec = json!({"type": "ExternalName", "externalName": "example.org"}),
         Shape::Itself => source = (namespace, name),

@@ -9,10 +9,14 @@ use testbed::{Store, Written};
 use tokio::time::Instant;
 
 use crate::coverage::Coverage;
+use crate::hearing::SUFFIX;
 use crate::oracle;
 use crate::replica::{Life, RENEW_DEADLINE};
-use crate::slices::{self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, text, uid, version};
+use crate::slices::{
+    self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, restored, text, uid, version,
+};
 use crate::unreadable::Episodes;
+use crate::verdicts::Probed;
 
 /// An answer may take so much longer than the news of the same write on a watch.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
@@ -111,6 +115,11 @@ impl Observer {
         self.last_led.get(identity) == Some(&now)
     }
 
+    /// Whether it had one at some time since then.
+    pub fn led_since(&self, identity: &str, since: Duration) -> bool {
+        self.last_led.get(identity).is_some_and(|last| *last >= since)
+    }
+
     /// Never two terms at one moment, but for the one case that the rules name.
     pub fn terms<'a>(
         &mut self,
@@ -192,8 +201,8 @@ impl Observer {
     pub fn writes(
         &mut self,
         now: Duration,
-        store: &Store,
-        by: By,
+        (store, by): (&Store, By),
+        probed: &mut Probed,
         coverage: &mut Coverage,
         trace: &mut Vec<(Duration, String)>,
     ) {
@@ -212,12 +221,25 @@ impl Observer {
                 ..
             } = &written;
             let (old, new) = (old.as_deref(), new.as_deref());
+            if *resource == "endpointslices" {
+                probed.copy(now, old, new);
+                if by == By::Replicas {
+                    probed.count_returns(now, (old, new), &self.last_leader, coverage);
+                }
+            }
             match (*resource, by) {
+                ("leases", _) if name.ends_with(SUFFIX) => {
+                    probed.hearing.stored(now, new, by == By::Replicas);
+                    let annotations = new.map(|lease| lease["metadata"]["annotations"].to_string());
+                    trace.push((now, format!("probe Lease: {}", annotations.unwrap_or_default())));
+                }
                 ("leases", By::Others) => self.lease_harmed = Some(now),
                 ("leases", By::Replicas) => {
-                    let is_released = |lease: &Value| text(&lease["spec"]["holderIdentity"]).is_empty();
-                    if new.is_some_and(is_released) {
-                        coverage.add("Lease released", 1);
+                    let holder = new.map(|lease| text(&lease["spec"]["holderIdentity"]));
+                    match holder {
+                        Some("") => coverage.add("Lease released", 1),
+                        Some(holder) => _ = probed.renewed.insert(holder.to_owned(), now),
+                        None => {}
                     }
                 }
                 ("services", By::Others) => self.service(new.or(old), new.is_none()),
@@ -313,7 +335,7 @@ impl Observer {
         // A version that the source never had was claimed by hand, or got lost.
         let was_true = |id: &str, version: u64, copy: &Value| {
             let source = self.shown.get(id).and_then(|all| all.get(&version));
-            source.is_some_and(|source| self.lost.is_empty() || *source == endpoints(copy))
+            source.is_some_and(|source| self.lost.is_empty() || *source == endpoints(&restored(copy)))
         };
         if let Some(old) = old.filter(|old| !self.by_hand.contains(&key(old)))
             && let (Some((before, from)), Some((after, to))) = (known(old), &shows)
@@ -325,8 +347,10 @@ impl Observer {
                 "back from the source at {from} to an older state of it at {to}"
             ));
         }
-        let was = old.map(endpoints).unwrap_or_default();
-        let is = endpoints(new);
+        // Those that probes have taken out are judged elsewhere.
+        let all = |copy: &Value| endpoints(&restored(copy));
+        let was = old.map(all).unwrap_or_default();
+        let is = all(new);
         let truth = shows
             .as_ref()
             .and_then(|(id, version)| self.shown.get(id)?.get(version));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use testbed::Store;
 
 use crate::slices::{
-    Key, MANAGED_BY, SERVICE_NAME, US, annotation, endpoints, is_leftover, is_ours, is_permitted, key, label,
-    owner, ports, provenance, text, uid,
+    Key, MANAGED_BY, SERVICE_NAME, UNREACHABLE, US, annotation, endpoints, is_leftover, is_ours,
+    is_permitted, key, label, owner, ports, provenance, restored, text, uid,
 };
 use crate::unreadable::{is_unreadable, may_belong};
 
@@ -188,10 +188,39 @@ pub fn copies_of_api_servers(store: &Store, service: &Value) -> Vec<String> {
     of_api_servers.map(|slice| name_of_copy(&name, slice)).collect()
 }
 
-/// What differs from the rules in a store that nothing happens to; empty: nothing. Endpoints of the Go operator may
-/// be there when they are `forbidden`.
+/// Copies that endpoints are out of, in a store in which all API servers are well.
+pub fn out(store: &Store) -> Vec<String> {
+    let copies = store.list("endpointslices", None);
+    let wrong = copies.iter().filter(|copy| {
+        let (namespace, _) = key(copy);
+        let service = owner(copy).and_then(|(name, _)| store.get("services", &namespace, name));
+        // The copy of a slice that cannot be decoded stays as it is.
+        let read = |what| provenance(copy, what).unwrap_or_default();
+        let source = store.get("endpointslices", read("namespace"), read("slice"));
+        is_ours(copy)
+            && !source.as_ref().is_some_and(is_unreadable)
+            && annotation(copy, UNREACHABLE).is_some()
+            && !is_unreadable(copy)
+            && service.is_some_and(|service| wish(&service) != Wish::Unclear)
+    });
+    wrong
+        .map(|copy| {
+            let (namespace, name) = key(copy);
+            format!(
+                "{:?} are out of {namespace}/{name}",
+                annotation(copy, UNREACHABLE)
+            )
+        })
+        .collect()
+}
+
+/// What differs from the rules in a store that nothing happens to, apart from what probes have taken out; empty: nothing.
+/// Endpoints of the Go operator may be there when they are `forbidden`.
 pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
-    let all = store.list("endpointslices", None);
+    let mut all = store.list("endpointslices", None);
+    for copy in all.iter_mut().filter(|slice| is_ours(slice)) {
+        *copy = restored(copy);
+    }
     let services: BTreeMap<Key, Value> = store
         .list("services", None)
         .into_iter()

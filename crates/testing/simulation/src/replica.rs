@@ -1,5 +1,7 @@
 //! One replica of the operator that can be paused, stopped and killed.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -8,7 +10,9 @@ use std::time::Duration;
 use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
-use endpoint_copier_operator::config::ElectionConfig;
+use endpoint_copier_operator::config::{ElectionConfig, ProbeConfig, ProbeMode, ServerAddress};
+use endpoint_copier_operator::controller::probe::OnDown;
+use endpoint_copier_operator::controller::probe::probing::Probing;
 use endpoint_copier_operator::leader_election::LeaseObserver;
 use endpoint_copier_operator::leader_election::term::Term;
 use endpoint_copier_operator::replica::{Candidacy, Parts, Replica};
@@ -20,15 +24,19 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::endpoints;
 use crate::objects::ALLOWED_PORT;
 use crate::observer::By;
 use crate::wire::Wire;
-use crate::world::World;
+use crate::world::{Connection, World};
 
 /// Name and namespace of the Lease.
 pub const LEASE: (&str, &str) = ("kube-system", "f668ae63.endpoint-copier-operator");
 
 pub use endpoint_copier_operator::timing::RENEW_DEADLINE;
+
+/// Longer than any pause.
+const STOOD_STILL: Duration = Duration::from_secs(13);
 
 /// One incarnation of a replica.
 pub struct Life {
@@ -57,6 +65,49 @@ struct Body {
     /// When it last went on after a pause, and whether it led when the pause began.
     resumed: Option<(Duration, bool)>,
     led: bool,
+    calls: Calls,
+}
+
+/// The calls that one decision may have led to, one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calls {
+    under_way: usize,
+    began: Duration,
+    ended: Duration,
+}
+
+/// A call that begins later than this after another follows from another decision.
+const ONE_DECISION: Duration = Duration::from_secs(1);
+
+/// A call is under way until this is dropped.
+pub struct Calling {
+    world: Arc<World>,
+    life: Arc<Life>,
+}
+
+impl Calling {
+    /// A call begins.
+    pub fn begin(world: Arc<World>, life: Arc<Life>) -> Self {
+        let now = world.now();
+        let calls = &mut life.body.lock().calls;
+        if calls.under_way == 0 && now > calls.ended + ONE_DECISION {
+            calls.began = now;
+        }
+        calls.under_way += 1;
+        Self {
+            world,
+            life: life.clone(),
+        }
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        let now = self.world.now();
+        let calls = &mut self.life.body.lock().calls;
+        calls.under_way -= 1;
+        calls.ended = now;
+    }
 }
 
 impl Life {
@@ -129,6 +180,23 @@ impl Life {
     /// When it last went on after a pause; zero, if it never paused.
     pub fn resumed_at(&self) -> Duration {
         self.body.lock().resumed.map_or(Duration::ZERO, |(at, _)| at)
+    }
+
+    /// No later than this was decided what it sends now.
+    pub fn decided(&self, now: Duration) -> Duration {
+        let body = self.body.lock();
+        let began = if body.calls.under_way == 0 {
+            now
+        } else {
+            body.calls.began
+        };
+        let resumed = body.resumed.map_or(Duration::ZERO, |(at, _)| at);
+        // It may have stood still in between.
+        if now < resumed + ONE_DECISION {
+            began.min(resumed.saturating_sub(STOOD_STILL))
+        } else {
+            began
+        }
     }
 
     /// Whether it is paused.
@@ -224,6 +292,7 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
             metrics: None,
             resumed: None,
             led: false,
+            calls: Calls::default(),
         }),
     });
     let before = world.state().lives[replica].replace(life.clone());
@@ -239,13 +308,49 @@ pub fn start(world: &Arc<World>, replica: usize, incarnation: usize, servers: [u
     life
 }
 
+/// Its connections leave the servers that its probes see down.
+fn on_down(world: &Arc<World>, life: &Arc<Life>) -> OnDown {
+    let (world, life) = (world.clone(), life.clone());
+    Box::new(move |down: BTreeSet<ServerAddress>| {
+        let down: BTreeSet<IpAddr> = down
+            .iter()
+            .filter_map(|address| address.host.parse().ok())
+            .collect();
+        let left = |connection: &Connection| {
+            let node = u8::try_from(connection.server + 1).unwrap_or(1);
+            connection.replica == life.replica
+                && down.iter().any(|address| endpoints::node_of(*address) == node)
+        };
+        if world.break_connections(left) > 0 {
+            world.count("connection left, as its server is down for the probes");
+        }
+        world.state().probed.down.insert(life.identity.clone(), down);
+    })
+}
+
 /// All tasks of a replica, as one future.
 fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFuture<'static, ()> {
     let metrics = Metrics::new(LEASE.1).expect("metrics");
-    let wires = servers.map(|server| Wire::new(world.clone(), life.clone(), server));
-    let [client, lease_client] = wires
+    let wires =
+        [servers[0], servers[1], servers[0]].map(|server| Wire::new(world.clone(), life.clone(), server));
+    let [client, lease_client, probe_lease_client] = wires
         .clone()
         .map(|wire| apiserver::over(wire, "default", &metrics));
+    let mode = world.state().probed.modes.map(|modes| modes[life.replica]);
+    let probing = mode.filter(|mode| *mode != ProbeMode::Off).map(|mode| Probing {
+        client: Arc::new(endpoints::Client {
+            world: world.clone(),
+            life: life.clone(),
+        }),
+        config: ProbeConfig {
+            mode,
+            ..ProbeConfig::default()
+        },
+        lease_client: probe_lease_client,
+        node_addresses: endpoints::own_addresses(life.replica).into(),
+        on_down: on_down(world, life),
+        seed: u64::try_from(life.replica).unwrap_or(0),
+    });
     let replica = Replica::new(Parts {
         clients: client.into(),
         defaults: Defaults {
@@ -267,7 +372,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
             identity: life.identity.clone(),
         }),
         nodes_selector: "node-role.kubernetes.io/control-plane".to_owned(),
-        probing: None,
+        probing,
     });
     // As in a Pod, where the addresses of API servers are learnt.
     replica.index.lock().always_watch("kubernetes");

@@ -15,6 +15,7 @@ use crate::coverage::Coverage;
 use crate::deterministic;
 use crate::oracle;
 use crate::schedule::{Edit, Schedule, Step};
+use crate::sight::Blinded;
 use crate::systematic::Script;
 use crate::world::World;
 
@@ -24,8 +25,17 @@ const BOUND: Duration = Duration::from_secs(25);
 /// … or a write that was refused for good is tried again.
 const BOUND_AFTER_REFUSAL: Duration = Duration::from_secs(50);
 
+/// An API server that was out is back by then.
+const RISE: Duration = Duration::from_secs(66);
+
 /// Nothing is written while all is right for so long.
 const QUIET: Duration = Duration::from_secs(3);
+
+/// A list that is not answered has failed by then.
+const LIST_LIMIT: Duration = Duration::from_secs(15);
+
+/// The laws need this long to see what a step of the probes led to.
+const LAST_STEP: Duration = Duration::from_secs(12);
 
 /// How one schedule went.
 #[derive(Serialize, Deserialize)]
@@ -116,6 +126,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     for step in &schedule.before {
         world.carry_out(step);
     }
+    world.state().probed.modes = schedule.probes;
     world.state().founded = world.store.revision();
     let garbage = tokio::spawn({
         let world = world.clone();
@@ -136,7 +147,22 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         world.carry_out(&Step::SourceTouched(0, 0));
         world.carry_out(&Step::Copy(0, Edit::Deleted));
     }
-    let settled = settle(&world).await;
+    let mut settled = settle(&world).await;
+    if !schedule.calm.is_empty() {
+        // A leader that saw nothing sees again, once its lists have timed out.
+        world.state().blind = Blinded::default();
+        world.disturbed_for(LIST_LIMIT);
+        let laws = tokio::spawn(world.clone().keep_calm());
+        for (pause, step) in &schedule.calm {
+            sleep(*pause).await;
+            world.carry_out(step);
+        }
+        // Until the laws have seen what the last of them led to.
+        sleep(LAST_STEP).await;
+        laws.abort();
+        world.heal(replicas);
+        settled = settled.max(settle(&world).await);
+    }
     for number in 0..replicas {
         world.note_end(number);
     }
@@ -148,32 +174,48 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     outcome
 }
 
-/// Waits until all copies are right, and sees whether they stay so.
+/// Waits until all copies are right, and sees whether they stay so. Returns how long that took, apart from the rise of API
+/// servers that were out.
 async fn settle(world: &Arc<World>) -> Duration {
     let from = world.now();
     let refusals = ["answer 403", "answer 422"];
-    let was_refused = {
+    let (was_refused, has_probes) = {
         let state = world.state();
-        refusals.iter().any(|refusal| state.coverage.of(refusal) > 0)
+        let was_refused = refusals.iter().any(|refusal| state.coverage.of(refusal) > 0);
+        (was_refused, state.probed.modes.is_some())
     };
     let bound = if was_refused { BOUND_AFTER_REFUSAL } else { BOUND };
+    let rise = if has_probes { RISE } else { Duration::ZERO };
     let forbidden = world.state().endpoints_forbidden;
-    let mut differences = oracle::differences(&world.store, forbidden);
-    let mut right_since = None;
-    while world.now() < from + bound + QUIET {
+    let (mut right_since, mut back_since) = (None, None);
+    let wrong = loop {
         sleep(Duration::from_millis(250)).await;
-        differences = oracle::differences(&world.store, forbidden);
+        let now = world.now();
+        let (differences, out) = (
+            oracle::differences(&world.store, forbidden),
+            oracle::out(&world.store),
+        );
         if !differences.is_empty() {
             right_since = None;
         }
-        let since = *right_since.get_or_insert(world.now());
-        if differences.is_empty() && world.now() >= since + QUIET {
-            return since.saturating_sub(from);
+        if !out.is_empty() {
+            back_since = None;
         }
-    }
+        let right = *right_since.get_or_insert(now);
+        let back = *back_since.get_or_insert(now);
+        if !differences.is_empty() && now >= from + bound + QUIET {
+            break differences;
+        }
+        if !out.is_empty() && now >= from + bound + QUIET + rise {
+            break out;
+        }
+        if differences.is_empty() && out.is_empty() && now >= right.max(back) + QUIET {
+            return right.saturating_sub(from);
+        }
+    };
     let (now, after) = (world.now(), world.now().saturating_sub(from));
     let mut state = world.state();
-    for difference in differences {
+    for difference in wrong {
         let text = format!("{} s after the last fault: {difference}", after.as_secs());
         state.trace.push((now, format!("VIOLATION: {text}")));
         state.observer.violations.push(text);

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use endpoint_copier_operator::config::ProbeMode;
+
+use crate::endpoints::Answer;
+use crate::probe_steps::ProbeStep;
 use crate::schedule::{Edit, LEADER, Schedule, Step};
 use crate::sight::{Blindness, Sight};
 use crate::systematic::{copying, scenario, source};
 use crate::unreadable::Flaw;
+use crate::world::REPLICAS;
 
 /// Decisions from before a step are carried out by then.
 const LATER: Duration = Duration::from_secs(20);
@@ -85,6 +90,58 @@ pub fn without_lists(replicas: usize, how: Blindness) -> Schedule {
         .steps
         .push((Duration::from_secs(30), source((0, 0), &[1, 3])));
     schedule
+}
+
+/// A schedule in which all replicas probe, and these things happen to three API servers.
+#[must_use]
+pub fn probed(replicas: usize, steps: Vec<(Duration, Step)>) -> Schedule {
+    let mut schedule = scenario(replicas, Vec::new());
+    schedule.probes = Some([ProbeMode::Enforce; REPLICAS]);
+    schedule
+        .steps
+        .push((Duration::from_secs(5), source((0, 0), &[1, 2, 3])));
+    schedule.steps.extend(steps);
+    schedule.steps.push((LATER, Step::SourceTouched(0, 0)));
+    schedule
+}
+
+/// The third API server answers so for a while: all replicas, or the leader alone.
+#[must_use]
+pub fn third_answers(replica: Option<usize>, answer: Answer, time: Duration) -> Step {
+    Step::Probe(ProbeStep::Answers {
+        replica,
+        pick: Some(2),
+        port: None,
+        answer,
+        time,
+    })
+}
+
+/// All API servers answer so for a while.
+#[must_use]
+pub fn all_answer(answer: Answer, time: Duration) -> Step {
+    Step::Probe(ProbeStep::Answers {
+        replica: None,
+        pick: None,
+        port: None,
+        answer,
+        time,
+    })
+}
+
+/// The leader is paused while the third API server hangs, at ten moments of the period.
+#[must_use]
+pub fn paused_while_it_hangs() -> Schedule {
+    let hangs = || third_answers(None, Answer::Hangs, Duration::from_secs(5));
+    let pause = || Step::Pause(LEADER, Duration::from_millis(2900));
+    let moments = (0..10).flat_map(|moment| {
+        let offset = Duration::from_millis(moment * 97);
+        [
+            (Duration::from_secs(30) + offset, hangs()),
+            (Duration::from_millis(900), pause()),
+        ]
+    });
+    probed(2, moments.collect())
 }
 
 fn blind(replica: usize, sight: Option<Sight>, how: Blindness) -> Step {

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use endpoint_copier_operator::config::ProbeMode;
+
 use crate::chance::Chance;
 use crate::draw::{blindness, service, sources, step};
 use crate::fault::{Effect, Harm};
 use crate::objects::{SERVICES, SLICES, SOURCES, Shape};
+use crate::probe_steps::{self, ProbeStep};
 use crate::sight::{Blindness, Sight};
 use crate::stream::Ending;
 use crate::unreadable::Flaw;
+use crate::world::REPLICAS;
 
 /// In place of a replica's number: whoever leads when it happens, or else the first.
 pub const LEADER: usize = usize::MAX;
@@ -33,6 +37,8 @@ pub enum Edit {
     NewerSource,
     /// It is deleted.
     Deleted,
+    /// It remembers all endpoints as taken out.
+    Memory,
 }
 
 /// One thing that happens.
@@ -159,6 +165,20 @@ pub enum Step {
     Restored(Duration, u64),
     /// A replica has no network for a while.
     Cut(usize, Duration),
+    /// Something happens to the probes.
+    Probe(ProbeStep),
+}
+
+/// So many schedules of a hundred have probes, which take their time.
+const PROBED: u64 = 60;
+
+/// What the probes of each replica may do: mostly, all enforce.
+fn modes(chance: &mut Chance) -> [ProbeMode; REPLICAS] {
+    if chance.percent(80) {
+        return [ProbeMode::Enforce; REPLICAS];
+    }
+    let all = [ProbeMode::Enforce, ProbeMode::Observe, ProbeMode::Off];
+    std::array::from_fn(|_| *chance.one_of(&all))
 }
 
 /// All that happens in one run, in order.
@@ -172,6 +192,10 @@ pub struct Schedule {
     pub steps: Vec<(Duration, Step)>,
     /// When all other faults have ended, the lists and watches of the leader fail.
     pub blind_leader: Option<(Option<Sight>, Blindness)>,
+    /// What the probes of each replica may do; `None`: there are none.
+    pub probes: Option<[ProbeMode; REPLICAS]>,
+    /// What happens after that, while only probes and replicas fail.
+    pub calm: Vec<(Duration, Step)>,
 }
 
 impl Schedule {
@@ -215,17 +239,33 @@ impl Schedule {
                 before.push(Step::Leftovers(number));
             }
         }
+        let probes = chance.percent(PROBED).then(|| modes(chance));
         let count = 22 + chance.below(20);
-        let steps = (0..count)
+        let mut steps: Vec<_> = (0..count)
             .map(|_| {
                 let pause = match chance.below(10) {
                     0..4 => chance.millis(0, 60),
                     4..8 => chance.millis(50, 1500),
                     _ => chance.millis(1000, 7000),
                 };
-                (pause, step(chance, replicas))
+                let is_probe = probes.is_some() && chance.percent(40);
+                let step = if is_probe {
+                    probe_steps::draw(chance, replicas, false)
+                } else {
+                    step(chance, replicas)
+                };
+                (pause, step)
             })
             .collect();
+        if probes.is_some() && chance.percent(60) {
+            // More than a minute before most schedules end.
+            let left = Step::Probe(ProbeStep::Lease(probe_steps::Harm::Left));
+            steps.insert(0, (chance.millis(10, 500), left));
+        }
+        let calm = match probes {
+            Some(_) => probe_steps::calm(chance, replicas),
+            None => Vec::new(),
+        };
         let blind_leader = chance
             .percent(if replicas == 1 { 80 } else { 40 })
             .then(|| blindness(chance));
@@ -234,6 +274,8 @@ impl Schedule {
             before,
             steps,
             blind_leader,
+            probes,
+            calm,
         }
     }
 }

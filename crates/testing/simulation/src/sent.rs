@@ -9,6 +9,7 @@ use serde_json::Value;
 use tower::BoxError;
 
 use crate::fault::Verb;
+use crate::hearing::{PROBE_LEASE, SUFFIX};
 use crate::replica::Life;
 use crate::sight::Sight;
 use crate::slices::{text, uid};
@@ -69,6 +70,12 @@ impl Sent {
         }
         let shows = matches!(verb, Verb::Read | Verb::Watch) && name.is_empty();
         let names = names_in(query);
+        let is_probe_lease = name.ends_with(SUFFIX) || query.contains(SUFFIX);
+        let resource = if resource == "leases" && is_probe_lease {
+            PROBE_LEASE.to_owned()
+        } else {
+            resource
+        };
         let sight = Sight::of(&resource, !names.is_empty()).filter(|_| shows);
         let sent = Self {
             verb,
@@ -100,6 +107,12 @@ impl World {
         }
         let now = self.now();
         self.judge(life, sent);
+        if sent.resource == PROBE_LEASE {
+            return self.judge_hearing(life, sent);
+        }
+        if sent.resource == "endpointslices" {
+            self.judge_verdict(life, sent);
+        }
         let leads = life.leads();
         let is_source = sent.verb == Verb::Read
             && sent.resource == "endpointslices"

@@ -203,7 +203,8 @@ impl World {
         None
     }
 
-    fn complain(&self, what: &str) {
+    /// Notes that something did not hold.
+    pub fn complain(&self, what: &str) {
         let now = self.now();
         let State { observer, trace, .. } = &mut *self.state();
         observer.violate(now, what.to_owned(), trace);

@@ -1,6 +1,9 @@
 //! EndpointSlices as JSON, read without the operator's own code: whose they are and what they show.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
 
 use crate::objects::ALLOWED_PORT;
 
@@ -15,6 +18,9 @@ pub const US: &str = "endpoint-copier-operator";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of copies and of what the Go operator made.
 pub const SOURCE_LABEL: &str = "endpoint-copier/source";
+
+/// The addresses that probes have taken out of a copy.
+pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
 
 /// A text, empty where there is none.
 pub fn text(value: &Value) -> &str {
@@ -118,6 +124,52 @@ pub fn ports(slice: &Value) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// The addresses that are out of a copy: its annotation names them, and they get no traffic.
+pub fn unreachable(copy: &Value) -> BTreeSet<IpAddr> {
+    let listed = listed_out(copy);
+    let endpoints = copy["endpoints"].as_array().into_iter().flatten();
+    let out = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == false);
+    out.filter_map(address)
+        .filter(|address| listed.contains(address))
+        .collect()
+}
+
+/// The addresses that would get traffic if none were out.
+pub fn restored_ready(copy: &Value) -> BTreeSet<IpAddr> {
+    let restored = restored(copy);
+    let endpoints = restored["endpoints"].as_array().into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+    ready.filter_map(address).collect()
+}
+
+/// The copy as it would be if none were out. What is out has all conditions false, and stays in the copy.
+pub fn restored(copy: &Value) -> Value {
+    let listed = listed_out(copy);
+    let mut copy = copy.clone();
+    for endpoint in copy["endpoints"].as_array_mut().into_iter().flatten() {
+        let out = json!({"ready": false, "serving": false, "terminating": false});
+        if endpoint["conditions"] == out && address(endpoint).is_some_and(|it| listed.contains(&it)) {
+            endpoint["conditions"] = json!({});
+        }
+    }
+    copy
+}
+
+/// The addresses that a slice lists.
+pub fn addresses(slice: &Value) -> BTreeSet<IpAddr> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    endpoints.filter_map(address).collect()
+}
+
+fn listed_out(copy: &Value) -> BTreeSet<IpAddr> {
+    let listed = annotation(copy, UNREACHABLE).unwrap_or_default().split(',');
+    listed.filter_map(|address| address.parse().ok()).collect()
+}
+
+fn address(endpoint: &Value) -> Option<IpAddr> {
+    text(&endpoint["addresses"][0]).parse().ok()
 }
 
 /// Whether a copy may have a port. In another namespace than the source's only those of the slice are permitted, and for

@@ -8,10 +8,12 @@ use tokio::time::sleep;
 
 use crate::cluster;
 use crate::fault::{Armed, Effect, Harm};
+use crate::probe_steps::ProbeStep;
 use crate::replica;
 use crate::schedule::{LEADER, Step};
 use crate::sight::Blinded;
 use crate::stream::Ending;
+use crate::unreadable;
 use crate::world::{REPLICAS, World};
 
 impl World {
@@ -64,6 +66,7 @@ impl World {
             | Step::Cut(..) => {
                 self.of_network(step);
             }
+            Step::Probe(step) => self.of_probes(*step),
             _ => {
                 if let Some(what) = self.administer(|store| cluster::carry_out(store, step)) {
                     self.count(what);
@@ -87,7 +90,11 @@ impl World {
         | Step::Moved(replica)
         | Step::Blind { replica, .. }
         | Step::BlindFromTheStart { replica, .. }
-        | Step::Cut(replica, _) = &mut step
+        | Step::Cut(replica, _)
+        | Step::Probe(ProbeStep::Answers {
+            replica: Some(replica),
+            ..
+        }) = &mut step
             && *replica == LEADER
         {
             let lives = self.state().lives.clone();
@@ -191,6 +198,7 @@ impl World {
             return;
         };
         let (number, time) = (*number, *time);
+        self.disturbed_for(time);
         let Some(life) = self.state().lives[number].clone() else {
             return;
         };
@@ -361,6 +369,8 @@ impl World {
             }
             Step::Cut(replica, time) => {
                 self.state().cut[replica] = true;
+                self.disturbed_for(time);
+                self.note_classes();
                 let noticed = self.state().chance.millis(1000, 2000);
                 self.later(noticed, move |world| {
                     let is_cut = world.state().cut[replica];
@@ -370,6 +380,7 @@ impl World {
                 });
                 self.later(time, move |world| {
                     world.state().cut[replica] = false;
+                    world.note_classes();
                     for stream in world.state().streams.values() {
                         stream.wake();
                     }
@@ -394,7 +405,12 @@ impl World {
             state.restoring = false;
             state.cut = [false; REPLICAS];
             state.armed.clear();
+            state.probed.endpoints.heal();
         }
+        // A restore of etcd may have brought a flaw back.
+        self.administer(unreadable::restore_probe_lease);
+        self.disturbed_for(Duration::ZERO);
+        self.note_classes();
         self.resume_watches(|_| true);
         for number in 0..replicas {
             let life = self.state().lives[number].clone();

@@ -214,6 +214,8 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
         before,
         steps,
         blind_leader: None,
+        probes: None,
+        calm: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use testbed::{Store, Written};
 
 use crate::objects::{SERVICES, SOURCES};
+use crate::probe_steps::probe_lease;
 use crate::slices::{Key, MANAGED_BY, SERVICE_NAME, US, annotation, is_ours, key, label};
 
 /// The annotation that names the flaw.
@@ -254,4 +255,18 @@ impl Episodes {
     pub fn changed(&self, service: &Key) -> Duration {
         self.changed.get(service).copied().unwrap_or_default()
     }
+}
+
+/// Makes the probe Lease undecodable.
+pub fn spoil_probe_lease(store: &Store, flaw: Flaw) -> Option<Value> {
+    let (namespace, name) = probe_lease();
+    let patch = json!({"metadata": {"annotations": {FLAW: flaw.name()}}});
+    store.patch("leases", namespace, &name, patch).ok()
+}
+
+/// Makes it decodable again.
+pub fn restore_probe_lease(store: &Store) -> Option<Value> {
+    let (namespace, name) = probe_lease();
+    let patch = json!({"metadata": {"annotations": {FLAW: null}}});
+    store.patch("leases", namespace, &name, patch).ok()
 }

@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::fault::Verb;
+use crate::hearing::PROBE_LEASE;
 use crate::replica::Life;
 use crate::sent::Sent;
 use crate::sight::Sight;
@@ -88,6 +89,9 @@ fn is_broken(object: &Value) -> bool {
 impl World {
     /// An answer has reached a replica.
     pub fn answered(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
+        if sent.resource == PROBE_LEASE {
+            return self.heard(life, sent, status, body);
+        }
         let is_lease = sent.resource == "leases";
         let is_read = sent.verb == Verb::Read;
         if !is_lease && !is_read || !status.is_success() && status != StatusCode::NOT_FOUND {
@@ -142,10 +146,31 @@ impl World {
         }
     }
 
+    /// A list or a GET of the probe Lease has reached a replica.
+    fn heard(&self, life: &Life, sent: &Sent, status: StatusCode, body: &[u8]) {
+        if sent.verb != Verb::Read || !status.is_success() && status != StatusCode::NOT_FOUND {
+            return;
+        }
+        let now = self.now();
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let is_list = answer.get("items").is_some();
+        let lease = if is_list {
+            answer["items"].get(0)
+        } else {
+            status.is_success().then_some(&answer)
+        };
+        self.state().probed.hearing.show(&life.identity, now, lease);
+    }
+
     /// Lines of a watch are about to reach a replica.
     pub fn showed(&self, life: &Life, sent: &Sent, lines: &[u8]) {
         let now = self.now();
-        let State { views, observer, .. } = &mut *self.state();
+        let State {
+            views,
+            observer,
+            probed,
+            ..
+        } = &mut *self.state();
         let shown = views.entry(life.identity.clone()).or_default();
         for line in lines.split(|byte| *byte == b'\n') {
             let Ok(mut event) = serde_json::from_slice::<Value>(line) else {
@@ -153,6 +178,11 @@ impl World {
             };
             // A bookmark is no object.
             if event["type"] == "BOOKMARK" {
+                continue;
+            }
+            if sent.resource == PROBE_LEASE {
+                let lease = (event["type"] != "DELETED").then_some(&event["object"]);
+                probed.hearing.show(&life.identity, now, lease);
                 continue;
             }
             if sent.resource == "leases" {

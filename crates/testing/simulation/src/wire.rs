@@ -24,7 +24,7 @@ use tower::{BoxError, Service};
 
 use crate::fault::{Effect, Harm, Verb};
 use crate::observer::By;
-use crate::replica::Life;
+use crate::replica::{Calling, Life};
 use crate::reply::{Reply, full, hold, nonsense, refusal};
 use crate::sent::Sent;
 use crate::stream;
@@ -155,6 +155,7 @@ impl Wire {
             self.world.count("server left because it is behind or silent");
             self.leave(|now| server_of(now) == *server);
         }
+        let _calling = decides(&request).then(|| Calling::begin(self.world.clone(), self.life.clone()));
         let not_after = request.extensions().get().copied();
         let beside = request.extensions().get::<Beside>().cloned();
         let is_beside = beside.is_some();
@@ -201,6 +202,13 @@ impl Wire {
             answer
         })
     }
+}
+
+/// Whether a request follows from a decision about the copies of a Service.
+fn decides(request: &Request<Body>) -> bool {
+    let path = request.uri().path();
+    let asks_for_many = request.method() == Method::GET && request.uri().query().is_some();
+    !asks_for_many && !path.contains("/leases") && !path.contains("/events")
 }
 
 /// A request that has arrived at a server, or is about to.

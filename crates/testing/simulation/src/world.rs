@@ -1,9 +1,11 @@
 //! All that one schedule plays in: the store, two API servers, the network, the replicas, and who watches them.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_copier_core::verdicts::Target;
 use parking_lot::{Mutex, MutexGuard};
 use testbed::{ApiServer, Store, builders};
 use tokio::time::{Instant, sleep};
@@ -14,10 +16,12 @@ use crate::coverage::Coverage;
 use crate::deterministic;
 use crate::fault::{Armed, Effect, Harm};
 use crate::observer::{By, Observer};
+use crate::probe_steps::probe_lease;
 use crate::replica::Life;
 use crate::sight::Blinded;
 use crate::stream::Stream;
 use crate::systematic::Script;
+use crate::verdicts::Probed;
 use crate::views::Seen;
 
 /// What the wall clocks show when a schedule begins: nanoseconds since 1970.
@@ -33,6 +37,7 @@ pub struct World {
     /// Both on the one store.
     pub servers: [ApiServer; 2],
     start: Instant,
+    seed: u64,
     state: Mutex<State>,
 }
 
@@ -72,6 +77,8 @@ pub struct State {
     pub lives: [Option<Arc<Life>>; REPLICAS],
     /// Invariants.
     pub observer: Observer,
+    /// All about probes.
+    pub probed: Probed,
     /// What happened how often.
     pub coverage: Coverage,
     /// What happened when, in words.
@@ -110,6 +117,7 @@ impl World {
             store,
             servers,
             start: Instant::now(),
+            seed,
             state: Mutex::new(State {
                 chance,
                 latency,
@@ -128,6 +136,7 @@ impl World {
                 skew: [0; REPLICAS],
                 lives: [const { None }; REPLICAS],
                 observer,
+                probed: Probed::default(),
                 coverage: Coverage::default(),
                 trace: Vec::new(),
                 script,
@@ -177,10 +186,11 @@ impl World {
             observer,
             coverage,
             trace,
+            probed,
             ..
         } = &mut *state;
         observer.terms((self.start, now), lives.iter().flatten(), coverage, trace);
-        observer.writes(now, &self.store, by, coverage, trace);
+        observer.writes(now, (&self.store, by), probed, coverage, trace);
         for overdue in state.blind_leaders(now) {
             let State { observer, trace, .. } = &mut *state;
             observer.violate_once(now, overdue, trace);
@@ -214,6 +224,19 @@ impl World {
         state.chance.millis(1, latency)
     }
 
+    /// The same for a probe. Replicas wake their probes in an order that does not follow from the seed, so each has chance of
+    /// its own.
+    pub fn probe_latency(&self, life: &Life, target: Target) -> Duration {
+        let latency = self.state().latency;
+        let mut hasher = DefaultHasher::new();
+        (self.seed, &life.identity, target, self.now()).hash(&mut hasher);
+        let mut chance = Chance::new(hasher.finish(), 3);
+        if latency == 0 || chance.percent(60) {
+            return Duration::ZERO;
+        }
+        chance.millis(1, latency)
+    }
+
     /// Whether a server answers connections now.
     pub fn is_frozen(&self, server: usize) -> bool {
         self.servers[server].faults().is_frozen()
@@ -237,6 +260,9 @@ impl World {
             self.servers.iter().for_each(ApiServer::release);
             let (mut state, now) = (self.state(), self.now());
             state.observer.restored(now, &self.store, &lost);
+            let (namespace, name) = probe_lease();
+            let lease = self.store.get("leases", namespace, &name);
+            state.probed.restored(now, &lost, lease.as_ref());
             state.views.values_mut().for_each(Seen::restored);
         }
         is_restored
@@ -259,10 +285,20 @@ impl World {
     /// What befalls a request, if anything.
     pub fn strike(&self, harm: Harm, replica: usize) -> Option<Effect> {
         let mut state = self.state();
-        let State { armed, coverage, .. } = &mut *state;
+        let now = self.now();
+        let State {
+            armed,
+            coverage,
+            probed,
+            ..
+        } = &mut *state;
         let at = armed.iter().position(|it| it.fits(harm, replica))?;
         let effect = armed[at].effect;
         coverage.add(effect.name(), 1);
+        if harm == Harm::ProbeLease {
+            coverage.add("write of the probe Lease fails, or is not answered", 1);
+            probed.disturbed = probed.disturbed.max(now + Duration::from_secs(3));
+        }
         armed[at].times -= 1;
         if armed[at].times == 0 {
             armed.remove(at);

@@ -1,11 +1,19 @@
 //! Small schedules of one idea each, with what must come of them.
 
+use std::time::Duration;
+
+use simulation::endpoints::Answer;
 use simulation::run::{self, Outcome};
-use simulation::scenarios::{KINDS, blind_leader, doubt, nobody_sees, unreadable, without_lists};
-use simulation::schedule::Schedule;
+use simulation::scenarios::{
+    KINDS, all_answer, blind_leader, doubt, nobody_sees, paused_while_it_hangs, probed, third_answers,
+    unreadable, without_lists,
+};
+use simulation::schedule::{LEADER, Schedule};
 use simulation::sight::{Blindness, Sight};
 use simulation::systematic::Script;
 use simulation::unreadable::Flaw;
+
+const SOON: Duration = Duration::from_millis(700);
 
 /// What became of a schedule in which all invariants hold.
 fn held(seed: u64, schedule: Schedule) -> Outcome {
@@ -100,5 +108,59 @@ fn a_replica_without_lists_races_when_nobody_has_led_for_ten_seconds() {
                 .of("race without lists, as nobody has led for 10 s");
             assert_eq!(races > 0, replicas == 1, "{how:?} {replicas}\n{}", outcome.story);
         }
+    }
+}
+
+const FAILING: [Answer; 4] = [Answer::Refused, Answer::Reset, Answer::Hangs, Answer::Status(500)];
+
+fn taken_out(outcome: &Outcome) -> u64 {
+    outcome.coverage.of("endpoint taken out")
+}
+
+#[test]
+fn an_api_server_that_is_dead_for_all_goes_and_comes_back() {
+    for (seed, answer) in (0..).zip(FAILING) {
+        let dead = third_answers(None, answer, Duration::from_secs(12));
+        let outcome = held(seed, probed(2, vec![(SOON, dead)]));
+        assert_eq!(taken_out(&outcome), 1, "{answer:?}\n{}", outcome.story);
+        assert_eq!(
+            outcome.coverage.of("endpoint back"),
+            1,
+            "{answer:?}\n{}",
+            outcome.story
+        );
+    }
+}
+
+#[test]
+fn an_api_server_that_one_replica_cannot_reach_stays() {
+    for (seed, answer) in (0..).zip(FAILING) {
+        let cut = third_answers(Some(LEADER), answer, Duration::from_secs(30));
+        let outcome = held(seed, probed(2, vec![(SOON, cut)]));
+        assert_eq!(taken_out(&outcome), 0, "{answer:?}\n{}", outcome.story);
+        assert!(
+            outcome.coverage.of("objection") > 0,
+            "{answer:?}\n{}",
+            outcome.story
+        );
+    }
+}
+
+#[test]
+fn nothing_goes_while_no_api_server_answers() {
+    let others = [Answer::Status(503), Answer::Status(429), Answer::Status(401)];
+    for (seed, answer) in (0..).zip(FAILING.into_iter().chain(others)) {
+        let all = all_answer(answer, Duration::from_secs(20));
+        let outcome = held(seed, probed(2, vec![(SOON, all)]));
+        assert_eq!(taken_out(&outcome), 0, "{answer:?}\n{}", outcome.story);
+    }
+}
+
+#[test]
+fn a_leader_that_was_paused_counts_only_failures_since_then() {
+    for seed in 0..4 {
+        let outcome = held(seed, paused_while_it_hangs());
+        let discarded = outcome.coverage.of("timeout discarded, as its timer fired late");
+        assert!(discarded > 0, "{}", outcome.story);
     }
 }

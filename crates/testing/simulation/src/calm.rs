@@ -1,0 +1,516 @@
+//! What must come about in time while nothing fails but probes and replicas.
+//!
+//! The laws of `verdicts.rs` say what a replica must not do; these say what it must. Each waits until everything that
+//! it depends on has been the same for a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use endpoint_copier_core::verdicts::Target;
+use endpoint_copier_operator::config::ProbeMode;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::endpoints::{Class, NODES, PORTS, node_of, own_addresses};
+use crate::oracle;
+use crate::replica::Life;
+use crate::slices::{Key, SERVICE_NAME, annotation, is_ours, key, label};
+use crate::unreadable::is_unreadable;
+use crate::verdicts::{Group, Probed, is_of_api_servers, service_of};
+use crate::world::{State, World};
+
+/// How often the laws are checked.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// By then a dead API server is out, and everything else has followed.
+const BOUND: Duration = Duration::from_secs(8);
+
+/// By then an endpoint is back that must return at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// A replica that reaches an API server has objected by then.
+const CUT: Duration = Duration::from_secs(4);
+
+/// No success from any endpoint for this time.
+const BLIND: Duration = Duration::from_secs(3);
+
+/// An objection counts for this time, and a little is left.
+const COUNTS: Duration = Duration::from_millis(8500);
+
+/// What is known from one look to the next.
+#[derive(Debug, Default)]
+pub struct Calm {
+    /// Since when copies list an address.
+    listed: BTreeMap<IpAddr, Duration>,
+    /// Endpoints that were out while they were dead for all, and the leader then.
+    settled: BTreeMap<(Key, IpAddr), String>,
+    /// Cuts that were counted.
+    withheld: BTreeSet<(Key, IpAddr)>,
+}
+
+/// The leader, and all that the laws need to know of the others.
+struct View<'a> {
+    now: Duration,
+    leader: &'a Life,
+    alive: &'a [Arc<Life>],
+    listed: &'a BTreeMap<IpAddr, Duration>,
+    service: &'a Key,
+    group: &'a Group,
+}
+
+impl World {
+    /// Checks the laws until it is aborted.
+    pub async fn keep_calm(self: Arc<Self>) {
+        let mut calm = Calm::default();
+        loop {
+            sleep(EVERY).await;
+            self.check(&mut calm);
+        }
+    }
+
+    /// The copies of the API servers' list, by Service and family, as far as everything about them is decodable.
+    fn groups(&self) -> Vec<(Key, Group)> {
+        let slices = self.store.list("endpointslices", None);
+        // While the source has no slice, a replica that has just started does not know which port to ask.
+        let is_source = |slice: &Value| {
+            key(slice).0 == "default" && label(slice, SERVICE_NAME) == Some("kubernetes") && !is_ours(slice)
+        };
+        if !slices.iter().any(is_source) {
+            return Vec::new();
+        }
+        if slices
+            .iter()
+            .any(|slice| key(slice).0 == "default" && is_unreadable(slice))
+        {
+            return Vec::new();
+        }
+        let mut copies: BTreeMap<(Key, String), Vec<&Value>> = BTreeMap::new();
+        for copy in slices
+            .iter()
+            .filter(|slice| is_ours(slice) && is_of_api_servers(slice))
+        {
+            let place = (service_of(copy), copy["addressType"].to_string());
+            copies.entry(place).or_default().push(copy);
+        }
+        let is_probed = |service: &Key| {
+            let service = self.store.get("services", &service.0, &service.1);
+            service.is_some_and(|service| {
+                oracle::source(&service) == Some(("default".to_owned(), "kubernetes".to_owned()))
+                    && annotation(&service, "endpoint-copier/probe").is_none()
+            })
+        };
+        copies
+            .into_iter()
+            .filter(|((service, _), copies)| {
+                is_probed(service) && !copies.iter().any(|copy| is_unreadable(copy))
+            })
+            .map(|((service, _), copies)| (service, Group::of(copies.into_iter())))
+            .filter(|(_, group)| !group.ports.is_empty())
+            .collect()
+    }
+
+    fn check(&self, calm: &mut Calm) {
+        let now = self.now();
+        let groups = self.groups();
+        let addresses: BTreeSet<_> = groups
+            .iter()
+            .flat_map(|(_, group)| group.candidates.iter().copied())
+            .collect();
+        calm.listed.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            let since = calm.listed.entry(address).or_insert(now);
+            if let Some(lost) = self.state().probed.lost.get(&address) {
+                *since = (*lost).max(*since);
+            }
+        }
+        let lives: Vec<_> = self.state().lives.iter().flatten().cloned().collect();
+        let alive: Vec<_> = lives.into_iter().filter(|life| life.is_alive()).collect();
+        let leaders: Vec<_> = alive.iter().filter(|life| life.leads()).collect();
+        let [leader] = leaders[..] else { return };
+        if alive.iter().any(|life| life.is_paused()) {
+            self.disturbed_for(Duration::ZERO);
+        }
+        let mut wrong = Vec::new();
+        for (service, group) in &groups {
+            let view = View {
+                now,
+                leader,
+                alive: &alive,
+                listed: &calm.listed,
+                service,
+                group,
+            };
+            let state = &mut *self.state();
+            let mode = state.probed.modes.map(|modes| modes[leader.replica]);
+            if mode != Some(ProbeMode::Enforce) {
+                if state.is_steady(&view, BOUND) && !group.out.is_empty() {
+                    wrong.push(format!("{:?} are out, and the leader only looks", group.out));
+                }
+                continue;
+            }
+            let found = state.wrong_group(&view, (&mut calm.settled, &mut calm.withheld));
+            wrong.extend(found.into_iter().map(|what| format!("{what}, of {}", service.1)));
+        }
+        wrong.extend(
+            self.state()
+                .wrong_replicas(now, leader, &alive, (&groups, &calm.listed)),
+        );
+        for what in wrong {
+            let State { observer, trace, .. } = &mut *self.state();
+            observer.violate_once(now, what, trace);
+        }
+    }
+}
+
+type Parts<'a> = (
+    &'a mut BTreeMap<(Key, IpAddr), String>,
+    &'a mut BTreeSet<(Key, IpAddr)>,
+);
+
+impl Probed {
+    /// How an endpoint is for a replica on all these ports: the worst, and since when none has changed.
+    fn all_are(
+        &self,
+        replica: usize,
+        address: IpAddr,
+        ports: &[u16],
+        is_it: impl Fn(Class) -> bool,
+    ) -> Option<Duration> {
+        let classes = ports
+            .iter()
+            .map(|port| self.endpoints.class(replica, node_of(address), *port));
+        let mut since = Duration::ZERO;
+        for (class, from) in classes {
+            if !is_it(class) {
+                return None;
+            }
+            since = since.max(from);
+        }
+        Some(since)
+    }
+
+    /// Replicas that do not ask what copies have listed for long.
+    fn unasked(
+        &self,
+        now: Duration,
+        (groups, listed): (&[(Key, Group)], &BTreeMap<IpAddr, Duration>),
+        alive: &[Arc<Life>],
+    ) -> Vec<String> {
+        let until = now.saturating_sub(BOUND);
+        let mut unasked = Vec::new();
+        let modes = self.modes.unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
+        let replicas = alive
+            .iter()
+            .filter(|life| modes[life.replica] != ProbeMode::Off && life.resumed_at() < until);
+        for life in replicas {
+            let targets = groups.iter().flat_map(|(_, group)| {
+                let old = group
+                    .candidates
+                    .iter()
+                    .filter(|it| listed.get(*it).is_some_and(|since| *since < until));
+                old.flat_map(|address| group.ports.iter().map(|port| Target::new(*address, *port)))
+            });
+            for target in targets {
+                let track = self.attempts.of(&life.identity, target);
+                let last = track.map(|track| track.last_begun).unwrap_or_default();
+                if now > last + BOUND {
+                    unasked.push(format!("{} has not asked {target} since {last:?}", life.identity));
+                }
+            }
+        }
+        unasked
+    }
+
+    fn is_dead(&self, replica: usize, address: IpAddr, port: u16, until: Duration) -> bool {
+        let (class, since) = self.endpoints.class(replica, node_of(address), port);
+        class == Class::Dead && since <= until
+    }
+}
+
+fn is_quick(class: Class) -> bool {
+    class == Class::Well
+}
+
+fn answers(class: Class) -> bool {
+    matches!(class, Class::Well | Class::Slow)
+}
+
+impl State {
+    /// Whether one replica has led all the time, and nobody was paused or harmed.
+    fn is_steady(&self, view: &View<'_>, time: Duration) -> bool {
+        let since = self.observer.leads_since(&view.leader.identity);
+        let since = since.unwrap_or(view.now).max(self.probed.disturbed);
+        view.now >= since.max(view.leader.resumed_at()) + time
+    }
+
+    fn wrong_group(&mut self, view: &View<'_>, (settled, withheld): Parts<'_>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let View {
+            now, leader, group, ..
+        } = *view;
+        if self.is_steady(view, BOUND) && self.is_blind(view) {
+            if group.out.is_empty() {
+                self.coverage.add("blind while nothing is out", 1);
+            } else {
+                wrong.push(format!("{:?} are out, and no endpoint answers", group.out));
+            }
+        }
+        if self.is_steady(view, AT_ONCE) && group.out.len() > group.candidates.len() / 2 {
+            wrong.push(format!("{:?} are out of {:?}", group.out, group.candidates));
+        }
+        for &address in &group.candidates {
+            let is_out = group.out.contains(&address);
+            let place = (view.service.clone(), address);
+            let is_dead = self.is_dead_for_all(view, address);
+            if is_dead && self.is_steady(view, BOUND) {
+                if is_out {
+                    settled.insert(place.clone(), leader.identity.clone());
+                } else {
+                    wrong.push(format!("{address} is dead for all, and not out"));
+                }
+            }
+            if !is_dead || self.probed.disturbed_by_lies > now {
+                settled.remove(&place);
+            }
+            if let Some(then) = settled.get(&place) {
+                if !is_out {
+                    wrong.push(format!("{address} is dead for all, and returned"));
+                } else if *then != leader.identity && self.is_steady(view, Duration::from_secs(6)) {
+                    settled.insert(place.clone(), leader.identity.clone());
+                    self.coverage.add("kept out by memory across terms", 1);
+                }
+            }
+            if self.is_cut_for_leader_only(view, address) && self.is_steady(view, CUT) {
+                if is_out {
+                    wrong.push(format!("{address} is out, and another replica sees it well"));
+                } else if withheld.insert(place.clone()) {
+                    self.coverage.add("removal withheld by an objection", 1);
+                }
+            } else {
+                withheld.remove(&place);
+            }
+            if is_out {
+                wrong.extend(self.must_return(view, address));
+            }
+        }
+        wrong
+    }
+
+    /// The family has been without any success of the leader for long.
+    fn is_blind(&self, view: &View<'_>) -> bool {
+        view.group.candidates.iter().all(|address| {
+            let is_old = view
+                .listed
+                .get(address)
+                .is_some_and(|since| view.now > *since + BLIND + AT_ONCE);
+            is_old
+                && !view
+                    .group
+                    .ports
+                    .iter()
+                    .any(|port| self.answered(view, *address, *port, BLIND + AT_ONCE))
+        })
+    }
+
+    fn answered(&self, view: &View<'_>, address: IpAddr, port: u16, time: Duration) -> bool {
+        let track = self
+            .probed
+            .attempts
+            .of(&view.leader.identity, Target::new(address, port));
+        track.is_some_and(|track| track.answered_within(time, view.now))
+    }
+
+    /// An endpoint has been dead for all replicas on one port, and there is another that is well on all, and a place.
+    fn is_dead_for_all(&self, view: &View<'_>, address: IpAddr) -> bool {
+        let Probed { attempts, .. } = &self.probed;
+        let ports = &view.group.ports;
+        let until = view.now.saturating_sub(BOUND);
+        let leader = view.leader;
+        let was_well = |port: u16| {
+            let track = attempts.of(&leader.identity, Target::new(address, port));
+            let listed = view.listed.get(&address).copied().unwrap_or(view.now);
+            // A new leader knows it by the copy's memory.
+            view.group.out.contains(&address)
+                || track.is_some_and(|track| track.last_answer.is_some_and(|last| last > listed))
+        };
+        let is_dead = ports.iter().any(|port| {
+            let mut alive = view.alive.iter();
+            alive.all(|life| self.probed.is_dead(life.replica, address, *port, until)) && was_well(*port)
+        });
+        let others = || view.group.candidates.iter().filter(|other| **other != address);
+        let is_well = |other: &IpAddr| {
+            let mut alive = view.alive.iter();
+            alive.all(|life| {
+                let since = self.probed.all_are(life.replica, *other, ports, is_quick);
+                since.is_some_and(|since| since <= until)
+            }) && view.listed.get(other).is_some_and(|since| *since <= until)
+        };
+        // One that is dead or was lately may have the place.
+        let has_place = |other: &&IpAddr| {
+            view.group.out.contains(*other)
+                || self
+                    .probed
+                    .all_are(leader.replica, **other, ports, answers)
+                    .is_none_or(|since| since > until)
+        };
+        is_dead
+            && others().any(is_well)
+            && others().filter(has_place).count() < view.group.candidates.len() / 2
+    }
+
+    /// The leader has not reached an endpoint for long, and another replica that may object sees it well.
+    fn is_cut_for_leader_only(&self, view: &View<'_>, address: IpAddr) -> bool {
+        let ports = &view.group.ports;
+        let until = view.now.saturating_sub(CUT);
+        let probed = &self.probed;
+        if !ports
+            .iter()
+            .any(|port| probed.is_dead(view.leader.replica, address, *port, until))
+        {
+            return false;
+        }
+        let modes = probed.modes.unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
+        view.alive.iter().any(|life| {
+            let since = probed.all_are(life.replica, address, ports, is_quick);
+            life.identity != view.leader.identity
+                && modes[life.replica] != ProbeMode::Off
+                && !own_addresses(life.replica).contains(&address)
+                && since.is_some_and(|since| since <= until)
+                && view.now > life.resumed_at() + CUT
+                && ports.iter().all(|port| {
+                    let track = probed.attempts.of(&life.identity, Target::new(address, *port));
+                    track.is_some_and(|track| {
+                        let risen = since.map(|since| since + track.rise(view.now) + CUT);
+                        let is_risen = track.falls.is_empty() || risen.is_some_and(|risen| view.now > risen);
+                        track.was_well && is_risen && track.runs[0].failures.is_empty()
+                    })
+                })
+        })
+    }
+
+    /// Why an endpoint that is out must be back by now.
+    fn must_return(&mut self, view: &View<'_>, address: IpAddr) -> Option<String> {
+        let View {
+            now, leader, group, ..
+        } = *view;
+        if !self.is_steady(view, BLIND + AT_ONCE) {
+            return None;
+        }
+        let ports = &group.ports;
+        let since = self.probed.all_are(leader.replica, address, ports, answers);
+        let led = self.observer.leads_since(&leader.identity).unwrap_or(now);
+        let rises = ports.iter().filter_map(|port| {
+            let track = self
+                .probed
+                .attempts
+                .of(&leader.identity, Target::new(address, *port));
+            track.map(|track| track.rise(now))
+        });
+        let rise = rises.max().unwrap_or_default();
+        let from = since.map(|since| since.max(led).max(self.probed.disturbed).max(leader.resumed_at()));
+        if from.is_some_and(|from| now > from + rise + Duration::from_secs(6)) {
+            return Some(format!("{address} has been well since {since:?}, and is out"));
+        }
+        let needed = ports.iter().find(|port| {
+            let (class, since) = self
+                .probed
+                .endpoints
+                .class(leader.replica, node_of(address), **port);
+            let mut others = group
+                .candidates
+                .iter()
+                .filter(|other| !group.out.contains(*other));
+            answers(class)
+                && now > since + BLIND + AT_ONCE
+                && !others.any(|other| self.answered(view, *other, **port, BLIND + AT_ONCE))
+        });
+        if let Some(port) = needed {
+            return Some(format!(
+                "{address} answers on {port}, none that is listed does, and it is out"
+            ));
+        }
+        let is_objected = |port: &u16| {
+            let target = Target::new(address, *port);
+            let stored = &self.probed.hearing.stored;
+            let shown = self.probed.hearing.of(&leader.identity);
+            let counts = shown.and_then(|shown| shown.objected(target, now));
+            let is_long = stored
+                .objected(target, now)
+                .is_some_and(|since| now > since + AT_ONCE && now < since + COUNTS);
+            is_long && counts.is_some()
+        };
+        let never_fell = |port: &u16| {
+            let track = self
+                .probed
+                .attempts
+                .of(&leader.identity, Target::new(address, *port));
+            track.is_some_and(|track| {
+                track.was_well && track.falls.is_empty() && track.runs[0].failures.is_empty()
+            })
+        };
+        let all = ports.iter().all(|port| is_objected(port) || never_fell(port));
+        (all && ports.iter().any(is_objected)).then(|| format!("{address} is out in spite of an objection"))
+    }
+
+    /// What replicas should have done apart from copies.
+    fn wrong_replicas(
+        &mut self,
+        now: Duration,
+        leader: &Life,
+        alive: &[Arc<Life>],
+        (groups, listed): (&[(Key, Group)], &BTreeMap<IpAddr, Duration>),
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let until = now.saturating_sub(BOUND);
+        let modes = self
+            .probed
+            .modes
+            .unwrap_or([ProbeMode::Off; crate::world::REPLICAS]);
+        let led = self.observer.leads_since(&leader.identity).unwrap_or(now);
+        if self.probed.disturbed.max(led).max(leader.resumed_at()) > until {
+            return wrong;
+        }
+        let probed = &self.probed;
+        let is_well = |life: &Life, address: &IpAddr| {
+            let since = probed.all_are(life.replica, *address, &PORTS, is_quick);
+            since.is_some_and(|since| since <= until)
+        };
+        let is_well_to = |life: &Arc<Life>| {
+            let all = NODES.into_iter();
+            let mut all =
+                all.flat_map(|node| PORTS.map(|port| probed.endpoints.class(life.replica, node, port)));
+            all.all(|(class, since)| is_quick(class) && since <= until)
+        };
+        if modes[leader.replica] != ProbeMode::Off && alive.iter().all(is_well_to) {
+            if !probed.hearing.stored.suspected.is_empty() {
+                wrong.push(format!(
+                    "suspects {:?}, and all are well",
+                    probed.hearing.stored.suspected
+                ));
+            } else if probed.hearing.written > now.saturating_sub(Duration::from_secs(2)) {
+                wrong.push("the probe Lease is written, and all are well".to_owned());
+            }
+        }
+        wrong.extend(probed.unasked(now, (groups, listed), alive));
+        for life in alive.iter().filter(|life| modes[life.replica] != ProbeMode::Off) {
+            let dead = listed.iter().filter(|(address, since)| {
+                let track = probed.attempts.of(&life.identity, Target::new(**address, 6443));
+                probed.is_dead(life.replica, **address, 6443, until)
+                    && track.is_some_and(|track| track.last_answer.is_some_and(|last| last > **since))
+            });
+            let is_another_well = listed.keys().any(|address| {
+                let track = probed.attempts.of(&life.identity, Target::new(*address, 6443));
+                is_well(life, address) && track.is_some_and(|track| track.was_well && track.falls.is_empty())
+            });
+            let left = probed.down.get(&life.identity);
+            for (address, _) in dead.filter(|_| is_another_well && life.resumed_at() <= until) {
+                if left.is_none_or(|left| !left.contains(address)) {
+                    wrong.push(format!("{} sees {address} down, and stays on it", life.identity));
+                }
+            }
+        }
+        wrong
+    }
+}

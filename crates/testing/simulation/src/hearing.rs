@@ -1,0 +1,298 @@
+//! What replicas say to each other through the probe Lease: what the store has, and what each replica was shown of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use endpoint_copier_core::verdicts::Target;
+use serde_json::Value;
+
+use crate::endpoints::own_addresses;
+use crate::fault::Verb;
+use crate::replica::Life;
+use crate::sent::Sent;
+use crate::slices::{annotation, text, version};
+use crate::world::{State, World};
+
+/// The probe Lease, as [`Sent`] calls its resource.
+pub const PROBE_LEASE: &str = "probe Lease";
+
+/// The end of its name.
+pub const SUFFIX: &str = "-probes";
+
+/// In which annotation the leader asks.
+pub const SUSPECTED: &str = "endpoint-copier/suspected";
+
+/// What the annotations begin with in which the others answer.
+pub const OBJECTION: &str = "objection.endpoint-copier/";
+
+/// An objection counts for this long after the leader was shown it.
+const COUNTS: Duration = Duration::from_secs(10);
+
+/// Keys of the others are removed when they are older than this.
+pub const STALE: Duration = Duration::from_secs(60);
+
+/// A request that is on its way while a term begins or ends may be the one of a leader or of another.
+const EITHER: Duration = Duration::from_secs(3);
+
+/// Targets and the number of the round in which each is asked for.
+pub type Rounds = BTreeMap<Target, u64>;
+
+/// Reads `192.0.2.1:6443=7,…`; nothing, if it is something else.
+pub fn rounds(text: &str) -> Rounds {
+    let entry = |entry: &str| {
+        let (target, round) = entry.rsplit_once('=')?;
+        Some((target.parse().ok()?, round.parse().ok()?))
+    };
+    let entries: Option<_> = text.split(',').map(entry).collect();
+    entries.unwrap_or_default()
+}
+
+/// One replica's objection.
+#[derive(Clone, Debug)]
+pub struct Objection {
+    text: String,
+    /// What it is against.
+    pub rounds: Rounds,
+    /// Since when it is there in these words.
+    pub since: Duration,
+}
+
+/// The annotations of the Lease, and since when each is there.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    version: u64,
+    /// What the leader asks about, since when without a break, and in which round.
+    pub suspected: BTreeMap<Target, (u64, Duration)>,
+    /// What it no longer asks about: since when it did, and when that ended.
+    cleared: BTreeMap<Target, (Duration, Duration)>,
+    /// What others say, by annotation.
+    pub objections: BTreeMap<String, Objection>,
+}
+
+impl Heard {
+    fn see(&mut self, now: Duration, lease: Option<&Value>) {
+        let suspected = lease.and_then(|lease| annotation(lease, SUSPECTED));
+        let rounds_now = rounds(suspected.unwrap_or_default());
+        let before = std::mem::take(&mut self.suspected);
+        for (target, round) in rounds_now {
+            let known = before.get(&target).filter(|(known, _)| *known == round);
+            let since = known.map_or(now, |(_, since)| *since);
+            self.suspected.insert(target, (round, since));
+        }
+        for (target, (_, since)) in before {
+            if !self.suspected.contains_key(&target) {
+                self.cleared.insert(target, (since, now));
+            }
+        }
+        let annotations = lease.and_then(|lease| lease["metadata"]["annotations"].as_object());
+        let said: BTreeMap<&str, &str> = annotations
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with(OBJECTION))
+            .map(|(key, value)| (key.as_str(), text(value)))
+            .collect();
+        self.objections.retain(|key, _| said.contains_key(key.as_str()));
+        for (key, text) in said {
+            let known = self.objections.get(key);
+            if known.is_none_or(|known| known.text != text) {
+                let rounds = rounds(text.split_once(';').map_or("", |(rounds, _)| rounds));
+                let (text, since) = (text.to_owned(), now);
+                let objection = Objection { text, rounds, since };
+                self.objections.insert(key.to_owned(), objection);
+            }
+        }
+    }
+
+    /// Since when a target was asked about when something was decided.
+    pub fn asked(&self, target: Target, decided: Duration) -> Option<Duration> {
+        let asked = self.suspected.get(&target).map(|(_, since)| *since);
+        let cleared = self.cleared.get(&target);
+        let cleared = cleared
+            .filter(|(_, ended)| *ended >= decided)
+            .map(|(since, _)| *since);
+        asked.into_iter().chain(cleared).min()
+    }
+
+    /// The first moment since which an objection against a target counts that is asked about, if one does.
+    pub fn objected(&self, target: Target, now: Duration) -> Option<Duration> {
+        let (round, _) = self.suspected.get(&target)?;
+        let counts = |objection: &&Objection| {
+            now < objection.since + COUNTS && objection.rounds.get(&target) == Some(round)
+        };
+        let counting = self.objections.values().filter(counts);
+        counting.map(|objection| objection.since).min()
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Hearing {
+    /// What the store has.
+    pub stored: Heard,
+    /// What each replica was shown, by identity.
+    shown: BTreeMap<String, Heard>,
+    /// When a replica last wrote it.
+    pub written: Duration,
+    /// The annotation of each replica, by identity.
+    keys: BTreeMap<String, String>,
+}
+
+impl Hearing {
+    /// The store has another Lease, or none.
+    pub fn stored(&mut self, now: Duration, lease: Option<&Value>, is_replica: bool) {
+        self.stored.see(now, lease);
+        if is_replica {
+            self.written = now;
+        }
+    }
+
+    /// etcd was restored from a backup: versions are given again.
+    pub fn restored(&mut self) {
+        for shown in self.shown.values_mut() {
+            shown.version = 0;
+        }
+    }
+
+    /// What a replica was shown.
+    pub fn of(&self, identity: &str) -> Option<&Heard> {
+        self.shown.get(identity)
+    }
+
+    /// A replica is shown the Lease.
+    pub fn show(&mut self, identity: &str, now: Duration, lease: Option<&Value>) {
+        if !self.shown.contains_key(identity) {
+            self.shown.insert(identity.to_owned(), Heard::default());
+        }
+        let Some(shown) = self.shown.get_mut(identity) else {
+            return;
+        };
+        let version = lease.map_or(0, version);
+        if version == 0 || version >= shown.version {
+            shown.version = version;
+            shown.see(now, lease);
+        }
+    }
+}
+
+impl World {
+    /// Looks at a write of the probe Lease that a replica sends. A decision may have waited for a dial or a pause, so what
+    /// was true a moment ago counts as well.
+    pub fn judge_hearing(&self, life: &Life, sent: &Sent) {
+        let writes = match sent.verb {
+            Verb::Read | Verb::Watch => return,
+            Verb::Create | Verb::Patch => true,
+            Verb::Update | Verb::Delete => false,
+        };
+        let now = self.now();
+        let mut wrong = Vec::new();
+        if !writes {
+            wrong.push("neither a patch nor a create".to_owned());
+        }
+        let annotations = sent.body["metadata"]["annotations"].as_object();
+        for (key, value) in annotations.into_iter().flatten() {
+            let state = &mut *self.state();
+            if key == SUSPECTED {
+                state.judge_question(life, text(value), now, &mut wrong);
+            } else if !key.starts_with(OBJECTION) {
+                wrong.push(format!("the annotation {key}"));
+            } else if value.is_null() {
+                state.judge_removal(life, key, now, &mut wrong);
+            } else {
+                state.judge_objection(life, (key, text(value)), now, &mut wrong);
+            }
+        }
+        for what in wrong {
+            self.complain(&format!("{} writes the probe Lease: {what}", life.identity));
+        }
+    }
+}
+
+impl State {
+    fn judge_question(&mut self, life: &Life, asks: &str, now: Duration, wrong: &mut Vec<String>) {
+        let is_late = life.resumed_at() + EITHER > now;
+        let ago = if is_late {
+            Duration::ZERO
+        } else {
+            now.saturating_sub(EITHER)
+        };
+        let led = self
+            .observer
+            .led_since(&life.identity, now.saturating_sub(EITHER));
+        if !is_late && !led {
+            wrong.push("it asks without a term".to_owned());
+        }
+        for target in rounds(asks).keys() {
+            let track = self.probed.attempts.of(&life.identity, *target);
+            let fails = track.is_some_and(|track| {
+                let mut runs = track.runs_since(ago);
+                runs.any(|run| run.failures.len() >= 2 || track.is_down_by(run))
+            });
+            if !fails {
+                wrong.push(format!("it suspects {target}, which has not failed twice"));
+            }
+        }
+    }
+
+    fn judge_removal(&mut self, life: &Life, key: &str, now: Duration, wrong: &mut Vec<String>) {
+        if self
+            .probed
+            .hearing
+            .keys
+            .get(&life.identity)
+            .is_some_and(|own| own == key)
+        {
+            return;
+        }
+        let hearing = &self.probed.hearing;
+        let Some(there) = hearing.stored.objections.get(key) else {
+            return;
+        };
+        // A replica may have missed that the key was gone or different in between, as when etcd was restored since: to it
+        // the same words are the same objection.
+        let shown = hearing
+            .of(&life.identity)
+            .and_then(|shown| shown.objections.get(key));
+        let shown = shown.filter(|shown| shown.text == there.text);
+        let since = shown.map_or(there.since, |shown| shown.since.min(there.since));
+        self.coverage.add("objection of a minute ago removed", 1);
+        if now < since + STALE {
+            wrong.push(format!("it removes {key}, which is not a minute old"));
+        }
+    }
+
+    fn judge_objection(&mut self, life: &Life, said: (&str, &str), now: Duration, wrong: &mut Vec<String>) {
+        let (key, text) = said;
+        let Self {
+            probed,
+            observer,
+            coverage,
+            ..
+        } = self;
+        coverage.add("objection", 1);
+        let own = probed.hearing.keys.entry(life.identity.clone());
+        if own.or_insert_with(|| key.to_owned()) != key {
+            wrong.push(format!("{key}, and it has another key"));
+        }
+        let ago = now.saturating_sub(EITHER);
+        if observer
+            .leads_since(&life.identity)
+            .is_some_and(|since| since < ago && life.resumed_at() < ago)
+        {
+            wrong.push("it objects while it leads".to_owned());
+        }
+        for target in rounds(text.split_once(';').map_or("", |it| it.0)).keys() {
+            if own_addresses(life.replica).contains(&target.address()) {
+                wrong.push(format!("it objects for {target} on its own node"));
+            }
+            let track = probed.attempts.of(&life.identity, *target);
+            let is_well = track.is_some_and(|track| {
+                let is_recent =
+                    |run: &crate::attempts::Run| run.failures.first().is_none_or(|first| *first >= ago);
+                track.was_well && (is_recent(&track.runs[0]) || life.resumed_at() > ago)
+            });
+            if !is_well {
+                wrong.push(format!("it objects for {target}, which it does not see well"));
+            }
+        }
+    }
+}

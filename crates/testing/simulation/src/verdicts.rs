@@ -1,0 +1,358 @@
+//! What a replica may take out of a copy, and what may return: looked at in the moment in which a write leaves it.
+//!
+//! Written from the rules of probes, not from the operator's code. Where the moment of a decision is not known, the laws
+//! take the one that allows most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use endpoint_copier_core::verdicts::Target;
+use endpoint_copier_operator::config::ProbeMode;
+use serde_json::Value;
+
+use crate::attempts::{Attempts, Track};
+use crate::coverage::Coverage;
+use crate::endpoints::{Endpoints, PORTS};
+use crate::fault::Verb;
+use crate::hearing::Hearing;
+use crate::replica::Life;
+use crate::sent::Sent;
+use crate::slices::{
+    Key, SERVICE_NAME, UNREACHABLE, addresses, annotation, is_ours, key, label, owner, provenance,
+    restored_ready, unreachable, version,
+};
+use crate::world::{REPLICAS, State, World};
+
+/// A leader takes endpoints out for so long after its last renewal, and a little more until it looks.
+const RENEWED: Duration = Duration::from_millis(3250);
+
+/// No answer within this time is no objection.
+const HEARD: Duration = Duration::from_millis(300);
+
+/// What was out so recently may still be remembered somewhere.
+const REMEMBERED: Duration = Duration::from_secs(15);
+
+/// No success from any endpoint for this time.
+const BLIND: Duration = Duration::from_secs(3);
+
+/// From an event to the report that has it.
+const NOTICED: Duration = Duration::from_millis(60);
+
+/// All about probes in a schedule.
+#[derive(Debug, Default)]
+pub struct Probed {
+    /// What the probes of each replica may do; `None`: there are none.
+    pub modes: Option<[ProbeMode; REPLICAS]>,
+    /// How the API servers answer.
+    pub endpoints: Endpoints,
+    /// What replicas were answered.
+    pub attempts: Attempts,
+    /// What they say to each other.
+    pub hearing: Hearing,
+    /// When each identity last wrote the Lease of the election.
+    pub renewed: BTreeMap<String, Duration>,
+    /// When an address was last out in a copy of a Service.
+    pub out: BTreeMap<(Key, IpAddr), Duration>,
+    /// When a copy last lost an address, so that replicas may have forgotten what they knew of it.
+    pub lost: BTreeMap<IpAddr, Duration>,
+    /// The API servers that each replica said its connections must leave.
+    pub down: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Until then replicas or their requests may fail.
+    pub disturbed: Duration,
+    /// Until then somebody's lies may keep endpoints in.
+    pub disturbed_by_lies: Duration,
+}
+
+/// Whether a copy is one of the API servers' list.
+pub fn is_of_api_servers(copy: &Value) -> bool {
+    is_ours(copy)
+        && provenance(copy, "namespace") == Some("default")
+        && provenance(copy, "slice").is_some_and(|slice| slice.starts_with("kubernetes"))
+}
+
+/// The Service of a copy.
+pub fn service_of(copy: &Value) -> Key {
+    let (namespace, _) = key(copy);
+    (
+        namespace,
+        owner(copy).map(|it| it.0.to_owned()).unwrap_or_default(),
+    )
+}
+
+/// The ports of a copy that are probed.
+pub fn probed_ports(copy: &Value) -> Vec<u16> {
+    let ports = copy["ports"].as_array().into_iter().flatten();
+    let tcp = ports.filter(|port| port["protocol"].as_str().unwrap_or("TCP") == "TCP");
+    let numbers = tcp.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok());
+    numbers.filter(|number| PORTS.contains(number)).collect()
+}
+
+/// The copies of one Service and family.
+pub struct Group {
+    /// The addresses that would get traffic without probes.
+    pub candidates: BTreeSet<IpAddr>,
+    /// Those of them that are out.
+    pub out: BTreeSet<IpAddr>,
+    /// The ports that are probed.
+    pub ports: Vec<u16>,
+}
+
+impl Group {
+    /// Reads them.
+    pub fn of<'a>(copies: impl Iterator<Item = &'a Value>) -> Self {
+        let (mut candidates, mut out, mut ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for copy in copies {
+            candidates.extend(restored_ready(copy));
+            out.extend(unreachable(copy));
+            ports.extend(probed_ports(copy));
+        }
+        out.retain(|address| candidates.contains(address));
+        Self {
+            candidates,
+            out,
+            ports: ports.into_iter().collect(),
+        }
+    }
+}
+
+impl Probed {
+    /// A slice was written.
+    pub fn copy(&mut self, now: Duration, old: Option<&Value>, new: Option<&Value>) {
+        for copy in old.into_iter().chain(new).filter(|copy| is_of_api_servers(copy)) {
+            for address in unreachable(copy) {
+                self.out.insert((service_of(copy), address), now);
+            }
+        }
+        let addresses = |copy: Option<&Value>| copy.map(addresses).unwrap_or_default();
+        let after = addresses(new);
+        for address in addresses(old.filter(|old| is_of_api_servers(old))) {
+            if !after.contains(&address) {
+                self.lost.insert(address, now);
+            }
+        }
+    }
+
+    /// etcd was restored from a backup.
+    pub fn restored(&mut self, now: Duration, lost: &[Value], lease: Option<&Value>) {
+        for copy in lost {
+            self.copy(now, Some(copy), None);
+        }
+        self.hearing.stored(now, lease, false);
+        self.hearing.restored();
+    }
+
+    /// Counts why endpoints that were out returned.
+    pub fn count_returns(
+        &self,
+        now: Duration,
+        copies: (Option<&Value>, Option<&Value>),
+        leader: &str,
+        coverage: &mut Coverage,
+    ) {
+        let (Some(old), Some(new)) = copies else { return };
+        let (out, ready) = (unreachable(new), restored_ready(new));
+        let before = unreachable(old);
+        let back: Vec<_> = before
+            .iter()
+            .filter(|it| !out.contains(*it) && ready.contains(*it))
+            .collect();
+        if back.is_empty() {
+            return;
+        }
+        coverage.add("endpoint back", 1);
+        if out.iter().any(|address| !before.contains(address)) {
+            coverage.add("endpoint gave its place to another", 1);
+        }
+        let ports = probed_ports(new);
+        let tracks = |address: IpAddr| {
+            let targets = ports.iter().map(move |port| Target::new(address, *port));
+            targets.filter_map(|target| self.attempts.of(leader, target))
+        };
+        let answers = |address: &IpAddr| tracks(*address).any(|track| track.answered_within(BLIND, now));
+        if !ready.iter().any(answers) {
+            coverage.add("endpoint back, as no endpoint answers", 1);
+        }
+        for address in back {
+            let is_objected = |port: &u16| {
+                self.hearing
+                    .stored
+                    .objected(Target::new(*address, *port), now)
+                    .is_some()
+            };
+            if ports.iter().any(is_objected) {
+                coverage.add("endpoint back by an objection", 1);
+            }
+            if tracks(*address).any(|track| track.falls.len() > 1 && track.answered_within(BLIND, now)) {
+                coverage.add("endpoint back after a relapse", 1);
+            }
+        }
+    }
+}
+
+impl World {
+    /// Looks at a write of a copy.
+    pub fn judge_verdict(&self, life: &Life, sent: &Sent) {
+        let Some(modes) = self.state().probed.modes else {
+            return;
+        };
+        if !matches!(sent.verb, Verb::Create | Verb::Update) || !is_ours(&sent.body) {
+            return;
+        }
+        let copy = &sent.body;
+        let wrong = if annotation(copy, UNREACHABLE).is_none() {
+            Vec::new()
+        } else if !is_of_api_servers(copy) {
+            vec!["takes endpoints out of a copy of another source".to_owned()]
+        } else if modes[life.replica] != ProbeMode::Enforce {
+            vec![format!("takes endpoints out with {:?}", modes[life.replica])]
+        } else if self.is_exempt(&service_of(copy)) {
+            vec!["takes endpoints of an exempt Service out".to_owned()]
+        } else {
+            self.wrong_verdicts(life, copy)
+        };
+        for what in wrong {
+            let ports = probed_ports(copy);
+            self.complain(&format!(
+                "{} {what}: {}/{} {ports:?}",
+                life.identity, sent.namespace, sent.name
+            ));
+        }
+    }
+
+    /// Whether the API source has no other slice of the family of a copy.
+    fn is_only_source(&self, copy: &Value) -> bool {
+        let slices = self.store.list("endpointslices", Some("default"));
+        let of_family = slices.iter().filter(|slice| {
+            label(slice, SERVICE_NAME) == Some("kubernetes")
+                && !is_ours(slice)
+                && slice["addressType"] == copy["addressType"]
+        });
+        of_family.count() < 2
+    }
+
+    /// Whether a Service has been exempt from probes for long.
+    fn is_exempt(&self, service: &Key) -> bool {
+        let now = self.now();
+        let changed = self.state().observer.episodes.changed(service);
+        let there = self.store.get("services", &service.0, &service.1);
+        let is_off = |service: &Value| annotation(service, "endpoint-copier/probe") == Some("off");
+        there.is_some_and(|there| is_off(&there)) && now > changed + REMEMBERED
+    }
+
+    fn wrong_verdicts(&self, life: &Life, copy: &Value) -> Vec<String> {
+        let (namespace, name) = key(copy);
+        let there = self.store.get("endpointslices", &namespace, &name);
+        // It will be refused.
+        if version(copy) != 0 && there.as_ref().map(version) != Some(version(copy)) {
+            return Vec::new();
+        }
+        let service = service_of(copy);
+        let all = self.store.list("endpointslices", Some(&namespace));
+        let others: Vec<_> = all
+            .iter()
+            .filter(|it| is_ours(it) && service_of(it) == service && key(it).1 != name)
+            .filter(|it| it["addressType"] == copy["addressType"])
+            .collect();
+        let group = Group::of(others.iter().copied().chain([copy]));
+        let before: BTreeSet<_> = there
+            .iter()
+            .chain(others.iter().copied())
+            .flat_map(unreachable)
+            .collect();
+        let is_only_source = self.is_only_source(copy);
+        let now = self.now();
+        let decided = life.decided(now);
+        let state = &mut *self.state();
+        let is_new = |address: &&IpAddr| {
+            let last = state.probed.out.get(&(service.clone(), **address));
+            !before.contains(*address) && last.is_none_or(|last| now > *last + REMEMBERED)
+        };
+        let out = unreachable(copy);
+        let new: Vec<_> = out.iter().filter(is_new).copied().collect();
+        let mut wrong = Vec::new();
+        if new.is_empty() {
+            return wrong;
+        }
+        // Several copies are written one after the other.
+        let is_alone = others.is_empty() && is_only_source;
+        if is_alone && group.out.len() > group.candidates.len() / 2 {
+            wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
+        }
+        for address in new {
+            let why = |port: &u16| state.may_take_out(life, Target::new(address, *port), decided, now);
+            let reasons: Vec<_> = group.ports.iter().map(why).collect();
+            if reasons.iter().any(Result::is_ok) {
+                state.coverage.add("endpoint taken out", 1);
+            } else {
+                let reasons: Vec<_> = reasons.into_iter().filter_map(Result::err).collect();
+                wrong.push(format!("takes {address} out ({})", reasons.join("; ")));
+            }
+        }
+        wrong
+    }
+}
+
+impl State {
+    /// Whether an endpoint may be taken out for what was seen on a port.
+    fn may_take_out(
+        &self,
+        life: &Life,
+        target: Target,
+        decided: Duration,
+        now: Duration,
+    ) -> Result<(), String> {
+        let Probed {
+            attempts,
+            hearing,
+            renewed,
+            ..
+        } = &self.probed;
+        let port = target.port();
+        let Some(track) = attempts.of(&life.identity, target) else {
+            return Err(format!("it never asked {target}"));
+        };
+        if !track.was_well {
+            return Err(format!("it never saw {target} well"));
+        }
+        let runs: Vec<_> = track
+            .runs_since(decided)
+            .filter(|run| track.is_down_by(run))
+            .collect();
+        if runs.is_empty() {
+            return Err(format!(
+                "{port} has failed {} times",
+                track.runs[0].failures.len()
+            ));
+        }
+        // The copy of another may not exist yet.
+        let is_other = |other: &Target| {
+            other.port() == port && other.family() == target.family() && other.address() != target.address()
+        };
+        let others: Vec<&Track> = attempts
+            .all(&life.identity)
+            .filter(|(other, _)| is_other(other))
+            .map(|(_, track)| track)
+            .collect();
+        if !runs
+            .iter()
+            .any(|run| others.iter().any(|other| other.contrasts_with(run)))
+        {
+            return Err(format!("no other answered on {port} meanwhile"));
+        }
+        let renewed = renewed.get(&life.identity).copied().unwrap_or_default();
+        if decided > renewed + RENEWED {
+            return Err(format!("its last renewal was at {renewed:?}"));
+        }
+        let shown = hearing.of(&life.identity);
+        let asked = shown.and_then(|shown| shown.asked(target, decided));
+        if asked.is_none_or(|since| now < since + HEARD) {
+            return Err(format!("the others had no time to object on {port}"));
+        }
+        let objected = shown.and_then(|shown| shown.objected(target, now));
+        if let Some(since) = objected.filter(|since| *since + NOTICED < decided) {
+            return Err(format!("there is an objection since {since:?}"));
+        }
+        Ok(())
+    }
+}
