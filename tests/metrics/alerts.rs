@@ -25,13 +25,13 @@ fn read(path: &str) -> String {
         .expect("a file of the repository")
 }
 
-fn alerts() -> Vec<Value> {
+pub fn alerts() -> Vec<Value> {
     let rules: Value = serde_saphyr::from_str(&read(RULES)).expect("YAML");
     let rules = rules["groups"][0]["rules"].as_array().expect("rules");
     rules.clone()
 }
 
-fn text<'a>(alert: &'a Value, place: &str) -> &'a str {
+pub fn text<'a>(alert: &'a Value, place: &str) -> &'a str {
     let text = alert.pointer(place).and_then(Value::as_str);
     text.unwrap_or_else(|| panic!("no {place} in {alert}"))
 }

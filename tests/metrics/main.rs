@@ -6,6 +6,7 @@
 
 mod alerts;
 mod dashboard;
+mod histograms;
 mod monitored;
 mod panels;
 mod prometheus;
