@@ -2,7 +2,7 @@
 
 /// Declares an enum, the list of its values, and the word for each.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$value_meta:meta])* $value:ident => $word:literal,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$value_meta:meta])* $value:ident => $word:expr,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
