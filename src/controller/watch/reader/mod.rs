@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::{BoxError, service_fn};
 
-use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
+use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist};
 use super::SHOWS_CURRENT_STATE;
 use super::backoff::WatchBackoff;
 use crate::apiserver::error::one_line;
@@ -151,7 +151,7 @@ impl Reader {
                 state.failed(is_for_all(&error));
                 let calm = handle(Err(&error));
                 let away = calls.unanswered(&error) >= AWAY;
-                if let Some(retry_after) = overloaded(&error) {
+                if let Some(retry_after) = errors::status_of(&error).and_then(overload) {
                     // The resourceVersion is still valid, so a list would only add to the load.
                     let is_unavailable = is_unavailable(&error);
                     let longest = overload_backoff.next(retry_after);
