@@ -9,9 +9,10 @@ use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, Servi
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
+use endpoint_copier_operator::leader_election::Candidacy;
 use endpoint_copier_operator::leader_election::LeaseObserver;
 use endpoint_copier_operator::leader_election::term::Term;
-use endpoint_copier_operator::replica::{Candidacy, Parts, Replica};
+use endpoint_copier_operator::replica::{Parts, Replica};
 use endpoint_copier_operator::telemetry::metrics::Metrics;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
