@@ -177,6 +177,14 @@ fn a_change_of_a_source_without_consent_marks_nobody() {
             .apply_service(&app().label("a", "b").version(200))
             .is_empty()
     );
+    for (version, others) in [(201, "other"), (202, "another"), (203, "")] {
+        let changed = app().annotate(annotation::ALLOW_FROM, others).version(version);
+        assert!(index.apply_service(&changed).is_empty(), "{others:?}");
+    }
+    let metadata = grant(None).metadata;
+    let granted = crate::model::Grant::read(&grant(Some("other")));
+    assert!(index.apply_grant(&metadata, granted).is_empty());
+    assert!(index.apply_grant(&metadata, None).is_empty());
     assert!(index.delete_service(&ServiceKey::new("web", "app")).is_empty());
 }
 
