@@ -28,14 +28,20 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Whether Services ask for sources that depend on ReferenceGrants.
+    /// Whether Services ask for sources that depend on ReferenceGrants, or copies of such sources exist. A typo in an
+    /// annotation keeps a Service from asking, and its copies still go when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
             source.namespace() != service.namespace() && source != &self.defaults.source
         };
+        let is_undecided = |copy: &EndpointSlice| {
+            let owner = copy.owner_of_copy();
+            owner.is_some_and(|service| self.consent_of_copy(&service, copy) == Consent::Unknown)
+        };
         self.defaults.consent.cross_namespace == CrossNamespace::Consent
-            && self.requests.iter().any(is_across)
+            && (self.requests.iter().any(is_across)
+                || !self.copies.keys_where(|_, copy| is_undecided(copy)).is_empty())
     }
 
     /// Whether a Service may copy a source.
