@@ -1,9 +1,93 @@
-//! Namespaces share the operator: turns, and the budget of edits.
+//! Namespaces share the operator: limits of managed Services, turns, and the budget of edits.
 
+use endpoint_copier_core::model::ServiceLimits;
 use serde_json::{Value, json};
 use testbed::{Effect, Fault, Match, Store, builders};
 
-use crate::harness::{Operator, cluster, ms, pass, put, seconds, service_in, slice, until};
+use crate::harness::{
+    Operator, addresses, cluster, ms, pass, put, seconds, service_in, service_of, slice, slices_of, until,
+    warnings,
+};
+
+const ONE: ServiceLimits = ServiceLimits {
+    per_namespace: 1,
+    total: 10,
+};
+
+const LIMIT_REACHED: &str = "endpoint_copier_findings{reason=\"LimitReached\"}";
+
+/// A cluster whose source `default/app` has this address.
+fn with_app() -> Store {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, slice("app", "app-1", &["10.0.0.1"]));
+    store
+}
+
+/// Rule: 10.limits
+#[tokio::test(start_paused = true)]
+async fn a_service_beyond_the_limit_waits_for_a_place() {
+    let operator = Operator::limited(&with_app(), ONE);
+    put(&operator.store, service_of("a", "app"));
+    operator.until_addresses("a", &["10.0.0.1"]).await;
+    put(&operator.store, service_of("b", "app"));
+    until(&operator.store, "an Event", |store| {
+        warnings(store, "b") == ["LimitReached"]
+    })
+    .await;
+    assert_eq!(operator.metric(LIMIT_REACHED), Some(1));
+    assert!(slices_of(&operator.store, "b").is_empty());
+    operator
+        .store
+        .delete("services", "default", "a")
+        .expect("it exists");
+    operator.until_addresses("b", &["10.0.0.1"]).await;
+    pass(ms(100)).await;
+    assert_eq!(operator.metric(LIMIT_REACHED), Some(0));
+}
+
+/// Rule: 10.limits
+#[tokio::test(start_paused = true)]
+async fn a_restart_and_an_older_service_take_no_place_away() {
+    let store = with_app();
+    let mut older = service_of("a", "app");
+    older["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
+    put(&store, older);
+    pass(seconds(5)).await;
+    let operator = Operator::limited(&store, ONE);
+    put(&store, service_of("b", "app"));
+    operator.until_addresses("b", &["10.0.0.1"]).await;
+    put(&store, service_of("a", "app"));
+    until(&store, "an Event", |store| {
+        warnings(store, "a") == ["LimitReached"]
+    })
+    .await;
+    operator.stop().await;
+    store.requests().clear();
+    let operator = Operator::limited(&store, ONE);
+    put(&store, slice("app", "app-1", &["10.0.0.2"]));
+    operator.until_addresses("b", &["10.0.0.2"]).await;
+    pass(seconds(60)).await;
+    assert!(slices_of(&store, "a").is_empty());
+    assert!(operator.slice_requests("delete").is_empty());
+    assert_eq!(operator.metric(LIMIT_REACHED), Some(1));
+}
+
+/// Rule: 10.limits
+#[tokio::test(start_paused = true)]
+async fn a_lower_limit_deletes_the_copies_of_the_youngest() {
+    let store = with_app();
+    let operator = Operator::start(&store);
+    for name in ["b", "a"] {
+        put(&store, service_of(name, "app"));
+        operator.until_addresses(name, &["10.0.0.1"]).await;
+        pass(seconds(2)).await;
+    }
+    operator.stop().await;
+    let operator = Operator::limited(&store, ONE);
+    until(&store, "one copy", |store| slices_of(store, "a").is_empty()).await;
+    assert_eq!(addresses(&store, "b"), ["10.0.0.1"]);
+    assert_eq!(operator.slice_requests("delete").len(), 1);
+}
 
 /// Creates a namespace with the source `app` and managed Services of it.
 fn put_tenant(store: &Store, namespace: &str, services: usize) {

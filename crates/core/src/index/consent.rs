@@ -115,10 +115,11 @@ impl Index {
         services.chain(self.copied_from(None)).collect()
     }
 
-    /// Only with consent does anything depend on the source.
-    fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) {
+    /// Only with consent, and within the limits, does anything depend on the source.
+    pub(super) fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) {
         let request = (source.clone(), service.clone());
-        let has_changed = if self.consent(service, source) == Consent::Given {
+        let may_copy = self.admission.admits(service) && self.consent(service, source) == Consent::Given;
+        let has_changed = if may_copy {
             self.uses.insert(request)
         } else {
             self.uses.remove(&request)

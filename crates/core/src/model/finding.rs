@@ -17,6 +17,8 @@ words! {
         ExternalName => "ExternalName",
         /// The managed Service names itself as its source.
         SourceIsSelf => "SourceIsSelf",
+        /// More Services are managed than the limits allow, and this one gets no copies.
+        LimitReached => "LimitReached",
         /// The source is in another namespace, and nobody allows the managed Service to copy it.
         NotPermitted => "NotPermitted",
         /// A port is not one of the source, which is in another namespace.
@@ -69,6 +71,7 @@ impl Reason {
             | Self::HasSelector
             | Self::ExternalName
             | Self::SourceIsSelf
+            | Self::LimitReached
             | Self::NotPermitted
             | Self::PortNotPermitted
             | Self::PortUnresolved
@@ -112,6 +115,11 @@ impl Reason {
                 "The Service is of type `ExternalName`, which has no endpoints. Its copies were deleted."
             }
             Self::SourceIsSelf => "The Service names itself as its source. Its copies were deleted.",
+            Self::LimitReached => {
+                "More Services are managed than the limits allow, in the namespace or in the cluster. Services that have \
+                 copies come first, then the oldest, then the first by name. This one gets no copies, and those that it \
+                 had were deleted."
+            }
             Self::NotPermitted => {
                 "The source is in another namespace, and neither its owner nor the admin allows this namespace to copy it. \
                  There are no copies. The Event is the same whether or not the source exists."
@@ -199,6 +207,10 @@ impl Reason {
             Self::HasSelector => "Remove `spec.selector`, or the annotation `endpoint-copier/enabled`.",
             Self::ExternalName => "Change the type, or remove the annotation `endpoint-copier/enabled`.",
             Self::SourceIsSelf => "Name another Service as the source.",
+            Self::LimitReached => {
+                "Remove the annotation `endpoint-copier/enabled` from Services that need no copies: the next in line gets \
+                 its copies at once. Or raise `--max-services-per-namespace` or `--max-services`; the note says which."
+            }
             Self::NotPermitted => {
                 "Annotate the source with `endpoint-copier/allow-from`, or create a ReferenceGrant in its namespace; the note \
                  has the names. An admin can use `--allow-source` instead."
