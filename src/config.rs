@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use endpoint_copier_core::model::Defaults;
+use endpoint_copier_core::model::{Defaults, ServiceLimits};
 use endpoint_copier_core::verdicts::Thresholds;
 
 use crate::timing::{LEASE_DURATION, PROBE_LIMIT, PROBE_PERIOD, RENEW_DEADLINE, RETRY_PERIOD};
@@ -22,6 +22,8 @@ pub struct Config {
     pub leader_elect: bool,
     /// Source and managed Service where annotations are silent.
     pub defaults: Defaults,
+    /// How many Services may be managed.
+    pub limits: ServiceLimits,
     /// How to race for the Lease.
     pub election: ElectionConfig,
     /// The addresses of this node, by `HOST_IPS` or `HOST_IP`; none: not known.

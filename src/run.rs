@@ -115,6 +115,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
         candidacy: config.leader_elect.then(candidacy).transpose()?,
         probing: (config.probe.mode != ProbeMode::Off).then(probing).transpose()?,
     });
+    replica.index.lock().set_limits(config.limits);
     if access.learns() {
         let source = ServiceKey::api_source();
         replica.index.lock().always_watch(source.name());

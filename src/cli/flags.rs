@@ -13,15 +13,18 @@ use super::address::{bind, host, server};
 use super::checks::check;
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
 use super::values::{
-    ModeName, allowed_source, api_server_mode, by_source, cross_namespace, label, label_or_empty, log_filter,
-    log_format, node_addresses, port, port_or_none, probe_mode, selector, subdomain, threshold,
+    ModeName, allowed_source, api_server_mode, by_source, count, cross_namespace, label, label_or_empty,
+    log_filter, log_format, node_addresses, not_empty, port, port_or_none, probe_mode, selector, subdomain,
+    threshold,
 };
 use super::{Exit, Invocation, Task, go, task};
 use crate::config::{
     ApiServerConfig, ApiServerMode, Config, ElectionConfig, LogConfig, LogFormat, ProbeConfig, ProbeMode,
     ServerAddress,
 };
-use endpoint_copier_core::model::{AllowFrom, ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
+use endpoint_copier_core::model::{
+    AllowFrom, ConsentPolicy, CrossNamespace, Defaults, ServiceKey, ServiceLimits,
+};
 use endpoint_copier_core::verdicts::Thresholds;
 
 /// The command line, as clap fills it. An `Option` in full is a value that may be none; clap takes a short one for a flag
@@ -69,6 +72,14 @@ pub(super) struct Flags {
     /// Namespace of that Service
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     managed_endpoint_namespace: String,
+
+    /// Managed Services in one namespace that get copies; those that have copies come first, then the oldest
+    #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "1000", value_parser = count)]
+    max_services_per_namespace: usize,
+
+    /// Managed Services in all that get copies
+    #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "10000", value_parser = count)]
+    max_services: usize,
 
     /// Sources in other namespaces. consent: copied where --allow-source, a ReferenceGrant or the annotation
     /// endpoint-copier/allow-from of the source allows it; allow: copied; deny: copied only where --allow-source does
@@ -313,7 +324,6 @@ fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
 }
 
 impl Flags {
-    /// Flags to settings.
     fn check(
         self,
         pod_namespace: Option<String>,
@@ -353,19 +363,22 @@ impl Flags {
             }
         };
         let managed = not_empty(Some(self.managed_endpoint_name));
-        let service = |namespace: String, name: String| ServiceKey::new(namespace, name);
         Ok(Config {
             metrics_bind_address: self.metrics_bind_address,
             health_probe_bind_address: self.health_probe_bind_address,
             leader_elect: self.leader_elect,
             defaults: Defaults {
-                source: service(self.default_endpoint_namespace, self.default_endpoint_name),
-                managed: managed.map(|name| service(self.managed_endpoint_namespace, name)),
+                source: ServiceKey::new(self.default_endpoint_namespace, self.default_endpoint_name),
+                managed: managed.map(|name| ServiceKey::new(self.managed_endpoint_namespace, name)),
                 consent: ConsentPolicy {
                     cross_namespace: self.cross_namespace,
                     allowed_sources: by_source(self.allow_source),
                     allowed_ports: self.allow_port.into_iter().filter(|port| *port != 0).collect(),
                 },
+            },
+            limits: ServiceLimits {
+                per_namespace: self.max_services_per_namespace,
+                total: self.max_services,
             },
             election,
             node_addresses,
@@ -388,8 +401,4 @@ impl Flags {
             },
         })
     }
-}
-
-fn not_empty(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
 }

@@ -72,10 +72,11 @@ const CONSENT: &str = "consent";
 
 /// Flags that commands that only read show in their help. They accept all flags of the operator, so that its own command line
 /// can be reused.
-const SHOWN: [&str; 7] = [
+const SHOWN: [&str; 8] = [
     "kubeconfig",
     "cross-namespace",
     "allow-",
+    "max-services",
     "default-endpoint-",
     "managed-endpoint-",
     "api-server-",

@@ -8,7 +8,9 @@ use crate::config::{
     ServerAddress,
 };
 use crate::inspect::{Inspect, OutputFormat};
-use endpoint_copier_core::model::{AllowFrom, ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
+use endpoint_copier_core::model::{
+    AllowFrom, ConsentPolicy, CrossNamespace, Defaults, ServiceKey, ServiceLimits,
+};
 use endpoint_copier_core::verdicts::Thresholds;
 
 const PROGRAM: &str = "endpoint-copier-operator";
@@ -79,6 +81,10 @@ fn without_flags_the_defaults_hold() {
                     allowed_sources: BTreeMap::new(),
                     allowed_ports: [9345].into(),
                 },
+            },
+            limits: ServiceLimits {
+                per_namespace: 1_000,
+                total: 10_000,
             },
             election: ElectionConfig {
                 lease_duration: Duration::from_secs(6),
@@ -334,6 +340,8 @@ fn each_flag_is_also_read_from_the_environment() {
             ("ENDPOINT_COPIER_CROSS_NAMESPACE", "deny"),
             ("ENDPOINT_COPIER_ALLOW_SOURCE", "web/app=x,y;web/db=*"),
             ("ENDPOINT_COPIER_ALLOW_PORT", "1,2"),
+            ("ENDPOINT_COPIER_MAX_SERVICES_PER_NAMESPACE", "7"),
+            ("ENDPOINT_COPIER_MAX_SERVICES", "70"),
             ("ENDPOINT_COPIER_NODES_SELECTOR", "role in (a,b)"),
             ("ENDPOINT_COPIER_LOG_LEVEL", "warn"),
             ("ENDPOINT_COPIER_LOG_FORMAT", "json"),
@@ -361,6 +369,10 @@ fn each_flag_is_also_read_from_the_environment() {
                     .into(),
                     allowed_ports: [1, 2].into(),
                 },
+            },
+            limits: ServiceLimits {
+                per_namespace: 7,
+                total: 70,
             },
             election: ElectionConfig {
                 lease_duration: Duration::from_secs(60),
@@ -942,6 +954,24 @@ fn a_consent_flag_that_is_not_understood_is_refused() {
     ] {
         let (name, value) = flag.split_once('=').unwrap();
         assert_eq!(refused(flag, &[]), format!("{name} {value:?}: {rule}"));
+    }
+}
+
+/// Rule: 10.limits
+#[test]
+fn a_limit_of_services_is_a_number_above_zero() {
+    let (config, _) = run("--max-services=20000 --max-services-per-namespace=5000", &[]);
+    let limits = ServiceLimits {
+        per_namespace: 5_000,
+        total: 20_000,
+    };
+    assert_eq!(config.limits, limits);
+    for value in ["0", "-1", "many", ""] {
+        let text = refused(&format!("--max-services={value}"), &[]);
+        assert_eq!(
+            text,
+            format!("--max-services {value:?}: must be a number, at least 1")
+        );
     }
 }
 

@@ -126,6 +126,12 @@ pub(super) fn selector(text: &str) -> Result<String, String> {
     )
 }
 
+/// How many Services.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "must be a number, at least 1".to_owned())
+}
+
 /// How many probes decide.
 pub(super) fn threshold(text: &str) -> Result<u32, String> {
     let count = text.parse().ok().filter(|count| (2..=10).contains(count));
@@ -170,4 +176,9 @@ pub(super) fn by_source(given: Vec<(ServiceKey, AllowFrom)>) -> BTreeMap<Service
         }
     }
     by_source
+}
+
+/// A value that is set to an empty text is none.
+pub(super) fn not_empty(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }

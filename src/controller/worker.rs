@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::controller::reconcile::Reconciler;
-use crate::controller::workqueue::{DirtySet, WorkQueue};
+use crate::controller::workqueue::{DirtySet, Mark, WorkQueue};
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
@@ -69,7 +69,11 @@ impl Worker {
         self.dirty.take().now_or_never();
         let all = self.index.lock().all();
         for key in all {
-            self.mark(&mut queue, key, term.began());
+            let mark = Mark {
+                since: term.began(),
+                is_edit: false,
+            };
+            self.mark(&mut queue, key, mark);
         }
         loop {
             while let Some((key, since)) = queue.pop() {
@@ -95,8 +99,8 @@ impl Worker {
                     queue.finished(key, &outcome, priority);
                 }
                 keys = self.dirty.take() => {
-                    for (key, since) in keys {
-                        self.mark(&mut queue, key, since);
+                    for (key, mark) in keys {
+                        self.mark(&mut queue, key, mark);
                     }
                 }
                 () = queue.due(&priority) => {}
@@ -109,13 +113,17 @@ impl Worker {
         watchdog.idle();
     }
 
-    fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, since: Instant) {
+    fn mark(&self, queue: &mut WorkQueue, key: ServiceKey, Mark { since, is_edit }: Mark) {
         let index = self.index.lock();
         let priority = index.priority(&key);
         if index.is_managed(&key) {
             self.metrics.services().changed(&key, since);
         }
         drop(index);
-        queue.mark(key, since, priority);
+        if is_edit {
+            queue.mark_edit(key, since, priority);
+        } else {
+            queue.mark(key, since, priority);
+        }
     }
 }

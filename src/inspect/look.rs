@@ -56,6 +56,7 @@ impl Looker<'_> {
     /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
     pub async fn look(&self) -> Result<ClusterReport, Error> {
         let mut index = Index::new(self.config.defaults.clone());
+        index.set_limits(self.config.limits);
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
         let all = Api::all(self.client.clone());
         list(

@@ -13,6 +13,7 @@ mod events;
 mod failover;
 mod hostile;
 mod inspect;
+mod limits;
 mod managed;
 mod memory;
 mod namespaces;

@@ -93,6 +93,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     ("extraArgs[0]=--probe=off", &["set probe.mode"]),
     ("extraArgs[0]=--nodes-selector=", &["set nodes.selector"]),
+    ("extraArgs[0]=--max-services=1", &["set managedServices.max"]),
     (
         "vip.create=true,vip.externalTrafficPolicy=Local,nodes.enabled=false",
         &["vip.externalTrafficPolicy", "needs nodes.enabled"],

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, ServiceKey};
+use endpoint_copier_core::model::{ConsentPolicy, CrossNamespace, Defaults, ServiceKey, ServiceLimits};
 use endpoint_copier_operator::admin::Health;
 use endpoint_copier_operator::apiserver;
 use endpoint_copier_operator::config::ElectionConfig;
@@ -45,13 +45,22 @@ pub struct Operator {
 
 impl Operator {
     pub fn start(store: &Store) -> Self {
-        let operator = Self::standby(store);
+        Self::limited(store, ServiceLimits::default())
+    }
+
+    /// With these limits of managed Services.
+    pub fn limited(store: &Store, limits: ServiceLimits) -> Self {
+        let operator = Self::standby_limited(store, limits);
         operator.lead();
         operator
     }
 
     /// A replica that watches and waits for its term.
     pub fn standby(store: &Store) -> Self {
+        Self::standby_limited(store, ServiceLimits::default())
+    }
+
+    fn standby_limited(store: &Store, limits: ServiceLimits) -> Self {
         let services = ApiServer::named(store, "services");
         let copies = ApiServer::named(store, "copies");
         let sources = ApiServer::named(store, "sources");
@@ -83,6 +92,7 @@ impl Operator {
             nodes_selector: CONTROL_PLANE.to_owned(),
             probing: None,
         });
+        replica.index.lock().set_limits(limits);
         let watchdog = replica.watchdog.clone();
         let (leads, may_lead) = channel::channel(false);
         let (checks, may_check) = channel::channel(false);

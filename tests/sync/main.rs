@@ -4,6 +4,7 @@
 mod check;
 mod doubt;
 mod events;
+mod fair;
 mod harness;
 mod leftovers;
 mod log;

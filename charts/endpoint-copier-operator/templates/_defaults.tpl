@@ -45,6 +45,9 @@ consent:
   crossNamespace: consent
   allowSources: []
   allowPorts: [9345]
+managedServices:
+  max: 10000
+  maxPerNamespace: 1000
 admission:
   users:
     enabled: false

@@ -98,6 +98,8 @@ leader-election-renew-deadline: leaderElection.renewDeadline
 leader-election-retry-period: leaderElection.retryPeriod
 managed-endpoint-name: managedEndpoint.name
 managed-endpoint-namespace: managedEndpoint.namespace
+max-services: managedServices.max
+max-services-per-namespace: managedServices.maxPerNamespace
 nodes-selector: nodes.selector
 probe: probe.mode
 probe-period: probe.period
@@ -128,6 +130,9 @@ probe-timeout: probe.timeout
 {{- else if eq $flag "allow-port" }}
 {{- /* Without the flag there is a default: no port has to be said. */}}
 {{- $value = join "," $value | default "0" }}
+{{- else if hasPrefix "max-services" $flag }}
+{{- /* A million would be written as 1e+06. */}}
+{{- $value = int64 $value }}
 {{- end }}
 {{- $name := printf "ENDPOINT_COPIER_%s" ($flag | upper | replace "-" "_") }}
 {{- if and (eq $flag "api-server-host") (not $value) }}

@@ -192,7 +192,7 @@ async fn services_are_dirty_when_the_facts_change_and_never_else() {
     scene.servers.break_connections();
     sleep(ms(500)).await;
     let dirty = scene.dirty.take().await;
-    let since = dirty[&ServiceKey::new("default", "vip")];
+    let since = dirty[&ServiceKey::new("default", "vip")].since;
     assert!(since.elapsed() >= ms(400), "since the first failure");
     // Until it is not recent any more that it answered.
     sleep(ms(4_000)).await;

@@ -22,6 +22,8 @@ pub(super) struct Findings {
 #[derive(Default)]
 struct ByService {
     findings: HashMap<ServiceKey, BTreeSet<Finding>>,
+    /// The number of findings with each reason.
+    counts: BTreeMap<Reason, usize>,
     in_sync: HashSet<ServiceKey>,
     /// The number of endpoints that the probes judge unreachable, for Services that have some.
     unreachable: HashMap<ServiceKey, usize>,
@@ -54,15 +56,18 @@ impl Findings {
         let old = known.findings.remove(key).unwrap_or_default();
         self.log(key, &old, &findings);
         let has_changed = old != findings;
+        if has_changed {
+            // Counted up and down, because a limit may refuse thousands of Services at once.
+            for finding in &old {
+                *known.counts.entry(finding.reason).or_insert(1) -= 1;
+            }
+            for finding in &findings {
+                *known.counts.entry(finding.reason).or_insert(0) += 1;
+            }
+            self.metrics.set_findings(&known.counts);
+        }
         if !findings.is_empty() {
             known.findings.insert(key.clone(), findings);
-        }
-        if has_changed {
-            let mut counts = BTreeMap::<Reason, usize>::new();
-            for finding in known.findings.values().flatten() {
-                *counts.entry(finding.reason).or_insert(0) += 1;
-            }
-            self.metrics.set_findings(&counts);
         }
         self.publish(key, index, &known, Some(is_in_sync));
     }
@@ -70,8 +75,8 @@ impl Findings {
     fn publish(&self, key: &ServiceKey, index: &Index, known: &ByService, is_in_sync: Option<bool>) {
         let endpoints = index.endpoints(key);
         self.metrics.services().ended(key, is_in_sync, endpoints);
-        let managed = index.managed().count();
-        self.metrics.set_services(managed, known.in_sync.len());
+        self.metrics
+            .set_services(index.managed_services(), known.in_sync.len());
     }
 
     /// Records the number of endpoints of this Service that the probes judge unreachable.

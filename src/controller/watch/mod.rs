@@ -61,6 +61,12 @@ impl Watches {
                 watcher::Config::default(),
                 |event: Event<Guarded<Service>>| {
                     let mut index = self.index.lock();
+                    let edited = match &event {
+                        Event::Apply(service) | Event::Delete(service) => {
+                            Some(ServiceKey::of(service.slim_metadata()))
+                        }
+                        Event::Init | Event::InitApply(_) | Event::InitDone => None,
+                    };
                     let complete = !matches!(event, Event::Init | Event::InitApply(_));
                     let dirty = match event {
                         Event::Init => {
@@ -97,7 +103,10 @@ impl Watches {
                     if complete {
                         names.send_if_modified(|known| std::mem::replace(known, changed) != changed);
                     }
-                    self.dirty.mark(dirty);
+                    match edited {
+                        Some(edited) => self.dirty.mark_edit(dirty, &edited),
+                        None => self.dirty.mark(dirty),
+                    }
                 },
             )
             .await;

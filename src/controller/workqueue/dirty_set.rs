@@ -7,11 +7,31 @@ use tokio::time::Instant;
 
 use endpoint_copier_core::model::ServiceKey;
 
+/// Why a key is dirty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The time of the first change that is not handled yet.
+    pub since: Instant,
+    /// Whether the managed Service itself has changed, and nothing else. Such changes have a budget.
+    pub is_edit: bool,
+}
+
+impl Mark {
+    /// Both changes in one.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            since: self.since.min(other.since),
+            is_edit: self.is_edit && other.is_edit,
+        }
+    }
+}
+
 /// The set into which watches put dirty keys. It holds each key once, so it needs no bound of its own. One worker takes
 /// the keys.
 #[derive(Clone, Debug, Default)]
 pub struct DirtySet {
-    keys: watch::Sender<HashMap<ServiceKey, Instant>>,
+    keys: watch::Sender<HashMap<ServiceKey, Mark>>,
     /// Notifies of every mark, even of one without keys.
     marks: watch::Sender<()>,
 }
@@ -24,10 +44,30 @@ impl DirtySet {
 
     /// Marks keys as dirty since this moment. Keys that have been dirty for longer keep their time.
     pub fn mark_since(&self, keys: impl IntoIterator<Item = ServiceKey>, since: Instant) {
+        let mark = Mark {
+            since,
+            is_edit: false,
+        };
+        self.insert(keys.into_iter().map(|key| (key, mark)));
+    }
+
+    /// Marks keys as dirty from now on, because this Service was edited.
+    pub fn mark_edit(&self, keys: impl IntoIterator<Item = ServiceKey>, edited: &ServiceKey) {
+        let since = Instant::now();
+        let mark = |key: &ServiceKey| Mark {
+            since,
+            is_edit: key == edited,
+        };
+        self.insert(keys.into_iter().map(|key| (key.clone(), mark(&key))));
+    }
+
+    fn insert(&self, marks: impl Iterator<Item = (ServiceKey, Mark)>) {
         self.keys.send_if_modified(|dirty| {
-            for key in keys {
-                let known = dirty.entry(key).or_insert(since);
-                *known = since.min(*known);
+            for (key, mark) in marks {
+                dirty
+                    .entry(key)
+                    .and_modify(|known| *known = known.and(mark))
+                    .or_insert(mark);
             }
             !dirty.is_empty()
         });
@@ -41,7 +81,7 @@ impl DirtySet {
     }
 
     /// Takes the keys that have arrived, and waits while there are none. Cancelling loses nothing.
-    pub async fn take(&self) -> HashMap<ServiceKey, Instant> {
+    pub async fn take(&self) -> HashMap<ServiceKey, Mark> {
         // The wait cannot fail, because this holds a sender.
         _ = self.keys.subscribe().wait_for(|dirty| !dirty.is_empty()).await;
         self.keys.send_replace(HashMap::new())

@@ -3,7 +3,7 @@
 //! A key is in one of four states: not queued, ready, waiting until a moment, or in progress. A key that becomes dirty
 //! while it is in progress becomes ready when that work ends.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -17,9 +17,15 @@ use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
+mod edit_budgets;
+mod fair_queue;
+mod lane;
 mod overload;
 
-pub use dirty_set::DirtySet;
+pub use dirty_set::{DirtySet, Mark};
+use edit_budgets::EditBudgets;
+use fair_queue::FairQueue;
+use lane::Lane;
 use overload::Overload;
 
 /// The time from a sync that sent a request to the next sync of its key. A burst of changes costs about fifty syncs a
@@ -41,48 +47,29 @@ const API_SERVERS: usize = 2;
 /// would succeed.
 const FAILING: usize = 4;
 
+/// The number of slots that one namespace may use of those for other Services. Writes that hang in one namespace leave
+/// slots for the others.
+const PER_NAMESPACE: usize = 5;
+
 /// The time between two attempts of a key with reserved slots while the API server is overloaded. These few keys do not
 /// wait for the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
-
-/// The lane of a key decides its order, and how many keys of the lane are in progress at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
-    Flagged,
-    ApiServers,
-    Normal,
-    /// Keys whose last sync failed because the API server could not be reached or was too slow.
-    Failing,
-}
-
-impl Lane {
-    /// All lanes, in the order in which they are served.
-    const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
-
-    /// The lane of a key. `failed`: its last sync failed. Keys with reserved slots keep their lane even then.
-    fn of(priority: Priority, failed: bool) -> Self {
-        match priority {
-            Priority::Flagged => Self::Flagged,
-            Priority::ApiServers => Self::ApiServers,
-            Priority::Other if failed => Self::Failing,
-            Priority::Other => Self::Normal,
-        }
-    }
-}
 
 #[derive(Debug)]
 enum KeyState {
     /// `queued` is the time since which the key waits for its turn.
     Ready { since: Instant, queued: Instant },
     /// `since` is the time of the change that is still to be handled.
+    /// `has_turn`: an edit waits for its turn in the budget of the namespace.
     Waiting {
         timer: delay_queue::Key,
         since: Option<Instant>,
+        has_turn: bool,
     },
     Active {
         since: Instant,
         begun: Instant,
-        dirty: Option<Instant>,
+        dirty: Option<Mark>,
         lane: Lane,
     },
 }
@@ -92,8 +79,11 @@ pub struct WorkQueue {
     metrics: Metrics,
     /// At the start of a term each Service is in it; a `BTreeMap` gives the memory back when they leave.
     states: BTreeMap<ServiceKey, KeyState>,
-    ready: [VecDeque<ServiceKey>; Lane::ALL.len()],
+    ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
+    /// The slots in use by namespace, without reserved slots.
+    active_of: HashMap<Box<str>, usize>,
+    edits: EditBudgets,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
     failures: HashMap<ServiceKey, (Backoff, ExponentialBackoff)>,
@@ -110,6 +100,8 @@ impl WorkQueue {
             states: BTreeMap::new(),
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
+            active_of: HashMap::new(),
+            edits: EditBudgets::default(),
             timers: DelayQueue::new(),
             overload: Overload::default(),
             failures: HashMap::new(),
@@ -119,12 +111,25 @@ impl WorkQueue {
 
     /// Marks a key as dirty since the given time.
     pub fn mark(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
+        let mark = Mark {
+            since,
+            is_edit: false,
+        };
         match self.states.get_mut(&key) {
             Some(KeyState::Ready { .. }) => {}
-            Some(KeyState::Active { dirty, .. }) => _ = dirty.get_or_insert(since),
-            Some(KeyState::Waiting { timer, since: first }) => {
+            Some(KeyState::Active { dirty, .. }) => {
+                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)))
+            }
+            Some(KeyState::Waiting {
+                timer,
+                since: first,
+                has_turn,
+            }) => {
                 // The change for which it waited is still to be handled. A pause after a sync stays in force.
                 let since = first.map_or(since, |first| first.min(since));
+                if *has_turn {
+                    self.edits.refund(key.namespace());
+                }
                 self.timers.remove(timer);
                 self.schedule(key, since, priority);
             }
@@ -132,16 +137,66 @@ impl WorkQueue {
         }
     }
 
+    /// Marks a key as dirty because its Service was edited. Such keys wait while the budget of their namespace is spent,
+    /// except those with reserved slots.
+    pub fn mark_edit(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
+        if priority != Priority::Other {
+            return self.mark(key, since, priority);
+        }
+        let mark = Mark { since, is_edit: true };
+        let now = Instant::now();
+        match self.states.get_mut(&key) {
+            Some(KeyState::Ready { .. }) => {}
+            Some(KeyState::Active { dirty, .. }) => {
+                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)))
+            }
+            Some(KeyState::Waiting {
+                since: first,
+                has_turn: true,
+                ..
+            }) => _ = first.get_or_insert(since),
+            Some(KeyState::Waiting {
+                timer,
+                since: first,
+                has_turn,
+            }) => {
+                let allowed = self.edits.spend(key.namespace(), now);
+                if allowed <= now {
+                    return self.mark(key, since, priority);
+                }
+                first.get_or_insert(since);
+                if allowed < self.timers.deadline(timer) {
+                    self.timers.reset_at(timer, allowed);
+                    *has_turn = true;
+                } else {
+                    self.edits.refund(key.namespace());
+                }
+            }
+            None => match self.edits.spend(key.namespace(), now) {
+                allowed if allowed <= now => self.schedule(key, since, priority),
+                allowed => {
+                    let paced = self.paced.get(&key).copied().unwrap_or(now);
+                    self.wait(key, allowed.max(paced), Some(since), true);
+                }
+            },
+        }
+    }
+
     fn schedule(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
         match self.paced.get(&key) {
-            Some(until) if *until > Instant::now() => self.wait(key, *until, Some(since)),
+            Some(until) if *until > Instant::now() => self.wait(key, *until, Some(since), false),
             _ => self.enqueue(key, since, priority),
         }
     }
 
-    fn wait(&mut self, key: ServiceKey, until: Instant, since: Option<Instant>) {
+    fn wait(&mut self, key: ServiceKey, until: Instant, since: Option<Instant>, has_turn: bool) {
         let timer = self.timers.insert_at(key.clone(), until);
-        self.states.insert(key, KeyState::Waiting { timer, since });
+        let state = KeyState::Waiting {
+            timer,
+            since,
+            has_turn,
+        };
+        self.states.insert(key, state);
     }
 
     fn enqueue(&mut self, key: ServiceKey, since: Instant, priority: Priority) {
@@ -149,16 +204,15 @@ impl WorkQueue {
         self.states.insert(key.clone(), KeyState::Ready { since, queued });
         self.metrics.controller().queued();
         let failed = matches!(self.failures.get(&key), Some((Backoff::Short, _)));
-        self.ready[Lane::of(priority, failed) as usize].push_back(key);
+        self.ready[Lane::of(priority, failed) as usize].push(key);
     }
 
     /// The next key to work on, if a slot is free, and the time since which it is dirty. The key is in progress until
     /// [`WorkQueue::finished`].
     pub fn pop(&mut self) -> Option<(ServiceKey, Instant)> {
-        let lane = Lane::ALL
+        let (lane, key) = Lane::ALL
             .into_iter()
-            .find(|lane| !self.ready[*lane as usize].is_empty() && self.has_room(*lane))?;
-        let key = self.ready[lane as usize].pop_front()?;
+            .find_map(|lane| Some((lane, self.next_of(lane)?)))?;
         let begun = Instant::now();
         let (since, queued) = match self.states.remove(&key) {
             Some(KeyState::Ready { since, queued }) => (since, queued),
@@ -166,6 +220,9 @@ impl WorkQueue {
         };
         self.metrics.controller().begun(begun - queued);
         self.active[lane as usize] += 1;
+        if !lane.is_reserved() {
+            *self.active_of.entry(key.namespace().into()).or_default() += 1;
+        }
         self.states.insert(
             key.clone(),
             KeyState::Active {
@@ -176,6 +233,16 @@ impl WorkQueue {
             },
         );
         Some((key, since))
+    }
+
+    /// Takes the next key of a lane that has a free slot.
+    fn next_of(&mut self, lane: Lane) -> Option<ServiceKey> {
+        if !self.has_room(lane) {
+            return None;
+        }
+        let active_of = &self.active_of;
+        let in_use = |namespace: &str| active_of.get(namespace).copied().unwrap_or(0);
+        self.ready[lane as usize].pop(|namespace| lane.is_reserved() || in_use(namespace) < PER_NAMESPACE)
     }
 
     fn has_room(&self, lane: Lane) -> bool {
@@ -205,6 +272,14 @@ impl WorkQueue {
         let result = outcome.reconcile_result();
         self.metrics.controller().ended(begun.elapsed(), result);
         self.active[lane as usize] -= 1;
+        if !lane.is_reserved()
+            && let Some(in_use) = self.active_of.get_mut(key.namespace())
+        {
+            *in_use -= 1;
+            if *in_use == 0 {
+                self.active_of.remove(key.namespace());
+            }
+        }
         if outcome.has_sent {
             let now = Instant::now();
             self.paced.retain(|_, until| *until > now);
@@ -223,14 +298,16 @@ impl WorkQueue {
         if outcome.has_written && result != ReconcileResult::Error {
             self.overload.accepted();
         }
-        if let Some(changed) = dirty {
-            self.schedule(
-                key,
-                undone.map_or(changed, |undone| undone.min(changed)),
-                priority,
-            );
-        } else if let Some(until) = until {
-            self.wait(key, until, undone);
+        if let Some(until) = until {
+            self.wait(key.clone(), until, undone, false);
+        }
+        match dirty {
+            Some(Mark { since, is_edit: true }) => self.mark_edit(key, since, priority),
+            Some(Mark {
+                since,
+                is_edit: false,
+            }) => self.mark(key, since, priority),
+            None => {}
         }
     }
 

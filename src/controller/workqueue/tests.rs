@@ -10,6 +10,10 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
+fn in_namespace(namespace: &str, name: usize) -> ServiceKey {
+    ServiceKey::new(namespace, name.to_string())
+}
+
 fn outcome(requeue: Requeue) -> Outcome {
     Outcome::new(SyncResult::Success, requeue)
 }
@@ -19,10 +23,13 @@ fn finish(queue: &mut WorkQueue, key: ServiceKey, requeue: Requeue, priority: Pr
     queue.finished(key, &outcome(requeue), priority);
 }
 
+fn keys(queue: &mut WorkQueue) -> Vec<ServiceKey> {
+    std::iter::from_fn(|| queue.pop()).map(|(key, _)| key).collect()
+}
+
 fn names(queue: &mut WorkQueue) -> Vec<String> {
-    std::iter::from_fn(|| queue.pop())
-        .map(|(key, _)| key.name().to_owned())
-        .collect()
+    let keys = keys(queue);
+    keys.iter().map(|key| key.name().to_owned()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +170,7 @@ async fn the_dirty_set_keeps_a_keys_first_time_and_wakes_its_reader() {
     dirty.mark([key("a")]);
     dirty.mark([key("a"), key("b")]);
     let taken = reader.await.unwrap();
-    assert_eq!(taken[&key("a")], first);
+    assert_eq!(taken[&key("a")].since, first);
     assert_eq!(taken.len(), 2);
 }
 
@@ -172,7 +179,10 @@ async fn the_dirty_set_keeps_a_keys_first_time_and_wakes_its_reader() {
 async fn workers_are_reserved_for_api_servers_and_flagged_service() {
     let mut queue = queue();
     for number in 0..20 {
-        queue.mark(key(&format!("other-{number}")), Instant::now(), Other);
+        for namespace in ["default", "web"] {
+            let other = ServiceKey::new(namespace, format!("other-{number}"));
+            queue.mark(other, Instant::now(), Other);
+        }
     }
     assert_eq!(names(&mut queue).len(), 7);
     for number in 0..20 {
@@ -199,10 +209,11 @@ async fn reserved_workers_do_not_depend_on_earlier_failures() {
         queue.pop().unwrap();
         finish(&mut queue, key("vip"), Requeue::Backoff(Backoff::Short), priority);
         for number in 0..20 {
-            queue.mark(key(&number.to_string()), Instant::now(), Other);
+            let namespace = ["web", "team"][number % 2];
+            queue.mark(in_namespace(namespace, number), Instant::now(), Other);
         }
-        for name in names(&mut queue) {
-            finish(&mut queue, key(&name), Requeue::Backoff(Backoff::Short), Other);
+        for key in keys(&mut queue) {
+            finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
         }
         names(&mut queue);
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -218,21 +229,265 @@ async fn reserved_workers_do_not_depend_on_earlier_failures() {
 #[tokio::test(start_paused = true)]
 async fn failed_keys_leave_workers_for_other_keys() {
     let mut queue = queue();
-    for number in 0..7 {
+    for number in 0..5 {
         queue.mark(key(&number.to_string()), Instant::now(), Other);
     }
     for name in names(&mut queue) {
         finish(&mut queue, key(&name), Requeue::Backoff(Backoff::Short), Other);
     }
     tokio::time::advance(Duration::from_secs(2)).await;
-    for _ in 0..7 {
+    for _ in 0..5 {
         queue.due(|_| Other).await;
     }
     assert_eq!(names(&mut queue).len(), 4, "of those that failed");
     for number in 10..20 {
-        queue.mark(key(&number.to_string()), Instant::now(), Other);
+        queue.mark(in_namespace("web", number), Instant::now(), Other);
     }
     assert_eq!(names(&mut queue), ["10", "11", "12"]);
+}
+
+/// Rule: 10.fair
+#[tokio::test(start_paused = true)]
+async fn namespaces_take_turns_however_many_keys_each_has() {
+    let mut queue = queue();
+    for number in 0..5_000 {
+        queue.mark(in_namespace("tenant", number), Instant::now(), Other);
+    }
+    let (first, _) = queue.pop().unwrap();
+    for number in 0..3 {
+        queue.mark(in_namespace("web", number), Instant::now(), Other);
+        queue.mark(in_namespace("team", number), Instant::now(), Other);
+    }
+    finish(&mut queue, first, Requeue::WhenDirty, Other);
+    let order: Vec<_> = (0..9)
+        .map(|_| {
+            let (key, _) = queue.pop().unwrap();
+            finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
+            key.to_string()
+        })
+        .collect();
+    let expected = [
+        "tenant/1", "web/0", "team/0", "tenant/2", "web/1", "team/1", "tenant/3", "web/2", "team/2",
+    ];
+    assert_eq!(order, expected);
+}
+
+/// Rule: 10.fair
+#[tokio::test(start_paused = true)]
+async fn failing_keys_take_turns_by_namespace_as_well() {
+    let mut queue = queue();
+    for number in 0..20 {
+        queue.mark(in_namespace("tenant", number), Instant::now(), Other);
+        let (key, _) = queue.pop().unwrap();
+        finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
+    }
+    tokio::time::advance(Duration::from_secs(2)).await;
+    for _ in 0..20 {
+        queue.due(|_| Other).await;
+    }
+    queue.mark(in_namespace("web", 0), Instant::now(), Other);
+    let (key, _) = queue.pop().unwrap();
+    finish(&mut queue, key, Requeue::Backoff(Backoff::Short), Other);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    queue.due(|_| Other).await;
+    assert_eq!(names(&mut queue).len(), 4);
+    assert!(
+        queue
+            .states
+            .get(&in_namespace("web", 0))
+            .is_some_and(|state| matches!(state, KeyState::Active { .. }))
+    );
+}
+
+/// Rule: 10.fair
+#[tokio::test(start_paused = true)]
+async fn writes_that_hang_in_one_namespace_leave_two_slots() {
+    let mut queue = queue();
+    for number in 0..20 {
+        queue.mark(in_namespace("tenant", number), Instant::now(), Other);
+    }
+    assert_eq!(names(&mut queue).len(), 5);
+    for number in 20..30 {
+        queue.mark(in_namespace("web", number), Instant::now(), Other);
+    }
+    assert_eq!(names(&mut queue), ["20", "21"]);
+    finish(&mut queue, in_namespace("web", 20), Requeue::WhenDirty, Other);
+    assert_eq!(names(&mut queue), ["22"], "the tenant has no room");
+    finish(&mut queue, in_namespace("tenant", 0), Requeue::WhenDirty, Other);
+    assert_eq!(names(&mut queue), ["5"], "it is the turn of the tenant");
+}
+
+/// Marks keys as edited, and returns after how many milliseconds each is worked on.
+async fn edit(queue: &mut WorkQueue, keys: impl IntoIterator<Item = ServiceKey>) -> Vec<(ServiceKey, u128)> {
+    let start = Instant::now();
+    let mut left = 0;
+    for key in keys {
+        queue.mark_edit(key, start, Other);
+        left += 1;
+    }
+    let mut begun = Vec::new();
+    while begun.len() < left {
+        while let Some((key, _)) = queue.pop() {
+            finish(queue, key.clone(), Requeue::WhenDirty, Other);
+            begun.push((key, start.elapsed().as_millis()));
+        }
+        if begun.len() < left {
+            queue.due(|_| Other).await;
+        }
+    }
+    begun
+}
+
+/// Rule: 10.edits
+#[tokio::test(start_paused = true)]
+async fn edits_in_a_namespace_beyond_a_burst_are_50_a_second() {
+    let mut queue = queue();
+    let tenant = |numbers: std::ops::Range<usize>| numbers.map(|number| in_namespace("tenant", number));
+    let begun = edit(&mut queue, tenant(0..1_100)).await;
+    assert!(begun[..1_000].iter().all(|(_, after)| *after == 0));
+    assert!((20..=22).contains(&begun[1_000].1), "{:?}", begun[1_000]);
+    assert!((2_000..=2_010).contains(&begun[1_099].1), "{:?}", begun[1_099]);
+    // A second later, 50 more may come at once. Another namespace has a budget of its own.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let begun = edit(&mut queue, tenant(0..51).chain([in_namespace("web", 0)])).await;
+    let at_once = begun.iter().filter(|(_, after)| *after == 0);
+    assert_eq!(at_once.count(), 51);
+    assert_eq!(begun[51].0.namespace(), "tenant");
+}
+
+/// Rule: 10.edits
+#[tokio::test(start_paused = true)]
+async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
+    let mut queue = queue();
+    let start = Instant::now();
+    let keys = (0..1_010).map(|number| in_namespace("tenant", number));
+    edit(&mut queue, keys).await;
+    let spent = start.elapsed();
+    let key = in_namespace("tenant", 0);
+    queue.mark_edit(key.clone(), Instant::now(), Other);
+    assert_eq!(queue.pop(), None, "the budget is spent");
+    let edited = start + spent;
+    queue.mark(key.clone(), Instant::now(), Other);
+    assert_eq!(
+        queue.pop(),
+        Some((key.clone(), edited)),
+        "it counts since the edit"
+    );
+    // A change of its source while it waits or is in progress is exempt too.
+    queue.mark_edit(key.clone(), Instant::now(), Other);
+    queue.mark(key.clone(), Instant::now(), Other);
+    finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
+    assert!(queue.pop().is_some());
+    queue.mark_edit(key.clone(), Instant::now(), Other);
+    finish(&mut queue, key.clone(), Requeue::WhenDirty, Other);
+    assert_eq!(queue.pop(), None, "an edit during the sync waits");
+    queue.due(|_| Other).await;
+    assert_eq!(queue.pop().map(|(key, _)| key), Some(key));
+}
+
+/// Rule: 10.edits
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
+    let mut queue = queue();
+    edit(
+        &mut queue,
+        (0..1_000).map(|number| in_namespace("tenant", number)),
+    )
+    .await;
+    let start = Instant::now();
+    for _ in 0..500 {
+        queue.mark_edit(in_namespace("tenant", 0), start, Other);
+        // Its source changes as often.
+        queue.mark_edit(in_namespace("tenant", 1), start, Other);
+        queue.mark(in_namespace("tenant", 1), start, Other);
+        let (key, _) = queue.pop().unwrap();
+        finish(&mut queue, key, Requeue::WhenDirty, Other);
+    }
+    let begun = edit(&mut queue, [in_namespace("tenant", 2)]).await;
+    assert_eq!(begun[0].0, in_namespace("tenant", 0));
+    assert!(
+        start.elapsed() <= Duration::from_millis(50),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// Rule: 10.edits
+#[tokio::test(start_paused = true)]
+async fn a_failed_key_is_retried_in_time_even_without_a_budget() {
+    let mut queue = queue();
+    edit(
+        &mut queue,
+        (0..1_400).map(|number| in_namespace("tenant", number)),
+    )
+    .await;
+    let key = in_namespace("tenant", 0);
+    queue.mark(key.clone(), Instant::now(), Other);
+    queue.pop().unwrap();
+    for number in 1..1_400 {
+        queue.mark_edit(in_namespace("tenant", number), Instant::now(), Other);
+    }
+    finish(&mut queue, key.clone(), Requeue::Backoff(Backoff::Short), Other);
+    let start = Instant::now();
+    queue.mark_edit(key.clone(), start, Other);
+    loop {
+        match queue.pop() {
+            Some((next, _)) if next == key => break,
+            Some((next, _)) => finish(&mut queue, next, Requeue::WhenDirty, Other),
+            None => queue.due(|_| Other).await,
+        }
+    }
+    assert!(
+        start.elapsed() <= Duration::from_millis(200),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// Rule: 10.edits, survive.api-servers-first
+#[tokio::test(start_paused = true)]
+async fn edits_of_services_with_reserved_slots_have_no_budget() {
+    for priority in [Flagged, ApiServers] {
+        let mut queue = queue();
+        for _ in 0..2_000 {
+            queue.mark_edit(key("vip"), Instant::now(), priority);
+            queue.pop().unwrap();
+            finish(&mut queue, key("vip"), Requeue::WhenDirty, priority);
+        }
+    }
+}
+
+/// Rule: survive.memory
+#[tokio::test(start_paused = true)]
+async fn namespaces_without_keys_take_no_memory() {
+    let mut queue = queue();
+    for number in 0..100 {
+        let namespace = number.to_string();
+        queue.mark_edit(ServiceKey::new(namespace.as_str(), "a"), Instant::now(), Other);
+        let (key, _) = queue.pop().unwrap();
+        finish(&mut queue, key, Requeue::WhenDirty, Other);
+        tokio::time::advance(edit_budgets::INTERVAL * 2).await;
+    }
+    assert!(queue.active_of.is_empty());
+    assert_eq!(queue.edits.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_edited_only_if_nothing_else_marks_it() {
+    let dirty = DirtySet::default();
+    dirty.mark_edit([key("a"), key("b")], &key("a"));
+    let taken = dirty.take().await;
+    assert!(taken[&key("a")].is_edit && !taken[&key("b")].is_edit);
+    for edit_first in [true, false] {
+        if edit_first {
+            dirty.mark_edit([key("a")], &key("a"));
+        }
+        dirty.mark([key("a")]);
+        if !edit_first {
+            dirty.mark_edit([key("a")], &key("a"));
+        }
+        assert!(!dirty.take().await[&key("a")].is_edit);
+    }
 }
 
 /// Rule: survive.memory

@@ -122,10 +122,11 @@ impl Index {
         services.chain(self.copied_from(None)).collect()
     }
 
-    /// Only with consent does anything depend on the source. Returns whether that has changed.
-    fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) -> bool {
+    /// Only with consent, and within the limits, does anything depend on the source. Returns whether that has changed.
+    pub(super) fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) -> bool {
         let request = (source.clone(), service.clone());
-        let has_changed = if self.consent(service, source) == Consent::Given {
+        let may_copy = self.admission.admits(service) && self.consent(service, source) == Consent::Given;
+        let has_changed = if may_copy {
             self.uses.insert(request)
         } else {
             self.uses.remove(&request)

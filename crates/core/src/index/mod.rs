@@ -11,10 +11,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::model::{
-    Defaults, EndpointSlice, Grants, ManagedService, ObjectMeta, Service, ServiceKey, SliceKey, label,
-    label_of, version_of,
+    Defaults, EndpointSlice, Grants, ManagedService, ObjectMeta, Service, ServiceKey, ServiceLimits,
+    SliceKey, label, label_of, version_of,
 };
 
+mod admission;
 mod consent;
 mod counts;
 mod nodes;
@@ -27,6 +28,7 @@ mod sources;
 mod unreadable;
 mod versions;
 
+use admission::Admission;
 use nodes::NodeIndex;
 pub use seen::SliceState;
 use services::Known;
@@ -79,6 +81,8 @@ pub struct Index {
     defaults: Defaults,
     /// Every Service. Only the name is kept of those that are not managed.
     services: HashMap<ServiceKey, Known>,
+    /// The number of those that are managed.
+    managed_services: usize,
     names_changed: u64,
     services_removed: u64,
     /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of them.
@@ -89,6 +93,7 @@ pub struct Index {
     /// Sources in use, each with one of the managed Services that use it. One set, because a set for each source would take
     /// 200 bytes more, and most sources are used once.
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
+    admission: Admission,
     grants: Grants,
     /// Sources whose annotation has changed or gone since the start. That ends consent at once, also while it is not known
     /// whether there are grants.
@@ -110,17 +115,19 @@ pub struct Index {
 }
 
 impl Index {
-    /// Creates an empty index.
+    /// Creates an empty index with default limits.
     #[must_use]
     pub fn new(defaults: Defaults) -> Self {
         Self {
             defaults,
             services: HashMap::new(),
+            managed_services: 0,
             names_changed: 0,
             services_removed: 0,
             services_gone: HashMap::new(),
             requests: BTreeSet::new(),
             uses: BTreeSet::new(),
+            admission: Admission::new(ServiceLimits::default()),
             grants: Grants::default(),
             revoked: BTreeSet::new(),
             copies: Slices::default(),
@@ -240,6 +247,12 @@ impl Index {
         self.services.values().filter_map(|known| known.managed.as_ref())
     }
 
+    /// The number of Services that are managed.
+    #[must_use]
+    pub fn managed_services(&self) -> usize {
+        self.managed_services
+    }
+
     /// Whether a Service is managed.
     #[must_use]
     pub fn is_managed(&self, key: &ServiceKey) -> bool {
@@ -281,7 +294,12 @@ impl Index {
     fn concerned(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
         self.note_api_servers(scope, touched);
         match scope {
-            Scope::Copies => self.concerned_by_copies(touched),
+            Scope::Copies => {
+                let admitted: Vec<_> = touched.iter().map(|service| self.rank(service)).collect();
+                let mut dirty = self.concerned_by_copies(touched);
+                dirty.extend(admitted.into_iter().flatten());
+                dirty
+            }
             Scope::Named(_) => self.concerned_by_others(touched),
         }
     }

@@ -54,6 +54,8 @@ impl Index {
             Some(old) => (old.allow_from, Some(old.managed)),
             None => (None, None),
         };
+        self.managed_services += usize::from(new.is_some());
+        self.managed_services -= usize::from(old.as_ref().is_some_and(Option::is_some));
         let mut dirty = Dirty::new();
         if self.services[&key].allow_from != allowed {
             dirty.extend(self.reconsider_source(&key, allowed.is_some()));
@@ -76,6 +78,7 @@ impl Index {
                 }
             }
         }
+        dirty.extend(self.rank(&key));
         if let Some(source) = new.as_ref().and_then(|new| new.source()) {
             self.api_servers_changed += u64::from(source.is_api_source());
             self.request(source, &key);
@@ -111,9 +114,11 @@ impl Index {
         else {
             return Dirty::new();
         };
+        self.managed_services -= usize::from(old.is_some());
         self.names_changed += u64::from(old.is_some());
         self.services_removed += 1;
         self.unlink(old.as_deref(), None);
+        let admitted = self.rank(key);
         let mut dirty: Dirty = self.dependants(key).cloned().collect();
         if allow_from.is_some() {
             dirty.extend(self.reconsider_source(key, true));
@@ -121,6 +126,7 @@ impl Index {
         if old.is_some() || self.copies.has_any(key) {
             dirty.insert(key.clone());
         }
+        dirty.extend(admitted);
         dirty
     }
 

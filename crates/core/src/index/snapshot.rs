@@ -25,6 +25,7 @@ impl Index {
         let (source, refusal) = match service.as_ref().and_then(|service| service.source()) {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
+            Some(_) if !self.admission.admits(key) => (None, self.over_limit(key)),
             // Before it is known whether the source may be copied, nothing is touched.
             Some(source) => (
                 None,

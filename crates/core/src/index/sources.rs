@@ -59,11 +59,11 @@ pub enum Requester {
 pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
-    /// The names of managed Services and of their sources.
+    /// The names of the managed Services that get copies, and of their sources.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
-        for service in self.managed() {
+        for service in self.admitted() {
             let requester = match self.priority(&service.key) {
                 Priority::Flagged => Requester::Flagged,
                 Priority::ApiServers | Priority::Other => {
@@ -80,10 +80,10 @@ impl Index {
         names
     }
 
-    /// Names of Services whose slices matter: the sources in use and the managed Services.
+    /// Names of Services whose slices matter: the sources in use and the managed Services that get copies.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
-        let managed = self.managed().map(|service| service.key.name());
+        let managed = self.admitted().map(|service| service.key.name());
         let sources = self.uses.iter().map(|(source, _)| source.name());
         let always = self.always.iter().map(String::as_str);
         managed.chain(sources).chain(always).map(str::to_owned).collect()

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use litemap::LiteMap;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::{label, provenance};
@@ -47,6 +49,27 @@ where
     Ok(list)
 }
 
+/// Decodes a time as seconds since 1970. Nothing that it may be makes the object unreadable.
+pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(match Time::deserialize(deserializer)? {
+        Time::Text(text) => seconds_since_1970(&text),
+        Time::Other(_) => None,
+    })
+}
+
+/// Reads a time of the API. Returns `None` if it is none, or beyond the year 9999.
+pub(super) fn seconds_since_1970(time: &str) -> Option<i64> {
+    time.parse().ok().map(Timestamp::as_second)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Time<'a> {
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
 /// For `#[serde(with)]`. By itself, an empty `LiteMap` is serialized as a sequence.
 pub(super) mod string_map {
     use serde::{Serialize as _, Serializer};
@@ -71,6 +94,23 @@ mod tests {
     use serde_json::json;
 
     use crate::model::ObjectMeta;
+
+    #[test]
+    fn a_creation_time_is_read_leniently_and_never_sent() {
+        for (given, created) in [
+            (json!("1970-01-01T00:01:00Z"), Some(60)),
+            (json!("9999-12-31T23:59:59Z"), None),
+            (json!("yesterday"), None),
+            (json!(7), None),
+            (json!({"seconds": [7]}), None),
+            (json!(null), None),
+        ] {
+            let text = json!({"name": "a", "creationTimestamp": given}).to_string();
+            let metadata: ObjectMeta = serde_json::from_str(&text).unwrap();
+            assert_eq!(metadata.created, created, "{given}");
+            assert_eq!(serde_json::to_value(&metadata).unwrap(), json!({"name": "a"}));
+        }
+    }
 
     /// Rule: survive.memory
     #[test]

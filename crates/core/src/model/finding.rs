@@ -69,6 +69,14 @@ reasons! {
         means: "The Service names itself as its source. Its copies were deleted.",
         remedy: "Name another Service as the source.";
 
+    /// More Services are managed than the limits allow, and this one gets no copies.
+    LimitReached, leaves_undone: true,
+        means: "More Services are managed than the limits allow, in the namespace or in the cluster. Services that \
+            have copies come first, then the oldest, then the first by name. This one gets no copies, and those that \
+            it had were deleted.",
+        remedy: "Remove the annotation `endpoint-copier/enabled` from Services that need no copies: the next in line \
+            gets its copies at once. Or raise `--max-services-per-namespace` or `--max-services`; the note says which.";
+
     /// The source is in another namespace, and nobody allows the managed Service to copy it.
     NotPermitted, leaves_undone: true,
         means: "The source is in another namespace, and neither its owner nor the admin allows this namespace to copy \

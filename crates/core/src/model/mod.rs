@@ -16,6 +16,7 @@ mod endpoint;
 mod endpoints;
 mod finding;
 mod kinds;
+mod limits;
 mod node;
 mod nodes;
 mod objects;
@@ -37,6 +38,7 @@ pub use endpoint::{Endpoint, TargetRef};
 pub use endpoints::{EndpointCounts, Endpoints};
 pub use finding::{Finding, Reason, SYNCED, SYNCED_MEANING, a_few};
 pub use kinds::{Operation, ReconcileResult, Restart, SyncResult, WatchKind};
+pub use limits::{Exceeded, ServiceLimits};
 pub use node::{Node, NodeAddress, NodeAddressKind, NodeObject};
 pub use nodes::{KnownNodes, NoCounterpart, Nodes, NodesUnknown};
 pub use objects::{

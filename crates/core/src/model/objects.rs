@@ -1,6 +1,6 @@
 //! The parts of Services and EndpointSlices that the operator reads.
 //!
-//! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out times,
+//! Field names and optionality are those of the API, as in `k8s-openapi`. These types leave out most times,
 //! `managedFields` and most of `status`. The API server stores values there that a client may not be able to decode,
 //! such as a `managedFields` entry from the year 9999, or one that is nested hundreds of levels deep. One
 //! object that cannot be decoded must not affect others.
@@ -31,6 +31,13 @@ pub struct ObjectMeta {
     /// Opaque in general; see [`super::version`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
+    /// When the API server created the object, in seconds since 1970. `None` if that cannot be read. Never sent.
+    #[serde(
+        rename = "creationTimestamp",
+        deserialize_with = "compact::seconds",
+        skip_serializing
+    )]
+    pub created: Option<i64>,
     /// Present once the object is being deleted. Never parsed, because only its presence counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
@@ -204,6 +211,7 @@ impl Unreadable {
                 namespace: text("namespace"),
                 uid: text("uid"),
                 resource_version: text("resourceVersion"),
+                created: text("creationTimestamp").and_then(|time| compact::seconds_since_1970(&time)),
                 labels: texts("labels"),
                 annotations: texts("annotations"),
                 ..ObjectMeta::default()
@@ -256,7 +264,7 @@ mod tests {
     #[test]
     fn readable_parts_of_an_unreadable_object_are_read() {
         let object = raw(
-            r#"{"metadata": {"name": "a", "namespace": "n", "uid": 7, "resourceVersion": "42",
+            r#"{"metadata": {"name": "a", "namespace": "n", "uid": 7, "resourceVersion": "42", "creationTimestamp": "1970-01-01T00:01:00Z",
                 "labels": {"good": "yes", "bad": {}}, "annotations": []}, "spec": 3}"#,
         );
         let Unreadable { metadata, error } = Unreadable::read(&object, "wrong type");
@@ -264,6 +272,7 @@ mod tests {
             name: Some("a".to_owned()),
             namespace: Some("n".to_owned()),
             resource_version: Some("42".to_owned()),
+            created: Some(60),
             labels: Some(StringMap::from_iter([("good".into(), "yes".into())])),
             ..ObjectMeta::default()
         };

@@ -21,7 +21,7 @@ pub struct Snapshot {
     pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one that it may copy.
     pub source: Option<Source>,
-    /// Why it may not copy its source.
+    /// Why it may not copy its source: consent or a limit.
     pub refusal: Option<Refusal>,
     /// Copies made from sources that may not be copied, or no longer. They go, whatever else keeps copies.
     pub without_consent: BTreeSet<SliceKey>,

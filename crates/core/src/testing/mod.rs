@@ -151,6 +151,11 @@ pub trait Build: Sized {
         self.edit(|object| object.meta().resource_version = Some(version.to_string()))
     }
 
+    /// Created at this second of 1970.
+    fn created(self, second: i64) -> Self {
+        self.edit(|object| object.meta().created = Some(second))
+    }
+
     fn label(self, key: &str, value: &str) -> Self {
         self.edit(|object| {
             let labels = object.meta().labels.get_or_insert_default();

@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{Priority, copy_name};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_service, service, slice};
 
+mod admission;
 mod belonging;
 mod gone;
 mod laws;

@@ -206,7 +206,7 @@ impl Grantors<'_> {
     }
 }
 
-/// Why a Service may not copy its source.
+/// Why a Service gets no copies of its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What the user sees.

@@ -32,6 +32,8 @@ pub struct ManagedService {
     pub key: ServiceKey,
     /// Its UID.
     pub uid: String,
+    /// When it was created, in seconds since 1970, if that can be read.
+    pub created: Option<i64>,
     /// Whether it has a deletionTimestamp.
     pub deleting: bool,
     /// Its request.
@@ -110,6 +112,7 @@ impl ManagedService {
         Self {
             key: ServiceKey::of(&service.metadata),
             uid: service.metadata.uid.clone().unwrap_or_default(),
+            created: service.metadata.created,
             deleting: service.metadata.deletion_timestamp.is_some(),
             intent,
             holds,

@@ -135,12 +135,18 @@ pub(super) struct Cluster {
     version: u64,
     pub(super) watches: [Watch; 3],
     names: Vec<String>,
+    limits: ServiceLimits,
     pub(super) index: Index,
 }
 
 impl Cluster {
     pub(super) fn new() -> Self {
+        Self::with_limits(ServiceLimits::default())
+    }
+
+    pub(super) fn with_limits(limits: ServiceLimits) -> Self {
         let mut index = Index::new(defaults());
+        index.set_limits(limits);
         index.services_listed(&HashSet::new());
         for scope in scopes() {
             index.slices_listed(&scope, &HashSet::new());
@@ -151,6 +157,7 @@ impl Cluster {
             version: 100,
             watches: Default::default(),
             names: slice_names(),
+            limits,
             index,
         }
     }
@@ -212,7 +219,7 @@ impl Cluster {
         let mut fresh = Self {
             services,
             slices,
-            ..Self::new()
+            ..Self::with_limits(self.limits)
         };
         fresh.take(Step::ListServices(SERVICES.len()));
         for watch in 0..3 {
@@ -341,7 +348,7 @@ pub(super) fn some_service(
     if let Some((namespace, name)) = source {
         built = built.source(namespace, name);
     }
-    built.namespace(namespace)
+    built.namespace(namespace).created(kind.into())
 }
 
 pub(super) fn some_slice(key: &SliceKey, change: &Change) -> EndpointSlice {

@@ -33,51 +33,79 @@ fn shown(index: &Index) -> Vec<String> {
     SERVICES.iter().map(view).collect()
 }
 
+/// Limits that a few Services reach.
+fn few(total: usize) -> ServiceLimits {
+    ServiceLimits {
+        per_namespace: 1,
+        total,
+    }
+}
+
+fn marks_its_key_dirty(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut before = cluster.plans();
+    for step in steps {
+        let dirty = cluster.take(step.clone());
+        let after = cluster.plans();
+        for ((key, old), (_, new)) in before.iter().zip(&after) {
+            // If a copy's name was forgotten, the POST meets the slice that has the name. A forgotten source is
+            // unknown until it is listed, which marks its dependants.
+            let is_unknown = new.is_none() || old.as_ref().is_some_and(has_name_taken);
+            let forgotten = matches!(step, Step::Forget) && is_unknown;
+            prop_assert!(
+                old == new || dirty.contains(key) || forgotten,
+                "{step:?} altered the plan of {key} and marked {dirty:?}:\nbefore {old:#?}\nafter {new:#?}"
+            );
+        }
+        before = after;
+    }
+    Ok(())
+}
+
+fn equals_a_fresh_list(mut cluster: Cluster, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let forgot = steps.iter().any(|step| matches!(step, Step::Forget));
+    for step in steps {
+        cluster.take(step);
+    }
+    for watch in 0..3 {
+        while let Some(event) = cluster.watches[watch].pending.pop_front() {
+            cluster.deliver(watch, event);
+        }
+    }
+    // A dropped name that is used again is watched again, from a list.
+    for watch in if forgot { 1..3 } else { 0..0 } {
+        cluster.relist(watch);
+    }
+    let fresh = cluster.listed_again();
+    for (caught_up, listed) in shown(&cluster.index).into_iter().zip(shown(&fresh)) {
+        prop_assert_eq!(caught_up, listed);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_change_that_alters_a_plan_marks_its_key_dirty(steps in vec(step(), 1..40)) {
-        let mut cluster = Cluster::new();
-        let mut before = cluster.plans();
-        for step in steps {
-            let dirty = cluster.take(step.clone());
-            let after = cluster.plans();
-            for ((key, old), (_, new)) in before.iter().zip(&after) {
-                // If a copy's name was forgotten, the POST meets the slice that has the name. A forgotten source is
-                // unknown until it is listed, which marks its dependants.
-                let is_unknown = new.is_none() || old.as_ref().is_some_and(has_name_taken);
-                let forgotten = matches!(step, Step::Forget) && is_unknown;
-                prop_assert!(
-                    old == new || dirty.contains(key) || forgotten,
-                    "{step:?} altered the plan of {key} and marked {dirty:?}:\nbefore {old:#?}\nafter {new:#?}"
-                );
-            }
-            before = after;
-        }
+        marks_its_key_dirty(Cluster::new(), steps)?;
+    }
+
+    /// Rule: 10.limits
+    #[test]
+    fn a_service_is_dirty_once_a_limit_admits_it_or_not(steps in vec(step(), 1..40), total in 1..4usize) {
+        marks_its_key_dirty(Cluster::with_limits(few(total)), steps)?;
     }
 
     /// Rule: 3.while-none-ran
     #[test]
     fn watches_that_caught_up_equal_a_fresh_list(steps in vec(step(), 1..40)) {
-        let mut cluster = Cluster::new();
-        let forgot = steps.iter().any(|step| matches!(step, Step::Forget));
-        for step in steps {
-            cluster.take(step);
-        }
-        for watch in 0..3 {
-            while let Some(event) = cluster.watches[watch].pending.pop_front() {
-                cluster.deliver(watch, event);
-            }
-        }
-        // A dropped name that is used again is watched again, from a list.
-        for watch in if forgot { 1..3 } else { 0..0 } {
-            cluster.relist(watch);
-        }
-        let fresh = cluster.listed_again();
-        for (caught_up, listed) in shown(&cluster.index).into_iter().zip(shown(&fresh)) {
-            prop_assert_eq!(caught_up, listed);
-        }
+        equals_a_fresh_list(Cluster::new(), steps)?;
+    }
+
+    /// Rule: 10.limits
+    #[test]
+    fn limits_admit_the_same_services_after_a_restart(steps in vec(step(), 1..40), total in 1..4usize) {
+        equals_a_fresh_list(Cluster::with_limits(few(total)), steps)?;
     }
 
     #[test]

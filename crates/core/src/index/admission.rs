@@ -1,0 +1,216 @@
+//! Which managed Services get copies when there are more than the limits allow.
+//!
+//! Services that have copies come first, then the oldest, then the first by name. This depends on nothing but the state
+//! of the cluster, so that each replica decides alike, also after a restart. A change of one Service costs a few
+//! operations on sorted sets, however many Services there are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{Dirty, Index};
+use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits};
+
+/// The place of a Service among others, the first to be admitted first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_no_copies: bool,
+    /// In seconds. A Service whose time of creation cannot be read counts as the youngest.
+    created: i64,
+    key: ServiceKey,
+}
+
+/// Services up to a limit, and those beyond it.
+#[derive(Debug)]
+struct Ranking {
+    limit: usize,
+    /// Not more than the limit, and the first by rank.
+    admitted: BTreeSet<Rank>,
+    /// Empty unless the limit is reached.
+    waiting: BTreeSet<Rank>,
+}
+
+/// A Service that was admitted, or is not any more.
+enum Move {
+    In(Rank),
+    Out(Rank),
+}
+
+impl Ranking {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            admitted: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    fn insert(&mut self, rank: Rank) -> Vec<Move> {
+        if self.admitted.len() < self.limit {
+            self.admitted.insert(rank.clone());
+            return vec![Move::In(rank)];
+        }
+        match self.admitted.pop_last() {
+            Some(last) if rank < last => {
+                self.waiting.insert(last.clone());
+                self.admitted.insert(rank.clone());
+                vec![Move::Out(last), Move::In(rank)]
+            }
+            last => {
+                self.admitted.extend(last);
+                self.waiting.insert(rank);
+                Vec::new()
+            }
+        }
+    }
+
+    fn remove(&mut self, rank: &Rank) -> Vec<Move> {
+        if !self.admitted.remove(rank) {
+            self.waiting.remove(rank);
+            return Vec::new();
+        }
+        let mut moves = vec![Move::Out(rank.clone())];
+        if let Some(first) = self.waiting.pop_first() {
+            self.admitted.insert(first.clone());
+            moves.push(Move::In(first));
+        }
+        moves
+    }
+
+    fn is_empty(&self) -> bool {
+        self.admitted.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// The managed Services that count, by rank.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limits: ServiceLimits,
+    ranks: HashMap<ServiceKey, Rank>,
+    namespaces: HashMap<Box<str>, Ranking>,
+    /// Those that their namespaces admit.
+    total: Ranking,
+}
+
+impl Admission {
+    pub fn new(limits: ServiceLimits) -> Self {
+        Self {
+            limits,
+            ranks: HashMap::new(),
+            namespaces: HashMap::new(),
+            total: Ranking::new(limits.total),
+        }
+    }
+
+    /// Whether no limit keeps a Service from getting copies.
+    pub fn admits(&self, key: &ServiceKey) -> bool {
+        self.ranks
+            .get(key)
+            .is_none_or(|rank| self.total.admitted.contains(rank))
+    }
+
+    /// Why a Service gets no copies.
+    fn refusal(&self, key: &ServiceKey) -> Option<Refusal> {
+        let rank = self.ranks.get(key)?;
+        let namespace = self.namespaces.get(key.namespace())?;
+        let exceeded = if namespace.waiting.contains(rank) {
+            Exceeded::Namespace
+        } else if self.total.waiting.contains(rank) {
+            Exceeded::Total
+        } else {
+            return None;
+        };
+        let finding = self.limits.finding(exceeded, key);
+        Some(Refusal {
+            finding,
+            is_final: true,
+        })
+    }
+
+    /// Gives a Service its place, or takes it out. Returns all Services that are admitted by that, that are not any more, or
+    /// that another limit keeps out.
+    fn rank(&mut self, key: &ServiceKey, rank: Option<Rank>) -> Dirty {
+        if self.ranks.get(key) == rank.as_ref() {
+            return Dirty::new();
+        }
+        let old = match &rank {
+            Some(rank) => self.ranks.insert(key.clone(), rank.clone()),
+            None => self.ranks.remove(key),
+        };
+        let namespace = self
+            .namespaces
+            .entry(key.namespace().into())
+            .or_insert_with(|| Ranking::new(self.limits.per_namespace));
+        let mut moves = old.map_or_else(Vec::new, |old| namespace.remove(&old));
+        moves.extend(rank.into_iter().flat_map(|rank| namespace.insert(rank)));
+        if namespace.is_empty() {
+            self.namespaces.remove(key.namespace());
+        }
+        let (mut in_namespace, mut in_all) = (Dirty::new(), Dirty::new());
+        for step in moves {
+            toggle(&mut in_namespace, &step);
+            let moves = match step {
+                Move::In(rank) => self.total.insert(rank),
+                Move::Out(rank) => self.total.remove(&rank),
+            };
+            moves.iter().for_each(|step| toggle(&mut in_all, step));
+        }
+        in_all.extend(in_namespace);
+        in_all
+    }
+}
+
+/// Notes a move. In and out again is no change.
+fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
+    if !changed.remove(&rank.key) {
+        changed.insert(rank.key.clone());
+    }
+}
+
+impl Index {
+    /// Sets the limits. To be called before the index is filled.
+    pub fn set_limits(&mut self, limits: ServiceLimits) {
+        self.admission = Admission::new(limits);
+    }
+
+    /// The managed Services that limits do not keep from getting copies.
+    pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
+        self.managed()
+            .filter(|service| self.admission.admits(&service.key))
+    }
+
+    /// Why limits keep a Service from getting copies.
+    pub(super) fn over_limit(&self, key: &ServiceKey) -> Option<Refusal> {
+        self.admission.refusal(key)
+    }
+
+    /// A Service has changed, or its copies. Returns the Services for which limits now have another effect.
+    pub(super) fn rank(&mut self, key: &ServiceKey) -> Dirty {
+        let managed = self
+            .services
+            .get(key)
+            .and_then(|known| known.managed.as_ref())
+            .filter(|service| !self.is_reserved(service));
+        let rank = managed.map(|service| Rank {
+            has_no_copies: !self.copies.of(key).any(|copy| copy.is_copy_for(key)),
+            created: service.created.unwrap_or(i64::MAX),
+            key: key.clone(),
+        });
+        let changed = self.admission.rank(key, rank);
+        for service in &changed {
+            self.names_changed += 1;
+            let known = self.services.get(service);
+            let managed = known.and_then(|known| known.managed.clone());
+            if let Some(source) = managed.as_ref().and_then(|managed| managed.source()) {
+                self.reconsider(source, service);
+            }
+        }
+        changed
+    }
+
+    /// Whether a Service leads to the API servers, so that no limit applies to it. Only an admin can create one.
+    fn is_reserved(&self, service: &ManagedService) -> bool {
+        let source = ServiceKey::api_source();
+        self.defaults.managed.as_ref() == Some(&service.key)
+            || service.key.namespace() == source.namespace() && service.source() == Some(&source)
+    }
+}

@@ -1,0 +1,56 @@
+//! How many Services may be managed.
+
+use super::{Finding, Reason, ServiceKey, annotation};
+
+/// The highest numbers of managed Services that get copies. The Services that lead to the API servers do not count: the
+/// one that the flags name, and those in the namespace of the API source that copy it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// In one namespace.
+    pub per_namespace: usize,
+    /// In the cluster.
+    pub total: usize,
+}
+
+/// The defaults of the flags.
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self {
+            per_namespace: 1_000,
+            total: 10_000,
+        }
+    }
+}
+
+/// The limit that keeps a managed Service from getting copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// [`ServiceLimits::per_namespace`].
+    Namespace,
+    /// [`ServiceLimits::total`].
+    Total,
+}
+
+impl ServiceLimits {
+    /// What the user of a Service sees that gets no copies. The text does not contain the number of Services that wait,
+    /// because an Event is sent whenever it changes.
+    #[must_use]
+    pub fn finding(&self, exceeded: Exceeded, service: &ServiceKey) -> Finding {
+        let (place, limit, flag) = match exceeded {
+            Exceeded::Namespace => (
+                format!("namespace {}", service.namespace()),
+                self.per_namespace,
+                "--max-services-per-namespace",
+            ),
+            Exceeded::Total => ("the cluster".to_owned(), self.total, "--max-services"),
+        };
+        Finding::new(
+            Reason::LimitReached,
+            format!(
+                "{place} has more than {limit} managed Services, so this one gets no copies; remove {} from Services that \
+                 need no copies, or ask an admin to raise {flag}",
+                annotation::ENABLED
+            ),
+        )
+    }
+}

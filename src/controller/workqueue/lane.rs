@@ -1,0 +1,33 @@
+//! The lanes of the queue.
+
+use endpoint_copier_core::model::Priority;
+
+/// The lane of a key decides its order, and how many keys of the lane are in progress at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Flagged,
+    ApiServers,
+    Normal,
+    /// Keys whose last sync failed because the API server could not be reached or was too slow.
+    Failing,
+}
+
+impl Lane {
+    /// All lanes, in the order in which they are served.
+    pub const ALL: [Self; 4] = [Self::Flagged, Self::ApiServers, Self::Normal, Self::Failing];
+
+    /// Whether it has slots that no other lane gets.
+    pub fn is_reserved(self) -> bool {
+        matches!(self, Self::Flagged | Self::ApiServers)
+    }
+
+    /// The lane of a key. `failed`: its last sync failed. Keys with reserved slots keep their lane even then.
+    pub fn of(priority: Priority, failed: bool) -> Self {
+        match priority {
+            Priority::Flagged => Self::Flagged,
+            Priority::ApiServers => Self::ApiServers,
+            Priority::Other if failed => Self::Failing,
+            Priority::Other => Self::Normal,
+        }
+    }
+}
