@@ -9,6 +9,7 @@ pub mod config;
 pub mod controller;
 pub mod inspect;
 pub mod leader_election;
+pub mod pauses;
 pub mod replica;
 pub mod run;
 pub mod telemetry;

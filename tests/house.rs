@@ -18,6 +18,7 @@ const LAYERS: &[&str] = &[
     "apiserver",
     "telemetry",
     "config",
+    "pauses",
     "timing",
 ];
 

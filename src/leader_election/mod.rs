@@ -8,8 +8,6 @@
 
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
-use backoff::backoff::Backoff as _;
 use kube::Client;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 use tokio::sync::watch as channel;
@@ -18,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config::ElectionConfig;
+use crate::pauses::Pauses;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
@@ -152,7 +151,9 @@ impl LeaderElector {
     /// Tries to take the Lease, whenever it may, until it is ours. Returns when the write that made it so was sent, who
     /// held it before, and why it was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        let mut backoff = self.retry_backoff();
+        // Nobody writes meanwhile, so these are shorter than a leader's pause.
+        let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
+        let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
         loop {
             self.standby(leader).await;
@@ -163,7 +164,7 @@ impl LeaderElector {
                     return (sent, before);
                 }
                 LeaseAttempt::NotAcquired => {
-                    backoff.reset();
+                    pauses.reset();
                     outage.recovered();
                 }
                 LeaseAttempt::Failed { error, conflict } => {
@@ -172,7 +173,7 @@ impl LeaderElector {
                     } else {
                         outage.failed(&error);
                     }
-                    sleep(backoff.next_backoff().unwrap_or(self.config.retry_period)).await;
+                    sleep(pauses.next_pause()).await;
                 }
             }
         }
@@ -341,18 +342,6 @@ impl LeaderElector {
     /// How far a term reaches that was won or renewed by a request sent at this moment.
     fn validity(&self, sent: Instant) -> Validity {
         Validity::won(sent, self.config.renew_deadline)
-    }
-
-    fn retry_backoff(&self) -> ExponentialBackoff {
-        ExponentialBackoff {
-            current_interval: Duration::from_millis(100),
-            initial_interval: Duration::from_millis(100),
-            // Nobody writes meanwhile, so this is shorter than a leader's pause.
-            max_interval: self.config.retry_period.min(LONGEST_RACE_PAUSE),
-            randomization_factor: 0.3,
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        }
     }
 }
 

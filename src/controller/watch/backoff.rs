@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
-use backoff::backoff::Backoff as _;
 use tokio::time::Instant;
 
+use crate::pauses::Pauses;
 use crate::timing::{LONGEST_OVERLOAD_PAUSE, LONGEST_WATCH_PAUSE, WATCH_PAUSE};
 
 /// The time without failures after which the next failure counts as the first.
@@ -13,7 +12,7 @@ const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Pauses that double from [`WATCH_PAUSE`].
 pub struct WatchBackoff {
-    policy: ExponentialBackoff,
+    pauses: Pauses,
     last_failure: Option<Instant>,
 }
 
@@ -30,7 +29,7 @@ impl WatchBackoff {
 
     fn up_to(longest: Duration) -> Self {
         Self {
-            policy: pauses(longest),
+            pauses: pauses(longest),
             last_failure: None,
         }
     }
@@ -39,29 +38,17 @@ impl WatchBackoff {
     /// once is not a success: only time without failures resets the pauses.
     pub fn next(&mut self, at_least: Duration) -> Duration {
         if self.last_failure.is_some_and(|last| last.elapsed() > HEALTHY) {
-            self.policy.reset();
+            self.pauses.reset();
         }
-        let pause = self
-            .policy
-            .next_backoff()
-            .unwrap_or(self.policy.max_interval)
-            .max(at_least);
+        let pause = self.pauses.next_pause().max(at_least);
         self.last_failure = Some(Instant::now() + pause);
         pause
     }
 }
 
-/// Pauses that double from [`WATCH_PAUSE`], with jitter, and never end: nothing is given up.
-pub fn pauses(longest: Duration) -> ExponentialBackoff {
-    ExponentialBackoff {
-        current_interval: WATCH_PAUSE,
-        initial_interval: WATCH_PAUSE,
-        multiplier: 2.0,
-        max_interval: longest,
-        randomization_factor: 0.3,
-        max_elapsed_time: None,
-        ..ExponentialBackoff::default()
-    }
+/// Pauses that double from [`WATCH_PAUSE`], with jitter.
+pub fn pauses(longest: Duration) -> Pauses {
+    Pauses::new(WATCH_PAUSE, longest, 2.0, 0.3)
 }
 
 #[cfg(test)]

@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
-use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
+use crate::pauses::Pauses;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
@@ -86,7 +85,7 @@ pub struct WorkQueue {
     edits: EditBudgets,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
-    failures: HashMap<ServiceKey, (Backoff, ExponentialBackoff)>,
+    failures: HashMap<ServiceKey, (Backoff, Pauses)>,
     /// Keys that were synced a moment ago.
     paced: HashMap<ServiceKey, Instant>,
 }
@@ -322,14 +321,14 @@ impl WorkQueue {
 
     /// The next delay of a key that failed.
     fn delay(&mut self, key: &ServiceKey, backoff: Backoff) -> Duration {
-        let (known, delays) = self
+        let (known, pauses) = self
             .failures
             .entry(key.clone())
             .or_insert_with(|| (backoff, policy(backoff)));
         if *known != backoff {
-            (*known, *delays) = (backoff, policy(backoff));
+            (*known, *pauses) = (backoff, policy(backoff));
         }
-        delays.next_backoff().unwrap_or(delays.max_interval)
+        pauses.next_pause()
     }
 
     /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server ends. Never
@@ -359,22 +358,11 @@ impl Drop for WorkQueue {
     }
 }
 
-fn policy(kind: Backoff) -> ExponentialBackoff {
+fn policy(kind: Backoff) -> Pauses {
     match kind {
-        Backoff::Short => backoff(Duration::from_millis(100), Duration::from_millis(750), 0.3),
-        Backoff::Long => backoff(Duration::from_secs(5), Duration::from_secs(30), 0.0),
+        Backoff::Short => Pauses::new(Duration::from_millis(100), Duration::from_millis(750), 2.0, 0.3),
+        Backoff::Long => Pauses::new(Duration::from_secs(5), Duration::from_secs(30), 2.0, 0.0),
     }
-}
-
-/// A delay that doubles each time and has no end, because a key is never given up.
-fn backoff(first: Duration, longest: Duration, jitter: f64) -> ExponentialBackoff {
-    ExponentialBackoffBuilder::new()
-        .with_initial_interval(first)
-        .with_multiplier(2.0)
-        .with_max_interval(longest)
-        .with_max_elapsed_time(None)
-        .with_randomization_factor(jitter)
-        .build()
 }
 
 #[cfg(test)]

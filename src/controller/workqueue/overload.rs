@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
-use backoff::backoff::Backoff as _;
 use tokio::time::{Instant, sleep_until};
+
+use crate::pauses::Pauses;
 
 /// The common pause: 1 s doubling to 30 s, and at least as long as the API server requests.
 pub(super) struct Overload {
-    backoff: ExponentialBackoff,
+    pauses: Pauses,
     /// The end of the pause. The pause is over only when [`Overload::over`] has returned, so that no waiter misses its
     /// end.
     until: Option<Instant>,
@@ -17,7 +17,7 @@ pub(super) struct Overload {
 impl Default for Overload {
     fn default() -> Self {
         Self {
-            backoff: super::backoff(Duration::from_secs(1), Duration::from_secs(30), 0.0),
+            pauses: Pauses::new(Duration::from_secs(1), Duration::from_secs(30), 2.0, 0.0),
             until: None,
         }
     }
@@ -33,7 +33,7 @@ impl Overload {
     /// rejections do not prolong it: those requests were sent before it, or do not wait for it.
     pub fn rejected(&mut self, retry_after: Duration) -> Instant {
         *self.until.get_or_insert_with(|| {
-            let own = self.backoff.next_backoff().unwrap_or(self.backoff.max_interval);
+            let own = self.pauses.next_pause();
             Instant::now() + own.max(retry_after)
         })
     }
@@ -41,7 +41,7 @@ impl Overload {
     /// Records that a write has succeeded. During a pause that proves nothing.
     pub fn accepted(&mut self) {
         if self.until.is_none() {
-            self.backoff.reset();
+            self.pauses.reset();
         }
     }
 

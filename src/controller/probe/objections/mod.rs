@@ -15,7 +15,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -120,7 +119,7 @@ impl Objections {
                     if result.is_ok() {
                         if stored == changes {
                             // Somebody undoes it each time.
-                            sleep(pauses.next_backoff().unwrap_or(LONGEST_PAUSE)).await;
+                            sleep(pauses.next_pause()).await;
                             continue;
                         }
                         stored = changes;
@@ -140,7 +139,7 @@ impl Objections {
                 }
                 Err(error) => {
                     outage.failed(&one_line(&error));
-                    let pause = pauses.next_backoff().unwrap_or(LONGEST_PAUSE);
+                    let pause = pauses.next_pause();
                     sleep(pause.max(error.retry_after())).await;
                 }
             }

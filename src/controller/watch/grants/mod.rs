@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch as channel;
@@ -33,7 +32,7 @@ pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
     loop {
         match grants.served().await {
             Ok(Some(version)) => {
-                failures = pauses(DISCOVERY);
+                failures.reset();
                 let follow = async {
                     match version {
                         Version::V1 => grants.follow::<true>(&mut refused).await,
@@ -50,7 +49,7 @@ pub async fn grants(watches: Watches, names: channel::Sender<u64>) {
                 grants.refused(&mut refused);
                 sleep(DISCOVERY).await;
             }
-            Err(_) => sleep(failures.next_backoff().unwrap_or(DISCOVERY)).await,
+            Err(_) => sleep(failures.next_pause()).await,
         }
     }
 }

@@ -6,7 +6,6 @@
 //! the namespace that requests them.
 
 use std::collections::BTreeSet;
-use std::future::pending;
 use std::time::Duration;
 
 use tokio::sync::watch as channel;
@@ -84,7 +83,7 @@ pub async fn named_slices(watches: Watches, mut changed: channel::Receiver<u64>)
                     settled = Some(Instant::now() + SETTLED);
                 }
             }
-            () = at(next) => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
     }
 }
@@ -96,12 +95,4 @@ async fn next_change(
 ) -> Result<(), channel::error::RecvError> {
     sleep_until(not_before).await;
     changed.changed().await
-}
-
-/// Waits until the given time, or forever without one.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
-    }
 }

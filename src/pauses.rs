@@ -1,0 +1,36 @@
+//! The pauses between attempts. They grow and never end, because nothing is given up.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+
+/// Pauses that grow by a factor, with jitter.
+#[derive(Debug)]
+pub struct Pauses(ExponentialBackoff);
+
+impl Pauses {
+    /// `jitter`: the part of a pause by which it may be shorter or longer.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration, factor: f64, jitter: f64) -> Self {
+        Self(ExponentialBackoff {
+            current_interval: first,
+            initial_interval: first,
+            multiplier: factor,
+            max_interval: longest,
+            randomization_factor: jitter,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        })
+    }
+
+    /// The next pause.
+    pub fn next_pause(&mut self) -> Duration {
+        self.0.next_backoff().unwrap_or(self.0.max_interval)
+    }
+
+    /// After a success, the next pause is the first one again.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+}
