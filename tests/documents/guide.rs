@@ -185,6 +185,31 @@ fn the_services_of_the_guide_are_managed_and_announced() {
     assert_eq!(ports, [vec![6443, 9345], vec![6443]]);
 }
 
+/// It has no annotation: its name is enough.
+#[test]
+fn the_service_of_edge_image_builder_is_managed() {
+    const PAGE: &str = "docs/how-to/suse-edge.md";
+    let defaults = Defaults {
+        source: ServiceKey::new("default", "kubernetes"),
+        managed: Some(ServiceKey::new("default", "kubernetes-vip")),
+        consent: ConsentPolicy::default(),
+    };
+    let objects = blocks(PAGE, "yaml").into_iter();
+    let objects: Vec<_> = objects.flat_map(|block| documents(PAGE, &block)).collect();
+    let service = objects.iter().find(|object| object["kind"] == "Service");
+    let service = service.expect("the Service").clone();
+    // The label that the pool selects.
+    assert_eq!(service["metadata"]["labels"]["serviceType"], "kubernetes-vip");
+    let service: Service = serde_json::from_value(service).expect("a Service");
+    let managed = ManagedService::read(&service, &defaults).expect("managed");
+    assert_eq!(managed.source(), Some(&defaults.source));
+    assert!(managed.remarks.is_empty());
+    let ports: Vec<_> = managed.ports.iter().map(|port| port.port).collect();
+    assert_eq!(ports, [9345, 6443]);
+    let of_fleet = objects.iter().find(|object| object["helm"].is_object());
+    assert_eq!(of_fleet.expect("fleet.yaml")["helm"]["version"], VERSION);
+}
+
 /// No certificate check ever looks for a URL in `tls-san`.
 #[test]
 fn tls_san_in_the_guide_is_bare_and_server_is_a_url() {
