@@ -184,8 +184,8 @@ impl Reason {
                  operator does not touch them."
             }
             Self::LegacyEndpoints => {
-                "An `Endpoints` object of version 0.2 of the Go operator still exists, Kubernetes mirrors it into an \
-                 EndpointSlice, and the operator may not delete it."
+                "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
+                 operator may not read or delete it. Version 0.2 of the Go operator leaves such an object."
             }
         }
     }
@@ -223,7 +223,9 @@ impl Reason {
             Self::PortUnresolved => "Use a number, or the name of a port of the source's EndpointSlices.",
             Self::NameTaken => "Delete or rename the EndpointSlice that the note names.",
             Self::WriteRefused => {
-                "Read the server's reason in the note: missing permissions, an admission policy, or an invalid value."
+                "Read the server's reason in the note: an admission policy, an invalid value, or missing permissions, as in a \
+                 namespace that `rbac.namespaces` of the chart does not list. There the operator may not write Events \
+                 either, and only its log has the reason."
             }
             Self::SourceEmptyHeld => {
                 "Find out why the source is empty. To empty the copy as well, set \
@@ -250,7 +252,8 @@ impl Reason {
             }
             Self::ForeignSlices => "Delete them, or stop the component that creates them.",
             Self::LegacyEndpoints => {
-                "Allow `get` and `delete` of `endpoints`, or delete the object with the command in the note."
+                "If the Go operator made it, delete the object with the command in the note, or set `rbac.goOperator: true` in \
+                 the chart until it is gone. Else see `ForeignSlices`."
             }
         }
     }
