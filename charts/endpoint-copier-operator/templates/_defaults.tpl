@@ -100,7 +100,8 @@ serviceAccount:
   name: endpoint-copier-operator
 rbac:
   create: true
-  goOperator: true
+  goOperator: false
+  namespaces: []
   endpointSlicesRestricted: false
 metrics:
   service:
