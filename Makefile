@@ -60,9 +60,9 @@ dashboard-preview: ## draws docs/images/*.png: the panels of the dashboard with 
 	node hack/dashboard-preview/draw.mjs dashboards/endpoint-copier-operator.json $(TARGET)/tmp/dashboard.json \
 	  $(PREVIEW)/node_modules/echarts/dist/echarts.min.js docs/images
 
-docs: ## updates generated files: docs/reference, the tests of each rule, the chart's tables and dashboard
+docs: ## updates generated files: docs/reference, the tests of each rule, the chart's tables, dashboard and rights
 	cp dashboards/endpoint-copier-operator.json charts/endpoint-copier-operator/files/dashboard.json
-	BLESS=1 $(CARGO) test $(LOCKED) --workspace --test reference --test rules --quiet -- up_to_date
+	BLESS=1 $(CARGO) test $(LOCKED) --workspace --test chart --test reference --test rules --quiet -- up_to_date
 
 simulate: ## runs SEEDS=800 random schedules of changes and faults; SEED= repeats one schedule, BASE= a whole run
 	@$(CARGO) build $(LOCKED) --profile simulate --package simulation

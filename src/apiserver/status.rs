@@ -94,6 +94,14 @@ pub fn is_forbidden(status: &Status) -> bool {
     status.code == 403
 }
 
+/// The right that is missing, as the API server words it without the name of the object. `None` if the request got past the
+/// authorizers: an admission policy answers 403 too, and only the text tells them apart.
+#[must_use]
+pub fn missing_right(status: &Status) -> Option<&str> {
+    let (_, right) = status.message.split_once(" is forbidden: ")?;
+    (is_forbidden(status) && right.starts_with("User ") && right.contains(" cannot ")).then_some(right)
+}
+
 /// Whether the API server does not serve the resource of a list or watch.
 #[must_use]
 pub fn is_not_served(status: &Status) -> bool {
@@ -282,6 +290,19 @@ mod tests {
         ] {
             let status = status(code, serde_json::json!({}));
             assert_eq!(Rejection::of(&status), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_missing_right_is_told_from_an_admission_policy() {
+        let right = r#"endpointslices.discovery.k8s.io "vip-1" is forbidden: User "system:serviceaccount:a:b" cannot update resource "endpointslices" in API group "discovery.k8s.io" in the namespace "blue""#;
+        let policy = r#"endpointslices.discovery.k8s.io "vip-1" is forbidden: ValidatingAdmissionPolicy 'slices' with binding 'slices' denied request: slices cannot be created"#;
+        for (code, message, expected) in [(403, right, true), (403, policy, false), (422, right, false)] {
+            let mut status = status(code, serde_json::json!({}));
+            message.clone_into(&mut status.message);
+            let found = missing_right(&status);
+            assert_eq!(found.is_some(), expected, "{code} {message}");
+            assert!(found.is_none_or(|right| !right.contains("vip-1")), "{found:?}");
         }
     }
 

@@ -6,9 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{Rejection, status_of, throttled};
+use crate::apiserver::status::{Rejection, missing_right, status_of, throttled};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
+
+/// What to do if RBAC does not allow a write. It ends the server's reason.
+const NAMESPACE_HINT: &str =
+    "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 
 /// An error that stops a sync, or makes a part of it fail.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,8 @@ pub enum SyncError {
         slice: SliceKey,
         /// The reason from the API server.
         message: String,
+        /// Whether RBAC does not allow such writes in the namespace.
+        is_forbidden: bool,
         /// When the same write may be tried again. `None` means after the backoff of the key.
         retry_at: Option<Instant>,
     },
@@ -74,12 +80,19 @@ impl SyncError {
         match status_of(error).map(|status| (Rejection::of(status), status)) {
             Some((Rejection::Conflict, _)) => Self::Conflict { operation, slice },
             Some((Rejection::NamespaceTerminating, _)) => Self::NamespaceTerminating { operation, slice },
-            Some((Rejection::Refused, status)) => Self::Refused {
-                operation,
-                slice,
-                message: status.message.clone(),
-                retry_at: None,
-            },
+            Some((Rejection::Refused, status)) => {
+                let right = missing_right(status);
+                Self::Refused {
+                    operation,
+                    slice,
+                    is_forbidden: right.is_some(),
+                    message: right.map_or_else(
+                        || status.message.clone(),
+                        |right| format!("{right}{NAMESPACE_HINT}"),
+                    ),
+                    retry_at: None,
+                }
+            }
             Some((Rejection::Transient, _)) | None => {
                 Self::unavailable(operation.as_str(), format!("EndpointSlice {slice}"), error)
             }

@@ -5,8 +5,12 @@
 //!
 //! `Endpoints` are not watched. They are read only if a mirrored slice shows that they exist. `Endpoints` of other
 //! owners are read once for each version of that slice.
+//!
+//! The chart grants `get` and `delete` of `Endpoints` only with `rbac.goOperator`. Without them, one request per namespace
+//! and [`REFUSED`] finds out whether they were granted, however many Services have a mirrored slice.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, Error};
@@ -27,12 +31,17 @@ use endpoint_copier_core::model::{
 /// The value of the managed-by label of a slice that mirrors an `Endpoints` object.
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
+/// The pause after the API server refused the removal.
+pub(super) const REFUSED: Duration = Duration::from_secs(30);
+
 /// Removes `Endpoints` of the Go operator.
 pub(super) struct Migration {
     client: Client,
     watchdog: Watchdog,
     /// Services whose `Endpoints` are not the Go operator's, and the mirrored state at the time of the read.
     theirs: Mutex<HashMap<ServiceKey, Mirrored>>,
+    /// Namespaces where a right is missing, and the time of the next request there.
+    forbidden: Mutex<HashMap<String, Instant>>,
 }
 
 /// The UID of a Service, and the resourceVersions of the slices that mirror its `Endpoints`.
@@ -48,6 +57,7 @@ impl Migration {
             client,
             watchdog,
             theirs: Mutex::default(),
+            forbidden: Mutex::default(),
         }
     }
 
@@ -80,15 +90,26 @@ impl Migration {
         if snapshot.copies.is_empty() || mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
+        let (namespace, now) = (service.key.namespace(), Instant::now());
+        let next = self.forbidden.lock().get(namespace).copied();
+        if next.is_some_and(|next| now < next) {
+            return Ok(Some(finding(service)));
+        }
         *has_sent = true;
         match self.get_and_delete(term, service).await {
             Ok(is_theirs) => {
+                self.forbidden.lock().remove(namespace);
                 if is_theirs {
                     self.theirs.lock().insert(service.key.clone(), mirrored);
                 }
                 Ok(None)
             }
-            Err(Error::Api(status)) if is_forbidden(&status) => Ok(Some(finding(service))),
+            Err(Error::Api(status)) if is_forbidden(&status) => {
+                let mut forbidden = self.forbidden.lock();
+                forbidden.retain(|_, next| now < *next);
+                forbidden.insert(namespace.to_owned(), now + REFUSED);
+                Ok(Some(finding(service)))
+            }
             Err(error) => {
                 let object = format!("Endpoints {} of the Go operator", service.key);
                 Err(SyncError::unavailable("remove", object, &error))
@@ -156,7 +177,7 @@ fn finding(service: &ManagedService) -> Finding {
     Finding::new(
         Reason::LegacyEndpoints,
         format!(
-            "Kubernetes mirrors the Endpoints object {0} into a slice, and we may not remove it; allow get and delete of endpoints, or run: kubectl delete endpoints {1} --namespace {2}",
+            "Kubernetes mirrors the Endpoints object {0} into a slice, and the operator may not read or delete it; if version 0.2 of the Go operator made it, run kubectl delete endpoints {1} --namespace {2}, or set rbac.goOperator=true of the chart until it is gone",
             service.key,
             service.key.name(),
             service.key.namespace()

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use harness::objects::vip;
-use harness::{Cluster, Operator, tool};
+use harness::{Cluster, Operator, Rights, tool};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
@@ -47,6 +47,7 @@ on_both! {
                 },
             })).await;
         }
+        cluster.grant(Rights::Default, NAMESPACE).await;
         let namespace = format!("--leader-election-namespace={NAMESPACE}");
         let operator = Operator::start_with(cluster, "one", 0, &[&namespace]);
         operator.until_leads().await;

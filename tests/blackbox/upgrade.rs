@@ -1,12 +1,39 @@
 //! The upgrade from the Go operator: its slices and `Endpoints` are replaced without a gap.
 
+use std::time::Duration;
+
 use harness::objects::{addresses, api_servers, vip};
-use harness::{Cluster, Operator, until};
+use harness::{Cluster, Operator, Rights, until, within};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde_json::json;
+use k8s_openapi::api::events::v1::Event;
+use serde_json::{Value, json};
 
 use crate::on_both;
+
+fn endpoints(name: &str, labels: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"name": "https", "port": 6443}]}],
+    })
+}
+
+/// The label of `Endpoints` that version 0.2 made.
+fn go_operator() -> Value {
+    json!({"endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator"})
+}
+
+/// The slice into which Kubernetes mirrors the `Endpoints` of the VIP. Only the API server runs here, so the test creates
+/// it.
+fn mirror() -> Value {
+    let mut mirror = api_servers(&["192.0.2.1"]);
+    mirror["metadata"] = json!({"name": "kubernetes-vip-x7k2p", "namespace": "default", "labels": {
+        "kubernetes.io/service-name": "kubernetes-vip",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+    }});
+    mirror
+}
 
 on_both! {
     /// Rule: 3.leftover-slice
@@ -29,21 +56,10 @@ on_both! {
 
     /// Rule: 3.leftover-endpoints
     async fn endpoints_of_version_0_2_are_removed_once_copies_exist(cluster: &mut Cluster) {
+        cluster.grant(Rights::GoOperator, "default").await;
         cluster.create::<Service>(vip()).await;
-        let endpoints = |name: &str, labels: serde_json::Value| json!({
-            "apiVersion": "v1", "kind": "Endpoints",
-            "metadata": {"name": name, "namespace": "default", "labels": labels},
-            "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"name": "https", "port": 6443}]}],
-        });
-        let ours = json!({"endpointslice.kubernetes.io/managed-by": "endpoint-copier-operator"});
-        cluster.create::<Endpoints>(endpoints("kubernetes-vip", ours)).await;
-        // Kubernetes would create it, but only the API server runs here.
-        let mut mirror = api_servers(&["192.0.2.1"]);
-        mirror["metadata"] = json!({"name": "kubernetes-vip-x7k2p", "namespace": "default", "labels": {
-            "kubernetes.io/service-name": "kubernetes-vip",
-            "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
-        }});
-        cluster.create::<EndpointSlice>(mirror).await;
+        cluster.create::<Endpoints>(endpoints("kubernetes-vip", go_operator())).await;
+        cluster.create::<EndpointSlice>(mirror()).await;
         let mut other = vip();
         other["metadata"] = json!({"name": "other", "namespace": "default", "annotations": {"endpoint-copier/enabled": "true"}});
         cluster.create::<Service>(other).await;
@@ -54,5 +70,27 @@ on_both! {
         assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy was there first");
         until("both are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
         assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "what others made stays");
+    }
+
+    /// Rule: 3.legacy-endpoints
+    async fn endpoints_of_version_0_2_stay_until_rights_are_granted(cluster: &mut Cluster) {
+        cluster.create::<Service>(vip()).await;
+        cluster.create::<Endpoints>(endpoints("kubernetes-vip", go_operator())).await;
+        cluster.create::<EndpointSlice>(mirror()).await;
+        let operator = Operator::start(cluster, "one", 0);
+        let said = "LegacyEndpoints";
+        until("it is reported", async || {
+            let events = cluster.list::<Event>("default").await;
+            let mut notes = events.iter().filter(|event| event.reason.as_deref() == Some(said));
+            notes.any(|event| event.note.as_deref().is_some_and(|note| note.contains("set rbac.goOperator=true of the chart")))
+        })
+        .await;
+        until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
+        assert!(cluster.try_get::<Endpoints>("default", "kubernetes-vip").await.is_some());
+        cluster.grant(Rights::GoOperator, "default").await;
+        let is_gone = within(Duration::from_secs(40), async || {
+            cluster.try_get::<Endpoints>("default", "kubernetes-vip").await.is_none()
+        });
+        assert!(is_gone.await, "removed at most 30 s after the rights were granted");
     }
 }

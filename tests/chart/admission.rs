@@ -199,7 +199,7 @@ async fn a_stolen_token_of_the_operator_writes_nothing_else_on_api_server() {
     for pair in &clusters().await {
         let (release, cluster) = (release(pair), &pair.1);
         cluster.namespace("team-a").await;
-        let set = "admission.operator.enabled=true,rbac.goOperator=false";
+        let set = "admission.operator.enabled=true";
         release.apply("install", &chart(), &["--create-namespace", "--set", set]);
         let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client());
         let everything = json!({

@@ -99,6 +99,13 @@ const BAD: &[(&str, &[&str])] = &[
         &["vip.externalTrafficPolicy", "needs nodes.enabled"],
     ),
     (
+        "vip.create=true,rbac.namespaces={blue}",
+        &[
+            "the VIP Service is in the namespace default",
+            "add it to rbac.namespaces",
+        ],
+    ),
+    (
         "extraEnv[0].name=ENDPOINT_COPIER_PROBE_PERIOD,extraEnv[0].value=2s",
         &["set probe.period"],
     ),
@@ -173,6 +180,8 @@ fn an_apparent_contradiction_is_accepted() {
             r"vip.create=true,vip.annotations.metallb\.io/loadBalancerIPs=192.0.2.1\,2001:db8::1",
             r"vip.create=true,vip.loadBalancerIP=192.0.2.1,vip.annotations.metallb\.io/address-pool=a",
             "extraEnv[0].name=ENDPOINT_COPIER_API_SERVER_ADDRESS,extraEnv[1].name=TZ",
+            "vip.create=true,rbac.namespaces={blue,default}",
+            "vip.create=true,rbac.namespaces={blue},rbac.create=false",
             "nameOverride=Copier_1",
             "nameOverride=copier.1,fullnameOverride=",
         ] {

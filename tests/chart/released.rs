@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::PROGRAM;
 use crate::helm::{Helm, NAMESPACE, chart, helms, succeeded};
 use crate::pod::{Node, Pod, list_api_servers};
-use crate::rights::{everything, leave_endpoints, leave_mirrored_endpoints};
+use crate::rights::{everything, leave_endpoints};
 use crate::upgraded::old_chart;
 
 /// The name of the Deployment.
@@ -161,7 +161,7 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
         let notes = release.apply(
             "install",
             &chart(),
-            &["--create-namespace", "--set", "replicaCount=3,vip.create=true,networkPolicy.enabled=true,resourceQuota.enabled=true,rbac.goOperator=false,admission.users.enabled=true,admission.operator.enabled=true"],
+            &["--create-namespace", "--set", "replicaCount=3,vip.create=true,networkPolicy.enabled=true,resourceQuota.enabled=true,admission.users.enabled=true,admission.operator.enabled=true"],
         );
         assert!(
             notes.contains("kubectl get service kubernetes-vip --namespace default"),
@@ -177,7 +177,6 @@ async fn three_replicas_are_installed_and_uninstalled_on_api_server() {
             .and_then(|lease| lease.spec?.holder_identity)
             .expect("a holder");
         assert!(holder.starts_with("copier-"), "{holder}");
-        leave_mirrored_endpoints(cluster).await;
         everything(cluster).await;
         let again = json!({"metadata": {"annotations": {"endpoint-copier/enabled": "true"}}});
         cluster.patch::<Service>("default", "kubernetes-vip", again).await;
@@ -266,10 +265,13 @@ async fn upgraded_and_rolled_back(version: &str) {
         let notes = release.apply(
             "upgrade",
             &chart(),
-            &["--reuse-values", "--set", "replicaCount=3"],
+            &["--reuse-values", "--set", "replicaCount=3,rbac.goOperator=true"],
         );
         assert!(notes.contains("It was replaced. The image is"), "{notes}");
-        assert!(notes.contains("If this replaced the Go operator"), "{notes}");
+        assert!(
+            notes.contains("rbac.goOperator grants permissions that only an upgrade"),
+            "{notes}"
+        );
         assert_eq!(release.image().await, IMAGE);
         let pods = release.start_pods("copier").await;
         let (slice, _) = slice_of_the_go_operator(version);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use harness::{Cluster, Platform, objects, until};
+use harness::{Cluster, Platform, Rights, objects, rules, until};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
@@ -42,8 +42,13 @@ const UNUSED: [(&str, &str); 6] = [
     ),
 ];
 
-/// Permissions of Pods of the Go operator, until an upgrade has replaced them.
-const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
+/// Permissions for an upgrade from the Go operator: of its Pods until they are replaced, and for what they leave.
+const OF_THE_GO_OPERATOR: [(&str, &str); 10] = [
+    (
+        " endpoints get",
+        "this operator reads the Endpoints that 0.2 left",
+    ),
+    (" endpoints delete", "and deletes them"),
     (
         "discovery.k8s.io endpointslices patch",
         "0.3.0 writes its slice with server-side apply",
@@ -65,37 +70,6 @@ const OF_THE_GO_OPERATOR: [(&str, &str); 8] = [
     ),
     (" events patch in copier", "and counts them"),
 ];
-
-fn texts(list: &Value) -> Vec<String> {
-    let items = list.as_array().map(Vec::as_slice).unwrap_or_default().iter();
-    items
-        .map(|item| item.as_str().expect("a text").to_owned())
-        .collect()
-}
-
-/// The rules of the roles, one for each verb of each resource.
-fn rules(objects: &[Value]) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for role in objects
-        .iter()
-        .filter(|object| object["kind"] == "ClusterRole" || object["kind"] == "Role")
-    {
-        let namespaces: Vec<_> = role["metadata"]["namespace"].as_str().into_iter().collect();
-        for rule in role["rules"].as_array().expect("rules") {
-            for verb in texts(&rule["verbs"]) {
-                for resource in texts(&rule["resources"]) {
-                    let groups = texts(&rule["apiGroups"]);
-                    assert_eq!(groups.len(), 1, "{rule}");
-                    let names = texts(&rule["resourceNames"]);
-                    let names: Vec<_> = names.iter().map(String::as_str).collect();
-                    let one = Rule::new(&[&groups[0]], &[&resource], &[&verb]);
-                    rules.push(one.names(&names).namespaces(&namespaces));
-                }
-            }
-        }
-    }
-    rules
-}
 
 /// `<group> <resource> <verb> <name> in <namespace>`
 fn text(rule: &Rule) -> String {
@@ -142,27 +116,11 @@ pub async fn leave_endpoints(cluster: &Cluster) {
         .await;
 }
 
-/// The slice into which Kubernetes mirrors it. Only the API server runs here, so the test creates it.
-const MIRROR: &str = "kubernetes-vip-x7k2p";
-
-/// Creates the object that version 0.2 of the Go operator left, and its mirrored slice.
-pub async fn leave_mirrored_endpoints(cluster: &Cluster) {
-    leave_endpoints(cluster).await;
-    let mut mirror = objects::api_servers(&["192.0.2.1"]);
-    mirror["metadata"] = json!({"name": MIRROR, "namespace": "default", "labels": {
-        "kubernetes.io/service-name": "kubernetes-vip",
-        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
-    }});
-    cluster.create::<EndpointSlice>(mirror).await;
-}
-
 /// Makes the operator send every kind of request that it ever sends.
 pub async fn everything(cluster: &Cluster) {
     let addresses = ["192.0.2.1", "192.0.2.2"];
     let vip = |annotations: Value| json!({"metadata": {"annotations": annotations}});
-    // Copies are created, and the objects of version 0.2 are removed.
-    cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
-    cluster.delete::<EndpointSlice>("default", MIRROR).await;
+    // Copies are created.
     cluster
         .until_addresses("default", "kubernetes-vip", &addresses)
         .await;
@@ -205,14 +163,13 @@ pub async fn everything(cluster: &Cluster) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rendered_rules_suffice_and_only_named_ones_are_unused() {
     let Some(helm) = helm() else { return };
-    let rendered = helm.render(&["--set", "rbac.goOperator=false"]);
+    let rendered = helm.render(&[]);
     let cluster = Cluster::start(Platform::Testbed, PROGRAM, 1).await;
     list_api_servers(&cluster, &["192.0.2.1", "192.0.2.2"]).await;
     cluster.namespace(NAMESPACE).await;
     let mut vip = objects::vip();
     vip["spec"]["externalTrafficPolicy"] = json!("Local");
     cluster.create::<Service>(vip).await;
-    leave_mirrored_endpoints(&cluster).await;
     let (store, _) = cluster.testbed().expect("the testbed");
     store.restrict(USER, rules(&rendered));
     let kubeconfig = cluster.kubeconfig_with(0, Some(&store.token_of(USER)));
@@ -249,13 +206,82 @@ fn rights_kept_for_the_go_operator_are_named_and_optional() {
         assert_eq!(texts.len(), rules.len(), "a right that is given twice");
         texts
     };
-    let (with, without) = (rights("rbac.goOperator=true"), rights("rbac.goOperator=false"));
+    let (with, without) = (rights("rbac.goOperator=true"), rights("replicaCount=2"));
     let more: BTreeSet<_> = with.difference(&without).cloned().collect();
     assert_eq!(more, named(&OF_THE_GO_OPERATOR));
-    let openshift = rights("rbac.goOperator=false,rbac.endpointSlicesRestricted=true");
+    let openshift = rights("rbac.endpointSlicesRestricted=true");
     let more: Vec<_> = openshift.difference(&without).collect();
     assert_eq!(more, ["discovery.k8s.io endpointslices/restricted create"]);
-    assert!(rights("rbac.create=false").is_empty());
+    assert!(rights("rbac.create=false,rbac.namespaces={blue}").is_empty());
+}
+
+/// Rule: chart.namespaces
+#[test]
+fn writes_are_limited_to_the_listed_namespaces() {
+    let Some(helm) = helm() else { return };
+    let all = "rbac.goOperator=true,rbac.endpointSlicesRestricted=true";
+    let limited = format!("{all},rbac.namespaces={{blue,red,blue}}");
+    let by_verb = |set: &str| -> (BTreeSet<String>, BTreeSet<String>) {
+        let rules = rules(&helm.render(&["--set", set]));
+        let rules = rules
+            .iter()
+            .filter(|rule| !rule.namespaces.contains(&NAMESPACE.to_owned()));
+        let is_read = |text: &String| {
+            let is_go = [" endpoints get"].iter().any(|right| text.starts_with(right));
+            !is_go && [" get", " list", " watch"].iter().any(|verb| text.contains(verb))
+        };
+        rules.map(text).partition(is_read)
+    };
+    let (reads, writes) = by_verb(all);
+    let (still_reads, limited) = by_verb(&limited);
+    assert_eq!(still_reads, reads, "reads stay cluster-wide");
+    let expected = writes
+        .iter()
+        .flat_map(|right| ["blue", "red"].map(|namespace| format!("{right} in {namespace}")));
+    assert_eq!(limited, expected.collect());
+    assert!(writes.len() > 8, "{writes:?}");
+    assert!(
+        limited
+            .iter()
+            .any(|right| right == "discovery.k8s.io endpointslices create in blue")
+    );
+}
+
+/// Rule: chart.namespaces
+#[test]
+fn roles_of_namespaces_are_bound_to_the_service_account() {
+    let Some(helm) = helm() else { return };
+    let rendered = helm.render(&["--set", "rbac.namespaces={blue}"]);
+    let binding = find(&rendered, "RoleBinding", "-copies");
+    let role = find(&rendered, "Role", "-copies");
+    assert_eq!(role["metadata"]["namespace"], "blue");
+    assert_eq!(binding["metadata"]["namespace"], "blue");
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["roleRef"]["kind"], "Role");
+    let of_cluster = find(&rendered, "ClusterRoleBinding", "");
+    assert_eq!(binding["subjects"], of_cluster["subjects"]);
+}
+
+/// `make docs` writes the files.
+/// Rule: chart.rights
+#[test]
+fn rights_of_the_harness_are_up_to_date() {
+    let Some(helm) = helm() else { return };
+    for rights in Rights::ALL {
+        let set = ["--namespace", Rights::NAMESPACE, "--set", rights.values()];
+        let rendered = Rights::rendered(&helm.render(&set));
+        let path = format!(
+            "{}/crates/testing/harness/rights/{}",
+            env!("CARGO_MANIFEST_DIR"),
+            rights.file()
+        );
+        if std::env::var("BLESS").as_deref() == Ok("1") {
+            std::fs::write(&path, rendered).expect("written");
+        } else {
+            let found = std::fs::read_to_string(&path).expect("a file");
+            assert_eq!(found, rendered, "{path} is out of date, run make docs");
+        }
+    }
 }
 
 /// Rule: chart.rights

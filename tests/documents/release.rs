@@ -203,3 +203,128 @@ fn workflows_and_the_dockerfile_build_with_one_rust() {
         }
     }
 }
+
+/// The jobs that a job needs, directly or through others.
+fn needed(jobs: &serde_json::Value, job: &str) -> std::collections::BTreeSet<String> {
+    let needs = &jobs[job]["needs"];
+    let direct: Vec<_> = match needs {
+        serde_json::Value::String(one) => vec![one.as_str()],
+        _ => needs
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it.as_str())
+            .collect(),
+    };
+    let mut all = std::collections::BTreeSet::new();
+    for name in direct {
+        all.insert(name.to_owned());
+        all.extend(needed(jobs, name));
+    }
+    all
+}
+
+/// Rights to write are those of a token that can publish.
+#[test]
+fn every_release_job_that_publishes_waits_for_checks_and_review() {
+    let name = ".github/workflows/release.yml";
+    let [workflow] = documents(name, &read(name)).try_into().expect("one document");
+    let jobs = &workflow["jobs"];
+    let review = jobs.as_object().expect("jobs").iter();
+    let review: Vec<_> = review
+        .filter(|(_, body)| body["environment"] == "release")
+        .collect();
+    let [(review, _)] = review[..] else {
+        panic!("{review:?}")
+    };
+    assert!(needed(jobs, review).contains("check"));
+    let mut count = 0;
+    for (job, body) in jobs.as_object().expect("jobs") {
+        let rights = body["permissions"].as_object().expect("permissions");
+        if rights.values().any(|right| right == "write") {
+            assert!(needed(jobs, job).contains(review), "{job}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 5);
+    let steps = jobs["check"]["steps"].as_array().expect("steps");
+    assert_eq!(steps[0]["with"]["fetch-depth"], 0);
+    assert_eq!(steps[1]["run"], ".ci/on-main \"$GITHUB_REF_NAME\"");
+    let guide = read("docs/contributing/releasing.md");
+    assert!(guide.contains("an environment `release`"));
+}
+
+/// Runs git in a folder.
+fn git(folder: &std::path::Path, args: &[&str]) {
+    let who = [
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.com",
+        "-c",
+        "commit.gpgsign=false",
+        "-c",
+        "tag.gpgsign=false",
+    ];
+    let output = std::process::Command::new("git")
+        .current_dir(folder)
+        .args(who)
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .expect("git starts");
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_tag_that_is_not_on_main_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [origin, clone] = ["origin", "clone"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&origin).expect("a folder");
+    let commit = ["commit", "--quiet", "--allow-empty", "--message=one"];
+    git(&origin, &["init", "--quiet", "--initial-branch=main"]);
+    git(&origin, &commit);
+    git(&origin, &["tag", "v0.0.1"]);
+    git(&origin, &["checkout", "--quiet", "-b", "aside"]);
+    git(&origin, &commit);
+    git(&origin, &["tag", "--annotate", "--message=two", "v0.0.2"]);
+    git(&origin, &["checkout", "--quiet", "main"]);
+    git(&origin, &commit);
+    git(&origin, &["tag", "--annotate", "--message=three", "v0.0.3"]);
+    git(
+        folder.path(),
+        &["clone", "--quiet", &origin.display().to_string(), "clone"],
+    );
+    let check = |tag: &str| {
+        let script = root().join(".ci/on-main");
+        let output = std::process::Command::new(script)
+            .current_dir(&clone)
+            .arg(tag)
+            .output();
+        let output = output.expect("it starts");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    for (tag, is_on_main) in [
+        ("v0.0.1", true),
+        ("v0.0.2", false),
+        ("v0.0.3", true),
+        ("v0.0.4", false),
+    ] {
+        let (found, said) = check(tag);
+        assert_eq!(found, is_on_main, "{tag}: {said}");
+    }
+    assert!(check("v0.0.2").1.contains("is not on main"));
+    git(&clone, &["update-ref", "-d", "refs/remotes/origin/main"]);
+    let (found, said) = check("v0.0.1");
+    assert!(
+        !found && said.contains("fetch-depth"),
+        "a shallow checkout knows no branch: {said}"
+    );
+}

@@ -63,6 +63,31 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
     }
 }
 
+/// Rule: 3.legacy-endpoints
+#[tokio::test(start_paused = true)]
+async fn many_mirrors_without_rights_cause_one_request_per_pause() {
+    let store = cluster(&["192.0.2.1"]);
+    for number in 0..100 {
+        let name = format!("vip-{number}");
+        put(&store, service(&name));
+        let mut mirror = mirror();
+        mirror["metadata"]["name"] = json!(format!("{name}-mirror"));
+        mirror["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
+        put(&store, mirror);
+    }
+    let operator = Operator::start(&store);
+    let forbidden = Match::any().resource("endpoints");
+    operator.writer.faults().add(Fault::status(forbidden, 403));
+    pass(seconds(600)).await;
+    let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
+    assert_eq!(found, Some(100));
+    assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(100));
+    // Every 30 s, as many as are synced at once.
+    let asked = asked(&store);
+    assert!((20..=300).contains(&asked), "{asked}");
+    assert!(warnings(&store, "vip-0").contains(&"LegacyEndpoints".to_owned()));
+}
+
 fn asked(store: &Store) -> usize {
     let of_endpoints = store
         .requests()

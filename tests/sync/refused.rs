@@ -1,11 +1,11 @@
 //! Writes that the API server refuses, permanently or because the namespace is terminating.
 
 use serde_json::json;
-use testbed::{Fault, Match, Request, builders};
+use testbed::{Fault, Match, Request, Rule, builders};
 
 use crate::harness::{
-    Operator, addresses, cluster, events, ms, pass, put, seconds, service, service_of, slice, slices_of,
-    two_copies, warnings,
+    Operator, addresses, cluster, events, ms, namespace_named, pass, put, seconds, service, service_in,
+    service_of, slice, slices_of, two_copies, warnings,
 };
 
 /// Rule: 2.write-refused, 2.write-refused-pause
@@ -49,6 +49,64 @@ async fn a_refused_write_is_retried_after_5_to_30_s_and_sent_once() {
         );
         assert_eq!(operator.metric("endpoint_copier_services_in_sync"), Some(1));
     }
+}
+
+/// The rights of an operator that may write slices in these namespaces.
+fn writes_in(namespaces: &[&str]) -> Vec<Rule> {
+    vec![
+        Rule::new(
+            &["", "discovery.k8s.io", "events.k8s.io"],
+            &["*"],
+            &["get", "list", "watch"],
+        ),
+        Rule::new(&["events.k8s.io"], &["events"], &["create"]),
+        Rule::new(
+            &["discovery.k8s.io"],
+            &["endpointslices"],
+            &["create", "update", "delete"],
+        )
+        .namespaces(namespaces),
+    ]
+}
+
+/// Rule: 2.write-refused-pause, chart.namespaces
+#[tokio::test(start_paused = true)]
+async fn services_of_a_namespace_without_rights_share_a_pause() {
+    let store = cluster(&["192.0.2.1"]);
+    for namespace in ["blue", "red"] {
+        put(&store, namespace_named(namespace));
+    }
+    put(&store, slice("web", "web-1", &["10.0.0.1"]));
+    for number in 0..200 {
+        let mut service = service_in("blue", &format!("web-{number}"), "web");
+        service["metadata"]["annotations"]["endpoint-copier/default-service-namespace"] = json!("default");
+        put(&store, service);
+    }
+    let user = "admin";
+    store.restrict(user, writes_in(&["default", "red"]));
+    let operator = Operator::start(&store);
+    put(&store, service("vip"));
+    operator.until_addresses("vip", &["192.0.2.1"]).await;
+    pass(seconds(100)).await;
+    // After 0, 5, 15, 35, 65 and 95 s: as many as are synced at once, instead of 200.
+    let tries = operator.slice_requests("create").len();
+    assert!((6..=80).contains(&tries), "{tries}");
+    let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
+    assert_eq!(operator.metric(refused), Some(200));
+    let said = store.list("events.events.k8s.io", Some("blue"));
+    let said: Vec<_> = said.iter().filter_map(|event| event["note"].as_str()).collect();
+    assert!(said.len() >= 200, "{}", said.len());
+    assert!(
+        said.iter()
+            .all(|note| note.contains("list this namespace in rbac.namespaces")),
+        "{}",
+        said[0]
+    );
+
+    store.restrict(user, writes_in(&["default", "red", "blue"]));
+    pass(seconds(31)).await;
+    assert_eq!(operator.metric(refused), Some(0));
+    assert_eq!(store.list("endpointslices", Some("blue")).len(), 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,12 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- if and .Values.admission.operator.enabled .Values.rbac.create .Values.rbac.goOperator }}
 {{- fail "admission.operator.enabled needs rbac.goOperator=false: Pods of the Go operator write slices that the policy does not let pass" }}
 {{- end }}
+{{- with .Values.rbac.namespaces }}
+{{- $vip := include "endpoint-copier-operator.vipNamespace" $ }}
+{{- if and $.Values.vip.create $.Values.rbac.create (not (has $vip .)) }}
+{{- fail (printf "vip.create: the VIP Service is in the namespace %s, where the operator may not write; add it to rbac.namespaces" $vip) }}
+{{- end }}
+{{- end }}
 {{- include "endpoint-copier-operator.checkFlags" . }}
 {{- end }}
 

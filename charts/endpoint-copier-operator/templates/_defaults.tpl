@@ -107,7 +107,8 @@ serviceAccount:
   name: endpoint-copier-operator
 rbac:
   create: true
-  goOperator: true
+  goOperator: false
+  namespaces: []
   endpointSlicesRestricted: false
 apiPriority:
   enabled: false

@@ -141,7 +141,8 @@ impl Attempts {
     }
 }
 
-fn pause(times: u32) -> Duration {
+/// The pause after this many refusals before the last one.
+pub(super) fn pause(times: u32) -> Duration {
     REFUSAL_PAUSE
         .saturating_mul(2_u32.saturating_pow(times))
         .min(LONGEST_REFUSAL_PAUSE)

@@ -26,16 +26,19 @@ use endpoint_copier_core::plan::{Delete, Plan};
 
 mod applied;
 mod attempts;
+mod forbidden;
 mod request;
 
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
+use forbidden::ForbiddenWrites;
 
 /// Writes EndpointSlices.
 pub struct Writer {
     client: Client,
     metrics: Metrics,
     attempts: Mutex<Attempts>,
+    forbidden: Mutex<ForbiddenWrites>,
     pub(crate) watchdog: Watchdog, // Each call that ends is a step, even if it failed.
 }
 
@@ -47,6 +50,7 @@ impl Writer {
             client,
             metrics,
             attempts: Mutex::default(),
+            forbidden: Mutex::default(),
             watchdog: Watchdog::default(),
         }
     }
@@ -125,17 +129,21 @@ impl Writer {
                 Expectation::NewerThan(seen),
             )
         };
-        if let Err((until, message)) = self.attempts.lock().check(slice, Instant::now()) {
+        let now = Instant::now();
+        let forbidden = self.forbidden.lock().check(key.namespace(), operation, now);
+        let is_forbidden = forbidden.is_err();
+        if let Err((until, message)) = forbidden.and_then(|()| self.attempts.lock().check(slice, now)) {
             applied.failures.push(SyncError::Refused {
                 operation,
                 slice: key,
                 message,
+                is_forbidden,
                 retry_at: Some(until),
             });
             return;
         }
         let mut answer = self.send(term, operation, &key, request).await;
-        self.note(slice, &mut answer);
+        self.note(operation, slice, &mut answer);
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
         self.ended(operation, key, expectation, seen, applied);
     }
@@ -191,11 +199,24 @@ impl Writer {
     }
 
     /// Records the result of a write. Adds to a refusal the time at which the same content may be tried again.
-    fn note<T>(&self, slice: &EndpointSlice, answer: &mut Result<T, SyncError>) {
+    fn note<T>(&self, operation: Operation, slice: &EndpointSlice, answer: &mut Result<T, SyncError>) {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
         attempts.forget_old(now);
         match answer {
-            Ok(_) => _ = attempts.ended(slice, None, now),
+            Ok(_) => {
+                attempts.ended(slice, None, now);
+                self.forbidden.lock().allowed(namespace, operation);
+            }
+            Err(SyncError::Refused {
+                message,
+                is_forbidden: true,
+                retry_at,
+                ..
+            }) => {
+                let until = self.forbidden.lock().refused(namespace, operation, message, now);
+                *retry_at = Some(until);
+            }
             Err(SyncError::Refused {
                 message, retry_at, ..
             }) => {

@@ -18,7 +18,7 @@ use tokio_util::time::delay_queue::Expired;
 use tracing::debug;
 
 use crate::apiserver::error::one_line;
-use crate::apiserver::status::{is_answer, is_namespace_terminating, may_create_again};
+use crate::apiserver::status::{is_answer, is_namespace_terminating, may_create_again, missing_right};
 use crate::leader_election::term::{Term, WritePermit};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::metrics::Metrics;
@@ -205,6 +205,8 @@ impl EventWriter {
     /// after the Events that are waiting.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
+        // Not an outage: rights may exist in some namespaces only, and a success elsewhere does not end it.
+        let forbidden = FailureLog::new("writing Events in some namespaces");
         let mut failed = DelayQueue::new();
         loop {
             let mut event = tokio::select! {
@@ -225,7 +227,7 @@ impl EventWriter {
                 }
                 continue;
             };
-            let may_retry = self.write(&event, write, &outage).await;
+            let may_retry = self.write(&event, write, [&outage, &forbidden]).await;
             if may_retry
                 && self.lasts(&event)
                 && let Some(pause) = event.pauses.next()
@@ -243,7 +245,12 @@ impl EventWriter {
     }
 
     /// Returns whether the API server may accept the Event later.
-    async fn write(&self, pending: &PendingEvent, write: WritePermit, outage: &FailureLog) -> bool {
+    async fn write(
+        &self,
+        pending: &PendingEvent,
+        write: WritePermit,
+        [outage, forbidden]: [&FailureLog; 2],
+    ) -> bool {
         let message = &pending.message;
         let (event, regarding) = (message.event(), pending.regarding());
         // A recorder of its own for each Event: one that lives adds to an old Event of the same
@@ -262,6 +269,14 @@ impl EventWriter {
             }
             // No Event can be created in a terminating namespace, and no one needs it.
             Ok(Err(kube::Error::Api(status))) if is_namespace_terminating(&status) => return false,
+            Ok(Err(kube::Error::Api(status))) if missing_right(&status).is_some() => {
+                let namespace = pending.service.namespace();
+                forbidden.failed_by(
+                    namespace.to_owned(),
+                    &format!("{}: {}", message.reason(), status.message),
+                );
+                return false;
+            }
             Ok(Err(error)) => {
                 // A busy API server did not accept the Event. After any other failure this is unknown, and a second
                 // Event would have another name. A lasting finding is reported again after half an hour.

@@ -16,7 +16,7 @@ use crate::controller::apply::{Applied, Writer};
 use crate::controller::budget::Budgets;
 use crate::controller::error::SyncError;
 use crate::controller::events::EventRecorder;
-use crate::controller::migration::Migration;
+use crate::controller::migration::{Migration, REFUSED};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::controller::workqueue::{DirtySet, PACE};
 use crate::leader_election::term::Term;
@@ -42,9 +42,6 @@ use failures::SyncFailures;
 use findings::Findings;
 use late_watch::LateWatch;
 use report::rules_out_synced;
-
-/// The pause after the API server refused the removal of an object that the Go operator left.
-const REFUSED: Duration = Duration::from_secs(30);
 
 /// The pause before the next read of a source slice that cannot be decoded and that no watch shows.
 const UNWATCHED: Duration = Duration::from_secs(30);

@@ -137,8 +137,9 @@ reasons! {
     WriteRefused, leaves_undone: true,
         means: "The API server rejects a write with 403 or 422. The operator tries again after 5 s, doubling up to 30 \
             s.",
-        remedy: "Read the server's reason in the note: missing permissions, an admission policy, or an invalid \
-            value.";
+        remedy: "Read the server's reason in the note: an admission policy, an invalid value, or missing permissions, as \
+            in a namespace that `rbac.namespaces` of the chart does not list. There the operator may not write Events \
+            either, and only its log has the reason.";
 
     /// The source is empty and its last good copies are kept.
     SourceEmptyHeld, leaves_undone: false,
@@ -195,9 +196,10 @@ reasons! {
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
     LegacyEndpoints, leaves_undone: false,
-        means: "An `Endpoints` object of version 0.2 of the Go operator still exists, Kubernetes mirrors it into an \
-            EndpointSlice, and the operator may not delete it.",
-        remedy: "Allow `get` and `delete` of `endpoints`, or delete the object with the command in the note.";
+        means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
+            operator may not read or delete it. Version 0.2 of the Go operator leaves such an object.",
+        remedy: "If the Go operator made it, delete the object with the command in the note, or set \
+            `rbac.goOperator: true` in the chart until it is gone. Else see `ForeignSlices`.";
 }
 
 /// The reason of the only Event that is not a warning.

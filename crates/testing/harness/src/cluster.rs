@@ -10,12 +10,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
-use testbed::{ApiServer, Store};
+use testbed::{ApiServer, Rule, Store};
 
 use crate::history::History;
 use crate::network::Network;
 use crate::nodes::Nodes;
 use crate::objects;
+use crate::rights::{Rights, bind_to_replicas, path, review, rules};
 use crate::servers::{Platform, Servers, USERS};
 use crate::wait::until;
 
@@ -100,7 +101,44 @@ impl Cluster {
             })
             .await;
         }
+        cluster.grant(Rights::Default, "default").await;
         cluster
+    }
+
+    /// Replaces the rights of the replicas by those of a release in this namespace. At the start they have those of a
+    /// release in `default` with the default values.
+    pub async fn grant(&self, rights: Rights, namespace: &str) {
+        let objects = rights.objects(namespace);
+        let rules = rules(&objects);
+        if let Some((store, _)) = self.testbed() {
+            for user in &USERS[1..] {
+                store.restrict(user, rules.clone());
+            }
+            return;
+        }
+        for mut object in objects {
+            bind_to_replicas(&mut object);
+            let path = path(&object);
+            let one = format!("{path}/{}", object["metadata"]["name"].as_str().expect("a name"));
+            if self.send(http::Method::PUT, &one, object.clone()).await > 201 {
+                assert_eq!(self.post(&path, object).await, 201, "{one}");
+            }
+        }
+        let all: Vec<_> = Rights::ALL
+            .iter()
+            .flat_map(|rights| self::rules(&rights.objects(namespace)))
+            .collect();
+        for server in 0..self.servers.count() {
+            let client = client(&self.servers.kubeconfig(server, USERS[0])).await;
+            for rule in &all {
+                let is_granted = rules.contains(rule) || rules.contains(&everywhere(rule));
+                until(
+                    &format!("server {server}: {rule:?} is {is_granted}"),
+                    async || is_allowed(&client, rule).await == is_granted,
+                )
+                .await;
+            }
+        }
     }
 
     /// Lists exactly these servers in `default/kubernetes`.
@@ -229,6 +267,25 @@ impl Cluster {
             .and_then(|lease| lease.spec?.holder_identity)
             .unwrap_or_default()
     }
+}
+
+/// The same right in all namespaces.
+fn everywhere(rule: &Rule) -> Rule {
+    Rule {
+        namespaces: Vec::new(),
+        ..rule.clone()
+    }
+}
+
+/// Whether the last replica has a right, as a server knows it now.
+async fn is_allowed(client: &Client, rule: &Rule) -> bool {
+    let review = review(USERS[USERS.len() - 1], rule).to_string().into_bytes();
+    let request = http::Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(review)
+        .expect("a request");
+    let answer: Value = client.request(request).await.expect("an API server");
+    answer["status"]["allowed"] == true
 }
 
 async fn client(kubeconfig: &str) -> Client {

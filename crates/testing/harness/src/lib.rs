@@ -6,6 +6,7 @@
 //! - [`Network`]: a network namespace whose ways to the API servers can be cut without a sound.
 //! - [`Nodes`]: three network namespaces, each a node with its own etcd, API server and replica.
 //! - [`delay`]: a slow path to an API server. [`Listening`]: any server of a test's own.
+//! - [`Rights`]: what the chart allows the replicas.
 //! - [`objects`]: what users write.
 //! - [`tool`]: programs that are not ours.
 //!
@@ -28,6 +29,7 @@ mod node_objects;
 mod nodes;
 pub mod objects;
 mod operator;
+mod rights;
 mod servers;
 mod sockets;
 mod tools;
@@ -41,6 +43,7 @@ pub use listening::Listening;
 pub use network::Network;
 pub use nodes::Nodes;
 pub use operator::{Operator, Place, SHORT_LEASE, command, leader, own_address};
+pub use rights::{Rights, rules};
 pub use servers::{Platform, USERS};
 pub use tools::{brought, skipped, tool};
 pub use wait::{PATIENCE, until, within};

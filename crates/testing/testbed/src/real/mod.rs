@@ -23,7 +23,8 @@ use tokio::time::{sleep, timeout};
 
 /// More than two periods of renewals.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Users that may do everything: one for the test, and others to tell by their names who wrote what.
+/// The user of the test, who may do everything, and users for replicas, whose names show who wrote what. They may do only
+/// what the test allows them.
 pub const USERS: [&str; 4] = ["admin", "one", "two", "three"];
 
 /// etcd and its API servers.
@@ -162,7 +163,14 @@ impl RealCluster {
         let account = KeyPair::generate().map_err(io::Error::other)?;
         self.folder.write("account.key", &account.serialize_pem())?;
         self.folder.write("account.pub", &account.public_key_pem())?;
-        let tokens = USERS.map(|user| format!("{},{user},{user},\"system:masters\"\n", token(user)));
+        let tokens = USERS.map(|user| {
+            let groups = if user == USERS[0] {
+                ",\"system:masters\""
+            } else {
+                ""
+            };
+            format!("{},{user},{user}{groups}\n", token(user))
+        });
         self.folder.write("tokens.csv", &tokens.concat())?;
         self.folder.write("audit.yaml", audit::POLICY)?;
         Ok(())

@@ -1,0 +1,32 @@
+{{/* Rules for writes, of the ClusterRole or of a Role in each of `rbac.namespaces`. */}}
+
+{{- define "endpoint-copier-operator.writeRules" -}}
+# Writes copies.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [create, update, delete]
+# Reports problems of a Service on the Service. patch: for a repeated Event.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- if .Values.rbac.endpointSlicesRestricted }}
+# OpenShift requires this to write slices with addresses of Pods or Services.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices/restricted]
+  verbs: [create]
+{{- end }}
+{{- if .Values.rbac.goOperator }}
+# Removes the Endpoints that version 0.2 of the Go operator left, once copies exist.
+- apiGroups: [""]
+  resources: [endpoints]
+  verbs: [get, delete]
+# Not used by this operator: Pods of the Go operator 0.3.0 need it for their slice until they are replaced.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [patch]
+# Not used by this operator: Pods of the Go operator 0.2 need it for their Endpoints until they are replaced.
+- apiGroups: [""]
+  resources: [endpoints]
+  verbs: [create, update]
+{{- end }}
+{{- end }}

@@ -1,0 +1,47 @@
+//! An operator that may write in some namespaces only. All tests of this suite run with the rights that the chart gives;
+//! these have other values.
+
+use std::time::Duration;
+
+use harness::objects::managed;
+use harness::{Cluster, Operator, Rights, within};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event;
+use serde_json::json;
+
+use crate::on_both;
+
+/// The addresses that `default/kubernetes` lists.
+const LISTED: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+on_both! {
+    /// Rule: chart.namespaces
+    async fn service_in_an_unlisted_namespace_is_logged_and_harms_no_other(cluster: &mut Cluster) {
+        cluster.grant(Rights::OneNamespace, "default").await;
+        cluster.namespace("blue").await;
+        for number in 0..20 {
+            let mut service = managed("blue", &format!("web-{number}"), "default", "kubernetes");
+            service["spec"]["ports"] = json!([{"name": "https", "port": 6443}]);
+            cluster.create::<Service>(service).await;
+        }
+        let operator = Operator::start(cluster, "one", 0);
+        let refused = "endpoint_copier_findings{reason=\"WriteRefused\"}";
+        let found = within(Duration::from_secs(20), async || operator.metric(refused).await == Some(20));
+        assert!(found.await, "{}", operator.log());
+        cluster.vip_in_step().await;
+        let log = operator.log();
+        let said = log.lines().find(|line| line.contains("WriteRefused") && line.contains("blue/web-0"));
+        let said = said.expect("a line");
+        assert!(said.contains("in the namespace") && said.contains("list this namespace in rbac.namespaces of the chart"), "{said}");
+        assert!(cluster.list::<EndpointSlice>("blue").await.is_empty());
+        assert!(cluster.list::<Event>("blue").await.is_empty());
+        let about_events = log.lines().filter(|line| line.contains("writing Events"));
+        assert_eq!(about_events.count(), 1, "{log}");
+
+        cluster.grant(Rights::Default, "default").await;
+        let follows = within(Duration::from_secs(40), async || operator.metric(refused).await == Some(0));
+        assert!(follows.await, "{}", operator.log());
+        cluster.until_addresses("blue", "web-19", &LISTED).await;
+    }
+}
