@@ -162,10 +162,7 @@ impl Reconciler {
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         self.findings.set_unreachable(key, plan.unreachable.len());
-        let (taken_out, returned) = (
-            plan.taken_out.clone(),
-            std::mem::take(&mut plan.returned),
-        );
+        let (taken_out, returned) = (plan.taken_out.clone(), std::mem::take(&mut plan.returned));
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {
