@@ -41,16 +41,24 @@ fn main() -> ExitCode {
             |()| 0,
         ),
         cli::Task::Inspect { what, format } => {
-            match runtime.block_on(inspect::inspect(&config, what, format)) {
-                Ok(in_step) => u8::from(!in_step),
-                Err(error) => {
-                    eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
-                    2
-                }
-            }
+            answered(runtime.block_on(inspect::inspect(&config, what, format)))
+        }
+        cli::Task::Wait { service, limit } => {
+            answered(runtime.block_on(inspect::wait(&config, &service, limit)))
         }
     };
     // Work that still runs, such as a name lookup, must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// The exit code of a command that only reads.
+fn answered(result: Result<bool, inspect::Error>) -> u8 {
+    match result {
+        Ok(in_step) => u8::from(!in_step),
+        Err(error) => {
+            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
+            2
+        }
+    }
 }

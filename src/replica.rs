@@ -30,13 +30,13 @@ use tracing::{error, info};
 use crate::admin::{Health, Probe};
 use crate::config::ElectionConfig;
 use crate::controller::events::EventRecorder;
-use crate::controller::probe::probing::{InElection, Probing};
+use crate::controller::probe::probing::Probing;
 use crate::controller::reconcile::{ReadVerdicts, Reconciler};
 use crate::controller::watch::{self, Reader, Watches};
 use crate::controller::worker::Worker;
 use crate::controller::workqueue::DirtySet;
 use crate::leader_election::term::Term;
-use crate::leader_election::{self, LeaderElector, LeaseObserver, View};
+use crate::leader_election::{self, Candidacy, LeaderElector, LeaseObserver, View};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch_health::WatchHealth;
 use crate::telemetry::watchdog::Watchdog;
@@ -97,16 +97,6 @@ impl From<Client> for Clients {
             writer: client,
         }
     }
-}
-
-/// What takes part in the race for the Lease.
-pub struct Candidacy {
-    /// A client of its own, so that other requests do not delay a renewal.
-    pub client: Client,
-    /// Namespace of the Lease.
-    pub namespace: String,
-    /// The holder that the Lease names when this replica leads.
-    pub identity: String,
 }
 
 /// A task has ended that runs as long as the replica.
@@ -170,10 +160,7 @@ impl Replica {
 
         let stop_election = CancellationToken::new();
         let limit = election.lease_duration + GRACE;
-        let in_election = candidacy
-            .as_ref()
-            .map(|candidacy| InElection::new(&election, &candidacy.namespace, &candidacy.identity));
-        let (race, terms, lease) = if let Some(candidacy) = candidacy {
+        let (race, terms, lease) = if let Some(candidacy) = candidacy.clone() {
             let view = View::new(move || filled().is_ok(), watch_health.clone());
             let observer = LeaseObserver::new(&candidacy.identity, election.lease_duration, metrics.clone());
             let (reader, watched) = (reader(&candidacy.client), observer.clone());
@@ -181,7 +168,7 @@ impl Replica {
             let (candidate, terms) = LeaderElector::new(
                 candidacy.client,
                 &candidacy.namespace,
-                election,
+                election.clone(),
                 observer.clone(),
                 view,
                 metrics.clone(),
@@ -201,7 +188,8 @@ impl Replica {
         watching.push(named("Events", event_writer.run()));
         let verdicts: ReadVerdicts = match probing {
             Some(probing) => {
-                let started = probing.start(&index, &dirty, &metrics, &terms, in_election);
+                let race = candidacy.as_ref().map(|candidacy| (&election, candidacy));
+                let started = probing.start(&index, &dirty, &metrics, &terms, race);
                 watching.extend(started.tasks);
                 started.verdicts
             }

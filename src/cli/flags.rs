@@ -233,7 +233,7 @@ pub fn parse(
         words.push(subcommand.get_name().to_owned());
     }
     let chosen = subcommand.unwrap_or_else(|| command.clone());
-    let mut given = go::sort(&chosen, args).map_err(Exit::refused)?;
+    let (mut given, named) = go::sort(&chosen, args).map_err(Exit::refused)?;
 
     let mut warnings = Vec::new();
     let mut from_env = HashMap::new();
@@ -255,6 +255,7 @@ pub fn parse(
         Some(value) => format!("--{flag}={value}"),
         None => format!("--{flag}"),
     }));
+    words.extend(named);
     let (task, flags) = command
         .try_get_matches_from_mut(words)
         .and_then(|matches| {
@@ -295,6 +296,9 @@ fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
     let flag = context(ContextKind::InvalidArg)
         .and_then(|arg| arg.strip_prefix("--"))
         .and_then(|arg| arg.split(['=', ' ', '[']).next());
+    if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) {
+        return Exit::refused(format!("needs {}: see --help", missing.join(" ")));
+    }
     let rule = std::error::Error::source(error);
     Exit::refused(match (flag, context(ContextKind::InvalidValue), rule) {
         (Some(flag), Some(value), Some(rule)) => format!("{} {value:?}: {rule}", origin(flag, from_env)),

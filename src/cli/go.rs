@@ -8,16 +8,18 @@ use clap::{Arg, Command};
 /// The long name of a flag as it was given, with its value if there was one.
 pub(super) type Given = (String, Option<String>);
 
-/// Sorts arguments (without the program's name) into flags of `command`. An error is one line for people.
+/// Sorts arguments (without the program's name) into flags of `command` and as many other words as it takes. An error is
+/// one line for people.
 ///
 /// Go stops silently at the first argument that is no flag, so that in `--leader-elect false --kubeconfig x`
 /// both words and the kubeconfig are lost. Here that is an error.
 pub(super) fn sort(
     command: &Command,
     args: impl IntoIterator<Item = OsString>,
-) -> Result<Vec<Given>, String> {
+) -> Result<(Vec<Given>, Vec<String>), String> {
     let mut args = args.into_iter().map(text).peekable();
-    let mut given = Vec::new();
+    let (mut given, mut words) = (Vec::new(), Vec::new());
+    let takes_words = command.get_positionals().count();
     while let Some(arg) = args.next() {
         let arg = arg?;
         let Some(flag) = arg
@@ -25,8 +27,12 @@ pub(super) fn sort(
             .or_else(|| arg.strip_prefix('-'))
             .filter(|f| !f.is_empty())
         else {
+            if words.len() < takes_words && !arg.starts_with('-') {
+                words.push(arg);
+                continue;
+            }
             return Err(format!(
-                "unexpected argument {arg:?}: every setting is a flag, --name=value, and a command, status or plan, comes first"
+                "unexpected argument {arg:?}: every setting is a flag, --name=value, and a command, status, plan or wait, comes first"
             ));
         };
         let (name, mut value) = match flag.split_once('=') {
@@ -51,7 +57,7 @@ pub(super) fn sort(
         }
         given.push((name, value));
     }
-    Ok(given)
+    Ok((given, words))
 }
 
 fn text(arg: OsString) -> Result<String, String> {

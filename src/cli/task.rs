@@ -1,11 +1,16 @@
 //! The subcommands, and what the program is to do.
 
+use std::time::Duration;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::go;
+use super::values::service;
 use crate::inspect::{Inspect, OutputFormat};
+use endpoint_copier_core::model::ServiceKey;
 
 /// What the program is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Keep copies in sync: no subcommand.
     Run,
@@ -16,14 +21,21 @@ pub enum Task {
         /// How to print it.
         format: OutputFormat,
     },
+    /// Look at a cluster until a Service is in sync, write nothing, and end.
+    Wait {
+        /// The Service.
+        service: ServiceKey,
+        /// How long at most.
+        limit: Duration,
+    },
 }
 
 impl Task {
-    /// What is logged where no flag says. `status` and `plan` print their answer alone.
-    pub(super) fn log_level(self) -> &'static str {
+    /// What is logged where no flag says. Commands that only read print their answer alone.
+    pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",
-            Self::Inspect { .. } => "error",
+            Self::Inspect { .. } | Self::Wait { .. } => "error",
         }
     }
 
@@ -33,6 +45,13 @@ impl Task {
             Some((STATUS, matches)) => (Inspect::Status, matches),
             Some((PLAN, matches)) if matches.get_flag(CONSENT) => (Inspect::Consent, matches),
             Some((PLAN, matches)) => (Inspect::Plan, matches),
+            Some((WAIT, matches)) => {
+                // clap requires it.
+                let service = matches.get_one::<ServiceKey>(SERVICE).cloned();
+                let service = service.unwrap_or_else(|| ServiceKey::new("", ""));
+                let limit = matches.get_one(TIMEOUT).copied().unwrap_or_default();
+                return (Self::Wait { service, limit }, matches);
+            }
             _ => return (Self::Run, matches),
         };
         let format = match matches.get_one::<String>(OUTPUT).map(String::as_str) {
@@ -45,10 +64,13 @@ impl Task {
 
 const STATUS: &str = "status";
 const PLAN: &str = "plan";
+const WAIT: &str = "wait";
+const SERVICE: &str = "service";
+const TIMEOUT: &str = "timeout";
 const OUTPUT: &str = "output";
 const CONSENT: &str = "consent";
 
-/// Flags that `status` and `plan` show in their help. They accept all flags of the operator, so that its own command line
+/// Flags that commands that only read show in their help. They accept all flags of the operator, so that its own command line
 /// can be reused.
 const SHOWN: [&str; 7] = [
     "kubeconfig",
@@ -79,19 +101,37 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
         .after_help(format!(
             "Exit code: 0 nothing to write (with --consent: to add), 1 something, 2 the cluster cannot be read.\n{RIGHTS}"
         ));
-    operator.disable_help_subcommand(true).subcommands([status, plan])
+    let wait = reading(&operator, WAIT)
+        .about("Waits until the copies of a Service are in sync; for scripts and hooks")
+        .arg(
+            Arg::new(SERVICE)
+                .value_name("NAMESPACE/NAME")
+                .required(true)
+                .value_parser(service)
+                .help("The Service to wait for"),
+        )
+        .arg(
+            Arg::new(TIMEOUT)
+                .long(TIMEOUT)
+                .value_name("DURATION")
+                .default_value("60s")
+                .value_parser(go::duration)
+                .help("How long to wait; 0: look once"),
+        )
+        .after_help(format!(
+            "An API server that the probes took out of the copies does not count as a difference.\n\
+             Exit code: 0 in sync, 1 not in sync in time, 2 the cluster cannot be read.\n{RIGHTS}"
+        ));
+    operator
+        .disable_help_subcommand(true)
+        .subcommands([status, plan, wait])
 }
 
 const RIGHTS: &str = "Needs permission to list services, endpointslices and nodes and to get the Lease. Outside of the operator's Pod, \
                       give the flags of the operator that name Services.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {
-    let flags = operator.get_arguments().map(|arg| {
-        let flag = arg.get_long().unwrap_or_default();
-        let is_shown = SHOWN.iter().any(|shown| flag.starts_with(shown)) || SHOWN_WHOLE.contains(&flag);
-        arg.clone().hide(!is_shown)
-    });
-    Command::new(name).args_override_self(true).args(flags).arg(
+    reading(operator, name).arg(
         Arg::new(OUTPUT)
             .short('o')
             .long(OUTPUT)
@@ -100,4 +140,14 @@ fn inspection(operator: &Command, name: &'static str) -> Command {
             .value_parser(["text", "json"])
             .help("Output format"),
     )
+}
+
+/// A command that accepts the flags of the operator.
+fn reading(operator: &Command, name: &'static str) -> Command {
+    let flags = operator.get_arguments().map(|arg| {
+        let flag = arg.get_long().unwrap_or_default();
+        let is_shown = SHOWN.iter().any(|shown| flag.starts_with(shown)) || SHOWN_WHOLE.contains(&flag);
+        arg.clone().hide(!is_shown)
+    });
+    Command::new(name).args_override_self(true).args(flags)
 }

@@ -172,19 +172,19 @@ fn what_is_no_flag_is_refused() {
     for (args, expected) in [
         (
             "--leader-elect false",
-            "unexpected argument \"false\": every setting is a flag, --name=value, and a command, status or plan, comes first",
+            "unexpected argument \"false\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
         ),
         (
             "serve",
-            "unexpected argument \"serve\": every setting is a flag, --name=value, and a command, status or plan, comes first",
+            "unexpected argument \"serve\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
         ),
         (
             "--",
-            "unexpected argument \"--\": every setting is a flag, --name=value, and a command, status or plan, comes first",
+            "unexpected argument \"--\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
         ),
         (
             "-",
-            "unexpected argument \"-\": every setting is a flag, --name=value, and a command, status or plan, comes first",
+            "unexpected argument \"-\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
         ),
         ("--nonsense=1", "unknown flag \"--nonsense\": see --help"),
         ("---leader-elect", "unknown flag \"---leader-elect\": see --help"),
@@ -782,6 +782,50 @@ fn a_word_before_the_flags_asks_for_a_look() {
     );
     assert_eq!(refused("-o json", &[]), "unknown flag \"-o\": see --help");
     assert!(refused("--leader-elect=true status", &[]).starts_with("unexpected argument \"status\""));
+}
+
+#[test]
+fn wait_takes_a_service_and_a_timeout() {
+    let wait = |seconds| Task::Wait {
+        service: service("default", "kubernetes-vip"),
+        limit: Duration::from_secs(seconds),
+    };
+    for (args, expected) in [
+        ("wait default/kubernetes-vip", wait(60)),
+        ("wait default/kubernetes-vip --timeout 5s", wait(5)),
+        (
+            "wait --timeout=1m30s -kubeconfig x default/kubernetes-vip",
+            wait(90),
+        ),
+    ] {
+        match parsed(args, &[]) {
+            Ok(Invocation { task, config, .. }) => {
+                assert_eq!(task, expected, "{args}");
+                assert_eq!(config.log.filter, "error", "{args}");
+            }
+            other => panic!("{args}: {other:?}"),
+        }
+    }
+    assert_eq!(refused("wait", &[]), "needs <NAMESPACE/NAME>: see --help");
+    assert_eq!(
+        refused("wait kubernetes-vip", &[]),
+        "error: invalid value 'kubernetes-vip' for '<NAMESPACE/NAME>': must be namespace/name, such as default/kubernetes-vip"
+    );
+    assert_eq!(
+        refused("wait default/a --timeout 5", &[]),
+        "--timeout \"5\": must be a duration such as 6s, 1m30s or 500ms"
+    );
+    assert!(refused("wait default/a default/b", &[]).starts_with("unexpected argument \"default/b\""));
+    match parsed("wait --help", &[]) {
+        Err(Exit { code: 0, text }) => {
+            assert!(text.contains("wait [OPTIONS] <NAMESPACE/NAME>"), "{text}");
+            assert!(
+                text.contains("Exit code: 0 in sync, 1 not in sync in time"),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -93,6 +93,15 @@ pub(super) fn cross_namespace(text: &str) -> Result<CrossNamespace, String> {
     mode.ok_or_else(|| "must be consent, allow or deny".to_owned())
 }
 
+/// A Service, as its namespace and name.
+pub(super) fn service(text: &str) -> Result<ServiceKey, String> {
+    let names = text.split_once('/');
+    let names = names.filter(|(namespace, name)| is_dns_label(namespace) && is_dns_label(name));
+    names
+        .map(|(namespace, name)| ServiceKey::new(namespace, name))
+        .ok_or_else(|| "must be namespace/name, such as default/kubernetes-vip".to_owned())
+}
+
 /// A source, and the namespaces that may copy it.
 pub(super) fn allowed_source(text: &str) -> Result<(ServiceKey, AllowFrom), String> {
     let read = || {

@@ -81,11 +81,11 @@ impl Looker<'_> {
         )
         .await?;
         index.services_listed(&services);
+        self.list_slices(&mut index, &mut changed, &Scope::Copies, &copies_selector())
+            .await?;
         if index.needs_grants() {
             self.list_grants(&mut index).await?;
         }
-        self.list_slices(&mut index, &mut changed, &Scope::Copies, &copies_selector())
-            .await?;
         let names = index.names();
         for (names, selector) in named_selectors(&names) {
             let scope = Scope::Named(Arc::new(names));

@@ -1,4 +1,4 @@
-//! `status` and `plan`: what a person sees of a cluster, without a write.
+//! `status`, `plan` and `wait`: what a person sees of a cluster, without a write.
 //!
 //! The same index and the same plan as the operator's decide; only the reads are others: lists, and no watch.
 
@@ -18,9 +18,11 @@ mod dated;
 mod look;
 mod report;
 mod table;
+mod wait;
 
 use look::Looker;
 use report::ClusterReport;
+pub use wait::wait;
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,9 @@ pub enum Error {
     /// A read failed.
     #[error("{}", one_line(.0))]
     Read(#[from] kube::Error),
+    /// The time was over before a look.
+    #[error("no API server has answered in time")]
+    NoAnswer,
     /// Standard output is closed.
     #[error("cannot print: {0}")]
     Output(#[from] std::io::Error),
@@ -70,12 +75,7 @@ pub enum Error {
 pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Result<bool, Error> {
     let metrics = Metrics::new(&config.election.lease_name)?;
     let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = Looker {
-        client: access.client("reads")?,
-        metrics,
-        config,
-        own_namespace: access.namespace(),
-    };
+    let looker = connect(config, &access, metrics)?;
     let report = settled(&looker, what).await?;
     let text = match (what, format) {
         (Inspect::Status, OutputFormat::Text) => table::status(&report),
@@ -92,6 +92,15 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
         Inspect::Status => report.in_step,
         Inspect::Plan => report.to_write().next().is_none(),
         Inspect::Consent => report.without_consent().next().is_none(),
+    })
+}
+
+fn connect<'a>(config: &'a Config, access: &'a Access, metrics: Metrics) -> Result<Looker<'a>, Error> {
+    Ok(Looker {
+        client: access.client("reads")?,
+        metrics,
+        config,
+        own_namespace: access.namespace(),
     })
 }
 

@@ -217,3 +217,42 @@ fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own()
     let lines = table::status(&report);
     assert_eq!(lines.matches("\nLeader: ").count(), 1, "{lines}");
 }
+
+#[test]
+fn only_a_managed_service_in_sync_ends_a_wait() {
+    let report = report(&world(), &[lease()]);
+    let waited = |name| wait::is_in_sync(&report, &ServiceKey::new("default", name));
+    // One of its endpoints is taken out.
+    assert!(waited("vip"));
+    assert!(!waited("web"), "refused");
+    assert!(!waited("new"), "without copies");
+    assert!(!waited("absent"));
+    let mut unmanaged = report.clone();
+    unmanaged.services.iter_mut().for_each(|row| row.managed = false);
+    assert!(!wait::is_in_sync(&unmanaged, &ServiceKey::new("default", "vip")));
+}
+
+#[test]
+fn a_wait_that_is_over_says_why() {
+    let report = report(&world(), &[lease()]);
+    let text = |name| {
+        wait::not_in_sync(
+            report.clone(),
+            &ServiceKey::new("default", name),
+            Duration::from_secs(5),
+        )
+    };
+    let web = text("web");
+    assert!(
+        web.starts_with("default/web is not in sync after 5s\n\nSERVICE "),
+        "{web}"
+    );
+    assert!(web.contains("\ndefault/web HasSelector: "), "{web}");
+    assert!(!web.contains("default/vip"), "{web}");
+    let absent = text("absent");
+    assert!(
+        absent.starts_with("default/absent is not managed after 5s: "),
+        "{absent}"
+    );
+    assert_eq!(absent.lines().count(), 1, "{absent}");
+}

@@ -45,6 +45,17 @@ pub struct LeaseSpec {
     pub acquire_time: Option<String>,
 }
 
+impl Lease {
+    /// The holder that it names. A name that is empty is none.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.spec
+            .holder_identity
+            .as_deref()
+            .filter(|holder| !holder.is_empty())
+    }
+}
+
 impl<'de> Deserialize<'de> for Lease {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;

@@ -44,6 +44,17 @@ pub use unopposed::unopposed;
 use validity::Validity;
 pub use view::View;
 
+/// What takes part in the race for the Lease.
+#[derive(Clone)]
+pub struct Candidacy {
+    /// A client of its own, so that other requests do not delay a renewal.
+    pub client: Client,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// The holder that the Lease names when this replica leads.
+    pub identity: String,
+}
+
 /// One replica in the race.
 pub struct LeaderElector {
     lock: LeaseLock,

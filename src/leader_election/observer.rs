@@ -13,18 +13,13 @@ use super::lease::Lease;
 use super::observed_lease::ObservedLease;
 use super::presented::{PresentedLease, ReadVersion};
 use crate::telemetry::metrics::Metrics;
-
-fn version_of(lease: &Lease) -> Option<u64> {
-    endpoint_copier_core::model::version(lease.metadata.resource_version.as_deref())
-}
+use endpoint_copier_core::model::version_of;
 
 /// The holder of a Lease, and its renewal time by the holder's clock.
 type Holding = (String, Option<String>);
 
 fn holding(lease: &Lease) -> Option<Holding> {
-    let spec = &lease.spec;
-    let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
-    Some((holder, spec.renew_time.clone()))
+    Some((lease.holder()?.to_owned(), lease.spec.renew_time.clone()))
 }
 
 /// What one candidate knows of the Lease. Several parts of a replica add to it and wait for it.
@@ -69,7 +64,7 @@ impl LeaseObserver {
     /// The watch shows this Lease, or that there is none.
     pub fn watched(&self, lease: Option<&Lease>) {
         let mut state = self.state.lock();
-        let version = lease.and_then(version_of);
+        let version = lease.and_then(|lease| version_of(&lease.metadata));
         state
             .unwatched
             .take_if(|(ours, _)| version.is_none_or(|version| version >= *ours));
@@ -82,7 +77,7 @@ impl LeaseObserver {
     /// We wrote it, and this was the answer. The watch has to show it too.
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
-        if let Some(version) = version_of(lease) {
+        if let Some(version) = version_of(&lease.metadata) {
             // After a restore of etcd a later write has a lower version, and the watch shows only that one.
             if state.unwatched.is_none_or(|(first, _)| version < first) {
                 state.unwatched = Some((version, Instant::now()));

@@ -30,7 +30,7 @@ fn front() -> serde_json::Value {
 }
 
 /// The note of the first Event with this reason.
-async fn note(cluster: &Cluster, service: &Service, reason: &str) -> String {
+pub async fn note(cluster: &Cluster, service: &Service, reason: &str) -> String {
     let mut note = String::new();
     until(&format!("an Event {reason}"), async || {
         let events = events_on(cluster, service).await.into_iter();

@@ -1,4 +1,4 @@
-//! `status` and `plan`, as a user sees them in a terminal.
+//! `status`, `plan` and `wait`, as a user sees them in a terminal.
 
 use std::process::{Command, Output, Stdio};
 
@@ -62,6 +62,30 @@ on_both! {
         assert_eq!(json["services"][0]["sourceEndpoints"], json!({"ready": 2, "total": 2}));
         assert_eq!(json["leaders"][0]["holder"], holder);
         assert_eq!(text(&run(cluster, &["plan"]).await), "Nothing to write.\n");
+    }
+
+    async fn wait_ends_when_the_copies_are_in_sync(cluster: &mut Cluster) {
+        let vip_name = "default/kubernetes-vip";
+        // Neither the Service nor an operator is there yet.
+        let before = run(cluster, &["wait", vip_name, "--timeout=0"]).await;
+        assert_eq!(before.status.code(), Some(1), "{}", text(&before));
+        assert!(text(&before).starts_with("default/kubernetes-vip is not managed: "), "{}", text(&before));
+        cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.2"])).await;
+        cluster.create::<Service>(vip()).await;
+        let alone = run(cluster, &["wait", vip_name, "--timeout=2s"]).await;
+        assert_eq!(alone.status.code(), Some(1), "{}", text(&alone));
+        assert!(text(&alone).contains("Leader: none, there is no Lease"), "{}", text(&alone));
+
+        let words = ["wait", vip_name, "--timeout=60s"];
+        let waiting = run(cluster, &words);
+        let started = async {
+            tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+            Operator::start(cluster, "one", 0)
+        };
+        let (waited, _operator) = tokio::join!(waiting, started);
+        assert_eq!(waited.status.code(), Some(0), "{}", text(&waited));
+        assert_eq!(text(&waited), "default/kubernetes-vip is in sync\n");
+        cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.2"]).await;
     }
 
     async fn a_refused_service_is_out_of_sync_with_its_reason(cluster: &mut Cluster) {
@@ -177,6 +201,7 @@ async fn an_unreadable_cluster_exits_with_one_line_and_code_2() {
         vec![format!("--kubeconfig={}", missing.display())],
         vec!["--unknown".to_owned()],
         vec!["-o=yaml".to_owned()],
+        vec!["unexpected".to_owned()],
     ] {
         let mut asking = command(PROGRAM.as_ref());
         asking.arg("status").args(&flags);
@@ -186,4 +211,16 @@ async fn an_unreadable_cluster_exits_with_one_line_and_code_2() {
         assert_eq!(error.lines().count(), 1, "{error}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wait_without_an_api_server_ends_in_time_with_code_2() {
+    let mut cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
+    cluster.kill_server(0).await;
+    let start = std::time::Instant::now();
+    let output = run(&cluster, &["wait", "default/kubernetes-vip", "--timeout=6s"]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(start.elapsed().as_secs() < 12, "{:?}", start.elapsed());
 }

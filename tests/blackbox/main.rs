@@ -3,6 +3,7 @@
 //! Each test runs twice: `on_testbed` always, and `on_api_server` if `KUBEBUILDER_ASSETS` names a folder with `etcd`
 //! and `kube-apiserver`. Otherwise the latter prints that it is skipped.
 
+mod attacks;
 mod clients;
 mod consent;
 mod disturbed;

@@ -57,7 +57,7 @@ fn defaults_of_the_old_chart_are_kept() {
         .map(|port| &port["containerPort"])
         .collect();
     assert_eq!(ports, [8080, 8081]);
-    let resources = json!({"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}});
+    let resources = json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}});
     assert_eq!(manager["resources"], resources);
     assert_eq!(pod(&rendered)["serviceAccountName"], "endpoint-copier-operator");
     assert_eq!(pod(&rendered)["priorityClassName"], "system-cluster-critical");

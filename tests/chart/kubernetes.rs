@@ -41,6 +41,12 @@ fn validate(objects: &serde_json::Value) -> Option<(bool, String)> {
     ))
 }
 
+/// Whether it is an object of another operator.
+pub fn is_custom(object: &serde_json::Value) -> bool {
+    let groups = ["monitoring.coreos.com/v1", "grafana.integreatly.org/v1beta1"];
+    groups.into_iter().any(|group| object["apiVersion"] == group)
+}
+
 /// Rule: chart.valid
 #[test]
 fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
@@ -49,7 +55,7 @@ fn every_object_is_valid_in_the_oldest_and_the_newest_version() {
     for (name, case) in cases() {
         let mut rendered = helm.render(&[&format!("--values={}", case.display())]);
         // Kubernetes has no schema of custom resources.
-        rendered.retain(|object| object["apiVersion"] != "monitoring.coreos.com/v1");
+        rendered.retain(|object| !is_custom(object));
         objects.extend(rendered.into_iter().map(|object| json!([name, object])));
     }
     if let Some((is_valid, said)) = validate(&json!(objects)) {

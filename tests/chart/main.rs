@@ -5,6 +5,7 @@
 //! skipped if there is none. With `CI=true` that is a failure. Tests that end in `on_api_server` also need
 //! `KUBEBUILDER_ASSETS`.
 
+mod additions;
 mod admission;
 mod commands;
 mod contradictions;
@@ -16,6 +17,7 @@ mod helm;
 mod kubernetes;
 mod notes;
 mod pod;
+mod rancher;
 mod refused;
 mod released;
 mod rendered;

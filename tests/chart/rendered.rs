@@ -180,6 +180,13 @@ fn every_object_has_our_labels_and_its_namespace() {
     for (args, namespace) in [(vec![], NAMESPACE), (vec![case.as_str()], "edge")] {
         for object in helm.render(&args) {
             let (kind, metadata) = (object["kind"].as_str().expect("a kind"), &object["metadata"]);
+            // The user's own.
+            if metadata["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("extra"))
+            {
+                continue;
+            }
             let labels = &metadata["labels"];
             assert_eq!(labels["app.kubernetes.io/instance"], "copier", "{kind}");
             assert_eq!(labels["app.kubernetes.io/managed-by"], "Helm", "{kind}");
@@ -197,11 +204,12 @@ fn every_object_has_our_labels_and_its_namespace() {
             let expected = match kind {
                 "ClusterRole"
                 | "ClusterRoleBinding"
+                | "FlowSchema"
                 | "ValidatingAdmissionPolicy"
                 | "ValidatingAdmissionPolicyBinding" => json!(null),
                 "Service" if metadata["name"] == "vip" => json!("vips"),
                 "Role" | "RoleBinding" if namespace == "edge" => json!("leases"),
-                "ConfigMap" | "ServiceMonitor" | "PrometheusRule" => json!("monitoring"),
+                "ConfigMap" | "GrafanaDashboard" | "ServiceMonitor" | "PrometheusRule" => json!("monitoring"),
                 _ => json!(namespace),
             };
             assert_eq!(metadata["namespace"], expected, "{kind}");

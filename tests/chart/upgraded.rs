@@ -118,8 +118,12 @@ fn old_chart_values_render_like_ours_except_as_set() {
             // Everything else is ours.
             let strip = |objects: &[Value]| {
                 let mut objects = objects.to_vec();
-                for object in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
-                    let spec = &mut object["spec"]["template"]["spec"];
+                for object in &mut objects {
+                    let spec = match object["kind"].as_str() {
+                        Some("Deployment") => &mut object["spec"]["template"]["spec"],
+                        Some("Pod") => &mut object["spec"],
+                        _ => continue,
+                    };
                     spec["securityContext"].take();
                     spec["priorityClassName"].take();
                     spec["containers"][0]["securityContext"].take();

@@ -45,7 +45,7 @@ fn the_page_of_flags_is_up_to_date() {
 /// All flags but those of clap itself.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let flags = command.get_arguments();
-    flags.filter(|flag| !["help", "version"].contains(&name(flag)))
+    flags.filter(|flag| !flag.is_positional() && !["help", "version"].contains(&name(flag)))
 }
 
 fn name(flag: &Arg) -> &str {
@@ -101,13 +101,20 @@ fn of_subcommand(operator: &Command, subcommand: &Command) -> String {
         [
             format!("{short}`--{}`", name(flag)),
             default,
-            format!("{meaning}: {}", values.join(" or ")),
+            if values.is_empty() {
+                meaning
+            } else {
+                format!("{meaning}: {}", values.join(" or "))
+            },
         ]
     });
+    let mut words = vec![subcommand.get_name().to_owned()];
+    let positionals = subcommand.get_positionals();
+    words.extend(positionals.filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string())));
     let shared = flags(subcommand).filter(|flag| !flag.is_hide_set() && !is_own(flag));
     format!(
         "\n### {}\n\n{about}.\n\n{}\n\n{}\nIt accepts all flags above. These have an effect: {}",
-        code(subcommand.get_name()),
+        code(&words.join(" ")),
         after.replace('\n', "\n\n"),
         table(["flag", "default", "meaning"], own),
         list(shared)

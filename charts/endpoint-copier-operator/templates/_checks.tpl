@@ -28,7 +28,7 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- end }}
 
 {{- define "endpoint-copier-operator.checkDurations" -}}
-{{- range $section, $values := dict "leaderElection" .Values.leaderElection "probe" .Values.probe "metrics.serviceMonitor" .Values.metrics.serviceMonitor }}
+{{- range $section, $values := dict "leaderElection" .Values.leaderElection "probe" .Values.probe "metrics.serviceMonitor" .Values.metrics.serviceMonitor "metrics.podMonitor" .Values.metrics.podMonitor }}
 {{- range $name := list "leaseDuration" "renewDeadline" "retryPeriod" "period" "timeout" "interval" "scrapeTimeout" }}
 {{- $given := get $values $name }}
 {{- if not (kindIs "string" $given) }}
@@ -157,7 +157,7 @@ mistakes, and they are refused here. The Deployment includes this before it rend
 {{- end }}
 
 {{- define "endpoint-copier-operator.checkImage" -}}
-{{- range $name, $given := dict "global.imageRegistry" (.Values.global).imageRegistry "image.registry" .Values.image.registry "image.repository" .Values.image.repository }}
+{{- range $name, $given := dict "global.imageRegistry" (.Values.global).imageRegistry "global.systemDefaultRegistry" (.Values.global).systemDefaultRegistry "global.cattle.systemDefaultRegistry" ((.Values.global).cattle).systemDefaultRegistry "image.registry" .Values.image.registry "image.repository" .Values.image.repository }}
 {{- if contains "://" ($given | default "") }}
 {{- fail (printf "%s is %s: write it without %s" $name $given (regexFind "^.*://" $given)) }}
 {{- end }}

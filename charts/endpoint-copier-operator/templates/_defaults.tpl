@@ -22,6 +22,8 @@ controlPlane:
   preferNodes: true
   tolerateTaints: true
 podAntiAffinityPreset: soft
+schedulerName: ""
+runtimeClassName: ""
 resourceQuota:
   enabled: false
   pods: 10
@@ -74,6 +76,8 @@ vip:
   labels: {}
   annotations: {}
   keep: true
+hostNetwork: false
+dnsPolicy: ""
 logLevel: info
 logFormat: text
 startupProbe:
@@ -102,6 +106,8 @@ rbac:
   create: true
   goOperator: true
   endpointSlicesRestricted: false
+apiPriority:
+  enabled: false
 metrics:
   service:
     enabled: true
@@ -116,6 +122,17 @@ metrics:
     scrapeTimeout: ""
     relabelings: []
     metricRelabelings: []
+    renderMode: alwaysRender
+    labels: {}
+    annotations: {}
+  podMonitor:
+    enabled: false
+    namespace: ""
+    interval: ""
+    scrapeTimeout: ""
+    relabelings: []
+    metricRelabelings: []
+    renderMode: alwaysRender
     labels: {}
     annotations: {}
   prometheusRule:
@@ -132,6 +149,14 @@ grafanaDashboard:
   labels:
     grafana_dashboard: "1"
   annotations: {}
+  grafanaOperator:
+    enabled: false
+    namespace: ""
+    matchLabels: {}
+    allowCrossNamespaceImport: true
+    folder: ""
+    labels: {}
+    annotations: {}
 networkPolicy:
   enabled: false
   metricsFrom: []

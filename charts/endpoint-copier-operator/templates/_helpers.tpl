@@ -73,3 +73,11 @@ annotations:
 {{- define "endpoint-copier-operator.vipNamespace" -}}
 {{- .Values.vip.namespace | default .Values.managedEndpoint.namespace | default "default" }}
 {{- end }}
+
+{{/* Not empty if an object of this kind is rendered: `include … (dict "root" $ "kind" … "path" … "mode" .renderMode)`. */}}
+{{- define "endpoint-copier-operator.isRendered" -}}
+{{- if or (eq .mode "alwaysRender") (.root.Capabilities.APIVersions.Has .kind) }}true
+{{- else if eq .mode "failIfMissing" }}
+{{- fail (printf "%s.enabled: the cluster does not have %s, and %s.renderMode is failIfMissing" .path .kind .path) }}
+{{- end }}
+{{- end }}

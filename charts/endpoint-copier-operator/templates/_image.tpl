@@ -26,14 +26,23 @@ ghcr.io/endpoint-copier-operator/endpoint-copier-operator
 {{- if not (or $isOurs .Values.image.tag .Values.image.digest) }}true{{ end }}
 {{- end }}
 
+{{/* A first part with a dot or a port is a registry. */}}
+{{- define "endpoint-copier-operator.registryPattern" -}}
+^([^/]*[.:][^/]*|localhost)/
+{{- end }}
+
 {{- define "endpoint-copier-operator.image" -}}
 {{- $given := .Values.image.repository }}
 {{- if or (not $given) (include "endpoint-copier-operator.isOldRepository" .) }}
 {{- $given = include "endpoint-copier-operator.repository" . }}
 {{- end }}
-{{- with (.Values.global).imageRegistry | default .Values.image.registry }}
-{{- /* A first part with a dot or a port is a registry, which is replaced. */}}
-{{- $path := regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $given "" }}
+{{- $registry := (.Values.global).imageRegistry | default .Values.image.registry }}
+{{- /* The cluster's registry is passed to every chart, so it does not beat a registry that the user wrote. */}}
+{{- if or (eq $given (include "endpoint-copier-operator.repository" .)) (not (regexMatch (include "endpoint-copier-operator.registryPattern" .) $given)) }}
+{{- $registry = $registry | default (.Values.global).systemDefaultRegistry | default ((.Values.global).cattle).systemDefaultRegistry }}
+{{- end }}
+{{- with $registry }}
+{{- $path := regexReplaceAll (include "endpoint-copier-operator.registryPattern" $) $given "" }}
 {{- $given = printf "%s/%s" (trimSuffix "/" .) $path }}
 {{- end }}
 {{- if .Values.image.digest }}

@@ -53,10 +53,10 @@
 {{- $affinity := include "endpoint-copier-operator.affinity" . | fromYaml }}
 {{- if .Values.updateStrategy }}
 {{- toYaml .Values.updateStrategy }}
-{{- else if ($affinity.podAntiAffinity).requiredDuringSchedulingIgnoredDuringExecution }}
+{{- else if or .Values.hostNetwork ($affinity.podAntiAffinity).requiredDuringSchedulingIgnoredDuringExecution }}
 type: RollingUpdate
 rollingUpdate:
-  # There may be no node for an additional Pod.
+  # There may be no node for an additional Pod. Two Pods with hostNetwork need two nodes because of their ports.
   maxSurge: 0
   maxUnavailable: 1
 {{- else }}
@@ -157,5 +157,54 @@ httpGet:
 {{- with omit .probe "enabled" }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Fields of the Pods and of the Pod of `helm test` alike: rights, network, scheduling. */}}
+{{- define "endpoint-copier-operator.podFields" -}}
+serviceAccountName: {{ include "endpoint-copier-operator.serviceAccountName" . }}
+automountServiceAccountToken: true
+# A Service named endpoint-copier-api-server would otherwise set ENDPOINT_COPIER_API_SERVER_PORT.
+enableServiceLinks: false
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") . }}
+  {{- end }}
+{{- end }}
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "endpoint-copier-operator.tolerations" . }}
+tolerations:
+  {{- . | nindent 2 }}
 {{- end }}
 {{- end }}

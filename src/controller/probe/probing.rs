@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -18,6 +17,7 @@ use crate::apiserver::probe_client::ProbeClient;
 use crate::config::{ElectionConfig, ProbeConfig, ProbeMode};
 use crate::controller::reconcile::ReadVerdicts;
 use crate::controller::workqueue::DirtySet;
+use crate::leader_election::Candidacy;
 use crate::leader_election::term::Term;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::index::SharedIndex;
@@ -40,31 +40,6 @@ pub struct Probing {
     pub seed: u64,
 }
 
-/// The place of this replica among the others.
-pub struct InElection {
-    /// How long ago the last renewal was answered at most when endpoints are taken out.
-    pub renewal_limit: Duration,
-    /// Namespace of the election Lease.
-    pub namespace: String,
-    /// Name of the election Lease.
-    pub lease_name: String,
-    /// The holder that the Lease names when this replica leads.
-    pub identity: String,
-}
-
-impl InElection {
-    /// Endpoints are taken out only while the last renewal was answered within 1.5 intervals.
-    #[must_use]
-    pub fn new(election: &ElectionConfig, namespace: &str, identity: &str) -> Self {
-        Self {
-            renewal_limit: election.renew_interval() * 3 / 2,
-            namespace: namespace.to_owned(),
-            lease_name: election.lease_name.clone(),
-            identity: identity.to_owned(),
-        }
-    }
-}
-
 /// Probes that run as soon as their tasks do.
 pub struct Started {
     /// Names and futures of the tasks. They go on until they are dropped.
@@ -74,7 +49,7 @@ pub struct Started {
 }
 
 impl Probing {
-    /// Wires the probes to the rest of the replica.
+    /// Wires the probes to the rest of the replica. `election`: how it races for the Lease, if it does.
     #[must_use]
     pub fn start(
         self,
@@ -82,12 +57,13 @@ impl Probing {
         dirty: &DirtySet,
         metrics: &Metrics,
         terms: &watch::Receiver<Option<Term>>,
-        election: Option<InElection>,
+        election: Option<(&ElectionConfig, &Candidacy)>,
     ) -> Started {
         let enforced = self.config.mode == ProbeMode::Enforce;
         let wiring = Wiring {
             terms: terms.clone(),
-            renewal_limit: election.as_ref().map(|election| election.renewal_limit),
+            // Endpoints are taken out only while the last renewal was answered within 1.5 intervals.
+            renewal_limit: election.map(|(config, _)| config.renew_interval() * 3 / 2),
             index: index.clone(),
             dirty: dirty.clone(),
             metrics: metrics.clone(),
@@ -102,9 +78,9 @@ impl Probing {
         };
         let mut tasks = vec![("probes", asking.run().boxed())];
         // Without election there is nobody to ask.
-        if let Some(election) = election {
-            let lease = ProbeLease::new(self.lease_client, &election.namespace, &election.lease_name);
-            let objections = Objections::new(lease, probes.clone(), &election.identity, self.node_addresses);
+        if let Some((config, candidacy)) = election {
+            let lease = ProbeLease::new(self.lease_client, &candidacy.namespace, &config.lease_name);
+            let objections = Objections::new(lease, probes.clone(), &candidacy.identity, self.node_addresses);
             tasks.push(("objections", objections.run().boxed()));
         }
         Started {

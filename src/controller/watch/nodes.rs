@@ -11,8 +11,9 @@ use tokio::sync::watch as channel;
 use tokio::time::{Instant, timeout};
 
 use super::Watches;
-use super::reader::errors::is_forbidden;
+use super::reader::errors::status_of;
 use crate::apiserver::decode::Guarded;
+use crate::apiserver::status;
 use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
@@ -126,7 +127,7 @@ impl Watches {
     /// Answers with a pause if there is no hurry to ask again. A watch that breaks takes nothing away: an API server that
     /// dies breaks it at the very moment when its address has to leave both families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
-        let is_forbidden = is_forbidden(error);
+        let is_forbidden = status_of(error).is_some_and(status::is_forbidden);
         if matches!(error, watcher::Error::InitialListFailed(_)) {
             let since = failing.get_or_insert_with(Instant::now);
             let unknown = if is_forbidden {

@@ -131,9 +131,8 @@ impl LeaseCas {
         }
         let absent = Lease::default();
         let lease = lease.unwrap_or(&absent);
-        let stated = lease.spec.holder_identity.as_deref();
         let last = self.observer.holder();
-        let holder = match stated.filter(|holder| !holder.is_empty()) {
+        let holder = match lease.holder() {
             Some(holder) => holder,
             // Never us, or the lock would renew.
             None if to_present == PresentedLease::Held => last
@@ -169,7 +168,7 @@ impl LeaseCas {
         let lease = answer.lease()?;
         self.observer.wrote(&lease);
         *self.sent.lock() = Some(answer.sent);
-        let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
+        let holder = lease.holder().unwrap_or_default();
         Ok(Response::new(
             presented(&lease, holder, SignedDuration::ZERO).into(),
         ))

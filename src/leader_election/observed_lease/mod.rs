@@ -57,7 +57,7 @@ impl ObservedLease {
         self.state = Some((state, now));
         self.missed = lease.is_none().then_some(now);
         if let Some(lease) = lease
-            && let Some(holder) = stated_holder(lease)
+            && let Some(holder) = lease.holder()
         {
             self.holder = Some(holder.to_owned());
             self.duration = stated_duration(&lease.spec);
@@ -161,8 +161,9 @@ impl LeaseState {
         let state = |lease: &Lease| Self {
             version: ReadVersion::of(lease),
             renewed: lease.spec.renew_time.clone(),
-            names_holder: stated_holder(lease).is_some(),
-            released: is_released(&lease.spec),
+            names_holder: lease.holder().is_some(),
+            // As client-go and `LeaseLock` give a Lease up: no holder, one second.
+            released: lease.holder().is_none() && lease.spec.lease_duration_seconds == Some(1),
         };
         lease.map(state).unwrap_or_default()
     }
@@ -171,16 +172,6 @@ impl LeaseState {
     fn is_after(&self, other: &Self) -> bool {
         matches!((&self.version, &other.version), (Some(known), Some(new)) if known.is_after(new))
     }
-}
-
-fn stated_holder(lease: &Lease) -> Option<&str> {
-    let holder = lease.spec.holder_identity.as_deref();
-    holder.filter(|holder| !holder.is_empty())
-}
-
-/// As client-go and `LeaseLock` give a Lease up: no holder, one second.
-fn is_released(spec: &LeaseSpec) -> bool {
-    spec.holder_identity.as_deref().unwrap_or_default().is_empty() && spec.lease_duration_seconds == Some(1)
 }
 
 fn stated_duration(spec: &LeaseSpec) -> Option<Duration> {

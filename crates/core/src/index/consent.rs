@@ -28,14 +28,20 @@ impl Index {
         self.reconsider_all()
     }
 
-    /// Whether Services ask for sources that depend on ReferenceGrants.
+    /// Whether Services ask for sources that depend on ReferenceGrants, or copies of such sources exist. A typo in an
+    /// annotation keeps a Service from asking, and its copies still go when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
             source.namespace() != service.namespace() && source != &self.defaults.source
         };
+        let is_undecided = |copy: &EndpointSlice| {
+            let owner = copy.owner_of_copy();
+            owner.is_some_and(|service| self.consent_of_copy(&service, copy) == Consent::Unknown)
+        };
         self.defaults.consent.cross_namespace == CrossNamespace::Consent
-            && self.requests.iter().any(is_across)
+            && (self.requests.iter().any(is_across)
+                || !self.copies.keys_where(|_, copy| is_undecided(copy)).is_empty())
     }
 
     /// Whether a Service may copy a source.
@@ -76,18 +82,11 @@ impl Index {
         }
         let first = (source.clone(), ServiceKey::new("", ""));
         let requests = self.requests.range(first..);
-        let services: Dirty = requests
+        let requests: Vec<_> = requests
             .take_while(|(requested, _)| requested == source)
-            .map(|(_, service)| service.clone())
+            .cloned()
             .collect();
-        for service in &services {
-            self.reconsider(source, service);
-        }
-        // Copies of Services that ask for nothing that can be understood depend on it as well.
-        services
-            .into_iter()
-            .chain(self.copied_from(Some(source.namespace())))
-            .collect()
+        self.reconsider_requests(requests, source.namespace())
     }
 
     fn reconsider_namespace(&mut self, namespace: &str) -> Dirty {
@@ -97,11 +96,19 @@ impl Index {
             .take_while(|(source, _)| source.namespace() == namespace)
             .cloned()
             .collect();
-        for (source, service) in &requests {
-            self.reconsider(source, service);
+        self.reconsider_requests(requests, namespace)
+    }
+
+    /// Returns the Services whose consent has changed, and those with copies from this namespace, whatever they ask for
+    /// now. A Service that may not copy the source is not concerned: its syncs would show that the source exists.
+    fn reconsider_requests(&mut self, requests: Vec<(ServiceKey, ServiceKey)>, namespace: &str) -> Dirty {
+        let mut dirty = self.copied_from(Some(namespace));
+        for (source, service) in requests {
+            if self.reconsider(&source, &service) {
+                dirty.insert(service);
+            }
         }
-        let services = requests.into_iter().map(|(_, service)| service);
-        services.chain(self.copied_from(Some(namespace))).collect()
+        dirty
     }
 
     fn reconsider_all(&mut self) -> Dirty {
@@ -115,8 +122,8 @@ impl Index {
         services.chain(self.copied_from(None)).collect()
     }
 
-    /// Only with consent does anything depend on the source.
-    fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) {
+    /// Only with consent does anything depend on the source. Returns whether that has changed.
+    fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) -> bool {
         let request = (source.clone(), service.clone());
         let has_changed = if self.consent(service, source) == Consent::Given {
             self.uses.insert(request)
@@ -125,6 +132,7 @@ impl Index {
         };
         self.names_changed += u64::from(has_changed);
         self.api_servers_changed += u64::from(has_changed && source.is_api_source());
+        has_changed
     }
 
     /// The Services with copies from a namespace other than their own; `None`: from any.

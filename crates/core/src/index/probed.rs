@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Index, Scope};
-use crate::model::{Endpoint, Family, KnownNodes, ManagedService, ServiceKey, ports};
+use crate::model::{Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, ServiceKey, ports};
 use crate::verdicts::{SUPERVISOR_PORT, Target};
 
 /// Addresses and their ports.
@@ -46,7 +47,7 @@ impl Index {
         let services = services.filter_map(|key| self.services.get(key)?.managed.as_deref());
         for service in services.filter(|service| service.probed) {
             let copies = self.copies.of(&service.key);
-            for copy in copies.filter(|copy| copy.is_copy_for(&service.key)) {
+            for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {
                 let ports: Vec<_> = copy.tcp_ports(|_| true).filter(is_probed).collect();
                 for address in copy.endpoints.iter().flatten().filter_map(Endpoint::address) {
                     shown.entry(address).or_default().extend(&ports);
@@ -57,9 +58,17 @@ impl Index {
                 coming.entry(address).or_default().extend(ports);
             }
         }
-        // What copies show comes first, so that an address that never comes takes no place from it.
+        // An address that only a copy shows may be forged, and one that is coming may never come. Neither takes a place
+        // from an API server that a copy shows.
+        let own = self.own_addresses_of_api_servers();
+        let rank = |address: &IpAddr| match shown.contains_key(address) {
+            true if own.contains(address) || coming.contains_key(address) => 0,
+            true => 1,
+            false => 2,
+        };
         let new = coming.keys().filter(|address| !shown.contains_key(*address));
-        let ranked: Vec<_> = shown.keys().chain(new).copied().collect();
+        let mut ranked: Vec<_> = shown.keys().chain(new).copied().collect();
+        ranked.sort_by_key(rank);
         for (address, ports) in coming {
             shown.entry(address).or_default().extend(ports);
         }
@@ -79,6 +88,15 @@ impl Index {
                     .map(|port| Target::new(*address, *port))
             })
             .collect()
+    }
+
+    /// The addresses that API servers write: into the slice with the name of their Service. Users may add other slices.
+    fn own_addresses_of_api_servers(&self) -> BTreeSet<IpAddr> {
+        let source = ServiceKey::api_source();
+        let is_own = |slice: &&Arc<EndpointSlice>| slice.metadata.name.as_deref() == Some(source.name());
+        let slices = self.api_server_slices().filter(is_own);
+        let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
+        endpoints.filter_map(Endpoint::address).collect()
     }
 
     /// The addresses that Nodes give for the families that the API source lacks, with the TCP ports of their copies.
@@ -129,4 +147,10 @@ impl Index {
         };
         self.api_servers_changed += u64::from(concerns);
     }
+}
+
+/// Whether the endpoints of a slice are probed for a Service. A forged copy that was deleted may remain because of a
+/// finalizer.
+fn is_probed_copy(copy: &EndpointSlice, service: &ServiceKey) -> bool {
+    copy.is_copy_for(service) && copy.metadata.deletion_timestamp.is_none()
 }

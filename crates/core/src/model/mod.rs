@@ -49,87 +49,73 @@ pub use snapshot::{Snapshot, Source};
 
 /// Annotations that users write on a Service.
 pub mod annotation {
+    use super::words::documented;
+
     /// The common prefix.
     pub const PREFIX: &str = "endpoint-copier/";
-    /// `true`: managed; `false`: not managed, whatever the flags say.
-    pub const ENABLED: &str = "endpoint-copier/enabled";
-    /// Name of the source Service.
-    pub const SOURCE_NAME: &str = "endpoint-copier/default-service-name";
-    /// Namespace of the source Service.
-    pub const SOURCE_NAMESPACE: &str = "endpoint-copier/default-service-namespace";
-    /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
-    pub const WHEN_SOURCE_EMPTY: &str = "endpoint-copier/when-source-empty";
-    /// `off`: probes do not change the copies of this Service.
-    pub const PROBE: &str = "endpoint-copier/probe";
-    /// On a source: the namespaces that may copy it.
-    pub const ALLOW_FROM: &str = "endpoint-copier/allow-from";
 
-    /// Those of managed Services with their values, in Markdown. The reference page of annotations is made from it.
-    pub const REFERENCE: [(&str, &str); 5] = [
-        (
-            ENABLED,
-            "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are deleted. \
-             Any other value, the empty one included, changes nothing until it is fixed (`InvalidAnnotation`). Without \
-             the annotation only the Service that `--managed-endpoint-name` names is managed.",
-        ),
-        (
-            SOURCE_NAME,
+    documented! {
+        /// Those of managed Services with their values, in Markdown. The reference page of annotations is made from it.
+        REFERENCE;
+        /// `true`: managed; `false`: not managed, whatever the flags say.
+        ENABLED = "endpoint-copier/enabled" =>
+            "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are \
+             deleted. Any other value, the empty one included, changes nothing until it is fixed \
+             (`InvalidAnnotation`). Without the annotation only the Service that `--managed-endpoint-name` names is \
+             managed.";
+        /// Name of the source Service.
+        SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without it the source is the default one, `default/kubernetes` unless flags \
              name another. A source that does not exist counts as empty, so a misspelled name empties the copies \
-             (`SourceNotFound`).",
-        ),
-        (
-            SOURCE_NAMESPACE,
+             (`SourceNotFound`).";
+        /// Namespace of the source Service.
+        SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
             "Namespace of the source Service. Without it a named source is in the namespace of the managed Service. A \
-             namespace without a name is invalid (`InvalidAnnotation`).",
-        ),
-        (
-            WHEN_SOURCE_EMPTY,
-            "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the copy \
-             becomes empty too. Without the annotation: `hold` for `default/kubernetes`, `follow` for any other source.",
-        ),
-        (
-            PROBE,
-            "`off`: an API server that does not answer probes keeps its place in the copies of this Service. Any other \
-             value is ignored (`InvalidAnnotation`). It matters only for copies of `default/kubernetes`; no other source \
-             is probed.",
-        ),
-    ];
+             namespace without a name is invalid (`InvalidAnnotation`).";
+        /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
+        WHEN_SOURCE_EMPTY = "endpoint-copier/when-source-empty" =>
+            "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the \
+             copy becomes empty too. Without the annotation: `hold` for `default/kubernetes`, `follow` for any other \
+             source.";
+        /// `off`: probes do not change the copies of this Service.
+        PROBE = "endpoint-copier/probe" =>
+            "`off`: an API server that does not answer probes keeps its place in the copies of this Service. Any \
+             other value is ignored (`InvalidAnnotation`). It matters only for copies of `default/kubernetes`; no \
+             other source is probed.";
+    }
 
-    /// Those of sources, likewise.
-    pub const OF_SOURCES: [(&str, &str); 1] = [(
-        ALLOW_FROM,
-        "Namespaces whose Services may copy this one, separated by commas and without blanks, or `\"*\"` for all. There \
-         are no other patterns; an empty value, or one of more than 4,096 characters, allows no namespace. Services in \
-         its own namespace may always copy it.",
-    )];
+    documented! {
+        /// Those of sources, likewise.
+        OF_SOURCES;
+        /// On a source: the namespaces that may copy it.
+        ALLOW_FROM = "endpoint-copier/allow-from" =>
+            "Namespaces whose Services may copy this one, separated by commas and without blanks, or `\"*\"` for all. \
+             There are no other patterns; an empty value, or one of more than 4,096 characters, allows no namespace. \
+             Services in its own namespace may always copy it.";
+    }
 }
 
 /// Labels of EndpointSlices.
 pub mod label {
-    /// The Service that a slice belongs to.
-    pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-    /// The controller that a slice belongs to.
-    pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-    /// Name of the source slice, on a copy. The Go operator's slices have it too.
-    pub const SOURCE: &str = "endpoint-copier/source";
-    /// Says that the Service has no cluster IP. kube-proxy ignores slices with this label.
-    pub const HEADLESS: &str = "service.kubernetes.io/headless";
+    use super::words::documented;
 
-    /// The labels of a copy with their values, in Markdown. `make docs` copies them to the reference page of
-    /// annotations.
-    pub const REFERENCE: [(&str, &str); 4] = [
-        (SERVICE_NAME, "Name of the managed Service."),
-        (MANAGED_BY, "`endpoint-copier-operator`."),
-        (
-            SOURCE,
-            "Name of the source EndpointSlice. Missing if the name is longer than 63 characters.",
-        ),
-        (
-            HEADLESS,
-            "Empty. Only if the managed Service is headless: kube-proxy ignores slices with this label.",
-        ),
-    ];
+    documented! {
+        /// The labels of a copy with their values, in Markdown. `make docs` copies them to the reference page of
+        /// annotations.
+        REFERENCE;
+        /// The Service that a slice belongs to.
+        SERVICE_NAME = "kubernetes.io/service-name" =>
+            "Name of the managed Service.";
+        /// The controller that a slice belongs to.
+        MANAGED_BY = "endpointslice.kubernetes.io/managed-by" =>
+            "`endpoint-copier-operator`.";
+        /// Name of the source slice, on a copy. The Go operator's slices have it too.
+        SOURCE = "endpoint-copier/source" =>
+            "Name of the source EndpointSlice. Missing if the name is longer than 63 characters.";
+        /// Says that the Service has no cluster IP. kube-proxy ignores slices with this label.
+        HEADLESS = "service.kubernetes.io/headless" =>
+            "Empty. Only if the managed Service is headless: kube-proxy ignores slices with this label.";
+    }
 }
 
 /// Our value of [`label::MANAGED_BY`].

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::words::words;
-use super::{Family, ObjectMeta};
+use super::{Family, ObjectMeta, label_of};
 
 words! {
     /// The kinds of Node addresses that are read. Host names and the like are not.
@@ -67,26 +67,14 @@ impl Node {
 /// More addresses of a Node are not read, so that none takes more memory than others.
 const MOST_ADDRESSES: usize = 64;
 
+/// The label of a Node that names its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 #[derive(Deserialize)]
 struct RawNode {
-    metadata: RawMeta,
+    metadata: ObjectMeta,
     #[serde(default)]
     status: Option<RawStatus>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawMeta {
-    name: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    labels: Option<RawLabels>,
-}
-
-#[derive(Deserialize)]
-struct RawLabels {
-    #[serde(rename = "topology.kubernetes.io/zone")]
-    zone: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -103,30 +91,23 @@ struct RawAddress {
 
 impl From<RawNode> for NodeObject {
     fn from(shown: RawNode) -> Self {
-        let RawMeta {
-            name,
-            uid,
-            resource_version,
-            labels,
-        } = shown.metadata;
+        let zone = label_of(&shown.metadata, ZONE).filter(|zone| !zone.is_empty());
         let addresses = shown.status.and_then(|status| status.addresses);
         let node = Node {
-            name: name.as_deref().unwrap_or_default().into(),
+            name: shown.metadata.name.as_deref().unwrap_or_default().into(),
             addresses: addresses
                 .iter()
                 .flatten()
                 .filter_map(read)
                 .take(MOST_ADDRESSES)
                 .collect(),
-            zone: labels
-                .and_then(|labels| labels.zone)
-                .filter(|zone| !zone.is_empty()),
+            zone: zone.map(Into::into),
         };
         Self {
             metadata: ObjectMeta {
-                name,
-                uid,
-                resource_version,
+                name: shown.metadata.name,
+                uid: shown.metadata.uid,
+                resource_version: shown.metadata.resource_version,
                 ..ObjectMeta::default()
             },
             node,

@@ -1,44 +1,37 @@
 //! The labels and annotations by which a copy names its Service and its source.
 
+use super::words::documented;
 use super::{
     EndpointSlice, MANAGED_BY_US, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
     is_dns_subdomain, label, label_of, version,
 };
 
-/// Namespace of the source slice.
-pub const NAMESPACE: &str = "endpoint-copier/source-namespace";
-/// Name of the source slice.
-pub const SLICE: &str = "endpoint-copier/source-slice";
-/// UID of the source slice.
-pub const UID: &str = "endpoint-copier/source-uid";
-/// resourceVersion of the source slice that the copy was last written from.
-pub const RESOURCE_VERSION: &str = "endpoint-copier/source-resource-version";
-/// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
-pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Addresses that probes took out of the copy, separated by commas.
-pub const UNREACHABLE: &str = "endpoint-copier/unreachable";
-
-/// The annotations of a copy with their values, in Markdown. `make docs` copies them to the reference page of
-/// annotations.
-pub const REFERENCE: [(&str, &str); 6] = [
-    (NAMESPACE, "Namespace of the source EndpointSlice."),
-    (SLICE, "Name of the source EndpointSlice."),
-    (UID, "UID of the source EndpointSlice."),
-    (
-        RESOURCE_VERSION,
-        "resourceVersion of the source EndpointSlice that the copy was last written from.",
-    ),
-    (
-        TRIGGER_TIME,
+documented! {
+    /// The annotations of a copy with their values, in Markdown. `make docs` copies them to the reference page of
+    /// annotations.
+    REFERENCE;
+    /// Namespace of the source slice.
+    NAMESPACE = "endpoint-copier/source-namespace" =>
+        "Namespace of the source EndpointSlice.";
+    /// Name of the source slice.
+    SLICE = "endpoint-copier/source-slice" =>
+        "Name of the source EndpointSlice.";
+    /// UID of the source slice.
+    UID = "endpoint-copier/source-uid" =>
+        "UID of the source EndpointSlice.";
+    /// resourceVersion of the source slice that the copy was last written from.
+    RESOURCE_VERSION = "endpoint-copier/source-resource-version" =>
+        "resourceVersion of the source EndpointSlice that the copy was last written from.";
+    /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
+    TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change of the endpoints: that of the source if it has one, else when the operator first saw \
-         the cause, as a change of the source or a failed probe. kube-proxy measures from it how long a change takes.",
-    ),
-    (
-        UNREACHABLE,
+         the cause, as a change of the source or a failed probe. kube-proxy measures from it how long a change \
+         takes.";
+    /// Addresses that probes took out of the copy, separated by commas.
+    UNREACHABLE = "endpoint-copier/unreachable" =>
         "Addresses that probes took out of the copy, separated by commas. It counts only for endpoints that are not \
-         ready: a new leader then keeps them out until they answer.",
-    ),
-];
+         ready: a new leader then keeps them out until they answer.";
+}
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! Enums whose values are words in metrics, logs and Events.
+//! Words that users see: enums whose values are words in metrics, logs and Events, and labels and annotations.
 
 /// Declares an enum, the list of its values, and the word for each.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$value_meta:meta])* $value:ident => $word:literal,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$value_meta:meta])* $value:ident => $word:expr,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
@@ -34,4 +34,14 @@ macro_rules! words {
     };
 }
 
-pub(crate) use words;
+/// Declares labels or annotations, and the list of them with their values.
+macro_rules! documented {
+    ($(#[$meta:meta])* $list:ident; $($(#[$key_meta:meta])* $key:ident = $name:literal => $values:literal;)+) => {
+        $($(#[$key_meta])* pub const $key: &str = $name;)+
+
+        $(#[$meta])*
+        pub const $list: [(&str, &str); [$($name),+].len()] = [$(($key, $values)),+];
+    };
+}
+
+pub(crate) use {documented, words};

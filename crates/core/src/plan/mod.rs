@@ -250,12 +250,12 @@ fn new_trigger(current: &EndpointSlice, copy: &EndpointSlice) -> Option<String> 
 }
 
 /// The source slice of a copy that claims to be made from a newer state than we see: perhaps ours
-/// is the stale view, and overwriting would bring back a dead endpoint.
+/// is the stale view, and overwriting would bring back a dead endpoint. Users can edit what a copy claims, so the slice
+/// that is read is the one that we see.
 fn newer_source(current: &EndpointSlice, copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let (claimed, seen) = (current.provenance()?, copy.provenance()?);
     let is_ahead = claimed.uid == seen.uid && seen.version.is_some() && claimed.version > seen.version;
-    claimed
-        .source()
+    seen.source()
         .filter(|source| is_ahead && !snapshot.confirmed.contains(source))
 }
 

@@ -19,6 +19,7 @@
 mod api;
 mod cluster;
 mod delay;
+mod grants;
 mod history;
 mod listening;
 mod namespace;

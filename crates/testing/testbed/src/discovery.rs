@@ -4,7 +4,7 @@
 
 use crate::{
     answer::{self, Body},
-    kinds::{KINDS, Kind},
+    kinds::{KINDS, Kind, Storage},
     status::ApiError,
 };
 use http::Response;
@@ -18,8 +18,12 @@ pub fn is_public(path: &str) -> bool {
     path == "/ping"
 }
 
-/// The answer to a path that is not a resource.
-pub(crate) fn answer(path: &str) -> Response<Body> {
+/// The answer to a path that is not a resource. `has_grants`: ReferenceGrants are served.
+pub(crate) fn answer(path: &str, has_grants: bool) -> Response<Body> {
+    let kinds = || {
+        let is_served = move |kind: &&Kind| has_grants || kind.storage != Storage::ReferenceGrant;
+        KINDS.iter().filter(is_served)
+    };
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let value = match segments[..] {
         ["healthz" | "livez" | "readyz"] => return answer::text(200, "ok"),
@@ -30,19 +34,19 @@ pub(crate) fn answer(path: &str) -> Response<Body> {
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
         }),
         ["apis"] => {
-            let groups: BTreeSet<&str> = KINDS.iter().map(|k| k.group).filter(|g| !g.is_empty()).collect();
+            let groups: BTreeSet<&str> = kinds().map(|k| k.group).filter(|g| !g.is_empty()).collect();
             let groups: Vec<Value> = groups.into_iter().map(group).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["api", "v1"] => resources(""),
-        ["apis", name, "v1"] if KINDS.iter().any(|k| k.group == name) => resources(name),
-        ["apis", name] if KINDS.iter().any(|k| k.group == name) => {
+        ["apis", name, "v1"] if kinds().any(|k| k.group == name) => resources(name),
+        ["apis", name] if kinds().any(|k| k.group == name) => {
             let mut group = group(name);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
             group
         }
-        ["openapi", "v3"] => openapi_index(),
+        ["openapi", "v3"] => openapi_index(kinds()),
         ["openapi", "v3", "api", "v1"] => openapi(""),
         ["openapi", "v3", "apis", name, "v1"] => openapi(name),
         ["apis" | "api", ..] => return answer::error(&ApiError::no_such_resource()),
@@ -107,9 +111,9 @@ fn resource(kind: &Kind) -> Value {
     resource
 }
 
-fn openapi_index() -> Value {
+fn openapi_index(kinds: impl Iterator<Item = &'static Kind>) -> Value {
     let mut paths = json!({});
-    for kind in KINDS {
+    for kind in kinds {
         let path = if kind.group.is_empty() {
             "api/v1".to_owned()
         } else {

@@ -59,7 +59,11 @@ impl State {
                     }
                 }
             }
-            Storage::Event | Storage::Lease | Storage::ServiceAccount | Storage::Node => {}
+            Storage::Event
+            | Storage::Lease
+            | Storage::ServiceAccount
+            | Storage::Node
+            | Storage::ReferenceGrant => {}
         }
     }
 }

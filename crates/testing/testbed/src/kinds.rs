@@ -19,6 +19,8 @@ pub enum Storage {
     ServiceAccount,
     /// `v1` Node.
     Node,
+    /// `gateway.networking.k8s.io/v1` ReferenceGrant, of a custom resource.
+    ReferenceGrant,
 }
 
 /// A kind of the API, with the properties that its strategy has on the real server.
@@ -106,7 +108,8 @@ const EVENT: Kind = Kind {
     registry: "/registry/events",
 };
 
-/// Every kind of the server.
+/// Every kind of the server. ReferenceGrants are served once [`Store::serve_reference_grants`](crate::Store::serve_reference_grants)
+/// is called.
 pub static KINDS: &[Kind] = &[
     Kind {
         group: "",
@@ -214,6 +217,21 @@ pub static KINDS: &[Kind] = &[
         unconditional_update: false,
         returns_deleted: false,
         registry: "/registry/leases",
+    },
+    Kind {
+        group: "gateway.networking.k8s.io",
+        version: "v1",
+        kind: "ReferenceGrant",
+        plural: "referencegrants",
+        singular: "referencegrant",
+        short: &[],
+        namespaced: true,
+        storage: Storage::ReferenceGrant,
+        status: false,
+        create_on_update: false,
+        unconditional_update: false,
+        returns_deleted: false,
+        registry: "/registry/gateway.networking.k8s.io/referencegrants",
     },
 ];
 

@@ -5,6 +5,7 @@ use crate::{
     discovery,
     faults::{Effect, Faults},
     history::Objects,
+    kinds::Storage,
     object,
     rbac::{RbacReport, Rule},
     reads,
@@ -299,9 +300,13 @@ impl ApiServer {
     }
 
     async fn dispatch(&self, incoming: Incoming) -> Result<Response<Body>, ApiError> {
+        let has_grants = self.store().read(|state| state.has_grants);
         let Some(kind) = incoming.route.kind else {
-            return Ok(discovery::answer(&incoming.route.path));
+            return Ok(discovery::answer(&incoming.route.path, has_grants));
         };
+        if kind.storage == Storage::ReferenceGrant && !has_grants {
+            return Err(ApiError::no_such_resource());
+        }
         self.store().rbac().check(&incoming.user, &incoming.route)?;
         if incoming.shape == Shape::NotAcceptable {
             return Err(answer::not_acceptable());

@@ -29,6 +29,8 @@ pub struct State {
     pub garbage: bool,
     /// Whether EndpointSlices may list loopback addresses.
     pub loopback: bool,
+    /// Whether ReferenceGrants are served.
+    pub has_grants: bool,
     ids: u64,
 }
 
@@ -46,6 +48,7 @@ impl State {
             clock,
             garbage: false,
             loopback: false,
+            has_grants: false,
             ids,
         };
         for name in NAMESPACES {

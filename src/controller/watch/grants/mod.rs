@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep};
 
-use super::reader::errors::{is_forbidden, is_not_served};
+use super::reader::errors::status_of;
 use super::{Watches, pauses, undecoded};
 use crate::apiserver::decode::Guarded;
 use crate::apiserver::reference_grant::{GROUP, Versioned};
@@ -141,7 +141,11 @@ impl GrantWatch {
                     *refused = None;
                     self.change(|index| index.grants_listed(std::mem::take(&mut listed)));
                 }
-                Err(error) if is_forbidden(error) || is_not_served(error) => {
+                Err(error)
+                    if status_of(error).is_some_and(|answer| {
+                        status::is_forbidden(answer) || status::is_not_served(answer)
+                    }) =>
+                {
                     self.refused(refused);
                     return Some(DISCOVERY);
                 }

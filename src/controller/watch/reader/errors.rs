@@ -1,14 +1,12 @@
 //! The meaning of the errors of kube's watcher for a watch.
 
-use std::time::Duration;
-
 use kube::core::Status;
 use kube::runtime::watcher;
 
 use crate::apiserver::status;
 
 /// The status that the API server has answered with.
-fn status_of(error: &watcher::Error) -> Option<&Status> {
+pub(in crate::controller::watch) fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
@@ -23,16 +21,6 @@ pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(status::is_client_error)
 }
 
-/// Whether the right to it is missing.
-pub(in crate::controller::watch) fn is_forbidden(error: &watcher::Error) -> bool {
-    status_of(error).is_some_and(status::is_forbidden)
-}
-
-/// Whether the API server does not serve the resource.
-pub(in crate::controller::watch) fn is_not_served(error: &watcher::Error) -> bool {
-    status_of(error).is_some_and(status::is_not_served)
-}
-
 /// Whether a server is not there. Otherwise, or once a watch has begun, it has too much to do.
 pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     let has_begun = matches!(
@@ -40,11 +28,6 @@ pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
         watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)
     );
     !has_begun && status_of(error).is_some_and(status::is_unavailable)
-}
-
-/// The `Retry-After` of an overloaded API server, or `None` for any other error.
-pub(super) fn overloaded(error: &watcher::Error) -> Option<Duration> {
-    status_of(error).and_then(status::overload)
 }
 
 /// Whether the server no longer knows the resourceVersion.

@@ -1,25 +1,24 @@
 //! Follows one watch forever: errors, pauses and signs of life.
 
 use std::fmt::Debug;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, pin_mut};
+use futures::{Stream, StreamExt as _, pin_mut, stream};
 use http::{Request, Response};
 use http_body::Frame;
+use http_body_util::{BodyExt as _, Either, StreamBody};
 use kube::client::Body;
 use kube::core::Resource;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{BoxError, service_fn};
 
-use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist, overloaded};
+use self::errors::{is_answer, is_expired, is_for_all, is_unavailable, must_relist};
 use super::SHOWS_CURRENT_STATE;
 use super::backoff::WatchBackoff;
 use crate::apiserver::error::one_line;
@@ -151,7 +150,7 @@ impl Reader {
                 state.failed(is_for_all(&error));
                 let calm = handle(Err(&error));
                 let away = calls.unanswered(&error) >= AWAY;
-                if let Some(retry_after) = overloaded(&error) {
+                if let Some(retry_after) = errors::status_of(&error).and_then(overload) {
                     // The resourceVersion is still valid, so a list would only add to the load.
                     let is_unavailable = is_unavailable(&error);
                     let longest = overload_backoff.next(retry_after);
@@ -248,17 +247,12 @@ impl Calls {
         }
         let response = response?;
         self.last.lock().server = response.extensions().get().cloned();
-        if watches {
-            self.outage.recovered();
-            self.state.open(true);
+        if !watches {
+            return Ok(response.map(Either::Left));
         }
-        let end = Box::pin(sleep(LONGEST_WATCH));
-        Ok(response.map(|body| Followed {
-            body,
-            began: Instant::now(),
-            end: watches.then_some(end),
-            calls: self,
-        }))
+        self.outage.recovered();
+        self.state.open(true);
+        Ok(response.map(|body| Either::Right(StreamBody::new(frames(body, self)))))
     }
 
     /// The number of consecutive failures without an answer, including this one.
@@ -297,58 +291,33 @@ fn asked_version(request: &Request<Body>) -> Option<u64> {
     parts.find_map(|part| version(part.strip_prefix("resourceVersion=")))
 }
 
-/// The body of an answer. That of a watch breaks if it does not end.
-struct Followed {
-    body: Body,
-    began: Instant,
-    end: Option<Pin<Box<Sleep>>>,
-    calls: Arc<Calls>,
+/// The frames of a watch, which breaks if it does not end.
+fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+    let began = Instant::now();
+    stream::unfold(Some((body, OpenWatch(calls))), move |watch| async move {
+        let (mut body, watch) = watch?;
+        let Ok(frame) = timeout_at(began + LONGEST_WATCH, body.frame()).await else {
+            watch.0.go_elsewhere("it does not end a watch");
+            return Some((Err("a watch that does not end".into()), None));
+        };
+        // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
+        // that ends as soon as it begins is no sign of life, whatever answers in front of the API server.
+        if began.elapsed() >= QUIET {
+            watch.0.state.touch();
+        }
+        Some(match frame? {
+            Ok(frame) => (Ok(frame), Some((body, watch))),
+            Err(error) => (Err(error.into()), None),
+        })
+    })
 }
 
-impl http_body::Body for Followed {
-    type Data = Bytes;
-    type Error = BoxError;
+/// A watch that an API server answers. Nothing more comes when it is dropped.
+struct OpenWatch(Arc<Calls>);
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
-            // that ends as soon as it begins is no sign of life, whatever answers in front of the API server.
-            if self.end.is_some() && self.began.elapsed() >= QUIET {
-                self.calls.state.touch();
-            }
-            if !matches!(frame, Some(Ok(_))) {
-                self.closed();
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let late = self
-            .end
-            .as_mut()
-            .is_some_and(|end| end.as_mut().poll(context).is_ready());
-        if !late {
-            return Poll::Pending;
-        }
-        self.closed();
-        self.calls.go_elsewhere("it does not end a watch");
-        Poll::Ready(Some(Err("a watch that does not end".into())))
-    }
-}
-
-impl Followed {
-    /// Records that nothing more will come.
-    fn closed(&self) {
-        if self.end.is_some() {
-            self.calls.state.open(false);
-        }
-    }
-}
-
-impl Drop for Followed {
+impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.closed();
+        self.0.state.open(false);
     }
 }
 

@@ -89,6 +89,31 @@ fn at_most_16_addresses_of_a_family_are_probed() {
     assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
 }
 
+/// Whoever may write slices beside a copy could otherwise keep the API servers from being probed.
+/// Rule: 7.targets-limit
+#[test]
+fn forged_copies_take_no_place_from_api_servers() {
+    let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let forged = copy_for("vip", &addresses).edit(|copy| copy.metadata.name = Some("forged".to_owned()));
+    let mut index = with_copies(&[copy_for("vip", &["192.0.2.100"]), forged]);
+    let source = slice("kubernetes").endpoints(["192.0.2.100"]);
+    index.apply_slice(&named(&["kubernetes", "vip"]), source);
+    let targets = targets(&index);
+    assert_eq!(targets.len(), 16);
+    assert!(targets.contains(&"192.0.2.100:6443".to_owned()), "{targets:?}");
+}
+
+/// A finalizer keeps a forged copy that the operator has deleted.
+/// Rule: 7.targets
+#[test]
+fn copies_that_are_being_deleted_are_not_probed() {
+    let deleting = copy_for("vip", &["192.0.2.1"]).edit(|copy| {
+        copy.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
+    });
+    assert_eq!(targets(&with_copies(&[deleting])), Vec::<String>::new());
+}
+
 /// Rule: 7.targets
 #[test]
 fn the_ports_are_those_that_the_source_calls_https() {

@@ -128,6 +128,29 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     assert_eq!(plan.deletes.len(), 1);
 }
 
+/// A replica that starts knows of no Service that asks for the source, but of the copy.
+/// Rule: 9.withdrawal
+#[test]
+fn a_frozen_copy_of_another_namespace_needs_grants() {
+    let mut world = allowed().settled("vip");
+    world.put_service(service("vip").annotate(annotation::ENABLED, "tru"));
+    let world = withdrawn(&world);
+    let mut index = Index::new(world.defaults.clone());
+    for service in world.services.values() {
+        index.apply_service(service);
+    }
+    index.services_listed(&world.services.keys().cloned().collect());
+    assert!(!index.needs_grants());
+    for copy in world.copies("vip") {
+        index.list_slice(&Scope::Copies, copy.clone());
+    }
+    index.slices_listed(&Scope::Copies, &world.slices.keys().cloned().collect());
+    assert!(index.needs_grants());
+    assert!(index.grants_listed([]).contains(&vip()));
+    let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+    assert_eq!(plan.deletes.len(), 1);
+}
+
 /// Rule: 9.copies-by-annotation
 #[test]
 fn a_frozen_copy_of_a_source_in_its_own_namespace_stays() {
@@ -177,6 +200,14 @@ fn a_change_of_a_source_without_consent_marks_nobody() {
             .apply_service(&app().label("a", "b").version(200))
             .is_empty()
     );
+    for (version, others) in [(201, "other"), (202, "another"), (203, "")] {
+        let changed = app().annotate(annotation::ALLOW_FROM, others).version(version);
+        assert!(index.apply_service(&changed).is_empty(), "{others:?}");
+    }
+    let metadata = grant(None).metadata;
+    let granted = crate::model::Grant::read(&grant(Some("other")));
+    assert!(index.apply_grant(&metadata, granted).is_empty());
+    assert!(index.apply_grant(&metadata, None).is_empty());
     assert!(index.delete_service(&ServiceKey::new("web", "app")).is_empty());
 }
 

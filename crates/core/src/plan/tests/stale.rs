@@ -64,6 +64,21 @@ fn a_version_of_another_uid_says_nothing() {
     assert_eq!((before.updates.len(), before.confirm.len()), (1, 0));
 }
 
+/// Whoever may edit a copy must not make the operator read slices of other namespaces.
+#[test]
+fn a_newer_claim_makes_the_plan_read_its_own_source_only() {
+    let mut world = ahead_of(150);
+    let copy = SliceKey::of(&world.copy("vip").metadata);
+    world.edit(&copy, |copy| {
+        let annotations = copy.metadata.annotations.get_or_insert_default();
+        annotations.insert(provenance::NAMESPACE.into(), "secret".into());
+        annotations.insert(provenance::SLICE.into(), "db-x7k2p".into());
+    });
+    let (before, after) = plans(&world);
+    assert_eq!(before.confirm, BTreeSet::from([source()]));
+    assert_eq!((after.updates.len(), after.confirm.len()), (1, 0));
+}
+
 #[test]
 fn a_copy_that_shows_the_same_needs_no_question() {
     let world = ahead_of(150).slice(slice("kubernetes").version(150).endpoints(["192.0.2.1"]));

@@ -88,6 +88,11 @@ impl Store {
         lock(&self.inner.state).loopback = true;
     }
 
+    /// Serves ReferenceGrants from now on, as a cluster does once it has the custom resources of the Gateway API.
+    pub fn serve_reference_grants(&self) {
+        lock(&self.inner.state).has_grants = true;
+    }
+
     pub(crate) fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
         f(&lock(&self.inner.state))
     }

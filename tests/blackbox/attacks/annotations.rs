@@ -1,0 +1,65 @@
+//! Annotations of the attacker's own Services.
+
+use harness::objects::{managed, source};
+use harness::{Cluster, Operator, until};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+
+use super::{VICTIM, front, is_hidden, victim};
+use crate::consent::note;
+use crate::on_both;
+
+on_both! {
+    servers: 1;
+    async fn a_tenant_exposes_no_service_of_another_namespace(cluster: &mut Cluster) {
+        victim(cluster).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        let service = cluster.create::<Service>(front()).await;
+        note(cluster, &service, "NotPermitted").await;
+        is_hidden(cluster, "team-a").await;
+    }
+
+    async fn an_allow_from_of_the_tenant_is_no_consent(cluster: &mut Cluster) {
+        victim(cluster).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        // On a Service with the name of the source, and on the Service that asks for it.
+        cluster.create::<Service>(source("team-a", "app", "*")).await;
+        let mut front = front();
+        front["metadata"]["annotations"]["endpoint-copier/allow-from"] = json!("*");
+        let service = cluster.create::<Service>(front).await;
+        note(cluster, &service, "NotPermitted").await;
+        is_hidden(cluster, "team-a").await;
+    }
+
+    async fn a_held_copy_does_not_outlive_consent(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.create::<Service>(source("web", "app", "team-a")).await;
+        let operator = Operator::start(cluster, "one", 0);
+        let mut front = front();
+        front["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
+        cluster.create::<Service>(front).await;
+        cluster.until_addresses("team-a", "front", &[VICTIM]).await;
+        cluster.delete::<EndpointSlice>("web", "app-x7k2p").await;
+        let held = "endpoint_copier_findings{reason=\"SourceEmptyHeld\"}";
+        until("the copy is held", async || operator.metric(held).await == Some(1)).await;
+        cluster.put::<Service>(source("web", "app", "")).await;
+        cluster.until_addresses("team-a", "front", &[]).await;
+        is_hidden(cluster, "team-a").await;
+    }
+
+    /// The owner of `web/app` trusts `team-a` alone, which passes the copy on.
+    async fn consent_is_not_passed_on_through_a_copy(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.namespace("team-b").await;
+        cluster.create::<Service>(source("web", "app", "team-a")).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        let mut front = front();
+        front["metadata"]["annotations"]["endpoint-copier/allow-from"] = json!("*");
+        cluster.create::<Service>(front).await;
+        cluster.until_addresses("team-a", "front", &[VICTIM]).await;
+        let thief = cluster.create::<Service>(managed("team-b", "thief", "team-a", "front")).await;
+        note(cluster, &thief, "SourceIsCopy").await;
+        is_hidden(cluster, "team-b").await;
+    }
+}

@@ -1,0 +1,79 @@
+//! Attacks by users with few permissions who want more through the operator. Each fails, and succeeds with the mutants
+//! of `hack/mutants` that docs/explanation/security.md names beside it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use harness::Cluster;
+use harness::objects::{managed, slice};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+mod annotations;
+mod forged_slices;
+mod grants;
+mod names;
+mod oracles;
+mod ports;
+mod probe_lease;
+mod races;
+mod token;
+
+/// The address that no user of `team-a` may expose.
+const VICTIM: &str = "10.0.0.1";
+
+/// The namespaces `web`, with slices of a Service `app`, and `team-a` of the attacker.
+async fn victim(cluster: &Cluster) {
+    for namespace in ["web", "team-a"] {
+        cluster.namespace(namespace).await;
+    }
+    cluster
+        .create::<EndpointSlice>(slice("web", "app", "app-x7k2p", &[VICTIM]))
+        .await;
+}
+
+/// `team-a/front`, which asks for `web/app`.
+fn front() -> Value {
+    managed("team-a", "front", "web", "app")
+}
+
+/// Waits until the operator has copied for a Service that was created last, so that it has seen all that came before.
+async fn seen(cluster: &Cluster) {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let (source, name) = (format!("last-source-{number}"), format!("last-{number}"));
+    cluster
+        .create::<EndpointSlice>(slice("default", &source, &source, &["10.255.0.1"]))
+        .await;
+    cluster
+        .create::<Service>(managed("default", &name, "default", &source))
+        .await;
+    cluster.until_addresses("default", &name, &["10.255.0.1"]).await;
+}
+
+/// Checks that no slice of a namespace shows the address of the victim.
+async fn is_hidden(cluster: &Cluster, namespace: &str) {
+    seen(cluster).await;
+    let slices: Vec<EndpointSlice> = cluster.list(namespace).await;
+    let shown = harness::objects::addresses(&slices);
+    assert!(!shown.iter().any(|address| address == VICTIM), "{slices:#?}");
+}
+
+/// A slice that claims to be a copy of `web/app-x7k2p` for this Service.
+fn forged(service: &Service, name: &str, addresses: &[&str]) -> Value {
+    let (namespace, owner) = (
+        service.metadata.namespace.as_deref().expect("a namespace"),
+        service.metadata.name.as_deref().expect("a name"),
+    );
+    let mut forged = slice(namespace, owner, name, addresses);
+    forged["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
+        json!("endpoint-copier-operator");
+    forged["metadata"]["annotations"] = json!({
+        "endpoint-copier/source-namespace": "web", "endpoint-copier/source-slice": "app-x7k2p",
+        "endpoint-copier/source-uid": "x", "endpoint-copier/source-resource-version": "1",
+    });
+    forged["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "Service", "name": owner, "uid": service.metadata.uid, "controller": true,
+    }]);
+    forged
+}

@@ -1,0 +1,62 @@
+//! Names and lists that a careless reader takes for patterns.
+
+use harness::objects::{managed, slice, source};
+use harness::{Cluster, Operator};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::{VICTIM, front, is_hidden, victim};
+use crate::consent::note;
+use crate::on_both;
+
+/// None of them names `team-a`.
+const LISTS: [&str; 12] = [
+    "",
+    "team-*",
+    "team-",
+    "team",
+    "team-ab",
+    "my-team-a",
+    "other,*",
+    "*,",
+    ".*",
+    "TEAM-A",
+    "team-a/front",
+    "other; team-a",
+];
+
+on_both! {
+    servers: 1;
+    /// Rule: 9.allow-from
+    async fn a_list_allows_no_namespace_that_it_does_not_name(cluster: &mut Cluster) {
+        for namespace in ["web", "team-a"] {
+            cluster.namespace(namespace).await;
+        }
+        for (number, list) in LISTS.iter().enumerate() {
+            let name = format!("app-{number}");
+            cluster.create::<EndpointSlice>(slice("web", &name, &format!("{name}-x7k2p"), &[VICTIM])).await;
+            cluster.create::<Service>(source("web", &name, list)).await;
+        }
+        let _operator = Operator::start(cluster, "one", 0);
+        for number in 0..LISTS.len() {
+            let front = managed("team-a", &format!("front-{number}"), "web", &format!("app-{number}"));
+            let service = cluster.create::<Service>(front).await;
+            note(cluster, &service, "NotPermitted").await;
+        }
+        is_hidden(cluster, "team-a").await;
+    }
+
+    /// A source whose name begins as that of a permitted one.
+    async fn consent_for_one_name_covers_no_longer_name(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.create::<Service>(source("web", "app", "")).await;
+        for name in ["ap", "app-blue", "app-x7k2p"] {
+            cluster.create::<Service>(source("web", name, "*")).await;
+        }
+        let flags = [&harness::SHORT_LEASE[..], &["--allow-source=web/ap=team-a"]].concat();
+        let _operator = Operator::start_with(cluster, "one", 0, &flags);
+        let service = cluster.create::<Service>(front()).await;
+        note(cluster, &service, "NotPermitted").await;
+        is_hidden(cluster, "team-a").await;
+    }
+}

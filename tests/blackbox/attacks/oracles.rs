@@ -1,0 +1,121 @@
+//! What a user learns about a Service that they may not read.
+
+use harness::objects::{managed, slice, source};
+use harness::{Cluster, Operator, until};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+use super::{front, seen, victim};
+use crate::consent::note;
+use crate::inspect::{run, text};
+use crate::on_both;
+
+/// All that the operator says about `team-a/front` from its start on: Event, metrics, log, and the commands.
+async fn said(cluster: &Cluster) -> Vec<String> {
+    let operator = Operator::start(cluster, "one", 0);
+    let service = cluster
+        .create::<Service>(managed("team-a", "front", "web", "none"))
+        .await;
+    let mut said = vec![note(cluster, &service, "NotPermitted").await];
+    seen(cluster).await;
+    let refused = "endpoint_copier_findings{reason=\"NotPermitted\"}";
+    until("the finding is counted", async || {
+        operator.metric(refused).await == Some(1)
+    })
+    .await;
+    let (_, metrics) = operator.get("/metrics").await;
+    let is_about_it = |line: &&str| {
+        (line.contains("front") || line.starts_with("endpoint_copier_findings"))
+            && !line.contains("_seconds{")
+    };
+    said.extend(metrics.lines().filter(is_about_it).map(str::to_owned));
+    // The time is the first word of a line.
+    let log = operator.log();
+    let lines = log.lines().filter(|line| line.contains("front"));
+    said.extend(lines.map(|line| line.split_once(' ').expect("words").1.to_owned()));
+    drop(operator);
+    for words in [&["status"][..], &["plan"], &["plan", "--consent"]] {
+        let shown = text(&run(cluster, words).await);
+        let about_it = shown
+            .lines()
+            .filter(|line| line.contains("front"))
+            .map(without_age);
+        said.extend(about_it);
+    }
+    for words in [["status", "-o", "json"], ["plan", "-o", "json"]] {
+        let shown: Value = serde_json::from_str(&text(&run(cluster, &words).await)).expect("JSON");
+        let services = shown["services"].as_array().expect("Services");
+        let mut about_it: Vec<_> = services
+            .iter()
+            .filter(|row| row["name"] == "front")
+            .cloned()
+            .collect();
+        // That of `front` itself: it was created after the other one.
+        about_it.iter_mut().for_each(|row| row["since"] = Value::Null);
+        said.push(json!(about_it).to_string());
+    }
+    cluster.delete::<Service>("team-a", "front").await;
+    said
+}
+
+/// A line of a table without the time since the last change.
+fn without_age(line: &str) -> String {
+    let is_age = |word: &&str| {
+        word.len() > 1 && word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm', 'h'])
+    };
+    line.split_whitespace()
+        .filter(|word| !is_age(word))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Syncs so far.
+async fn syncs(operator: &Operator) -> Option<u64> {
+    operator
+        .metric("endpoint_copier_syncs_total{result=\"success\"}")
+        .await
+}
+
+on_both! {
+    servers: 1;
+    /// Rule: 9.refusal-is-blind
+    async fn refusals_are_byte_equal_whether_the_source_exists(cluster: &mut Cluster) {
+        victim(cluster).await;
+        let missing = said(cluster).await;
+        cluster.create::<EndpointSlice>(slice("web", "none", "none-x7k2p", &["10.0.0.3"])).await;
+        cluster.create::<Service>(source("web", "none", "team-b")).await;
+        let existing = said(cluster).await;
+        assert_eq!(existing, missing);
+        assert!(missing.len() > 5, "{missing:#?}");
+    }
+
+    /// The syncs are counted in the metrics.
+    /// Rule: 9.refusal-is-blind
+    async fn changes_of_a_refused_source_cause_no_sync(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.serve_reference_grants().await;
+        cluster.create::<Service>(source("web", "app", "team-b")).await;
+        let operator = Operator::start(cluster, "one", 0);
+        let service = cluster.create::<Service>(front()).await;
+        note(cluster, &service, "NotPermitted").await;
+        seen(cluster).await;
+        let mut before = syncs(&operator).await;
+        until("it is idle", async || {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            std::mem::replace(&mut before, syncs(&operator).await) == syncs(&operator).await
+        })
+        .await;
+        for (number, allowed) in ["team-c", "", "team-b,team-c"].into_iter().enumerate() {
+            cluster.put::<Service>(source("web", "app", allowed)).await;
+            cluster.put::<EndpointSlice>(slice("web", "app", "app-x7k2p", &[&format!("10.0.1.{number}")])).await;
+            let from = json!([{"group": "", "kind": "Service", "namespace": "team-c"}]);
+            let name = format!("grant-{number}");
+            cluster.grant("web", &name, json!({"from": from, "to": [{"group": "", "kind": "Service"}]})).await;
+            cluster.revoke("web", &name).await;
+        }
+        cluster.delete::<Service>("web", "app").await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(syncs(&operator).await, before);
+    }
+}

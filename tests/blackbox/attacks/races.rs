@@ -1,0 +1,95 @@
+//! Objects that change between the check and the write. The way to the API server is slow, so each write is under way for
+//! a while.
+
+use std::time::Duration;
+
+use harness::objects::source;
+use harness::{Cluster, Listening, Operator, SHORT_LEASE, command, delay, own_address};
+use k8s_openapi::api::core::v1::Service;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{VICTIM, front, is_hidden, victim};
+use crate::on_both;
+
+const ONE_WAY: Duration = Duration::from_millis(100);
+
+/// Moments after a Service was created: before the operator sees it, while it writes, and after that.
+const MOMENTS: [u64; 4] = [50, 250, 400, 700];
+
+/// A replica with a slow way to the API server.
+async fn slow_replica(cluster: &Cluster) -> (Operator, Listening) {
+    let delay = delay(cluster.address(0), ONE_WAY).await;
+    let file = cluster.kubeconfig_with(0, None);
+    let near = std::fs::read_to_string(&file).expect("a kubeconfig");
+    let far = near.replace(&cluster.address(0).to_string(), &delay.address().to_string());
+    std::fs::write(&file, far).expect("a file");
+    let (metrics, health) = (own_address(), own_address());
+    let mut command = command(crate::PROGRAM.as_ref());
+    command
+        .env("POD_NAME", "one")
+        .arg(format!("--kubeconfig={}", file.display()))
+        .arg(format!("--metrics-bind-address={metrics}"))
+        .arg(format!("--health-probe-bind-address={health}"))
+        .args(SHORT_LEASE);
+    let operator = Operator::spawn(cluster, "one", command, metrics, health);
+    operator.until_leads().await;
+    operator.until_ready().await;
+    (operator, delay)
+}
+
+on_both! {
+    servers: 1;
+    async fn a_source_recreated_during_a_write_gives_no_consent(cluster: &mut Cluster) {
+        victim(cluster).await;
+        let _replica = slow_replica(cluster).await;
+        for moment in MOMENTS {
+            cluster.put::<Service>(source("web", "app", "team-a")).await;
+            cluster.create::<Service>(front()).await;
+            sleep(Duration::from_millis(moment)).await;
+            cluster.delete::<Service>("web", "app").await;
+            cluster.create::<Service>(source("web", "app", "")).await;
+            is_hidden(cluster, "team-a").await;
+            cluster.delete::<Service>("team-a", "front").await;
+        }
+    }
+
+    /// With a selector, `front` belongs to the controller of Kubernetes, and a copy would show the victim beside its Pods.
+    async fn a_service_recreated_during_a_write_keeps_no_copy(cluster: &mut Cluster) {
+        victim(cluster).await;
+        if let Some((store, _)) = cluster.testbed() {
+            // A real API server does not collect garbage either.
+            store.collect_after(None);
+        }
+        cluster.create::<Service>(source("web", "app", "team-a")).await;
+        let _replica = slow_replica(cluster).await;
+        for moment in MOMENTS {
+            cluster.create::<Service>(front()).await;
+            sleep(Duration::from_millis(moment)).await;
+            cluster.delete::<Service>("team-a", "front").await;
+            let mut plain = front();
+            plain["metadata"]["annotations"] = json!({});
+            plain["spec"]["selector"] = json!({"app": "front"});
+            cluster.create::<Service>(plain).await;
+            is_hidden(cluster, "team-a").await;
+            cluster.delete::<Service>("team-a", "front").await;
+        }
+    }
+
+    /// The last word of the owner counts, however often it changes.
+    async fn consent_that_comes_and_goes_ends_with_the_last_change(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.create::<Service>(source("web", "app", "team-a")).await;
+        let _replica = slow_replica(cluster).await;
+        cluster.create::<Service>(front()).await;
+        cluster.until_addresses("team-a", "front", &[VICTIM]).await;
+        for number in 0..20 {
+            let allowed = if number % 2 == 0 { "" } else { "team-a" };
+            cluster.put::<Service>(source("web", "app", allowed)).await;
+            sleep(Duration::from_millis(number * 17 % 90)).await;
+        }
+        cluster.put::<Service>(source("web", "app", "")).await;
+        cluster.until_addresses("team-a", "front", &[]).await;
+        is_hidden(cluster, "team-a").await;
+    }
+}

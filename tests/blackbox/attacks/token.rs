@@ -1,0 +1,69 @@
+//! The token of the operator, lured to a server of the attacker.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use harness::objects::slice;
+use harness::{Cluster, Listening, SHORT_LEASE, until};
+use http::{Request, Response, header};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+
+use crate::on_both;
+use crate::probes::{VIP, replica};
+
+/// The credentials that a server got.
+type Got = Arc<Mutex<Vec<String>>>;
+
+/// A server with a certificate for the name of the API, signed by a CA of the attacker.
+async fn impostor(cluster: &Cluster, got: &Got) -> Listening {
+    let (tls, got) = (TlsAcceptor::from(testbed::Store::new().server_tls()), got.clone());
+    Listening::at(cluster.address(1).ip(), move |stream| {
+        let (tls, got) = (tls.clone(), got.clone());
+        async move {
+            let Ok(stream) = tls.accept(stream).await else {
+                return;
+            };
+            let answer = service_fn(|request: Request<Incoming>| {
+                let credentials = request.headers().get(header::AUTHORIZATION);
+                let credentials = credentials.map(|value| value.to_str().expect("text").to_owned());
+                got.lock().expect("no panic").extend(credentials);
+                async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            _ = http.serve_connection(TokioIo::new(stream), answer).await;
+        }
+    })
+    .await
+}
+
+on_both! {
+    listed;
+    /// Rule: 7.token
+    async fn a_forged_slice_of_the_api_servers_gets_no_token(cluster: &mut Cluster) {
+        let got = Got::default();
+        let impostor = impostor(cluster, &got).await;
+        // The name of the port takes the number from the slice.
+        let mut vip = harness::objects::vip();
+        vip["spec"]["ports"][0]["targetPort"] = json!("https");
+        cluster.create::<Service>(vip).await;
+        let address = impostor.address();
+        let mut lure = slice("default", "kubernetes", "kubernetes-lure", &[&address.ip().to_string()]);
+        lure["ports"] = json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
+        cluster.create::<EndpointSlice>(lure).await;
+        let flags = [&SHORT_LEASE[..], &["--api-server-mode=auto"]].concat();
+        let _operator = replica(cluster, "one", 0, &flags);
+        cluster.until_slices("default", VIP, "both slices are copied", |slices| slices.len() == 2).await;
+        until("it is lured", async || impostor.accepted() > 5).await;
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(*got.lock().expect("no panic"), [""; 0]);
+    }
+}
