@@ -66,10 +66,10 @@ impl Applied {
         !self.has_written() && self.failures.is_empty()
     }
 
-    /// Whether a slice was not in the state that the plan was made from.
-    pub(super) fn has_conflict(&self) -> bool {
-        let is_conflict = |error: &SyncError| matches!(error, SyncError::Conflict { .. });
-        self.failures.iter().any(is_conflict)
+    /// Whether a write has failed that another plan will repeat. A refused write may be refused for ever.
+    pub(super) fn has_failed(&self) -> bool {
+        let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
+        !self.failures.iter().all(is_refused)
     }
 
     /// Whether an API server has rejected a write because of its load.

@@ -61,8 +61,9 @@ impl Writer {
     }
 
     /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
-    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a conflict no further
-    /// endpoint is taken out: the other endpoints that the plan counted on may be gone.
+    /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed no
+    /// further endpoint is taken out: a conflict says that the endpoints on which the plan counted may be gone, and a write
+    /// without an answer that the plan is old.
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
@@ -94,13 +95,12 @@ impl Writer {
             out.iter().any(|address| taken_out.contains_key(address))
         };
         for slice in updates {
-            // A conflict causes a new plan.
-            if !(applied.has_conflict() && takes_out(&slice)) {
+            // The failure causes a new plan.
+            if !(applied.has_failed() && takes_out(&slice)) {
                 self.write(term, &slice, &mut applied).await;
             }
         }
-        let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
-        if applied.failures.iter().all(is_refused) {
+        if !applied.has_failed() {
             for slice in emptied {
                 self.write(term, &slice, &mut applied).await;
             }

@@ -142,13 +142,17 @@ fn two_updates() -> Plan {
 
 /// Rule: 7.half
 #[tokio::test(start_paused = true)]
-async fn after_a_conflict_no_endpoint_is_taken_out() {
+async fn no_endpoint_is_taken_out_after_a_failed_write() {
     let fine: Answer = || Ok(http::Response::new("{}".to_owned()));
-    let gone: Answer = || {
-        let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":404,"message":"gone"}"#;
-        let answer = http::Response::builder().status(404);
-        Ok(answer.body(status.to_owned()).unwrap())
-    };
+    fn status(code: u16) -> Result<http::Response<String>, tower::BoxError> {
+        let status =
+            serde_json::json!({"kind": "Status", "status": "Failure", "code": code, "message": "no"});
+        let answer = http::Response::builder().status(code);
+        Ok(answer.body(status.to_string()).unwrap())
+    }
+    let gone: Answer = || status(404);
+    let refused: Answer = || status(422);
+    let broken: Answer = || Err("the connection broke".into());
     let why = (
         "192.0.2.1".parse().unwrap(),
         "readyz timed out 3 times".to_owned(),
@@ -156,8 +160,10 @@ async fn after_a_conflict_no_endpoint_is_taken_out() {
     // The answer to each write, what the plan takes out that was not out before, and the number of writes.
     for (answer, taken_out, expected) in [
         (fine, vec![why.clone()], 2),
-        (gone, vec![why], 1),
+        (gone, vec![why.clone()], 1),
         (gone, vec![], 2),
+        (broken, vec![why.clone()], 1),
+        (refused, vec![why], 2),
     ] {
         let (writer, sent) = writer(answer);
         let term = Term::for_tests(Duration::from_secs(4));

@@ -48,6 +48,8 @@ pub struct Calm {
     settled: BTreeMap<(Key, IpAddr), String>,
     /// Cuts that were counted.
     withheld: BTreeSet<(Key, IpAddr)>,
+    /// Since when more than half are out. Several copies are written one after the other.
+    too_many: BTreeMap<(Key, Vec<IpAddr>), Duration>,
 }
 
 /// The leader, and all that the laws need to know of the others.
@@ -132,13 +134,14 @@ impl World {
         if alive.iter().any(|life| life.is_paused()) {
             self.disturbed_for(Duration::ZERO);
         }
-        let mut wrong = Vec::new();
+        let (mut wrong, mut judged) = (Vec::new(), BTreeSet::new());
+        let listed = calm.listed.clone();
         for (service, group) in &groups {
             let view = View {
                 now,
                 leader,
                 alive: &alive,
-                listed: &calm.listed,
+                listed: &listed,
                 service,
                 group,
             };
@@ -150,12 +153,15 @@ impl World {
                 }
                 continue;
             }
-            let found = state.wrong_group(&view, (&mut calm.settled, &mut calm.withheld));
+            judged.extend(group.candidates.iter().map(|address| (service.clone(), *address)));
+            let found = state.wrong_group(&view, calm);
             wrong.extend(found.into_iter().map(|what| format!("{what}, of {}", service.1)));
         }
+        // A leader that only looks puts endpoints back.
+        calm.settled.retain(|place, _| judged.contains(place));
         wrong.extend(
             self.state()
-                .wrong_replicas(now, leader, &alive, (&groups, &calm.listed)),
+                .wrong_replicas(now, leader, &alive, (&groups, &listed)),
         );
         for what in wrong {
             let State { observer, trace, .. } = &mut *self.state();
@@ -163,11 +169,6 @@ impl World {
         }
     }
 }
-
-type Parts<'a> = (
-    &'a mut BTreeMap<(Key, IpAddr), String>,
-    &'a mut BTreeSet<(Key, IpAddr)>,
-);
 
 impl Probed {
     /// How an endpoint is for a replica on all these ports: the worst, and since when none has changed.
@@ -245,7 +246,13 @@ impl State {
         view.now >= since.max(view.leader.resumed_at()) + time
     }
 
-    fn wrong_group(&mut self, view: &View<'_>, (settled, withheld): Parts<'_>) -> Vec<String> {
+    fn wrong_group(&mut self, view: &View<'_>, calm: &mut Calm) -> Vec<String> {
+        let Calm {
+            settled,
+            withheld,
+            too_many,
+            ..
+        } = calm;
         let mut wrong = Vec::new();
         let View {
             now, leader, group, ..
@@ -257,7 +264,10 @@ impl State {
                 wrong.push(format!("{:?} are out, and no endpoint answers", group.out));
             }
         }
-        if self.is_steady(view, AT_ONCE) && group.out.len() > group.candidates.len() / 2 {
+        let place = (view.service.clone(), group.candidates.iter().copied().collect());
+        if group.out.len() <= group.candidates.len() / 2 {
+            too_many.remove(&place);
+        } else if self.is_steady(view, AT_ONCE) && now > *too_many.entry(place).or_insert(now) + AT_ONCE {
             wrong.push(format!("{:?} are out of {:?}", group.out, group.candidates));
         }
         for &address in &group.candidates {

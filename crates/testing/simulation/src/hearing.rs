@@ -10,7 +10,7 @@ use crate::endpoints::own_addresses;
 use crate::fault::Verb;
 use crate::replica::Life;
 use crate::sent::Sent;
-use crate::slices::{annotation, text, version};
+use crate::slices::{annotation, text};
 use crate::world::{State, World};
 
 /// The probe Lease, as [`Sent`] calls its resource.
@@ -158,15 +158,14 @@ impl Hearing {
         self.shown.get(identity)
     }
 
-    /// A replica is shown the Lease.
-    pub fn show(&mut self, identity: &str, now: Duration, lease: Option<&Value>) {
+    /// A replica is shown the Lease at a version; 0: a read shows that it does not exist.
+    pub fn show(&mut self, identity: &str, now: Duration, version: u64, lease: Option<&Value>) {
         if !self.shown.contains_key(identity) {
             self.shown.insert(identity.to_owned(), Heard::default());
         }
         let Some(shown) = self.shown.get_mut(identity) else {
             return;
         };
-        let version = lease.map_or(0, version);
         if version == 0 || version >= shown.version {
             shown.version = version;
             shown.see(now, lease);

@@ -379,6 +379,10 @@ impl Observer {
         if uid(&service) != id {
             return None;
         }
+        // Its ports are not permitted any more.
+        if !oracle::may_hold(&service, old) {
+            return None;
+        }
         let stays = |slice: &Value| {
             is_ours(slice)
                 && owner(slice) == Some((name, id))

@@ -6,6 +6,7 @@ use endpoint_copier_core::model::{EndpointSlice, copy_name};
 use serde_json::{Value, json};
 use testbed::Store;
 
+use crate::objects::ALLOWED_PORT;
 use crate::slices::{
     Key, MANAGED_BY, SERVICE_NAME, UNREACHABLE, US, annotation, endpoints, is_leftover, is_ours,
     is_permitted, key, label, owner, ports, provenance, restored, text, uid,
@@ -86,6 +87,22 @@ pub fn keeps_api_servers(service: &Value) -> bool {
         .as_array()
         .is_none_or(|ports| ports.is_empty() || ports.iter().any(|port| port["targetPort"].is_string()));
     holds(service, &api_servers) && wish(service) == Wish::Copies(api_servers) && !has_names
+}
+
+/// Whether a copy of the API servers' list may keep a port when its source slice is gone. In another namespace than the
+/// source's these are only the ports that it has, and that of the flag.
+pub fn may_hold(service: &Value, copy: &Value) -> bool {
+    let number = |port: &Value| port["targetPort"].as_i64().or_else(|| port["port"].as_i64());
+    let protocol = |port: &Value| port["protocol"].as_str().unwrap_or("TCP").to_owned();
+    let mut had: Vec<_> = copy["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|port| (port["port"].as_i64(), protocol(port)))
+        .collect();
+    had.push((Some(i64::from(ALLOWED_PORT)), "TCP".to_owned()));
+    let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    key(service).0 == "default" || ports.any(|port| had.contains(&(number(port), protocol(port))))
 }
 
 /// The ports of a copy; `None`: not one of them has a number that is permitted.

@@ -10,7 +10,7 @@ use crate::cluster;
 use crate::fault::{Armed, Effect, Harm};
 use crate::probe_steps::ProbeStep;
 use crate::replica;
-use crate::schedule::{LEADER, Step};
+use crate::schedule::{Edit, LEADER, Step};
 use crate::sight::Blinded;
 use crate::stream::Ending;
 use crate::unreadable;
@@ -68,6 +68,9 @@ impl World {
             }
             Step::Probe(step) => self.of_probes(*step),
             _ => {
+                if matches!(step, Step::Copy(_, Edit::Memory)) {
+                    self.disturbed_for(Duration::ZERO);
+                }
                 if let Some(what) = self.administer(|store| cluster::carry_out(store, step)) {
                     self.count(what);
                 }

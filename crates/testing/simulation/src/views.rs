@@ -159,7 +159,11 @@ impl World {
         } else {
             status.is_success().then_some(&answer)
         };
-        self.state().probed.hearing.show(&life.identity, now, lease);
+        let version = lease.map_or(0, version);
+        self.state()
+            .probed
+            .hearing
+            .show(&life.identity, now, version, lease);
     }
 
     /// Lines of a watch are about to reach a replica.
@@ -176,13 +180,15 @@ impl World {
             let Ok(mut event) = serde_json::from_slice::<Value>(line) else {
                 continue;
             };
-            // A bookmark is no object.
-            if event["type"] == "BOOKMARK" {
+            // Neither is an object.
+            if event["type"] == "BOOKMARK" || event["type"] == "ERROR" {
                 continue;
             }
             if sent.resource == PROBE_LEASE {
+                // A late watch may show the end of a Lease that was created again, as a read has shown since.
+                let version = version(&event["object"]);
                 let lease = (event["type"] != "DELETED").then_some(&event["object"]);
-                probed.hearing.show(&life.identity, now, lease);
+                probed.hearing.show(&life.identity, now, version, lease);
                 continue;
             }
             if sent.resource == "leases" {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use endpoint_copier_operator::apiserver::{Avoid, Beside, Repetition, SendDeadline, Server, TooLate};
 use endpoint_copier_operator::config::ServerAddress;
-use endpoint_copier_operator::timing::{DIAL_LIMIT, LIST_SILENCE, READ_SILENCE};
+use endpoint_copier_operator::timing::{DIAL_LIMIT, LIST_SILENCE, READ_SILENCE, WRITE_LIMIT};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
@@ -306,11 +306,11 @@ async fn carry_out(
         }
         _ => {}
     }
-    let is_lost = {
-        let state = world.state();
-        state.restores != restores || state.cut[connection.replica]
-    };
-    if is_lost || world.is_down(connection.server) {
+    let is_cut = world.state().cut[connection.replica];
+    if is_cut {
+        world.disturbed_for(WRITE_LIMIT);
+    }
+    if is_cut || world.state().restores != restores || world.is_down(connection.server) {
         return hold(reply).await;
     }
     let call = world.next_call();
@@ -357,6 +357,7 @@ async fn carry_out(
     }
     if world.state().cut[connection.replica] {
         world.count("reply lost in a cut network");
+        world.disturbed_for(WRITE_LIMIT);
         return hold(reply).await;
     }
     let status = parts.status;
