@@ -18,7 +18,7 @@ const LISTED: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 on_both! {
     /// Rule: chart.namespaces
     async fn service_in_an_unlisted_namespace_is_logged_and_harms_no_other(cluster: &mut Cluster) {
-        cluster.grant(Rights::OneNamespace, "default").await;
+        cluster.give_rights(Rights::OneNamespace, "default").await;
         cluster.namespace("blue").await;
         for number in 0..20 {
             let mut service = managed("blue", &format!("web-{number}"), "default", "kubernetes");
@@ -39,7 +39,7 @@ on_both! {
         let about_events = log.lines().filter(|line| line.contains("writing Events"));
         assert_eq!(about_events.count(), 1, "{log}");
 
-        cluster.grant(Rights::Default, "default").await;
+        cluster.give_rights(Rights::Default, "default").await;
         let follows = within(Duration::from_secs(40), async || operator.metric(refused).await == Some(0));
         assert!(follows.await, "{}", operator.log());
         cluster.until_addresses("blue", "web-19", &LISTED).await;

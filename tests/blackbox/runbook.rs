@@ -47,7 +47,7 @@ on_both! {
                 },
             })).await;
         }
-        cluster.grant(Rights::Default, NAMESPACE).await;
+        cluster.give_rights(Rights::Default, NAMESPACE).await;
         let namespace = format!("--leader-election-namespace={NAMESPACE}");
         let operator = Operator::start_with(cluster, "one", 0, &[&namespace]);
         operator.until_leads().await;

@@ -56,7 +56,7 @@ on_both! {
 
     /// Rule: 3.leftover-endpoints
     async fn endpoints_of_version_0_2_are_removed_once_copies_exist(cluster: &mut Cluster) {
-        cluster.grant(Rights::GoOperator, "default").await;
+        cluster.give_rights(Rights::GoOperator, "default").await;
         cluster.create::<Service>(vip()).await;
         cluster.create::<Endpoints>(endpoints("kubernetes-vip", go_operator())).await;
         cluster.create::<EndpointSlice>(mirror()).await;
@@ -87,7 +87,7 @@ on_both! {
         .await;
         until("the Service is in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(1)).await;
         assert!(cluster.try_get::<Endpoints>("default", "kubernetes-vip").await.is_some());
-        cluster.grant(Rights::GoOperator, "default").await;
+        cluster.give_rights(Rights::GoOperator, "default").await;
         let is_gone = within(Duration::from_secs(40), async || {
             cluster.try_get::<Endpoints>("default", "kubernetes-vip").await.is_none()
         });

@@ -101,13 +101,13 @@ impl Cluster {
             })
             .await;
         }
-        cluster.grant(Rights::Default, "default").await;
+        cluster.give_rights(Rights::Default, "default").await;
         cluster
     }
 
     /// Replaces the rights of the replicas by those of a release in this namespace. At the start they have those of a
     /// release in `default` with the default values.
-    pub async fn grant(&self, rights: Rights, namespace: &str) {
+    pub async fn give_rights(&self, rights: Rights, namespace: &str) {
         let objects = rights.objects(namespace);
         let rules = rules(&objects);
         if let Some((store, _)) = self.testbed() {
