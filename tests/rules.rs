@@ -147,38 +147,45 @@ fn every_rule_has_a_test_and_the_page_is_up_to_date() {
     check(PAGE, &filled(&page, &tests));
 }
 
-/// The page of attacks.
-fn attacks() -> String {
-    let folders = ["docs/explanation/security.md", "docs/security.md"];
-    let found = folders.into_iter().find(|name| path(name).is_file());
-    read(found.expect("the page of attacks"))
+/// The cells of the rows about attacks. The last table names controls too: mutants without the check, with which the
+/// attack succeeds.
+fn attacks(page: &str) -> Vec<Vec<&str>> {
+    let mut is_attack = false;
+    let rows = page.lines().filter_map(|line| {
+        is_attack = line.starts_with("| attack |") || is_attack && line.starts_with('|');
+        let line = line
+            .strip_prefix("| ")
+            .filter(|_| is_attack)?
+            .strip_suffix(" |")?;
+        let cells: Vec<_> = line.split(" | ").collect();
+        (cells[0] != "attack").then_some(cells)
+    });
+    rows.collect()
+}
+
+/// The words of a cell in backquotes.
+fn names(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
 }
 
 #[test]
 fn every_attack_has_a_test() {
-    let tests = tests();
-    let text = attacks();
-    let rows = text.lines().filter_map(|line| {
-        let cells: Vec<_> = line
-            .strip_prefix("| ")?
-            .strip_suffix(" |")?
-            .split(" | ")
-            .collect();
-        <[&str; 4]>::try_from(cells)
-            .ok()
-            .filter(|[attack, ..]| *attack != "attack")
-    });
-    let (mut attacks, mut wrong) = (0, Vec::new());
-    for [attack, _, _, named] in rows {
-        attacks += 1;
-        let named: Vec<_> = named.split('`').skip(1).step_by(2).collect();
-        if named.is_empty() {
+    let (tests, page) = (tests(), read("docs/explanation/security.md"));
+    let (attacks, mut wrong) = (attacks(&page), Vec::new());
+    for cells in &attacks {
+        let (attack, named) = (cells[0], cells[3]);
+        if names(named).next().is_none() {
             wrong.push(format!("{attack}: no test"));
         }
-        let missing = named.iter().filter(|test| !tests.contains_key(**test));
+        let missing = names(named).filter(|test| !tests.contains_key(*test));
         wrong.extend(missing.map(|test| format!("{attack}: {test} is no test")));
+        let controls = cells.get(4).into_iter().flat_map(|cell| names(cell));
+        let missing = controls.filter(|name| !path(&format!("hack/mutants/{name}.patch")).is_file());
+        wrong.extend(missing.map(|name| format!("{attack}: {name} is no mutant")));
     }
-    assert!(attacks >= 20, "only {attacks} attacks");
+    let with_control = attacks.iter().filter(|cells| cells.len() == 5).count();
+    assert!(attacks.len() >= 45, "only {} attacks", attacks.len());
+    assert!(with_control >= 25, "only {with_control} attacks have a control");
     assert!(wrong.is_empty(), "{}", wrong.join("\n  "));
 }
 

@@ -6,8 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use super::{VICTIM, front, is_hidden, victim};
-use crate::consent::note;
+use super::{VICTIM, front, is_hidden, is_refused, victim};
 use crate::on_both;
 
 on_both! {
@@ -16,8 +15,7 @@ on_both! {
         victim(cluster).await;
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(front()).await;
-        note(cluster, &service, "NotPermitted").await;
-        is_hidden(cluster, "team-a").await;
+        is_refused(cluster, &service, "NotPermitted").await;
     }
 
     async fn an_allow_from_of_the_tenant_is_no_consent(cluster: &mut Cluster) {
@@ -28,8 +26,7 @@ on_both! {
         let mut front = front();
         front["metadata"]["annotations"]["endpoint-copier/allow-from"] = json!("*");
         let service = cluster.create::<Service>(front).await;
-        note(cluster, &service, "NotPermitted").await;
-        is_hidden(cluster, "team-a").await;
+        is_refused(cluster, &service, "NotPermitted").await;
     }
 
     async fn a_held_copy_does_not_outlive_consent(cluster: &mut Cluster) {
@@ -59,7 +56,6 @@ on_both! {
         cluster.create::<Service>(front).await;
         cluster.until_addresses("team-a", "front", &[VICTIM]).await;
         let thief = cluster.create::<Service>(managed("team-b", "thief", "team-a", "front")).await;
-        note(cluster, &thief, "SourceIsCopy").await;
-        is_hidden(cluster, "team-b").await;
+        is_refused(cluster, &thief, "SourceIsCopy").await;
     }
 }

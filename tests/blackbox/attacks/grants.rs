@@ -4,8 +4,7 @@ use harness::{Cluster, Operator};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{VICTIM, front, is_hidden, victim};
-use crate::consent::note;
+use super::{VICTIM, front, is_hidden, is_refused, victim};
 use crate::on_both;
 
 /// A ReferenceGrant from objects of one kind in a namespace.
@@ -42,8 +41,7 @@ on_both! {
         }
         let _operator = Operator::start(cluster, "one", 0);
         let service = cluster.create::<Service>(front()).await;
-        note(cluster, &service, "NotPermitted").await;
-        is_hidden(cluster, "team-a").await;
+        is_refused(cluster, &service, "NotPermitted").await;
         // It is not that nobody looks.
         cluster.grant("web", "real", spec(SERVICE, named("app"))).await;
         cluster.until_addresses("team-a", "front", &[VICTIM]).await;

@@ -3,11 +3,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::Cluster;
-use harness::objects::{managed, slice};
+use harness::objects::{addresses, managed, slice};
+use harness::{Cluster, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
+
+use crate::events::events_on;
 
 mod annotations;
 mod forged_slices;
@@ -51,12 +53,35 @@ async fn seen(cluster: &Cluster) {
     cluster.until_addresses("default", &name, &["10.255.0.1"]).await;
 }
 
+/// The slices of a namespace that show the address of the victim.
+async fn shown(cluster: &Cluster, namespace: &str) -> Vec<EndpointSlice> {
+    let mut slices: Vec<EndpointSlice> = cluster.list(namespace).await;
+    slices.retain(|slice| addresses([slice]).iter().any(|address| address == VICTIM));
+    slices
+}
+
 /// Checks that no slice of a namespace shows the address of the victim.
 async fn is_hidden(cluster: &Cluster, namespace: &str) {
     seen(cluster).await;
-    let slices: Vec<EndpointSlice> = cluster.list(namespace).await;
-    let shown = harness::objects::addresses(&slices);
-    assert!(!shown.iter().any(|address| address == VICTIM), "{slices:#?}");
+    let shown = shown(cluster, namespace).await;
+    assert!(shown.is_empty(), "{shown:#?}");
+}
+
+/// Waits until the operator refuses a Service for this reason, or shows the victim, which it must not.
+async fn until_refused(cluster: &Cluster, service: &Service, reason: &str) {
+    let namespace = service.metadata.namespace.as_deref().expect("a namespace");
+    until(&format!("an Event {reason}"), async || {
+        let events = events_on(cluster, service).await;
+        events.iter().any(|event| event.1 == reason) || !shown(cluster, namespace).await.is_empty()
+    })
+    .await;
+}
+
+/// Checks that the operator refuses a Service for this reason, and copies nothing for it.
+async fn is_refused(cluster: &Cluster, service: &Service, reason: &str) {
+    until_refused(cluster, service, reason).await;
+    let namespace = service.metadata.namespace.as_deref().expect("a namespace");
+    is_hidden(cluster, namespace).await;
 }
 
 /// A slice that claims to be a copy of `web/app-x7k2p` for this Service.

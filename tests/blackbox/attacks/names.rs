@@ -5,8 +5,7 @@ use harness::{Cluster, Operator};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::{VICTIM, front, is_hidden, victim};
-use crate::consent::note;
+use super::{VICTIM, front, is_hidden, is_refused, until_refused, victim};
 use crate::on_both;
 
 /// None of them names `team-a`.
@@ -38,10 +37,13 @@ on_both! {
             cluster.create::<Service>(source("web", &name, list)).await;
         }
         let _operator = Operator::start(cluster, "one", 0);
+        let mut services = Vec::new();
         for number in 0..LISTS.len() {
             let front = managed("team-a", &format!("front-{number}"), "web", &format!("app-{number}"));
-            let service = cluster.create::<Service>(front).await;
-            note(cluster, &service, "NotPermitted").await;
+            services.push(cluster.create::<Service>(front).await);
+        }
+        for service in &services {
+            until_refused(cluster, service, "NotPermitted").await;
         }
         is_hidden(cluster, "team-a").await;
     }
@@ -56,7 +58,6 @@ on_both! {
         let flags = [&harness::SHORT_LEASE[..], &["--allow-source=web/ap=team-a"]].concat();
         let _operator = Operator::start_with(cluster, "one", 0, &flags);
         let service = cluster.create::<Service>(front()).await;
-        note(cluster, &service, "NotPermitted").await;
-        is_hidden(cluster, "team-a").await;
+        is_refused(cluster, &service, "NotPermitted").await;
     }
 }

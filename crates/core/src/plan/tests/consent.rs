@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use crate::index::{Index, Scope};
 use crate::model::{
-    AllowFrom, ConsentPolicy, CrossNamespace, Finding, ObjectMeta, Reason, ReferenceGrant, Service,
-    ServiceKey, SliceKey, annotation, provenance,
+    AllowFrom, ConsentPolicy, CrossNamespace, MANAGED_BY_US, ObjectMeta, Reason, ReferenceGrant, Service,
+    ServiceKey, SliceKey, annotation, label, provenance,
 };
 use crate::plan::{Verdicts, plan};
 use crate::testing::world::{World, Write};
@@ -323,48 +323,124 @@ fn a_copy_that_names_another_source_is_made_right_or_removed() {
     assert_eq!(world.settle("vip"), [Write::Delete(key)]);
 }
 
-fn any_source() -> impl Strategy<Value = (String, String)> {
+fn any_source() -> impl Strategy<Value = ServiceKey> {
     ("[a-z]{1,8}", "[a-z][a-z0-9-]{0,20}[a-z0-9]")
         .prop_filter("another namespace", |(namespace, _)| namespace != "default")
+        .prop_map(|(namespace, name)| ServiceKey::new(&namespace, &name))
+}
+
+/// What may be true of a source that does not allow `default` to copy it.
+#[derive(Clone, Debug)]
+struct SourceState {
+    allow_from: Option<String>,
+    is_external_name: bool,
+    has_selector: bool,
+    /// The slices: family, addresses, and whether they claim to be copies.
+    slices: Vec<(bool, usize, bool)>,
+    /// A grant for other Services, or from other namespaces.
+    grant: Option<(bool, String)>,
+}
+
+fn any_state() -> impl Strategy<Value = SourceState> {
+    let allow_from = proptest::option::of("[a-z*,]{0,12}").prop_filter("no consent", |value| {
+        !value
+            .iter()
+            .any(|value| AllowFrom::parse(value).allows("default"))
+    });
+    let slices = proptest::collection::vec((any::<bool>(), 0_usize..3, any::<bool>()), 0..4);
+    let grant = proptest::option::of((any::<bool>(), "[a-z]{1,6}"));
+    (allow_from, any::<bool>(), any::<bool>(), slices, grant).prop_map(
+        |(allow_from, is_external_name, has_selector, slices, grant)| SourceState {
+            allow_from,
+            is_external_name,
+            has_selector,
+            slices,
+            grant,
+        },
+    )
+}
+
+impl SourceState {
+    /// Adds the source to a world.
+    fn add_to(self, mut world: World, key: &ServiceKey) -> World {
+        let mut source = plain_service(key.name())
+            .namespace(key.namespace())
+            .edit(|service| {
+                let spec = service.spec.get_or_insert_default();
+                spec.type_ = self.is_external_name.then(|| "ExternalName".to_owned());
+                spec.selector = self
+                    .has_selector
+                    .then(|| [("app".to_owned(), "x".to_owned())].into());
+            });
+        if let Some(value) = &self.allow_from {
+            source = source.annotate(annotation::ALLOW_FROM, value);
+        }
+        world.put_service(source);
+        for (number, (is_v6, addresses, is_copy)) in self.slices.into_iter().enumerate() {
+            let mut slice = slice(&format!("{}-{number}", key.name()))
+                .namespace(key.namespace())
+                .of(key.name())
+                .family(if is_v6 { "IPv6" } else { "IPv4" });
+            if is_copy {
+                slice = slice.label(label::MANAGED_BY, MANAGED_BY_US);
+            }
+            let all = if is_v6 {
+                ["2001:db8::1", "2001:db8::2"]
+            } else {
+                ["192.0.2.1", "192.0.2.2"]
+            };
+            world = world.slice(slice.endpoints(all.into_iter().take(addresses)));
+        }
+        if let Some((is_for_others, name)) = self.grant {
+            let (from, to) = if is_for_others {
+                ("others", None)
+            } else {
+                ("default", Some(format!("{name}-x")))
+            };
+            let grant = serde_json::json!({
+                "metadata": {"namespace": key.namespace(), "name": "grant"},
+                "spec": {
+                    "from": [{"group": "", "kind": "Service", "namespace": from}],
+                    "to": [{"group": "", "kind": "Service", "name": to}],
+                },
+            });
+            world.grants = vec![serde_json::from_value(grant).unwrap()];
+        }
+        world
+    }
 }
 
 proptest! {
+    /// Event, status, metrics and log are made of these alone.
     /// Rule: 9.refusal-is-blind
     #[test]
-    fn no_state_of_a_source_shows_in_its_refusal(
-        (namespace, name) in any_source(),
-        exists: bool,
-        slices in 0_usize..3,
-        allow_from in proptest::option::of("[a-z*,]{0,12}"),
+    fn a_refusal_is_byte_equal_whatever_the_source_is(
+        source in any_source(),
+        state in any_state(),
         deny: bool,
+        held: bool,
     ) {
-        prop_assume!(!allow_from.iter().any(|value| AllowFrom::parse(value).allows("default")));
-        let mut blank = World::new().service(service("vip").source(&namespace, &name));
-        blank.defaults = crate::model::Defaults {
+        prop_assume!(state.grant.as_ref().is_none_or(|(_, name)| format!("{name}-x") != source.name()));
+        let asks = service("vip").source(source.namespace(), source.name());
+        let asks = if held { asks.annotate(annotation::WHEN_SOURCE_EMPTY, "hold") } else { asks };
+        let mut missing = World::new().service(asks);
+        missing.defaults = crate::model::Defaults {
             consent: ConsentPolicy {
                 cross_namespace: if deny { CrossNamespace::Deny } else { CrossNamespace::Consent },
                 ..ConsentPolicy::default()
             },
             ..defaults()
         };
-        let mut world = blank.clone();
-        if exists {
-            let mut source = plain_service(&name).namespace(&namespace);
-            if let Some(value) = &allow_from {
-                source = source.annotate(annotation::ALLOW_FROM, value);
-            }
-            world.put_service(source);
-        }
-        for number in 0..slices {
-            let slice = slice(&format!("{name}-{number}")).namespace(&namespace).of(&name);
-            world = world.slice(slice.endpoints(["192.0.2.1"]));
-        }
-        let seen = |world: &World| -> (Vec<Finding>, _, _) {
-            (world.findings("vip"), world.index().endpoints(&vip()), world.index().names())
+        let existing = state.add_to(missing.clone(), &source);
+        let seen = |world: &World| {
+            let index = world.index();
+            let decided = (world.plan("vip"), index.snapshot(&vip()));
+            let counted = (index.endpoints(&vip()), index.names(), index.sources(), index.priority(&vip()));
+            format!("{decided:?} {counted:?}")
         };
-        prop_assert_eq!(seen(&world), seen(&blank));
-        prop_assert_eq!(world.reasons("vip"), [Reason::NotPermitted]);
-        prop_assert!(world.plan("vip").is_done());
+        prop_assert_eq!(seen(&existing), seen(&missing));
+        prop_assert_eq!(existing.reasons("vip"), [Reason::NotPermitted]);
+        prop_assert!(existing.plan("vip").is_done());
     }
 
     /// Rule: 9.allow-from, 9.reference-grant, 9.withdrawal
