@@ -285,15 +285,16 @@ fn a_tag_that_is_not_on_main_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let [origin, clone] = ["origin", "clone"].map(|name| folder.path().join(name));
     std::fs::create_dir(&origin).expect("a folder");
-    let commit = ["commit", "--quiet", "--allow-empty", "--message=one"];
+    // Commits with the same message, parent and second would be the same.
+    let commit = |message| git(&origin, &["commit", "--quiet", "--allow-empty", "-m", message]);
     git(&origin, &["init", "--quiet", "--initial-branch=main"]);
-    git(&origin, &commit);
+    commit("one");
     git(&origin, &["tag", "v0.0.1"]);
     git(&origin, &["checkout", "--quiet", "-b", "aside"]);
-    git(&origin, &commit);
+    commit("two");
     git(&origin, &["tag", "--annotate", "--message=two", "v0.0.2"]);
     git(&origin, &["checkout", "--quiet", "main"]);
-    git(&origin, &commit);
+    commit("three");
     git(&origin, &["tag", "--annotate", "--message=three", "v0.0.3"]);
     git(
         folder.path(),
