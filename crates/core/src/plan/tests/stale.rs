@@ -64,7 +64,7 @@ fn a_version_of_another_uid_says_nothing() {
     assert_eq!((before.updates.len(), before.confirm.len()), (1, 0));
 }
 
-/// Whoever may edit a copy must not make the operator read slices of other namespaces.
+/// A user who may edit a copy must not make the operator read slices of other namespaces.
 #[test]
 fn a_newer_claim_makes_the_plan_read_its_own_source_only() {
     let mut world = ahead_of(150);
