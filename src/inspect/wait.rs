@@ -34,12 +34,12 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     let mut last = Err(Error::NoAnswer);
     loop {
         let look = looker.look();
-        let looked = match end_of_look {
+        let result = match end_of_look {
             Some(end) => timeout_at(end, look).await,
             None => Ok(look.await),
         };
-        match looked {
-            Ok(looked) => last = looked,
+        match result {
+            Ok(report) => last = report,
             Err(_) => break,
         }
         let is_over = end.is_some_and(|end| Instant::now() + PAUSE >= end);

@@ -1,4 +1,4 @@
-//! Objects and fields that few clusters need: monitors, a dashboard, FlowSchemas, the Pod of `helm test`, own objects.
+//! Objects and fields that few clusters need: monitors, a dashboard, `FlowSchemas`, the Pod of `helm test`, own objects.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
