@@ -52,7 +52,9 @@ async fn said(cluster: &Cluster) -> Vec<String> {
             .cloned()
             .collect();
         // That of `front` itself: it was created after the other one.
-        about_it.iter_mut().for_each(|row| row["since"] = Value::Null);
+        for row in &mut about_it {
+            row["since"] = Value::Null;
+        }
         said.push(json!(about_it).to_string());
     }
     cluster.delete::<Service>("team-a", "front").await;
