@@ -112,6 +112,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             report::source(service, source, &mut plan);
             let mut wanted = wanted_copies(service, source, snapshot, verdicts, &mut plan);
             topology::apply(service, source, snapshot, &mut wanted);
+            verdicts::add_unchanged(source, snapshot, &mut wanted);
             verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
             plan.endpoints = wanted
                 .values()

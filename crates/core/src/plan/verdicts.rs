@@ -36,6 +36,34 @@ pub struct Judged {
     pub enforced: bool,
 }
 
+/// Adds the copies of API servers whose source slices cannot be decoded. Such a slice counts as unchanged, so its
+/// endpoints are judged as before: one that is out must not stay out because of it.
+pub(super) fn add_unchanged(
+    source: &Source,
+    snapshot: &Snapshot,
+    wanted: &mut BTreeMap<SliceKey, EndpointSlice>,
+) {
+    let copies = snapshot.copies.iter().filter(|_| source.key.is_api_source());
+    for copy in copies.filter(|copy| source.has_unreadable_source_of(copy)) {
+        let key = SliceKey::of(&copy.metadata);
+        if snapshot.without_consent.contains(&key) || copy.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        wanted.entry(key).or_insert_with(|| {
+            let mut copy = copy.restored();
+            let metadata = &mut copy.metadata;
+            metadata
+                .annotations
+                .get_or_insert_default()
+                .remove(provenance::UNREACHABLE);
+            // Those of others stay when it is written.
+            let owners = metadata.owner_references.get_or_insert_default();
+            owners.retain(|owner| owner.controller == Some(true));
+            copy
+        });
+    }
+}
+
 /// Judges the endpoints of each family, and changes the wanted copies.
 pub(super) fn apply(
     service: &ManagedService,

@@ -46,7 +46,7 @@ fn reasons(plan: &Plan) -> Vec<Reason> {
 }
 
 /// The index of a replica that starts and can decode everything except this object.
-fn restarted(world: &World, broken: &EndpointSlice) -> Index {
+pub(super) fn restarted(world: &World, broken: &EndpointSlice) -> Index {
     let mut without = world.clone();
     without.slices.remove(&SliceKey::of(&broken.metadata));
     let mut index = without.index();

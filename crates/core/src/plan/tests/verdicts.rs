@@ -230,6 +230,27 @@ fn a_held_copy_is_judged_as_the_source_was() {
     assert_eq!(shown(copy), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"]);
 }
 
+/// Rule: 7.unreadable-slice
+#[test]
+fn the_copy_of_an_unreadable_slice_is_judged_as_before() {
+    let world = settled_with(vip(), probes(1));
+    let index = super::unreadable::restarted(&world, &slice("kubernetes"));
+    let snapshot = index
+        .snapshot(&ServiceKey::new("default", "kubernetes-vip"))
+        .unwrap();
+    assert!(plan(&snapshot, &probes(1)).is_done());
+    for (verdicts, expected) in [
+        (probes(0), ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"]),
+        (Verdicts::Off, ["192.0.2.1 rs-", "192.0.2.2 rs-", "192.0.2.3 rs-"]),
+    ] {
+        let plan = plan(&snapshot, &verdicts);
+        assert!(plan.creates.is_empty() && plan.deletes.is_empty(), "{plan:#?}");
+        assert_eq!(plan.updates.len(), 1, "{plan:#?}");
+        assert_eq!(shown(&plan.updates[0]), expected);
+        assert_eq!(memory(&plan.updates[0]), None);
+    }
+}
+
 /// Rule: 7.exempt
 #[test]
 fn a_service_that_asks_for_it_is_not_judged() {
