@@ -118,7 +118,7 @@ impl WorkQueue {
         match self.states.get_mut(&key) {
             Some(KeyState::Ready { .. }) => {}
             Some(KeyState::Active { dirty, .. }) => {
-                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)))
+                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)));
             }
             Some(KeyState::Waiting {
                 timer,
@@ -148,7 +148,7 @@ impl WorkQueue {
         match self.states.get_mut(&key) {
             Some(KeyState::Ready { .. }) => {}
             Some(KeyState::Active { dirty, .. }) => {
-                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)))
+                *dirty = Some(dirty.map_or(mark, |known| known.and(mark)));
             }
             Some(KeyState::Waiting {
                 since: first,

@@ -152,7 +152,9 @@ impl Admission {
                 Move::In(rank) => self.total.insert(rank),
                 Move::Out(rank) => self.total.remove(&rank),
             };
-            moves.iter().for_each(|step| toggle(&mut in_all, step));
+            for step in &moves {
+                toggle(&mut in_all, step);
+            }
         }
         in_all.extend(in_namespace);
         in_all
