@@ -37,6 +37,10 @@ pub enum Scenario {
     ServerBlackHoled,
     Away { seconds: u64, sources: usize },
     Scraped { scrapes: bool, sources: usize },
+    FanOut { followers: usize },
+    Beside { followers: usize, percentile: usize },
+    BusyTenant { keys: usize },
+    HangingWrites,
 }
 
 impl Scenario {
@@ -109,7 +113,7 @@ const fn within(milliseconds: u64) -> Limit {
 const LEASE: Limit = within(6500);
 
 /// In the order in which they run. Rows that leave many objects behind come last.
-pub const ROWS: [Row; 17] = [
+pub const ROWS: [Row; 23] = [
     row(
         "cold start without a lease",
         "0.3 s",
@@ -235,5 +239,47 @@ pub const ROWS: [Row; 17] = [
             scrapes: true,
             sources: 500,
         },
+    ),
+    row(
+        "four hanging writes: another namespace",
+        "-",
+        within(100),
+        Scenario::HangingWrites,
+    ),
+    row(
+        "500 followers: the VIP beside them, p50",
+        "5.9 ms, one copy",
+        within(6),
+        Scenario::Beside {
+            followers: 500,
+            percentile: 50,
+        },
+    ),
+    row(
+        "500 followers: the VIP beside them, p99",
+        "12.9 ms, one copy",
+        within(15),
+        Scenario::Beside {
+            followers: 500,
+            percentile: 99,
+        },
+    ),
+    row(
+        "500 followers of one source: all",
+        "never",
+        within(1000),
+        Scenario::FanOut { followers: 500 },
+    ),
+    row(
+        "5,000 followers of one source: all",
+        "never",
+        within(10_000),
+        Scenario::FanOut { followers: 5000 },
+    ),
+    row(
+        "5,000 keys of a tenant: another namespace",
+        "-",
+        within(100),
+        Scenario::BusyTenant { keys: 5000 },
     ),
 ];

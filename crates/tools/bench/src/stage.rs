@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
 use crate::rows::{Outcome, Row, Scenario};
-use crate::{outage, replicas};
+use crate::{fair, outage, replicas};
 
 /// The time between two changes of a source that changes all the time.
 const PACE: Duration = Duration::from_millis(200);
@@ -89,6 +89,13 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
             outage::away(&mut stage, Duration::from_secs(seconds), sources).await
         }
         Scenario::Scraped { scrapes, sources } => replicas::scraped(&mut stage, scrapes, sources).await,
+        Scenario::FanOut { followers } => fair::fan_out(&mut stage, followers).await,
+        Scenario::Beside {
+            followers,
+            percentile,
+        } => fair::beside(&mut stage, followers, percentile).await,
+        Scenario::BusyTenant { keys } => fair::busy_tenant(&mut stage, keys).await,
+        Scenario::HangingWrites => fair::hanging_writes(&mut stage).await,
     };
     stage.replicas.clear();
     (stage, outcome)
@@ -99,6 +106,8 @@ pub struct Stage {
     // Fields are dropped in this order, users before what they use.
     pub replicas: Vec<Operator>,
     copies: Option<History>,
+    /// The flags of replicas that are started from now on.
+    pub flags: &'static [&'static str],
     pub cluster: Cluster,
     pub network: Option<Network>,
     changes: u32,
@@ -114,6 +123,7 @@ impl Stage {
         Ok(Self {
             replicas: Vec::new(),
             copies: None,
+            flags: &[],
             cluster,
             network,
             changes: 0,
@@ -124,6 +134,7 @@ impl Stage {
     async fn clear(&mut self) {
         self.replicas.clear();
         self.copies = None;
+        self.flags = &[];
         let cluster = &self.cluster;
         if cluster.try_get::<Lease>("default", LEASE).await.is_some() {
             cluster.delete::<Lease>("default", LEASE).await;
@@ -149,7 +160,7 @@ impl Stage {
             servers: &SERVERS,
             network: self.network.as_ref(),
         };
-        let replica = Operator::start_at(&self.cluster, name, place, &[]);
+        let replica = Operator::start_at(&self.cluster, name, place, self.flags);
         self.replicas.push(replica);
     }
 

@@ -1,0 +1,240 @@
+//! Many Services of one source, and what they cost the Services beside them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use harness::objects::{managed, slice};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::ListParams;
+use kube::runtime::watcher::{self, Event, watcher};
+use testbed::{Effect, Fault, Match};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::rows::Outcome;
+use crate::stage::Stage;
+
+/// Flags for more Services of one namespace than the default allows.
+const RAISED: &[&str] = &["--max-services-per-namespace=10000"];
+
+/// The limit for the copies of all Services.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The namespace beside that of the many Services.
+const OTHER: &str = "other";
+
+/// The number of changes of which a percentile is taken.
+const CHANGES: usize = 30;
+
+/// The number of changes beside a busy tenant. The slowest counts.
+const FEW_CHANGES: usize = 5;
+
+/// The number of writes that hang.
+const HANGING: usize = 4;
+
+/// Measures the time from a change of a source until the copies of all its followers show it.
+pub async fn fan_out(stage: &mut Stage, followers: usize) -> Result<Outcome, String> {
+    stage.flags = RAISED;
+    let tenant = Tenant::new(stage, followers).await;
+    stage.begin(1).await?;
+    tenant.shows_again(stage, followers).await?;
+    let address = tenant.change(stage).await;
+    let start = Instant::now();
+    let last = tenant.copies.show(&address, followers).await?;
+    Ok(Outcome::Took(last.saturating_duration_since(start)))
+}
+
+/// Measures how long a change takes to `default/kubernetes-vip` while Services of another namespace follow the same
+/// source: this percentile.
+pub async fn beside(stage: &mut Stage, followers: usize, percentile: usize) -> Result<Outcome, String> {
+    let namespace = format!("vips-{followers}");
+    create_services(stage, &namespace, followers, ("default", "kubernetes")).await;
+    let copies = Copies::watch(stage, &namespace);
+    stage.begin(1).await?;
+    let mut took = Vec::new();
+    for _ in 0..CHANGES {
+        let address = stage.change().await;
+        let start = Instant::now();
+        took.push(stage.shown(&address).await?.saturating_duration_since(start));
+        copies.show(&address, followers).await?;
+    }
+    took.sort();
+    Ok(Outcome::Took(took[(CHANGES * percentile).div_ceil(100) - 1]))
+}
+
+/// Measures how long a change takes to a Service of another namespace while many keys of a tenant are dirty.
+pub async fn busy_tenant(stage: &mut Stage, keys: usize) -> Result<Outcome, String> {
+    stage.flags = RAISED;
+    let tenant = Tenant::new(stage, keys).await;
+    let other = Tenant::in_namespace(stage, OTHER, 1).await;
+    stage.begin(1).await?;
+    tenant.shows_again(stage, keys).await?;
+    other.shows_again(stage, 1).await?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..FEW_CHANGES {
+        let address = tenant.change(stage).await;
+        slowest = slowest.max(other.follows(stage).await?);
+        tenant.copies.show(&address, keys).await?;
+    }
+    Ok(Outcome::Took(slowest))
+}
+
+/// The same while writes of a tenant hang.
+pub async fn hanging_writes(stage: &mut Stage) -> Result<Outcome, String> {
+    if stage.cluster.testbed().is_none() {
+        return Ok(Outcome::Skipped("only the testbed can hang".to_owned()));
+    }
+    let tenant = Tenant::in_namespace(stage, "hanging", HANGING).await;
+    let other = Tenant::in_namespace(stage, OTHER, 1).await;
+    stage.begin(1).await?;
+    tenant.shows_again(stage, HANGING).await?;
+    other.shows_again(stage, 1).await?;
+    let updates = Match::any()
+        .verb("update")
+        .resource("endpointslices")
+        .namespace("hanging");
+    for server in stage.cluster.testbed_servers() {
+        server.faults().add(Fault::new(updates.clone(), Effect::Hang));
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..FEW_CHANGES {
+        tenant.change(stage).await;
+        slowest = slowest.max(other.follows(stage).await?);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for server in stage.cluster.testbed_servers() {
+        server.faults().clear();
+    }
+    Ok(Outcome::Took(slowest))
+}
+
+/// A namespace with a source and its followers.
+struct Tenant {
+    namespace: String,
+    copies: Copies,
+}
+
+impl Tenant {
+    async fn new(stage: &mut Stage, followers: usize) -> Self {
+        Self::in_namespace(stage, &format!("tenant-{followers}"), followers).await
+    }
+
+    async fn in_namespace(stage: &mut Stage, namespace: &str, followers: usize) -> Self {
+        create_services(stage, namespace, followers, (namespace, "app")).await;
+        let tenant = Self {
+            namespace: namespace.to_owned(),
+            copies: Copies::watch(stage, namespace),
+        };
+        tenant.change(stage).await;
+        tenant
+    }
+
+    /// Changes the source, and returns the new address.
+    async fn change(&self, stage: &mut Stage) -> String {
+        let address = stage.new_address();
+        let slice = slice(&self.namespace, "app", "app-x7k2p", &[&address]);
+        stage.cluster.put::<EndpointSlice>(slice).await;
+        address
+    }
+
+    /// Changes the source, and waits until all copies show it.
+    async fn shows_again(&self, stage: &mut Stage, followers: usize) -> Result<(), String> {
+        let address = self.change(stage).await;
+        self.copies.show(&address, followers).await.map(drop)
+    }
+
+    /// Measures how long a change takes to the only copy.
+    async fn follows(&self, stage: &mut Stage) -> Result<Duration, String> {
+        let address = self.change(stage).await;
+        let start = Instant::now();
+        let shown = self.copies.show(&address, 1).await?;
+        Ok(shown.saturating_duration_since(start))
+    }
+}
+
+/// Creates a namespace and its managed Services, as far as an earlier row has not.
+async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (&str, &str)) {
+    let cluster = &stage.cluster;
+    let spaces: Vec<Namespace> = Api::all(cluster.client())
+        .list(&ListParams::default())
+        .await
+        .expect("an API server")
+        .items;
+    if !spaces
+        .iter()
+        .any(|known| known.metadata.name.as_deref() == Some(namespace))
+    {
+        cluster.namespace(namespace).await;
+    }
+    let known = cluster.list::<Service>(namespace).await;
+    let known: BTreeSet<_> = known
+        .into_iter()
+        .filter_map(|service| service.metadata.name)
+        .collect();
+    let names = (0..count).map(|number| format!("follower-{number}"));
+    let missing: Vec<_> = names.filter(|name| !known.contains(name)).collect();
+    stream::iter(missing)
+        .for_each_concurrent(16, async |name| {
+            let mut service = managed(namespace, &name, source.0, source.1);
+            // A cluster IP for each would be more than a range has.
+            service["spec"]["clusterIP"] = "None".into();
+            cluster.create::<Service>(service).await;
+        })
+        .await;
+}
+
+/// The number of copies in a namespace by the address that they show.
+struct Copies {
+    by_address: watch::Receiver<(Instant, BTreeMap<String, usize>)>,
+    task: JoinHandle<()>,
+}
+
+impl Copies {
+    fn watch(stage: &Stage, namespace: &str) -> Self {
+        let slices = Api::<EndpointSlice>::namespaced(stage.cluster.client(), namespace);
+        let config = watcher::Config::default()
+            .labels("endpointslice.kubernetes.io/managed-by=endpoint-copier-operator");
+        let (sender, by_address) = watch::channel((Instant::now(), BTreeMap::new()));
+        let task = tokio::spawn(async move {
+            let mut seen = BTreeMap::<String, String>::new();
+            let mut stream = pin!(watcher(slices, config));
+            while let Some(event) = stream.next().await {
+                let (Event::Apply(slice) | Event::InitApply(slice)) = event.expect("a watch that holds")
+                else {
+                    continue;
+                };
+                let new = harness::objects::addresses([&slice]).join(",");
+                let name = slice.metadata.name.unwrap_or_default();
+                let old = seen.insert(name, new.clone());
+                sender.send_modify(|(at, counts)| {
+                    *at = Instant::now();
+                    *counts.entry(new).or_default() += 1;
+                    if let Some(count) = old.and_then(|old| counts.get_mut(&old)) {
+                        *count -= 1;
+                    }
+                });
+            }
+        });
+        Self { by_address, task }
+    }
+
+    /// Waits until this many copies show an address, and returns when the last one did.
+    async fn show(&self, address: &str, copies: usize) -> Result<Instant, String> {
+        let mut by_address = self.by_address.clone();
+        let shown = by_address.wait_for(|(_, counts)| counts.get(address) == Some(&copies));
+        let shown = timeout(PATIENCE, shown).await;
+        let shown = shown.map_err(|_| format!("{copies} copies do not show {address}"))?;
+        Ok(shown.map_err(|_| "the watch has ended".to_owned())?.0)
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
