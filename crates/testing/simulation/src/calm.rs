@@ -281,7 +281,9 @@ impl State {
                     wrong.push(format!("{address} is dead for all, and not out"));
                 }
             }
-            if !is_dead || self.probed.disturbed_by_lies > now {
+            // A leader that stood still had no success for 3 s, so that everything returns (rule 9).
+            let has_stood_still = now < leader.resumed_at() + BOUND;
+            if !is_dead || has_stood_still || self.probed.disturbed_by_lies > now {
                 settled.remove(&place);
             }
             if let Some(then) = settled.get(&place) {

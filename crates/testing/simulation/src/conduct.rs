@@ -156,8 +156,10 @@ impl World {
             wrong.push("knows that the copy is unreadable".to_owned());
         }
         // Probes may still take endpoints out and put them back.
-        let shows = |copy: &serde_json::Value| (endpoints(&restored(copy)), ports(copy));
-        let is_verdict = there.as_ref().is_some_and(|there| shows(there) == shows(copy));
+        let content = |copy: &serde_json::Value| (endpoints(&restored(copy)), ports(copy));
+        let is_verdict = there
+            .as_ref()
+            .is_some_and(|there| content(there) == content(copy));
         if knows("endpointslices", &source)
             && !(is_verdict && is_of_api_servers(copy))
             && is_long(observer.episodes.changed(&service))
