@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +11,7 @@ use tracing::{debug, info, warn};
 use super::Reconciler;
 use crate::controller::apply::Applied;
 use crate::leader_election::term::Term;
-use endpoint_copier_core::model::{EndpointSlice, Finding, Reason, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{EndpointCounts, Finding, Reason, ServiceKey, Snapshot};
 
 impl Reconciler {
     /// Measures how long a change took until now.
@@ -69,8 +68,7 @@ impl Reconciler {
         }
         let took = since.elapsed();
         let [created, updated, deleted] = applied.by_operation;
-        let endpoints_of = |copy: &Arc<EndpointSlice>| copy.endpoints.as_ref().map_or(0, Vec::len);
-        let before: usize = snapshot.copies.iter().map(endpoints_of).sum();
+        let before = EndpointCounts::of(snapshot.copies.iter().map(AsRef::as_ref)).total();
         info!(
             service = %key,
             source = snapshot.source.as_ref().map(|source| tracing::field::display(&source.key)),

@@ -1,5 +1,7 @@
 //! The number of endpoints of a Service, by condition.
 
+use std::collections::BTreeMap;
+
 use super::EndpointSlice;
 
 /// Endpoints by condition. Each counts once.
@@ -22,23 +24,48 @@ pub struct Endpoints {
     pub copies: EndpointCounts,
 }
 
+/// What an endpoint gets, the best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Traffic {
+    Ready,
+    Terminating,
+    Unready,
+}
+
 impl EndpointCounts {
-    /// Counts the endpoints of slices. An absent condition has the default of the API.
+    /// Counts the endpoints of slices. An address in several slices counts once, in its best condition, as kube-proxy
+    /// uses it. An absent condition has the default of the API.
     pub fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
-        let mut counts = Self::default();
-        let endpoints = slices
+        let mut by_address: BTreeMap<&str, Traffic> = BTreeMap::new();
+        for endpoint in slices
             .into_iter()
-            .flat_map(|slice| slice.endpoints.iter().flatten());
-        for conditions in endpoints.map(|endpoint| endpoint.conditions.as_ref()) {
+            .flat_map(|slice| slice.endpoints.iter().flatten())
+        {
+            // The others of its addresses do not matter to consumers.
+            let address = endpoint.addresses.first().map_or("", String::as_str);
+            let conditions = endpoint.conditions.as_ref();
             let is_ready = conditions.and_then(|conditions| conditions.ready) != Some(false);
             let is_terminating = conditions.and_then(|conditions| conditions.terminating) == Some(true);
-            match (is_ready, is_terminating) {
-                (true, _) => counts.ready += 1,
-                (false, true) => counts.terminating += 1,
-                (false, false) => counts.unready += 1,
-            }
+            let traffic = match (is_ready, is_terminating) {
+                (true, _) => Traffic::Ready,
+                (false, true) => Traffic::Terminating,
+                (false, false) => Traffic::Unready,
+            };
+            let known = by_address.entry(address).or_insert(traffic);
+            *known = traffic.min(*known);
         }
-        counts
+        let count = |traffic| by_address.values().filter(|known| **known == traffic).count();
+        Self {
+            ready: count(Traffic::Ready),
+            unready: count(Traffic::Unready),
+            terminating: count(Traffic::Terminating),
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.ready + self.unready + self.terminating
     }
 }
 
@@ -67,5 +94,32 @@ mod tests {
         };
         assert_eq!(EndpointCounts::of([&slice]), expected);
         assert_eq!(EndpointCounts::of([]), EndpointCounts::default());
+    }
+
+    /// Rule: survive.counted-once
+    #[test]
+    fn address_in_two_slices_counts_once_in_its_best_condition() {
+        let slice = |endpoints: serde_json::Value| -> EndpointSlice {
+            serde_json::from_value(json!({"addressType": "IPv4", "endpoints": endpoints})).unwrap()
+        };
+        let slices = [
+            slice(json!([
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": false}},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "terminating": true}},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
+            ])),
+            slice(json!([
+                {"addresses": ["10.0.0.1"]},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
+            ])),
+        ];
+        let expected = EndpointCounts {
+            ready: 1,
+            unready: 1,
+            terminating: 1,
+        };
+        assert_eq!(EndpointCounts::of(&slices), expected);
+        assert_eq!(expected.total(), 3);
     }
 }
