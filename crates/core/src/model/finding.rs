@@ -127,6 +127,12 @@ reasons! {
             port is left out. A copy without any port is not created.",
         remedy: "Use a number, or the name of a port of the source's EndpointSlices.";
 
+    /// A copy of the API source has a port that the source does not list.
+    PortNotInSource, leaves_undone: false,
+        means: "The Service copies `default/kubernetes` with a port that no EndpointSlice of it lists, so nothing may \
+            answer there. Port 9345, where the supervisor of RKE2 listens, is not reported.",
+        remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
+
     /// A slice of another owner has the name of a copy.
     NameTaken, leaves_undone: true,
         means: "An EndpointSlice that is not a copy has the name of a copy. The operator does not touch it, and that \

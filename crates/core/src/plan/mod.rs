@@ -16,8 +16,8 @@ use std::sync::Arc;
 use crate::migration::is_leftover;
 use crate::model::ports::LeftOut;
 use crate::model::{
-    EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source, annotation_of,
-    provenance,
+    EndpointCounts, EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source,
+    annotation_of, provenance,
 };
 
 pub mod copy;
@@ -41,7 +41,7 @@ pub struct Plan {
     /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
     /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
-    /// Endpoints that the copies show when all this is done.
+    /// Addresses that the copies show when all this is done.
     pub endpoints: usize,
     /// When what the updates carry over was triggered, as the source states it.
     pub triggers: Vec<String>,
@@ -114,10 +114,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             topology::apply(service, source, snapshot, &mut wanted);
             verdicts::add_unchanged(source, snapshot, &mut wanted);
             verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
-            plan.endpoints = wanted
-                .values()
-                .map(|copy| copy.endpoints.as_ref().map_or(0, Vec::len))
-                .sum();
+            plan.endpoints = EndpointCounts::of(wanted.values()).total();
             report::emptiness(service, source, &mut plan);
             report::endpoints(service, source, snapshot, &wanted, &mut plan);
             let names = wanted.keys().cloned().collect();
@@ -177,6 +174,7 @@ fn wanted_copies(
         left_out.refused.extend(of_family.refused);
     }
     report::left_out(source, &left_out, plan);
+    report::ports(source, &wanted, plan);
     wanted
 }
 

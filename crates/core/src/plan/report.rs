@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Plan;
 use super::second_family::{Missing, SecondFamily};
 use super::verdicts::is_ready;
 use crate::migration::is_leftover;
-use crate::model::ports::LeftOut;
+use crate::model::ports::{LeftOut, protocol};
 use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
     Snapshot, Source, a_few, label, label_of,
 };
-use crate::verdicts::{Judgement, Moment, Target, Unreachable};
+use crate::verdicts::{Judgement, Moment, SUPERVISOR_PORT, Target, Unreachable};
 
 /// The note about copies of a family that are not as empty as their source.
 pub(super) fn held(source: &Source, family: Family) -> String {
@@ -46,6 +47,36 @@ pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
                 "{} is not a port of {}, which is in another namespace; use a port of the source",
                 names(&left_out.refused),
                 source.key
+            ),
+        );
+    }
+}
+
+/// Reports ports on which no API server listens, as far as the source says. RKE2's supervisor is not in its list.
+pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>, plan: &mut Plan) {
+    if !source.key.is_api_source() || !source.unreadable.is_empty() {
+        return;
+    }
+    let of = |slice: &EndpointSlice| -> BTreeSet<String> {
+        let named =
+            |port: &EndpointPort| Some(format!("{}/{}", port.port?, protocol(port.protocol.as_deref())));
+        slice.ports.iter().flatten().filter_map(named).collect()
+    };
+    let listed: BTreeSet<_> = source.slices.iter().flat_map(|slice| of(slice)).collect();
+    let shown: BTreeSet<_> = wanted.values().flat_map(of).collect();
+    let supervisor = format!("{SUPERVISOR_PORT}/TCP");
+    let unlisted: Vec<_> = shown
+        .difference(&listed)
+        .filter(|port| **port != supervisor)
+        .collect();
+    if !listed.is_empty() && !unlisted.is_empty() {
+        plan.find(
+            Reason::PortNotInSource,
+            format!(
+                "{} lists no port {}, so nothing may answer there; set targetPort to a port that it lists: {}",
+                source.key,
+                a_few(&unlisted),
+                a_few(&listed.iter().collect::<Vec<_>>())
             ),
         );
     }

@@ -1,9 +1,11 @@
 //! Findings of a plan, and when there are none.
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
 use crate::model::Reason;
 use crate::model::{EndpointSlice, Service, ServiceSpec};
 use crate::testing::world::World;
-use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
+use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice, slice_port};
 
 fn reasons(service: Service, slices: &[EndpointSlice]) -> Vec<Reason> {
     let world = slices.iter().fold(World::new().service(service), |world, slice| {
@@ -246,4 +248,45 @@ fn local_traffic_needs_a_node_for_each_ready_endpoint() {
         note.contains("192.0.2.2") && !note.contains("192.0.2.1"),
         "{note}"
     );
+}
+
+/// Rule: 2.port-not-in-source
+#[test]
+fn port_that_the_api_source_does_not_list_is_reported() {
+    let missing = vec![Reason::PortNotInSource];
+    let at = |target| service("vip").number("more", target);
+    for (what, service, slices, expected) in [
+        ("443 without targetPort", at(443), vec![good()], missing.clone()),
+        ("a supervisor of RKE2", at(9345), vec![good()], vec![]),
+        (
+            "a port of another slice",
+            at(443),
+            vec![
+                good(),
+                slice("more")
+                    .endpoints(["192.0.2.2"])
+                    .edit(|slice| slice.ports = Some(vec![slice_port("more", 443)])),
+            ],
+            vec![],
+        ),
+        (
+            "another protocol",
+            at(6444).edit(|service| {
+                for port in service.spec_mut().ports.iter_mut().flatten() {
+                    port.protocol = Some("UDP".to_owned());
+                    port.target_port = Some(IntOrString::Int(6443));
+                }
+            }),
+            vec![good()],
+            missing,
+        ),
+        (
+            "another source",
+            at(443).source("default", "app"),
+            vec![good().of("app")],
+            vec![],
+        ),
+    ] {
+        assert_eq!(reasons(service, &slices), expected, "{what}");
+    }
 }
