@@ -22,8 +22,9 @@ use crate::world::World;
 /// When faults have ended the copies are right by then: the Lease runs out, a request that hangs is given up, …
 const BOUND: Duration = Duration::from_secs(25);
 
-/// … or a write that was refused for good is tried again.
-const BOUND_AFTER_REFUSAL: Duration = Duration::from_secs(50);
+/// … or a write that was refused for good is tried again, or the only replica stops standing aside because it saw nothing
+/// for 30 s.
+const LONGER_BOUND: Duration = Duration::from_secs(50);
 
 /// An API server that was out is back by then.
 const RISE: Duration = Duration::from_secs(66);
@@ -147,7 +148,9 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         world.carry_out(&Step::SourceTouched(0, 0));
         world.carry_out(&Step::Copy(0, Edit::Deleted));
     }
-    let mut settled = settle(&world).await;
+    let is_blinded = |(_, step): &(Duration, Step)| matches!(step, Step::Blind { .. });
+    let may_stand_aside = replicas == 1 && schedule.steps.iter().any(is_blinded);
+    let mut settled = settle(&world, may_stand_aside).await;
     if !schedule.calm.is_empty() {
         // A leader that saw nothing sees again, once its lists have timed out.
         world.state().blind = Blinded::default();
@@ -161,7 +164,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         sleep(LAST_STEP).await;
         laws.abort();
         world.heal(replicas);
-        settled = settled.max(settle(&world).await);
+        settled = settled.max(settle(&world, may_stand_aside).await);
     }
     for number in 0..replicas {
         world.note_end(number);
@@ -176,7 +179,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
 
 /// Waits until all copies are right, and sees whether they stay so. Returns how long that took, apart from the rise of API
 /// servers that were out.
-async fn settle(world: &Arc<World>) -> Duration {
+async fn settle(world: &Arc<World>, may_stand_aside: bool) -> Duration {
     let from = world.now();
     let refusals = ["answer 403", "answer 422"];
     let (was_refused, has_probes) = {
@@ -184,7 +187,11 @@ async fn settle(world: &Arc<World>) -> Duration {
         let was_refused = refusals.iter().any(|refusal| state.coverage.of(refusal) > 0);
         (was_refused, state.probed.modes.is_some())
     };
-    let bound = if was_refused { BOUND_AFTER_REFUSAL } else { BOUND };
+    let bound = if was_refused || may_stand_aside {
+        LONGER_BOUND
+    } else {
+        BOUND
+    };
     let rise = if has_probes { RISE } else { Duration::ZERO };
     let forbidden = world.state().endpoints_forbidden;
     let (mut right_since, mut back_since) = (None, None);
