@@ -46,9 +46,10 @@ const API_SERVERS: usize = 2;
 /// would succeed.
 const FAILING: usize = 4;
 
-/// The number of slots that one namespace may use of those for other Services. Writes that hang in one namespace leave
-/// slots for the others.
-const PER_NAMESPACE: usize = 5;
+/// The number of slots that one namespace may use of those for other Services. Writes that hang in one namespace leave a
+/// slot for the others. With fewer, a hundred Services of one namespace would take over 30 s where each request takes
+/// 1.5 s.
+const PER_NAMESPACE: usize = 6;
 
 /// The time between two attempts of a key with reserved slots while the API server is overloaded. These few keys do not
 /// wait for the common pause.
