@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use super::address::{bind, host, server};
 use super::checks::check;
 use super::migration::{GoOperatorFlags, WITHOUT_EFFECT};
+use super::refusal::{exit, origin};
 use super::values::{
     ModeName, allowed_source, api_server_mode, by_source, count, cross_namespace, label, label_or_empty,
     log_filter, log_format, node_addresses, not_empty, port, port_or_none, probe_mode, selector, subdomain,
@@ -288,39 +288,6 @@ pub fn parse(
 #[must_use]
 pub fn variable(flag: &str) -> String {
     format!("ENDPOINT_COPIER_{}", flag.to_ascii_uppercase().replace('-', "_"))
-}
-
-/// A flag's name as the user knows it: the variable if the value came from there.
-fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
-    from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
-}
-
-fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let text = error.render().to_string();
-        return Exit { code: 0, text };
-    }
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let flag = context(ContextKind::InvalidArg)
-        .and_then(|arg| arg.strip_prefix("--"))
-        .and_then(|arg| arg.split(['=', ' ', '[']).next());
-    if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) {
-        return Exit::refused(format!("needs {}: see --help", missing.join(" ")));
-    }
-    let rule = std::error::Error::source(error);
-    Exit::refused(match (flag, context(ContextKind::InvalidValue), rule) {
-        (Some(flag), Some(value), Some(rule)) => format!("{} {value:?}: {rule}", origin(flag, from_env)),
-        _ => error
-            .render()
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
-    })
 }
 
 impl Flags {

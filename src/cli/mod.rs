@@ -9,6 +9,7 @@ mod flags;
 mod go;
 mod label_selector;
 mod migration;
+mod refusal;
 mod task;
 mod values;
 

@@ -1,0 +1,41 @@
+//! Refuses arguments in the words of this program.
+
+use std::collections::HashMap;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::Exit;
+
+/// A flag's name as the user knows it: the variable if the value came from there.
+pub(super) fn origin(flag: &str, from_env: &HashMap<String, String>) -> String {
+    from_env.get(flag).cloned().unwrap_or_else(|| format!("--{flag}"))
+}
+
+/// What the process prints and returns after an error of clap, which help and version also are.
+pub(super) fn exit(error: &clap::Error, from_env: &HashMap<String, String>) -> Exit {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let text = error.render().to_string();
+        return Exit { code: 0, text };
+    }
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let flag = context(ContextKind::InvalidArg)
+        .and_then(|arg| arg.strip_prefix("--"))
+        .and_then(|arg| arg.split(['=', ' ', '[']).next());
+    if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) {
+        return Exit::refused(format!("needs {}: see --help", missing.join(" ")));
+    }
+    let rule = std::error::Error::source(error);
+    Exit::refused(match (flag, context(ContextKind::InvalidValue), rule) {
+        (Some(flag), Some(value), Some(rule)) => format!("{} {value:?}: {rule}", origin(flag, from_env)),
+        _ => error
+            .render()
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    })
+}
