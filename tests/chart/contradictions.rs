@@ -206,7 +206,7 @@ fn every_variable_that_the_chart_sets_is_refused_as_a_flag() {
         assert!(said.contains("the chart has a value for it"), "{said}");
         count += 1;
     }
-    assert_eq!(count, 18);
+    assert_eq!(count, 20);
     for arg in crate::helm::args(&rendered) {
         helm.refusal(&["--set", &format!("extraArgs[0]={arg}")]);
     }
