@@ -11,9 +11,12 @@ impl Index {
         let wanted = |slice: &str| service.families.iter().any(|family| family.as_str() == slice);
         let source = service.source().filter(|source| self.is_used(source, key));
         let source = source.map(|source| {
-            let slices = self.others.of(source).map(AsRef::as_ref);
-            let its_own = slices.filter(|slice| slice.belongs_to(source));
-            EndpointCounts::of(its_own.filter(|slice| wanted(&slice.address_type)))
+            let slices = self.others.of(source).filter(|slice| slice.belongs_to(source));
+            let slices: Vec<_> = slices
+                .filter(|slice| wanted(&slice.address_type))
+                .cloned()
+                .collect();
+            EndpointCounts::of(service.without_loops(&slices).0.iter().map(AsRef::as_ref))
         });
         let slices = self.copies.of(key).map(AsRef::as_ref);
         Some(Endpoints {

@@ -127,6 +127,14 @@ reasons! {
             port is left out. A copy without any port is not created.",
         remedy: "Use a number, or the name of a port of the source's EndpointSlices.";
 
+    /// The source lists an address of the managed Service itself.
+    EndpointIsVip, leaves_undone: false,
+        means: "The source lists an address of the Service itself: its load balancer IP, an external IP or its \
+            cluster IP. Traffic to that endpoint would come back to the Service. It is left out while the source has \
+            another endpoint of the family.",
+        remedy: "Correct the source. An API server lists its `--advertise-address`: set it to the address of its node, \
+            not to the VIP.";
+
     /// A copy of the API source has a port that the source does not list.
     PortNotInSource, leaves_undone: false,
         means: "The Service copies `default/kubernetes` with a port that no EndpointSlice of it lists, so nothing may \

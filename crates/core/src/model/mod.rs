@@ -17,6 +17,7 @@ mod endpoints;
 mod finding;
 mod kinds;
 mod limits;
+mod loops;
 mod node;
 mod nodes;
 mod objects;

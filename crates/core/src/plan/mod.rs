@@ -9,6 +9,7 @@
 //!
 //! Pure: a [`Snapshot`] in, a [`Plan`] out. The plan of an applied plan is empty.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -109,6 +110,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             }
         }
         (Intent::Copy(_), Some(source)) => {
+            let source = &without_loops(service, source, &mut plan);
             report::source(service, source, &mut plan);
             let mut wanted = wanted_copies(service, source, snapshot, verdicts, &mut plan);
             topology::apply(service, source, snapshot, &mut wanted);
@@ -128,6 +130,19 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
     }
     remove_without_consent(snapshot, &mut plan);
     plan
+}
+
+/// The source without endpoints that lead back to the Service.
+fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Plan) -> Cow<'a, Source> {
+    let (slices, loops) = service.without_loops(&source.slices);
+    report::loops(source, &loops, plan);
+    match slices {
+        Cow::Borrowed(_) => Cow::Borrowed(source),
+        Cow::Owned(slices) => Cow::Owned(Source {
+            slices,
+            ..source.clone()
+        }),
+    }
 }
 
 /// The copies that should be there, by name.

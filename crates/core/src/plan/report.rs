@@ -52,6 +52,20 @@ pub(super) fn left_out(source: &Source, left_out: &LeftOut, plan: &mut Plan) {
     }
 }
 
+/// Reports endpoints that are an address of the Service itself.
+pub(super) fn loops(source: &Source, loops: &BTreeSet<IpAddr>, plan: &mut Plan) {
+    if !loops.is_empty() {
+        plan.find(
+            Reason::EndpointIsVip,
+            format!(
+                "{} lists {}, an address of this Service itself, so traffic would come back to the Service. It is left out while another endpoint of its family remains. Correct the source; API servers list their --advertise-address",
+                source.key,
+                a_few(&loops.iter().map(ToString::to_string).collect::<Vec<_>>())
+            ),
+        );
+    }
+}
+
 /// Reports ports on which no API server listens, as far as the source says. RKE2's supervisor is not in its list.
 pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>, plan: &mut Plan) {
     if !source.key.is_api_source() || !source.unreadable.is_empty() {

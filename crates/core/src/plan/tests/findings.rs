@@ -2,6 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use serde_json::json;
+
 use crate::model::Reason;
 use crate::model::{EndpointSlice, Service, ServiceSpec};
 use crate::testing::world::World;
@@ -289,4 +291,61 @@ fn port_that_the_api_source_does_not_list_is_reported() {
     ] {
         assert_eq!(reasons(service, &slices), expected, "{what}");
     }
+}
+
+/// `vip` with the load balancer IP 192.0.2.100.
+fn balanced() -> Service {
+    service("vip").edit(|service| {
+        service.status =
+            serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.100"}]}})).unwrap();
+    })
+}
+
+/// Rule: 2.endpoint-is-vip
+#[test]
+fn own_address_in_the_source_is_left_out_while_another_remains() {
+    for (what, service, slices, expected) in [
+        (
+            "in the only slice",
+            balanced(),
+            vec![slice("kubernetes").endpoints(["192.0.2.1", "192.0.2.100"])],
+            vec!["192.0.2.1"],
+        ),
+        (
+            "in another slice",
+            balanced(),
+            vec![good(), slice("more").endpoints(["192.0.2.100"])],
+            vec!["192.0.2.1"],
+        ),
+        (
+            "alone",
+            balanced(),
+            vec![slice("kubernetes").endpoints(["192.0.2.100"])],
+            vec!["192.0.2.100"],
+        ),
+        (
+            "the cluster IP",
+            service("vip").source("default", "app"),
+            vec![slice("app").of("app").endpoints(["10.96.0.10", "192.0.2.1"])],
+            vec!["192.0.2.1"],
+        ),
+        (
+            "the other family remains",
+            balanced().families(&["IPv4", "IPv6"]),
+            vec![slice("kubernetes").endpoints(["192.0.2.100"]), good6()],
+            vec!["192.0.2.100", "2001:db8::1"],
+        ),
+    ] {
+        let world = slices
+            .into_iter()
+            .fold(World::new().service(service), World::slice);
+        let world = world.settled("vip");
+        assert!(world.reasons("vip").contains(&Reason::EndpointIsVip), "{what}");
+        let copies = world.copies("vip");
+        let endpoints = copies.iter().flat_map(|copy| copy.endpoints.iter().flatten());
+        let mut shown: Vec<_> = endpoints.map(|endpoint| endpoint.addresses[0].as_str()).collect();
+        shown.sort_unstable();
+        assert_eq!(shown, expected, "{what}");
+    }
+    assert_eq!(reasons(balanced(), &[good()]), []);
 }
