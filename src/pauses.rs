@@ -1,4 +1,4 @@
-//! The pauses between attempts. They grow and never end, because nothing is given up.
+//! The pauses between attempts. There is always a next one, because the operator never gives up.
 
 use std::time::Duration;
 

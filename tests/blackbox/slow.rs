@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use harness::objects::{api_servers, managed, slice, vip};
 use harness::{Cluster, Listening, Operator, PATIENCE, Platform, command, delay, own_address};
 use k8s_openapi::api::core::v1::Service;
@@ -17,12 +18,14 @@ const TERM: Duration = Duration::from_secs(60);
 /// The time within which a change is copied: a watch event and a write take a round trip, plus one as reserve.
 const COPIED: Duration = Duration::from_secs(3);
 
-/// A replica with two API servers, each with this delay in both directions.
-async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Listening; 2]) {
-    let delays = [
-        delay(cluster.address(0), one_way).await,
-        delay(cluster.address(1), one_way).await,
-    ];
+/// A replica with the first API servers of the cluster, each with this delay in both directions.
+pub async fn delayed_replica<const SERVERS: usize>(
+    cluster: &Cluster,
+    one_way: Duration,
+    flags: &[&str],
+) -> (Operator, [Listening; SERVERS]) {
+    let delays: [_; SERVERS] = std::array::from_fn(|server| delay(cluster.address(server), one_way));
+    let delays: [Listening; SERVERS] = join_all(delays).await.try_into().ok().expect("as many");
     let file = cluster.kubeconfig_with(0, None);
     let near = std::fs::read_to_string(&file).expect("a kubeconfig");
     let far = near.replace(&cluster.address(0).to_string(), &delays[0].address().to_string());
@@ -32,16 +35,21 @@ async fn replica(cluster: &Cluster, one_way: Duration) -> (Operator, [Listening;
     command
         .env("POD_NAME", "one")
         .arg(format!("--kubeconfig={}", file.display()))
-        .arg(format!("--api-server-address={}", delays[1].address()))
+        .args(
+            delays[1..]
+                .iter()
+                .map(|it| format!("--api-server-address={}", it.address())),
+        )
         .arg(format!("--metrics-bind-address={metrics}"))
-        .arg(format!("--health-probe-bind-address={health}"));
+        .arg(format!("--health-probe-bind-address={health}"))
+        .args(flags);
     let operator = Operator::spawn(cluster, "one", command, metrics, health);
     (operator, delays)
 }
 
 /// Checks that one replica leads for a minute without interruption, and copies each change in time.
 async fn goes_on(cluster: &Cluster, one_way: Duration) {
-    let (operator, _delays) = replica(cluster, one_way).await;
+    let (operator, _delays) = delayed_replica::<2>(cluster, one_way, &[]).await;
     cluster.create::<Service>(vip()).await;
     let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     cluster.until_addresses("default", "kubernetes-vip", &all).await;

@@ -66,7 +66,8 @@ impl Applied {
         !self.has_written() && self.failures.is_empty()
     }
 
-    /// Whether a write has failed that another plan will repeat. A refused write may be refused for ever.
+    /// Whether a write has failed that another plan will repeat. A refused write does not count, because each repetition may
+    /// be refused too.
     pub(super) fn has_failed(&self) -> bool {
         let is_refused = |error: &SyncError| matches!(error, SyncError::Refused { .. });
         !self.failures.iter().all(is_refused)

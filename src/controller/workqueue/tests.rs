@@ -317,6 +317,13 @@ async fn writes_that_hang_in_one_namespace_leave_a_slot() {
     assert_eq!(names(&mut queue), ["6"], "it is the turn of the tenant");
 }
 
+/// A queue after so many edits in the namespace `tenant`.
+async fn edited(keys: usize) -> WorkQueue {
+    let mut queue = queue();
+    edit(&mut queue, (0..keys).map(|number| in_namespace("tenant", number))).await;
+    queue
+}
+
 /// Marks keys as edited, and returns after how many milliseconds each is worked on.
 async fn edit(queue: &mut WorkQueue, keys: impl IntoIterator<Item = ServiceKey>) -> Vec<(ServiceKey, u128)> {
     let start = Instant::now();
@@ -388,12 +395,7 @@ async fn changes_of_a_source_do_not_wait_for_the_budget_of_edits() {
 /// Rule: 10.edits
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
-    let mut queue = queue();
-    edit(
-        &mut queue,
-        (0..1_000).map(|number| in_namespace("tenant", number)),
-    )
-    .await;
+    let mut queue = edited(1_000).await;
     let start = Instant::now();
     for _ in 0..500 {
         queue.mark_edit(in_namespace("tenant", 0), start, Other);
@@ -415,12 +417,7 @@ async fn an_edit_that_waits_takes_one_turn_however_often_it_changes() {
 /// Rule: 10.edits
 #[tokio::test(start_paused = true)]
 async fn a_failed_key_is_retried_in_time_even_without_a_budget() {
-    let mut queue = queue();
-    edit(
-        &mut queue,
-        (0..1_400).map(|number| in_namespace("tenant", number)),
-    )
-    .await;
+    let mut queue = edited(1_400).await;
     let key = in_namespace("tenant", 0);
     queue.mark(key.clone(), Instant::now(), Other);
     queue.pop().unwrap();

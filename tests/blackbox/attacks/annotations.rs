@@ -1,12 +1,11 @@
 //! Annotations of the attacker's own Services.
 
 use harness::objects::{managed, source};
-use harness::{Cluster, Operator, until};
+use harness::{Cluster, Operator};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use super::{VICTIM, front, is_hidden, is_refused, victim};
+use super::{VICTIM, front, held_copy, is_hidden, is_refused, victim};
 use crate::on_both;
 
 on_both! {
@@ -30,16 +29,7 @@ on_both! {
     }
 
     async fn a_held_copy_does_not_outlive_consent(cluster: &mut Cluster) {
-        victim(cluster).await;
-        cluster.create::<Service>(source("web", "app", "team-a")).await;
-        let operator = Operator::start(cluster, "one", 0);
-        let mut front = front();
-        front["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
-        cluster.create::<Service>(front).await;
-        cluster.until_addresses("team-a", "front", &[VICTIM]).await;
-        cluster.delete::<EndpointSlice>("web", "app-x7k2p").await;
-        let held = "endpoint_copier_findings{reason=\"SourceEmptyHeld\"}";
-        until("the copy is held", async || operator.metric(held).await == Some(1)).await;
+        let _operator = held_copy(cluster).await;
         cluster.put::<Service>(source("web", "app", "")).await;
         cluster.until_addresses("team-a", "front", &[]).await;
         is_hidden(cluster, "team-a").await;

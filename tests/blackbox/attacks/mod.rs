@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::objects::{addresses, managed, slice};
-use harness::{Cluster, until};
+use harness::objects::{addresses, managed, slice, source};
+use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -37,6 +37,24 @@ async fn victim(cluster: &Cluster) {
 /// `team-a/front`, which asks for `web/app`.
 fn front() -> Value {
     managed("team-a", "front", "web", "app")
+}
+
+/// A replica that holds the copy for `team-a/front`, to which the owner of the source consents.
+async fn held_copy(cluster: &Cluster) -> Operator {
+    victim(cluster).await;
+    cluster.create::<Service>(source("web", "app", "team-a")).await;
+    let operator = Operator::start(cluster, "one", 0);
+    let mut front = front();
+    front["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
+    cluster.create::<Service>(front).await;
+    cluster.until_addresses("team-a", "front", &[VICTIM]).await;
+    cluster.delete::<EndpointSlice>("web", "app-x7k2p").await;
+    let held = "endpoint_copier_findings{reason=\"SourceEmptyHeld\"}";
+    until("the copy is held", async || {
+        operator.metric(held).await == Some(1)
+    })
+    .await;
+    operator
 }
 
 /// Waits until the operator has copied for a Service that was created last, so that it has seen all that came before.

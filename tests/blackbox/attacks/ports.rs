@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::{VICTIM, front, seen, victim};
+use super::{VICTIM, front, held_copy, seen, victim};
 use crate::consent::note;
 use crate::on_both;
 
@@ -69,16 +69,7 @@ on_both! {
 
     /// Rule: 9.ports
     async fn a_held_copy_gets_no_new_port(cluster: &mut Cluster) {
-        victim(cluster).await;
-        cluster.create::<Service>(source("web", "app", "team-a")).await;
-        let operator = Operator::start(cluster, "one", 0);
-        let mut held = front();
-        held["metadata"]["annotations"]["endpoint-copier/when-source-empty"] = json!("hold");
-        cluster.create::<Service>(held).await;
-        cluster.until_addresses("team-a", "front", &[VICTIM]).await;
-        cluster.delete::<EndpointSlice>("web", "app-x7k2p").await;
-        let held = "endpoint_copier_findings{reason=\"SourceEmptyHeld\"}";
-        until("the copy is held", async || operator.metric(held).await == Some(1)).await;
+        let _operator = held_copy(cluster).await;
         let ports = [port(1, json!(8080), "TCP"), port(2, json!(10250), "TCP")];
         let service = cluster.patch::<Service>("team-a", "front", json!({"spec": {"ports": ports}})).await;
         note(cluster, &service, "PortNotPermitted").await;

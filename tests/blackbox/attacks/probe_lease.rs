@@ -43,7 +43,7 @@ on_both! {
         until_out(cluster, &[1], OUT).await;
     }
 
-    /// Otherwise the other replicas would answer it with a write every few seconds, for ever.
+    /// If it stayed, the other replicas would answer it with a write every few seconds.
     async fn a_forged_suspicion_is_removed_and_harms_no_server(cluster: &mut Cluster) {
         let operator = replica(cluster, "one", 0, &SHORT_LEASE);
         create(cluster, VIP, json!({})).await;

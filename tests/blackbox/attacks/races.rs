@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use harness::objects::source;
-use harness::{Cluster, Listening, Operator, SHORT_LEASE, command, delay, own_address};
+use harness::{Cluster, Listening, Operator, SHORT_LEASE};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::{VICTIM, front, is_hidden, victim};
 use crate::on_both;
+use crate::slow::delayed_replica;
 
 const ONE_WAY: Duration = Duration::from_millis(100);
 
@@ -18,24 +19,11 @@ const ONE_WAY: Duration = Duration::from_millis(100);
 const MOMENTS: [u64; 4] = [50, 250, 400, 700];
 
 /// A replica with a slow way to the API server.
-async fn slow_replica(cluster: &Cluster) -> (Operator, Listening) {
-    let delay = delay(cluster.address(0), ONE_WAY).await;
-    let file = cluster.kubeconfig_with(0, None);
-    let near = std::fs::read_to_string(&file).expect("a kubeconfig");
-    let far = near.replace(&cluster.address(0).to_string(), &delay.address().to_string());
-    std::fs::write(&file, far).expect("a file");
-    let (metrics, health) = (own_address(), own_address());
-    let mut command = command(crate::PROGRAM.as_ref());
-    command
-        .env("POD_NAME", "one")
-        .arg(format!("--kubeconfig={}", file.display()))
-        .arg(format!("--metrics-bind-address={metrics}"))
-        .arg(format!("--health-probe-bind-address={health}"))
-        .args(SHORT_LEASE);
-    let operator = Operator::spawn(cluster, "one", command, metrics, health);
+async fn slow_replica(cluster: &Cluster) -> (Operator, [Listening; 1]) {
+    let (operator, delays) = delayed_replica(cluster, ONE_WAY, &SHORT_LEASE).await;
     operator.until_leads().await;
     operator.until_ready().await;
-    (operator, delay)
+    (operator, delays)
 }
 
 on_both! {

@@ -126,8 +126,8 @@ impl Admission {
         })
     }
 
-    /// Gives a Service its place, or takes it out. Returns all Services that are admitted by that, that are not any more, or
-    /// that another limit keeps out.
+    /// Ranks a Service, or removes it if there is no rank. Returns the Services that this admits, that it no longer admits,
+    /// and those that another limit now refuses.
     fn rank(&mut self, key: &ServiceKey, rank: Option<Rank>) -> Dirty {
         if self.ranks.get(key) == rank.as_ref() {
             return Dirty::new();
@@ -161,7 +161,7 @@ impl Admission {
     }
 }
 
-/// Notes a move. In and out again is no change.
+/// Records a move. A move in and out again is no change.
 fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
     if !changed.remove(&rank.key) {
         changed.insert(rank.key.clone());
@@ -169,7 +169,7 @@ fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
 }
 
 impl Index {
-    /// Sets the limits. To be called before the index is filled.
+    /// Sets the limits. Call this before the index is filled.
     pub fn set_limits(&mut self, limits: ServiceLimits) {
         self.admission = Admission::new(limits);
     }
@@ -185,7 +185,7 @@ impl Index {
         self.admission.refusal(key)
     }
 
-    /// A Service has changed, or its copies. Returns the Services for which limits now have another effect.
+    /// Ranks a Service again after it or its copies have changed. Returns the Services that limits now treat differently.
     pub(super) fn rank(&mut self, key: &ServiceKey) -> Dirty {
         let managed = self
             .services

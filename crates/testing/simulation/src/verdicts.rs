@@ -280,12 +280,11 @@ impl World {
             wrong.push(format!("takes {:?} out of {:?}", group.out, group.candidates));
         }
         for address in new {
-            let why = |port: &u16| state.may_take_out(life, Target::new(address, *port), decided, now);
-            let reasons: Vec<_> = group.ports.iter().map(why).collect();
-            if reasons.iter().any(Result::is_ok) {
+            let why_not = |port: &u16| state.why_not_out(life, Target::new(address, *port), decided, now);
+            let reasons: Vec<_> = group.ports.iter().filter_map(why_not).collect();
+            if reasons.len() < group.ports.len() {
                 state.coverage.add("endpoint taken out", 1);
             } else {
-                let reasons: Vec<_> = reasons.into_iter().filter_map(Result::err).collect();
                 wrong.push(format!("takes {address} out ({})", reasons.join("; ")));
             }
         }
@@ -294,14 +293,8 @@ impl World {
 }
 
 impl State {
-    /// Whether an endpoint may be taken out for what was seen on a port.
-    fn may_take_out(
-        &self,
-        life: &Life,
-        target: Target,
-        decided: Duration,
-        now: Duration,
-    ) -> Result<(), String> {
+    /// Why an endpoint may not be taken out for what was seen on a port, if it may not.
+    fn why_not_out(&self, life: &Life, target: Target, decided: Duration, now: Duration) -> Option<String> {
         let Probed {
             attempts,
             hearing,
@@ -310,17 +303,17 @@ impl State {
         } = &self.probed;
         let port = target.port();
         let Some(track) = attempts.of(&life.identity, target) else {
-            return Err(format!("it never asked {target}"));
+            return Some(format!("it never asked {target}"));
         };
         if !track.was_well {
-            return Err(format!("it never saw {target} well"));
+            return Some(format!("it never saw {target} well"));
         }
         let runs: Vec<_> = track
             .runs_since(decided)
             .filter(|run| track.is_down_by(run))
             .collect();
         if runs.is_empty() {
-            return Err(format!(
+            return Some(format!(
                 "{port} has failed {} times",
                 track.runs[0].failures.len()
             ));
@@ -338,21 +331,21 @@ impl State {
             .iter()
             .any(|run| others.iter().any(|other| other.contrasts_with(run)))
         {
-            return Err(format!("no other answered on {port} meanwhile"));
+            return Some(format!("no other answered on {port} meanwhile"));
         }
         let renewed = renewed.get(&life.identity).copied().unwrap_or_default();
         if decided > renewed + RENEWED {
-            return Err(format!("its last renewal was at {renewed:?}"));
+            return Some(format!("its last renewal was at {renewed:?}"));
         }
         let shown = hearing.of(&life.identity);
         let asked = shown.and_then(|shown| shown.asked(target, decided));
         if asked.is_none_or(|since| now < since + HEARD) {
-            return Err(format!("the others had no time to object on {port}"));
+            return Some(format!("the others had no time to object on {port}"));
         }
         let objected = shown.and_then(|shown| shown.objected(target, now));
         if let Some(since) = objected.filter(|since| *since + NOTICED < decided) {
-            return Err(format!("there is an objection since {since:?}"));
+            return Some(format!("there is an objection since {since:?}"));
         }
-        Ok(())
+        None
     }
 }
