@@ -155,12 +155,16 @@ impl World {
         if sent.verb != Verb::Create && knows("endpointslices", &place) {
             wrong.push("knows that the copy is unreadable".to_owned());
         }
+        // The API server refuses an update of a copy that has changed or gone, so nobody can tell what it would change.
+        let is_refused =
+            sent.verb == Verb::Update && there.as_ref().is_none_or(|there| version(there) != version(copy));
         // Probes may still take endpoints out and put them back.
         let content = |copy: &serde_json::Value| (endpoints(&restored(copy)), ports(copy));
         let is_verdict = there
             .as_ref()
             .is_some_and(|there| content(there) == content(copy));
         if knows("endpointslices", &source)
+            && !is_refused
             && !(is_verdict && is_of_api_servers(copy))
             && is_long(observer.episodes.changed(&service))
             && self.wants(&service, &source)
