@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_replica_that_is_asked_to_stop_waits_for_its_writes_but_not_for_ever() {
+    async fn stopping_replica_waits_for_its_writes_but_not_for_ever() {
         for (writes, took) in [(2000, 2000), (10_000, 3050)].map(|(a, b)| (ms(a), ms(b))) {
             let mut replica = replica(vec![named("Events", pending())], Vec::new());
             let stopped = replica.stop_election.clone().cancelled_owned();

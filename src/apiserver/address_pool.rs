@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_address_is_skipped_for_a_while_and_then_it_is_the_first_again() {
+    fn dead_address_is_skipped_and_then_first_again() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         pool.failed(&address(1), now);
         assert_eq!(order(&pool, now + seconds(9)), [2, 1]);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_fails_again_is_skipped_for_longer_until_it_has_done_well_for_a_while() {
+    fn address_that_fails_again_is_skipped_longer_until_it_recovers() {
         let (mut pool, mut now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         for skip in [10, 20, 40, 80, 160, 160] {
             pool.failed(&address(1), now);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_behind_is_skipped_for_a_minute_also_when_it_has_just_failed() {
+    fn address_behind_is_skipped_for_a_minute_after_failure_too() {
         for fails_too in [false, true] {
             let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
             if fails_too {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_have_failed_none_is_left_out_and_the_one_that_rests_longest_is_first() {
+    fn all_failed_addresses_stay_and_longest_rested_is_first() {
         let (mut pool, now) = (AddressPool::new(vec![address(1), address(2)], 0), Instant::now());
         pool.failed(&address(2), now);
         assert!(!pool.has_other(&address(1), now));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_not_learnt_and_an_address_that_has_gone_is_forgotten() {
+    fn empty_list_is_not_learnt_and_gone_address_is_forgotten() {
         let (mut pool, now) = (AddressPool::new(vec![address(9)], 0), Instant::now());
         pool.learn([vec![address(1), address(2)], Vec::new()]);
         pool.learn([Vec::new(), Vec::new()]);

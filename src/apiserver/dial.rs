@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_was_only_learnt_must_show_the_name_of_the_api() {
+    fn learnt_address_must_show_the_name_of_the_api() {
         let own = TlsName::Own(ServerAddress::new("192.0.2.1", 6443));
         assert_eq!(names(&own, "192.0.2.1", true), ["192.0.2.1"]);
         assert_eq!(names(&own, "192.0.2.2", true), [KUBERNETES, "192.0.2.2"]);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_for_another_name_is_known_however_it_is_wrapped() {
+    fn certificate_name_error_is_found_however_it_is_wrapped() {
         use rustls::CertificateError::{Expired, NotValidForName};
         let wrapped = |reason| {
             let tls = std::io::Error::other(rustls::Error::InvalidCertificate(reason));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_pod_only_a_configured_dns_name_is_good_beside_the_name_of_the_api() {
+    fn certificate_in_a_pod_may_show_the_configured_dns_name() {
         for (configured, wanted) in [
             ("api.example.com", &["api.example.com", KUBERNETES][..]),
             ("192.0.2.1", &[KUBERNETES]),

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_skew_is_what_is_certain_of_it_and_positive_when_this_clock_is_ahead() {
+    fn skew_is_its_certain_part_and_positive_when_clock_is_ahead() {
         assert_eq!(skew_of(5_999, 3_605_000, 3_605_100), Some(3_599.0));
         assert_eq!(skew_of(3_605_000, 5_000, 5_100), Some(-3_599.9));
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_get_of_one_object_has_less_time_than_others_until_limits_stretch() {
+    async fn get_of_one_object_has_less_time_until_limits_stretch() {
         let metrics = Metrics::new("lease").unwrap();
         let silent = tower::service_fn(|_: Request<Body>| async {
             std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>().await
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_request_is_counted_once_with_its_answer_after_an_error_and_when_it_is_given_up() {
+    async fn request_is_counted_once_answered_failed_or_abandoned() {
         let metrics = Metrics::new("lease").unwrap();
         let service = tower::service_fn(|request: Request<Body>| async move {
             match request.uri().path() {

@@ -308,7 +308,7 @@ mod tests {
 
     /// Rule: 2.namespace-terminating
     #[test]
-    fn a_namespace_that_is_being_deleted_or_gone_is_no_fault_of_the_service() {
+    fn namespace_that_terminates_is_no_fault_of_the_service() {
         let terminating = serde_json::json!({"causes": [
             {"reason": "NamespaceTerminating", "message": "…", "field": "metadata.namespace"},
         ]});

@@ -156,7 +156,7 @@ mod tests {
 
     /// Rule: survive.api-servers-slow
     #[test]
-    fn an_answer_shrinks_the_limits_as_far_as_it_would_have_met_them() {
+    fn answer_shrinks_limits_to_what_it_would_have_met() {
         for (took, seconds) in [(5, 1), (600, 1), (601, 2), (1_200, 2), (2_400, 4), (9_000, 8)] {
             let mut stretch = Stretch::default();
             for _ in 0..3 {

@@ -67,7 +67,7 @@ impl Front {
 
 /// Rule: survive.api-front-in-pod
 #[tokio::test]
-async fn in_a_pod_a_front_may_show_the_dns_name_that_it_is_configured_by() {
+async fn front_in_a_pod_may_show_its_configured_dns_name() {
     let front = Front::named(&["localhost"]).await;
     let url = format!("https://localhost:{}", front.port());
     assert!(front.is_trusted(url, None, 2).await);

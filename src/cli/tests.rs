@@ -422,7 +422,7 @@ fn a_flag_beats_the_environment_even_a_bad_one() {
 
 /// Rule: 4.bad-values
 #[test]
-fn a_bad_value_from_the_environment_is_refused_by_the_variables_name() {
+fn bad_environment_value_is_refused_by_variable_name() {
     assert_eq!(
         refused("", &[("ENDPOINT_COPIER_LEADER_ELECT", "")]),
         "ENDPOINT_COPIER_LEADER_ELECT \"\": must be true or false"
@@ -618,7 +618,7 @@ fn our_log_flags_beat_the_go_operators() {
 
 /// Rule: 4.accepted-with-warning
 #[test]
-fn flags_without_meaning_here_are_accepted_with_one_warning_each() {
+fn meaningless_flags_are_accepted_with_one_warning_each() {
     for flag in [
         "zap-devel",
         "zap-stacktrace-level",
@@ -682,7 +682,7 @@ fn help_and_version_are_printed_with_code_zero() {
 }
 
 #[test]
-fn variables_that_kubernetes_makes_from_services_are_not_taken_for_flags() {
+fn service_variables_of_kubernetes_are_not_flags() {
     // A Service "endpoint-copier-operator" puts such names into the environment of every Pod next to it.
     let env = [
         ("ENDPOINT_COPIER_OPERATOR_SERVICE_HOST", "10.0.0.1"),
@@ -926,7 +926,7 @@ fn probes_are_set_by_flag_within_their_limits() {
 
 /// Rule: 9.allow-source
 #[test]
-fn a_source_that_is_allowed_twice_may_be_copied_from_all_its_namespaces() {
+fn source_allowed_twice_may_come_from_all_its_namespaces() {
     let flags = "--allow-source=web/app=a,b -allow-source web/app=c;web/db=d --allow-source=web/db=*";
     let (config, _) = run(flags, &[]);
     let allowed = config.defaults.consent.allowed_sources;

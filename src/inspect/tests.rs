@@ -81,7 +81,7 @@ fn take_out(world: &mut World, address: &str) {
 }
 
 #[test]
-fn the_table_tells_of_each_service_what_it_shows_and_what_is_wrong() {
+fn table_shows_state_and_findings_of_each_service() {
     let text = table::status(&report(&world(), &[lease()]));
     let expected = "\
 SERVICE       SOURCE               FAMILIES   SOURCE READY   COPY READY   OUT         IN SYNC   SINCE   FINDINGS
@@ -127,7 +127,7 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
 }
 
 #[test]
-fn all_is_in_step_when_nothing_is_managed_and_when_all_copies_are_right() {
+fn status_is_in_sync_with_no_services_or_right_copies() {
     let world = World::new();
     assert!(report(&world, &[]).in_step);
     assert!(table::status(&report(&world, &[])).starts_with("No Service is managed.\n"));
@@ -201,7 +201,7 @@ fn json_is_as_documented() {
 
 /// A user who may write an annotation, a Lease or an Event controls nothing in the terminal of the user who asks.
 #[test]
-fn what_others_have_written_is_no_command_to_a_terminal_and_no_line_of_its_own() {
+fn foreign_text_is_escaped_for_terminals_and_stays_on_its_line() {
     let mut hostile = lease();
     hostile.spec.holder_identity = Some("x\n\u{1b}]0;y\u{7}Leader: z".to_owned());
     let mut report = report(&world(), &[hostile]);

@@ -127,7 +127,7 @@ mod tests {
 
     /// Rule: 5.one-request
     #[test]
-    fn a_renewal_builds_on_the_newest_of_its_own_answer_and_the_watch() {
+    fn renewal_builds_on_the_newer_of_answer_and_watch() {
         for (watched, expected) in [
             (None, None),
             (Some(lease("u", 6, "another")), version("u", 7)),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_write_without_success_only_a_newer_version_of_the_watch_or_a_read_is_built_on() {
+    fn after_failed_write_only_newer_version_or_read_counts() {
         let mut known = written();
         assert!(known.version_to_renew("us").is_some());
         assert_eq!(known.version_to_renew("us"), None, "in doubt");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_was_applied_if_a_newer_version_names_us_and_its_time() {
+    fn renewal_was_applied_if_newer_version_has_its_name_and_time() {
         for (holder, version, renewed, applied) in [
             ("us", 8, Some("now"), true),
             ("us", 7, Some("now"), false),

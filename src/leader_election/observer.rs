@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lease_that_is_released_or_deleted_is_not_seen_renewed_and_one_that_another_holds_is() {
+    async fn released_or_deleted_lease_is_not_renewed_a_held_one_is() {
         let metrics = Metrics::new("lease").unwrap();
         let observer = LeaseObserver::new("us", Duration::from_secs(6), metrics.clone());
         let never = "endpoint_copier_lease_seen_renewed_timestamp_seconds 0";

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_must_be_sent_before_the_deadline_that_held_when_it_began() {
+    async fn write_must_be_sent_before_the_deadline_it_began_with() {
         let start = Instant::now();
         let term = Term::new(Validity::won(start, seconds(4)));
         let write = term.begin_write().unwrap();
@@ -288,7 +288,7 @@ mod tests {
 
     /// Rule: 5.release
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_was_dropped_without_an_answer_may_land_later_and_forbids_a_release_until_then() {
+    async fn unanswered_write_forbids_release_while_it_may_land() {
         let term = Term::endless();
         drop(term.begin_write().unwrap());
         term.settled().await;

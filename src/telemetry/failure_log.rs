@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_told_at_once_then_once_a_minute_with_a_count_and_when_it_is_over() {
+    async fn outage_is_logged_at_once_each_minute_and_at_its_end() {
         let (log, _guard) = logged();
         let outage = FailureLog::new("the watch of services");
         outage.recovered();

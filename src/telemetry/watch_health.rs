@@ -492,7 +492,7 @@ mod tests {
 
     /// Any user who may edit a Service can have watches of new names begin again and again.
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_has_never_worked_does_not_hide_that_the_others_fail() {
+    async fn watch_that_never_worked_does_not_hide_other_failures() {
         let limit = Duration::from_secs(30);
         let watch_health = WatchHealth::default();
         let old = watch_health.start("sources");
@@ -509,7 +509,7 @@ mod tests {
 
     /// Rule: 2.create-confirmed
     #[tokio::test(start_paused = true)]
-    async fn a_view_is_doubtful_while_its_watch_is_not_answered_or_has_to_catch_up() {
+    async fn view_is_doubtful_until_its_watch_is_answered_and_current() {
         let watch_health = WatchHealth::default();
         let running = watch_health.start("sources");
         let watch = running.state();

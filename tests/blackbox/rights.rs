@@ -17,7 +17,7 @@ const LISTED: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
 on_both! {
     /// Rule: chart.namespaces
-    async fn service_in_an_unlisted_namespace_is_logged_and_harms_no_other(cluster: &mut Cluster) {
+    async fn service_in_unlisted_namespace_is_logged_and_harms_none(cluster: &mut Cluster) {
         cluster.give_rights(Rights::OneNamespace, "default").await;
         cluster.namespace("blue").await;
         for number in 0..20 {

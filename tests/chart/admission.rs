@@ -194,7 +194,7 @@ async fn users_name_only_sources_that_they_may_get_on_api_server() {
 
 /// Rule: 9.admission-operator
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stolen_token_of_the_operator_writes_nothing_else_on_api_server() {
+async fn stolen_operator_token_writes_nothing_else_on_api_server() {
     const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
     for pair in &clusters().await {
         let (release, cluster) = (release(pair), &pair.1);
@@ -290,7 +290,7 @@ async fn a_stolen_token_of_the_operator_writes_nothing_else_on_api_server() {
 
 /// Pods of the Go operator write slices without our label.
 #[test]
-fn the_policy_for_the_operator_waits_for_the_end_of_the_go_operator() {
+fn operator_policy_waits_until_go_operator_is_gone() {
     let Some(helm) = helm() else { return };
     let set = "admission.operator.enabled=true,rbac.goOperator=true";
     let refusal = helm.refusal(&["--set", set]);

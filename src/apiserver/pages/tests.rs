@@ -125,7 +125,7 @@ async fn the_last_page_of_a_list_does_not_enlarge_those_of_the_next() {
 }
 
 #[tokio::test]
-async fn resources_have_page_sizes_of_their_own_and_a_smaller_wish_is_kept() {
+async fn resource_has_its_own_page_size_and_smaller_wish_is_kept() {
     let asked = Asked::default();
     let paged = paged(server(100, u32::MAX, &asked));
     for path in [
@@ -191,7 +191,7 @@ async fn an_overload_that_lasts_longer_than_a_minute_ends_the_list() {
 }
 
 #[tokio::test]
-async fn a_page_that_does_not_arrive_in_time_is_asked_for_with_fewer_objects() {
+async fn late_page_is_requested_again_with_fewer_objects() {
     let asked = Asked::default();
     let seen = asked.clone();
     let server = service_fn(move |request: Request<Body>| {

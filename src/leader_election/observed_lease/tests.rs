@@ -156,7 +156,7 @@ fn who_may_try_when() {
 
 /// Rule: 5.written-again
 #[test]
-fn a_lease_that_is_deleted_or_emptied_is_written_again_by_its_leader_alone() {
+fn deleted_or_emptied_lease_is_rewritten_by_its_holder() {
     let start = Instant::now();
     for now in [
         None,
@@ -192,7 +192,7 @@ fn a_lease_recreated_is_news_whatever_its_version() {
 }
 
 #[test]
-fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_versions_begin_again() {
+fn get_or_write_counts_after_versions_begin_again() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     observed.see_in_watch(Some(&lease(1000, Some("a"), Some(6))), start);
@@ -212,7 +212,7 @@ fn what_a_get_or_a_write_shows_is_the_truth_also_when_etcd_was_restored_and_vers
 }
 
 #[test]
-fn a_renewal_is_news_also_when_etcd_was_restored_and_it_got_the_version_of_an_earlier_one() {
+fn renewal_is_news_after_restore_reuses_its_version() {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
     let renewed = |second: u8| {

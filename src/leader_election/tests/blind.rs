@@ -19,7 +19,7 @@ fn view(filled: &Arc<AtomicBool>) -> (View, Running) {
 
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
-async fn a_replica_whose_caches_are_empty_races_when_they_are_filled_or_nobody_has_led_for_ten_seconds() {
+async fn replica_with_empty_caches_races_after_10_s_without_leader() {
     for fills in [true, false] {
         let filled = Arc::new(AtomicBool::new(false));
         let (view, _running) = view(&filled);
@@ -75,7 +75,7 @@ async fn a_replica_whose_watch_is_not_answered_does_not_race() {
 
 /// Rule: 5.blind
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_stays_out_for_30_s() {
+async fn blind_leader_releases_after_30_s_and_stays_out_for_30_s() {
     let store = Store::new();
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut one = Runner::with_view(&store, "one", view);
@@ -110,7 +110,7 @@ async fn a_leader_that_has_seen_nothing_for_30_s_gives_the_lease_to_another_and_
 
 /// Rule: 5.blind
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_refused_what_all_are_refused_keeps_the_lease() {
+async fn leader_refused_like_all_others_keeps_the_lease() {
     let (view, running) = view(&Arc::new(AtomicBool::new(true)));
     let mut one = Runner::with_view(&Store::new(), "one", view);
     let term = one.leads().await;
@@ -157,7 +157,7 @@ async fn where_no_replica_sees_anything_each_term_lasts_30_s() {
 
 /// Rule: 5.blind
 #[tokio::test(start_paused = true)]
-async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
+async fn blind_replica_releases_lease_at_most_once_a_minute() {
     for replicas in 1..=3 {
         let (store, mut runners) = (Store::new(), Vec::new());
         for name in ["one", "two", "three"].into_iter().take(replicas) {
@@ -190,7 +190,7 @@ async fn a_replica_releases_the_lease_for_its_view_once_a_minute_at_most() {
 /// Its first look finds no Lease only after it has waited for 10 s, which is too late to count as a look without gaps.
 /// Rule: 5.caches-filled
 #[tokio::test(start_paused = true)]
-async fn a_replica_that_sees_nothing_takes_a_deleted_lease_of_a_dead_holder() {
+async fn blind_replica_takes_deleted_lease_of_dead_holder() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     one.leads().await;

@@ -6,7 +6,7 @@ use super::*;
 
 /// Rule: 5.renewal
 #[tokio::test(start_paused = true)]
-async fn an_absent_lease_is_taken_at_once_and_renewed_every_two_seconds() {
+async fn absent_lease_is_taken_at_once_and_renewed_every_2_s() {
     let store = Store::new();
     let start = Instant::now();
     let mut one = Runner::start(&store, "one");
@@ -41,7 +41,7 @@ async fn standbys_watch_and_do_not_poll() {
 
 /// Rule: 5.durations
 #[tokio::test(start_paused = true)]
-async fn a_leader_without_its_api_server_stops_at_its_deadline_and_before_another_begins() {
+async fn leader_without_api_server_stops_before_another_begins() {
     for cut in [
         Effect::Hang,
         Effect::Break,
@@ -137,7 +137,7 @@ async fn a_standby_with_a_silent_watch_does_not_rob_a_living_leader() {
 
 /// Rule: 5.renewal
 #[tokio::test(start_paused = true)]
-async fn refused_and_garbled_answers_are_tried_again_with_pauses_and_end_in_a_lead() {
+async fn refused_and_garbled_answers_are_retried_until_it_leads() {
     for effect in [
         Effect::Nonsense,
         Effect::Truncated,
@@ -258,7 +258,7 @@ async fn each_cause_of_failed_attempts_is_one_line_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
+async fn failed_renewals_count_as_steps_and_stuck_loop_is_logged() {
     let limit = seconds(26);
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
@@ -279,7 +279,7 @@ async fn renewals_that_fail_are_steps_and_a_loop_that_is_stuck_is_told_of() {
 }
 
 #[test]
-fn an_error_of_the_lock_is_one_line_without_what_rust_calls_its_fields() {
+fn lock_error_is_one_line_without_debug_output() {
     let status = kube::core::Status {
         code: 403,
         ..kube::core::Status::failure("you may not", "Forbidden")

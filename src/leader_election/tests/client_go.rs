@@ -60,7 +60,7 @@ async fn a_lease_released_by_client_go_is_taken_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_kubectl_gives_to_nobody_who_lives_is_left_for_its_duration() {
+async fn lease_given_to_unknown_holder_is_left_for_its_duration() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let first = one.leads().await;

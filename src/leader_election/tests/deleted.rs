@@ -6,7 +6,7 @@ use super::*;
 
 /// Rule: 5.written-again
 #[tokio::test(start_paused = true)]
-async fn a_lease_deleted_or_emptied_is_written_again_by_its_leader_and_left_alone_by_the_others() {
+async fn deleted_or_emptied_lease_is_rewritten_only_by_leader() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let first = one.leads().await;
@@ -77,7 +77,7 @@ async fn goes_on(first: &Term, standby: &Runner) {
 
 /// Its watch still shows none after the leader has written it again.
 #[tokio::test(start_paused = true)]
-async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice() {
+async fn standby_with_late_watch_leaves_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;
     two.server.lag();
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
@@ -91,7 +91,7 @@ async fn a_standby_whose_watch_lags_does_not_take_a_lease_that_is_deleted_twice(
 
 /// The same, but it was cut off meanwhile, and could not look for itself.
 #[tokio::test(start_paused = true)]
-async fn a_standby_that_was_cut_off_does_not_take_a_lease_that_is_deleted_twice() {
+async fn standby_after_a_cut_leaves_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;
     sleep(Duration::from_millis(10)).await;
     two.server.lag();

@@ -4,7 +4,7 @@ use super::*;
 
 /// Rule: 5.released
 #[tokio::test(start_paused = true)]
-async fn a_stopping_leader_releases_the_lease_and_the_next_one_begins_at_once() {
+async fn stopping_leader_releases_lease_and_next_leads_at_once() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let first = one.leads().await;
@@ -61,7 +61,7 @@ async fn with_a_write_that_does_not_end_there_is_no_release() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_write_without_an_answer_there_is_no_release_for_a_minute() {
+async fn unanswered_write_forbids_release_for_a_minute() {
     for (later, holder) in [(50, "one"), (70, "")] {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");

@@ -52,7 +52,7 @@ async fn an_edit_that_no_watch_shows_costs_a_renewal_one_read() {
 
 /// Rule: 5.one-request
 #[tokio::test(start_paused = true)]
-async fn a_renewal_whose_reply_is_lost_is_followed_by_another_without_a_read() {
+async fn renewal_with_lost_reply_is_repeated_without_read() {
     let store = Store::new();
     let mut one = Runner::start(&store, "one");
     let term = one.leads().await;
@@ -87,7 +87,7 @@ async fn where_every_request_is_slow_one_term_lasts() {
 /// The renewal is sent 2 s before the deadline. Neither its repetition nor another request is answered by then.
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn where_every_request_is_slow_a_lost_reply_does_not_end_the_term() {
+async fn lost_reply_among_slow_requests_does_not_end_the_term() {
     for (every, effect) in [
         (3, Effect::Unanswered),
         (3, Effect::LostReply),

@@ -49,7 +49,7 @@ async fn a_lease_watch_that_is_refused_is_an_outage_and_no_stale_view() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restore_of_etcd_the_leader_keeps_the_lead_and_the_others_follow() {
+async fn restore_of_etcd_keeps_the_leader() {
     for restarted in [false, true] {
         let store = Store::new();
         let mut one = Runner::start(&store, "one");

@@ -7,7 +7,7 @@ const UNREADABLE: &str = "9999-12-31T23:59:59.999999Z";
 
 /// Rule: 5.unreadable
 #[tokio::test(start_paused = true)]
-async fn a_lease_with_times_that_cannot_be_read_is_taken_after_its_duration_and_repaired() {
+async fn lease_with_unreadable_times_is_taken_after_its_duration() {
     let store = Store::new();
     put(
         &store,
@@ -44,7 +44,7 @@ async fn a_leader_keeps_a_lease_whose_times_become_unreadable() {
 
 /// Rule: 5.unreadable
 #[tokio::test(start_paused = true)]
-async fn a_lease_never_seen_held_whose_times_cannot_be_read_is_taken_at_once() {
+async fn unreadable_lease_never_seen_held_is_taken_at_once() {
     let store = Store::new();
     put(&store, json!({"renewTime": UNREADABLE}));
     let start = Instant::now();

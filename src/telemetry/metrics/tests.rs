@@ -170,7 +170,7 @@ fn names_types_and_labels_are_these() {
 }
 
 #[test]
-fn each_metric_has_one_help_and_one_type_and_the_text_ends_in_a_newline() {
+fn metric_has_one_help_and_type_and_text_ends_in_newline() {
     let text = exercised().render();
     assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
     for kind in ["# HELP ", "# TYPE "] {
@@ -292,7 +292,7 @@ fn out_of_sync(metrics: &Metrics, name: &str) -> Option<f64> {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_well() {
+async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     let (metrics, vip) = (metrics(), key("vip"));
     metrics.services().changed(&vip, Instant::now());
     tokio::time::advance(SECOND).await;
@@ -329,7 +329,7 @@ async fn out_of_sync_grows_from_the_change_until_a_sync_that_saw_it_has_ended_we
 
 /// Of a view that has not been renewed nobody knows whether it is right.
 #[tokio::test(start_paused = true)]
-async fn with_a_watch_that_shows_no_life_nothing_is_in_step_since_its_last_sign() {
+async fn dead_watch_means_out_of_sync_since_its_last_sign() {
     for (watch, age, is_blind) in [
         ("services", 91, true),
         ("copies", 91, true),
@@ -400,7 +400,7 @@ fn managing(count: usize) -> Metrics {
 }
 
 #[test]
-fn a_service_is_eight_series_and_nothing_else_grows_with_services() {
+fn service_has_eight_series_and_nothing_else_grows() {
     let none = series(&managing(0));
     assert!(none < 300, "{none}");
     for count in [1, 100, 500] {
@@ -411,7 +411,7 @@ fn a_service_is_eight_series_and_nothing_else_grows_with_services() {
 /// Everything runs on one thread, and has a turn after each piece.
 /// Rule: survive.metrics-once
 #[test]
-fn a_piece_of_a_page_has_whole_lines_and_is_short_however_many_services_there_are() {
+fn page_chunk_has_whole_lines_and_stays_short() {
     for count in [0, 1, 100, 10_000] {
         let metrics = managing(count);
         let pieces: Vec<_> = metrics.pieces().collect();

@@ -26,7 +26,7 @@ fn held(seed: u64, schedule: Schedule) -> Outcome {
 }
 
 #[test]
-fn copies_of_what_is_unreadable_stay_and_follow_when_it_is_readable() {
+fn copies_of_unreadable_slices_stay_and_follow_later() {
     for (seed, flaw) in (0..).zip(Flaw::ALL) {
         for kind in KINDS {
             let is_kept = |outcome: &Outcome| {
@@ -46,7 +46,7 @@ fn copies_of_what_is_unreadable_stay_and_follow_when_it_is_readable() {
 }
 
 #[test]
-fn a_copy_from_a_view_in_doubt_is_made_after_a_read_of_its_source() {
+fn copy_from_doubtful_view_is_made_after_read_of_source() {
     for (seed, how) in (0..).zip(Blindness::ALL) {
         let outcome = held(seed, doubt(how));
         let creates = outcome.coverage.of("create while the view was in doubt");
@@ -99,7 +99,7 @@ fn where_no_replica_can_list_somebody_leads_all_the_same() {
 }
 
 #[test]
-fn a_replica_without_lists_races_when_nobody_has_led_for_ten_seconds() {
+fn replica_without_lists_races_after_10_s_without_leader() {
     for (seed, how) in (0..).zip(Blindness::ALL) {
         for replicas in [1, 2] {
             let outcome = held(seed, without_lists(replicas, how));

@@ -228,7 +228,7 @@ async fn attempts_are_a_period_apart_on_one_connection() {
 
 /// Rule: 7.beside
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_attempt_has_the_next_beside_it_on_its_own_connection() {
+async fn attempt_after_unanswered_one_has_its_own_connection() {
     let running = Running::start(&[1]);
     let start = running.settle().await;
     running.servers.set(target(1), Answers::Hangs);
@@ -320,7 +320,7 @@ async fn the_first_failure_of_one_address_probes_the_others_at_once() {
 
 /// Rule: 7.first-failure
 #[tokio::test(start_paused = true)]
-async fn an_address_that_fails_is_not_probed_for_the_failure_of_another() {
+async fn failing_address_is_not_probed_for_another_failure() {
     let running = Running::start(&[1, 2]);
     running.settle().await;
     let start = Instant::now();
@@ -335,7 +335,7 @@ async fn an_address_that_fails_is_not_probed_for_the_failure_of_another() {
 
 /// Rule: 7.kept-connection
 #[tokio::test(start_paused = true)]
-async fn a_kept_connection_that_closed_is_no_failure_and_noticed_at_once() {
+async fn closed_idle_connection_is_noticed_and_no_failure() {
     let running = Running::start(&[1]);
     let start = running.settle().await;
     running.servers.break_connections();

@@ -174,7 +174,7 @@ async fn grants_are_read_in_the_version_that_is_served() {
 
 /// Rule: 9.discovery
 #[tokio::test(start_paused = true)]
-async fn a_cluster_without_grants_has_none_for_good_after_five_minutes() {
+async fn absence_of_grants_is_final_after_five_minutes() {
     let scene = Scene::new(Serves::NoVersion);
     assert_eq!(scene.after(1).await, "refused for now");
     assert_eq!(scene.after(290).await, "refused for now");

@@ -279,7 +279,7 @@ async fn a_server_that_answers_nonsense_is_an_error_and_no_lead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
+async fn lease_is_not_created_after_another_holder_was_seen() {
     for (holder, made) in [("another", false), ("us", true)] {
         let (server, observer) = (Server::default(), unknown());
         let cas = LeaseCas::new(
@@ -298,7 +298,7 @@ async fn a_lease_is_not_made_by_who_has_seen_another_holder_since_its_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_it_was_sent() {
+async fn late_get_does_not_override_lease_seen_since() {
     let (server, observer) = (Server::default(), unknown());
     let watch = observer.clone();
     let late = server.late(move || {
@@ -324,7 +324,7 @@ async fn a_get_whose_answer_is_late_says_nothing_of_a_lease_that_was_seen_since_
 
 /// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() {
+async fn lease_read_earlier_does_not_hide_release_seen_since() {
     let observer = unknown();
     observer.watched(Some(&parsed(lease(held("one", "2001-01-01T00:00:00.000000Z")))));
     let read = held("two", "2001-01-01T00:00:00.000000Z");
@@ -347,7 +347,7 @@ async fn a_lease_that_was_read_is_not_taken_for_a_release_that_was_seen_since() 
 
 /// The Lease was deleted before the GET, and the watch shows our last renewal only now.
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_reads_something_else_than_it_sees_reads_again_and_does_not_give_up() {
+async fn leader_rereads_when_get_and_watch_disagree() {
     let server = Server::with(None);
     let observer = seen(held("us", "2026-01-01T00:00:00.000000Z"));
     let (_terms, leads) = channel(Some(Term::endless()));
@@ -436,7 +436,7 @@ async fn renewal_by(service: impl server::Upstream, term: Option<Term>, observer
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn a_renewal_without_an_answer_is_repeated_beside_the_first_with_the_same_version() {
+async fn unanswered_renewal_is_repeated_with_the_same_version() {
     let (log, service) = in_turn([(None, 200), (Some(10), 200)]);
     let (answer, took, sent) = renewal(service, true).await;
     assert_eq!(answer.unwrap(), StatusCode::OK);
@@ -463,7 +463,7 @@ async fn of_two_equal_renewals_the_refusal_of_one_is_no_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_beside_a_lost_answer_leaves_time_for_another_renewal() {
+async fn refusal_beside_lost_answer_leaves_time_to_renew() {
     let (_, service) = in_turn([(None, 200), (Some(10), 409)]);
     let (answer, after, sent) = renewal(service, true).await;
     assert_eq!((answer.unwrap(), sent), (StatusCode::CONFLICT, None));
@@ -472,7 +472,7 @@ async fn a_refusal_beside_a_lost_answer_leaves_time_for_another_renewal() {
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn beside_a_renewal_that_hangs_the_other_is_repeated_after_each_failure() {
+async fn second_renewal_is_repeated_while_the_first_hangs() {
     for code in [403, 429, 500, 503] {
         let (log, service) = in_turn([(None, 200), (Some(50), code), (Some(50), code), (Some(10), 200)]);
         let (answer, took, sent) = renewal(service, true).await;
@@ -502,7 +502,7 @@ async fn a_renewal_is_repeated_again_while_all_tries_hang() {
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn the_late_success_of_an_older_try_is_the_success_of_the_renewal() {
+async fn late_success_of_older_attempt_renews_the_lease() {
     let (log, service) = in_turn([(Some(1900), 200), (None, 200), (Some(300), 409), (None, 409)]);
     let term = Term::for_tests(Duration::from_secs(2));
     let (answer, took, sent) = renewal_of(service, Some(term), unknown()).await;
@@ -512,7 +512,7 @@ async fn the_late_success_of_an_older_try_is_the_success_of_the_renewal() {
 
 /// Rule: 5.slow
 #[tokio::test(start_paused = true)]
-async fn a_renewal_whose_reply_is_lost_succeeds_when_the_watch_shows_it() {
+async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
     for (holder, renewed, succeeds) in [
         ("us", RENEWED, true),
         // Somebody has edited the Lease, or taken it.
@@ -597,7 +597,7 @@ async fn only_a_renewal_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read() {
+async fn renewal_refused_for_load_is_retried_without_read() {
     for (code, reads) in [(401, 0), (403, 0), (429, 0), (409, 1), (500, 1)] {
         let (_, service) = in_turn([(Some(1), code), (Some(1), 200)]);
         let observer = unknown();
@@ -614,7 +614,7 @@ async fn a_renewal_that_was_refused_for_the_load_is_tried_again_without_a_read()
 
 /// The one that failed may have been applied, so the version that both build on may be outdated.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_for_the_load_beside_an_unknown_result_is_followed_by_a_read() {
+async fn refusal_beside_unknown_result_is_followed_by_read() {
     for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {
         let (_, service) = in_turn([(Some(1200), first), (Some(300), second)]);
         let (answer, ..) = renewal(service, true).await;

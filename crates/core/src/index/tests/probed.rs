@@ -126,7 +126,7 @@ fn the_ports_are_those_that_the_source_calls_https() {
 
 /// Rule: 8.probed-first
 #[test]
-fn an_address_of_a_second_family_is_probed_before_a_copy_shows_it() {
+fn second_family_address_is_probed_before_a_copy_has_it() {
     let v6 = |service: Service| service.families(&["IPv6"]);
     for (what, service, copy, expected) in [
         (

@@ -69,7 +69,7 @@ fn consent(
 
 /// Rule: 9.own-namespace, 9.default-source, 9.allow-source
 #[test]
-fn sources_of_the_admin_and_of_the_own_namespace_need_no_consent() {
+fn admin_and_own_namespace_sources_need_no_consent() {
     let flags = ConsentPolicy {
         allowed_sources: [(key(WEB), AllowFrom::parse("apps,other"))].into(),
         ..ConsentPolicy::default()
@@ -234,7 +234,7 @@ fn a_missing_grant_means_a_refusal_once_grants_are_listed() {
 
 /// Rule: 9.ports
 #[test]
-fn ports_of_other_namespaces_are_those_of_the_slice_or_of_a_flag() {
+fn ports_of_other_namespaces_come_from_slice_or_flag() {
     let policy = ConsentPolicy {
         allowed_ports: [9345].into(),
         ..ConsentPolicy::default()

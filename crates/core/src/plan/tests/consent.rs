@@ -166,7 +166,7 @@ fn a_frozen_copy_of_a_source_in_its_own_namespace_stays() {
 
 /// Rule: 9.refusal-is-blind
 #[test]
-fn the_refusal_is_the_same_for_sources_that_exist_and_that_do_not() {
+fn refusal_is_the_same_for_existing_and_missing_sources() {
     let seen = |world: &World| {
         (
             world.findings("vip"),
@@ -233,7 +233,7 @@ fn nothing_is_touched_before_services_and_grants_are_listed() {
 
 /// Rule: 9.withdrawal
 #[test]
-fn an_annotation_that_goes_withdraws_at_once_also_without_grants() {
+fn removed_annotation_withdraws_at_once_without_grants_too() {
     let world = allowed().settled("vip");
     let mut index = Index::new(world.defaults.clone());
     for service in world.services.values() {

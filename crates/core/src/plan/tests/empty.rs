@@ -55,7 +55,7 @@ fn emptied() -> [World; 2] {
 
 /// Rule: 3.held
 #[test]
-fn the_api_servers_list_seen_empty_is_a_mistake_and_the_last_good_copy_is_held() {
+fn empty_api_server_list_holds_the_last_good_copy() {
     for mut world in emptied() {
         let before = world.copy("vip").clone();
         assert_eq!(world.settle("vip"), []);
@@ -247,7 +247,7 @@ fn nothing_is_held_over_from_another_source() {
 }
 
 #[test]
-fn a_copy_is_known_by_the_name_of_its_source_slice_when_that_is_gone() {
+fn copy_of_gone_slice_is_known_by_the_slice_name() {
     let long = "s".repeat(60);
     let longest = "s".repeat(63);
     for (source, slice_name, held) in [
@@ -345,7 +345,7 @@ fn a_source_that_is_there_but_empty_still_knows_its_ports() {
 }
 
 #[test]
-fn a_held_copy_without_a_version_of_its_source_is_written_no_more_than_once() {
+fn held_copy_without_source_version_is_written_once() {
     for mut world in emptied() {
         let copy = copy_of(&slice("kubernetes"));
         world.edit(&copy, |copy| {
@@ -367,7 +367,7 @@ fn a_held_copy_goes_when_the_service_is_told_to_follow() {
 }
 
 #[test]
-fn a_service_that_is_left_without_endpoints_because_nothing_can_be_held_is_told_so() {
+fn service_left_empty_without_copy_to_hold_is_reported() {
     let empty = || {
         World::new()
             .service(service("vip").source("default", "kubernetes"))

@@ -44,7 +44,7 @@ fn nothing_is_said_of_what_is_right() {
 
 /// Rule: 2.family-missing
 #[test]
-fn a_missing_family_is_reported_where_none_is_there_or_all_are_required() {
+fn missing_family_is_reported_if_required_or_if_none_is_there() {
     use Reason::FamilyMissing;
     let dual = || service("vip").families(&["IPv4", "IPv6"]);
     let required = || policy(dual(), "RequireDualStack");

@@ -260,7 +260,7 @@ fn a_typo_in_an_annotation_leaves_copies_as_they_are() {
 
 /// Rule: 1.flags-service-absent
 #[test]
-fn the_flags_service_is_copied_to_without_an_annotation_and_its_absence_is_silent() {
+fn flag_service_needs_no_annotation_and_may_be_absent() {
     let mut world = world();
     let managed = defaults().managed.unwrap();
     assert_eq!(world.plan_for(&managed), crate::plan::Plan::default());
@@ -287,7 +287,7 @@ fn a_service_recreated_takes_its_copies_over() {
 
 /// Rule: 3.deletion-timestamp
 #[test]
-fn a_service_that_is_being_deleted_gets_updates_and_deletes_but_nothing_new() {
+fn terminating_service_gets_updates_and_deletes_only() {
     let mut world = world().slice(slice("gone")).settled("vip");
     world.put_service(service("vip").deleting());
     world.slices.remove(&key("gone"));

@@ -56,7 +56,7 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
 
 /// Rule: 2.ours, 3.foreign-untouched
 #[test]
-fn a_slice_that_lacks_anything_of_ours_is_neither_written_nor_deleted() {
+fn slice_that_lacks_our_marks_is_left_alone() {
     for (what, slice_there) in almost_ours() {
         for service in [
             service("vip"),
@@ -169,7 +169,7 @@ fn the_note_on_many_slices_of_others_still_says_what_to_do() {
 }
 
 #[test]
-fn slices_of_a_service_that_is_not_known_to_be_ours_to_manage_are_nobodys_business() {
+fn slices_of_unmanaged_service_are_left_alone() {
     let selector = |service: crate::model::Service| {
         service.edit(|service| {
             service.spec_mut().selector = Some([("app".to_owned(), "web".to_owned())].into());

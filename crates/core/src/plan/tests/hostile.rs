@@ -101,7 +101,7 @@ fn versions_that_are_no_numbers_are_written_once() {
 }
 
 #[test]
-fn impossible_port_numbers_are_copied_for_the_api_server_to_refuse() {
+fn impossible_port_numbers_are_left_to_the_api_server() {
     let ports = [i32::MIN, -1, 0, i32::MAX];
     let service = ports
         .iter()

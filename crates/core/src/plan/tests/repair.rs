@@ -72,7 +72,7 @@ fn what_others_add_to_a_copy_is_no_reason_to_write() {
 }
 
 #[test]
-fn a_copy_whose_owner_was_edited_to_another_service_is_not_the_end_of_it() {
+fn copy_with_owner_edited_to_another_service_is_replaced() {
     let mut world = world().service(plain_service("other")).settled("vip");
     world.edit(&copy_key("kubernetes"), |copy| {
         copy.metadata.owner_references = Some(vec![crate::testing::owner("other")]);
@@ -83,7 +83,7 @@ fn a_copy_whose_owner_was_edited_to_another_service_is_not_the_end_of_it() {
 }
 
 #[test]
-fn a_copy_of_another_address_type_goes_before_the_right_one_comes() {
+fn copy_of_other_address_type_goes_before_right_one_comes() {
     // The type is immutable, so this is the only way.
     let mut world = world().settled("vip");
     world.edit(&copy_key("kubernetes"), |copy| {

@@ -30,7 +30,7 @@ fn plans(world: &World) -> (Plan, Plan) {
 
 /// Rule: 2.newer-claim
 #[test]
-fn a_copy_that_claims_a_newer_source_is_not_overwritten_before_the_source_was_read() {
+fn copy_that_claims_newer_source_waits_for_read_of_source() {
     let (before, after) = plans(&ahead_of(150));
     assert!(
         before.updates.is_empty() && before.deletes.is_empty(),
@@ -45,7 +45,7 @@ fn a_copy_that_claims_a_newer_source_is_not_overwritten_before_the_source_was_re
 }
 
 #[test]
-fn a_copy_of_the_same_or_an_older_version_is_overwritten_at_once() {
+fn copy_of_same_or_older_version_is_overwritten_at_once() {
     for seen in [200, 201] {
         let (before, _) = plans(&ahead_of(seen));
         assert_eq!(
@@ -90,7 +90,7 @@ fn a_copy_that_shows_the_same_needs_no_question() {
 }
 
 #[test]
-fn a_copy_newer_than_all_that_was_seen_is_not_deleted_before_its_source_was_read() {
+fn copy_newer_than_view_is_not_deleted_before_source_read() {
     let mut world = ahead_of(150);
     world.slices.remove(&source());
     let (before, after) = plans(&world);
@@ -100,7 +100,7 @@ fn a_copy_newer_than_all_that_was_seen_is_not_deleted_before_its_source_was_read
 }
 
 #[test]
-fn a_source_slice_that_vanished_from_a_newer_view_needs_no_question() {
+fn slice_missing_from_newer_view_needs_no_read() {
     let mut world = ahead_of(150).slice(slice("other").version(300));
     world.slices.remove(&source());
     let (before, _) = plans(&world);
@@ -152,7 +152,7 @@ fn uncopied() -> World {
 
 /// Rule: 2.create-confirmed
 #[test]
-fn a_copy_from_a_view_in_doubt_is_not_made_before_the_slice_was_read() {
+fn copy_from_doubtful_view_waits_for_read_of_slice() {
     let mut snapshot = uncopied().snapshot(&crate::model::ServiceKey::new("default", "vip"));
     let is_made = |snapshot: &_| {
         let plan = plan(snapshot, &crate::plan::Verdicts::Off);

@@ -119,7 +119,7 @@ fn a_server_that_is_well_again_returns_and_is_forgotten() {
 
 /// Rule: 7.memory, 7.observe
 #[test]
-fn without_enforcement_nothing_is_taken_out_and_the_memory_is_cleared() {
+fn observing_probes_take_nothing_out_and_clear_memory() {
     for off in [Verdicts::Off, judged(report(1), false)] {
         for before in [vip(), settled_with(vip(), probes(1))] {
             let world = settled_with(before, off.clone());

@@ -149,7 +149,7 @@ fn what_others_added_stays_and_what_is_reserved_is_set_right() {
 }
 
 #[test]
-fn a_held_copy_keeps_its_endpoints_and_follows_the_ports_of_the_service() {
+fn held_copy_keeps_endpoints_and_follows_service_ports() {
     let current = stored(&slice("kubernetes").version(55).endpoints(["192.0.2.1"]));
     let held = held(
         &read(&service("vip").headless()),

@@ -118,7 +118,7 @@ fn a_copy_says_where_it_comes_from() {
 
 /// Rule: 2.owner
 #[test]
-fn a_copy_belongs_to_its_service_and_does_not_hold_up_its_deletion() {
+fn copy_is_owned_by_service_without_blocking_its_deletion() {
     let copy = copy_of(&slice("kubernetes"));
     assert_eq!(
         copy.metadata.owner_references,
@@ -134,7 +134,7 @@ fn udp(mut port: EndpointPort) -> EndpointPort {
 
 /// Rule: 2.ports
 #[test]
-fn ports_come_from_the_service_and_only_their_numbers_from_the_source() {
+fn ports_are_the_services_and_numbers_the_sources() {
     let no_target = |name: &str| {
         service("vip").no_ports().number(name, 0).edit(|service| {
             for port in service.spec_mut().ports.iter_mut().flatten() {

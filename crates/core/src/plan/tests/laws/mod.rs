@@ -218,7 +218,7 @@ proptest! {
 
     /// Rule: 2.ours, 2.delete-preconditions, 3.order
     #[test]
-    fn whatever_happens_one_plan_makes_copies_right_and_touches_nothing_else(changes in vec(change(), 1..16)) {
+    fn one_plan_makes_copies_right_and_touches_nothing_else(changes in vec(change(), 1..16)) {
         let key = ServiceKey::new("default", "vip");
         let mut history = History::new();
         history.world.settle("vip");

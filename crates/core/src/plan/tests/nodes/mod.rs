@@ -359,7 +359,7 @@ fn the_vip_on_a_node_is_no_endpoint_even_as_the_last() {
 
 /// Rule: 8.address-kept
 #[test]
-fn nodes_that_list_their_addresses_in_another_order_change_nothing() {
+fn node_addresses_in_another_order_change_nothing() {
     let both = |first: &str, second: &str| node("a").internal(first).internal(V4[0]).internal(second);
     let mut world = world().nodes([both(V6[0], V6[1])]).settled("vip");
     assert_eq!(shown6(&world), [V6[0]]);
