@@ -159,7 +159,6 @@ impl Reconciler {
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         self.findings.set_unreachable(key, plan.unreachable.len());
-        let (taken_out, returned) = (plan.taken_out.clone(), std::mem::take(&mut plan.returned));
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {
@@ -175,9 +174,9 @@ impl Reconciler {
             debug!(service = %key, %error, "write failed");
             findings.extend(error.finding());
         }
+        self.log_verdicts(key, &applied);
         if applied.has_written() && applied.failures.is_empty() {
             self.log_write(since, &snapshot, endpoints, &applied);
-            self.log_verdicts(key, &taken_out, &returned);
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {
