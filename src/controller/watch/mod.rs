@@ -171,7 +171,7 @@ impl Watches {
     }
 }
 
-/// The log of the objects of one watch that cannot be decoded: one line at once, and then one a minute.
+/// Logs the objects of one watch that cannot be decoded: one line at once, and then one a minute.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {}", watch.as_str()));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))

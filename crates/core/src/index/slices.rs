@@ -143,7 +143,7 @@ fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
         return slice;
     }
     let metadata = &mut slice.metadata;
-    // Collected again and not retained in place, which would keep the memory of removed entries.
+    // This collects a new map, because retaining in place would keep the memory of removed entries.
     metadata.labels = metadata.labels.take().map(|labels| {
         let read = labels
             .into_iter()

@@ -1,5 +1,4 @@
-//! Queries about sources: which are in use, which copies are urgent, whether the watches are behind, and
-//! which
+//! Queries about sources: which of them are in use, which copies are urgent, whether the watches are behind, and which
 //! addresses they show.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +45,7 @@ impl Listing {
     }
 }
 
-/// The requester of the slices of a name.
+/// The requester for whom the slices of a name matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requester {
     /// The managed Service that the flags name.

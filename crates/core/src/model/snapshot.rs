@@ -23,7 +23,8 @@ pub struct Snapshot {
     pub source: Option<Source>,
     /// Why it may not copy its source: consent or a limit.
     pub refusal: Option<Refusal>,
-    /// Copies made from sources that may not be copied, or no longer. They go, whatever else keeps copies.
+    /// Copies of sources that may not be copied, or may no longer be copied. They are deleted, even if another rule
+    /// would keep them.
     pub without_consent: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: Vec<Arc<EndpointSlice>>,
@@ -109,8 +110,8 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. It belongs to another Service if
-    /// its label says so. Otherwise it may be one of these, and counts as unchanged.
+    /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. If its label names another
+    /// Service, it belongs to that one. Otherwise it may be one of these slices, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices
             .retain(|known| SliceKey::of(&known.metadata) != *slice);

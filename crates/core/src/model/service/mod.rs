@@ -287,7 +287,7 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
     }
 }
 
-/// More own addresses are not read, so that a long list of external ones takes no memory.
+/// The maximum number of own addresses that are read, so that a long list of external ones takes no memory.
 const MOST_OWN_ADDRESSES: usize = 64;
 
 fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
@@ -302,7 +302,7 @@ fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
         .chain(&spec.cluster_ip)
         .chain(spec.cluster_ips.iter().flatten())
         .chain(spec.external_ips.iter().flatten());
-    // "None" is no address.
+    // "None" is not an address.
     let addresses = addresses
         .filter_map(|address| address.parse().ok())
         .take(MOST_OWN_ADDRESSES);
