@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::objects::{addresses, api_servers, vip};
+use harness::objects::{addresses, api_servers, slice, vip};
 use harness::{Cluster, Operator, Rights, until, within};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -70,6 +70,33 @@ on_both! {
         assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy was there first");
         until("both are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
         assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "what others made stays");
+    }
+
+    /// Rule: 3.leftover-empty
+    async fn leftovers_go_when_an_empty_source_is_followed(cluster: &mut Cluster) {
+        cluster.give_rights(Rights::GoOperator, "default").await;
+        let follow = |name: &str| {
+            let mut service = vip();
+            service["metadata"] = json!({"name": name, "namespace": "default", "annotations": {
+                "endpoint-copier/enabled": "true", "endpoint-copier/default-service-name": "source",
+            }});
+            service
+        };
+        let mut left = slice("default", "web", "web", &["192.0.2.1"]);
+        left["metadata"]["labels"]["endpoint-copier/source"] = json!("source");
+        cluster.create::<Service>(follow("web")).await;
+        cluster.create::<EndpointSlice>(left).await;
+        cluster.create::<Service>(follow("old")).await;
+        cluster.create::<Endpoints>(endpoints("old", go_operator())).await;
+        let mut mirror = mirror();
+        mirror["metadata"]["name"] = json!("old-x7k2p");
+        mirror["metadata"]["labels"]["kubernetes.io/service-name"] = json!("old");
+        cluster.create::<EndpointSlice>(mirror).await;
+        cluster.create::<EndpointSlice>(slice("default", "source", "source", &[])).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        cluster.gone::<EndpointSlice>("default", "web").await;
+        cluster.gone::<Endpoints>("default", "old").await;
+        assert!(cluster.slices_of("default", "web").await.is_empty(), "no copy of an empty slice");
     }
 
     /// Rule: 3.legacy-endpoints

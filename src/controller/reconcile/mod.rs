@@ -155,7 +155,7 @@ impl Reconciler {
             is_unwatched,
             put_off,
         } = decision;
-        let key = &snapshot.key;
+        let (key, replaces_leftovers) = (&snapshot.key, plan.replaces_leftovers);
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         self.findings.set_unreachable(key, plan.unreachable.len());
@@ -163,7 +163,7 @@ impl Reconciler {
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {
-            Some(service) if applied.is_empty() => {
+            Some(service) if replaces_leftovers && applied.is_empty() => {
                 self.migration
                     .remove(term, service, &snapshot, &mut has_sent)
                     .await

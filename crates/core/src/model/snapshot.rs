@@ -89,6 +89,13 @@ impl Source {
         slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
     }
 
+    /// Whether it is known to have no endpoint. A source whose slices are all copies is invalid rather than empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_invalid = self.slices.is_empty() && self.has_copies;
+        self.unreadable.is_empty() && !is_invalid && self.slices.iter().all(|slice| slice.is_empty())
+    }
+
     /// The ports of a copy of one of its slices. `None`: there is no copy, because all of them are left out.
     #[must_use]
     pub fn ports_of_copy(

@@ -1,5 +1,4 @@
-use crate::model::EndpointSlice;
-use crate::model::{Reason, SliceKey, label};
+use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, label};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, service, slice};
@@ -48,9 +47,34 @@ fn without_a_copy_to_replace_it_it_stays() {
         world().slice(empty).plan("vip").is_done(),
         "the list of API servers is held while empty"
     );
+    let follow = |service: Service| service.annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    let invalid = World::new()
+        .service(follow(service("vip").source("default", "other")))
+        .service(service("other"))
+        .slice(leftover("vip"))
+        .slice(source())
+        .settled("other");
+    assert!(
+        invalid.plan("vip").is_done(),
+        "the source has copies only, which are no source"
+    );
+    let nameless = follow(service("vip").no_ports().port("https", "nobody"));
+    let nameless = world().service(nameless).slice(source());
+    assert!(nameless.plan("vip").is_done(), "no port has a number");
     let mut dying = world().slice(source());
     dying.put_service(service("vip").source("default", "kubernetes").deleting());
     assert!(dying.plan("vip").is_done(), "a dying Service gets no copies");
+}
+
+/// Rule: 3.leftover-empty
+#[test]
+fn leftover_goes_when_an_empty_source_is_followed() {
+    let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    let world = world().service(follow);
+    for world in [world.clone(), world.slice(source().endpoints([]))] {
+        let plan = world.plan("vip");
+        assert_eq!((removes(&plan), plan.creates.len()), (vec!["vip"], 0));
+    }
 }
 
 /// Rule: 3.leftover-slice
