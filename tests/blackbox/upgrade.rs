@@ -99,6 +99,44 @@ on_both! {
         assert!(cluster.slices_of("default", "web").await.is_empty(), "no copy of an empty slice");
     }
 
+    /// Rule: 1.enabled-false-leftovers
+    async fn a_disabled_service_loses_what_the_go_operator_left(cluster: &mut Cluster) {
+        cluster.give_rights(Rights::GoOperator, "default").await;
+        let left = |name: &str| {
+            let mut left = slice("default", name, name, &["192.0.2.1"]);
+            left["metadata"]["labels"]["endpoint-copier/source"] = json!("kubernetes");
+            left
+        };
+        let service = |name: &str, annotations: Value| {
+            let mut service = vip();
+            service["metadata"] = json!({"name": name, "namespace": "default", "annotations": annotations});
+            service
+        };
+        let disabled = json!({"endpoint-copier/enabled": "false"});
+        cluster.create::<Service>(service("silent", json!({}))).await;
+        cluster.create::<Service>(service("owned", disabled.clone())).await;
+        cluster.create::<Service>(service("kubernetes-vip", disabled.clone())).await;
+        cluster.create::<Service>(service("late", json!({}))).await;
+        for name in ["silent", "kubernetes-vip", "late"] {
+            cluster.create::<EndpointSlice>(left(name)).await;
+        }
+        let mut owned = left("owned");
+        owned["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("someone");
+        cluster.create::<EndpointSlice>(owned).await;
+        cluster.create::<Endpoints>(endpoints("kubernetes-vip", go_operator())).await;
+        cluster.create::<EndpointSlice>(mirror()).await;
+
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.gone::<EndpointSlice>("default", "kubernetes-vip").await;
+        cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
+        cluster.patch::<Service>("default", "late", json!({"metadata": {"annotations": disabled}})).await;
+        cluster.gone::<EndpointSlice>("default", "late").await;
+        for stays in ["silent", "owned"] {
+            assert!(cluster.try_get::<EndpointSlice>("default", stays).await.is_some(), "{stays}");
+        }
+        assert_eq!(operator.metric("endpoint_copier_managed_services").await, Some(0));
+    }
+
     /// Rule: 3.legacy-endpoints
     async fn endpoints_of_version_0_2_stay_until_rights_are_granted(cluster: &mut Cluster) {
         cluster.create::<Service>(vip()).await;

@@ -1,6 +1,7 @@
 //! Which managed Services get copies when there are more than the limits allow.
 //!
-//! Services that have copies come first, then the oldest, then the first by name. This depends on nothing but the state
+//! Services that have copies come first, then the oldest, then the first by name. Services that say that they are not
+//! managed come last, because their names are watched too. This depends on nothing but the state
 //! of the cluster, so that each replica decides alike, also after a restart. A change of one Service costs a few
 //! operations on sorted sets, however many Services there are.
 
@@ -13,6 +14,7 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 /// The place of a Service among others, the first to be admitted first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    is_disabled: bool,
     has_no_copies: bool,
     /// In seconds. A Service whose time of creation cannot be read counts as the youngest.
     created: i64,
@@ -81,7 +83,7 @@ impl Ranking {
     }
 }
 
-/// The managed Services that count, by rank.
+/// The Services that count, by rank.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: ServiceLimits,
@@ -174,9 +176,10 @@ impl Index {
         self.admission = Admission::new(limits);
     }
 
-    /// The managed Services that limits do not keep from getting copies.
+    /// The managed Services that limits do not keep from getting copies, and those that say that they are not managed, as
+    /// far as there is room for them.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
-        self.managed()
+        self.declared()
             .filter(|service| self.admission.admits(&service.key))
     }
 
@@ -193,6 +196,7 @@ impl Index {
             .and_then(|known| known.managed.as_ref())
             .filter(|service| !self.is_reserved(service));
         let rank = managed.map(|service| Rank {
+            is_disabled: !service.is_managed(),
             has_no_copies: !self.copies.of(key).any(|copy| copy.is_copy_for(key)),
             created: service.created.unwrap_or(i64::MAX),
             key: key.clone(),

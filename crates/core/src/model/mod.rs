@@ -63,7 +63,7 @@ pub mod annotation {
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
             "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are \
-             deleted. Any other value, the empty one included, changes nothing until it is fixed \
+             deleted, and so is what the Go operator left for it. Any other value, the empty one included, changes nothing until it is fixed \
              (`InvalidAnnotation`). Without the annotation only the Service that `--managed-endpoint-name` names is \
              managed.";
         /// Name of the source Service.

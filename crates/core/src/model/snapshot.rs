@@ -17,7 +17,7 @@ use super::{
 pub struct Snapshot {
     /// Its key.
     pub key: ServiceKey,
-    /// The Service, if it exists and is managed.
+    /// The Service, if it exists and is managed, or says that it is not.
     pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one that it may copy.
     pub source: Option<Source>,

@@ -42,8 +42,9 @@ pub struct Plan {
     /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
     /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
-    /// Whether the copies replace what the Go operator made, or an empty source is followed: what it left may go.
-    pub replaces_leftovers: bool,
+    /// Whether what the Go operator made may go: the copies replace it, an empty source is followed, or the Service is
+    /// disabled.
+    pub removes_leftovers: bool,
     /// Addresses that the copies show when all this is done.
     pub endpoints: usize,
     /// When what the updates carry over was triggered, as the source states it.
@@ -103,6 +104,10 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             plan.findings.push(finding.clone());
             remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
         }
+        (Intent::Disabled, _) => {
+            remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
+            remove_leftovers(snapshot, &mut plan);
+        }
         (Intent::Copy(_), None) => {
             if let Some(refusal) = &snapshot.refusal {
                 plan.findings.push(refusal.finding.clone());
@@ -126,7 +131,9 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
                 write(service, snapshot, copy, &mut plan);
             }
             remove_unwanted(snapshot, &names, &mut plan);
-            remove_leftovers(service, source, snapshot, &names, &mut plan);
+            if may_replace_leftovers(service, source, snapshot, &names, &plan) {
+                remove_leftovers(snapshot, &mut plan);
+            }
             report::foreign(snapshot, &mut plan);
         }
     }
@@ -266,15 +273,15 @@ fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
         || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
-/// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive. It also goes when
-/// an empty source is followed and there is no copy.
-fn remove_leftovers(
+/// Whether what the Go operator made may go: all copies are there, and until then it keeps the Service alive. Or an empty
+/// source is followed, and there is no copy.
+fn may_replace_leftovers(
     service: &ManagedService,
     source: &Source,
     snapshot: &Snapshot,
     wanted: &BTreeSet<SliceKey>,
-    plan: &mut Plan,
-) {
+    plan: &Plan,
+) -> bool {
     let is_copy = |slice: &EndpointSlice| slice.is_copy_for(&snapshot.key);
     let is_made = |key: &SliceKey| {
         plan.creates
@@ -282,15 +289,16 @@ fn remove_leftovers(
             .any(|slice| SliceKey::of(&slice.metadata) == *key)
     };
     let will_be_there = |key| snapshot.slice(key).map_or_else(|| is_made(key), is_copy);
-    let may_be_replaced = if wanted.is_empty() {
+    if wanted.is_empty() {
         !service.holds && source.is_empty()
     } else {
         wanted.iter().all(will_be_there)
-    };
-    if !may_be_replaced {
-        return;
     }
-    plan.replaces_leftovers = true;
+}
+
+/// Deletes what the Go operator made.
+fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
+    plan.removes_leftovers = true;
     let leftovers = snapshot
         .others
         .iter()

@@ -20,6 +20,8 @@ enum Wish {
     Copies(Key),
     /// None.
     Nothing,
+    /// None, and nothing that the Go operator left.
+    Disabled,
     /// Nobody knows: what is there stays.
     Unclear,
 }
@@ -28,7 +30,7 @@ enum Wish {
 pub fn source(service: &Value) -> Option<Key> {
     match wish(service) {
         Wish::Copies(source) => Some(source),
-        Wish::Nothing | Wish::Unclear => None,
+        Wish::Nothing | Wish::Disabled | Wish::Unclear => None,
     }
 }
 
@@ -40,7 +42,8 @@ fn wish(service: &Value) -> Wish {
     match annotation(service, "endpoint-copier/enabled") {
         Some("true") => {}
         None if namespace == "default" && name == "kubernetes-vip" => {}
-        None | Some("false") => return Wish::Nothing,
+        None => return Wish::Nothing,
+        Some("false") => return Wish::Disabled,
         Some(_) => return Wish::Unclear,
     }
     let spec = &service["spec"];
@@ -259,15 +262,19 @@ pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
             .collect();
         let service = services.get(&place);
         let mut found = Vec::new();
-        match service.map_or(Wish::Nothing, wish) {
+        let wish = service.map_or(Wish::Nothing, wish);
+        let service = service.unwrap_or(&Value::Null);
+        match &wish {
             Wish::Unclear => {}
-            Wish::Nothing => found.extend(there.keys().map(|name| format!("{name} is there"))),
-            Wish::Copies(source) => {
-                let service = service.unwrap_or(&Value::Null);
-                found = of_service(store, &all, service, &source, there);
-                found.retain(|what| !(forbidden && what.starts_with("the Endpoints ")));
+            Wish::Nothing | Wish::Disabled => {
+                found.extend(there.keys().map(|name| format!("{name} is there")));
+                if wish == Wish::Disabled {
+                    found.extend(leftovers(store, service));
+                }
             }
+            Wish::Copies(source) => found = of_service(store, &all, service, source, there),
         }
+        found.retain(|what| !(forbidden && what.starts_with("the Endpoints ")));
         differences.extend(
             found
                 .iter()
@@ -385,7 +392,8 @@ fn of_service(
     found
 }
 
-/// What the Go operator left goes once the copies are there, and when an empty source is followed.
+/// What the Go operator left goes once the copies are there, when an empty source is followed, and when the Service is
+/// disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);

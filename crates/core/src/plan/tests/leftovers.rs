@@ -1,7 +1,7 @@
 use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, label};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
-use crate::testing::{Build, BuildService, BuildSlice, service, slice};
+use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
 
 /// What version 0.3 of the Go operator makes for a Service.
 fn leftover(name: &str) -> EndpointSlice {
@@ -77,6 +77,30 @@ fn leftover_goes_when_an_empty_source_is_followed() {
     }
 }
 
+/// Rule: 1.enabled-false-leftovers
+#[test]
+fn leftover_goes_with_the_copies_of_a_disabled_service() {
+    let disabled = service("vip").annotate(annotation::ENABLED, "false");
+    let mut copied = World::new()
+        .service(service("vip"))
+        .slice(source())
+        .settled("vip")
+        .slice(leftover("vip"));
+    for service in [disabled.clone(), disabled.deleting()] {
+        copied.put_service(service);
+        let plan = copied.plan("vip");
+        assert_eq!((plan.deletes.len(), removes(&plan)), (1, vec!["vip"]));
+        assert!(plan.findings.is_empty(), "{:?}", plan.findings);
+    }
+    copied.put_service(plain_service("vip"));
+    let plan = copied.plan("vip");
+    assert_eq!(plan.deletes.len(), 1);
+    assert!(
+        removes(&plan).is_empty(),
+        "an annotation that is gone is no \"false\""
+    );
+}
+
 /// Rule: 3.leftover-slice
 #[test]
 fn a_copy_whose_name_is_taken_replaces_nothing() {
@@ -103,12 +127,14 @@ fn only_what_the_go_operator_made_is_a_leftover() {
         }),
     ];
     for (what, edit) in cases {
-        let world = World::new()
+        let mut world = World::new()
             .service(service("vip").source("default", "kubernetes"))
             .slice(source())
             .slice(edit(leftover("vip")));
         assert!(removes(&world.plan("vip")).is_empty(), "{what}");
         assert!(world.reasons("vip").contains(&Reason::ForeignSlices), "{what}");
+        world.put_service(service("vip").annotate(annotation::ENABLED, "false"));
+        assert!(world.plan("vip").is_done(), "{what}");
     }
     assert!(
         !world()

@@ -84,7 +84,7 @@ fn a_copy_that_shows_the_same_needs_no_question() {
     let world = ahead_of(150).slice(slice("kubernetes").version(150).endpoints(["192.0.2.1"]));
     let expected = Plan {
         endpoints: 1,
-        replaces_leftovers: true,
+        removes_leftovers: true,
         ..Plan::default()
     };
     assert_eq!(plans(&world).0, expected);
