@@ -66,8 +66,8 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// Removes the `Endpoints` of a Service whose copies exist. Returns a finding if that is not allowed. Sets
-    /// `has_sent` when it sends a request.
+    /// Removes the `Endpoints` of a Service whose plan says that what the Go operator left may go. Returns a finding if
+    /// that is not allowed. Sets `has_sent` when it sends a request.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Migration {
                 .collect(),
         };
         let is_theirs = self.theirs.lock().get(&service.key) == Some(&mirrored);
-        if snapshot.copies.is_empty() || mirrored.slices.is_empty() || is_theirs {
+        if mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
         let (namespace, now) = (service.key.namespace(), Instant::now());

@@ -87,7 +87,7 @@ fn notes(report: &ClusterReport) -> String {
             _ = writeln!(text, "{name} {}: {}", finding.reason, shown(&finding.note));
         }
         if !row.managed {
-            _ = writeln!(text, "{name} {UNMANAGED}");
+            _ = writeln!(text, "{name} {}", unmanaged(row));
         }
     }
     if let Some(error) = &report.events_error {
@@ -99,6 +99,13 @@ fn notes(report: &ClusterReport) -> String {
     }
     text
 }
+
+fn unmanaged(row: &Row) -> &'static str {
+    if row.disabled { DISABLED } else { UNMANAGED }
+}
+
+const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", so its copies and what the Go operator \
+                        left are deleted.";
 
 /// Without the operator's flags its copies look like leftovers.
 const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
@@ -200,7 +207,7 @@ pub(super) fn plan(report: &ClusterReport) -> String {
         text.push_str("Nothing to write.\n");
     }
     for row in report.services.iter().filter(|row| !row.managed) {
-        _ = writeln!(text, "\n{}/{} {UNMANAGED}", row.namespace, row.name);
+        _ = writeln!(text, "\n{}/{} {}", row.namespace, row.name, unmanaged(row));
     }
     text
 }

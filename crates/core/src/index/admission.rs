@@ -1,8 +1,9 @@
 //! Which managed Services get copies when there are more than the limits allow.
 //!
-//! Services that have copies come first, then the oldest, then the first by name. The decision depends only on the
-//! state of the cluster, so all replicas decide alike, even after a restart. A change of one Service costs a few
-//! operations on sorted sets, however many Services there are.
+//! Services that have copies come first, then the oldest, then the first by name. Disabled Services come last, because
+//! their names are watched too. The decision depends only on the state of the cluster, so all replicas decide alike, even
+//! after a restart. A change of one Service costs a few operations on sorted sets,
+//! however many Services there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits}
 /// The rank of a Service. Lower ranks are admitted first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    is_disabled: bool,
     has_no_copies: bool,
     /// In seconds. A Service whose time of creation cannot be read counts as the youngest.
     created: i64,
@@ -81,7 +83,7 @@ impl Ranking {
     }
 }
 
-/// The managed Services that count, by rank.
+/// The Services that count, by rank.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: ServiceLimits,
@@ -174,9 +176,10 @@ impl Index {
         self.admission = Admission::new(limits);
     }
 
-    /// The managed Services that limits do not keep from getting copies.
+    /// The managed Services that limits do not keep from getting copies, and those that say that they are not managed, as
+    /// far as there is room for them.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
-        self.managed()
+        self.declared()
             .filter(|service| self.admission.admits(&service.key))
     }
 
@@ -194,6 +197,7 @@ impl Index {
             .and_then(|known| known.managed.as_ref())
             .filter(|service| !self.is_reserved(service));
         let rank = managed.map(|service| Rank {
+            is_disabled: !service.is_managed(),
             has_no_copies: !self.copies.of(key).any(|copy| copy.is_copy_for(key)),
             created: service.created.unwrap_or(i64::MAX),
             key: key.clone(),

@@ -229,21 +229,26 @@ impl Index {
             .max_by_key(|slice| version_of(&slice.metadata))
     }
 
-    /// The Service as the flags and its annotations define it, or `None` if it is not managed.
+    /// The Service as the flags and its annotations define it, or `None` if they do not say whether it is managed.
     #[must_use]
     pub fn as_managed(&self, service: &Service) -> Option<ManagedService> {
         ManagedService::read(service, &self.defaults)
     }
 
-    /// Every key that has, wants or should lose copies.
+    /// Every key that has, wants or should lose copies, or what the Go operator left.
     #[must_use]
     pub fn all(&self) -> Dirty {
-        let managed = self.managed().map(|service| &service.key);
-        managed.chain(self.copies.services()).cloned().collect()
+        let declared = self.declared().map(|service| &service.key);
+        declared.chain(self.copies.services()).cloned().collect()
     }
 
     /// Services that are managed.
     pub fn managed(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
+        self.declared().filter(|service| service.is_managed())
+    }
+
+    /// Services that are managed, and those that say that they are not.
+    fn declared(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
         self.services.values().filter_map(|known| known.managed.as_ref())
     }
 
@@ -256,9 +261,8 @@ impl Index {
     /// Whether a Service is managed.
     #[must_use]
     pub fn is_managed(&self, key: &ServiceKey) -> bool {
-        self.services
-            .get(key)
-            .is_some_and(|known| known.managed.is_some())
+        let known = self.services.get(key).and_then(|known| known.managed.as_ref());
+        known.is_some_and(|service| service.is_managed())
     }
 
     /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
@@ -317,8 +321,14 @@ impl Index {
         let dependants = touched.iter().flat_map(|service| self.dependants(service));
         let own = touched
             .iter()
-            .filter(|service| self.is_managed(service) || self.copies.has_any(service));
+            .filter(|service| self.is_declared(service) || self.copies.has_any(service));
         dependants.chain(own).cloned().collect()
+    }
+
+    /// Whether a Service is managed, or says that it is not.
+    fn is_declared(&self, key: &ServiceKey) -> bool {
+        let known = self.services.get(key);
+        known.is_some_and(|known| known.managed.is_some())
     }
 
     /// The managed Services of a source.

@@ -14,7 +14,7 @@ pub(super) struct Known {
     version: Option<u64>,
     /// The namespaces that may copy it, if an annotation names any.
     pub allow_from: Option<AllowFromAnnotation>,
-    /// `None` if it is not managed, because then only its name matters.
+    /// `None` if it is neither managed nor disabled, because then only its name matters.
     pub managed: Option<Arc<ManagedService>>,
 }
 
@@ -24,6 +24,10 @@ pub struct ServiceVersion {
     exists: bool,
     version: Option<u64>,
     removals: u64,
+}
+
+fn is_managed(service: Option<&Arc<ManagedService>>) -> bool {
+    service.is_some_and(|service| service.is_managed())
 }
 
 impl Index {
@@ -39,7 +43,7 @@ impl Index {
         dirty
     }
 
-    /// Replaces the known state of a Service, which is `None` if it is not managed.
+    /// Replaces the known state of a Service, which is `None` if nothing says whether it is managed.
     pub(super) fn replace_service(
         &mut self,
         metadata: &ObjectMeta,
@@ -55,8 +59,8 @@ impl Index {
             Some(old) => (old.allow_from, Some(old.managed)),
             None => (None, None),
         };
-        self.managed_services += usize::from(new.is_some());
-        self.managed_services -= usize::from(old.as_ref().is_some_and(Option::is_some));
+        self.managed_services += usize::from(is_managed(new.as_ref()));
+        self.managed_services -= usize::from(is_managed(old.as_ref().and_then(Option::as_ref)));
         let mut dirty = Dirty::new();
         if self.services[&key].allow_from != allowed {
             dirty.extend(self.reconsider_source(&key, allowed.is_some()));
@@ -115,7 +119,7 @@ impl Index {
         else {
             return Dirty::new();
         };
-        self.managed_services -= usize::from(old.is_some());
+        self.managed_services -= usize::from(is_managed(old.as_ref()));
         self.names_changed += u64::from(old.is_some());
         self.services_removed += 1;
         self.unlink(old.as_deref(), None);
@@ -164,8 +168,8 @@ impl Index {
         }
     }
 
-    /// A counter that grows when a Service becomes managed, is no longer managed, or gets another source. The names to
-    /// watch may then have changed.
+    /// A counter that grows when a Service becomes managed or disabled, is no longer either, or gets another source. The
+    /// names to watch may then have changed.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         self.names_changed

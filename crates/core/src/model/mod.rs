@@ -64,9 +64,9 @@ pub mod annotation {
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
             "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are \
-             deleted. With any other value, even an empty one, the copies stay as they are until you fix it \
-             (`InvalidAnnotation`). Without the annotation, only the Service that `--managed-endpoint-name` names is \
-             managed.";
+             deleted, and so is what the Go operator left for it. With any other value, even an empty one, the copies \
+             stay as they are until you fix it (`InvalidAnnotation`). Without the annotation, only the Service that \
+             `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
             "Name of the source Service. Without it, the source is the default source, which is `default/kubernetes` \

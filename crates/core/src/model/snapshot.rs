@@ -17,7 +17,7 @@ use super::{
 pub struct Snapshot {
     /// Its key.
     pub key: ServiceKey,
-    /// The Service, if it exists and is managed.
+    /// The Service, if it exists and is managed, or says that it is not.
     pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one that it may copy.
     pub source: Option<Source>,
@@ -88,6 +88,13 @@ impl Source {
     pub fn slice(&self, name: &str) -> Option<&EndpointSlice> {
         let mut slices = self.slices.iter().map(AsRef::as_ref);
         slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
+    }
+
+    /// Whether it is known to have no endpoint. A source whose slices are all copies is invalid rather than empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_invalid = self.slices.is_empty() && self.has_copies;
+        self.unreadable.is_empty() && !is_invalid && self.slices.iter().all(|slice| slice.is_empty())
     }
 
     /// The ports of a copy of one of its slices. `None`: there is no copy, because all of them are left out.

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Reason;
+use crate::model::{Reason, annotation};
 
 /// An index with these limits that has listed everything, and nothing is there.
 fn limited(per_namespace: usize, total: usize) -> Index {
@@ -70,6 +70,24 @@ fn services_beyond_a_limit_wait_and_the_note_names_it() {
              Services that need no copies, or ask an admin to raise --max-services"
         )
     );
+}
+
+/// Rule: 10.limits
+#[test]
+fn disabled_services_take_no_place_of_others() {
+    let mut index = limited(2, 10);
+    let disabled = |name, created| tenant("web", name, created).annotate(annotation::ENABLED, "false");
+    for service in [disabled("a", 1), disabled("b", 2), disabled("c", 3)] {
+        index.apply_service(&service);
+    }
+    assert_eq!(
+        admitted(&index),
+        ["web/a", "web/b"],
+        "their names are limited too"
+    );
+    assert_eq!(note(&index, "web", "c"), None);
+    index.apply_service(&tenant("web", "d", 4));
+    assert_eq!(admitted(&index), ["web/a", "web/d"]);
 }
 
 /// Rule: 10.limits

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{
     EndpointSlice, Family, KnownNodes, Node, Nodes, NodesUnknown, Reason, Service, SliceKey, annotation,
-    annotation_of, label, label_of, provenance,
+    annotation_of, copy_name, label, label_of, provenance,
 };
 use crate::plan::{Judged, Verdicts};
 use crate::testing::world::{World, Write};
@@ -235,6 +235,38 @@ fn what_the_source_showed_is_held_until_nodes_tell_more() {
     assert_eq!(
         (shown6(&world), copies(&world, Family::V6).len()),
         (vec![V6[1].to_owned()], 1)
+    );
+}
+
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_goes_while_nodes_give_its_family_endpoints() {
+    let own = || slice("kubernetes-6").family("IPv6").endpoints(V6);
+    let mut world = world().slice(own()).settled("vip");
+    world.put(own().endpoints([]));
+    let copy = |source: &EndpointSlice| SliceKey::new("default", copy_name("vip", source));
+    assert_eq!(
+        world.settle("vip"),
+        [
+            Write::Create(copy(&slice("kubernetes").family("IPv6"))),
+            Write::Delete(copy(&own())),
+        ]
+    );
+}
+
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_from_nodes_goes_beside_one_with_endpoints() {
+    let mut world = world()
+        .slice(slice("kubernetes-more").endpoints([V4[2]]))
+        .settled("vip");
+    assert_eq!(copies(&world, Family::V6).len(), 2);
+    world.put(slice("kubernetes-more"));
+    // The copies of its IPv4 and IPv6 addresses.
+    let writes = world.settle("vip");
+    assert!(
+        matches!(writes[..], [Write::Delete(_), Write::Delete(_)]),
+        "{writes:?}"
     );
 }
 
