@@ -20,6 +20,7 @@ mod namespaces;
 mod nodes;
 mod outage;
 mod probes;
+mod restored;
 mod rights;
 mod runbook;
 mod slow;

@@ -23,6 +23,7 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
         change(&mut owner);
         ours().edit(|slice| slice.metadata.owner_references = Some(vec![owner]))
     };
+    let unowned = || ours().edit(|slice| slice.metadata.owner_references = None);
     vec![
         ("no managed-by label", ours().without_label(label::MANAGED_BY)),
         (
@@ -36,13 +37,20 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
         ("no source slice", ours().without_annotation(provenance::SLICE)),
         ("no source UID", ours().without_annotation(provenance::UID)),
         (
-            "no owner",
-            ours().edit(|slice| slice.metadata.owner_references = None),
+            "no owner and no Service",
+            unowned().without_label(label::SERVICE_NAME),
+        ),
+        ("no owner and another Service", unowned().of("other")),
+        ("no owner and a Service with an illegal name", unowned().of("Vip")),
+        (
+            "no owner and another source",
+            unowned().annotate(provenance::SLICE, "more"),
         ),
         (
-            "an owner that does not control it",
-            owned(|owner| owner.controller = None),
+            "no owner and a source in another namespace",
+            unowned().annotate(provenance::NAMESPACE, "web"),
         ),
+        ("no owner and another address type", unowned().family("IPv6")),
         (
             "an owner of another kind",
             owned(|owner| owner.kind = "Endpoints".to_owned()),
