@@ -11,6 +11,7 @@ mod election;
 mod empty;
 mod events;
 mod failover;
+mod foreign;
 mod hostile;
 mod inspect;
 mod limits;
