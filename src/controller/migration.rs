@@ -25,11 +25,9 @@ use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::REMOVAL_LIMIT;
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
+    EndpointSlice, Finding, MANAGED_BY_US, MIRRORING_CONTROLLER, ManagedService, Reason, ServiceKey,
+    Snapshot, label, label_of,
 };
-
-/// The value of the managed-by label of a slice that mirrors an `Endpoints` object.
-const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// The pause after the API server refused the removal.
 pub(super) const REFUSED: Duration = Duration::from_secs(30);
@@ -170,7 +168,7 @@ impl Migration {
 }
 
 fn is_mirror(slice: &EndpointSlice) -> bool {
-    label_of(&slice.metadata, label::MANAGED_BY) == Some(MIRROR)
+    label_of(&slice.metadata, label::MANAGED_BY) == Some(MIRRORING_CONTROLLER)
 }
 
 fn finding(service: &ManagedService) -> Finding {

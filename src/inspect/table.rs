@@ -113,11 +113,12 @@ const UNMANAGED: &str = "has copies but is not managed, as far as this command k
 
 fn cells(row: &Row, now: Timestamp) -> [String; 9] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let reasons: Vec<_> = row
+    let mut reasons: Vec<_> = row
         .findings
         .iter()
         .map(|finding| finding.reason.as_str())
         .collect();
+    reasons.dedup();
     let taken_out: Vec<_> = row.taken_out.iter().map(ToString::to_string).collect();
     let count = |count: super::report::ReadyCount| format!("{}/{}", count.ready, count.total);
     [

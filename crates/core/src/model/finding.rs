@@ -210,8 +210,11 @@ reasons! {
     /// Other controllers also write slices for the managed Service.
     ForeignSlices, leaves_undone: false,
         means: "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. \
-            The operator does not touch them.",
-        remedy: "Delete them, or stop the component that creates them.";
+            The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
+            `Endpoints` object with the name of the Service; Kubernetes wrote them while the Service had a selector, \
+            and nobody removes them; or another component writes them.",
+        remedy: "Run the command in the note. A mirrored slice comes back until the `Endpoints` object is deleted. Stop \
+            another component before you delete its slices.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
     LegacyEndpoints, leaves_undone: false,

@@ -21,6 +21,7 @@ use crate::model::{
 };
 
 pub mod copy;
+mod foreign;
 mod hold;
 mod report;
 mod second_family;
@@ -134,7 +135,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             if may_replace_leftovers(service, source, snapshot, &names, &plan) {
                 remove_leftovers(snapshot, &mut plan);
             }
-            report::foreign(snapshot, &mut plan);
+            foreign::report(snapshot, &mut plan);
         }
     }
     remove_without_consent(snapshot, &mut plan);
@@ -173,8 +174,9 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
         plan.find(
             Reason::NameTaken,
             format!(
-                "EndpointSlice {} is not ours and has the name of a copy; rename or delete it",
-                key.name()
+                "EndpointSlice {0} is not ours and has the name of a copy; to delete it, run kubectl delete endpointslice {0} --namespace {1}",
+                key.name(),
+                key.namespace()
             ),
         );
     } else if current.address_type != copy.address_type {

@@ -10,11 +10,10 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::Plan;
 use super::second_family::{Missing, SecondFamily};
 use super::verdicts::is_ready;
-use crate::migration::is_leftover;
 use crate::model::ports::{LeftOut, protocol};
 use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
-    Snapshot, Source, a_few, label, label_of,
+    Snapshot, Source, a_few,
 };
 use crate::verdicts::{Judgement, Moment, SUPERVISOR_PORT, Target, Unreachable};
 
@@ -280,29 +279,6 @@ fn without_node(nodes: &Nodes, address: &str) -> Missing {
         (false, _) => Missing::Nodes(NoCounterpart::Several(with)),
         (true, false) => Missing::Unreadable(unreadable),
         (true, true) => Missing::Nodes(NoCounterpart::NoNode),
-    }
-}
-
-/// Slices of others, which kube-proxy merges with ours.
-pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
-    let foreign: Vec<_> = snapshot
-        .others
-        .iter()
-        .filter(|slice| {
-            slice.owner_of_copy().is_none()
-                && !is_leftover(slice, &snapshot.key)
-                && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
-        })
-        .map(|slice| SliceKey::of(&slice.metadata).name().to_owned())
-        .collect();
-    if !foreign.is_empty() {
-        plan.find(
-            Reason::ForeignSlices,
-            format!(
-                "EndpointSlices that are not copies belong to this Service, and get traffic: {}; delete them",
-                a_few(&foreign)
-            ),
-        );
     }
 }
 

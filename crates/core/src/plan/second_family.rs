@@ -235,10 +235,11 @@ impl Filler<'_> {
         }
     }
 
-    /// What stands there of a copy, if it is ours.
+    /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
     fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
         let current = self.snapshot.slice(&SliceKey::of(&copy.metadata))?;
-        current.is_copy_for(&self.service.key).then_some(current)
+        let is_known = current.is_copy_for(&self.service.key) && !current.has_no_controller();
+        is_known.then_some(current)
     }
 
     fn entrance<'v>(&self, verdicts: &'v Verdicts, copy: &EndpointSlice, nodes: &Nodes) -> Entrance<'v> {

@@ -10,6 +10,7 @@ mod laws;
 mod leftovers;
 mod nodes;
 mod repair;
+mod restored;
 mod stale;
 mod unreadable;
 mod verdicts;
