@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use endpoint_copier_core::model::Service;
+use endpoint_copier_core::model::{Service, annotation_of};
 
 /// More host names are not read, so that a long list takes no memory.
 const MOST_HOST_NAMES: usize = 16;
+
+/// Where kube-vip writes the Node.
+const KUBE_VIP_NODE: &str = "kube-vip.io/vipHost";
 
 /// How clients reach a Service from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(super) struct Announced {
     pub addresses: BTreeSet<IpAddr>,
     /// Host names that the load balancer reports instead.
     pub host_names: BTreeSet<String>,
+    /// The Node from which kube-vip announces it, as it writes to an annotation.
+    pub kube_vip_node: Option<String>,
 }
 
 impl Announced {
@@ -39,6 +44,7 @@ impl Announced {
                 .filter(|name| !name.is_empty())
                 .take(MOST_HOST_NAMES)
                 .collect(),
+            kube_vip_node: annotation_of(&service.metadata, KUBE_VIP_NODE).map(str::to_owned),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Facts {
     pub services: Vec<ServiceFacts>,
     /// All Nodes by name, and whether load balancers leave them out.
     pub nodes: Result<BTreeMap<String, bool>, Unknown>,
+    /// The Nodes from which MetalLB announces a Service in layer 2, by its namespace and name.
+    pub metallb: Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown>,
     /// The API servers that the Services lead to, and what each answered.
     pub servers: BTreeMap<Target, Result<Server, Failure>>,
     pub installations: Installations,
@@ -78,7 +80,7 @@ impl Installation {
 
 impl ServiceFacts {
     pub fn of(row: Row, seen: &Seen) -> Self {
-        let key = ServiceKey::new(&*row.namespace, &*row.name);
+        let key = row.key();
         let snapshot = seen.index.snapshot(&key);
         let copies = snapshot.iter().flat_map(|snapshot| &snapshot.copies);
         let endpoints = copies.flat_map(|copy| copy.endpoints.iter().flatten());

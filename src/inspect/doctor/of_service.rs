@@ -147,60 +147,54 @@ fn foreign_slices(row: &Row) -> Check {
 /// Any Node may announce the address, or with the policy Local those of ready endpoints.
 fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
     const NAME: &str = "excluded-nodes";
-    if !service.announced.is_load_balancer {
+    let announced = &service.announced;
+    if !announced.is_load_balancer {
         return None;
     }
     let nodes = match &facts.nodes {
         Ok(nodes) => nodes,
         Err(why) => return Some(Check::unknown(NAME, why)),
     };
-    let may_announce = |name: &&String| !service.announced.is_local || service.endpoint_nodes.contains(*name);
+    let may_announce = |name: &&String| !announced.is_local || service.endpoint_nodes.contains(*name);
     let announcing: Vec<_> = nodes.keys().filter(may_announce).collect();
-    let excluded: Vec<_> = announcing
-        .iter()
-        .filter(|name| nodes[**name])
-        .map(|name| name.as_str())
-        .collect();
+    let excluded: Vec<_> = announcing.iter().filter(|name| nodes[**name]).collect();
     let (count, all) = (excluded.len(), announcing.len());
     if all == 0 {
         return None;
     }
-    let remedy = || {
-        let remove = format!(
-            "kubectl label nodes --selector {EXCLUDED} {EXCLUDED}- removes the label. If something sets it again, \
-             install MetalLB with speaker.ignoreExcludeLB=true. kube-vip does not read it."
-        );
-        if service.announced.is_local {
-            format!(
-                "{remove} Or set externalTrafficPolicy: Cluster, so that other Nodes announce the address."
+    let names = a_few(&excluded);
+    if count < all && (count == 0 || !announced.is_local) {
+        let detail = format!("{} of {all} Nodes may announce the address", all - count);
+        return Some(Check::ok(NAME, detail));
+    }
+    let of_metallb = facts.metallb.as_ref().ok();
+    let of_metallb = of_metallb.and_then(|metallb| metallb.get(&service.row.key()));
+    let announcers = of_metallb.into_iter().flatten().chain(&announced.kube_vip_node);
+    if let Some(node) = announcers.into_iter().find(|node| nodes.contains_key(*node)) {
+        let detail = format!("Node {node} announces the address, whatever its labels are");
+        return Some(Check::ok(NAME, detail));
+    }
+    let mut remedy = format!(
+        "kubectl label nodes --selector {EXCLUDED} {EXCLUDED}- removes the label. If something sets it again, install \
+         MetalLB with speaker.ignoreExcludeLB=true."
+    );
+    if announced.is_local {
+        remedy.push_str(" Or set externalTrafficPolicy: Cluster, so that other Nodes announce the address.");
+    }
+    if count < all {
+        let detail = format!("Nodes that the policy Local needs have the label {EXCLUDED}: {names}");
+        return Some(Check::warning(NAME, detail, remedy));
+    }
+    let detail = format!("all Nodes that may announce the address have the label {EXCLUDED}: {names}");
+    Some(match &facts.metallb {
+        Ok(_) => Check::failed(NAME, detail, remedy),
+        Err(why) => Check {
+            remedy: Some(remedy),
+            ..Check::unknown(
+                NAME,
+                format!("{detail}. Whether MetalLB announces it all the same: {why}"),
             )
-        } else {
-            remove
-        }
-    };
-    Some(if count == all {
-        Check::failed(
-            NAME,
-            format!(
-                "all Nodes that may announce the address have the label {EXCLUDED}: {}",
-                a_few(&excluded)
-            ),
-            remedy(),
-        )
-    } else if count > 0 && service.announced.is_local {
-        Check::warning(
-            NAME,
-            format!(
-                "Nodes that the policy Local needs have the label {EXCLUDED}: {}",
-                a_few(&excluded)
-            ),
-            remedy(),
-        )
-    } else {
-        Check::ok(
-            NAME,
-            format!("{} of {all} Nodes may announce the address", all - count),
-        )
+        },
     })
 }
 

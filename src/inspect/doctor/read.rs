@@ -16,10 +16,11 @@ use super::of_service::EXCLUDED;
 use super::rights::{Right, Rights, needed};
 use crate::apiserver::decode::{Guarded, NodeMetadata};
 use crate::apiserver::serving_certificate::{Shown, ask};
+use crate::apiserver::status::is_not_served;
 use crate::inspect::look::{Looker, Seen, list};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
-use endpoint_copier_core::model::label_of;
+use endpoint_copier_core::model::{ServiceKey, label_of};
 use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// All lists together. A large cluster takes some seconds.
@@ -68,12 +69,18 @@ pub(super) async fn facts(looker: &Looker<'_>, is_in_pod: bool) -> Result<Facts,
         let limited = timeout(LIMIT, rights).await;
         limited.unwrap_or_else(|_| Err(Unknown::late("the rights of the operator")))
     };
-    let (servers, nodes, rights) = tokio::join!(servers, nodes(looker), operator);
+    let (servers, nodes, metallb, rights) = tokio::join!(
+        servers,
+        nodes(looker),
+        announced_by_metallb(&looker.client),
+        operator
+    );
     let servers: BTreeMap<_, _> = servers.into_iter().collect();
     Ok(Facts {
         at,
         services,
         nodes,
+        metallb,
         servers,
         installations,
         rights,
@@ -162,6 +169,27 @@ async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
         Ok(Err(error)) => Err(Unknown::of("list nodes", &error)),
         Ok(Ok(())) => Ok(nodes),
     }
+}
+
+/// What MetalLB writes about the Services that it announces in layer 2. Nothing where there is no MetalLB.
+async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
+    let request = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
+    let request = request.map_err(|error| Unknown(error.to_string()))?;
+    let list = match timeout(LIMIT, client.request::<Value>(request)).await {
+        Err(_) => return Err(Unknown::late("the list of MetalLB's announcements")),
+        Ok(Err(kube::Error::Api(status))) if is_not_served(&status) => Value::Null,
+        Ok(list) => list.map_err(|error| Unknown::of("list servicel2statuses.metallb.io", &error))?,
+    };
+    let mut announced: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for item in list["items"].as_array().into_iter().flatten() {
+        let text = |field: &str| item["status"][field].as_str().unwrap_or_default();
+        let service = ServiceKey::new(text("serviceNamespace"), text("serviceName"));
+        announced
+            .entry(service)
+            .or_default()
+            .insert(text("node").to_owned());
+    }
+    Ok(announced)
 }
 
 /// The rights of the replicas: our own in one of their Pods, else those of the ServiceAccount of the leader's Pod.

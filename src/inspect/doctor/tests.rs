@@ -80,6 +80,7 @@ fn facts() -> Facts {
             endpoint_nodes: ["a", "b"].map(str::to_owned).into(),
         }],
         nodes: Ok(["a", "b", "worker"].map(|name| (name.to_owned(), false)).into()),
+        metallb: Ok(BTreeMap::new()),
         servers: SERVERS
             .map(|server_at| (target(server_at), Ok(server.clone())))
             .into(),
@@ -285,6 +286,45 @@ fn address_and_its_announcement_are_checked() {
             "excluded-nodes",
             |facts| exclude(facts, &["a", "b", "worker"]),
             Some((Failed, "all Nodes that may announce the address have the label")),
+        ),
+        // MetalLB may be set to ignore the label.
+        (
+            "excluded-nodes",
+            |facts| {
+                exclude(facts, &["a", "b", "worker"]);
+                let key = facts.services[0].row.key();
+                facts.metallb = Result::Ok([(key, ["b".to_owned()].into())].into());
+            },
+            Some((Ok, "Node b announces the address")),
+        ),
+        (
+            "excluded-nodes",
+            |facts| {
+                exclude(facts, &["a", "b", "worker"]);
+                announced(facts).kube_vip_node = Some("a".to_owned());
+            },
+            Some((Ok, "Node a announces the address")),
+        ),
+        (
+            "excluded-nodes",
+            |facts| {
+                exclude(facts, &["a", "b", "worker"]);
+                announced(facts).kube_vip_node = Some("gone".to_owned());
+            },
+            Some((Failed, "all Nodes")),
+        ),
+        (
+            "excluded-nodes",
+            |facts| {
+                exclude(facts, &["a", "b", "worker"]);
+                facts.metallb = Err(super::Unknown("needs the right to list".to_owned()));
+            },
+            Some((Unknown, "all the same: needs the right to list")),
+        ),
+        (
+            "excluded-nodes",
+            |facts| facts.metallb = Err(super::Unknown("needs the right to list".to_owned())),
+            Some((Ok, "3 of 3 Nodes")),
         ),
         (
             "excluded-nodes",
