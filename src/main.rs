@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         cli::Task::Inspect { what, format } => {
             answered(runtime.block_on(inspect::inspect(&config, what, format)))
         }
+        cli::Task::Doctor { format } => answered(runtime.block_on(inspect::doctor(&config, format))),
         cli::Task::Wait { service, limit } => {
             answered(runtime.block_on(inspect::wait(&config, &service, limit)))
         }

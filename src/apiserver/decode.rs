@@ -67,6 +67,9 @@ pub type SliceMetadata = Metadata<discovery::v1::EndpointSlice>;
 /// The metadata of an `Endpoints` object.
 pub type EndpointsMetadata = Metadata<core::v1::Endpoints>;
 
+/// The metadata of a Node.
+pub type NodeMetadata = Metadata<core::v1::Node>;
+
 /// The metadata of a Lease.
 pub type LeaseMetadata = Metadata<coordination::v1::Lease>;
 

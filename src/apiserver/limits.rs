@@ -119,7 +119,7 @@ impl Drop for RequestCount {
 
 /// By how many seconds the clock of this host is certainly ahead of the API server's. The Date of an answer is
 /// truncated to whole seconds, and was written at some time between request and answer.
-fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
+pub(super) fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
     let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();
     let (ahead_at_least, ahead_at_most) = (ahead(sent) - 1.0, ahead(received));

@@ -39,6 +39,7 @@ mod limits;
 mod pages;
 pub mod probe_client;
 pub mod reference_grant;
+pub mod serving_certificate;
 pub mod status;
 mod stretch;
 mod tracked_body;
@@ -198,6 +199,12 @@ impl Access {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.config.default_namespace
+    }
+
+    /// Whether the credentials are those of the Pod that this process runs in.
+    #[must_use]
+    pub fn is_in_pod(&self) -> bool {
+        self.source.in_pod
     }
 
     /// The configured address of the API server.

@@ -339,7 +339,7 @@ fn reply(status: StatusCode) -> Reply {
 }
 
 /// What an error says about the server, according to its causes.
-fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
+pub(super) fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     let known = causes(error).find_map(|error| {
         if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
             let is_reset = hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed();

@@ -21,6 +21,11 @@ pub enum Task {
         /// How to print it.
         format: OutputFormat,
     },
+    /// Check what makes VIPs fail, write nothing, and end.
+    Doctor {
+        /// How to print it.
+        format: OutputFormat,
+    },
     /// Look at a cluster until a Service is in sync, write nothing, and end.
     Wait {
         /// The Service.
@@ -35,7 +40,7 @@ impl Task {
     pub(super) fn log_level(&self) -> &'static str {
         match self {
             Self::Run => "info",
-            Self::Inspect { .. } | Self::Wait { .. } => "error",
+            Self::Inspect { .. } | Self::Doctor { .. } | Self::Wait { .. } => "error",
         }
     }
 
@@ -52,19 +57,28 @@ impl Task {
                 let limit = matches.get_one(TIMEOUT).copied().unwrap_or_default();
                 return (Self::Wait { service, limit }, matches);
             }
+            Some((DOCTOR, matches)) => {
+                let format = format(matches);
+                return (Self::Doctor { format }, matches);
+            }
             _ => return (Self::Run, matches),
         };
-        let format = match matches.get_one::<String>(OUTPUT).map(String::as_str) {
-            Some("json") => OutputFormat::Json,
-            _ => OutputFormat::Text,
-        };
+        let format = format(matches);
         (Self::Inspect { what, format }, matches)
+    }
+}
+
+fn format(matches: &ArgMatches) -> OutputFormat {
+    match matches.get_one::<String>(OUTPUT).map(String::as_str) {
+        Some("json") => OutputFormat::Json,
+        _ => OutputFormat::Text,
     }
 }
 
 const STATUS: &str = "status";
 const PLAN: &str = "plan";
 const WAIT: &str = "wait";
+const DOCTOR: &str = "doctor";
 const SERVICE: &str = "service";
 const TIMEOUT: &str = "timeout";
 const OUTPUT: &str = "output";
@@ -123,9 +137,15 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
             "An API server that the probes took out of the copies does not count as a difference.\n\
              Exit code: 0 in sync, 1 not in sync in time, 2 the cluster cannot be read.\n{RIGHTS}"
         ));
+    let doctor = inspection(&operator, DOCTOR)
+        .about("Checks what makes a VIP fail, and says what to do")
+        .after_help(format!(
+            "Exit code: 0 no check failed, 1 a check failed, 2 the cluster cannot be read. Warnings and unknown results are no \
+             failures.\n{RIGHTS} Checks that need more permissions say which."
+        ));
     operator
         .disable_help_subcommand(true)
-        .subcommands([status, plan, wait])
+        .subcommands([status, plan, wait, doctor])
 }
 
 const RIGHTS: &str = "Needs permission to list services, endpointslices and nodes and to get the Lease. Outside of the operator's Pod, \

@@ -776,6 +776,12 @@ fn a_word_before_the_flags_asks_for_a_look() {
         ("status --output=json", status(OutputFormat::Json)),
         ("status -output text", status(OutputFormat::Text)),
         (
+            "doctor -o json",
+            Task::Doctor {
+                format: OutputFormat::Json,
+            },
+        ),
+        (
             "plan --kubeconfig x",
             Task::Inspect {
                 what: Inspect::Plan,

@@ -1,6 +1,6 @@
 //! One look at a cluster: lists into an index, and a report from it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use super::announced::Announced;
 use super::dated::{Dated, Dates};
 use super::report::{ClusterReport, Row};
 use crate::apiserver::decode::Guarded;
@@ -43,6 +44,14 @@ const REPORTED: Reason = Reason::WriteRefused;
 /// By so much the clock of a replica may be ahead.
 const EARLY: SignedDuration = SignedDuration::from_mins(1);
 
+/// What was listed.
+pub(super) struct Seen {
+    pub index: Index,
+    pub changed: Dates,
+    /// How clients reach each managed Service.
+    pub announced: HashMap<ServiceKey, Announced>,
+}
+
 /// Looks, as often as it is asked to.
 pub(super) struct Looker<'a> {
     pub client: Client,
@@ -53,11 +62,19 @@ pub(super) struct Looker<'a> {
 }
 
 impl Looker<'_> {
-    /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
+    /// Reads all that a report needs.
     pub async fn look(&self) -> Result<ClusterReport, Error> {
+        let seen = self.read().await?;
+        let leases = self.leases().await;
+        Ok(self.report(&seen, leases).await)
+    }
+
+    /// Copies are listed before sources: a copy is never newer than what is seen of its source then.
+    pub async fn read(&self) -> Result<Seen, Error> {
         let mut index = Index::new(self.config.defaults.clone());
         index.set_limits(self.config.limits);
         let (mut services, mut changed) = (HashSet::new(), Dates::default());
+        let mut announced = HashMap::new();
         let all = Api::all(self.client.clone());
         list(
             &all,
@@ -73,6 +90,7 @@ impl Looker<'_> {
                             changed
                                 .services
                                 .extend(service.changed.map(|at| (key.clone(), at)));
+                            announced.insert(key.clone(), Announced::of(&service.object));
                         }
                     }
                     Err(unreadable) => _ = index.service_unreadable(&unreadable),
@@ -96,22 +114,31 @@ impl Looker<'_> {
         if index.needs_nodes() {
             self.list_nodes(&mut index).await;
         }
-        let leases = self.leases().await;
+        Ok(Seen {
+            index,
+            changed,
+            announced,
+        })
+    }
+
+    /// What all of it means, with the Events on Services that are out of sync.
+    pub async fn report(&self, seen: &Seen, leases: Result<Vec<Lease>, kube::Error>) -> ClusterReport {
         let now = self.now();
-        let mut report = ClusterReport::of(&index, &changed, leases.as_deref().unwrap_or_default(), now);
+        let known = leases.as_deref().unwrap_or_default();
+        let mut report = ClusterReport::of(&seen.index, &seen.changed, known, now);
         report.leaders_error = leases.err().map(|error| one_line(&error));
         let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
         if behind.is_empty() {
-            return Ok(report);
+            return report;
         }
         let (events, error) = self.events(&behind).await;
         add_reported(&mut behind, &events, now);
         report.events_error = error;
-        Ok(report)
+        report
     }
 
     /// By the clock of the API server, as far as it is known: that of a laptop may be off by more than a Lease lasts.
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         let skew = SignedDuration::try_from_secs_f64(self.metrics.clock_skew());
         let now = Timestamp::now();
         now.checked_sub(skew.unwrap_or_default()).unwrap_or(now)
@@ -223,17 +250,23 @@ impl Looker<'_> {
 
     /// The Lease; where its namespace was not said, of each operator that there is. That it may not be read is no
     /// reason to show nothing.
-    async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
-        let election = &self.config.election;
-        if let Some(namespace) = &election.namespace {
+    pub async fn leases(&self) -> Result<Vec<Lease>, kube::Error> {
+        if let Some(namespace) = &self.config.election.namespace {
             return self.lease(namespace).await;
         }
-        let params = ListParams::default().fields(&format!("metadata.name={}", election.lease_name));
-        let (all, mut leases) = (Api::all(self.client.clone()), Vec::new());
-        match list(&all, params, usize::MAX, |lease| leases.push(lease)).await {
+        match self.leases_everywhere().await {
             Err(kube::Error::Api(status)) if is_forbidden(&status) => self.lease(self.own_namespace).await,
-            listed => listed.map(|()| readable(leases)),
+            listed => listed,
         }
+    }
+
+    /// The Lease of each operator that there is.
+    pub async fn leases_everywhere(&self) -> Result<Vec<Lease>, kube::Error> {
+        let name = &self.config.election.lease_name;
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        let (all, mut leases) = (Api::all(self.client.clone()), Vec::new());
+        list(&all, params, usize::MAX, |lease| leases.push(lease)).await?;
+        Ok(readable(leases))
     }
 
     async fn lease(&self, namespace: &str) -> Result<Vec<Lease>, kube::Error> {
@@ -248,7 +281,7 @@ fn readable(leases: impl IntoIterator<Item = Guarded<Lease>>) -> Vec<Lease> {
 }
 
 /// Passes on each object of up to so many pages, so that only one page is in memory.
-async fn list<K>(
+pub(super) async fn list<K>(
     api: &Api<K>,
     params: ListParams,
     most: usize,

@@ -1,4 +1,4 @@
-//! `status`, `plan` and `wait`: what a person sees of a cluster, without a write.
+//! `status`, `plan`, `wait` and `doctor`: what a person sees of a cluster, without a write.
 //!
 //! The same index and the same plan as the operator's decide; only the reads are others: lists, and no watch.
 
@@ -13,13 +13,16 @@ use crate::apiserver::{self, Access};
 use crate::config::Config;
 use crate::telemetry::metrics::Metrics;
 
+mod announced;
 mod changes;
 mod dated;
+mod doctor;
 mod look;
 mod report;
 mod table;
 mod wait;
 
+pub use doctor::doctor;
 use look::Looker;
 use report::ClusterReport;
 pub use wait::wait;
@@ -85,9 +88,7 @@ pub async fn inspect(config: &Config, what: Inspect, format: OutputFormat) -> Re
         (Inspect::Plan, OutputFormat::Json) => json(&report.plan())?,
         (Inspect::Consent, OutputFormat::Json) => json(&report.consent())?,
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    print(&text)?;
     Ok(match what {
         Inspect::Status => report.in_step,
         Inspect::Plan => report.to_write().next().is_none(),
@@ -114,6 +115,12 @@ async fn settled(looker: &Looker<'_>, what: Inspect) -> Result<ClusterReport, Er
         again -= 1;
     }
     Ok(report)
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 fn json(value: &impl Serialize) -> Result<String, Error> {

@@ -130,6 +130,11 @@ impl ClusterReport {
 }
 
 impl Row {
+    /// The Service that it is about.
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey::new(&*self.namespace, &*self.name)
+    }
+
     /// Whether it is about this Service.
     pub fn is_of(&self, service: &ServiceKey) -> bool {
         self.namespace == service.namespace() && self.name == service.name()

@@ -108,7 +108,7 @@ const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", s
                         left are deleted.";
 
 /// Without the operator's flags its copies look like leftovers.
-const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
+pub(super) const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, give the same flags here.";
 
 fn cells(row: &Row, now: Timestamp) -> [String; 9] {
@@ -173,7 +173,7 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
 }
 
 /// What others have written, for a terminal: no command to it, and no line that looks like one of ours.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 

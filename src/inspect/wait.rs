@@ -1,12 +1,11 @@
 //! `wait`: looks until one Service is in sync, for scripts and hooks.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::ClusterReport;
-use super::{Error, connect, table};
+use super::{Error, connect, print, table};
 use crate::apiserver::Access;
 use crate::config::Config;
 use crate::telemetry::metrics::Metrics;
@@ -55,9 +54,7 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
     } else {
         not_in_sync(report, service, limit)
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    print(&text)?;
     Ok(in_sync)
 }
 

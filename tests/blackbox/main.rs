@@ -7,6 +7,7 @@ mod attacks;
 mod clients;
 mod consent;
 mod disturbed;
+mod doctor;
 mod election;
 mod empty;
 mod events;

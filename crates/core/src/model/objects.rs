@@ -147,6 +147,8 @@ pub struct LoadBalancerStatus {
 pub struct LoadBalancerIngress {
     /// Its address, if it has no host name.
     pub ip: Option<String>,
+    /// Its host name, if it has no address.
+    pub hostname: Option<String>,
 }
 
 /// An EndpointSlice.

@@ -351,7 +351,7 @@ fn the_own_addresses_are_those_of_spec_and_status() {
         spec.cluster_ips = Some(vec!["10.96.0.10".to_owned(), "fd00::A".to_owned()]);
         spec.external_ips = Some(vec!["::ffff:192.0.2.101".to_owned()]);
         let ingress = [text("2001:db8:0::100"), None, text("x")];
-        let ingress = ingress.map(|ip| LoadBalancerIngress { ip });
+        let ingress = ingress.map(|ip| LoadBalancerIngress { ip, hostname: None });
         let load_balancer = LoadBalancerStatus {
             ingress: Some(ingress.into()),
         };

@@ -1,0 +1,225 @@
+//! What an API server shows to anyone: its certificate, whether it answers, and its clock.
+//!
+//! The certificate is read and not verified, because a client of the VIP may know the server by a name that we do not
+//! look for. So no credentials are sent, and nothing that the server says is trusted.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::jiff::Timestamp;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::dial::KUBERNETES;
+use super::limits::skew;
+use super::probe_client::failure;
+use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
+
+/// The most that an answer's head may take.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// A name that no certificate has, by the rules of the top-level domain.
+const NO_NAME: &str = "no-name.invalid";
+
+/// What a server shows.
+#[derive(Debug)]
+pub struct Shown {
+    /// Its certificate.
+    pub certificate: ServingCertificate,
+    /// By how many seconds our clock is ahead of its clock, as far as is certain. `None` if it does not say.
+    pub ahead: Option<f64>,
+}
+
+/// The certificate of a server, without a check of who issued it.
+#[derive(Debug)]
+pub struct ServingCertificate(CertificateDer<'static>);
+
+impl ServingCertificate {
+    /// Whether clients that look for this address or DNS name accept it. A text that is neither is not named.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        ServerName::try_from(name).is_ok_and(|name| self.check(&name).is_ok())
+    }
+
+    /// The addresses and DNS names that it has, in its own order.
+    #[must_use]
+    pub fn all_names(&self) -> Vec<String> {
+        // rustls lists them where it explains a refusal.
+        let refused = ServerName::try_from(NO_NAME).map(|name| self.check(&name));
+        match refused {
+            Ok(Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            }))) => presented.iter().map(|name| plain(name)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn check(&self, name: &ServerName<'_>) -> Result<(), Error> {
+        verify_server_name(&ParsedCertificate::try_from(&self.0)?, name)
+    }
+}
+
+/// `IpAddress(192.0.2.1)` and `DnsName("a")` without their kind.
+fn plain(name: &str) -> String {
+    let inner = |kind| name.strip_prefix(kind)?.strip_suffix(')');
+    if let Some(address) = inner("IpAddress(") {
+        // rustls writes `0::1`.
+        let parsed = address.parse::<IpAddr>().ok();
+        parsed.map_or_else(|| address.to_owned(), |address| address.to_string())
+    } else {
+        inner("DnsName(").unwrap_or(name).trim_matches('"').to_owned()
+    }
+}
+
+/// Connects to this address and port, and asks for nothing but an answer. It has no time limit. An answer of 5xx is a
+/// failure; others, such as 401, are not.
+///
+/// # Errors
+/// The server does not answer as an API server or supervisor does.
+pub async fn ask(target: Target) -> Result<Shown, Failure> {
+    let other = |error: &(dyn std::error::Error + 'static)| failure(error);
+    let tcp = TcpStream::connect((target.address(), target.port())).await;
+    let tcp = tcp.map_err(|error| other(&error))?;
+    let config = config().map_err(|error| other(&error))?;
+    // For an address, no name is sent: K3s and RKE2 may add a name that is sent to their certificate.
+    let name = ServerName::IpAddress(target.address().into());
+    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
+    let tls = tls.map_err(|error| other(&error))?;
+    let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = certificates.first().cloned();
+    let certificate = certificate.ok_or_else(|| Failure::Other("no certificate".to_owned()))?;
+    let mut http = http1::Builder::new();
+    let handshake = http.max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(tls)).await;
+    let (mut sender, connection) = handshake.map_err(|error| other(&error))?;
+    let _task = AbortOnDropHandle::new(tokio::spawn(async { _ = connection.await }));
+    let path = if target.port() == SUPERVISOR_PORT {
+        "/ping"
+    } else {
+        "/readyz"
+    };
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = http::Uri::from_static(path);
+    request
+        .headers_mut()
+        .insert(header::HOST, HeaderValue::from_static(KUBERNETES));
+    let sent = Timestamp::now();
+    let answer = sender.send_request(request).await;
+    let answer = answer.map_err(|error| other(&error))?;
+    if answer.status().is_server_error() {
+        return Err(Failure::Status(answer.status().as_u16()));
+    }
+    Ok(Shown {
+        certificate: ServingCertificate(certificate.into_owned()),
+        ahead: skew(answer.headers(), sent, Timestamp::now()),
+    })
+}
+
+fn config() -> Result<ClientConfig, Error> {
+    let provider = ring::default_provider();
+    let any = AnyCertificate(provider.signature_verification_algorithms);
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider));
+    let mut config = builder
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(any))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Accepts any certificate whose key the server has.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testbed::{ApiServer, Store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn names_of_a_certificate_are_read_without_trust() {
+        let server = ApiServer::new(&Store::new());
+        let serving = server.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let target = Target::new(serving.address().ip(), serving.address().port());
+        let shown = ask(target).await.unwrap();
+        let certificate = shown.certificate;
+        for (name, expected) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("kubernetes.default.svc", true),
+            ("192.0.2.100", false),
+            ("api.example.com", false),
+            ("not a name", false),
+        ] {
+            assert_eq!(certificate.names(name), expected, "{name}");
+        }
+        let all = certificate.all_names();
+        for name in ["127.0.0.1", "::1", KUBERNETES] {
+            assert!(all.contains(&name.to_owned()), "{name} in {all:?}");
+        }
+        serving.shutdown().await;
+        assert_eq!(ask(target).await.unwrap_err(), Failure::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_request_of_doctor_has_no_credentials() {
+        let store = Store::new();
+        let serving = ApiServer::new(&store)
+            .serve(([127, 0, 0, 1], 0).into())
+            .await
+            .unwrap();
+        let target = Target::new(serving.address().ip(), serving.address().port());
+        _ = ask(target).await;
+        let asked = store.requests().matching(|_| true);
+        assert!(asked.iter().all(|request| request.user != "admin"), "{asked:?}");
+    }
+}

@@ -1,0 +1,50 @@
+//! How clients reach a Service from outside. Copies do not depend on it, so the index does not keep it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use endpoint_copier_core::model::{Service, annotation_of};
+
+/// More host names are not read, so that a long list takes no memory.
+const MOST_HOST_NAMES: usize = 16;
+
+/// Where kube-vip writes the Node.
+const KUBE_VIP_NODE: &str = "kube-vip.io/vipHost";
+
+/// How clients reach a Service from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub is_load_balancer: bool,
+    /// `externalTrafficPolicy: Local`: only Nodes of ready endpoints announce the address.
+    pub is_local: bool,
+    /// Those that the load balancer reports, and external ones.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Host names that the load balancer reports instead.
+    pub host_names: BTreeSet<String>,
+    /// The Node from which kube-vip announces it, as it writes to an annotation.
+    pub kube_vip_node: Option<String>,
+}
+
+impl Announced {
+    pub fn of(service: &Service) -> Self {
+        let spec = service.spec.as_ref();
+        let status = service.status.as_ref();
+        let balancer = status.and_then(|status| status.load_balancer.as_ref());
+        let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref());
+        let ingress = ingress.unwrap_or_default();
+        let external = spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+        let addresses = ingress.iter().filter_map(|ingress| ingress.ip.as_ref());
+        let addresses = addresses.chain(external).filter_map(|text| text.parse().ok());
+        let host_names = ingress.iter().filter_map(|ingress| ingress.hostname.clone());
+        Self {
+            is_load_balancer: spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer")),
+            is_local: spec.is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local")),
+            addresses: addresses.map(|address: IpAddr| address.to_canonical()).collect(),
+            host_names: host_names
+                .filter(|name| !name.is_empty())
+                .take(MOST_HOST_NAMES)
+                .collect(),
+            kube_vip_node: annotation_of(&service.metadata, KUBE_VIP_NODE).map(str::to_owned),
+        }
+    }
+}

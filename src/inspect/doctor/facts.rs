@@ -1,0 +1,138 @@
+//! What was found out about a cluster. The checks know nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::discovery::v1::EndpointPort;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::Unknown;
+use super::rights::Rights;
+use crate::inspect::announced::Announced;
+use crate::inspect::look::Seen;
+use crate::inspect::report::{Leader, Row};
+use endpoint_copier_core::model::ports::{LeftOut, tcp_numbers};
+use endpoint_copier_core::model::{EndpointSlice, ServiceKey, Snapshot};
+use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
+
+/// All that was found out.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// By the API server's clock.
+    pub at: Timestamp,
+    pub services: Vec<ServiceFacts>,
+    /// All Nodes by name, and whether load balancers leave them out.
+    pub nodes: Result<BTreeMap<String, bool>, Unknown>,
+    /// The Nodes from which MetalLB announces a Service in layer 2, by its namespace and name.
+    pub metallb: Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown>,
+    /// The API servers that the Services lead to, and what each answered.
+    pub servers: BTreeMap<Target, Result<Server, Failure>>,
+    pub installations: Installations,
+    pub rights: Result<Rights, Unknown>,
+}
+
+/// A Service that is managed, or has copies.
+#[derive(Debug)]
+pub(super) struct ServiceFacts {
+    pub row: Row,
+    pub announced: Announced,
+    /// The API servers that it leads to. None for another source.
+    pub servers: BTreeSet<Target>,
+    /// The Nodes that ready endpoints of its copies name.
+    pub endpoint_nodes: BTreeSet<String>,
+}
+
+/// What an API server answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Server {
+    /// The names of its certificate.
+    pub names: Vec<String>,
+    /// The addresses and host names of Services that its certificate does not have.
+    pub missing: BTreeSet<String>,
+    /// By how many seconds our clock is ahead of its clock, as far as is certain.
+    pub ahead: Option<f64>,
+}
+
+/// The Leases by which replicas are elected.
+#[derive(Debug, Default)]
+pub(super) struct Installations {
+    /// Replicas use a Lease: `--leader-elect` is on.
+    pub elect: bool,
+    pub seen: Vec<Installation>,
+    /// Why Leases of other namespaces, or all of them, could not be read.
+    pub hidden: Option<Unknown>,
+}
+
+/// One Lease.
+#[derive(Clone, Debug)]
+pub(super) struct Installation {
+    pub leader: Leader,
+    /// By how much the last renewal is later than the API server's clock; negative: earlier.
+    pub ahead: Option<SignedDuration>,
+}
+
+impl Installation {
+    /// `at`: the API server's clock when the Lease was read.
+    pub fn of(leader: Leader, at: Timestamp) -> Self {
+        let ahead = leader.renewed.map(|renewed| renewed.duration_since(at));
+        Self { leader, ahead }
+    }
+}
+
+impl ServiceFacts {
+    pub fn of(row: Row, seen: &Seen) -> Self {
+        let key = row.key();
+        let snapshot = seen.index.snapshot(&key);
+        let copies = snapshot.iter().flat_map(|snapshot| &snapshot.copies);
+        let endpoints = copies.flat_map(|copy| copy.endpoints.iter().flatten());
+        let is_ready = |endpoint: &&_| is_ready(endpoint);
+        let names = endpoints
+            .filter(is_ready)
+            .filter_map(|endpoint| endpoint.node_name.as_deref());
+        Self {
+            row,
+            announced: seen.announced.get(&key).cloned().unwrap_or_default(),
+            servers: snapshot.as_ref().map(servers).unwrap_or_default(),
+            endpoint_nodes: names.map(str::to_owned).collect(),
+        }
+    }
+
+    /// What clients may call it by.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let addresses = self.announced.addresses.iter().map(ToString::to_string);
+        addresses.chain(self.announced.host_names.iter().cloned())
+    }
+}
+
+fn is_ready(endpoint: &endpoint_copier_core::model::Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
+}
+
+/// The addresses that source and copies list, on the ports that the source lists, and on the supervisor's if the Service
+/// has it. Other ports are not asked, and neither are other sources: they are not ours to try out.
+fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
+    let (Some(service), Some(source)) = (&snapshot.service, &snapshot.source) else {
+        return BTreeSet::new();
+    };
+    if !source.key.is_api_source() {
+        return BTreeSet::new();
+    }
+    let numbers = |ports: &[EndpointPort]| tcp_numbers(ports, |_| true).collect::<BTreeSet<_>>();
+    let of_slice = |slice: &EndpointSlice| numbers(slice.ports.as_deref().unwrap_or_default());
+    let mut copied: BTreeSet<_> = snapshot.copies.iter().flat_map(|copy| of_slice(copy)).collect();
+    for slice in &source.slices {
+        let wanted = source.ports_of_copy(&service.ports, slice, &mut LeftOut::default());
+        copied.extend(numbers(&wanted.unwrap_or_default()));
+    }
+    let mut ports: BTreeSet<_> = source.slices.iter().flat_map(|slice| of_slice(slice)).collect();
+    if ports.is_empty() {
+        // The source is empty, and a copy is held.
+        ports.clone_from(&copied);
+    }
+    ports.extend(copied.contains(&SUPERVISOR_PORT).then_some(SUPERVISOR_PORT));
+    let slices = source.slices.iter().chain(&snapshot.copies);
+    let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
+    let addresses: BTreeSet<_> = endpoints.filter_map(|endpoint| endpoint.address()).collect();
+    let of_address = |address| ports.iter().map(move |port| Target::new(address, *port));
+    addresses.into_iter().flat_map(of_address).collect()
+}

@@ -1,0 +1,168 @@
+//! `doctor`: checks what makes VIPs fail in the field, without a write.
+//!
+//! ```text
+//!     API, servers ──> read ──> Facts ──> of_service, of_cluster ──> Diagnosis ──> text or JSON
+//! ```
+//!
+//! Only `read` asks anyone. The checks are pure.
+
+use std::fmt;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Error, OutputFormat, connect, json, print};
+use crate::apiserver::Access;
+use crate::apiserver::error::one_line;
+use crate::apiserver::status::{is_forbidden, status_of};
+use crate::config::Config;
+use crate::telemetry::metrics::Metrics;
+
+mod facts;
+mod of_cluster;
+mod of_service;
+mod read;
+mod rights;
+mod text;
+
+use facts::Facts;
+
+/// Checks the managed Services and what they depend on, prints the result, and returns whether nothing is wrong. A check
+/// that could not be made counts as nothing wrong.
+///
+/// # Errors
+/// The cluster cannot be read, or nothing can be printed.
+pub async fn doctor(config: &Config, format: OutputFormat) -> Result<bool, Error> {
+    let metrics = Metrics::new(&config.election.lease_name)?;
+    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
+    let looker = connect(config, &access, metrics)?;
+    let diagnosis = Diagnosis::of(&read::facts(&looker, access.is_in_pod()).await?);
+    print(&match format {
+        OutputFormat::Text => text::text(&diagnosis),
+        OutputFormat::Json => json(&diagnosis)?,
+    })?;
+    Ok(diagnosis.ok)
+}
+
+/// The results of all checks.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Diagnosis {
+    /// When all was read, by the API server's clock.
+    at: Timestamp,
+    /// No check failed.
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+/// The result of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Check {
+    check: &'static str,
+    /// `<namespace>/<name>`, or none where the check is about the cluster.
+    service: Option<String>,
+    result: Verdict,
+    detail: String,
+    /// What to do. None if there is nothing to do.
+    remedy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// Some clients, or some failures, may show it.
+    Warning,
+    Failed,
+    /// The check could not be made.
+    Unknown,
+}
+
+impl Verdict {
+    const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Failed, Self::Unknown];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "FAILED",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Check {
+    fn ok(check: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            check,
+            service: None,
+            result: Verdict::Ok,
+            detail: detail.into(),
+            remedy: None,
+        }
+    }
+
+    fn wrong(
+        check: &'static str,
+        result: Verdict,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            result,
+            remedy: Some(remedy.into()),
+            ..Self::ok(check, detail)
+        }
+    }
+
+    fn failed(check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::wrong(check, Verdict::Failed, detail, remedy)
+    }
+
+    fn warning(check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::wrong(check, Verdict::Warning, detail, remedy)
+    }
+
+    fn unknown(check: &'static str, why: impl fmt::Display) -> Self {
+        Self {
+            result: Verdict::Unknown,
+            ..Self::ok(check, why.to_string())
+        }
+    }
+}
+
+impl Diagnosis {
+    fn of(facts: &Facts) -> Self {
+        let services = facts.services.iter();
+        let of_services = services.flat_map(|service| of_service::checks(service, facts));
+        let checks: Vec<_> = of_services.chain(of_cluster::checks(facts)).collect();
+        Self {
+            at: facts.at,
+            ok: checks.iter().all(|check| check.result != Verdict::Failed),
+            checks,
+        }
+    }
+}
+
+/// Why something could not be found out, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+struct Unknown(String);
+
+impl Unknown {
+    /// `right`: the one that the request needs.
+    fn of(right: &str, error: &kube::Error) -> Self {
+        Self(match status_of(error) {
+            Some(status) if is_forbidden(status) => {
+                format!("needs the right to {right}: {}", one_line(error))
+            }
+            _ => one_line(error),
+        })
+    }
+
+    fn late(what: &str) -> Self {
+        Self(format!("{what}: no answer in time"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! The checks of one Service. Pure.
+
+use std::collections::BTreeSet;
+
+use super::facts::{Facts, Server, ServiceFacts};
+use super::{Check, Verdict};
+use crate::inspect::report::Row;
+use crate::inspect::table::UNMANAGED;
+use endpoint_copier_core::model::{Reason, a_few};
+use endpoint_copier_core::verdicts::Target;
+
+/// Nodes with this label are left out by MetalLB and by the load balancers of clouds, whatever its value is.
+pub(super) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The findings that have a check of their own.
+const OF_OWN_CHECK: [Reason; 2] = [Reason::ForeignSlices, Reason::NodeNameMissing];
+
+/// The results for one Service. What does not concern it has none.
+pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
+    let row = &service.row;
+    let mut checks = if row.managed {
+        copies(row)
+    } else {
+        let remedy = "Give the flags of the operator, or delete the copies as the page on uninstalling says.";
+        vec![Check::warning("copies", UNMANAGED, remedy)]
+    };
+    if row.managed && row.source.is_some() {
+        checks.push(endpoints(row));
+        checks.extend(address(service));
+        checks.extend(local_traffic(service));
+        checks.push(foreign_slices(row));
+        checks.extend(excluded_nodes(service, facts));
+        checks.extend(tls_san(service, facts));
+    }
+    for check in &mut checks {
+        check.service = Some(format!("{}/{}", row.namespace, row.name));
+    }
+    checks
+}
+
+fn copies(row: &Row) -> Vec<Check> {
+    const NAME: &str = "copies";
+    let others = row
+        .findings
+        .iter()
+        .filter(|finding| !OF_OWN_CHECK.contains(&finding.reason));
+    let mut checks: Vec<_> = others
+        .map(|finding| {
+            let verdict = if finding.reason.leaves_undone() {
+                Verdict::Failed
+            } else {
+                Verdict::Warning
+            };
+            let detail = format!("{}: {}", finding.reason, finding.note);
+            Check::wrong(NAME, verdict, detail, remedy_of(finding.reason))
+        })
+        .collect();
+    let explained = checks.iter().any(|check| check.result == Verdict::Failed);
+    let due = row.changes.len();
+    if due > 0 || (!row.in_step && !explained) {
+        checks.push(Check::failed(
+            NAME,
+            format!("the copies are not as they should be: {due} writes are due"),
+            "Run the command plan to see them. Check that a replica leads, and read its log.",
+        ));
+    } else if checks.is_empty() {
+        let source = row.source.as_deref().unwrap_or("no source");
+        checks.push(Check::ok(NAME, format!("in sync with {source}")));
+    }
+    checks
+}
+
+/// As on the page of Events, without its Markdown.
+fn remedy_of(reason: Reason) -> String {
+    reason.remedy().replace('`', "")
+}
+
+fn endpoints(row: &Row) -> Check {
+    const NAME: &str = "endpoints";
+    let (copy, source) = (row.copy_endpoints, row.source_endpoints);
+    let of_all = format!("{} of {} are ready", copy.ready, copy.total);
+    if copy.ready == 0 {
+        let detail = format!(
+            "{of_all}, so nobody announces or answers the address; the source has {} of {}",
+            source.ready, source.total
+        );
+        let remedy = if source.ready == 0 {
+            "Find out why the source has no ready endpoint: kubectl get endpointslices shows it."
+        } else {
+            "The copies are behind their source: see the check copies."
+        };
+        Check::failed(NAME, detail, remedy)
+    } else if row.taken_out.is_empty() {
+        Check::ok(NAME, of_all)
+    } else {
+        let out: Vec<_> = row.taken_out.iter().map(ToString::to_string).collect();
+        Check::warning(
+            NAME,
+            format!(
+                "{of_all}; out, because they do not answer the probes: {}",
+                a_few(&out)
+            ),
+            "Check these API servers and the network to them. They return by themselves.",
+        )
+    }
+}
+
+fn address(service: &ServiceFacts) -> Option<Check> {
+    const NAME: &str = "address";
+    let names: Vec<_> = service.names().collect();
+    if !names.is_empty() {
+        return Some(Check::ok(NAME, a_few(&names)));
+    }
+    let missing = || {
+        Check::failed(
+            NAME,
+            "the load balancer has assigned no address",
+            "See the Events of the Service. With MetalLB, an IPAddressPool must select the Service and have a free \
+             address; with kube-vip, set spec.loadBalancerIP. A loadBalancerClass must be one that is installed.",
+        )
+    };
+    service.announced.is_load_balancer.then(missing)
+}
+
+fn local_traffic(service: &ServiceFacts) -> Option<Check> {
+    const NAME: &str = "local-traffic";
+    let mut findings = service.row.findings.iter();
+    match findings.find(|finding| finding.reason == Reason::NodeNameMissing) {
+        Some(finding) => Some(Check::failed(NAME, &*finding.note, remedy_of(finding.reason))),
+        None if service.announced.is_local => Some(Check::ok(
+            NAME,
+            "each ready endpoint names its Node, as Local needs",
+        )),
+        None => None,
+    }
+}
+
+fn foreign_slices(row: &Row) -> Check {
+    const NAME: &str = "foreign-slices";
+    let mut findings = row.findings.iter();
+    match findings.find(|finding| finding.reason == Reason::ForeignSlices) {
+        Some(finding) => Check::failed(NAME, &*finding.note, remedy_of(finding.reason)),
+        None => Check::ok(NAME, "the Service has no EndpointSlices of others"),
+    }
+}
+
+/// Any Node may announce the address, or with the policy Local those of ready endpoints.
+fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
+    const NAME: &str = "excluded-nodes";
+    let announced = &service.announced;
+    if !announced.is_load_balancer {
+        return None;
+    }
+    let nodes = match &facts.nodes {
+        Ok(nodes) => nodes,
+        Err(why) => return Some(Check::unknown(NAME, why)),
+    };
+    let may_announce = |name: &&String| !announced.is_local || service.endpoint_nodes.contains(*name);
+    let announcing: Vec<_> = nodes.keys().filter(may_announce).collect();
+    let excluded: Vec<_> = announcing.iter().filter(|name| nodes[**name]).collect();
+    let (count, all) = (excluded.len(), announcing.len());
+    if all == 0 {
+        return None;
+    }
+    let names = a_few(&excluded);
+    if count < all && (count == 0 || !announced.is_local) {
+        let detail = format!("{} of {all} Nodes may announce the address", all - count);
+        return Some(Check::ok(NAME, detail));
+    }
+    let of_metallb = facts.metallb.as_ref().ok();
+    let of_metallb = of_metallb.and_then(|metallb| metallb.get(&service.row.key()));
+    let announcers = of_metallb.into_iter().flatten().chain(&announced.kube_vip_node);
+    if let Some(node) = announcers.into_iter().find(|node| nodes.contains_key(*node)) {
+        let detail = format!("Node {node} announces the address, whatever its labels are");
+        return Some(Check::ok(NAME, detail));
+    }
+    let mut remedy = format!(
+        "kubectl label nodes --selector {EXCLUDED} {EXCLUDED}- removes the label. If something sets it again, install \
+         MetalLB with speaker.ignoreExcludeLB=true."
+    );
+    if announced.is_local {
+        remedy.push_str(" Or set externalTrafficPolicy: Cluster, so that other Nodes announce the address.");
+    }
+    if count < all {
+        let detail = format!("Nodes that the policy Local needs have the label {EXCLUDED}: {names}");
+        return Some(Check::warning(NAME, detail, remedy));
+    }
+    let detail = format!("all Nodes that may announce the address have the label {EXCLUDED}: {names}");
+    Some(match &facts.metallb {
+        Ok(_) => Check::failed(NAME, detail, remedy),
+        Err(why) => Check {
+            remedy: Some(remedy),
+            ..Check::unknown(
+                NAME,
+                format!("{detail}. Whether MetalLB announces it all the same: {why}"),
+            )
+        },
+    })
+}
+
+/// Whether each API server that answered has a certificate for each name of the Service.
+fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
+    const NAME: &str = "tls-san";
+    let names: BTreeSet<_> = service.names().collect();
+    if service.servers.is_empty() || names.is_empty() {
+        return None;
+    }
+    let answered: Vec<(&Target, &Server)> = service
+        .servers
+        .iter()
+        .filter_map(|target| Some((target, facts.servers.get(target)?.as_ref().ok()?)))
+        .collect();
+    if answered.is_empty() {
+        return Some(Check::unknown(NAME, "no API server has shown its certificate"));
+    }
+    let lack = |(_, server): &&(&Target, &Server)| names.iter().any(|name| server.missing.contains(name));
+    let lacking: Vec<_> = answered.iter().filter(lack).collect();
+    let Some((_, first)) = lacking.first() else {
+        return Some(Check::ok(
+            NAME,
+            format!(
+                "{} of {} servers have a certificate for {}",
+                answered.len(),
+                service.servers.len(),
+                a_few(&names.into_iter().collect::<Vec<_>>())
+            ),
+        ));
+    };
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| first.missing.contains(*name))
+        .collect();
+    let at: Vec<_> = lacking.iter().map(|(target, _)| target.to_string()).collect();
+    let missing_names = a_few(&missing);
+    let detail = format!(
+        "the certificate of {} is not valid for {missing_names}, but for {}",
+        a_few(&at),
+        first.names.join(", ")
+    );
+    let remedy = format!(
+        "Add {missing_names} to tls-san in the configuration of each of these servers and restart rke2-server or k3s. \
+         With kubeadm, add it to apiServer.certSANs and renew the certificate of the API server."
+    );
+    // A server may have another certificate for a host name, which it shows only to those who send the name.
+    let is_address = |name: &&&String| service.announced.host_names.iter().all(|host| host != **name);
+    let verdict = if missing.iter().any(|name| is_address(&name)) {
+        Verdict::Failed
+    } else {
+        Verdict::Warning
+    };
+    Some(Check::wrong(NAME, verdict, detail, remedy))
+}

@@ -1,0 +1,280 @@
+//! Finds out what the checks need: lists, reviews of rights, and one request to each API server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::{Request, header};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::Unknown;
+use super::facts::{Facts, Installation, Installations, Server, ServiceFacts};
+use super::of_service::EXCLUDED;
+use super::rights::{Right, Rights, needed};
+use crate::apiserver::decode::{Guarded, NodeMetadata};
+use crate::apiserver::serving_certificate::{Shown, ask};
+use crate::apiserver::status::is_not_served;
+use crate::inspect::look::{Looker, Seen, list};
+use crate::inspect::report::{ClusterReport, Leader};
+use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
+use endpoint_copier_core::model::{ServiceKey, label_of};
+use endpoint_copier_core::verdicts::{Failure, Target};
+
+/// All lists together. A large cluster takes some seconds.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
+/// What follows the lists, all at once: the request to each API server, the list of Nodes, the reviews of rights.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Longer than the pause between two renewals.
+const RENEWAL: Duration = Duration::from_secs(3);
+
+/// Rights are reviewed in so many namespaces.
+const NAMESPACES: usize = 20;
+
+/// Reads everything. `is_in_pod`: our credentials are those of the operator.
+pub(super) async fn facts(looker: &Looker<'_>, is_in_pod: bool) -> Result<Facts, Error> {
+    let look = timeout(LOOK_LIMIT, look(looker)).await;
+    let (seen, report, hidden) = look.map_err(|_| Error::NoAnswer)??;
+    let at = report.at;
+    let leaders = report.leaders.into_iter();
+    let mut installations = Installations {
+        elect: looker.config.leader_elect,
+        seen: leaders.map(|leader| Installation::of(leader, at)).collect(),
+        hidden: hidden.or(report.leaders_error.map(Unknown)),
+    };
+    let rows = report.services.into_iter();
+    let services: Vec<_> = rows.map(|row| ServiceFacts::of(row, &seen)).collect();
+    let names: BTreeSet<_> = services.iter().flat_map(ServiceFacts::names).collect();
+    let targets: BTreeSet<_> = services.iter().flat_map(|service| &service.servers).collect();
+    let servers = join_all(targets.into_iter().map(|target| answer(*target, &names)));
+    let namespaces: BTreeSet<_> = services
+        .iter()
+        .filter(|service| service.row.managed)
+        .map(|service| service.row.namespace.as_str())
+        .take(NAMESPACES)
+        .collect();
+    let operator = async {
+        look_again(looker, &mut installations).await;
+        let rights = rights(
+            looker,
+            &installations,
+            &namespaces,
+            seen.index.needs_nodes(),
+            is_in_pod,
+        );
+        let limited = timeout(LIMIT, rights).await;
+        limited.unwrap_or_else(|_| Err(Unknown::late("the rights of the operator")))
+    };
+    let (servers, nodes, metallb, rights) = tokio::join!(
+        servers,
+        nodes(looker),
+        announced_by_metallb(&looker.client),
+        operator
+    );
+    let servers: BTreeMap<_, _> = servers.into_iter().collect();
+    Ok(Facts {
+        at,
+        services,
+        nodes,
+        metallb,
+        servers,
+        installations,
+        rights,
+    })
+}
+
+/// A look, and more of them while a change is on its way to the copies. Also, why Leases of other namespaces are not
+/// known.
+async fn look(looker: &Looker<'_>) -> Result<(Seen, ClusterReport, Option<Unknown>), Error> {
+    let mut again = AGAIN;
+    loop {
+        let seen = looker.read().await?;
+        let (leases, hidden) = match looker.leases_everywhere().await {
+            Err(error) => {
+                let hidden = Unknown::of("list leases.coordination.k8s.io in all namespaces", &error);
+                (looker.leases().await, Some(hidden))
+            }
+            leases => (leases, None),
+        };
+        let report = looker.report(&seen, leases).await;
+        if report.in_step || again == 0 {
+            return Ok((seen, report, hidden));
+        }
+        again -= 1;
+        sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// A holder that renews its Lease lives, whatever its clock says.
+async fn look_again(looker: &Looker<'_>, installations: &mut Installations) {
+    let is_doubtful = |it: &Installation| it.leader.holder.is_some() && !it.leader.leads;
+    if !installations.seen.iter().any(is_doubtful) {
+        return;
+    }
+    sleep(RENEWAL).await;
+    let leases = if installations.hidden.is_some() {
+        looker.leases().await
+    } else {
+        looker.leases_everywhere().await
+    };
+    let at = looker.now();
+    let leases = leases.unwrap_or_default();
+    let leaders = leases.iter().map(|lease| Leader::of(lease, at));
+    let now: BTreeMap<_, _> = leaders.map(|leader| (leader.namespace.clone(), leader)).collect();
+    for it in installations.seen.iter_mut().filter(|it| is_doubtful(it)) {
+        if let Some(leader) = now.get(&it.leader.namespace)
+            && leader.holder.is_some()
+            && (leader.leads || leader.renewed != it.leader.renewed)
+        {
+            *it = Installation::of(leader.clone(), at);
+            it.leader.leads = true;
+        }
+    }
+}
+
+async fn answer(target: Target, names: &BTreeSet<String>) -> (Target, Result<Server, Failure>) {
+    let shown = timeout(LIMIT, ask(target))
+        .await
+        .unwrap_or(Err(Failure::TimedOut));
+    let server = |Shown { certificate, ahead }| {
+        let missing = names.iter().filter(|name| !certificate.names(name));
+        Server {
+            missing: missing.cloned().collect(),
+            names: certificate.all_names(),
+            ahead,
+        }
+    };
+    (target, shown.map(server))
+}
+
+/// All Nodes, and whether load balancers leave them out.
+async fn nodes(looker: &Looker<'_>) -> Result<BTreeMap<String, bool>, Unknown> {
+    let (all, mut nodes) = (Api::all(looker.client.clone()), BTreeMap::new());
+    let listed = list(
+        &all,
+        ListParams::default(),
+        usize::MAX,
+        |node: Guarded<NodeMetadata>| {
+            let metadata = node.slim_metadata();
+            let is_excluded = label_of(metadata, EXCLUDED).is_some();
+            nodes.insert(metadata.name.clone().unwrap_or_default(), is_excluded);
+        },
+    );
+    match timeout(LIMIT, listed).await {
+        Err(_) => Err(Unknown::late("the list of Nodes")),
+        Ok(Err(error)) => Err(Unknown::of("list nodes", &error)),
+        Ok(Ok(())) => Ok(nodes),
+    }
+}
+
+/// What MetalLB writes about the Services that it announces in layer 2. Nothing where there is no MetalLB.
+async fn announced_by_metallb(client: &Client) -> Result<BTreeMap<ServiceKey, BTreeSet<String>>, Unknown> {
+    let request = Request::get("/apis/metallb.io/v1beta1/servicel2statuses").body(Vec::new());
+    let request = request.map_err(|error| Unknown(error.to_string()))?;
+    let list = match timeout(LIMIT, client.request::<Value>(request)).await {
+        Err(_) => return Err(Unknown::late("the list of MetalLB's announcements")),
+        Ok(Err(kube::Error::Api(status))) if is_not_served(&status) => Value::Null,
+        Ok(list) => list.map_err(|error| Unknown::of("list servicel2statuses.metallb.io", &error))?,
+    };
+    let mut announced: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for item in list["items"].as_array().into_iter().flatten() {
+        let text = |field: &str| item["status"][field].as_str().unwrap_or_default();
+        let service = ServiceKey::new(text("serviceNamespace"), text("serviceName"));
+        announced
+            .entry(service)
+            .or_default()
+            .insert(text("node").to_owned());
+    }
+    Ok(announced)
+}
+
+/// The rights of the replicas: our own in one of their Pods, else those of the ServiceAccount of the leader's Pod.
+async fn rights(
+    looker: &Looker<'_>,
+    installations: &Installations,
+    namespaces: &BTreeSet<&str>,
+    needs_nodes: bool,
+    is_in_pod: bool,
+) -> Result<Rights, Unknown> {
+    let leader = installations.seen.iter().find(|it| it.leader.leads);
+    let leader = leader.map(|it| &it.leader);
+    let lease_namespace = match leader {
+        Some(leader) => leader.namespace.as_str(),
+        None => looker.own_namespace,
+    };
+    let lease = (lease_namespace, looker.config.election.lease_name.as_str());
+    let account = if is_in_pod {
+        None
+    } else {
+        let no_leader = || {
+            let why = "the ServiceAccount of the operator is not known, because no replica is known to lead";
+            Unknown(why.to_owned())
+        };
+        let leader = leader.ok_or_else(no_leader)?;
+        Some(service_account(&looker.client, leader).await?)
+    };
+    let subject = account.as_deref().map(|name| (lease_namespace, name));
+    let who = match subject {
+        Some((namespace, name)) => format!("system:serviceaccount:{namespace}:{name}"),
+        None => "the ServiceAccount of this Pod".to_owned(),
+    };
+    let rights = needed(lease, namespaces, needs_nodes);
+    let reviews = rights.into_iter().map(async |right| {
+        let allowed = is_allowed(&looker.client, &right, subject).await?;
+        Ok::<_, Unknown>((!allowed).then_some(right))
+    });
+    let reviewed: Result<Vec<_>, _> = join_all(reviews).await.into_iter().collect();
+    let missing = reviewed?.into_iter().flatten().collect();
+    Ok(Rights { who, missing })
+}
+
+/// The name of the ServiceAccount of a leader's Pod. The Lease has the name of the Pod before the underscore.
+async fn service_account(client: &Client, leader: &Leader) -> Result<String, Unknown> {
+    let namespace = &leader.namespace;
+    let holder = leader.holder.as_deref().unwrap_or_default();
+    let pod = holder.rsplit_once('_').map_or(holder, |(pod, _)| pod);
+    // Anyone who may write the Lease chooses this text, and it becomes part of a path.
+    let is_name = |sign: char| sign.is_ascii_alphanumeric() || sign == '-' || sign == '.';
+    if pod.is_empty() || !pod.chars().all(is_name) || pod.contains("..") {
+        return Err(Unknown(format!("the Lease names {holder}, which is no Pod")));
+    }
+    let request = Request::get(format!("/api/v1/namespaces/{namespace}/pods/{pod}")).body(Vec::new());
+    let request = request.map_err(|error| Unknown(error.to_string()))?;
+    let answer = client.request::<Value>(request).await;
+    let answer = answer.map_err(|error| {
+        let why = Unknown::of(&format!("get pods in {namespace}"), &error);
+        Unknown(format!("the Pod of the leader cannot be read: {why}"))
+    })?;
+    let name = answer["spec"]["serviceAccountName"].as_str();
+    Ok(name.unwrap_or("default").to_owned())
+}
+
+/// Asks for a review, which stores nothing. `subject`: namespace and name of a ServiceAccount, or none for our own rights.
+async fn is_allowed(client: &Client, right: &Right, subject: Option<(&str, &str)>) -> Result<bool, Unknown> {
+    let mut spec = right.attributes();
+    let (kind, resource) = match subject {
+        None => ("SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+        Some((namespace, name)) => {
+            spec["user"] = json!(format!("system:serviceaccount:{namespace}:{name}"));
+            spec["groups"] = json!([
+                "system:serviceaccounts",
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated",
+            ]);
+            ("SubjectAccessReview", "subjectaccessreviews")
+        }
+    };
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec});
+    let request = Request::post(format!("/apis/authorization.k8s.io/v1/{resource}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(review.to_string().into_bytes());
+    let request = request.map_err(|error| Unknown(error.to_string()))?;
+    let answer = client.request::<Value>(request).await;
+    let needs = format!("create {resource}.authorization.k8s.io");
+    let answer = answer.map_err(|error| Unknown::of(&needs, &error))?;
+    Ok(answer["status"]["allowed"] == true)
+}

@@ -1,0 +1,215 @@
+//! The rights that the operator needs. Pure.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::apiserver::reference_grant;
+
+/// What the operator may not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rights {
+    /// The user of the replicas.
+    pub who: String,
+    pub missing: Vec<Right>,
+}
+
+/// A right that the chart gives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Right {
+    pub verb: &'static str,
+    what: What,
+    /// Without it copies are not written. Without the others something is missing that most clusters do not notice.
+    pub is_needed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Resource {
+        group: &'static str,
+        resource: &'static str,
+        /// None: all.
+        name: Option<String>,
+        /// None: all.
+        namespace: Option<String>,
+    },
+    Path(&'static str),
+}
+
+const DISCOVERY: &str = "discovery.k8s.io";
+const COORDINATION: &str = "coordination.k8s.io";
+const READ: [&str; 3] = ["get", "list", "watch"];
+const ELECT: [&str; 4] = ["get", "list", "watch", "patch"];
+
+/// What replicas need that use this Lease, of a namespace and name, and have managed Services in these namespaces.
+pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, needs_nodes: bool) -> Vec<Right> {
+    let (lease_namespace, lease_name) = lease;
+    let everywhere = |group, resource| What::Resource {
+        group,
+        resource,
+        name: None,
+        namespace: None,
+    };
+    let within = |group, resource, namespace: &str, name: Option<String>| What::Resource {
+        group,
+        resource,
+        name,
+        namespace: Some(namespace.to_owned()),
+    };
+    let mut rights = Vec::new();
+    let mut add = |what: &What, verbs: &[&'static str], is_needed| {
+        rights.extend(verbs.iter().map(|verb| Right {
+            verb,
+            what: what.clone(),
+            is_needed,
+        }));
+    };
+    add(&everywhere("", "services"), &READ, true);
+    add(&everywhere(DISCOVERY, "endpointslices"), &READ, true);
+    add(&everywhere("", "nodes"), &READ, needs_nodes);
+    add(
+        &everywhere(reference_grant::GROUP, "referencegrants"),
+        &["list", "watch"],
+        false,
+    );
+    add(&What::Path("/readyz"), &["get"], false);
+    for namespace in namespaces {
+        let slices = within(DISCOVERY, "endpointslices", namespace, None);
+        add(&slices, &["create", "update", "delete"], true);
+        let events = within("events.k8s.io", "events", namespace, None);
+        add(&events, &["create", "patch"], false);
+    }
+    let lease = |name| within(COORDINATION, "leases", lease_namespace, name);
+    add(&lease(None), &["create"], true);
+    add(&lease(Some(lease_name.to_owned())), &ELECT, true);
+    add(&lease(Some(format!("{lease_name}-probes"))), &ELECT, false);
+    rights
+}
+
+impl Right {
+    /// As a SubjectAccessReview asks for it.
+    pub fn attributes(&self) -> Value {
+        match &self.what {
+            What::Path(path) => json!({"nonResourceAttributes": {"path": path, "verb": self.verb}}),
+            What::Resource {
+                group,
+                resource,
+                name,
+                namespace,
+            } => json!({"resourceAttributes": {
+                "group": group, "resource": resource, "verb": self.verb,
+                "name": name.as_deref().unwrap_or_default(),
+                "namespace": namespace.as_deref().unwrap_or_default(),
+            }}),
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Path(path) => write!(f, "{} {path}", self.verb),
+            What::Resource {
+                group,
+                resource,
+                name,
+                namespace,
+            } => {
+                write!(f, "{} {resource}", self.verb)?;
+                if !group.is_empty() {
+                    write!(f, ".{group}")?;
+                }
+                if let Some(name) = name {
+                    write!(f, " {name}")?;
+                }
+                match namespace {
+                    Some(namespace) => write!(f, " in {namespace}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One line for each right of the roles in a file of the chart's rights.
+    fn of_chart(text: &str) -> BTreeSet<String> {
+        let objects: Value = serde_json::from_str(text).unwrap();
+        let list = |value: &Value| -> Vec<String> {
+            let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            items
+                .iter()
+                .map(|item| item.as_str().unwrap().to_owned())
+                .collect()
+        };
+        let mut rights = BTreeSet::new();
+        for role in objects.as_array().unwrap() {
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                for verb in list(&rule["verbs"]) {
+                    rights.extend(
+                        list(&rule["nonResourceURLs"])
+                            .iter()
+                            .map(|path| format!("{verb} {path}")),
+                    );
+                    let names = list(&rule["resourceNames"]);
+                    let names = if names.is_empty() {
+                        vec![String::new()]
+                    } else {
+                        names
+                    };
+                    for (group, resource) in list(&rule["apiGroups"]).iter().zip(list(&rule["resources"])) {
+                        rights.extend(
+                            names
+                                .iter()
+                                .map(|name| format!("{verb} {resource}.{group} {name}")),
+                        );
+                    }
+                }
+            }
+        }
+        rights
+    }
+
+    #[test]
+    fn rights_are_those_that_the_chart_gives() {
+        let chart = of_chart(include_str!(
+            "../../../crates/testing/harness/rights/default.json"
+        ));
+        let lease = ("ops", "f668ae63.endpoint-copier-operator");
+        let needed = needed(lease, &BTreeSet::from(["default"]), true);
+        let needed: BTreeSet<_> = needed
+            .iter()
+            .map(|right| match &right.what {
+                What::Path(path) => format!("{} {path}", right.verb),
+                What::Resource {
+                    group,
+                    resource,
+                    name,
+                    ..
+                } => {
+                    let name = name.as_deref().unwrap_or_default();
+                    format!("{} {resource}.{group} {name}", right.verb)
+                }
+            })
+            .collect();
+        assert_eq!(needed, chart);
+    }
+
+    #[test]
+    fn a_right_reads_as_people_say_it() {
+        let rights = needed(("ops", "lease"), &BTreeSet::from(["blue"]), false);
+        let shown: Vec<_> = rights.iter().map(ToString::to_string).collect();
+        for expected in [
+            "list services",
+            "get /readyz",
+            "create endpointslices.discovery.k8s.io in blue",
+            "patch leases.coordination.k8s.io lease in ops",
+        ] {
+            assert!(shown.contains(&expected.to_owned()), "{expected} in {shown:?}");
+        }
+    }
+}
