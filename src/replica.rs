@@ -230,7 +230,8 @@ impl Replica {
     /// Runs until `asked_to_stop`, and then stops in order. `spawn` gets the name and the future of each task, and
     /// returns a future that completes when the task has ended. Dropping that future ends the task.
     ///
-    /// # Errors If a task has ended that should not have.
+    /// # Errors
+    /// If a task has ended that should not have.
     pub async fn run<T: Future<Output = ()>>(
         self,
         asked_to_stop: impl Future<Output = ()>,

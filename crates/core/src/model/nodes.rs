@@ -125,9 +125,11 @@ impl Nodes {
 
     /// The address in another family of the server that the source lists with the address `listed`. It is an address of
     /// the only Node that has `listed`, of the same kind, and is not in `own`, the addresses of the managed Service
-    /// itself. An address that a copy shows comes first, because the order of a Node's addresses may change.
+    /// itself. An address that other Nodes have too comes last, because it may be that of another server. Before those, an
+    /// address that a copy shows comes first, because the order of a Node's addresses may change.
     ///
-    /// # Errors If there is no such address, the reason.
+    /// # Errors
+    /// If there is no such address, the reason.
     pub fn counterpart(
         &self,
         listed: IpAddr,
@@ -147,9 +149,13 @@ impl Nodes {
         // The index says that it has it.
         let kind = node.kind_of(listed).ok_or(NoCounterpart::NoNode)?;
         let usable = |address: &IpAddr| !own.contains(address);
-        let kept = node.addresses_of(kind, family).filter(usable);
-        let kept = kept.filter(|address| shown.contains(address)).min();
-        kept.or_else(|| node.addresses_of(kind, family).find(usable))
+        let is_shared = |address: &IpAddr| self.only_with(*address).is_none();
+        let usable = node.addresses_of(kind, family).filter(usable);
+        let (shared, unshared): (Vec<_>, Vec<_>) = usable.partition(is_shared);
+        let addresses = if unshared.is_empty() { shared } else { unshared };
+        let kept = addresses.iter().filter(|address| shown.contains(*address)).min();
+        kept.or(addresses.first())
+            .copied()
             .ok_or_else(|| NoCounterpart::NoAddress(node.name.clone(), kind))
     }
 }
@@ -249,6 +255,21 @@ mod tests {
         }
         let all = ["2001:db8::1", "2001:db8::2"];
         assert!(counterpart(&nodes, &all, &all).is_err());
+    }
+
+    /// Rule: 8.address-kept
+    #[test]
+    fn an_address_that_another_node_has_too_comes_last() {
+        let a = || node("a").internal("192.0.2.1").internal("2001:db8::2");
+        let b = || node("b").internal("192.0.2.2").internal("2001:db8::2");
+        // The copy shows it for the other server.
+        let shown = &["2001:db8::2"][..];
+        for (given, expected) in [
+            ([a().internal("2001:db8::1"), b()], "2001:db8::1"),
+            ([a(), b()], "2001:db8::2"),
+        ] {
+            assert_eq!(counterpart(&nodes(given), &[], shown).as_deref(), Ok(expected));
+        }
     }
 
     #[test]
