@@ -142,7 +142,7 @@ fn nothing_is_held_because_of_an_unreadable_slice() {
     assert!(plan.is_done() && plan.findings.is_empty(), "{plan:#?}");
 }
 
-/// Neither a slice that was never copied nor one of the other family has anything to show instead.
+/// Neither a slice that was never copied nor one of the other family has endpoints to show instead.
 #[test]
 fn an_unreadable_slice_without_a_copy_ends_no_hold() {
     let mut world = World::new()
