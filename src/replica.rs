@@ -230,7 +230,8 @@ impl Replica {
     /// Runs until `asked_to_stop`, and then stops in order. `spawn` gets the name and the future of each task, and
     /// returns a future that completes when the task has ended. Dropping that future ends the task.
     ///
-    /// # Errors If a task has ended that should not have.
+    /// # Errors
+    /// If a task has ended that should not have.
     pub async fn run<T: Future<Output = ()>>(
         self,
         asked_to_stop: impl Future<Output = ()>,
@@ -340,7 +341,7 @@ mod tests {
     use super::*;
     use crate::apiserver;
 
-    /// A replica with these tasks in place of its own.
+    /// A replica with these tasks instead of its own.
     fn replica(watching: Vec<Named>, writing: Vec<Named>) -> Replica {
         let metrics = Metrics::new("lease").unwrap();
         let silent =

@@ -28,7 +28,8 @@ impl Beside {
     /// Begins a repetition. Returns the known servers to which it may go, the least asked first. The first one is
     /// preferred. `current` is the server that requests use now.
     ///
-    /// # Errors If there is no such server.
+    /// # Errors
+    /// If there is no such server.
     pub fn begin(
         &self,
         mut known: Vec<ServerAddress>,

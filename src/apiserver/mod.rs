@@ -115,7 +115,8 @@ pub enum Error {
 impl Access {
     /// Finds the cluster: `--kubeconfig`; else, in a Pod, its ServiceAccount; else the current context.
     ///
-    /// # Errors If none of them can be used.
+    /// # Errors
+    /// If none of them can be used.
     pub async fn find(
         kubeconfig: Option<&Path>,
         api_server: &ApiServerConfig,

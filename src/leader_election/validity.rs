@@ -36,7 +36,8 @@ impl Validity {
 
     /// Moves the deadline after a renewal was answered, but never back.
     ///
-    /// # Errors If the term is over, however early the renewal was sent.
+    /// # Errors
+    /// If the term is over, however early the renewal was sent.
     pub fn extend(&mut self, renewed: Self, now: Instant) -> Result<(), TermOver> {
         let known = self.deadline(now).ok_or(TermOver)?;
         self.deadline = renewed.deadline.max(Some(known));

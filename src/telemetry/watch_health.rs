@@ -329,7 +329,8 @@ impl WatchHealth {
     /// replica that honors these is as good as any other. The watches of Nodes and ReferenceGrants do not count,
     /// because without them a replica still copies everything else.
     ///
-    /// # Errors The watches that have shown no life.
+    /// # Errors
+    /// The watches that have shown no life.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all

@@ -35,7 +35,8 @@ impl Watchdog {
 
     /// Whether there was progress within `limit`, or there is nothing to do.
     ///
-    /// # Errors How long ago the last progress was.
+    /// # Errors
+    /// How long ago the last progress was.
     pub fn check(&self, limit: Duration) -> Result<(), Stuck> {
         let last = *self.0.lock();
         match last.map(|last| last.elapsed()).filter(|age| *age > limit) {

@@ -75,7 +75,8 @@ struct TimedResponse {
 impl TimedResponse {
     /// The Lease in the answer.
     ///
-    /// # Errors If the answer is garbled, or no API server can have stored this Lease.
+    /// # Errors
+    /// If the answer is garbled, or no API server can have stored this Lease.
     fn lease(&self) -> Result<Lease, BoxError> {
         let lease: Lease = serde_json::from_slice(&self.body)?;
         ReadVersion::of(&lease).ok_or(NO_VERSION)?;
@@ -117,8 +118,8 @@ impl LeaseCas {
 
     /// Returns what the lock gets after the API server has answered its GET with this Lease, or with none.
     ///
-    /// # Errors If this replica leads and the Lease has changed since the read, or if no API server can have stored
-    /// this Lease.
+    /// # Errors
+    /// If this replica leads and the Lease has changed since the read, or if no API server can have stored this Lease.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
@@ -161,7 +162,8 @@ impl LeaseCas {
 
     /// Returns what the lock gets after the API server has answered its write.
     ///
-    /// # Errors If the result of the write is unknown.
+    /// # Errors
+    /// If the result of the write is unknown.
     fn written(&self, answer: TimedResponse) -> Result<Response<Full<Bytes>>, BoxError> {
         let lease = answer.lease()?;
         self.observer.wrote(&lease);

@@ -29,7 +29,8 @@ impl LeaseCas {
     /// Sends a PATCH that renews this term. If it is not answered soon, an identical PATCH is sent in parallel, through
     /// another API server, and another one whenever all are unanswered for a while or one fails.
     ///
-    /// # Errors If there is no answer, or none that is worth waiting for. The renewal may still have been applied.
+    /// # Errors
+    /// If there is no answer, or none that is worth waiting for. The renewal may still have been applied.
     pub(super) async fn renew(
         &self,
         request: Request<Bytes>,

@@ -272,7 +272,7 @@ async fn failed_renewals_count_as_steps_and_stuck_loop_is_logged() {
         one.server.faults().remove(cut);
         one.leads().await;
     }
-    // Nothing polls it any more.
+    // From now on, nothing polls the Lease.
     one.task.abort();
     sleep(seconds(40)).await;
     assert!(one.watchdog.check(limit).is_err());

@@ -10,7 +10,7 @@ use prometheus::{
 };
 
 /// Declares a struct of metrics and its constructor, which registers them on these pages: each with its name, its help,
-/// and what its kind needs besides. Fields that are no metrics follow, with what they are at first.
+/// and the other arguments of its kind. Fields that are not metrics follow, with their initial values.
 macro_rules! metrics {
     (
         $(#[$meta:meta])*

@@ -408,7 +408,8 @@ fn service_has_eight_series_and_nothing_else_grows() {
     }
 }
 
-/// Everything runs on one thread, and other work runs after each piece. Rule: survive.metrics-once
+/// Everything runs on one thread, and other work runs after each piece.
+/// Rule: survive.metrics-once
 #[test]
 fn page_chunk_has_whole_lines_and_stays_short() {
     for count in [0, 1, 100, 10_000] {

@@ -126,7 +126,7 @@ pub mod label {
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// A key by namespace and name. Each kind has a type of its own. A clone shares its text: a dozen tables hold the key of a
+/// A key by namespace and name. Each kind has its own type. A clone shares its text: a dozen tables hold the key of a
 /// Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {

@@ -127,7 +127,8 @@ impl Nodes {
     /// the only Node that has `listed`, of the same kind, and is not in `own`, the addresses of the managed Service
     /// itself. An address that a copy shows comes first, because the order of a Node's addresses may change.
     ///
-    /// # Errors If there is no such address, the reason.
+    /// # Errors
+    /// If there is no such address, the reason.
     pub fn counterpart(
         &self,
         listed: IpAddr,

@@ -90,7 +90,7 @@ impl Source {
         slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
     }
 
-    /// The ports of a copy of one of its slices. `None`: there is no copy, because all of them are left out.
+    /// The ports of a copy of one of its slices. `None` if there is no copy, because all ports are left out.
     #[must_use]
     pub fn ports_of_copy(
         &self,

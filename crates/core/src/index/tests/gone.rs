@@ -50,7 +50,8 @@ fn a_list_in_progress_does_not_restore_a_deleted_slice() {
     assert_eq!(source_slices(&index), ["kubernetes"], "no deletion would come");
 }
 
-/// The same applies after etcd was restored from a backup, with the old UID. Rule: 2.gone
+/// The same applies after etcd was restored from a backup, with the old UID.
+/// Rule: 2.gone
 #[test]
 fn a_later_list_or_get_restores_a_deleted_slice() {
     let (mut index, scope) = gone();

@@ -89,7 +89,8 @@ fn at_most_16_addresses_of_a_family_are_probed() {
     assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
 }
 
-/// Otherwise a user who may write slices could prevent probes of the API servers. Rule: 7.targets-limit
+/// Otherwise a user who may write slices could prevent probes of the API servers.
+/// Rule: 7.targets-limit
 #[test]
 fn forged_copies_take_no_place_from_api_servers() {
     let addresses: Vec<_> = (1..=40).map(|number| format!("192.0.2.{number}")).collect();

@@ -128,7 +128,8 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     assert_eq!(plan.deletes.len(), 1);
 }
 
-/// A replica that starts knows the copy, but no Service that asks for the source. Rule: 9.withdrawal
+/// A replica that starts knows the copy, but no Service that asks for the source.
+/// Rule: 9.withdrawal
 #[test]
 fn a_frozen_copy_of_another_namespace_needs_grants() {
     let mut world = allowed().settled("vip");
@@ -410,7 +411,8 @@ impl SourceState {
 }
 
 proptest! {
-    /// Event, status, metrics and log are made only from these. Rule: 9.refusal-is-blind
+    /// Event, status, metrics and log are made only from these.
+    /// Rule: 9.refusal-is-blind
     #[test]
     fn a_refusal_is_byte_equal_whatever_the_source_is(
         source in any_source(),
