@@ -44,11 +44,11 @@ macro_rules! metrics {
 
 pub(super) use metrics;
 
-/// The page as it is written.
+/// A page of metrics.
 #[derive(Default)]
 pub(super) struct MetricsPage {
     pub registry: Registry,
-    /// The labels that all metrics have which are added.
+    /// The labels that each added metric gets.
     labels: HashMap<String, String>,
 }
 
@@ -106,7 +106,7 @@ impl MetricsPage {
     }
 }
 
-/// What stands before the lines of a metric.
+/// Writes the lines before the samples of a metric.
 pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
     _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
