@@ -341,7 +341,7 @@ mod tests {
     use super::*;
     use crate::apiserver;
 
-    /// A replica with these tasks in place of its own.
+    /// A replica with these tasks instead of its own.
     fn replica(watching: Vec<Named>, writing: Vec<Named>) -> Replica {
         let metrics = Metrics::new("lease").unwrap();
         let silent =

@@ -26,9 +26,8 @@ pub enum PresentedLease {
 }
 
 impl PresentedLease {
-    /// What the candidate
-    /// `us` presents, given what it knows after this answer. `leads` says whether it has a valid term. `overtaken` says
-    /// that the answer was ignored, so the known state may differ from what was read.
+    /// What the candidate `us` presents, given what it knows after this answer. `leads` says whether it has a valid
+    /// term. `overtaken` says that the answer was ignored, so the known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,

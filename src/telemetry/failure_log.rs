@@ -118,7 +118,7 @@ mod tests {
         let outage = FailureLog::new("the watch of services");
         outage.recovered();
         for attempt in 0..1000_u64 {
-            // Texts with numbers that change are no news.
+            // A text that differs only in numbers is not news.
             outage.failed(&format!("no answer within {attempt} ms"));
             advance(Duration::from_millis(150)).await;
         }

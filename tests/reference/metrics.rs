@@ -33,7 +33,8 @@ from the start of the term.
 
 A replica renders the page at most once a second, for all clients together, so a page may be one second old. A client
 that reads so slowly that the replica has rendered two newer pages gets only a part of its page. A replica serves 32
-connections. If there are more, it closes the oldest idle connection of the peer that has the most. ";
+connections. If there are more, it closes the oldest idle connection of the peer that has the most.
+";
 
 /// The sections, by the beginning of the names in them.
 const SECTIONS: [(&[&str], &str); 4] = [
@@ -64,7 +65,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["service_namespace", "service"],
         of: &[],
-        values: "A managed Service. The label is not named `namespace`, because Prometheus uses that name for the \
+        values: "A managed Service. The label is not named namespace, because Prometheus uses that name for the \
                  namespace of the Pod.",
     },
     Label {

@@ -159,7 +159,7 @@ impl Watches {
                     }
                     Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
-                        // The receiver is gone if the watch is already being replaced.
+                        // The receiver is dropped if the watch is already being replaced.
                         listed_once.take().map(|sender| sender.send(()));
                         index.slices_listed(scope, &std::mem::take(&mut listed))
                     }

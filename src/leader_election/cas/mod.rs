@@ -119,8 +119,7 @@ impl LeaseCas {
     /// Returns what the lock gets after the API server has answered its GET with this Lease, or with none.
     ///
     /// # Errors
-    /// If this replica leads and the Lease has changed since the read, or if no API server can have stored
-    /// this Lease.
+    /// If this replica leads and the Lease has changed since the read, or if no API server can have stored this Lease.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;

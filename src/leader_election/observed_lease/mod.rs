@@ -92,13 +92,12 @@ impl ObservedLease {
         }
     }
 
-    /// When the candidate
-    /// `us` may first try, unless the Lease changes before. `leads` says whether it has a valid term. `None` before the
-    /// first look. A Lease that was released, or never showed a holder, is free. A Lease that names us is ours to
-    /// renew. Any other Lease belongs to its last holder until its duration has passed since its present state was
-    /// first seen, even if it was deleted, emptied or garbled, because the holder may be alive and about to write it
-    /// again. Only the leader may write such a Lease at once: if we are the last holder that we saw but do not lead,
-    /// there may have been another holder since.
+    /// When the candidate `us` may first try, unless the Lease changes before. `leads` says whether it has a valid
+    /// term. `None` before the first look. A Lease that was released, or never showed a holder, is free. A Lease that
+    /// names us is ours to renew. Any other Lease belongs to its last holder until its duration has passed since its
+    /// present state was first seen, even if it was deleted, emptied or garbled, because the holder may be alive and
+    /// about to write it again. Only the leader may write such a Lease at once: if we are the last holder that we saw
+    /// but do not lead, there may have been another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (state, since) = self.state.as_ref()?;

@@ -104,7 +104,7 @@ impl Slices {
         self.remove(key)
     }
 
-    /// Whether a GET has shown that this very slice is gone.
+    /// Whether a GET has shown that this slice, with this UID, is deleted.
     pub fn is_gone(&self, metadata: &ObjectMeta) -> bool {
         let gone = self.gone.get(&SliceKey::of(metadata));
         gone.is_some_and(|gone| metadata.uid.as_ref() == Some(&gone.uid))

@@ -1,7 +1,7 @@
 //! The vocabulary that users and the operator share, as types: keys, labels, annotations, families, the request of a
 //! Service.
 //!
-//! Pure: no client, no clock, no environment, no logging.
+//! This is pure: it uses no client, no clock, no environment and no logging.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -132,7 +132,7 @@ pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// The value of it on slices into which Kubernetes mirrors an `Endpoints` object.
 pub const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
-/// A key by namespace and name. Each kind has a type of its own. A clone shares its text: a dozen tables hold the key of a
+/// A key by namespace and name. Each kind has its own type. A clone shares its text: a dozen tables hold the key of a
 /// Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
@@ -149,7 +149,7 @@ macro_rules! key {
                 Self { namespace: namespace.into().into(), name: name.into().into() }
             }
 
-            /// The key of an object, as far as its metadata says.
+            /// The key of an object, from its metadata.
             #[must_use]
             pub fn of(metadata: &ObjectMeta) -> Self {
                 let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
@@ -238,7 +238,7 @@ impl Family {
         }
     }
 
-    /// The other one.
+    /// The other family.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -248,7 +248,7 @@ impl Family {
     }
 }
 
-/// A resourceVersion as a number: those of one cluster can be compared (KEP-5504).
+/// A resourceVersion as a number. The versions of one cluster can be compared (KEP-5504).
 #[must_use]
 pub fn version(resource_version: Option<&str>) -> Option<u64> {
     resource_version?.parse().ok()

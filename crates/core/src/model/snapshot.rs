@@ -97,7 +97,7 @@ impl Source {
         self.unreadable.is_empty() && !is_invalid && self.slices.iter().all(|slice| slice.is_empty())
     }
 
-    /// The ports of a copy of one of its slices. `None`: there is no copy, because all of them are left out.
+    /// The ports of a copy of one of its slices. `None` if there is no copy, because all ports are left out.
     #[must_use]
     pub fn ports_of_copy(
         &self,

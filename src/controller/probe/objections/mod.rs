@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report
-//!     others: probe Lease ──> watch ──> Peer ──> PATCH of an annotation of their own
+//!     others: probe Lease ──> watch ──> Peer ──> PATCH of their own annotation
 //! ```
 //!
 //! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: if the

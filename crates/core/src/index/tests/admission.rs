@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Reason, annotation};
 
-/// An index with these limits that has listed everything, and nothing is there.
+/// An index with these limits that has listed everything in an empty cluster.
 fn limited(per_namespace: usize, total: usize) -> Index {
     let mut index = Index::new(defaults());
     index.set_limits(ServiceLimits { per_namespace, total });
@@ -172,7 +172,7 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
             "web/vip"
         ]
     );
-    // It stays managed, loses its exemption, and is the next of its namespace.
+    // The Service stays managed, loses its exemption, and is the next one of its namespace.
     let changed = index.apply_service(&service("third").source("default", "app").created(5));
     assert_eq!(shown(&changed), ["default/fourth", "default/third"]);
     assert_eq!(
@@ -198,7 +198,7 @@ fn nothing_of_a_service_that_waits_is_watched() {
     assert_ne!(index.names_changed(), before);
 }
 
-/// The admitted Services by the words of the rule.
+/// The admitted Services, computed from the text of the rule.
 fn expected(services: &BTreeSet<ServiceKey>, copies: &BTreeSet<ServiceKey>, limits: (usize, usize)) -> Dirty {
     let rank = |key: &ServiceKey| (!copies.contains(key), age(key), key.clone());
     let mut by_rank: Vec<_> = services.iter().collect();

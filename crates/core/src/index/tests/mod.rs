@@ -1,4 +1,4 @@
-//! Each change returns the keys that it concerns.
+//! Each change returns the keys that it affects.
 
 use super::*;
 use crate::model::{Priority, annotation, copy_name};

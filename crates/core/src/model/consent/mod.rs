@@ -107,7 +107,7 @@ impl AllowFromAnnotation {
 /// Whether a managed Service may copy a source, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Consent {
-    /// Nobody allows it.
+    /// Neither the owner of the source nor the admin allows it.
     Refused,
     /// Nobody is known to allow it, but the cluster has no ReferenceGrants, or has just stopped serving them. No copy
     /// is created, and existing copies stay.

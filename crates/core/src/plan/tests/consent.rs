@@ -1,4 +1,4 @@
-//! A source in another namespace is copied with consent only, and copies go with it.
+//! A source in another namespace is copied only with consent, and copies are deleted when consent ends.
 
 use proptest::prelude::*;
 
@@ -128,7 +128,7 @@ fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
     assert_eq!(plan.deletes.len(), 1);
 }
 
-/// A replica that starts knows of no Service that asks for the source, but of the copy.
+/// A replica that starts knows the copy, but no Service that asks for the source.
 /// Rule: 9.withdrawal
 #[test]
 fn a_frozen_copy_of_another_namespace_needs_grants() {
@@ -262,7 +262,7 @@ fn a_port_that_the_source_does_not_have_is_left_out() {
     };
     assert_eq!(numbers(&world), [6443]);
     assert_eq!(world.reasons("vip"), [Reason::PortNotPermitted]);
-    // Its own namespace may have any port.
+    // A source in the own namespace may be copied with any port.
     let own = slice("own").of("own").endpoints(["192.0.2.1"]);
     let mut world = world
         .slice(own)
@@ -329,7 +329,7 @@ fn any_source() -> impl Strategy<Value = ServiceKey> {
         .prop_map(|(namespace, name)| ServiceKey::new(&namespace, &name))
 }
 
-/// What may be true of a source that does not allow `default` to copy it.
+/// The possible states of a source that does not allow `default` to copy it.
 #[derive(Clone, Debug)]
 struct SourceState {
     allow_from: Option<String>,
@@ -411,7 +411,7 @@ impl SourceState {
 }
 
 proptest! {
-    /// Event, status, metrics and log are made of these alone.
+    /// Event, status, metrics and log are made only from these.
     /// Rule: 9.refusal-is-blind
     #[test]
     fn a_refusal_is_byte_equal_whatever_the_source_is(

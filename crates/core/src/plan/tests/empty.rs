@@ -1,4 +1,4 @@
-//! An empty source: followed, except where that must be a mistake.
+//! Copies follow an empty source, unless the empty list must be a mistake.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 

@@ -80,7 +80,7 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![good(), good6()],
             vec![],
         ),
-        // A headless Service without selector gets both families on clusters of one, too.
+        // A headless Service without a selector gets both families even on clusters with one family.
         (
             "one of two, headless",
             required().headless(),

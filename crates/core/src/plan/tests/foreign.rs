@@ -1,4 +1,4 @@
-//! What is not ours is never touched.
+//! Slices of others are never touched.
 
 use crate::model::EndpointSlice;
 use crate::model::{
@@ -13,7 +13,7 @@ fn taken() -> String {
     copy_name("vip", &slice("kubernetes"))
 }
 
-/// A slice that lacks one thing of what makes a copy ours, under each name that could matter.
+/// Slices that each lack one mark of a copy, under each name that could matter.
 fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
     let name = taken();
     let ours = || {
@@ -249,7 +249,7 @@ fn slices_of_unmanaged_service_are_left_alone() {
     for service in [
         plain_service("vip"),
         selector(service("vip")),
-        // Told to delete them, a user would empty the Service.
+        // If the note named these, a user who deletes them would empty the Service.
         selector(service("vip")).annotate(annotation::ENABLED, "yes"),
     ] {
         let world = World::new().service(service).slice(slice("vip-x7k2p").of("vip"));

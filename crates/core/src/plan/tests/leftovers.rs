@@ -3,7 +3,7 @@ use crate::plan::Plan;
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
 
-/// What version 0.3 of the Go operator makes for a Service.
+/// The slice that version 0.3 of the Go operator makes for a Service.
 fn leftover(name: &str) -> EndpointSlice {
     slice(name)
         .of(name)

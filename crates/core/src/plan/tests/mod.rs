@@ -1,4 +1,4 @@
-//! Given objects, when one changes, then these writes.
+//! Tests of the form: given these objects, if one changes, the plan has these writes.
 
 mod consent;
 mod empty;

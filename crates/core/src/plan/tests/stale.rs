@@ -1,4 +1,4 @@
-//! A view that may be old: ask before it overwrites what a newer one wrote.
+//! A view that may be old: a GET comes before it overwrites what a newer view wrote.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildSlice, plain_service, service, slice};
 
-/// A copy that was made from version 200 of the source, while we see it at this one.
+/// A copy that was made from version 200 of the source, while this replica sees the source at this version.
 fn ahead_of(seen: u64) -> World {
     World::new()
         .service(service("vip").annotate(crate::model::annotation::WHEN_SOURCE_EMPTY, "follow"))
@@ -166,7 +166,7 @@ fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
     assert_eq!(world.settle("vip").len(), 1);
 }
 
-/// A source slice of which there is no copy yet.
+/// A source slice without a copy.
 fn uncopied() -> World {
     World::new()
         .service(service("vip"))

@@ -155,7 +155,7 @@ fn empty_copy_goes_beside_the_copy_of_an_unreadable_slice() {
     assert!(plan.updates.is_empty() && plan.creates.is_empty(), "{plan:#?}");
 }
 
-/// Neither a slice that was never copied nor one of the other family has anything to show instead.
+/// Neither a slice that was never copied nor one of the other family has endpoints to show instead.
 #[test]
 fn an_unreadable_slice_without_a_copy_ends_no_hold() {
     let mut world = World::new()

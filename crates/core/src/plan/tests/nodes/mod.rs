@@ -1,4 +1,4 @@
-//! Given Nodes, then these addresses, names and hints in the copies of the API source.
+//! Tests of the form: given these Nodes, the copies of the API source have these addresses, names and hints.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ fn incomplete(world: &World) -> Option<String> {
     note(world, Reason::FamilyIncomplete)
 }
 
-/// What the source lists from now on.
+/// Sets what the source lists from now on.
 fn list(world: &mut World, addresses: &[&str]) {
     world.edit(&source_key(), |slice| {
         *slice = slice.clone().endpoints(addresses.iter().copied());
@@ -286,7 +286,7 @@ fn both_families_are_held_or_emptied_together() {
                 "{when_empty}"
             );
         }
-        // What a Node says does not matter meanwhile.
+        // Meanwhile, the Node does not matter.
         world.list_nodes([]);
         world.settle("vip");
         assert_eq!(shown6(&world).len(), expected, "{when_empty}");
@@ -354,7 +354,7 @@ fn no_doubt_about_nodes_takes_the_last_endpoint() {
     world.list_nodes([]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[0]]);
-    // Another one that is certain takes its place.
+    // Another address that is certain takes its place.
     world.list_nodes([server(2)]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[2]]);
@@ -381,7 +381,7 @@ fn the_vip_on_a_node_is_no_endpoint_even_as_the_last() {
     one.settle("vip");
     assert_eq!(shown6(&one), [V6[1]]);
 
-    // Nor does it take the place of the last one.
+    // It does not take the place of the last one either.
     let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
     world.list_nodes([]);
