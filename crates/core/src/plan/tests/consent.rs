@@ -113,19 +113,28 @@ fn withdrawal_removes_copies_that_are_frozen_or_held() {
 /// Rule: 9.withdrawal
 #[test]
 fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
-    let world = allowed().settled("vip");
-    let mut index = withdrawn(&world).index();
-    let source = &world.slices[&SliceKey::new("web", "app-x7k2p")];
-    let unreadable = crate::model::Unreadable {
-        metadata: source.metadata.clone(),
-        error: "invalid type".to_owned(),
-    };
-    index.apply_unreadable_slice(
-        &Scope::Named(std::sync::Arc::new(["app".to_owned()].into())),
-        &unreadable,
-    );
-    let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(plan.deletes.len(), 1);
+    let stays = withdrawn(&allowed().settled("vip"));
+    // Without its label, the slice may be one of the source that the Service names now.
+    let other = plain_service("other").namespace("web");
+    let moves = stays
+        .clone()
+        .service(other.annotate(annotation::ALLOW_FROM, "default"))
+        .service(service("vip").source("web", "other"));
+    for world in [stays, moves] {
+        let mut index = world.index();
+        let slice = &world.slices[&SliceKey::new("web", "app-x7k2p")];
+        let unreadable = crate::model::Unreadable {
+            metadata: ObjectMeta {
+                labels: None,
+                ..slice.metadata.clone()
+            },
+            error: "invalid type".to_owned(),
+        };
+        let names = ["app", "other"].map(str::to_owned).into();
+        index.apply_unreadable_slice(&Scope::Named(std::sync::Arc::new(names)), &unreadable);
+        let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+        assert_eq!(plan.deletes.len(), 1);
+    }
 }
 
 /// A replica that starts knows the copy, but no Service that asks for the source.
