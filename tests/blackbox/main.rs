@@ -11,6 +11,7 @@ mod election;
 mod empty;
 mod events;
 mod failover;
+mod families;
 mod hostile;
 mod inspect;
 mod limits;

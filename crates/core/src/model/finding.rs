@@ -111,7 +111,9 @@ reasons! {
         means: "The source has no EndpointSlice of an IP family that the Service needs: of none of its families, or \
             of one of them while its policy is `RequireDualStack`. Not reported for `default/kubernetes`, whose \
             missing family comes from Nodes.",
-        remedy: "Set `spec.ipFamilies` and `spec.ipFamilyPolicy` to the families that the source has.";
+        remedy: "Give the source slices of that family, or run the command in the note. `ipFamilyPolicy: SingleStack` \
+            removes the second family. The first family of a Service with a cluster IP cannot change, so the command \
+            creates the Service again, which interrupts it.";
 
     /// Nodes do not tell the address of each API server in an IP family that the API source lacks.
     FamilyIncomplete, leaves_undone: false,
