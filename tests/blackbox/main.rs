@@ -12,6 +12,7 @@ mod election;
 mod empty;
 mod events;
 mod failover;
+mod families;
 mod foreign;
 mod hostile;
 mod inspect;

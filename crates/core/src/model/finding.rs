@@ -114,7 +114,9 @@ reasons! {
         means: "The source has no EndpointSlice of an IP family that the Service needs: it has none of the Service's \
             families, or only one of them although the policy of the Service is `RequireDualStack`. There is no such \
             Event for `default/kubernetes`, whose missing family comes from Nodes.",
-        remedy: "Set `spec.ipFamilies` and `spec.ipFamilyPolicy` to the families that the source has.";
+        remedy: "Give the source slices of that family, or run the command in the note. `ipFamilyPolicy: SingleStack` \
+            removes the second family. The first family of a Service with a cluster IP cannot change, so the command \
+            deletes and recreates the Service, which interrupts its traffic.";
 
     /// In an IP family that the API source lacks, Nodes do not show the address of each API server.
     FamilyIncomplete, leaves_undone: false,

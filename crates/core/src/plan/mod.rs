@@ -21,6 +21,7 @@ use crate::model::{
 };
 
 pub mod copy;
+mod families;
 mod foreign;
 mod hold;
 mod report;

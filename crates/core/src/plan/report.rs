@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::Plan;
 use super::second_family::{Missing, SecondFamily};
 use super::verdicts::is_ready;
+use super::{Plan, families};
 use crate::model::ports::{LeftOut, protocol};
 use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
@@ -135,23 +135,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
             ),
         );
     }
-    let missing: Vec<_> = service
-        .families
-        .iter()
-        .filter(|family| source.slices_of(**family).next().is_none() && !is_second(source, **family))
-        .map(|family| family.as_str())
-        .collect();
-    let none = missing.len() == service.families.len();
-    if none || (service.needs_all_families && !missing.is_empty()) {
-        plan.find(
-            Reason::FamilyMissing,
-            format!(
-                "{} has no {} slice; set spec.ipFamilies to the families of the source",
-                source.key,
-                missing.join(" and no ")
-            ),
-        );
-    }
+    families::missing(service, source, plan);
 }
 
 /// A Service without endpoints although its source would be held: there is nothing to hold.
@@ -164,11 +148,6 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
             format!("{} has no endpoint, and there is no copy to keep: this Service has none either. Check the source", source.key),
         );
     }
-}
-
-/// Whether a family is the second one of the API source, which Nodes fill.
-fn is_second(source: &Source, family: Family) -> bool {
-    source.key.is_api_source() && source.slices_of(family.other()).next().is_some()
 }
 
 /// Reports API servers without an address in the second family.

@@ -134,12 +134,11 @@ impl Filler<'_> {
                     self.kept(current, |_| true)
                 }
             });
-            let is_there = self.snapshot.slice(&SliceKey::of(&empty.metadata)).is_some();
             let ports = empty.ports.unwrap_or_default();
             // The source slice may be of this family itself, as long as it cannot be decoded.
             let may_create =
                 !shown.is_empty() && !hold::has_unreadable(self.source, self.family, self.snapshot);
-            if is_there || may_create {
+            if current.is_some() || may_create {
                 second.copies.push(copy::fresh(self.service, &shown, ports));
             }
         }

@@ -79,7 +79,8 @@ fn fresh_copies(
     fresh.collect()
 }
 
-/// The copies of empty slices. An empty slice never causes a create; that would also undo a deletion by hand.
+/// The copies of empty slices that exist. An empty slice never causes a create; that would also undo a deletion by hand.
+/// So a slice of others is not in the way of one.
 fn existing_copies(
     service: &ManagedService,
     source: &Source,
@@ -88,7 +89,10 @@ fn existing_copies(
     left_out: &mut LeftOut,
 ) -> Vec<EndpointSlice> {
     let mut copies = fresh_copies(service, source, empty, left_out);
-    copies.retain(|copy| snapshot.slice(&SliceKey::of(&copy.metadata)).is_some());
+    copies.retain(|copy| {
+        let current = snapshot.slice(&SliceKey::of(&copy.metadata));
+        current.is_some_and(|current| current.is_copy_for(&snapshot.key))
+    });
     copies
 }
 

@@ -222,6 +222,13 @@ fn copy_whose_name_is_taken_gives_no_endpoints() {
     assert_eq!(world.settle("vip"), [Write::Update(copy)]);
     let reasons = world.reasons("vip");
     assert_eq!(reasons, [Reason::NameTaken, Reason::ForeignSlices]);
+
+    world.edit(&app("app-bbbbb"), |slice| slice.endpoints = None);
+    assert_eq!(
+        world.reasons("vip"),
+        [Reason::ForeignSlices],
+        "no copy of an empty slice is missing"
+    );
 }
 
 /// The EndpointSlice controller keeps a slice without ports for a Service without Pods.

@@ -1,4 +1,4 @@
-use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, label};
+use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, copy_name, label};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
@@ -71,7 +71,9 @@ fn without_a_copy_to_replace_it_it_stays() {
 fn leftover_goes_when_an_empty_source_is_followed() {
     let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
     let world = world().service(follow);
-    for world in [world.clone(), world.slice(source().endpoints([]))] {
+    let empty = world.clone().slice(source().endpoints([]));
+    let taken = slice(&copy_name("vip", &source())).of("vip");
+    for world in [world, empty.clone(), empty.slice(taken)] {
         let plan = world.plan("vip");
         assert_eq!((removes(&plan), plan.creates.len()), (vec!["vip"], 0));
     }
