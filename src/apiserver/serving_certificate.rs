@@ -209,17 +209,4 @@ mod tests {
         serving.shutdown().await;
         assert_eq!(ask(target).await.unwrap_err(), Failure::Refused);
     }
-
-    #[tokio::test]
-    async fn a_request_of_doctor_has_no_credentials() {
-        let store = Store::new();
-        let serving = ApiServer::new(&store)
-            .serve(([127, 0, 0, 1], 0).into())
-            .await
-            .unwrap();
-        let target = Target::new(serving.address().ip(), serving.address().port());
-        _ = ask(target).await;
-        let asked = store.requests().matching(|_| true);
-        assert!(asked.iter().all(|request| request.user != "admin"), "{asked:?}");
-    }
 }

@@ -104,7 +104,7 @@ on_both! {
             assert_eq!(result, "failed", "{name}: {wrong:#}");
             assert!(found.contains(detail), "{name}: {found}");
         }
-        let shown = text(&run(cluster, &["doctor"]).await);println!("{shown}");
+        let shown = text(&run(cluster, &["doctor"]).await);
         for part in [
             "default/kubernetes-vip\n",
             "\n           -> Add 192.0.2.100 to tls-san in the configuration",

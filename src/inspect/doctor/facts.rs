@@ -11,7 +11,7 @@ use crate::inspect::announced::Announced;
 use crate::inspect::look::Seen;
 use crate::inspect::report::{Leader, Row};
 use endpoint_copier_core::model::ports::{LeftOut, tcp_numbers};
-use endpoint_copier_core::model::{EndpointSlice, ServiceKey, Snapshot};
+use endpoint_copier_core::model::{Endpoint, EndpointSlice, ServiceKey, Snapshot};
 use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
 
 /// All that was found out.
@@ -103,7 +103,7 @@ impl ServiceFacts {
     }
 }
 
-fn is_ready(endpoint: &endpoint_copier_core::model::Endpoint) -> bool {
+fn is_ready(endpoint: &Endpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
     conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
 }
@@ -132,7 +132,7 @@ fn servers(snapshot: &Snapshot) -> BTreeSet<Target> {
     ports.extend(copied.contains(&SUPERVISOR_PORT).then_some(SUPERVISOR_PORT));
     let slices = source.slices.iter().chain(&snapshot.copies);
     let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
-    let addresses: BTreeSet<_> = endpoints.filter_map(|endpoint| endpoint.address()).collect();
+    let addresses: BTreeSet<_> = endpoints.filter_map(Endpoint::address).collect();
     let of_address = |address| ports.iter().map(move |port| Target::new(address, *port));
     addresses.into_iter().flat_map(of_address).collect()
 }

@@ -57,7 +57,8 @@ struct Diagnosis {
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    name: &'static str,
     /// `<namespace>/<name>`, or none where the check is about the cluster.
     service: Option<String>,
     result: Verdict,
@@ -91,9 +92,9 @@ impl Verdict {
 }
 
 impl Check {
-    fn ok(check: &'static str, detail: impl Into<String>) -> Self {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            check,
+            name,
             service: None,
             result: Verdict::Ok,
             detail: detail.into(),
@@ -102,7 +103,7 @@ impl Check {
     }
 
     fn wrong(
-        check: &'static str,
+        name: &'static str,
         result: Verdict,
         detail: impl Into<String>,
         remedy: impl Into<String>,
@@ -110,22 +111,22 @@ impl Check {
         Self {
             result,
             remedy: Some(remedy.into()),
-            ..Self::ok(check, detail)
+            ..Self::ok(name, detail)
         }
     }
 
-    fn failed(check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::wrong(check, Verdict::Failed, detail, remedy)
+    fn failed(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::wrong(name, Verdict::Failed, detail, remedy)
     }
 
-    fn warning(check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::wrong(check, Verdict::Warning, detail, remedy)
+    fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::wrong(name, Verdict::Warning, detail, remedy)
     }
 
-    fn unknown(check: &'static str, why: impl fmt::Display) -> Self {
+    fn unknown(name: &'static str, why: impl fmt::Display) -> Self {
         Self {
             result: Verdict::Unknown,
-            ..Self::ok(check, why.to_string())
+            ..Self::ok(name, why.to_string())
         }
     }
 }

@@ -8,7 +8,7 @@ use http::{Request, header};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Unknown;
 use super::facts::{Facts, Installation, Installations, Server, ServiceFacts};
@@ -37,8 +37,7 @@ const NAMESPACES: usize = 20;
 
 /// Reads everything. `is_in_pod`: our credentials are those of the operator.
 pub(super) async fn facts(looker: &Looker<'_>, is_in_pod: bool) -> Result<Facts, Error> {
-    let look = timeout(LOOK_LIMIT, look(looker)).await;
-    let (seen, report, hidden) = look.map_err(|_| Error::NoAnswer)??;
+    let Look { seen, report, hidden } = settled(looker).await?;
     let at = report.at;
     let leaders = report.leaders.into_iter();
     let mut installations = Installations {
@@ -87,26 +86,43 @@ pub(super) async fn facts(looker: &Looker<'_>, is_in_pod: bool) -> Result<Facts,
     })
 }
 
-/// A look, and more of them while a change is on its way to the copies. Also, why Leases of other namespaces are not
-/// known.
-async fn look(looker: &Looker<'_>) -> Result<(Seen, ClusterReport, Option<Unknown>), Error> {
-    let mut again = AGAIN;
-    loop {
-        let seen = looker.read().await?;
-        let (leases, hidden) = match looker.leases_everywhere().await {
-            Err(error) => {
-                let hidden = Unknown::of("list leases.coordination.k8s.io in all namespaces", &error);
-                (looker.leases().await, Some(hidden))
-            }
-            leases => (leases, None),
-        };
-        let report = looker.report(&seen, leases).await;
-        if report.in_step || again == 0 {
-            return Ok((seen, report, hidden));
+/// What one look shows.
+struct Look {
+    seen: Seen,
+    report: ClusterReport,
+    /// Why Leases of other namespaces are not known.
+    hidden: Option<Unknown>,
+}
+
+/// A look, and more of them while a change is on its way to the copies. Only the first one has to succeed.
+async fn settled(looker: &Looker<'_>) -> Result<Look, Error> {
+    let end = Instant::now() + LOOK_LIMIT;
+    let first = timeout_at(end, look(looker)).await;
+    let mut last = first.map_err(|_| Error::NoAnswer)??;
+    for _ in 0..AGAIN {
+        if last.report.in_step {
+            break;
         }
-        again -= 1;
         sleep(LOOK_PAUSE).await;
+        match timeout_at(end, look(looker)).await {
+            Ok(Ok(look)) => last = look,
+            _ => break,
+        }
     }
+    Ok(last)
+}
+
+async fn look(looker: &Looker<'_>) -> Result<Look, Error> {
+    let seen = looker.read().await?;
+    let (leases, hidden) = match looker.leases_everywhere().await {
+        Err(error) => {
+            let hidden = Unknown::of("list leases.coordination.k8s.io in all namespaces", &error);
+            (looker.leases().await, Some(hidden))
+        }
+        leases => (leases, None),
+    };
+    let report = looker.report(&seen, leases).await;
+    Ok(Look { seen, report, hidden })
 }
 
 /// A holder that renews its Lease lives, whatever its clock says.

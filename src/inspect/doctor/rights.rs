@@ -88,7 +88,7 @@ pub(super) fn needed(lease: (&str, &str), namespaces: &BTreeSet<&str>, needs_nod
 }
 
 impl Right {
-    /// As a SubjectAccessReview asks for it.
+    /// As a `SubjectAccessReview` asks for it.
     pub fn attributes(&self) -> Value {
         match &self.what {
             What::Path(path) => json!({"nonResourceAttributes": {"path": path, "verb": self.verb}}),

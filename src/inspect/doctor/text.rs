@@ -21,7 +21,7 @@ pub(super) fn text(diagnosis: &Diagnosis) -> String {
     for (service, checks) in sections {
         _ = writeln!(text, "{}", service.unwrap_or("Cluster"));
         for check in checks {
-            let (result, name) = (check.result.as_str(), check.check);
+            let (result, name) = (check.result.as_str(), check.name);
             _ = writeln!(text, "  {result:<7}  {name:<14}  {}", shown(&check.detail));
             if let Some(remedy) = &check.remedy {
                 _ = writeln!(text, "           -> {}", shown(remedy));

@@ -162,10 +162,10 @@ reasons! {
 
     /// Somebody else writes our copies again and again.
     OtherInstallation, leaves_undone: false,
-        means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. Usually \
-            that is a second installation of the operator, in another namespace. Neither yields. Differences that \
-            clients notice (endpoints, ports and what kube-proxy reads) are repaired at once, others once a minute. The \
-            finding ends two minutes after the last such write.",
+        means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
+            writer is usually a second installation of the operator in another namespace. Neither yields. The operator \
+            repairs differences that clients notice (endpoints, ports and what kube-proxy reads) at once, and others \
+            once a minute. The finding ends two minutes after the last such write.",
         remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find them.";
 
     /// The source is empty, and the operator keeps the last good copies.
