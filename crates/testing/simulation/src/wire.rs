@@ -252,6 +252,14 @@ impl Drop for Waiting {
 }
 
 impl World {
+    /// Waits as long as the way between a replica and a server takes.
+    async fn travel(&self) {
+        let way = self.latency();
+        if !way.is_zero() {
+            sleep(way).await;
+        }
+    }
+
     /// Waits as long as the answers of a server are delayed now.
     async fn delay(&self, server: usize) {
         let slow = self.state().slow[server];
@@ -281,10 +289,7 @@ async fn carry_out(
         None => world.strike(harm, connection.replica),
         Some(_) => None,
     };
-    let way = world.latency();
-    if !way.is_zero() {
-        sleep(way).await;
-    }
+    world.travel().await;
     match effect {
         Some(Effect::Late(time)) => sleep(time).await,
         Some(Effect::Broken) => {
@@ -353,10 +358,7 @@ async fn carry_out(
     if effect == Some(Effect::Truncated) {
         body = body.slice(..body.len() / 2);
     }
-    let way = world.latency();
-    if !way.is_zero() {
-        sleep(way).await;
-    }
+    world.travel().await;
     if world.state().cut[connection.replica] {
         world.count("reply lost in a cut network");
         world.disturbed_for(WRITE_LIMIT);

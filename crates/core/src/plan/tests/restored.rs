@@ -60,8 +60,9 @@ fn restored_copy_that_is_right_but_for_its_owner_is_adopted() {
 /// Rule: 2.restored
 #[test]
 fn restored_copy_that_no_service_wants_is_deleted() {
+    type Change = fn(&mut World);
     let vip = ServiceKey::new("default", "vip");
-    let changes: [(&str, fn(&mut World)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("not managed", |world| world.put_service(plain_service("vip"))),
         ("another source", |world| {
             world.put_service(service("vip").source("web", "app"));
