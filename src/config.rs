@@ -1,4 +1,4 @@
-//! The checked settings of a run, as types. Nothing here knows flags or the environment.
+//! The validated settings of a run, as types. This file does not depend on flags or the environment.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,19 +14,19 @@ use crate::timing::{LEASE_DURATION, PROBE_LIMIT, PROBE_PERIOD, RENEW_DEADLINE, R
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where `/metrics` is served; `None`: nowhere.
+    /// The address of `/metrics`. `None` disables it.
     pub metrics_bind_address: Option<ServerAddress>,
-    /// Where the health paths are served; `None`: nowhere.
+    /// The address of the health paths. `None` disables them.
     pub health_probe_bind_address: Option<ServerAddress>,
-    /// Race for the Lease; without it this replica has the right to write without end.
+    /// Whether to compete for the Lease. Without leader election, this replica may always write.
     pub leader_elect: bool,
-    /// Source and managed Service where annotations are silent.
+    /// The source and the managed Service that apply without annotations.
     pub defaults: Defaults,
     /// How many Services may be managed.
     pub limits: ServiceLimits,
-    /// How to race for the Lease.
+    /// The settings of the leader election.
     pub election: ElectionConfig,
-    /// The addresses of this node, by `HOST_IPS` or `HOST_IP`; none: not known.
+    /// The addresses of this node, from `HOST_IPS` or `HOST_IP`. Empty if they are not known.
     pub node_addresses: BTreeSet<IpAddr>,
     /// A kubeconfig to use instead of the service account or the default kubeconfig.
     pub kubeconfig: Option<PathBuf>,
@@ -43,34 +43,35 @@ pub struct Config {
 /// Where the API servers are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiServerConfig {
-    /// Which addresses to use; `None`: [`ApiServerMode::Auto`] in a Pod, [`ApiServerMode::Cluster`] elsewhere.
+    /// Which addresses to use. `None` means [`ApiServerMode::Auto`] in a Pod, and [`ApiServerMode::Cluster`] elsewhere.
     pub mode: Option<ApiServerMode>,
-    /// More addresses, in any mode.
+    /// More addresses, which apply in any mode.
     pub addresses: Vec<ServerAddress>,
 }
 
 /// Which addresses of API servers to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiServerMode {
-    /// Those that `default/kubernetes` lists, and behind them the configured address.
+    /// The addresses that `default/kubernetes` lists, and after them the configured address.
     Auto,
-    /// The configured address alone.
+    /// Only the configured address.
     Cluster,
     /// This node's API server first, then as [`ApiServerMode::Auto`].
     Local(ServerAddress),
 }
 
-/// How to race for the Lease.
+/// The settings of the leader election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectionConfig {
-    /// How long a Lease holds after its last renewal; whole seconds, 2 to 60. The default is
+    /// How long a Lease is valid after its last renewal; whole seconds, 2 to 60. The default is
     /// [`crate::timing::LEASE_DURATION`].
     pub lease_duration: Duration,
     /// How long after the last successful renewal the leader may write; shorter than `lease_duration`.
     pub renew_deadline: Duration,
-    /// Pause before the next attempt after a failed one; 1.2 of it is shorter than `renew_deadline`.
+    /// The pause after a failed attempt; 1.2 times this is shorter than `renew_deadline`.
     pub retry_period: Duration,
-    /// Namespace of the Lease by flag or `POD_NAMESPACE`; `None`: the service account's or the context's.
+    /// The namespace of the Lease, from the flag or `POD_NAMESPACE`. `None` means that of the service account or the
+    /// context.
     pub namespace: Option<String>,
     /// Name of the Lease.
     pub lease_name: String,
@@ -90,7 +91,7 @@ impl Default for ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// Pause between two renewals while they succeed: two fit into the deadline, whatever the flags say.
+    /// The pause between two renewals while they succeed. Two of them fit into the deadline, whatever the flags say.
     #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.retry_period.saturating_mul(2).min(self.renew_deadline / 2)
@@ -107,7 +108,7 @@ pub struct ProbeConfig {
     pub period: Duration,
     /// Time limit of an attempt, with its connection; 100 ms to 2 s. The default is [`crate::timing::PROBE_LIMIT`].
     pub limit: Duration,
-    /// How many results decide.
+    /// The number of results that change a verdict.
     pub thresholds: Thresholds,
 }
 
@@ -116,7 +117,7 @@ pub struct ProbeConfig {
 pub enum ProbeMode {
     /// Endpoints that are down are taken out of the copies.
     Enforce,
-    /// They are reported, and copied as the source has them.
+    /// Endpoints that are down are reported, but copied as in the source.
     Observe,
     /// There are no probes.
     Off,
@@ -137,33 +138,34 @@ impl Default for ProbeConfig {
 /// What to log, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Which events: directives of a tracing filter, such as `info` or `info,kube=debug`; valid ones, each with a level.
-    /// Libraries are quieter, see [`crate::telemetry::logs`].
+    /// Which events to log: valid directives of a tracing filter, such as `info` or `info,kube=debug`, each with a
+    /// level. Libraries are quieter, see [`crate::telemetry::logs`].
     pub filter: String,
-    /// In which form.
+    /// The format of the lines.
     pub format: LogFormat,
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One flat JSON object a line, for collectors.
+    /// One flat JSON object per line, for log collectors.
     Json,
 }
 
-/// Where an API server is, or where to listen.
+/// The address of an API server, or an address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerAddress {
-    /// IP address, without brackets, or DNS name. Empty: every address of the host, of both families where it has them.
+    /// An IP address without brackets, or a DNS name. Empty means every address of the host, in both families if it has
+    /// them.
     pub host: String,
     /// TCP port; 0 lets the kernel choose where to listen.
     pub port: u16,
 }
 
 impl ServerAddress {
-    /// An IP address may stand in brackets.
+    /// Creates an address. An IP address may be in brackets.
     #[must_use]
     pub fn new(host: &str, port: u16) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();

@@ -1,4 +1,4 @@
-//! The pauses between attempts. There is always a next one, because the operator never gives up.
+//! The pauses between attempts. There is always another attempt, because the operator never gives up.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use backoff::backoff::Backoff as _;
 pub struct Pauses(ExponentialBackoff);
 
 impl Pauses {
-    /// `jitter`: the part of a pause by which it may be shorter or longer.
+    /// `jitter` is the fraction by which a pause may be shorter or longer.
     #[must_use]
     pub fn new(first: Duration, longest: Duration, factor: f64, jitter: f64) -> Self {
         Self(ExponentialBackoff {

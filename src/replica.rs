@@ -4,7 +4,7 @@
 //! servers in memory.
 //!
 //! To follow a slice from watch to write, read these in turn: `controller/watch` receives it, the index of
-//! `crates/core` knows which Services it concerns, `controller/worker.rs` takes their keys from the queue,
+//! `crates/core` knows which Services it affects, `controller/worker.rs` takes their keys from the queue,
 //! `controller/reconcile` handles one of them, the plan of `crates/core` decides, and `controller/apply` writes.
 //!
 //! ```text
@@ -51,29 +51,30 @@ pub const WORKER: &str = "worker";
 /// The name of the task that compares the sources with consistent lists.
 pub const SOURCE_CHECK: &str = "check of sources";
 
-/// What a replica is made from.
+/// The parts of a replica.
 pub struct Parts {
-    /// How it reaches the API.
+    /// The clients for the API.
     pub clients: Clients,
-    /// Source and managed Service where annotations are silent.
+    /// The source and the managed Service that apply without annotations.
     pub defaults: Defaults,
-    /// Counts what it does.
+    /// The metrics of the replica.
     pub metrics: Metrics,
-    /// Where it reports whether it is ready and alive.
+    /// Receives the checks that show whether it is ready and alive.
     pub health: Health,
     /// The name under which it reports Events.
     pub reporter: String,
-    /// How to race for the Lease. A loop counts as stuck some time after the lease duration, also without election.
+    /// The settings of the leader election. The lease duration also decides when a loop counts as stuck, even without
+    /// leader election.
     pub election: ElectionConfig,
-    /// The race for the Lease; without it, this replica leads from the start.
+    /// The parts that compete for the Lease. Without them, this replica leads from the start.
     pub candidacy: Option<Candidacy>,
-    /// Selects the Nodes on which API servers run, by their labels; empty: all.
+    /// The label selector of the Nodes on which API servers run. An empty one selects all Nodes.
     pub nodes_selector: String,
-    /// The probes of the API servers; without them, endpoints that were taken out return.
+    /// The probes of the API servers. Without them, endpoints that were taken out return.
     pub probing: Option<Probing>,
 }
 
-/// The clients of a replica, by use. In a process they are one.
+/// The clients of a replica, by use. In a process, they are all the same client.
 pub struct Clients {
     /// Watches the Services.
     pub services: Client,
@@ -83,7 +84,7 @@ pub struct Clients {
     pub sources: Client,
     /// Watches the Nodes.
     pub nodes: Client,
-    /// Writes, and reads what decides a write.
+    /// Writes, and sends the reads that decide about a write.
     pub writer: Client,
 }
 
@@ -99,31 +100,31 @@ impl From<Client> for Clients {
     }
 }
 
-/// A task has ended that runs as long as the replica.
+/// A task that should run as long as the replica has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the task {0} has ended unexpectedly")]
 pub struct TaskEnded(&'static str);
 
-/// Name and future of a task.
+/// The name and the future of a task.
 type Named = (&'static str, BoxFuture<'static, ()>);
 
 fn named(name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Named {
     (name, task.boxed())
 }
 
-/// A replica that does not run yet.
+/// A replica that is not running yet.
 pub struct Replica {
-    /// What it knows of the cluster.
+    /// What the replica knows about the cluster.
     pub index: SharedIndex,
-    /// The right to write, while it has it.
+    /// The current term, while it leads.
     pub terms: channel::Receiver<Option<Term>>,
-    /// What it knows of the Lease; `None` without election.
+    /// What the replica knows about the Lease. `None` without leader election.
     pub lease: Option<LeaseObserver>,
-    /// The steps of its worker.
+    /// The watchdog of its worker.
     pub watchdog: Watchdog,
     health: Health,
     stop_election: CancellationToken,
-    /// Tasks that go on until the end.
+    /// Tasks that run until the end.
     watching: Vec<Named>,
     /// The election and the worker, which end by themselves when they are asked to stop.
     writing: Vec<Named>,
@@ -226,11 +227,11 @@ impl Replica {
         }
     }
 
-    /// Runs until `asked_to_stop`, and then stops in order. `spawn` gets the name and the future of each task; what it
-    /// returns ends when the task has ended, and ends the task when it is dropped.
+    /// Runs until `asked_to_stop`, and then stops in order. `spawn` gets the name and the future of each task, and
+    /// returns a future that completes when the task has ended. Dropping that future ends the task.
     ///
     /// # Errors
-    /// A task has ended that should not have.
+    /// If a task has ended that should not have.
     pub async fn run<T: Future<Output = ()>>(
         self,
         asked_to_stop: impl Future<Output = ()>,
@@ -246,8 +247,7 @@ impl Replica {
             Some(name) = writing.next() => Err(TaskEnded(name)),
         };
         info!("stopping");
-        // Before the writes stop, the replica is not ready. Then no write begins, those in flight end, and the Lease is
-        // released.
+        // First the replica becomes unready. Then no new write begins, writes in flight end, and the Lease is released.
         self.health.shutting_down();
         self.stop_election.cancel();
         let written = timeout(STOP_ELECTION, async { while writing.next().await.is_some() {} });
@@ -341,7 +341,7 @@ mod tests {
     use super::*;
     use crate::apiserver;
 
-    /// A replica with these tasks in place of its own.
+    /// A replica with these tasks instead of its own.
     fn replica(watching: Vec<Named>, writing: Vec<Named>) -> Replica {
         let metrics = Metrics::new("lease").unwrap();
         let silent =

@@ -1,5 +1,5 @@
-//! From settings to exit code: signals, the way to the API, the servers for metrics and probes, and one
-//! [`Replica`], which is the table of contents of the operator.
+//! Runs one [`Replica`] in a process: signals, access to the API, the servers for metrics and probes, and the exit
+//! code. [`Replica`] is the table of contents of the operator.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::timing::STOP_HTTP;
 use endpoint_copier_core::model::ServiceKey;
 
-/// Why the operator ended without being asked to.
+/// The reason why the operator ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration leads nowhere. A restart will not help.
+    /// The configuration is unusable. A restart will not help.
     #[error(transparent)]
     Configuration(#[from] apiserver::Error),
     /// The namespace of the Lease is not known.
@@ -33,19 +33,19 @@ pub enum Error {
         "the namespace of the Lease is not known: give --leader-election-namespace, or set POD_NAMESPACE"
     )]
     LeaseNamespace,
-    /// An address cannot be listened on, or a signal not waited for.
+    /// The process cannot listen on an address or wait for a signal.
     #[error(transparent)]
     System(#[from] std::io::Error),
     /// Metrics contradict each other.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// A task that runs for ever has ended.
+    /// A task that should run forever has ended.
     #[error(transparent)]
     TaskEnded(#[from] TaskEnded),
 }
 
 impl Error {
-    /// 2: the configuration is wrong; 1: a restart may help.
+    /// 2 if the configuration is wrong, or 1 if a restart may help.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -78,13 +78,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let spawn = |_, task| AbortOnDropHandle::new(tokio::spawn(task)).map(drop);
     let ended = replica.run(asked_to_stop, spawn).await;
-    // Until the last moment the probes are answered.
+    // The probes are answered until the last moment.
     stop_http.cancel();
     _ = timeout(STOP_HTTP, async { while servers.join_next().await.is_some() {} }).await;
     Ok(ended?)
 }
 
-/// A replica that reaches the API by `access`.
+/// Creates a replica that uses `access`.
 fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health) -> Result<Replica, Error> {
     let candidacy = || {
         Ok::<_, Error>(Candidacy {
@@ -125,7 +125,7 @@ fn replica(config: &Config, access: &Access, metrics: &Metrics, health: &Health)
     Ok(replica)
 }
 
-/// Metrics and probes, each on an address of its own.
+/// Serves metrics and probes, each on its own address.
 async fn serve(
     config: &Config,
     metrics: &Metrics,
@@ -146,7 +146,7 @@ async fn serve(
     Ok(servers)
 }
 
-/// Where the Lease is: flag or `POD_NAMESPACE`, else the ServiceAccount's namespace or the context's.
+/// The namespace of the Lease: from the flag or `POD_NAMESPACE`, else that of the ServiceAccount or the context.
 fn lease_namespace(config: &Config, access: &Access) -> Result<String, Error> {
     let context = || Some(access.namespace().to_owned()).filter(|namespace| !namespace.is_empty());
     config

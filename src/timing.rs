@@ -8,7 +8,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 // Connections and calls
 
-/// The period of pings on a connection, also while it is idle. The connection is dead if a ping takes longer than that.
+/// The period of pings on a connection, even while it is idle. The connection is dead if a ping takes longer than that.
 /// Stretched while no server answers.
 pub const PING: Duration = Duration::from_secs(1);
 
@@ -19,7 +19,8 @@ pub const DIAL_LIMIT: Duration = Duration::from_millis(1500);
 /// reads one object within milliseconds. Stretched while no server answers.
 pub const READ_SILENCE: Duration = Duration::from_millis(600);
 
-/// The same for a list or a watch. A list may take seconds, and a watch begins with one.
+/// The silence after which a list or a watch counts against its API server. A list may take seconds, and a watch begins
+/// with one.
 pub const LIST_SILENCE: Duration = Duration::from_secs(4);
 
 /// The time limit until the answer to a GET of one object begins, and again until it is complete. The server does not

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-/// Peers with at most this many connections count as equal. The kubelet opens two or three at once, and should not lose
-/// one first among many peers with one each.
+/// Peers with at most this many connections count as equal. The kubelet opens two or three at once, and should not be
+/// the first to lose one among many peers with one each.
 const FEW: usize = 8;
 
 /// Open connections, the oldest first.
@@ -15,7 +15,8 @@ pub(super) struct Connections(Vec<OpenConnection>);
 
 struct OpenConnection {
     peer: IpAddr,
-    /// Has a `Weak` while the connection has sent a complete request and has not received the whole answer.
+    /// There is a `Weak` of this while the connection has sent a complete request and has not received the whole
+    /// answer.
     answers: Arc<()>,
     task: AbortHandle,
 }

@@ -23,8 +23,9 @@ pub use health::{Health, Probe};
 use rendering::Rendering;
 use server::{Document, Limits};
 
-/// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops further ones,
-/// and their clients try again after a second, which is too late for a probe. The standard library's value is 128.
+/// Connections that may wait in the kernel to be accepted, limited by `net.core.somaxconn`. The kernel drops more
+/// connections than these, and their clients try again after a second, which is too late for a probe. The standard
+/// library uses 128.
 const BACKLOG: u32 = 4096;
 
 /// Bytes that the kernel buffers in each direction of a connection. The kernel doubles this for its own records and counts
@@ -35,7 +36,7 @@ const KERNEL_BUFFER: u32 = 8 * 1024;
 ///
 /// # Errors
 ///
-/// The error of the system, prefixed with the address.
+/// The operating system's error, prefixed with the address.
 pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
     let listener = match (address.host.as_str(), address.port) {
         ("", port) => listen_on_all(port),
@@ -44,7 +45,7 @@ pub async fn bind(address: &ServerAddress) -> io::Result<TcpListener> {
     listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-/// On Linux a socket of `[::]` takes IPv4 as well.
+/// On Linux, a socket on `[::]` accepts IPv4 too.
 fn listen_on_all(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
         // These errors would also occur with IPv4, or would leave half of the port to another process.
@@ -88,7 +89,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves `/metrics` until `shutdown`, and then ends running answers within half a second. A page may be a second old.
 pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
     let limits = Limits {
-        // Each costs about 30 KiB if its client does not read.
+        // Each connection takes about 30 KiB if its client does not read.
         connections: 32,
         ..Limits::default()
     };

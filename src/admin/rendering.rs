@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Metrics;
 /// How long a page is served after its rendering began.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// In bytes. A client that does not read keeps at most two or three pieces of a page in memory.
+/// The size of a piece in bytes. A client that does not read keeps at most two or three pieces of a page in memory.
 const PIECE: usize = 4 * 1024;
 
 type Pieces = Arc<Vec<Bytes>>;
@@ -34,7 +34,7 @@ pub(super) struct Rendering {
 struct Kept {
     /// Shared, so that a client that disconnects during a rendering does not cause another one.
     newest: Option<(Instant, Shared<BoxFuture<'static, Pieces>>)>,
-    /// Gives each client at least a second to read its page.
+    /// The page before the newest one, so that each client has at least a second to read its page.
     previous: Option<Pieces>,
 }
 
@@ -66,7 +66,7 @@ impl Rendering {
     }
 }
 
-/// Yields after each piece, because renewals and all other work share the thread.
+/// Renders a page, and yields after each piece, because renewals and all other work share the thread.
 async fn render(metrics: Metrics) -> Pieces {
     let mut page = Vec::new();
     for text in metrics.pieces() {

@@ -97,7 +97,7 @@ pub(super) async fn serve(listener: TcpListener, pages: Pages, limits: Limits, s
                         open.shrink_to(limits.connections);
                     }
                 }
-                // An error of the client, which is no reason to wait.
+                // The client caused this error, so there is no reason to wait.
                 Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {

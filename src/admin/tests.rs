@@ -194,7 +194,7 @@ async fn scrapes_of_one_second_show_the_same_page() {
     for _ in 0..10 {
         let first = server.get("/metrics").await;
         metrics.leader_changed();
-        // A second may have passed, but not every time.
+        // A second may have passed, but not in each iteration.
         if body(&first) == body(&server.get("/metrics").await) {
             return;
         }
@@ -495,7 +495,7 @@ async fn a_client_that_never_reads_is_cut_with_little_buffered() {
     // This test is about real time.
     sleep(Duration::from_secs(1)).await;
     let response = rest(&mut deaf).await;
-    // The client receives what was already on its way. The rest is not buffered anywhere.
+    // The client receives what was already sent. The rest is not buffered anywhere.
     assert!(response.len() < 128 << 10, "{} bytes", response.len());
 }
 

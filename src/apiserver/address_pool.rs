@@ -1,6 +1,6 @@
 //! Which addresses lead to the API, and which of them to try first.
 //!
-//! Pure: moments go in.
+//! This is pure: callers pass in the time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::stretch::{Factor, Stretch};
 use crate::config::ServerAddress;
 use crate::timing::{BEHIND_EJECTION, EJECTION, LONGEST_EJECTION};
 
-/// So many addresses are learnt at most, more than any cluster has API servers. Of a longer list, which is somebody's
-/// mistake or worse, the rest is never dialed.
+/// The maximum number of addresses that are learned, which is more than any cluster has API servers. A longer list is a
+/// mistake or an attack, and the rest of it is never dialed.
 const MOST: usize = 16;
 
-/// The addresses of the API servers of one cluster, best first, and what is known against them.
+/// The addresses of the API servers of one cluster, best first, and their recent failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressPool {
-    /// Those that were configured, in the order in which they are wanted.
+    /// The configured addresses, in the preferred order.
     fixed: Vec<ServerAddress>,
-    /// So many of them come before the learned addresses, and the others after.
+    /// The number of configured addresses that come before the learned ones. The others come after.
     pub first: usize,
     /// The addresses that the cluster lists: the more trusted group, and the others.
     learnt: [Vec<ServerAddress>; 2],
     ejections: HashMap<ServerAddress, Ejection>,
-    /// The addresses that probes see down.
+    /// The addresses that probes find down.
     down: watch::Sender<BTreeSet<ServerAddress>>,
     pub stretch: Stretch,
     /// The position at which this process begins in each learned group, so that replicas spread over the
@@ -55,17 +55,17 @@ impl AddressPool {
         pool
     }
 
-    /// Replaces the addresses that probes see down, while they see another well. These are tried last.
+    /// Replaces the addresses that probes find down while another one is well. They are tried last.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
         self.down.send_replace(down);
     }
 
-    /// The addresses that probes see down, and each change of them. Clones of a pool share these.
+    /// The addresses that probes find down, and each change of them. Clones of a pool share them.
     pub fn down(&self) -> watch::Receiver<BTreeSet<ServerAddress>> {
         self.down.subscribe()
     }
 
-    /// Whether this address was configured, and not only learnt.
+    /// Whether this address was configured, not only learned.
     pub fn is_fixed(&self, address: &ServerAddress) -> bool {
         self.fixed.contains(address)
     }
@@ -86,7 +86,7 @@ impl AddressPool {
             .retain(|address, _| known.clone().any(|known| known == address));
     }
 
-    /// All addresses, in the order in which to try them: those that failed lately come last, but they come.
+    /// All addresses, in the order in which to try them: those that failed recently come last, but are not left out.
     pub fn order(&self, now: Instant) -> Vec<ServerAddress> {
         let (first, last) = self.fixed.split_at(self.first);
         let learnt = self.learnt.iter().flat_map(|group| {
@@ -103,18 +103,18 @@ impl AddressPool {
         self.down.borrow().contains(address)
     }
 
-    /// `None`: it is not skipped because of a failure.
+    /// Until when an address is skipped because of a failure. `None` if it is not skipped.
     fn skipped_until(&self, address: &ServerAddress, now: Instant) -> Option<Instant> {
         let mark = self.ejections.get(address)?;
         Some(mark.until).filter(|until| now < *until)
     }
 
-    /// Whether something can be gained by another address than this one.
+    /// Whether another address is better than this one.
     pub fn has_better(&self, address: &ServerAddress, now: Instant) -> bool {
         self.order(now).first().is_some_and(|best| best != address)
     }
 
-    /// Whether another address than this one is not skipped.
+    /// Whether there is another address that is not skipped.
     pub fn has_other(&self, address: &ServerAddress, now: Instant) -> bool {
         let order = self.order(now);
         order
@@ -122,12 +122,12 @@ impl AddressPool {
             .any(|other| other != address && !self.is_down(other) && self.skipped_until(other, now).is_none())
     }
 
-    /// Whether nothing is known against any address.
+    /// Whether no address is skipped.
     pub fn is_clear(&self, now: Instant) -> bool {
         self.ejections.values().all(|mark| now >= mark.until)
     }
 
-    /// The watches of the server at this address are behind.
+    /// Records that the watches of the server at this address are behind.
     pub fn behind(&mut self, address: &ServerAddress, now: Instant) {
         self.failed(address, now);
         if let Some(mark) = self.ejections.get_mut(address) {
@@ -143,15 +143,15 @@ impl AddressPool {
         self.stretch.timed_out(address, factor, late, all);
     }
 
-    /// A dial or a request to this address failed.
+    /// Records that a dial or a request to this address failed.
     pub fn failed(&mut self, address: &ServerAddress, now: Instant) {
         self.stretch.failed(address);
         let before = self.ejections.get(address);
-        // Several clients learn of one failure.
+        // Several clients may report the same failure.
         if before.is_some_and(|mark| now < mark.until) {
             return;
         }
-        // What was long ago is another matter.
+        // A failure from long ago does not count.
         let recent = before.filter(|mark| now < mark.until + LONGEST_EJECTION);
         let failures = recent.map_or(0, |mark| mark.failures);
         let skip = EJECTION

@@ -6,16 +6,16 @@ use parking_lot::Mutex;
 
 use crate::config::ServerAddress;
 
-/// In a request's extensions: it repeats a request that is not answered yet. It uses its own connection, and another
-/// server if there is one. Its result does not count against any server. All repetitions of a request carry clones of
-/// one value, so that each is meant for a server that no other waits for.
+/// Marks a request, in its extensions, as a repetition of one that is not answered yet. It uses its own connection, and
+/// another server if there is one. Its result does not count against any server. All repetitions of a request carry
+/// clones of one value, so that each of them goes to a server for which no other one waits.
 #[derive(Clone, Debug, Default)]
 pub struct Beside(Arc<Mutex<Vec<Try>>>);
 
-/// Where a try goes. A repetition has a clone of it while it has no answer, dialing included.
+/// The server to which a try goes. A repetition holds a clone of it until it is answered, including the dial.
 type Try = Arc<Mutex<ServerAddress>>;
 
-/// Each known server has a repetition of the request to answer, so no further one was sent.
+/// The repetition was not sent, because each known server already has one to answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no other API server to ask")]
 pub struct NoOther;
@@ -25,11 +25,11 @@ pub struct NoOther;
 pub struct Repetition(Try);
 
 impl Beside {
-    /// Begins a repetition. Returns the known servers that it may go to, the least asked first. It is meant for the
-    /// first of them. `current` is where requests go now.
+    /// Begins a repetition. Returns the known servers to which it may go, the least asked first. The first one is
+    /// preferred. `current` is the server that requests use now.
     ///
     /// # Errors
-    /// There is none.
+    /// If there is no such server.
     pub fn begin(
         &self,
         mut known: Vec<ServerAddress>,
@@ -37,7 +37,7 @@ impl Beside {
     ) -> Result<(Vec<ServerAddress>, Repetition), NoOther> {
         let mut tries = self.0.lock();
         if tries.is_empty() {
-            // The first try was sent to the server that was the current one then.
+            // The first try went to the server that was current at that time.
             tries.extend(current.map(|server| Try::new(server.into())));
         }
         let goes_to = |it: &Try, server: &_| *it.lock() == *server;
@@ -56,7 +56,7 @@ impl Beside {
 }
 
 impl Repetition {
-    /// The repetition goes to this server: its dial was quicker.
+    /// Records that the repetition goes to this server, because its dial was quicker.
     pub fn goes_to(&self, server: ServerAddress) {
         *self.0.lock() = server;
     }

@@ -21,41 +21,41 @@ use crate::apiserver::error::one_line;
 use crate::config::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
-/// The way of one client to the API: one connection at a time.
+/// The channel of one client to the API, with one connection at a time.
 #[derive(Clone)]
 pub(super) struct Channel(Arc<ChannelInner>);
 
 struct ChannelInner {
     dialer: Dialer,
     metrics: Metrics,
-    /// What the client is for, in logs.
+    /// The purpose of the client, for logs.
     purpose: &'static str,
     state: Mutex<ChannelState>,
 }
 
 #[derive(Default)]
 struct ChannelState {
-    /// Where the next request goes.
+    /// The connection for the next request.
     current: Option<Pending>,
-    /// Where the last line led.
+    /// The address of the last connection.
     address: Option<ServerAddress>,
-    /// Why it was left.
+    /// Why the client left that address.
     why: Option<String>,
-    /// When a dial failed last.
+    /// When a dial last failed.
     failed: Option<Instant>,
 }
 
-/// Where no address answers, the next dial begins so much later: many requests fail at once then, and each round asks
-/// every address for a handshake.
+/// The pause before the next dial if no address answers. Without it, many requests would fail at once, and each would
+/// cause a handshake with every address.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// So often a request that no server has taken goes on to another connection.
+/// How often a request that no server has accepted is sent on another connection.
 const REPEATS: u32 = 3;
 
-/// A connection that is there or is being made. All requests share it: where one dials, no other does.
+/// A connection that exists or is being made. All requests share it, so only one of them dials.
 type Pending = Shared<BoxFuture<'static, Result<Arc<Connection>, NotConnected>>>;
 
-/// Why a connection could not be made. All requests that wait for it get the same error.
+/// The reason why a connection could not be made. All requests that wait for it get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotConnected(String);
@@ -76,14 +76,14 @@ impl Channel {
     }
 
     /// The connection for a request. A watch returns to a better address, and replaces a connection whose limit for
-    /// pings is longer than needed by now. Watches restart anyway, and requests on the old connection are not
+    /// pings is now longer than necessary. Watches restart anyway, and requests on the old connection are not
     /// disturbed.
     fn connection(&self, watches: bool) -> Pending {
         let mut state = self.0.state.lock();
         if let Some(pending) = &state.current {
             match pending.peek() {
                 None => return pending.clone(),
-                // All who wait for it hear the same, and those who come in the next moment too.
+                // All requests that wait for it get the same error, and so do those that follow within the pause.
                 Some(Err(_)) if state.failed.is_some_and(|at| at.elapsed() < DIAL_PAUSE) => {
                     return pending.clone();
                 }
@@ -116,7 +116,8 @@ impl Channel {
             connected
         };
         let pending = dial.boxed().shared();
-        // It goes on when those who wait for it give up: what it finds out about addresses is worth as much.
+        // It continues when the requests that wait for it give up, because what it learns about addresses is still
+        // useful.
         tokio::spawn(pending.clone());
         pending
     }
@@ -143,7 +144,7 @@ impl Channel {
         }
     }
 
-    /// A request on a connection has failed, or its answer.
+    /// A request on a connection, or its answer, has failed.
     pub fn failed(&self, connection: &Arc<Connection>, error: &hyper::Error) {
         if is_graceful_goaway(error) {
             self.drop_connection(|current| Arc::ptr_eq(current, connection), &one_line(error));
@@ -152,14 +153,14 @@ impl Channel {
         }
     }
 
-    /// A connection is unusable: its address is skipped for a while, and the next request takes another line.
+    /// Ejects the address of an unusable connection for a while. The next request uses another connection.
     fn eject(&self, connection: &Arc<Connection>, why: &str) {
         let address = &connection.address;
         self.0.dialer.pool.lock().failed(address, Instant::now());
         self.drop_connection(|current| Arc::ptr_eq(current, connection), why);
     }
 
-    /// A server shows what is old: its address is skipped, and left if that is where the line leads.
+    /// Skips a server that shows an old state, and leaves it if it is the current one.
     fn avoid(&self, Avoid { server, why }: &Avoid) {
         let Server(address) = server;
         self.0.dialer.pool.lock().behind(address, Instant::now());
@@ -175,15 +176,16 @@ impl Channel {
         }
     }
 
-    /// The server of a connection answered. An unhealthy one, as without its etcd, is left if there is another.
+    /// Records an answer of the server of a connection. The client leaves an unhealthy server, for example one without
+    /// its etcd, if there is another.
     ///
     /// 429 is the answer of a healthy server under load. Its clients stay, because they would only move the
     /// load to the next server. 503 means that the server cannot serve now, with or without `Retry-After`. It
     /// is then skipped for longer than the header of an API server asks.
     ///
-    /// A write may fail because of a webhook, and then it does so everywhere. So it says something only while
-    /// nothing is known against any address: one address is left for it, and not all of them in turn. A read has
-    /// no such excuse.
+    /// A write may fail because of a webhook, and then it fails on every server. So a failed write counts only while no
+    /// address is skipped: the client leaves one address because of it, and not all of them in turn. For a read, there
+    /// is no such reason.
     fn answered(&self, connection: &Arc<Connection>, is_read: bool, status: StatusCode, took: Duration) {
         self.0.dialer.pool.lock().stretch.answered(took);
         if !status.is_server_error() {
@@ -194,7 +196,7 @@ impl Channel {
         }
     }
 
-    /// The server of a connection was silent for too long. A write may have waited for a webhook.
+    /// Records that the server of a connection was silent for too long. A write may have waited for a webhook.
     pub fn silent(&self, connection: &Arc<Connection>, is_read: bool, factor: Factor, why: &str) {
         if is_read {
             let (address, now) = (&connection.address, Instant::now());
@@ -238,7 +240,7 @@ impl Channel {
         Ok(answer.map(|body| TrackedBody::new(body, in_flight)))
     }
 
-    /// Sends a request to the current server, or to another one if that does not take it.
+    /// Sends a request to the current server, or to another one if the current one does not accept it.
     pub async fn send(self, mut request: Request<Body>) -> Result<Response<TrackedBody>, BoxError> {
         if let Some(beside) = request.extensions().get::<Beside>().cloned() {
             return self.send_beside(request, &beside).await;
@@ -252,7 +254,7 @@ impl Channel {
         loop {
             let spare = is_read.then(|| repeat(&request));
             let connection = self.connection(watches).await?;
-            // The way may have taken long, and this process may have stood still on it.
+            // The dial may have taken long, and the process may have been stopped meanwhile.
             if not_after.is_some_and(|SendDeadline(moment)| Instant::now() >= moment) {
                 return Err(TooLate.into());
             }
@@ -263,7 +265,7 @@ impl Channel {
                     let server = Server(connection.address.clone());
                     answer.extensions_mut().insert(server);
                     if watches && answer.status().is_success() {
-                        // Pings show that its connection lives.
+                        // Pings show that its connection is alive.
                         in_flight.is_over();
                     }
                     return Ok(answer.map(|body| TrackedBody::new(body, in_flight)));

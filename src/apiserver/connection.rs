@@ -1,5 +1,5 @@
-//! One connection to one API server. It is HTTP/2 and takes any number of requests; with HTTP/1.1, where nothing
-//! better is spoken, one at a time.
+//! One connection to one API server. It uses HTTP/2 and takes any number of requests. If the server speaks only
+//! HTTP/1.1, it takes one request at a time.
 
 use std::error::Error as _;
 
@@ -32,7 +32,7 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 pub(super) struct NoAnswer {
     pub error: hyper::Error,
     /// The request, if no byte of it was sent.
@@ -40,8 +40,8 @@ pub(super) struct NoAnswer {
 }
 
 impl Connection {
-    /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is
-    /// fixed for the life of the connection. It ends `until_down`, whatever is in flight on it.
+    /// Speaks the protocol that the server has agreed to. The time limit for pings, stretched by `factor`, is fixed for
+    /// the life of the connection. The connection ends when `until_down` completes, whatever is in flight.
     pub async fn over(
         stream: Stream,
         address: ServerAddress,
@@ -72,7 +72,7 @@ impl Connection {
         })
     }
 
-    /// Whether it takes a request now. With HTTP/1.1 another one may be quicker.
+    /// Whether it accepts a request now. With HTTP/1.1, another request may be quicker.
     pub fn is_ready(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.lock().is_ready(),
@@ -80,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// Whether it will never take a request any more.
+    /// Whether it accepts no more requests.
     pub fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.lock().is_closed(),
@@ -88,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request, when this is polled first.
+    /// Sends a request when the returned future is first polled.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
         let uri = request.uri().clone();
         let answer = match &self.sender {
@@ -101,7 +101,7 @@ impl Connection {
         answer.map_err(|mut error: TrySendError<_>| {
             let mut unsent = error.take_message().map(Box::new);
             if let Some(request) = &mut unsent {
-                // The next connection may speak something else.
+                // The next connection may use another protocol.
                 *request.uri_mut() = uri;
             }
             NoAnswer {
@@ -112,15 +112,15 @@ impl Connection {
     }
 }
 
-/// Runs the tasks of an HTTP/2 connection until its server is down. hyper would let them go on until the last answer is
-/// complete, and a watch never is.
+/// Runs the tasks of an HTTP/2 connection until its server is down. hyper would run them until the last answer is
+/// complete, which never happens with a watch.
 #[derive(Clone)]
 struct Tasks(CancellationToken);
 
 impl Tasks {
-    /// The task holds only a pointer to its future. hyper's type for these is as large as a whole connection, 7 KiB, and
-    /// hyper spawns one or two for each request. Tokio aligns tasks to 128 bytes, and glibc hardly ever reuses the place of
-    /// such a block once it has put something small beside it: 500 creates took 5 MiB more.
+    /// The task holds only a pointer to its future. hyper's type for these is as large as a whole connection, 7 KiB,
+    /// and hyper spawns one or two for each request. Tokio aligns tasks to 128 bytes, and glibc rarely reuses the space
+    /// of such a block once a small allocation lies next to it: 500 creates took 5 MiB more.
     fn until_down<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         self.0.clone().run_until_cancelled_owned(Box::pin(task))
     }
@@ -135,7 +135,7 @@ where
     }
 }
 
-/// Carries requests and answers until the connection ends, or probes see its server down.
+/// Carries requests and answers until the connection ends, or until probes find its server down.
 async fn carry(
     connection: impl Future<Output = hyper::Result<()>> + Send,
     until_down: impl Future<Output = ()> + Send,
@@ -152,8 +152,8 @@ async fn carry(
     }
 }
 
-/// Whether a server has only asked for another connection, as API servers do to spread their clients and before they stop.
-/// It did not take the request.
+/// Whether a server has only asked for another connection, as API servers do to spread their clients and before they
+/// stop. Such a server did not accept the request.
 pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
     http2.is_some_and(|error| {
@@ -162,7 +162,7 @@ pub(super) fn is_graceful_goaway(error: &hyper::Error) -> bool {
     })
 }
 
-/// HTTP/1.1 names the host in a header, and only the path in its first line.
+/// Converts a request for HTTP/1.1, which has the host in a header and only the path in the first line.
 fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
     let uri = request.uri().clone();
     let host = uri

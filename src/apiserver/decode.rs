@@ -20,7 +20,7 @@ use endpoint_copier_core::model::{self, EndpointSlice, NodeObject, Service, Unre
 
 /// A type of this crate that holds part of an API resource.
 pub trait Slim: Clone + Debug + DeserializeOwned + Send + 'static {
-    /// The API resource that it is a part of.
+    /// The API resource to which it belongs.
     type Resource: Resource<DynamicType = ()>;
 
     /// Its metadata.

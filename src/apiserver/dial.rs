@@ -26,7 +26,8 @@ use crate::timing::{DIAL_LIMIT, PING};
 /// After this fraction of the time limit without an answer, the next address is dialed in parallel.
 const STAGGER: u32 = 5;
 
-/// The longest wait before the next dial, however long the limit is: a server that returns is found soon.
+/// The longest wait before the next dial, however long the limit is, so that the client soon finds a server that
+/// returns.
 const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 
 /// Lists hosts and ports of API servers, the more trusted group first.
@@ -40,12 +41,13 @@ pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 pub(super) enum TlsName {
     /// The name that the kubeconfig gives, at every address.
     Fixed(ServerName<'static>),
-    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms
-    /// with a proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too,
-    /// but only at the configured address, this one.
+    /// The name of the API, at every address: a client in a Pod dials IP addresses, not names. On platforms with a
+    /// proxy in front of the API, the Pod is configured with a DNS name. That name is accepted too, but only at this
+    /// address, which was configured.
     InPod(ServerAddress),
-    /// The address itself, as it was configured: this one. Other addresses are the cluster's own, whose certificates
-    /// name the Service `kubernetes`; or themselves, where they were made by hand and given by flag.
+    /// The configured address itself, which is this one. Other addresses belong to the cluster, and their certificates
+    /// name the Service `kubernetes`. A certificate that was made by hand may name its own address, if a flag names
+    /// that address.
     Own(ServerAddress),
 }
 
@@ -59,8 +61,8 @@ pub(super) fn dns_name(address: &ServerAddress) -> Option<ServerName<'static>> {
 pub(super) const KUBERNETES: &str = "kubernetes.default.svc";
 
 impl TlsName {
-    /// The names to try, in this order. Any certificate of the cluster's authority names its own node, so that is
-    /// not enough for an address that was only learnt.
+    /// The names to try, in this order. Any certificate that the cluster's CA signed names its own node, so that is not
+    /// enough for an address that was only learned.
     fn of(&self, address: &ServerAddress, is_fixed: bool) -> Vec<ServerName<'static>> {
         let own = || ServerName::try_from(address.host.clone()).ok();
         let kubernetes = ServerName::try_from(KUBERNETES).ok().into_iter();
@@ -80,25 +82,25 @@ impl TlsName {
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub pool: Arc<Mutex<AddressPool>>,
-    /// Where to get the cluster's own list of API servers.
+    /// Returns the cluster's own list of API servers.
     pub listed: Arc<OnceLock<ListAddresses>>,
     pub scheme: Scheme,
     pub tls: Arc<ClientConfig>,
     pub name: TlsName,
 }
 
-/// What has become of the dials of one race.
+/// The state of the dials of one race.
 #[derive(Default)]
 struct Dials {
     /// Addresses that have neither answered nor failed, oldest first.
     silent: Vec<ServerAddress>,
-    /// Address and reason of the others.
+    /// The addresses of the others, and why they failed.
     errors: Vec<String>,
 }
 
 impl Dialer {
-    /// Takes over what the cluster lists by now: before a dial, and whenever it matters whether there is another
-    /// address. The first dial of a process knows of none yet.
+    /// Learns the addresses that the cluster lists now. Called before a dial, and whenever it matters whether there is
+    /// another address. Before the first dial of a process, none is known.
     pub fn learn(&self) {
         if let Some(listed) = self.listed.get() {
             let addresses = listed().map(|group| {
@@ -117,15 +119,15 @@ impl Dialer {
         self.pool.lock().order(Instant::now())
     }
 
-    /// Waits until probes see this address down. One that is down already is connected to because no other answers, so
-    /// it has to be well first.
+    /// Waits until probes find this address down. If it is already down, the client has connected to it because no
+    /// other one answers, so it has to become well first.
     pub fn until_down(&self, address: ServerAddress) -> impl Future<Output = ()> + Send + use<> {
         let mut down = self.pool.lock().down();
         async move {
             let is_seen = down.wait_for(|down| !down.contains(&address)).await.is_ok()
                 && down.wait_for(|down| down.contains(&address)).await.is_ok();
             if !is_seen {
-                // There are no probes any more.
+                // The probes have ended.
                 std::future::pending::<()>().await;
             }
         }
@@ -144,7 +146,7 @@ impl Dialer {
         let timed_out = won.is_err();
         let (lost, answer) = match won {
             Ok(Some((address, stream))) => {
-                // Those that had more time and did not use it.
+                // These addresses had more time and did not answer.
                 let before = dials.silent.iter().position(|other| *other == address);
                 dials.silent.truncate(before.unwrap_or(0));
                 (dials.silent, Ok((address, stream)))
@@ -228,7 +230,7 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Where HTTP/2 is not spoken, this is what notices a dead peer.
+        // Without HTTP/2, only this detects a dead peer.
         tcp.set_keepalive(Some(Duration::from_secs(5)));
         tcp.set_keepalive_interval(Some(PING));
         tcp.set_keepalive_retries(Some(3));
@@ -243,7 +245,7 @@ impl Dialer {
     }
 }
 
-/// Whether a certificate is good, but for another name.
+/// Whether a certificate is valid, but for another name.
 fn is_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
     causes(error).any(|error| {

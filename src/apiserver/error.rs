@@ -1,4 +1,4 @@
-//! Errors as people read them.
+//! Formats errors for people.
 
 use std::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ pub(super) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
-        // `source()` of an io::Error skips the error that it wraps, which may be the one that is looked for.
+        // `source()` of an io::Error skips the error that it wraps, which may be the one that the caller wants.
         let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
         match wrapped {
             Some(wrapped) => Some(wrapped),
@@ -27,7 +27,7 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
             cut(part, &text);
         }
         if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            // Its own text has all fields of the Status.
+            // The error's own text has all fields of the Status.
             parts.push(format!("{} {}: {}", status.code, status.reason, status.message));
             break;
         }
@@ -44,7 +44,7 @@ pub fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<E>)
 }
 
-/// What rustls would have readers of its errors read.
+/// A link that rustls adds to its errors.
 const CLOSED: &str = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
 
 /// Many errors end in the text of their cause.

@@ -18,8 +18,8 @@ use super::{is_watch, reads_one_object, status};
 use crate::telemetry::metrics::Metrics;
 use crate::timing::{ANSWER_LIMIT, BODY_LIMIT, READ_LIMIT};
 
-/// Counts requests by their answer, and limits the time until one begins and, but for watches, until
-/// it is whole.
+/// Counts requests by their answer, and limits the time until an answer begins and, except for watches, until it is
+/// complete.
 #[derive(Clone)]
 pub(super) struct Counted<S> {
     inner: S,
@@ -33,7 +33,7 @@ pub(super) struct Counted<S> {
 #[error("no answer within {0:?}")]
 pub(super) struct TimedOut(pub Duration);
 
-/// An answer: whole, or that to a watch.
+/// An answer: a complete one, or the stream of a watch.
 pub(super) type Answer<B> = Response<Either<Full<Bytes>, B>>;
 
 impl<S, B> Counted<S>
@@ -54,7 +54,8 @@ where
         }
     }
 
-    /// An answer of more than `largest` bytes is given up, with a [`http_body_util::LengthLimitError`]; not that to a watch.
+    /// An answer of more than `largest` bytes fails with a [`http_body_util::LengthLimitError`], unless it is the
+    /// stream of a watch.
     pub fn send(
         &self,
         request: Request<Body>,
@@ -89,7 +90,7 @@ where
             if goes_on && parts.status.is_success() {
                 return Ok(Response::from_parts(parts, Either::Right(body)));
             }
-            // A peer that dies in the middle of a list would be waited for without end.
+            // Without a limit, this would wait forever for a peer that dies in the middle of a list.
             let whole = timeout(whole_limit, Limited::new(body, largest).collect()).await;
             let whole = whole.map_err(|_| TimedOut(whole_limit))??.to_bytes();
             if !parts.status.is_success() {
@@ -100,12 +101,13 @@ where
     }
 }
 
-/// Counts one request when it is dropped, and so once: with an answer, after an error, or given up by its caller.
+/// Counts one request when it is dropped, so exactly once: with an answer, after an error, or when its caller gives it
+/// up.
 struct RequestCount {
     metrics: Metrics,
     method: Method,
     host: Arc<str>,
-    /// `None`: no answer.
+    /// `None` if there was no answer.
     status: Option<StatusCode>,
 }
 
@@ -115,13 +117,13 @@ impl Drop for RequestCount {
     }
 }
 
-/// By how many seconds the clock of this host is ahead of the API server's, as far as is certain: the Date of an
-/// answer is cut to whole seconds, and was written some time between request and answer.
+/// By how many seconds the clock of this host is certainly ahead of the API server's. The Date of an answer is
+/// truncated to whole seconds, and was written at some time between request and answer.
 pub(super) fn skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<f64> {
     let date = rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     let ahead = |moment: Timestamp| moment.duration_since(date.timestamp()).as_secs_f64();
     let (ahead_at_least, ahead_at_most) = (ahead(sent) - 1.0, ahead(received));
-    // A clock that was set between both says nothing.
+    // If a clock was set in between, the skew is unknown.
     (ahead_at_least <= ahead_at_most).then(|| 0.0_f64.clamp(ahead_at_least, ahead_at_most))
 }
 

@@ -1,4 +1,4 @@
-//! How API servers are dialed: where to, how long, and how a dead connection is noticed.
+//! Dials API servers: which addresses, with which time limits, and how a dead connection is noticed.
 //!
 //! kube's own stack speaks HTTP/1.1 without keepalive: after a silent power-off a request on a
 //! pooled connection hung for a quarter of an hour. This one speaks HTTP/2 and pings, and knows
@@ -52,24 +52,24 @@ use limits::Counted;
 use pages::Paged;
 use probe_client::ConfigSource;
 
-/// In an answer's extensions: the server that it came from.
+/// The server that an answer came from, in the extensions of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server(pub ServerAddress);
 
-/// In a request's extensions: this server, whose watch is not what it should be, is not to be asked.
+/// A server that a request should not use because its watch is faulty, in the extensions of the request.
 #[derive(Clone, Debug)]
 pub struct Avoid {
-    /// The server to be avoided.
+    /// The server to avoid.
     pub server: Server,
-    /// Why, for logs.
+    /// The reason, for logs.
     pub why: &'static str,
 }
 
-/// In a request's extensions: it is not sent after this moment, however long the way to a server took.
+/// The moment after which a request is not sent, however long the dial takes, in the extensions of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct SendDeadline(pub Instant);
 
-/// The moment of [`SendDeadline`] had passed: the request was not sent, and never will be.
+/// The moment of [`SendDeadline`] had passed, so the request was not sent and never will be.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the request was not sent: its deadline had passed")]
 pub struct TooLate;
@@ -78,7 +78,7 @@ pub struct TooLate;
 #[derive(Clone)]
 pub struct Access {
     config: Config,
-    /// Where the configuration was found.
+    /// The place where the configuration was found.
     source: ConfigSource,
     dialer: Dialer,
     /// Whether the cluster's own list of API servers is used.
@@ -86,7 +86,7 @@ pub struct Access {
     metrics: Metrics,
 }
 
-/// There is no way to the API: what was tried and what to do, in one line.
+/// There is no access to the API. The message says in one line what was tried and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `--kubeconfig` cannot be used.
@@ -94,13 +94,13 @@ pub enum Error {
     Kubeconfig {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The problem with it.
         error: String,
     },
-    /// In a Pod, without a ServiceAccount that can be used.
+    /// The process runs in a Pod without a usable ServiceAccount.
     #[error("the Pod's ServiceAccount cannot be used: {0}; is automountServiceAccountToken off?")]
     ServiceAccount(String),
-    /// Outside of a Pod, without a kubeconfig that can be used.
+    /// The process runs outside a Pod, without a usable kubeconfig.
     #[error("no cluster to work on: {0}; give --kubeconfig, or set KUBECONFIG")]
     Context(String),
     /// The certificates or credentials of the configuration cannot be used.
@@ -108,7 +108,7 @@ pub enum Error {
     Credentials {
         /// The API server.
         url: String,
-        /// What is wrong with them.
+        /// The problem with them.
         error: String,
     },
 }
@@ -117,7 +117,7 @@ impl Access {
     /// Finds the cluster: `--kubeconfig`; else, in a Pod, its ServiceAccount; else the current context.
     ///
     /// # Errors
-    /// None of them can be used.
+    /// If none of them can be used.
     pub async fn find(
         kubeconfig: Option<&Path>,
         api_server: &ApiServerConfig,
@@ -161,7 +161,7 @@ impl Access {
             // own name.
             config.cluster_url = Uri::from_static("https://kubernetes.default.svc");
         }
-        // Outside of the cluster its own addresses may lead nowhere.
+        // From outside the cluster, the addresses that it lists may not be reachable.
         let otherwise = if in_pod {
             ApiServerMode::Auto
         } else {
@@ -172,7 +172,7 @@ impl Access {
             ApiServerMode::Local(address) => Some(address.clone()),
             ApiServerMode::Auto | ApiServerMode::Cluster => None,
         };
-        // Behind a cluster IP nobody knows which server answers, so one that is down cannot be avoided there.
+        // A cluster IP hides which server answers, so a server that is down cannot be avoided there.
         let before_learned = usize::from(local.is_some());
         let fixed = local
             .into_iter()
@@ -208,14 +208,13 @@ impl Access {
         self.source.in_pod
     }
 
-    /// The API server's address, as it was configured.
+    /// The configured address of the API server.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.config.cluster_url
     }
 
-    /// Whether the addresses that the cluster itself names are used. Then [`Access::learn_from`] has
-    /// them.
+    /// Whether the addresses that the cluster itself lists are used. If so, call [`Access::learn_from`].
     #[must_use]
     pub fn learns(&self) -> bool {
         self.learns
@@ -227,13 +226,14 @@ impl Access {
         _ = self.dialer.listed.set(Box::new(listed));
     }
 
-    /// Replaces the addresses that probes see down while they see another well; none otherwise. Connections to them end
-    /// at once, with the watches on them.
+    /// Replaces the addresses that probes find down while another one is well. Connections to them end at once, with
+    /// the watches on them.
     pub fn set_down(&self, down: BTreeSet<ServerAddress>) {
         self.dialer.pool.lock().set_down(down);
     }
 
-    /// A client with connections of its own. It never repeats a request by itself. `purpose`: what for, in logs.
+    /// Creates a client with its own connections. It never repeats a request by itself. `purpose` names the client in
+    /// logs.
     ///
     /// # Errors
     /// Certificates or credentials cannot be used.
@@ -268,7 +268,7 @@ fn configured(url: &Uri) -> Option<ServerAddress> {
     url.host().map(|host| ServerAddress::new(host, port))
 }
 
-/// A client over any service that answers as an API server: counted and limited in time like ours.
+/// Creates a client over any service that answers like an API server, with the same metrics and time limits as ours.
 pub fn over<S, B>(service: S, namespace: &str, metrics: &Metrics) -> Client
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -281,7 +281,7 @@ where
     Client::new(service_fn(move |request| paged.clone().send(request)), namespace)
 }
 
-/// Reads the configuration, the first time or again.
+/// Reads the configuration, for the first time or again.
 async fn read(source: &ConfigSource) -> Result<Config, Error> {
     let mut config = match &source.kubeconfig {
         Some(path) => from_file(path).await.map_err(|error| Error::Kubeconfig {
@@ -311,7 +311,7 @@ fn reads_one_object<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && request.uri().query().unwrap_or_default().is_empty()
 }
 
-/// Whether a request asks for a stream that goes on.
+/// Whether a request asks for a stream.
 pub fn is_watch<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     query

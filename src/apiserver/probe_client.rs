@@ -1,7 +1,7 @@
-//! How one address and port of an API server is asked whether it is ready.
+//! Asks one address and port of an API server whether it is ready.
 //!
-//! A probe dials one address directly, without the races, the stretched limits and the failover of
-//! `super::channel`: it is to find out about that one server. HTTP/1.1, one request at a time.
+//! A probe dials one address directly, without the races, the stretched limits and the failover of `super::channel`,
+//! because it tests that one server. It uses HTTP/1.1, with one request at a time.
 
 use std::io;
 use std::path::PathBuf;
@@ -33,13 +33,13 @@ use super::{Access, Error, read};
 use crate::apiserver::error::{causes, one_line};
 use endpoint_copier_core::verdicts::{Failure, Reply, SUPERVISOR_PORT, Target};
 
-/// The most that is read of an answer. Its status says all.
+/// The maximum number of bytes that are read of a body. The status is enough.
 const LONGEST_BODY: usize = 4 * 1024;
 
-/// The most that an answer's head may take.
+/// The maximum size of an answer's head.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// CA and token are read again this often at most, however many servers refuse them.
+/// The minimum time between two reads of CA and token, however many servers reject them.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the connections of probes.
@@ -50,9 +50,9 @@ pub trait ProbeClient: Send + Sync {
 
 /// A connection to one address and port.
 pub trait ProbeConnection: Send {
-    /// Asks once. It has no time limit, and a connection on which it was given up is unusable.
+    /// Sends one request. It has no time limit. If the caller gives it up, the connection is unusable.
     fn get(&mut self) -> BoxFuture<'_, Reply>;
-    /// Whether it takes no further request.
+    /// Whether it accepts no more requests.
     fn is_closed(&self) -> bool;
     /// Waits until it is closed.
     fn closed(&mut self) -> BoxFuture<'_, ()>;
@@ -64,20 +64,20 @@ pub struct HttpsProbeClient(Arc<ProbeClientInner>);
 
 struct ProbeClientInner {
     config: Config,
-    /// Where the configuration is read from again; `None`: it is given.
+    /// The place from which the configuration is read again. `None` if it is fixed.
     source: Option<ConfigSource>,
     loaded: Mutex<Arc<Credentials>>,
     rereading: tokio::sync::Mutex<()>,
 }
 
-/// Where a configuration was found.
+/// The place where a configuration was found.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigSource {
     pub kubeconfig: Option<PathBuf>,
     pub in_pod: bool,
 }
 
-/// What the headers of a request are made by, with the token of this moment.
+/// Creates the headers of a request, with the current token.
 type Headers = BoxCloneSyncService<Request<Empty<Bytes>>, Response<HeaderMap>, BoxError>;
 
 /// CA, client certificate and token.
@@ -88,7 +88,7 @@ struct Credentials {
     nobodys: Identity,
 }
 
-/// As whom we ask.
+/// The identity with which a probe asks.
 struct Identity {
     tls: Arc<ClientConfig>,
     headers: Headers,
@@ -128,19 +128,19 @@ impl ProbeClient for HttpsProbeClient {
 }
 
 impl ProbeClientInner {
-    /// The credentials as they were read last.
+    /// The credentials that were read last.
     fn credentials(&self) -> Arc<Credentials> {
         self.loaded.lock().clone()
     }
 
-    /// Credentials that were read after a server has refused these.
+    /// Credentials that were read after a server rejected `refused`.
     async fn reread(self: &Arc<Self>, refused: &Arc<Credentials>) -> Result<Arc<Credentials>, Failure> {
         let _one_at_a_time = self.rereading.lock().await;
         let loaded = self.credentials();
         if !Arc::ptr_eq(&loaded, refused) || loaded.read.elapsed() < REREAD_PAUSE {
             return Ok(loaded);
         }
-        // It goes on when the attempt is given up: a kubeconfig may name a program that takes its time.
+        // It continues when the attempt is given up, because a kubeconfig may name a program that takes long.
         let load = tokio::spawn(self.clone().load());
         load.await.map_err(|error| unusable(&error))?
     }
@@ -169,7 +169,7 @@ impl Credentials {
             url: url.clone(),
             error,
         };
-        // The token goes to addresses that are only listed, so nothing makes up for a certificate.
+        // The token goes to addresses that are only listed, so verification of the certificate cannot be disabled.
         config.accept_invalid_certs = false;
         let name = config.tls_server_name.clone();
         let name = ServerName::try_from(name.unwrap_or_else(|| KUBERNETES.to_owned()));
@@ -269,7 +269,7 @@ impl HttpsConnection {
             .handshake(stream)
             .await
             .map_err(|error| failure(&error))?;
-        // Whoever waits for an answer gets the error.
+        // The task that waits for an answer gets the error.
         let task = tokio::spawn(connection.map(drop));
         Ok(Self {
             inner: inner.clone(),
@@ -286,9 +286,9 @@ impl HttpsConnection {
         self.sender.ready().await.map_err(|error| failure(&error))?;
         let answer = self.sender.send_request(request).await;
         let (head, body) = answer.map_err(|error| failure(&error))?.into_parts();
-        // With the end of the answer the connection takes the next request.
+        // After the end of the answer, the connection accepts the next request.
         if let Err(error) = Limited::new(body, LONGEST_BODY).collect().await {
-            // hyper closes the connection, since nobody reads the rest.
+            // hyper closes the connection, because the rest is not read.
             if !error.is::<LengthLimitError>() {
                 return Err(failure(&*error));
             }
@@ -303,7 +303,7 @@ impl HttpsConnection {
         }
         let again = async {
             let reread = self.inner.reread(&self.credentials).await?;
-            // The client certificate may be another one too.
+            // The client certificate may have changed too.
             *self = Self::open_with(&self.inner, self.target, reread).await?;
             self.ask().await
         };
@@ -338,7 +338,7 @@ fn reply(status: StatusCode) -> Reply {
     }
 }
 
-/// What an error says of the server, by its causes.
+/// What an error says about the server, according to its causes.
 pub(super) fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     let known = causes(error).find_map(|error| {
         if let Some(hyper) = error.downcast_ref::<hyper::Error>() {

@@ -12,7 +12,8 @@ use super::decode::Slim;
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
 
-/// A ReferenceGrant of version `v1`, which Gateway API 1.5 added, or of `v1beta1`. They do not differ otherwise.
+/// A ReferenceGrant of version `v1`, which Gateway API 1.5 added, or of `v1beta1`. The two versions have the same
+/// content.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Versioned<const GA: bool>(pub ReferenceGrant);

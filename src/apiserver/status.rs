@@ -5,8 +5,8 @@
 //! decode, and logs the whole body. So `error` converts each answer into the error that its code means,
 //! before kube sees it.
 //!
-//! What follows from a 429 is decided where it arrives: writes pause in `controller::workqueue::overload`, watches back
-//! off in `controller::watch::backoff`, pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with
+//! The code that gets a 429 decides what to do: writes pause in `controller::workqueue::overload`, watches back off in
+//! `controller::watch::backoff`, pages are requested again in `apiserver::pages`, and `apiserver::channel` stays with
 //! the server.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ use kube::core::response::StatusDetails;
 
 use crate::timing::LONGEST_RETRY_AFTER;
 
-/// The most characters that are kept of a body that is not a `Status`. An error page may be long.
+/// The maximum number of characters that are kept of a body that is not a `Status`. An error page may be long.
 const LONGEST_BODY: usize = 200;
 
 /// What the rejection of a write means for the next attempt.
@@ -35,7 +35,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// What this status means.
+    /// The meaning of this status.
     #[must_use]
     pub fn of(status: &Status) -> Self {
         let details = status.details.as_ref();
@@ -61,7 +61,8 @@ pub fn status_of(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-/// Whether the API server has answered a call, well or badly. If not, it is unknown whether it was carried out.
+/// Whether the API server has answered a call, with success or an error. If not, it is unknown whether it was carried
+/// out.
 #[must_use]
 pub fn is_answer<T>(result: &kube::Result<T>) -> bool {
     matches!(result, Ok(_) | Err(kube::Error::Api(_)))
@@ -88,14 +89,14 @@ pub fn is_conflict(status: &Status) -> bool {
     status.code == 409
 }
 
-/// Whether a right is missing.
+/// Whether a permission is missing.
 #[must_use]
 pub fn is_forbidden(status: &Status) -> bool {
     status.code == 403
 }
 
-/// The right that is missing, as the API server words it without the name of the object. `None` if the request got past the
-/// authorizers: an admission policy answers 403 too, and only the text tells them apart.
+/// The missing permission, in the words of the API server, without the name of the object. `None` if the request passed
+/// the authorizers: an admission policy also answers 403, and only the text distinguishes the two.
 #[must_use]
 pub fn missing_right(status: &Status) -> Option<&str> {
     let (_, right) = status.message.split_once(" is forbidden: ")?;
@@ -121,14 +122,14 @@ pub fn must_relist(status: &Status) -> bool {
     matches!(status.code, 0 | 400 | 410)
 }
 
-/// Whether every replica gets this answer to the same request: it is the request that is refused (4xx), for
-/// example because a right is missing, or because a selector is too long.
+/// Whether every replica gets this answer to the same request: 4xx rejects the request itself, for example because a
+/// permission is missing or a selector is too long.
 #[must_use]
 pub fn is_client_error(status: &Status) -> bool {
     (400..500).contains(&status.code)
 }
 
-/// Whether a server is not there, as far as a proxy in front of it can tell.
+/// Whether a proxy in front of the API says that the server is not available.
 #[must_use]
 pub fn is_unavailable(status: &Status) -> bool {
     status.code == 503

@@ -1,8 +1,8 @@
 //! Stretches the time limits for API servers, because slow is not dead.
 //!
-//! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the
-//! slowest network, the operator is slow to leave a dead server. So the limits start short, and double while
-//! no server answers within them. Pure: callers report what happened.
+//! If a limit is shorter than the round trip to every server, the operator cannot work. If it suits the slowest
+//! network, the operator is slow to leave a dead server. So the limits start short, and double while no server answers
+//! within them. This is pure: callers report what happened.
 
 use std::collections::HashSet;
 use std::time::Duration;

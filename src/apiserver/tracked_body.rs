@@ -1,4 +1,4 @@
-//! A request under way and its answer, until that is whole: what silence says of a server.
+//! Tracks a request and its answer until the answer is complete, and how long the server is silent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use super::reads_one_object;
 use super::stretch::Factor;
 use crate::timing::{LIST_SILENCE, READ_SILENCE};
 
-/// A request that was sent. Its caller may give it up; then a server that was silent for longer than it may is left.
+/// A request that was sent. If its caller gives it up, the client leaves a server that was silent for too long.
 pub(super) struct InFlight {
     channel: Channel,
     connection: Arc<Connection>,
     is_read: bool,
-    /// How long the server may be silent. `None`: as long as it likes.
+    /// How long the server may be silent. `None` if there is no limit.
     patience: Option<Duration>,
     /// The factor by which `patience` was stretched.
     factor: Factor,
-    /// When it last said something.
+    /// When the server last sent something.
     since: Instant,
     /// Whether a failure counts against the server.
     counts: bool,
@@ -49,7 +49,7 @@ impl InFlight {
         }
     }
 
-    /// Neither silence nor a broken answer counts against the server.
+    /// Makes neither silence nor a broken answer count against the server.
     pub fn without_blame(mut self) -> Self {
         (self.patience, self.counts) = (None, false);
         self
@@ -60,7 +60,7 @@ impl InFlight {
         self.since.elapsed()
     }
 
-    /// There is nothing more to wait for. From now on the server may be silent.
+    /// Notes that the answer is complete or is a stream. From now on, the server may be silent.
     pub fn is_over(&mut self) {
         self.patience = None;
     }
@@ -77,7 +77,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer. If it breaks, so has the connection.
+/// The body of an answer. If it breaks, the connection is broken too.
 pub(super) struct TrackedBody {
     body: Incoming,
     request: InFlight,

@@ -1,7 +1,7 @@
 //! Token buckets for Events and log lines, as in client-go's spam filter: a user who changes a Service all the time can
 //! fill neither etcd nor a disk.
 //!
-//! Pure: the current time is an argument.
+//! This is pure: callers pass in the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Budgets(HashMap<ServiceKey, Budget>);
 #[derive(Debug)]
 struct Budget {
     used: u32,
-    /// The beginning of the refill period in which this was true.
+    /// The beginning of the refill period to which the count belongs.
     since: Instant,
 }
 

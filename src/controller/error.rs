@@ -10,7 +10,7 @@ use crate::apiserver::status::{Rejection, missing_right, status_of, throttled};
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use endpoint_copier_core::model::{Finding, Operation, Reason, SliceKey, SyncResult};
 
-/// What to do if RBAC does not allow a write. It ends the server's reason.
+/// What to do if RBAC does not allow a write. This is appended to the server's reason.
 const NAMESPACE_HINT: &str =
     "; to allow it, list this namespace in rbac.namespaces of the chart, or leave that empty";
 

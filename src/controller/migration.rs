@@ -25,11 +25,9 @@ use crate::leader_election::term::Term;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::REMOVAL_LIMIT;
 use endpoint_copier_core::model::{
-    EndpointSlice, Finding, MANAGED_BY_US, ManagedService, Reason, ServiceKey, Snapshot, label, label_of,
+    EndpointSlice, Finding, MANAGED_BY_US, MIRRORING_CONTROLLER, ManagedService, Reason, ServiceKey,
+    Snapshot, label, label_of,
 };
-
-/// The value of the managed-by label of a slice that mirrors an `Endpoints` object.
-const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// The pause after the API server refused the removal.
 pub(super) const REFUSED: Duration = Duration::from_secs(30);
@@ -66,8 +64,8 @@ impl Migration {
         self.theirs.lock().remove(service);
     }
 
-    /// Removes the `Endpoints` of a Service whose copies exist. Returns a finding if that is not allowed. Sets
-    /// `has_sent` when it sends a request.
+    /// Removes the `Endpoints` of a Service whose plan says that what the Go operator left may go. Returns a finding if
+    /// that is not allowed. Sets `has_sent` when it sends a request.
     ///
     /// # Errors
     ///
@@ -87,7 +85,7 @@ impl Migration {
                 .collect(),
         };
         let is_theirs = self.theirs.lock().get(&service.key) == Some(&mirrored);
-        if snapshot.copies.is_empty() || mirrored.slices.is_empty() || is_theirs {
+        if mirrored.slices.is_empty() || is_theirs {
             return Ok(None);
         }
         let (namespace, now) = (service.key.namespace(), Instant::now());
@@ -170,7 +168,7 @@ impl Migration {
 }
 
 fn is_mirror(slice: &EndpointSlice) -> bool {
-    label_of(&slice.metadata, label::MANAGED_BY) == Some(MIRROR)
+    label_of(&slice.metadata, label::MANAGED_BY) == Some(MIRRORING_CONTROLLER)
 }
 
 fn finding(service: &ManagedService) -> Finding {

@@ -28,7 +28,7 @@ pub struct Worker {
     pub reconciler: Arc<Reconciler>,
     /// Counts the work, and records which Services wait for it.
     pub metrics: Metrics,
-    /// The right to write, while this replica has it.
+    /// The current term, while this replica leads.
     pub terms: watch::Receiver<Option<Term>>,
 }
 

@@ -33,7 +33,7 @@ pub(super) struct ClusterReport {
     pub events_error: Option<String>,
 }
 
-/// One Service that is managed, or was.
+/// One Service that is managed, or was, or that says that it is not while the operator has something to delete.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
@@ -41,6 +41,9 @@ pub(super) struct Row {
     pub name: String,
     /// By its annotation, or by flags that are given here.
     pub managed: bool,
+    /// It says that it is not managed.
+    #[serde(skip)]
+    pub disabled: bool,
     /// `<namespace>/<name>`, also if it may not be copied; none where the Service names none that is valid.
     pub source: Option<String>,
     pub families: Vec<&'static str>,
@@ -140,6 +143,11 @@ impl Row {
     fn of(index: &Index, key: &ServiceKey, changed: &Dates) -> Option<Self> {
         let (snapshot, plan) = decide(index, key)?;
         let managed = snapshot.service.as_ref();
+        let disabled = managed.is_some_and(|service| !service.is_managed());
+        let managed = managed.filter(|_| !disabled);
+        if disabled && plan.is_done() && snapshot.copies.is_empty() {
+            return None;
+        }
         let families = managed
             .map(|service| service.families.clone())
             .unwrap_or_default();
@@ -165,6 +173,7 @@ impl Row {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
             managed: managed.is_some(),
+            disabled,
             source: managed
                 .and_then(|service| service.source())
                 .map(ToString::to_string),

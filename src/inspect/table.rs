@@ -87,7 +87,7 @@ fn notes(report: &ClusterReport) -> String {
             _ = writeln!(text, "{name} {}: {}", finding.reason, shown(&finding.note));
         }
         if !row.managed {
-            _ = writeln!(text, "{name} {UNMANAGED}");
+            _ = writeln!(text, "{name} {}", unmanaged(row));
         }
     }
     if let Some(error) = &report.events_error {
@@ -100,17 +100,25 @@ fn notes(report: &ClusterReport) -> String {
     text
 }
 
+fn unmanaged(row: &Row) -> &'static str {
+    if row.disabled { DISABLED } else { UNMANAGED }
+}
+
+const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", so its copies and what the Go operator \
+                        left are deleted.";
+
 /// Without the operator's flags its copies look like leftovers.
 pub(super) const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
                          If flags of the operator make it managed, give the same flags here.";
 
 fn cells(row: &Row, now: Timestamp) -> [String; 9] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let reasons: Vec<_> = row
+    let mut reasons: Vec<_> = row
         .findings
         .iter()
         .map(|finding| finding.reason.as_str())
         .collect();
+    reasons.dedup();
     let taken_out: Vec<_> = row.taken_out.iter().map(ToString::to_string).collect();
     let count = |count: super::report::ReadyCount| format!("{}/{}", count.ready, count.total);
     [
@@ -200,7 +208,7 @@ pub(super) fn plan(report: &ClusterReport) -> String {
         text.push_str("Nothing to write.\n");
     }
     for row in report.services.iter().filter(|row| !row.managed) {
-        _ = writeln!(text, "\n{}/{} {UNMANAGED}", row.namespace, row.name);
+        _ = writeln!(text, "\n{}/{} {}", row.namespace, row.name, unmanaged(row));
     }
     text
 }

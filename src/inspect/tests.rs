@@ -6,7 +6,7 @@ use super::dated::Dates;
 
 use super::*;
 use crate::leader_election::Lease;
-use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SliceKey, provenance};
+use endpoint_copier_core::model::{Finding, Reason, ServiceKey, SliceKey, annotation, label, provenance};
 use endpoint_copier_core::testing::world::World;
 use endpoint_copier_core::testing::{
     Build as _, BuildService as _, BuildSlice as _, plain_service, service, slice,
@@ -187,6 +187,22 @@ fn copies_of_a_service_that_is_managed_no_more_are_to_go() {
             "{text}"
         );
     }
+}
+
+/// Rule: 1.enabled-false-leftovers
+#[test]
+fn disabled_service_is_shown_while_something_is_left() {
+    let disabled = service("vip").annotate(annotation::ENABLED, "false");
+    let mut world = World::new().service(disabled);
+    assert!(report(&world, &[]).services.is_empty());
+    world.put(slice("vip").of("vip").label(label::SOURCE, "kubernetes"));
+    let left = report(&world, &[]);
+    assert!(!left.in_step);
+    for text in [table::plan(&left), table::status(&left)] {
+        let note = "\ndefault/vip has the annotation endpoint-copier/enabled: \"false\", so its copies";
+        assert!(text.contains(note), "{text}");
+    }
+    assert!(!wait::is_in_sync(&left, &ServiceKey::new("default", "vip")));
 }
 
 /// The shape that scripts rely on is the one that is documented.

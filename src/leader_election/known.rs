@@ -1,8 +1,8 @@
 //! The newest version of the Lease that a candidate knows, so that a renewal needs no read.
 //!
-//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::cas`]. A wrong
-//! version costs a refused renewal and a read. It never leads to two terms, because each write is bound to
-//! its version.
+//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
+//! as [`super::cas`]. A wrong version costs a rejected renewal and a read. It never leads to two terms, because each
+//! write is bound to its version.
 
 use super::lease::Lease;
 use super::presented::ReadVersion;
@@ -25,7 +25,7 @@ struct Newest {
 }
 
 impl KnownVersion {
-    /// A write of ours was answered with this Lease.
+    /// Takes in the Lease in the answer to one of our writes.
     pub fn wrote(&mut self, lease: &Lease) {
         let Some(basis) = ReadVersion::of(lease) else {
             return;
@@ -36,7 +36,7 @@ impl KnownVersion {
         }
     }
 
-    /// The watch shows this Lease; `None`: there is none.
+    /// Takes in the Lease that the watch shows, or `None` if there is none.
     pub fn watched(&mut self, lease: Option<&Lease>) {
         let Some(known) = self.newest.as_ref().map(|newest| &newest.version) else {
             return;
@@ -49,8 +49,9 @@ impl KnownVersion {
         }
     }
 
-    /// A GET shows this Lease; `None`: there is none. This replaces what was known, because versions restart when etcd
-    /// is restored. The lock is about to write what builds on this version, so another renewal may not.
+    /// Takes in the Lease that a GET shows, or `None` if there is none. This replaces the known version, because
+    /// versions restart when etcd is restored. The lock is about to send a write that builds on this version, so
+    /// another renewal must not build on it.
     pub fn read(&mut self, lease: Option<&Lease>) {
         *self = Self::default();
         if let Some((basis, lease)) = lease.and_then(|lease| Some((ReadVersion::of(lease)?, lease))) {
@@ -68,9 +69,9 @@ impl KnownVersion {
         self.in_doubt = false;
     }
 
-    /// The version for a write of the holder `us` to build on. `None` if the Lease must be read: the known
-    /// version names another holder or may be outdated. From now on it may be outdated, until the write
-    /// succeeds or the watch shows a newer version.
+    /// The version for a write of the holder `us` to build on. `None` if the Lease must be read, because the known
+    /// version names another holder or may be outdated. After this call, the version counts as possibly outdated until
+    /// the write succeeds or the watch shows a newer version.
     pub fn version_to_renew(&mut self, us: &str) -> Option<ReadVersion> {
         let newest = self.newest.as_ref().filter(|_| !self.in_doubt)?;
         let basis = (newest.holder.as_deref() == Some(us)).then(|| newest.version.clone())?;
@@ -78,7 +79,7 @@ impl KnownVersion {
         Some(basis)
     }
 
-    /// A write that builds on this version was refused before the server looked at the Lease.
+    /// Notes that the server rejected a write that builds on this version before it processed the Lease.
     pub fn unprocessed(&mut self, basis: &ReadVersion) {
         if self.newest.as_ref().is_some_and(|known| known.version == *basis) {
             self.in_doubt = false;
@@ -93,7 +94,8 @@ impl KnownVersion {
     }
 
     /// Whether a renewal of the holder `us` that builds on this version and states this time was applied. A newer
-    /// version that names us is no proof: the edit of a user leaves one too, before the renewal was even sent.
+    /// version that names us is no proof, because a user's edit leaves such a version too, perhaps before the renewal
+    /// was even sent.
     #[must_use]
     pub fn is_applied(&self, basis: &ReadVersion, us: &str, renewed: Option<&str>) -> bool {
         let newest = self.newest.as_ref().filter(|_| self.is_after(basis));

@@ -28,7 +28,7 @@ pub struct Lease {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LeaseSpec {
-    /// The holder. Absent or empty: the Lease is free.
+    /// The holder. If it is absent or empty, the Lease has none.
     #[serde(deserialize_with = "if_readable")]
     pub holder_identity: Option<String>,
     /// How long it is valid after a renewal, in seconds.
@@ -40,13 +40,13 @@ pub struct LeaseSpec {
     /// The time of its last renewal by the holder's clock. Compared as text, never parsed.
     #[serde(deserialize_with = "if_readable")]
     pub renew_time: Option<String>,
-    /// The moment at which its holder took it, likewise.
+    /// The time at which its holder took it. Compared as text, never parsed.
     #[serde(deserialize_with = "if_readable")]
     pub acquire_time: Option<String>,
 }
 
 impl Lease {
-    /// The holder that it names. A name that is empty is none.
+    /// The holder that it names, unless the name is empty.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
         self.spec
@@ -77,7 +77,7 @@ impl Slim for Lease {
     }
 }
 
-/// Reads a value. One of the wrong type counts as absent, and may be nested to any depth.
+/// Reads a value. A value of the wrong type, nested to any depth, counts as absent.
 fn if_readable<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: DeserializeOwned + Default,

@@ -1,4 +1,4 @@
-//! The race for the Lease, and the [`Term`] that its winner gets.
+//! The competition for the Lease, and the [`Term`] that the winner gets.
 //!
 //! ```text
 //!   watch of the Lease ──> ObservedLease ──> may we try? ──> LeaseLock behind LeaseCas ──> Term
@@ -43,10 +43,10 @@ pub use unopposed::unopposed;
 use validity::Validity;
 pub use view::View;
 
-/// What takes part in the race for the Lease.
+/// The parts that compete for the Lease.
 #[derive(Clone)]
 pub struct Candidacy {
-    /// A client of its own, so that other requests do not delay a renewal.
+    /// A separate client, so that other requests do not delay a renewal.
     pub client: Client,
     /// Namespace of the Lease.
     pub namespace: String,
@@ -54,7 +54,7 @@ pub struct Candidacy {
     pub identity: String,
 }
 
-/// One replica in the race.
+/// One replica that competes for the Lease.
 pub struct LeaderElector {
     lock: LeaseLock,
     cas: LeaseCas,
@@ -70,24 +70,24 @@ pub struct LeaderElector {
 
 /// How an attempt to take or renew the Lease ended.
 enum LeaseAttempt {
-    /// It is ours; the write that made it so was sent at this moment.
+    /// The Lease is ours. The write that took or renewed it was sent at this moment.
     Acquired(Instant),
-    /// It is another's.
+    /// Another replica holds it.
     NotAcquired,
-    /// Nobody knows.
+    /// The result is unknown.
     Failed { error: String, conflict: bool },
 }
 
 enum Ending {
     Lost,
     Stopped,
-    /// It does not see enough of the cluster.
+    /// This replica does not see enough of the cluster.
     Blind,
 }
 
 impl LeaderElector {
-    /// An elector with the identity and the knowledge of this observer, and where its terms will appear. `client` must
-    /// not retry by itself: a repeated PATCH could land when the Lease is another's.
+    /// Creates an elector with the identity and the knowledge of this observer, and the receiver of its terms. `client`
+    /// must not retry by itself, because a repeated PATCH could arrive when another replica holds the Lease.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -121,13 +121,13 @@ impl LeaderElector {
         )
     }
 
-    /// The steps of its renewals, while it leads.
+    /// The watchdog of its renewals, while it leads.
     #[must_use]
     pub fn watchdog(&self) -> Watchdog {
         self.watchdog.clone()
     }
 
-    /// Races, leads, races again, until asked to stop; then releases the Lease if it may.
+    /// Competes, leads, and competes again, until asked to stop. Then releases the Lease if that is allowed.
     pub async fn run(self, stop: CancellationToken) {
         let mut leader = None;
         loop {
@@ -148,10 +148,10 @@ impl LeaderElector {
         }
     }
 
-    /// Tries to take the Lease, whenever it may, until it is ours. Returns when the write that made it so was sent, who
-    /// held it before, and why it was free.
+    /// Tries to take the Lease, whenever that is allowed, until it is ours. Returns when the successful write was sent,
+    /// the previous holder, and why the Lease was free.
     async fn acquire(&self, leader: &mut Option<String>) -> (Instant, (Option<String>, &'static str)) {
-        // Nobody writes meanwhile, so these are shorter than a leader's pause.
+        // No replica writes meanwhile, so these pauses are shorter than a leader's.
         let longest = self.config.retry_period.min(LONGEST_RACE_PAUSE);
         let mut pauses = Pauses::new(Duration::from_millis(100), longest, 1.5, 0.3);
         let outage = FailureLog::new(format!("the attempt to take the Lease {}", self.lease));
@@ -207,7 +207,7 @@ impl LeaderElector {
     async fn attempt(&self, limit: Duration) -> LeaseAttempt {
         let begun = Instant::now();
         let result = timeout(limit, self.lock.try_acquire_or_renew()).await;
-        // Failed or not: it is a step.
+        // This is progress, whether the attempt failed or not.
         self.watchdog.tick();
         match result {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => {
@@ -234,8 +234,8 @@ impl LeaderElector {
         }
     }
 
-    /// Leads from an acquisition on until the Lease is lost, or this replica is to stop or sees too little. `before`: who
-    /// held it, and why it was free.
+    /// Leads until the Lease is lost, or until this replica has to stop or sees too little. `before` has the previous
+    /// holder, and why the Lease was free.
     async fn lead(
         &self,
         sent: Instant,
@@ -258,7 +258,7 @@ impl LeaderElector {
         self.terms.send_replace(Some(term.clone()));
         self.watchdog.busy();
         let ending = tokio::select! {
-            // What is lost is not to be released.
+            // A Lease that is lost must not be released.
             biased;
             reason = self.keep(&term, sent) => {
                 warn!(lease = self.lease, reason, "lost the lead");
@@ -289,7 +289,7 @@ impl LeaderElector {
         ending
     }
 
-    /// Renews until the term is over; answers why.
+    /// Renews until the term is over, and returns the reason.
     async fn keep(&self, term: &Term, mut sent: Instant) -> String {
         let mut next = sent + self.config.renew_interval();
         let mut last_error = None;
@@ -325,7 +325,7 @@ impl LeaderElector {
         }
     }
 
-    /// Gives the Lease up, so that a successor need not wait; but never while a write may still land.
+    /// Releases the Lease, so that a successor need not wait, but never while a write may still take effect.
     async fn release(&self, term: &Term) {
         _ = timeout(WRITES_SETTLE, term.settled()).await;
         if !term.may_release() {
@@ -339,7 +339,7 @@ impl LeaderElector {
         }
     }
 
-    /// How far a term reaches that was won or renewed by a request sent at this moment.
+    /// The validity of a term that was won or renewed by a request sent at this moment.
     fn validity(&self, sent: Instant) -> Validity {
         Validity::won(sent, self.config.renew_deadline)
     }

@@ -1,4 +1,4 @@
-//! What a replica knows of the Lease, shared by the watch of it, [`super::cas`] and the candidate.
+//! What a replica knows about the Lease, shared by the watch of the Lease, [`super::cas`] and the candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ fn holding(lease: &Lease) -> Option<Holding> {
     Some((lease.holder()?.to_owned(), lease.spec.renew_time.clone()))
 }
 
-/// What one candidate knows of the Lease. Several parts of a replica add to it and wait for it.
+/// What one candidate knows about the Lease. Several parts of a replica add to it and wait for changes of it.
 #[derive(Clone)]
 pub struct LeaseObserver {
     /// The identity of the candidate.
     pub(super) us: Arc<str>,
-    /// How long a Lease holds that states no duration.
+    /// The duration of a Lease that states none.
     pub(super) default_duration: Duration,
     state: Arc<Mutex<ObservedState>>,
-    /// Where a change of the state is announced.
+    /// Notifies of changes of the state.
     changes: watch::Sender<()>,
     metrics: Metrics,
 }
@@ -38,18 +38,18 @@ pub struct LeaseObserver {
 #[derive(Default)]
 struct ObservedState {
     lease: ObservedLease,
-    /// When the Lease was last seen in another state than before.
+    /// When the state of the Lease last changed.
     changed_at: Option<Instant>,
     /// The first of our own writes that the watch has not shown yet: its version, and since when.
     unwatched: Option<(u64, Instant)>,
-    /// What the Lease was last held as.
+    /// The last holder of the Lease, with its renewal time.
     held: Option<Holding>,
     /// The version that a renewal may build on.
     known: KnownVersion,
 }
 
 impl LeaseObserver {
-    /// Nothing is known yet.
+    /// Creates an observer that knows nothing yet.
     #[must_use]
     pub fn new(us: &str, default_duration: Duration, metrics: Metrics) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl LeaseObserver {
         }
     }
 
-    /// The watch shows this Lease, or that there is none.
+    /// Takes in the Lease that the watch shows, or `None` if there is none.
     pub fn watched(&self, lease: Option<&Lease>) {
         let mut state = self.state.lock();
         let version = lease.and_then(|lease| version_of(&lease.metadata));
@@ -74,7 +74,7 @@ impl LeaseObserver {
         }
     }
 
-    /// We wrote it, and this was the answer. The watch has to show it too.
+    /// Takes in the answer to one of our writes. The watch has to show it too.
     pub(super) fn wrote(&self, lease: &Lease) {
         let mut state = self.state.lock();
         if let Some(version) = version_of(&lease.metadata) {
@@ -90,11 +90,11 @@ impl LeaseObserver {
         self.changes.send_replace(());
     }
 
-    /// The Lease was seen in another state than before.
+    /// Notes that the state of the Lease has changed.
     fn note_change(&self, state: &mut ObservedState, lease: Option<&Lease>) {
         state.changed_at = Some(Instant::now());
         if let Some(held) = lease.and_then(holding) {
-            // The first look says nothing: its holder may be dead. Nor does an edit of something else.
+            // The first look does not count, because its holder may be dead. Neither does an edit of another field.
             if let Some(last) = state.held.replace(held.clone()).filter(|last| *last != held) {
                 self.metrics.lease_seen_renewed();
                 if last.0 != held.0 {
@@ -110,7 +110,7 @@ impl LeaseObserver {
         self.state.lock().known.version_to_renew(&self.us)
     }
 
-    /// A renewal of this version was refused before the server looked at the Lease.
+    /// Notes that the server rejected a renewal of this version before it processed the Lease.
     pub(super) fn unprocessed(&self, basis: &ReadVersion) {
         self.state.lock().known.unprocessed(basis);
     }
@@ -120,7 +120,7 @@ impl LeaseObserver {
         self.state.lock().known.is_after(basis)
     }
 
-    /// Whether this renewal was applied, as far as the watch shows it.
+    /// Whether the watch shows that this renewal was applied.
     pub(super) fn is_applied(&self, patch: &Patch) -> bool {
         let known = &self.state.lock().known;
         known.is_applied(&patch.basis, &self.us, patch.renewed.as_deref())
@@ -134,13 +134,13 @@ impl LeaseObserver {
         }
     }
 
-    /// Waits until the Lease is seen in another state.
+    /// Waits until the state of the Lease changes.
     pub(super) async fn changed(&self) {
         _ = self.changes.subscribe().changed().await;
     }
 
-    /// Waits until the watch has not shown a write of ours for so long, and returns its version. Then the watch
-    /// has another chance.
+    /// Waits until the watch has not shown one of our writes for `limit`, and returns the version of that write. After
+    /// that, the wait restarts.
     pub async fn behind(&self, limit: Duration) -> u64 {
         let mut changes = self.changes.subscribe();
         loop {
@@ -162,26 +162,26 @@ impl LeaseObserver {
         self.state.lock().lease.holder().map(str::to_owned)
     }
 
-    /// Why the candidate may try, in words for the log.
+    /// Why the candidate may try, for the log.
     pub(super) fn why_free(&self) -> &'static str {
         self.state.lock().lease.why_free(&self.us)
     }
 
-    /// Since when the Lease has looked as it does.
+    /// Since when the Lease has had its present state.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.lock().lease.since()
     }
 
-    /// When the Lease was last seen in another state than before. Unlike [`Self::since`], a gap between two looks
-    /// that find no Lease does not change it.
+    /// When the state of the Lease last changed. Unlike [`Self::since`], a gap between two looks that find no Lease
+    /// does not change it.
     pub(super) fn changed_at(&self) -> Option<Instant> {
         self.state.lock().changed_at
     }
 
-    /// What to present to the lock of the candidate after a GET that was sent at this moment and answered with
-    /// this Lease or none; `leads`: it has a valid term. `None`: its leader has to read it again, since nobody knows
-    /// whether it still names that one.
+    /// What to present to the lock of the candidate after a GET that was sent at this moment and answered with this
+    /// Lease or with none. `leads` says whether it has a valid term. `None` if the leader has to read the Lease again,
+    /// because it is unknown whether the Lease still names this replica.
     pub(super) fn present(
         &self,
         answer: Option<&Lease>,
@@ -200,14 +200,14 @@ impl LeaseObserver {
         Some(to_present).filter(|presented| !(overtaken && leads && *presented == PresentedLease::Held))
     }
 
-    /// Whether the candidate may try at this moment; `leads`: it has a valid term.
+    /// Whether the candidate may try at this moment. `leads` says whether it has a valid term.
     pub(super) fn may_race(&self, leads: bool) -> bool {
         let lease = &self.state.lock().lease;
         lease.may_race(&self.us, self.default_duration, leads, Instant::now())
     }
 
-    /// Waits until the candidate, who does not lead, may try, or is to look for itself. Calls `on_holder` with
-    /// each holder that it sees meanwhile.
+    /// Waits until a candidate that does not lead may try, or has to read the Lease. Calls `on_holder` with each holder
+    /// that it sees meanwhile.
     pub(super) async fn wait_to_race(&self, mut on_holder: impl FnMut(Option<&str>)) {
         let mut changes = self.changes.subscribe();
         loop {
@@ -215,8 +215,9 @@ impl LeaseObserver {
                 let observed = &self.state.lock().lease;
                 on_holder(observed.holder());
                 let race = observed.race(&self.us, self.default_duration, false);
-                // A watch that lags does not show that the holder has written it again, and where there is no Lease
-                // nothing refuses another one. So its absence has to be seen again and again, until it has lasted.
+                // A watch that lags does not show that the holder has written the Lease again, and nothing rejects the
+                // creation of a missing Lease. So the candidate reads it again and again until it has been missing for
+                // long enough.
                 let look = observed.next_look(self.default_duration);
                 race.map(|race| look.map_or(race, |look| look.min(race)))
             };
@@ -225,7 +226,7 @@ impl LeaseObserver {
                 Some(moment) if moment <= Instant::now() => return,
                 Some(moment) => {
                     tokio::select! {
-                        // A change first: it may be that the holder has renewed at the last moment.
+                        // A change comes first, because the holder may have renewed at the last moment.
                         biased;
                         _ = changes.changed() => {}
                         () = sleep_until(moment) => return,

@@ -1,6 +1,7 @@
-//! What the lock is shown, and the compare-and-swap that its PATCH becomes: the decisions of [`super::cas`].
+//! The decisions of [`super::cas`]: what the lock sees, and how its PATCH becomes a compare-and-swap.
 //!
-//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::cas`].
+//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
+//! as [`super::cas`].
 
 use std::time::Duration;
 
@@ -11,22 +12,22 @@ use super::lease::Lease;
 use super::observed_lease::ObservedLease;
 use endpoint_copier_core::model::version;
 
-/// What the lock is to see in the answer to its GET, and so what it does next.
+/// What the lock sees in the answer to its GET, which decides what it does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresentedLease {
-    /// No Lease: it makes one.
+    /// There is no Lease, so the lock creates one.
     Absent,
-    /// Ours: it renews.
+    /// The Lease is ours, so the lock renews it.
     Ours,
-    /// Another's that has run out, or nobody's: it takes it.
+    /// The Lease of another holder has expired, or there is no holder, so the lock takes it.
     Free,
-    /// Another's: it leaves it alone.
+    /// Another replica holds the Lease, so the lock does nothing.
     Held,
 }
 
 impl PresentedLease {
-    /// For the candidate `us`, with what it knows after it has seen this answer; `leads`: it has a valid term.
-    /// `overtaken`: the answer was passed over, so what is known says nothing of what was read.
+    /// What the candidate `us` presents, given what it knows after this answer. `leads` says whether it has a valid
+    /// term. `overtaken` says that the answer was ignored, so the known state may differ from what was read.
     pub fn of(
         answer: Option<&Lease>,
         overtaken: bool,
@@ -38,7 +39,7 @@ impl PresentedLease {
     ) -> Self {
         let free = !overtaken && known.may_race(us, default_duration, leads, now);
         let Some(lease) = answer else {
-            // A Lease that was deleted under its holder is shown as if it were still there.
+            // A Lease that was deleted while it had a holder is presented as if it still existed.
             return if free { Self::Absent } else { Self::Held };
         };
         match lease.spec.holder_identity.as_deref() {
@@ -49,7 +50,7 @@ impl PresentedLease {
     }
 }
 
-/// The Lease that a PATCH is meant for: the one that was read before, as it was then.
+/// The version of the Lease to which a PATCH applies: the one that was read before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadVersion {
     version: String,
@@ -57,8 +58,8 @@ pub struct ReadVersion {
 }
 
 impl ReadVersion {
-    /// The version of this Lease. `None` if uid or resourceVersion is absent: then no API server has stored
-    /// it, and a PATCH could not be bound to it.
+    /// The version of this Lease. `None` if the uid or the resourceVersion is absent: no API server has stored such a
+    /// Lease, and a PATCH could not be bound to it.
     #[must_use]
     pub fn of(lease: &Lease) -> Option<Self> {
         let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
@@ -79,7 +80,8 @@ impl ReadVersion {
         self.is_of_same(other) && matches!(versions, [Some(ours), Some(theirs)] if ours > theirs)
     }
 
-    /// Puts it into the metadata of a PATCH, so that the API server refuses it when the Lease has changed.
+    /// Writes the version into the metadata of a PATCH, so that the API server rejects the PATCH if the Lease has
+    /// changed.
     pub fn bind(&self, metadata: &mut serde_json::Map<String, Value>) {
         metadata.insert("resourceVersion".to_owned(), json!(self.version));
         metadata.insert("uid".to_owned(), json!(self.uid));

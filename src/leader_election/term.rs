@@ -1,8 +1,8 @@
-//! The right to write, as a value: without a [`Term`] nothing can be applied.
+//! The right to write, as a value. Without a [`Term`], nothing can be applied.
 //!
-//! A term ends at its deadline by itself. Renewals move the deadline, and it is counted from the
-//! moment a renewal was *sent*: by the time anyone else may hold the Lease (the lease duration after
-//! the API server took that renewal), writing under this term has long ended.
+//! A term ends by itself at its deadline. Renewals move the deadline, which counts from the moment when a renewal was
+//! *sent*. Another replica may hold the Lease only when the lease duration has passed since the API server accepted
+//! that renewal, and by then, writing under this term has long ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use tokio::time::{Instant, sleep_until};
 pub use super::validity::TermOver;
 use super::validity::{Validity, may_release};
 
-/// How long an API server works on a request at most: its `--request-timeout`.
+/// The longest time that an API server works on a request: its `--request-timeout`.
 const LATEST: Duration = Duration::from_secs(60);
 
-/// A term of leadership. Clones share one fate.
+/// A term of leadership. Clones are the same term.
 #[derive(Clone, Debug)]
 pub struct Term {
     began: Instant,
     state: Arc<Mutex<TermState>>,
-    /// Where the end of the term and the ends of writes are announced.
+    /// Notifies of the end of the term and of the ends of writes.
     changes: watch::Sender<()>,
 }
 
@@ -33,23 +33,23 @@ struct TermState {
     renewed: Instant,
     is_revoked: bool,
     writes_in_flight: usize,
-    /// A write without an answer may still be carried out until then.
+    /// Until when a write without an answer may still be carried out.
     doubtful: Option<Instant>,
 }
 
-/// The permit of a write in flight. While one lives, the Lease is not released; nor for a while after one was dropped
-/// that was not [`WritePermit::answered`].
+/// The permit of a write in flight. The Lease is not released while a permit exists, or for a while after one was
+/// dropped without [`WritePermit::answered`].
 #[derive(Debug)]
 pub struct WritePermit {
     term: Term,
-    /// When the write must have been sent; and answered, unless the term is renewed meanwhile.
+    /// By when the write must be sent, and also answered, unless the term is renewed meanwhile.
     pub deadline: Instant,
-    /// It may be carried out after it was dropped.
+    /// Whether the write may be carried out after the permit is dropped.
     in_doubt: bool,
 }
 
 impl Term {
-    /// A term that is valid for so long. Private to the election: it alone hands out terms.
+    /// Creates a term. This is private to the election, because only the election gives out terms.
     pub(super) fn new(validity: Validity) -> Self {
         Self {
             began: Instant::now(),
@@ -64,16 +64,16 @@ impl Term {
         }
     }
 
-    /// The right to write without end, for a single replica without election.
+    /// Creates a term without end, for a single replica without leader election.
     pub(super) fn endless() -> Self {
-        // A century: far enough, and no overflow in sums with it.
+        // A century is long enough, and sums with it do not overflow.
         Self::new(Validity::won(
             Instant::now(),
             Duration::from_secs(100 * 365 * 86_400),
         ))
     }
 
-    /// A term of this length.
+    /// Creates a term of this length.
     #[cfg(test)]
     pub(crate) fn for_tests(length: Duration) -> Self {
         Self::new(Validity::won(Instant::now(), length))
@@ -91,13 +91,13 @@ impl Term {
         self.state.lock().renewed
     }
 
-    /// It was renewed by a request that was sent now.
+    /// Renews the term by a request that is sent now.
     #[cfg(test)]
     pub(crate) fn renew_for_tests(&self, length: Duration) {
         _ = self.extend(Validity::won(Instant::now(), length));
     }
 
-    /// When it ends if it is not renewed; `None`: it is over.
+    /// When it ends unless it is renewed. `None` if it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.state.lock().validity.deadline(Instant::now())
@@ -108,7 +108,7 @@ impl Term {
     /// # Errors
     /// The term is over.
     pub fn begin_write(&self) -> Result<WritePermit, TermOver> {
-        // Under one lock, so that a release either sees this write or has ended the term before it.
+        // This takes one lock, so that a release either sees this write or has ended the term before it.
         let mut state = self.state.lock();
         let deadline = state.validity.deadline(Instant::now()).ok_or(TermOver)?;
         state.writes_in_flight += 1;
@@ -136,8 +136,8 @@ impl Term {
         }
     }
 
-    /// Waits until a write that began under this deadline has no right to an answer any more: the term was not renewed
-    /// since. One that ends before that leaves what is in flight its time.
+    /// Waits until a write that began under this deadline may no longer wait for its answer, because the term was not
+    /// renewed since. If the term ends earlier, writes in flight may still use the time until then.
     pub async fn outlived(&self, mut deadline: Instant) {
         loop {
             sleep_until(deadline).await;
@@ -156,30 +156,30 @@ impl Term {
         Ok(())
     }
 
-    /// The deadline as it stands, for the one who renews.
+    /// The current deadline, for the renewals.
     pub(super) fn ends_at(&self) -> Instant {
         self.deadline().unwrap_or_else(Instant::now)
     }
 
-    /// Ends the term because the Lease is another's: what is in flight must be dropped too.
+    /// Ends the term because another replica holds the Lease, so writes in flight must be dropped too.
     pub(super) fn revoke(&self) {
         self.state.lock().is_revoked = true;
         self.end();
     }
 
-    /// Whether writes in flight must be dropped rather than waited for.
+    /// Whether writes in flight must be dropped instead of awaited.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         self.state.lock().is_revoked
     }
 
-    /// Ends the term now. Writes in flight go on until they are answered or their time is up.
+    /// Ends the term now. Writes in flight continue until they are answered or their time is over.
     pub(super) fn end(&self) {
         self.state.lock().validity.end();
         self.changes.send_replace(());
     }
 
-    /// Whether the Lease may be released: no write of this term may land any more.
+    /// Whether the Lease may be released, because no write of this term can take effect any more.
     pub(crate) fn may_release(&self) -> bool {
         let state = self.state.lock();
         may_release(state.writes_in_flight, state.doubtful, Instant::now())
@@ -195,7 +195,7 @@ impl Term {
 }
 
 impl WritePermit {
-    /// The API server has answered: it was carried out, or never will be.
+    /// Notes that the API server has answered, so the write was carried out or never will be.
     pub fn answered(mut self) {
         self.in_doubt = false;
     }

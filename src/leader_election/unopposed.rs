@@ -1,4 +1,4 @@
-//! Leading without election.
+//! Leadership without leader election.
 
 use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
@@ -7,7 +7,7 @@ use tracing::warn;
 use super::term::Term;
 use crate::telemetry::metrics::Metrics;
 
-/// The only replica, without election, and the term that it holds until asked to stop: without end and without a Lease.
+/// Runs the only replica without leader election. Its term has no Lease, and lasts until the replica is asked to stop.
 pub fn unopposed(
     metrics: &Metrics,
     stop: CancellationToken,

@@ -1,48 +1,50 @@
-//! When a term ends, and what may follow: as decisions.
+//! Decides when a term ends, and what may follow.
 //!
-//! Pure: no clock, no async. The model in `crates/testing/election-model` calls the same functions as [`super::term`].
+//! This is pure: it uses no clock and no async. The model in `crates/testing/election-model` calls the same functions
+//! as [`super::term`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The term has ended: whatever was to be written is no longer ours to write.
+/// The term has ended, so this replica may no longer write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this replica no longer leads")]
 pub struct TermOver;
 
-/// How far a term reaches. Once over it stays over.
+/// How long a term lasts. A term that is over stays over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Validity {
-    /// `None`: ended before its deadline.
+    /// `None` if the term ended before its deadline.
     deadline: Option<Instant>,
 }
 
 impl Validity {
-    /// A term that was won, or renewed, by a request that was *sent* at this moment. Counted from the reply it would
-    /// outlive the Lease: the API server took the request somewhere between the two.
+    /// The validity of a term that was won or renewed by a request that was *sent* at this moment. A term that counted
+    /// from the reply could outlast the Lease, because the API server accepted the request at some time between the
+    /// two.
     pub fn won(sent: Instant, renew_deadline: Duration) -> Self {
         Self {
             deadline: Some(sent + renew_deadline),
         }
     }
 
-    /// Until when it reaches, unless it is over.
+    /// The deadline, unless the term is over.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.deadline.filter(|deadline| now < *deadline)
     }
 
-    /// A renewal was answered. It moves the deadline, and never back.
+    /// Moves the deadline after a renewal was answered, but never back.
     ///
     /// # Errors
-    /// The term is over, however early the renewal was sent.
+    /// If the term is over, however early the renewal was sent.
     pub fn extend(&mut self, renewed: Self, now: Instant) -> Result<(), TermOver> {
         let known = self.deadline(now).ok_or(TermOver)?;
         self.deadline = renewed.deadline.max(Some(known));
         Ok(())
     }
 
-    /// Ends it now.
+    /// Ends the term now.
     pub fn end(&mut self) {
         self.deadline = None;
     }
@@ -55,8 +57,8 @@ pub fn is_ours(holder: Option<&str>, us: &str) -> bool {
     holder == Some(us)
 }
 
-/// Whether the Lease may be released: nothing that was written under the term may land after it. `doubtful`: until
-/// then a write that was not answered may be carried out.
+/// Whether the Lease may be released, so that no write of the term can take effect after the release. `doubtful` is the
+/// time until which an unanswered write may still be carried out.
 pub fn may_release(in_flight: usize, doubtful: Option<Instant>, now: Instant) -> bool {
     in_flight == 0 && doubtful.is_none_or(|until| now >= until)
 }

@@ -9,7 +9,7 @@ use crate::telemetry::watch_health::WatchHealth;
 use crate::timing::BLIND;
 use endpoint_copier_core::model::WatchKind;
 
-/// How often a view is polled until it is complete. Short, because a first term waits for it.
+/// How often a view is polled until it is complete. This is short, because a first term waits for it.
 const VIEW_POLL: Duration = Duration::from_millis(5);
 
 /// How often a leader checks for failing lists and watches.

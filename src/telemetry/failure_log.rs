@@ -1,5 +1,5 @@
-//! Limits the log of repeated failures: a line at the first failure and for each further cause, one a minute
-//! with a count while it lasts, and one at the end.
+//! Limits the log of repeated failures: one line at the first failure and for each other cause, one a minute with a
+//! count while the outage lasts, and one at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tracing::{debug, info, warn};
 /// The pause between two lines on one outage.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// The most causes of one outage that are distinguished.
+/// The maximum number of causes that are distinguished in one outage.
 const CAUSES: usize = 8;
 
-/// The outage of one thing, or that there is none. Clones share it.
+/// The state of one thing that may fail, with its current outage if there is one. Clones share it.
 #[derive(Clone, Debug)]
 pub struct FailureLog {
     what: Arc<str>,
@@ -32,7 +32,7 @@ struct Since {
 }
 
 impl FailureLog {
-    /// None so far. `what` may fail, as the words at the beginning of a line.
+    /// Creates a log without an outage. `what` names what may fail, and begins each line.
     #[must_use]
     pub fn new(what: impl Into<Arc<str>>) -> Self {
         Self {
@@ -41,13 +41,13 @@ impl FailureLog {
         }
     }
 
-    /// It has failed, or failed again. Errors that differ in numbers only have one cause.
+    /// Records a failure. Errors that differ only in numbers have the same cause.
     pub fn failed(&self, error: &str) {
         let cause: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
         self.failed_by(cause, error);
     }
 
-    /// It has failed, or failed again, and this tells its causes apart.
+    /// Records a failure. `cause` distinguishes the causes.
     pub fn failed_by(&self, cause: String, error: &str) {
         let what = &self.what;
         let mut outage = self.since.lock();
@@ -76,7 +76,7 @@ impl FailureLog {
         }
     }
 
-    /// It has succeeded.
+    /// Records a success.
     pub fn recovered(&self) {
         if let Some(since) = self.since.lock().take() {
             let (failures, seconds) = (since.failures, since.began.elapsed().as_secs());
@@ -84,7 +84,7 @@ impl FailureLog {
         }
     }
 
-    /// Nobody tries any more.
+    /// Forgets the outage, because there will be no more attempts.
     pub fn forget(&self) {
         *self.since.lock() = None;
     }
@@ -118,7 +118,7 @@ mod tests {
         let outage = FailureLog::new("the watch of services");
         outage.recovered();
         for attempt in 0..1000_u64 {
-            // Texts with numbers that change are no news.
+            // A text that differs only in numbers is not news.
             outage.failed(&format!("no answer within {attempt} ms"));
             advance(Duration::from_millis(150)).await;
         }

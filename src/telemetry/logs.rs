@@ -1,4 +1,4 @@
-//! Logs: one line for each thing that happened, on standard error.
+//! Writes logs to standard error, one line for each event.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
@@ -15,10 +15,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// What keeps libraries quiet, each while the level asked for is in this range. Below info most need not be quieter. A name
-/// stands for all crates that begin with it.
+/// Directives that make libraries quieter, each with the range of requested levels to which it applies. A name stands
+/// for all crates whose names begin with it.
 const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
-    // The lock's crate logs every attempt that fails because of another holder at info, about once a second.
+    // The crate of the lock logs every attempt that fails because of another holder at info, about once a second.
     (
         "kube_leader_election=warn",
         LevelFilter::INFO..=LevelFilter::TRACE,
@@ -30,7 +30,7 @@ const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
         "hyper=warn,kube=warn,rustls=warn,tower=warn",
         LevelFilter::INFO..=LevelFilter::INFO,
     ),
-    // It reports each failed handshake as an error of its own, beside ours.
+    // It logs each failed handshake as an error, in addition to our line.
     (
         "rustls_platform_verifier=off",
         LevelFilter::ERROR..=LevelFilter::INFO,
@@ -42,14 +42,13 @@ const QUIET: [(&str, RangeInclusive<LevelFilter>); 4] = [
 /// its lines.
 const BODIES: &str = "kube_client=error,kube_runtime=error";
 
-/// The most lines that wait to be written. Further lines are dropped, because they would take unlimited
+/// The maximum number of lines that wait to be written. More lines are dropped, because they would take unlimited
 /// memory.
 const WAITING_LINES: usize = 1024;
 
-/// Sends the logs of this process, those of libraries and panics to standard error, in colour if that is a
-/// terminal and `NO_COLOR` is unset. Called once. A separate thread writes the lines, the last of them when the
-/// guard is dropped. If standard error is a pipe that nothing reads, lines are lost,
-/// but the term continues.
+/// Sends the logs of this process and its libraries, and panics, to standard error, in color if that is a terminal and
+/// `NO_COLOR` is unset. Call this once. A separate thread writes the lines, the last of them when the guard is dropped.
+/// If standard error is a pipe that nothing reads, lines are lost, but the term continues.
 #[must_use = "the last lines are written when it is dropped"]
 pub fn init(log: &LogConfig) -> WorkerGuard {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -59,7 +58,7 @@ pub fn init(log: &LogConfig) -> WorkerGuard {
     guard
 }
 
-/// A writer that never blocks.
+/// Creates a writer that never blocks.
 fn beside(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
@@ -74,9 +73,9 @@ where
 {
     // The directives were parsed once already, as a flag.
     let filter: Targets = directives(&log.filter).parse().unwrap_or_default();
-    // A failed write is dropped in silence: the report of it would panic where standard error is closed.
+    // A failed write is dropped silently, because reporting it would panic if standard error is closed.
     let builder = tracing_subscriber::fmt()
-        // What is logged is the filter's to say.
+        // Only the filter decides what is logged.
         .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
         .with_ansi(colour && log.format == LogFormat::Text)
@@ -95,7 +94,8 @@ where
     }
 }
 
-/// What the user asked for, after what keeps libraries quiet; of two directives for one target the last counts.
+/// The directives of the user, after those that make libraries quieter. If there are two directives for one target, the
+/// last one counts.
 fn directives(asked: &str) -> String {
     let everywhere = asked.split(',').filter_map(|part| part.parse().ok()).next_back();
     let everywhere = everywhere.unwrap_or(LevelFilter::OFF);
@@ -108,7 +108,7 @@ fn directives(asked: &str) -> String {
     directives.collect::<Vec<_>>().join(",")
 }
 
-/// Makes a panic a line of the log. The usual report comes too where a backtrace is asked for, and alone where
+/// Logs each panic as one line. The usual report is also printed if a backtrace is requested, and is the only output if
 /// nothing is logged.
 fn log_panics() {
     let usual = panic::take_hook();

@@ -1,4 +1,4 @@
-//! What a test's own thread logs.
+//! Captures what the thread of a test logs.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use tracing::{Dispatch, Level};
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
-/// From now on, until the guard is dropped, everything at info and above.
+/// Captures everything at info and above, from now until the guard is dropped.
 pub(crate) fn logged() -> (Log, DefaultGuard) {
     let log = Log::default();
     let made = log.clone();
@@ -34,8 +34,8 @@ impl Log {
     }
 }
 
-/// While one thread alone listens, what another logs for the first time is taken for something that nobody wants to hear, for
-/// ever. With a second subscriber around, even one that is nobody's, all are asked.
+/// While only one thread has a subscriber, tracing disables a log line forever if another thread is the first to reach
+/// it. With a second subscriber, even an unused one, tracing asks all subscribers each time.
 fn hear_all_threads() {
     static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
     ANOTHER.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Signs of life of watches: a watch that shows none is a stale view, however quiet the cluster.
+//! Signs of life of watches. The view of a watch that shows none is stale, however quiet the cluster is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use tracing::warn;
 use crate::timing::CAUGHT_UP;
 use endpoint_copier_core::model::WatchKind;
 
-/// How often a watch is polled until it is answered. Short, because a first copy waits for it.
+/// How often a watch is polled until it is answered. This is short, because a first copy waits for it.
 const CURRENT_POLL: Duration = Duration::from_millis(5);
 
-/// A watch counts as working after it was answered for this time: one that breaks at once shows nothing.
+/// A watch counts as working once it has been answered for this time, because a watch that breaks at once shows
+/// nothing.
 const ANSWERED: Duration = Duration::from_secs(1);
 
 /// A watch starts within this time after its list. Until then the list is current enough.
@@ -24,14 +25,15 @@ const FOLLOWS: Duration = Duration::from_secs(1);
 /// Why a watch has to restart with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It does not show what the API shows. Its API server is behind, if it answers the watch.
+    /// It does not show what the API shows. If its API server answers the watch, that server is behind.
     Behind,
-    /// The API server counts from an earlier resourceVersion than the watch has come to, so it would show nothing
-    /// until that is passed. That is how an etcd restored from a backup looks, and no fault of a server.
+    /// The API server continues from an earlier resourceVersion than the watch has reached, so the watch would show
+    /// nothing until that version is passed. This happens when etcd is restored from a backup, and is not the fault of
+    /// a server.
     Rewound,
 }
 
-/// When one watch last showed life, how far it has come, and whether it has to restart.
+/// When one watch last showed life, which version it has reached, and whether it has to restart.
 #[derive(Clone, Debug)]
 pub struct WatchState {
     status: Arc<Mutex<WatchStatus>>,
@@ -45,14 +47,14 @@ struct WatchStatus {
     pause_ends: Option<Instant>,
     /// The highest resourceVersion that it has shown or asked for.
     version: u64,
-    /// Since when its list is complete.
+    /// Since when its list has been complete.
     listed: Option<Instant>,
-    /// The API server answers it, since then.
+    /// Since when the API server has answered it, if it does.
     open: Option<Instant>,
-    /// It went on after a break, without a list.
+    /// Whether it continued after a break, without a list.
     resumed: bool,
     restart: Option<Cause>,
-    /// When its list or watch last worked; when it began, if it never has.
+    /// When its list or watch last worked, or when it began if it never has.
     well: Instant,
     has_worked: bool,
     /// Whether it has failed since, for a cause that may concern only this replica.
@@ -66,48 +68,48 @@ impl WatchStatus {
 }
 
 impl WatchState {
-    /// A sign of life.
+    /// Records a sign of life.
     pub fn touch(&self) {
         self.status.lock().last = Instant::now();
     }
 
-    /// An overloaded API server has asked it to wait until then.
+    /// Records that an overloaded API server has asked it to wait until this moment.
     pub fn pauses(&self, until: Instant) {
         self.status.lock().pause_ends = Some(until);
     }
 
-    /// For how long it has shown no life, although nobody has asked it to wait.
+    /// For how long it has shown no life, not counting pauses that an API server asked for.
     fn silence(&self) -> Duration {
         let state = self.status.lock();
         let since = state.pause_ends.map_or(state.last, |end| end.max(state.last));
         since.elapsed()
     }
 
-    /// It begins with a list: earlier events do not count, and a requested restart is done.
+    /// Records that it begins with a list. Earlier events no longer count, and a requested restart is done.
     pub fn list_begins(&self) {
         let mut state = self.status.lock();
         (state.version, state.listed, state.restart) = (0, None, None);
         state.resumed = false;
     }
 
-    /// Its list is complete.
+    /// Records that its list is complete.
     pub fn listed(&self) {
         self.status.lock().listed = Some(Instant::now());
     }
 
-    /// It has come as far as this version, or asks for what comes after it.
+    /// Records that it has reached this version, or asks for changes after it.
     pub fn reached(&self, version: Option<u64>) {
         let mut state = self.status.lock();
         state.version = version.unwrap_or(0).max(state.version);
     }
 
-    /// An object was read from it.
+    /// Records that an object was read from it.
     pub fn works(&self) {
         self.status.lock().works();
     }
 
-    /// Its list or watch has failed. `for_all`: it fails for every replica, for example because a right is
-    /// missing.
+    /// Records that its list or watch has failed. `for_all` says whether it fails for every replica, for example
+    /// because a permission is missing.
     pub fn failed(&self, for_all: bool) {
         if for_all {
             self.works();
@@ -127,31 +129,31 @@ impl WatchState {
         }
     }
 
-    /// The API server answers it from now on; or no longer.
+    /// Records whether the API server answers it from now on.
     pub fn open(&self, is_open: bool) {
         let mut state = self.status.lock();
         if state.open.is_some_and(|since| since.elapsed() >= ANSWERED) {
             state.works();
         }
-        // What follows a list begins with it; what follows a break has to catch up.
+        // A watch that follows a list begins with the state of the list. A watch that follows a break has to catch up.
         state.resumed |= !is_open;
         state.open = is_open.then(Instant::now);
     }
 
-    /// Whether it shows what there is now, as far as anybody can tell: events that were missed follow the answer.
+    /// Whether it shows the current state, as far as is known. Events that were missed follow the answer.
     fn is_current(&self) -> bool {
         let resumed = self.status.lock().resumed;
         self.is_open(if resumed { CAUGHT_UP } else { Duration::ZERO })
     }
 
-    /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was
-    /// cut off. A watch that still lists shows nothing, so nothing outdated.
+    /// Whether it may show an outdated state: its list was complete some time ago, and the watch after it was cut off.
+    /// A watch that is still listing shows nothing, so it shows nothing outdated.
     fn is_doubtful(&self) -> bool {
         let listed = self.status.lock().listed;
         listed.is_some_and(|listed| listed.elapsed() > FOLLOWS) && !self.is_current()
     }
 
-    /// Whether the API server has answered it for so long.
+    /// Whether the API server has answered it for this time.
     pub fn is_open(&self, time: Duration) -> bool {
         let open = self.status.lock().open;
         open.is_some_and(|since| since.elapsed() >= time)
@@ -176,7 +178,7 @@ impl WatchState {
     }
 }
 
-/// The health of all watches that run.
+/// The health of all running watches.
 #[derive(Clone, Debug, Default)]
 pub struct WatchHealth {
     watches: Arc<Mutex<Vec<(&'static str, WatchState)>>>,
@@ -188,18 +190,18 @@ pub struct WatchHealth {
 #[error("{0}")]
 pub struct SilentWatches(String);
 
-/// A watch that runs; it is no longer expected to show life when this is dropped.
+/// A running watch. When this is dropped, the watch is no longer expected to show life.
 pub struct Running {
     watch_health: WatchHealth,
     state: WatchState,
 }
 
 impl WatchHealth {
-    /// Expects a watch of this name to show life until the answer is dropped.
+    /// Expects a watch of this name to show life until the returned value is dropped.
     #[must_use]
     pub fn start(&self, watch: &'static str) -> Running {
         let status = WatchStatus {
-            // Its first sign of life is due like any other.
+            // The first sign of life is due like any other.
             last: Instant::now(),
             pause_ends: None,
             version: 0,
@@ -227,7 +229,7 @@ impl WatchHealth {
         }
     }
 
-    /// The resourceVersions of the API server went back: restarts all watches.
+    /// Restarts all watches, because the resourceVersions of the API server went back.
     pub fn rewound(&self) {
         warn!(
             "the resourceVersions of the API server went back, as after a restore of etcd from a backup; \
@@ -238,13 +240,13 @@ impl WatchHealth {
         }
     }
 
-    /// An API server answers a watch that had no answer before.
+    /// Records that an API server answers a watch that had no answer before.
     pub(crate) fn answered(&self) {
         self.answered.notify_waiters();
     }
 
-    /// The pause of a watch that failed: it ends early when another one is answered again, though not at once, since a
-    /// server that takes one request and drops the next would be asked without end.
+    /// The pause of a watch that failed. It ends early, but not at once, when another watch is answered again.
+    /// Otherwise a server that accepts one request and drops the next would get requests without a pause.
     pub(crate) async fn pause(&self, shortest: Duration, longest: Duration) {
         let answered = self.answered.notified();
         tokio::pin!(answered);
@@ -260,7 +262,7 @@ impl WatchHealth {
         watches
     }
 
-    /// The highest resourceVersion that the watches of these names have come to.
+    /// The highest resourceVersion that the watches of these names have reached.
     #[must_use]
     pub fn version(&self, watches: &[&str]) -> u64 {
         let meant = self.named(watches);
@@ -268,7 +270,7 @@ impl WatchHealth {
         versions.max().unwrap_or(0)
     }
 
-    /// Whether a watch of this name has been answered for so long.
+    /// Whether a watch of this name has been answered for this time.
     #[must_use]
     pub fn is_open(&self, watch: &str, time: Duration) -> bool {
         self.named(&[watch]).iter().any(|(_, watch)| watch.is_open(time))
@@ -309,7 +311,8 @@ impl WatchHealth {
         self.named(&[watch]).iter().any(|(_, watch)| watch.is_doubtful())
     }
 
-    /// When each watch last showed life; of several of one name, the one that is silent longest.
+    /// When each watch last showed life. If several watches have one name, this is the time of the one that has been
+    /// silent longest.
     #[must_use]
     pub fn last(&self) -> BTreeMap<&'static str, SystemTime> {
         let (mut last, now) = (BTreeMap::new(), SystemTime::now());
@@ -322,12 +325,12 @@ impl WatchHealth {
         last
     }
 
-    /// Whether every watch has shown life within `limit`, not counting the pauses that API servers have asked for: a
-    /// replica that obeys them is as good as any other. The watches of Nodes and of ReferenceGrants are not counted,
-    /// because a replica without them still copies all that the other sources say.
+    /// Whether every watch has shown life within `limit`, not counting pauses that API servers asked for, because a
+    /// replica that honors these is as good as any other. The watches of Nodes and ReferenceGrants do not count,
+    /// because without them a replica still copies everything else.
     ///
     /// # Errors
-    /// Those that have not.
+    /// The watches that have shown no life.
     pub fn check(&self, limit: Duration) -> Result<(), SilentWatches> {
         let all = self.watches.lock();
         let mut silent: Vec<_> = all

@@ -1,4 +1,4 @@
-//! When a loop last made a step, to distinguish one that is stuck from one that has nothing to do.
+//! Records when a loop last made progress, to distinguish a loop that is stuck from one that has nothing to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,37 +6,37 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A loop that has work and makes no step, for this time.
+/// The time for which a loop with work has made no progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no progress for {} s", .0.as_secs())]
 pub struct Stuck(pub Duration);
 
-/// The steps of one loop. Clones share them.
+/// The progress of one loop. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog(Arc<Mutex<Option<Instant>>>);
 
 impl Watchdog {
-    /// There is work; since now, unless there was some before.
+    /// Records that there is work, from now on unless there was some before.
     pub fn busy(&self) {
         self.0.lock().get_or_insert_with(Instant::now);
     }
 
-    /// A step was made, well or badly.
+    /// Records progress, whether it was a success or a failure.
     pub fn tick(&self) {
         if let Some(last) = &mut *self.0.lock() {
             *last = Instant::now();
         }
     }
 
-    /// There is nothing to do.
+    /// Records that there is nothing to do.
     pub fn idle(&self) {
         *self.0.lock() = None;
     }
 
-    /// Whether the last step is within `limit`, or there is nothing to do.
+    /// Whether there was progress within `limit`, or there is nothing to do.
     ///
     /// # Errors
-    /// How long ago it is.
+    /// How long ago the last progress was.
     pub fn check(&self, limit: Duration) -> Result<(), Stuck> {
         let last = *self.0.lock();
         match last.map(|last| last.elapsed()).filter(|age| *age > limit) {

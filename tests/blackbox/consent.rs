@@ -110,7 +110,8 @@ on_both! {
         service["spec"]["ports"] = json!([
             {"name": "https", "port": 443, "targetPort": 6443},
             {"name": "join", "port": 9345, "targetPort": 9345},
-            {"name": "kubelet", "port": 10250, "targetPort": 10250},
+            // Kubernetes 1.30 lets no load balancer have the number of the kubelet as its own port.
+            {"name": "kubelet", "port": 10255, "targetPort": 10250},
             {"name": "etcd", "port": 2379, "targetPort": 2379},
         ]);
         let service = cluster.create::<Service>(service).await;

@@ -43,15 +43,23 @@ on_both! {
 
     /// Rule: survive.blocked-log
     async fn an_unread_standard_error_costs_no_term(cluster: &mut Cluster) {
-        // A pipe in place of the log file, open at both ends and never read.
+        // A pipe in place of the log file, open at both ends, never read, and full before the first line.
         let pipe = cluster.directory().join("one.log");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo").success());
         let held = std::fs::File::options().read(true).write(true).open(&pipe).expect("a pipe");
+        let into = format!("of={}", pipe.display());
+        let filled = std::process::Command::new("dd")
+            .args(["if=/dev/zero", &into, "oflag=nonblock", "bs=1", "count=10000000"])
+            .output();
+        let filled = filled.expect("dd");
+        assert!(!filled.status.success(), "the pipe takes still more");
         let flags = [&harness::SHORT_LEASE[..], &["--log-level=trace"]].concat();
         let operator = Operator::start_with(cluster, "one", 0, &flags);
+        // A failed test prints the log, and would wait for the end of the pipe.
+        std::fs::remove_file(&pipe).expect("a pipe");
         cluster.vip_in_step().await;
-        // Long enough for more lines than a pipe holds, and three times the duration of the Lease.
+        // Long enough for more lines than may wait in memory, and three times the duration of the Lease.
         tokio::time::sleep(Duration::from_secs(9)).await;
         cluster.put::<EndpointSlice>(api_servers(&["192.0.2.1", "192.0.2.3"])).await;
         cluster.until_addresses("default", "kubernetes-vip", &["192.0.2.1", "192.0.2.3"]).await;

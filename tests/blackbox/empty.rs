@@ -1,6 +1,6 @@
 //! Empty sources: held where an empty list can only be a mistake, and followed elsewhere.
 
-use harness::objects::{api_servers, managed, slice, vip};
+use harness::objects::{addresses, api_servers, managed, slice, vip};
 use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -96,6 +96,39 @@ on_both! {
         cluster.until_addresses("default", "kubernetes-vip", &[]).await;
         cluster.until_addresses("default", "held", &[]).await;
         until_held(&operator, 0).await;
+    }
+
+    /// Rule: 2.empty-no-create, 2.empty-in-place, 2.empty-beside-others
+    async fn an_empty_slice_has_no_copy_beside_others(cluster: &mut Cluster) {
+        let _operator = Operator::start(cluster, "one", 0);
+        let source = |name: &str, addresses: &[&str]| slice("default", "source", name, addresses);
+        cluster.create::<EndpointSlice>(source("one", &["10.0.0.1"])).await;
+        cluster.create::<EndpointSlice>(source("two", &["10.0.0.2"])).await;
+        cluster.create::<EndpointSlice>(source("three", &[])).await;
+        cluster.create::<Service>(managed("default", "web", "default", "source")).await;
+        cluster.until_addresses("default", "web", &["10.0.0.1", "10.0.0.2"]).await;
+        assert_eq!(cluster.slices_of("default", "web").await.len(), 2, "none of the empty one");
+
+        let of_one = |slices: &[EndpointSlice]| slices.len() == 1 && addresses(slices) == ["10.0.0.1"];
+        cluster.put::<EndpointSlice>(source("two", &[])).await;
+        let one = cluster.until_slices("default", "web", "the empty copy goes", of_one).await;
+        cluster.put::<EndpointSlice>(source("one", &[])).await;
+        cluster.until_addresses("default", "web", &[]).await;
+        let emptied = cluster.slices_of("default", "web").await;
+        assert_eq!(emptied.len(), 1);
+        assert_eq!(emptied[0].metadata.uid, one[0].metadata.uid, "emptied in place");
+
+        // The endpoints move from one slice to another.
+        cluster.put::<EndpointSlice>(source("one", &["10.0.0.1"])).await;
+        cluster.until_addresses("default", "web", &["10.0.0.1"]).await;
+        let watched = cluster.watch_slices("default", "web").await;
+        cluster.put::<EndpointSlice>(source("two", &["10.0.0.1", "10.0.0.2"])).await;
+        cluster.put::<EndpointSlice>(source("one", &[])).await;
+        cluster.until_slices("default", "web", "the old copy goes", |slices| {
+            slices.len() == 1 && addresses(slices) == ["10.0.0.1", "10.0.0.2"]
+        }).await;
+        let history = watched.up_to(&["10.0.0.1", "10.0.0.2"]).await;
+        assert!(history.iter().all(|addresses| !addresses.is_empty()), "{history:?}");
     }
 
     /// Rule: 2.family, 3.held-per-family

@@ -70,7 +70,7 @@ on_both! {
 
     /// Rule: 1.enabled-typo, 1.refused-says-so, 1.has-selector, 1.external-name, 1.source-is-self
     /// Rule: 1.source-is-copy, 1.source-not-found, 2.fqdn, 2.family-missing, 2.no-port-no-copy
-    /// Rule: 3.foreign-reported, 3.node-name-missing, 3.events-type
+    /// Rule: 2.endpoint-is-vip, 2.port-not-in-source, 3.foreign-reported, 3.node-name-missing, 3.events-type
     async fn each_finding_is_an_event_and_a_metric(cluster: &mut Cluster) {
         cluster.create::<EndpointSlice>(slice("default", "source", "source-x", &["10.0.0.1"])).await;
         let mut names = slice("default", "names", "names-x", &["example.org"]);
@@ -79,6 +79,7 @@ on_both! {
         let mut six = slice("default", "six", "six-x", &["2001:db8::1"]);
         six["addressType"] = json!("IPv6");
         cluster.create::<EndpointSlice>(six).await;
+        cluster.create::<EndpointSlice>(slice("default", "loop", "loop-x", &["10.0.0.8", "192.0.2.100"])).await;
         let operator = Operator::start(cluster, "one", 0);
         cluster.create::<Service>(with("good", |_| ())).await;
         cluster.until_addresses("default", "good", &["10.0.0.1"]).await;
@@ -97,6 +98,16 @@ on_both! {
                 it["spec"]["externalTrafficPolicy"] = json!("Local");
             })),
             ("ForeignSlices", with("shared", |_| ())),
+            ("EndpointIsVip", with("looping", |it| {
+                annotate(it, "default-service-name", json!("loop"));
+                it["spec"]["externalIPs"] = json!(["192.0.2.100"]);
+            })),
+            ("PortNotInSource", with("of-api", |it| {
+                annotate(it, "default-service-name", json!("kubernetes"));
+                it["spec"]["ports"] = json!([
+                    {"name": "https", "port": 443, "targetPort": 6443}, {"name": "http", "port": 80, "targetPort": 8080},
+                ]);
+            })),
         ];
         cluster.create::<EndpointSlice>(slice("default", "shared", "theirs", &["10.0.0.7"])).await;
         for (reason, service) in services {
@@ -111,6 +122,8 @@ on_both! {
         }
         assert_eq!(cluster.addresses_of("default", "local").await, ["10.0.0.1"]);
         assert_eq!(cluster.addresses_of("default", "shared").await, ["10.0.0.1", "10.0.0.7"]);
+        cluster.until_addresses("default", "looping", &["10.0.0.8"]).await;
+        assert!(!cluster.addresses_of("default", "of-api").await.is_empty());
         for name in ["empty-enabled", "selecting", "external", "itself", "copy-of-copy", "lost", "named", "four", "portless"] {
             assert!(cluster.slices_of("default", name).await.is_empty(), "{name}");
         }

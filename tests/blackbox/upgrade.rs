@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::objects::{addresses, api_servers, vip};
+use harness::objects::{addresses, api_servers, slice, vip};
 use harness::{Cluster, Operator, Rights, until, within};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -70,6 +70,71 @@ on_both! {
         assert_eq!(cluster.slices_of("default", "kubernetes-vip").await.len(), 2, "the copy was there first");
         until("both are in sync", async || operator.metric("endpoint_copier_services_in_sync").await == Some(2)).await;
         assert!(cluster.try_get::<Endpoints>("default", "other").await.is_some(), "what others made stays");
+    }
+
+    /// Rule: 3.leftover-empty
+    async fn leftovers_go_when_an_empty_source_is_followed(cluster: &mut Cluster) {
+        cluster.give_rights(Rights::GoOperator, "default").await;
+        let follow = |name: &str| {
+            let mut service = vip();
+            service["metadata"] = json!({"name": name, "namespace": "default", "annotations": {
+                "endpoint-copier/enabled": "true", "endpoint-copier/default-service-name": "source",
+            }});
+            service
+        };
+        let mut left = slice("default", "web", "web", &["192.0.2.1"]);
+        left["metadata"]["labels"]["endpoint-copier/source"] = json!("source");
+        cluster.create::<Service>(follow("web")).await;
+        cluster.create::<EndpointSlice>(left).await;
+        cluster.create::<Service>(follow("old")).await;
+        cluster.create::<Endpoints>(endpoints("old", go_operator())).await;
+        let mut mirror = mirror();
+        mirror["metadata"]["name"] = json!("old-x7k2p");
+        mirror["metadata"]["labels"]["kubernetes.io/service-name"] = json!("old");
+        cluster.create::<EndpointSlice>(mirror).await;
+        cluster.create::<EndpointSlice>(slice("default", "source", "source", &[])).await;
+        let _operator = Operator::start(cluster, "one", 0);
+        cluster.gone::<EndpointSlice>("default", "web").await;
+        cluster.gone::<Endpoints>("default", "old").await;
+        assert!(cluster.slices_of("default", "web").await.is_empty(), "no copy of an empty slice");
+    }
+
+    /// Rule: 1.enabled-false-leftovers
+    async fn a_disabled_service_loses_what_the_go_operator_left(cluster: &mut Cluster) {
+        cluster.give_rights(Rights::GoOperator, "default").await;
+        let left = |name: &str| {
+            let mut left = slice("default", name, name, &["192.0.2.1"]);
+            left["metadata"]["labels"]["endpoint-copier/source"] = json!("kubernetes");
+            left
+        };
+        let service = |name: &str, annotations: Value| {
+            let mut service = vip();
+            service["metadata"] = json!({"name": name, "namespace": "default", "annotations": annotations});
+            service
+        };
+        let disabled = json!({"endpoint-copier/enabled": "false"});
+        cluster.create::<Service>(service("silent", json!({}))).await;
+        cluster.create::<Service>(service("owned", disabled.clone())).await;
+        cluster.create::<Service>(service("kubernetes-vip", disabled.clone())).await;
+        cluster.create::<Service>(service("late", json!({}))).await;
+        for name in ["silent", "kubernetes-vip", "late"] {
+            cluster.create::<EndpointSlice>(left(name)).await;
+        }
+        let mut owned = left("owned");
+        owned["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("someone");
+        cluster.create::<EndpointSlice>(owned).await;
+        cluster.create::<Endpoints>(endpoints("kubernetes-vip", go_operator())).await;
+        cluster.create::<EndpointSlice>(mirror()).await;
+
+        let operator = Operator::start(cluster, "one", 0);
+        cluster.gone::<EndpointSlice>("default", "kubernetes-vip").await;
+        cluster.gone::<Endpoints>("default", "kubernetes-vip").await;
+        cluster.patch::<Service>("default", "late", json!({"metadata": {"annotations": disabled}})).await;
+        cluster.gone::<EndpointSlice>("default", "late").await;
+        for stays in ["silent", "owned"] {
+            assert!(cluster.try_get::<EndpointSlice>("default", stays).await.is_some(), "{stays}");
+        }
+        assert_eq!(operator.metric("endpoint_copier_managed_services").await, Some(0));
     }
 
     /// Rule: 3.legacy-endpoints

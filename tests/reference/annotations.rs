@@ -10,23 +10,25 @@ const ON_A_SERVICE: &str = "\
 
 ## Annotations on a managed Service
 
-You write these on the Service that is to get copies. An annotation beats a flag. An empty value counts as no annotation, except
-for `endpoint-copier/enabled`. Values are not trimmed. Names and namespaces must be DNS labels.
+You write these on the Service that should get copies. An annotation takes precedence over a flag. An empty value counts
+as no annotation, except for `endpoint-copier/enabled`. The operator does not trim values. Names and namespaces must be
+DNS labels.
 
 ";
 
 const ON_A_SOURCE: &str = "
 ## Annotations on a source
 
-You write these on the Service that others copy ([copy a source in another namespace](../how-to/copy-across-namespaces.md)).
+You write these on the Service that others copy; see [Copy a source in another
+namespace](../how-to/copy-across-namespaces.md).
 
 ";
 
 const ON_A_COPY: &str = "
 ## Annotations on a copy
 
-The operator writes these on every EndpointSlice that it creates. Do not edit them: without them the operator does not
-recognize its copy.
+The operator writes these on every EndpointSlice that it creates. Do not edit them, because the operator recognizes its
+copies by them.
 
 ";
 

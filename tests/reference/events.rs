@@ -8,12 +8,13 @@ use crate::table::{code, generated_from, table};
 const INTRO: &str = "\
 # Events
 
-The operator reports problems of a managed Service as Events on that Service. `kubectl describe service <name>` shows them.
+The operator reports problems with a managed Service as Events on that Service. `kubectl describe service <name>` shows
+them.
 
-All Events are of type `Warning`, except `Synced`. The operator sends a Warning when it finds a problem, when the details of the
-problem change, every 30 minutes while it lasts, and after each change of leader. For one Service it sends at most 25 Events
-at once, and then one every 5 minutes. Only the leader sends Events. It also logs each finding, and counts it in the metric
-`endpoint_copier_findings{reason}`.
+All Events are of type `Warning`, except `Synced`. The operator sends a Warning when it finds a problem, when the
+details of the problem change, every 30 minutes while the problem lasts, and after each change of leader. For one
+Service it sends at most 25 Events at once, and then one every 5 minutes. Only the leader sends Events. It also logs
+each finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 
 ";
 

@@ -9,11 +9,11 @@ use crate::table::{code, generated_from, table};
 const INTRO: &str = "\
 # Flags
 
-Each flag has an environment variable. A flag beats the environment. Flags follow Go's syntax: `-flag`, `--flag=value`, and
-durations such as `1m30s`. `endpoint-copier-operator --help` shows the same list.
+Each flag has an environment variable. A flag takes precedence over its variable. Flags follow Go's syntax: `-flag`,
+`--flag=value`, and durations such as `1m30s`. `endpoint-copier-operator --help` shows the same list.
 
-The exit code is 0 after a request to stop, 1 after a failure that a restart may cure, and 2 if a flag or the configuration is
-invalid. An invalid flag also causes one line on standard error.
+The exit code is 0 after a request to stop, 1 after a failure that a restart may fix, and 2 if a flag or the
+configuration is invalid. An invalid flag also causes one line on standard error.
 ";
 
 #[test]

@@ -15,23 +15,25 @@ const INTRO: &str = "\
 # Metrics
 
 Every replica serves `/metrics`. Only the leader knows the state of Services: other replicas do not show
-`endpoint_copier_out_of_sync_seconds`, `endpoint_copier_last_success_timestamp_seconds` and `endpoint_copier_endpoints`, and
-their `endpoint_copier_managed_services`, `endpoint_copier_services_in_sync` and `endpoint_copier_findings` are 0. Use the
-maximum over all replicas and not the sum: during a takeover, the last scrape of the old leader may still count.
+`endpoint_copier_out_of_sync_seconds`, `endpoint_copier_last_success_timestamp_seconds` and `endpoint_copier_endpoints`,
+and their `endpoint_copier_managed_services`, `endpoint_copier_services_in_sync` and `endpoint_copier_findings` are 0.
+Use the maximum over all replicas, not the sum, because during a takeover the last scrape of the old leader may still
+count.
 
-A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of `endpoints`.
-Nothing else grows with the number of Services. The series of a Service end when the Service is no longer managed, and all of
-them end with the term. The series of a probed API server end when no copy lists it any more. Counters start at 0 for every
-label value that is known in advance.
+A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
+`endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
+managed, and the series of all Services end with the term. The series of a probed API server end when no copy lists it
+any more. Counters start at 0 for every label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
-change arrives at this replica. It leaves out changes that arrived before this replica led, since the leader before may have
-copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time that the source states, so it includes the time
-without a leader. `endpoint_copier_out_of_sync_seconds` counts from the start of the term for a change that is older.
+change arrives at this replica. It leaves out changes that arrived before this replica led, because the previous leader
+may have copied them. `endpoint_copier_trigger_propagation_seconds` starts at the time that the source states, so it
+includes the time without a leader. If a change is older than the term, `endpoint_copier_out_of_sync_seconds` counts
+from the start of the term.
 
-A replica renders the page at most once a second, for all clients together, so a page may be one second old. A client that
-reads so slowly that two newer pages have been rendered gets only a part of its page. A replica serves 32 connections. When
-there are more, it closes the oldest idle connection of the peer that has the most.
+A replica renders the page at most once a second, for all clients together, so a page may be one second old. A client
+that reads so slowly that the replica has rendered two newer pages gets only a part of its page. A replica serves 32
+connections. If there are more, it closes the oldest idle connection of the peer that has the most.
 ";
 
 /// The sections, by the beginning of the names in them.
@@ -63,13 +65,14 @@ const LABELS: &[Label] = &[
     Label {
         names: &["service_namespace", "service"],
         of: &[],
-        values: "A managed Service. The label is not named namespace, since Prometheus gives that name to the namespace of \
-                 the Pod.",
+        values: "A managed Service. The label is not named namespace, because Prometheus uses that name for the \
+                 namespace of the Pod.",
     },
     Label {
         names: &["side"],
         of: &[],
-        values: "`source`: the EndpointSlices of the source, of the families that the Service wants. `copy`: the copies.",
+        values: "`source`: the EndpointSlices of the source, in the families that the Service wants. `copy`: the \
+            copies.",
     },
     Label {
         names: &["condition"],
@@ -90,13 +93,13 @@ const LABELS: &[Label] = &[
     Label {
         names: &["address", "port"],
         of: &[],
-        values: "A probed API server: the only labels that hold an address.",
+        values: "A probed API server. These are the only labels that hold an address.",
     },
     Label {
         names: &["state"],
         of: &["endpoint_copier_probe_state"],
-        values: "`new`: never seen well. `well`. `failing`: the last probes failed. `down`: too many failed. `rising`: it \
-                 answers again, but not for long enough.",
+        values: "`new`: never healthy so far. `well`: healthy. `failing`: the last probes failed. `down`: too many \
+                 failed. `rising`: it answers again, but not for long enough.",
     },
     Label {
         names: &["result"],

@@ -63,6 +63,30 @@ async fn undeletable_endpoints_are_reported_while_mirrored() {
     }
 }
 
+/// Rule: 1.enabled-false-leftovers, 3.legacy-endpoints
+#[tokio::test(start_paused = true)]
+async fn undeletable_endpoints_of_a_disabled_service_are_reported() {
+    let store = cluster(&["192.0.2.1"]);
+    put(&store, endpoints());
+    put(&store, mirror());
+    let mut disabled = service("vip");
+    disabled["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("false");
+    put(&store, disabled);
+    let operator = Operator::start(&store);
+    let forbidden = Match::any().resource("endpoints");
+    operator.writer.faults().add(Fault::status(forbidden, 403));
+    until(&store, "the Event is sent", |store| {
+        warnings(store, "vip").contains(&"LegacyEndpoints".to_owned())
+    })
+    .await;
+    operator.writer.faults().clear();
+    pass(seconds(31)).await;
+    assert!(!is_there(&store), "removed when that is allowed");
+    let found = operator.metric("endpoint_copier_findings{reason=\"LegacyEndpoints\"}");
+    assert_eq!(found, Some(0));
+    assert_eq!(operator.metric("endpoint_copier_managed_services"), Some(0));
+}
+
 /// Rule: 3.legacy-endpoints
 #[tokio::test(start_paused = true)]
 async fn many_mirrors_without_rights_cause_one_request_per_pause() {

@@ -1,5 +1,6 @@
 //! Everything that exists only for clusters on which the Go operator ran. Its objects are removed once our copies
-//! exist, because otherwise kube-proxy would keep sending traffic to the endpoints in its slices.
+//! exist, because otherwise kube-proxy would keep sending traffic to the endpoints in its slices. Those of a Service
+//! with `enabled: "false"` are removed too, because nothing else would do it.
 //!
 //! - This module knows which slices the Go operator made. Version 0.3 made them.
 //! - `controller::migration` of the operator removes the `Endpoints` objects that version 0.2 made.

@@ -32,44 +32,44 @@ const FIRST_PAGE: u32 = 100;
 /// half this size it is doubled, unless that was the last page of a list.
 const TARGET: usize = 64 * 1024;
 
-/// The target size of a page where each takes long to come, whatever its size.
+/// The target size of a page if each page takes long, whatever its size.
 const SLOW_TARGET: usize = 256 * 1024;
 
-/// A page that comes within this time costs little time, so there may be more of them.
+/// A page that arrives within this time costs little, so a list may have more pages.
 const QUICK: Duration = Duration::from_millis(50);
 
 /// A page of more bytes is given up. A single object has at most half as many.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 
-/// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server may
-/// ask for a longer one. The pauses of one page take as long as the longest of these at most: the continue token is valid
-/// for some minutes only, and the caller knows better than this layer what to do meanwhile.
+/// The first pause before the next page is requested again from an overloaded API server; it doubles. The API server
+/// may ask for a longer pause. All pauses of one page together are limited, because the continue token is valid only
+/// for some minutes, and because the caller knows better than this layer what to do meanwhile.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Chooses the size of the pages of lists.
 #[derive(Clone)]
 pub(super) struct Paged<S> {
     counted: Counted<S>,
-    /// Objects of the next page, by path.
+    /// The number of objects of the next page, by path.
     sizes: Arc<Mutex<Sizes>>,
 }
 
-/// Objects of the next page, by path. Bounded, because a path names a namespace.
+/// The number of objects of the next page, by path. It is bounded, because a path names a namespace.
 #[derive(Default)]
 struct Sizes(HashMap<String, Size>);
 
 #[derive(Clone, Copy)]
 struct Size {
     objects: u32,
-    /// The last page had less than half the target size.
+    /// Whether the last page had less than half the target size.
     was_small: bool,
 }
 
-/// So many page sizes are remembered.
+/// The maximum number of page sizes that are remembered.
 const PATHS: usize = 1000;
 
 impl Sizes {
-    /// `continues`: the list has a page already, which was full.
+    /// `continues` says whether this continues a list, so that the page before was full.
     fn of(&self, path: &str, continues: bool) -> u32 {
         match self.0.get(path) {
             None => FIRST_PAGE,
@@ -102,7 +102,7 @@ where
         }
     }
 
-    /// Sends a request; a list with a limit of ours, as far as its own allows.
+    /// Sends a request. A list gets our limit, unless its own limit is lower.
     pub async fn send(self, request: Request<Body>) -> Result<Answer<B>, BoxError> {
         let limit = parameter(request.uri(), "limit").and_then(|limit| limit.parse().ok());
         let is_list = request.method() == Method::GET && !is_watch(&request);
@@ -134,7 +134,7 @@ where
                     return Ok(answer);
                 }
                 Err(error) if error.is::<LengthLimitError>() => size / 4,
-                // On a slow line, fewer objects arrive in time.
+                // On a slow network, fewer objects arrive in time.
                 Err(error) if error.is::<TimedOut>() => {
                     self.sizes.lock().set(path, size / 4, false);
                     return Err(error);

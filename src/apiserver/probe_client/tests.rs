@@ -1,4 +1,4 @@
-//! Against servers on loopback, with the certificates of a cluster.
+//! Tests against servers on loopback, with the certificates of a cluster.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// Much longer than anything here takes.
+/// A limit that is much longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a request had in it.
+/// The content of a request.
 #[derive(Clone, Debug, PartialEq)]
 struct Asked {
     path: String,

@@ -1,6 +1,9 @@
 //! The results of a plan: writes, expectations of the watch, and failures.
 
-use endpoint_copier_core::model::{EndpointSlice, Operation, SliceKey, version_of};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use endpoint_copier_core::model::{Endpoint, EndpointSlice, Operation, SliceKey, version_of};
 
 use crate::controller::error::SyncError;
 
@@ -45,9 +48,31 @@ pub struct Applied {
     pub expectations: Vec<(SliceKey, Expectation)>,
     /// Writes that failed.
     pub failures: Vec<SyncError>,
+    /// Addresses that successful writes took out of the copies, and why.
+    pub taken_out: BTreeMap<IpAddr, String>,
+    /// Addresses that successful writes put back.
+    pub returned: BTreeSet<IpAddr>,
 }
 
 impl Applied {
+    /// Records the addresses that a written copy takes out or puts back, of those that the plan changes.
+    pub(super) fn written(
+        &mut self,
+        copy: &EndpointSlice,
+        taken_out: &BTreeMap<IpAddr, String>,
+        returned: &BTreeSet<IpAddr>,
+    ) {
+        for address in copy.unreachable() {
+            if let Some(why) = taken_out.get(&address) {
+                self.taken_out.insert(address, why.clone());
+            }
+        }
+        let endpoints = copy.endpoints.iter().flatten();
+        let addresses = endpoints.filter_map(Endpoint::address);
+        self.returned
+            .extend(addresses.filter(|address| returned.contains(address)));
+    }
+
     /// Whether something was written.
     #[must_use]
     pub fn has_written(&self) -> bool {

@@ -71,6 +71,7 @@ impl Writer {
             deletes,
             leftovers,
             taken_out,
+            returned,
             ..
         } = plan;
         let mut applied = Applied::default();
@@ -81,8 +82,8 @@ impl Writer {
                     operation: Operation::Create,
                     slice: SliceKey::of(&slice.metadata),
                 });
-            } else {
-                self.write(term, &slice, &mut applied).await;
+            } else if self.write(term, &slice, &mut applied).await {
+                applied.written(&slice, &taken_out, &returned);
             }
         }
         let is_hopeless = |error: &SyncError| matches!(error, SyncError::NamespaceTerminating { .. });
@@ -96,8 +97,9 @@ impl Writer {
         };
         for slice in updates {
             // The failure causes a new plan.
-            if !(applied.has_failed() && takes_out(&slice)) {
-                self.write(term, &slice, &mut applied).await;
+            let is_held_back = applied.has_failed() && takes_out(&slice);
+            if !is_held_back && self.write(term, &slice, &mut applied).await {
+                applied.written(&slice, &taken_out, &returned);
             }
         }
         if !applied.has_failed() {
@@ -112,11 +114,12 @@ impl Writer {
         applied
     }
 
-    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces.
-    async fn write(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) {
+    /// Creates a slice, or updates it if it has the resourceVersion of the slice that it replaces. Returns whether it is
+    /// written.
+    async fn write(&self, term: &Term, slice: &EndpointSlice, applied: &mut Applied) -> bool {
         // The rest of the plan is planned again.
         if applied.is_overloaded() {
-            return;
+            return false;
         }
         let key = SliceKey::of(&slice.metadata);
         let (operation, request, seen) = if slice.metadata.resource_version.is_none() {
@@ -140,12 +143,14 @@ impl Writer {
                 is_forbidden,
                 retry_at: Some(until),
             });
-            return;
+            return false;
         }
         let mut answer = self.send(term, operation, &key, request).await;
         self.note(operation, slice, &mut answer);
         let expectation = answer.map(|written| written.as_ref().and_then(Expectation::of));
+        let is_written = expectation.is_ok();
         self.ended(operation, key, expectation, seen, applied);
+        is_written
     }
 
     async fn delete(&self, term: &Term, deletes: Vec<Delete>, applied: &mut Applied) {

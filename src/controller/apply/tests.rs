@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
@@ -173,6 +174,34 @@ async fn no_endpoint_is_taken_out_after_a_failed_write() {
         };
         let applied = writer.apply(&term, None, plan).await;
         assert_eq!(sent.lock().len(), expected, "{applied:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn verdicts_of_a_successful_write_count_beside_a_failed_one() {
+    let [first, second]: [IpAddr; 2] = ["192.0.2.2", "192.0.2.1"].map(|address| address.parse().unwrap());
+    // The update that is refused, what counts as taken out, and what counts as returned.
+    for (refused, taken_out, returned) in [("first", vec![second], vec![]), ("second", vec![], vec![first])] {
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let is_refused = request.uri().path().ends_with(refused);
+            let answer = if is_refused {
+                status(422)
+            } else {
+                http::Response::new("{}".to_owned())
+            };
+            std::future::ready(Ok::<_, tower::BoxError>(answer))
+        });
+        let writer = Writer::new(Client::new(service, "default"), Metrics::new("lease").unwrap());
+        let plan = Plan {
+            taken_out: [(second, "readyz timed out 3 times".to_owned())].into(),
+            returned: [first].into(),
+            ..two_updates()
+        };
+        let term = Term::for_tests(Duration::from_secs(4));
+        let applied = writer.apply(&term, None, plan).await;
+        assert_eq!(applied.failures.len(), 1);
+        assert_eq!(applied.taken_out.into_keys().collect::<Vec<_>>(), taken_out);
+        assert_eq!(applied.returned.into_iter().collect::<Vec<_>>(), returned);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events on managed Services, as `kubectl describe service` shows them.
 //!
-//! They are written in parallel to the syncs, which never wait for them, and under a term, like every write.
+//! The writer sends them in parallel to the syncs, which never wait for them, and under a term, like every write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,14 +47,14 @@ pub struct EventRecorder {
     pending: mpsc::Sender<PendingEvent>,
 }
 
-/// An Event on its way. A new leader of hundreds of Services has one for each at the same time, so the API object is not
-/// built before its turn.
+/// An Event that is waiting. A new leader of hundreds of Services may have one for each at the same time, so the API
+/// object is built only when it is sent.
 struct PendingEvent {
     term: Term,
     service: ServiceKey,
     uid: String,
     message: Message,
-    /// How long to wait after each failure that is left to it.
+    /// The remaining pauses between attempts.
     pauses: std::slice::Iter<'static, Duration>,
 }
 
@@ -186,8 +186,8 @@ impl Message {
 }
 
 impl PendingEvent {
-    /// What `kubectl describe` finds Events by. Without a resourceVersion, or each Event would regard
-    /// another object.
+    /// The reference by which `kubectl describe` finds Events. It has no resourceVersion, because otherwise each Event
+    /// would regard another object.
     fn regarding(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -205,7 +205,8 @@ impl EventWriter {
     /// after the Events that are waiting.
     pub async fn run(mut self) {
         let outage = FailureLog::new("writing Events");
-        // Not an outage: rights may exist in some namespaces only, and a success elsewhere does not end it.
+        // This is not an outage: permissions may exist only in some namespaces, and a success elsewhere does not end
+        // it.
         let forbidden = FailureLog::new("writing Events in some namespaces");
         let mut failed = DelayQueue::new();
         loop {
@@ -253,8 +254,8 @@ impl EventWriter {
     ) -> bool {
         let message = &pending.message;
         let (event, regarding) = (message.event(), pending.regarding());
-        // A recorder of its own for each Event: one that lives adds to an old Event of the same
-        // reason and leaves its note as it was.
+        // Each Event has its own recorder, because a recorder that is reused adds to an old Event of the same reason
+        // and keeps the old note.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let limit = write.deadline.min(Instant::now() + EVENT_LIMIT);
         let answer = timeout_at(limit, recorder.publish(&event, &regarding)).await;

@@ -1,7 +1,7 @@
-//! Decides which Events to send about each Service: new findings at once, lasting ones every half hour, good
-//! news when a finding is resolved, all of them rate limited.
+//! Decides which Events to send about each Service: new findings at once, lasting ones every half hour, and `Synced`
+//! when a finding is resolved. All of them are rate limited.
 //!
-//! Pure: callers pass the time in.
+//! This is pure: callers pass in the time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

@@ -4,8 +4,8 @@
 //!     index ──> targets ──> a task for each ──> Targets ──> Report ──> dirty Services ──> plan
 //! ```
 //!
-//! Kubernetes lists a dead API server for 7 to 38 s more. Every replica probes, so that a new leader knows at once what
-//! the last one knew. What follows from the report is decided where everything is: in the plan.
+//! Kubernetes keeps a dead API server in its list for 7 to 38 s. Every replica probes, so that a new leader knows at
+//! once what the previous one knew. The plan decides what follows from the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -31,10 +31,10 @@ pub use shared::OnDown;
 use shared::Probes;
 use target_task::TargetTask;
 
-/// The pause between two looks at what is to be probed, however often copies change.
+/// The pause between two updates of the targets, however often copies change.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Probes what copies of the API source list.
+/// Probes the API servers that copies of the API source list.
 struct Prober {
     probes: Probes,
     client: Arc<dyn ProbeClient>,
@@ -56,7 +56,7 @@ impl Prober {
 
     async fn follow_index(self) {
         let mut marks = self.probes.wiring().dirty.marks();
-        // Part of this future: whatever stops this one stops them as well.
+        // The tasks are part of this future, so they stop with it.
         let mut tasks = FuturesUnordered::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
@@ -87,14 +87,14 @@ impl Prober {
             tokio::select! {
                 biased;
                 () = changed => {}
-                // Those that are no longer listed.
+                // Tasks of targets that are no longer listed have ended.
                 Some(_) = tasks.next() => {}
             }
         }
     }
 
-    /// What is to be probed, if that may have changed. While the API source shows no port, the last one counts: its copies
-    /// may be held.
+    /// The targets, if they may have changed. While the API source shows no port, the last known port counts, because
+    /// its copies may be held.
     fn changed_targets(&self, seen: &mut Option<u64>, https: &mut BTreeSet<u16>) -> Option<BTreeSet<Target>> {
         let index = self.probes.wiring().index.lock();
         let version = index.api_servers_changed();

@@ -25,31 +25,32 @@ use endpoint_copier_core::plan::{Judged, Verdicts};
 
 /// The probes of a replica, before they start.
 pub struct Probing {
-    /// How it asks.
+    /// The client that sends the probes.
     pub client: Arc<dyn ProbeClient>,
-    /// When it asks, and what follows.
+    /// The schedule of the probes, and their effect.
     pub config: ProbeConfig,
-    /// Asks the other replicas, through a Lease beside that of the election. A client of its own, so that other requests
-    /// do not delay an objection.
+    /// The client for the probe Lease, through which replicas ask each other. It is a separate client, so that other
+    /// requests do not delay an objection.
     pub lease_client: Client,
     /// The addresses of this node.
     pub node_addresses: BTreeSet<IpAddr>,
-    /// Told which API servers are down while another is well.
+    /// Called with the API servers that are down while another one is well.
     pub on_down: OnDown,
     /// Spreads the probes of several replicas over the period.
     pub seed: u64,
 }
 
-/// Probes that run as soon as their tasks do.
+/// The wired probes. They run when their tasks are polled.
 pub struct Started {
-    /// Names and futures of the tasks. They go on until they are dropped.
+    /// The names and futures of the tasks, which run until they are dropped.
     pub tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
-    /// How the reconciler reads what the probes know.
+    /// Returns what the probes know, for the reconciler.
     pub verdicts: ReadVerdicts,
 }
 
 impl Probing {
-    /// Wires the probes to the rest of the replica. `election`: how it races for the Lease, if it does.
+    /// Wires the probes to the rest of the replica. `election` has the settings of the leader election, if there is
+    /// one.
     #[must_use]
     pub fn start(
         self,
@@ -77,7 +78,7 @@ impl Probing {
             seed: self.seed,
         };
         let mut tasks = vec![("probes", asking.run().boxed())];
-        // Without election there is nobody to ask.
+        // Without leader election, there is no other replica to ask.
         if let Some((config, candidacy)) = election {
             let lease = ProbeLease::new(self.lease_client, &candidacy.namespace, &config.lease_name);
             let objections = Objections::new(lease, probes.clone(), &candidacy.identity, self.node_addresses);

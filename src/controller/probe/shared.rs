@@ -1,4 +1,4 @@
-//! What the probes of this replica know, for all who ask: its state, its report, and whom a change concerns.
+//! What the probes of this replica know: the states of the targets, the report, and which Services a change affects.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use endpoint_copier_core::verdicts::{
     Thresholds,
 };
 
-/// How often facts are looked at while time alone may change them.
+/// How often facts are updated while the passing of time may change them.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A term is new for this long: its replica may not have asked all servers yet.
+/// A term counts as new for this long, because its replica may not have asked all servers yet.
 const NEW_TERM: Duration = Duration::from_secs(5);
 
-/// Told the addresses of API servers that are down while another is well, whenever they change.
+/// Called with the addresses of API servers that are down while another one is well, whenever they change.
 pub type OnDown = Box<dyn Fn(BTreeSet<ServerAddress>) + Send + Sync>;
 
-/// The probes of this replica. Clones are the same probes.
+/// The probes of this replica. Clones share them.
 #[derive(Clone)]
 pub struct Probes(Arc<Inner>);
 
-/// What the probes of a replica depend on, and what depends on them.
+/// The inputs and outputs of the probes.
 pub(super) struct Wiring {
-    /// The right to write, while there is one.
+    /// The current term, if there is one.
     pub terms: watch::Receiver<Option<Term>>,
-    /// How long ago the last renewal of a term that may take endpoints out was answered at most. `None`: there is no
-    /// election, so there are no renewals, and nobody to ask.
+    /// A term may take endpoints out only if its last renewal was answered at most this long ago. `None` if there is no
+    /// leader election, and so no renewals and no other replica to ask.
     pub renewal_limit: Option<Duration>,
-    /// Shows what copies list.
+    /// The index, which shows what copies list.
     pub index: SharedIndex,
     /// Gets the Services that copy the API source whenever the report changes.
     pub dirty: DirtySet,
@@ -51,19 +51,19 @@ pub(super) struct Wiring {
 
 struct Inner {
     wiring: Wiring,
-    /// Moments count from here.
+    /// The start of all moments.
     start: Instant,
     targets: Mutex<Targets>,
     hearing: Mutex<Hearing>,
     report: watch::Sender<Arc<Report>>,
     /// The target whose first failure makes all others due.
     rounds: watch::Sender<Option<Target>>,
-    /// What [`Wiring::on_down`] was last told.
+    /// The last argument of [`Wiring::on_down`].
     down: Mutex<BTreeSet<ServerAddress>>,
 }
 
 impl Probes {
-    /// Nothing is probed yet.
+    /// Creates probes without targets.
     pub(super) fn new(thresholds: Thresholds, wiring: Wiring) -> Self {
         let hearing = match wiring.renewal_limit {
             Some(_) => Hearing::default(),
@@ -84,7 +84,7 @@ impl Probes {
         &self.0.wiring
     }
 
-    /// This moment, as reports count it.
+    /// The current moment, as reports count it.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())
@@ -130,7 +130,7 @@ impl Probes {
         self.0.targets.lock().is_clearly_well(target, now)
     }
 
-    /// What the other replicas say. After a change of it, [`Probes::look`].
+    /// What the other replicas say. After a change of it, call [`Probes::look`].
     pub(super) fn hearing(&self) -> &Mutex<Hearing> {
         &self.0.hearing
     }
@@ -139,7 +139,7 @@ impl Probes {
         self.0.rounds.subscribe()
     }
 
-    /// Replaces what is probed.
+    /// Replaces the targets.
     pub(super) fn list(&self, targets: &BTreeSet<Target>) {
         let now = self.now();
         self.0.targets.lock().list(targets, now);
@@ -171,7 +171,7 @@ impl Probes {
         self.0.targets.lock().discard(target, begun);
     }
 
-    /// Makes a new report. If it differs, the Services that copy the API source are dirty.
+    /// Makes a new report. If it differs from the last one, marks the Services that copy the API source as dirty.
     pub fn look(&self) {
         let (now, leadership) = (self.now(), self.leadership());
         let report = {
@@ -209,7 +209,8 @@ impl Probes {
         }
     }
 
-    /// Logs and counts what has changed. Returns since when: the first failure of what went down, or now.
+    /// Logs and counts what has changed. Returns when that began: at the first failure of a target that went down, or
+    /// now.
     fn note(&self, old: &Report, new: &Report) -> Instant {
         let mut since = Instant::now();
         let probes = self.0.wiring.metrics.probes();
@@ -224,7 +225,7 @@ impl Probes {
             }
             probes.set_state(*target, facts.condition);
             match facts.condition {
-                // A rise that fails is no news.
+                // A rise that failed is not news.
                 Condition::Down if before != Some(Condition::Rising) => {
                     let what = facts.what.as_ref().map(tracing::field::display);
                     warn!(%target, what, "the API server is down");
@@ -241,7 +242,7 @@ impl Probes {
         since
     }
 
-    /// Our own connections leave servers that are down while another is well, until they are well again.
+    /// Makes our own connections leave servers that are down while another one is well, until they are well again.
     fn note_down(&self, report: &Report) {
         let targets = report.targets.iter();
         let mut servers = targets.filter(|(target, _)| target.port() != SUPERVISOR_PORT);
@@ -259,7 +260,8 @@ impl Probes {
         }
     }
 
-    /// Looks again whenever a term begins or ends, and all the time while time alone may change the facts.
+    /// Makes a new report whenever a term begins or ends, and periodically while the passing of time may change the
+    /// facts.
     pub(super) async fn keep_looking(&self) {
         let (mut terms, mut reports) = (self.0.wiring.terms.clone(), self.reports());
         let is_unhealthy = |report: &Arc<Report>| {

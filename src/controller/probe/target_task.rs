@@ -1,8 +1,8 @@
-//! When one address and port is asked, and on which connection.
+//! Decides when to probe one address and port, and on which connection.
 //!
-//! While it answers: once a period, on a connection that is kept. An attempt that is unanswered for a while is followed
-//! by the next one beside it, and a failure by the next one soon, until as many have failed as make a target down. Then
-//! the period holds again, since there is nothing left to find out in a hurry.
+//! While it answers, it is probed once a period, on a connection that is kept. If an attempt is unanswered for a while,
+//! the next one starts in parallel. After a failure, the next one follows soon, until enough attempts have failed to
+//! make the target down. After that, the normal period applies again, because nothing is urgent any more.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::config::ProbeConfig;
 use crate::timing::{PROBE_BESIDE, PROBE_CONNECT_PAUSE, PROBE_LATE};
 use endpoint_copier_core::verdicts::{Failure, Reply, Target};
 
-/// The most attempts at one target at once.
+/// The maximum number of parallel attempts at one target.
 const AT_ONCE: usize = 3;
 
 /// The attempts at one target.
@@ -27,13 +27,13 @@ pub(super) struct TargetTask {
     client: Arc<dyn ProbeClient>,
     config: ProbeConfig,
     probes: Probes,
-    /// Successes are a period apart, counted from here: targets and replicas do not probe in lockstep.
+    /// The start of the periods. It differs between targets and replicas, so that they do not probe at the same time.
     anchor: Instant,
     /// When the next attempt begins.
     due: Instant,
     last_begun: Option<Instant>,
     in_flight: Vec<(Instant, BoxFuture<'static, Ended>)>,
-    /// The connection of the last answer, while nobody uses it.
+    /// The connection of the last answer, while no attempt uses it.
     kept: Option<Box<dyn ProbeConnection>>,
     /// Failures since the last answer.
     failures: u32,
@@ -43,7 +43,7 @@ pub(super) struct TargetTask {
 
 /// How an attempt ended.
 struct Ended {
-    /// `None`: its timer fired too late to say anything about the server.
+    /// `None` if the timer fired too late to say anything about the server.
     reply: Option<Reply>,
     /// The pause before the next attempt, if this one failed.
     pause: Duration,
@@ -86,7 +86,7 @@ impl TargetTask {
                 () = closed(&mut self.kept) => self.kept_closed(),
                 round = rounds.changed() => {
                     let origin = *rounds.borrow_and_update();
-                    // One that fails is asked soon anyway, and what a single disturbance did to all counts once.
+                    // A failing target is probed soon anyway, and a disturbance that affects all targets counts once.
                     if round.is_ok() && origin != Some(self.target) && self.failures == 0 {
                         self.due = Instant::now();
                     }
@@ -141,7 +141,7 @@ impl TargetTask {
 
     fn answered(&mut self, begun: Instant, reply: Reply) {
         self.failures = 0;
-        // What an older attempt would find out, this one knows.
+        // This answer makes older attempts pointless.
         let (probes, target) = (&self.probes, self.target);
         self.in_flight.retain(|(older, _)| {
             let is_newer = *older > begun;
@@ -156,8 +156,8 @@ impl TargetTask {
         self.probes.end(self.target, begun, reply);
     }
 
-    /// The server may have ended, so it is asked at once; but a server that closes each connection is not asked twice as
-    /// often for it without an end.
+    /// Makes the next attempt due at once, because the server may have ended. A server that closes each connection must
+    /// not be probed twice as often forever because of this.
     fn kept_closed(&mut self) {
         self.kept = None;
         if !self.close_causes.1 {
@@ -170,7 +170,7 @@ impl TargetTask {
         self.failures >= self.config.thresholds.failures
     }
 
-    /// The next moment of the period after this one.
+    /// The next start of a period after `begun`.
     fn after(&self, begun: Instant) -> Instant {
         let Some(passed) = begun.checked_duration_since(self.anchor) else {
             return self.anchor;
@@ -197,7 +197,7 @@ async fn closed(kept: &mut Option<Box<dyn ProbeConnection>>) {
     }
 }
 
-/// One attempt: on the connection that was kept, if there is one, else on a new one.
+/// Makes one attempt, on the kept connection if there is one, or on a new one.
 async fn attempt(
     client: Arc<dyn ProbeClient>,
     target: Target,
@@ -207,7 +207,7 @@ async fn attempt(
 ) -> Ended {
     let deadline = begun + limit;
     tokio::select! {
-        // An answer that is there counts, however late this task is.
+        // An answer that has arrived counts, however late this task is.
         biased;
         ended = ask(client, target, kept) => ended,
         () = sleep_until(deadline) => Ended {
@@ -226,7 +226,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
     };
     if let Some(mut connection) = kept {
         let reply = connection.get().await;
-        // It may have been closed before it was asked. A new connection decides.
+        // The connection may have been closed before the request. A new connection decides.
         if reply != Reply::Failure(Failure::Reset) {
             return on(connection, reply);
         }
@@ -237,7 +237,7 @@ async fn ask(client: Arc<dyn ProbeClient>, target: Target, kept: Option<Box<dyn 
             on(connection, reply)
         }
         Err(failure) => Ended {
-            // A certificate is an answer, and one that costs the server something.
+            // A certificate is an answer, which costs the server some work.
             pause: match failure {
                 Failure::Certificate(_) => PROBE_BESIDE,
                 _ => PROBE_CONNECT_PAUSE,

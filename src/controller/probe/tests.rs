@@ -29,7 +29,7 @@ mod disturbed;
 
 type Told = Arc<Mutex<Vec<BTreeSet<ServerAddress>>>>;
 
-/// All that probes need but a client.
+/// Everything that probes need except a client.
 pub(super) struct Scene {
     pub probes: Probes,
     pub index: SharedIndex,
@@ -48,7 +48,7 @@ impl Default for Scene {
 }
 
 impl Scene {
-    /// Without a limit for renewals there is no election.
+    /// Without a limit for renewals, there is no leader election.
     pub fn new(renewal_limit: Option<Duration>) -> Self {
         let defaults = Defaults {
             source: ServiceKey::api_source(),
@@ -194,7 +194,7 @@ async fn services_are_dirty_when_the_facts_change_and_never_else() {
     let dirty = scene.dirty.take().await;
     let since = dirty[&ServiceKey::new("default", "vip")].since;
     assert!(since.elapsed() >= ms(400), "since the first failure");
-    // Until it is not recent any more that it answered.
+    // Wait until its last answer is no longer recent.
     sleep(ms(4_000)).await;
     assert!(scene.is_dirty().await);
     sleep(ms(60_000)).await;

@@ -144,10 +144,10 @@ impl Reconciler {
         }
     }
 
-    /// Confirms by a GET, before slices are deleted, that their Service is gone, not managed, or does not want them. A
-    /// new leader's view of Services may be older than its view of copies. Returns `false` if the GET differs: the
-    /// index is updated and the plan must be computed again. If the GET fails, the rest of the plan is carried out and
-    /// the deletes are planned again later.
+    /// Before slices are deleted, confirms by a GET that their Service is deleted, is not managed, or does not want
+    /// them. A new leader's view of Services may be older than its view of copies. Returns `false` if the GET differs:
+    /// the index is updated and the plan must be computed again. If the GET fails, the rest of the plan is carried out
+    /// and the deletes are planned again later.
     async fn confirm_service(
         &self,
         snapshot: &Snapshot,

@@ -155,15 +155,14 @@ impl Reconciler {
             is_unwatched,
             put_off,
         } = decision;
-        let key = &snapshot.key;
+        let (key, removes_leftovers) = (&snapshot.key, plan.removes_leftovers);
         let mut findings: BTreeSet<_> = std::mem::take(&mut plan.findings).into_iter().collect();
         let (endpoints, triggers) = (plan.endpoints, std::mem::take(&mut plan.triggers));
         self.findings.set_unreachable(key, plan.unreachable.len());
-        let (taken_out, returned) = (plan.taken_out.clone(), std::mem::take(&mut plan.returned));
         let applied = self.writer.apply(term, snapshot.service.as_ref(), plan).await;
         let mut has_sent = false;
         let removed = match snapshot.service.as_ref() {
-            Some(service) if applied.is_empty() => {
+            Some(service) if removes_leftovers && applied.is_empty() => {
                 self.migration
                     .remove(term, service, &snapshot, &mut has_sent)
                     .await
@@ -175,9 +174,9 @@ impl Reconciler {
             debug!(service = %key, %error, "write failed");
             findings.extend(error.finding());
         }
+        self.log_verdicts(key, &applied);
         if applied.has_written() && applied.failures.is_empty() {
             self.log_write(since, &snapshot, endpoints, &applied);
-            self.log_verdicts(key, &taken_out, &returned);
             self.measure(since, term, &triggers);
         }
         if applied.has_created() && snapshot.copies.is_empty() {
@@ -241,7 +240,9 @@ impl Reconciler {
             due = Some(now + PACE);
         }
         // A managed Service without a valid source cannot have copies in its current form.
-        let is_refused = snapshot.service.is_some() && snapshot.source.is_none();
+        let service = snapshot.service.as_ref();
+        let is_managed = service.is_some_and(|service| service.is_managed());
+        let is_refused = is_managed && snapshot.source.is_none();
         let outcome = match (error, due) {
             (Some(error), due) => error.outcome(due),
             (None, Some(due)) => Outcome::new(SyncResult::Success, Requeue::At(due)),

@@ -1,7 +1,5 @@
 //! Reports a sync that wrote: a log line, its duration, and an Event.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,18 +41,14 @@ impl Reconciler {
         }
     }
 
-    /// Logs the API servers that a sync took out of the copies, and those that returned.
-    pub(super) fn log_verdicts(
-        &self,
-        key: &ServiceKey,
-        taken_out: &BTreeMap<IpAddr, String>,
-        returned: &BTreeSet<IpAddr>,
-    ) {
-        for (address, why) in taken_out {
+    /// Logs the API servers that a sync took out of the copies, and those that returned. Other writes of the sync may have
+    /// failed.
+    pub(super) fn log_verdicts(&self, key: &ServiceKey, applied: &Applied) {
+        for (address, why) in &applied.taken_out {
             self.metrics.probes().endpoint_removed();
             warn!(service = %key, "took {address} out of {key}: {why}; the source still lists it");
         }
-        for address in returned {
+        for address in &applied.returned {
             info!(service = %key, "put {address} back into {key}");
         }
     }

@@ -159,7 +159,7 @@ impl Watches {
                     }
                     Event::Delete(slice) => index.delete_slice(scope, slice.slim_metadata()),
                     Event::InitDone => {
-                        // The receiver is gone if the watch is already being replaced.
+                        // The receiver is dropped if the watch is already being replaced.
                         listed_once.take().map(|sender| sender.send(()));
                         index.slices_listed(scope, &std::mem::take(&mut listed))
                     }
@@ -171,7 +171,7 @@ impl Watches {
     }
 }
 
-/// The log of the objects of one watch that cannot be decoded: one line at once, and then one a minute.
+/// Logs the objects of one watch that cannot be decoded: one line at once, and then one a minute.
 fn undecoded(watch: WatchKind) -> impl Fn(&Unreadable) {
     let log = FailureLog::new(format!("decoding one of the {}", watch.as_str()));
     move |object| log.failed(&format!("{}: {}", ServiceKey::of(&object.metadata), object.error))

@@ -1,5 +1,5 @@
-//! The watch of Nodes. It runs only while a managed Service needs what Nodes say. Nothing else waits for it: without
-//! Nodes, copies keep what they have from them.
+//! The watch of Nodes. It runs only while a managed Service needs Nodes. Nothing else waits for it: without Nodes,
+//! copies keep what they have from them.
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -18,20 +18,20 @@ use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
 
-/// The most Nodes on a page of a list. Each has 12 KB, most of it names of images.
+/// The maximum number of Nodes on a page of a list. Each Node has 12 KB, most of it names of images.
 const NODES_PAGE: u32 = 16;
 
-/// The watch goes on for this time when it is no longer needed: a user who edits a Service back and forth causes no list
-/// each time.
+/// The watch continues for this time after it is no longer needed, so that a user who edits a Service back and forth
+/// does not cause a list each time.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// The pause after a list that is forbidden. Only a person can change that, and such requests count as errors.
+/// The pause after a list that is forbidden. Only a person can fix that, and such requests count as errors.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// A list that has failed for this time does not fail by accident.
+/// A list that has failed for this time is considered to be failing.
 const FAILING: Duration = Duration::from_secs(30);
 
-/// Watches the Nodes with these labels, all if it is empty, while a managed Service needs them.
+/// Watches the Nodes that `selector` selects, while a managed Service needs them. An empty selector selects all Nodes.
 pub async fn nodes(watches: Watches, selector: String) {
     let mut marks = watches.dirty.marks();
     loop {
@@ -54,7 +54,7 @@ async fn until_not_needed(watches: &Watches, marks: &mut channel::Receiver<()>) 
     }
 }
 
-/// Waits until Nodes are needed, or are not.
+/// Waits until Nodes are needed, or until they are not needed, as `needed` says.
 async fn until(watches: &Watches, marks: &mut channel::Receiver<()>, needed: bool) {
     let mut seen = None;
     let mut is_so = || {
@@ -97,7 +97,7 @@ impl Watches {
                     let dirty = match node.object {
                         Ok(node) => index.apply_node(node.node),
                         Err(object) => {
-                            // Nodes are alike: what is wrong with one is wrong with many.
+                            // Nodes are alike, so a problem of one Node usually affects many.
                             log.failed_by(String::new(), &format!("{name}: {}", object.error));
                             index.apply_unreadable_node(&name)
                         }
@@ -124,8 +124,8 @@ impl Watches {
             .await;
     }
 
-    /// Answers with a pause if there is no hurry to ask again. A watch that breaks takes nothing away: an API server that
-    /// dies breaks it at the very moment when its address has to leave both families.
+    /// Returns a pause if the next list is not urgent. A watch that breaks does not make Nodes unknown, because an API
+    /// server that dies breaks it at the moment when its address has to leave both families.
     fn nodes_failed(&self, error: &watcher::Error, failing: &mut Option<Instant>) -> Option<Duration> {
         let is_forbidden = status_of(error).is_some_and(status::is_forbidden);
         if matches!(error, watcher::Error::InitialListFailed(_)) {
@@ -143,7 +143,7 @@ impl Watches {
         is_forbidden.then_some(FORBIDDEN_PAUSE)
     }
 
-    /// A heartbeat of a Node is no reason to look at anything.
+    /// Marks Services for a change of Nodes. A heartbeat of a Node causes no mark.
     fn mark_for_nodes(&self, dirty: Dirty) {
         if !dirty.is_empty() {
             self.dirty.mark(dirty);

@@ -17,7 +17,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Both changes in one.
+    /// Combines two marks.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {

@@ -1,6 +1,7 @@
-//! Token buckets for changes of managed Services themselves: a user who edits Services all the time delays nobody else.
+//! Token buckets for changes of managed Services themselves, so that a user who keeps editing Services delays nobody
+//! else.
 //!
-//! Pure: the current time is an argument.
+//! This is pure: callers pass in the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,7 +38,7 @@ impl EditBudgets {
         self.0.len()
     }
 
-    /// Returns an edit that needs no turn of its own any more.
+    /// Gives back an edit that no longer needs its own turn.
     pub fn refund(&mut self, namespace: &str) {
         if let Some(full) = self.0.get_mut(namespace) {
             *full = full.checked_sub(INTERVAL).unwrap_or(*full);

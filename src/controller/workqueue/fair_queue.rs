@@ -8,7 +8,7 @@ use endpoint_copier_core::model::ServiceKey;
 /// keys of one namespace delay a key of another one by a single turn.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    /// Not empty for any namespace.
+    /// The keys of each namespace. No list is empty.
     keys: HashMap<Box<str>, VecDeque<ServiceKey>>,
     /// The namespaces with keys, the next one first.
     turns: VecDeque<Box<str>>,

@@ -21,7 +21,8 @@ impl Lane {
         matches!(self, Self::Flagged | Self::ApiServers)
     }
 
-    /// The lane of a key. `failed`: its last sync failed. Keys with reserved slots keep their lane even then.
+    /// The lane of a key. `failed` says whether its last sync failed. Keys with reserved slots keep their lane even
+    /// then.
     pub fn of(priority: Priority, failed: bool) -> Self {
         match priority {
             Priority::Flagged => Self::Flagged,

@@ -59,8 +59,8 @@ const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 enum KeyState {
     /// `queued` is the time since which the key waits for its turn.
     Ready { since: Instant, queued: Instant },
-    /// `since` is the time of the change that is still to be handled.
-    /// `has_turn`: an edit waits for its turn in the budget of the namespace.
+    /// `since` is the time of the change that is still to be handled. `has_turn` says whether an edit waits for its
+    /// turn in the budget of the namespace.
     Waiting {
         timer: delay_queue::Key,
         since: Option<Instant>,
@@ -77,7 +77,8 @@ enum KeyState {
 /// The queue of one worker loop.
 pub struct WorkQueue {
     metrics: Metrics,
-    /// At the start of a term each Service is in it; a `BTreeMap` gives the memory back when they leave.
+    /// The states of the queued keys. At the start of a term, there is one for each Service. A `BTreeMap` frees the
+    /// memory when they leave.
     states: BTreeMap<ServiceKey, KeyState>,
     ready: [FairQueue; Lane::ALL.len()],
     active: [usize; Lane::ALL.len()],
@@ -92,7 +93,7 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// An empty queue that reports its metrics here.
+    /// Creates an empty queue that reports to these metrics.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         Self {

@@ -25,6 +25,7 @@ fn row() -> Row {
         namespace: "default".to_owned(),
         name: "kubernetes-vip".to_owned(),
         managed: true,
+        disabled: false,
         source: Some("default/kubernetes".to_owned()),
         families: vec!["IPv4"],
         source_endpoints: three,

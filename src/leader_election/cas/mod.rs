@@ -1,18 +1,18 @@
-//! What makes `kube_leader_election::LeaseLock` safe: the client that it uses.
+//! The client that makes `kube_leader_election::LeaseLock` safe.
 //!
-//! By itself the lock reads the Lease, compares times of two machines' wall clocks and patches
-//! whatever is there by then. This client
-//! - shows it the Lease with the times of our own monotonic clock, so that it tries exactly when
-//!   [`super::observed_lease`] allows, and without anything that would make it fail forever: it fills in missing fields and
-//!   replaces times that the lock cannot read;
-//! - turns its PATCH into a compare-and-swap on the version that it was shown, so that of many
-//!   candidates one wins and no late PATCH overwrites a successor;
+//! By itself, the lock reads the Lease, compares times of two machines' wall clocks, and patches the Lease in whatever
+//! state it is by then. This client
+//! - shows it the Lease with times of our own monotonic clock, so that it tries exactly when [`super::observed_lease`]
+//!   allows. It also fills in missing fields and replaces times that the lock cannot read, which would make the lock
+//!   fail forever;
+//! - turns its PATCH into a compare-and-swap on the version that the lock has seen, so that only one of many candidates
+//!   wins and no late PATCH overwrites a successor;
 //! - answers its GET from memory if the version to build on is known ([`super::known`]), so that a renewal is one
 //!   request;
 //! - repeats a slow renewal in parallel, through other API servers, and knows a renewal whose reply is lost when the
 //!   watch shows it (`renewal`).
 //!
-//! It does not bound the term: see [`super::term`].
+//! It does not limit the term; see [`super::term`].
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use crate::apiserver::status::status_of;
 
 mod renewal;
 
-/// What the lock is shown in place of a holder that it must not see as one.
+/// The holder that the lock sees instead of a name that it must not see.
 const NOBODY: &str = "(nobody)";
 
 /// The error for a Lease that no API server can have sent.
@@ -46,13 +46,13 @@ const NO_VERSION: &str = "a Lease without uid or resourceVersion";
 /// The state of the client of the lock, shared with the watch of the Lease.
 #[derive(Clone)]
 pub struct LeaseCas {
-    /// The client below. It must not retry by itself.
+    /// The client that sends the requests. It must not retry by itself.
     upstream: Client,
     observer: LeaseObserver,
     terms: Receiver<Option<Term>>,
     /// The Lease as the lock last saw it.
     basis: Arc<Mutex<Option<ReadVersion>>>,
-    /// When the last write was sent that was answered with success.
+    /// When the last successful write was sent.
     sent: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -60,12 +60,12 @@ pub struct LeaseCas {
 pub struct Patch {
     /// The version that it builds on.
     pub basis: ReadVersion,
-    /// The renewal time that it states: no other request states the same.
+    /// The renewal time that it states, which no other request states.
     pub renewed: Option<String>,
     body: Bytes,
 }
 
-/// What an API server answered to a request, with success: the client below converts every other answer into an error.
+/// The successful answer of an API server to a request. `upstream` converts every other answer into an error.
 struct TimedResponse {
     /// The time at which the request was sent.
     sent: Instant,
@@ -73,10 +73,10 @@ struct TimedResponse {
 }
 
 impl TimedResponse {
-    /// The Lease in it.
+    /// The Lease in the answer.
     ///
     /// # Errors
-    /// It is garbled, or no API server can have stored this Lease.
+    /// If the answer is garbled, or no API server can have stored this Lease.
     fn lease(&self) -> Result<Lease, BoxError> {
         let lease: Lease = serde_json::from_slice(&self.body)?;
         ReadVersion::of(&lease).ok_or(NO_VERSION)?;
@@ -85,7 +85,8 @@ impl TimedResponse {
 }
 
 impl LeaseCas {
-    /// The client of the lock of the candidate that knows this, and whose terms are these.
+    /// Creates the client of the lock of one candidate. `observer` has what the candidate knows, and `terms` has its
+    /// terms.
     pub fn new(upstream: Client, observer: LeaseObserver, terms: Receiver<Option<Term>>) -> Self {
         Self {
             upstream,
@@ -106,7 +107,7 @@ impl LeaseCas {
         Client::new(service, namespace)
     }
 
-    /// When the last write was sent that was answered with success.
+    /// When the last successful write was sent.
     pub fn sent(&self) -> Option<Instant> {
         *self.sent.lock()
     }
@@ -115,11 +116,10 @@ impl LeaseCas {
         self.terms.borrow().as_ref().is_some_and(|term| !term.is_over())
     }
 
-    /// What the lock gets after the API server has answered its GET with this Lease or none.
+    /// Returns what the lock gets after the API server has answered its GET with this Lease, or with none.
     ///
     /// # Errors
-    /// This replica leads and the Lease has changed since the read, or no API server can have stored this
-    /// Lease.
+    /// If this replica leads and the Lease has changed since the read, or if no API server can have stored this Lease.
     fn present(&self, lease: Option<&Lease>, sent: Instant) -> Result<Option<Bytes>, BoxError> {
         let basis = lease.map(|lease| ReadVersion::of(lease).ok_or(NO_VERSION));
         let basis = basis.transpose()?;
@@ -134,7 +134,7 @@ impl LeaseCas {
         let last = self.observer.holder();
         let holder = match lease.holder() {
             Some(holder) => holder,
-            // Never us, or the lock would renew.
+            // This must not be our own name, because the lock would then renew.
             None if to_present == PresentedLease::Held => last
                 .as_deref()
                 .filter(|last| **last != *self.observer.us)
@@ -149,7 +149,7 @@ impl LeaseCas {
         Ok(Some(presented(lease, holder, age)))
     }
 
-    /// What the lock gets instead of the answer to a GET, if the current version is known.
+    /// Returns what the lock gets instead of the answer to a GET, if the current version is known.
     fn remembered(&self) -> Option<Bytes> {
         let basis = self.observer.version_to_renew()?;
         *self.basis.lock() = Some(basis);
@@ -160,10 +160,10 @@ impl LeaseCas {
         ))
     }
 
-    /// What the lock gets after the API server has answered its write.
+    /// Returns what the lock gets after the API server has answered its write.
     ///
     /// # Errors
-    /// The result of the write is unknown.
+    /// If the result of the write is unknown.
     fn written(&self, answer: TimedResponse) -> Result<Response<Full<Bytes>>, BoxError> {
         let lease = answer.lease()?;
         self.observer.wrote(&lease);
@@ -174,14 +174,14 @@ impl LeaseCas {
         ))
     }
 
-    /// What the lock gets when a renewal has no answer, but the watch shows that it was applied. The term counts from
-    /// the send of its first try.
+    /// Returns what the lock gets if a renewal has no answer, but the watch shows that it was applied. The term counts
+    /// from when its first try was sent.
     fn applied(&self, sent: Instant) -> Response<Full<Bytes>> {
         *self.sent.lock() = Some(sent);
         Response::new(presented(&Lease::default(), &self.observer.us, SignedDuration::ZERO).into())
     }
 
-    /// The lock's PATCH as a compare-and-swap. `None` if the lock has read no Lease.
+    /// Turns the lock's PATCH into a compare-and-swap. Returns `None` if the lock has read no Lease.
     fn bind(&self, patch: &[u8]) -> Option<Patch> {
         let basis = self.basis.lock().take()?;
         let mut patch: Value = serde_json::from_slice(patch).ok()?;
@@ -198,8 +198,8 @@ impl LeaseCas {
         match *request.method() {
             Method::GET => self.read(request).await,
             Method::PATCH => self.patch(request).await,
-            // What the GET showed may be over: the watch may have shown since that another has made one, and if that
-            // is deleted on the way nothing would refuse this.
+            // The state that the GET showed may be outdated. The watch may have shown since then that another candidate
+            // created the Lease. If that Lease is deleted before this request arrives, nothing would reject it.
             Method::POST if !self.observer.may_race(self.leads()) => {
                 Err("another holder of the Lease was seen since it was read".into())
             }
@@ -246,7 +246,7 @@ impl LeaseCas {
     }
 }
 
-/// A time as the API server writes it, however the lock has written it.
+/// Formats a time as the API server does, whatever the format of the lock.
 fn canonical(time: Value) -> Option<String> {
     let time: MicroTime = serde_json::from_value(time).ok()?;
     let time = serde_json::to_value(time).ok()?;
@@ -269,12 +269,13 @@ fn code_of(answer: &Result<TimedResponse, BoxError>) -> Option<u16> {
     status_of(error).map(|status| status.code)
 }
 
-/// Whether the server refused the sender or was overloaded, so that it did not look at the Lease.
+/// Whether the server rejected the sender or was overloaded, so that it did not process the Lease.
 fn is_unprocessed(code: Option<u16>) -> bool {
     matches!(code, Some(401 | 403 | 429))
 }
 
-/// A Lease that the lock can always read: held for a minute by this holder, and renewed this long ago.
+/// Creates a Lease that the lock can always read: held by this holder, with a duration of a minute, and renewed this
+/// long ago.
 fn presented(lease: &Lease, holder: &str, age: SignedDuration) -> Bytes {
     let renewed = Timestamp::now()
         .saturating_sub(age)

@@ -1,13 +1,13 @@
-//! One renewal: a PATCH that is repeated in parallel while it is unanswered, and what shows that it has succeeded.
+//! One renewal: a PATCH that is repeated in parallel while it is unanswered, and the evidence that it succeeded.
 //!
 //! All tries are identical and bound to the same version, so the API server applies at most one of them, whichever it
-//! gets first. The term counts from the send of the one that was applied, or of the first if that is unknown.
+//! gets first. The term counts from when the applied one was sent, or the first one if the applied one is unknown.
 //!
-//! A lost reply costs no term. A renewal is sent 2 s before the deadline. Where each request takes 1.5 s, a repetition
-//! is refused 2.5 s after the first send, and a renewal of the new version would be answered after 3 s at the earliest: no
-//! further request can be in time. But the watch shows the new version as soon as it is written. It names the time
-//! that only this renewal states, so the API server has applied it. If the watch has just ended, and takes 1.5 s to
-//! begin again, the term is lost: nothing else can tell in time.
+//! A lost reply does not end the term. A renewal is sent 2 s before the deadline. If each request takes 1.5 s, a
+//! repetition is rejected 2.5 s after the first try, and a renewal of the new version would be answered after 3 s at
+//! the earliest, so no further request is in time. But the watch shows the new version as soon as it is written. It has
+//! the time that only this renewal states, so the API server has applied the renewal. If the watch has just ended and
+//! takes 1.5 s to restart, the term is lost, because nothing else shows the result in time.
 
 use std::future::ready;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl LeaseCas {
     /// another API server, and another one whenever all are unanswered for a while or one fails.
     ///
     /// # Errors
-    /// There is no answer, or none that is worth waiting for. The renewal may have been applied nevertheless.
+    /// If there is no answer, or none that is worth waiting for. The renewal may still have been applied.
     pub(super) async fn renew(
         &self,
         request: Request<Bytes>,
@@ -58,7 +58,7 @@ impl LeaseCas {
                 biased;
                 answer = tries.next() => answer,
                 () = &mut applied => {
-                    // Answers may still come. A request that is given up counts against its server.
+                    // Answers may still arrive, and a request that is given up would count against its server.
                     tokio::spawn(timeout_at(limit, tries.for_each(|_| ready(()))));
                     return Err("the watch showed the renewal before it was answered".into());
                 }
@@ -66,7 +66,7 @@ impl LeaseCas {
                     if repeat.take().is_none_or(|at| at >= limit) {
                         None
                     } else if self.observer.is_after(&patch.basis) {
-                        // A repetition would be refused.
+                        // The API server would reject a repetition.
                         limit = enough(limit);
                         continue;
                     } else {
@@ -97,7 +97,7 @@ impl LeaseCas {
                     repeat = None;
                 }
                 code => {
-                    // An unknown result matters more than one that left the Lease alone.
+                    // An unknown result matters more than one that did not change the Lease.
                     if failed.is_none() || !is_unprocessed(code) {
                         failed = Some(answer);
                     }

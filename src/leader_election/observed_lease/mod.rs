@@ -1,8 +1,8 @@
-//! What this replica knows of the Lease, by its own monotonic clock, and when it may try to take it.
+//! What this replica knows about the Lease, by its own monotonic clock, and when it may try to take it.
 //!
-//! Pure: states of the Lease go in with the moment at which they were seen; the wall clock never matters. The
-//! times that a Lease states are those of other machines: that they change is seen, what they say is not read. The
-//! model in `crates/testing/election-model` calls the same functions.
+//! This is pure: callers pass in states of the Lease with the moment at which they saw them, and the wall clock never
+//! matters. The times in a Lease come from other machines, so only their changes count, never their values. The model
+//! in `crates/testing/election-model` calls the same functions.
 
 use std::time::Duration;
 
@@ -12,43 +12,43 @@ use super::lease::{Lease, LeaseSpec};
 use super::presented::ReadVersion;
 use crate::timing::LONGEST_LEASE;
 
-/// What is known of the Lease.
+/// What is known about the Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ObservedLease {
-    /// The state of the Lease that was seen last, and since when; `None` before the first look.
+    /// The last seen state of the Lease, and since when it has lasted. `None` before the first look.
     state: Option<(LeaseState, Instant)>,
-    /// The last holder that was ever seen, through deletions and empty states.
+    /// The last holder that was seen. Deletions and empty states do not change it.
     holder: Option<String>,
-    /// The duration that this holder stated, as far as it is honoured.
+    /// The duration that this holder stated, up to the limit that is honored.
     duration: Option<Duration>,
-    /// When there was the last evidence that there is no Lease.
+    /// When the Lease was last seen to be missing.
     missed: Option<Instant>,
 }
 
-/// A state of the Lease. The default: there is none.
+/// A state of the Lease. The default is that there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct LeaseState {
     version: Option<ReadVersion>,
-    /// The moment that it states, which says nothing but that another one is another state: after a restore of
-    /// etcd the same versions are given again.
+    /// The renewal time that it states. It only distinguishes states that have the same version, which happens after a
+    /// restore of etcd.
     renewed: Option<String>,
-    /// Whether it names its holder: it was not released, emptied or garbled.
+    /// Whether it names its holder, so that it was not released, emptied or garbled.
     names_holder: bool,
     released: bool,
 }
 
 impl ObservedLease {
-    /// Notes what a watch shows at a moment; `None`: there is no Lease. Returns whether that is a change. A watch may
-    /// lag behind a GET, so what is older than what is known is passed over.
+    /// Takes in what a watch shows at a moment, or `None` if there is no Lease. Returns whether that is a change. A
+    /// watch may lag behind a GET, so a state that is older than the known one is ignored.
     pub fn see_in_watch(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let is_old = |(known, _): &(LeaseState, Instant)| known.is_after(&LeaseState::of(lease));
         !self.state.as_ref().is_some_and(is_old) && self.see(lease, now)
     }
 
-    /// Notes what a GET shows, or the answer to a write, at a moment; `None`: there is no Lease. Returns whether that
-    /// is a change. A lower version is one too: when etcd has been restored from a backup, versions start again at a
-    /// lower one. An answer that is merely late does no harm: it makes the wait longer, and a write that builds on
-    /// it is refused.
+    /// Takes in what a GET or the answer to a write shows at a moment, or `None` if there is no Lease. Returns whether
+    /// that is a change. A lower version is a change too, because versions restart at a lower one when etcd is restored
+    /// from a backup. An answer that is only late does no harm: it makes the wait longer, and the API server rejects a
+    /// write that builds on it.
     pub fn see(&mut self, lease: Option<&Lease>, now: Instant) -> bool {
         let state = LeaseState::of(lease);
         if self.state.as_ref().is_some_and(|(known, _)| *known == state) {
@@ -65,11 +65,11 @@ impl ObservedLease {
         true
     }
 
-    /// Notes the answer to a GET that was sent at a moment. Returns whether that is a change; `None`: it is passed
-    /// over, since something else has been seen after that moment, and nobody knows which of the two is the newer.
+    /// Takes in the answer to a GET that was sent at a moment. Returns whether that is a change. Returns `None` if the
+    /// answer is ignored, because another state was seen after that moment and it is unknown which of the two is newer.
     ///
-    /// An absence lasts while it is looked at again and again. After a gap it starts again: its holder may have written
-    /// the Lease meanwhile, and a watch that lags or was cut off does not show it.
+    /// A missing Lease counts as missing only while it is read again and again. After a gap, the wait restarts, because
+    /// its holder may have written the Lease meanwhile, which a watch that lags or was cut off does not show.
     pub fn see_answer(
         &mut self,
         lease: Option<&Lease>,
@@ -77,7 +77,7 @@ impl ObservedLease {
         sent: Instant,
         now: Instant,
     ) -> Option<bool> {
-        // One look that fails is no gap.
+        // A single read that fails is not a gap.
         let gap = self.look_interval(default_duration) * 2;
         match &mut self.state {
             Some((known, since)) if *since > sent => (*known == LeaseState::of(lease)).then_some(false),
@@ -92,11 +92,12 @@ impl ObservedLease {
         }
     }
 
-    /// From when on the candidate `us` may try, unless the Lease changes before; `leads`: it has a valid term. `None`
-    /// before the first look. A Lease that was released is free; one that never showed a holder too; one that names us
-    /// is ours to renew. Any other belongs to its last holder until the duration has passed since its present state was
-    /// first seen, also when it was deleted, emptied or garbled meanwhile: its holder may be alive and about to write it
-    /// again. That is for the leader alone: if we were the last holder that we saw, there may have been another since.
+    /// When the candidate `us` may first try, unless the Lease changes before. `leads` says whether it has a valid
+    /// term. `None` before the first look. A Lease that was released, or never showed a holder, is free. A Lease that
+    /// names us is ours to renew. Any other Lease belongs to its last holder until its duration has passed since its
+    /// present state was first seen, even if it was deleted, emptied or garbled, because the holder may be alive and
+    /// about to write it again. Only the leader may write such a Lease at once: if we are the last holder that we saw
+    /// but do not lead, there may have been another holder since.
     #[must_use]
     pub fn race(&self, us: &str, default_duration: Duration, leads: bool) -> Option<Instant> {
         let (state, since) = self.state.as_ref()?;
@@ -108,7 +109,7 @@ impl ObservedLease {
         Some(*since + self.duration.unwrap_or(default))
     }
 
-    /// Why the candidate `us` may try, in words for the log.
+    /// Why the candidate `us` may try, for the log.
     #[must_use]
     pub fn why_free(&self, us: &str) -> &'static str {
         let absent = LeaseState::default();
@@ -130,8 +131,8 @@ impl ObservedLease {
         race.is_some_and(|moment| now >= moment)
     }
 
-    /// When a candidate has to look again whether there is still no Lease, although there has been a holder: more
-    /// often than its holder would write it again. `None`: the last look showed one.
+    /// When a candidate has to check again that the Lease, which had a holder, is still missing. This is more often
+    /// than its holder would write it again. `None` if the last look showed a Lease.
     #[must_use]
     pub fn next_look(&self, default_duration: Duration) -> Option<Instant> {
         let missed = self.missed.filter(|_| self.holder.is_some())?;
@@ -143,7 +144,7 @@ impl ObservedLease {
         default.min(self.duration.unwrap_or(default)) / 6
     }
 
-    /// Since when the Lease has looked as it does, or its absence has lasted; `None` before the first look.
+    /// Since when the Lease has had its present state, or has been missing. `None` before the first look.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.state.as_ref().map(|(_, since)| *since)
@@ -162,13 +163,13 @@ impl LeaseState {
             version: ReadVersion::of(lease),
             renewed: lease.spec.renew_time.clone(),
             names_holder: lease.holder().is_some(),
-            // As client-go and `LeaseLock` give a Lease up: no holder, one second.
+            // client-go and `LeaseLock` release a Lease like this: no holder, and a duration of one second.
             released: lease.holder().is_none() && lease.spec.lease_duration_seconds == Some(1),
         };
         lease.map(state).unwrap_or_default()
     }
 
-    /// Whether `self` is a later state of the same Lease: a watch may lag behind a GET.
+    /// Whether `self` is a later state of the same Lease than `other`. A watch may lag behind a GET.
     fn is_after(&self, other: &Self) -> bool {
         matches!((&self.version, &other.version), (Some(known), Some(new)) if known.is_after(new))
     }

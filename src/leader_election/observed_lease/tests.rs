@@ -23,7 +23,7 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// What is seen, one state a second; the answer is in seconds since the last one.
+/// Shows these states, one a second. Returns the answer in seconds since the last one.
 fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     let start = Instant::now();
     let mut observed = ObservedLease::default();
@@ -39,7 +39,7 @@ fn race_after(states: &[Option<Lease>]) -> Result<Option<u64>, ()> {
     }
 }
 
-/// What it is, what is seen of the Lease, and when one may try.
+/// The name of the case, the states of the Lease, and when a candidate may try.
 type Case = (&'static str, Vec<Option<Lease>>, Result<Option<u64>, ()>);
 
 /// Rule: 5.released, 5.deleted-or-emptied, 5.never-held, 5.stated-duration
@@ -206,7 +206,7 @@ fn get_or_write_counts_after_versions_begin_again() {
         !observed.may_race("us", OURS, false, start + seconds(6)),
         "it has just been renewed"
     );
-    // And so the watch is believed again.
+    // From here on, the watch counts again.
     assert!(observed.see_in_watch(Some(&lease(501, Some("a"), Some(6))), start + seconds(8)));
     assert_eq!(observed.race("us", OURS, false), Some(start + seconds(14)));
 }

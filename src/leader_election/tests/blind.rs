@@ -99,7 +99,7 @@ async fn blind_leader_releases_after_30_s_and_stays_out_for_30_s() {
         "{:?}",
         start.elapsed()
     );
-    // It still sees nothing and no other replica takes the Lease: it releases once a minute.
+    // It still sees nothing, and no other replica takes the Lease, so it releases the Lease once a minute.
     again.over().await;
     assert!(
         (90..=92).contains(&start.elapsed().as_secs()),

@@ -201,7 +201,7 @@ async fn a_lost_reply_to_the_first_write_ends_in_a_lead_all_the_same() {
     }
 }
 
-/// As clients of all kinds write it: the holder's clock is an hour ahead or behind, or jumps.
+/// The Lease as different clients write it: the holder's clock is an hour ahead or behind, or jumps.
 #[tokio::test(start_paused = true)]
 async fn the_times_that_a_holder_states_change_nothing() {
     for times in [
@@ -223,7 +223,7 @@ async fn the_times_that_a_holder_states_change_nothing() {
         one.leads().await;
         let took = died.elapsed();
         assert!(took >= seconds(6) && took < seconds(7), "{times:?}: {took:?}");
-        // And nobody minds what is stated about our own.
+        // The times that our own Lease states do not matter either.
         let term = one.leads().await;
         let stated = json!({"spec": {"renewTime": times[1], "acquireTime": times[0]}});
         store.patch("leases", "default", LEASE, stated).unwrap();
@@ -238,9 +238,9 @@ async fn each_cause_of_failed_attempts_is_one_line_a_minute() {
     let mut one = Runner::start(&Store::new(), "one");
     one.leads().await;
     let before = log.lines().len();
-    // In turn, so that each attempt fails for a different cause than the one before.
+    // The causes alternate, so that each attempt fails for another cause than the one before.
     let faults = one.server.faults();
-    // After a renewal that failed the Lease is read again.
+    // After a failed renewal, the candidate reads the Lease again.
     faults.add(Fault::status(Match::any().resource("leases").verb("patch"), 500).times(1));
     for code in [500, 503].into_iter().cycle().take(100) {
         faults.add(Fault::status(Match::any().resource("leases").verb("get"), code).times(3));
@@ -272,7 +272,7 @@ async fn failed_renewals_count_as_steps_and_stuck_loop_is_logged() {
         one.server.faults().remove(cut);
         one.leads().await;
     }
-    // Nothing polls it any more.
+    // From now on, nothing polls the Lease.
     one.task.abort();
     sleep(seconds(40)).await;
     assert!(one.watchdog.check(limit).is_err());

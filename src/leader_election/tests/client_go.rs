@@ -1,4 +1,4 @@
-//! Candidates beside client-go and kubectl.
+//! Candidates together with client-go and kubectl.
 
 use super::*;
 
@@ -89,7 +89,7 @@ async fn the_lead_goes_to_client_go_and_back() {
     one.leads().await;
     one.stop.cancel();
     one.task.await.unwrap();
-    // Released as client-go does it, so that it takes it at once.
+    // This releases the Lease as client-go does, so that client-go takes it at once.
     let released = spec(&store);
     assert_eq!(
         (&released["holderIdentity"], &released["leaseDurationSeconds"]),

@@ -1,4 +1,4 @@
-//! A Lease that is deleted or emptied under its holder.
+//! A Lease that is deleted or emptied while it has a holder.
 
 use tokio::time::advance;
 
@@ -24,7 +24,7 @@ async fn deleted_or_emptied_lease_is_rewritten_only_by_leader() {
     }
 }
 
-/// Its API server was away while another led; then the Lease is deleted or emptied under that other.
+/// Its API server was down while another replica led. Then the Lease of that replica is deleted or emptied.
 #[tokio::test(start_paused = true)]
 async fn a_former_leader_does_not_recreate_a_deleted_lease() {
     for empties in [false, true] {
@@ -47,7 +47,7 @@ async fn a_former_leader_does_not_recreate_a_deleted_lease() {
             sleep(Duration::from_millis(50)).await;
         }
         two.server.faults().remove(cut_two);
-        // Either of them: both have seen for how long it has been missing.
+        // Either of them may win, because both have seen for how long the Lease has been missing.
         tokio::select! {
             _ = one.leads() => {}
             _ = two.leads() => {}
@@ -66,7 +66,7 @@ async fn deleted_under_a_leader() -> (Store, Term, Runner) {
     (store, term, two)
 }
 
-/// For four seconds no term begins beside this one, which does not end.
+/// For four seconds, no other term begins, and this one does not end.
 async fn goes_on(first: &Term, standby: &Runner) {
     for _ in 0..40 {
         sleep(Duration::from_millis(100)).await;
@@ -75,7 +75,7 @@ async fn goes_on(first: &Term, standby: &Runner) {
     assert!(!first.is_over());
 }
 
-/// Its watch still shows none after the leader has written it again.
+/// Its watch still shows no Lease after the leader has written it again.
 #[tokio::test(start_paused = true)]
 async fn standby_with_late_watch_leaves_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;
@@ -83,13 +83,13 @@ async fn standby_with_late_watch_leaves_lease_deleted_twice() {
     store.until(|store| spec(store)["holderIdentity"] == "one").await;
     let held = two.observer.clone();
     assert!(held.since().is_some_and(|since| since.elapsed() < seconds(3)));
-    // Just before two would think that there has been none for the lease duration.
+    // This is just before replica two would assume that the Lease has been missing for the lease duration.
     sleep_until(held.since().unwrap() + Duration::from_millis(5_970)).await;
     store.delete("leases", "default", LEASE).unwrap();
     goes_on(&first, &two).await;
 }
 
-/// The same, but it was cut off meanwhile, and could not look for itself.
+/// The same, but the standby was cut off meanwhile and could not read the Lease.
 #[tokio::test(start_paused = true)]
 async fn standby_after_a_cut_leaves_lease_deleted_twice() {
     let (store, first, two) = deleted_under_a_leader().await;
@@ -114,7 +114,7 @@ async fn a_deleted_lease_of_a_dead_holder_is_taken_after_its_duration() {
     one.task.abort();
     store.delete("leases", "default", LEASE).unwrap();
     let deleted = Instant::now();
-    // A look that fails now and then is no gap.
+    // A read that fails now and then is not a gap.
     sleep(Duration::from_millis(2500)).await;
     let reads = Match::any().resource("leases").verb("get");
     two.server.faults().add(Fault::status(reads, 500).times(1));

@@ -50,7 +50,7 @@ fn config() -> ElectionConfig {
 }
 
 impl Runner {
-    /// Each has an API server of its own, so that faults can befall one alone.
+    /// Each has its own API server, so that faults can affect one alone.
     fn start(store: &Store, name: &'static str) -> Self {
         Self::with_view(store, name, View::new(|| true, WatchHealth::default()))
     }
@@ -130,7 +130,7 @@ fn spec(store: &Store) -> Value {
         .unwrap_or_default()
 }
 
-/// A Lease as another writes it.
+/// A Lease as another client writes it.
 fn put(store: &Store, spec: Value) {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",

@@ -1,10 +1,10 @@
-//! Every metric, on one page; but for those that other programs have too, by their names (`controller`, `process`),
-//! and those of each Service (`services`). Help texts are for an operator on call: what the number says, and when to
-//! worry.
+//! All metrics, on one page. Submodules hold those that other programs have too, with the same names (`controller`,
+//! `process`), and those of each Service (`services`). Help texts are for an operator on call: they say what the number
+//! means, and when it shows a problem.
 //!
-//! Callers use the typed methods and never a label's text. Counters stand at 0 from the start for every label
-//! value that is known beforehand, so that a first error is an increase. No label holds an address of an
-//! endpoint, a slice's name or an error's text.
+//! Callers use the typed methods, and never the text of a label. Counters start at 0 for every label value that is
+//! known in advance, so that a first error is an increase. No label holds the address of an endpoint, the name of a
+//! slice or the text of an error, except for the addresses of probed API servers (`probes`).
 
 mod controller;
 mod page;
@@ -31,12 +31,13 @@ use page::{MetricsPage, metrics, number, unix};
 pub use probes::ProbeMetrics;
 pub use services::Services;
 
-/// From a write on the same machine to the worst that the timeouts allow.
+/// From a write on the same machine to the longest time that the timeouts allow.
 const PROPAGATION_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
-/// From another machine's clock, which marks whole seconds, to what a lost API server may take.
+/// From the resolution of another machine's clock, which shows whole seconds, to the time that a lost API server may
+/// cost.
 const TRIGGER_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Up to the default renew deadline, with a step at half of it.
@@ -44,7 +45,7 @@ const RENEWAL_BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0,
 ];
 
-/// The metrics of this process; clones are the same metrics.
+/// The metrics of this process. Clones share the same metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<MetricsInner>);
 
@@ -54,65 +55,68 @@ metrics! {
             "1 if this replica leads and may write, else 0. The sum over all replicas must be 1, except during \
              the seconds of a takeover."),
         leader_transitions: page.counter("endpoint_copier_leader_transitions_total",
-            "Changes of the Lease's holder that this replica has seen. More than a few an hour outside of \
-             an upgrade: the API server or the network is in trouble."),
+            "Changes of the Lease's holder that this replica has seen. If there are more than a few an hour without \
+             an upgrade, the API server or the network has a problem."),
         lease_renewal: page.histogram("endpoint_copier_lease_renew_duration_seconds",
-            "How long a successful renewal of the Lease took. Close to the renew deadline (4 by default): \
-             the leader is about to lose it.", &RENEWAL_BUCKETS),
-        // Without labels; so there is none before it is known.
+            "How long a successful renewal of the Lease took. Near the renew deadline (4 by default), the leader is \
+             about to lose it.", &RENEWAL_BUCKETS),
+        // A vector without labels, so that there is no sample until a time is known.
         lease_last_renewal: page.gauges("endpoint_copier_lease_last_renew_timestamp_seconds",
-            "When this replica last took or renewed the Lease, as Unix time; absent if it never did. The newest of \
-             all replicas is older than the lease duration: nobody leads.", &[]),
+            "When this replica last took or renewed the Lease, as Unix time; absent if it never did. If the newest \
+             time of all replicas is older than the lease duration, no replica leads.", &[]),
         lease_seen_renewed: page.gauge("endpoint_copier_lease_seen_renewed_timestamp_seconds",
-            "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 before it \
-             has seen that. Older than the lease duration on every replica: nobody leads."),
+            "When this replica last saw the Lease taken or renewed, by itself or by another, as Unix time; 0 until \
+             it has seen that. If this is older than the lease duration on every replica, no replica leads."),
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
-            "Managed Services whose copies are as they should be; none while a watch shows no life, since nobody knows \
-             then. Lower than endpoint_copier_managed_services for long: see the Events of the Service that is missing."),
+            "Managed Services whose copies are in sync; 0 while a watch shows no life, because the state is then \
+             unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
+             are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
-            "Syncs of a managed Service by result. error: will be tried again; refused: a person has to act, \
-             see the Service's Events; requeued: waits for the watch to show what was written.", &["result"]),
+            "Syncs of a managed Service by result. error: will be retried; refused: a person has to act, see the \
+             Service's Events; requeued: waits until the watch shows the write.", &["result"]),
         slice_changes: page.counters("endpoint_copier_slice_changes_total",
             "Writes of copies that the API server acknowledged, by operation.", &["operation"]),
         propagation: page.histogram("endpoint_copier_propagation_seconds",
             "Time from a change arriving here (of the source, the Service or a copy) to the last acknowledged write \
-             of the copies. What changed before this replica led is not in it: nobody knows since when.",
+             of the copies. It does not include changes from before this replica led, because their age is unknown.",
              &PROPAGATION_BUCKETS),
         trigger_propagation: page.histogram("endpoint_copier_trigger_propagation_seconds",
-            "Time from what made Kubernetes change the source (its annotation last-change-trigger-time, by the \
-             clock of its controller) to the last acknowledged write of the copies, with all time that nobody led. \
-             default/kubernetes has no such annotation.", &TRIGGER_BUCKETS),
+            "Time from the event that made Kubernetes change the source (the annotation last-change-trigger-time, by \
+             the clock of the controller that wrote it) to the last acknowledged write of the copies, including time \
+             without a leader. default/kubernetes has no such annotation.", &TRIGGER_BUCKETS),
         findings: page.gauges("endpoint_copier_findings",
-            "Things wrong with managed Services right now, by reason. The reasons are those of the Events \
-             on the Service, which say what to do.", &["reason"]),
+            "Current problems with managed Services, by reason. The Events on the Service have the same reasons and \
+             say what to do.", &["reason"]),
         events: page.counters("endpoint_copier_events_total",
-            "Events on Services that the API server took, by type and reason; docs/reference/events.md says what they mean.",
+            "Events on Services that the API server accepted, by type and reason; docs/reference/events.md says what \
+                they mean.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due \
-             every 25 s. Of several for one resource, the one that is silent longest. Older than 90 s: what it \
-             shows is stale, and the replica is not ready, except for nodes and grants.", &["resource"]),
+            "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due every \
+             25 s. If a resource has several watches, the one that has been silent longest. If this is older than 90 \
+             s, the view of the watch is stale, and the replica is not ready, except for nodes and grants.", &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
-            "Restarts of watches, by watched resource and reason. selector is normal when Services come or \
-             go; error: the API server or the way to it is in trouble.", &["resource", "reason"]),
+            "Restarts of watches, by watched resource and reason. selector is normal when Services come or go; \
+             error: the API server or the network has a problem.", &["resource", "reason"]),
         api_requests: page.counters("rest_client_requests_total",
-            "Requests to the API server by method, host and status code; code <error>: no answer.",
+            "Requests to the API server by method, host and status code; the code <error> means that there was no \
+                answer.",
             &["method", "code", "host"]),
         api_address_changes: page.counter("endpoint_copier_api_address_changes_total",
-            "Changes from one API server's address to another, by any client of this replica; the log has \
-             both addresses. More than a few an hour: an API server or the way to it is in trouble."),
+            "Switches from one API server's address to another, by any client of this replica; the log has both \
+             addresses. If there are more than a few an hour, an API server or the network has a problem."),
         clock_skew: page.gauge("endpoint_copier_clock_skew_seconds",
-            "By how much the clock here is ahead of the API server's, as far as is certain; negative: behind. \
-             Nothing depends on it but the times in logs, Events and the Lease."),
+            "By how much the clock of this replica is certainly ahead of the API server's; negative: behind. It \
+             affects only the times in logs, Events and the Lease."),
     }
     with {
         registry: Registry = page.registry.clone(),
         controller: Controller = Controller::on(page)?,
         services: Services = Services::default(),
         probes: ProbeMetrics = ProbeMetrics::new(page)?,
-        /// How many are in sync, as far as syncs know.
+        /// How many Services are in sync, according to the syncs.
         in_sync: AtomicUsize = AtomicUsize::new(0),
         watch_health: OnceLock<WatchHealth> = OnceLock::new(),
         process_start: Option<f64> = process::start(Process::myself()),
@@ -120,11 +124,11 @@ metrics! {
 }
 
 impl Metrics {
-    /// All metrics, in a registry of their own. `lease_name` is the label of the leader's status.
+    /// All metrics, in their own registry. `lease_name` is the label of the leader's status.
     ///
     /// # Errors
     ///
-    /// Two metrics of one name, which the tests of this file exclude.
+    /// If two metrics have the same name, which the tests of this file exclude.
     pub fn new(lease_name: &str) -> Result<Self, Error> {
         let page = MetricsPage::default();
         let commit = option_env!("GIT_COMMIT").unwrap_or("unknown");
@@ -139,24 +143,24 @@ impl Metrics {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// This replica leads, or no longer.
+    /// Whether this replica leads.
     pub fn set_leader(&self, leads: bool) {
         self.0.leader.set(if leads { 1.0 } else { 0.0 });
     }
 
-    /// The Lease has another holder than before.
+    /// The holder of the Lease has changed.
     pub fn leader_changed(&self) {
         self.0.leader_transitions.inc();
     }
 
-    /// The Lease was taken or renewed just now, which took so long.
+    /// This replica has just taken or renewed the Lease, which took `took`.
     pub fn observe_renewal(&self, took: Duration) {
         self.0.lease_renewal.observe(took.as_secs_f64());
         let last = self.0.lease_last_renewal.with_label_values::<&str>(&[]);
         last.set(unix(SystemTime::now()));
     }
 
-    /// The Lease was taken or renewed, by any replica.
+    /// A replica, this one or another, has taken or renewed the Lease.
     pub fn lease_seen_renewed(&self) {
         self.0.lease_seen_renewed.set(unix(SystemTime::now()));
     }
@@ -176,7 +180,7 @@ impl Metrics {
         &self.0.services
     }
 
-    /// The term is over: the next leader reports the Services.
+    /// The term is over, so the next leader reports the Services.
     pub fn forget_services(&self) {
         self.0.services.forget();
         self.set_services(0, 0);
@@ -202,17 +206,17 @@ impl Metrics {
             .inc();
     }
 
-    /// A change of a source was carried over, so long after it had arrived.
+    /// A change of a source was copied `took` after it had arrived.
     pub fn observe_propagation(&self, took: Duration) {
         self.0.propagation.observe(took.as_secs_f64());
     }
 
-    /// A change of a source that Kubernetes published was copied, so long after its trigger.
+    /// A change of a source was copied `took` after the event that made Kubernetes change the source.
     pub fn observe_trigger_propagation(&self, took: Duration) {
         self.0.trigger_propagation.observe(took.as_secs_f64());
     }
 
-    /// All findings of now, by reason. The others are 0.
+    /// All current findings, by reason. Other reasons count 0.
     pub fn set_findings(&self, counts: &BTreeMap<Reason, usize>) {
         for reason in Reason::ALL {
             let count = counts.get(&reason).copied().unwrap_or(0);
@@ -223,7 +227,7 @@ impl Metrics {
         }
     }
 
-    /// The API server took an Event.
+    /// The API server accepted an Event.
     pub fn event_written(&self, kind: &str, reason: &str) {
         self.0.events.with_label_values(&[kind, reason]).inc();
     }
@@ -236,12 +240,12 @@ impl Metrics {
             .inc();
     }
 
-    /// Where to ask when each watch that runs showed life last. The first one counts.
+    /// Sets where to read when each running watch last showed life. Only the first call counts.
     pub fn read_watch_life(&self, watch_health: WatchHealth) {
         _ = self.0.watch_health.set(watch_health);
     }
 
-    /// A request to the API server at `host` was answered with `status`, or not at all.
+    /// A request to the API server at `host` was answered with `status`, or was not answered.
     pub fn api_request(&self, method: &Method, status: Option<StatusCode>, host: &str) {
         let code = status.as_ref().map_or("<error>", StatusCode::as_str);
         self.0
@@ -250,17 +254,17 @@ impl Metrics {
             .inc();
     }
 
-    /// A client has connected to another address than before.
+    /// A client has switched to another address.
     pub fn api_address_changed(&self) {
         self.0.api_address_changes.inc();
     }
 
-    /// The clock here is so many seconds ahead of the API server's.
+    /// The clock of this replica is `seconds` ahead of the API server's.
     pub fn set_clock_skew(&self, seconds: f64) {
         self.0.clock_skew.set(seconds);
     }
 
-    /// The same; not a number before it is known.
+    /// The clock skew in seconds; NaN until it is known.
     #[must_use]
     pub fn clock_skew(&self) -> f64 {
         self.0.clock_skew.get()
@@ -272,7 +276,8 @@ impl Metrics {
         self.pieces().collect()
     }
 
-    /// The same, in pieces of whole lines. Each takes less than a millisecond, however many Services there are.
+    /// The same text, in pieces of whole lines. Each piece takes less than a millisecond, however many Services there
+    /// are.
     pub fn pieces(&self) -> impl Iterator<Item = String> {
         let blind = self.0.look_at_watches();
         let mut text = String::new();
@@ -285,8 +290,8 @@ impl Metrics {
 }
 
 impl MetricsInner {
-    /// Sets what depends on the life of the watches. Answers for how long nobody has known whether anything is in sync: a
-    /// watch that copies are made from has shown no life since then.
+    /// Sets the metrics that depend on the life of the watches. Returns for how long the sync state has been unknown,
+    /// which is while a watch that copies depend on shows no life.
     fn look_at_watches(&self) -> Option<Duration> {
         let life = self.watch_health.get().map(WatchHealth::last).unwrap_or_default();
         self.watch_last_event.reset();
@@ -304,7 +309,7 @@ impl MetricsInner {
     }
 
     fn start_at_zero(&self) {
-        // Nobody has looked yet; 0 would say that all is well.
+        // The skew is not known yet, and 0 would say that the clocks agree.
         self.clock_skew.set(f64::NAN);
         for result in SyncResult::ALL {
             self.syncs.with_label_values(&[result.as_str()]);

@@ -10,7 +10,7 @@ use prometheus::{
 };
 
 /// Declares a struct of metrics and its constructor, which registers them on these pages: each with its name, its help,
-/// and what its kind needs besides. Fields that are no metrics follow, with what they are at first.
+/// and the other arguments of its kind. Fields that are not metrics follow, with their initial values.
 macro_rules! metrics {
     (
         $(#[$meta:meta])*
@@ -44,11 +44,11 @@ macro_rules! metrics {
 
 pub(super) use metrics;
 
-/// The page as it is written.
+/// A page of metrics.
 #[derive(Default)]
 pub(super) struct MetricsPage {
     pub registry: Registry,
-    /// The labels that all metrics have which are added.
+    /// The labels that each added metric gets.
     labels: HashMap<String, String>,
 }
 
@@ -106,7 +106,7 @@ impl MetricsPage {
     }
 }
 
-/// What stands before the lines of a metric.
+/// Writes the lines before the samples of a metric.
 pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
     _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }

@@ -1,39 +1,39 @@
-//! The metrics of the probes: the one place where a label holds an address. The series of a target go with it.
+//! The metrics of the probes, the only ones with an address in a label. When a target is forgotten, its series end.
 
 use std::time::Duration;
 
 use super::page::{metrics, number};
 use endpoint_copier_core::verdicts::{Condition, Failure, Reply, Target};
 
-/// From an answer of a healthy server to the longest time limit.
+/// From the answer of a healthy server to the longest time limit.
 const PROBE_BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0];
 
 metrics! {
-    /// What the probes find out, and what follows from it.
+    /// The results of the probes, and their effects.
     pub struct ProbeMetrics(page) {
         state: page.gauges("endpoint_copier_probe_state",
             "1 for the state in which this replica sees an API server, else 0. new: never seen well; down: it \
              failed several times in a row; rising: it answers again, but not for long enough.",
              &["address", "port", "state"]),
         listed: page.gauges("endpoint_copier_probe_listed",
-            "1 while default/kubernetes lists an API server as ready, 0 while only copies do: it is empty and they are \
-             held, or the address is from a Node.", &["address", "port"]),
+            "1 while default/kubernetes lists an API server as ready, 0 while only copies do: the list is empty and \
+             the copies are held, or the address comes from a Node.", &["address", "port"]),
         attempts: page.counters("endpoint_copier_probe_attempts_total",
-            "Probes of an API server by result. alive: it answers, and does not let us look closer (401, 403 or \
-             429); status: any other status than 2xx.", &["address", "port", "result"]),
+            "Probes of an API server by result. alive: it answers, but not whether it is ready (401, 403 or 429); \
+             status: any other status except 2xx.", &["address", "port", "result"]),
         duration: page.histograms("endpoint_copier_probe_duration_seconds",
-            "How long probes of an API server took that were answered, with their connection if it was new. Close \
-             to the time limit (1 by default): it will soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
+            "How long answered probes of an API server took, including the connection if it was new. Close to the \
+             time limit (1 by default): the API server will soon be taken out.", &["address", "port"], &PROBE_BUCKETS),
         unreachable: page.gauge("endpoint_copier_probe_unreachable_endpoints",
-            "Endpoints of all copies that the probes judge unreachable, while this replica leads. Unless the mode is \
-             observe, they are taken out. See the Event EndpointUnreachable on the Service."),
+            "Endpoints of all copies that the probes judge unreachable, while this replica leads. They are taken \
+             out, unless the mode is observe. See the Event EndpointUnreachable on the Service."),
         removals: page.counter("endpoint_copier_probe_removals_total",
             "How often this replica has taken an endpoint out of a copy because probes failed."),
     }
 }
 
 impl ProbeMetrics {
-    /// An attempt has ended with this reply.
+    /// An attempt has ended with `reply`.
     pub fn attempt(&self, target: Target, reply: &Reply, took: Duration) {
         let (address, port) = labels(target);
         let result = result(reply);
@@ -48,7 +48,7 @@ impl ProbeMetrics {
         }
     }
 
-    /// The target is in this state now.
+    /// The target is now in the state `condition`.
     pub fn set_state(&self, target: Target, condition: Condition) {
         let (address, port) = labels(target);
         for other in Condition::ALL {
@@ -66,10 +66,10 @@ impl ProbeMetrics {
             .set(f64::from(u8::from(is_listed)));
     }
 
-    /// The target is probed no longer.
+    /// The target is no longer probed.
     pub fn forget(&self, target: Target) {
         let (address, port) = labels(target);
-        // A label that was never used has no series to remove.
+        // Removing a series fails if its labels were never used, which is fine.
         _ = self.duration.remove_label_values(&[&address, &port]);
         _ = self.listed.remove_label_values(&[&address, &port]);
         for condition in Condition::ALL {
@@ -82,7 +82,7 @@ impl ProbeMetrics {
         }
     }
 
-    /// So many endpoints of all copies are taken out.
+    /// The number of endpoints that are taken out, over all copies.
     pub fn set_unreachable(&self, endpoints: usize) {
         self.unreachable.set(number(endpoints as u64));
     }

@@ -1,7 +1,7 @@
 //! The metrics of each managed Service. Only the leader has them, because only the leader syncs.
 //!
-//! Written as text and not kept in the registry: hundreds of Services are thousands of lines, and the time for which
-//! a Service has been out of sync is computed at each scrape.
+//! They are written as text and not kept in the registry, because hundreds of Services have thousands of lines, and
+//! each scrape computes how long a Service has been out of sync.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,18 +15,19 @@ use tokio::time::Instant;
 use super::page::{header, number, unix};
 use endpoint_copier_core::model::{Endpoints, ServiceKey};
 
-/// Bytes after which a piece ends, with the lines of the Service that it has reached. It takes some 50 µs.
+/// The number of bytes after which a piece ends, once it has all lines of the current Service. A piece takes about 50
+/// µs.
 const SERVICES_PIECE: usize = 16 * 1024;
 
-/// All that are managed, while this replica leads.
+/// All managed Services, while this replica leads.
 #[derive(Default)]
 pub struct Services(Mutex<BTreeMap<ServiceKey, ServiceMetrics>>);
 
 #[derive(Default)]
 struct ServiceMetrics {
-    /// Something has changed that no sync has looked at yet.
+    /// When something changed that no sync has seen yet.
     changed: Option<Instant>,
-    /// Out of step, as far as syncs know that have begun.
+    /// Since when the Service has been out of sync, according to the syncs that have begun.
     behind: Option<Instant>,
     last_success: Option<SystemTime>,
     endpoints: Option<Endpoints>,
@@ -40,7 +41,7 @@ impl Services {
         state.changed.get_or_insert(since);
     }
 
-    /// A sync of it has begun: it sees what has changed so far.
+    /// A sync of the Service has begun, which sees all changes so far.
     pub fn begun(&self, service: &ServiceKey) {
         if let Some(state) = self.0.lock().get_mut(service) {
             state.behind = state.since();
@@ -48,8 +49,8 @@ impl Services {
         }
     }
 
-    /// That sync has ended. `in_step`: what it found or made of it, if it got so far; `endpoints`: what the watches show,
-    /// or `None` if the Service is not managed any more.
+    /// A sync of the Service has ended. `in_step` says whether the copies are in sync, if the sync got that far.
+    /// `endpoints` is what the watches show, or `None` if the Service is no longer managed.
     pub fn ended(&self, service: &ServiceKey, in_step: Option<bool>, endpoints: Option<Endpoints>) {
         let mut services = self.0.lock();
         if endpoints.is_none() {
@@ -72,8 +73,8 @@ impl Services {
         self.0.lock().clear();
     }
 
-    /// Their lines, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two of them. `stale`: how
-    /// long the view of them may have been out of date, if a watch is silent.
+    /// The lines of all Services, in pieces of about [`SERVICES_PIECE`] bytes. Services may come and go between two
+    /// pieces. `stale` says how long the view of Services may have been out of date, if a watch is silent.
     pub(super) fn pieces(&self, stale: Option<Duration>) -> impl Iterator<Item = String> {
         FAMILIES.iter().flat_map(move |family| {
             let mut last: Option<ServiceKey> = None;
@@ -109,16 +110,16 @@ type Values = Vec<(&'static str, f64)>;
 struct ServiceFamily {
     name: &'static str,
     help: &'static str,
-    /// The values of one Service, each with the labels that it has beside those of the Service, given for how long nobody
-    /// has known its state.
+    /// Returns the values of one Service, each with its labels in addition to those of the Service. The second argument
+    /// says for how long the state has been unknown.
     values: fn(&ServiceMetrics, Option<Duration>) -> Values,
 }
 
 const FAMILIES: [ServiceFamily; 3] = [
     ServiceFamily {
         name: "endpoint_copier_out_of_sync_seconds",
-        help: "How long the copies of this Service have been out of sync, or unknown because a watch is silent; 0 if in \
-               sync. A change that waits for its turn counts from its arrival, or from the start of the term.",
+        help: "How long the copies of this Service have been out of sync, or unknown because a watch is silent; 0 if \
+               in sync. A change that is waiting counts from its arrival, or from the start of the term.",
         values: |state, stale| {
             let behind = state.since().map(|since| since.elapsed());
             vec![("", behind.max(stale).unwrap_or_default().as_secs_f64())]
@@ -135,8 +136,8 @@ const FAMILIES: [ServiceFamily; 3] = [
     },
     ServiceFamily {
         name: "endpoint_copier_endpoints",
-        help: "Endpoints of this Service: in the source's slices of the families that it wants, and in the copies. ready: \
-               they get traffic; terminating: they are shutting down; unready: neither.",
+        help: "Endpoints of this Service, in the source's slices of the families that it wants and in the copies. \
+               ready: they get traffic; terminating: they are shutting down; unready: neither.",
         values: |state, _| {
             let Some(Endpoints { source, copies }) = state.endpoints else {
                 return Vec::new();
@@ -162,7 +163,7 @@ impl ServiceMetrics {
     }
 }
 
-/// Names are DNS labels wherever an API server has looked at them; elsewhere nothing of them may end the label.
+/// Names are DNS labels if an API server has validated them. Any other name must not end the label.
 fn labels(key: &ServiceKey) -> String {
     let escaped = |name: &str| {
         name.replace('\\', "\\\\")

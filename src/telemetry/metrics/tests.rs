@@ -13,7 +13,7 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
-/// So many ready ones, at both sides.
+/// This many ready endpoints, in the source and in the copies.
 fn endpoints(ready: usize) -> Endpoints {
     let counts = EndpointCounts {
         ready,
@@ -320,14 +320,14 @@ async fn out_of_sync_age_grows_until_a_sync_that_saw_the_change() {
     metrics.services().ended(&vip, Some(true), Some(endpoints(1)));
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(0.0));
-    // Tried again without a change, and it fails.
+    // A retry without a change, which fails.
     metrics.services().begun(&vip);
     metrics.services().ended(&vip, Some(false), Some(endpoints(1)));
     tokio::time::advance(SECOND).await;
     assert_eq!(out_of_sync(&metrics, "vip"), Some(1.0));
 }
 
-/// Of a view that has not been renewed nobody knows whether it is right.
+/// It is unknown whether a view that has not been renewed is correct.
 #[tokio::test(start_paused = true)]
 async fn dead_watch_means_out_of_sync_since_its_last_sign() {
     for (watch, age, is_blind) in [
@@ -408,7 +408,7 @@ fn service_has_eight_series_and_nothing_else_grows() {
     }
 }
 
-/// Everything runs on one thread, and has a turn after each piece.
+/// Everything runs on one thread, and other work runs after each piece.
 /// Rule: survive.metrics-once
 #[test]
 fn page_chunk_has_whole_lines_and_stays_short() {

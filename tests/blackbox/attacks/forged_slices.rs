@@ -1,5 +1,6 @@
 //! Slices with the labels of copies, and copies that the attacker has edited.
 
+use endpoint_copier_core::model::copy_name;
 use harness::objects::{managed, slice};
 use harness::{Cluster, Operator, until};
 use k8s_openapi::api::core::v1::Service;
@@ -9,6 +10,13 @@ use serde_json::json;
 use super::{VICTIM, forged, front, is_hidden, victim};
 use crate::on_both;
 use crate::probes::{REFUSES, VIP, create, replica, until_out, until_well};
+
+/// What the name of a copy is made of.
+fn source_slice(namespace: &str, name: &str) -> endpoint_copier_core::model::EndpointSlice {
+    let slice =
+        json!({"metadata": {"namespace": namespace, "name": name}, "addressType": "IPv4", "endpoints": []});
+    serde_json::from_value(slice).expect("a slice")
+}
 
 on_both! {
     servers: 1;
@@ -34,6 +42,23 @@ on_both! {
         let service = cluster.create::<Service>(plain).await;
         cluster.create::<EndpointSlice>(forged(&service, "front-forged", &[VICTIM])).await;
         cluster.gone::<EndpointSlice>("team-a", "front-forged").await;
+        is_hidden(cluster, "team-a").await;
+    }
+
+    /// A copy from a backup has no owner, and a forged one may look like it.
+    /// Rule: 9.copies-by-annotation, 2.restored
+    async fn a_forged_copy_without_an_owner_is_removed(cluster: &mut Cluster) {
+        victim(cluster).await;
+        cluster.serve_reference_grants().await;
+        let _operator = Operator::start(cluster, "one", 0);
+        let mut frozen = front();
+        frozen["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
+        let service = cluster.create::<Service>(frozen).await;
+        let name = copy_name("front", &source_slice("web", "app-x7k2p"));
+        let mut copy = forged(&service, &name, &[VICTIM]);
+        copy["metadata"]["ownerReferences"] = json!(null);
+        cluster.create::<EndpointSlice>(copy).await;
+        cluster.gone::<EndpointSlice>("team-a", &name).await;
         is_hidden(cluster, "team-a").await;
     }
 

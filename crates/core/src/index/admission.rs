@@ -1,8 +1,9 @@
 //! Which managed Services get copies when there are more than the limits allow.
 //!
-//! Services that have copies come first, then the oldest, then the first by name. This depends on nothing but the state
-//! of the cluster, so that each replica decides alike, also after a restart. A change of one Service costs a few
-//! operations on sorted sets, however many Services there are.
+//! Services that have copies come first, then the oldest, then the first by name. Disabled Services come last, because
+//! their names are watched too. The decision depends only on the state of the cluster, so all replicas decide alike, even
+//! after a restart. A change of one Service costs a few operations on sorted sets,
+//! however many Services there are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use super::{Dirty, Index};
 use crate::model::{Exceeded, ManagedService, Refusal, ServiceKey, ServiceLimits};
 
-/// The place of a Service among others, the first to be admitted first.
+/// The rank of a Service. Lower ranks are admitted first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    is_disabled: bool,
     has_no_copies: bool,
     /// In seconds. A Service whose time of creation cannot be read counts as the youngest.
     created: i64,
@@ -23,13 +25,13 @@ struct Rank {
 #[derive(Debug)]
 struct Ranking {
     limit: usize,
-    /// Not more than the limit, and the first by rank.
+    /// The Services with the lowest ranks, at most as many as the limit allows.
     admitted: BTreeSet<Rank>,
     /// Empty unless the limit is reached.
     waiting: BTreeSet<Rank>,
 }
 
-/// A Service that was admitted, or is not any more.
+/// A Service that was admitted, or is no longer admitted.
 enum Move {
     In(Rank),
     Out(Rank),
@@ -81,13 +83,13 @@ impl Ranking {
     }
 }
 
-/// The managed Services that count, by rank.
+/// The Services that count, by rank.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: ServiceLimits,
     ranks: HashMap<ServiceKey, Rank>,
     namespaces: HashMap<Box<str>, Ranking>,
-    /// Those that their namespaces admit.
+    /// The Services that their namespaces admit.
     total: Ranking,
 }
 
@@ -161,7 +163,7 @@ impl Admission {
     }
 }
 
-/// Records a move. A move in and out again is no change.
+/// Records a move. Two opposite moves of one Service cancel each other.
 fn toggle(changed: &mut Dirty, (Move::In(rank) | Move::Out(rank)): &Move) {
     if !changed.remove(&rank.key) {
         changed.insert(rank.key.clone());
@@ -174,9 +176,10 @@ impl Index {
         self.admission = Admission::new(limits);
     }
 
-    /// The managed Services that limits do not keep from getting copies.
+    /// The managed Services that limits do not keep from getting copies, and those that say that they are not managed, as
+    /// far as there is room for them.
     pub(super) fn admitted(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
-        self.managed()
+        self.declared()
             .filter(|service| self.admission.admits(&service.key))
     }
 
@@ -185,7 +188,8 @@ impl Index {
         self.admission.refusal(key)
     }
 
-    /// Ranks a Service again after it or its copies have changed. Returns the Services that limits now treat differently.
+    /// Updates the rank of a Service after it or its copies have changed. Returns the Services that limits now treat
+    /// differently.
     pub(super) fn rank(&mut self, key: &ServiceKey) -> Dirty {
         let managed = self
             .services
@@ -193,6 +197,7 @@ impl Index {
             .and_then(|known| known.managed.as_ref())
             .filter(|service| !self.is_reserved(service));
         let rank = managed.map(|service| Rank {
+            is_disabled: !service.is_managed(),
             has_no_copies: !self.copies.of(key).any(|copy| copy.is_copy_for(key)),
             created: service.created.unwrap_or(i64::MAX),
             key: key.clone(),

@@ -8,28 +8,28 @@ use crate::model::{
 };
 
 impl Index {
-    /// A ReferenceGrant was added, changed or, with `None`, removed or made to grant nothing.
+    /// Takes in a ReferenceGrant that was added or changed. `None` means that it was removed or grants nothing.
     pub fn apply_grant(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Dirty {
         let changed = self.grants.apply(metadata, grant);
         changed.map_or_else(Dirty::new, |namespace| self.reconsider_namespace(&namespace))
     }
 
-    /// A list of ReferenceGrants is complete.
+    /// Takes in a complete list of ReferenceGrants.
     pub fn grants_listed(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) -> Dirty {
         self.grants.replace(listed);
         self.revoked.clear();
         self.reconsider_all()
     }
 
-    /// The API server does not serve ReferenceGrants. Copies that exist stay until this has lasted and
-    /// [`Index::grants_listed`] is called with none.
+    /// Notes that the API server does not serve ReferenceGrants. Existing copies stay until this has lasted for some
+    /// time and the caller passes an empty list to [`Index::grants_listed`].
     pub fn grants_absent(&mut self) -> Dirty {
         self.grants.absent();
         self.reconsider_all()
     }
 
-    /// Whether Services ask for sources that depend on ReferenceGrants, or copies of such sources exist. A typo in an
-    /// annotation keeps a Service from asking, and its copies still go when consent is withdrawn.
+    /// Whether Services ask for sources that depend on ReferenceGrants, or copies of such sources exist. A Service with
+    /// a typo in an annotation asks for nothing, but its copies are still deleted when consent is withdrawn.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         let is_across = |(source, service): &(ServiceKey, ServiceKey)| {
@@ -61,21 +61,21 @@ impl Index {
         }
     }
 
-    /// A managed Service asks for a source, perhaps as before.
+    /// Notes that a managed Service asks for a source. It may have asked for the same one before.
     pub(super) fn request(&mut self, source: &ServiceKey, service: &ServiceKey) {
         if self.requests.insert((source.clone(), service.clone())) {
             self.reconsider(source, service);
         }
     }
 
-    /// A managed Service no longer asks for a source.
+    /// Notes that a managed Service no longer asks for a source.
     pub(super) fn withdraw(&mut self, source: &ServiceKey, service: &ServiceKey) {
         let request = (source.clone(), service.clone());
         self.requests.remove(&request);
         self.uses.remove(&request);
     }
 
-    /// The annotation of a source has changed. `had_one`: it had one before.
+    /// Takes in a changed annotation of a source. `had_one` says whether the source had an annotation before.
     pub(super) fn reconsider_source(&mut self, source: &ServiceKey, had_one: bool) -> Dirty {
         if had_one && !self.grants.are_listed() {
             self.revoked.insert(source.clone());
@@ -100,7 +100,7 @@ impl Index {
     }
 
     /// Returns the Services whose consent has changed, and those with copies from this namespace, whatever they ask for
-    /// now. A Service that may not copy the source is not concerned: its syncs would show that the source exists.
+    /// now. It leaves out a Service that may not copy the source, because a sync would show that the source exists.
     fn reconsider_requests(&mut self, requests: Vec<(ServiceKey, ServiceKey)>, namespace: &str) -> Dirty {
         let mut dirty = self.copied_from(Some(namespace));
         for (source, service) in requests {
@@ -122,7 +122,8 @@ impl Index {
         services.chain(self.copied_from(None)).collect()
     }
 
-    /// Only with consent, and within the limits, does anything depend on the source. Returns whether that has changed.
+    /// Updates whether a Service uses a source. It does only with consent and within the limits. Returns whether that
+    /// has changed.
     pub(super) fn reconsider(&mut self, source: &ServiceKey, service: &ServiceKey) -> bool {
         let request = (source.clone(), service.clone());
         let may_copy = self.admission.admits(service) && self.consent(service, source) == Consent::Given;
@@ -136,7 +137,7 @@ impl Index {
         has_changed
     }
 
-    /// The Services with copies from a namespace other than their own; `None`: from any.
+    /// The Services with copies from this namespace, if it is not their own. `None` means any other namespace.
     fn copied_from(&self, namespace: Option<&str>) -> Dirty {
         let is_from_there = |copy: &EndpointSlice| {
             copy.provenance().is_some_and(|claimed| {
@@ -149,7 +150,7 @@ impl Index {
         copies.filter_map(|copy| copy.owner_of_copy()).collect()
     }
 
-    /// The copies whose own source may not be copied, or no longer.
+    /// The copies of sources that may not be copied, or may no longer be copied.
     pub(super) fn without_consent<'a>(
         &self,
         service: &ServiceKey,
@@ -162,8 +163,9 @@ impl Index {
             .collect()
     }
 
-    /// Copies name their source slice, and consent is for Services. The Service of the slice is the one on its label or,
-    /// if the slice is not known, one that it may be named after. A slice that is named otherwise has no consent.
+    /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label
+    /// or, if the slice is not known, one after which the slice may be named. A slice with any other name has no
+    /// consent.
     fn consent_of_copy(&self, service: &ServiceKey, copy: &EndpointSlice) -> Consent {
         let Some(claimed) = copy.provenance() else {
             return Consent::Given;

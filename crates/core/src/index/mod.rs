@@ -1,7 +1,7 @@
 //! The cluster as the watches show it, and the dependencies between Services. Each change returns the keys of the
-//! managed Services that it concerns.
+//! managed Services that it affects.
 //!
-//! Pure: the watches feed the index and the reconciler reads snapshots of it. The index does neither itself.
+//! The index is pure. The watches feed it, and the reconciler reads snapshots of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
@@ -79,14 +79,14 @@ impl Error for NotFilled {}
 #[derive(Debug)]
 pub struct Index {
     defaults: Defaults,
-    /// Every Service. Only the name is kept of those that are not managed.
+    /// Every Service. The index keeps only the name of a Service that is not managed.
     services: HashMap<ServiceKey, Known>,
-    /// The number of those that are managed.
+    /// The number of managed Services.
     managed_services: usize,
     names_changed: u64,
     services_removed: u64,
-    /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of them.
-    /// Ends with the next list at the latest.
+    /// The UIDs of managed Services that a GET has shown to be gone, while the watch may still show older states of
+    /// them. An entry ends with the next list at the latest.
     services_gone: HashMap<ServiceKey, String>,
     /// All sources that managed Services ask for, each with one of these Services, whether or not it may copy it.
     requests: BTreeSet<(ServiceKey, ServiceKey)>,
@@ -95,8 +95,8 @@ pub struct Index {
     uses: BTreeSet<(ServiceKey, ServiceKey)>,
     admission: Admission,
     grants: Grants,
-    /// Sources whose annotation has changed or gone since the start. That ends consent at once, also while it is not known
-    /// whether there are grants.
+    /// Sources whose annotation has changed or was removed since the start. That ends consent at once, even while it is
+    /// unknown whether there are grants.
     revoked: BTreeSet<ServiceKey>,
     copies: Slices,
     others: Slices,
@@ -154,9 +154,9 @@ impl Index {
         self.list_slice(scope, slice)
     }
 
-    /// Adds or updates a slice that is on a list. A list is the truth even if it is older than the known state: that is
-    /// what a list looks like after etcd was restored from a backup. The exception is a GET since the list began that
-    /// showed that the slice is gone.
+    /// Adds or updates a slice that is on a list. A list counts even if it is older than the known state, because a
+    /// list after a restore of etcd from a backup looks like this. The exception is a slice that a GET has shown as
+    /// deleted since the list began.
     pub fn list_slice(&mut self, scope: &Scope, slice: EndpointSlice) -> Dirty {
         self.versions.saw(scope, version_of(&slice.metadata));
         if self.slices(scope).is_gone(&slice.metadata) {
@@ -167,8 +167,8 @@ impl Index {
         self.concerned(scope, &touched)
     }
 
-    /// Removes a slice that is gone, or that has left the scope of this watch. `metadata` has the resourceVersion at
-    /// which that happened.
+    /// Removes a slice that was deleted, or that has left the scope of this watch. `metadata` has the resourceVersion
+    /// at which that happened.
     pub fn delete_slice(&mut self, scope: &Scope, metadata: &ObjectMeta) -> Dirty {
         if self.versions.is_superseded(scope, metadata) {
             return Dirty::new();
@@ -182,7 +182,7 @@ impl Index {
             return Dirty::new();
         }
         let mut touched = self.unreadable.replaced(scope, metadata);
-        // A slice that moved to the names of another watch is reported by that watch.
+        // If a slice moved to the names of another watch, that watch reports it.
         let is_its_own = |known: &Arc<EndpointSlice>| scope.covers(service_name(known));
         if self.slices(scope).get(&key).is_some_and(is_its_own) {
             touched.extend(self.slices_mut(scope).remove(&key));
@@ -190,7 +190,7 @@ impl Index {
         self.concerned(scope, &touched)
     }
 
-    /// Completes a list of slices: those in scope that are not on it are gone.
+    /// Completes a list of slices. Slices in scope that are not on the list no longer exist.
     pub fn slices_listed(&mut self, scope: &Scope, listed: &HashSet<SliceKey>) -> Dirty {
         let gone = self
             .slices(scope)
@@ -219,7 +219,7 @@ impl Index {
         dirty
     }
 
-    /// A slice as it is known, whether it is a copy or not.
+    /// The known state of a slice, whether it is a copy or not.
     #[must_use]
     pub fn slice(&self, key: &SliceKey) -> Option<&Arc<EndpointSlice>> {
         let (copy, other) = (self.copies.get(key), self.others.get(key));
@@ -229,21 +229,26 @@ impl Index {
             .max_by_key(|slice| version_of(&slice.metadata))
     }
 
-    /// The Service as the flags and its annotations define it, or `None` if it is not managed.
+    /// The Service as the flags and its annotations define it, or `None` if they do not say whether it is managed.
     #[must_use]
     pub fn as_managed(&self, service: &Service) -> Option<ManagedService> {
         ManagedService::read(service, &self.defaults)
     }
 
-    /// Every key that has, wants or should lose copies.
+    /// Every key that has, wants or should lose copies, or what the Go operator left.
     #[must_use]
     pub fn all(&self) -> Dirty {
-        let managed = self.managed().map(|service| &service.key);
-        managed.chain(self.copies.services()).cloned().collect()
+        let declared = self.declared().map(|service| &service.key);
+        declared.chain(self.copies.services()).cloned().collect()
     }
 
     /// Services that are managed.
     pub fn managed(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
+        self.declared().filter(|service| service.is_managed())
+    }
+
+    /// Services that are managed, and those that say that they are not.
+    fn declared(&self) -> impl Iterator<Item = &Arc<ManagedService>> {
         self.services.values().filter_map(|known| known.managed.as_ref())
     }
 
@@ -256,9 +261,8 @@ impl Index {
     /// Whether a Service is managed.
     #[must_use]
     pub fn is_managed(&self, key: &ServiceKey) -> bool {
-        self.services
-            .get(key)
-            .is_some_and(|known| known.managed.is_some())
+        let known = self.services.get(key).and_then(|known| known.managed.as_ref());
+        known.is_some_and(|service| service.is_managed())
     }
 
     /// Whether the slices that mattered when Services were first listed are listed too. Later names do not count: a user
@@ -290,7 +294,7 @@ impl Index {
         }
     }
 
-    /// The keys that a change of slices of these Services concerns.
+    /// The keys that a change of slices of these Services affects.
     fn concerned(&mut self, scope: &Scope, touched: &BTreeSet<ServiceKey>) -> Dirty {
         self.note_api_servers(scope, touched);
         match scope {
@@ -304,7 +308,7 @@ impl Index {
         }
     }
 
-    /// Unmanaged Services count too: they may have copies to lose.
+    /// Unmanaged Services count too, because they may have copies to delete.
     fn concerned_by_copies(&self, touched: &BTreeSet<ServiceKey>) -> Dirty {
         touched
             .iter()
@@ -317,8 +321,14 @@ impl Index {
         let dependants = touched.iter().flat_map(|service| self.dependants(service));
         let own = touched
             .iter()
-            .filter(|service| self.is_managed(service) || self.copies.has_any(service));
+            .filter(|service| self.is_declared(service) || self.copies.has_any(service));
         dependants.chain(own).cloned().collect()
+    }
+
+    /// Whether a Service is managed, or says that it is not.
+    fn is_declared(&self, key: &ServiceKey) -> bool {
+        let known = self.services.get(key);
+        known.is_some_and(|known| known.managed.is_some())
     }
 
     /// The managed Services of a source.
@@ -350,7 +360,7 @@ fn service_name(slice: &EndpointSlice) -> Option<&str> {
     label_of(&slice.metadata, label::SERVICE_NAME)
 }
 
-/// Whether a slice belongs to a Service of one of these names.
+/// Whether a slice belongs to a Service with one of these names.
 fn bears_one_of(names: &BTreeSet<String>, slice: &EndpointSlice) -> bool {
     service_name(slice).is_some_and(|name| names.contains(name))
 }

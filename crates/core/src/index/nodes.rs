@@ -11,9 +11,10 @@ use crate::model::{
 /// The Nodes as the watch shows them.
 #[derive(Debug)]
 pub(super) struct NodeIndex {
-    /// Those known, also while they count as unknown: the next list compares with them.
+    /// The last known Nodes. They are kept while Nodes count as unknown, so that the next list can be compared with
+    /// them.
     nodes: Arc<Nodes>,
-    /// Why they count as unknown, if they do.
+    /// Why Nodes count as unknown, if they do.
     unknown: Option<NodesUnknown>,
 }
 
@@ -27,29 +28,31 @@ impl Default for NodeIndex {
 }
 
 impl Index {
-    /// Whether a managed Service needs Nodes, so that they are to be watched. It may change whenever
+    /// Whether a managed Service needs Nodes, so that the operator has to watch them. It may change whenever
     /// [`Index::api_servers_changed`] does.
     #[must_use]
     pub fn needs_nodes(&self) -> bool {
         self.services_that_need_nodes().next().is_some()
     }
 
-    /// A Node was added or changed, or is on a list. One that is as it was, as after a heartbeat, concerns nobody.
+    /// Takes in a Node that was added or changed, or is on a list. A Node without a relevant change, for example after
+    /// a heartbeat, affects no Service.
     pub fn apply_node(&mut self, node: Node) -> Dirty {
         self.change_nodes(|nodes| nodes.insert(node))
     }
 
-    /// A Node was added or changed, or is on a list, and cannot be decoded.
+    /// Takes in a Node that was added or changed, or is on a list, and cannot be decoded.
     pub fn apply_unreadable_node(&mut self, name: &str) -> Dirty {
         self.change_nodes(|nodes| nodes.insert_unreadable(name))
     }
 
-    /// A Node is gone, or no longer selected.
+    /// Removes a Node that was deleted, or is no longer selected.
     pub fn delete_node(&mut self, name: &str) -> Dirty {
         self.change_nodes(|nodes| nodes.remove(name))
     }
 
-    /// A list of Nodes is complete: those not on it are gone. Readable or not, `listed` has their names.
+    /// Completes a list of Nodes. Nodes that are not on the list no longer exist. `listed` has the names of all Nodes
+    /// on the list, readable or not.
     pub fn nodes_listed(&mut self, listed: &HashSet<String>) -> Dirty {
         let names = self.nodes.nodes.names();
         let gone: Vec<_> = names.filter(|name| !listed.contains(&***name)).cloned().collect();
@@ -64,7 +67,7 @@ impl Index {
         dirty
     }
 
-    /// Nodes cannot be listed. Until the next complete list, copies keep what they have from Nodes.
+    /// Notes that Nodes cannot be listed. Until the next complete list, copies keep what they have from Nodes.
     pub fn nodes_unknown(&mut self, why: NodesUnknown) -> Dirty {
         if self.nodes.unknown.replace(why) == Some(why) {
             return Dirty::new();
@@ -72,13 +75,13 @@ impl Index {
         self.concerned_by_nodes()
     }
 
-    /// Nodes are no longer watched: forgets them. Nobody is concerned, because nobody needs them.
+    /// Forgets all Nodes, because they are no longer watched. This affects no Service, because none needs them.
     pub fn forget_nodes(&mut self) {
         self.nodes = NodeIndex::default();
         self.api_servers_changed += 1;
     }
 
-    /// What is known of Nodes.
+    /// The known Nodes, or why they are unknown.
     #[must_use]
     pub fn known_nodes(&self) -> KnownNodes {
         match self.nodes.unknown {
@@ -94,7 +97,7 @@ impl Index {
         slices.filter(move |slice| slice.belongs_to(&source))
     }
 
-    /// Whether the source lists endpoints of a family, ready or not. A slice that cannot be decoded is not counted.
+    /// Whether the source lists endpoints of a family, ready or not. A slice that cannot be decoded does not count.
     pub(super) fn lists_api_servers(&self, family: Family) -> bool {
         let mut slices = self.api_server_slices();
         slices.any(|slice| slice.address_type == family.as_str() && !slice.is_empty())
@@ -123,8 +126,8 @@ impl Index {
     }
 }
 
-/// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, does not tell
-/// which family it lacks; in most clusters it has one only.
+/// Whether a Service wants a family that the source lacks. A source that is empty, or not listed yet, does not show
+/// which family it lacks: in most clusters, it has only one.
 fn needs_family(service: &ManagedService, lacks: [(Family, bool); 2]) -> bool {
     let is_empty = lacks.iter().all(|(_, lacks)| *lacks);
     let missing = lacks.iter().filter(|(_, lacks)| *lacks).map(|(family, _)| family);

@@ -35,10 +35,10 @@ impl Index {
         slices.flat_map(|slice| slice.tcp_ports(is_https)).collect()
     }
 
-    /// The addresses and ports of the copies of the API source, without Services that exempt themselves: the first
-    /// address of each endpoint, with each port that is in `https` or is the supervisor's. No other source and no other
-    /// port is probed. Otherwise anyone who may write a Service could scan ports. An address that Nodes give for a second
-    /// family is probed before a copy shows it.
+    /// The addresses and ports of the copies of the API source, without exempt Services: the first address of each
+    /// endpoint, with each port that is in `https` or is the supervisor's. The operator probes no other source and no
+    /// other port, because otherwise anyone who may write a Service could scan ports. It probes an address that Nodes
+    /// give for a second family before a copy shows the address.
     #[must_use]
     pub fn probe_targets(&self, https: &BTreeSet<u16>) -> BTreeSet<Target> {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
@@ -58,7 +58,7 @@ impl Index {
                 coming.entry(address).or_default().extend(ports);
             }
         }
-        // An address that only a copy shows may be forged, and one that is coming may never come. Neither takes a place
+        // An address that only a copy shows may be forged, and one from a Node may never be used. Neither takes a place
         // from an API server that a copy shows.
         let own = self.own_addresses_of_api_servers();
         let rank = |address: &IpAddr| match shown.contains_key(address) {
@@ -90,7 +90,8 @@ impl Index {
             .collect()
     }
 
-    /// The addresses that API servers write: into the slice with the name of their Service. Users may add other slices.
+    /// The addresses that API servers write themselves, into the slice with the name of their Service. Users may add
+    /// other slices.
     fn own_addresses_of_api_servers(&self) -> BTreeSet<IpAddr> {
         let source = ServiceKey::api_source();
         let is_own = |slice: &&Arc<EndpointSlice>| slice.metadata.name.as_deref() == Some(source.name());

@@ -1,4 +1,5 @@
-//! Results of GETs, next to those of the watches. A GET may be newer than the watches, or older by the time it is read.
+//! Takes the results of GETs into the index. A GET may be newer than the watches, or may be outdated when its answer
+//! arrives.
 
 use std::sync::Arc;
 
@@ -26,10 +27,10 @@ impl Index {
         }
     }
 
-    /// Takes in a GET that shows this slice, or that no slice has this name. `before` is the state known when the GET
-    /// was sent. Returns the Services concerned. Returns `None` if a watch has shown something since: then it is
-    /// unknown which of the two is newer. Otherwise the GET is newer, even if it shows an older version, as it does
-    /// after etcd was restored from a backup.
+    /// Takes in a GET that shows this slice, or shows that no slice has this name. `before` is the state known when the
+    /// GET was sent. Returns the affected Services. Returns `None` if a watch has shown something since, because it is
+    /// then unknown which of the two is newer. Otherwise the GET is newer, even if it shows an older version, as it
+    /// does after etcd was restored from a backup.
     #[must_use]
     pub fn observe(
         &mut self,

@@ -9,11 +9,12 @@ use crate::model::{AllowFromAnnotation, ManagedService, ObjectMeta, Service, Ser
 /// The known state of one Service.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Its resourceVersion. Not compared, because most changes of a Service do not concern the operator.
+    /// Its resourceVersion. The index does not compare it, because most changes of a Service do not matter to the
+    /// operator.
     version: Option<u64>,
     /// The namespaces that may copy it, if an annotation names any.
     pub allow_from: Option<AllowFromAnnotation>,
-    /// `None` if it is not managed: then only its name matters.
+    /// `None` if it is neither managed nor disabled, because then only its name matters.
     pub managed: Option<Arc<ManagedService>>,
 }
 
@@ -23,6 +24,10 @@ pub struct ServiceVersion {
     exists: bool,
     version: Option<u64>,
     removals: u64,
+}
+
+fn is_managed(service: Option<&Arc<ManagedService>>) -> bool {
+    service.is_some_and(|service| service.is_managed())
 }
 
 impl Index {
@@ -38,7 +43,7 @@ impl Index {
         dirty
     }
 
-    /// Replaces the known state of a Service, which is `None` if it is not managed.
+    /// Replaces the known state of a Service, which is `None` if nothing says whether it is managed.
     pub(super) fn replace_service(
         &mut self,
         metadata: &ObjectMeta,
@@ -54,8 +59,8 @@ impl Index {
             Some(old) => (old.allow_from, Some(old.managed)),
             None => (None, None),
         };
-        self.managed_services += usize::from(new.is_some());
-        self.managed_services -= usize::from(old.as_ref().is_some_and(Option::is_some));
+        self.managed_services += usize::from(is_managed(new.as_ref()));
+        self.managed_services -= usize::from(is_managed(old.as_ref().and_then(Option::as_ref)));
         let mut dirty = Dirty::new();
         if self.services[&key].allow_from != allowed {
             dirty.extend(self.reconsider_source(&key, allowed.is_some()));
@@ -114,7 +119,7 @@ impl Index {
         else {
             return Dirty::new();
         };
-        self.managed_services -= usize::from(old.is_some());
+        self.managed_services -= usize::from(is_managed(old.as_ref()));
         self.names_changed += u64::from(old.is_some());
         self.services_removed += 1;
         self.unlink(old.as_deref(), None);
@@ -163,8 +168,8 @@ impl Index {
         }
     }
 
-    /// A counter that grows when a Service becomes managed, is no longer managed, or has another source: the names to
-    /// watch may have changed.
+    /// A counter that grows when a Service becomes managed or disabled, is no longer either, or gets another source. The
+    /// names to watch may then have changed.
     #[must_use]
     pub fn names_changed(&self) -> u64 {
         self.names_changed
@@ -180,9 +185,9 @@ impl Index {
         }
     }
 
-    /// Takes in a GET that shows this Service, or that no Service has this name. `before` is the version known when the
-    /// GET was sent. Returns the Services concerned. Returns `None` if the watch has shown something since: then it is
-    /// unknown which of the two is newer. Otherwise the GET is newer, as in [`Index::observe`].
+    /// Takes in a GET that shows this Service, or shows that no Service has this name. `before` is the version known
+    /// when the GET was sent. Returns the affected Services. Returns `None` if the watch has shown something since,
+    /// because it is then unknown which of the two is newer. Otherwise the GET is newer, as in [`Index::observe`].
     #[must_use]
     pub fn observe_service(
         &mut self,
@@ -211,7 +216,7 @@ impl Index {
         Some(self.apply_service(service))
     }
 
-    /// The Service no longer asks for its source, unless its new state does too.
+    /// Ends the request of a Service for its source, unless its new state asks for the same one.
     fn unlink(&mut self, service: Option<&ManagedService>, new: Option<&ManagedService>) {
         if let Some(service) = service
             && let Some(source) = service.source()

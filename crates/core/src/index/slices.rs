@@ -104,7 +104,7 @@ impl Slices {
         self.remove(key)
     }
 
-    /// Whether a GET has shown that this very slice is gone.
+    /// Whether a GET has shown that this slice, with this UID, is deleted.
     pub fn is_gone(&self, metadata: &ObjectMeta) -> bool {
         let gone = self.gone.get(&SliceKey::of(metadata));
         gone.is_some_and(|gone| metadata.uid.as_ref() == Some(&gone.uid))
@@ -143,7 +143,7 @@ fn without_what_nobody_reads(mut slice: EndpointSlice) -> EndpointSlice {
         return slice;
     }
     let metadata = &mut slice.metadata;
-    // Collected again and not retained in place, which would keep the memory of removed entries.
+    // This collects a new map, because retaining in place would keep the memory of removed entries.
     metadata.labels = metadata.labels.take().map(|labels| {
         let read = labels
             .into_iter()

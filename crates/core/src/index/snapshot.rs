@@ -26,7 +26,7 @@ impl Index {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
             Some(_) if !self.admission.admits(key) => (None, self.over_limit(key)),
-            // Before it is known whether the source may be copied, nothing is touched.
+            // Until it is known whether the Service may copy the source, nothing changes.
             Some(source) => (
                 None,
                 Some(self.grantors(source).refusal(key.namespace(), source)?),
@@ -67,7 +67,7 @@ impl Index {
         })
     }
 
-    /// Whether a Service copies a source. It has asked for it, and it may.
+    /// Whether a Service uses a source: it asks for the source, and may copy it.
     pub(super) fn is_used(&self, source: &ServiceKey, service: &ServiceKey) -> bool {
         self.uses.contains(&(source.clone(), service.clone()))
     }

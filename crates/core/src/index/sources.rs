@@ -1,5 +1,4 @@
-//! Queries about sources: which are in use, which copies are urgent, whether the watches are behind, and
-//! which
+//! Queries about sources: which of them are in use, which copies are urgent, whether the watches are behind, and which
 //! addresses they show.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +45,7 @@ impl Listing {
     }
 }
 
-/// The requester of the slices of a name.
+/// The requester for whom the slices of a name matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requester {
     /// The managed Service that the flags name.
@@ -59,7 +58,8 @@ pub enum Requester {
 pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {
-    /// The names of the managed Services that get copies, and of their sources.
+    /// The names of the managed Services that get copies, of their sources, and of Services that say that they are not
+    /// managed: the Go operator may have left slices for those.
     #[must_use]
     pub fn names_by_requester(&self) -> NamesByRequester {
         let mut names = NamesByRequester::new();
@@ -80,7 +80,8 @@ impl Index {
         names
     }
 
-    /// Names of Services whose slices matter: the sources in use and the managed Services that get copies.
+    /// Names of Services whose slices matter: the sources in use, the managed Services that get copies, and Services that
+    /// say that they are not managed.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
         let managed = self.admitted().map(|service| service.key.name());

@@ -74,7 +74,7 @@ impl Versions {
             .map_or(0, |progress| progress.newest)
     }
 
-    /// Whether the watch of this name relists and has not finished: what it showed before may be gone.
+    /// Whether the watch of this name is relisting. Slices that it showed before may no longer exist.
     pub fn lists_again(&self, name: &str) -> bool {
         self.last_listed(name).is_some_and(|progress| progress.is_listing)
     }

@@ -12,9 +12,12 @@ const HASH_LENGTH: usize = 10;
 /// cannot occur in its parts.
 #[must_use]
 pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
-    let namespace = source.metadata.namespace.as_deref().unwrap_or_default();
-    let slice = source.metadata.name.as_deref().unwrap_or_default();
-    let digest = Sha256::digest(format!("{namespace}/{slice}/{}", source.address_type));
+    name_of_copy(service, &SliceKey::of(&source.metadata), &source.address_type)
+}
+
+/// The name of the copy of the source slice with this key and address type.
+pub(super) fn name_of_copy(service: &str, source: &SliceKey, address_type: &str) -> String {
+    let digest = Sha256::digest(format!("{}/{}/{address_type}", source.namespace(), source.name()));
     let encoding: &Encoding = &BASE32_NOPAD;
     let hash = encoding.encode(&digest)[..HASH_LENGTH].to_ascii_lowercase();
     format!("{service}-{hash}")

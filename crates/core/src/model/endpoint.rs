@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointHints};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-/// An endpoint like that of `k8s-openapi`, in a quarter of the memory: fields that most endpoints leave out are behind
-/// a pointer. `deprecatedTopology` is left out, because `discovery.k8s.io/v1` does not serve it to consumers.
+/// An endpoint like that of `k8s-openapi`, but in a quarter of the memory, because fields that most endpoints lack are
+/// behind a pointer. It has no `deprecatedTopology`, which `discovery.k8s.io/v1` does not serve to consumers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Endpoint {
@@ -38,7 +38,7 @@ pub struct Endpoint {
 pub struct TargetRef {
     /// Empty if the reference names no namespace.
     namespace: Box<str>,
-    /// In the form that `k8s-openapi` writes, so that equal references are equal text.
+    /// The reference in the form that `k8s-openapi` writes, so that equal references have equal text.
     json: Box<str>,
 }
 

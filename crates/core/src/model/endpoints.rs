@@ -24,7 +24,7 @@ pub struct Endpoints {
     pub copies: EndpointCounts,
 }
 
-/// What an endpoint gets, the best first.
+/// The traffic that an endpoint gets, the best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Traffic {
     Ready,

@@ -21,10 +21,11 @@ words! {
 }
 
 impl WatchKind {
-    /// The names of those that a replica can do without: copies then keep what they have from them.
+    /// The names of the watches that a replica does not need. Without them, copies keep the data that they already
+    /// have.
     pub const OPTIONAL: [&str; 2] = [Self::Nodes.as_str(), Self::Grants.as_str()];
 
-    /// The watches that copies are made from.
+    /// The watches on which copies depend.
     pub const VIEW: [&str; 3] = [
         Self::Services.as_str(),
         Self::Copies.as_str(),

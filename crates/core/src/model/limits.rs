@@ -1,4 +1,4 @@
-//! How many Services may be managed.
+//! The limits on managed Services.
 
 use super::{Finding, Reason, ServiceKey, annotation};
 
@@ -6,9 +6,9 @@ use super::{Finding, Reason, ServiceKey, annotation};
 /// one that the flags name, and those in the namespace of the API source that copy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
-    /// In one namespace.
+    /// The limit in one namespace.
     pub per_namespace: usize,
-    /// In the cluster.
+    /// The limit in the cluster.
     pub total: usize,
 }
 
@@ -32,8 +32,8 @@ pub enum Exceeded {
 }
 
 impl ServiceLimits {
-    /// What the user of a Service sees that gets no copies. The text does not contain the number of Services that wait,
-    /// because an Event is sent whenever it changes.
+    /// The finding of a Service that gets no copies. Its text does not contain the number of Services that wait,
+    /// because each change of the text causes an Event.
     #[must_use]
     pub fn finding(&self, exceeded: Exceeded, service: &ServiceKey) -> Finding {
         let (place, limit, flag) = match exceeded {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Endpoint, EndpointSlice, Family, ManagedService};
 
 impl ManagedService {
-    /// Whether traffic to an endpoint comes back to this Service: its address is one of the Service's own.
+    /// Whether traffic to an endpoint comes back to this Service, because its address is one of the Service's own.
     #[must_use]
     pub fn is_loop(&self, endpoint: &Endpoint) -> bool {
         endpoint

@@ -1,7 +1,7 @@
 //! The vocabulary that users and the operator share, as types: keys, labels, annotations, families, the request of a
 //! Service.
 //!
-//! Pure: no client, no clock, no environment, no logging.
+//! This is pure: it uses no client, no clock, no environment and no logging.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -58,41 +58,42 @@ pub mod annotation {
     pub const PREFIX: &str = "endpoint-copier/";
 
     documented! {
-        /// Those of managed Services with their values, in Markdown. The reference page of annotations is made from it.
+        /// The annotations on managed Services with their values, in Markdown. `make docs` copies them to the reference
+        /// page.
         REFERENCE;
         /// `true`: managed; `false`: not managed, whatever the flags say.
         ENABLED = "endpoint-copier/enabled" =>
             "`\"true\"`: the Service is managed. `\"false\"`: it is not, whatever the flags say, and its copies are \
-             deleted. Any other value, the empty one included, changes nothing until it is fixed \
-             (`InvalidAnnotation`). Without the annotation only the Service that `--managed-endpoint-name` names is \
-             managed.";
+             deleted, and so is what the Go operator left for it. With any other value, even an empty one, the copies \
+             stay as they are until you fix it (`InvalidAnnotation`). Without the annotation, only the Service that \
+             `--managed-endpoint-name` names is managed.";
         /// Name of the source Service.
         SOURCE_NAME = "endpoint-copier/default-service-name" =>
-            "Name of the source Service. Without it the source is the default one, `default/kubernetes` unless flags \
-             name another. A source that does not exist counts as empty, so a misspelled name empties the copies \
-             (`SourceNotFound`).";
+            "Name of the source Service. Without it, the source is the default source, which is `default/kubernetes` \
+             unless flags name another. A source that does not exist counts as empty, so a misspelled name empties \
+             the copies (`SourceNotFound`).";
         /// Namespace of the source Service.
         SOURCE_NAMESPACE = "endpoint-copier/default-service-namespace" =>
-            "Namespace of the source Service. Without it a named source is in the namespace of the managed Service. A \
-             namespace without a name is invalid (`InvalidAnnotation`).";
+            "Namespace of the source Service. Without it, a source with a name is in the namespace of the managed \
+             Service. A namespace without a name is invalid (`InvalidAnnotation`).";
         /// `hold` or `follow`: whether the copies stay or follow when the source is empty.
         WHEN_SOURCE_EMPTY = "endpoint-copier/when-source-empty" =>
             "`hold`: while the source has no endpoints, the last good copy stays (`SourceEmptyHeld`). `follow`: the \
-             copy becomes empty too. Without the annotation: `hold` for `default/kubernetes`, `follow` for any other \
+             copy becomes empty too. The default is `hold` for `default/kubernetes`, and `follow` for any other \
              source.";
         /// `off`: probes do not change the copies of this Service.
         PROBE = "endpoint-copier/probe" =>
             "`off`: an API server that does not answer probes keeps its place in the copies of this Service. Any \
-             other value is ignored (`InvalidAnnotation`). It matters only for copies of `default/kubernetes`; no \
-             other source is probed.";
+             other value is ignored (`InvalidAnnotation`). It matters only for copies of `default/kubernetes`, \
+             because the operator probes no other source.";
     }
 
     documented! {
-        /// Those of sources, likewise.
+        /// The annotations on sources with their values, in Markdown.
         OF_SOURCES;
         /// On a source: the namespaces that may copy it.
         ALLOW_FROM = "endpoint-copier/allow-from" =>
-            "Namespaces whose Services may copy this one, separated by commas and without blanks, or `\"*\"` for all. \
+            "Namespaces whose Services may copy this one, separated by commas without spaces, or `\"*\"` for all. \
              There are no other patterns; an empty value, or one of more than 4,096 characters, allows no namespace. \
              Services in its own namespace may always copy it.";
     }
@@ -114,17 +115,24 @@ pub mod label {
             "`endpoint-copier-operator`.";
         /// Name of the source slice, on a copy. The Go operator's slices have it too.
         SOURCE = "endpoint-copier/source" =>
-            "Name of the source EndpointSlice. Missing if the name is longer than 63 characters.";
-        /// Says that the Service has no cluster IP. kube-proxy ignores slices with this label.
+            "Name of the source EndpointSlice. The label is missing if the name is longer than 63 characters.";
+        /// Marks slices of a Service that has no cluster IP. kube-proxy ignores slices with this label.
         HEADLESS = "service.kubernetes.io/headless" =>
-            "Empty. Only if the managed Service is headless: kube-proxy ignores slices with this label.";
+            "Empty. A copy has it only if the managed Service is headless: kube-proxy ignores slices with this \
+                label.";
     }
 }
 
 /// Our value of [`label::MANAGED_BY`].
 pub const MANAGED_BY_US: &str = "endpoint-copier-operator";
 
-/// A key by namespace and name. Each kind has a type of its own. A clone shares its text: a dozen tables hold the key of a
+/// The value of it on slices that Kubernetes writes for a Service with a selector.
+pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+
+/// The value of it on slices into which Kubernetes mirrors an `Endpoints` object.
+pub const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+
+/// A key by namespace and name. Each kind has its own type. A clone shares its text: a dozen tables hold the key of a
 /// Service.
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
@@ -141,7 +149,7 @@ macro_rules! key {
                 Self { namespace: namespace.into().into(), name: name.into().into() }
             }
 
-            /// The key of an object, as far as its metadata says.
+            /// The key of an object, from its metadata.
             #[must_use]
             pub fn of(metadata: &ObjectMeta) -> Self {
                 let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
@@ -230,7 +238,7 @@ impl Family {
         }
     }
 
-    /// The other one.
+    /// The other family.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -240,7 +248,7 @@ impl Family {
     }
 }
 
-/// A resourceVersion as a number: those of one cluster can be compared (KEP-5504).
+/// A resourceVersion as a number. The versions of one cluster can be compared (KEP-5504).
 #[must_use]
 pub fn version(resource_version: Option<&str>) -> Option<u64> {
     resource_version?.parse().ok()

@@ -9,7 +9,7 @@ use super::words::words;
 use super::{Family, ObjectMeta, label_of};
 
 words! {
-    /// The kinds of Node addresses that are read. Host names and the like are not.
+    /// The kinds of Node addresses that the operator reads. It ignores host names and other kinds.
     NodeAddressKind {
         /// An address within the cluster.
         Internal => "InternalIP",
@@ -21,42 +21,42 @@ words! {
 /// One address of a Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeAddress {
-    /// What it is for.
+    /// The kind of the address.
     pub kind: NodeAddressKind,
     /// In canonical form: an IPv4-mapped IPv6 address is the IPv4 address.
     pub address: IpAddr,
 }
 
-/// A Node, reduced to what is read of it. It has a few hundred bytes where the object has 12 KB.
+/// A Node, reduced to what the operator reads. It takes a few hundred bytes instead of 12 KB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
-    /// Its addresses that an endpoint may have, in its own order.
+    /// The addresses of the Node that an endpoint may have, in the order of the Node.
     pub addresses: Box<[NodeAddress]>,
-    /// Its label `topology.kubernetes.io/zone`, unless that is empty.
+    /// The value of the label `topology.kubernetes.io/zone`, unless it is empty.
     pub zone: Option<Box<str>>,
 }
 
-/// A Node as the API shows it. Everything that is not read is skipped, so a page of large Nodes is small once decoded.
+/// A Node as the API shows it. Decoding skips all other fields, so a page of large Nodes is small once decoded.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "RawNode")]
 pub struct NodeObject {
     /// Name, UID and resourceVersion, and nothing else.
     pub metadata: ObjectMeta,
-    /// What is kept of it.
+    /// The part that the index keeps.
     pub node: Node,
 }
 
 impl Node {
-    /// Its addresses of one kind and family, in its own order.
+    /// The addresses of one kind and family, in the order of the Node.
     pub fn addresses_of(&self, kind: NodeAddressKind, family: Family) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter();
         let wanted = addresses.filter(move |known| known.kind == kind && Family::of(known.address) == family);
         wanted.map(|known| known.address)
     }
 
-    /// What one of its addresses is for. An address of both kinds is internal, in whichever order they stand.
+    /// The kind of one address of the Node. An address of both kinds counts as internal, in either order.
     #[must_use]
     pub fn kind_of(&self, address: IpAddr) -> Option<NodeAddressKind> {
         let known = self.addresses.iter().filter(|known| known.address == address);
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-/// More addresses of a Node are not read, so that none takes more memory than others.
+/// The maximum number of addresses that are read from one Node, so that no Node takes much more memory than others.
 const MOST_ADDRESSES: usize = 64;
 
 /// The label of a Node that names its zone.

@@ -1,4 +1,4 @@
-//! All Nodes that are known, and the address that a server has in the other family.
+//! All known Nodes, and the address of a server in the other family.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use super::{Family, Node, NodeAddressKind};
 
-/// What is known of Nodes. Until they are known, copies keep what they have from them.
+/// The known Nodes, or why they are unknown. While they are unknown, copies keep what they have from Nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KnownNodes {
-    /// They cannot be asked, and why.
+    /// Nodes are unknown, for this reason.
     Unknown(NodesUnknown),
-    /// They were listed.
+    /// Nodes were listed.
     Known(Arc<Nodes>),
 }
 
 /// Why Nodes are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodesUnknown {
-    /// They are not watched, or their first list is not complete. Nothing is wrong.
+    /// They are not watched, or their first list is not complete. This is not an error.
     NotListed,
     /// The API server refuses the list: 401 or 403.
     Forbidden,
@@ -36,7 +36,7 @@ impl Default for KnownNodes {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
     readable: BTreeMap<Arc<str>, Arc<Node>>,
-    /// One set, because a set for each address would take several times the memory.
+    /// This is one set, because a set for each address would take several times the memory.
     by_address: BTreeSet<(IpAddr, Arc<str>)>,
     unreadable: BTreeSet<Arc<str>>,
 }
@@ -53,7 +53,7 @@ pub enum NoCounterpart {
 }
 
 impl Nodes {
-    /// Takes a Node in; `false` if it is no news.
+    /// Takes in a Node. Returns `false` if nothing changed.
     pub fn insert(&mut self, node: Node) -> bool {
         if self.readable.get(&node.name).is_some_and(|known| **known == node) {
             return false;
@@ -67,7 +67,7 @@ impl Nodes {
         true
     }
 
-    /// A Node cannot be decoded; `false` if that is no news.
+    /// Takes in a Node that cannot be decoded. Returns `false` if that was already known.
     pub fn insert_unreadable(&mut self, name: &str) -> bool {
         if self.unreadable.contains(name) {
             return false;
@@ -76,7 +76,7 @@ impl Nodes {
         self.unreadable.insert(name.into())
     }
 
-    /// Forgets a Node; `false` if it is not known.
+    /// Forgets a Node. Returns `false` if it was not known.
     pub fn remove(&mut self, name: &str) -> bool {
         let known = self.readable.remove(name);
         for address in known.iter().flat_map(|node| node.addresses.iter()) {
@@ -86,7 +86,7 @@ impl Nodes {
         known.is_some() || was_unreadable
     }
 
-    /// The names of all Nodes, unreadable ones too.
+    /// The names of all Nodes, including unreadable ones.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.readable.keys().chain(&self.unreadable)
     }
@@ -101,7 +101,7 @@ impl Nodes {
         self.unreadable.iter()
     }
 
-    /// Whether a Node that cannot be decoded may have an address: no readable one has it.
+    /// Whether a Node that cannot be decoded may have an address, because no readable one has it.
     #[must_use]
     pub fn may_be_of_unreadable(&self, address: IpAddr) -> bool {
         !self.unreadable.is_empty() && self.with(address).next().is_none()
@@ -109,26 +109,27 @@ impl Nodes {
 
     /// The readable Nodes that have an address.
     pub fn with(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Node>> {
-        // No name is less.
+        // The empty name sorts first.
         let from = (address, Arc::from(""));
         let names = self.by_address.range(from..);
         let names = names.take_while(move |(known, _)| *known == address);
         names.filter_map(|(_, name)| self.readable.get(name))
     }
 
-    /// The one readable Node that has an address; `None` if there is none, or several.
+    /// The only readable Node that has an address. `None` if there is none, or more than one.
     #[must_use]
     pub fn only_with(&self, address: IpAddr) -> Option<&Arc<Node>> {
         let mut nodes = self.with(address);
         nodes.next().filter(|_| nodes.next().is_none())
     }
 
-    /// The address in another family of the server that the source lists with this one: of the one Node that has it, of
-    /// the same kind, and none of `own`, the addresses of the managed Service itself. One that a copy shows comes first,
-    /// since the order of the addresses of a Node may change.
+    /// The address in another family of the server that the source lists with the address `listed`. It is an address of
+    /// the only Node that has `listed`, of the same kind, and is not in `own`, the addresses of the managed Service
+    /// itself. An address that other Nodes have too comes last, because it may be that of another server. Before those, an
+    /// address that a copy shows comes first, because the order of a Node's addresses may change.
     ///
     /// # Errors
-    /// Why there is none.
+    /// If there is no such address, the reason.
     pub fn counterpart(
         &self,
         listed: IpAddr,
@@ -148,9 +149,13 @@ impl Nodes {
         // The index says that it has it.
         let kind = node.kind_of(listed).ok_or(NoCounterpart::NoNode)?;
         let usable = |address: &IpAddr| !own.contains(address);
-        let kept = node.addresses_of(kind, family).filter(usable);
-        let kept = kept.filter(|address| shown.contains(address)).min();
-        kept.or_else(|| node.addresses_of(kind, family).find(usable))
+        let is_shared = |address: &IpAddr| self.only_with(*address).is_none();
+        let usable = node.addresses_of(kind, family).filter(usable);
+        let (shared, unshared): (Vec<_>, Vec<_>) = usable.partition(is_shared);
+        let addresses = if unshared.is_empty() { shared } else { unshared };
+        let kept = addresses.iter().filter(|address| shown.contains(*address)).min();
+        kept.or(addresses.first())
+            .copied()
             .ok_or_else(|| NoCounterpart::NoAddress(node.name.clone(), kind))
     }
 }
@@ -250,6 +255,21 @@ mod tests {
         }
         let all = ["2001:db8::1", "2001:db8::2"];
         assert!(counterpart(&nodes, &all, &all).is_err());
+    }
+
+    /// Rule: 8.address-kept
+    #[test]
+    fn an_address_that_another_node_has_too_comes_last() {
+        let a = || node("a").internal("192.0.2.1").internal("2001:db8::2");
+        let b = || node("b").internal("192.0.2.2").internal("2001:db8::2");
+        // The copy shows it for the other server.
+        let shown = &["2001:db8::2"][..];
+        for (given, expected) in [
+            ([a().internal("2001:db8::1"), b()], "2001:db8::1"),
+            ([a(), b()], "2001:db8::2"),
+        ] {
+            assert_eq!(counterpart(&nodes(given), &[], shown).as_deref(), Ok(expected));
+        }
     }
 
     #[test]

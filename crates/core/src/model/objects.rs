@@ -44,13 +44,13 @@ pub struct ObjectMeta {
     /// All labels, including those of others, because an update of a copy keeps them.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub labels: Option<StringMap>,
-    /// All annotations, likewise.
+    /// All annotations, for the same reason.
     #[serde(with = "string_map", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<StringMap>,
-    /// All owners, likewise.
+    /// All owners, for the same reason.
     #[serde(deserialize_with = "compact::list", skip_serializing_if = "Option::is_none")]
     pub owner_references: Option<Vec<OwnerReference>>,
-    /// All finalizers, likewise.
+    /// All finalizers, for the same reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finalizers: Option<Vec<String>>,
 }
@@ -86,7 +86,7 @@ pub struct Service {
     pub metadata: ObjectMeta,
     /// The specification that the user wrote.
     pub spec: Option<ServiceSpec>,
-    /// What became of it.
+    /// The state that controllers write.
     pub status: Option<ServiceStatus>,
 }
 
@@ -129,7 +129,7 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceStatus {
-    /// What the load balancer says.
+    /// The state of the load balancer.
     pub load_balancer: Option<LoadBalancerStatus>,
 }
 

@@ -9,15 +9,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 /// Ports of a Service that its copies do not have.
 #[derive(Debug, Default, PartialEq)]
 pub struct LeftOut {
-    /// Targets without a number.
+    /// Target ports whose number is not known.
     pub unresolved: BTreeSet<String>,
     /// Numbers and protocols that copies of this source may not have.
     pub refused: BTreeSet<String>,
 }
 
 /// The ports of a copy: those of the Service, with numbers from the ports of a slice. A port without a number is left
-/// out, since a guess would send traffic to whatever listens, and so is one that is not permitted. `None` if the Service
-/// has ports and all of them are left out.
+/// out, because with a guessed number traffic might reach the wrong process. So is a port that is not permitted. `None`
+/// if the Service has ports and all of them are left out.
 #[must_use]
 pub fn ports(
     wanted: &[ServicePort],
@@ -69,7 +69,7 @@ fn number<'a>(port: &'a ServicePort, slice: &[EndpointPort]) -> Result<i32, &'a 
         .ok_or(target)
 }
 
-/// The protocol that is meant where none is said is TCP.
+/// The protocol of a port; the default is TCP.
 #[must_use]
 pub fn protocol(word: Option<&str>) -> &str {
     word.filter(|word| !word.is_empty()).unwrap_or("TCP")

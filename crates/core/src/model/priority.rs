@@ -3,8 +3,8 @@
 /// How urgent the copies of a Service are, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// The Service that `--managed-endpoint-namespace` and `--managed-endpoint-name` name: the way from clients and
-    /// nodes to the API servers.
+    /// The Service that `--managed-endpoint-namespace` and `--managed-endpoint-name` name: it leads clients and nodes
+    /// to the API servers.
     Flagged,
     /// The other Services in namespace `default` that copy `default/kubernetes`. Only an administrator can
     /// create one there.

@@ -1,5 +1,6 @@
 //! The labels and annotations by which a copy names its Service and its source.
 
+use super::copy_name::name_of_copy;
 use super::words::documented;
 use super::{
     EndpointSlice, MANAGED_BY_US, OwnerReference, ServiceKey, SliceKey, annotation_of, is_dns_label,
@@ -104,16 +105,35 @@ impl EndpointSlice {
         self.provenance().and_then(|provenance| provenance.source())
     }
 
-    /// The managed Service of one of our copies: a slice with our managed-by label, source annotations and a controller
-    /// reference to a Service. `None` if the slice is not ours and must not be touched.
+    /// Whether no controller owns the slice. A copy without one was restored by a backup tool, which removes
+    /// ownerReferences: what it shows is as old as the backup.
+    #[must_use]
+    pub fn has_no_controller(&self) -> bool {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        !owners.any(|owner| owner.controller == Some(true))
+    }
+
+    /// The managed Service of one of our copies: a slice with our managed-by label, source annotations and either a
+    /// controller reference to a Service, or no controller and the name that a copy for the Service in its label has.
+    /// `None` if the slice is not ours and must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {
-        if !self.is_labelled_as_copy() || self.provenance().is_none() {
+        if !self.is_labelled_as_copy() {
             return None;
         }
-        // The API server accepts any owner name, and this name becomes part of a URL.
-        let owner = self.owner().filter(|owner| is_dns_label(&owner.name))?;
-        Some(ServiceKey::new(self.namespace(), &owner.name))
+        let claimed = self.provenance()?;
+        // The API server accepts any owner name and any label, and this name becomes part of a URL.
+        let service = if self.has_no_controller() {
+            let service = label_of(&self.metadata, label::SERVICE_NAME).filter(|name| is_dns_label(name))?;
+            let source = SliceKey::new(claimed.namespace, claimed.name);
+            let is_its_name = |name: &str| name == name_of_copy(service, &source, &self.address_type);
+            self.metadata.name.as_deref().filter(|name| is_its_name(name))?;
+            service
+        } else {
+            let owner = self.owner().filter(|owner| is_dns_label(&owner.name))?;
+            owner.name.as_str()
+        };
+        Some(ServiceKey::new(self.namespace(), service))
     }
 
     /// Whether the slice is one of our copies for this Service.

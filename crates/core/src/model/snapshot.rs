@@ -17,13 +17,14 @@ use super::{
 pub struct Snapshot {
     /// Its key.
     pub key: ServiceKey,
-    /// The Service, if it exists and is managed.
+    /// The Service, if it exists and is managed, or says that it is not.
     pub service: Option<Arc<ManagedService>>,
     /// Its source, if it names a valid one that it may copy.
     pub source: Option<Source>,
     /// Why it may not copy its source: consent or a limit.
     pub refusal: Option<Refusal>,
-    /// Copies made from sources that may not be copied, or no longer. They go, whatever else keeps copies.
+    /// Copies of sources that may not be copied, or may no longer be copied. They are deleted, even if another rule
+    /// would keep them.
     pub without_consent: BTreeSet<SliceKey>,
     /// Our copies for the Service.
     pub copies: Vec<Arc<EndpointSlice>>,
@@ -89,7 +90,14 @@ impl Source {
         slices.find(|slice: &&EndpointSlice| slice.metadata.name.as_deref() == Some(name))
     }
 
-    /// The ports of a copy of one of its slices. `None`: there is no copy, because all of them are left out.
+    /// Whether it is known to have no endpoint. A source whose slices are all copies is invalid rather than empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_invalid = self.slices.is_empty() && self.has_copies;
+        self.unreadable.is_empty() && !is_invalid && self.slices.iter().all(|slice| slice.is_empty())
+    }
+
+    /// The ports of a copy of one of its slices. `None` if there is no copy, because all ports are left out.
     #[must_use]
     pub fn ports_of_copy(
         &self,
@@ -109,8 +117,8 @@ impl Source {
             .is_some_and(|slice| self.unreadable.contains(&slice))
     }
 
-    /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. It belongs to another Service if
-    /// its label says so. Otherwise it may be one of these, and counts as unchanged.
+    /// Sets aside a slice that a GET shows as undecodable, and that no watch covers. If its label names another
+    /// Service, it belongs to that one. Otherwise it may be one of these slices, and counts as unchanged.
     pub fn set_aside(&mut self, slice: &SliceKey, unreadable: &Unreadable) {
         self.slices
             .retain(|known| SliceKey::of(&known.metadata) != *slice);

@@ -15,18 +15,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::migration::is_leftover;
-use crate::model::ports::LeftOut;
 use crate::model::{
     EndpointCounts, EndpointSlice, Finding, Intent, ManagedService, Reason, SliceKey, Snapshot, Source,
-    annotation_of, provenance,
+    annotation_of, provenance, version_of,
 };
 
 pub mod copy;
+mod families;
+mod foreign;
 mod hold;
 mod report;
 mod second_family;
 mod topology;
 mod verdicts;
+mod wanted;
 
 pub use verdicts::{Judged, Verdicts};
 
@@ -42,6 +44,9 @@ pub struct Plan {
     /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
     /// refused replaces nothing.
     pub leftovers: Vec<Delete>,
+    /// Whether what the Go operator made may go: the copies replace it, an empty source is followed, or the Service is
+    /// disabled.
+    pub removes_leftovers: bool,
     /// Addresses that the copies show when all this is done.
     pub endpoints: usize,
     /// When what the updates carry over was triggered, as the source states it.
@@ -101,6 +106,10 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
             plan.findings.push(finding.clone());
             remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
         }
+        (Intent::Disabled, _) => {
+            remove_unwanted(snapshot, &BTreeSet::new(), &mut plan);
+            remove_leftovers(snapshot, &mut plan);
+        }
         (Intent::Copy(_), None) => {
             if let Some(refusal) = &snapshot.refusal {
                 plan.findings.push(refusal.finding.clone());
@@ -112,7 +121,7 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
         (Intent::Copy(_), Some(source)) => {
             let source = &without_loops(service, source, &mut plan);
             report::source(service, source, &mut plan);
-            let mut wanted = wanted_copies(service, source, snapshot, verdicts, &mut plan);
+            let mut wanted = wanted::copies(service, source, snapshot, verdicts, &mut plan);
             topology::apply(service, source, snapshot, &mut wanted);
             verdicts::add_unchanged(source, snapshot, &mut wanted);
             verdicts::apply(service, source, snapshot, verdicts, &mut wanted, &mut plan);
@@ -124,8 +133,10 @@ pub fn plan(snapshot: &Snapshot, verdicts: &Verdicts) -> Plan {
                 write(service, snapshot, copy, &mut plan);
             }
             remove_unwanted(snapshot, &names, &mut plan);
-            remove_leftovers(snapshot, &names, &mut plan);
-            report::foreign(snapshot, &mut plan);
+            if may_replace_leftovers(service, source, snapshot, &names, &plan) {
+                remove_leftovers(snapshot, &mut plan);
+            }
+            foreign::report(snapshot, &mut plan);
         }
     }
     remove_without_consent(snapshot, &mut plan);
@@ -143,54 +154,6 @@ fn without_loops<'a>(service: &ManagedService, source: &'a Source, plan: &mut Pl
             ..source.clone()
         }),
     }
-}
-
-/// The copies that should be there, by name.
-fn wanted_copies(
-    service: &ManagedService,
-    source: &Source,
-    snapshot: &Snapshot,
-    verdicts: &Verdicts,
-    plan: &mut Plan,
-) -> BTreeMap<SliceKey, EndpointSlice> {
-    let (mut wanted, mut left_out) = (BTreeMap::new(), LeftOut::default());
-    for &family in &service.families {
-        let slices: Vec<_> = source.slices_of(family).collect();
-        let mut of_family = LeftOut::default();
-        let fresh = slices.iter().filter_map(|slice| {
-            let ports = source.ports_of_copy(&service.ports, slice, &mut of_family)?;
-            Some(copy::fresh(service, slice, ports))
-        });
-        let mut copies: Vec<_> = fresh.collect();
-        if slices.iter().all(|slice| slice.is_empty()) {
-            let second = second_family::copies(service, source, family, snapshot, verdicts, &mut of_family);
-            report::second_family(source, family, &second, plan);
-            let is_held = service.holds && !hold::has_unreadable(source, family, snapshot);
-            let mut held = Vec::new();
-            if is_held && !second.is_filled() {
-                of_family = LeftOut::default();
-                held = hold::copies(service, source, family, snapshot, &mut of_family);
-                held.retain(|copy| !second.decides(copy));
-                if !held.is_empty() {
-                    plan.find(Reason::SourceEmptyHeld, report::held(source, family));
-                }
-                // Beside what is held, empty copies stay; a new one would undo a deletion by hand.
-                copies.retain(|copy| snapshot.slice(&SliceKey::of(&copy.metadata)).is_some());
-            }
-            copies.extend(second.copies);
-            copies.extend(held);
-        }
-        wanted.extend(
-            copies
-                .into_iter()
-                .map(|copy| (SliceKey::of(&copy.metadata), copy)),
-        );
-        left_out.unresolved.extend(of_family.unresolved);
-        left_out.refused.extend(of_family.refused);
-    }
-    report::left_out(source, &left_out, plan);
-    report::ports(source, &wanted, plan);
-    wanted
 }
 
 /// One wanted copy: nothing, a create, an update, or a reason why not.
@@ -212,8 +175,9 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
         plan.find(
             Reason::NameTaken,
             format!(
-                "EndpointSlice {} is not ours and has the name of a copy; rename or delete it",
-                key.name()
+                "EndpointSlice {0} is not ours and has the name of a copy; to delete it, run kubectl delete endpointslice {0} --namespace {1}",
+                key.name(),
+                key.namespace()
             ),
         );
     } else if current.address_type != copy.address_type {
@@ -281,7 +245,7 @@ fn remove_unwanted(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut 
         {
             continue;
         }
-        match vanished_unseen(slice, snapshot) {
+        match unseen_source(slice, snapshot) {
             Some(unconfirmed) => _ = plan.confirm.insert(unconfirmed),
             None => plan.deletes.extend(delete(slice)),
         }
@@ -312,8 +276,15 @@ fn is_frozen(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
         || source.is_some_and(|source| source.has_unreadable_source_of(copy))
 }
 
-/// Deletes what the Go operator made when all copies are there: until then it keeps the Service alive.
-fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut Plan) {
+/// Whether what the Go operator made may go: all copies are there, and until then it keeps the Service alive. Or an empty
+/// source is followed, and there is no copy.
+fn may_replace_leftovers(
+    service: &ManagedService,
+    source: &Source,
+    snapshot: &Snapshot,
+    wanted: &BTreeSet<SliceKey>,
+    plan: &Plan,
+) -> bool {
     let is_copy = |slice: &EndpointSlice| slice.is_copy_for(&snapshot.key);
     let is_made = |key: &SliceKey| {
         plan.creates
@@ -321,9 +292,16 @@ fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut
             .any(|slice| SliceKey::of(&slice.metadata) == *key)
     };
     let will_be_there = |key| snapshot.slice(key).map_or_else(|| is_made(key), is_copy);
-    if wanted.is_empty() || !wanted.iter().all(will_be_there) {
-        return;
+    if wanted.is_empty() {
+        !service.holds && source.is_empty()
+    } else {
+        wanted.iter().all(will_be_there)
     }
+}
+
+/// Deletes what the Go operator made.
+fn remove_leftovers(snapshot: &Snapshot, plan: &mut Plan) {
+    plan.removes_leftovers = true;
     let leftovers = snapshot
         .others
         .iter()
@@ -332,16 +310,20 @@ fn remove_leftovers(snapshot: &Snapshot, wanted: &BTreeSet<SliceKey>, plan: &mut
     plan.leftovers.extend(alive.filter_map(|slice| delete(slice)));
 }
 
-/// The source slice of a copy that is newer than all that we have seen of sources: its source may
-/// be there, and our view too old to show it.
-fn vanished_unseen(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
+/// The source slice of an unwanted copy that was made from a newer state than we see: the slice may be there and have
+/// endpoints, and our view too old to show it.
+fn unseen_source(copy: &EndpointSlice, snapshot: &Snapshot) -> Option<SliceKey> {
     let source = snapshot.source.as_ref()?;
     let claimed = copy.provenance()?;
     let slice = claimed.source()?;
-    let is_ahead = claimed.version > Some(snapshot.seen);
+    let shown = source.slice(claimed.name);
+    let seen = match shown.filter(|shown| shown.metadata.uid.as_deref() == Some(claimed.uid)) {
+        Some(shown) => version_of(&shown.metadata)?,
+        None => snapshot.seen,
+    };
+    let is_ahead = claimed.version > Some(seen);
     let is_from_there = claimed.namespace == source.key.namespace();
-    let is_shown = source.slice(claimed.name).is_some();
-    (is_ahead && is_from_there && !is_shown && !snapshot.confirmed.contains(&slice)).then_some(slice)
+    (is_ahead && is_from_there && !snapshot.confirmed.contains(&slice)).then_some(slice)
 }
 
 fn delete(slice: &EndpointSlice) -> Option<Delete> {

@@ -7,14 +7,13 @@ use std::net::IpAddr;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::Plan;
 use super::second_family::{Missing, SecondFamily};
 use super::verdicts::is_ready;
-use crate::migration::is_leftover;
+use super::{Plan, families};
 use crate::model::ports::{LeftOut, protocol};
 use crate::model::{
     EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown, Reason, SliceKey,
-    Snapshot, Source, a_few, label, label_of,
+    Snapshot, Source, a_few,
 };
 use crate::verdicts::{Judgement, Moment, SUPERVISOR_PORT, Target, Unreachable};
 
@@ -136,23 +135,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
             ),
         );
     }
-    let missing: Vec<_> = service
-        .families
-        .iter()
-        .filter(|family| source.slices_of(**family).next().is_none() && !is_second(source, **family))
-        .map(|family| family.as_str())
-        .collect();
-    let none = missing.len() == service.families.len();
-    if none || (service.needs_all_families && !missing.is_empty()) {
-        plan.find(
-            Reason::FamilyMissing,
-            format!(
-                "{} has no {} slice; set spec.ipFamilies to the families of the source",
-                source.key,
-                missing.join(" and no ")
-            ),
-        );
-    }
+    families::missing(service, source, plan);
 }
 
 /// A Service without endpoints although its source would be held: there is nothing to hold.
@@ -165,11 +148,6 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
             format!("{} has no endpoint, and there is no copy to keep: this Service has none either. Check the source", source.key),
         );
     }
-}
-
-/// Whether a family is the second one of the API source, which Nodes fill.
-fn is_second(source: &Source, family: Family) -> bool {
-    source.key.is_api_source() && source.slices_of(family.other()).next().is_some()
 }
 
 /// Reports API servers without an address in the second family.
@@ -280,29 +258,6 @@ fn without_node(nodes: &Nodes, address: &str) -> Missing {
         (false, _) => Missing::Nodes(NoCounterpart::Several(with)),
         (true, false) => Missing::Unreadable(unreadable),
         (true, true) => Missing::Nodes(NoCounterpart::NoNode),
-    }
-}
-
-/// Slices of others, which kube-proxy merges with ours.
-pub(super) fn foreign(snapshot: &Snapshot, plan: &mut Plan) {
-    let foreign: Vec<_> = snapshot
-        .others
-        .iter()
-        .filter(|slice| {
-            slice.owner_of_copy().is_none()
-                && !is_leftover(slice, &snapshot.key)
-                && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
-        })
-        .map(|slice| SliceKey::of(&slice.metadata).name().to_owned())
-        .collect();
-    if !foreign.is_empty() {
-        plan.find(
-            Reason::ForeignSlices,
-            format!(
-                "EndpointSlices that are not copies belong to this Service, and get traffic: {}; delete them",
-                a_few(&foreign)
-            ),
-        );
     }
 }
 

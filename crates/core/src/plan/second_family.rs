@@ -134,12 +134,11 @@ impl Filler<'_> {
                     self.kept(current, |_| true)
                 }
             });
-            let is_there = self.snapshot.slice(&SliceKey::of(&empty.metadata)).is_some();
             let ports = empty.ports.unwrap_or_default();
             // The source slice may be of this family itself, as long as it cannot be decoded.
             let may_create =
                 !shown.is_empty() && !hold::has_unreadable(self.source, self.family, self.snapshot);
-            if is_there || may_create {
+            if current.is_some() || may_create {
                 second.copies.push(copy::fresh(self.service, &shown, ports));
             }
         }
@@ -235,10 +234,11 @@ impl Filler<'_> {
         }
     }
 
-    /// What stands there of a copy, if it is ours.
+    /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
     fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
         let current = self.snapshot.slice(&SliceKey::of(&copy.metadata))?;
-        current.is_copy_for(&self.service.key).then_some(current)
+        let is_known = current.is_copy_for(&self.service.key) && !current.has_no_controller();
+        is_known.then_some(current)
     }
 
     fn entrance<'v>(&self, verdicts: &'v Verdicts, copy: &EndpointSlice, nodes: &Nodes) -> Entrance<'v> {

@@ -1,6 +1,6 @@
-//! Says on which Node and in which zone an API server runs, where its source does not.
+//! Adds the Node and the zone of an API server if its source does not name them.
 //!
-//! Only for Services that ask for it: those with a traffic policy `Local` or with a `trafficDistribution`.
+//! This applies only to Services that ask for it: those with a traffic policy `Local` or a `trafficDistribution`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ pub(super) fn apply(
     }
 }
 
-/// What the Node of an address says. Nodes that are not known leave what the copy says.
+/// Fills in an endpoint from the Node of its address. While Nodes are unknown, the values of the current copy stay.
 fn fill(endpoint: &mut Endpoint, address: IpAddr, current: Option<&EndpointSlice>, nodes: &KnownNodes) {
     let (node, is_unclear) = match nodes {
         KnownNodes::Known(nodes) => (nodes.only_with(address), nodes.may_be_of_unreadable(address)),
@@ -62,7 +62,7 @@ fn fill(endpoint: &mut Endpoint, address: IpAddr, current: Option<&EndpointSlice
     if endpoint.node_name.is_none() {
         endpoint.node_name.clone_from(&node_name);
     }
-    // The zone of another Node than the one that the source names would be a guess.
+    // If the source names another Node, the zone of this Node would be a guess.
     if endpoint.zone.is_none() && endpoint.node_name == node_name {
         endpoint.zone = zone;
     }
@@ -91,7 +91,7 @@ fn hint_of(distribution: Distribution) -> Option<Hint> {
     }
 }
 
-/// kube-proxy ignores the hints of a family if one endpoint has none. So then none has.
+/// Gives hints to all endpoints or to none, because kube-proxy ignores the hints of a family if one endpoint has none.
 fn give_hints<'a>(endpoints: impl Iterator<Item = &'a mut Endpoint>, hint: Hint) {
     let mut endpoints: Vec<_> = endpoints.collect();
     let hints: Option<Vec<_>> = endpoints.iter().map(|endpoint| hint(endpoint)).collect();

@@ -1,4 +1,4 @@
-//! Takes API servers that do not answer out of the wanted copies, and remembers them there.
+//! Takes API servers that do not answer out of the wanted copies, and records them there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,12 +16,12 @@ use crate::verdicts::{Candidate, Report, Target, judge};
 /// What the plan knows from probes.
 #[derive(Clone, Debug, Default)]
 pub enum Verdicts {
-    /// Nothing: probes are off. Endpoints that were taken out return.
+    /// Probes are off. Endpoints that were taken out return.
     #[default]
     Off,
-    /// What the copies remember, for a plan that only looks.
+    /// The plan keeps what the copies remember. For commands that only show a plan.
     AsCopied,
-    /// What this replica saw.
+    /// The judgement of this replica's probes.
     Judged(Judged),
 }
 
@@ -32,12 +32,12 @@ pub struct Judged {
     pub report: Arc<Report>,
     /// The wall-clock time of [`Moment::default`](crate::verdicts::Moment).
     pub started: Timestamp,
-    /// Whether the copies change. Otherwise the judgement is only reported, and endpoints that were taken out return.
+    /// Whether the copies change. If not, the judgement is only reported, and endpoints that were taken out return.
     pub enforced: bool,
 }
 
 /// Adds the copies of API servers whose source slices cannot be decoded. Such a slice counts as unchanged, so its
-/// endpoints are judged as before: one that is out must not stay out because of it.
+/// endpoints are still judged: an endpoint must not stay out because of a slice that cannot be decoded.
 pub(super) fn add_unchanged(
     source: &Source,
     snapshot: &Snapshot,
@@ -56,7 +56,7 @@ pub(super) fn add_unchanged(
                 .annotations
                 .get_or_insert_default()
                 .remove(provenance::UNREACHABLE);
-            // Those of others stay when it is written.
+            // A write keeps the owners that others added.
             let owners = metadata.owner_references.get_or_insert_default();
             owners.retain(|owner| owner.controller == Some(true));
             copy
@@ -107,7 +107,7 @@ pub(super) fn apply(
 }
 
 impl Judged {
-    /// The addresses to take out, if any may be.
+    /// The addresses to take out, if endpoints may be taken out at all.
     fn judge(
         &self,
         family: Family,
@@ -131,7 +131,7 @@ impl Judged {
     }
 }
 
-/// The distinct addresses that would be ready without probes, and whether the copies that exist remember them as taken
+/// The distinct addresses that would be ready without probes, and whether the existing copies remember them as taken
 /// out.
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
@@ -171,7 +171,7 @@ fn probed_ports<'a>(
     ports.filter(is_probed).collect()
 }
 
-/// An endpoint that is taken out stays in the copy: others see that it is there, and not to be used.
+/// Takes endpoints out. They stay in the copy, so that users can see that they exist but should not be used.
 fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     let mut taken_out = BTreeSet::new();
     for endpoint in copy.endpoints.iter_mut().flatten() {
@@ -188,13 +188,13 @@ fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     }
 }
 
-/// Whether an endpoint gets traffic. One that does not say so does.
+/// Whether an endpoint gets traffic. An endpoint without the condition does.
 pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
     conditions.and_then(|conditions| conditions.ready) != Some(false)
 }
 
-/// The conditions of an endpoint that gets traffic, or none at all.
+/// The conditions of an endpoint that gets traffic, or that gets none.
 fn conditions(ready: bool) -> EndpointConditions {
     EndpointConditions {
         ready: Some(ready),
@@ -238,14 +238,14 @@ impl EndpointSlice {
         copy
     }
 
-    /// The numbers of its TCP ports whose names are wanted.
+    /// The numbers of the TCP ports whose names satisfy `is_wanted`.
     pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
         ports::tcp_numbers(self.ports.as_deref().unwrap_or_default(), is_wanted)
     }
 }
 
 impl Endpoint {
-    /// Its first address, in canonical form. Consumers use no other.
+    /// The first address, in canonical form. Consumers use no other address.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         let address: IpAddr = self.addresses.first()?.parse().ok()?;

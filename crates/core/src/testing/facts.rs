@@ -1,11 +1,11 @@
-//! What a replica may know about an API server.
+//! Facts that a replica may know about an API server.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::verdicts::{Condition, Facts, Failure, Moment};
 
-/// It answers, and was listed a while ago.
+/// A server that answers, and was listed some time ago.
 #[must_use]
 pub fn well() -> Facts {
     Facts {
@@ -18,7 +18,8 @@ pub fn well() -> Facts {
     }
 }
 
-/// Nothing is missing to take it out. It has failed for 10 s, and 192.0.2.1 to 192.0.2.9 answered since.
+/// A server that meets all conditions to be taken out. It has failed for 10 s, and 192.0.2.1 to 192.0.2.9 have answered
+/// since.
 #[must_use]
 pub fn down() -> Facts {
     let second = |n| Some(Moment::new(Duration::from_secs(n)));

@@ -1,4 +1,4 @@
-//! Objects for tests, with good defaults: a test says only what it is about.
+//! Objects for tests, with good defaults, so that a test states only what matters to it.
 //!
 //! ```ignore
 //! service("vip").source("web", "app").port("https", "api")
@@ -18,7 +18,7 @@ use crate::model::{
 pub mod facts;
 pub mod world;
 
-/// The flags as they are when nobody sets them.
+/// The defaults of the flags.
 pub fn defaults() -> Defaults {
     Defaults {
         source: ServiceKey::new("default", "kubernetes"),
@@ -30,8 +30,7 @@ pub fn defaults() -> Defaults {
     }
 }
 
-/// A managed Service `default/<name>`: a cluster IP, one family, port `https` to 6443, and no word
-/// of its source.
+/// A managed Service `default/<name>` with a cluster IP, one family and port `https` to 6443, which names no source.
 pub fn service(name: &str) -> Service {
     let service = plain_service(name).annotate(annotation::ENABLED, "true");
     service
@@ -39,7 +38,7 @@ pub fn service(name: &str) -> Service {
         .number("https", 6443)
 }
 
-/// A Service `default/<name>` that asks for nothing.
+/// A Service `default/<name>` that is not managed.
 pub fn plain_service(name: &str) -> Service {
     Service {
         metadata: metadata(name),
@@ -54,7 +53,7 @@ pub fn plain_service(name: &str) -> Service {
     }
 }
 
-/// A slice `default/<name>` of the Service `kubernetes`: IPv4, port `https` is 6443, no endpoints.
+/// A slice `default/<name>` of the Service `kubernetes`, with IPv4, port `https` 6443 and no endpoints.
 pub fn slice(name: &str) -> EndpointSlice {
     EndpointSlice {
         metadata: metadata(name),
@@ -65,7 +64,7 @@ pub fn slice(name: &str) -> EndpointSlice {
     .of("kubernetes")
 }
 
-/// An endpoint that says nothing but its address.
+/// An endpoint with only an address.
 pub fn endpoint(address: &str) -> Endpoint {
     Endpoint {
         addresses: vec![address.to_owned()],
@@ -82,7 +81,7 @@ pub fn node(name: &str) -> Node {
     }
 }
 
-/// What only Nodes have.
+/// Methods for Nodes.
 impl Node {
     pub fn internal(self, address: &str) -> Self {
         self.with_address(NodeAddressKind::Internal, address)
@@ -119,7 +118,7 @@ pub fn slice_port(name: &str, number: i32) -> EndpointPort {
     }
 }
 
-/// What objects hold that have been to an API server.
+/// The metadata that an API server adds to objects.
 fn metadata(name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
@@ -130,7 +129,7 @@ fn metadata(name: &str) -> ObjectMeta {
     }
 }
 
-/// What Services and slices have in common.
+/// Methods for Services and slices.
 pub trait Build: Sized {
     fn meta(&mut self) -> &mut ObjectMeta;
 
@@ -151,7 +150,7 @@ pub trait Build: Sized {
         self.edit(|object| object.meta().resource_version = Some(version.to_string()))
     }
 
-    /// Created at this second of 1970.
+    /// Sets the creation time, in seconds since 1970.
     fn created(self, second: i64) -> Self {
         self.edit(|object| object.meta().created = Some(second))
     }
@@ -195,7 +194,7 @@ impl Build for EndpointSlice {
     }
 }
 
-/// What only Services have.
+/// Methods for Services.
 pub trait BuildService: Build {
     fn spec_mut(&mut self) -> &mut ServiceSpec;
 
@@ -251,7 +250,7 @@ impl BuildService for Service {
     }
 }
 
-/// What only slices have.
+/// Methods for slices.
 pub trait BuildSlice: Build {
     /// The Service that the slice belongs to.
     fn of(self, service: &str) -> Self {
@@ -264,7 +263,7 @@ pub trait BuildSlice: Build {
 
     fn ports(self, ports: &[EndpointPort]) -> Self;
 
-    /// As if it were ours: a copy of slice `default/<source>` for the Service `default/<service>`.
+    /// Turns the slice into a copy of slice `default/<source>` for the Service `default/<service>`.
     fn copied(self, service: &str, source: &str) -> Self {
         self.label(label::SERVICE_NAME, service)
             .label(label::MANAGED_BY, MANAGED_BY_US)
@@ -292,7 +291,7 @@ impl BuildSlice for EndpointSlice {
     }
 }
 
-/// The reference that a copy bears to the Service `service(name)`.
+/// The owner reference of a copy to the Service `service(name)`.
 pub fn owner(name: &str) -> OwnerReference {
     OwnerReference {
         api_version: "v1".to_owned(),

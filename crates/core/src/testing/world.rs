@@ -1,5 +1,5 @@
-//! An API server in miniature: objects, versions, preconditions. No streams, no time, no validation
-//! beyond what a plan could get wrong.
+//! A minimal API server with objects, versions and preconditions. It has no streams and no time, and validates only
+//! what a plan could get wrong.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::plan::{Plan, Verdicts, plan};
 
-/// One write that an API server took.
+/// One write that the API server accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Write {
     Create(SliceKey),
@@ -25,7 +25,7 @@ pub enum Write {
 pub struct World {
     pub services: BTreeMap<ServiceKey, Service>,
     pub slices: BTreeMap<SliceKey, EndpointSlice>,
-    /// What plans know from probes.
+    /// The results of probes that plans use.
     pub probes: Verdicts,
     /// The flags.
     pub defaults: Defaults,
@@ -48,13 +48,13 @@ impl World {
         }
     }
 
-    /// Puts a Service there, or changes it.
+    /// Adds or changes a Service.
     pub fn service(mut self, service: Service) -> Self {
         self.put_service(service);
         self
     }
 
-    /// Puts a slice there as it is, its version too.
+    /// Stores a slice as it is, including its version.
     pub fn slice(mut self, slice: EndpointSlice) -> Self {
         self.slices.insert(SliceKey::of(&slice.metadata), slice);
         self
@@ -78,7 +78,7 @@ impl World {
         self.services.insert(ServiceKey::of(&service.metadata), service);
     }
 
-    /// Adds or changes a slice as others do: it gets a new version, and a UID if it is new.
+    /// Adds or changes a slice as another client does. It gets a new version, and a UID if it is new.
     pub fn put(&mut self, mut slice: EndpointSlice) -> SliceKey {
         let key = SliceKey::of(&slice.metadata);
         self.version += 1;
@@ -91,14 +91,14 @@ impl World {
         key
     }
 
-    /// Changes a slice that is there.
+    /// Changes an existing slice.
     pub fn edit(&mut self, key: &SliceKey, change: impl FnOnce(&mut EndpointSlice)) {
         let mut slice = self.slices[key].clone();
         change(&mut slice);
         self.put(slice);
     }
 
-    /// Slices made by plans for a Service of namespace `default`, by name.
+    /// The copies that plans made for a Service of namespace `default`, by name.
     pub fn copies(&self, service: &str) -> Vec<&EndpointSlice> {
         let key = ServiceKey::new("default", service);
         self.slices
@@ -114,7 +114,7 @@ impl World {
         copies[0]
     }
 
-    /// What an operator knows that has seen everything.
+    /// The index of an operator that has seen everything.
     pub fn index(&self) -> Index {
         let mut index = Index::new(self.defaults.clone());
         for service in self.services.values() {
@@ -164,7 +164,7 @@ impl World {
         self.plan_for(&ServiceKey::new("default", service))
     }
 
-    /// The plan that is left when every question of it has been answered by a GET.
+    /// The plan after a GET has answered each of its questions.
     pub fn plan_for(&self, key: &ServiceKey) -> Plan {
         let mut snapshot = self.snapshot(key);
         let mut asked = BTreeSet::new();
@@ -183,12 +183,12 @@ impl World {
         }
     }
 
-    /// What users are told of a Service of namespace `default`.
+    /// The findings of a Service of namespace `default`.
     pub fn findings(&self, service: &str) -> Vec<Finding> {
         self.plan(service).findings
     }
 
-    /// The same in one word each.
+    /// The reasons of these findings.
     pub fn reasons(&self, service: &str) -> Vec<Reason> {
         self.findings(service)
             .into_iter()
@@ -196,7 +196,7 @@ impl World {
             .collect()
     }
 
-    /// Carries a plan out, with the preconditions of an API server, and says what was written.
+    /// Carries out a plan, with the preconditions of an API server, and returns the writes.
     pub fn apply(&mut self, plan: Plan) -> Vec<Write> {
         assert!(plan.confirm.is_empty(), "questions first: {:?}", plan.confirm);
         let mut writes = Vec::new();
@@ -247,14 +247,14 @@ impl World {
         writes
     }
 
-    /// The same, for a chain of calls.
+    /// Does the same, and returns `self` for a chain of calls.
     pub fn settled(mut self, service: &str) -> Self {
         self.settle(service);
         self
     }
 }
 
-/// Whether a watch of this scope shows a slice: what its label selector says.
+/// Whether the label selector of a watch of this scope selects a slice.
 pub fn shows(scope: &Scope, slice: &EndpointSlice) -> bool {
     match scope {
         Scope::Copies => slice.is_labelled_as_copy(),

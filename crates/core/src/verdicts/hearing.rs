@@ -1,7 +1,7 @@
 //! What replicas say to each other through the annotations of the probe Lease.
 //!
-//! The leader names the targets that it suspects, each with a round number. A replica that sees one of them well repeats
-//! target and round under a key of its own. Text that cannot be read counts as absent.
+//! The leader names the targets that it suspects, each with a round number. A replica that sees one of them well
+//! repeats the target and the round under its own key. Text that cannot be parsed counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,22 +14,23 @@ use super::{Moment, Target};
 
 /// The annotation in which the leader names what it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
-/// What the annotation keys of objections begin with.
+/// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
 /// Characters of the hash in the key of an objection.
 const HASH_LENGTH: usize = 10;
-/// The most entries of one text that are read: 16 addresses of two families, with two ports each.
+/// The maximum number of entries that are read from one text: 16 addresses of each of two families, with two ports
+/// each.
 const MOST_ENTRIES: usize = 64;
-/// A leader ignores a round that is further above its own: only a forged one is. Otherwise one forged round would be the
-/// last that there is, and no later suspicion would differ from the one before.
+/// A leader ignores a round that is further above its own, because only a forged round is. Otherwise a forged round
+/// could use up all numbers, and later suspicions could not differ from earlier ones.
 const FURTHEST_ROUND: u64 = 1 << 32;
-/// The other replicas have this long to object.
+/// The time that the other replicas have to object.
 const HEARD_AFTER: Duration = Duration::from_millis(300);
-/// An objection counts for this long after the leader saw it.
+/// The time for which an objection counts after the leader saw it.
 const OBJECTION_LASTS: Duration = Duration::from_secs(10);
-/// A replica repeats its objection after this time.
+/// The time after which a replica repeats its objection.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
-/// An objection that did not change for this long is removed.
+/// The leader removes an objection that has not changed for this long.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// The annotation key of the objections of a replica.
@@ -58,22 +59,22 @@ fn text_of(rounds: &BTreeMap<Target, u64>) -> String {
     entries.join(",")
 }
 
-/// The leader's side. Every replica keeps one, so that a new leader knows the rounds that were used.
+/// The leader's side of the exchange. Every replica keeps one, so that a new leader knows which rounds were used.
 #[derive(Clone, Debug, Default)]
 pub struct Hearing {
     suspected: BTreeMap<Target, Suspicion>,
-    /// The value of [`SUSPECTED`] as the Lease has it, to our knowledge. Empty: none.
+    /// The last known value of [`SUSPECTED`] in the Lease. It is empty if there is none.
     stored: String,
     highest_round: u64,
     objections: BTreeMap<String, Objection>,
-    /// There is nobody to ask.
+    /// Whether there is no other replica to ask.
     unopposed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     round: u64,
-    /// When the API server confirmed it.
+    /// When the API server confirmed the suspicion.
     stored: Option<Moment>,
 }
 
@@ -86,7 +87,7 @@ struct Objection {
 }
 
 impl Hearing {
-    /// Without election no other replica is asked.
+    /// Without leader election, no other replica is asked.
     #[must_use]
     pub fn unopposed() -> Self {
         Self {
@@ -95,7 +96,7 @@ impl Hearing {
         }
     }
 
-    /// Starts a term: what this replica suspected in an earlier one needs new rounds.
+    /// Starts a term. Suspicions of an earlier term need new rounds.
     pub fn start_term(&mut self) {
         self.suspected.clear();
     }
@@ -133,12 +134,13 @@ impl Hearing {
         value.clone_into(&mut self.stored);
     }
 
-    /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value whose
-    /// own answer was lost. Call this before the first [`Hearing::suspect`], so that no round is used twice.
+    /// Notes the annotations of the Lease as the watch shows them; none if it does not exist. They confirm a value even
+    /// if the answer to its write was lost. Call this before the first [`Hearing::suspect`], so that no round is used
+    /// twice.
     pub fn see(&mut self, annotations: &BTreeMap<String, String>, now: Moment) {
         let value = annotations.get(SUSPECTED).map_or("", String::as_str);
         self.stored(value, now);
-        // What somebody removed is asked again, and the objections may have gone with it.
+        // If somebody removed a suspicion, it must be asked again, because the objections may be lost too.
         let rounds = suspicions(value);
         for (target, suspicion) in &mut self.suspected {
             if rounds.get(target) != Some(&suspicion.round) {
@@ -147,7 +149,7 @@ impl Hearing {
         }
         self.objections.retain(|key, _| annotations.contains_key(key));
         for (key, text) in annotations.iter().filter(|(key, _)| key.starts_with(OBJECTION)) {
-            // The same text again is the same objection: it does not count for longer.
+            // The same text is the same objection, and does not count for longer.
             if self
                 .objections
                 .get(key)
@@ -182,7 +184,7 @@ impl Hearing {
         })
     }
 
-    /// Whether the other replicas had their time to object.
+    /// Whether the other replicas have had time to object.
     #[must_use]
     pub fn is_heard(&self, target: Target, now: Moment) -> bool {
         let stored = self.suspected.get(&target).and_then(|suspicion| suspicion.stored);
@@ -203,7 +205,7 @@ pub enum PeerWrite {
 #[derive(Clone, Debug)]
 pub struct Peer {
     key: String,
-    /// Rises with each value, so that each repetition is a change that the leader sees.
+    /// A counter in each value, so that each repetition is a change that the leader sees.
     counter: u64,
     said: Said,
 }
@@ -211,13 +213,13 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// The last write failed; the Lease may have it or not.
+    /// The last write failed, so the Lease may or may not have it.
     Unknown,
     Objections(BTreeMap<Target, u64>, Moment),
 }
 
 impl Peer {
-    /// A replica that has said nothing yet. The identity is that of the election.
+    /// Creates the state of a replica that has not objected yet. `identity` is that of the election.
     #[must_use]
     pub fn new(identity: &str) -> Self {
         Self {
@@ -233,9 +235,9 @@ impl Peer {
         &self.key
     }
 
-    /// What to write now, if anything. `suspected` is the Lease's value of [`SUSPECTED`]. A target on an own address is
-    /// left out: that this replica reaches it says nothing about the network. The write is taken for done; call
-    /// [`Peer::failed`] if it is not.
+    /// Returns the write that is due now, if any. `suspected` is the Lease's value of [`SUSPECTED`]. It leaves out
+    /// targets on own addresses, because reaching these says nothing about the network. The write counts as done; if it
+    /// fails, call [`Peer::failed`].
     pub fn answer(
         &mut self,
         suspected: &str,

@@ -81,10 +81,10 @@ pub fn judge(candidates: &[Candidate], ports: &BTreeSet<u16>, report: &Report) -
     }
 }
 
-/// Of an address that is not probed yet: as of one that was just listed.
+/// The facts of an address that is not probed yet, which are those of a target that was just listed.
 static UNLISTED: LazyLock<Facts> = LazyLock::new(Facts::default);
 
-/// All that is known about the candidates.
+/// Everything that is known about the candidates.
 struct Evidence<'a> {
     addresses: BTreeSet<IpAddr>,
     ports: Vec<Port<'a>>,
@@ -94,15 +94,15 @@ struct Evidence<'a> {
 /// The candidates on one port.
 struct Port<'a> {
     number: u16,
-    /// Of each candidate.
+    /// The facts of each candidate.
     facts: BTreeMap<IpAddr, &'a Facts>,
 }
 
-/// Which of too many addresses go out: the lowest rank first.
+/// Decides which addresses go out if there are too many. The lowest rank goes out first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     class: Class,
-    /// Of those that are out and down, the one that answered last returns first (rule 9).
+    /// Among addresses that are out and down, the one that answered last returns first (rule 9).
     last_success: Option<Moment>,
     /// An address that has no result yet gives its place to one that failed.
     is_unknown: bool,
@@ -134,9 +134,9 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The addresses that are out. A judgement is what the next one remembers, so it is repeated until it stays the same:
-    /// one write, not a series. It ends, because an address that returns is taken out again only when it is down, and
-    /// one that is out and down keeps its place.
+    /// The addresses that are out. The next judgement starts from what this one remembers, so it is repeated until it
+    /// stays the same. This causes one write instead of several. The repetition ends, because an address that returns
+    /// is taken out again only if it is down, and an address that is out and down keeps its place.
     fn out(&self, candidates: &[Candidate]) -> BTreeMap<IpAddr, Unreachable> {
         let remembered = candidates.iter().filter(|candidate| candidate.was_out);
         let mut memory: BTreeSet<_> = remembered.map(|candidate| candidate.address).collect();
@@ -189,8 +189,8 @@ impl<'a> Evidence<'a> {
             .collect()
     }
 
-    /// Rule 9: on one of its ports an address answers, and no address that is surely listed has answered lately. Those
-    /// that could be out do not count as listed, even if there is no place for them.
+    /// Rule 9: an address answers on one of its ports, and no address that certainly stays listed has answered
+    /// recently. Addresses that could be out do not count as listed, even if there is no place for them.
     fn is_needed(&self, address: IpAddr, wanted: &BTreeMap<IpAddr, (Rank, &Port<'a>)>) -> bool {
         self.ports.iter().any(|port| {
             let mut listed = port
@@ -201,17 +201,17 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// Rule 9: without a success for 3 s, the fault may be ours. A family that was just listed is not blind yet.
+    /// Rule 9: if nothing has succeeded for 3 s, the fault may be ours. A family that was just listed is not blind yet.
     fn is_blind(&self) -> bool {
         let mut all = self.ports.iter().flat_map(|port| port.facts.values());
         let had_time = all.clone().any(|facts| facts.had_time);
         had_time && !all.any(|facts| facts.is_recent)
     }
 
-    /// Rule 13: another port than a silent one answers.
+    /// Rule 13: another port of the address answers.
     fn answers_elsewhere(&self, address: IpAddr) -> bool {
         let mut conditions = self.ports.iter().map(|port| port.fact(address).condition);
-        // Not the latest result, so that one lost answer does not end the finding.
+        // This does not use the latest result, so that one lost answer does not end the finding.
         conditions.any(|condition| matches!(condition, Condition::Well | Condition::Failing))
     }
 
@@ -232,13 +232,13 @@ impl Port<'_> {
         self.facts.get(&address).copied().unwrap_or(&UNLISTED)
     }
 
-    /// Rule 6: a port that works nowhere says nothing about one address.
+    /// Rule 6: a port that works on no address says nothing about a single one.
     fn is_ignored(&self) -> bool {
         let mut all = self.facts.values();
         all.all(|facts| matches!(facts.condition, Condition::Down | Condition::New))
     }
 
-    /// Rule 7: an address that gets traffic is taken out.
+    /// Rule 7: whether to take out an address that gets traffic.
     fn takes_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         // A target is down only after it was well.
@@ -247,15 +247,16 @@ impl Port<'_> {
         is_down && leadership.may_take_out && facts.is_heard && !facts.is_objected && has_contrast()
     }
 
-    /// Rules 10 and 12: an address that was taken out stays out. A late objection puts it back.
+    /// Rules 10 and 12: whether an address that was taken out stays out. A late objection puts it back.
     fn keeps_out(&self, address: IpAddr, leadership: Leadership) -> bool {
         let facts = self.fact(address);
         let another_answers = || {
             let mut others = self.facts.iter().filter(|(other, _)| **other != address);
             others.any(|(_, facts)| facts.answers)
         };
-        // Until all have answered or failed once, a new leader does not know what the last one knew. Without this the
-        // quick refusal of a dead server would put it back while the handshakes with the others still go on.
+        // Until each address has answered or failed once, a new leader knows less than the previous one did. Without
+        // this condition, the quick refusal of a dead server would put that server back while the handshakes with the
+        // others are still in progress.
         let waits = leadership.is_new && self.facts.values().any(|facts| !facts.is_known);
         let stays = match facts.condition {
             Condition::Well => false,

@@ -1,4 +1,4 @@
-//! Decides which API servers to take out of a copy, from what the probes saw.
+//! Decides which API servers to take out of a copy, from the results of the probes.
 //!
 //! ```text
 //!     attempts ──────> Targets ──┐
@@ -7,12 +7,13 @@
 //!     endpoints, and what the copy remembers ──┘
 //! ```
 //!
-//! [`Targets`] holds a state per address and port, [`Hearing`] what the other replicas say of the suspected ones. A
-//! [`Report`] is both at one moment, as facts that change only when the judgement may change; so the caller compares two
-//! reports and judges only when they differ. [`judge`] runs once per managed Service and family.
+//! [`Targets`] holds the state of each address and port, and [`Hearing`] holds what the other replicas say about
+//! suspected ones. A [`Report`] combines both at one moment, as facts that change only when the judgement may change.
+//! So the caller compares two reports, and judges only when they differ. [`judge`] runs once per managed Service and
+//! family.
 //!
-//! When a rule leaves a choice, the code takes the one that keeps an endpoint in: a dead server among living ones costs
-//! some connections, a removed living one may cost all.
+//! When a rule leaves a choice, the code keeps an endpoint in: a dead server that stays costs some connections, but a
+//! live server that is removed may cost all of them.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -36,13 +37,13 @@ pub use targets::Targets;
 pub struct Moment(Duration);
 
 impl Moment {
-    /// The moment at which a time has passed since the replica's start.
+    /// The moment that is `since_start` after the replica's start.
     #[must_use]
     pub const fn new(since_start: Duration) -> Self {
         Self(since_start)
     }
 
-    /// The time since an earlier moment; zero if that one is not earlier.
+    /// The time since an earlier moment; zero if `earlier` is not earlier.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -8,25 +8,25 @@ use crate::model::words::words;
 
 use super::{Failure, Hearing, Moment, Phase, Reply, Target, TargetState, Targets};
 
-/// A failure contrasts with an answer of another target when it came this long after it, so that a short disturbance
-/// hits both.
+/// A failure contrasts with an answer of another target if it comes this long after the answer. A short disturbance
+/// would affect both.
 const CONTRAST_AFTER: Duration = Duration::from_millis(300);
-/// A success counts as recent for this long; without one a family is blind.
+/// The time for which a success counts as recent. A family without a recent success is blind.
 const RECENT: Duration = Duration::from_secs(3);
-/// A target that is new for this long does not answer at all.
+/// A target that stays new for this long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// What the replica may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// It has a valid Term, whose last renewal was answered within 1.5 renewal intervals.
+    /// Whether it has a valid Term whose last renewal was answered within 1.5 renewal intervals.
     pub may_take_out: bool,
-    /// Its Term began less than 5 s ago.
+    /// Whether its Term began less than 5 s ago.
     pub is_new: bool,
 }
 
-/// All facts that a judgement rests on. Two reports are equal unless a judgement may differ: a moment in it stays the
-/// same as long as the state that it belongs to.
+/// All facts on which a judgement is based. Two reports are equal unless a judgement may differ, because each moment in
+/// a report stays the same as long as the state that it belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What the replica may do.
@@ -51,7 +51,7 @@ words! {
     }
 }
 
-/// That of a target that was just listed.
+/// The condition of a target that was just listed.
 impl Default for Condition {
     fn default() -> Self {
         Self::New
@@ -65,30 +65,30 @@ impl Default for Condition {
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Where it stands.
+    /// The condition of the target.
     pub condition: Condition,
-    /// An attempt has ended since it was listed, whatever the result.
+    /// Whether an attempt has ended since it was listed, with any result.
     pub is_known: bool,
-    /// The latest result is 2xx.
+    /// Whether the latest result is 2xx.
     pub answers: bool,
-    /// The latest result is 401 or 403.
+    /// Whether the latest result is 401 or 403.
     pub is_unauthorized: bool,
-    /// It answered 2xx within the last 3 s.
+    /// Whether it answered 2xx within the last 3 s.
     pub is_recent: bool,
-    /// It was listed at least 3 s ago, so it had its time to answer.
+    /// Whether it was listed at least 3 s ago, so that it has had time to answer.
     pub had_time: bool,
-    /// It has been new for a minute.
+    /// Whether it has been new for a minute.
     pub is_silent: bool,
-    /// First failure since it was well. `None` while it is well or nothing failed.
+    /// The first failure since it was well. `None` while it is well or no attempt has failed.
     pub since: Option<Moment>,
-    /// Last 2xx, while it is failing or down.
+    /// The last 2xx, while it is failing or down.
     pub last_success: Option<Moment>,
     /// Addresses that answered 2xx on this port to an attempt begun after this target's first failure, and at least
     /// 300 ms before its last failure.
     pub contrasts: BTreeSet<IpAddr>,
-    /// Another replica sees it well.
+    /// Whether another replica sees it well.
     pub is_objected: bool,
-    /// The other replicas had their time to object.
+    /// Whether the other replicas have had time to object.
     pub is_heard: bool,
     /// What failed, while it is not well.
     pub what: Option<Failure>,

@@ -1,4 +1,4 @@
-//! The state of one target: which attempts it answered, and what follows from that.
+//! The state of one target, which follows from the attempts that it answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::{Failure, Moment, Reply};
 
-/// A relapse makes the rise longer for this long.
+/// The time for which a relapse makes the rise longer.
 pub(super) const RELAPSE_MEMORY: Duration = Duration::from_secs(600);
 /// The longest rise, however often a target relapsed.
 const LONGEST_RISE: Duration = Duration::from_secs(60);
-/// More doublings than [`LONGEST_RISE`] can ever need.
+/// A limit that is higher than the number of doublings that [`LONGEST_RISE`] allows.
 const MOST_DOUBLINGS: u32 = 16;
 
 /// How many results, and how much time, it takes to change a verdict.
@@ -20,7 +20,7 @@ pub struct Thresholds {
     pub failures: u32,
     /// Successes until a target that was down is well.
     pub successes: u32,
-    /// The time that these successes take at least. Each relapse doubles it.
+    /// The minimum time that these successes take. Each relapse doubles it.
     pub rise: Duration,
 }
 
@@ -34,10 +34,11 @@ impl Default for Thresholds {
     }
 }
 
-/// Where a target stands.
+/// The phase of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Listed, and never seen well since. It never becomes down, so that nothing is taken out that never worked.
+    /// It is listed, and has never been well since. It never becomes down, so that an endpoint that never worked is not
+    /// taken out.
     New {
         /// Failed attempts since it was listed.
         failures: u32,
@@ -71,25 +72,25 @@ pub struct TargetState {
     pub(super) listed_since: Moment,
     /// When the newest 2xx came.
     pub(super) last_success: Option<Moment>,
-    /// How long its answers take: the longest of late, an eighth shorter with each quicker one.
+    /// How long its answers usually take: the longest recent time, reduced by an eighth with each quicker answer.
     pub(super) usual: Duration,
-    /// Begin of the newest attempt that was answered, by 2xx or not.
+    /// When the newest answered attempt began, whatever the status.
     pub(super) answered: Option<Moment>,
     /// The latest result that counted.
     pub(super) latest: Option<Reply>,
-    /// First failure since the latest answer: a run of failures.
+    /// The first failure since the latest answer, which begins a run of failures.
     pub(super) first_failure: Option<Moment>,
-    /// Last failure of that run.
+    /// The last failure of that run.
     pub(super) last_failure: Option<Moment>,
-    /// First failure since the target was well; unlike the run it outlasts a rise that fails.
+    /// The first failure since the target was well. Unlike the run, it survives a rise that fails.
     pub(super) unhealthy_since: Option<Moment>,
-    /// What failed. It stays the same while a target is new or down, since a server may fail in changing ways.
+    /// What failed. It stays the same while a target is new or down, because a server may fail in changing ways.
     pub(super) what: Option<Failure>,
     /// How many attempts in a row had failed by then.
     pub(super) failures: u32,
     /// For each address of the same port and family: its first 2xx to an attempt begun after the run's first failure.
     pub(super) answers_since: BTreeMap<IpAddr, Moment>,
-    /// Begins of the attempts without a result.
+    /// When the attempts without a result began.
     pub(super) unanswered: BTreeSet<Moment>,
 }
 
@@ -155,7 +156,7 @@ impl TargetState {
         let successes = successes + u32::from(counts);
         let doubled = 2_u32.pow(relapses.min(MOST_DOUBLINGS));
         let rise = thresholds.rise.saturating_mul(doubled);
-        // A longer rise that the user asked for is not cut off.
+        // If the user configured a longer rise, it is not shortened.
         let rise = rise.min(LONGEST_RISE.max(thresholds.rise));
         if successes >= thresholds.successes && attempt.ended.since(since) >= rise {
             self.become_well();
@@ -169,9 +170,10 @@ impl TargetState {
         (self.unhealthy_since, self.what, self.failures) = (None, None, 0);
     }
 
-    /// Counts a failure; `true` if it is the first of a run.
+    /// Counts a failure. Returns `true` if it is the first of a run.
     pub(super) fn fail(&mut self, attempt: Attempt, failure: Failure, thresholds: &Thresholds) -> bool {
-        // The server answered a newer attempt: this failure is the network's, or a hiccup that is over.
+        // The server has answered a newer attempt, so this failure came from the network, or from a problem that is
+        // over.
         if self.answered.is_some_and(|answered| attempt.begun <= answered) {
             return false;
         }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::model::Family;
 
-/// The port of RKE2's supervisor, which answers `GET /ping` to anybody.
+/// The port of RKE2's supervisor, which answers `GET /ping` without credentials.
 pub const SUPERVISOR_PORT: u16 = 9345;
 
 /// An address and port, shared by all managed Services that have it.
@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target. An IPv4-mapped IPv6 address becomes the IPv4 address that it is.
+    /// Creates a target. An IPv4-mapped IPv6 address becomes the IPv4 address.
     #[must_use]
     pub fn new(address: IpAddr, port: u16) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl FromStr for Target {
 pub enum Reply {
     /// A status of 2xx.
     Success,
-    /// Verified TLS with 401, 403 or 429: the server lives, and does not let us look closer.
+    /// Verified TLS with 401, 403 or 429: the server is alive, but does not show whether it is ready.
     Alive(u16),
     /// Anything else.
     Failure(Failure),
@@ -75,13 +75,13 @@ pub enum Reply {
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// Nobody listens on the port.
+    /// No process listens on the port.
     Refused,
     /// The server cut the connection off.
     Reset,
     /// No answer within the limit.
     TimedOut,
-    /// The certificate is not one that we trust.
+    /// The certificate is not trusted.
     Certificate(String),
     /// A status that is neither 2xx nor 401, 403 or 429.
     Status(u16),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::state::{Attempt, RELAPSE_MEMORY};
 use super::{Moment, Phase, Reply, Target, TargetState, Thresholds};
 
-/// An attempt without an answer casts a doubt on its target when it takes this much longer than answers did of late.
+/// An attempt without an answer puts its target in doubt when it takes this much longer than recent answers.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
 /// The failures in a row after which a target is suspected.
 const SUSPECTED_AFTER: u32 = 2;
@@ -16,12 +16,12 @@ const SUSPECTED_AFTER: u32 = 2;
 pub struct Targets {
     thresholds: Thresholds,
     states: BTreeMap<Target, TargetState>,
-    /// When targets that were well became down. Leaving the source does not wipe this out.
+    /// When targets that were well became down. This survives when a target leaves the source.
     falls: BTreeMap<Target, Vec<Moment>>,
 }
 
 impl Targets {
-    /// No targets yet.
+    /// Creates an empty set of targets.
     #[must_use]
     pub fn new(thresholds: Thresholds) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Targets {
         }
     }
 
-    /// Sets what is listed. Other targets are forgotten, and are new when they are listed again.
+    /// Sets the listed targets. Other targets are forgotten, and are new when they are listed again.
     pub fn list(&mut self, listed: &BTreeSet<Target>, now: Moment) {
         self.states.retain(|target, _| listed.contains(target));
         for target in listed {
@@ -41,16 +41,16 @@ impl Targets {
         self.forget_falls(now);
     }
 
-    /// Notes that an attempt begins, at another moment than the others at this target. It counts until [`Targets::end`] or [`Targets::discard`] is called with the same
-    /// begin.
+    /// Notes that an attempt begins, at another moment than other attempts at this target. It counts until the caller
+    /// passes the same moment to [`Targets::end`] or [`Targets::discard`].
     pub fn begin(&mut self, target: Target, now: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.insert(now);
         }
     }
 
-    /// Counts the result of an attempt. `true`: it is the first failure of a run, so the caller probes all other
-    /// addresses at once. An attempt that is not known (begun before the target was last listed, or discarded)
+    /// Counts the result of an attempt. Returns `true` if it is the first failure of a run; the caller then probes all
+    /// other addresses at once. An unknown attempt, which began before the target was last listed or was discarded,
     /// changes nothing.
     pub fn end(&mut self, target: Target, begun: Moment, ended: Moment, reply: Reply) -> bool {
         let another_answers = self.others(target).any(|(_, state)| state.answers());
@@ -84,14 +84,15 @@ impl Targets {
         }
     }
 
-    /// Forgets an attempt: its timer fired late, so that its result says more about us than about the target.
+    /// Forgets an attempt whose timer fired late, because its result says more about this replica than about the
+    /// target.
     pub fn discard(&mut self, target: Target, begun: Moment) {
         if let Some(state) = self.states.get_mut(&target) {
             state.unanswered.remove(&begun);
         }
     }
 
-    /// The state of one target; `None` if it is not listed.
+    /// The state of one target, or `None` if it is not listed.
     #[must_use]
     pub fn get(&self, target: Target) -> Option<&TargetState> {
         self.states.get(&target)
@@ -102,8 +103,9 @@ impl Targets {
         self.states.iter().map(|(target, state)| (*target, state))
     }
 
-    /// Whether this replica may contradict one that suspects a target. It may not while its own attempt hangs. A slow
-    /// answer does not count as hanging where answers are slow: the replica would object and withdraw with each attempt.
+    /// Whether this replica may object to the suspicion of a target. It may not while its own attempt hangs. If answers
+    /// are usually slow, a slow answer does not count as hanging, because otherwise the replica would object and
+    /// withdraw with each attempt.
     #[must_use]
     pub fn is_clearly_well(&self, target: Target, now: Moment) -> bool {
         self.states.get(&target).is_some_and(|state| {
@@ -145,7 +147,7 @@ impl Targets {
         u32::try_from(recent.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// Notes a 2xx at the targets that it contrasts with.
+    /// Records a 2xx at the targets with which it contrasts.
     fn note_contrast(&mut self, target: Target, attempt: Attempt) {
         let others = self.states.iter_mut();
         for (_, state) in others.filter(|(other, _)| is_other(target, **other)) {

@@ -204,6 +204,12 @@ impl Cluster {
         servers.iter().map(|testbed| &testbed.server)
     }
 
+    /// Runs these controllers of Kubernetes on real servers, if the controller manager is there. Otherwise the test does
+    /// their work itself. Returns whether they run.
+    pub fn run_controllers(&mut self, controllers: &[&str]) -> bool {
+        self.servers.run_controllers(controllers)
+    }
+
     /// Kills one server.
     pub async fn kill_server(&mut self, number: usize) {
         self.servers.kill(number).await;

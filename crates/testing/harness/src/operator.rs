@@ -154,6 +154,17 @@ impl Operator {
         self.status("VmHWM:")
     }
 
+    /// The CPU time of all its threads that live.
+    pub fn cpu_time(&self) -> Duration {
+        let threads = format!("/proc/{}/task", self.child.id());
+        let threads = std::fs::read_dir(threads).expect("a process");
+        let times = threads.flatten().filter_map(|thread| {
+            let times = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            times.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(times.sum())
+    }
+
     /// The number of bytes on a line of its status.
     fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());

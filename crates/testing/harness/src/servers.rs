@@ -101,6 +101,15 @@ impl Servers {
         config.to_string()
     }
 
+    pub fn run_controllers(&mut self, controllers: &[&str]) -> bool {
+        match self {
+            Self::Testbed { .. } => false,
+            Self::Real(cluster) => cluster
+                .run_controllers(controllers)
+                .expect("a controller manager"),
+        }
+    }
+
     pub async fn kill(&mut self, number: usize) {
         match self {
             Self::Testbed { servers, .. } => {

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// A program from PATH, or from the folder of `make tools`. Without it this prints why, and the test returns at once.
+/// A program from PATH, from the folder of `make tools`, or beside the API server. Without it this prints why, and the test returns at once.
 ///
 /// `tmp` is the `CARGO_TARGET_TMPDIR` of the caller, which cargo gives to no other crate.
 #[must_use]
 pub fn tool(name: &str, tmp: &str) -> Option<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&in_path).chain([brought(tmp)]);
+    let beside = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let mut places = std::env::split_paths(&in_path)
+        .chain([brought(tmp)])
+        .chain(beside);
     let found = places.find_map(|folder| Some(folder.join(name)).filter(|program| program.is_file()));
     if found.is_none() {
         skipped(name);

@@ -20,6 +20,8 @@ enum Wish {
     Copies(Key),
     /// None.
     Nothing,
+    /// None, and nothing that the Go operator left.
+    Disabled,
     /// Nobody knows: what is there stays.
     Unclear,
 }
@@ -28,7 +30,7 @@ enum Wish {
 pub fn source(service: &Value) -> Option<Key> {
     match wish(service) {
         Wish::Copies(source) => Some(source),
-        Wish::Nothing | Wish::Unclear => None,
+        Wish::Nothing | Wish::Disabled | Wish::Unclear => None,
     }
 }
 
@@ -40,7 +42,8 @@ fn wish(service: &Value) -> Wish {
     match annotation(service, "endpoint-copier/enabled") {
         Some("true") => {}
         None if namespace == "default" && name == "kubernetes-vip" => {}
-        None | Some("false") => return Wish::Nothing,
+        None => return Wish::Nothing,
+        Some("false") => return Wish::Disabled,
         Some(_) => return Wish::Unclear,
     }
     let spec = &service["spec"];
@@ -259,15 +262,19 @@ pub fn differences(store: &Store, forbidden: bool) -> Vec<String> {
             .collect();
         let service = services.get(&place);
         let mut found = Vec::new();
-        match service.map_or(Wish::Nothing, wish) {
+        let wish = service.map_or(Wish::Nothing, wish);
+        let service = service.unwrap_or(&Value::Null);
+        match &wish {
             Wish::Unclear => {}
-            Wish::Nothing => found.extend(there.keys().map(|name| format!("{name} is there"))),
-            Wish::Copies(source) => {
-                let service = service.unwrap_or(&Value::Null);
-                found = of_service(store, &all, service, &source, there);
-                found.retain(|what| !(forbidden && what.starts_with("the Endpoints ")));
+            Wish::Nothing | Wish::Disabled => {
+                found.extend(there.keys().map(|name| format!("{name} is there")));
+                if wish == Wish::Disabled {
+                    found.extend(leftovers(store, service));
+                }
             }
+            Wish::Copies(source) => found = of_service(store, &all, service, source, there),
         }
+        found.retain(|what| !(forbidden && what.starts_with("the Endpoints ")));
         differences.extend(
             found
                 .iter()
@@ -282,7 +289,7 @@ fn of_service(
     all: &[Value],
     service: &Value,
     source: &Key,
-    mut there: BTreeMap<String, &Value>,
+    there: BTreeMap<String, &Value>,
 ) -> Vec<String> {
     let (namespace, name) = key(service);
     let no_families = vec![json!("IPv4")];
@@ -299,9 +306,9 @@ fn of_service(
         .filter(|slice| key(slice).0 == source.0 && may_belong(slice, &source.1))
         .map(key)
         .collect();
-    there.retain(|_, copy| {
+    let (there_of_unreadable, mut there) = there.into_iter().partition::<BTreeMap<_, _>, _>(|(_, copy)| {
         let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
-        !unreadable.contains(&(read("namespace"), read("slice")))
+        unreadable.contains(&(read("namespace"), read("slice")))
     });
     let mut found = Vec::new();
     let mut wanted_are_there = unreadable.is_empty();
@@ -330,11 +337,24 @@ fn of_service(
             }
             continue;
         }
+        let is_empty = |slice: &Value| endpoints(slice).is_empty();
+        let gives_endpoints = |slice: &&&Value| {
+            let there = store.get("endpointslices", &namespace, &name_of_copy(&name, slice));
+            let is_taken = there.is_some_and(|there| !is_unreadable(&there) && !is_ours(&there));
+            !is_empty(slice) && wanted_ports(service, slice).is_some() && !is_taken
+        };
+        let mut of_unreadable = there_of_unreadable.values();
+        // An empty copy beside others would take the endpoints from those who use only the last slice.
+        let has_endpoints = slices.iter().any(|slice| gives_endpoints(&slice))
+            || of_unreadable.any(|copy| copy["addressType"] == *family && !is_empty(copy));
         for slice in slices {
             let Some(ports) = wanted_ports(service, slice) else {
                 continue;
             };
             let copy_name = name_of_copy(&name, slice);
+            if is_empty(slice) && (has_endpoints || !there.contains_key(&copy_name)) {
+                continue;
+            }
             any = true;
             let wanted = Seen::wanted(service, slice, ports);
             match there.remove(&copy_name) {
@@ -357,13 +377,23 @@ fn of_service(
             .keys()
             .map(|name| format!("{name} is there and should not be")),
     );
-    if any && wanted_are_there && found.is_empty() {
+    let mut of_any_family = all.iter().filter(of_source).peekable();
+    let is_copy = |slice: &Value| {
+        key(slice).0 == source.0
+            && label(slice, SERVICE_NAME) == Some(source.1.as_str())
+            && label(slice, MANAGED_BY) == Some(US)
+    };
+    let is_invalid = of_any_family.peek().is_none() && all.iter().any(is_copy);
+    let is_followed =
+        !holds(service, source) && !is_invalid && of_any_family.all(|slice| endpoints(slice).is_empty());
+    if (any || is_followed) && wanted_are_there && found.is_empty() {
         found.extend(leftovers(store, service));
     }
     found
 }
 
-/// What the Go operator left goes once the copies are there.
+/// What the Go operator left goes once the copies are there, when an empty source is followed, and when the Service is
+/// disabled.
 fn leftovers(store: &Store, service: &Value) -> Vec<String> {
     let (namespace, name) = key(service);
     let slice = store.get("endpointslices", &namespace, &name);
@@ -379,7 +409,10 @@ fn leftovers(store: &Store, service: &Value) -> Vec<String> {
 /// All copies, without what differs from run to run: for comparing the end states of two schedules.
 pub fn end_state(store: &Store) -> Vec<String> {
     let all = store.list("endpointslices", None);
-    let ours = all.iter().filter(|slice| is_ours(slice));
+    // Whether an empty copy is there depends on what a replica saw of its source before.
+    let ours = all
+        .iter()
+        .filter(|slice| is_ours(slice) && !endpoints(slice).is_empty());
     ours.map(|copy| {
         let Seen {
             source,

@@ -3,6 +3,7 @@
 //! The time runs from the fault, or from the return of the API, to the moment when a watch of an unaffected server
 //! shows the copy. Exit code 1: a limit was missed.
 
+mod cost;
 mod fair;
 mod outage;
 mod replicas;

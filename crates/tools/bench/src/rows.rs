@@ -19,6 +19,8 @@ pub struct Row {
 pub enum Limit {
     Within(Duration),
     Writers(usize),
+    /// At most this much of a unit.
+    AtMost(f64, &'static str),
 }
 
 /// The fault of a row.
@@ -41,12 +43,32 @@ pub enum Scenario {
     Beside { followers: usize, percentile: usize },
     BusyTenant { keys: usize },
     HangingWrites,
+    BeyondAPut { percentile: usize },
+    CpuOfAChange,
+    Idle(Idle),
+    Churn,
+    LargeCluster { of_leader: bool },
+    LargeColdStart,
+}
+
+/// What an idle replica costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    LeaderCpu,
+    StandbyCpu,
+    LeaderRequests,
+    LeaderMemory,
 }
 
 impl Scenario {
     /// Whether API servers must be behind paths that can be cut.
     pub fn needs_network(self) -> bool {
         self == Self::ServerBlackHoled
+    }
+
+    /// Whether a run needs a cluster with nothing in it, and leaves one that is of no use to the next run.
+    pub fn fills_the_cluster(self) -> bool {
+        matches!(self, Self::LargeCluster { .. } | Self::LargeColdStart)
     }
 }
 
@@ -56,6 +78,8 @@ pub enum Outcome {
     Took(Duration),
     /// The replicas that wrote copies.
     Writers(Vec<String>),
+    /// So much of the unit of the limit.
+    Measured(f64),
     Failed(String),
     Skipped(String),
 }
@@ -69,6 +93,7 @@ impl Outcome {
         match (self, limit) {
             (Self::Took(took), Limit::Within(limit)) => *took <= limit,
             (Self::Writers(writers), Limit::Writers(most)) => writers.len() <= most,
+            (Self::Measured(measured), Limit::AtMost(limit, _)) => *measured <= limit,
             (Self::Skipped(_), _) => true,
             _ => false,
         }
@@ -78,8 +103,12 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Took(took) if *took < Duration::from_millis(100) => {
+                write!(f, "{:.2} ms", 1000.0 * took.as_secs_f64())
+            }
             Self::Took(took) => write!(f, "{:.3} s", took.as_secs_f64()),
             Self::Writers(writers) => write!(f, "{}", writers.len()),
+            Self::Measured(measured) => write!(f, "{measured:.3}"),
             Self::Failed(reason) => write!(f, "failed: {reason}"),
             Self::Skipped(reason) => write!(f, "skipped: {reason}"),
         }
@@ -89,8 +118,12 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Within(limit) if *limit < Duration::from_millis(100) => {
+                write!(f, "{} ms", 1000.0 * limit.as_secs_f64())
+            }
             Self::Within(limit) => write!(f, "{} s", limit.as_secs_f64()),
             Self::Writers(most) => write!(f, "{most}"),
+            Self::AtMost(most, unit) => write!(f, "{most} {unit}"),
         }
     }
 }
@@ -109,11 +142,15 @@ const fn within(milliseconds: u64) -> Limit {
     Limit::Within(Duration::from_millis(milliseconds))
 }
 
+const fn microseconds(most: u64) -> Limit {
+    Limit::Within(Duration::from_micros(most))
+}
+
 /// The default lease duration plus half a second.
 const LEASE: Limit = within(6500);
 
 /// In the order in which they run. Rows that leave many objects behind come last.
-pub const ROWS: [Row; 23] = [
+pub const ROWS: [Row; 33] = [
     row(
         "cold start without a lease",
         "0.3 s",
@@ -241,6 +278,54 @@ pub const ROWS: [Row; 23] = [
         },
     ),
     row(
+        "a change beyond a bare PUT, p50",
+        "-",
+        microseconds(300),
+        Scenario::BeyondAPut { percentile: 50 },
+    ),
+    row(
+        "a change beyond a bare PUT, p99",
+        "-",
+        within(2),
+        Scenario::BeyondAPut { percentile: 99 },
+    ),
+    row(
+        "CPU time of a change",
+        "1.55 ms",
+        microseconds(500),
+        Scenario::CpuOfAChange,
+    ),
+    row(
+        "idle leader, no probes: CPU",
+        "0.13 %",
+        Limit::AtMost(0.05, "%"),
+        Scenario::Idle(Idle::LeaderCpu),
+    ),
+    row(
+        "idle standby, no probes: CPU",
+        "0.07 %",
+        Limit::AtMost(0.03, "%"),
+        Scenario::Idle(Idle::StandbyCpu),
+    ),
+    row(
+        "idle leader, no probes: requests in 30 s",
+        "15",
+        Limit::AtMost(26.0, ""),
+        Scenario::Idle(Idle::LeaderRequests),
+    ),
+    row(
+        "idle leader, no probes: RSS",
+        "31 MiB",
+        Limit::AtMost(9.0, "MiB"),
+        Scenario::Idle(Idle::LeaderMemory),
+    ),
+    row(
+        "40 unrelated changes a second: CPU",
+        "2.0 %",
+        Limit::AtMost(0.1, "%"),
+        Scenario::Churn,
+    ),
+    row(
         "four hanging writes: another namespace",
         "-",
         within(100),
@@ -281,5 +366,17 @@ pub const ROWS: [Row; 23] = [
         "-",
         within(100),
         Scenario::BusyTenant { keys: 5000 },
+    ),
+    row(
+        "large cluster: RSS of the leader",
+        "81 to 88 MiB",
+        Limit::AtMost(14.0, "MiB"),
+        Scenario::LargeCluster { of_leader: true },
+    ),
+    row(
+        "large cluster: cold start to all copies",
+        "4.4 s",
+        within(1000),
+        Scenario::LargeColdStart,
     ),
 ];

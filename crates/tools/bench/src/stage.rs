@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
 use crate::rows::{Outcome, Row, Scenario};
-use crate::{fair, outage, replicas};
+use crate::{cost, fair, outage, replicas};
 
 /// The time between two changes of a source that changes all the time.
 const PACE: Duration = Duration::from_millis(200);
@@ -49,8 +49,8 @@ impl Stages {
             (plain, _) => plain,
         };
         let stage = match kept.take() {
-            Some(stage) => stage,
-            None => match Stage::start(self.platform, &self.program, scenario.needs_network()).await {
+            Some(stage) if !scenario.fills_the_cluster() => stage,
+            _ => match Stage::start(self.platform, &self.program, scenario.needs_network()).await {
                 Ok(stage) => stage,
                 Err(reason) => return Outcome::Skipped(reason),
             },
@@ -58,7 +58,7 @@ impl Stages {
         let played = AssertUnwindSafe(play(stage, scenario)).catch_unwind().await;
         match played {
             Ok((stage, outcome)) => {
-                *kept = Some(stage);
+                *kept = Some(stage).filter(|_| !scenario.fills_the_cluster());
                 outcome.unwrap_or_else(Outcome::Failed)
             }
             Err(panic) => Outcome::Failed(
@@ -96,6 +96,12 @@ async fn play(mut stage: Stage, scenario: Scenario) -> (Stage, Result<Outcome, S
         } => fair::beside(&mut stage, followers, percentile).await,
         Scenario::BusyTenant { keys } => fair::busy_tenant(&mut stage, keys).await,
         Scenario::HangingWrites => fair::hanging_writes(&mut stage).await,
+        Scenario::BeyondAPut { percentile } => cost::beyond_a_put(&mut stage, percentile).await,
+        Scenario::CpuOfAChange => cost::cpu_of_a_change(&mut stage).await,
+        Scenario::Idle(what) => cost::idle(&mut stage, what).await,
+        Scenario::Churn => cost::churn(&mut stage).await,
+        Scenario::LargeCluster { of_leader } => cost::large(&mut stage, of_leader).await,
+        Scenario::LargeColdStart => cost::cold_start(&mut stage).await,
     };
     stage.replicas.clear();
     (stage, outcome)

@@ -38,12 +38,14 @@ fn is_good(row: &Row, outcomes: &[Outcome]) -> bool {
 /// The outcomes, best first.
 fn sorted(outcomes: &[Outcome]) -> Vec<&Outcome> {
     let mut sorted: Vec<_> = outcomes.iter().collect();
-    sorted.sort_by_key(|outcome| match outcome {
-        Outcome::Took(took) => (0, took.as_nanos()),
-        Outcome::Writers(writers) => (0, writers.len() as u128),
-        Outcome::Skipped(_) => (1, 0),
-        Outcome::Failed(_) => (2, 0),
-    });
+    let key = |outcome: &Outcome| match outcome {
+        Outcome::Took(took) => took.as_secs_f64(),
+        Outcome::Writers(writers) => f64::from(u32::try_from(writers.len()).unwrap_or(u32::MAX)),
+        Outcome::Measured(measured) => *measured,
+        Outcome::Skipped(_) => f64::MAX,
+        Outcome::Failed(_) => f64::INFINITY,
+    };
+    sorted.sort_by(|left, right| key(left).total_cmp(&key(right)));
     sorted
 }
 

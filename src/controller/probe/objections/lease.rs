@@ -1,7 +1,7 @@
 //! The client of the probe Lease. It can read this one Lease, change its annotations, and create it when it is missing.
 //!
-//! It is the only client that writes without a [`Term`](crate::leader_election::term::Term): the replicas that do not
-//! lead write here.
+//! It is the only client that writes without a [`Term`](crate::leader_election::term::Term), because replicas that do
+//! not lead write here.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,16 +24,16 @@ use crate::telemetry::failure_log::FailureLog;
 use crate::timing::{LONGEST_WATCH, RENEW_WATCH_SECONDS};
 use endpoint_copier_core::model::{ObjectMeta, version_of};
 
-/// The name of the election Lease, followed by this, is the name of the probe Lease.
+/// The suffix that is added to the name of the election Lease to form the name of the probe Lease.
 const SUFFIX: &str = "-probes";
 
-/// Time limit of one call.
+/// The time limit of one call.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
-/// A watch that lasts this long works. One that ends sooner is a failure, however cleanly it ends.
+/// A watch that lasts this long works. A watch that ends sooner counts as a failure, even if it ends cleanly.
 const HEALTHY: Duration = Duration::from_secs(10);
 
-/// Annotations to set, or to remove where there is no value.
+/// Annotations to set, or to remove if there is no value.
 pub type Changes = BTreeMap<String, Option<String>>;
 
 /// The annotations of the Lease at one version. A Lease that does not exist has none.
@@ -41,7 +41,7 @@ pub type Changes = BTreeMap<String, Option<String>>;
 pub struct Annotations {
     /// The resourceVersion; 0 if the Lease does not exist.
     pub version: u64,
-    /// All of them, those of others included.
+    /// All annotations, including those of others.
     pub values: BTreeMap<String, String>,
 }
 
@@ -50,7 +50,7 @@ pub struct Annotations {
 pub enum LeaseEvent {
     /// A list, which is the current state whatever was shown before.
     Listed(Annotations),
-    /// A change since.
+    /// A change after the list.
     Changed(Annotations),
 }
 
@@ -58,16 +58,16 @@ pub enum LeaseEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused it, or could not be reached.
-    // Not transparent: that would hide the type, by which a line of the log shortens an answer of the API server.
+    // This is not transparent, because that would hide the type by which the log shortens an answer of the API server.
     #[error("{0}")]
     Call(#[from] kube::Error),
-    /// It is unknown whether it was carried out.
+    /// The call timed out, so it is unknown whether it was carried out.
     #[error("no answer within {CALL_LIMIT:?}")]
     TimedOut,
-    /// A watch that the server should have ended.
+    /// The watch lasted longer than the server should have allowed.
     #[error("the watch does not end")]
     Endless,
-    /// A watch that the server ended too early.
+    /// The server ended the watch too early.
     #[error("the watch ended after {0:?}")]
     Ended(Duration),
 }
@@ -82,7 +82,7 @@ impl Error {
         status.and_then(throttled).unwrap_or_default()
     }
 
-    /// Whether the same call will be refused again until somebody changes something.
+    /// Whether the API server will reject the same call again until somebody changes something.
     fn is_refusal(&self) -> bool {
         let refuses =
             |error| status_of(error).is_some_and(|status| is_client_error(status) && !is_expired(status));
@@ -99,7 +99,7 @@ pub struct ProbeLease {
 }
 
 impl ProbeLease {
-    /// The probe Lease beside an election Lease. `client` must not retry by itself.
+    /// The probe Lease that belongs to an election Lease. `client` must not retry by itself.
     #[must_use]
     pub fn new(client: Client, namespace: &str, election_lease: &str) -> Self {
         Self {
@@ -139,7 +139,7 @@ impl ProbeLease {
             Err(Error::Call(error)) if status_of(&error).is_some_and(is_conflict) => {
                 self.patch(changes).await
             }
-            // The namespace is gone as well.
+            // The namespace does not exist either.
             Err(Error::Call(error)) if status_of(&error).is_some_and(|status| status.code == 404) => {
                 Err(missing.into())
             }
@@ -147,7 +147,7 @@ impl ProbeLease {
         }
     }
 
-    /// A merge patch without a resourceVersion: two replicas that write at the same time both succeed.
+    /// Sends a merge patch without a resourceVersion, so that two replicas that write at the same time both succeed.
     async fn patch(&self, changes: &Changes) -> Result<u64, Error> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": changes}}));
         let (api, params) = (self.api(), PatchParams::default());
@@ -173,8 +173,8 @@ impl ProbeLease {
         Ok(Annotations::of(&lease).version)
     }
 
-    /// Shows each change of the Lease, and never returns. Nothing depends on this watch: without it, a leader hears no
-    /// objection and the others make none.
+    /// Shows each change of the Lease, and never returns. No other part depends on this watch. Without it, a leader
+    /// hears no objections, and other replicas make none.
     pub(super) async fn follow(&self, mut show: impl FnMut(LeaseEvent)) {
         let outage = FailureLog::new(format!("the watch of the Lease {}", self.key()));
         let (mut failures, mut refusals) = (WatchBackoff::failures(), WatchBackoff::overload());

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!     leader: suspects ──> PATCH ──> probe Lease ──> watch ──> Hearing ──> Report
-//!     others: probe Lease ──> watch ──> Peer ──> PATCH of an annotation of their own
+//!     others: probe Lease ──> watch ──> Peer ──> PATCH of their own annotation
 //! ```
 //!
-//! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: where the
-//! watch shows no suspicion it would show no objection either. While the watch is behind, the leader reads the Lease.
-//! Nothing is written while nothing is suspected, so the key of a replica that has gone is removed with the next suspicion.
+//! A suspicion counts as stored once this replica has seen it in the Lease, not when the PATCH is answered: if the
+//! watch does not show the suspicion, it would not show an objection either. While the watch is behind, the leader
+//! reads the Lease. Nothing is written while nothing is suspected, so the key of a replica that no longer exists is
+//! removed with the next suspicion.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -32,20 +33,21 @@ pub use lease::ProbeLease;
 use lease::{Changes, Error};
 use view::{LeaseView, Seen};
 
-/// How often this replica looks again while time alone may change what it has to say.
+/// How often this replica checks again while the passing of time may change what it has to write.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The longest pause after a call that failed, unless the API server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The time between two reads of the Lease while its watch is behind. Shorter than the others' time to object.
+/// The time between two reads of the Lease while its watch is behind. It is shorter than the time that other replicas
+/// have to object.
 const READ_EVERY: Duration = Duration::from_millis(200);
-/// A watch that is behind for this long will not be back soon.
+/// A watch that is behind for this long will probably not recover soon.
 const READ_OFTEN: Duration = Duration::from_secs(1);
-/// The time between two reads after that. Shorter than an objection counts.
+/// The time between two reads after that. It is shorter than the time for which an objection counts.
 const READ_SELDOM: Duration = Duration::from_secs(2);
 
-/// One replica's part in the conversation, whether it leads or not.
+/// The part of one replica in the exchange, whether it leads or not.
 pub struct Objections {
     lease: ProbeLease,
     probes: Probes,
@@ -69,13 +71,13 @@ struct Written {
 enum Step {
     Write(Changes),
     Read,
-    /// Until something changes, or this moment has come.
+    /// Wait until something changes, or until this moment.
     Wait(Option<Instant>),
 }
 
 impl Objections {
-    /// `identity` is that of the election. `own_addresses` are those of this node: that a replica reaches a server beside
-    /// it says nothing about the network.
+    /// `identity` is that of the election. `own_addresses` are those of this node: a replica that reaches the server on
+    /// its own node learns nothing about the network.
     #[must_use]
     pub fn new(lease: ProbeLease, probes: Probes, identity: &str, own_addresses: BTreeSet<IpAddr>) -> Self {
         let view = LeaseView {
@@ -100,7 +102,7 @@ impl Objections {
         let (lease, view) = (self.lease.clone(), self.view.clone());
         let (terms, probes) = (self.terms.clone(), self.probes.clone());
         tokio::select! {
-            // A term that ends takes its suspicions with it before the next one begins.
+            // When a term ends, its suspicions are removed before the next term begins.
             biased;
             () = forget_with_terms(terms, probes) => {}
             () = lease.follow(|shown| view.show(shown)) => {}
@@ -118,7 +120,7 @@ impl Objections {
                     let result = self.write(&changes).await;
                     if result.is_ok() {
                         if stored == changes {
-                            // Somebody undoes it each time.
+                            // Somebody undoes this write each time.
                             sleep(pauses.next_pause()).await;
                             continue;
                         }
@@ -158,7 +160,7 @@ impl Objections {
     fn ask(&mut self) -> Step {
         let suspects = self.probes.suspects();
         let Some(seen) = self.seen.borrow_and_update().clone() else {
-            // The rounds that were used are not known yet.
+            // The rounds that were already used are not known yet.
             return if suspects.is_empty() {
                 Step::Wait(self.tick())
             } else {
@@ -180,14 +182,14 @@ impl Objections {
             return Step::Write(changes);
         }
         if suspects.is_empty() {
-            // Nobody has anything to say.
+            // Nothing is suspected, and nothing has to be removed.
             self.written = None;
             due = None;
         }
         Step::Wait([due, self.tick()].into_iter().flatten().min())
     }
 
-    /// What a leader has to change in the Lease.
+    /// The changes that a leader has to make in the Lease.
     fn changes(&mut self, suspects: &BTreeSet<Target>) -> Changes {
         let now = self.probes.now();
         let mut changes = Changes::new();
@@ -196,7 +198,7 @@ impl Objections {
             let value = Some(value).filter(|value| !value.is_empty());
             changes.insert(SUSPECTED.to_owned(), value);
         }
-        // A leader does not object to what it suspects itself.
+        // A leader does not object to its own suspicions.
         if self
             .peer
             .answer("", |_| false, &self.own_addresses, now)
@@ -236,7 +238,7 @@ impl Objections {
         }
     }
 
-    /// When a leader looks again.
+    /// When a leader checks again.
     fn tick(&self) -> Option<Instant> {
         is_failing(&self.reports.borrow()).then(|| Instant::now() + TICK)
     }
@@ -270,8 +272,8 @@ impl Objections {
             .written
             .is_some_and(|written| lease.version < written.version)
         {
-            // The write was answered before this read began, so what it wrote is gone: somebody deleted the Lease, or
-            // restored etcd.
+            // The write was answered before this read began, but the read does not show it: somebody deleted the Lease,
+            // or restored etcd.
             self.written = None;
             self.view.replace(lease);
             return Ok(());
@@ -300,7 +302,7 @@ impl Objections {
     }
 }
 
-/// Forgets what was suspected whenever a term begins or ends: the next term needs rounds of its own.
+/// Forgets suspicions whenever a term begins or ends, because the next term needs new rounds.
 async fn forget_with_terms(mut terms: watch::Receiver<Option<Term>>, probes: Probes) {
     while terms.changed().await.is_ok() {
         probes.hearing().lock().start_term();

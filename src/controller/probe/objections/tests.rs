@@ -14,11 +14,11 @@ use endpoint_copier_core::verdicts::{Failure, Reply, objection_key};
 
 const LEASE: &str = "lease-probes";
 
-/// Real probes, whose attempts end as a test says.
+/// Real probes whose attempts end as a test decides.
 struct Attempts(Scene);
 
 impl Attempts {
-    /// Three API servers that are well.
+    /// Makes three API servers well.
     fn new(renewal_limit: Option<Duration>) -> Self {
         let attempts = Self(Scene::new(renewal_limit));
         attempts.0.probes.list(&[1, 2, 3].map(target).into());
@@ -43,7 +43,7 @@ impl Attempts {
         self.0.probes.end(target(n), self.begin(n), reply);
     }
 
-    /// Twice, so that a leader suspects it.
+    /// Fails twice, so that a leader suspects the target.
     async fn fail_twice(&self, n: u8) {
         sleep(ms(1)).await;
         self.fail(n);
@@ -51,7 +51,7 @@ impl Attempts {
         self.fail(n);
     }
 
-    /// From down to well.
+    /// Takes a target from down to well.
     async fn rise(&self, n: u8) {
         for _ in 0..20 {
             self.succeed(n);
@@ -70,7 +70,7 @@ impl Attempts {
     }
 }
 
-/// One replica with an API server of its own, so that faults can befall one alone.
+/// One replica with its own API server, so that faults can affect one replica alone.
 struct Replica {
     name: &'static str,
     probes: Attempts,
@@ -141,19 +141,19 @@ fn annotations(store: &Store) -> BTreeMap<String, String> {
     serde_json::from_value(lease["metadata"]["annotations"].clone()).unwrap_or_default()
 }
 
-/// Empty: nothing.
+/// Empty if nothing is suspected.
 fn suspected(store: &Store) -> String {
     annotations(store).remove(SUSPECTED).unwrap_or_default()
 }
 
-/// Empty: none.
+/// Empty if there is none.
 fn objection(store: &Store, name: &str) -> String {
     annotations(store)
         .remove(&objection_key(name))
         .unwrap_or_default()
 }
 
-/// A Lease as somebody else writes it.
+/// A Lease as another client writes it.
 fn put(store: &Store, annotations: &Value) {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -354,7 +354,7 @@ async fn lease_that_is_missing_is_created() {
         .map(|r| r.verb)
         .collect();
     assert_eq!(verbs, ["patch", "create"]);
-    // Somebody deletes it: leader and peer say again what they have to say.
+    // Somebody deletes it, and the leader and the peer repeat their annotations.
     store.delete("leases", "default", LEASE).unwrap();
     sleep(ms(200)).await;
     assert_eq!(suspected(&store), "192.0.2.1:6443=1");

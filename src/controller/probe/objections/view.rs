@@ -1,4 +1,4 @@
-//! What a replica has seen of the probe Lease, by its watch and by reads.
+//! The state of the probe Lease that a replica has seen, by its watch and by reads.
 
 use tokio::sync::watch;
 
@@ -13,7 +13,7 @@ pub(super) struct Seen {
     pub watched: u64,
 }
 
-/// Where the states of the Lease arrive, in the order of their versions.
+/// Receives the states of the Lease, and keeps them in the order of their versions.
 #[derive(Clone)]
 pub(super) struct LeaseView {
     pub probes: Probes,
@@ -21,7 +21,7 @@ pub(super) struct LeaseView {
 }
 
 impl LeaseView {
-    /// What the watch shows.
+    /// Takes in what the watch shows.
     pub fn show(&self, shown: LeaseEvent) {
         let (watched, lease) = match shown {
             LeaseEvent::Listed(lease) => (lease.version, lease),
@@ -34,15 +34,15 @@ impl LeaseView {
         self.see(Seen { lease, watched });
     }
 
-    /// What a GET shows. The watch may have been ahead of it.
+    /// Takes in what a GET shows. The watch may already be ahead of it.
     pub fn read(&self, lease: Annotations) {
-        // A Lease that is gone has no version.
+        // A Lease that does not exist has no version.
         if lease.version == 0 || lease.version >= self.known().version {
             self.replace(lease);
         }
     }
 
-    /// What a GET shows, if nothing that was shown before is newer.
+    /// Takes in what a GET shows, unless a newer state is already known.
     pub fn replace(&self, lease: Annotations) {
         let watched = self.seen.borrow().as_ref().map_or(0, |seen| seen.watched);
         self.see(Seen { lease, watched });

@@ -10,25 +10,25 @@ use super::*;
 use crate::controller::probe::tests::{Scene, ms, target};
 use endpoint_copier_core::verdicts::Phase;
 
-/// What a server does with each attempt.
+/// The reaction of a server to each attempt.
 #[derive(Clone, Debug)]
 pub(crate) enum Answers {
-    /// After this time.
+    /// An answer after this time.
     After(Duration, Reply),
     /// No connection, after this time.
     Refuses(Duration, Failure),
-    /// The connection is made, and nothing follows.
+    /// A connection, but no answer.
     Hangs,
-    /// So many of a hundred are lost; the others are successes that take up to this time.
+    /// This many of a hundred answers are lost. The others are successes that take up to this time.
     Lossy(u64, Duration),
 }
 
-/// A server that a test controls, and what was asked of it.
+/// A server that a test controls, with a record of its requests.
 #[derive(Default)]
 pub(crate) struct FakeServers {
     answers: Mutex<Vec<(Target, Answers)>>,
     log: Mutex<Vec<(Target, Instant, &'static str)>>,
-    /// Cancelled when all connections of now break.
+    /// Cancelled when all current connections break.
     breaks: Mutex<CancellationToken>,
     closes_after_each: Mutex<bool>,
     connections: AtomicU64,
@@ -36,12 +36,12 @@ pub(crate) struct FakeServers {
 }
 
 impl FakeServers {
-    /// What the draws of [`Answers::Lossy`] begin with.
+    /// The seed of [`Answers::Lossy`].
     pub fn seed(&self, seed: u64) {
         *self.draws.lock() = seed;
     }
 
-    /// A number that looks random (Knuth's generator).
+    /// A pseudorandom number (Knuth's generator).
     fn draw(&self) -> u64 {
         let mut state = self.draws.lock();
         *state = state
@@ -72,7 +72,7 @@ impl FakeServers {
         self.log.lock().push((target, Instant::now(), what));
     }
 
-    /// The milliseconds since `start` at which a target was asked or dialed, with `what`.
+    /// The milliseconds since `start` at which a target was asked or dialed, as `what` says.
     pub fn times(&self, target: Target, what: &str, start: Instant) -> Vec<u128> {
         let log = self.log.lock();
         log.iter()
@@ -155,14 +155,14 @@ impl ProbeConnection for FakeConnection {
     }
 }
 
-/// Targets whose tasks run, the first of which is looked at.
+/// Targets whose tasks run. The test observes the first one.
 struct Running {
     scene: Scene,
     servers: Arc<FakeServers>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// Where the period of the looked at target begins.
+/// The start of the period of the observed target.
 const PHASE: Duration = Duration::from_millis(300);
 
 impl Running {
@@ -286,7 +286,7 @@ async fn after_a_failed_connect_the_next_attempt_follows_in_200_ms() {
     assert_eq!(running.phase(1), Phase::Down);
     assert_eq!(running.dialed(start), [0, 200, 400]);
     sleep(ms(2_000)).await;
-    // It is down: the period holds again.
+    // It is down, so the normal period applies again.
     assert_eq!(running.dialed(start), [0, 200, 400, 1_050, 2_050]);
 }
 
@@ -314,7 +314,7 @@ async fn the_first_failure_of_one_address_probes_the_others_at_once() {
         running.servers.times(target(2), "get", start)[..3],
         [100, 601, 1_102]
     );
-    // One for the first failure of the other, and its own.
+    // One probe because of the first failure of the other target, and its own.
     assert_eq!(running.asked(start), [101, 900]);
 }
 
@@ -378,7 +378,7 @@ async fn a_timeout_whose_timer_fires_late_is_discarded() {
     running.settle().await;
     running.servers.set(target(1), Answers::Hangs);
     sleep(ms(60)).await;
-    // The process stands still: its timers fire when it runs again.
+    // The process is stopped, and its timers fire when it continues.
     advance(ms(3_000)).await;
     sleep(ms(1)).await;
     assert_eq!(running.phase(1), Phase::Well);

@@ -1,4 +1,4 @@
-//! Servers that live, and what may happen between them and three replicas. Ten minutes each, in paused time.
+//! Disturbances between live servers and three replicas, for ten minutes each, in paused time.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ type Removed = Arc<Mutex<BTreeMap<IpAddr, Unreachable>>>;
 struct Replica {
     scene: Scene,
     server: ApiServer,
-    /// What it would have taken out if it leads.
+    /// What a replica would have taken out if it leads.
     removed: Removed,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
@@ -182,7 +182,7 @@ async fn slow_server_that_the_leader_does_not_reach_stays() {
 async fn replicas_that_stand_still_take_nothing_out() {
     let replicas = Replicas::well().await;
     for stop in (2_000..5_000).step_by(100) {
-        // Attempts are under way when the replicas stop.
+        // Attempts are in flight when the replicas stop.
         replicas.answer(
             1 + u8::try_from(stop / 100 % 3).unwrap(),
             &Answers::After(ms(200), Reply::Success),

@@ -1,5 +1,5 @@
-//! The watch of ReferenceGrants. It begins when a managed Service first asks for a source in another namespace, and runs
-//! where the cluster serves them. Nothing else waits for it.
+//! The watch of ReferenceGrants. It begins when a managed Service first asks for a source in another namespace, if the
+//! cluster serves ReferenceGrants. Nothing else waits for it.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::apiserver::status;
 use endpoint_copier_core::index::{Dirty, Index};
 use endpoint_copier_core::model::{Grant, ObjectMeta, Unreadable, WatchKind};
 
-/// How often the cluster is asked whether and in which version it serves ReferenceGrants.
+/// How often the operator checks whether the cluster serves ReferenceGrants, and in which version.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
-/// A cluster without ReferenceGrants for this time, or an operator without the right to them, has none. Earlier, an API
-/// server may just be starting, or their `CustomResourceDefinition` is being replaced.
+/// After this time without ReferenceGrants, or without permission to read them, the operator assumes that there are
+/// none. Before that, an API server may just be starting, or somebody may be replacing the `CustomResourceDefinition`.
 const GONE: Duration = Duration::from_secs(300);
 
 /// Watches ReferenceGrants. `names` gets a new number whenever the names of the Services whose slices matter may have
@@ -178,7 +178,7 @@ impl GrantWatch {
     }
 }
 
-/// What a ReferenceGrant says about Services. One that cannot be decoded grants nothing.
+/// Reads what a ReferenceGrant grants to Services. A grant that cannot be decoded grants nothing.
 fn read<const GA: bool>(
     grant: Guarded<Versioned<GA>>,
     log: &impl Fn(&Unreadable),

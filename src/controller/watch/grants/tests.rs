@@ -17,7 +17,7 @@ use endpoint_copier_core::index::{Scope, SharedIndex};
 use endpoint_copier_core::model::{ConsentPolicy, Defaults, ServiceKey};
 use endpoint_copier_core::testing::{Build as _, BuildService as _, defaults, plain_service, service};
 
-/// What the API server says of ReferenceGrants.
+/// The answers of the API server about ReferenceGrants.
 #[derive(Clone, Copy, Debug)]
 enum Serves {
     /// This version, with one grant.
@@ -141,7 +141,7 @@ impl Scene {
         }
     }
 
-    /// What the index says of `default/vip` after this time.
+    /// The index's view of `default/vip` after this time.
     async fn after(&self, seconds: u64) -> &'static str {
         sleep(Duration::from_secs(seconds)).await;
         match self.index.lock().snapshot(&vip()) {

@@ -57,7 +57,7 @@ impl Shard {
 pub(super) struct Shards {
     watches: Watches,
     running: Vec<Shard>,
-    // Not tasks, because a replaced watch must end at once and not when its task is next scheduled.
+    // These are not tasks, because a replaced watch must end at once, not when its task is next scheduled.
     following: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
     lists: FuturesUnordered<BoxFuture<'static, Option<Arc<Names>>>>,
 }

@@ -21,7 +21,8 @@ pub(super) fn is_for_all(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(status::is_client_error)
 }
 
-/// Whether a server is not there. Otherwise, or once a watch has begun, it has too much to do.
+/// Whether a server is not available. Any other such error, or one after the watch has begun, means that the server is
+/// overloaded.
 pub(super) fn is_unavailable(error: &watcher::Error) -> bool {
     let has_begun = matches!(
         error,

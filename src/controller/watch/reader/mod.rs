@@ -46,7 +46,7 @@ const AWAY: u32 = 2;
 /// Reads the API by lists and watches.
 #[derive(Clone)]
 pub struct Reader {
-    /// Makes the calls.
+    /// The client that makes the calls.
     pub client: Client,
     /// Signs of life of each watch.
     pub watch_health: WatchHealth,
@@ -74,8 +74,8 @@ impl Reader {
         self.follow_with_errors(watch, api, config, handle).await;
     }
 
-    /// Follows one watch for ever. `handle` gets its errors too. If it answers one with a pause, the watch waits so long and
-    /// then lists again.
+    /// Follows one watch forever. `handle` also gets its errors. If it returns a pause, the watch waits for that time
+    /// and then relists.
     pub(super) async fn follow_with_errors<K>(
         &self,
         watch: WatchKind,
@@ -154,8 +154,8 @@ impl Reader {
                     // The resourceVersion is still valid, so a list would only add to the load.
                     let is_unavailable = is_unavailable(&error);
                     let longest = overload_backoff.next(retry_after);
-                    // A server that starts answers like this without a time, and another watch may notice first that it
-                    // is back.
+                    // A server that is starting answers like this without a `Retry-After`, and another watch may be the
+                    // first to notice that it works again.
                     let shortest = if is_unavailable && retry_after.is_zero() {
                         longest.min(WATCH_PAUSE)
                     } else {
@@ -205,7 +205,7 @@ struct Calls {
     last: Mutex<Last>,
 }
 
-/// State that is kept between two calls.
+/// The state that is kept between two calls.
 #[derive(Default)]
 struct Last {
     watch_began: Option<Instant>,
@@ -262,8 +262,7 @@ impl Calls {
         *unanswered
     }
 
-    /// Records that a server is unavailable, although something else answered for it. The next answer is news for all
-    /// watches.
+    /// Records that a server is unavailable, although a proxy answered for it. The next answer is news for all watches.
     fn found_unavailable(&self) {
         let unanswered = &mut self.last.lock().unanswered;
         *unanswered = (*unanswered).max(1);
@@ -301,7 +300,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
             return Some((Err("a watch that does not end".into()), None));
         };
         // Decoded events count by themselves. kube swallows bookmarks, and a quiet watch shows nothing. But a watch
-        // that ends as soon as it begins is no sign of life, whatever answers in front of the API server.
+        // that ends as soon as it begins is not a sign of life, even if a proxy answers for the API server.
         if began.elapsed() >= QUIET {
             watch.0.state.touch();
         }
@@ -312,7 +311,7 @@ fn frames(body: Body, calls: Arc<Calls>) -> impl Stream<Item = Result<Frame<Byte
     })
 }
 
-/// A watch that an API server answers. Nothing more comes when it is dropped.
+/// A watch that an API server answers. It is dropped when no more events can arrive.
 struct OpenWatch(Arc<Calls>);
 
 impl Drop for OpenWatch {

@@ -82,7 +82,7 @@ async fn shows_no_life(reader: &Reader) {
     }
 }
 
-/// A pause that an API server requests is no failure of the replica.
+/// A pause that an API server requests is not a failure of the replica.
 /// Rule: 5.readyz
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_waits_as_it_is_asked_to_counts_as_alive() {

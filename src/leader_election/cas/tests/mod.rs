@@ -45,14 +45,14 @@ fn held(holder: &str, renewed: &str) -> Value {
     json!({"holderIdentity": holder, "leaseDurationSeconds": 6, "renewTime": renewed, "acquireTime": renewed, "leaseTransitions": 3})
 }
 
-/// What a candidate knows that has seen this Lease.
+/// The knowledge of a candidate that has seen this Lease.
 fn seen(spec: Value) -> LeaseObserver {
     let observer = unknown();
     observer.watched(Some(&parsed(lease(spec))));
     observer
 }
 
-/// The same, and it has not changed since its duration and a bit.
+/// The same, but the Lease has not changed for a little longer than its duration.
 async fn seen_expired(spec: Value) -> LeaseObserver {
     let observer = seen(spec);
     tokio::time::advance(Duration::from_secs(7)).await;
@@ -64,7 +64,7 @@ fn upstream(service: impl server::Upstream) -> Client {
     crate::apiserver::over(service, "default", &metrics)
 }
 
-/// The status of an answer, also where the client has made an error of it.
+/// The status of an answer, even if the client has turned it into an error.
 fn status(answer: Result<Response<Full<Bytes>>, BoxError>) -> Result<StatusCode, BoxError> {
     match answer {
         Ok(answer) => Ok(answer.status()),
@@ -174,7 +174,7 @@ async fn leases_that_the_lock_alone_would_fail_on_for_ever_are_taken() {
     }
 }
 
-/// A real API server stores such times, also in `managedFields`, and returns them.
+/// A real API server stores such times, even in `managedFields`, and returns them.
 #[tokio::test(start_paused = true)]
 async fn the_lock_never_sees_a_time_that_it_cannot_read() {
     const BEYOND: &str = "9999-12-31T23:59:59.999999Z";
@@ -244,7 +244,7 @@ async fn a_lease_deleted_after_our_term_is_not_recreated_at_once() {
     assert!(attempt(&lock(&server, observer)).await.unwrap());
 }
 
-/// It was not looked at for a while, in which it may have been there again.
+/// The candidate has not read the Lease for some time, in which it may have existed again.
 #[tokio::test(start_paused = true)]
 async fn an_absence_with_a_gap_in_it_begins_again() {
     let observer = seen(held("another", "2026-01-01T00:00:00.000000Z"));
@@ -290,7 +290,7 @@ async fn lease_is_not_created_after_another_holder_was_seen() {
         status(cas.answer(get()).await).unwrap();
         let shown = held(holder, "2001-01-01T00:00:00.000000Z");
         observer.watched(Some(&parsed(lease(shown))));
-        // And it is deleted again by now.
+        // Meanwhile, it was deleted again.
         let post = Request::post("/").body(Body::empty()).unwrap();
         assert_eq!(cas.answer(post).await.is_ok(), made, "{holder}");
         assert_eq!(server.sent().contains(&Method::POST), made, "{holder}");
@@ -302,7 +302,7 @@ async fn late_get_does_not_override_lease_seen_since() {
     let (server, observer) = (Server::default(), unknown());
     let watch = observer.clone();
     let late = server.late(move || {
-        // Once: it is deleted again before the next GET, and no watch tells of that.
+        // This happens once: the Lease is deleted again before the next GET, and no watch shows that.
         if watch.holder().is_none() {
             let shown = held("another", "2001-01-01T00:00:00.000000Z");
             watch.watched(Some(&parsed(lease(shown))));
@@ -318,11 +318,12 @@ async fn late_get_does_not_override_lease_seen_since() {
         );
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    // An absence that has lasted.
+    // A Lease that has been missing for long enough.
     assert_eq!(status(cas.answer(get()).await).unwrap(), StatusCode::NOT_FOUND);
 }
 
-/// The watch shows a release late: by the time of the GET another has taken the Lease, which the watch does not show yet.
+/// The watch shows a release late. By the time of the GET, another candidate has taken the Lease, which the watch does
+/// not show yet.
 #[tokio::test(start_paused = true)]
 async fn lease_read_earlier_does_not_hide_release_seen_since() {
     let observer = unknown();
@@ -538,7 +539,7 @@ async fn renewal_with_lost_reply_succeeds_when_watch_shows_it() {
     }
 }
 
-/// The watch shows to this observer that version 7 was renewed, after so many milliseconds.
+/// After this many milliseconds, the watch shows this observer that version 7 was renewed.
 fn shows_renewal(observer: &LeaseObserver, after: u64) {
     let observer = observer.clone();
     tokio::spawn(async move {
@@ -559,7 +560,7 @@ async fn a_renewal_after_a_read_succeeds_when_the_watch_shows_it() {
     assert!(took < 2000 && !term.is_over(), "{took}");
 }
 
-/// The client leaves a server whose answer nobody waits for any more.
+/// The client leaves a server if no caller waits for its answer any more.
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_to_a_renewal_that_the_watch_shows_is_read() {
     let observer = unknown();
@@ -612,7 +613,7 @@ async fn renewal_refused_for_load_is_retried_without_read() {
     }
 }
 
-/// The one that failed may have been applied, so the version that both build on may be outdated.
+/// The failed renewal may have been applied, so the version on which both build may be outdated.
 #[tokio::test(start_paused = true)]
 async fn refusal_beside_unknown_result_is_followed_by_read() {
     for (first, second, refused) in [(503, 429, false), (429, 503, false), (429, 403, true)] {

@@ -1,4 +1,4 @@
-//! An API server in the place of the one behind the lock.
+//! An API server for the tests of the lock's client.
 
 use std::future::ready;
 
@@ -9,7 +9,7 @@ use tower::{Service, service_fn};
 
 use super::*;
 
-/// An API server that knows one Lease, answers with canned text where told to, and keeps what it was sent.
+/// An API server that has one Lease, gives prepared answers if a test sets them, and records its requests.
 #[derive(Clone, Default)]
 pub struct Server(Arc<Mutex<Canned>>);
 
@@ -76,7 +76,7 @@ impl Server {
         self.service_after(|| ready(()))
     }
 
-    /// It answers a moment after it was asked, when this has happened.
+    /// Runs before it answers a request.
     pub fn late(&self, meanwhile: impl Fn() + Clone + Send + 'static) -> impl Upstream {
         self.service_after(move || {
             let meanwhile = meanwhile.clone();
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// A service that answers as an API server.
+/// A service that answers like an API server.
 pub trait Upstream:
     Service<Request<Body>, Response = FullResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {

@@ -4,9 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Reason;
+use crate::model::{Reason, annotation};
 
-/// An index with these limits that has listed everything, and nothing is there.
+/// An index with these limits that has listed everything in an empty cluster.
 fn limited(per_namespace: usize, total: usize) -> Index {
     let mut index = Index::new(defaults());
     index.set_limits(ServiceLimits { per_namespace, total });
@@ -70,6 +70,24 @@ fn services_beyond_a_limit_wait_and_the_note_names_it() {
              Services that need no copies, or ask an admin to raise --max-services"
         )
     );
+}
+
+/// Rule: 10.limits
+#[test]
+fn disabled_services_take_no_place_of_others() {
+    let mut index = limited(2, 10);
+    let disabled = |name, created| tenant("web", name, created).annotate(annotation::ENABLED, "false");
+    for service in [disabled("a", 1), disabled("b", 2), disabled("c", 3)] {
+        index.apply_service(&service);
+    }
+    assert_eq!(
+        admitted(&index),
+        ["web/a", "web/b"],
+        "their names are limited too"
+    );
+    assert_eq!(note(&index, "web", "c"), None);
+    index.apply_service(&tenant("web", "d", 4));
+    assert_eq!(admitted(&index), ["web/a", "web/d"]);
 }
 
 /// Rule: 10.limits
@@ -154,7 +172,7 @@ fn services_that_lead_to_the_api_servers_are_exempt() {
             "web/vip"
         ]
     );
-    // It stays managed, loses its exemption, and is the next of its namespace.
+    // The Service stays managed, loses its exemption, and is the next one of its namespace.
     let changed = index.apply_service(&service("third").source("default", "app").created(5));
     assert_eq!(shown(&changed), ["default/fourth", "default/third"]);
     assert_eq!(
@@ -180,7 +198,7 @@ fn nothing_of_a_service_that_waits_is_watched() {
     assert_ne!(index.names_changed(), before);
 }
 
-/// The admitted Services by the words of the rule.
+/// The admitted Services, computed from the text of the rule.
 fn expected(services: &BTreeSet<ServiceKey>, copies: &BTreeSet<ServiceKey>, limits: (usize, usize)) -> Dirty {
     let rank = |key: &ServiceKey| (!copies.contains(key), age(key), key.clone());
     let mut by_rank: Vec<_> = services.iter().collect();

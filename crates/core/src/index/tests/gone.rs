@@ -1,4 +1,4 @@
-//! A GET shows that a slice is gone, and a watch still shows older states of it.
+//! A GET shows that a slice is deleted, and a watch still shows older states of it.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn kubernetes() -> SliceKey {
     SliceKey::new("default", "kubernetes")
 }
 
-/// A watch showed `kubernetes`, and then a GET showed that it is gone.
+/// A watch showed `kubernetes`, and then a GET showed that it is deleted.
 fn gone() -> (Index, Scope) {
     let (mut index, scope) = (filled(), named(&["kubernetes", "vip"]));
     index.apply_slice(&scope, slice("kubernetes"));
@@ -50,7 +50,7 @@ fn a_list_in_progress_does_not_restore_a_deleted_slice() {
     assert_eq!(source_slices(&index), ["kubernetes"], "no deletion would come");
 }
 
-/// Also where The same applies after etcd was restored from a backup, with the UID of before.
+/// The same applies after etcd was restored from a backup, with the old UID.
 /// Rule: 2.gone
 #[test]
 fn a_later_list_or_get_restores_a_deleted_slice() {

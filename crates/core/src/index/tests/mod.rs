@@ -1,7 +1,7 @@
-//! Each change returns the keys that it concerns.
+//! Each change returns the keys that it affects.
 
 use super::*;
-use crate::model::{Priority, copy_name};
+use crate::model::{Priority, annotation, copy_name};
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, plain_service, service, slice};
 
 mod admission;
@@ -326,6 +326,25 @@ fn the_names_in_use_are_the_sources_and_the_managed_services() {
     assert_eq!(index.names(), expected.into());
     index.apply_service(&plain_service("web-vip"));
     assert!(!index.names().contains("app") && !index.names().contains("web-vip"));
+}
+
+/// Rule: 1.enabled-false-leftovers
+#[test]
+fn name_of_a_disabled_service_is_watched_and_its_leftover_makes_it_dirty() {
+    let disabled = service("vip").annotate(annotation::ENABLED, "false");
+    let leftover = || slice("vip").of("vip").label(label::SOURCE, "kubernetes");
+    let mut index = Index::new(defaults());
+    assert_eq!(index.apply_service(&disabled), keys(&["vip"]));
+    assert_eq!(index.names(), ["vip".to_owned()].into());
+    assert_eq!((index.managed_services(), index.managed().count()), (0, 0));
+    assert!(!index.is_managed(&key("vip")));
+    assert_eq!(index.endpoints(&key("vip")), None);
+    assert_eq!(index.all(), keys(&["vip"]));
+    assert_eq!(index.list_slice(&named(&["vip"]), leftover()), keys(&["vip"]));
+    let changed = index.names_changed();
+    assert_eq!(index.apply_service(&plain_service("vip")), keys(&["vip"]));
+    assert!(index.names().is_empty() && index.names_changed() > changed);
+    assert_eq!(index.all(), Dirty::new());
 }
 
 /// Rule: survive.api-servers-first

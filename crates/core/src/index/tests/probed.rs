@@ -89,7 +89,7 @@ fn at_most_16_addresses_of_a_family_are_probed() {
     assert_eq!((targets.len(), targets[16].as_str()), (17, "[2001:db8::1]:6443"));
 }
 
-/// A user who may write slices beside a copy could otherwise keep the API servers from being probed.
+/// Otherwise a user who may write slices could prevent probes of the API servers.
 /// Rule: 7.targets-limit
 #[test]
 fn forged_copies_take_no_place_from_api_servers() {

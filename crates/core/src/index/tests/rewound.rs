@@ -1,4 +1,4 @@
-//! etcd was restored from a backup: objects and UIDs are as before, and resourceVersions restart at a lower number.
+//! etcd was restored from a backup: objects and UIDs are the same, but resourceVersions restart at a lower number.
 
 use super::*;
 

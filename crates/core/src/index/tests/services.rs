@@ -1,4 +1,4 @@
-//! GETs of Services, next to the watch.
+//! GETs of Services, in addition to the watch.
 
 use super::*;
 

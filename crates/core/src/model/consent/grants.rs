@@ -1,4 +1,4 @@
-//! ReferenceGrants of the Gateway API: a namespace lets others refer to its Services.
+//! ReferenceGrants of the Gateway API, with which a namespace lets others refer to its Services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::Consent;
 pub struct ReferenceGrant {
     /// Its name.
     pub metadata: ObjectMeta,
-    /// What it grants.
+    /// The permissions that it grants.
     pub spec: ReferenceGrantSpec,
 }
 
@@ -23,7 +23,7 @@ pub struct ReferenceGrant {
 pub struct ReferenceGrantSpec {
     /// The objects that may refer.
     pub from: Option<Vec<ReferenceGrantFrom>>,
-    /// To what.
+    /// The objects to which they may refer.
     pub to: Option<Vec<ReferenceGrantTo>>,
 }
 
@@ -35,7 +35,7 @@ pub struct ReferenceGrantFrom {
     pub group: String,
     /// `Service`.
     pub kind: String,
-    /// Where they are.
+    /// The namespace of these objects.
     pub namespace: String,
 }
 
@@ -47,7 +47,7 @@ pub struct ReferenceGrantTo {
     pub group: String,
     /// `Service`.
     pub kind: String,
-    /// One of them; absent: all.
+    /// The name of one object. If it is absent, all objects are meant.
     pub name: Option<String>,
 }
 
@@ -56,12 +56,12 @@ pub struct ReferenceGrantTo {
 pub struct Grant {
     /// The namespaces whose Services may copy.
     from: BTreeSet<String>,
-    /// The names of the sources; `None`: all Services of its namespace.
+    /// The names of the sources. `None` means all Services of the grant's namespace.
     to: Option<BTreeSet<String>>,
 }
 
 impl Grant {
-    /// Reads a ReferenceGrant. `None`: it is not about Services. What is no legal name grants nothing.
+    /// Reads a ReferenceGrant. Returns `None` if it does not concern Services. A name that is not valid grants nothing.
     #[must_use]
     pub fn read(grant: &ReferenceGrant) -> Option<Self> {
         let from = grant.spec.from.iter().flatten();
@@ -90,13 +90,13 @@ enum Listed {
     /// They have not been listed yet.
     #[default]
     Never,
-    /// The API server does not serve them, and that may be a passing fault.
+    /// The API server does not serve them, which may be a temporary fault.
     Absent,
-    /// All of them were listed, or have been missing for long.
+    /// All of them were listed, or the API server has not served them for a long time.
     Yes,
 }
 
-/// All ReferenceGrants that are about Services.
+/// All ReferenceGrants that concern Services.
 #[derive(Debug, Default)]
 pub struct Grants {
     listed: Listed,
@@ -116,13 +116,13 @@ impl Grants {
         }
     }
 
-    /// Whether all of them are known.
+    /// Whether all grants are known.
     pub(crate) fn are_listed(&self) -> bool {
         self.listed == Listed::Yes
     }
 
-    /// A grant was added, changed or, with `None`, removed. Returns the namespace whose sources it concerns, if anything
-    /// changed.
+    /// Takes in a grant that was added, changed or, with `None`, removed. Returns the namespace whose sources it
+    /// affects, if anything changed.
     pub fn apply(&mut self, metadata: &ObjectMeta, grant: Option<Grant>) -> Option<String> {
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();
@@ -137,7 +137,7 @@ impl Grants {
         has_changed.then_some(namespace)
     }
 
-    /// A list is complete: it replaces all that was known.
+    /// Replaces all known grants with a complete list.
     pub fn replace(&mut self, listed: impl IntoIterator<Item = (ObjectMeta, Grant)>) {
         self.by_namespace.clear();
         for (metadata, grant) in listed {
@@ -146,8 +146,8 @@ impl Grants {
         self.listed = Listed::Yes;
     }
 
-    /// The API server does not serve ReferenceGrants. Until they are listed, or [`Grants::replace`] is called with nothing
-    /// because that has lasted, copies that exist stay.
+    /// Notes that the API server does not serve ReferenceGrants. Existing copies stay until grants are listed, or until
+    /// this has lasted and the caller passes an empty list to [`Grants::replace`].
     pub fn absent(&mut self) {
         if self.listed == Listed::Never {
             self.listed = Listed::Absent;

@@ -5,8 +5,8 @@
 //!         any of them says yes: the source is copied, and only then does anything depend on it
 //! ```
 //!
-//! The operator may write EndpointSlices everywhere, and the users who annotate Services mostly may not (CVE-2021-25740).
-//! So an annotation in one namespace is not enough to expose another one.
+//! The operator may write EndpointSlices everywhere, but most users who annotate Services may not (CVE-2021-25740). So
+//! an annotation in one namespace is not enough to expose a Service in another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,9 +20,9 @@ pub use grants::{Grant, Grants, ReferenceGrant, ReferenceGrantFrom, ReferenceGra
 pub use ports::PermittedPorts;
 
 words! {
-    /// What the admin lets users do with sources in other namespaces.
+    /// What users may do with sources in other namespaces, as decided by the admin.
     CrossNamespace {
-        /// Copy them where the owner of the source or the admin allows it.
+        /// Copy those that the owner of the source or the admin allows.
         Consent => "consent",
         /// Copy any of them.
         Allow => "allow",
@@ -31,14 +31,14 @@ words! {
     }
 }
 
-/// The flags about sources in other namespaces.
+/// The settings for sources in other namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsentPolicy {
     /// What users may do.
     pub cross_namespace: CrossNamespace,
     /// Sources that the admin allows, with the namespaces that may copy each of them.
     pub allowed_sources: BTreeMap<ServiceKey, AllowFrom>,
-    /// TCP ports that copies of the default source may have, besides those of its slices.
+    /// TCP ports that copies of the default source may have in addition to those of its slices.
     pub allowed_ports: BTreeSet<u16>,
 }
 
@@ -55,21 +55,22 @@ impl Default for ConsentPolicy {
 /// Namespaces that may copy a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowFrom {
-    /// Every one.
+    /// Every namespace.
     All,
-    /// Those that it names.
+    /// These namespaces.
     Namespaces(BTreeSet<String>),
 }
 
-/// The annotation of a Service that lets others copy it, unread: names separated by commas, or `*`.
+/// The unparsed annotation of a Service that lets others copy it: names separated by commas, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowFromAnnotation(Box<str>);
 
-/// A longer annotation allows nothing. The operator keeps the annotation of every Service that has one.
+/// The length of the longest valid annotation. A longer one allows nothing, because the operator keeps the annotation
+/// of every Service that has one.
 pub const LONGEST_ALLOW_FROM: usize = 4096;
 
 impl AllowFrom {
-    /// Reads a list of namespaces. What is no name of a namespace allows nothing: there are no patterns.
+    /// Reads a list of namespaces. An entry that is not a valid name allows nothing, because there are no patterns.
     #[must_use]
     pub fn parse(value: &str) -> Self {
         if value == "*" {
@@ -79,7 +80,7 @@ impl AllowFrom {
         Self::Namespaces(names.map(str::to_owned).collect())
     }
 
-    /// Whether it names this namespace.
+    /// Whether this namespace may copy.
     #[must_use]
     pub fn allows(&self, namespace: &str) -> bool {
         match self {
@@ -106,18 +107,18 @@ impl AllowFromAnnotation {
 /// Whether a managed Service may copy a source, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Consent {
-    /// Nobody allows it.
+    /// Neither the owner of the source nor the admin allows it.
     Refused,
-    /// Nobody allows it, as far as is known: the cluster has no ReferenceGrants, or has lost them just now. No copy is
-    /// created, and those that exist stay.
+    /// Nobody is known to allow it, but the cluster has no ReferenceGrants, or has just stopped serving them. No copy
+    /// is created, and existing copies stay.
     RefusedForNow,
-    /// It is not known yet. Nothing is touched.
+    /// It is not known yet, so nothing changes.
     Unknown,
-    /// Somebody who may allows it.
+    /// The owner of the source or the admin allows it.
     Given,
 }
 
-/// All that can give consent to copy one source.
+/// Everything that can give consent to copy one source.
 #[derive(Clone, Copy, Debug)]
 pub struct Grantors<'a> {
     /// The flags.
@@ -130,7 +131,7 @@ pub struct Grantors<'a> {
     pub services_listed: bool,
     /// All ReferenceGrants.
     pub grants: &'a Grants,
-    /// Whether the annotation has changed since the start. Then somebody has decided, and a refusal is final.
+    /// Whether the annotation has changed since the start. If so, somebody has decided, and a refusal is final.
     pub is_revoked: bool,
 }
 
@@ -174,8 +175,8 @@ impl Grantors<'_> {
         }
     }
 
-    /// Why a Service has no copies, and who can change that. The text depends on names and flags alone, so that it does
-    /// not show whether the source exists.
+    /// Why a Service has no copies, and who can change that. The text depends only on names and flags, so it does not
+    /// show whether the source exists.
     fn finding(&self, namespace: &str, source: &ServiceKey) -> Finding {
         let note = if self.policy.cross_namespace == CrossNamespace::Deny {
             format!(
@@ -193,7 +194,7 @@ impl Grantors<'_> {
         Finding::new(Reason::NotPermitted, note)
     }
 
-    /// Why a Service in this namespace may not copy this source. `None`: it may, or that is not known.
+    /// Why a Service in this namespace may not copy this source. `None` if it may, or if that is not known.
     #[must_use]
     pub fn refusal(&self, namespace: &str, source: &ServiceKey) -> Option<Refusal> {
         let is_final = match self.consent(namespace, source) {
@@ -209,9 +210,9 @@ impl Grantors<'_> {
 /// Why a Service gets no copies of its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the user sees.
+    /// The finding that the user sees.
     pub finding: Finding,
-    /// Copies that exist go. Otherwise they stay, and none is created.
+    /// Whether existing copies are deleted. If not, they stay, but none is created.
     pub is_final: bool,
 }
 

@@ -9,10 +9,10 @@ use super::super::ports::protocol;
 /// The ports that copies of a source may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermittedPorts {
-    /// Any: the source is in the namespace of the copies.
+    /// Any port, because the source is in the namespace of the copies.
     Any,
-    /// Those of the source slice, and these TCP ports. Otherwise a Service could expose the kubelet of a control-plane
-    /// node.
+    /// The ports of the source slice, and these TCP ports. With any port, a Service could expose the kubelet of a
+    /// control-plane node.
     OfSlice(BTreeSet<u16>),
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::ServicePort;
 
 use super::{
-    Defaults, Family, Finding, Reason, Service, ServiceKey, ServiceSpec, Unreadable, annotation,
+    Defaults, Family, Finding, ObjectMeta, Reason, Service, ServiceKey, ServiceSpec, Unreadable, annotation,
     annotation_of, is_dns_label,
 };
 
@@ -19,9 +19,11 @@ pub enum Intent {
     Unclear(Finding),
     /// The Service cannot have copies: remove ours.
     Refused(Finding),
+    /// `enabled: "false"`: remove ours, and what the Go operator left.
+    Disabled,
 }
 
-/// A managed Service, reduced to the fields that decide about its copies.
+/// A managed Service, reduced to the fields that decide about its copies. Or one that says that it is not managed.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -74,14 +76,19 @@ pub enum Distribution {
 }
 
 impl ManagedService {
-    /// Reads a Service. Returns `None` if it is not managed.
+    /// Reads a Service. Returns `None` if neither an annotation nor a flag says whether it is managed.
     #[must_use]
     pub fn read(service: &Service, defaults: &Defaults) -> Option<Self> {
         let key = ServiceKey::of(&service.metadata);
-        let intent = match is_managed(service, &key, defaults) {
-            Ok(false) => return None,
-            Ok(true) => intent(service, &key, defaults),
-            Err(unclear) => Intent::Unclear(unclear),
+        let intent = match annotation_of(&service.metadata, annotation::ENABLED) {
+            Some("true") => intent(service, &key, defaults),
+            Some("false") => return Some(Self::without_spec(&service.metadata, Intent::Disabled)),
+            Some(other) => {
+                let help = "use \"true\" or \"false\"";
+                Intent::Unclear(invalid(annotation::ENABLED, other, help))
+            }
+            None if defaults.managed.as_ref() == Some(&key) => intent(service, &key, defaults),
+            None => return None,
         };
         Some(Self::with(service, intent))
     }
@@ -93,11 +100,16 @@ impl ManagedService {
             "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
             shorten(&unreadable.error)
         );
+        let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
+        Self::without_spec(&unreadable.metadata, intent)
+    }
+
+    /// A Service of which only the metadata matters.
+    fn without_spec(metadata: &ObjectMeta, intent: Intent) -> Self {
         let service = Service {
-            metadata: unreadable.metadata.clone(),
+            metadata: metadata.clone(),
             ..Service::default()
         };
-        let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
         Self {
             remarks: Vec::new(),
             ..Self::with(&service, intent)
@@ -147,22 +159,19 @@ impl ManagedService {
         self.local_traffic || self.distribution.is_some()
     }
 
+    /// Whether it is managed. Otherwise it says that it is not.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.intent != Intent::Disabled
+    }
+
     /// The source, if it has a valid one.
     #[must_use]
     pub fn source(&self) -> Option<&ServiceKey> {
         match &self.intent {
             Intent::Copy(source) => Some(source),
-            Intent::Unclear(_) | Intent::Refused(_) => None,
+            Intent::Unclear(_) | Intent::Refused(_) | Intent::Disabled => None,
         }
-    }
-}
-
-fn is_managed(service: &Service, key: &ServiceKey, defaults: &Defaults) -> Result<bool, Finding> {
-    match annotation_of(&service.metadata, annotation::ENABLED) {
-        Some("true") => Ok(true),
-        Some("false") => Ok(false),
-        Some(other) => Err(invalid(annotation::ENABLED, other, "use \"true\" or \"false\"")),
-        None => Ok(defaults.managed.as_ref() == Some(key)),
     }
 }
 
@@ -287,7 +296,7 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
     }
 }
 
-/// More own addresses are not read, so that a long list of external ones takes no memory.
+/// The maximum number of own addresses that are read, so that a long list of external ones takes no memory.
 const MOST_OWN_ADDRESSES: usize = 64;
 
 fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
@@ -302,7 +311,7 @@ fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
         .chain(&spec.cluster_ip)
         .chain(spec.cluster_ips.iter().flatten())
         .chain(spec.external_ips.iter().flatten());
-    // "None" is no address.
+    // "None" is not an address.
     let addresses = addresses
         .filter_map(|address| address.parse().ok())
         .take(MOST_OWN_ADDRESSES);

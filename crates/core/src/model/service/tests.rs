@@ -17,6 +17,7 @@ fn intent_of(service: &Service) -> String {
         Some(Intent::Copy(source)) => source.to_string(),
         Some(Intent::Unclear(finding)) => format!("unclear: {}", finding.reason),
         Some(Intent::Refused(finding)) => format!("refused: {}", finding.reason),
+        Some(Intent::Disabled) => "disabled".to_owned(),
     }
 }
 
@@ -26,14 +27,14 @@ fn a_service_is_managed_by_annotation_or_by_flag() {
     for (name, enabled, expected) in [
         ("vip", None, "unmanaged"),
         ("vip", Some("true"), "default/kubernetes"),
-        ("vip", Some("false"), "unmanaged"),
+        ("vip", Some("false"), "disabled"),
         ("vip", Some(""), "unclear: InvalidAnnotation"),
         ("vip", Some("True"), "unclear: InvalidAnnotation"),
         ("vip", Some(" true"), "unclear: InvalidAnnotation"),
         ("vip", Some("1"), "unclear: InvalidAnnotation"),
         ("kubernetes-vip", None, "default/kubernetes"),
         ("kubernetes-vip", Some("true"), "default/kubernetes"),
-        ("kubernetes-vip", Some("false"), "unmanaged"),
+        ("kubernetes-vip", Some("false"), "disabled"),
         ("kubernetes-vip", Some("no"), "unclear: InvalidAnnotation"),
     ] {
         let mut service = plain_service(name);
@@ -329,7 +330,7 @@ fn a_note_stays_short_whatever_an_annotation_holds() {
         let managed = managed(&service("vip").annotate(annotation, &huge));
         let finding = match managed.intent {
             Intent::Unclear(finding) | Intent::Refused(finding) => finding,
-            Intent::Copy(_) => managed.remarks.first().expect(annotation).clone(),
+            Intent::Copy(_) | Intent::Disabled => managed.remarks.first().expect(annotation).clone(),
         };
         assert_eq!(finding.reason, Reason::InvalidAnnotation);
         assert!(

@@ -1,5 +1,5 @@
-//! Makes a copy of one source slice for one managed Service, and compares it with a slice that exists. Its name is that
-//! of [`copy_name`].
+//! Makes a copy of one source slice for one managed Service, and compares it with an existing slice. [`copy_name`]
+//! gives its name.
 
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
 
@@ -8,7 +8,7 @@ use crate::model::{
     annotation_of, copy_name, label, label_of, ports::protocol, provenance, version,
 };
 
-/// Labels that are ours to set or to keep away.
+/// Labels that only the operator may set on a copy. It removes them if they should not be there.
 const LABELS: [&str; 4] = [
     label::SERVICE_NAME,
     label::MANAGED_BY,
@@ -16,8 +16,8 @@ const LABELS: [&str; 4] = [
     label::HEADLESS,
 ];
 
-/// Annotations that say what a copy shows. The resourceVersion of the source is no part of it: a
-/// source that was touched without a change is not written again.
+/// Annotations that belong to the content of a copy. The resourceVersion of the source does not, so an update of the
+/// source without a change causes no write.
 const CONTENT_ANNOTATIONS: [&str; 4] = [
     provenance::NAMESPACE,
     provenance::SLICE,
@@ -26,7 +26,7 @@ const CONTENT_ANNOTATIONS: [&str; 4] = [
 ];
 
 fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
-    // Taken apart without `..`: a new field of the API has to be decided about here.
+    // This pattern has no `..`, so that a new field of the API needs a decision here.
     let Endpoint {
         addresses,
         conditions,
@@ -49,7 +49,7 @@ fn copy_endpoint(service: &ManagedService, endpoint: &Endpoint) -> Endpoint {
         hints: hints.clone().filter(|_| service.wants_hints),
         hostname: hostname.clone(),
         node_name: node_name.clone(),
-        // A reference into another namespace means nothing to readers of the copy.
+        // A reference into another namespace has no meaning for readers of the copy.
         target_ref: target_ref
             .clone()
             .filter(|target| target.is_for(service.key.namespace())),
@@ -85,7 +85,7 @@ pub fn held(service: &ManagedService, current: &EndpointSlice, ports: Vec<Endpoi
     )
 }
 
-/// A copy with the endpoints of `shown`. Its annotations say which source slice they are from.
+/// A copy with the endpoints of `shown`. The annotations of `shown` say which source slice they come from.
 fn copy_of(
     service: &ManagedService,
     shown: &EndpointSlice,
@@ -119,7 +119,7 @@ fn labels(service: &ManagedService, source_slice: &str) -> StringMap {
         (label::SERVICE_NAME.into(), service.key.name().into()),
         (label::MANAGED_BY.into(), MANAGED_BY_US.into()),
     ]);
-    // A label's value ends at 63 characters, a slice's name at 253. A name that fits is a legal value.
+    // A label value has at most 63 characters, and the name of a slice at most 253. A name that fits is a valid value.
     if source_slice.len() <= 63 {
         labels.insert(label::SOURCE.into(), source_slice.into());
     }
@@ -176,14 +176,14 @@ pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
 }
 
-/// A source without a trigger time gives no reason to write: the copy has that of its own last change.
+/// If the source has no trigger time, the copy has that of its own last change, which is no reason to write.
 fn same_trigger_time(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::TRIGGER_TIME);
     read(should).is_none() || read(is) == read(should)
 }
 
-/// An older version is as good: the source was touched without a change. One that is no number would
-/// switch the check for newer copies off.
+/// An older version counts as the same, because the source was updated without a change. A version that is not a number
+/// does not, because it would disable the check for newer copies.
 fn same_version(is: &ObjectMeta, should: &ObjectMeta) -> bool {
     let read = |metadata| annotation_of(metadata, provenance::RESOURCE_VERSION);
     version(read(is)).is_some() || read(is) == read(should)
@@ -200,7 +200,7 @@ fn same_ports(is: Option<&[EndpointPort]>, should: Option<&[EndpointPort]>) -> b
     is.len() == should.len() && is.iter().map(normal).eq(should.iter().map(normal))
 }
 
-/// The order of endpoints means nothing.
+/// The order of endpoints does not matter.
 fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool {
     let (is, should) = (is.unwrap_or_default(), should.unwrap_or_default());
     if is.len() != should.len() {
@@ -208,7 +208,7 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     }
     is == should || {
         let (mut is, mut should): (Vec<_>, Vec<_>) = (is.iter().collect(), should.iter().collect());
-        // By all that they say: Pods on one host network differ in their targets alone.
+        // The order uses all fields, because Pods in the same host network differ only in their targets.
         let order = |endpoint: &&Endpoint| format!("{endpoint:?}");
         is.sort_by_cached_key(order);
         should.sort_by_cached_key(order);
@@ -216,7 +216,7 @@ fn same_endpoints(is: Option<&[Endpoint]>, should: Option<&[Endpoint]>) -> bool 
     }
 }
 
-/// `wanted`, written over `current`: what others added to its metadata stays.
+/// The object to write over `current`: `wanted`, with the metadata that others added to `current`.
 #[must_use]
 pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice {
     let ours = std::mem::replace(&mut wanted.metadata, current.metadata.clone());
@@ -229,7 +229,7 @@ pub fn over(current: &EndpointSlice, mut wanted: EndpointSlice) -> EndpointSlice
     annotations.remove(provenance::UNREACHABLE);
     annotations.extend(ours.annotations.unwrap_or_default());
     let owners = metadata.owner_references.get_or_insert_default();
-    // One controller at most; our reference to the Service's former self goes with it.
+    // There may be only one controller. This also removes our reference to an earlier Service of the same name.
     owners.retain(|owner| owner.controller != Some(true));
     owners.extend(ours.owner_references.unwrap_or_default());
     wanted

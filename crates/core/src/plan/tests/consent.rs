@@ -1,4 +1,4 @@
-//! A source in another namespace is copied with consent only, and copies go with it.
+//! A source in another namespace is copied only with consent, and copies are deleted when consent ends.
 
 use proptest::prelude::*;
 
@@ -113,22 +113,31 @@ fn withdrawal_removes_copies_that_are_frozen_or_held() {
 /// Rule: 9.withdrawal
 #[test]
 fn withdrawal_removes_copies_of_a_slice_that_cannot_be_decoded() {
-    let world = allowed().settled("vip");
-    let mut index = withdrawn(&world).index();
-    let source = &world.slices[&SliceKey::new("web", "app-x7k2p")];
-    let unreadable = crate::model::Unreadable {
-        metadata: source.metadata.clone(),
-        error: "invalid type".to_owned(),
-    };
-    index.apply_unreadable_slice(
-        &Scope::Named(std::sync::Arc::new(["app".to_owned()].into())),
-        &unreadable,
-    );
-    let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
-    assert_eq!(plan.deletes.len(), 1);
+    let stays = withdrawn(&allowed().settled("vip"));
+    // Without its label, the slice may be one of the source that the Service names now.
+    let other = plain_service("other").namespace("web");
+    let moves = stays
+        .clone()
+        .service(other.annotate(annotation::ALLOW_FROM, "default"))
+        .service(service("vip").source("web", "other"));
+    for world in [stays, moves] {
+        let mut index = world.index();
+        let slice = &world.slices[&SliceKey::new("web", "app-x7k2p")];
+        let unreadable = crate::model::Unreadable {
+            metadata: ObjectMeta {
+                labels: None,
+                ..slice.metadata.clone()
+            },
+            error: "invalid type".to_owned(),
+        };
+        let names = ["app", "other"].map(str::to_owned).into();
+        index.apply_unreadable_slice(&Scope::Named(std::sync::Arc::new(names)), &unreadable);
+        let plan = plan(&index.snapshot(&vip()).unwrap(), &Verdicts::Off);
+        assert_eq!(plan.deletes.len(), 1);
+    }
 }
 
-/// A replica that starts knows of no Service that asks for the source, but of the copy.
+/// A replica that starts knows the copy, but no Service that asks for the source.
 /// Rule: 9.withdrawal
 #[test]
 fn a_frozen_copy_of_another_namespace_needs_grants() {
@@ -262,7 +271,7 @@ fn a_port_that_the_source_does_not_have_is_left_out() {
     };
     assert_eq!(numbers(&world), [6443]);
     assert_eq!(world.reasons("vip"), [Reason::PortNotPermitted]);
-    // Its own namespace may have any port.
+    // A source in the own namespace may be copied with any port.
     let own = slice("own").of("own").endpoints(["192.0.2.1"]);
     let mut world = world
         .slice(own)
@@ -329,7 +338,7 @@ fn any_source() -> impl Strategy<Value = ServiceKey> {
         .prop_map(|(namespace, name)| ServiceKey::new(&namespace, &name))
 }
 
-/// What may be true of a source that does not allow `default` to copy it.
+/// The possible states of a source that does not allow `default` to copy it.
 #[derive(Clone, Debug)]
 struct SourceState {
     allow_from: Option<String>,
@@ -411,7 +420,7 @@ impl SourceState {
 }
 
 proptest! {
-    /// Event, status, metrics and log are made of these alone.
+    /// Event, status, metrics and log are made only from these.
     /// Rule: 9.refusal-is-blind
     #[test]
     fn a_refusal_is_byte_equal_whatever_the_source_is(

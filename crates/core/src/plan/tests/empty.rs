@@ -1,4 +1,4 @@
-//! An empty source: followed, except where that must be a mistake.
+//! Copies follow an empty source, unless the empty list must be a mistake.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
@@ -19,17 +19,17 @@ fn copied() -> World {
         .settled("vip")
 }
 
+/// A slice of `web/app`.
+fn app_slice(name: &str) -> EndpointSlice {
+    slice(name).of("app").namespace("web")
+}
+
 /// `vip` with copies of two slices of `web/app`.
 fn copied_app(service: Service) -> World {
     World::new()
         .service(service.source("web", "app"))
-        .slice(
-            slice("app-aaaaa")
-                .of("app")
-                .namespace("web")
-                .endpoints(["192.0.2.1"]),
-        )
-        .slice(slice("app-bbbbb").of("app").namespace("web").endpoints([]))
+        .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+        .slice(app_slice("app-bbbbb").endpoints(["192.0.2.2"]))
         .settled("vip")
 }
 
@@ -115,26 +115,137 @@ fn an_unready_endpoint_is_an_endpoint() {
     assert_eq!(world.reasons("vip"), []);
 }
 
-/// Rule: 3.empty-followed
+/// Empties these slices of `web/app`.
+fn empty_app(world: &mut World, names: &[&str]) {
+    for name in names {
+        world.edit(&app(name), |slice| slice.endpoints = None);
+    }
+}
+
+/// Rule: 2.empty-in-place, 3.empty-followed
 #[test]
-fn another_source_that_is_empty_is_followed() {
+fn copies_of_an_empty_source_are_emptied_in_place() {
     let mut world = copied_app(service("vip"));
-    world.edit(&app("app-aaaaa"), |slice| slice.endpoints = None);
-    assert_eq!(world.settle("vip").len(), 1);
+    empty_app(&mut world, &["app-aaaaa", "app-bbbbb"]);
+    let writes = world.settle("vip");
     assert!(
-        world
-            .copies("vip")
-            .iter()
-            .all(|copy| copy.endpoints.iter().all(Vec::is_empty))
+        matches!(writes[..], [Write::Update(_), Write::Update(_)]),
+        "{writes:?}"
     );
-    assert_eq!(
-        world.copies("vip").len(),
-        2,
-        "each slice has its copy, empty or not"
-    );
+    assert!(world.copies("vip").iter().all(|copy| copy.is_empty()));
     world.slices.retain(|key, _| key.namespace() == "default");
     assert_eq!(world.settle("vip").len(), 2);
     assert_eq!(world.reasons("vip"), [Reason::SourceNotFound]);
+}
+
+/// Rule: 2.empty-no-create
+#[test]
+fn empty_slice_never_causes_a_create() {
+    for annotated in [service("vip"), hold(service("vip"))] {
+        let mut world = World::new()
+            .service(annotated.source("web", "app"))
+            .slice(app_slice("app-aaaaa"))
+            .slice(app_slice("app-bbbbb"));
+        assert_eq!(world.settle("vip"), [], "all are empty");
+        world.edit(&app("app-aaaaa"), |slice| {
+            *slice = slice.clone().endpoints(["192.0.2.1"]);
+        });
+        let copy = copy_of(&app_slice("app-aaaaa"));
+        assert_eq!(world.settle("vip"), [Write::Create(copy)]);
+    }
+}
+
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_goes_while_another_slice_has_endpoints() {
+    let copies = ["app-aaaaa", "app-bbbbb"].map(|name| copy_of(&app_slice(name)));
+    for annotated in [service("vip"), hold(service("vip"))] {
+        let mut world = copied_app(annotated);
+        empty_app(&mut world, &["app-bbbbb"]);
+        assert_eq!(world.settle("vip"), [Write::Delete(copies[1].clone())]);
+        assert_eq!(world.reasons("vip"), []);
+    }
+    // The order of a plan is creates, updates, deletes, so that there are always endpoints.
+    let mut world = copied_app(service("vip"));
+    empty_app(&mut world, &["app-aaaaa", "app-bbbbb"]);
+    world.settle("vip");
+    world.edit(&app("app-bbbbb"), |slice| {
+        *slice = slice.clone().endpoints(["192.0.2.3"]);
+    });
+    let [first, second] = copies;
+    assert_eq!(world.settle("vip"), [Write::Update(second), Write::Delete(first)]);
+}
+
+/// Rule: 2.empty-beside-others
+#[test]
+fn endpoints_that_move_to_another_slice_arrive_before_the_old_copy_goes() {
+    let mut world = World::new()
+        .service(service("vip").source("web", "app"))
+        .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    empty_app(&mut world, &["app-aaaaa"]);
+    world.put(app_slice("app-bbbbb").endpoints(["192.0.2.1"]));
+    assert_eq!(
+        world.settle("vip"),
+        [
+            Write::Create(copy_of(&app_slice("app-bbbbb"))),
+            Write::Delete(copy_of(&app_slice("app-aaaaa"))),
+        ]
+    );
+}
+
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_stays_beside_a_slice_of_the_other_family() {
+    let mut world = World::new()
+        .service(service("vip").families(&["IPv4", "IPv6"]).source("web", "app"))
+        .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+        .slice(app_slice("app-six").family("IPv6").endpoints(["2001:db8::1"]))
+        .settled("vip");
+    empty_app(&mut world, &["app-aaaaa"]);
+    let copy = copy_of(&app_slice("app-aaaaa"));
+    assert_eq!(world.settle("vip"), [Write::Update(copy)]);
+}
+
+/// Rule: 2.empty-in-place
+#[test]
+fn copy_whose_name_is_taken_gives_no_endpoints() {
+    let mut world = World::new()
+        .service(service("vip").source("web", "app"))
+        .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+        .settled("vip");
+    let taken = copy_of(&app_slice("app-bbbbb"));
+    world.put(slice(taken.name()).of("vip"));
+    world.put(app_slice("app-bbbbb").endpoints(["192.0.2.1"]));
+    empty_app(&mut world, &["app-aaaaa"]);
+    let copy = copy_of(&app_slice("app-aaaaa"));
+    assert_eq!(world.settle("vip"), [Write::Update(copy)]);
+    let reasons = world.reasons("vip");
+    assert_eq!(reasons, [Reason::NameTaken, Reason::ForeignSlices]);
+
+    world.edit(&app("app-bbbbb"), |slice| slice.endpoints = None);
+    assert_eq!(
+        world.reasons("vip"),
+        [Reason::ForeignSlices],
+        "no copy of an empty slice is missing"
+    );
+}
+
+/// The EndpointSlice controller keeps a slice without ports for a Service without Pods.
+#[test]
+fn ports_of_an_empty_slice_beside_others_do_not_matter() {
+    let named = service("vip")
+        .source("web", "app")
+        .no_ports()
+        .port("https", "https");
+    let mut world = World::new()
+        .service(named)
+        .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+        .slice(app_slice("app-bbbbb").ports(&[]));
+    assert_eq!(world.settle("vip").len(), 1);
+    assert_eq!(world.reasons("vip"), []);
+    world.slices.remove(&app("app-aaaaa"));
+    assert!(world.reasons("vip").contains(&Reason::PortUnresolved));
 }
 
 /// Rule: 3.when-source-empty
@@ -157,17 +268,22 @@ fn an_annotation_decides_otherwise() {
             "{value:?}"
         );
 
-        let mut other = copied_app(annotated());
-        other.edit(&app("app-aaaaa"), |slice| slice.endpoints = None);
+        let mut other = World::new()
+            .service(annotated().source("web", "app"))
+            .slice(app_slice("app-aaaaa").endpoints(["192.0.2.1"]))
+            .settled("vip");
+        empty_app(&mut other, &["app-aaaaa"]);
         assert_eq!(other.settle("vip").len(), app_writes, "web/app, {value:?}");
     }
 }
 
+/// Rule: 2.empty-in-place
 #[test]
 fn an_empty_copy_stays_beside_a_held_one() {
     let mut world = copied_app(hold(service("vip")));
-    assert_eq!(world.copies("vip").len(), 2);
-    world.edit(&app("app-aaaaa"), |slice| slice.endpoints = None);
+    // As an older release left it.
+    world.edit(&copy_of(&app_slice("app-bbbbb")), |copy| copy.endpoints = None);
+    empty_app(&mut world, &["app-aaaaa", "app-bbbbb"]);
     assert_eq!(
         world.settle("vip"),
         [],

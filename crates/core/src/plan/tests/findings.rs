@@ -80,7 +80,7 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
             vec![good(), good6()],
             vec![],
         ),
-        // A headless Service without selector gets both families on clusters of one, too.
+        // A headless Service without a selector gets both families even on clusters with one family.
         (
             "one of two, headless",
             required().headless(),
@@ -98,6 +98,61 @@ fn missing_family_is_reported_if_required_or_if_none_is_there() {
         let service = service.source("default", "app");
         let slices: Vec<_> = slices.into_iter().map(|slice| slice.of("app")).collect();
         assert_eq!(reasons(service, &slices), expected, "{what}");
+    }
+}
+
+/// Rule: 2.family-missing-command
+#[test]
+fn note_of_a_missing_family_has_the_command_that_helps() {
+    let required = |families: &[&str]| {
+        service(&"s".repeat(63))
+            .namespace(&"n".repeat(63))
+            .families(families)
+            .edit(|service| service.spec_mut().ip_family_policy = Some("RequireDualStack".to_owned()))
+    };
+    let single_stack = r#"--patch '{"spec":{"ipFamilyPolicy":"SingleStack"}}'"#;
+    for (what, service, slices, words) in [
+        (
+            "the second",
+            required(&["IPv4", "IPv6"]),
+            vec![good()],
+            single_stack,
+        ),
+        (
+            "the first",
+            required(&["IPv6", "IPv4"]),
+            vec![good()],
+            r#""ipFamilies":["IPv4"]}}' --output json > service.json && kubectl replace --force --filename service.json"#,
+        ),
+        (
+            "the only one",
+            service("vip"),
+            vec![good6()],
+            r#""clusterIPs":null,"ipFamilyPolicy":"SingleStack","ipFamilies":["IPv6"]}}' --output json > service.json"#,
+        ),
+        (
+            "the only one, headless",
+            service("vip").headless(),
+            vec![good6()],
+            r#"--patch '{"spec":{"ipFamilyPolicy":"SingleStack","ipFamilies":["IPv6"]}}'"#,
+        ),
+        (
+            "both",
+            required(&["IPv4", "IPv6"]),
+            vec![fqdn()],
+            "give it an EndpointSlice",
+        ),
+    ] {
+        let source = "a".repeat(63);
+        let key = crate::model::ServiceKey::of(&service.metadata);
+        let mut world = World::new().service(service.source(&source, &source));
+        for slice in slices {
+            world.put(slice.namespace(&source).of(&source));
+        }
+        let findings = world.plan_for(&key).findings;
+        let is_it = |finding: &&crate::model::Finding| finding.reason == Reason::FamilyMissing;
+        let note = &findings.iter().find(is_it).expect(what).note;
+        assert!(note.contains(words), "{what}: {note}");
     }
 }
 

@@ -288,10 +288,12 @@ fn a_service_recreated_takes_its_copies_over() {
 /// Rule: 3.deletion-timestamp
 #[test]
 fn terminating_service_gets_updates_and_deletes_only() {
-    let mut world = world().slice(slice("gone")).settled("vip");
+    let mut world = world()
+        .slice(slice("gone").endpoints(["192.0.2.3"]))
+        .settled("vip");
     world.put_service(service("vip").deleting());
     world.slices.remove(&key("gone"));
-    world.put(slice("new"));
+    world.put(slice("new").endpoints(["192.0.2.4"]));
     world.edit(&key("kubernetes"), |slice| {
         _ = slice.endpoints.as_mut().unwrap().pop();
     });

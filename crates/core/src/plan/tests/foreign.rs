@@ -1,7 +1,10 @@
-//! What is not ours is never touched.
+//! Slices of others are never touched.
 
 use crate::model::EndpointSlice;
-use crate::model::{MANAGED_BY_US, Reason, SliceKey, annotation, copy_name, label, provenance};
+use crate::model::{
+    ENDPOINT_SLICE_CONTROLLER, MANAGED_BY_US, MIRRORING_CONTROLLER, Reason, SliceKey, annotation, copy_name,
+    label, provenance,
+};
 use crate::testing::world::{World, Write};
 use crate::testing::{Build, BuildService, BuildSlice, owner, plain_service, service, slice};
 
@@ -10,7 +13,7 @@ fn taken() -> String {
     copy_name("vip", &slice("kubernetes"))
 }
 
-/// A slice that lacks one thing of what makes a copy ours, under each name that could matter.
+/// Slices that each lack one mark of a copy, under each name that could matter.
 fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
     let name = taken();
     let ours = || {
@@ -23,6 +26,7 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
         change(&mut owner);
         ours().edit(|slice| slice.metadata.owner_references = Some(vec![owner]))
     };
+    let unowned = || ours().edit(|slice| slice.metadata.owner_references = None);
     vec![
         ("no managed-by label", ours().without_label(label::MANAGED_BY)),
         (
@@ -36,13 +40,20 @@ fn almost_ours() -> Vec<(&'static str, EndpointSlice)> {
         ("no source slice", ours().without_annotation(provenance::SLICE)),
         ("no source UID", ours().without_annotation(provenance::UID)),
         (
-            "no owner",
-            ours().edit(|slice| slice.metadata.owner_references = None),
+            "no owner and no Service",
+            unowned().without_label(label::SERVICE_NAME),
+        ),
+        ("no owner and another Service", unowned().of("other")),
+        ("no owner and a Service with an illegal name", unowned().of("Vip")),
+        (
+            "no owner and another source",
+            unowned().annotate(provenance::SLICE, "more"),
         ),
         (
-            "an owner that does not control it",
-            owned(|owner| owner.controller = None),
+            "no owner and a source in another namespace",
+            unowned().annotate(provenance::NAMESPACE, "web"),
         ),
+        ("no owner and another address type", unowned().family("IPv6")),
         (
             "an owner of another kind",
             owned(|owner| owner.kind = "Endpoints".to_owned()),
@@ -149,6 +160,66 @@ fn slices_of_others_for_a_managed_service_are_reported() {
     assert!(!findings[0].note.contains("elsewhere"), "{}", findings[0].note);
 }
 
+/// Rule: 3.foreign-remedy
+#[test]
+fn note_on_slices_of_others_has_the_command_that_helps() {
+    let selects = "kubernetes.io/service-name=vip,endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io";
+    let cases = [
+        (
+            vec![Some(MIRRORING_CONTROLLER)],
+            "kubectl delete endpoints vip --namespace default; slices: a",
+        ),
+        (
+            vec![Some(ENDPOINT_SLICE_CONTROLLER); 2],
+            &format!("kubectl delete endpointslices --namespace default --selector {selects}; slices: a, b"),
+        ),
+        (
+            vec![Some("acme.example.com"), None],
+            "slices: a (managed by acme.example.com), b",
+        ),
+        (vec![Some(MANAGED_BY_US)], "slices: a"),
+    ];
+    for (managers, expected) in cases {
+        let mut world = World::new()
+            .service(service("vip"))
+            .slice(slice("kubernetes").endpoints(["192.0.2.1"]))
+            .settled("vip");
+        for (name, manager) in ["a", "b"].into_iter().zip(managers) {
+            let foreign = slice(name).of("vip");
+            world.put(match manager {
+                Some(manager) => foreign.label(label::MANAGED_BY, manager),
+                None => foreign,
+            });
+        }
+        let findings = world.findings("vip");
+        assert_eq!(world.reasons("vip"), [Reason::ForeignSlices], "{findings:#?}");
+        assert!(findings[0].note.ends_with(expected), "{expected}: {findings:#?}");
+    }
+}
+
+/// Rule: 3.foreign-remedy
+#[test]
+fn each_kind_of_writer_has_a_finding_of_its_own() {
+    let mut world = World::new()
+        .service(service("vip"))
+        .slice(slice("kubernetes").endpoints(["192.0.2.1"]));
+    let managers = [
+        MIRRORING_CONTROLLER,
+        ENDPOINT_SLICE_CONTROLLER,
+        "acme.example.com",
+    ];
+    for (name, manager) in ["a", "b", "c"].into_iter().zip(managers) {
+        world.put(slice(name).of("vip").label(label::MANAGED_BY, manager));
+    }
+    world.put(
+        slice("another")
+            .of("vip")
+            .label(label::MANAGED_BY, MIRRORING_CONTROLLER),
+    );
+    world.settle("vip");
+    assert_eq!(world.reasons("vip"), [Reason::ForeignSlices; 3]);
+}
+
 #[test]
 fn the_note_on_many_slices_of_others_still_says_what_to_do() {
     let mut world = World::new().service(service("vip")).slice(slice("kubernetes"));
@@ -178,7 +249,7 @@ fn slices_of_unmanaged_service_are_left_alone() {
     for service in [
         plain_service("vip"),
         selector(service("vip")),
-        // Told to delete them, a user would empty the Service.
+        // If the note named these, a user who deletes them would empty the Service.
         selector(service("vip")).annotate(annotation::ENABLED, "yes"),
     ] {
         let world = World::new().service(service).slice(slice("vip-x7k2p").of("vip"));

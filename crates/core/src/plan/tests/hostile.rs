@@ -1,4 +1,4 @@
-//! Whatever the cluster holds: no panic, short notes, and no write that is repeated for ever.
+//! Whatever the cluster contains, there is no panic, notes are short, and no write is repeated forever.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildService, BuildSlice, defaults, endpoint, service, slice, slice_port};
 
-/// Plans straight from objects, also such as no index would let through.
+/// Plans directly from objects, including objects that no index would accept.
 fn plan_of(service: &Service, source: &[EndpointSlice], there: &[EndpointSlice]) -> Plan {
     let managed = ManagedService::read(service, &defaults()).expect("a managed Service");
     let shared = |slices: &[EndpointSlice]| -> Vec<Arc<EndpointSlice>> {

@@ -1,10 +1,9 @@
-use crate::model::EndpointSlice;
-use crate::model::{Reason, SliceKey, label};
+use crate::model::{EndpointSlice, Reason, Service, SliceKey, annotation, copy_name, label};
 use crate::plan::Plan;
 use crate::testing::world::{World, Write};
-use crate::testing::{Build, BuildService, BuildSlice, service, slice};
+use crate::testing::{Build, BuildService, BuildSlice, plain_service, service, slice};
 
-/// What version 0.3 of the Go operator makes for a Service.
+/// The slice that version 0.3 of the Go operator makes for a Service.
 fn leftover(name: &str) -> EndpointSlice {
     slice(name)
         .of(name)
@@ -48,9 +47,60 @@ fn without_a_copy_to_replace_it_it_stays() {
         world().slice(empty).plan("vip").is_done(),
         "the list of API servers is held while empty"
     );
+    let follow = |service: Service| service.annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    let invalid = World::new()
+        .service(follow(service("vip").source("default", "other")))
+        .service(service("other"))
+        .slice(leftover("vip"))
+        .slice(source())
+        .settled("other");
+    assert!(
+        invalid.plan("vip").is_done(),
+        "the source has copies only, which are no source"
+    );
+    let nameless = follow(service("vip").no_ports().port("https", "nobody"));
+    let nameless = world().service(nameless).slice(source());
+    assert!(nameless.plan("vip").is_done(), "no port has a number");
     let mut dying = world().slice(source());
     dying.put_service(service("vip").source("default", "kubernetes").deleting());
     assert!(dying.plan("vip").is_done(), "a dying Service gets no copies");
+}
+
+/// Rule: 3.leftover-empty
+#[test]
+fn leftover_goes_when_an_empty_source_is_followed() {
+    let follow = service("vip").annotate(annotation::WHEN_SOURCE_EMPTY, "follow");
+    let world = world().service(follow);
+    let empty = world.clone().slice(source().endpoints([]));
+    let taken = slice(&copy_name("vip", &source())).of("vip");
+    for world in [world, empty.clone(), empty.slice(taken)] {
+        let plan = world.plan("vip");
+        assert_eq!((removes(&plan), plan.creates.len()), (vec!["vip"], 0));
+    }
+}
+
+/// Rule: 1.enabled-false-leftovers
+#[test]
+fn leftover_goes_with_the_copies_of_a_disabled_service() {
+    let disabled = service("vip").annotate(annotation::ENABLED, "false");
+    let mut copied = World::new()
+        .service(service("vip"))
+        .slice(source())
+        .settled("vip")
+        .slice(leftover("vip"));
+    for service in [disabled.clone(), disabled.deleting()] {
+        copied.put_service(service);
+        let plan = copied.plan("vip");
+        assert_eq!((plan.deletes.len(), removes(&plan)), (1, vec!["vip"]));
+        assert!(plan.findings.is_empty(), "{:?}", plan.findings);
+    }
+    copied.put_service(plain_service("vip"));
+    let plan = copied.plan("vip");
+    assert_eq!(plan.deletes.len(), 1);
+    assert!(
+        removes(&plan).is_empty(),
+        "an annotation that is gone is no \"false\""
+    );
 }
 
 /// Rule: 3.leftover-slice
@@ -79,12 +129,14 @@ fn only_what_the_go_operator_made_is_a_leftover() {
         }),
     ];
     for (what, edit) in cases {
-        let world = World::new()
+        let mut world = World::new()
             .service(service("vip").source("default", "kubernetes"))
             .slice(source())
             .slice(edit(leftover("vip")));
         assert!(removes(&world.plan("vip")).is_empty(), "{what}");
         assert!(world.reasons("vip").contains(&Reason::ForeignSlices), "{what}");
+        world.put_service(service("vip").annotate(annotation::ENABLED, "false"));
+        assert!(world.plan("vip").is_done(), "{what}");
     }
     assert!(
         !world()

@@ -1,4 +1,4 @@
-//! Given objects, when one changes, then these writes.
+//! Tests of the form: given these objects, if one changes, the plan has these writes.
 
 mod consent;
 mod empty;
@@ -10,6 +10,7 @@ mod laws;
 mod leftovers;
 mod nodes;
 mod repair;
+mod restored;
 mod stale;
 mod unreadable;
 mod verdicts;

@@ -1,4 +1,4 @@
-//! A view that may be old: ask before it overwrites what a newer one wrote.
+//! A view that may be old: a GET comes before it overwrites what a newer view wrote.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::plan::{Plan, plan};
 use crate::testing::world::World;
 use crate::testing::{Build, BuildSlice, plain_service, service, slice};
 
-/// A copy that was made from version 200 of the source, while we see it at this one.
+/// A copy that was made from version 200 of the source, while this replica sees the source at this version.
 fn ahead_of(seen: u64) -> World {
     World::new()
         .service(service("vip").annotate(crate::model::annotation::WHEN_SOURCE_EMPTY, "follow"))
@@ -84,6 +84,7 @@ fn a_copy_that_shows_the_same_needs_no_question() {
     let world = ahead_of(150).slice(slice("kubernetes").version(150).endpoints(["192.0.2.1"]));
     let expected = Plan {
         endpoints: 1,
+        removes_leftovers: true,
         ..Plan::default()
     };
     assert_eq!(plans(&world).0, expected);
@@ -97,6 +98,28 @@ fn copy_newer_than_view_is_not_deleted_before_source_read() {
     assert!(before.deletes.is_empty(), "{before:#?}");
     assert_eq!(before.confirm, BTreeSet::from([source()]));
     assert_eq!(after.deletes.len(), 1);
+}
+
+/// Rule: 2.newer-claim
+#[test]
+fn copy_of_a_slice_that_looks_empty_is_not_deleted_before_the_slice_was_read() {
+    let giving = slice("more").version(300).endpoints(["192.0.2.2"]);
+    for (version, uid, expected) in [
+        (150, "uid-kubernetes", (0, 1)),
+        (201, "uid-kubernetes", (1, 0)),
+        // All changes up to 300 were seen.
+        (150, "old", (1, 0)),
+    ] {
+        let seen = slice("kubernetes").version(version).uid(uid);
+        let world = ahead_of(200).settled("vip").slice(giving.clone()).slice(seen);
+        let (before, after) = plans(&world);
+        assert_eq!(
+            (before.deletes.len(), before.confirm.len()),
+            expected,
+            "{version} {uid}"
+        );
+        assert_eq!(after.deletes.len(), 1);
+    }
 }
 
 #[test]
@@ -143,7 +166,7 @@ fn a_claim_edited_by_hand_costs_a_question_and_no_more() {
     assert_eq!(world.settle("vip").len(), 1);
 }
 
-/// A source slice of which there is no copy yet.
+/// A source slice without a copy.
 fn uncopied() -> World {
     World::new()
         .service(service("vip"))

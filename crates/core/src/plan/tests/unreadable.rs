@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::index::{Index, Scope};
 use crate::model::{
-    EndpointSlice, ObjectMeta, Reason, ServiceKey, SliceKey, Snapshot, Unreadable, annotation, label,
+    EndpointSlice, ObjectMeta, Reason, ServiceKey, SliceKey, Snapshot, Unreadable, annotation, copy_name,
+    label,
 };
 use crate::plan::{Plan, plan};
 use crate::testing::world::World;
@@ -142,7 +143,19 @@ fn nothing_is_held_because_of_an_unreadable_slice() {
     assert!(plan.is_done() && plan.findings.is_empty(), "{plan:#?}");
 }
 
-/// Neither a slice that was never copied nor one of the other family has anything to show instead.
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_goes_beside_the_copy_of_an_unreadable_slice() {
+    let mut world = world();
+    world.put(slice("more"));
+    let (_, plan) = plan_of(&restarted(&world, &slice("kubernetes")));
+    let deleted = plan.deletes.iter().map(|delete| delete.key.name());
+    let empty = copy_name("vip", &slice("more"));
+    assert_eq!(deleted.collect::<Vec<_>>(), [empty.as_str()]);
+    assert!(plan.updates.is_empty() && plan.creates.is_empty(), "{plan:#?}");
+}
+
+/// Neither a slice that was never copied nor one of the other family has endpoints to show instead.
 #[test]
 fn an_unreadable_slice_without_a_copy_ends_no_hold() {
     let mut world = World::new()

@@ -1,4 +1,4 @@
-//! Given a report of the probes, then these conditions in the copies.
+//! Tests of the form: given this report of the probes, the copies have these conditions.
 
 use std::sync::Arc;
 

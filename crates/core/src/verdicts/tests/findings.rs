@@ -1,4 +1,4 @@
-//! What is reported besides.
+//! Findings of probes other than removals.
 
 use super::*;
 

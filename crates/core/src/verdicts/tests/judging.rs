@@ -70,7 +70,7 @@ fn contrast_of_an_endpoint_that_is_not_in_the_copy_is_none() {
 #[test]
 fn at_most_half_are_out() {
     for (n, places) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3)] {
-        // The last one lives, so that the family is not blind and the port counts.
+        // The last one is alive, so that the family is not blind and the port counts.
         let scene = (1..n).fold(Scene::new(n), |scene, n| scene.set(n, down()));
         assert_eq!(scene.out().len(), places, "{n} endpoints");
     }
@@ -214,7 +214,7 @@ fn endpoint_that_alone_answers_returns() {
     assert_eq!(scene.out(), [1], "the other answers");
     assert_eq!(scene.clone().set(2, quiet.clone()).out(), [0; 0]);
     assert_eq!(scene.clone().set(2, failing()).out(), [1], "it answered just now");
-    // It is down on the other port, and the only one on this.
+    // It is down on the other port, and is the only one on this port.
     let scene = Scene::new(2)
         .port(SUPERVISOR)
         .set_on(SUPERVISOR, 1, down())

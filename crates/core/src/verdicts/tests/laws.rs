@@ -1,4 +1,4 @@
-//! What holds whatever happens.
+//! Laws that hold whatever happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,12 +148,12 @@ proptest! {
     }
 }
 
-/// What happens to one of three targets.
+/// A step of one of three targets.
 #[derive(Clone, Debug)]
 enum Step {
     /// An attempt on a target takes this long.
     Attempt(u8, u64, Reply),
-    /// A target leaves the source and comes back.
+    /// A target leaves the source and returns.
     Relist(u8),
     Pass(u64),
 }
@@ -175,13 +175,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Steps as they come: begins and ends of attempts in the order of time.
+/// The steps in the order of time: begins and ends of attempts.
 struct Run {
     probes: Probes,
     now: u64,
     pending: BTreeMap<(u64, usize), (u8, u64, Reply)>,
     begun: usize,
-    /// Ends since the target was listed: when, and whether it was an answer.
+    /// The ends of attempts since the target was listed, each with its time and whether it was an answer.
     seen_well: BTreeSet<u8>,
     down_since: BTreeMap<u8, u64>,
 }

@@ -57,7 +57,7 @@ fn new_leader_keeps_an_endpoint_out_until_it_knows_better() {
         had_time: false,
         ..never_well()
     };
-    // A server that is dead refuses before the handshakes with the others are done.
+    // A dead server refuses the connection before the handshakes with the others are complete.
     for (what, first, others, is_out) in [
         ("no result yet", unknown(), unknown(), true),
         ("others answer", unknown(), well(), true),

@@ -107,7 +107,7 @@ impl Scene {
         scene.port(API)
     }
 
-    /// One more port, well everywhere.
+    /// Adds a port that is well on all endpoints.
     fn port(mut self, port: u16) -> Self {
         self.ports.insert(port);
         for candidate in &self.candidates {
@@ -180,7 +180,7 @@ fn rising() -> Facts {
     }
 }
 
-/// Listed a while ago, and every attempt failed.
+/// Listed some time ago, and every attempt failed.
 fn never_well() -> Facts {
     Facts {
         condition: Condition::New,

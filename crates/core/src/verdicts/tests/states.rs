@@ -84,7 +84,7 @@ fn target_listed_again_is_new() {
     assert!(probes.targets.get(target(1)).is_none());
     probes.targets.list(&[target(1)].into(), at(2_100));
     assert_eq!(probes.phase(1), Phase::New { failures: 0 });
-    // An attempt from before is none of the new target's.
+    // An attempt from before the listing does not belong to the new target.
     assert!(
         !probes
             .targets
@@ -251,7 +251,7 @@ fn failure_during_the_rise_starts_it_again() {
         probes.well(1, begun);
         assert_ne!(probes.phase(1), Phase::Well);
     }
-    // It did not fall from well, so this was no relapse.
+    // It was not well before it failed, so this was not a relapse.
     probes.well(1, 8_000);
     assert_eq!(probes.phase(1), Phase::Well);
 }

@@ -1,4 +1,4 @@
-//! How targets and failures are written.
+//! The text form of targets and failures.
 
 use super::*;
 

@@ -10,7 +10,7 @@ mod server;
 
 use crate::{kubeconfig, pki::Pki};
 use etcd::{Member, Place};
-use process::Folder;
+use process::{Folder, Guard};
 use rcgen::KeyPair;
 pub use server::RealServer;
 use std::{
@@ -34,6 +34,7 @@ pub struct RealCluster {
     etcd: Vec<Member>,
     assets: PathBuf,
     pki: Pki,
+    controllers: Option<Guard>,
     /// Removed last: the servers write into it.
     folder: Folder,
 }
@@ -133,6 +134,7 @@ impl RealCluster {
             etcd,
             assets,
             pki: Pki::new(),
+            controllers: None,
             folder,
         };
         cluster.write_files()?;
@@ -238,6 +240,30 @@ impl RealCluster {
     pub fn kubeconfig_of(&self, user: &str, server: usize, namespace: &str) -> String {
         let url = self.servers[server].url();
         kubeconfig::render(&url, self.ca_pem(), &token(user), namespace)
+    }
+
+    /// Runs these controllers of Kubernetes until the cluster is dropped. Returns whether the folder of the binaries has
+    /// `kube-controller-manager`; that of envtest has none.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn run_controllers(&mut self, controllers: &[&str]) -> io::Result<bool> {
+        let program = self.assets.join("kube-controller-manager");
+        if !program.is_file() {
+            return Ok(false);
+        }
+        let kubeconfig = self.kubeconfig(0, "default");
+        let kubeconfig = self.folder.write("controllers.kubeconfig", &kubeconfig)?;
+        let command = [
+            program.display().to_string(),
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--controllers={}", controllers.join(",")),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ];
+        let log = self.folder.0.join("kube-controller-manager.log");
+        self.controllers = Some(Guard::start(&command, &log)?);
+        Ok(true)
     }
 
     /// The users whose writes of EndpointSlices were accepted, by all servers so far.

@@ -22,7 +22,7 @@ async fn client(cluster: &RealCluster, server: usize) -> Client {
 }
 
 #[tokio::test]
-async fn two_real_servers_of_one_store_stop_and_return() {
+async fn servers_of_one_store_stop_and_return_on_api_server() {
     if assets().is_none() {
         println!("skipped: needs KUBEBUILDER_ASSETS (a folder with etcd and kube-apiserver)");
         return;

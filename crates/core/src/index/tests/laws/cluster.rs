@@ -47,7 +47,7 @@ pub(super) enum Step {
     /// A Service is created or changed, and the index is updated.
     Service(usize, Option<(&'static str, &'static str)>, u8),
     DeleteService(usize),
-    /// Services are listed again, and some of them are gone.
+    /// Services are listed again, and some of them no longer exist.
     ListServices(usize),
     /// A slice is created or changed. Its watches have not shown it yet.
     Slice(Change),
@@ -62,7 +62,7 @@ pub(super) enum Step {
     Read(&'static str, usize),
     /// Names that are not in use are dropped.
     Forget,
-    /// A Node is changed, or cannot be decoded, or is gone.
+    /// A Node is changed, becomes undecodable, or is deleted.
     Node(usize, u8),
     /// Nodes are listed, or cannot be.
     Nodes(u8),

@@ -1,4 +1,4 @@
-//! When a copy is written, and what of the old one stays.
+//! When a copy is written, and which parts of the old one stay.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What may happen to a cluster.
+//! Random changes of a cluster.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 use proptest::collection::vec;
@@ -31,7 +31,7 @@ pub(super) enum Change {
     Leftover,
 }
 
-/// What a Service may ask for.
+/// The requests that a Service may make.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) enabled: Option<&'static str>,
@@ -45,7 +45,7 @@ pub(super) struct Ask {
     pub(super) uid: u8,
 }
 
-/// What a hand can do to a copy.
+/// Manual edits of a copy.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Hand {
     Label(&'static str),

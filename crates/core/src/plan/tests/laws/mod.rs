@@ -1,5 +1,5 @@
-//! What holds whatever happens: a cluster goes through random changes, and after each one the
-//! operator plans, writes and plans again.
+//! Laws that hold whatever happens. A cluster goes through random changes, and after each one the operator plans,
+//! writes and plans again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,10 @@ use crate::testing::{Build, BuildService, BuildSlice, owner, service};
 
 mod changes;
 
-/// Source slice by namespace, name and address type: what its copy's name is made of.
+/// The namespace, name and address type of a source slice, which form the name of its copy.
 type Origin = (String, String, String);
 
-/// The cluster and all that sources ever showed.
+/// The cluster, and everything that sources have ever shown.
 struct History {
     world: World,
     shown: BTreeMap<Origin, Vec<BTreeSet<Vec<String>>>>,
@@ -115,8 +115,8 @@ impl History {
     }
 }
 
-/// What somebody wrote by hand into a copy: held as they are if their source is empty, and
-/// left as they are while an annotation cannot be understood.
+/// Endpoints that somebody wrote into a copy by hand. They stay if the source is empty and the copy is held, and while
+/// an annotation cannot be understood.
 fn was_edited(copy: &EndpointSlice) -> bool {
     label_of(&copy.metadata, "edited").is_some()
 }
@@ -182,7 +182,7 @@ const STAYS: [Reason; 2] = [Reason::SourceEmptyHeld, Reason::InvalidAnnotation];
 fn check_contents(history: &History, findings: &[Reason]) {
     let as_they_are = findings.iter().any(|finding| STAYS.contains(finding));
     for copy in history.world.copies("vip") {
-        // Nor is a copy written that is being deleted and not wanted.
+        // A copy that is being deleted and is not wanted is not written either.
         if as_they_are && was_edited(copy) || copy.metadata.deletion_timestamp.is_some() {
             continue;
         }
@@ -213,6 +213,16 @@ fn check_contents(history: &History, findings: &[Reason]) {
     }
 }
 
+/// No empty copy is beside one of its family that has endpoints, and none is created.
+fn check_empty(world: &World, findings: &[Reason]) {
+    let mut copies = world.copies("vip");
+    copies.retain(|copy| copy.metadata.deletion_timestamp.is_none());
+    let (empty, full): (Vec<_>, Vec<_>) = copies.into_iter().partition(|copy| copy.is_empty());
+    let is_beside = |copy: &&&EndpointSlice| full.iter().any(|other| other.address_type == copy.address_type);
+    let as_they_are = findings.iter().any(|finding| STAYS.contains(finding));
+    assert_eq!(empty.iter().find(is_beside).filter(|_| !as_they_are), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -226,13 +236,14 @@ proptest! {
             let before = history.world.clone();
             history.make(change);
             let mut plan = history.world.plan("vip");
+            prop_assert!(!plan.creates.iter().any(EndpointSlice::is_empty), "{plan:#?}");
             check_ownership(&history.world, &key, &plan);
             check_order(&plan);
             if matches!(change, Change::Touch(_)) {
                 prop_assert!(plan.is_done(), "a touched source plans a write: {plan:#?}");
             }
             let others: BTreeMap<_, _> = history.world.slices.clone().into_iter().filter(|(_, slice)| !slice.is_copy_for(&key)).collect();
-            // What the Go operator left goes besides.
+            // The plan also deletes what the Go operator left.
             let leftovers = std::mem::take(&mut plan.leftovers);
             let writes = history.world.apply(plan);
             for (name, slice) in &others {
@@ -245,12 +256,15 @@ proptest! {
                 let taken = before.reasons("vip").contains(&Reason::NameTaken);
                 let copied = before.copies("vip").len();
                 let missing = before.slices.values().filter(|slice| slice.owner_of_copy().is_none()).count() > copied;
-                prop_assert!(writes.len() <= 1 || was_held || taken || missing, "{writes:?} for slice {n}");
+                // Empty copies go when another slice has endpoints.
+                let had_empty = before.copies("vip").iter().any(|copy| copy.is_empty());
+                prop_assert!(writes.len() <= 1 || was_held || taken || missing || had_empty, "{writes:?} for slice {n}");
             }
             let left = history.world.plan("vip");
             prop_assert!(left.is_done(), "after {change:?} and {writes:?} there is still to do {left:#?}");
             let findings: Vec<_> = left.findings.iter().map(|finding| finding.reason).collect();
             check_contents(&history, &findings);
+            check_empty(&history.world, &findings);
         }
     }
 
@@ -265,7 +279,7 @@ proptest! {
         let mut history = History::new();
         history.world.settle("vip");
         for change in changes.iter().chain(&[Change::Service(follows), Change::Source(0, ends, 0)]) {
-            // What only a new Service or a person can undo is left out here.
+            // This leaves out changes that only a new Service or a person can undo.
             if matches!(change, Change::Foreign(..) | Change::Edit(_, Hand::NoOwner | Hand::NoManager | Hand::Owner(_) | Hand::NoAnnotation(_) | Hand::Finalizer)) {
                 continue;
             }
@@ -276,10 +290,11 @@ proptest! {
         decoded_again.slices.retain(|_, slice| slice.owner_of_copy().is_none());
         decoded_again.settle("vip");
         let content = |world: &World| -> BTreeMap<_, _> {
-            world.copies("vip").into_iter().map(|copy| {
+            // Whether an empty copy is there depends on what the source showed before.
+            world.copies("vip").into_iter().filter(|copy| !copy.is_empty()).map(|copy| {
                 let mut copy = copy.clone();
                 (copy.metadata.uid, copy.metadata.resource_version) = (None, None);
-                // Not written for its own sake; what others add stays.
+                // This alone causes no write, and additions of others stay.
                 copy = copy.without_annotation(provenance::RESOURCE_VERSION).without_annotation("note").without_label("app").without_label("edited");
                 if let Some(endpoints) = &mut copy.endpoints {
                     endpoints.sort_by_key(|endpoint| endpoint.addresses.clone());

@@ -141,7 +141,7 @@ fn an_address_that_never_answers_is_named_after_its_time() {
     let note = incomplete(&world_of(facts(Condition::New))).unwrap();
     assert!(note.contains("192.0.2.1 (2001:db8::1 does not answer)"), "{note}");
 
-    // One that is listed already may be unreachable for this replica only.
+    // An address that is already listed may be unreachable only for this replica.
     let listed = |is_silent| {
         let facts = Facts {
             is_silent,
@@ -205,7 +205,7 @@ fn the_second_family_is_judged_like_the_first() {
         annotation_of(&copy.metadata, provenance::UNREACHABLE),
         Some(V6[0])
     );
-    // What Nodes say does not put it back.
+    // Nodes do not put it back.
     world.nodes = KnownNodes::Unknown(NodesUnknown::Failing);
     assert_eq!(world.settle("vip"), []);
     world.nodes = unreadable(servers().split_off(1), &["a"]);

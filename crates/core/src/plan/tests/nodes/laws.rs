@@ -1,4 +1,4 @@
-//! What holds whatever Nodes, source, Service and probes do.
+//! Laws that hold whatever Nodes, source, Service and probes do.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -154,7 +154,7 @@ proptest! {
                 prop_assert_eq!(after, before, "{:?}: it is held", change);
                 continue;
             }
-            // The one Node of a server that is listed has it, of the same kind.
+            // The only Node of a listed server has the address, and it is of the same kind.
             let is_certain = |address: &IpAddr| listed.iter().any(|listed| {
                 let with: Vec<_> = nodes.with(*listed).collect();
                 let kind = |node: &Node, address| NodeAddressKind::ALL.into_iter().find(|kind| node.addresses.contains(&NodeAddress { kind: *kind, address }));
@@ -206,7 +206,7 @@ proptest! {
     fn the_order_of_node_addresses_changes_nothing(changes in vec(change(), 1..10)) {
         let mut world = start();
         for change in &changes {
-            // An address that has not entered is the first of its kind, so there the order counts.
+            // The order of addresses matters only for an address that has not entered, which is the first of its kind.
             if matches!(change, Change::Well(_)) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Given Nodes, then these addresses, names and hints in the copies of the API source.
+//! Tests of the form: given these Nodes, the copies of the API source have these addresses, names and hints.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{
     EndpointSlice, Family, KnownNodes, Node, Nodes, NodesUnknown, Reason, Service, SliceKey, annotation,
-    annotation_of, label, label_of, provenance,
+    annotation_of, copy_name, label, label_of, provenance,
 };
 use crate::plan::{Judged, Verdicts};
 use crate::testing::world::{World, Write};
@@ -95,7 +95,7 @@ fn incomplete(world: &World) -> Option<String> {
     note(world, Reason::FamilyIncomplete)
 }
 
-/// What the source lists from now on.
+/// Sets what the source lists from now on.
 fn list(world: &mut World, addresses: &[&str]) {
     world.edit(&source_key(), |slice| {
         *slice = slice.clone().endpoints(addresses.iter().copied());
@@ -238,6 +238,38 @@ fn what_the_source_showed_is_held_until_nodes_tell_more() {
     );
 }
 
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_goes_while_nodes_give_its_family_endpoints() {
+    let own = || slice("kubernetes-6").family("IPv6").endpoints(V6);
+    let mut world = world().slice(own()).settled("vip");
+    world.put(own().endpoints([]));
+    let copy = |source: &EndpointSlice| SliceKey::new("default", copy_name("vip", source));
+    assert_eq!(
+        world.settle("vip"),
+        [
+            Write::Create(copy(&slice("kubernetes").family("IPv6"))),
+            Write::Delete(copy(&own())),
+        ]
+    );
+}
+
+/// Rule: 2.empty-beside-others
+#[test]
+fn empty_copy_from_nodes_goes_beside_one_with_endpoints() {
+    let mut world = world()
+        .slice(slice("kubernetes-more").endpoints([V4[2]]))
+        .settled("vip");
+    assert_eq!(copies(&world, Family::V6).len(), 2);
+    world.put(slice("kubernetes-more"));
+    // The copies of its IPv4 and IPv6 addresses.
+    let writes = world.settle("vip");
+    assert!(
+        matches!(writes[..], [Write::Delete(_), Write::Delete(_)]),
+        "{writes:?}"
+    );
+}
+
 /// Rule: 8.held
 #[test]
 fn both_families_are_held_or_emptied_together() {
@@ -254,7 +286,7 @@ fn both_families_are_held_or_emptied_together() {
                 "{when_empty}"
             );
         }
-        // What a Node says does not matter meanwhile.
+        // Meanwhile, the Node does not matter.
         world.list_nodes([]);
         world.settle("vip");
         assert_eq!(shown6(&world).len(), expected, "{when_empty}");
@@ -322,7 +354,7 @@ fn no_doubt_about_nodes_takes_the_last_endpoint() {
     world.list_nodes([]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[0]]);
-    // Another one that is certain takes its place.
+    // Another address that is certain takes its place.
     world.list_nodes([server(2)]);
     world.settle("vip");
     assert_eq!(shown6(&world), [V6[2]]);
@@ -349,7 +381,7 @@ fn the_vip_on_a_node_is_no_endpoint_even_as_the_last() {
     one.settle("vip");
     assert_eq!(shown6(&one), [V6[1]]);
 
-    // Nor does it take the place of the last one.
+    // It does not take the place of the last one either.
     let mut world = world().settled("vip");
     world.put_service(with_vip(dual()));
     world.list_nodes([]);

@@ -1,4 +1,4 @@
-//! What copies keep while Nodes, or one of them, are not known.
+//! What copies keep while all Nodes, or one Node, are unknown.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn copies_keep_all_that_they_have_from_nodes_that_are_unknown() {
         let mut world = settled();
         world.nodes = KnownNodes::Unknown(why);
         assert_eq!(world.settle("vip"), [], "{why:?}");
-        // The source goes on as usual.
+        // Copies still follow the source.
         list(&mut world, &V4[..2]);
         world.settle("vip");
         assert_eq!(shown6(&world), V6, "{why:?}");
@@ -84,7 +84,7 @@ fn a_node_that_cannot_be_decoded_changes_nothing() {
     world.nodes = unreadable([zoned(1), zoned(2)], &["a"]);
     assert_eq!(world.settle("vip"), []);
     assert_eq!(world.reasons("vip"), []);
-    // The others go on: b is gone for good, and a is still not known.
+    // Copies still follow the other Nodes: b is deleted, and a is still unknown.
     world.nodes = unreadable([zoned(2)], &["a"]);
     world.settle("vip");
     assert_eq!(

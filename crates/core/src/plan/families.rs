@@ -1,0 +1,57 @@
+//! Reports IP families that a source lacks, with a command that the API server accepts.
+//!
+//! The API server rejects most changes of `spec.ipFamilies`. The second family goes with `ipFamilyPolicy: SingleStack`,
+//! and the first one never changes while the Service has a cluster IP.
+
+use super::Plan;
+use crate::model::{Family, ManagedService, Reason, Source};
+
+/// Reports families of the Service of which the source has no slice.
+pub(super) fn missing(service: &ManagedService, source: &Source, plan: &mut Plan) {
+    let has_slices = |family: &Family| source.slices_of(*family).next().is_some();
+    let is_missing = |family: &Family| !has_slices(family) && !is_second(source, *family);
+    let missing: Vec<_> = service.families.iter().copied().filter(is_missing).collect();
+    let is_none_there = missing.len() == service.families.len();
+    if is_none_there || (service.needs_all_families && !missing.is_empty()) {
+        let other = Family::ALL.into_iter().find(has_slices);
+        let names: Vec<_> = missing.iter().map(|family| family.as_str()).collect();
+        let remedy = remedy(service, &missing, other);
+        let note = format!("{} has no {} slice; {remedy}", source.key, names.join(" and no "));
+        plan.find(Reason::FamilyMissing, note);
+    }
+}
+
+/// Whether a family is the second one of the API source, which Nodes fill.
+fn is_second(source: &Source, family: Family) -> bool {
+    source.key.is_api_source() && source.slices_of(family.other()).next().is_some()
+}
+
+/// What to do about missing families. `other` is one that the source has.
+fn remedy(service: &ManagedService, missing: &[Family], other: Option<Family>) -> String {
+    let Some(other) = other else {
+        return "give it an EndpointSlice of a family of this Service".to_owned();
+    };
+    let named = format!(
+        "service {} --namespace {}",
+        service.key.name(),
+        service.key.namespace()
+    );
+    let is_first_there = service
+        .families
+        .first()
+        .is_some_and(|first| !missing.contains(first));
+    let other = other.as_str();
+    if is_first_there {
+        format!(
+            r#"give it one, or remove this family from the Service: kubectl patch {named} --patch '{{"spec":{{"ipFamilyPolicy":"SingleStack"}}}}'"#
+        )
+    } else if service.headless {
+        format!(
+            r#"give it one, or change the family of the Service: kubectl patch {named} --patch '{{"spec":{{"ipFamilyPolicy":"SingleStack","ipFamilies":["{other}"]}}}}'"#
+        )
+    } else {
+        format!(
+            r#"give it one. Or create the Service again with {other}, because its first family cannot change; that interrupts the Service: kubectl get {named} --output json | kubectl patch --local --filename - --type merge --patch '{{"spec":{{"clusterIP":null,"clusterIPs":null,"ipFamilyPolicy":"SingleStack","ipFamilies":["{other}"]}}}}' --output json > service.json && kubectl replace --force --filename service.json"#
+        )
+    }
+}

@@ -1,0 +1,85 @@
+//! Reports slices that others write for a managed Service. kube-proxy sends traffic to their endpoints too.
+//!
+//! The remedy depends on the writer, which the managed-by label names: a slice that a controller keeps comes back when
+//! it is deleted.
+
+use std::collections::BTreeMap;
+
+use super::Plan;
+use crate::migration::is_leftover;
+use crate::model::{
+    ENDPOINT_SLICE_CONTROLLER, EndpointSlice, MIRRORING_CONTROLLER, Reason, ServiceKey, SliceKey, Snapshot,
+    a_few, label, label_of,
+};
+
+/// The writers of slices that need different remedies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Writer {
+    /// Kubernetes, from an `Endpoints` object with the name of the Service.
+    Mirroring,
+    /// Kubernetes, while the Service had a selector. It forgets the slices when the selector is removed.
+    Selector,
+    /// Anybody else.
+    Other,
+}
+
+impl Writer {
+    fn of(slice: &EndpointSlice) -> Self {
+        match label_of(&slice.metadata, label::MANAGED_BY) {
+            Some(MIRRORING_CONTROLLER) => Self::Mirroring,
+            Some(ENDPOINT_SLICE_CONTROLLER) => Self::Selector,
+            _ => Self::Other,
+        }
+    }
+
+    /// What is wrong, and the command that helps. The names of the slices follow.
+    fn remedy(self, service: &ServiceKey) -> String {
+        let (namespace, name) = (service.namespace(), service.name());
+        match self {
+            Self::Mirroring => format!(
+                "Kubernetes mirrors the Endpoints object {service} into slices of this Service, which get traffic, and writes them again when they are deleted. Delete the object: kubectl delete endpoints {name} --namespace {namespace}; slices"
+            ),
+            Self::Selector => format!(
+                "slices get traffic that Kubernetes wrote while this Service had a selector, and that nobody removes. Delete them: kubectl delete endpointslices --namespace {namespace} --selector {}={name},{}={ENDPOINT_SLICE_CONTROLLER}; slices",
+                label::SERVICE_NAME,
+                label::MANAGED_BY
+            ),
+            Self::Other => format!(
+                "slices that are not copies get traffic of this Service. Stop what writes them, and delete them: kubectl get endpointslices --namespace {namespace} --selector {}={name} --show-managed-fields --output yaml names the writers; slices",
+                label::SERVICE_NAME
+            ),
+        }
+    }
+}
+
+/// Reports slices of others, by writer.
+pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
+    let is_foreign = |slice: &&EndpointSlice| {
+        slice.owner_of_copy().is_none()
+            && !is_leftover(slice, &snapshot.key)
+            && label_of(&slice.metadata, label::SERVICE_NAME) == Some(snapshot.key.name())
+    };
+    let foreign = snapshot.others.iter().map(AsRef::as_ref).filter(is_foreign);
+    let mut by_writer = BTreeMap::<_, Vec<_>>::new();
+    for slice in foreign {
+        by_writer
+            .entry(Writer::of(slice))
+            .or_default()
+            .push(name_of(slice));
+    }
+    for (writer, slices) in by_writer {
+        let remedy = writer.remedy(&snapshot.key);
+        plan.find(Reason::ForeignSlices, format!("{remedy}: {}", a_few(&slices)));
+    }
+}
+
+/// The name of a slice, and whom to ask about it if its label says that.
+fn name_of(slice: &EndpointSlice) -> String {
+    let name = SliceKey::of(&slice.metadata).name().to_owned();
+    match label_of(&slice.metadata, label::MANAGED_BY) {
+        Some(manager) if Writer::of(slice) == Writer::Other && !slice.is_labelled_as_copy() => {
+            format!("{name} (managed by {manager})")
+        }
+        _ => name,
+    }
+}

@@ -1,0 +1,103 @@
+//! The copies that a Service should have, before topology and probes change their endpoints.
+
+use std::collections::BTreeMap;
+
+use super::{Plan, Verdicts, copy, hold, report, second_family};
+use crate::model::ports::LeftOut;
+use crate::model::{EndpointSlice, ManagedService, Reason, SliceKey, Snapshot, Source};
+
+/// The copies that should be there, by name.
+pub(super) fn copies(
+    service: &ManagedService,
+    source: &Source,
+    snapshot: &Snapshot,
+    verdicts: &Verdicts,
+    plan: &mut Plan,
+) -> BTreeMap<SliceKey, EndpointSlice> {
+    let (mut wanted, mut left_out) = (BTreeMap::new(), LeftOut::default());
+    for &family in &service.families {
+        let (empty, full): (Vec<_>, Vec<_>) = source.slices_of(family).partition(|slice| slice.is_empty());
+        let mut of_family = LeftOut::default();
+        let mut copies = fresh_copies(service, source, &full, &mut of_family);
+        let has_unreadable = hold::has_unreadable(source, family, snapshot);
+        let (mut held, mut holds) = (Vec::new(), false);
+        if full.is_empty() {
+            let second = second_family::copies(service, source, family, snapshot, verdicts, &mut of_family);
+            report::second_family(source, family, &second, plan);
+            holds = service.holds && !has_unreadable && !second.is_filled();
+            if holds {
+                of_family = LeftOut::default();
+                held = hold::copies(service, source, family, snapshot, &mut of_family);
+                held.retain(|copy| !second.decides(copy));
+                if !held.is_empty() {
+                    plan.find(Reason::SourceEmptyHeld, report::held(source, family));
+                }
+            }
+            copies.extend(second.copies);
+        }
+        let gives_endpoints = |copy: &EndpointSlice| !copy.is_empty() && !is_name_taken(copy, snapshot);
+        if holds {
+            // Beside what is held, empty copies stay.
+            copies.extend(existing_copies(
+                service,
+                source,
+                &empty,
+                snapshot,
+                &mut LeftOut::default(),
+            ));
+        } else if has_unreadable || copies.iter().any(gives_endpoints) {
+            // Some consumers use only the slice that they saw last. An empty one would take the endpoints from them.
+            copies.retain(|copy| !copy.is_empty());
+        } else {
+            copies.extend(existing_copies(service, source, &empty, snapshot, &mut of_family));
+        }
+        copies.extend(held);
+        wanted.extend(
+            copies
+                .into_iter()
+                .map(|copy| (SliceKey::of(&copy.metadata), copy)),
+        );
+        left_out.unresolved.extend(of_family.unresolved);
+        left_out.refused.extend(of_family.refused);
+    }
+    report::left_out(source, &left_out, plan);
+    report::ports(source, &wanted, plan);
+    wanted
+}
+
+/// The copies of some slices, as far as their ports are known and permitted.
+fn fresh_copies(
+    service: &ManagedService,
+    source: &Source,
+    slices: &[&EndpointSlice],
+    left_out: &mut LeftOut,
+) -> Vec<EndpointSlice> {
+    let fresh = slices.iter().filter_map(|slice| {
+        let ports = source.ports_of_copy(&service.ports, slice, left_out)?;
+        Some(copy::fresh(service, slice, ports))
+    });
+    fresh.collect()
+}
+
+/// The copies of empty slices that exist. An empty slice never causes a create; that would also undo a deletion by hand.
+/// So a slice of others is not in the way of one.
+fn existing_copies(
+    service: &ManagedService,
+    source: &Source,
+    empty: &[&EndpointSlice],
+    snapshot: &Snapshot,
+    left_out: &mut LeftOut,
+) -> Vec<EndpointSlice> {
+    let mut copies = fresh_copies(service, source, empty, left_out);
+    copies.retain(|copy| {
+        let current = snapshot.slice(&SliceKey::of(&copy.metadata));
+        current.is_some_and(|current| current.is_copy_for(&snapshot.key))
+    });
+    copies
+}
+
+/// Whether a slice of others has the name of a copy, so that nobody gets the endpoints of the copy.
+fn is_name_taken(copy: &EndpointSlice, snapshot: &Snapshot) -> bool {
+    let current = snapshot.slice(&SliceKey::of(&copy.metadata));
+    current.is_some_and(|current| !current.is_copy_for(&snapshot.key))
+}

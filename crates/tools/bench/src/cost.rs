@@ -1,0 +1,192 @@
+//! What a change costs, and what the operator costs when nothing happens.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use harness::Operator;
+use harness::objects::{managed, slice};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::time::sleep;
+
+use crate::outage::until_copied;
+use crate::rows::{Idle, Outcome};
+use crate::stage::Stage;
+
+/// The number of changes of which a percentile is taken.
+const CHANGES: usize = 500;
+
+/// The time between two changes. Each is copied before the next one.
+const APART: Duration = Duration::from_millis(30);
+
+/// The time for which an idle operator is measured, and the time before that in which it becomes idle.
+const IDLE: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(15);
+
+/// Without probes: an endpoint of the bench is no API server.
+const NO_PROBES: &[&str] = &["--probe=off"];
+
+/// The time from the answer to a write of the source until a watch shows the copy, less the time of a bare PUT of a slice of
+/// the same size in the same run: this percentile of both.
+pub async fn beyond_a_put(stage: &mut Stage, percentile: usize) -> Result<Outcome, String> {
+    stage.flags = NO_PROBES;
+    stage.begin(1).await?;
+    let (mut copied, mut bare) = (Vec::new(), Vec::new());
+    let slices = Api::<EndpointSlice>::namespaced(stage.cluster.client(), "default");
+    let object = slice("default", "bare", "bare-x7k2p", &[&stage.new_address()]);
+    let mut object = stage.cluster.put::<EndpointSlice>(object).await;
+    let params = PostParams::default();
+    for _ in 0..CHANGES {
+        let address = stage.change().await;
+        let answered = Instant::now();
+        copied.push(stage.shown(&address).await?.saturating_duration_since(answered));
+        for endpoint in object.endpoints.iter_mut().flatten() {
+            endpoint.addresses = vec![stage.new_address()];
+        }
+        let start = Instant::now();
+        let written = slices.replace("bare-x7k2p", &params, &object).await;
+        object = written.map_err(|error| error.to_string())?;
+        bare.push(start.elapsed());
+        sleep(APART).await;
+    }
+    let at = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[(CHANGES * percentile).div_ceil(100) - 1]
+    };
+    Ok(Outcome::Took(at(&mut copied).saturating_sub(at(&mut bare))))
+}
+
+/// The CPU time of the leader for a change of a source, from the watch to the end of the PUT.
+pub async fn cpu_of_a_change(stage: &mut Stage) -> Result<Outcome, String> {
+    stage.flags = NO_PROBES;
+    let leader = stage.begin(1).await?;
+    let before = stage.replicas[leader].cpu_time();
+    for _ in 0..CHANGES {
+        let address = stage.change().await;
+        stage.shown(&address).await?;
+        sleep(APART).await;
+    }
+    let took = stage.replicas[leader].cpu_time().saturating_sub(before);
+    Ok(Outcome::Took(took / u32::try_from(CHANGES).unwrap_or(u32::MAX)))
+}
+
+/// What a leader and a standby cost while nothing happens.
+pub async fn idle(stage: &mut Stage, what: Idle) -> Result<Outcome, String> {
+    stage.flags = NO_PROBES;
+    let leader = stage.begin(2).await?;
+    sleep(SETTLED).await;
+    let (leader, standby) = (&stage.replicas[leader], &stage.replicas[1 - leader]);
+    Ok(Outcome::Measured(match what {
+        Idle::LeaderCpu => cpu(leader).await,
+        Idle::StandbyCpu => cpu(standby).await,
+        Idle::LeaderRequests => {
+            let before = requests(leader).await?;
+            sleep(IDLE).await;
+            requests(leader).await? - before
+        }
+        Idle::LeaderMemory => mebibytes(leader),
+    }))
+}
+
+/// What a leader and a standby need in a cluster with 1,000 Services, half of them managed, and 5,000 slices.
+pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String> {
+    fill(stage).await;
+    stage.flags = NO_PROBES;
+    let leader = stage.begin(2).await?;
+    until_copied(stage, leader, MANAGED).await;
+    sleep(SETTLED).await;
+    let replica = if of_leader { leader } else { 1 - leader };
+    Ok(Outcome::Measured(mebibytes(&stage.replicas[replica])))
+}
+
+/// The time from the start of the process until all copies of that cluster are right again, with a source that changed
+/// meanwhile for each.
+pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
+    fill(stage).await;
+    stage.flags = NO_PROBES;
+    let start = Instant::now();
+    stage.start_replica();
+    until_copied(stage, 0, MANAGED).await;
+    Ok(Outcome::Took(start.elapsed()))
+}
+
+/// The CPU of a leader while slices of which it needs none change 40 times a second.
+pub async fn churn(stage: &mut Stage) -> Result<Outcome, String> {
+    stage.flags = NO_PROBES;
+    let leader = stage.begin(1).await?;
+    sleep(SETTLED).await;
+    let changes = async {
+        for number in 0_u32.. {
+            let [.., high, low] = number.to_be_bytes();
+            let object = slice(
+                "default",
+                "churn",
+                "churn-x7k2p",
+                &[&format!("198.19.{high}.{low}")],
+            );
+            stage.cluster.put::<EndpointSlice>(object).await;
+            sleep(Duration::from_millis(25)).await;
+        }
+    };
+    tokio::select! {
+        share = cpu(&stage.replicas[leader]) => Ok(Outcome::Measured(share)),
+        () = changes => Err("the changes ended".to_owned()),
+    }
+}
+
+/// The managed Services of a large cluster, each with a source of one slice.
+const MANAGED: usize = 500;
+const SERVICES: usize = 1_000;
+const SLICES: usize = 5_000;
+
+async fn fill(stage: &Stage) {
+    let cluster = &stage.cluster;
+    stream::iter(0..SLICES)
+        .for_each_concurrent(16, async |number| {
+            let (source, name) = (format!("app-{number}"), format!("app-{number}-x7k2p"));
+            let object = slice("default", &source, &name, &["198.51.100.1", "198.51.100.2"]);
+            cluster.put::<EndpointSlice>(object).await;
+        })
+        .await;
+    stream::iter(0..SERVICES)
+        .for_each_concurrent(16, async |number| {
+            let name = format!("service-{number}");
+            let mut object = managed("default", &name, "default", &format!("app-{number}"));
+            object["spec"]["clusterIP"] = "None".into();
+            if number >= MANAGED {
+                object["metadata"]["annotations"] = serde_json::json!({});
+            }
+            cluster.create::<Service>(object).await;
+        })
+        .await;
+}
+
+/// The share of one CPU in percent.
+async fn cpu(replica: &Operator) -> f64 {
+    let (before, start) = (replica.cpu_time(), Instant::now());
+    sleep(IDLE).await;
+    let used = replica.cpu_time().saturating_sub(before);
+    100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64()
+}
+
+/// The number of requests that a replica has sent.
+async fn requests(replica: &Operator) -> Result<f64, String> {
+    let (_, page) = replica.get("/metrics").await;
+    let series = page
+        .lines()
+        .filter(|line| line.starts_with("rest_client_requests_total{"));
+    let counts = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    let sum: f64 = counts.sum();
+    if sum > 0.0 {
+        Ok(sum)
+    } else {
+        Err("no requests are counted".to_owned())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a process has less than 2^52 bytes")]
+fn mebibytes(replica: &Operator) -> f64 {
+    replica.memory() as f64 / 1_048_576.0
+}
