@@ -245,9 +245,12 @@ on_both! {
             for annotation in ["source-slice", "source-namespace"] {
                 let annotation = format!("endpoint-copier/{annotation}");
                 // Because of the newer version, the operator reads the source before it overwrites the copy.
-                let patch = json!({"metadata": {"annotations": {
-                    &annotation: value, "endpoint-copier/source-resource-version": "9999999999",
-                }}});
+                let patch = json!({
+                    "metadata": {"annotations": {
+                        &annotation: value, "endpoint-copier/source-resource-version": "9999999999",
+                    }},
+                    "endpoints": [{"addresses": ["10.0.0.9"]}],
+                });
                 cluster.patch::<EndpointSlice>("default", &name, patch).await;
                 until("the copy is repaired", async || {
                     let copy = cluster.try_get::<EndpointSlice>("default", &name).await.expect("a copy");

@@ -6,6 +6,7 @@
 mod attacks;
 mod clients;
 mod consent;
+mod contests;
 mod disturbed;
 mod doctor;
 mod election;

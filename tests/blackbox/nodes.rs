@@ -273,6 +273,104 @@ on_both! {
     }
 }
 
+on_both! {
+    /// Rule: 8.names-filled, 3.node-name-missing
+    async fn local_vip_reports_the_server_that_no_node_has(cluster: &mut Cluster) {
+        create_nodes(cluster).await;
+        list_servers(cluster, &["192.0.2.1", "192.0.2.9"]).await;
+        let mut vip = vip();
+        vip["spec"]["externalTrafficPolicy"] = json!("Local");
+        let service = cluster.create::<Service>(vip).await;
+        let _operator = replica(cluster, "one", 0);
+        until_names(cluster, &[("192.0.2.1", "a"), ("192.0.2.9", "")]).await;
+        until_reported(cluster, &service, "NodeNameMissing", "192.0.2.9 (no Node has this address)").await;
+        cluster.put_node(node("d", &["192.0.2.9"])).await;
+        until_names(cluster, &[("192.0.2.1", "a"), ("192.0.2.9", "d")]).await;
+    }
+
+    /// Rule: 8.names-filled, 8.node-names
+    async fn internal_local_policy_names_nodes_too(cluster: &mut Cluster) {
+        create_nodes(cluster).await;
+        let mut vip = vip();
+        vip["spec"]["internalTrafficPolicy"] = json!("Local");
+        cluster.create::<Service>(vip).await;
+        let _operator = replica(cluster, "one", 0);
+        until_names(cluster, &[("192.0.2.1", "a"), ("192.0.2.2", "b"), ("192.0.2.3", "c")]).await;
+    }
+
+    /// Rule: 8.second-family, 8.names-filled
+    async fn ipv6_source_fills_the_ipv4_family_from_nodes(cluster: &mut Cluster) {
+        create_nodes(cluster).await;
+        let mut slice = harness::objects::api_servers(&["2001:db8::1", "2001:db8::2"]);
+        slice["addressType"] = json!("IPv6");
+        cluster.delete::<EndpointSlice>("default", "kubernetes").await;
+        cluster.put::<EndpointSlice>(slice).await;
+        let mut vip = dual_stack_vip();
+        vip["spec"]["externalTrafficPolicy"] = json!("Local");
+        cluster.create::<Service>(vip).await;
+        let _operator = replica(cluster, "one", 0);
+        until_names(
+            cluster,
+            &[("192.0.2.1", "a"), ("192.0.2.2", "b"), ("2001:db8::1", "a"), ("2001:db8::2", "b")],
+        )
+        .await;
+    }
+}
+
+/// Waits until the copies list these addresses, each on its Node.
+async fn until_names(cluster: &Cluster, expected: &[(&str, &str)]) {
+    let what = format!("{expected:?}");
+    cluster
+        .until_slices("default", VIP, &what, |slices| {
+            let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+            let mut names: Vec<_> = endpoints
+                .map(|endpoint| {
+                    let name = endpoint.node_name.clone().unwrap_or_default();
+                    (endpoint.addresses[0].clone(), name)
+                })
+                .collect();
+            names.sort();
+            let expected = expected.iter();
+            names
+                == expected
+                    .map(|(address, name)| ((*address).to_owned(), (*name).to_owned()))
+                    .collect::<Vec<_>>()
+        })
+        .await;
+}
+
+/// Rule: 8.hints
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vip_with_a_distribution_gets_hints_from_nodes() {
+    let cluster = Cluster::start(Platform::Testbed, crate::PROGRAM, 1).await;
+    create_nodes(&cluster).await;
+    let mut vip = dual_stack_vip();
+    vip["spec"]["trafficDistribution"] = json!("PreferClose");
+    cluster.create::<Service>(vip).await;
+    let _operator = replica(&cluster, "one", 0);
+    let hints = async |expected: [&str; 3]| {
+        cluster
+            .until_slices("default", VIP, &format!("hints {expected:?}"), |slices| {
+                let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+                let mut hints: Vec<_> = endpoints
+                    .map(|endpoint| {
+                        let hints = endpoint.hints.clone().unwrap_or_default();
+                        let zones = hints.for_zones.into_iter().flatten().map(|zone| zone.name);
+                        let nodes = hints.for_nodes.into_iter().flatten().map(|node| node.name);
+                        zones.chain(nodes).collect::<String>()
+                    })
+                    .collect();
+                hints.sort();
+                hints == expected.iter().flat_map(|hint| [*hint; 2]).collect::<Vec<_>>()
+            })
+            .await;
+    };
+    hints(["zone-a", "zone-b", "zone-c"]).await;
+    let same_node = json!({"spec": {"trafficDistribution": "PreferSameNode"}});
+    cluster.patch::<Service>("default", VIP, same_node).await;
+    hints(["a", "b", "c"]).await;
+}
+
 /// A testbed, and a replica of a user who may do everything but read Nodes.
 fn without_the_right(cluster: &Cluster) -> Operator {
     let (store, _) = cluster.testbed().expect("on the testbed");

@@ -149,7 +149,7 @@ pub(super) fn pause(times: u32) -> Duration {
 }
 
 /// A hash of the content of a slice, without the version of its source.
-fn content(slice: &EndpointSlice) -> u64 {
+pub(super) fn content(slice: &EndpointSlice) -> u64 {
     let mut hasher = DefaultHasher::new();
     let EndpointSlice {
         address_type,

@@ -20,17 +20,19 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
 use crate::timing::WRITE_LIMIT;
 use endpoint_copier_core::model::{
-    EndpointSlice, ManagedService, Operation, ServiceKey, SliceKey, version_of,
+    EndpointSlice, Finding, ManagedService, Operation, ServiceKey, SliceKey, version_of,
 };
 use endpoint_copier_core::plan::{Delete, Plan};
 
 mod applied;
 mod attempts;
+mod contests;
 mod forbidden;
 mod request;
 
 pub use applied::{Applied, Expectation};
 use attempts::Attempts;
+use contests::Contests;
 use forbidden::ForbiddenWrites;
 
 /// Writes EndpointSlices.
@@ -38,6 +40,7 @@ pub struct Writer {
     client: Client,
     metrics: Metrics,
     attempts: Mutex<Attempts>,
+    contests: Mutex<Contests>,
     forbidden: Mutex<ForbiddenWrites>,
     pub(crate) watchdog: Watchdog, // Each call that ends is a step, even if it failed.
 }
@@ -50,6 +53,7 @@ impl Writer {
             client,
             metrics,
             attempts: Mutex::default(),
+            contests: Mutex::default(),
             forbidden: Mutex::default(),
             watchdog: Watchdog::default(),
         }
@@ -58,12 +62,24 @@ impl Writer {
     /// Forgets a Service that is no longer managed.
     pub fn gone(&self, service: &ServiceKey) {
         self.attempts.lock().gone(service);
+        self.contests.lock().gone(service);
+    }
+
+    /// Ends a term.
+    pub fn forget(&self) {
+        self.contests.lock().forget();
+    }
+
+    /// The finding for a Service whose copies somebody else keeps writing, and when to look at it again.
+    pub fn contested(&self, service: &ServiceKey) -> Option<(Finding, Instant)> {
+        self.contests.lock().finding(service, Instant::now())
     }
 
     /// Carries out the plan for a Service: creates, updates, and then deletes, if every new copy is written or
     /// permanently refused. Old copies are not deleted or emptied before the new ones exist. After a write that failed no
     /// further endpoint is taken out: a conflict says that the endpoints on which the plan counted may be gone, and a write
-    /// without an answer that the plan is old.
+    /// without an answer that the plan is old. A contested copy that serves clients as planned may be left for later; see
+    /// [`Writer::contested`].
     pub async fn apply(&self, term: &Term, service: Option<&Arc<ManagedService>>, plan: Plan) -> Applied {
         let Plan {
             creates,
@@ -72,6 +88,7 @@ impl Writer {
             leftovers,
             taken_out,
             returned,
+            cosmetic,
             ..
         } = plan;
         let mut applied = Applied::default();
@@ -90,7 +107,12 @@ impl Writer {
         if let Some(service) = service.filter(|_| applied.failures.iter().any(is_hopeless)) {
             self.attempts.lock().give_up(service);
         }
-        let (emptied, updates): (Vec<_>, Vec<_>) = updates.into_iter().partition(EndpointSlice::is_empty);
+        let must_wait = |slice: &EndpointSlice| {
+            let key = SliceKey::of(&slice.metadata);
+            cosmetic.contains(&key) && !self.contests.lock().may_repair(&key, Instant::now())
+        };
+        let updates = updates.into_iter().filter(|slice| !must_wait(slice));
+        let (emptied, updates): (Vec<_>, Vec<_>) = updates.partition(EndpointSlice::is_empty);
         let takes_out = |slice: &EndpointSlice| {
             let out = slice.unreachable();
             out.iter().any(|address| taken_out.contains_key(address))
@@ -160,6 +182,9 @@ impl Writer {
             }
             let request = request::delete(&delete);
             let answer = self.send(term, Operation::Delete, &delete.key, request).await;
+            if answer.is_ok() {
+                self.contests.lock().deleted(&delete.key);
+            }
             // A slice with finalizers remains for a while, with a deletionTimestamp.
             let stays = |left: &EndpointSlice| left.metadata.deletion_timestamp.is_some();
             let expectation = answer.map(|left| {
@@ -204,12 +229,19 @@ impl Writer {
     }
 
     /// Records the result of a write. Adds to a refusal the time at which the same content may be tried again.
-    fn note<T>(&self, operation: Operation, slice: &EndpointSlice, answer: &mut Result<T, SyncError>) {
+    fn note(
+        &self,
+        operation: Operation,
+        slice: &EndpointSlice,
+        answer: &mut Result<Option<EndpointSlice>, SyncError>,
+    ) {
         let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
         attempts.forget_old(now);
         match answer {
-            Ok(_) => {
+            Ok(written) => {
+                let version = written.as_ref().and_then(|written| version_of(&written.metadata));
+                self.contests.lock().wrote(slice, version, now);
                 attempts.ended(slice, None, now);
                 self.forbidden.lock().allowed(namespace, operation);
             }

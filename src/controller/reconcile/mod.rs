@@ -133,6 +133,7 @@ impl Reconciler {
     /// cluster, backoffs and rate limits stay.
     pub fn forget(&self) {
         self.expectations.forget();
+        self.writer.forget();
         self.findings.forget();
         self.failures.forget();
     }
@@ -170,6 +171,8 @@ impl Reconciler {
             _ => Ok(None),
         };
         findings.extend(removed.as_ref().ok().cloned().flatten());
+        let contested = self.writer.contested(key);
+        findings.extend(contested.iter().map(|(finding, _)| finding.clone()));
         for error in &applied.failures {
             debug!(service = %key, %error, "write failed");
             findings.extend(error.finding());
@@ -206,6 +209,7 @@ impl Reconciler {
             Ok(Some(_)) => outcome.requeue = Requeue::At(Instant::now() + REFUSED),
             Err(error) => outcome.requeue = error.outcome(None).requeue,
         }
+        outcome.requeue = outcome.requeue.or_at(contested.map(|(_, next)| next));
         if is_unwatched {
             outcome.requeue = outcome.requeue.or_at(Some(Instant::now() + UNWATCHED));
         }

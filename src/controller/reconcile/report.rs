@@ -80,5 +80,8 @@ impl Reconciler {
 /// Whether a finding rules out a `Synced` Event.
 pub(super) fn rules_out_synced(finding: &Finding) -> bool {
     finding.reason.leaves_undone()
-        || matches!(finding.reason, Reason::SourceEmptyHeld | Reason::SourceNotFound)
+        || matches!(
+            finding.reason,
+            Reason::SourceEmptyHeld | Reason::SourceNotFound | Reason::OtherInstallation
+        )
 }

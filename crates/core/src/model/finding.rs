@@ -160,6 +160,14 @@ reasons! {
             permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
             namespace, the operator may not write Events either, so only its log has the reason.";
 
+    /// Somebody else writes our copies again and again.
+    OtherInstallation, leaves_undone: false,
+        means: "Something else wrote a copy three times within a minute, and the operator repaired it each time. The \
+            writer is usually a second installation of the operator in another namespace. Neither yields. The operator \
+            repairs differences that clients notice (endpoints, ports and what kube-proxy reads) at once, and others \
+            once a minute. The finding ends two minutes after the last such write.",
+        remedy: "Uninstall one of the two installations, or stop the other writer. The note has commands that find them.";
+
     /// The source is empty, and the operator keeps the last good copies.
     SourceEmptyHeld, leaves_undone: false,
         means: "The source lists no endpoint of an IP family, and the operator keeps the last good copy, because the \

@@ -39,6 +39,8 @@ pub struct Plan {
     pub creates: Vec<EndpointSlice>,
     /// Slices to PUT, with the resourceVersion and UID of what they replace.
     pub updates: Vec<EndpointSlice>,
+    /// The updates that change nothing for clients.
+    pub cosmetic: BTreeSet<SliceKey>,
     /// Slices to DELETE.
     pub deletes: Vec<Delete>,
     /// Slices of the Go operator, to DELETE if every write before has succeeded: a copy that was
@@ -190,6 +192,9 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
             plan.confirm.insert(unconfirmed);
         } else {
             plan.triggers.extend(new_trigger(current, &copy));
+            if copy::serves_alike(current, &copy) {
+                plan.cosmetic.insert(key);
+            }
             plan.updates.push(copy::over(current, with_cause(copy, snapshot)));
         }
     }

@@ -74,9 +74,25 @@ pub enum Shape {
     Local,
     /// It is exempt from probes.
     ProbeOff,
+    /// Both families, and only nodes with an endpoint announce it.
+    DualLocal,
+    /// Both families, and clients prefer endpoints in their zone.
+    DualClose,
+    /// Clients prefer endpoints on their node.
+    SameNode,
 }
 
-/// All of them.
+/// Those that need Nodes if they copy the list of the API servers, beside those of [`SHAPES`] that do.
+pub const NODE_SHAPES: [Shape; 6] = [
+    Shape::V6,
+    Shape::Dual,
+    Shape::DualLocal,
+    Shape::DualLocal,
+    Shape::DualClose,
+    Shape::SameNode,
+];
+
+/// Those that make sense for any source.
 pub const SHAPES: [Shape; 21] = [
     Shape::Plain,
     Shape::NamedPorts,
@@ -141,6 +157,19 @@ pub fn service(number: usize, shape: Shape, source: usize, port: u16) -> Value {
             spec["type"] = json!("LoadBalancer");
             spec["externalTrafficPolicy"] = json!("Local");
         }
+        // As Edge Image Builder writes it when two addresses are given.
+        Shape::DualLocal => {
+            spec["type"] = json!("LoadBalancer");
+            spec["externalTrafficPolicy"] = json!("Local");
+            spec["ipFamilyPolicy"] = json!("RequireDualStack");
+            spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
+        }
+        Shape::DualClose => {
+            spec["ipFamilyPolicy"] = json!("PreferDualStack");
+            spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
+            spec["trafficDistribution"] = json!("PreferClose");
+        }
+        Shape::SameNode => spec["trafficDistribution"] = json!("PreferSameNode"),
     }
     if matches!(shape, Shape::V6 | Shape::Dual) {
         // The testbed gives no IPv6 addresses out.

@@ -15,6 +15,7 @@ use crate::replica::{Life, RENEW_DEADLINE};
 use crate::slices::{
     self, Key, endpoints, is_leftover, is_ours, key, owner, provenance, restored, text, uid, version,
 };
+use crate::topology::{self, History, is_second, without_topology};
 use crate::unreadable::Episodes;
 use crate::verdicts::Probed;
 
@@ -38,6 +39,8 @@ pub struct Observer {
     pub violations: Vec<String>,
     /// What is unreadable, and when Services changed.
     pub episodes: Episodes,
+    /// What Nodes ever said.
+    nodes: History,
     /// A write of a slice was once refused for good: what it was to replace goes then.
     pub refused: bool,
     /// Two terms overlap at present.
@@ -71,6 +74,7 @@ impl Observer {
             seen: store.revision(),
             violations: Vec::new(),
             episodes: Episodes::default(),
+            nodes: History::default(),
             refused: false,
             overlap: false,
             leading: BTreeMap::new(),
@@ -224,6 +228,7 @@ impl Observer {
             if *resource == "endpointslices" {
                 probed.copy(now, old, new);
                 if by == By::Replicas {
+                    topology::count(old, new, coverage);
                     probed.count_returns(now, (old, new), &self.last_leader, coverage);
                 }
             }
@@ -243,6 +248,7 @@ impl Observer {
                     }
                 }
                 ("services", By::Others) => self.service(new.or(old), new.is_none()),
+                ("nodes", By::Others) => self.nodes.node(new.unwrap_or(&Value::Null)),
                 ("endpointslices", By::Others) => self.slice_of_others(old, new),
                 ("endpointslices", By::Replicas) => {
                     let wrong = self.copy(store, old, new, coverage);
@@ -287,12 +293,19 @@ impl Observer {
 
     fn slice_of_others(&mut self, old: Option<&Value>, new: Option<&Value>) {
         if let Some(new) = new.filter(|new| slices::label(new, slices::MANAGED_BY) != Some(slices::US)) {
+            self.nodes.slice(new);
             let versions = self.shown.entry(uid(new).to_owned()).or_default();
             versions.insert(version(new), endpoints(new));
         }
         if let Some(slice) = new.or(old) {
             self.by_hand.insert(key(slice));
         }
+    }
+
+    /// What the source slice of a copy showed at the version that the copy names.
+    pub fn source_of(&self, copy: &Value) -> Option<&Vec<String>> {
+        let version = provenance(copy, "resource-version")?.parse().ok()?;
+        self.shown.get(provenance(copy, "uid")?)?.get(&version)
     }
 
     /// What is wrong with what a replica wrote.
@@ -335,7 +348,7 @@ impl Observer {
         // A version that the source never had was claimed by hand, or got lost.
         let was_true = |id: &str, version: u64, copy: &Value| {
             let source = self.shown.get(id).and_then(|all| all.get(&version));
-            source.is_some_and(|source| self.lost.is_empty() || *source == endpoints(&restored(copy)))
+            source.is_some_and(|source| self.lost.is_empty() || *source == all_endpoints(copy))
         };
         if let Some(old) = old.filter(|old| !self.by_hand.contains(&key(old)))
             && let (Some((before, from)), Some((after, to))) = (known(old), &shows)
@@ -347,15 +360,14 @@ impl Observer {
                 "back from the source at {from} to an older state of it at {to}"
             ));
         }
-        // Those that probes have taken out are judged elsewhere.
-        let all = |copy: &Value| endpoints(&restored(copy));
-        let was = old.map(all).unwrap_or_default();
-        let is = all(new);
+        wrong.extend(self.nodes.wrong(old, new));
+        let was = old.map(all_endpoints).unwrap_or_default();
+        let is = all_endpoints(new);
         let truth = shows
             .as_ref()
             .and_then(|(id, version)| self.shown.get(id)?.get(version));
         let is_lost = |(id, _): &(String, u64)| self.lost.get(id).is_some_and(|lost| lost.contains(&is));
-        if is != was && truth != Some(&is) && !shows.as_ref().is_some_and(is_lost) {
+        if is != was && !is_second(new) && truth != Some(&is) && !shows.as_ref().is_some_and(is_lost) {
             wrong.push(format!(
                 "endpoints that its source never had: {is:?}, not {truth:?}"
             ));
@@ -372,7 +384,8 @@ impl Observer {
         let (namespace, _) = key(old);
         let is_api_servers = provenance(old, "namespace") == Some("default")
             && provenance(old, "slice").is_some_and(|slice| slice.starts_with("kubernetes"));
-        if endpoints(old).is_empty() || !is_api_servers || !self.steady.contains_key(id) {
+        // Nodes may take the other family away.
+        if endpoints(old).is_empty() || !is_api_servers || is_second(old) || !self.steady.contains_key(id) {
             return None;
         }
         let service = store.get("services", &namespace, name)?;
@@ -412,4 +425,9 @@ impl Observer {
                 && Life::is_named_like_a_copy(&place.1)
         })
     }
+}
+
+/// What a copy shows without what others judge: what probes have taken out, and what Nodes say.
+fn all_endpoints(copy: &Value) -> Vec<String> {
+    endpoints(&restored(&without_topology(copy)))
 }

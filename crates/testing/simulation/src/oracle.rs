@@ -11,6 +11,7 @@ use crate::slices::{
     Key, MANAGED_BY, SERVICE_NAME, UNREACHABLE, US, annotation, endpoints, is_leftover, is_ours,
     is_permitted, key, label, owner, ports, provenance, restored, text, uid,
 };
+use crate::topology::{is_second, without_topology};
 use crate::unreadable::{is_unreadable, may_belong};
 
 /// What a Service asks for.
@@ -75,6 +76,11 @@ fn wish(service: &Value) -> Wish {
     Wish::Copies((source.0.to_owned(), source.1.to_owned()))
 }
 
+/// Whether a Service that copies the API servers' list keeps it when it is empty.
+pub fn holds_api_servers(service: &Value) -> bool {
+    holds(service, &("default".to_owned(), "kubernetes".to_owned()))
+}
+
 fn holds(service: &Value, source: &Key) -> bool {
     match annotation(service, "endpoint-copier/when-source-empty") {
         Some("hold") => true,
@@ -109,7 +115,7 @@ pub fn may_hold(service: &Value, copy: &Value) -> bool {
 }
 
 /// The ports of a copy; `None`: not one of them has a number that is permitted.
-fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
+pub fn wanted_ports(service: &Value, slice: &Value) -> Option<Vec<String>> {
     let all = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let mut wanted = Vec::new();
     for port in &all {
@@ -168,7 +174,8 @@ impl Seen {
         let read = |what| provenance(copy, what).unwrap_or_default().to_owned();
         Self {
             source: (read("namespace"), read("slice"), read("uid")),
-            endpoints: endpoints(copy),
+            // What Nodes say is judged elsewhere.
+            endpoints: endpoints(&without_topology(copy)),
             ports: ports(copy),
             owner: owner(copy).map(|(_, uid)| uid.to_owned()).unwrap_or_default(),
             service: label(copy, SERVICE_NAME).unwrap_or_default().to_owned(),
@@ -178,6 +185,18 @@ impl Seen {
             headless: label(copy, "service.kubernetes.io/headless").is_some(),
         }
     }
+}
+
+/// What is wrong with a copy of a slice, apart from its endpoints.
+pub fn differs_beside_endpoints(
+    service: &Value,
+    slice: &Value,
+    ports: Vec<String>,
+    copy: &Value,
+) -> Option<String> {
+    let (mut is, mut wanted) = (Seen::of(copy), Seen::wanted(service, slice, ports));
+    (is.endpoints, wanted.endpoints) = Default::default();
+    (is != wanted).then(|| format!("{} shows {is:?} and should show {wanted:?}", key(copy).1))
 }
 
 /// The name of the copy of a slice.
@@ -319,7 +338,12 @@ fn of_service(
             .filter(|slice| slice["addressType"] == *family)
             .filter(of_source)
             .collect();
-        if holds(service, source) && slices.iter().all(|slice| endpoints(slice).is_empty()) {
+        let is_empty = slices.iter().all(|slice| endpoints(slice).is_empty());
+        if is_empty {
+            // What Nodes say of the family is judged elsewhere.
+            there.retain(|_, copy| copy["addressType"] != *family || !is_second(copy));
+        }
+        if is_empty && holds(service, source) {
             // One whose name is taken is not there to be held.
             wanted_are_there &= slices
                 .iter()
@@ -416,7 +440,7 @@ pub fn end_state(store: &Store) -> Vec<String> {
     ours.map(|copy| {
         let Seen {
             source,
-            endpoints,
+            endpoints: _,
             ports,
             owner: _,
             service,
@@ -425,8 +449,10 @@ pub fn end_state(store: &Store) -> Vec<String> {
         } = Seen::of(copy);
         let (namespace, name) = key(copy);
         format!(
-            "{namespace}/{name} of {service}: {}/{} {endpoints:?} {ports:?} {source_label} {headless}",
-            source.0, source.1
+            "{namespace}/{name} of {service}: {}/{} {:?} {ports:?} {source_label} {headless}",
+            source.0,
+            source.1,
+            endpoints(copy)
         )
     })
     .collect()

@@ -13,6 +13,8 @@ use tokio::time::sleep;
 
 use crate::coverage::Coverage;
 use crate::deterministic;
+use crate::node_oracle;
+use crate::node_watch::{FOR_GOOD, Part};
 use crate::oracle;
 use crate::schedule::{Edit, Schedule, Step};
 use crate::sight::Blinded;
@@ -28,6 +30,9 @@ const LONGER_BOUND: Duration = Duration::from_secs(50);
 
 /// An API server that was out is back by then.
 const RISE: Duration = Duration::from_secs(66);
+
+/// A list of Nodes that was refused is repeated by then.
+const REFUSED: Duration = Duration::from_secs(62);
 
 /// Nothing is written while all is right for so long.
 const QUIET: Duration = Duration::from_secs(3);
@@ -142,6 +147,9 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     sleep(Duration::from_millis(300)).await;
     world.heal(replicas);
+    if let Some(how) = schedule.nodes_fail {
+        world.fail_nodes(None, Part::All, how, FOR_GOOD);
+    }
     if let Some((sight, how)) = schedule.blind_leader {
         world.blind_leader(replicas, sight, how).await;
         // Whoever leads now sees it.
@@ -150,7 +158,14 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
     }
     let is_blinded = |(_, step): &(Duration, Step)| matches!(step, Step::Blind { .. });
     let may_stand_aside = replicas == 1 && schedule.steps.iter().any(is_blinded);
-    let mut settled = settle(&world, may_stand_aside).await;
+    let mut settled = settle(&world, may_stand_aside, schedule.nodes_fail.is_none()).await;
+    if schedule.nodes_fail.is_some() {
+        // Copies were right all the same, but for what Nodes say.
+        world.count("copies right while Nodes cannot be listed");
+        world.heal_nodes();
+        settled = settled.max(settle(&world, may_stand_aside, true).await);
+    }
+    node_oracle::count_end(&world.store, &mut world.state().coverage);
     if !schedule.calm.is_empty() {
         // A leader that saw nothing sees again, once its lists have timed out.
         world.state().blind = Blinded::default();
@@ -164,7 +179,7 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
         sleep(LAST_STEP).await;
         laws.abort();
         world.heal(replicas);
-        settled = settled.max(settle(&world, may_stand_aside).await);
+        settled = settled.max(settle(&world, may_stand_aside, true).await);
     }
     for number in 0..replicas {
         world.note_end(number);
@@ -178,8 +193,8 @@ async fn play(seed: u64, schedule: Schedule, script: Script) -> Outcome {
 }
 
 /// Waits until all copies are right, and sees whether they stay so. Returns how long that took, apart from the rise of API
-/// servers that were out.
-async fn settle(world: &Arc<World>, may_stand_aside: bool) -> Duration {
+/// servers that were out and, `with_nodes`, of what Nodes say.
+async fn settle(world: &Arc<World>, may_stand_aside: bool, with_nodes: bool) -> Duration {
     let from = world.now();
     let refusals = ["answer 403", "answer 422"];
     let (was_refused, has_probes) = {
@@ -192,16 +207,23 @@ async fn settle(world: &Arc<World>, may_stand_aside: bool) -> Duration {
     } else {
         BOUND
     };
-    let rise = if has_probes { RISE } else { Duration::ZERO };
+    let mut later = if has_probes { RISE } else { Duration::ZERO };
+    let forbidden_nodes = world.state().coverage.of("Nodes forbidden") > 0;
+    if with_nodes && (was_refused || forbidden_nodes) {
+        later += REFUSED;
+    }
     let forbidden = world.state().endpoints_forbidden;
     let (mut right_since, mut back_since) = (None, None);
     let wrong = loop {
         sleep(Duration::from_millis(250)).await;
         let now = world.now();
-        let (differences, out) = (
+        let (differences, mut out) = (
             oracle::differences(&world.store, forbidden),
             oracle::out(&world.store),
         );
+        if with_nodes {
+            out.extend(node_oracle::differences(&world.store));
+        }
         if !differences.is_empty() {
             right_since = None;
         }
@@ -213,7 +235,7 @@ async fn settle(world: &Arc<World>, may_stand_aside: bool) -> Duration {
         if !differences.is_empty() && now >= from + bound + QUIET {
             break differences;
         }
-        if !out.is_empty() && now >= from + bound + QUIET + rise {
+        if !out.is_empty() && now >= from + bound + QUIET + later {
             break out;
         }
         if differences.is_empty() && out.is_empty() && now >= right.max(back) + QUIET {

@@ -7,6 +7,8 @@ use endpoint_copier_operator::config::ProbeMode;
 use crate::chance::Chance;
 use crate::draw::{blindness, service, sources, step};
 use crate::fault::{Effect, Harm};
+use crate::node_watch::FAILURES;
+use crate::nodes::{self, NodeStep};
 use crate::objects::{SERVICES, SLICES, SOURCES, Shape};
 use crate::probe_steps::{self, ProbeStep};
 use crate::sight::{Blindness, Sight};
@@ -167,10 +169,15 @@ pub enum Step {
     Cut(usize, Duration),
     /// Something happens to the probes.
     Probe(ProbeStep),
+    /// Something happens to Nodes.
+    Node(NodeStep),
 }
 
 /// So many schedules of a hundred have probes, which take their time.
 const PROBED: u64 = 60;
+
+/// So many have Nodes.
+const WITH_NODES: u64 = 75;
 
 /// What the probes of each replica may do: mostly, all enforce.
 fn modes(chance: &mut Chance) -> [ProbeMode; REPLICAS] {
@@ -190,6 +197,8 @@ pub struct Schedule {
     pub before: Vec<Step>,
     /// Each after a pause.
     pub steps: Vec<(Duration, Step)>,
+    /// When all other faults have ended, the lists and watches of Nodes fail for a while.
+    pub nodes_fail: Option<Blindness>,
     /// When all other faults have ended, the lists and watches of the leader fail.
     pub blind_leader: Option<(Option<Sight>, Blindness)>,
     /// What the probes of each replica may do; `None`: there are none.
@@ -269,13 +278,33 @@ impl Schedule {
         let blind_leader = chance
             .percent(if replicas == 1 { 80 } else { 40 })
             .then(|| blindness(chance));
-        Self {
+        let mut schedule = Self {
             replicas,
             before,
             steps,
+            nodes_fail: None,
             blind_leader,
             probes,
             calm,
+        };
+        schedule.add_nodes(&mut Chance::new(seed, 4));
+        schedule
+    }
+
+    fn add_nodes(&mut self, chance: &mut Chance) {
+        if !chance.percent(WITH_NODES) {
+            return;
         }
+        self.before.extend(nodes::before(chance));
+        for _ in 0..6 + chance.below(10) {
+            let pause = if chance.percent(70) {
+                chance.millis(0, 60)
+            } else {
+                chance.millis(50, 3000)
+            };
+            let at = chance.below(self.steps.len() + 1);
+            self.steps.insert(at, (pause, nodes::draw(chance, self.replicas)));
+        }
+        self.nodes_fail = chance.percent(30).then(|| *chance.one_of(&FAILURES));
     }
 }

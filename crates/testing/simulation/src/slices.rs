@@ -168,7 +168,13 @@ fn listed_out(copy: &Value) -> BTreeSet<IpAddr> {
     listed.filter_map(|address| address.parse().ok()).collect()
 }
 
-fn address(endpoint: &Value) -> Option<IpAddr> {
+/// The endpoints of a slice.
+pub fn endpoint_list(slice: &Value) -> impl Iterator<Item = &Value> {
+    slice["endpoints"].as_array().into_iter().flatten()
+}
+
+/// The address of an endpoint.
+pub fn address(endpoint: &Value) -> Option<IpAddr> {
     text(&endpoint["addresses"][0]).parse().ok()
 }
 

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::cluster;
 use crate::fault::{Armed, Effect, Harm};
+use crate::nodes::NodeStep;
 use crate::probe_steps::ProbeStep;
 use crate::replica;
 use crate::schedule::{Edit, LEADER, Step};
@@ -67,6 +68,7 @@ impl World {
                 self.of_network(step);
             }
             Step::Probe(step) => self.of_probes(*step),
+            Step::Node(step) => self.of_nodes(*step),
             _ => {
                 if matches!(step, Step::Copy(_, Edit::Memory)) {
                     self.disturbed_for(Duration::ZERO);
@@ -95,6 +97,10 @@ impl World {
         | Step::BlindFromTheStart { replica, .. }
         | Step::Cut(replica, _)
         | Step::Probe(ProbeStep::Answers {
+            replica: Some(replica),
+            ..
+        })
+        | Step::Node(NodeStep::Fail {
             replica: Some(replica),
             ..
         }) = &mut step
@@ -412,6 +418,7 @@ impl World {
         }
         // A restore of etcd may have brought a flaw back.
         self.administer(unreadable::restore_probe_lease);
+        self.heal_nodes();
         self.disturbed_for(Duration::ZERO);
         self.note_classes();
         self.resume_watches(|_| true);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use testbed::ApiServer;
 use tokio::time::sleep;
 
+use crate::node_scenarios;
 use crate::objects::Shape;
 use crate::run::{self, Outcome};
 use crate::schedule::{Edit, Schedule, Step};
@@ -163,6 +164,7 @@ pub fn scenarios() -> Vec<(&'static str, Schedule)> {
             ),
         ),
         ("the Go operator was here", scenario(1, vec![Step::Leftovers(0)])),
+        ("Nodes and API servers come and go", node_scenarios::changes()),
         (
             "the leader is stopped while an API server leaves",
             scenario(2, vec![stop, api_servers(&[1, 3])]),
@@ -213,6 +215,7 @@ pub(crate) fn scenario(replicas: usize, steps: Vec<Step>) -> Schedule {
         replicas,
         before,
         steps,
+        nodes_fail: None,
         blind_leader: None,
         probes: None,
         calm: Vec::new(),

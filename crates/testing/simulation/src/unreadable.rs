@@ -257,6 +257,18 @@ impl Episodes {
     }
 }
 
+/// Makes a Node undecodable.
+pub fn spoil_node(store: &Store, name: &str, flaw: Flaw) -> Option<Value> {
+    let patch = json!({"metadata": {"annotations": {FLAW: flaw.name()}}});
+    store.patch("nodes", "", name, patch).ok()
+}
+
+/// Makes it decodable again.
+pub fn restore_node(store: &Store, name: &str) -> Option<Value> {
+    let patch = json!({"metadata": {"annotations": {FLAW: null}}});
+    store.patch("nodes", "", name, patch).ok()
+}
+
 /// Makes the probe Lease undecodable.
 pub fn spoil_probe_lease(store: &Store, flaw: Flaw) -> Option<Value> {
     let (namespace, name) = probe_lease();

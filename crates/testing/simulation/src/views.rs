@@ -32,6 +32,8 @@ pub struct Seen {
     pub read: BTreeMap<Key, Duration>,
     /// Services that the last GET showed as unreadable.
     pub unreadable_service: BTreeSet<Key>,
+    /// Whether Nodes were listed to the end.
+    pub nodes_listed: bool,
     /// When it gave the Lease up without being asked to stop.
     pub gave_up: Option<Duration>,
     /// When an object was first shown as unreadable, and its version then.
@@ -120,6 +122,13 @@ impl World {
             }
             return;
         }
+        let goes_on = answer["metadata"]["continue"]
+            .as_str()
+            .is_some_and(|token| !token.is_empty());
+        if sent.resource == "nodes" {
+            shown.nodes_listed |= !goes_on;
+            return;
+        }
         let place = (sent.namespace.clone(), sent.name.clone());
         match (sent.resource.as_str(), sent.name.is_empty()) {
             ("endpointslices", false) => _ = shown.read.insert(place, now),
@@ -132,9 +141,6 @@ impl World {
             return;
         }
         shown.objects(now, &observer.episodes, sent, &mut answer);
-        let goes_on = answer["metadata"]["continue"]
-            .as_str()
-            .is_some_and(|token| !token.is_empty());
         if let Some(sight) = sent.sight.filter(|_| !goes_on) {
             shown.listed.insert(sight);
             for name in &sent.names {

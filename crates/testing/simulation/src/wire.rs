@@ -171,6 +171,7 @@ impl Wire {
         }
         let (sent, request) = Sent::read(request).await?;
         self.world.sent(&self.life, &sent);
+        self.world.judge_nodes(&self.life, &sent);
         let query = request.uri().query().unwrap_or_default();
         let asks_for_many = request.method() == Method::GET && !query.is_empty();
         let (reply, answer) = oneshot::channel();
@@ -274,7 +275,7 @@ async fn carry_out(
         sent,
     } = &arrived;
     let harm = Harm::of(sent.verb, &sent.resource);
-    let blindness = || world.blindness(connection.replica, sent.sight?);
+    let blindness = || world.blindness_to(connection.replica, sent);
     let restores = world.state().restores;
     let effect = match blindness() {
         None => world.strike(harm, connection.replica),
@@ -330,6 +331,7 @@ async fn carry_out(
     }
     world.delay(connection.server).await;
     if let Some(blindness) = blindness() {
+        world.count_withheld(sent, blindness);
         return blindness.answer(reply).await;
     }
     if sent.verb == Verb::Watch && parts.status.is_success() {

@@ -15,6 +15,7 @@ use crate::chance::Chance;
 use crate::coverage::Coverage;
 use crate::deterministic;
 use crate::fault::{Armed, Effect, Harm};
+use crate::node_watch::Failures;
 use crate::observer::{By, Observer};
 use crate::probe_steps::probe_lease;
 use crate::replica::Life;
@@ -61,6 +62,8 @@ pub struct State {
     pub slow: [Duration; 2],
     /// Lists and watches that fail.
     pub blind: Blinded,
+    /// Lists and watches of Nodes that fail.
+    pub nodes_fail: Failures,
     /// What each incarnation of a replica was shown, by its identity.
     pub views: BTreeMap<String, Seen>,
     /// The version of the store when the replicas were started for the first time.
@@ -128,6 +131,7 @@ impl World {
                 down: [false; 2],
                 slow: [Duration::ZERO; 2],
                 blind: Blinded::default(),
+                nodes_fail: Failures::default(),
                 views: BTreeMap::new(),
                 founded: 0,
                 restoring: false,

@@ -159,6 +159,17 @@ fn owner(service: &ManagedService) -> OwnerReference {
     }
 }
 
+/// Whether both slices are the same for clients: those who read labels, ports and endpoints, as kube-proxy does.
+#[must_use]
+pub fn serves_alike(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+    let (is, should) = (&current.metadata, &wanted.metadata);
+    [label::SERVICE_NAME, label::HEADLESS]
+        .iter()
+        .all(|key| label_of(is, key) == label_of(should, key))
+        && same_ports(current.ports.as_deref(), wanted.ports.as_deref())
+        && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
+}
+
 /// Whether `current` shows what `wanted` shows.
 #[must_use]
 pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
@@ -172,8 +183,7 @@ pub fn same(current: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && same_trigger_time(is, should)
         && same_version(is, should)
         && current.owner() == wanted.owner()
-        && same_ports(current.ports.as_deref(), wanted.ports.as_deref())
-        && same_endpoints(current.endpoints.as_deref(), wanted.endpoints.as_deref())
+        && serves_alike(current, wanted)
 }
 
 /// If the source has no trigger time, the copy has that of its own last change, which is no reason to write.

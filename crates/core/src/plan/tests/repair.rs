@@ -108,3 +108,30 @@ fn a_copy_that_is_being_deleted_already_is_not_deleted_again() {
         assert!(world.plan("vip").is_done(), "{:#?}", world.plan("vip"));
     }
 }
+
+/// Rule: 3.other-installation
+#[test]
+fn edit_that_clients_do_not_notice_is_a_cosmetic_update() {
+    for (edit, expected) in [
+        (
+            (|copy| *copy = copy.clone().annotate(provenance::UID, "x")) as fn(&mut EndpointSlice),
+            true,
+        ),
+        (|copy| copy.metadata.owner_references = None, true),
+        (|copy| *copy = copy.clone().label(label::SOURCE, "x"), true),
+        (|copy| *copy = copy.clone().of("other"), false),
+        (|copy| *copy = copy.clone().label(label::HEADLESS, ""), false),
+        (|copy| copy.ports = None, false),
+        (|copy| *copy = copy.clone().endpoints(["203.0.113.9"]), false),
+    ] {
+        let mut world = world().settled("vip");
+        world.edit(&copy_key("kubernetes"), edit);
+        let plan = world.plan("vip");
+        assert_eq!(plan.updates.len(), 1);
+        assert_eq!(
+            plan.cosmetic.contains(&copy_key("kubernetes")),
+            expected,
+            "{plan:#?}"
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! Detects copies that somebody else keeps writing, such as a second installation of the operator.
+//!
+//! Neither side yields: what clients see is repaired at once. Repairs of anything else become rare, or two writers would
+//! keep the API server and all readers of the copy busy.
+//!
+//! Pure: the current time is an argument.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::attempts::content;
+use endpoint_copier_core::model::{
+    EndpointSlice, Finding, Reason, ServiceKey, SliceKey, a_few, service_of_copy_name, version_of,
+};
+
+/// A copy is contested when others have written it this often within [`WINDOW`].
+const WRITES: usize = 3;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The time between two repairs of a contested copy that change nothing for clients.
+const BETWEEN_REPAIRS: Duration = Duration::from_secs(60);
+
+/// A contest ends when others have not written the copy for this long. A write of others is noticed by its repair, so
+/// this is longer than [`BETWEEN_REPAIRS`].
+const QUIET: Duration = Duration::from_secs(120);
+
+/// The last write of each copy in this term, by its Service.
+#[derive(Debug, Default)]
+pub(super) struct Contests(HashMap<ServiceKey, HashMap<SliceKey, WrittenCopy>>);
+
+/// The last write of a copy.
+#[derive(Debug)]
+struct WrittenCopy {
+    content: u64,
+    version: Option<u64>,
+    at: Instant,
+    /// The last repairs of what others wrote.
+    repairs: Vec<Instant>,
+    was_contested: bool,
+}
+
+impl WrittenCopy {
+    /// When the contest ends if others stay quiet, or `None` if there is no contest.
+    fn contested_until(&self, now: Instant) -> Option<Instant> {
+        let ends = *self.repairs.last()? + QUIET;
+        (self.was_contested && now < ends).then_some(ends)
+    }
+}
+
+impl Contests {
+    /// Whether a copy may be written now, although the write changes nothing for clients.
+    pub fn may_repair(&self, copy: &SliceKey, now: Instant) -> bool {
+        let service = service_of_copy_name(copy).and_then(|service| self.0.get(&service));
+        let written = service.and_then(|copies| copies.get(copy));
+        written.is_none_or(|it| it.contested_until(now).is_none() || now >= it.at + BETWEEN_REPAIRS)
+    }
+
+    /// Records that a copy was written. `copy` has the resourceVersion of the slice that it replaced, or none if it was
+    /// created; `version` is the new one.
+    pub fn wrote(&mut self, copy: &EndpointSlice, version: Option<u64>, now: Instant) {
+        let key = SliceKey::of(&copy.metadata);
+        let Some(service) = service_of_copy_name(&key) else {
+            return;
+        };
+        let (replaced, content) = (version_of(&copy.metadata), content(copy));
+        let copies = self.0.entry(service).or_default();
+        let (mut repairs, mut was_contested) = (Vec::new(), false);
+        if let Some(before) = copies.remove(&key) {
+            was_contested = before.contested_until(now).is_some();
+            repairs = before.repairs;
+            // The same content again, and what it replaces is not what was written last.
+            if before.content == content && before.version != replaced {
+                repairs.retain(|at| now < *at + WINDOW);
+                repairs.push(now);
+            }
+        }
+        was_contested |= repairs.len() >= WRITES;
+        let superfluous = repairs.len().saturating_sub(WRITES);
+        repairs.drain(..superfluous);
+        let written = WrittenCopy {
+            content,
+            version,
+            at: now,
+            repairs,
+            was_contested,
+        };
+        copies.insert(key, written);
+    }
+
+    /// Records that a slice was deleted on purpose, so that its next creation repairs nothing.
+    pub fn deleted(&mut self, slice: &SliceKey) {
+        let service = service_of_copy_name(slice);
+        if let Some(copies) = service.and_then(|service| self.0.get_mut(&service)) {
+            copies.remove(slice);
+        }
+    }
+
+    /// The finding for a Service with contested copies, and when it may end or a repair is due.
+    pub fn finding(&self, service: &ServiceKey, now: Instant) -> Option<(Finding, Instant)> {
+        let (mut names, mut next) = (Vec::new(), None::<Instant>);
+        for (key, copy) in self.0.get(service)? {
+            if let Some(ends) = copy.contested_until(now) {
+                names.push(key.name());
+                let due = [copy.at + BETWEEN_REPAIRS, ends];
+                let due = due.into_iter().filter(|moment| now < *moment);
+                next = next.into_iter().chain(due).min();
+            }
+        }
+        names.sort_unstable();
+        let note = format!(
+            "something else writes copies of this Service, and the operator repairs them each time: perhaps another installation of it. kubectl get leases --all-namespaces lists installations by their Leases, and kubectl get endpointslices --namespace {} --selector kubernetes.io/service-name={} --show-managed-fields --output yaml names the writers; copies: {}",
+            service.namespace(),
+            service.name(),
+            a_few(&names)
+        );
+        Some((Finding::new(Reason::OtherInstallation, note), next?))
+    }
+
+    /// Forgets a Service that is no longer managed.
+    pub fn gone(&mut self, service: &ServiceKey) {
+        self.0.remove(service);
+    }
+
+    /// Forgets all writes at the end of a term, because other replicas write from now on.
+    pub fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endpoint_copier_core::testing::{Build, BuildSlice, slice};
+
+    const NAME: &str = "vip-mdxoxp2egu";
+
+    fn vip() -> ServiceKey {
+        ServiceKey::new("default", "vip")
+    }
+
+    fn copy() -> SliceKey {
+        SliceKey::new("default", NAME)
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// A copy, and a resourceVersion that grows with each write.
+    struct Writes {
+        contests: Contests,
+        version: u64,
+        now: Instant,
+    }
+
+    impl Writes {
+        fn new() -> Self {
+            let mut writes = Self {
+                contests: Contests::default(),
+                version: 100,
+                now: Instant::now(),
+            };
+            writes.update("10.0.0.1");
+            writes
+        }
+
+        /// Writes this content over the current version.
+        fn update(&mut self, address: &str) {
+            let sent = slice(NAME).endpoints([address]).version(self.version);
+            self.version += 1;
+            self.contests.wrote(&sent, Some(self.version), self.now);
+        }
+
+        /// Somebody else writes the copy, which is then repaired.
+        fn repair(&mut self) {
+            self.version += 1;
+            self.update("10.0.0.1");
+        }
+
+        fn is_contested(&self) -> bool {
+            self.contests.finding(&vip(), self.now).is_some()
+        }
+    }
+
+    /// Rule: 3.other-installation
+    #[test]
+    fn copy_is_contested_after_three_foreign_writes_in_a_minute() {
+        for (apart, expected) in [(29, [false, false, true]), (31, [false; 3])] {
+            let mut writes = Writes::new();
+            for expected in expected {
+                writes.now += seconds(apart);
+                writes.repair();
+                assert_eq!(writes.is_contested(), expected, "{apart} s apart");
+            }
+        }
+    }
+
+    /// Rule: 3.other-installation
+    #[test]
+    fn a_recreated_copy_counts_unless_the_operator_deleted_it() {
+        for (is_ours, expected) in [(false, true), (true, false)] {
+            let mut writes = Writes::new();
+            for _ in 0..WRITES {
+                if is_ours {
+                    writes.contests.deleted(&copy());
+                }
+                let mut created = slice(NAME).endpoints(["10.0.0.1"]);
+                created.metadata.resource_version = None;
+                writes.version += 2;
+                writes.contests.wrote(&created, Some(writes.version), writes.now);
+            }
+            assert_eq!(writes.is_contested(), expected);
+        }
+    }
+
+    #[test]
+    fn changes_of_the_source_and_own_writes_are_no_contest() {
+        let mut writes = Writes::new();
+        for number in 0..9 {
+            // Somebody adds a label after each change.
+            writes.version += 1;
+            writes.update(&format!("10.0.1.{number}"));
+        }
+        for _ in 0..9 {
+            // A new trigger time alone.
+            writes.update("10.0.1.8");
+        }
+        assert!(!writes.is_contested());
+    }
+
+    /// Rule: 3.other-installation
+    #[test]
+    fn contested_copy_is_repaired_once_a_minute_until_others_are_quiet() {
+        let mut writes = Writes::new();
+        for _ in 0..WRITES {
+            assert!(writes.contests.may_repair(&copy(), writes.now));
+            writes.repair();
+        }
+        for _ in 0..5 {
+            let next = writes.contests.finding(&vip(), writes.now).expect("a finding").1;
+            assert_eq!(next, writes.now + BETWEEN_REPAIRS);
+            assert!(
+                !writes
+                    .contests
+                    .may_repair(&copy(), next - Duration::from_millis(1))
+            );
+            assert!(writes.contests.may_repair(&copy(), next));
+            writes.now = next;
+            writes.repair();
+        }
+        writes.now += BETWEEN_REPAIRS;
+        let (_, ends) = writes.contests.finding(&vip(), writes.now).expect("a finding");
+        writes.now = ends;
+        assert!(!writes.is_contested());
+        writes.repair();
+        assert!(writes.contests.may_repair(&copy(), writes.now));
+    }
+
+    #[test]
+    fn note_names_the_copies_and_fits_into_an_event() {
+        let mut writes = Writes::new();
+        (0..WRITES).for_each(|_| writes.repair());
+        let (finding, _) = writes.contests.finding(&vip(), writes.now).expect("a finding");
+        assert!(
+            finding.note.ends_with(NAME) && finding.note.len() < 700,
+            "{finding:?}"
+        );
+    }
+
+    /// Rule: survive.memory
+    #[test]
+    fn writes_of_a_service_or_term_that_ended_are_forgotten() {
+        let mut writes = Writes::new();
+        writes.contests.gone(&vip());
+        assert!(writes.contests.0.is_empty());
+        writes.update("10.0.0.1");
+        writes.contests.forget();
+        assert!(writes.contests.0.is_empty());
+    }
+}
