@@ -89,7 +89,7 @@ async fn until_reported(operator: &Operator, times: u64) {
 on_both! {
     servers: 1;
     /// Rule: 3.foreign-remedy
-    async fn mirrored_endpoints_go_with_the_command_of_the_event(cluster: &mut Cluster) {
+    async fn mirrored_endpoints_go_with_the_events_command(cluster: &mut Cluster) {
         let Some(kubectl) = tool("kubectl", env!("CARGO_TARGET_TMPDIR")) else { return };
         let is_mirrored = cluster.run_controllers(&["endpointslice-mirroring-controller"]);
         let operator = Operator::start(cluster, "one", 0);
@@ -120,7 +120,7 @@ on_both! {
     }
 
     /// Rule: 3.foreign-remedy
-    async fn slices_of_a_removed_selector_go_with_the_command_of_the_event(cluster: &mut Cluster) {
+    async fn slices_of_a_removed_selector_go_with_the_events_command(cluster: &mut Cluster) {
         let Some(kubectl) = tool("kubectl", env!("CARGO_TARGET_TMPDIR")) else { return };
         let controllers = ["endpointslice-controller", "endpoints-controller", "endpointslice-mirroring-controller"];
         let has_controllers = cluster.run_controllers(&controllers);

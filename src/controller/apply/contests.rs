@@ -232,7 +232,7 @@ mod tests {
 
     /// Rule: 3.other-installation
     #[test]
-    fn contested_copy_is_repaired_once_a_minute_until_others_are_quiet() {
+    fn contested_copy_is_repaired_once_a_minute_until_quiet() {
         let mut writes = Writes::new();
         for _ in 0..WRITES {
             assert!(writes.contests.may_repair(&copy(), writes.now));

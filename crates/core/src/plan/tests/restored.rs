@@ -10,7 +10,7 @@ use crate::testing::{Build, BuildService, BuildSlice, node, owner, plain_service
 /// What the backup tool adds.
 const RESTORED_BY: &str = "velero.io/restore-name";
 
-/// Makes of a copy what a backup of another cluster brings back of it.
+/// Changes a copy as the restore of a backup of another cluster does.
 fn restore(copy: &mut EndpointSlice) {
     *copy = copy
         .clone()
@@ -139,7 +139,7 @@ fn restored_copy_is_not_held_while_the_source_is_empty() {
 
 /// Rule: 2.restored, 8.never-last
 #[test]
-fn restored_address_is_not_kept_as_the_last_of_the_second_family() {
+fn restored_address_is_not_kept_as_the_last_of_its_family() {
     let mut world = world()
         .service(service("vip").families(&["IPv4", "IPv6"]))
         .nodes([node("a").internal("192.0.2.1").internal("2001:db8::1")])
