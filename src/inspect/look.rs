@@ -127,14 +127,22 @@ impl Looker<'_> {
         let known = leases.as_deref().unwrap_or_default();
         let mut report = ClusterReport::of(&seen.index, &seen.changed, known, now);
         report.leaders_error = leases.err().map(|error| one_line(&error));
-        let mut behind: Vec<_> = report.services.iter_mut().filter(|row| !row.in_step).collect();
-        if behind.is_empty() {
-            return report;
-        }
-        let (events, error) = self.events(&behind).await;
-        add_reported(&mut behind, &events, now);
-        report.events_error = error;
+        let behind = report.services.iter_mut().filter(|row| !row.in_step);
+        report.events_error = self.add_reported(behind.collect(), REPORTED, now).await;
         report
+    }
+
+    /// Adds a finding that only Events show to the rows of the Services that have it. Returns why not all Events could be
+    /// read.
+    pub async fn add_reported(
+        &self,
+        mut rows: Vec<&mut Row>,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Option<String> {
+        let (events, error) = self.events(&rows, reason).await;
+        add_reported(&mut rows, reason, &events, now);
+        error
     }
 
     /// By the clock of the API server, as far as it is known: that of a laptop may be off by more than a Lease lasts.
@@ -145,9 +153,9 @@ impl Looker<'_> {
     }
 
     /// Events on Services where these rows are, as many as could be read, and why not all.
-    async fn events(&self, rows: &[&mut Row]) -> (Vec<DynamicObject>, Option<String>) {
+    async fn events(&self, rows: &[&mut Row], reason: Reason) -> (Vec<DynamicObject>, Option<String>) {
         let kind = ApiResource::erase::<Event>(&());
-        let fields = format!("involvedObject.kind=Service,reason={}", REPORTED.as_str());
+        let fields = format!("involvedObject.kind=Service,reason={}", reason.as_str());
         let params = ListParams::default().fields(&fields);
         let namespaces: BTreeSet<_> = rows.iter().map(|row| row.namespace.as_str()).collect();
         let client = || self.client.clone();
@@ -304,12 +312,12 @@ where
 
 /// Adds to each row the newest Event on its Service that still holds. Others may write Events too: those that do not say
 /// that they are ours do not count, nor those of a time to come.
-fn add_reported(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp) {
+fn add_reported(rows: &mut [&mut Row], reason: Reason, events: &[DynamicObject], now: Timestamp) {
     let holds = |event: &&DynamicObject| {
         let age = said(event).map(|at| now.duration_since(at));
         age.is_some_and(|age| age < EVENT_LASTS && age > -EARLY)
             && event.data["reportingComponent"] == MANAGED_BY_US
-            && event.data["reason"] == REPORTED.as_str()
+            && event.data["reason"] == reason.as_str()
     };
     let events: Vec<_> = events.iter().filter(holds).collect();
     for row in rows {
@@ -319,7 +327,7 @@ fn add_reported(rows: &mut [&mut Row], events: &[DynamicObject], now: Timestamp)
         });
         let newest = of_row.max_by_key(|event| said(event));
         row.findings.extend(newest.map(|event| Finding {
-            reason: REPORTED,
+            reason,
             note: event.data["message"].as_str().unwrap_or_default().to_owned(),
         }));
     }

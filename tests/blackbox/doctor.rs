@@ -7,6 +7,7 @@ use harness::{Cluster, LEASE, Operator, Platform, command, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::{Request, Rule};
@@ -90,10 +91,21 @@ on_both! {
         labelled["metadata"]["labels"][EXCLUDED] = json!("");
         cluster.put_node(labelled).await;
         cluster.create::<EndpointSlice>(slice("default", "kubernetes-vip", "theirs", &["192.0.2.9"])).await;
+        let now = Timestamp::now();
+        let fight = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "fight", "namespace": "default"},
+            "involvedObject": {"apiVersion": "v1", "kind": "Service", "namespace": "default", "name": "kubernetes-vip"},
+            "reason": "OtherInstallation", "message": "something else writes copies", "type": "Warning",
+            "reportingComponent": "endpoint-copier-operator", "reportingInstance": "one", "action": "Sync",
+            "eventTime": format!("{now:.6}"),
+        });
+        assert_eq!(cluster.post("/api/v1/namespaces/default/events", fight).await, 201);
         cluster.kill_server(1).await;
         let (code, wrong) = diagnosis(cluster).await;
         assert_eq!(code, Some(1), "{wrong:#}");
         assert_eq!(wrong["ok"], false);
+        let fought = ("warning", "OtherInstallation: something else writes copies");
+        assert_eq!(check(&wrong, "copies"), fought);
         for (name, detail) in [
             ("foreign-slices", "theirs"),
             ("excluded-nodes", "have the label node.kubernetes.io/exclude-from-external-load-balancers: a"),

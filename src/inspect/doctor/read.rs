@@ -20,7 +20,7 @@ use crate::apiserver::status::is_not_served;
 use crate::inspect::look::{Looker, Seen, list};
 use crate::inspect::report::{ClusterReport, Leader};
 use crate::inspect::{AGAIN, Error, LOOK_PAUSE};
-use endpoint_copier_core::model::{ServiceKey, label_of};
+use endpoint_copier_core::model::{Reason, ServiceKey, label_of};
 use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// All lists together. A large cluster takes some seconds.
@@ -121,7 +121,12 @@ async fn look(looker: &Looker<'_>) -> Result<Look, Error> {
         }
         leases => (leases, None),
     };
-    let report = looker.report(&seen, leases).await;
+    let mut report = looker.report(&seen, leases).await;
+    // Without the right to read Events, only Leases show a second installation.
+    let managed = report.services.iter_mut().filter(|row| row.managed);
+    _ = looker
+        .add_reported(managed.collect(), Reason::OtherInstallation, report.at)
+        .await;
     Ok(Look { seen, report, hidden })
 }
 
