@@ -190,6 +190,7 @@ pub const NEEDED: &[(&str, &[&str])] = &[
         &[
             "second family filled from Nodes",
             "second family emptied or removed",
+            "second family gave way to the source",
             "server left the second family, others stay",
             "server in the second family has another address",
             "nodeName from a Node",

@@ -93,7 +93,14 @@ impl View<'_> {
                 slices.any(|slice| provenance(copy, "slice") == Some(&key(slice).1))
             };
             let current: Vec<_> = judged.iter().filter(|copy| is_current(copy)).copied().collect();
-            let is_complete = is_whole && current.len() == copies.len();
+            // A copy that cannot be written counts for the hints of the others.
+            let is_taken = self.source.iter().any(|slice| {
+                let (namespace, _) = key(service);
+                let copy = name_of_copy(service, slice, family);
+                let there = self.store.get("endpointslices", &namespace, &copy);
+                there.is_some_and(|there| !is_ours(&there))
+            });
+            let is_complete = is_whole && current.len() == copies.len() && !is_taken;
             wrong.extend(self.topology(service, &current, is_complete));
             if !lists(true) && lists(false) && is_whole {
                 wrong.extend(self.second_family(service, text(family), &judged));
@@ -154,7 +161,7 @@ impl View<'_> {
 
     /// The copies of the slices that list the API servers in the other family.
     fn second_family(&self, service: &Value, family: &str, copies: &[&Value]) -> Vec<String> {
-        let (namespace, name) = key(service);
+        let (namespace, _) = key(service);
         let mut wrong = Vec::new();
         let mut there: BTreeMap<_, _> = copies
             .iter()
@@ -170,9 +177,7 @@ impl View<'_> {
             let Some(ports) = oracle::wanted_ports(service, slice) else {
                 continue;
             };
-            let mut as_second = (*slice).clone();
-            as_second["addressType"] = json!(family);
-            let copy_name = oracle::name_of_copy(&name, &as_second);
+            let copy_name = name_of_copy(service, slice, &json!(family));
             let servers = self.servers(slice);
             let Some(copy) = there.remove(&copy_name) else {
                 if !servers.is_empty() && self.store.get("endpointslices", &namespace, &copy_name).is_none() {
@@ -249,6 +254,13 @@ impl View<'_> {
         }
         servers
     }
+}
+
+/// The name of the copy of a slice in a family.
+fn name_of_copy(service: &Value, slice: &Value, family: &Value) -> String {
+    let mut slice = slice.clone();
+    slice["addressType"] = family.clone();
+    oracle::name_of_copy(&key(service).1, &slice)
 }
 
 fn is_ready(endpoint: &Value) -> bool {

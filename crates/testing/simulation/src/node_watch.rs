@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot::Sender;
+use tower::BoxError;
+
 use crate::fault::Verb;
 use crate::replica::Life;
+use crate::reply::Reply;
 use crate::sent::Sent;
 use crate::sight::Blindness;
 use crate::slices::version;
@@ -86,8 +90,8 @@ impl World {
         (now < failure.until && is_meant).then_some(failure.how)
     }
 
-    /// Counts an answer that is withheld so.
-    pub fn count_withheld(&self, sent: &Sent, how: Blindness) {
+    /// Withholds the answer to a request, or sends another.
+    pub async fn withhold(&self, sent: &Sent, how: Blindness, reply: Sender<Result<Reply, BoxError>>) {
         if sent.resource == "nodes" {
             self.count(match (sent.verb, how) {
                 (_, Blindness::Status(403)) => "Nodes forbidden",
@@ -95,6 +99,7 @@ impl World {
                 _ => "list of Nodes fails",
             });
         }
+        how.answer(reply).await;
     }
     /// Notes what a replica may not write that was never shown all Nodes: until then copies keep what they have from them.
     pub fn judge_nodes(&self, life: &Life, sent: &Sent) {

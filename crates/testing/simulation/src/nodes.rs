@@ -53,8 +53,7 @@ pub enum Look {
 }
 
 /// All of them, the usual ones more often.
-const LOOKS: [Look; 16] = [
-    Look::Plain,
+const LOOKS: [Look; 23] = [
     Look::Plain,
     Look::Plain,
     Look::Plain,
@@ -63,12 +62,20 @@ const LOOKS: [Look; 16] = [
     Look::Both,
     Look::Moved,
     Look::Moved,
+    Look::Moved,
+    Look::Moved,
+    Look::Respelled,
     Look::Respelled,
     Look::External,
     Look::Single,
     Look::Apart,
     Look::Twin,
     Look::Twin,
+    Look::Twin,
+    Look::Twin,
+    Look::Twin,
+    Look::Moved,
+    Look::Taken,
     Look::Taken,
 ];
 
@@ -183,7 +190,7 @@ fn some_node(chance: &mut Chance, number: u8, looks: &[Look]) -> NodeStep {
     }
 }
 
-/// The Nodes that are there before replicas start, and a Service that needs them.
+/// The Nodes that are there before replicas start, and Services that need them.
 pub fn before(chance: &mut Chance) -> Vec<Step> {
     let mut steps = Vec::new();
     for number in NUMBERS {
@@ -192,7 +199,7 @@ pub fn before(chance: &mut Chance) -> Vec<Step> {
             steps.push(Step::Node(some_node(chance, number, looks)));
         }
     }
-    steps.push(service(chance));
+    steps.extend([service(chance), service(chance)]);
     steps
 }
 
@@ -211,18 +218,18 @@ fn service(chance: &mut Chance) -> Step {
 pub fn draw(chance: &mut Chance, replicas: usize) -> Step {
     let number = *chance.one_of(&NUMBERS);
     Step::Node(match chance.below(100) {
-        0..24 => some_node(chance, number, &LOOKS),
-        24..32 => NodeStep::Gone(number),
-        32..40 => NodeStep::Recreated(number),
-        40..50 => NodeStep::Reordered(number),
-        50..56 => NodeStep::Heartbeat(number),
-        56..63 => NodeStep::Unreadable(number, *chance.one_of(&[Flaw::Annotations, Flaw::Labels])),
-        63..68 => NodeStep::Readable(number),
-        68..75 => return service(chance),
+        0..32 => some_node(chance, number, &LOOKS),
+        32..38 => NodeStep::Gone(number),
+        38..44 => NodeStep::Recreated(number),
+        44..52 => NodeStep::Reordered(number),
+        52..57 => NodeStep::Heartbeat(number),
+        57..65 => NodeStep::Unreadable(number, *chance.one_of(&[Flaw::Annotations, Flaw::Labels])),
+        65..67 => NodeStep::Readable(number),
+        67..75 => return service(chance),
         // The source gets the second family itself, or loses it.
-        75..79 => return draw::sources(chance, 0, 2),
-        79..82 => return Step::SourceGone(0, 2),
-        82..85 => return draw::sources(chance, 0, 0),
+        75..81 => return draw::sources(chance, 0, 2),
+        81..84 => return Step::SourceGone(0, 2),
+        84..86 => return draw::sources(chance, 0, 0),
         _ => NodeStep::Fail {
             replica: if chance.percent(50) {
                 None

@@ -228,7 +228,7 @@ impl Observer {
             if *resource == "endpointslices" {
                 probed.copy(now, old, new);
                 if by == By::Replicas {
-                    topology::count(old, new, coverage);
+                    topology::count(store, (old, new), coverage);
                     probed.count_returns(now, (old, new), &self.last_leader, coverage);
                 }
             }

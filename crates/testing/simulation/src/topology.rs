@@ -220,7 +220,7 @@ pub fn is_beside_second(store: &Store, copy: &Value) -> bool {
 }
 
 /// Counts what Nodes led to in a write.
-pub fn count(old: Option<&Value>, new: Option<&Value>, coverage: &mut Coverage) {
+pub fn count(store: &Store, (old, new): (Option<&Value>, Option<&Value>), coverage: &mut Coverage) {
     let Some(copy) = new.or(old) else { return };
     if !is_of_api_servers(copy) {
         return;
@@ -233,6 +233,16 @@ pub fn count(old: Option<&Value>, new: Option<&Value>, coverage: &mut Coverage) 
             before.iter().any(|it| !after.contains(it)) && after.iter().any(|it| !before.contains(it));
         coverage.add("second family filled from Nodes", u64::from(is_new && !is_gone));
         coverage.add("second family emptied or removed", u64::from(!is_new && is_gone));
+        if !is_new && is_gone {
+            let slices = store.list("endpointslices", Some("default"));
+            let mut own = slices.iter().filter(|slice| {
+                is_api_source(slice)
+                    && slice["addressType"] == copy["addressType"]
+                    && !addresses(slice).is_empty()
+            });
+            let gives_way = own.next().is_some();
+            coverage.add("second family gave way to the source", u64::from(gives_way));
+        }
         coverage.add(
             "server left the second family, others stay",
             u64::from(!is_gone && before.iter().any(|it| !after.contains(it))),

@@ -336,8 +336,7 @@ async fn carry_out(
     }
     world.delay(connection.server).await;
     if let Some(blindness) = blindness() {
-        world.count_withheld(sent, blindness);
-        return blindness.answer(reply).await;
+        return world.withhold(sent, blindness, reply).await;
     }
     if sent.verb == Verb::Watch && parts.status.is_success() {
         let (to, from) = mpsc::unbounded_channel();
