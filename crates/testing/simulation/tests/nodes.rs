@@ -42,7 +42,7 @@ fn servers(numbers: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn copies_follow_nodes_whatever_becomes_of_them() {
+fn copies_follow_nodes_whatever_happens_to_them() {
     let node = Step::Node;
     let moved = || {
         let mut shown = servers(&[2, 3]);

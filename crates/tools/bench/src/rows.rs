@@ -66,7 +66,7 @@ impl Scenario {
         self == Self::ServerBlackHoled
     }
 
-    /// Whether a run needs a cluster with nothing in it, and leaves one that is of no use to the next run.
+    /// Whether a run needs a cluster with nothing in it, and leaves one that is useless for the next run.
     pub fn fills_the_cluster(self) -> bool {
         matches!(self, Self::LargeCluster { .. } | Self::LargeColdStart)
     }
