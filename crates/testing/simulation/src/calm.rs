@@ -13,6 +13,7 @@ use endpoint_copier_operator::config::ProbeMode;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::attempts::Track;
 use crate::endpoints::{Class, NODES, PORTS, node_of, own_addresses};
 use crate::oracle;
 use crate::replica::Life;
@@ -514,7 +515,10 @@ impl State {
             });
             let is_another_well = listed.keys().any(|address| {
                 let track = probed.attempts.of(&life.identity, Target::new(*address, 6443));
-                is_well(life, address) && track.is_some_and(|track| track.was_well && track.falls.is_empty())
+                // A replica forgets the answers of a port that it no longer probes.
+                let is_asked = |track: &Track| track.last_answer.is_some_and(|last| last > until);
+                is_well(life, address)
+                    && track.is_some_and(|track| track.was_well && track.falls.is_empty() && is_asked(track))
             });
             let left = probed.down.get(&life.identity);
             for (address, _) in dead.filter(|_| is_another_well && life.resumed_at() <= until) {
