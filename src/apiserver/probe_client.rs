@@ -196,7 +196,7 @@ impl Credentials {
 
     /// The request for a target.
     async fn request(&self, target: Target) -> Result<Request<Empty<Bytes>>, Failure> {
-        let path = if is_supervisor(target) { "/ping" } else { "/readyz" };
+        let path = probed_path(target);
         let service = self.identity(target).headers.clone();
         let made = service.oneshot(Request::new(Empty::new())).await;
         let mut headers = made.map_err(|error| unusable(&*error))?.into_body();
@@ -225,6 +225,11 @@ impl Identity {
             headers: BoxCloneSyncService::new(headers),
         })
     }
+}
+
+/// What a probe of this target requests.
+pub(super) fn probed_path(target: Target) -> &'static str {
+    if is_supervisor(target) { "/ping" } else { "/readyz" }
 }
 
 fn is_supervisor(target: Target) -> bool {

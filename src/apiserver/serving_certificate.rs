@@ -24,8 +24,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::KUBERNETES;
 use super::limits::skew;
-use super::probe_client::failure;
-use endpoint_copier_core::verdicts::{Failure, SUPERVISOR_PORT, Target};
+use super::probe_client::{failure, probed_path};
+use endpoint_copier_core::verdicts::{Failure, Target};
 
 /// The most that an answer's head may take.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -90,34 +90,28 @@ fn plain(name: &str) -> String {
 /// # Errors
 /// The server does not answer as an API server or supervisor does.
 pub async fn ask(target: Target) -> Result<Shown, Failure> {
-    let other = |error: &(dyn std::error::Error + 'static)| failure(error);
     let tcp = TcpStream::connect((target.address(), target.port())).await;
-    let tcp = tcp.map_err(|error| other(&error))?;
-    let config = config().map_err(|error| other(&error))?;
+    let tcp = tcp.map_err(|error| failure(&error))?;
+    let config = config().map_err(|error| failure(&error))?;
     // For an address, no name is sent: K3s and RKE2 may add a name that is sent to their certificate.
     let name = ServerName::IpAddress(target.address().into());
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-    let tls = tls.map_err(|error| other(&error))?;
+    let tls = tls.map_err(|error| failure(&error))?;
     let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = certificates.first().cloned();
     let certificate = certificate.ok_or_else(|| Failure::Other("no certificate".to_owned()))?;
     let mut http = http1::Builder::new();
     let handshake = http.max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(tls)).await;
-    let (mut sender, connection) = handshake.map_err(|error| other(&error))?;
+    let (mut sender, connection) = handshake.map_err(|error| failure(&error))?;
     let _task = AbortOnDropHandle::new(tokio::spawn(async { _ = connection.await }));
-    let path = if target.port() == SUPERVISOR_PORT {
-        "/ping"
-    } else {
-        "/readyz"
-    };
     let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = http::Uri::from_static(path);
+    *request.uri_mut() = http::Uri::from_static(probed_path(target));
     request
         .headers_mut()
         .insert(header::HOST, HeaderValue::from_static(KUBERNETES));
     let sent = Timestamp::now();
     let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| other(&error))?;
+    let answer = answer.map_err(|error| failure(&error))?;
     if answer.status().is_server_error() {
         return Err(Failure::Status(answer.status().as_u16()));
     }

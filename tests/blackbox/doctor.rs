@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use testbed::{Request, Rule};
+use testbed::Request;
 use tokio::time::sleep;
 
 use crate::inspect::{ended, run, text};
@@ -178,17 +178,7 @@ async fn a_right_that_doctor_lacks_is_named_and_nothing_written() {
     operator.until_leads().await;
     create_vip(&cluster).await;
     assign(&cluster, NAMED).await;
-    let (store, _) = cluster.testbed().expect("on the testbed");
-    let user = "reader";
-    store.restrict(
-        user,
-        vec![
-            Rule::new(&[""], &["services"], &["get", "list"]),
-            Rule::new(&["discovery.k8s.io"], &["endpointslices"], &["get", "list"]),
-        ],
-    );
-    store.add_token("reads-only", user);
-    let kubeconfig = cluster.kubeconfig_with(0, Some("reads-only"));
+    let (store, kubeconfig) = crate::reader(&cluster);
     let mut asking = command(PROGRAM.as_ref());
     asking
         .args(["doctor", "-o", "json"])
@@ -209,7 +199,7 @@ async fn a_right_that_doctor_lacks_is_named_and_nothing_written() {
         assert!(detail.contains(right), "{detail}");
     }
     assert_eq!(check(&json, "tls-san").0, "ok");
-    let asked = store.requests().matching(|request| request.user == user);
+    let asked = store.requests().matching(|request| request.user == crate::READER);
     let is_read = |request: &Request| ["get", "list"].contains(&request.verb);
     assert!(!asked.is_empty() && asked.iter().all(is_read), "{asked:?}");
 }

@@ -7,7 +7,7 @@ use harness::{Cluster, Operator, command, until};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use testbed::{Fault, Match, Request, Rule};
+use testbed::{Fault, Match, Request};
 
 use crate::{PROGRAM, on_both};
 
@@ -161,17 +161,7 @@ async fn a_refused_write_is_shown_by_the_event_of_its_replica() {
 async fn status_and_plan_only_read_and_need_no_lease_rights() {
     let cluster = Cluster::start(harness::Platform::Testbed, PROGRAM, 1).await;
     cluster.create::<Service>(vip()).await;
-    let (store, _) = cluster.testbed().expect("on the testbed");
-    let user = "reader";
-    store.restrict(
-        user,
-        vec![
-            Rule::new(&[""], &["services"], &["get", "list"]),
-            Rule::new(&["discovery.k8s.io"], &["endpointslices"], &["get", "list"]),
-        ],
-    );
-    store.add_token("reads-only", user);
-    let kubeconfig = cluster.kubeconfig_with(0, Some("reads-only"));
+    let (store, kubeconfig) = crate::reader(&cluster);
     for (word, said) in [
         ("status", "Leader: unknown, the Lease cannot be read: 403"),
         (
@@ -188,7 +178,7 @@ async fn status_and_plan_only_read_and_need_no_lease_rights() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(said), "{}", text(&output));
     }
-    let asked = store.requests().matching(|request| request.user == user);
+    let asked = store.requests().matching(|request| request.user == crate::READER);
     let is_read = |request: &Request| ["get", "list"].contains(&request.verb);
     assert!(!asked.is_empty() && asked.iter().all(is_read), "{asked:?}");
 }

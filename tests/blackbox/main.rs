@@ -133,3 +133,21 @@ macro_rules! on_both {
     };
 }
 use on_both;
+
+/// A user of the testbed who may only read Services and EndpointSlices.
+const READER: &str = "reader";
+
+/// The testbed with this user, and a kubeconfig with its credentials.
+fn reader(cluster: &harness::Cluster) -> (&testbed::Store, std::path::PathBuf) {
+    let (store, _) = cluster.testbed().expect("on the testbed");
+    let read = &["get", "list"];
+    store.restrict(
+        READER,
+        vec![
+            testbed::Rule::new(&[""], &["services"], read),
+            testbed::Rule::new(&["discovery.k8s.io"], &["endpointslices"], read),
+        ],
+    );
+    store.add_token("reads-only", READER);
+    (store, cluster.kubeconfig_with(0, Some("reads-only")))
+}

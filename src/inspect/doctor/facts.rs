@@ -84,9 +84,8 @@ impl ServiceFacts {
         let snapshot = seen.index.snapshot(&key);
         let copies = snapshot.iter().flat_map(|snapshot| &snapshot.copies);
         let endpoints = copies.flat_map(|copy| copy.endpoints.iter().flatten());
-        let is_ready = |endpoint: &&_| is_ready(endpoint);
         let names = endpoints
-            .filter(is_ready)
+            .filter(|endpoint| endpoint.is_ready())
             .filter_map(|endpoint| endpoint.node_name.as_deref());
         Self {
             row,
@@ -101,11 +100,6 @@ impl ServiceFacts {
         let addresses = self.announced.addresses.iter().map(ToString::to_string);
         addresses.chain(self.announced.host_names.iter().cloned())
     }
-}
-
-fn is_ready(endpoint: &Endpoint) -> bool {
-    let conditions = endpoint.conditions.as_ref();
-    conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
 }
 
 /// The addresses that source and copies list, on the ports that the source lists, and on the supervisor's if the Service

@@ -18,6 +18,13 @@ fn source_slice(namespace: &str, name: &str) -> endpoint_copier_core::model::End
     serde_json::from_value(slice).expect("a slice")
 }
 
+/// Creates a Service that a typo freezes.
+async fn frozen(cluster: &Cluster) -> Service {
+    let mut frozen = front();
+    frozen["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
+    cluster.create::<Service>(frozen).await
+}
+
 on_both! {
     servers: 1;
     /// Rule: 9.copies-by-annotation
@@ -25,9 +32,7 @@ on_both! {
         victim(cluster).await;
         cluster.serve_reference_grants().await;
         let _operator = Operator::start(cluster, "one", 0);
-        let mut frozen = front();
-        frozen["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
-        let service = cluster.create::<Service>(frozen).await;
+        let service = frozen(cluster).await;
         cluster.create::<EndpointSlice>(forged(&service, "front-forged", &[VICTIM])).await;
         cluster.gone::<EndpointSlice>("team-a", "front-forged").await;
         is_hidden(cluster, "team-a").await;
@@ -51,9 +56,7 @@ on_both! {
         victim(cluster).await;
         cluster.serve_reference_grants().await;
         let _operator = Operator::start(cluster, "one", 0);
-        let mut frozen = front();
-        frozen["metadata"]["annotations"]["endpoint-copier/enabled"] = json!("ture");
-        let service = cluster.create::<Service>(frozen).await;
+        let service = frozen(cluster).await;
         let name = copy_name("front", &source_slice("web", "app-x7k2p"));
         let mut copy = forged(&service, &name, &[VICTIM]);
         copy["metadata"]["ownerReferences"] = json!(null);

@@ -45,7 +45,7 @@ impl Listing {
     }
 }
 
-/// The requester for whom the slices of a name matter.
+/// A party that needs the slices of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requester {
     /// The managed Service that the flags name.
@@ -54,7 +54,7 @@ pub enum Requester {
     Namespace(String),
 }
 
-/// Names of Services whose slices matter, by requester.
+/// Names of the Services whose slices are needed, by requester.
 pub type NamesByRequester = BTreeMap<Requester, BTreeSet<String>>;
 
 impl Index {

@@ -73,7 +73,7 @@ pub(super) fn report(snapshot: &Snapshot, plan: &mut Plan) {
     }
 }
 
-/// The name of a slice, and whom to ask about it if its label says that.
+/// The name of a slice, followed by the manager that its label names, if that is not a known controller.
 fn name_of(slice: &EndpointSlice) -> String {
     let name = SliceKey::of(&slice.metadata).name().to_owned();
     match label_of(&slice.metadata, label::MANAGED_BY) {

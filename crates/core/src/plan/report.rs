@@ -8,7 +8,6 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::second_family::{Missing, SecondFamily};
-use super::verdicts::is_ready;
 use super::{Plan, families};
 use crate::model::ports::{LeftOut, protocol};
 use crate::model::{
@@ -232,7 +231,7 @@ pub(super) fn endpoints(
         _ => address.clone(),
     };
     let endpoints = wanted.values().flat_map(|copy| copy.endpoints.iter().flatten());
-    let nameless = endpoints.filter(|endpoint| is_ready(endpoint) && endpoint.node_name.is_none());
+    let nameless = endpoints.filter(|endpoint| endpoint.is_ready() && endpoint.node_name.is_none());
     let nameless: BTreeSet<_> = nameless
         .filter_map(|endpoint| endpoint.addresses.first())
         .collect();

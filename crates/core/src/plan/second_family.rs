@@ -13,7 +13,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::hold;
-use super::verdicts::is_ready;
 use super::{Verdicts, copy};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
@@ -54,7 +53,7 @@ impl SecondFamily {
             .copies
             .iter()
             .flat_map(|copy| copy.endpoints.iter().flatten());
-        endpoints.any(is_ready)
+        endpoints.any(Endpoint::is_ready)
     }
 
     /// Whether a slice has the name of one of these copies, and must show no more than it does.
@@ -202,7 +201,7 @@ impl Filler<'_> {
         };
         let first = || self.source.slices_of(self.family.other());
         let mut servers = first().flat_map(|slice| slice.endpoints.iter().flatten());
-        if second.is_filled() || !servers.any(is_ready) {
+        if second.is_filled() || !servers.any(Endpoint::is_ready) {
             return;
         }
         let listed: BTreeSet<_> = first().flat_map(addresses).collect();
@@ -219,7 +218,7 @@ impl Filler<'_> {
                 .endpoints
                 .iter()
                 .flatten()
-                .filter(|endpoint| is_ready(endpoint));
+                .filter(|endpoint| endpoint.is_ready());
             ready.filter_map(Endpoint::address).filter(may_stay).min()
         };
         let copies = second.copies.iter_mut();
@@ -322,7 +321,7 @@ fn add(endpoints: &mut Vec<Endpoint>, endpoint: &Endpoint, address: IpAddr) {
         .iter_mut()
         .find(|known| known.address() == Some(address))
     {
-        Some(known) if is_ready(known) => {}
+        Some(known) if known.is_ready() => {}
         Some(known) => *known = endpoint,
         None => endpoints.push(endpoint),
     }

@@ -146,7 +146,7 @@ fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a Endpoint
             .endpoints
             .iter()
             .flatten()
-            .filter(|endpoint| is_ready(endpoint))
+            .filter(|endpoint| endpoint.is_ready())
         {
             if let Some(address) = endpoint.address() {
                 *was_out.entry(address).or_default() |= remembered.contains(&address);
@@ -176,7 +176,7 @@ fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
     let mut taken_out = BTreeSet::new();
     for endpoint in copy.endpoints.iter_mut().flatten() {
         let address = endpoint.address().filter(|address| out.contains(address));
-        if let Some(address) = address.filter(|_| is_ready(endpoint)) {
+        if let Some(address) = address.filter(|_| endpoint.is_ready()) {
             endpoint.conditions = Some(conditions(false));
             taken_out.insert(address.to_string());
         }
@@ -186,12 +186,6 @@ fn take_out(copy: &mut EndpointSlice, out: &BTreeSet<IpAddr>) {
         let annotations = copy.metadata.annotations.get_or_insert_default();
         annotations.insert(provenance::UNREACHABLE.into(), list.into());
     }
-}
-
-/// Whether an endpoint gets traffic. An endpoint without the condition does.
-pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
-    let conditions = endpoint.conditions.as_ref();
-    conditions.and_then(|conditions| conditions.ready) != Some(false)
 }
 
 /// The conditions of an endpoint that gets traffic, or that gets none.
@@ -217,7 +211,7 @@ impl EndpointSlice {
             .endpoints
             .iter()
             .flatten()
-            .filter(|endpoint| !is_ready(endpoint));
+            .filter(|endpoint| !endpoint.is_ready());
         unready
             .filter_map(Endpoint::address)
             .filter(|address| remembered.contains(address))
@@ -245,6 +239,13 @@ impl EndpointSlice {
 }
 
 impl Endpoint {
+    /// Whether it gets traffic. An endpoint without the condition does.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let conditions = self.conditions.as_ref();
+        conditions.and_then(|conditions| conditions.ready) != Some(false)
+    }
+
     /// The first address, in canonical form. Consumers use no other address.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {

@@ -99,6 +99,19 @@ pub fn in_process(program: &Path, seed: u64) -> io::Result<Outcome> {
     })
 }
 
+/// Plays a schedule without a script.
+///
+/// # Panics
+/// An invariant does not hold.
+pub fn held(seed: u64, of: Schedule) -> Outcome {
+    let outcome = schedule(seed, of, Script::default());
+    let Outcome {
+        violations, story, ..
+    } = &outcome;
+    assert!(violations.is_empty(), "{seed}: {violations:?}\n{story}");
+    outcome
+}
+
 /// Runs a schedule, with chance from a seed, on a thread of its own: the standard library asks for chance once a thread.
 ///
 /// # Panics

@@ -3,24 +3,13 @@
 use simulation::node_scenarios::{fail, put, shown, with_nodes, without_nodes};
 use simulation::node_watch::FAILURES;
 use simulation::nodes::{Look, NodeStep};
-use simulation::run::{self, Outcome};
-use simulation::schedule::{Schedule, Step};
-use simulation::systematic::Script;
+use simulation::run::held;
+use simulation::schedule::Step;
 use simulation::unreadable::Flaw;
 use std::time::Duration;
 
 /// Decisions from before a step are carried out by then.
 const LATER: Duration = Duration::from_secs(20);
-
-/// What became of a schedule in which all invariants hold.
-fn held(seed: u64, schedule: Schedule) -> Outcome {
-    let outcome = run::schedule(seed, schedule, Script::default());
-    let Outcome {
-        violations, story, ..
-    } = &outcome;
-    assert!(violations.is_empty(), "{seed}: {violations:?}\n{story}");
-    outcome
-}
 
 fn source(addresses: &[u8]) -> Step {
     Step::Source {

@@ -3,27 +3,16 @@
 use std::time::Duration;
 
 use simulation::endpoints::Answer;
-use simulation::run::{self, Outcome};
+use simulation::run::{Outcome, held};
 use simulation::scenarios::{
     KINDS, all_answer, blind_leader, doubt, nobody_sees, paused_while_it_hangs, probed, third_answers,
     unreadable, without_lists,
 };
-use simulation::schedule::{LEADER, Schedule};
+use simulation::schedule::LEADER;
 use simulation::sight::{Blindness, Sight};
-use simulation::systematic::Script;
 use simulation::unreadable::Flaw;
 
 const SOON: Duration = Duration::from_millis(700);
-
-/// What became of a schedule in which all invariants hold.
-fn held(seed: u64, schedule: Schedule) -> Outcome {
-    let outcome = run::schedule(seed, schedule, Script::default());
-    let Outcome {
-        violations, story, ..
-    } = &outcome;
-    assert!(violations.is_empty(), "{seed}: {violations:?}\n{story}");
-    outcome
-}
 
 #[test]
 fn copies_of_unreadable_slices_stay_and_follow_later() {

@@ -101,8 +101,7 @@ pub async fn large(stage: &mut Stage, of_leader: bool) -> Result<Outcome, String
     Ok(Outcome::Measured(mebibytes(&stage.replicas[replica])))
 }
 
-/// The time from the start of the process until all copies of that cluster are right again, with a source that changed
-/// meanwhile for each.
+/// The time from the start of the process until all copies of that cluster exist.
 pub async fn cold_start(stage: &mut Stage) -> Result<Outcome, String> {
     fill(stage).await;
     stage.flags = NO_PROBES;

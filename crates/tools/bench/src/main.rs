@@ -1,4 +1,4 @@
-//! Measures failover and fan-out: every row several times, on the testbed and on real API servers, compared with its limit.
+//! Measures failover, fan-out and cost: every row several times, on the testbed and on real API servers, compared with its limit.
 //!
 //! The time runs from the fault, or from the return of the API, to the moment when a watch of an unaffected server
 //! shows the copy. Exit code 1: a limit was missed.
