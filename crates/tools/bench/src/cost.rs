@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(15);
 
 /// Without probes: an endpoint of the bench is no API server.
-const NO_PROBES: &[&str] = &["--probe=off"];
+pub const NO_PROBES: &[&str] = &["--probe=off"];
 
 /// The time from the answer to a write of the source until a watch shows the copy, less the time of a bare PUT of a slice of
 /// the same size in the same run: this percentile of both.

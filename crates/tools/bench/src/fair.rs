@@ -11,16 +11,21 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
+use serde_json::json;
 use testbed::{Effect, Fault, Match};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::cost::NO_PROBES;
 use crate::rows::Outcome;
 use crate::stage::Stage;
 
 /// Flags for more Services of one namespace than the default allows.
 const RAISED: &[&str] = &["--max-services-per-namespace=10000"];
+
+/// The Service of the API servers. A Service of another namespace may copy only ports that its slices have.
+const API_SOURCE: (&str, &str) = ("default", "kubernetes");
 
 /// The limit for the copies of all Services.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -52,8 +57,9 @@ pub async fn fan_out(stage: &mut Stage, followers: usize) -> Result<Outcome, Str
 /// Measures how long a change takes to `default/kubernetes-vip` while Services of another namespace follow the same
 /// source: this percentile.
 pub async fn beside(stage: &mut Stage, followers: usize, percentile: usize) -> Result<Outcome, String> {
+    stage.flags = NO_PROBES;
     let namespace = format!("vips-{followers}");
-    create_services(stage, &namespace, followers, ("default", "kubernetes")).await;
+    create_services(stage, &namespace, followers, API_SOURCE).await;
     let copies = Copies::watch(stage, &namespace);
     stage.begin(1).await?;
     let mut took = Vec::new();
@@ -183,6 +189,9 @@ async fn create_services(stage: &Stage, namespace: &str, count: usize, source: (
             let mut service = managed(namespace, &name, source.0, source.1);
             // A cluster IP for each would be more than a range has.
             service["spec"]["clusterIP"] = "None".into();
+            if source == API_SOURCE {
+                service["spec"]["ports"] = json!([{"name": "https", "port": 6443, "targetPort": 6443}]);
+            }
             cluster.create::<Service>(service).await;
         })
         .await;
