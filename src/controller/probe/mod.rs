@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::{Instant, sleep_until};
 
 use crate::apiserver::probe_client::ProbeClient;
 use crate::config::ProbeConfig;
@@ -30,9 +29,6 @@ mod target_task;
 pub use shared::OnDown;
 use shared::Probes;
 use target_task::TargetTask;
-
-/// The pause between two updates of the targets, however often copies change.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Probes the API servers that copies of the API source list.
 struct Prober {
@@ -60,7 +56,6 @@ impl Prober {
         let mut tasks = FuturesUnordered::new();
         let mut handles: BTreeMap<Target, AbortHandle> = BTreeMap::new();
         let (mut seen, mut https) = (None, BTreeSet::new());
-        let mut next_look = Instant::now();
         loop {
             if let Some(targets) = self.changed_targets(&mut seen, &mut https) {
                 self.probes.list(&targets);
@@ -78,15 +73,10 @@ impl Prober {
                         handle
                     });
                 }
-                next_look = Instant::now() + LOOK_PAUSE;
             }
-            let changed = async {
-                sleep_until(next_look).await;
-                _ = marks.changed().await;
-            };
             tokio::select! {
                 biased;
-                () = changed => {}
+                () = marks.changed() => {}
                 // Tasks of targets that are no longer listed have ended.
                 Some(_) = tasks.next() => {}
             }

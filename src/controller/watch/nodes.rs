@@ -2,18 +2,17 @@
 //! copies keep what they have from them.
 
 use std::collections::HashSet;
-use std::future::pending;
 use std::time::Duration;
 
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
-use tokio::sync::watch as channel;
 use tokio::time::{Instant, timeout};
 
 use super::Watches;
 use super::reader::errors::status_of;
 use crate::apiserver::decode::Guarded;
 use crate::apiserver::status;
+use crate::controller::workqueue::Marks;
 use crate::telemetry::failure_log::FailureLog;
 use endpoint_copier_core::index::Dirty;
 use endpoint_copier_core::model::{NodeObject, NodesUnknown, WatchKind};
@@ -45,7 +44,7 @@ pub async fn nodes(watches: Watches, selector: String) {
 }
 
 /// Waits until Nodes have not been needed for some time.
-async fn until_not_needed(watches: &Watches, marks: &mut channel::Receiver<()>) {
+async fn until_not_needed(watches: &Watches, marks: &mut Marks) {
     loop {
         until(watches, marks, false).await;
         if timeout(LINGER, until(watches, marks, true)).await.is_err() {
@@ -55,7 +54,7 @@ async fn until_not_needed(watches: &Watches, marks: &mut channel::Receiver<()>) 
 }
 
 /// Waits until Nodes are needed, or until they are not needed, as `needed` says.
-async fn until(watches: &Watches, marks: &mut channel::Receiver<()>, needed: bool) {
+async fn until(watches: &Watches, marks: &mut Marks, needed: bool) {
     let mut seen = None;
     let mut is_so = || {
         let index = watches.index.lock();
@@ -66,9 +65,7 @@ async fn until(watches: &Watches, marks: &mut channel::Receiver<()>, needed: boo
         if is_so() {
             return;
         }
-        if marks.changed().await.is_err() {
-            pending::<()>().await;
-        }
+        marks.changed().await;
     }
 }
 

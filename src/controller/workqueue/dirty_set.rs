@@ -1,11 +1,16 @@
 //! The set of dirty keys: Services whose copies may have to change.
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use endpoint_copier_core::model::ServiceKey;
+
+/// The shortest time between two looks at the whole index.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a key is dirty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +79,13 @@ impl DirtySet {
         self.marks.send_replace(());
     }
 
-    /// A receiver that changes with each mark, because the index may have changed.
+    /// Shows that the index may have changed, because each change of it ends with a mark.
     #[must_use]
-    pub fn marks(&self) -> watch::Receiver<()> {
-        self.marks.subscribe()
+    pub fn marks(&self) -> Marks {
+        Marks {
+            marks: self.marks.subscribe(),
+            next: Instant::now(),
+        }
     }
 
     /// Takes the keys that have arrived, and waits while there are none. Cancelling loses nothing.
@@ -85,5 +93,24 @@ impl DirtySet {
         // The wait cannot fail, because this holds a sender.
         _ = self.keys.subscribe().wait_for(|dirty| !dirty.is_empty()).await;
         self.keys.send_replace(HashMap::new())
+    }
+}
+
+/// The marks of a [`DirtySet`], for tasks that look at the whole index.
+#[derive(Debug)]
+pub struct Marks {
+    marks: watch::Receiver<()>,
+    next: Instant,
+}
+
+impl Marks {
+    /// Waits for a mark since the last one that this returned, and for [`LOOK_PAUSE`]. So a burst of changes costs one
+    /// look at the index, not one for each change. Cancelling loses nothing.
+    pub async fn changed(&mut self) {
+        sleep_until(self.next).await;
+        if self.marks.changed().await.is_err() {
+            pending::<()>().await;
+        }
+        self.next = Instant::now() + LOOK_PAUSE;
     }
 }

@@ -18,12 +18,14 @@ use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 mod dirty_set;
 mod edit_budgets;
 mod fair_queue;
+mod head_start;
 mod lane;
 mod overload;
 
-pub use dirty_set::{DirtySet, Mark};
+pub use dirty_set::{DirtySet, Mark, Marks};
 use edit_budgets::EditBudgets;
 use fair_queue::FairQueue;
+use head_start::HeadStart;
 use lane::Lane;
 use overload::Overload;
 
@@ -87,6 +89,7 @@ pub struct WorkQueue {
     edits: EditBudgets,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
+    head_start: HeadStart,
     failures: HashMap<ServiceKey, (Backoff, Pauses)>,
     /// Keys that were synced a moment ago.
     paced: HashMap<ServiceKey, Instant>,
@@ -105,6 +108,7 @@ impl WorkQueue {
             edits: EditBudgets::default(),
             timers: DelayQueue::new(),
             overload: Overload::default(),
+            head_start: HeadStart::default(),
             failures: HashMap::new(),
             paced: HashMap::new(),
         }
@@ -221,7 +225,9 @@ impl WorkQueue {
         };
         self.metrics.controller().begun(begun - queued);
         self.active[lane as usize] += 1;
-        if !lane.is_reserved() {
+        if lane.is_reserved() {
+            self.head_start.begin();
+        } else {
             *self.active_of.entry(key.namespace().into()).or_default() += 1;
         }
         self.states.insert(
@@ -250,7 +256,8 @@ impl WorkQueue {
         let [flagged, api_servers, normal, failing] = self.active;
         let others = normal + failing;
         let room = api_servers + others < AT_ONCE - FLAGGED;
-        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS && !self.overload.is_pausing();
+        let must_wait = self.overload.is_pausing() || self.head_start.is_on();
+        let room_for_others = room && others < AT_ONCE - FLAGGED - API_SERVERS && !must_wait;
         match lane {
             Lane::Flagged => flagged < FLAGGED,
             Lane::ApiServers => room,
@@ -273,6 +280,12 @@ impl WorkQueue {
         let result = outcome.reconcile_result();
         self.metrics.controller().ended(begun.elapsed(), result);
         self.active[lane as usize] -= 1;
+        if Lane::ALL
+            .iter()
+            .all(|lane| !lane.is_reserved() || self.active[*lane as usize] == 0)
+        {
+            self.head_start.end();
+        }
         if !lane.is_reserved()
             && let Some(in_use) = self.active_of.get_mut(key.namespace())
         {
@@ -333,8 +346,8 @@ impl WorkQueue {
         pauses.next_pause()
     }
 
-    /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server ends. Never
-    /// returns while there is neither.
+    /// Waits until a waiting key is due and makes it ready, or until the pause of an overloaded API server or a head
+    /// start ends. Never returns while there is none of them.
     pub async fn due(&mut self, priority: impl Fn(&ServiceKey) -> Priority) {
         let expired = poll_fn(|context| match self.timers.poll_expired(context) {
             std::task::Poll::Ready(None) => std::task::Poll::Pending,
@@ -343,6 +356,7 @@ impl WorkQueue {
         let expired = tokio::select! {
             expired = expired => expired,
             () = self.overload.over() => None,
+            () = self.head_start.over() => None,
         };
         if let Some(expired) = expired {
             let key = expired.into_inner();

@@ -47,7 +47,32 @@ async fn the_flagged_service_goes_first_and_then_the_api_servers() {
     queue.mark(key("a"), Instant::now(), Other);
     queue.mark(key("b"), Instant::now(), ApiServers);
     queue.mark(key("vip"), Instant::now(), Flagged);
-    assert_eq!(names(&mut queue), ["vip", "b", "a"]);
+    assert_eq!(names(&mut queue), ["vip", "b"]);
+    finish(&mut queue, key("b"), Requeue::WhenDirty, ApiServers);
+    assert!(names(&mut queue).is_empty(), "the others wait for the Service");
+    finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
+    assert_eq!(names(&mut queue), ["a"]);
+}
+
+/// Rule: survive.api-servers-first
+#[tokio::test(start_paused = true)]
+async fn other_keys_wait_for_reserved_slots_at_most_20_ms() {
+    let mut queue = queue();
+    let start = Instant::now();
+    queue.mark(key("vip"), start, Flagged);
+    queue.mark(key("a"), start, Other);
+    assert_eq!(names(&mut queue), ["vip"]);
+    queue.due(|_| Other).await;
+    assert_eq!(start.elapsed(), Duration::from_millis(20));
+    assert_eq!(names(&mut queue), ["a"], "the write of the Service hangs");
+    finish(&mut queue, key("vip"), Requeue::WhenDirty, Flagged);
+    queue.mark(key("vip"), start, Flagged);
+    queue.mark(key("b"), start, Other);
+    assert_eq!(
+        names(&mut queue),
+        ["vip", "b"],
+        "too early for another head start"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -555,4 +580,28 @@ async fn overload_pauses_double_to_30_s_until_a_write_succeeds() {
     assert_eq!(pause(0, true).await, 1);
     assert_eq!(pause(20, true).await, 20);
     assert_eq!(pause(60, true).await, 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_marks_costs_one_look_in_100_ms() {
+    let dirty = DirtySet::default();
+    let mut marks = dirty.marks();
+    let marking = async {
+        for _ in 0..1000 {
+            dirty.mark([key("a")]);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let mut looks = 0;
+    let looking = async {
+        loop {
+            marks.changed().await;
+            looks += 1;
+        }
+    };
+    tokio::select! {
+        () = marking => {}
+        () = looking => {}
+    }
+    assert_eq!(looks, 10);
 }

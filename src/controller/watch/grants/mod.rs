@@ -81,9 +81,7 @@ impl Watches {
     async fn until_grants_are_needed(&self) {
         let mut marks = self.dirty.marks();
         while !self.index.lock().needs_grants() {
-            if marks.changed().await.is_err() {
-                return;
-            }
+            marks.changed().await;
         }
     }
 }
