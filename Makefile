@@ -1,7 +1,7 @@
 # Commands for developers. `make` alone lists them. They need Rust and a C compiler.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
+.PHONY: help demo test test-chart dashboard-preview docs simulate model mutants lint fmt build size bench bench-core bench-failover run tools clean docker-build docker-push image-test kind-up kind-load kind-test lint-release
 
 # Dependencies have the versions in Cargo.lock.
 CARGO ?= cargo
@@ -99,6 +99,11 @@ bench-failover: build ## measures failover, fan-out and cost against limits: RUN
 	@$(CARGO) build $(LOCKED) --package bench --bins
 	@$(TARGET)/debug/bench-failover --operator $(TARGET)/release/endpoint-copier-operator \
 	  $(if $(RUNS),--runs $(RUNS)) $(if $(filter-out 0,$(LONG)),--long) $(if $(ONLY),--only '$(ONLY)')
+
+bench-core: ## measures the index, the plan and the verdicts: ARGS='words of a name'
+	$(CARGO) bench $(LOCKED) --package endpoint-copier-core --features testing --bench core -- $(ARGS)
+
+bench: bench-core bench-failover ## runs both
 
 run: ## runs the operator against the current kubeconfig context, without leader election; ARGS= adds flags
 	$(CARGO) run $(LOCKED) --workspace --bin endpoint-copier-operator -- --leader-elect=false $(ARGS)
