@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::{read, root};
 
-/// The placeholder for the name of the organisation.
+/// The placeholder for the name of the organization.
 const ORG: &str = "endpoint-copier-operator";
 
 const RELEASING: &str = "docs/contributing/releasing.md";
