@@ -101,7 +101,7 @@ pub enum Error {
     #[error("the Pod's ServiceAccount cannot be used: {0}; is automountServiceAccountToken off?")]
     ServiceAccount(String),
     /// The process runs outside a Pod, without a usable kubeconfig.
-    #[error("no cluster to work on: {0}; give --kubeconfig, or set KUBECONFIG")]
+    #[error("no cluster to work on: {0}; pass --kubeconfig, or set KUBECONFIG")]
     Context(String),
     /// The certificates or credentials of the configuration cannot be used.
     #[error("the credentials for {url} cannot be used: {error}")]

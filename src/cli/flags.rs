@@ -35,8 +35,8 @@ use endpoint_copier_core::verdicts::Thresholds;
     version,
     about = "Keeps the EndpointSlices of managed Services in sync with those of their sources",
     args_override_self = true,
-    after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. A flag beats the \
-                  environment."
+    after_help = "Each flag can also be set in the environment: --log-level is ENDPOINT_COPIER_LOG_LEVEL. A flag takes \
+                  precedence over its variable."
 )]
 pub(super) struct Flags {
     /// Where /metrics is served; 0 switches it off
@@ -47,11 +47,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = bind)]
     health_probe_bind_address: std::option::Option<ServerAddress>,
 
-    /// Kubeconfig to use [default: in a Pod its service account, else the current context]
+    /// Kubeconfig to use [default: in a Pod, its ServiceAccount; otherwise, the current context]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
 
-    /// Name of the source of managed Services that name none
+    /// Name of the source of managed Services that do not name one
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "kubernetes", value_parser = label)]
     default_endpoint_name: String,
 
@@ -73,16 +73,17 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", help_heading = "Copying", default_value = "default", value_parser = label)]
     managed_endpoint_namespace: String,
 
-    /// Managed Services in one namespace that get copies; those that have copies come first, then the oldest
+    /// Maximum number of managed Services that get copies, in one namespace; those that have copies come first, then the
+    /// oldest
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "1000", value_parser = count)]
     max_services_per_namespace: usize,
 
-    /// Managed Services in all that get copies
+    /// Maximum number of managed Services that get copies, in the whole cluster
     #[arg(long, value_name = "COUNT", help_heading = "Limits", default_value = "10000", value_parser = count)]
     max_services: usize,
 
-    /// Sources in other namespaces. consent: copied where --allow-source, a ReferenceGrant or the annotation
-    /// endpoint-copier/allow-from of the source allows it; allow: copied; deny: copied only where --allow-source does
+    /// Whether to copy sources in other namespaces. consent: if --allow-source, a ReferenceGrant or the annotation
+    /// endpoint-copier/allow-from of the source allows it; allow: always; deny: only if --allow-source allows it
     #[arg(
         long,
         value_name = "MODE",
@@ -92,7 +93,8 @@ pub(super) struct Flags {
     )]
     cross_namespace: CrossNamespace,
 
-    /// A source, and the namespaces that may copy it, or * for all; several times, or with semicolons [default: none]
+    /// A source, and the namespaces that may copy it, or * for all; repeat the flag, or separate values with semicolons
+    /// [default: none]
     #[arg(
         long,
         value_name = "NAMESPACE/NAME=NAMESPACE,...",
@@ -102,8 +104,8 @@ pub(super) struct Flags {
     )]
     allow_source: Vec<(ServiceKey, AllowFrom)>,
 
-    /// TCP port that copies of the default source may have in other namespaces, besides those of its slices; several
-    /// times, or with commas; 0: none
+    /// TCP port that copies of the default source may have in other namespaces, in addition to those of its slices;
+    /// repeat the flag, or separate values with commas; 0: none
     #[arg(
         long,
         value_name = "PORT",
@@ -128,7 +130,7 @@ pub(super) struct Flags {
     )]
     leader_elect: bool,
 
-    /// How long the Lease holds after a renewal; whole seconds, 2s to 60s
+    /// How long the Lease is valid after a renewal; whole seconds, 2s to 60s
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "6s", value_parser = go::duration)]
     leader_election_lease_duration: Duration,
 
@@ -136,7 +138,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "4s", value_parser = go::duration)]
     leader_election_renew_deadline: Duration,
 
-    /// Pause after a failed attempt
+    /// Pause after a failed attempt to take or renew the Lease
     #[arg(long, value_name = "DURATION", help_heading = "Election", default_value = "1s", value_parser = go::duration)]
     leader_election_retry_period: Duration,
 
@@ -167,12 +169,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "PORT", help_heading = "API servers", default_value = "6443", value_parser = port)]
     api_server_port: u16,
 
-    /// Address of one more API server, in any mode; several times, or with commas [default: none]
+    /// Address of one more API server, in any mode; repeat the flag, or separate values with commas [default: none]
     #[arg(long, value_name = "HOST:PORT", help_heading = "API servers", value_delimiter = ',', value_parser = server)]
     api_server_address: Vec<ServerAddress>,
 
-    /// enforce: take API servers that do not answer out of the copies of default/kubernetes; observe: report
-    /// them only; off: no probes
+    /// enforce: take API servers that do not answer out of the copies of default/kubernetes; observe: only report
+    /// them; off: no probes
     #[arg(long, value_name = "MODE", help_heading = "Probes", default_value = "enforce", value_parser = probe_mode)]
     probe: ProbeMode,
 
@@ -184,15 +186,15 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Probes", default_value = "1s", value_parser = go::duration)]
     probe_timeout: Duration,
 
-    /// Failed probes in a row until an API server is down; 2 to 10
+    /// Consecutive failed probes after which an API server counts as down; 2 to 10
     #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
     probe_failures: u32,
 
-    /// Successful probes until one that was down is well again, over at least 3s; 2 to 10
+    /// Successful probes, over at least 3s, before a server that was down counts as healthy again; 2 to 10
     #[arg(long, value_name = "COUNT", help_heading = "Probes", default_value = "3", value_parser = threshold)]
     probe_successes: u32,
 
-    /// Label selector of the Nodes that API servers run on, for a second IP family and for node names; empty: all
+    /// Label selector of the Nodes on which API servers run, for a second IP family and for node names; empty: all
     #[arg(
         long,
         value_name = "SELECTOR",

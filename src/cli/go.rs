@@ -32,7 +32,7 @@ pub(super) fn sort(
                 continue;
             }
             return Err(format!(
-                "unexpected argument {arg:?}: every setting is a flag, --name=value, and a command, status, plan or wait, comes first"
+                "unexpected argument {arg:?}: settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first"
             ));
         };
         let (name, mut value) = match flag.split_once('=') {

@@ -101,9 +101,9 @@ const SHOWN_WHOLE: [&str; 3] = ["leader-election-namespace", "leader-election-id
 /// Adds the subcommands to the command of the operator.
 pub(super) fn with_subcommands(operator: Command) -> Command {
     let status = inspection(&operator, STATUS)
-        .about("Shows every managed Service, its source, whether its copies are in sync, and who leads")
+        .about("Shows every managed Service, its source, whether its copies are in sync, and which replica leads")
         .after_help(format!(
-            "Exit code: 0 all in sync, 1 something is out of sync, 2 the cluster cannot be read.\n{RIGHTS}"
+            "Exit code: 0 if all Services are in sync, 1 if one is not, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let plan = inspection(&operator, PLAN)
         .about("Shows what the operator would write now, and writes nothing")
@@ -114,7 +114,8 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
                 .help("Show the Services that need consent to copy their source, and what to add"),
         )
         .after_help(format!(
-            "Exit code: 0 nothing to write (with --consent: to add), 1 something, 2 the cluster cannot be read.\n{RIGHTS}"
+            "Exit code: 0 if there is nothing to write (with --consent: nothing to add), 1 if there is, 2 if the cluster cannot be \
+             read.\n{RIGHTS}"
         ));
     let wait = reading(&operator, WAIT)
         .about("Waits until the copies of a Service are in sync; for scripts and hooks")
@@ -131,25 +132,25 @@ pub(super) fn with_subcommands(operator: Command) -> Command {
                 .value_name("DURATION")
                 .default_value("60s")
                 .value_parser(go::duration)
-                .help("How long to wait; 0: look once"),
+                .help("How long to wait; 0: check once"),
         )
         .after_help(format!(
             "An API server that the probes took out of the copies does not count as a difference.\n\
-             Exit code: 0 in sync, 1 not in sync in time, 2 the cluster cannot be read.\n{RIGHTS}"
+             Exit code: 0 if it is in sync, 1 if it is not in sync in time, 2 if the cluster cannot be read.\n{RIGHTS}"
         ));
     let doctor = inspection(&operator, DOCTOR)
-        .about("Checks what makes a VIP fail, and says what to do")
+        .about("Checks for common causes of a failing VIP, and says what to do")
         .after_help(format!(
-            "Exit code: 0 no check failed, 1 a check failed, 2 the cluster cannot be read. Warnings and unknown results are no \
-             failures.\n{RIGHTS} Checks that need more permissions say which."
+            "Exit code: 0 if no check failed, 1 if a check failed, 2 if the cluster cannot be read. Warnings and unknown results \
+             do not count as failures.\n{RIGHTS} Checks that need more permissions say which."
         ));
     operator
         .disable_help_subcommand(true)
         .subcommands([status, plan, wait, doctor])
 }
 
-const RIGHTS: &str = "Needs permission to list services, endpointslices and nodes and to get the Lease. Outside of the operator's Pod, \
-                      give the flags of the operator that name Services.";
+const RIGHTS: &str = "Needs permission to list services, endpointslices and nodes and to get the Lease. Outside the operator's Pod, \
+                      pass the same Service flags that the operator runs with.";
 
 fn inspection(operator: &Command, name: &'static str) -> Command {
     reading(operator, name).arg(

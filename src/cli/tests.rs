@@ -178,19 +178,19 @@ fn what_is_no_flag_is_refused() {
     for (args, expected) in [
         (
             "--leader-elect false",
-            "unexpected argument \"false\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
+            "unexpected argument \"false\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
         ),
         (
             "serve",
-            "unexpected argument \"serve\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
+            "unexpected argument \"serve\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
         ),
         (
             "--",
-            "unexpected argument \"--\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
+            "unexpected argument \"--\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
         ),
         (
             "-",
-            "unexpected argument \"-\": every setting is a flag, --name=value, and a command, status, plan or wait, comes first",
+            "unexpected argument \"-\": settings are flags (--name=value), and a command (status, plan, wait or doctor) comes first",
         ),
         ("--nonsense=1", "unknown flag \"--nonsense\": see --help"),
         ("---leader-elect", "unknown flag \"---leader-elect\": see --help"),
@@ -838,7 +838,7 @@ fn wait_takes_a_service_and_a_timeout() {
         Err(Exit { code: 0, text }) => {
             assert!(text.contains("wait [OPTIONS] <NAMESPACE/NAME>"), "{text}");
             assert!(
-                text.contains("Exit code: 0 in sync, 1 not in sync in time"),
+                text.contains("Exit code: 0 if it is in sync, 1 if it is not in sync in time"),
                 "{text}"
             );
         }

@@ -109,7 +109,7 @@ const DISABLED: &str = "has the annotation endpoint-copier/enabled: \"false\", s
 
 /// Without the operator's flags its copies look like leftovers.
 pub(super) const UNMANAGED: &str = "has copies but is not managed, as far as this command knows: the copies would be deleted. \
-                         If flags of the operator make it managed, give the same flags here.";
+                         If flags of the operator make it managed, pass the same flags here.";
 
 fn cells(row: &Row, now: Timestamp) -> [String; 9] {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
@@ -159,14 +159,18 @@ fn leader(leader: &Leader, now: Timestamp) -> String {
     if let Some(renewed) = leader.renewed {
         _ = write!(text, ", renewed {} ago", age(renewed, now));
         if holder.is_some() && !leader.leads {
-            text.push_str(", so its Lease has run out");
+            text.push_str(", so its Lease has expired");
         }
     }
-    if let Some(since) = leader.since {
-        _ = write!(text, ", leads since {}", age(since, now));
+    // The acquire time stays in the Lease when no replica leads anymore.
+    if leader.leads
+        && let Some(since) = leader.since
+    {
+        _ = write!(text, ", leading for {}", age(since, now));
     }
     if let Some(transitions) = leader.transitions {
-        _ = write!(text, ", {transitions} changes of leader");
+        let changes = if transitions == 1 { "change" } else { "changes" };
+        _ = write!(text, ", {transitions} {changes} of leader");
     }
     text.push(')');
     text

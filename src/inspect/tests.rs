@@ -93,7 +93,7 @@ default/vip   default/kubernetes   IPv4       2/3            1/3          192.0.
 
 default/web HasSelector: ";
     assert!(text.starts_with(expected), "{text}");
-    let last = "\n\nLeader: pod_1 (namespace ops, renewed 1s ago, leads since 3h, 4 changes of leader)\n";
+    let last = "\n\nLeader: pod_1 (namespace ops, renewed 1s ago, leading for 3h, 4 changes of leader)\n";
     assert!(text.ends_with(last), "{text}");
 }
 
@@ -113,7 +113,7 @@ fn no_leader_no_lease_and_no_right_to_read_it_are_told_apart() {
     let mut late = renewed("2026-01-02T11:59:50Z");
     let said = end(&[late.clone()]);
     assert!(
-        said.contains("renewed 10s ago, so its Lease has run out"),
+        said.contains("renewed 10s ago, so its Lease has expired"),
         "{said}"
     );
     let unreadable = end(&[renewed("9999-12-31T23:59:59.999999Z")]);

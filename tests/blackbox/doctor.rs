@@ -74,7 +74,7 @@ on_both! {
             ("copies", "in sync with default/kubernetes"),
             ("endpoints", "3 of 3 are ready"),
             ("address", NAMED),
-            ("foreign-slices", "the Service has no EndpointSlices of others"),
+            ("foreign-slices", "all EndpointSlices of the Service are copies"),
             ("excluded-nodes", "1 of 1 Nodes may announce the address"),
             ("tls-san", "3 of 3 servers have a certificate for 127.0.0.5"),
             ("clocks", "the clocks of 3 API servers differ by less than 10 s"),
@@ -187,10 +187,10 @@ async fn a_right_that_doctor_lacks_is_named_and_nothing_written() {
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(output.status.code(), Some(0), "{json:#}");
     for (name, right) in [
-        ("excluded-nodes", "needs the right to list nodes: 403"),
+        ("excluded-nodes", "needs permission to list nodes: 403"),
         (
             "installations",
-            "needs the right to list leases.coordination.k8s.io in all namespaces: 403",
+            "needs permission to list leases.coordination.k8s.io in all namespaces: 403",
         ),
         ("rights", "no replica is known to lead"),
     ] {
@@ -256,7 +256,7 @@ async fn missing_rights_are_named_on_a_real_api_server() {
     let (result, detail) = check(&missing, "rights");
     assert_eq!(result, "failed", "{detail}");
     assert!(
-        detail.starts_with("system:serviceaccount:default:replica may not get services, "),
+        detail.starts_with("system:serviceaccount:default:replica is not allowed to get services, "),
         "{detail}"
     );
 
@@ -283,7 +283,7 @@ async fn missing_rights_are_named_on_a_real_api_server() {
         let (code, json) = diagnosis(&cluster).await;
         code == Some(0)
             && check(&json, "rights").1
-                == "system:serviceaccount:default:replica has all that the operator needs"
+                == "system:serviceaccount:default:replica has all permissions that the operator needs"
     })
     .await;
     // A Lease may name anything.

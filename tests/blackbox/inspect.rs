@@ -55,7 +55,7 @@ on_both! {
         assert_eq!(cells[8], "-", "{shown}");
         let holder = cluster.holder().await;
         assert!(shown.contains(&format!("Leader: {holder} (namespace ")), "{shown}");
-        assert!(!shown.contains("run out"), "{shown}");
+        assert!(!shown.contains("has expired"), "{shown}");
 
         let json: Value = serde_json::from_slice(&run(cluster, &["status", "-o", "json"]).await.stdout).expect("JSON");
         assert_eq!(json["inStep"], true);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::{read, root};
 
-/// The placeholder for the name of the organisation.
+/// The placeholder for the name of the organization.
 const ORG: &str = "endpoint-copier-operator";
 
 const RELEASING: &str = "docs/contributing/releasing.md";
@@ -18,7 +18,7 @@ fn git(folder: &Path, args: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_rename_command_replaces_every_organisation_name() {
+fn the_rename_command_replaces_every_organization_name() {
     let Some(files) = git(root(), &["ls-files"]) else {
         println!("skipped: needs git, and a clone");
         return;

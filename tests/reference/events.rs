@@ -22,17 +22,17 @@ each finding, and counts it in the metric `endpoint_copier_findings{reason}`.
 #[test]
 fn the_page_of_events_is_up_to_date() {
     let synced = [
-        code(SYNCED),
+        anchored(SYNCED),
         "Normal".to_owned(),
         SYNCED_MEANING.to_owned(),
         "Nothing.".to_owned(),
     ];
     let warnings = Reason::ALL.map(|reason| {
         [
-            code(reason.as_str()),
+            anchored(reason.as_str()),
             "Warning".to_owned(),
             reason.meaning().to_owned(),
-            reason.remedy().to_owned(),
+            reason.remedy().to_owned() + see(reason),
         ]
     });
     let rows = std::iter::once(synced).chain(warnings);
@@ -40,4 +40,36 @@ fn the_page_of_events_is_up_to_date() {
         + INTRO
         + &table(["reason", "type", "meaning", "what to do"], rows);
     check("docs/reference/events.md", &text);
+}
+
+/// A reason that other pages can link to.
+fn anchored(reason: &str) -> String {
+    format!("<a id=\"{}\"></a>{}", reason.to_lowercase(), code(reason))
+}
+
+/// Links to pages with more about a reason. They are not part of the remedy, because `doctor` prints that in a terminal.
+fn see(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotPermitted => {
+            " See [Copy a source in another namespace](../how-to/copy-across-namespaces.md)."
+        }
+        Reason::PortNotPermitted => " See [Ports](../how-to/copy-across-namespaces.md#ports).",
+        Reason::FamilyIncomplete => {
+            " See [the runbook](../how-to/runbook.md#endpointcopierfamilyincomplete)."
+        }
+        Reason::OtherInstallation => {
+            " See [Two releases in two namespaces](../how-to/upgrade-from-go.md#two-releases-in-two-namespaces)."
+        }
+        Reason::SourceEmptyHeld => {
+            " See [Empty sources](../explanation/failure-model.md#empty-sources) and \
+             [the runbook](../how-to/runbook.md#endpointcopiersourceemptyheld)."
+        }
+        Reason::SourceEmpty => " See [Empty sources](../explanation/failure-model.md#empty-sources).",
+        Reason::EndpointUnreachable => {
+            " See [the runbook](../how-to/runbook.md#endpointcopierendpointunreachable)."
+        }
+        Reason::ProbesBlind => " See [the runbook](../how-to/runbook.md#endpointcopierprobesblind).",
+        Reason::ForeignSlices => " See [an example](../how-to/debug.md#slices-of-others-get-traffic).",
+        _ => "",
+    }
 }

@@ -22,8 +22,8 @@ count.
 
 A managed Service has 8 series: one of `out_of_sync_seconds`, one of `last_success_timestamp_seconds`, and 6 of
 `endpoints`. Nothing else grows with the number of Services. The series of a Service end when the Service is no longer
-managed, and the series of all Services end with the term. The series of a probed API server end when no copy lists it
-any more. Counters start at 0 for every label value that is known in advance.
+managed, and the series of all Services end with the term. The series of a probed API server end when no copy lists
+it anymore. Counters start at 0 for every label value that is known in advance.
 
 Two histograms show how long a change takes to reach the copies. `endpoint_copier_propagation_seconds` starts when the
 change arrives at this replica. It leaves out changes that arrived before this replica led, because the previous leader
@@ -152,7 +152,7 @@ const LABELS: &[Label] = &[
     Label {
         names: &["host", "method", "code"],
         of: &[],
-        values: "A request to an API server. The code is &lt;error> if there was no answer.",
+        values: "A request to an API server. The code is &lt;error> if there was no response.",
     },
     Label {
         names: &["version", "commit"],

@@ -58,12 +58,15 @@ fn is_key(word: &str) -> bool {
 /// The comment at the top of values.yaml, without its first paragraph, which is about the file.
 fn introduction() -> String {
     let text = read(&format!("{CHART}/values.yaml"));
-    let comment = text
-        .lines()
-        .map_while(|line| line.strip_prefix('#').map(str::trim_start));
-    let comment: Vec<_> = comment.collect();
+    let comment = text.lines().map_while(|line| line.strip_prefix('#'));
+    let comment: Vec<_> = comment
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
     let paragraphs = comment.split(|line| line.is_empty()).skip(1);
-    paragraphs.map(|lines| lines.join("\n") + "\n").collect()
+    paragraphs
+        .map(|lines| lines.join("\n") + "\n")
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn values() -> Value {
@@ -106,7 +109,11 @@ fn allowed(schema: &Value) -> String {
     };
     let named = texts(&schema["enum"]);
     if !named.is_empty() {
-        return named.iter().map(|name| code(name)).collect::<Vec<_>>().join(", ");
+        let words = named.iter().map(|name| match name.as_str() {
+            "" => "empty".to_owned(),
+            name => code(name),
+        });
+        return words.collect::<Vec<_>>().join(", ");
     }
     let mut types = texts(&schema["type"]);
     types.extend(

@@ -1,4 +1,4 @@
-//! The pause of all Services after an API server was overloaded, except those that lead to the API servers.
+//! The pause of all Services after an API server was overloaded, except those with reserved slots.
 
 use std::time::Duration;
 

@@ -154,7 +154,7 @@ impl Unknown {
     fn of(right: &str, error: &kube::Error) -> Self {
         Self(match status_of(error) {
             Some(status) if is_forbidden(status) => {
-                format!("needs the right to {right}: {}", one_line(error))
+                format!("needs permission to {right}: {}", one_line(error))
             }
             _ => one_line(error),
         })

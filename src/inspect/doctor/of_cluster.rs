@@ -21,7 +21,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
             "services",
             "no Service is managed",
             "Create default/kubernetes-vip, or annotate a Service with endpoint-copier/enabled: \"true\". If flags of the \
-             operator name another Service, give the same flags here.",
+             operator name another Service, pass the same flags here.",
         ));
     }
     let ports: BTreeSet<_> = facts.servers.keys().map(|target| target.port()).collect();
@@ -56,7 +56,7 @@ fn reachability(port: u16, facts: &Facts) -> Check {
     if none_answers && failed.iter().all(|(_, why)| is_silent(why)) {
         return Check {
             remedy: Some(
-                "Run this command in a Pod of the operator, or on a node: this machine may not reach the addresses of the \
+                "Run this command in a Pod of the operator, or on a node: this machine may be unable to reach the addresses of the \
                  API servers."
                     .to_owned(),
             ),
@@ -149,11 +149,18 @@ fn rights(facts: &Facts) -> Check {
     let (needed, useful) = (of(true), of(false));
     let who = &rights.who;
     if !needed.is_empty() {
-        Check::failed(NAME, format!("{who} may not {}", a_few(&needed)), REMEDY)
+        Check::failed(
+            NAME,
+            format!("{who} is not allowed to {}", a_few(&needed)),
+            REMEDY,
+        )
     } else if useful.is_empty() {
-        Check::ok(NAME, format!("{who} has all that the operator needs"))
+        Check::ok(NAME, format!("{who} has all permissions that the operator needs"))
     } else {
-        let detail = format!("{who} may not {}, so the operator does less", a_few(&useful));
+        let detail = format!(
+            "{who} is not allowed to {}, so some features do not work",
+            a_few(&useful)
+        );
         Check::warning(NAME, detail, REMEDY)
     }
 }
@@ -161,8 +168,7 @@ fn rights(facts: &Facts) -> Check {
 /// Whether the clocks of the API servers, of the leaders and of this machine agree.
 fn clocks(facts: &Facts) -> Option<Check> {
     const NAME: &str = "clocks";
-    const REMEDY: &str =
-        "Set the clocks of all nodes by NTP: chronyc tracking or timedatectl shows the state on a node.";
+    const REMEDY: &str = "Synchronize the clocks of all nodes with NTP: chronyc tracking or timedatectl shows the state on a node.";
     let known = |(target, answer): (&Target, &Result<Server, Failure>)| {
         Some((target.address(), answer.as_ref().ok()?.ahead?))
     };
@@ -212,7 +218,7 @@ fn clocks(facts: &Facts) -> Option<Check> {
                 "the clock of this machine is {:.0} s {word} those of the API servers",
                 by.abs()
             ),
-            "Set one of them by NTP. Certificates and tokens that were just issued may be refused meanwhile.",
+            "Synchronize them with NTP. Until then, certificates and tokens that were just issued may be refused.",
         ));
     }
     Some(Check::ok(

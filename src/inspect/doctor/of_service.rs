@@ -21,7 +21,7 @@ pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
     let mut checks = if row.managed {
         copies(row)
     } else {
-        let remedy = "Give the flags of the operator, or delete the copies as the page on uninstalling says.";
+        let remedy = "Pass the flags that the operator runs with, or delete the copies as the page on uninstalling says.";
         vec![Check::warning("copies", UNMANAGED, remedy)]
     };
     if row.managed && row.source.is_some() {
@@ -60,7 +60,7 @@ fn copies(row: &Row) -> Vec<Check> {
     if due > 0 || (!row.in_step && !explained) {
         checks.push(Check::failed(
             NAME,
-            format!("the copies are not as they should be: {due} writes are due"),
+            format!("the copies are not as they should be: {due} writes are pending"),
             "Run the command plan to see them. Check that a replica leads, and read its log.",
         ));
     } else if checks.is_empty() {
@@ -81,7 +81,7 @@ fn endpoints(row: &Row) -> Check {
     let of_all = format!("{} of {} are ready", copy.ready, copy.total);
     if copy.ready == 0 {
         let detail = format!(
-            "{of_all}, so nobody announces or answers the address; the source has {} of {}",
+            "{of_all}, so no node announces the address, and nothing answers there; the source has {} of {}",
             source.ready, source.total
         );
         let remedy = if source.ready == 0 {
@@ -129,7 +129,7 @@ fn local_traffic(service: &ServiceFacts) -> Option<Check> {
         Some(finding) => Some(Check::failed(NAME, &*finding.note, remedy_of(finding.reason))),
         None if service.announced.is_local => Some(Check::ok(
             NAME,
-            "each ready endpoint names its Node, as Local needs",
+            "each ready endpoint names its Node, as Local requires",
         )),
         None => None,
     }
@@ -140,7 +140,7 @@ fn foreign_slices(row: &Row) -> Check {
     let mut findings = row.findings.iter();
     match findings.find(|finding| finding.reason == Reason::ForeignSlices) {
         Some(finding) => Check::failed(NAME, &*finding.note, remedy_of(finding.reason)),
-        None => Check::ok(NAME, "the Service has no EndpointSlices of others"),
+        None => Check::ok(NAME, "all EndpointSlices of the Service are copies"),
     }
 }
 
@@ -192,7 +192,7 @@ fn excluded_nodes(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
             remedy: Some(remedy),
             ..Check::unknown(
                 NAME,
-                format!("{detail}. Whether MetalLB announces it all the same: {why}"),
+                format!("{detail}. Whether MetalLB announces it anyway is unknown: {why}"),
             )
         },
     })
@@ -211,7 +211,10 @@ fn tls_san(service: &ServiceFacts, facts: &Facts) -> Option<Check> {
         .filter_map(|target| Some((target, facts.servers.get(target)?.as_ref().ok()?)))
         .collect();
     if answered.is_empty() {
-        return Some(Check::unknown(NAME, "no API server has shown its certificate"));
+        return Some(Check::unknown(
+            NAME,
+            "no API server has presented its certificate",
+        ));
     }
     let lack = |(_, server): &&(&Target, &Server)| names.iter().any(|name| server.missing.contains(name));
     let lacking: Vec<_> = answered.iter().filter(lack).collect();

@@ -326,13 +326,13 @@ fn nodes_that_may_announce_are_checked() {
             "excluded-nodes",
             |facts| {
                 exclude(facts, &["a", "b", "worker"]);
-                facts.metallb = Err(super::Unknown("needs the right to list".to_owned()));
+                facts.metallb = Err(super::Unknown("needs permission to list".to_owned()));
             },
-            Some((Unknown, "all the same: needs the right to list")),
+            Some((Unknown, "anyway is unknown: needs permission to list")),
         ),
         (
             "excluded-nodes",
-            |facts| facts.metallb = Err(super::Unknown("needs the right to list".to_owned())),
+            |facts| facts.metallb = Err(super::Unknown("needs permission to list".to_owned())),
             Some((Ok, "3 of 3 Nodes")),
         ),
         (
@@ -366,8 +366,8 @@ fn nodes_that_may_announce_are_checked() {
         ),
         (
             "excluded-nodes",
-            |facts| facts.nodes = Err(super::Unknown("needs the right to list nodes".to_owned())),
-            Some((Unknown, "needs the right to list nodes")),
+            |facts| facts.nodes = Err(super::Unknown("needs permission to list nodes".to_owned())),
+            Some((Unknown, "needs permission to list nodes")),
         ),
     ]);
 }
@@ -488,7 +488,7 @@ fn reachability_is_checked_for_each_port() {
 fn installations_are_counted_by_their_leaders() {
     use Verdict::{Failed, Ok, Unknown};
     fn hide(facts: &mut Facts) {
-        facts.installations.hidden = Some(super::Unknown("needs the right to list leases".to_owned()));
+        facts.installations.hidden = Some(super::Unknown("needs permission to list leases".to_owned()));
     }
     fn expire(facts: &mut Facts) {
         facts.installations.seen[0].leader.leads = false;
@@ -537,7 +537,7 @@ fn installations_are_counted_by_their_leaders() {
                 hide(facts);
                 expire(facts);
             },
-            Some((Unknown, "needs the right to list leases")),
+            Some((Unknown, "needs permission to list leases")),
         ),
         (
             "installations",
@@ -573,17 +573,20 @@ fn rights_of_the_operator_are_checked() {
                 lack(facts, "create", "events");
                 lack(facts, "create", "endpointslices");
             },
-            Some((Failed, "may not create endpointslices.discovery.k8s.io in blue")),
+            Some((
+                Failed,
+                "is not allowed to create endpointslices.discovery.k8s.io in blue",
+            )),
         ),
         (
             "rights",
             |facts| lack(facts, "create", "events"),
-            Some((Warning, "may not create events.events.k8s.io in blue")),
+            Some((Warning, "is not allowed to create events.events.k8s.io in blue")),
         ),
         (
             "rights",
-            |facts| facts.rights = Err(super::Unknown("needs the right to get pods in ops".to_owned())),
-            Some((Unknown, "needs the right to get pods in ops")),
+            |facts| facts.rights = Err(super::Unknown("needs permission to get pods in ops".to_owned())),
+            Some((Unknown, "needs permission to get pods in ops")),
         ),
     ]);
 }
@@ -653,7 +656,7 @@ fn troubled() -> Facts {
     fail(&mut facts, "192.0.2.3:9345", Failure::Refused);
     find(&mut facts, Reason::PortNotInSource);
     facts.rights = Err(Unknown(
-        "needs the right to get pods in ops: 403 Forbidden: no".to_owned(),
+        "needs permission to get pods in ops: 403 Forbidden: no".to_owned(),
     ));
     facts
 }
@@ -669,7 +672,7 @@ fn text_shows_each_check_with_its_remedy() {
         "\n  ok       endpoints       3 of 3 are ready\n",
         "\n  FAILED   tls-san         the certificate of 192.0.2.2:6443 is not valid for 192.0.2.100, but for 127.0.0.1, kubernetes.default.svc\n           -> Add 192.0.2.100 to tls-san in ",
         "\n\nCluster\n",
-        "\n  unknown  rights          needs the right to get pods in ops: 403 Forbidden: no\n",
+        "\n  unknown  rights          needs permission to get pods in ops: 403 Forbidden: no\n",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -1,6 +1,7 @@
-//! All metrics, on one page. Submodules hold those that other programs have too, with the same names (`controller`,
-//! `process`), and those of each Service (`services`). Help texts are for an operator on call: they say what the number
-//! means, and when it shows a problem.
+//! All metrics, on one page. The help text of each metric is next to its name: most are in this file, those of probes in
+//! `probes`, those of each Service in `services`, and those that other programs have too, with the same names, in
+//! `controller` and `process`. Help texts are for an operator on call: they say what the number means, and when it shows
+//! a problem.
 //!
 //! Callers use the typed methods, and never the text of a label. Counters start at 0 for every label value that is
 //! known in advance, so that a first error is an increase. No label holds the address of an endpoint, the name of a
@@ -70,7 +71,7 @@ metrics! {
         managed_services: page.gauge("endpoint_copier_managed_services",
             "Services that are managed, by annotation or by flag."),
         services_in_sync: page.gauge("endpoint_copier_services_in_sync",
-            "Managed Services whose copies are in sync; 0 while a watch shows no life, because the state is then \
+            "Managed Services whose copies are in sync; 0 while a watch shows no sign of life, because the state is then \
              unknown. If this stays lower than endpoint_copier_managed_services, see the Events of the Services that \
              are out of sync."),
         syncs: page.counters("endpoint_copier_syncs_total",
@@ -94,7 +95,7 @@ metrics! {
                 they mean.",
             &["type", "reason"]),
         watch_last_event: page.gauges("endpoint_copier_watch_last_event_timestamp_seconds",
-            "When a watch last showed life, as Unix time: an event, or the answer to its renewal, which is due every \
+            "When a watch last showed a sign of life, as Unix time: an event, or the response to its renewal, which is due every \
              25 s. If a resource has several watches, the one that has been silent longest. If this is older than 90 \
              s, the view of the watch is stale, and the replica is not ready, except for nodes and grants.", &["resource"]),
         watch_restarts: page.counters("endpoint_copier_watch_restarts_total",
@@ -102,7 +103,7 @@ metrics! {
              error: the API server or the network has a problem.", &["resource", "reason"]),
         api_requests: page.counters("rest_client_requests_total",
             "Requests to the API server by method, host and status code; the code <error> means that there was no \
-                answer.",
+                response.",
             &["method", "code", "host"]),
         api_address_changes: page.counter("endpoint_copier_api_address_changes_total",
             "Switches from one API server's address to another, by any client of this replica; the log has both \

@@ -1,4 +1,4 @@
-//! Makes metrics, registers them, and writes values.
+//! Makes metrics, registers them, and writes values. Their names and help texts are in the files that declare them.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Snapshots: everything that decides about the copies of one Service.
+//! Snapshots: everything that determines the copies of one Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::Index;
 use crate::model::{EndpointSlice, Priority, ServiceKey, SliceKey, Snapshot, Source, version_of};
 
 impl Index {
-    /// The state that decides about one Service, or `None` while too little is known to decide.
+    /// The state that determines the copies of one Service, or `None` while too little is known.
     #[must_use]
     pub fn snapshot(&self, key: &ServiceKey) -> Option<Snapshot> {
         if !self.services_listed || !self.copies_listed {

@@ -43,7 +43,7 @@ reasons! {
     Unreadable, leaves_undone: true,
         means: "The Service cannot be decoded: a field that the operator reads has a value of the wrong type. Its \
             copies stay as they are, and no new ones are created.",
-        remedy: "Write the Service again with valid values. The note names the field.";
+        remedy: "Correct the field that the note names, and apply the Service again.";
 
     /// An annotation has an invalid value.
     InvalidAnnotation, leaves_undone: true,
@@ -55,7 +55,7 @@ reasons! {
 
     /// The managed Service has a selector: the built-in controller writes its slices.
     HasSelector, leaves_undone: true,
-        means: "The Service has a selector, so Kubernetes itself maintains its EndpointSlices. Its copies were \
+        means: "The Service has a selector, so Kubernetes itself manages its EndpointSlices. Its copies were \
             deleted.",
         remedy: "Remove `spec.selector`, or the annotation `endpoint-copier/enabled`.";
 
@@ -142,8 +142,8 @@ reasons! {
 
     /// A copy of the API source has a port that the source does not list.
     PortNotInSource, leaves_undone: false,
-        means: "The Service copies `default/kubernetes` with a port that none of its EndpointSlices lists, so it is \
-            possible that nothing answers there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
+        means: "The Service copies `default/kubernetes` with a port that none of its EndpointSlices lists. Possibly nothing \
+            answers there. Port 9345, where the supervisor of RKE2 listens, causes no Event.",
         remedy: "Set `targetPort` to the port that the API servers listen on, such as 6443.";
 
     /// A slice of another owner has the name of a copy.
@@ -158,7 +158,7 @@ reasons! {
             s.",
         remedy: "Read the server's reason in the note: an admission policy, an invalid value, or missing \
             permissions, for example in a namespace that is not in the chart value `rbac.namespaces`. In such a \
-            namespace, the operator may not write Events either, so only its log has the reason.";
+            namespace, the operator cannot write Events either, so only its log has the reason.";
 
     /// Somebody else writes our copies again and again.
     OtherInstallation, leaves_undone: false,
@@ -172,14 +172,17 @@ reasons! {
     SourceEmptyHeld, leaves_undone: false,
         means: "The source lists no endpoint of an IP family, and the operator keeps the last good copy, because the \
             source is `default/kubernetes` or the annotation `endpoint-copier/when-source-empty` is `hold`.",
-        remedy: "Find out why the source is empty. To empty the copy as well, set `endpoint-copier/when-source-empty: \
-            follow`.";
+        remedy: "List the EndpointSlices of the source to find out why it is empty: `kubectl get endpointslices \
+            --namespace default --selector kubernetes.io/service-name=kubernetes` for `default/kubernetes`. An API server \
+            that answers must be on its own list, so check whether the API servers are just starting. To empty the \
+            copy as well, set `endpoint-copier/when-source-empty: follow`.";
 
     /// The source is empty, and there is no copy to hold.
     SourceEmpty, leaves_undone: true,
         means: "The source lists no endpoint. The operator would keep the last good copy, but there is none, so the \
             Service has no endpoint.",
-        remedy: "Find out why the source is empty.";
+        remedy: "Find out why the source is empty: `kubectl get endpointslices --namespace <namespace> --selector \
+            kubernetes.io/service-name=<name>` lists its EndpointSlices.";
 
     /// A traffic policy is `Local`, and an endpoint has no node.
     NodeNameMissing, leaves_undone: false,
@@ -222,14 +225,14 @@ reasons! {
         means: "The Service has EndpointSlices that are not copies. kube-proxy sends traffic to their endpoints too. \
             The operator does not touch them. There is one Event for each kind of writer: Kubernetes mirrors an \
             `Endpoints` object with the name of the Service; Kubernetes wrote them while the Service had a selector, \
-            and nobody removes them; or another component writes them.",
-        remedy: "Run the command in the note. A mirrored slice comes back until the `Endpoints` object is deleted. Stop \
-            another component before you delete its slices.";
+            and nothing removes them; or another component writes them.",
+        remedy: "Run the command in the note. A mirrored slice comes back until the `Endpoints` object is deleted. If another \
+            component writes the slices, stop it before you delete them.";
 
     /// An `Endpoints` object of the Go operator is mirrored, and the operator may not delete it.
     LegacyEndpoints, leaves_undone: false,
         means: "Kubernetes mirrors an `Endpoints` object with the name of the Service into an EndpointSlice, and the \
-            operator may not read or delete it. Version 0.2 of the Go operator leaves such an object.",
+            operator is not allowed to read or delete it. Version 0.2 of the Go operator leaves such an object behind.",
         remedy: "If the Go operator made the object, delete it with the command in the note, or set \
             `rbac.goOperator: true` in the chart until it is deleted. Otherwise see `ForeignSlices`.";
 }

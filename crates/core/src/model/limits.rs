@@ -2,8 +2,8 @@
 
 use super::{Finding, Reason, ServiceKey, annotation};
 
-/// The highest numbers of managed Services that get copies. The Services that lead to the API servers do not count: the
-/// one that the flags name, and those in the namespace of the API source that copy it.
+/// The highest numbers of managed Services that get copies. These do not count: the Service that the
+/// flags name, and Services in the namespace of the API source that copy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// The limit in one namespace.

@@ -53,7 +53,7 @@ pub enum NoCounterpart {
 }
 
 impl Nodes {
-    /// Takes in a Node. Returns `false` if nothing changed.
+    /// Adds or replaces a Node. Returns `false` if nothing changed.
     pub fn insert(&mut self, node: Node) -> bool {
         if self.readable.get(&node.name).is_some_and(|known| **known == node) {
             return false;
@@ -67,7 +67,7 @@ impl Nodes {
         true
     }
 
-    /// Takes in a Node that cannot be decoded. Returns `false` if that was already known.
+    /// Adds or replaces a Node that cannot be decoded. Returns `false` if that was already known.
     pub fn insert_unreadable(&mut self, name: &str) -> bool {
         if self.unreadable.contains(name) {
             return false;
@@ -101,13 +101,13 @@ impl Nodes {
         self.unreadable.iter()
     }
 
-    /// Whether a Node that cannot be decoded may have an address, because no readable one has it.
+    /// Whether a Node that cannot be decoded may have this address, because no readable one has it.
     #[must_use]
     pub fn may_be_of_unreadable(&self, address: IpAddr) -> bool {
         !self.unreadable.is_empty() && self.with(address).next().is_none()
     }
 
-    /// The readable Nodes that have an address.
+    /// The readable Nodes that have this address.
     pub fn with(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Node>> {
         // The empty name sorts first.
         let from = (address, Arc::from(""));
@@ -116,17 +116,18 @@ impl Nodes {
         names.filter_map(|(_, name)| self.readable.get(name))
     }
 
-    /// The only readable Node that has an address. `None` if there is none, or more than one.
+    /// The only readable Node that has this address. `None` if there is none, or more than one.
     #[must_use]
     pub fn only_with(&self, address: IpAddr) -> Option<&Arc<Node>> {
         let mut nodes = self.with(address);
         nodes.next().filter(|_| nodes.next().is_none())
     }
 
-    /// The address in another family of the server that the source lists with the address `listed`. It is an address of
-    /// the only Node that has `listed`, of the same kind, and is not in `own`, the addresses of the managed Service
-    /// itself. An address that other Nodes have too comes last, because it may be that of another server. Before those, an
-    /// address that a copy shows comes first, because the order of a Node's addresses may change.
+    /// Given the listed address of a server, returns its address in `family`. Candidates are the addresses of the only
+    /// Node that has `listed`, of the same kind, except those in `own`, the addresses of the managed Service itself. If
+    /// other Nodes share some of them, only the unshared ones count, because a shared one may be that of another server.
+    /// Of those that count, the lowest that a copy shows wins, because the order of a Node's addresses may change; if no
+    /// copy shows any, the first.
     ///
     /// # Errors
     /// If there is no such address, the reason.
@@ -146,7 +147,7 @@ impl Nodes {
                 return Err(NoCounterpart::Several(names.collect()));
             }
         };
-        // The index says that it has it.
+        // The index says that this Node has the address.
         let kind = node.kind_of(listed).ok_or(NoCounterpart::NoNode)?;
         let usable = |address: &IpAddr| !own.contains(address);
         let is_shared = |address: &IpAddr| self.only_with(*address).is_none();

@@ -26,12 +26,12 @@ documented! {
     /// An annotation of Kubernetes: when the endpoints last changed. Copied from the source.
     TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time" =>
         "Time of the last change of the endpoints: that of the source if it has one, else when the operator first saw \
-         the cause, as a change of the source or a failed probe. kube-proxy measures from it how long a change \
-         takes.";
+         the cause, such as a change of the source or a failed probe. kube-proxy measures from this time how long a \
+         change takes.";
     /// Addresses that probes took out of the copy, separated by commas.
     UNREACHABLE = "endpoint-copier/unreachable" =>
-        "Addresses that probes took out of the copy, separated by commas. It counts only for endpoints that are not \
-         ready: a new leader then keeps them out until they answer.";
+        "Addresses that probes took out of the copy, separated by commas. This annotation counts only for endpoints that \
+         are not ready: a new leader then keeps them out until they answer.";
 }
 
 /// The source slice of a copy, as the annotations of the copy state it. Users can edit them.
@@ -72,7 +72,7 @@ impl EndpointSlice {
             && label_of(&self.metadata, label::SERVICE_NAME) == Some(service.name())
     }
 
-    /// Whether the slice has our managed-by label. This is enough never to copy it, but not enough to delete it.
+    /// Whether the slice has our managed-by label. This is reason enough never to copy it, but not to delete it.
     #[must_use]
     pub fn is_labelled_as_copy(&self) -> bool {
         label_of(&self.metadata, label::MANAGED_BY) == Some(MANAGED_BY_US)
@@ -114,7 +114,8 @@ impl EndpointSlice {
     }
 
     /// The managed Service of one of our copies: a slice with our managed-by label, source annotations and either a
-    /// controller reference to a Service, or no controller and the name that a copy for the Service in its label has.
+    /// controller reference to a Service, or no controller and the name that a copy for the Service in its label would
+    /// have.
     /// `None` if the slice is not ours and must not be touched.
     #[must_use]
     pub fn owner_of_copy(&self) -> Option<ServiceKey> {

@@ -1,4 +1,5 @@
-//! Words that users see: enums whose values are words in metrics, logs and Events, and labels and annotations.
+//! Words that users see. One macro declares enums whose values are words in metrics, logs and Events. The other declares
+//! labels and annotations with their documentation.
 
 /// Declares an enum, the list of its values, and the word for each.
 macro_rules! words {

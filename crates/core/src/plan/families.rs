@@ -51,7 +51,7 @@ fn remedy(service: &ManagedService, missing: &[Family], other: Option<Family>) -
         )
     } else {
         format!(
-            r#"give it one. Or create the Service again with {other}, because its first family cannot change; that interrupts the Service: kubectl get {named} --output json | kubectl patch --local --filename - --type merge --patch '{{"spec":{{"clusterIP":null,"clusterIPs":null,"ipFamilyPolicy":"SingleStack","ipFamilies":["{other}"]}}}}' --output json > service.json && kubectl replace --force --filename service.json"#
+            r#"give it one. Or recreate the Service with {other}, because its first family cannot change; this interrupts the Service: kubectl get {named} --output json | kubectl patch --local --filename - --type merge --patch '{{"spec":{{"clusterIP":null,"clusterIPs":null,"ipFamilyPolicy":"SingleStack","ipFamilies":["{other}"]}}}}' --output json > service.json && kubectl replace --force --filename service.json"#
         )
     }
 }

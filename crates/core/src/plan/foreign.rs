@@ -40,12 +40,12 @@ impl Writer {
                 "Kubernetes mirrors the Endpoints object {service} into slices of this Service, which get traffic, and writes them again when they are deleted. Delete the object: kubectl delete endpoints {name} --namespace {namespace}; slices"
             ),
             Self::Selector => format!(
-                "slices get traffic that Kubernetes wrote while this Service had a selector, and that nobody removes. Delete them: kubectl delete endpointslices --namespace {namespace} --selector {}={name},{}={ENDPOINT_SLICE_CONTROLLER}; slices",
+                "Kubernetes wrote slices while this Service had a selector. They still get traffic, and nothing removes them. Delete them: kubectl delete endpointslices --namespace {namespace} --selector {}={name},{}={ENDPOINT_SLICE_CONTROLLER}; slices",
                 label::SERVICE_NAME,
                 label::MANAGED_BY
             ),
             Self::Other => format!(
-                "slices that are not copies get traffic of this Service. Stop what writes them, and delete them: kubectl get endpointslices --namespace {namespace} --selector {}={name} --show-managed-fields --output yaml names the writers; slices",
+                "slices that are not copies get traffic of this Service. Stop their writer, then delete them: kubectl get endpointslices --namespace {namespace} --selector {}={name} --show-managed-fields --output yaml names the writers; slices",
                 label::SERVICE_NAME
             ),
         }

@@ -177,7 +177,7 @@ fn write(service: &ManagedService, snapshot: &Snapshot, copy: EndpointSlice, pla
         plan.find(
             Reason::NameTaken,
             format!(
-                "EndpointSlice {0} is not ours and has the name of a copy; to delete it, run kubectl delete endpointslice {0} --namespace {1}",
+                "EndpointSlice {0} is not a copy but has the name of one; to delete it, run kubectl delete endpointslice {0} --namespace {1}",
                 key.name(),
                 key.namespace()
             ),

@@ -19,7 +19,7 @@ use crate::verdicts::{Judgement, Moment, SUPERVISOR_PORT, Target, Unreachable};
 /// The note about copies of a family that are not as empty as their source.
 pub(super) fn held(source: &Source, family: Family) -> String {
     format!(
-        "{} has no {} endpoint; its last good copy is kept. Check the source; endpoint-copier/when-source-empty: follow empties the copy",
+        "{} has no {} endpoint, so its last good copy is kept. Check the source, or empty the copy with endpoint-copier/when-source-empty: follow",
         source.key,
         family.as_str()
     )
@@ -85,7 +85,7 @@ pub(super) fn ports(source: &Source, wanted: &BTreeMap<SliceKey, EndpointSlice>,
         plan.find(
             Reason::PortNotInSource,
             format!(
-                "{} lists no port {}, so nothing may answer there; set targetPort to a port that it lists: {}",
+                "{} lists no port {}, so possibly nothing answers there; set targetPort to a port that it lists: {}",
                 source.key,
                 a_few(&unlisted),
                 a_few(&listed.iter().collect::<Vec<_>>())
@@ -144,7 +144,7 @@ pub(super) fn emptiness(service: &ManagedService, source: &Source, plan: &mut Pl
     if service.holds && is_there && !has_endpoints && plan.endpoints == 0 {
         plan.find(
             Reason::SourceEmpty,
-            format!("{} has no endpoint, and there is no copy to keep: this Service has none either. Check the source", source.key),
+            format!("{} has no endpoint, and there is no copy to keep, so this Service has no endpoint either. Check the source", source.key),
         );
     }
 }
@@ -182,7 +182,7 @@ fn unknown_nodes(why: NodesUnknown) -> &'static str {
     match why {
         NodesUnknown::NotListed => "Nodes are not listed yet",
         NodesUnknown::Forbidden => {
-            "the operator may not list Nodes: allow get, list and watch of nodes, as the chart does"
+            "the operator is not allowed to list Nodes: allow get, list and watch of nodes, as the chart does"
         }
         NodesUnknown::Failing => "Nodes cannot be listed: check the log of the operator",
     }
@@ -196,11 +196,11 @@ impl fmt::Display for Missing {
                 write!(f, "Nodes {} have this address", a_few(names))
             }
             Self::Nodes(NoCounterpart::NoAddress(name, kind)) => {
-                write!(f, "Node {name} has no other {kind} that it could be")
+                write!(f, "Node {name} has no usable {kind} of this family")
             }
             Self::Unreadable(names) => write!(f, "cannot be decoded: Node {}", a_few(names)),
             Self::Silent(address) => write!(f, "{address} does not answer"),
-            Self::Unprobed(address) => write!(f, "{address} has to answer first"),
+            Self::Unprobed(address) => write!(f, "{address} has not answered yet"),
         }
     }
 }
@@ -281,7 +281,7 @@ pub(super) fn judgement(family: Family, judgement: &Judgement, started: Timestam
         plan.find(
             Reason::ProbesBlind,
             format!(
-                "no {} endpoint has answered a probe for 3 s, so none is taken out. Check the API servers, and whether a NetworkPolicy or firewall keeps the operator from them",
+                "no {} endpoint has answered a probe for 3 s, so none is taken out. Check the API servers, and whether a NetworkPolicy or a firewall blocks the operator",
                 family.as_str()
             ),
         );

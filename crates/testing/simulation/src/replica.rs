@@ -375,7 +375,7 @@ fn wire_up(world: &Arc<World>, life: &Arc<Life>, servers: [usize; 2]) -> BoxFutu
         nodes_selector: "node-role.kubernetes.io/control-plane".to_owned(),
         probing,
     });
-    // As in a Pod, where the addresses of API servers are learnt.
+    // As in a Pod, where the addresses of API servers are learned.
     replica.index.lock().always_watch("kubernetes");
 
     let mut body = life.body.lock();

@@ -180,7 +180,7 @@ impl Grantors<'_> {
     fn finding(&self, namespace: &str, source: &ServiceKey) -> Finding {
         let note = if self.policy.cross_namespace == CrossNamespace::Deny {
             format!(
-                "{source} is in another namespace, and --cross-namespace=deny forbids to copy it; an admin can add \
+                "{source} is in another namespace, and --cross-namespace=deny forbids copying it; an admin can add \
                  --allow-source={source}={namespace}"
             )
         } else {

@@ -23,7 +23,7 @@ pub enum Intent {
     Disabled,
 }
 
-/// A managed Service, reduced to the fields that decide about its copies. Or one that says that it is not managed.
+/// A managed Service, reduced to the fields that determine its copies, or one that says that it is not managed.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -97,7 +97,7 @@ impl ManagedService {
     #[must_use]
     pub fn unreadable(unreadable: &Unreadable) -> Self {
         let note = format!(
-            "the Service cannot be decoded, so its copies stay as they are: {}; write it again with valid fields",
+            "the Service cannot be decoded, so its copies stay as they are: {}; correct the field and apply the Service again",
             shorten(&unreadable.error)
         );
         let intent = Intent::Unclear(Finding::new(Reason::Unreadable, note));
@@ -229,7 +229,7 @@ fn refusal(spec: &ServiceSpec) -> Option<Finding> {
     selector.is_some_and(|selector| !selector.is_empty()).then(|| {
         Finding::new(
             Reason::HasSelector,
-            "the Service has a selector, so Kubernetes keeps its EndpointSlices; remove spec.selector or endpoint-copier/enabled",
+            "the Service has a selector, so Kubernetes manages its EndpointSlices; remove spec.selector or endpoint-copier/enabled",
         )
     })
 }
@@ -296,7 +296,8 @@ fn distribution(spec: &ServiceSpec) -> Option<Distribution> {
     }
 }
 
-/// The maximum number of own addresses that are read, so that a long list of external ones takes no memory.
+/// The maximum number of the Service's own addresses that are read, so that a long list of external ones takes little
+/// memory.
 const MOST_OWN_ADDRESSES: usize = 64;
 
 fn own_addresses(service: &Service, spec: &ServiceSpec) -> Box<[IpAddr]> {
@@ -326,7 +327,7 @@ fn invalid(annotation: &str, value: &str, help: &str) -> Finding {
     )
 }
 
-/// Shortens a value, because an annotation may have 256 KiB and a note must not.
+/// Shortens a value, because an annotation may be 256 KiB long and a note must not.
 fn shorten(value: &str) -> String {
     const LONGEST_VALUE: usize = 100;
     match value.char_indices().nth(LONGEST_VALUE) {

@@ -174,7 +174,7 @@ fn a_plan_that_only_looks_adds_no_address() {
     assert!(
         incomplete(&world)
             .unwrap()
-            .contains("2001:db8::1 has to answer first")
+            .contains("2001:db8::1 has not answered yet")
     );
     let world = with(world.clone(), Verdicts::Off);
     let world = with(world, Verdicts::AsCopied);

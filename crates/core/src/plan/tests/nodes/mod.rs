@@ -330,7 +330,7 @@ fn an_address_that_is_not_certain_is_left_out_and_named() {
             "no address",
             vec![node("a").internal(V4[0]), server(1), server(2)],
             &V6[1..],
-            "192.0.2.1 (Node a has no other InternalIP that it could be)",
+            "192.0.2.1 (Node a has no usable InternalIP of this family)",
         ),
         ("all is well", servers(), &V6[..], ""),
     ] {

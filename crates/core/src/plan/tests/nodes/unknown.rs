@@ -53,7 +53,7 @@ fn a_restart_of_all_replicas_does_not_empty_the_second_family() {
 fn findings_say_when_nodes_cannot_be_listed() {
     for (why, words) in [
         (NodesUnknown::NotListed, None),
-        (NodesUnknown::Forbidden, Some("may not list Nodes")),
+        (NodesUnknown::Forbidden, Some("is not allowed to list Nodes")),
         (NodesUnknown::Failing, Some("Nodes cannot be listed")),
     ] {
         let mut world = world();
