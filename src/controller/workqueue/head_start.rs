@@ -16,15 +16,14 @@ const APART: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
     began: Option<Instant>,
-    /// The end of the current head start. It is over only when [`HeadStart::end`] was called or [`HeadStart::over`] has
-    /// returned, so that no waiter misses its end.
+    /// The end of the current head start, until [`HeadStart::over`] has returned.
     until: Option<Instant>,
 }
 
 impl HeadStart {
     /// Whether other keys wait.
     pub fn is_on(&self) -> bool {
-        self.until.is_some()
+        self.until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Begins a head start, unless the last one began a moment ago.
