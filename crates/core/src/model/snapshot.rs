@@ -63,6 +63,19 @@ impl Snapshot {
         };
         self.slices().map(AsRef::as_ref).find(is_it)
     }
+
+    /// The copy of this name.
+    #[must_use]
+    pub fn copy(&self, key: &SliceKey) -> Option<&EndpointSlice> {
+        self.slice(key).filter(|slice| slice.is_copy_for(&self.key))
+    }
+
+    /// Whether a slice of others has the name of a copy, so that nobody gets the endpoints of the copy.
+    #[must_use]
+    pub fn is_name_taken(&self, copy: &EndpointSlice) -> bool {
+        let current = self.slice(&SliceKey::of(&copy.metadata));
+        current.is_some_and(|current| !current.is_copy_for(&self.key))
+    }
 }
 
 /// A source at one moment.

@@ -235,9 +235,8 @@ impl Filler<'_> {
 
     /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
     fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
-        let current = self.snapshot.slice(&SliceKey::of(&copy.metadata))?;
-        let is_known = current.is_copy_for(&self.service.key) && !current.has_no_controller();
-        is_known.then_some(current)
+        let current = self.snapshot.copy(&SliceKey::of(&copy.metadata));
+        current.filter(|current| !current.has_no_controller())
     }
 
     fn entrance<'v>(&self, verdicts: &'v Verdicts, copy: &EndpointSlice, nodes: &Nodes) -> Entrance<'v> {

@@ -22,9 +22,7 @@ pub(super) fn apply(
         return;
     }
     for (key, copy) in &mut *wanted {
-        let current = snapshot
-            .slice(key)
-            .filter(|slice| slice.is_copy_for(&service.key));
+        let current = snapshot.copy(key);
         for endpoint in copy.endpoints.iter_mut().flatten() {
             if let Some(address) = endpoint.address() {
                 fill(endpoint, address, current, &snapshot.nodes);

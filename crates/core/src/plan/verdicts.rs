@@ -135,12 +135,8 @@ impl Judged {
 /// out.
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
-    for copy in wanted {
-        let current = snapshot.slice(&SliceKey::of(&copy.metadata));
-        // A copy whose name is taken is never written, so nobody gets its endpoints.
-        if current.is_some_and(|current| !current.is_copy_for(&snapshot.key)) {
-            continue;
-        }
+    for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
+        let current = snapshot.copy(&SliceKey::of(&copy.metadata));
         let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
         for endpoint in copy
             .endpoints
