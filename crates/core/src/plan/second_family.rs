@@ -210,8 +210,11 @@ impl Filler<'_> {
             let node = nodes.only_with(address);
             node.is_some_and(|node| !node.addresses.iter().any(|known| listed.contains(&known.address)))
         };
+        // Neither is one that the source lists as not ready.
+        let decided: BTreeSet<_> = second.copies.iter().flat_map(addresses).collect();
+        let is_doubtful = |address: &IpAddr| !decided.contains(address) && !has_left(*address);
         let may_stay =
-            |address: &IpAddr| !self.service.own_addresses.contains(address) && !has_left(*address);
+            |address: &IpAddr| !self.service.own_addresses.contains(address) && is_doubtful(address);
         let ready = |copy: &EndpointSlice| {
             let current = self.current(copy)?;
             let ready = current
@@ -227,9 +230,7 @@ impl Filler<'_> {
             .min_by_key(|(address, _)| *address);
         if let Some((last, copy)) = last {
             let kept = self.kept(self.current(copy), |address| address == last);
-            let endpoints = copy.endpoints.get_or_insert_default();
-            endpoints.retain(|endpoint| endpoint.address() != Some(last));
-            endpoints.extend(kept);
+            copy.endpoints.get_or_insert_default().extend(kept);
         }
     }
 
