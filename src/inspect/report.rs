@@ -167,7 +167,7 @@ impl Row {
         };
         let count = |counts: EndpointCounts| ReadyCount {
             ready: counts.ready,
-            total: counts.ready + counts.unready + counts.terminating,
+            total: counts.total(),
         };
         Some(Self {
             namespace: key.namespace().to_owned(),

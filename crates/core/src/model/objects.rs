@@ -6,6 +6,7 @@
 //! object that cannot be decoded must not affect others.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::EndpointPort;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::compact::{self, StringMap, string_map};
 use super::endpoint::Endpoint;
+use super::ports::tcp_numbers;
 
 /// The fields of `metadata` that copies depend on, or that an update of a copy must keep.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -172,6 +174,16 @@ impl EndpointSlice {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.endpoints.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// The addresses of its endpoints, ready or not.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.endpoints.iter().flatten().filter_map(Endpoint::address)
+    }
+
+    /// The numbers of the TCP ports whose names satisfy `is_wanted`.
+    pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
+        tcp_numbers(self.ports.as_deref().unwrap_or_default(), is_wanted)
     }
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Plan, report};
 use crate::model::{
-    Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, ports, provenance,
+    Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance,
 };
 use crate::verdicts::{Candidate, Report, Target, judge};
 
@@ -226,26 +226,5 @@ impl EndpointSlice {
             }
         }
         copy
-    }
-
-    /// The numbers of the TCP ports whose names satisfy `is_wanted`.
-    pub fn tcp_ports(&self, is_wanted: impl Fn(Option<&str>) -> bool) -> impl Iterator<Item = u16> {
-        ports::tcp_numbers(self.ports.as_deref().unwrap_or_default(), is_wanted)
-    }
-}
-
-impl Endpoint {
-    /// Whether it gets traffic. An endpoint without the condition does.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        let conditions = self.conditions.as_ref();
-        conditions.and_then(|conditions| conditions.ready) != Some(false)
-    }
-
-    /// The first address, in canonical form. Consumers use no other address.
-    #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
-        let address: IpAddr = self.addresses.first()?.parse().ok()?;
-        Some(address.to_canonical())
     }
 }
