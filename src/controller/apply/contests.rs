@@ -113,7 +113,7 @@ impl Contests {
             "something else writes copies of this Service, and the operator repairs them each time: perhaps another installation of it. kubectl get leases --all-namespaces lists installations by their Leases, and kubectl get endpointslices --namespace {} --selector kubernetes.io/service-name={} --show-managed-fields --output yaml names the writers; copies: {}",
             service.namespace(),
             service.name(),
-            a_few(&names)
+            a_few(names)
         );
         Some((Finding::new(Reason::OtherInstallation, note), next?))
     }
