@@ -44,7 +44,7 @@ impl Index {
         let is_probed = |port: &u16| *port == SUPERVISOR_PORT || https.contains(port);
         let (mut shown, mut coming) = (Found::new(), Found::new());
         let services = self.api_server_services();
-        let services = services.filter_map(|key| self.services.get(key)?.managed.as_deref());
+        let services = services.filter_map(|key| self.managed_service(key));
         for service in services.filter(|service| service.probed) {
             let copies = self.copies.of(&service.key);
             for copy in copies.filter(|copy| is_probed_copy(copy, &service.key)) {

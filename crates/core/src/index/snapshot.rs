@@ -13,15 +13,11 @@ impl Index {
         if !self.services_listed || !self.copies_listed {
             return None;
         }
-        let service = self.services.get(key).and_then(|known| {
-            let unreadable = || {
-                self.unreadable
-                    .services
-                    .get(key)
-                    .filter(|_| self.copies.has_any(key))
-            };
-            known.managed.as_ref().or_else(unreadable).cloned()
-        });
+        let unreadable = || {
+            let service = self.unreadable.services.get(key);
+            service.filter(|_| self.copies.has_any(key))
+        };
+        let service = self.declared_service(key).or_else(unreadable).cloned();
         let (source, refusal) = match service.as_ref().and_then(|service| service.source()) {
             None => (None, None),
             Some(source) if self.is_used(source, key) => (Some(source), None),
