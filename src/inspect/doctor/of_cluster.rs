@@ -134,7 +134,9 @@ fn rights(facts: &Facts) -> Check {
     };
     let of = |needed: bool| {
         let rights = rights.missing.iter();
-        rights.filter(|right| right.is_needed == needed).collect::<Vec<_>>()
+        rights
+            .filter(|right| right.is_needed == needed)
+            .collect::<Vec<_>>()
     };
     let (needed, useful) = (of(true), of(false));
     let who = &rights.who;

@@ -247,7 +247,10 @@ impl Filler<'_> {
         }
         match verdicts {
             Verdicts::Judged(judged) if judged.enforced => {
-                let listed = self.source.slices_of(self.family.other()).flat_map(EndpointSlice::addresses);
+                let listed = self
+                    .source
+                    .slices_of(self.family.other())
+                    .flat_map(EndpointSlice::addresses);
                 let candidates = listed
                     .filter_map(|listed| self.counterpart(nodes, listed).ok())
                     .collect();

@@ -8,9 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointConditions;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Plan, report};
-use crate::model::{
-    Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance,
-};
+use crate::model::{Endpoint, EndpointSlice, Family, ManagedService, SliceKey, Snapshot, Source, provenance};
 use crate::verdicts::{Candidate, Report, Target, judge};
 
 /// What the plan knows from probes.
