@@ -10,19 +10,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+use crate::controller::budget::Budgets;
 use crate::controller::outcome::{Backoff, Outcome, Requeue};
 use crate::pauses::Pauses;
 use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::{Priority, ReconcileResult, ServiceKey};
 
 mod dirty_set;
-mod edit_budgets;
 mod fair_queue;
 mod lane;
 mod overload;
 
 pub use dirty_set::{DirtySet, Mark};
-use edit_budgets::EditBudgets;
 use fair_queue::FairQueue;
 use lane::Lane;
 use overload::Overload;
@@ -55,6 +54,13 @@ const PER_NAMESPACE: usize = 6;
 /// wait for the common pause.
 const OVERLOADED_API_SERVERS: Duration = Duration::from_secs(1);
 
+/// The changes of managed Services themselves that a namespace may make at once. A user who keeps editing Services delays
+/// nobody else.
+const EDITS: u32 = 1_000;
+
+/// The time in which a namespace regains one of them.
+const EDIT_INTERVAL: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 enum KeyState {
     /// `queued` is the time since which the key waits for its turn.
@@ -84,7 +90,8 @@ pub struct WorkQueue {
     active: [usize; Lane::ALL.len()],
     /// The slots in use by namespace, without reserved slots.
     active_of: HashMap<Box<str>, usize>,
-    edits: EditBudgets,
+    /// Changes of managed Services themselves, by namespace.
+    edits: Budgets<Box<str>>,
     timers: DelayQueue<ServiceKey>,
     overload: Overload,
     failures: HashMap<ServiceKey, (Backoff, Pauses)>,
@@ -102,7 +109,7 @@ impl WorkQueue {
             ready: Default::default(),
             active: [0; Lane::ALL.len()],
             active_of: HashMap::new(),
-            edits: EditBudgets::default(),
+            edits: Budgets::new(EDITS, EDIT_INTERVAL),
             timers: DelayQueue::new(),
             overload: Overload::default(),
             failures: HashMap::new(),
@@ -161,7 +168,7 @@ impl WorkQueue {
                 since: first,
                 has_turn,
             }) => {
-                let allowed = self.edits.spend(key.namespace(), now);
+                let allowed = self.edits.reserve(key.namespace().into(), now);
                 if allowed <= now {
                     return self.mark(key, since, priority);
                 }
@@ -173,7 +180,7 @@ impl WorkQueue {
                     self.edits.refund(key.namespace());
                 }
             }
-            None => match self.edits.spend(key.namespace(), now) {
+            None => match self.edits.reserve(key.namespace().into(), now) {
                 allowed if allowed <= now => self.schedule(key, since, priority),
                 allowed => {
                     let paced = self.paced.get(&key).copied().unwrap_or(now);

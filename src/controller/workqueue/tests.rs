@@ -463,10 +463,10 @@ async fn namespaces_without_keys_take_no_memory() {
         queue.mark_edit(ServiceKey::new(namespace.as_str(), "a"), Instant::now(), Other);
         let (key, _) = queue.pop().unwrap();
         finish(&mut queue, key, Requeue::WhenDirty, Other);
-        tokio::time::advance(edit_budgets::INTERVAL * 2).await;
+        tokio::time::advance(EDIT_INTERVAL * 2).await;
     }
     assert!(queue.active_of.is_empty());
-    assert_eq!(queue.edits.len(), 1);
+    assert_eq!(queue.edits.remembered(), 1);
 }
 
 #[tokio::test(start_paused = true)]
