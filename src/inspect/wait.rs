@@ -6,9 +6,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::ClusterReport;
 use super::{Error, connect, print, table};
-use crate::apiserver::Access;
 use crate::config::Config;
-use crate::telemetry::metrics::Metrics;
 use endpoint_copier_core::model::ServiceKey;
 
 /// Each look lists all Services, so looks are not closer than this.
@@ -23,9 +21,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// # Errors
 /// The last look at the cluster failed, or nothing can be printed.
 pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Result<bool, Error> {
-    let metrics = Metrics::new(&config.election.lease_name)?;
-    let access = Access::find(config.kubeconfig.as_deref(), &config.api_server, metrics.clone()).await?;
-    let looker = connect(config, &access, metrics)?;
+    let looker = connect(config).await?;
     let start = Instant::now();
     // A limit beyond what the clock can hold is no limit.
     let end = start.checked_add(limit);
