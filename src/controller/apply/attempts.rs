@@ -123,7 +123,7 @@ impl Attempts {
             if let Some((until, message)) = waits {
                 return Err(SyncError::Refused {
                     operation,
-                    slice: SliceKey::of(&slice.metadata),
+                    slice: slice.key(),
                     message,
                     is_forbidden: matches!(subject, Subject::Right(..)),
                     retry_at: Some(until),
@@ -213,7 +213,7 @@ impl Attempts {
 
 /// What a write needs: the right to it, whatever its content, and that its content is accepted.
 fn subjects(operation: Operation, slice: &EndpointSlice) -> [Subject; 2] {
-    let key = SliceKey::of(&slice.metadata);
+    let key = slice.key();
     let right = Subject::Right(key.namespace().to_owned(), operation);
     [right, Subject::Slice(key)]
 }

@@ -60,7 +60,7 @@ impl Contests {
     /// Records that a copy was written. `copy` has the resourceVersion of the slice that it replaced, or none if it was
     /// created; `version` is the new one.
     pub fn wrote(&mut self, copy: &EndpointSlice, version: Option<u64>, now: Instant) {
-        let key = SliceKey::of(&copy.metadata);
+        let key = copy.key();
         let Some(service) = service_of_copy_name(&key) else {
             return;
         };

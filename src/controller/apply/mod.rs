@@ -93,7 +93,7 @@ impl Writer {
             if is_hopeless {
                 applied.failures.push(SyncError::NamespaceTerminating {
                     operation: Operation::Create,
-                    slice: SliceKey::of(&slice.metadata),
+                    slice: slice.key(),
                 });
             } else if self.write(term, &slice, &mut applied).await {
                 applied.written(&slice, &taken_out, &returned);
@@ -104,7 +104,7 @@ impl Writer {
             self.attempts.lock().give_up(service);
         }
         let must_wait = |slice: &EndpointSlice| {
-            let key = SliceKey::of(&slice.metadata);
+            let key = slice.key();
             cosmetic.contains(&key) && !self.contests.lock().may_repair(&key, Instant::now())
         };
         let updates = updates.into_iter().filter(|slice| !must_wait(slice));
@@ -139,7 +139,7 @@ impl Writer {
         if applied.is_overloaded() {
             return false;
         }
-        let key = SliceKey::of(&slice.metadata);
+        let key = slice.key();
         let (operation, request, seen) = if slice.metadata.resource_version.is_none() {
             (Operation::Create, request::create(slice), Expectation::Exists)
         } else {

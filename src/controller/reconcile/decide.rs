@@ -86,7 +86,7 @@ impl Reconciler {
             let unseen: Vec<_> = found.iter().filter(unseen).cloned().collect();
             let taken = unseen
                 .iter()
-                .map(|slice| (SliceKey::of(&slice.metadata), Expectation::Exists))
+                .map(|slice| (slice.key(), Expectation::Exists))
                 .collect();
             snapshot.others.extend(unseen);
             let mut plan = plan(&snapshot, &(self.verdicts)());

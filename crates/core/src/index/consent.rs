@@ -147,10 +147,7 @@ impl Index {
         copies: impl Iterator<Item = &'a EndpointSlice>,
     ) -> BTreeSet<SliceKey> {
         let is_refused = |copy: &&EndpointSlice| self.consent_of_copy(service, copy) == Consent::Refused;
-        copies
-            .filter(is_refused)
-            .map(|copy| SliceKey::of(&copy.metadata))
-            .collect()
+        copies.filter(is_refused).map(EndpointSlice::key).collect()
     }
 
     /// Copies name their source slice, but consent is for Services. The Service of the slice is the one in its label

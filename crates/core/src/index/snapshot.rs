@@ -36,7 +36,7 @@ impl Index {
         for slice in self.copies.of(key).chain(self.others.of(key)) {
             let newer =
                 |known: &Arc<EndpointSlice>| version_of(&known.metadata) >= version_of(&slice.metadata);
-            let key = SliceKey::of(&slice.metadata);
+            let key = slice.key();
             if !slices.get(&key).is_some_and(newer) {
                 slices.insert(key, slice.clone());
             }
@@ -71,7 +71,7 @@ impl Index {
     fn source(&self, key: &ServiceKey, service: &ServiceKey) -> Source {
         let belongs = |slice: &&Arc<EndpointSlice>| slice.belongs_to(key);
         let unreadable = self.unreadable.of(key);
-        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&SliceKey::of(&slice.metadata));
+        let is_readable = |slice: &&Arc<EndpointSlice>| !unreadable.contains(&slice.key());
         Source {
             key: key.clone(),
             exists: self.services.contains_key(key),

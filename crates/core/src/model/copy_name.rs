@@ -12,7 +12,7 @@ const HASH_LENGTH: usize = 10;
 /// cannot occur in its parts.
 #[must_use]
 pub fn copy_name(service: &str, source: &EndpointSlice) -> String {
-    name_of_copy(service, &SliceKey::of(&source.metadata), &source.address_type)
+    name_of_copy(service, &source.key(), &source.address_type)
 }
 
 /// The name of the copy of the source slice with this key and address type.

@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
+use super::SliceKey;
 use super::compact::{self, StringMap, string_map};
 use super::endpoint::Endpoint;
 use super::ports::tcp_numbers;
@@ -174,6 +175,12 @@ impl EndpointSlice {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.endpoints.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Its namespace and name.
+    #[must_use]
+    pub fn key(&self) -> SliceKey {
+        SliceKey::of(&self.metadata)
     }
 
     /// The addresses of its endpoints, ready or not.

@@ -127,7 +127,7 @@ pub(super) fn source(service: &ManagedService, source: &Source, plan: &mut Plan)
             Reason::UnsupportedAddressType,
             format!(
                 "slice {} of {} has address type {}; only IPv4 and IPv6 are copied",
-                SliceKey::of(&slice.metadata).name(),
+                slice.key().name(),
                 source.key,
                 slice.address_type
             ),

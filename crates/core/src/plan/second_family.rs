@@ -16,7 +16,7 @@ use super::hold;
 use super::{Verdicts, copy};
 use crate::model::{
     Endpoint, EndpointSlice, Family, KnownNodes, ManagedService, NoCounterpart, Nodes, NodesUnknown,
-    SliceKey, Snapshot, Source, ports::LeftOut,
+    Snapshot, Source, ports::LeftOut,
 };
 use crate::verdicts::{Condition, Facts, Report, SUPERVISOR_PORT, Target};
 
@@ -236,7 +236,7 @@ impl Filler<'_> {
 
     /// What stands there of a copy, if it is ours. A copy from a backup is no reason to keep an address.
     fn current(&self, copy: &EndpointSlice) -> Option<&EndpointSlice> {
-        let current = self.snapshot.copy(&SliceKey::of(&copy.metadata));
+        let current = self.snapshot.copy(&copy.key());
         current.filter(|current| !current.has_no_controller())
     }
 

@@ -43,7 +43,7 @@ pub(super) fn add_unchanged(
 ) {
     let copies = snapshot.copies.iter().filter(|_| source.key.is_api_source());
     for copy in copies.filter(|copy| source.has_unreadable_source_of(copy)) {
-        let key = SliceKey::of(&copy.metadata);
+        let key = copy.key();
         if snapshot.without_consent.contains(&key) || copy.metadata.deletion_timestamp.is_some() {
             continue;
         }
@@ -134,7 +134,7 @@ impl Judged {
 fn candidates<'a>(snapshot: &Snapshot, wanted: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Candidate> {
     let mut was_out: BTreeMap<IpAddr, bool> = BTreeMap::new();
     for copy in wanted.filter(|copy| !snapshot.is_name_taken(copy)) {
-        let current = snapshot.copy(&SliceKey::of(&copy.metadata));
+        let current = snapshot.copy(&copy.key());
         let remembered = current.map(EndpointSlice::unreachable).unwrap_or_default();
         for endpoint in copy
             .endpoints

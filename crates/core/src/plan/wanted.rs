@@ -52,11 +52,7 @@ pub(super) fn copies(
             copies.extend(existing_copies(service, source, &empty, snapshot, &mut of_family));
         }
         copies.extend(held);
-        wanted.extend(
-            copies
-                .into_iter()
-                .map(|copy| (SliceKey::of(&copy.metadata), copy)),
-        );
+        wanted.extend(copies.into_iter().map(|copy| (copy.key(), copy)));
         left_out.unresolved.extend(of_family.unresolved);
         left_out.refused.extend(of_family.refused);
     }
@@ -89,6 +85,6 @@ fn existing_copies(
     left_out: &mut LeftOut,
 ) -> Vec<EndpointSlice> {
     let mut copies = fresh_copies(service, source, empty, left_out);
-    copies.retain(|copy| snapshot.copy(&SliceKey::of(&copy.metadata)).is_some());
+    copies.retain(|copy| snapshot.copy(&copy.key()).is_some());
     copies
 }
