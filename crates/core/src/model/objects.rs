@@ -93,6 +93,18 @@ pub struct Service {
     pub status: Option<ServiceStatus>,
 }
 
+impl Service {
+    /// Where its load balancer takes traffic.
+    pub fn ingress(&self) -> impl Iterator<Item = &LoadBalancerIngress> {
+        let status = self.status.as_ref();
+        let balancer = status.and_then(|status| status.load_balancer.as_ref());
+        balancer
+            .and_then(|balancer| balancer.ingress.as_ref())
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// The `spec` of a Service, as far as copies depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

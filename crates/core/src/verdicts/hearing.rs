@@ -7,17 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use data_encoding::BASE32_NOPAD;
-use sha2::{Digest, Sha256};
-
 use super::{Moment, Target};
+use crate::model::short_hash;
 
 /// The annotation in which the leader names what it suspects: `192.0.2.12:6443=17,192.0.2.12:9345=18`.
 pub const SUSPECTED: &str = "endpoint-copier/suspected";
 /// The prefix of the annotation keys of objections.
 const OBJECTION: &str = "objection.endpoint-copier/";
-/// Characters of the hash in the key of an objection.
-const HASH_LENGTH: usize = 10;
 /// The maximum number of entries that are read from one text: 16 addresses of each of two families, with two ports
 /// each.
 const MOST_ENTRIES: usize = 64;
@@ -36,8 +32,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// The annotation key of the objections of a replica.
 #[must_use]
 pub fn objection_key(identity: &str) -> String {
-    let hash = BASE32_NOPAD.encode(&Sha256::digest(identity))[..HASH_LENGTH].to_ascii_lowercase();
-    format!("{OBJECTION}{hash}")
+    format!("{OBJECTION}{}", short_hash(identity))
 }
 
 /// Reads suspected targets and their rounds; nothing if the text is not valid.
