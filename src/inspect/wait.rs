@@ -57,12 +57,12 @@ pub async fn wait(config: &Config, service: &ServiceKey, limit: Duration) -> Res
 /// An endpoint that the probes took out is no difference, as in `status`.
 pub(super) fn is_in_sync(report: &ClusterReport, service: &ServiceKey) -> bool {
     let mut rows = report.services.iter();
-    rows.any(|row| row.is_of(service) && row.managed && row.in_step)
+    rows.any(|row| row.key() == *service && row.managed && row.in_step)
 }
 
 /// What `status` shows of this Service alone.
 pub(super) fn not_in_sync(mut report: ClusterReport, service: &ServiceKey, limit: Duration) -> String {
-    report.services.retain(|row| row.is_of(service));
+    report.services.retain(|row| row.key() == *service);
     let after = if limit.is_zero() {
         String::new()
     } else {

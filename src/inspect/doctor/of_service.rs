@@ -33,7 +33,7 @@ pub(super) fn checks(service: &ServiceFacts, facts: &Facts) -> Vec<Check> {
         checks.extend(tls_san(service, facts));
     }
     for check in &mut checks {
-        check.service = Some(format!("{}/{}", row.namespace, row.name));
+        check.service = Some(row.key().to_string());
     }
     checks
 }
