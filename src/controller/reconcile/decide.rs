@@ -78,7 +78,7 @@ impl Reconciler {
                     source.set_aside(slice, unreadable);
                 }
             }
-            snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources.as_str());
+            snapshot.in_doubt |= self.watch_health.is_doubtful(WatchKind::Sources);
             let unseen = |slice: &&Arc<EndpointSlice>| {
                 let uid = &slice.metadata.uid;
                 !snapshot.slices().any(|seen| seen.metadata.uid == *uid)
